@@ -1,0 +1,53 @@
+"""What the agent knows of the machine it runs on, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgagent.core.model import CidrBlock, Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Link:
+    """A network link of this host."""
+
+    name: str
+    index: int
+    mac_address: str | None = None
+    """Lower case with colons; None for links without one."""
+
+    addresses: tuple[CidrBlock, ...] = ()
+    """The addresses that it carries, as single addresses, sorted."""
+
+    is_loopback: bool = False
+    has_hardware: bool = False
+    """Whether a device stands under it: no bridge, tunnel, veth, dummy or other software link (§9.2)."""
+
+    master: str | None = None
+    """The bridge, bond or VRF that it is a port of."""
+
+    master_kind: str | None = None
+    """``bridge``, ``bond``, ``team``, ``vrf`` …; None without a master."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The links of this host at one moment, sorted by name."""
+
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandBinding:
+    """A binding that the configuration or the command line makes: it wins over what the documents name."""
+
+    interface: str
+    network_interface_id: str | None = None
+    security_group_ids: tuple[str, ...] = ()
+    """Sorted; ignored where an interface id is given."""
+
+    mode: Mode | None = None
+    """None is the default of the configuration."""
+
+    origin: str = ""
+    """Where it was written, for messages: ``sgagent.toml: interface[0]`` or ``--interface eth0=sg-web``."""

@@ -1,0 +1,351 @@
+"""Speak of security groups in the cloud's own words (semantics §1).
+
+Everything here is a frozen value. Documents are parsed into it at the edge, and nothing past that edge sees a
+dictionary. Values are checked where they are parsed; the constructors here trust their callers but for what
+would make no sense at all.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sgagent.core.errors import NOWHERE, Origin
+
+
+class Family(enum.Enum):
+    """An address family; a rule speaks of one only, through its object (§2.4)."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def bits(self) -> int:
+        """Return the length of an address in bits: 32 or 128."""
+        return 32 if self is Family.IPV4 else 128
+
+    @property
+    def last_address(self) -> int:
+        """Return the greatest address of the family as a number."""
+        return (1 << self.bits) - 1
+
+
+class Direction(enum.Enum):
+    """Which way a session is opened, as seen from the interface (§2.2)."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class Policy(enum.Enum):
+    """What becomes of traffic that a rule matches."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+
+
+class GroupType(enum.Enum):
+    """The two kinds of security group; they differ in their defaults (§3.4, §3.6)."""
+
+    BASIC = "basic"
+    ADVANCED = "advanced"
+
+
+class Mode(enum.Enum):
+    """Whether verdicts are carried out or only counted (§9.1)."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Protocol:
+    """An IP protocol by its IANA number, or every protocol of a family (§4.1)."""
+
+    number: int | None
+    """0 to 255; None is ``all``."""
+
+    @property
+    def has_ports(self) -> bool:
+        """Tell whether rules of this protocol may name ports: TCP and UDP only (§4.2)."""
+        return self in (TCP, UDP)
+
+    @property
+    def only_family(self) -> Family | None:
+        """Return the family that the protocol is confined to, if it is: ICMP's and ICMPv6's (§4.1)."""
+        return {ICMP: Family.IPV4, ICMPV6: Family.IPV6}.get(self)
+
+    def __str__(self) -> str:
+        """Return the name that documents use, or the number."""
+        return PROTOCOL_NAMES.get(self, str(self.number))
+
+
+ALL_PROTOCOLS = Protocol(None)
+ICMP = Protocol(1)
+TCP = Protocol(6)
+UDP = Protocol(17)
+GRE = Protocol(47)
+ICMPV6 = Protocol(58)
+PROTOCOL_NAMES: Mapping[Protocol, str] = {
+    ALL_PROTOCOLS: "all",
+    ICMP: "icmp",
+    TCP: "tcp",
+    UDP: "udp",
+    GRE: "gre",
+    ICMPV6: "icmpv6",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports from ``first`` to ``last``, both included."""
+
+    first: int
+    """0 to 65535; 0 occurs only in what the agent computes, never in a document."""
+
+    last: int
+    """Not below ``first``, up to 65535."""
+
+    def __post_init__(self) -> None:
+        """Refuse a range that holds no port."""
+        if not 0 <= self.first <= self.last <= LAST_PORT:
+            raise ValueError(f"not a port range: {self.first}/{self.last}")
+
+    def __contains__(self, port: int) -> bool:
+        """Tell whether the port lies in the range."""
+        return self.first <= port <= self.last
+
+    def __str__(self) -> str:
+        """Return the range in the cloud's notation, ``80/80``."""
+        return f"{self.first}/{self.last}"
+
+
+LAST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CidrBlock:
+    """A network, or a single address as its longest prefix (§5.1)."""
+
+    family: Family = field(compare=False)
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    """Without host bits."""
+
+    @classmethod
+    def parse(cls, text: str) -> CidrBlock:
+        """Return the block that an address or CIDR without host bits names.
+
+        Raises:
+            ValueError: the text is neither, or has host bits set.
+        """
+        network = ipaddress.ip_network(text)
+        return cls(Family.IPV4 if network.version == 4 else Family.IPV6, network)
+
+    @property
+    def first(self) -> int:
+        """Return the lowest address as a number."""
+        return int(self.network.network_address)
+
+    @property
+    def last(self) -> int:
+        """Return the greatest address as a number."""
+        return int(self.network.broadcast_address)
+
+    @property
+    def is_everything(self) -> bool:
+        """Tell whether the block is the whole family, ``0.0.0.0/0`` or ``::/0``."""
+        return self.network.prefixlen == 0
+
+    def __str__(self) -> str:
+        """Return the address alone for a single address, else the CIDR."""
+        if self.network.prefixlen == self.network.max_prefixlen:
+            return str(self.network.network_address)
+        return str(self.network)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupReference:
+    """The members of a security group (§5.2)."""
+
+    security_group_id: str
+    account_id: str | None = None
+    """The owner's account where the reference names it; None means the rule's own account."""
+
+    def __str__(self) -> str:
+        """Return ``sg-…`` or ``account/sg-…``."""
+        return f"{self.account_id}/{self.security_group_id}" if self.account_id else self.security_group_id
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PrefixListReference:
+    """The entries of a prefix list (§5.1)."""
+
+    prefix_list_id: str
+
+    def __str__(self) -> str:
+        """Return ``pl-…``."""
+        return self.prefix_list_id
+
+
+AuthorizationObject = CidrBlock | GroupReference | PrefixListReference
+"""The other end of a rule: the source for ingress, the destination for egress."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortListReference:
+    """The entries of a port list, in place of a port range (§4.3)."""
+
+    port_list_id: str
+
+    def __str__(self) -> str:
+        """Return ``prl-…``."""
+        return self.port_list_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroupRule:
+    """One line of a security group (§1.2)."""
+
+    rule_id: str
+    """Unique in the snapshot; derived from the content where the document gives none (§4.7)."""
+
+    direction: Direction
+    policy: Policy
+    priority: int
+    """From 1, the most urgent. Among equals, drop wins (§3.5)."""
+
+    protocol: Protocol
+    ports: tuple[PortRange, ...] | PortListReference
+    """Destination ports in both directions, sorted. An empty tuple is every port and no port at all."""
+
+    authorization_object: AuthorizationObject
+    source_ports: tuple[PortRange, ...] = ()
+    """Sorted. Empty is any."""
+
+    local_address: CidrBlock | None = None
+    """What the near end must lie in (§4.5); None is anywhere."""
+
+    description: str = field(default="", compare=False)
+    origin: Origin = field(default=NOWHERE, compare=False)
+
+
+def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
+    """Return the id of a rule that was written without one: ``auto-`` and 16 hexadecimal digits (§4.7).
+
+    It depends on the group and on everything that decides what the rule does; not on its place, its
+    description or the id that the given value happens to carry.
+    """
+    ports = rule.ports if isinstance(rule.ports, PortListReference) else ",".join(map(str, rule.ports))
+    content = "\n".join(
+        (
+            security_group_id,
+            rule.direction.value,
+            rule.policy.value,
+            str(rule.priority),
+            str(rule.protocol),
+            str(ports),
+            ",".join(map(str, rule.source_ports)),
+            str(rule.authorization_object),
+            str(rule.local_address or ""),
+        )
+    )
+    return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroup:
+    """A named set of rules, and at the same time a set of members (§1.1)."""
+
+    security_group_id: str
+    group_type: GroupType
+    inner_access_policy: Policy = Policy.ACCEPT
+    """Only meaningful for basic groups."""
+
+    account_id: str | None = None
+    vpc_id: str | None = None
+    name: str = field(default="", compare=False)
+    tags: tuple[tuple[str, str], ...] = ()
+    """Sorted by key."""
+
+    member_addresses: tuple[CidrBlock, ...] = ()
+    """Members that are on no interface of the snapshot."""
+
+    rules: tuple[SecurityGroupRule, ...] = ()
+    origin: Origin = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixList:
+    """A named list of networks of one family (§1.4)."""
+
+    prefix_list_id: str
+    family: Family
+    entries: tuple[CidrBlock, ...] = ()
+    origin: Origin = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortList:
+    """A named list of port ranges (§1.4)."""
+
+    port_list_id: str
+    entries: tuple[PortRange, ...] = ()
+    origin: Origin = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkInterface:
+    """An elastic network interface, the thing that groups take effect on (§1.3)."""
+
+    network_interface_id: str
+    mac_address: str | None = None
+    """Six pairs of lower-case hexadecimal digits with colons."""
+
+    addresses: tuple[CidrBlock, ...] = ()
+    """Private addresses, primary first, and delegated prefixes."""
+
+    security_group_ids: tuple[str, ...] = ()
+    account_id: str | None = None
+    vpc_id: str | None = None
+    instance_id: str | None = None
+    origin: Origin = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One complete set of definitions, as a source delivered it (§1.5).
+
+    Objects are sorted by their ids, and ids are unique, so that equal content makes equal snapshots.
+    """
+
+    version: str
+    """Names this content: what the source calls it, or a digest of what it delivered."""
+
+    security_groups: tuple[SecurityGroup, ...] = ()
+    prefix_lists: tuple[PrefixList, ...] = ()
+    port_lists: tuple[PortList, ...] = ()
+    network_interfaces: tuple[NetworkInterface, ...] = ()
+
+    @cached_property
+    def group_by_id(self) -> Mapping[str, SecurityGroup]:
+        """Return the security groups by their ids."""
+        return {group.security_group_id: group for group in self.security_groups}
+
+    @cached_property
+    def prefix_list_by_id(self) -> Mapping[str, PrefixList]:
+        """Return the prefix lists by their ids."""
+        return {entry.prefix_list_id: entry for entry in self.prefix_lists}
+
+    @cached_property
+    def port_list_by_id(self) -> Mapping[str, PortList]:
+        """Return the port lists by their ids."""
+        return {entry.port_list_id: entry for entry in self.port_lists}
+
+    @cached_property
+    def interface_by_id(self) -> Mapping[str, NetworkInterface]:
+        """Return the network interfaces by their ids."""
+        return {entry.network_interface_id: entry for entry in self.network_interfaces}

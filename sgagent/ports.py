@@ -1,0 +1,131 @@
+"""The narrow seams between the agent and the world: what it needs of a source, a host, a data plane and a clock.
+
+Adapters implement these; the fakes of the tests implement them too and run the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sgagent.core.errors import Problem
+from sgagent.core.host import HostFacts
+from sgagent.core.model import Snapshot
+from sgagent.core.plan import Plan
+from sgagent.core.ruleset import Ruleset
+
+Wake = Callable[[], None]
+"""Say "step soon"; may be called from any thread, any number of times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A complete snapshot and what was noticed while reading it."""
+
+    snapshot: Snapshot
+    problems: tuple[Problem, ...] = ()
+    """Warnings only: errors of form are raised."""
+
+
+class Source(Protocol):
+    """Where definitions come from."""
+
+    def fetch(self) -> Delivery:
+        """Return the newest complete snapshot.
+
+        Raises:
+            DocumentError: what was delivered has errors of form (§8.1); the last good one stays.
+            SourceUnavailableError: nothing could be read at all.
+        """
+        ...
+
+    def watch(self, wake: Wake) -> AbstractContextManager[None]:
+        """Call ``wake`` whenever a fetch may deliver something else, until the context is left."""
+        ...
+
+
+class Host(Protocol):
+    """The machine's links."""
+
+    def facts(self) -> HostFacts:
+        """Return what links and addresses there are now."""
+        ...
+
+    def watch(self, wake: Wake) -> AbstractContextManager[None]:
+        """Call ``wake`` whenever links or addresses changed, until the context is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CounterValue:
+    """What a named counter has counted since it was made."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What stands in the kernel now."""
+
+    ruleset: Ruleset | None
+    """None where there is no table ``inet sgagent``."""
+
+    foreign: tuple[str, ...] = ()
+    """Objects in our table that sgagent never makes, or that can't be read as what it makes, by kind and name
+    like ``chain evil``; a plan removes them."""
+
+
+class Dataplane(Protocol):
+    """The kernel's table ``inet sgagent`` of one network namespace, and the sessions' marks."""
+
+    def observe(self) -> Observed:
+        """Return the table as it stands in the kernel.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+        """
+        ...
+
+    def apply(self, plan: Plan) -> None:
+        """Carry out the plan in one transaction: all of it or nothing.
+
+        Raises:
+            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
+        """
+        ...
+
+    def read_counters(self) -> Mapping[str, CounterValue]:
+        """Return every named counter of the table; empty where there is no table."""
+        ...
+
+    def clear_marks(self, mask: int, value: int | None = None) -> int:
+        """Clear the bits of ``mask`` in the mark of every session.
+
+        Args:
+            mask: the bits to clear; others stay.
+            value: only for sessions whose mark has ``mark & mask == value``; None: whatever they have.
+
+        Returns:
+            How many sessions were changed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the table up as it stands; the rules stay in force."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait for it."""
+
+    def now(self) -> float:
+        """Return the wall clock in seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
