@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from sgagent.core.model import CidrBlock, Family
 
 AddressRanges = tuple[tuple[int, int], ...]
-"""Sorted, disjoint, not adjacent ``(first, last)`` pairs of one family."""
+"""Sorted, disjoint ``(first, last)`` pairs of one family. Neighbours stay apart: a member stays one address, so
+that its leaving takes one address away and splits no range."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressSet:
-    """Addresses of both families, in canonical form: equal sets are equal values."""
+    """Addresses of both families."""
 
     ipv4: AddressRanges = ()
     ipv6: AddressRanges = ()
@@ -43,7 +44,7 @@ class AddressSet:
 
     def issubset(self, other: AddressSet) -> bool:
         """Tell whether every address of this set is in the other."""
-        return self.union(other) == other
+        return _covers(other.ipv4, self.ipv4) and _covers(other.ipv6, self.ipv6)
 
     def __bool__(self) -> bool:
         """Tell whether the set holds any address."""
@@ -54,12 +55,26 @@ NO_ADDRESSES = AddressSet()
 
 
 def merge(ranges: Iterable[tuple[int, int]]) -> AddressRanges:
-    """Return the union of ranges in canonical form; adjacent ones become one."""
+    """Return the union of ranges, sorted; those that overlap become one, neighbours do not."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
+        if merged and first <= merged[-1][1]:
             if last > merged[-1][1]:
                 merged[-1] = (merged[-1][0], last)
         else:
             merged.append((first, last))
     return tuple(merged)
+
+
+def _covers(outer: AddressRanges, inner: AddressRanges) -> bool:
+    """Tell whether every address of ``inner`` is in ``outer``."""
+    place = 0
+    for first, last in inner:
+        reached = first
+        while reached <= last:
+            while place < len(outer) and outer[place][1] < reached:
+                place += 1
+            if place == len(outer) or outer[place][0] > reached:
+                return False
+            reached = outer[place][1] + 1
+    return True

@@ -1,0 +1,159 @@
+"""Lay out our bits of the conntrack mark, and keep the policy generation that they speak of.
+
+Low to high within the mask: two bits (judged inwards, judged outwards) for each of three slots, one slot per bound
+interface; the rest is the generation, never 0. A session whose mark carries the current generation and the bit of
+the interface and direction it was opened in has been accepted by the current policy (§6, design.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from sgagent.core.model import Direction
+
+SLOTS = 3
+_BITS_PER_SLOT = 2
+_FEWEST_BITS = 12
+_MARK_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLayout:
+    """Where generation and slots stand in the bits that the configuration gives us."""
+
+    mask: int
+    """Contiguous bits of the 32."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mask with holes, without bits or with too many."""
+        if not is_contiguous(self.mask):
+            raise ValueError(f"not a contiguous mask of 1 to 32 bits: {self.mask:#x}")
+
+    @property
+    def can_cache(self) -> bool:
+        """Tell whether there are bits enough; with fewer, sessions are judged at every packet."""
+        return self.mask.bit_count() >= _FEWEST_BITS
+
+    @property
+    def _shift(self) -> int:
+        return (self.mask & -self.mask).bit_length() - 1
+
+    @property
+    def generation_mask(self) -> int:
+        """Return the bits that hold the generation."""
+        return self.mask & ~(((1 << SLOTS * _BITS_PER_SLOT) - 1) << self._shift)
+
+    @property
+    def last_generation(self) -> int:
+        """Return the greatest generation; the one after it is 1 again."""
+        return self.generation_mask >> (self._shift + SLOTS * _BITS_PER_SLOT)
+
+    def generation_bits(self, generation: int) -> int:
+        """Return a generation in its place in the mark."""
+        return generation << (self._shift + SLOTS * _BITS_PER_SLOT)
+
+    def direction_bit(self, slot: int, direction: Direction) -> int:
+        """Return the bit of sessions opened in the direction through the interface in the slot."""
+        place = slot * _BITS_PER_SLOT + (0 if direction is Direction.INGRESS else 1)
+        return 1 << (self._shift + place)
+
+
+def is_contiguous(mask: int) -> bool:
+    """Tell whether the number is one unbroken run of bits within 32."""
+    if not 0 < mask < 1 << _MARK_BITS:
+        return False
+    low = mask & -mask
+    return (mask + low) & mask == 0
+
+
+Slots = tuple[str | None, str | None, str | None]
+NO_SLOTS: Slots = (None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcementState:
+    """What has to outlive the agent for sessions to be judged rightly; kept in the table itself."""
+
+    generation: int | None
+    """From 1. None: nothing is remembered in marks, every packet is judged, until the marks were cleared."""
+
+    slots: Slots = NO_SLOTS
+    """The interface in each slot."""
+
+    reused: bool = False
+    """Whether marks of the next generation may be about, from before the generations wrapped or from elsewhere:
+    they have to be cleared before it is used."""
+
+    def slot(self, interface: str) -> int | None:
+        """Return the slot of an interface; None: its sessions are judged at every packet."""
+        return self.slots.index(interface) if interface in self.slots else None
+
+
+UNCACHED = EnforcementState(generation=None)
+
+
+def encode_state(state: EnforcementState) -> str:
+    """Return the state as the comment of the chain that keeps it."""
+    words = ["none" if state.generation is None else str(state.generation)]
+    words += [slot or "-" for slot in state.slots]
+    return " ".join(["generation", *words, *(["reused"] if state.reused else [])])
+
+
+def decode_state(comment: str) -> EnforcementState | None:
+    """Return the state that a comment holds; None where it is not one of ours."""
+    found = re.fullmatch(r"generation (none|[1-9]\d{0,9}) (\S+) (\S+) (\S+)( reused)?", comment)
+    if found is None:
+        return None
+    first, second, third = (None if word == "-" else word for word in found.group(2, 3, 4))
+    return EnforcementState(
+        generation=None if found[1] == "none" else int(found[1]),
+        slots=(first, second, third),
+        reused=found[5] is not None,
+    )
+
+
+def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:
+    """Return the slots for these interfaces: who has one keeps it, the others take free ones in name order."""
+    names = sorted(interfaces)
+    kept = [slot if slot in names else None for slot in slots]
+    waiting = [name for name in names if name not in kept]
+    first, second, third = (slot or (waiting.pop(0) if waiting else None) for slot in kept)
+    return (first, second, third)
+
+
+def next_state(
+    state: EnforcementState,
+    interfaces: Iterable[str],
+    layout: MarkLayout,
+    *,
+    narrows: bool,
+) -> EnforcementState:
+    """Return the state under which a new policy is enforced.
+
+    The generation is bumped where the policy may take something away from a live session, and where a slot changes
+    hands, as its bits still speak of the interface before.
+
+    Args:
+        state: the state in force, with a generation.
+        interfaces: the names of the bound interfaces.
+        layout: the bits of the mark.
+        narrows: whether the new policy may take something away.
+    """
+    if state.generation is None or not layout.can_cache:
+        return UNCACHED
+    slots = assign_slots(state.slots, interfaces)
+    anew = any(new is not None and new != old for old, new in zip(state.slots, slots, strict=True))
+    if not narrows and not anew:
+        return replace(state, slots=slots)
+    if state.generation >= layout.last_generation:
+        return EnforcementState(generation=1, slots=slots, reused=True)
+    return replace(state, generation=state.generation + 1, slots=slots)
+
+
+def first_state(interfaces: Iterable[str], layout: MarkLayout) -> EnforcementState:
+    """Return the state for a host whose marks carry none of our bits."""
+    if not layout.can_cache:
+        return UNCACHED
+    return EnforcementState(generation=1, slots=assign_slots(NO_SLOTS, interfaces))

@@ -1,0 +1,115 @@
+"""Turn ids from documents into names that the kernel and nft's grammar take, whatever the ids are.
+
+An unquoted nft identifier is a letter followed by letters, digits and ``/ \\ _ . -``, at most 255 bytes. Every name
+made here starts with a word of ours (``rule/…``) and goes on with parts. A part that is harmless stays as it is, so that
+a person finds it again; any other becomes ``x/stem/digest``. No harmless part starts with ``x/`` or is ``x``, so two
+different ids never meet in one name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from sgagent.core.model import Direction, Family
+
+OTHER_INTERFACES = "*"
+"""Stands in for the name of every link that is not bound."""
+
+_HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_LONGEST_PART = 80
+_STEM = 24
+_DIGEST = 16
+
+
+def part(text: str) -> str:
+    """Return the text as a part of a name: itself where harmless, else ``x/stem/digest``; injective."""
+    if len(text) <= _LONGEST_PART and _HARMLESS.fullmatch(text) and text.split("/")[0] != "x":
+        return text
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", text[:_STEM]).strip("-.") or "other"
+    return f"x/{stem}/{digest(text)}"
+
+
+def digest(text: str) -> str:
+    """Return 16 hexadecimal digits that stand for the text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+
+
+def entry_chain(direction: Direction, interface: str) -> str:
+    """Return the chain that packets of one direction of an interface enter: ``ingress/eth0``."""
+    return f"{direction.value}/{part(interface)}"
+
+
+def session_chain(direction: Direction, interface: str) -> str:
+    """Return the chain that judges sessions opened in the direction: ``session/eth0/ingress``."""
+    return f"session/{part(interface)}/{direction.value}"
+
+
+def untracked_chain(direction: Direction, interface: str) -> str:
+    """Return the chain for packets without conntrack: ``untracked/eth0/ingress``."""
+    return f"untracked/{part(interface)}/{direction.value}"
+
+
+def invalid_chain(direction: Direction, interface: str) -> str:
+    """Return the chain and counter for what conntrack calls invalid: ``invalid/eth0/ingress``."""
+    return f"invalid/{part(interface)}/{direction.value}"
+
+
+def accept_chain(direction: Direction, interface: str) -> str:
+    """Return the chain that remembers a session as allowed and accepts: ``accept/eth0/ingress``."""
+    return f"accept/{part(interface)}/{direction.value}"
+
+
+def default_chain(direction: Direction, interface: str) -> str:
+    """Return the chain and counter of the default verdict: ``default/eth0/ingress``."""
+    return f"default/{part(interface)}/{direction.value}"
+
+
+def inner_chain(interface: str) -> str:
+    """Return the chain and counter of traffic between fellow members: ``inner/eth0``."""
+    return f"inner/{part(interface)}"
+
+
+def exemption_chain(kind: str, direction: Direction, interface: str) -> str:
+    """Return the chain and counter of a list of the configuration: ``failsafe/eth0/ingress``."""
+    return f"{kind}/{part(interface)}/{direction.value}"
+
+
+def rule_chain(interface: str, rule_id: str) -> str:
+    """Return the chain and counter of a rule on an interface: ``rule/eth0/sgr-bp1``."""
+    return f"rule/{part(interface)}/{part(rule_id)}"
+
+
+def peers_chain(direction: Direction, interface: str, family: Family) -> str:
+    """Return the chain, and the map, that look the far end's address up: ``peers/eth0/ingress/ipv4``."""
+    return f"peers/{part(interface)}/{direction.value}/{family.value}"
+
+
+def networks_map(direction: Direction, interface: str, family: Family) -> str:
+    """Return the map that looks the far end's network up: ``networks/eth0/ingress/ipv4``."""
+    return f"networks/{part(interface)}/{direction.value}/{family.value}"
+
+
+def everyone_chain(direction: Direction, interface: str, family: Family) -> str:
+    """Return the chain of the rules that hold for any address: ``everyone/eth0/ingress/ipv4``."""
+    return f"everyone/{part(interface)}/{direction.value}/{family.value}"
+
+
+def class_chain(direction: Direction, interface: str, family: Family, peers: tuple[str, ...]) -> str:
+    """Return the chain for addresses that are in exactly these peers: ``class/eth0/ingress/ipv4/sg-app``."""
+    label = part(peers[0]) if len(peers) == 1 else part("\n".join(peers))
+    return f"class/{part(interface)}/{direction.value}/{family.value}/{label}"
+
+
+def ports_map(class_name: str) -> str:
+    """Return the map of ports that belongs to a class or everyone chain: ``ports/class/eth0/…``."""
+    return f"ports/{class_name}"
+
+
+def cell_chain(direction: Direction, interface: str, family: Family, content: str) -> str:
+    """Return the chain for rules that look at more than peer, protocol and port, named by its content."""
+    return f"cell/{part(interface)}/{direction.value}/{family.value}/{digest(content)}"
+
+
+STATE_CHAIN = "generation"
+"""An empty chain whose comment keeps the policy generation and the slots."""
