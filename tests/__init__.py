@@ -1,0 +1,1 @@
+"""Prove what needs no privilege: single modules, properties over many, and rulesets kept beside their packets."""

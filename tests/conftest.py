@@ -1,0 +1,25 @@
+"""Choose how hard hypothesis looks."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, Phase, settings
+
+settings.register_profile(
+    "ci",
+    derandomize=True,  # the same examples every time: a red run says something about the change
+    deadline=None,  # a slow machine is not a wrong answer
+    max_examples=100,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # as the deadline
+)
+settings.register_profile(
+    "full",
+    deadline=None,
+    max_examples=2_000,
+    print_blob=True,
+    phases=tuple(Phase),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("full" if os.environ.get("SGAGENT_FULL") else "ci")

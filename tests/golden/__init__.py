@@ -1,0 +1,1 @@
+"""Keep compiled rulesets as a person would read them, beside the packets that they decide."""

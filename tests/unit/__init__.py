@@ -1,0 +1,1 @@
+"""State what each module does, one fact at a time."""
