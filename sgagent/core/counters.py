@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sgagent.core.model import Direction, Policy
 
 
-class Exemption(enum.Enum):
+class ExemptionKind(enum.Enum):
     """Why traffic passes that no group was asked about (§7)."""
 
     ALWAYS = "always"
@@ -68,7 +68,7 @@ class ExemptionCounter:
 
     interface: str
     direction: Direction
-    kind: Exemption
+    kind: ExemptionKind
 
 
 CounterKey = RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter
