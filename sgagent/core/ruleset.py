@@ -70,8 +70,13 @@ IP_DADDR = Selector("payload", "ip daddr", KeyType.IPV4_ADDR)
 IP6_SADDR = Selector("payload", "ip6 saddr", KeyType.IPV6_ADDR)
 IP6_DADDR = Selector("payload", "ip6 daddr", KeyType.IPV6_ADDR)
 IP6_HOPLIMIT = Selector("payload", "ip6 hoplimit", KeyType.INTEGER)
-TH_SPORT = Selector("payload", "th sport", KeyType.INET_SERVICE)
 TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
+"""Only for concatenations; after a protocol alone the kernel would list it as that protocol's port."""
+
+TCP_SPORT = Selector("payload", "tcp sport", KeyType.INET_SERVICE)
+TCP_DPORT = Selector("payload", "tcp dport", KeyType.INET_SERVICE)
+UDP_SPORT = Selector("payload", "udp sport", KeyType.INET_SERVICE)
+UDP_DPORT = Selector("payload", "udp dport", KeyType.INET_SERVICE)
 ICMPV6_TYPE = Selector("payload", "icmpv6 type", KeyType.ICMPV6_TYPE)
 
 

@@ -1,0 +1,191 @@
+"""Find out which links of this host the documents and the configuration mean (§2.3, §9.3, §9.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.host import HandBinding, HostFacts, Link
+from sgagent.core.model import Mode, NetworkInterface, Snapshot
+
+_MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
+"""Kinds of master whose ports' packets show as the master's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A link and the groups that are to be enforced on it."""
+
+    interface: str
+    network_interface: NetworkInterface | None
+    """None where the configuration names the groups itself."""
+
+    security_group_ids: tuple[str, ...]
+    mode: Mode | None
+    """None is the default."""
+
+    origin: Origin
+    """What made the binding, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bindings:
+    """All bindings of a host, sorted by link, and what was wrong with others."""
+
+    bindings: tuple[Binding, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def bind(
+    snapshot: Snapshot, by_hand: Iterable[HandBinding], facts: HostFacts, *, automatically: bool
+) -> Bindings:
+    """Return which links are bound to what.
+
+    What is bound by hand is taken as it is, whether the link exists or not. Of the rest, a network interface that
+    names a MAC is bound to the link with that MAC, and one without to the link that carries one of its addresses.
+
+    Args:
+        snapshot: the definitions.
+        by_hand: bindings of the configuration or the command line; they win.
+        facts: the links of the host.
+        automatically: whether to look for links by MAC and address too.
+    """
+    search = _Search(snapshot, facts)
+    for hand_binding in by_hand:
+        search.bind_by_hand(hand_binding)
+    if automatically:
+        search.bind_by_mac()
+        search.bind_by_address()
+    bindings = tuple(search.bindings[name] for name in sorted(search.bindings))
+    return Bindings(bindings=bindings, problems=tuple(search.problems))
+
+
+class _Search:
+    """Keep what was found so far; the first binding of a link and of a network interface stays."""
+
+    def __init__(self, snapshot: Snapshot, facts: HostFacts) -> None:
+        self.snapshot = snapshot
+        self.links = {link.name: link for link in facts.links}
+        self.bindings: dict[str, Binding] = {}
+        self.problems: list[Problem] = []
+
+    def bind_by_hand(self, hand: HandBinding) -> None:
+        """Bind as the configuration says."""
+        origin = Origin(file=hand.origin or f"interface {hand.interface}")
+        link = self.links.get(hand.interface)
+        if hand.interface in self.bindings:
+            self._refuse(origin, "interface_bound_twice", hand.interface, "the interface is bound twice", "bind it once")
+        elif link is not None and _hidden(link):
+            self._refuse_port(link, origin)
+        elif hand.network_interface_id is None:
+            groups = tuple(sorted(set(hand.security_group_ids)))
+            self._keep(hand.interface, None, groups, hand.mode, origin)
+        else:
+            self._bind_by_id(hand, hand.network_interface_id, origin)
+
+    def _bind_by_id(self, hand: HandBinding, interface_id: str, origin: Origin) -> None:
+        found = self.snapshot.interface_by_id.get(interface_id)
+        if found is None:
+            message = "the network interface is not in the definitions"
+            self._refuse(origin, "unknown_network_interface", interface_id, message, "name one that is, or add it")
+        else:
+            self._keep(hand.interface, found, found.security_group_ids, hand.mode, origin)
+
+    def bind_by_mac(self) -> None:
+        """Bind the network interfaces whose MAC a link has."""
+        by_mac: dict[str, list[Link]] = {}
+        for link in self.links.values():
+            if link.mac_address and not link.is_loopback:
+                by_mac.setdefault(link.mac_address, []).append(link)
+        for interface in self._unbound_interfaces():
+            links = by_mac.get(interface.mac_address or "", [])
+            if links:
+                self._bind_automatically(interface, _meant(interface, links))
+
+    def bind_by_address(self) -> None:
+        """Bind the network interfaces that name no MAC to the link that carries one of their addresses."""
+        by_address: dict[str, Link] = {}
+        for link in self.links.values():
+            if not link.is_loopback:
+                by_address.update({str(address): link for address in link.addresses})
+        for interface in self._unbound_interfaces():
+            carriers = {
+                link.name: link for address in interface.addresses if (link := by_address.get(str(address)))
+            }
+            if not carriers:
+                continue
+            if interface.mac_address:
+                self._warn_of_other_mac(interface, min(carriers))
+            elif not set(carriers) & set(self.bindings):
+                self._bind_automatically(interface, carriers[min(carriers)])
+
+    def _unbound_interfaces(self) -> list[NetworkInterface]:
+        bound = {b.network_interface.network_interface_id for b in self.bindings.values() if b.network_interface}
+        return [i for i in self.snapshot.network_interfaces if i.network_interface_id not in bound]
+
+    def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
+        present = self.bindings.get(link.name)
+        if _hidden(link):
+            self._refuse_port(link, interface.origin)
+        elif present is None:
+            self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
+        elif present.network_interface is not None and present.origin is present.network_interface.origin:
+            message = f"two network interfaces mean the link {link.name}"
+            remedy = "give each its own MAC, or bind by hand"
+            self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
+
+    def _keep(
+        self,
+        link: str,
+        interface: NetworkInterface | None,
+        groups: tuple[str, ...],
+        mode: Mode | None,
+        origin: Origin,
+    ) -> None:
+        self.bindings[link] = Binding(
+            interface=link, network_interface=interface, security_group_ids=groups, mode=mode, origin=origin
+        )
+
+    def _refuse_port(self, link: Link, origin: Origin) -> None:
+        message = f"the link is a port of the {link.master_kind} {link.master}, which its packets show as"
+        self._refuse(origin, "port_of_master", link.name, message, f"bind {link.master}")
+
+    def _refuse(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
+        self.problems.append(
+            Problem(
+                severity=Severity.ERROR, code=code, origin=origin, value=value, message=message, remedy=remedy
+            )
+        )
+
+    def _warn_of_other_mac(self, interface: NetworkInterface, link: str) -> None:
+        self.problems.append(
+            Problem(
+                severity=Severity.WARNING,
+                code="other_mac",
+                origin=interface.origin,
+                value=interface.mac_address,
+                message=f"link {link} carries an address of {interface.network_interface_id} but has another MAC,"
+                " so it is not bound",
+                remedy="mend the MAC, leave it out, or bind the link by hand",
+            )
+        )
+
+
+def _hidden(link: Link) -> bool:
+    """Tell whether the link's packets show as its master's, so that nothing could be enforced on it (§9.4)."""
+    return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
+
+
+def _meant(interface: NetworkInterface, links: list[Link]) -> Link:
+    """Return which of the links that share a MAC is meant: the one that carries the address (§9.4).
+
+    Where none does, it is one that is no port of another, with hardware under it if there is such.
+    """
+    addresses = {str(address) for address in interface.addresses}
+
+    def rank(link: Link) -> tuple[bool, bool, bool, str]:
+        carries = any(str(address) in addresses for address in link.addresses)
+        return (not carries, _hidden(link), not link.has_hardware, link.name)
+
+    return min(links, key=rank)

@@ -1,0 +1,199 @@
+"""Decide about one packet as the specification says: a plain walk over §3, to be checked against it by eye.
+
+The compiler never calls this; the tests hold what it compiles to what is decided here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, PortRange, Protocol
+from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+
+
+class Tracking(enum.Enum):
+    """What conntrack says of a packet."""
+
+    NEW = "new"
+    """It opens a session, or belongs to one that the current policy has not judged."""
+
+    ALLOWED = "allowed"
+    """It belongs to a session that the current policy allows, or is an error message about one (§6)."""
+
+    UNTRACKED = "untracked"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packet:
+    """A packet as it is on the wire at an interface (§2.2), or the one that opened its session."""
+
+    interface: str
+    direction: Direction
+    """Of the session: the way its first packet went."""
+
+    family: Family
+    source: int
+    """An address as a number."""
+
+    destination: int
+    protocol: int
+    """For IPv6 the upper-layer header behind the extension headers (§4.1)."""
+
+    source_port: int | None = None
+    """None for protocols without ports, and for packets too short to hold any."""
+
+    destination_port: int | None = None
+    icmp_type: int | None = None
+    hop_limit: int | None = None
+    tracking: Tracking = Tracking.NEW
+
+    @property
+    def peer(self) -> int:
+        """Return the address of the far end."""
+        return self.source if self.direction is Direction.INGRESS else self.destination
+
+    @property
+    def local(self) -> int:
+        """Return the address of the near end."""
+        return self.destination if self.direction is Direction.INGRESS else self.source
+
+
+class DecidedBy(enum.Enum):
+    """The step of §3 that decided."""
+
+    SESSION = "session"
+    ALWAYS = "always"
+    FAILSAFE = "failsafe"
+    INNER = "inner"
+    RULE = "rule"
+    DEFAULT = "default"
+    UNBOUND = "unbound"
+    """Nothing is enforced on the interface (§2.3)."""
+
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A verdict and how it came about."""
+
+    verdict: Policy
+    decided_by: DecidedBy
+    rule: ResolvedRule | None = None
+    """The rule that decided, if one did."""
+
+    shadowed: tuple[ResolvedRule, ...] = ()
+    """Every other rule that matches, in order of precedence, whatever step decided."""
+
+
+def evaluate(policy: ResolvedPolicy, packet: Packet) -> Decision:
+    """Return the verdict on a packet; in observe mode, the one that enforcing would bring (§9.1)."""
+    interface = policy.interface(packet.interface) or policy.unbound
+    if interface is None:
+        return Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
+    matching = tuple(_matching_rules(interface.toward(packet.direction), packet))
+    verdict, decided_by = _first_step_that_applies(interface, packet, matching)
+    if decided_by is DecidedBy.RULE:
+        return Decision(verdict=verdict, decided_by=decided_by, rule=matching[0], shadowed=matching[1:])
+    return Decision(verdict=verdict, decided_by=decided_by, shadowed=matching)
+
+
+def _first_step_that_applies(
+    interface: ResolvedInterface, packet: Packet, matching: tuple[ResolvedRule, ...]
+) -> tuple[Policy, DecidedBy]:
+    """Go through the steps of §3."""
+    toward = interface.toward(packet.direction)
+    if packet.tracking is Tracking.INVALID:
+        return Policy.DROP, DecidedBy.INVALID
+    if packet.tracking is Tracking.ALLOWED:  # step 1
+        return Policy.ACCEPT, DecidedBy.SESSION
+    if is_always_allowed(packet) or any(exempts(entry, packet) for entry in toward.platform):  # step 2
+        return Policy.ACCEPT, DecidedBy.ALWAYS
+    if any(exempts(entry, packet) for entry in toward.failsafe):  # step 3
+        return Policy.ACCEPT, DecidedBy.FAILSAFE
+    if toward.inner.contains(packet.family, packet.peer):  # step 4; never for egress, where the set is empty
+        return Policy.ACCEPT, DecidedBy.INNER
+    if matching:  # step 5
+        return matching[0].policy, DecidedBy.RULE
+    return toward.default, DecidedBy.DEFAULT  # step 6
+
+
+def _matching_rules(toward: ResolvedDirection, packet: Packet) -> Iterator[ResolvedRule]:
+    """Yield the rules that match, the one that decides first (§3.5)."""
+    return (rule for rule in toward.rules if matches(rule, packet))
+
+
+def matches(rule: ResolvedRule, packet: Packet) -> bool:
+    """Tell whether the packet is one that the rule speaks of (§4)."""
+    return (
+        rule.peer.addresses.contains(packet.family, packet.peer)
+        and _protocol_matches(rule.protocol, packet)
+        and _port_matches(rule.ports, packet.destination_port)
+        and _port_matches(rule.source_ports, packet.source_port)
+        and (
+            rule.local_address is None
+            or (
+                rule.local_address.family is packet.family
+                and rule.local_address.first <= packet.local <= rule.local_address.last
+            )
+        )
+    )
+
+
+def exempts(entry: Exemption, packet: Packet) -> bool:
+    """Tell whether a platform or fail-safe entry speaks of the packet (§7.3, §7.4)."""
+    return (
+        entry.direction is packet.direction
+        and entry.peer.family is packet.family
+        and entry.peer.first <= packet.peer <= entry.peer.last
+        and _protocol_matches(entry.protocol, packet)
+        and _port_matches(entry.ports, packet.destination_port)
+    )
+
+
+def _protocol_matches(protocol: Protocol, packet: Packet) -> bool:
+    if protocol.number is None:
+        return True
+    return protocol.number == packet.protocol and protocol.only_family in (None, packet.family)
+
+
+def _port_matches(ports: tuple[PortRange, ...] | None, port: int | None) -> bool:
+    """Tell whether the port is one of these; a port that a packet does not have is none of any."""
+    return ports is None or (port is not None and any(port in port_range for port_range in ports))
+
+
+DHCP = {Family.IPV4: (67, 68), Family.IPV6: (547, 546)}
+"""Server and client port of each family's DHCP."""
+
+NEIGHBOUR_DISCOVERY_TYPES = (133, 134, 135, 136)
+MULTICAST_LISTENER_TYPES = (130, 131, 132, 143)
+_LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
+
+
+def is_always_allowed(packet: Packet) -> bool:
+    """Tell whether a host needs the packet to have an address at all (§7.1)."""
+    return _is_dhcp(packet) or _is_neighbour_discovery(packet) or _is_multicast_listener(packet)
+
+
+def _is_dhcp(packet: Packet) -> bool:
+    server, client = DHCP[packet.family]
+    ports = (server, client) if packet.direction is Direction.INGRESS else (client, server)
+    return packet.protocol == UDP.number and (packet.source_port, packet.destination_port) == ports
+
+
+def _is_neighbour_discovery(packet: Packet) -> bool:
+    """Tell whether it is router or neighbour discovery from this very link (RFC 4861: hop limit 255)."""
+    return _is_icmpv6(packet, NEIGHBOUR_DISCOVERY_TYPES) and packet.hop_limit == 255
+
+
+def _is_multicast_listener(packet: Packet) -> bool:
+    """Tell whether it is MLD (RFC 2710, RFC 3810: link-local or unspecified source, hop limit 1)."""
+    near = packet.source == 0 or _LINK_LOCAL[0] <= packet.source <= _LINK_LOCAL[1]
+    return _is_icmpv6(packet, MULTICAST_LISTENER_TYPES) and packet.hop_limit == 1 and near
+
+
+def _is_icmpv6(packet: Packet, types: tuple[int, ...]) -> bool:
+    return packet.family is Family.IPV6 and packet.protocol == ICMPV6.number and packet.icmp_type in types

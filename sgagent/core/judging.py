@@ -1,0 +1,285 @@
+"""Compile how sessions of one direction and family are judged: the far end's class, then protocol and port.
+
+Every chain here reads tracked sessions first. For an untracked packet those reads find nothing, and the rule goes on to
+the next; behind them stands a guard that sends the tracked ones on, and then the same once more by header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from sgagent.core import names, ruleset
+from sgagent.core.classes import Classes, Peers, classify
+from sgagent.core.entries import Entry, list_entries
+from sgagent.core.evaluate import DHCP
+from sgagent.core.model import UDP, Direction, Family
+from sgagent.core.policy import ResolvedInterface
+from sgagent.core.ruleset import (
+    Chain,
+    Element,
+    Goto,
+    Interval,
+    KeyType,
+    LookUp,
+    Match,
+    Operator,
+    Rule,
+    Statement,
+    Symbol,
+    VerdictMap,
+)
+from sgagent.core.selectors import Reading, readings
+from sgagent.core.tables import Cell, Decider, PortTable, ProtocolTable, Segment, make_table
+
+FEW = 4
+"""Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
+Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """Chains and maps that judge; they end in the leaves, which are made elsewhere."""
+
+    chains: tuple[Chain, ...]
+    verdict_maps: tuple[VerdictMap, ...]
+
+
+def compile_judging(interface: ResolvedInterface, direction: Direction, family: Family) -> Judging:
+    """Return how sessions opened in the direction through the interface are judged, from the far end on."""
+    judge = _Judge(interface.name, direction, family, list_entries(interface, direction, family))
+    judge.compile_()
+    return Judging(
+        chains=tuple(judge.chains[name] for name in sorted(judge.chains)),
+        verdict_maps=tuple(judge.verdict_maps[name] for name in sorted(judge.verdict_maps)),
+    )
+
+
+class _Judge:
+    """Compile the judging of one interface, direction and family."""
+
+    def __init__(
+        self, interface: str, direction: Direction, family: Family, entries: tuple[Entry, ...]
+    ) -> None:
+        self.interface = interface
+        self.direction = direction
+        self.family = family
+        self.entries = entries
+        self.chains: dict[str, Chain] = {}
+        self.verdict_maps: dict[str, VerdictMap] = {}
+        self.readings = readings(direction, family)
+
+    @cached_property
+    def _place(self) -> tuple[Direction, str, Family]:
+        return self.direction, self.interface, self.family
+
+    @cached_property
+    def _default(self) -> str:
+        return names.default_chain(self.direction, self.interface)
+
+    @cached_property
+    def _everyone(self) -> str:
+        return names.everyone_chain(*self._place)
+
+    def compile_(self) -> None:
+        """Add all chains and maps."""
+        for_everyone = [i for i, entry in enumerate(self.entries) if entry.is_for_everyone]
+        base = Decider(self.entries, for_everyone)
+        nobody = Decider(self.entries, ())
+        self._table_chain(self._everyone, make_table(self.entries, for_everyone, nobody), self._default)
+        by_peer = self._entries_by_peer()
+        peers = sorted(by_peer)
+        classes = classify(self.entries[by_peer[peer][0]].addresses for peer in peers)
+        targets = {members: self._class(members, peers, by_peer, base) for members in classes.distinct()}
+        self._peers_chain(classes, targets)
+
+    def _entries_by_peer(self) -> dict[str, list[int]]:
+        """Return the entries of each peer that is not everyone."""
+        by_peer: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            if not entry.is_for_everyone:
+                by_peer.setdefault(entry.peer, []).append(index)
+        return by_peer
+
+    def _class(self, members: Peers, peers: list[str], by_peer: Mapping[str, list[int]], base: Decider) -> str:
+        """Return the chain that decides about addresses of a class, made if need be.
+
+        Where the first entry exempts all traffic there is nothing to decide.
+        """
+        own = sorted(index for peer in members for index in by_peer[peers[peer]])
+        first = self.entries[own[0]]
+        earlier = bool(base.members) and base.members[0] < own[0]
+        if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
+            return first.leaf
+        name = names.class_chain(*self._place, tuple(peers[peer] for peer in members))
+        self._table_chain(name, make_table(self.entries, own, base), self._everyone)
+        return name
+
+    def _peers_chain(self, classes: Classes, targets: Mapping[Peers, str]) -> None:
+        """Add the chain that looks the far end up, behind the one thing that is allowed whoever it is: DHCP."""
+        look_ups = [name for name in self._peer_maps(classes, targets) if name]
+        accept = Goto(names.accept_chain(self.direction, self.interface))
+
+        def lines(reading: Reading) -> list[Rule]:
+            dhcp = Rule((*_dhcp(reading, self.direction, self.family), accept))
+            return [dhcp, *(Rule((LookUp((reading.peer,), name),)) for name in look_ups)]
+
+        self._add(names.peers_chain(*self._place), self._twice(lines, self._everyone))
+
+    def _peer_maps(self, classes: Classes, targets: Mapping[Peers, str]) -> tuple[str | None, str | None]:
+        """Add the maps from addresses and from networks to classes; return their names."""
+        addresses = tuple(
+            Element((Interval.single(address),), Goto(targets[classes.addresses[address]]))
+            for address in sorted(classes.addresses)
+        )
+        networks = tuple(
+            Element((Interval(first, last),), Goto(targets[members])) for first, last, members in classes.networks
+        )
+        key = (KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR,)
+        return (
+            self._verdict_map(names.peers_chain(*self._place), key, addresses, is_interval=False),
+            self._verdict_map(names.networks_map(*self._place), key, networks, is_interval=True),
+        )
+
+    def _table_chain(self, name: str, table: PortTable, base: str) -> None:
+        """Add a chain that decides by protocol and port."""
+        final = base if table.other is None else self._target(table.other)
+        plain_protocols = [t for t in table.protocols if not t.rows and t.short is None]
+        many = len(plain_protocols) > FEW
+        rows = [(t.protocol, row) for t in table.protocols for row in t.rows]
+        port_lines = self._port_lines(name, rows)
+        by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
+
+        def lines(reading: Reading) -> list[Rule]:
+            rules = port_lines(reading)
+            for protocol_table in table.protocols:
+                if not (many and protocol_table in plain_protocols):
+                    rules += self._rest(protocol_table, reading, base, final)
+            if by_protocol:
+                rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))
+            return rules
+
+        self._add(name, self._twice(lines, final))
+
+    def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
+        """Add what maps the rows need, and return how to write the rules that look them up.
+
+        Single ports go into a hash map where there are many; ranges make a map of intervals only where there are many
+        of them.
+        """
+        ranges = [row for row in rows if row[1][0] != row[1][1]]
+        mapped = rows if len(ranges) > FEW else [row for row in rows if row not in ranges]
+        if len(mapped) <= FEW:
+            mapped = []
+        in_line = [row for row in rows if row not in mapped] if len(mapped) < len(rows) else []
+        name = self._verdict_map(
+            names.ports_map(chain),
+            (KeyType.INET_PROTO, KeyType.INET_SERVICE),
+            tuple(self._row(protocol, segment) for protocol, segment in mapped),
+            is_interval=len(ranges) > FEW,
+        )
+
+        def lines(reading: Reading) -> list[Rule]:
+            rules = [Rule((LookUp(reading.protocol_and_port, name),))] if name else []
+            for protocol, (first, last, cell) in in_line:
+                match = reading.match_port(protocol, Interval(first, last))
+                rules.append(Rule((*match, Goto(self._target(cell)))))
+            return rules
+
+        return lines
+
+    def _row(self, protocol: int, segment: Segment) -> Element:
+        first, last, cell = segment
+        return Element((Interval.single(protocol), Interval(first, last)), Goto(self._target(cell)))
+
+    def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
+        """Add the map of protocols that are decided whatever the port."""
+        elements = tuple(
+            Element(
+                (Interval.single(table.protocol),), Goto(base if table.rest is None else self._target(table.rest))
+            )
+            for table in tables
+        )
+        return self._verdict_map(f"protocols/{chain}", (KeyType.INET_PROTO,), elements, is_interval=False)
+
+    def _rest(self, table: ProtocolTable, reading: Reading, base: str, final: str) -> list[Rule]:
+        """Return the rules for what no row of the protocol spoke of.
+
+        Packets too short to hold ports are none of conntrack's: it calls them invalid.
+        """
+        rest = base if table.rest is None else self._target(table.rest)
+        protocol = reading.match_protocol(table.protocol)
+        if reading.is_tracked or table.short is None:
+            return [] if rest == final else [Rule((*protocol, Goto(rest)))]
+        with_ports = reading.match_port(table.protocol, Interval(0, 65535))
+        return [Rule((*with_ports, Goto(rest))), Rule((*protocol, Goto(self._target(table.short))))]
+
+    def _target(self, cell: Cell) -> str:
+        """Return the chain that carries a cell out: a leaf, or a chain that looks further."""
+        if not cell:
+            return self._default
+        first = self.entries[cell[0]]
+        return first.leaf if first.is_plain else self._cell_chain(cell)
+
+    def _cell_chain(self, cell: Cell) -> str:
+        """Return the chain that looks at source ports and near ends, made if need be."""
+        entries = [self.entries[index] for index in cell]
+        final = entries.pop().leaf if entries[-1].is_plain else self._default
+        content = "\n".join((*(f"{e.leaf} {e.source_ports} {e.local}" for e in entries), final))
+        name = names.cell_chain(*self._place, content)
+
+        def lines(reading: Reading) -> list[Rule]:
+            return [
+                Rule((*matches, Goto(entry.leaf)))
+                for entry in entries
+                for matches in _further_matches(entry, reading)
+            ]
+
+        if name not in self.chains:
+            self._add(name, self._twice(lines, final))
+        return name
+
+    def _twice(self, lines: Callable[[Reading], list[Rule]], final: str) -> tuple[Rule, ...]:
+        """Return rules for tracked sessions, then for untracked packets, and where both go on to in the end."""
+        tracked, untracked = (lines(reading) for reading in self.readings)
+        on = Rule((Goto(final),))
+        if not untracked:
+            return (*tracked, on)
+        guard = Rule((Match(ruleset.CT_STATE, (Symbol("untracked"),), Operator.NOT_EQUAL), Goto(final)))
+        return (*tracked, guard, *untracked, on)
+
+    def _add(self, name: str, rules: Iterable[Rule]) -> None:
+        self.chains[name] = Chain(name=name, rules=tuple(rules))
+
+    def _verdict_map(
+        self, name: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
+    ) -> str | None:
+        """Add a map and return its name; None if it would be empty."""
+        if not elements:
+            return None
+        elements = tuple(sorted(elements, key=lambda element: ruleset.sort_key(element.key)))
+        self.verdict_maps[name] = VerdictMap(
+            name=name, key_types=key_types, is_interval=is_interval, elements=elements
+        )
+        return name
+
+
+def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[Statement, ...]:
+    """Return the match on DHCP between this host, as a client, and any server (§7.1)."""
+    server, client = (Interval.single(port) for port in DHCP[family])
+    source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
+    number = UDP.number or 0
+    return (*reading.match_port(number, destination), reading.match_source_port(number, source))
+
+
+def _further_matches(entry: Entry, reading: Reading) -> list[tuple[Match, ...]]:
+    """Return the alternatives in which an entry matches, beyond peer, protocol and destination port."""
+    local = () if entry.local is None else (reading.match_local(Interval(*entry.local)),)
+    if entry.source_ports is None:
+        return [local]
+    protocol = entry.protocol or 0
+    return [
+        (reading.match_source_port(protocol, Interval(ports.first, ports.last)), *local)
+        for ports in entry.source_ports
+    ]

@@ -1,0 +1,407 @@
+"""Resolve a snapshot for this host: references become addresses, groups become ordered rules (§3 to §5, §8)."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.binding import Binding, Bindings
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.model import (
+    CidrBlock,
+    Direction,
+    GroupReference,
+    GroupType,
+    Mode,
+    Policy,
+    PortListReference,
+    PortRange,
+    PrefixListReference,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.policy import (
+    Exemption,
+    Peer,
+    ResolvedDirection,
+    ResolvedInterface,
+    ResolvedPolicy,
+    ResolvedRule,
+    precedence,
+)
+
+MOST_GROUPS_PER_INTERFACE = 10
+MOST_RULES_PER_INTERFACE = 1000
+MOST_GROUP_OBJECTS_PER_GROUP = 20
+
+
+class Scope(enum.Enum):
+    """Whose errors of meaning refuse the snapshot (§8.3)."""
+
+    HOST = "host"
+    """Those in what a bound interface depends on; others are warnings."""
+
+    EVERYTHING = "everything"
+    """All; for ``check``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemptions:
+    """The configuration's lists of what no group can block (§7.3, §7.4)."""
+
+    platform: tuple[Exemption, ...] = ()
+    failsafe: tuple[Exemption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What a snapshot comes to on this host, and what is wrong with it."""
+
+    policy: ResolvedPolicy
+    """Enforceable only if no problem is an error."""
+
+    problems: tuple[Problem, ...] = ()
+    unknown_objects: int = 0
+    """Distinct authorization objects and port lists that bound interfaces refer to and the snapshot lacks."""
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Return the problems that refuse the snapshot."""
+        return tuple(problem for problem in self.problems if problem.severity is Severity.ERROR)
+
+
+def resolve(
+    snapshot: Snapshot,
+    bound: Bindings,
+    exemptions: Exemptions,
+    *,
+    default_mode: Mode = Mode.ENFORCE,
+    unbound_closed: bool = False,
+    scope: Scope = Scope.HOST,
+) -> Resolution:
+    """Return what is to be enforced on this host's interfaces, and all that is wrong with the snapshot.
+
+    Args:
+        snapshot: the definitions.
+        bound: which links are bound to which groups.
+        exemptions: traffic that no group can block.
+        default_mode: for bindings that name none.
+        unbound_closed: whether links that nothing is bound to are closed (§9.3).
+        scope: whose errors of meaning count as errors.
+    """
+    concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
+    resolver = _Resolver(snapshot, concerned, scope)
+    resolver.problems.extend(bound.problems)
+    interfaces = tuple(
+        resolver.interface(binding, exemptions, binding.mode or default_mode) for binding in bound.bindings
+    )
+    resolver.check_groups()
+    resolver.check_network_interfaces(bound)
+    policy = ResolvedPolicy(
+        interfaces=interfaces,
+        unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
+    )
+    return Resolution(
+        policy=policy, problems=tuple(resolver.problems), unknown_objects=len(resolver.unknown_objects)
+    )
+
+
+def closed_interface(
+    name: str, exemptions: Exemptions, mode: Mode, *, network_interface_id: str | None = None
+) -> ResolvedInterface:
+    """Return an interface that only steps 1 to 3 of §3 let anything through."""
+    return ResolvedInterface(
+        name=name,
+        network_interface_id=network_interface_id,
+        mode=mode,
+        ingress=_closed_direction(Direction.INGRESS, exemptions),
+        egress=_closed_direction(Direction.EGRESS, exemptions),
+    )
+
+
+def _closed_direction(direction: Direction, exemptions: Exemptions) -> ResolvedDirection:
+    return ResolvedDirection(
+        platform=tuple(entry for entry in exemptions.platform if entry.direction is direction),
+        failsafe=tuple(entry for entry in exemptions.failsafe if entry.direction is direction),
+    )
+
+
+@dataclass
+class _Resolver:
+    """Resolve every rule at most once, however many interfaces its group is on, and keep the problems."""
+
+    snapshot: Snapshot
+    concerned: frozenset[str]
+    """The groups on bound interfaces."""
+
+    scope: Scope
+    problems: list[Problem] = field(default_factory=list)
+    unknown_objects: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._members = _members_by_group(self.snapshot)
+        self._rules: dict[str, tuple[tuple[SecurityGroupRule, ResolvedRule], ...]] = {}
+        self._peers: dict[str, Peer] = {}
+
+    def interface(self, binding: Binding, exemptions: Exemptions, mode: Mode) -> ResolvedInterface:
+        """Return what is enforced on one link."""
+        groups = self._attached_groups(binding)
+        interface_id = binding.network_interface.network_interface_id if binding.network_interface else None
+        closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
+        if not groups:
+            return closed
+        rules = [pair for group in groups for pair in self._resolved_rules(group)]
+        inner = NO_ADDRESSES
+        for group in groups:
+            if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT:
+                inner = inner.union(self._members[group.security_group_id])
+        group_type = groups[0].group_type
+        egress_default = Policy.ACCEPT if group_type is GroupType.BASIC else Policy.DROP
+        return replace(
+            closed,
+            security_group_ids=tuple(group.security_group_id for group in groups),
+            group_type=group_type,
+            ingress=replace(closed.ingress, inner=inner, rules=_ordered(rules, Direction.INGRESS)),
+            egress=replace(closed.egress, rules=_ordered(rules, Direction.EGRESS), default=egress_default),
+        )
+
+    def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
+        """Return the groups of a binding, sorted by id; those that are missing or don't fit are errors."""
+        found = []
+        for group_id in sorted(set(binding.security_group_ids)):
+            group = self.snapshot.group_by_id.get(group_id)
+            if group is None:
+                message = "the security group is not in the definitions, so the interface can't be judged by it"
+                self._error(binding.origin, "dangling_attachment", group_id, message, "add the group or detach it")
+            else:
+                found.append(group)
+        self._check_attachment(binding, found)
+        self._check_sizes(binding, found)
+        return tuple(found)
+
+    def _check_attachment(self, binding: Binding, groups: list[SecurityGroup]) -> None:
+        """Refuse groups of both types, and groups of another VPC, on one interface (§3, §8.1)."""
+        types = sorted({group.group_type.value for group in groups})
+        if len(types) > 1:
+            message = f"interface {binding.interface} has basic and advanced groups"
+            value = ", ".join(f"{g.security_group_id} ({g.group_type.value})" for g in groups)
+            self._error(binding.origin, "mixed_group_types", value, message, "attach groups of one type only")
+        vpc_id = binding.network_interface.vpc_id if binding.network_interface else None
+        for group in groups:
+            if vpc_id and group.vpc_id and group.vpc_id != vpc_id:
+                message = f"the group belongs to {group.vpc_id}, the interface to {vpc_id}"
+                remedy = "attach groups of the interface's own VPC"
+                self._error(binding.origin, "other_vpc", group.security_group_id, message, remedy)
+
+    def _check_sizes(self, binding: Binding, groups: list[SecurityGroup]) -> None:
+        """Warn of what the cloud would refuse (§8.2)."""
+        rules = sum(len(group.rules) for group in groups)
+        for count, most, noun in (
+            (len(groups), MOST_GROUPS_PER_INTERFACE, "groups"),
+            (rules, MOST_RULES_PER_INTERFACE, "rules"),
+        ):
+            if count > most:
+                message = f"interface {binding.interface} has more than {most} {noun}, which the cloud would refuse"
+                self._warn(binding.origin, f"many_{noun}", str(count), message, f"keep to {most}")
+
+    def check_groups(self) -> None:
+        """Find what is wrong with every group, also those that no bound interface depends on."""
+        for group in self.snapshot.security_groups:
+            self._resolved_rules(group)
+            objects = sum(isinstance(rule.authorization_object, GroupReference) for rule in group.rules)
+            if objects > MOST_GROUP_OBJECTS_PER_GROUP:
+                message = (
+                    f"the group has more than {MOST_GROUP_OBJECTS_PER_GROUP} rules whose object is a group,"
+                    " which the cloud would refuse"
+                )
+                remedy = f"keep to {MOST_GROUP_OBJECTS_PER_GROUP}, or use prefix lists"
+                self._warn(group.origin, "many_group_objects", str(objects), message, remedy)
+
+    def check_network_interfaces(self, bound: Bindings) -> None:
+        """Find what is wrong with the interfaces that are not bound here."""
+        here = {b.network_interface.network_interface_id for b in bound.bindings if b.network_interface}
+        for interface in self.snapshot.network_interfaces:
+            if interface.network_interface_id in here:
+                continue
+            self._attached_groups_elsewhere(
+                Binding(
+                    interface=interface.network_interface_id,
+                    network_interface=interface,
+                    security_group_ids=interface.security_group_ids,
+                    mode=None,
+                    origin=interface.origin,
+                )
+            )
+
+    def _attached_groups_elsewhere(self, binding: Binding) -> None:
+        before = len(self.problems)
+        self._attached_groups(binding)
+        if self.scope is Scope.HOST:
+            self.problems[before:] = [_as_warning(problem) for problem in self.problems[before:]]
+
+    def _resolved_rules(self, group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, ResolvedRule], ...]:
+        """Return the group's rules with references resolved; what is wrong with them is said once."""
+        present = self._rules.get(group.security_group_id)
+        if present is not None:
+            return present
+        before = len(self.problems)
+        rules = tuple((rule, self._resolved_rule(group, rule)) for rule in group.rules)
+        if self.scope is Scope.HOST and group.security_group_id not in self.concerned:
+            self.problems[before:] = [_as_warning(problem) for problem in self.problems[before:]]
+        self._rules[group.security_group_id] = rules
+        return rules
+
+    def _resolved_rule(self, group: SecurityGroup, rule: SecurityGroupRule) -> ResolvedRule:
+        return ResolvedRule(
+            rule_id=rule.rule_id,
+            security_group_id=group.security_group_id,
+            policy=rule.policy,
+            priority=rule.priority,
+            protocol=rule.protocol,
+            ports=self._ports(group, rule),
+            source_ports=merged_ports(rule.source_ports) if rule.source_ports else None,
+            peer=self._peer(group, rule),
+            local_address=rule.local_address,
+        )
+
+    def _ports(self, group: SecurityGroup, rule: SecurityGroupRule) -> tuple[PortRange, ...] | None:
+        """Return the destination ports; an unknown port list is an unknown object (§5.3)."""
+        if not isinstance(rule.ports, PortListReference):
+            return merged_ports(rule.ports) if rule.ports else None
+        port_list = self.snapshot.port_list_by_id.get(rule.ports.port_list_id)
+        if port_list is None:
+            self._unknown(group, rule, rule.ports.port_list_id, "port_list_id", "port list")
+            return ()
+        return merged_ports(port_list.entries)
+
+    def _peer(self, group: SecurityGroup, rule: SecurityGroupRule) -> Peer:
+        """Return the addresses that the rule's object stands for; none if it is unknown (§5.3)."""
+        match rule.authorization_object:
+            case CidrBlock() as block:
+                return self._named_peer(str(block), (block,))
+            case PrefixListReference(prefix_list_id):
+                return self._prefix_list(group, rule, prefix_list_id)
+            case GroupReference() as reference:
+                return self._group_members(group, rule, reference)
+
+    def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
+        present = self._peers.get(name)
+        if present is None:
+            present = self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
+        return present
+
+    def _prefix_list(self, group: SecurityGroup, rule: SecurityGroupRule, prefix_list_id: str) -> Peer:
+        prefix_list = self.snapshot.prefix_list_by_id.get(prefix_list_id)
+        if prefix_list is None:
+            return self._unknown(group, rule, prefix_list_id, "authorization_object", "prefix list")
+        only = rule.protocol.only_family
+        local = rule.local_address.family if rule.local_address else None
+        for family in (only, local):
+            if family is not None and family is not prefix_list.family:
+                message = f"the rule speaks of {family.value}, the prefix list of {prefix_list.family.value}"
+                origin = rule.origin.at("authorization_object")
+                self._error(origin, "family_mismatch", prefix_list_id, message, "use a list of the same family")
+        return self._named_peer(prefix_list_id, prefix_list.entries)
+
+    def _group_members(
+        self, group: SecurityGroup, rule: SecurityGroupRule, reference: GroupReference
+    ) -> Peer:
+        """Return the members of the group that is referred to (§5.2)."""
+        origin = rule.origin.at("authorization_object")
+        found = self.snapshot.group_by_id.get(reference.security_group_id)
+        if found is None or not _is_of_account(found, group, reference):
+            return self._unknown(group, rule, str(reference), "authorization_object", "security group")
+        if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
+            message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
+            remedy = "groups reach only members in the same VPC; use a CIDR"
+            self._error(origin, "other_vpc", str(reference), message, remedy)
+            return Peer(name=str(reference), addresses=NO_ADDRESSES)
+        if group.group_type is GroupType.ADVANCED:
+            message = "an advanced group has a group as object, which the cloud would refuse"
+            self._warn(origin, "group_object_in_advanced", str(reference), message, "use a CIDR or a prefix list")
+        if found is group:
+            self._warn(origin, "own_group", str(reference), "the group names itself", "use the inner access policy")
+        return Peer(name=str(reference), addresses=self._members[found.security_group_id])
+
+    def _unknown(
+        self, group: SecurityGroup, rule: SecurityGroupRule, name: str, where: str, noun: str
+    ) -> Peer:
+        """Say that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
+        if group.security_group_id in self.concerned or self.scope is Scope.EVERYTHING:
+            self.unknown_objects.add(name)
+        origin = rule.origin.at(where)
+        remedy = f"add the {noun} to the definitions, or mend the id"
+        if rule.policy is Policy.DROP:
+            message = f"a drop rule refers to a {noun} that is not in the definitions"
+            self._error(origin, "unknown_object_in_drop", name, message, remedy)
+        else:
+            message = f"the rule matches nothing, as the {noun} is not in the definitions"
+            self._warn(origin, "unknown_object", name, message, remedy)
+        return Peer(name=name, addresses=NO_ADDRESSES)
+
+    def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
+        self._say(Severity.ERROR, origin, code, value, message, remedy)
+
+    def _warn(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
+        self._say(Severity.WARNING, origin, code, value, message, remedy)
+
+    def _say(
+        self, severity: Severity, origin: Origin, code: str, value: str, message: str, remedy: str
+    ) -> None:
+        self.problems.append(
+            Problem(severity=severity, code=code, origin=origin, value=value, message=message, remedy=remedy)
+        )
+
+
+def _members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
+    """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
+    blocks: dict[str, list[CidrBlock]] = {
+        group.security_group_id: list(group.member_addresses) for group in snapshot.security_groups
+    }
+    for interface in snapshot.network_interfaces:
+        for group_id in interface.security_group_ids:
+            if group_id in blocks:
+                blocks[group_id].extend(interface.addresses)
+    return {group_id: AddressSet.of(members) for group_id, members in blocks.items()}
+
+
+def _is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
+    """Tell whether the group that was found by its id is the one that the reference means (§5.2).
+
+    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group whose
+    account is not known may be either.
+    """
+    meant = reference.account_id or own.account_id
+    return found.account_id is None or found.account_id == meant
+
+
+def _ordered(
+    rules: Iterable[tuple[SecurityGroupRule, ResolvedRule]], direction: Direction
+) -> tuple[ResolvedRule, ...]:
+    return tuple(
+        sorted((resolved for rule, resolved in rules if rule.direction is direction), key=precedence)
+    )
+
+
+def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Return the same ports as sorted ranges that neither overlap nor touch."""
+    merged: list[PortRange] = []
+    for port_range in sorted(ranges):
+        if merged and port_range.first <= merged[-1].last + 1:
+            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port_range.last))
+        else:
+            merged.append(port_range)
+    return tuple(merged)
+
+
+def _as_warning(problem: Problem) -> Problem:
+    return replace(problem, severity=Severity.WARNING)
+
+
+def count_by_severity(problems: Iterable[Problem]) -> Counter[Severity]:
+    """Return how many problems there are of each severity."""
+    return Counter(problem.severity for problem in problems)
