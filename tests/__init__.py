@@ -1,1 +1,1 @@
-"""Prove what needs no privilege: single modules, properties over many, and rulesets kept beside their packets."""
+"""Prove what needs no privilege: modules, properties over many, rulesets kept beside their packets."""

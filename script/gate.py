@@ -1,0 +1,221 @@
+"""Run every check that a change must pass, all of them even if one fails, and sum up what they said.
+
+Called by script/test, which makes the environments first. Only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / ".cache" / "reports"
+DEBIAN = ROOT / ".venv" / "bin"
+OLDEST = ROOT / ".venv-3.11" / "bin"
+
+COVERED = "sgagent/core/*,sgagent/documents/*"
+"""What unprivileged tests can reach whole; the floor below is for this alone."""
+
+COVERAGE_FLOOR = 90
+"""Percent of lines and branches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One check, as a command that fails by its exit code."""
+
+    title: str
+    argv: tuple[str, ...] = ()
+    report: str | None = None
+    """The file in ``REPORTS`` to which the command writes JUnit's XML, if it runs tests."""
+
+    environment: tuple[tuple[str, str], ...] = ()
+    skipped_because: str = ""
+    """Not run, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many tests ended which way."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        """Return the sum."""
+        return Count(
+            passed=self.passed + other.passed,
+            failed=self.failed + other.failed,
+            skipped=self.skipped + other.skipped,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a section came to."""
+
+    section: Section
+    is_good: bool
+    seconds: float
+    count: Count
+
+    @property
+    def word(self) -> str:
+        """Return the outcome as the table shows it."""
+        if self.section.skipped_because:
+            return "skipped"
+        return "ok" if self.is_good else "FAILED"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the sections and return 1 if one failed."""
+    options = parse_options(argv)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    outcomes = [run(section) for section in list_sections(options)]
+    sum_up(outcomes)
+    return 0 if all(outcome.is_good for outcome in outcomes) else 1
+
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options of script/test."""
+    parser = argparse.ArgumentParser(prog="script/test", description="Run what every change must pass.")
+    parser.add_argument("--full", action="store_true", help="also what takes long: soaks, 100,000 packets")
+    parser.add_argument(
+        "--quick", action="store_true", help="only lint, types and the tests on Debian's Python"
+    )
+    return parser.parse_args(argv)
+
+
+def list_sections(options: argparse.Namespace) -> Iterator[Section]:
+    """Yield the checks in the order in which a person wants to hear of them: the quick ones first."""
+    yield from list_static_checks()
+    yield from list_unprivileged_tests(is_full=options.full)
+    if not options.quick:
+        yield list_oldest_tests(is_full=options.full)
+        yield list_kernel_tests(is_full=options.full)
+
+
+def list_static_checks() -> Iterator[Section]:
+    """Yield what looks at the source alone."""
+    yield Section(title="ruff check", argv=(f"{DEBIAN}/ruff", "check", "--output-format", "concise"))
+    yield Section(title="ruff format", argv=(f"{DEBIAN}/ruff", "format", "--check"))
+    yield Section(title="mypy", argv=(f"{DEBIAN}/mypy",))
+    yield Section(
+        title="import contracts",
+        argv=(f"{DEBIAN}/lint-imports", "--cache-dir", ".cache/import-linter"),
+    )
+
+
+def list_unprivileged_tests(*, is_full: bool) -> Iterator[Section]:
+    """Yield the tests on Debian's Python and packages, with the floor of their coverage."""
+    yield pytest_section(
+        "tests, Debian's packages",
+        (f"{DEBIAN}/python", "-m", "coverage", "run", "-m", "pytest"),
+        "debian",
+        is_full=is_full,
+    )
+    yield Section(
+        title="coverage",
+        argv=(
+            *(f"{DEBIAN}/python", "-m", "coverage", "report"),
+            *(f"--include={COVERED}", f"--fail-under={COVERAGE_FLOOR}"),
+        ),
+    )
+
+
+def list_oldest_tests(*, is_full: bool) -> Section:
+    """Return the same tests on the oldest Python and PyPI's newest packages, where that Python is."""
+    title = "tests, Python 3.11, PyPI's packages"
+    if not OLDEST.exists():
+        return Section(title=title, skipped_because="no Python 3.11 here that can make an environment")
+    return pytest_section(title, (f"{OLDEST}/python", "-m", "pytest"), "oldest", is_full=is_full)
+
+
+def list_kernel_tests(*, is_full: bool) -> Section:
+    """Return the tests on the kernel, where this user may make namespaces."""
+    title = "integration, on the kernel"
+    if os.geteuid() != 0:
+        return Section(title=title, skipped_because="network namespaces and nftables need root")
+    argv = (f"{DEBIAN}/python", "-m", "pytest", "integration")
+    return pytest_section(title, argv, "integration", is_full=is_full)
+
+
+def pytest_section(title: str, argv: tuple[str, ...], report: str, *, is_full: bool) -> Section:
+    """Return a section that runs pytest and leaves a report behind."""
+    return Section(
+        title=title,
+        argv=(*argv, "--quiet", f"--junit-xml={REPORTS / report}.xml", *(("-m", "") if is_full else ())),
+        report=f"{report}.xml",
+        environment=(("SGAGENT_FULL", "1"),) if is_full else (),
+    )
+
+
+def run(section: Section) -> Outcome:
+    """Run one section, with what it prints passed through."""
+    print(f"\n── {section.title} " + "─" * max(0, 76 - len(section.title)), flush=True)
+    if section.skipped_because:
+        print(f"skipped: {section.skipped_because}", flush=True)
+        return Outcome(section=section, is_good=True, seconds=0, count=Count())
+    if section.report:
+        (REPORTS / section.report).unlink(missing_ok=True)
+    start = time.monotonic()
+    status = subprocess.run(section.argv, cwd=ROOT, env=environment_of(section), check=False).returncode
+    seconds = time.monotonic() - start
+    count = read_count(REPORTS / section.report) if section.report else Count()
+    return Outcome(section=section, is_good=status == 0, seconds=seconds, count=count)
+
+
+def environment_of(section: Section) -> Mapping[str, str]:
+    """Return the environment of a section's command, without what a caller's shell could change in it."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "SGAGENT_"))
+    }
+    return inherited | dict(section.environment)
+
+
+def read_count(report: Path) -> Count:
+    """Return what a report of JUnit's form counts; one failure where a run died before it wrote one."""
+    if not report.exists():
+        return Count(failed=1)
+    total = Count()
+    for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it just now
+        numbers = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
+        failed = numbers["failures"] + numbers["errors"]
+        passed = numbers["tests"] - failed - numbers["skipped"]
+        total += Count(passed=passed, failed=failed, skipped=numbers["skipped"])
+    return total
+
+
+def sum_up(outcomes: Sequence[Outcome]) -> None:
+    """Print a line for each section, and the sum of the tests last, alone on its line."""
+    print("\n── summary " + "─" * 69)
+    for outcome in outcomes:
+        line = f"{outcome.word:8} {outcome.seconds:6.1f} s  {outcome.section.title:38} {detail_of(outcome)}"
+        print(line.rstrip())
+    print(f"{'':8} {sum(outcome.seconds for outcome in outcomes):6.1f} s  all of it\n")
+    total = sum((outcome.count for outcome in outcomes), Count())
+    # A check that is no test counts when it fails, so that this line alone never speaks well of a bad change.
+    failed = total.failed + sum(not o.is_good and not o.count.failed for o in outcomes)
+    print(f"{total.passed} passed, {failed} failed, {total.skipped} skipped", flush=True)
+
+
+def detail_of(outcome: Outcome) -> str:
+    """Return what the table says behind a section's title."""
+    if outcome.section.skipped_because:
+        return outcome.section.skipped_because
+    if not outcome.section.report:
+        return ""
+    count = outcome.count
+    return f"{count.passed} passed, {count.failed} failed, {count.skipped} skipped"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
