@@ -1,0 +1,1 @@
+"""Tests on a real kernel: private network namespaces, real packets, root needed."""

@@ -1,0 +1,39 @@
+"""Skip what needs root for others than root, and leave no namespace behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from integration.lab import Lab, lab
+from integration.namespaces import remove_stale_namespaces
+
+
+def pytest_configure() -> None:
+    """Turn a request to terminate into an orderly end, in which every context is left."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        sys.exit("terminated")
+
+    signal.signal(signal.SIGTERM, leave)
+    if os.geteuid() == 0:
+        remove_stale_namespaces()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say why, what only root can do."""
+    if os.geteuid() != 0:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="needs root, to make network namespaces"))
+
+
+@pytest.fixture
+def one_interface() -> Iterator[Lab]:
+    """Build a host with ``eth0`` and its peer."""
+    with lab() as built:
+        yield built

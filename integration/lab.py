@@ -1,0 +1,352 @@
+"""Put a host under test and the rest of the world on one wire, send packets and see which pass the edge.
+
+The peer answers for every address and may send from any. What passed is seen by a table of the test itself
+that stands directly behind the agent's hooks, notes the packet and drops it: nothing reaches a stack, nothing
+is answered, no session is ever confirmed, and so every packet of a batch is the first of a new session.
+Sessions that are to be real use sockets instead, and no probe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from integration.namespaces import Namespace, network_namespace
+from integration.wire import WirePacket
+
+HOST_MAC = "02:00:00:00:01:%02x"
+PEER_MAC = "02:00:00:00:02:%02x"
+TEST_MAC = "02:00:00:00:03:00"
+"""Who sends the packets of a batch; the peer's own stack says a word of its own now and then."""
+
+LAST_IDENTITY = 60_000
+"""Packets of one batch; they are told apart by a number of 16 bits."""
+
+_SENTINEL = LAST_IDENTITY + 1
+_SOL_IPV6_TRANSPARENT = 75
+_IP_TRANSPARENT = 19
+_ANY_ADDRESS_TABLE = 253
+_DEADLINE_SECONDS = 20.0
+
+_QUIET = {
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv4.conf.all.accept_local": 1,
+    "net.ipv4.conf.default.accept_local": 1,
+    "net.ipv4.conf.all.route_localnet": 1,
+    "net.ipv4.ip_nonlocal_bind": 1,
+    "net.ipv6.ip_nonlocal_bind": 1,
+    "net.ipv4.icmp_ratelimit": 0,
+    "net.ipv6.conf.all.accept_dad": 0,
+    "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.conf.default.dad_transmits": 0,
+    "net.ipv6.conf.default.accept_ra": 0,
+    "net.ipv6.conf.default.router_solicitations": 0,
+    "net.ipv6.conf.default.addr_gen_mode": 1,
+}
+"""No source validation and no traffic that no test has sent."""
+
+_PROBE = """
+destroy table inet testprobe
+table inet testprobe {{
+    set seen_ipv4 {{ typeof ip id; size 65536; flags dynamic; }}
+    set seen_ipv6 {{ typeof @nh,16,16; size 65536; flags dynamic; }}
+    counter arrived {{ }}
+    chain arrival {{
+        type filter hook prerouting priority -450; policy accept;
+        ip id {sentinel} ip protocol 253 add @seen_ipv4 {{ ip id }} drop
+        ether saddr {mac} counter name arrived
+    }}
+    chain entered {{
+        type filter hook prerouting priority -149; policy accept;
+        ether saddr {mac} meta nfproto ipv4 add @seen_ipv4 {{ ip id }} drop
+        ether saddr {mac} meta nfproto ipv6 add @seen_ipv6 {{ @nh,16,16 }} drop
+    }}
+    chain left {{
+        type filter hook postrouting priority 301; policy accept;
+        oifname != "lo" meta nfproto ipv4 add @seen_ipv4 {{ ip id }} drop
+        oifname != "lo" meta nfproto ipv6 add @seen_ipv6 {{ @nh,16,16 }} drop
+    }}
+}}
+"""
+
+
+class LabError(Exception):
+    """Say that the bench itself failed: packets that never got to the edge, answers that never came."""
+
+
+@dataclass(slots=True)
+class Lab:
+    """A host with bound interfaces and a peer at the other end of each wire."""
+
+    host: Namespace
+    peer: Namespace
+    interfaces: tuple[str, ...]
+    _frame_sockets: dict[str, socket.socket] = field(default_factory=dict)
+    _raw_sockets: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
+
+    def load(self, ruleset: str) -> None:
+        """Load a ruleset, as text, on the host."""
+        self.host.nft("-f", "-", stdin=ruleset)
+
+    def send_ingress(self, packets: Sequence[WirePacket], interface: str | None = None) -> list[bool]:
+        """Send packets to the host and tell of each whether it got past the edge.
+
+        Every packet is judged as the first of a new session.
+
+        Args:
+            packets: at most ``LAST_IDENTITY``.
+            interface: where they arrive; the first one if not given.
+
+        Raises:
+            LabError: packets were lost before they got to the edge, as the kernel itself refused them.
+        """
+        name = interface or self.interfaces[0]
+        wire = self._frame_socket(name)
+        with self._probe() as probe, _on_one_processor():
+            sent = 0
+            for identity, packet in enumerate(packets, start=1):
+                ether = self._ethernet_header(name, packet)
+                for datagram in packet.datagrams(identity):
+                    wire.send(ether + datagram)
+                    sent += 1
+            sentinel = WirePacket(source=_NOBODY, destination=_NOBODY, protocol=253)
+            for datagram in sentinel.datagrams(_SENTINEL):
+                wire.send(self._ethernet_header(name, sentinel) + datagram)
+            wait_for(lambda: _SENTINEL in probe.seen(4), "the end of the batch")
+            if probe.arrived() != sent:
+                raise LabError(f"{sent} packets were sent, {probe.arrived()} arrived at the edge")
+            return probe.verdicts(packets)
+
+    def send_egress(self, packets: Sequence[WirePacket], interface: str | None = None) -> list[bool]:
+        """Send packets from the host and tell of each whether it got past the edge.
+
+        Every packet is judged as the first of a new session. The kernel puts an address of its own in the
+        place of an IPv4 source of 0.0.0.0, so that one can't be sent.
+        """
+        name = interface or self.interfaces[0]
+        with self._probe() as probe:
+            for identity, packet in enumerate(packets, start=1):
+                raw = self._raw_socket(name, packet.source.version)
+                for datagram in packet.datagrams(identity):
+                    # Whoever drops it, the agent or the probe, the sender is told so.
+                    with contextlib.suppress(PermissionError):
+                        raw.sendto(datagram, (str(packet.destination), 0))
+            return probe.verdicts(packets)
+
+    def add_host_addresses(self, addresses: Iterable[str], interface: str | None = None) -> None:
+        """Give the host addresses and tell the peer the way to them."""
+        name = interface or self.interfaces[0]
+        number = self.interfaces.index(name)
+        for address in addresses:
+            version = ip_address(address).version
+            length = 32 if version == 4 else 128
+            nodad = " nodad" if version == 6 else ""
+            self.host.ip(f"address add {address}/{length} dev {name}{nodad}")
+            self.peer.ip(
+                f"route add {address}/{length} via {_gateway(version, number, 'host')} dev {name}"
+                + (" onlink" if version == 4 else ""),
+                version=version,
+            )
+
+    def listen(
+        self, namespace: Namespace, address: str, port: int, kind: int = socket.SOCK_STREAM
+    ) -> socket.socket:
+        """Return a socket of the namespace that waits at an address, its own or not."""
+        listener = self._any_address_socket(namespace, address, kind)
+        listener.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            listener.listen(64)
+        return listener
+
+    def connect(
+        self,
+        namespace: Namespace,
+        source: tuple[str, int],
+        destination: tuple[str, int],
+        kind: int = socket.SOCK_STREAM,
+        *,
+        seconds: float = 1.0,
+    ) -> socket.socket:
+        """Return a socket of the namespace that is connected from an address, its own or not.
+
+        Raises:
+            OSError: the connection was refused, or not answered in time.
+        """
+        client = self._any_address_socket(namespace, source[0], kind)
+        try:
+            client.bind(source)
+            client.settimeout(seconds)
+            client.connect(destination)
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    def counters(self, table: str = "sgagent") -> dict[str, tuple[int, int]]:
+        """Return packets and bytes of each named counter of a table of family inet."""
+        listing = json.loads(self.host.nft("-j", "list", "counters", "table", "inet", table))
+        found = (item["counter"] for item in listing["nftables"] if "counter" in item)
+        return {counter["name"]: (counter["packets"], counter["bytes"]) for counter in found}
+
+    def close(self) -> None:
+        """Close the sockets that packets were sent by."""
+        for opened in (*self._frame_sockets.values(), *self._raw_sockets.values()):
+            opened.close()
+
+    @contextlib.contextmanager
+    def _probe(self) -> Iterator[Probe]:
+        """Put the probe in, empty, and take it out again."""
+        self.host.nft("-f", "-", stdin=_PROBE.format(sentinel=_SENTINEL, mac=TEST_MAC))
+        try:
+            yield Probe(self.host)
+        finally:
+            self.host.nft("destroy", "table", "inet", "testprobe")
+
+    def _frame_socket(self, interface: str) -> socket.socket:
+        """Return the socket that puts frames on the wire from the peer's side."""
+        if interface not in self._frame_sockets:
+            wire = self.peer.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            wire.bind((interface, 0))
+            self._frame_sockets[interface] = wire
+        return self._frame_sockets[interface]
+
+    def _raw_socket(self, interface: str, version: int) -> socket.socket:
+        """Return the socket that sends whole datagrams from the host."""
+        if (interface, version) not in self._raw_sockets:
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            raw = self.host.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            self._raw_sockets[interface, version] = raw
+        return self._raw_sockets[interface, version]
+
+    def _any_address_socket(self, namespace: Namespace, address: str, kind: int) -> socket.socket:
+        """Return a socket that may be bound to an address that its host doesn't have."""
+        if ip_address(address).version == 4:
+            opened = namespace.socket(socket.AF_INET, kind)
+            opened.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+        else:
+            opened = namespace.socket(socket.AF_INET6, kind)
+            opened.setsockopt(socket.IPPROTO_IPV6, _SOL_IPV6_TRANSPARENT, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return opened
+
+    def _ethernet_header(self, interface: str, packet: WirePacket) -> bytes:
+        """Return the header of a frame from the peer to the host."""
+        number = self.interfaces.index(interface)
+        kind = 0x0800 if packet.source.version == 4 else 0x86DD
+        return _mac(HOST_MAC % number) + _mac(TEST_MAC) + struct.pack("!H", kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The table that notes what got past the edge."""
+
+    host: Namespace
+
+    def seen(self, version: int) -> frozenset[int]:
+        """Return the numbers of the packets of one family that got past."""
+        listing = json.loads(self.host.nft("-j", "list", "set", "inet", "testprobe", f"seen_ipv{version}"))
+        elements = next(item["set"] for item in listing["nftables"] if "set" in item).get("elem", ())
+        return frozenset(
+            element if isinstance(element, int) else element["elem"]["val"] for element in elements
+        )
+
+    def arrived(self) -> int:
+        """Return how many packets have come in, whatever became of them."""
+        listing = json.loads(self.host.nft("-j", "list", "counter", "inet", "testprobe", "arrived"))
+        return int(next(item["counter"]["packets"] for item in listing["nftables"] if "counter" in item))
+
+    def verdicts(self, packets: Sequence[WirePacket]) -> list[bool]:
+        """Tell of each packet of the batch whether it got past."""
+        seen = {4: self.seen(4), 6: self.seen(6)}
+        return [identity in seen[packet.source.version] for identity, packet in enumerate(packets, start=1)]
+
+
+@contextlib.contextmanager
+def lab(*interfaces: str) -> Iterator[Lab]:
+    """Build a host with the named interfaces (``eth0`` if none is named) and its peer, and remove both."""
+    names = interfaces or ("eth0",)
+    with network_namespace("host") as host, network_namespace("peer") as peer:
+        host.sysctl(_QUIET)
+        peer.sysctl(_QUIET)
+        for number, name in enumerate(names):
+            _wire(host, peer, name, number)
+        peer.ip(f"route add local default dev lo table {_ANY_ADDRESS_TABLE}")
+        peer.ip(
+            f"route add local default dev lo table {_ANY_ADDRESS_TABLE}",
+            f"rule add pref 32767 lookup {_ANY_ADDRESS_TABLE}",
+            version=6,
+        )
+        built = Lab(host, peer, names)
+        try:
+            yield built
+        finally:
+            built.close()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLINE_SECONDS) -> float:
+    """Wait until a condition holds, and return how many seconds that took.
+
+    Raises:
+        LabError: it did not within the time.
+    """
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise LabError(f"waited {seconds} seconds in vain for {what}")
+        time.sleep(0.002)
+    return time.monotonic() - started
+
+
+def _wire(host: Namespace, peer: Namespace, name: str, number: int) -> None:
+    """Join host and peer by a pair of interfaces of one name, with static neighbours in place of ARP."""
+    host.ip(
+        f"link add {name} address {HOST_MAC % number} type veth "
+        f"peer name {name} address {PEER_MAC % number} netns {peer.name}"
+    )
+    for near, far, side, mac in ((host, "peer", "host", PEER_MAC), (peer, "host", "peer", HOST_MAC)):
+        near.ip(
+            f"link set {name} up",
+            f"address add {_gateway(4, number, side)}/30 dev {name}",
+            f"address add {_gateway(6, number, side)}/64 dev {name} nodad",
+            f"address add 2001:db8:ffff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad",
+            f"neighbour replace {_gateway(4, number, far)} lladdr {mac % number} dev {name} nud permanent",
+            f"neighbour replace {_gateway(6, number, far)} lladdr {mac % number} dev {name} nud permanent",
+        )
+    for version in (4, 6):
+        gateway = _gateway(version, number, "peer")
+        host.ip(f"route add default via {gateway} dev {name} metric {100 + number}", version=version)
+
+
+def _gateway(version: int, number: int, side: str) -> str:
+    """Return the address of one end of a wire, which serves as the way and is no address of a test."""
+    place = 1 if side == "host" else 2
+    return f"192.168.255.{4 * number + place}" if version == 4 else f"fe80::{number:x}:{place}"
+
+
+def _mac(text: str) -> bytes:
+    """Return a MAC address as bytes."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+@contextlib.contextmanager
+def _on_one_processor() -> Iterator[None]:
+    """Keep the calling thread on one processor, whose queue keeps packets in order."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+_NOBODY = ip_address("192.168.255.254")
