@@ -1,0 +1,130 @@
+"""Links come, go, are renamed and move their addresses, and the host adapter tells."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from integration.lab import wait_for
+from integration.namespaces import Namespace, network_namespace
+from sgagent.core.host import Link
+from sgagent.core.model import CidrBlock
+from sgagent.host.links import NetlinkHost
+
+_NOTICED_WITHIN_SECONDS = 1.0
+_DEADLINE_SECONDS = 20.0
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Give the test a namespace with a pair of links, and stay in it."""
+    with network_namespace("host") as made:
+        made.ip("link add eth0 address 02:00:00:00:00:01 type veth peer name eth1")
+        with made.entered():
+            yield made
+
+
+@pytest.fixture
+def changed(namespace: Namespace) -> Iterator[threading.Event]:
+    """Watch the namespace's links and set the event at each change."""
+    _ = namespace
+    changed = threading.Event()
+    with NetlinkHost().watch(changed.set):
+        yield changed
+
+
+def find(name: str) -> Link | None:
+    """Return the link of that name as it is now."""
+    return next((link for link in NetlinkHost().facts().links if link.name == name), None)
+
+
+def test_the_links_of_the_namespace_are_listed(namespace: Namespace) -> None:
+    """Names, MACs, addresses and what stands under a link are as the kernel has them."""
+    namespace.ip("address add 10.0.0.11/24 dev eth0", "address add 2001:db8::11/64 dev eth0 nodad")
+    namespace.ip("link add br0 type bridge", "link set eth1 master br0")
+    found = {link.name: link for link in NetlinkHost().facts().links}
+    assert sorted(found) == ["br0", "eth0", "eth1", "lo"]
+    assert found["eth0"].mac_address == "02:00:00:00:00:01"
+    assert found["eth0"].addresses == (CidrBlock.parse("10.0.0.11"), CidrBlock.parse("2001:db8::11"))
+    assert (found["eth1"].master, found["eth1"].master_kind) == ("br0", "bridge")
+    assert found["lo"].is_loopback
+    assert not any(link.has_hardware for link in found.values())
+
+
+def test_facts_are_those_of_the_namespace_that_the_caller_is_in(namespace: Namespace) -> None:
+    """One adapter used in two namespaces shows each its own links."""
+    host = NetlinkHost()
+    namespace.ip("link add only-here type bridge")
+    before = {link.name for link in host.facts().links}
+    with network_namespace("other") as other, other.entered():
+        elsewhere = {link.name for link in host.facts().links}
+    assert "only-here" in before
+    assert elsewhere == {"lo"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        "link add br0 type bridge",
+        "link delete eth1",
+        "link set eth1 name eth9",
+        "link set eth0 address 02:00:00:00:00:99",
+        "address add 10.0.0.11/24 dev eth0",
+        "-6 address add 2001:db8::11/64 dev eth0 nodad",
+    ),
+)
+def test_a_change_is_noticed(namespace: Namespace, changed: threading.Event, change: str) -> None:
+    """A link that comes, goes or is renamed, a new MAC and a new address are noticed within a second."""
+    before = NetlinkHost().facts()
+    version = 6 if change.startswith("-6 ") else 4
+    namespace.ip(change.removeprefix("-6 "), version=version)
+    assert changed.wait(_NOTICED_WITHIN_SECONDS)
+    assert NetlinkHost().facts() != before
+
+
+def test_an_address_that_moves_is_noticed(namespace: Namespace, changed: threading.Event) -> None:
+    """An address taken from one link and given to another is found on the other."""
+    namespace.ip("address add 10.0.0.11/24 dev eth0")
+    assert changed.wait(_NOTICED_WITHIN_SECONDS)
+    changed.clear()
+    namespace.ip("address delete 10.0.0.11/24 dev eth0", "address add 10.0.0.11/24 dev eth1")
+    assert changed.wait(_NOTICED_WITHIN_SECONDS)
+    wait_for(lambda: _carries("eth1", "10.0.0.11") and not _carries("eth0", "10.0.0.11"), "the address")
+
+
+def test_a_change_is_noticed_after_the_kernel_ran_out_of_room(namespace: Namespace) -> None:
+    """Where a slow reader makes the kernel lose messages, the watch goes on."""
+    woken, go_on = threading.Semaphore(0), threading.Event()
+
+    def wake() -> None:
+        woken.release()
+        go_on.wait(_DEADLINE_SECONDS)
+
+    with NetlinkHost().watch(wake):
+        namespace.ip("link set eth0 up")
+        assert woken.acquire(timeout=_NOTICED_WITHIN_SECONDS)
+        flood = [f"link set eth0 address 02:00:00:00:{n // 256:02x}:{n % 256:02x}" for n in range(1, 2000)]
+        namespace.ip(*flood)
+        go_on.set()
+        assert woken.acquire(timeout=_NOTICED_WITHIN_SECONDS)
+        while woken.acquire(timeout=0.2):
+            pass
+        namespace.ip("link add br0 type bridge")
+        assert woken.acquire(timeout=_NOTICED_WITHIN_SECONDS)
+
+
+def test_a_watch_ends_at_once(namespace: Namespace) -> None:
+    """Leaving the context ends the thread, and nothing is told any more."""
+    changed = threading.Event()
+    with NetlinkHost().watch(changed.set):
+        threads = [thread for thread in threading.enumerate() if thread.name == "links"]
+    namespace.ip("link set eth0 up")
+    assert [thread.is_alive() for thread in threads] == [False]
+    assert not changed.is_set()
+
+
+def _carries(name: str, address: str) -> bool:
+    link = find(name)
+    return link is not None and CidrBlock.parse(address) in link.addresses

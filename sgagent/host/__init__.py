@@ -1,0 +1,1 @@
+"""Tell what links and addresses this machine has, and when that changes."""
