@@ -1,0 +1,64 @@
+"""Hold script/gate.py to its word, since a gate that miscounts lets anything through."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GATE = Path(__file__).resolve().parents[2] / "script" / "gate.py"
+
+REPORT = """<?xml version="1.0"?>
+<testsuites name="all">
+  <testsuite name="one" tests="10" failures="2" errors="1" skipped="3"/>
+  <testsuite name="two" tests="5" failures="0" errors="0" skipped="0"/>
+</testsuites>
+"""
+
+
+def in_gate(tmp_path: Path, code: str) -> str:
+    """Return what code prints that runs with everything in the gate at hand and its reports in a folder."""
+    program = f"import sys; sys.path.insert(0, {str(GATE.parent)!r}); from gate import *; {code}"
+    done = subprocess.run(  # noqa: S603 - our own interpreter and program
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_a_report_is_counted_over_all_its_suites(tmp_path: Path) -> None:
+    """Failures and errors both count as failed, and skipped tests have not passed."""
+    (tmp_path / "report.xml").write_text(REPORT, encoding="utf-8")
+    assert (
+        in_gate(tmp_path, "print(read_count(Path('report.xml')))") == "Count(passed=9, failed=3, skipped=3)\n"
+    )
+
+
+def test_a_run_that_left_no_report_counts_as_a_failure(tmp_path: Path) -> None:
+    """A test run that died before it wrote its report has failed."""
+    assert (
+        in_gate(tmp_path, "print(read_count(Path('absent.xml')))") == "Count(passed=0, failed=1, skipped=0)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_good", "line"),
+    (("True", "4 passed, 0 failed, 1 skipped"), ("False", "4 passed, 1 failed, 1 skipped")),
+)
+def test_the_last_line_counts_a_failed_check_that_is_no_test(tmp_path: Path, is_good: str, line: str) -> None:
+    """A lint finding shows in the last line although no test failed."""
+    code = f"""
+lint = Outcome(section=Section(title='lint'), is_good={is_good}, seconds=1, count=Count())
+tests = Outcome(section=Section(title='tests'), is_good=True, seconds=1, count=Count(passed=4, skipped=1))
+sum_up([lint, tests])"""
+    assert in_gate(tmp_path, code).splitlines()[-1] == line
+
+
+def test_a_callers_environment_does_not_reach_the_checks(tmp_path: Path) -> None:
+    """Options that a shell holds for pytest change nothing, and a section's own are set."""
+    code = """
+os.environ |= {'PYTEST_ADDOPTS': '-x', 'SGAGENT_FULL': '1', 'KEPT': 'yes'}
+seen = environment_of(Section(title='tests', environment=(('ADDED', 'too'),)))
+print('PYTEST_ADDOPTS' in seen, 'SGAGENT_FULL' in seen, seen['KEPT'], seen['ADDED'])"""
+    assert in_gate(tmp_path, code) == "False False yes too\n"
