@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPORTS = ROOT / ".cache" / "reports"
+CACHE = ROOT / ".cache"
 DEBIAN = ROOT / ".venv" / "bin"
 OLDEST = ROOT / ".venv-3.11" / "bin"
 
@@ -33,8 +34,8 @@ class Section:
 
     title: str
     argv: tuple[str, ...] = ()
-    report: str | None = None
-    """The file in ``REPORTS`` to which the command writes JUnit's XML, if it runs tests."""
+    report: Path | None = None
+    """The file to which the command writes JUnit's XML, if it runs tests."""
 
     environment: tuple[tuple[str, str], ...] = ()
     skipped_because: str = ""
@@ -78,8 +79,10 @@ class Outcome:
 def main(argv: Sequence[str]) -> int:
     """Run the sections and return 1 if one failed."""
     options = parse_options(argv)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    outcomes = [run(section) for section in list_sections(options)]
+    CACHE.mkdir(exist_ok=True)
+    # A folder of its own, so that two runs in one tree don't count each other's tests.
+    with tempfile.TemporaryDirectory(prefix="gate-", dir=CACHE) as folder:
+        outcomes = [run(section) for section in list_sections(options, Path(folder))]
     sum_up(outcomes)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
@@ -94,66 +97,61 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def list_sections(options: argparse.Namespace) -> Iterator[Section]:
+def list_sections(options: argparse.Namespace, folder: Path) -> Iterator[Section]:
     """Yield the checks in the order in which a person wants to hear of them: the quick ones first."""
     yield from list_static_checks()
-    yield from list_unprivileged_tests(is_full=options.full)
+    yield from list_covered_tests(folder, is_full=options.full)
     if not options.quick:
-        yield list_oldest_tests(is_full=options.full)
-        yield list_kernel_tests(is_full=options.full)
+        yield list_oldest_tests(folder, is_full=options.full)
+        yield list_kernel_tests(folder, is_full=options.full)
 
 
 def list_static_checks() -> Iterator[Section]:
     """Yield what looks at the source alone."""
     yield Section(title="ruff check", argv=(f"{DEBIAN}/ruff", "check", "--output-format", "concise"))
-    yield Section(title="ruff format", argv=(f"{DEBIAN}/ruff", "format", "--check"))
+    yield Section(
+        title="ruff format", argv=(f"{DEBIAN}/ruff", "format", "--check", "--output-format", "concise")
+    )
     yield Section(title="mypy", argv=(f"{DEBIAN}/mypy",))
     yield Section(
-        title="import contracts",
-        argv=(f"{DEBIAN}/lint-imports", "--cache-dir", ".cache/import-linter"),
+        title="import contracts", argv=(f"{DEBIAN}/lint-imports", "--cache-dir", f"{CACHE}/import-linter")
     )
 
 
-def list_unprivileged_tests(*, is_full: bool) -> Iterator[Section]:
-    """Yield the tests on Debian's Python and packages, with the floor of their coverage."""
-    yield pytest_section(
-        "tests, Debian's packages",
-        (f"{DEBIAN}/python", "-m", "coverage", "run", "-m", "pytest"),
-        "debian",
-        is_full=is_full,
-    )
-    yield Section(
-        title="coverage",
-        argv=(
-            *(f"{DEBIAN}/python", "-m", "coverage", "report"),
-            *(f"--include={COVERED}", f"--fail-under={COVERAGE_FLOOR}"),
-        ),
-    )
+def list_covered_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
+    """Yield the tests on Debian's Python and packages, and the floor of their coverage."""
+    coverage = (f"{DEBIAN}/python", "-m", "coverage")
+    results = ("--data-file", f"{folder}/coverage")
+    argv = (*coverage, "run", *results, "-m", "pytest")
+    yield pytest_section("tests, Debian's packages", argv, folder / "debian.xml", is_full=is_full)
+    floor = (f"--include={COVERED}", f"--fail-under={COVERAGE_FLOOR}")
+    yield Section(title="coverage", argv=(*coverage, "report", *results, *floor))
 
 
-def list_oldest_tests(*, is_full: bool) -> Section:
+def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
     """Return the same tests on the oldest Python and PyPI's newest packages, where that Python is."""
     title = "tests, Python 3.11, PyPI's packages"
     if not OLDEST.exists():
         return Section(title=title, skipped_because="no Python 3.11 here that can make an environment")
-    return pytest_section(title, (f"{OLDEST}/python", "-m", "pytest"), "oldest", is_full=is_full)
+    argv = (f"{OLDEST}/python", "-m", "pytest")
+    return pytest_section(title, argv, folder / "oldest.xml", is_full=is_full)
 
 
-def list_kernel_tests(*, is_full: bool) -> Section:
+def list_kernel_tests(folder: Path, *, is_full: bool) -> Section:
     """Return the tests on the kernel, where this user may make namespaces."""
     title = "integration, on the kernel"
     if os.geteuid() != 0:
         return Section(title=title, skipped_because="network namespaces and nftables need root")
     argv = (f"{DEBIAN}/python", "-m", "pytest", "integration")
-    return pytest_section(title, argv, "integration", is_full=is_full)
+    return pytest_section(title, argv, folder / "integration.xml", is_full=is_full)
 
 
-def pytest_section(title: str, argv: tuple[str, ...], report: str, *, is_full: bool) -> Section:
+def pytest_section(title: str, argv: tuple[str, ...], report: Path, *, is_full: bool) -> Section:
     """Return a section that runs pytest and leaves a report behind."""
     return Section(
         title=title,
-        argv=(*argv, "--quiet", f"--junit-xml={REPORTS / report}.xml", *(("-m", "") if is_full else ())),
-        report=f"{report}.xml",
+        argv=(*argv, "--quiet", f"--junit-xml={report}", *(("-m", "") if is_full else ())),
+        report=report,
         environment=(("SGAGENT_FULL", "1"),) if is_full else (),
     )
 
@@ -164,12 +162,10 @@ def run(section: Section) -> Outcome:
     if section.skipped_because:
         print(f"skipped: {section.skipped_because}", flush=True)
         return Outcome(section=section, is_good=True, seconds=0, count=Count())
-    if section.report:
-        (REPORTS / section.report).unlink(missing_ok=True)
     start = time.monotonic()
     status = subprocess.run(section.argv, cwd=ROOT, env=environment_of(section), check=False).returncode
     seconds = time.monotonic() - start
-    count = read_count(REPORTS / section.report) if section.report else Count()
+    count = read_count(section.report) if section.report else Count()
     return Outcome(section=section, is_good=status == 0, seconds=seconds, count=count)
 
 
