@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from sgagent.core.model import CidrBlock, Family
 
@@ -38,9 +39,10 @@ class AddressSet:
         place = bisect_right(ranges, (address, 1 << 128)) - 1
         return place >= 0 and address <= ranges[place][1]
 
-    def union(self, other: AddressSet) -> AddressSet:
-        """Return the addresses that are in either."""
-        return AddressSet(merge((*self.ipv4, *other.ipv4)), merge((*self.ipv6, *other.ipv6)))
+    def union(self, *others: AddressSet) -> AddressSet:
+        """Return the addresses that are in any."""
+        sets = (self, *others)
+        return AddressSet(merge(chain(*(s.ipv4 for s in sets))), merge(chain(*(s.ipv6 for s in sets))))
 
     def issubset(self, other: AddressSet) -> bool:
         """Tell whether every address of this set is in the other."""

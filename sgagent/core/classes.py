@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sgagent.core.addresses import AddressRanges
 
@@ -62,7 +63,7 @@ def _sweep(blocks: list[tuple[int, int, int]]) -> tuple[tuple[int, int, Peers], 
     depth: dict[int, int] = {}
     pieces: list[tuple[int, int, Peers]] = []
     places = sorted(borders)
-    for place, following in zip(places, places[1:] + [places[-1] if places else 0], strict=True):
+    for place, following in pairwise(places):
         for index, step in borders[place]:
             depth[index] = depth.get(index, 0) + step
             if not depth[index]:

@@ -77,7 +77,7 @@ def compile_(policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState
         _Edge(table, interface, layout, state).compile_()
     table.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
     table.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
-    table.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state)))
+    table.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
     return Compiled(ruleset=table.finished(), counters=table.counters)
 
 

@@ -13,7 +13,8 @@ from sgagent.core.addresses import AddressRanges
 from sgagent.core.model import CidrBlock, Direction, Family, PortRange
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
 
-INNER_PEER = "inner"
+INNER_PEER = "(inner)"
+"""No id of a document has parentheses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,24 +94,34 @@ class EnforcementState:
 UNCACHED = EnforcementState(generation=None)
 
 
-def encode_state(state: EnforcementState) -> str:
+def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
     """Return the state as the comment of the chain that keeps it."""
-    words = ["none" if state.generation is None else str(state.generation)]
-    words += [slot or "-" for slot in state.slots]
-    return " ".join(["generation", *words, *(["reused"] if state.reused else [])])
+    generation = "none" if state.generation is None else str(state.generation)
+    slots = (slot or _FREE for slot in state.slots)
+    return " ".join([f"mask {layout.mask:#x} generation {generation} slots", *slots, *(["reused"] * state.reused)])
 
 
-def decode_state(comment: str) -> EnforcementState | None:
-    """Return the state that a comment holds; None where it is not one of ours."""
-    found = re.fullmatch(r"generation (none|[1-9]\d{0,9}) (\S+) (\S+) (\S+)( reused)?", comment)
-    if found is None:
+def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
+    """Return the state that a comment holds; None where it is not one of ours, or speaks of other bits."""
+    found = _STATE.fullmatch(comment)
+    if found is None or int(found["mask"], 16) != layout.mask:
         return None
-    first, second, third = (None if word == "-" else word for word in found.group(2, 3, 4))
+    first, second, third = (None if word == _FREE else word for word in found["slots"].split())
+    generation = None if found["generation"] == "none" else int(found["generation"])
+    if generation is not None and generation > layout.last_generation:
+        return None
     return EnforcementState(
-        generation=None if found[1] == "none" else int(found[1]),
-        slots=(first, second, third),
-        reused=found[5] is not None,
+        generation=generation, slots=(first, second, third), reused=found["reused"] is not None
     )
+
+
+_FREE = "/"
+"""Stands for an empty slot; no link can be called so."""
+
+_STATE = re.compile(
+    r"mask (?P<mask>0x[0-9a-f]{1,8}) generation (?P<generation>none|[1-9][0-9]{0,9})"
+    r" slots (?P<slots>\S+ \S+ \S+)(?P<reused> reused)?"
+)
 
 
 def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:

@@ -1,0 +1,76 @@
+"""Tell whether a new policy may take something away that the old one allowed.
+
+Only then do live sessions have to be judged again. The answer may err towards yes, never towards no: it is no only
+where every entry that accepts is still there with no fewer members, and every entry that drops was there before with no
+fewer. A packet that an old entry accepted then still meets that entry, and nothing that drops before it: what drops
+it now at a better place would have dropped it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+
+_Match = tuple[object, ...]
+"""All of a rule but whom it speaks of."""
+
+
+def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
+    """Tell whether the new policy may drop a session that the old one allowed, on an interface of both.
+
+    An interface that is newly bound has a slot of its own, in which no session has been allowed yet.
+    """
+    before = {interface.name: interface for interface in old.interfaces}
+    return any(
+        _interface_narrows(before[interface.name], interface)
+        for interface in new.interfaces
+        if interface.name in before
+    )
+
+
+def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
+    if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
+        return True  # what was only observed was remembered as allowed (§9.1)
+    return any(_direction_narrows(old.toward(direction), new.toward(direction)) for direction in Direction)
+
+
+def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
+    return (
+        (old.default is Policy.ACCEPT and new.default is Policy.DROP)
+        or not _exemptions(old) <= _exemptions(new)
+        or not old.inner.issubset(new.inner)
+        or not _all_within(_by_match(old.rules, Policy.ACCEPT), _by_match(new.rules, Policy.ACCEPT))
+        or not _all_within(_by_match(new.rules, Policy.DROP), _by_match(old.rules, Policy.DROP))
+    )
+
+
+def _exemptions(toward: ResolvedDirection) -> frozenset[Exemption]:
+    return frozenset((*toward.platform, *toward.failsafe))
+
+
+def _by_match(rules: Iterable[ResolvedRule], policy: Policy) -> Mapping[_Match, AddressSet]:
+    """Return whom the rules of one policy speak of, by priority and everything else that they match."""
+    found: dict[_Match, list[ResolvedRule]] = {}
+    for rule in rules:
+        if rule.policy is policy:
+            match = (rule.priority, rule.protocol, rule.ports, rule.source_ports, rule.local_address)
+            found.setdefault(match, []).append(rule)
+    return {match: _union(alike) for match, alike in found.items()}
+
+
+def _union(rules: list[ResolvedRule]) -> AddressSet:
+    if len(rules) == 1:
+        return rules[0].peer.addresses
+    peers = {id(rule.peer.addresses): rule.peer.addresses for rule in rules}
+    return NO_ADDRESSES.union(*peers.values())
+
+
+def _all_within(inner: Mapping[_Match, AddressSet], outer: Mapping[_Match, AddressSet]) -> bool:
+    """Tell whether each match has no members in ``inner`` that it lacks in ``outer``."""
+    return all(
+        not members or (match in outer and (members is outer[match] or members.issubset(outer[match])))
+        for match, members in inner.items()
+    )

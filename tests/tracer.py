@@ -1,0 +1,281 @@
+"""Walk a packet through a compiled table as the kernel would, and say where it went.
+
+Knows only what the compiled values say, nothing of groups. A session is given with both of its tuples, so that a packet
+of either direction, or none of conntrack's, can be walked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from sgagent.core.model import Family
+from sgagent.core.ruleset import (
+    Accept,
+    Count,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    Jump,
+    LookUp,
+    LookUpInline,
+    Match,
+    MatchConcatenation,
+    Operator,
+    Ruleset,
+    Selector,
+    SetMark,
+    Symbol,
+    TupleDirection,
+    Value,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuple:
+    """One of the two tuples of a session."""
+
+    source: int
+    destination: int
+    source_port: int = 0
+    destination_port: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """What conntrack keeps of a session."""
+
+    protocol: int
+    original: Tuple
+    reply: Tuple
+    mark: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WirePacket:
+    """A packet at a hook."""
+
+    hook: str
+    """``prerouting`` or ``postrouting``."""
+
+    interface: str
+    family: Family
+    source: int
+    destination: int
+    protocol: int
+    source_port: int | None = None
+    destination_port: int | None = None
+    icmp_type: int | None = None
+    hop_limit: int = 64
+    state: str = "new"
+    """``new``, ``established``, ``invalid`` or ``untracked``."""
+
+    packet_direction: str = "original"
+
+
+@dataclass(slots=True)
+class Walk:
+    """What became of a packet."""
+
+    accepted: bool
+    chains: list[str] = field(default_factory=list)
+    """Every chain that it entered."""
+
+    counted: list[str] = field(default_factory=list)
+    steps: int = 0
+    """Rules that were looked at."""
+
+
+def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None) -> Walk:
+    """Return what becomes of a packet; sets the session's mark as the kernel would."""
+    walk = Walk(accepted=True)
+    walker = _Walker(ruleset, packet, session, walk)
+    for chain in ruleset.chains:
+        if chain.hook and chain.hook.name == packet.hook and walk.accepted:
+            verdict = walker.enter(chain.name)
+            walk.accepted = not isinstance(verdict, Drop)
+    return walk
+
+
+class NotThereError(Exception):
+    """The packet has no such field; the kernel goes on with the next rule."""
+
+
+@dataclass(slots=True)
+class _Walker:
+    ruleset: Ruleset
+    packet: WirePacket
+    session: Session | None
+    walk: Walk
+
+    def enter(self, name: str) -> Verdict:
+        """Walk a chain and those it leads to; a chain that ends, ends in its base chain's policy, accept."""
+        self.walk.chains.append(name)
+        for rule in self.ruleset.chain_by_name[name].rules:
+            self.walk.steps += 1
+            verdict = self._rule(rule.statements)
+            match verdict:
+                case None:
+                    continue
+                case Goto(chain):
+                    return self.enter(chain)
+                case Jump():
+                    raise AssertionError("nothing that is compiled jumps")
+                case Accept() | Drop():
+                    return verdict
+        return Accept()
+
+    def _rule(self, statements: tuple[object, ...]) -> Verdict | None:
+        try:
+            for statement in statements:
+                match statement:
+                    case Match():
+                        if not self._matches(statement):
+                            return None
+                    case MatchConcatenation(selectors, keys):
+                        if not any(_fits(key, self._read_all(selectors)) for key in keys):
+                            return None
+                    case LookUp(selectors, name):
+                        found = self._look_up(name, self._read_all(selectors))
+                        if found is None:
+                            return None
+                        return found
+                    case LookUpInline(selectors, elements):
+                        return _find(elements, self._read_all(selectors))
+                    case Count(counter):
+                        assert counter in self.ruleset.counter_by_name
+                        self.walk.counted.append(counter)
+                    case SetMark(keep, put):
+                        if self.session is None:
+                            raise NotThereError
+                        self.session.mark = (self.session.mark & keep) | put
+                    case Accept() | Drop() | Goto() | Jump():
+                        return statement
+                    case _:
+                        raise AssertionError(f"not a statement: {statement}")
+        except NotThereError:
+            return None
+        return None
+
+    def _matches(self, match: Match) -> bool:
+        value = self._read(match.selector)
+        if match.mask is not None:
+            assert isinstance(value, int)
+            value &= match.mask
+        found = any(_fits((wanted,), (value,)) for wanted in match.values)
+        return found is (match.operator is Operator.EQUAL)
+
+    def _look_up(self, name: str, key: tuple[int | str, ...]) -> Verdict | None:
+        verdict_map = self.ruleset.verdict_map_by_name[name]
+        if verdict_map.is_interval:
+            return _find(verdict_map.elements, key)
+        return _exact(self.ruleset, name).get(key)
+
+    def _read_all(self, selectors: tuple[Selector, ...]) -> tuple[int | str, ...]:
+        return tuple(self._read(selector) for selector in selectors)
+
+    def _read(self, selector: Selector) -> int | str:
+        match selector.kind:
+            case "ct":
+                return self._read_ct(selector)
+            case "meta":
+                return self._read_meta(selector.key)
+            case "payload":
+                return self._read_payload(selector.key)
+            case _:
+                raise AssertionError(f"not a selector: {selector}")
+
+    def _read_ct(self, selector: Selector) -> int | str:
+        if selector.key == "state":
+            return self.packet.state
+        if self.session is None:
+            raise NotThereError
+        match selector.key:
+            case "direction":
+                return self.packet.packet_direction
+            case "mark":
+                return self.session.mark
+            case "protocol":
+                return self.session.protocol
+            case key:
+                original = selector.tuple_direction is TupleDirection.ORIGINAL
+                return self._read_tuple(self.session.original if original else self.session.reply, key)
+
+    def _read_tuple(self, ends: Tuple, key: str) -> int:
+        match key.split():
+            case [family, end]:
+                if (family == "ip") != (self.packet.family is Family.IPV4):
+                    raise NotThereError
+                return ends.source if end == "saddr" else ends.destination
+            case ["proto-src"]:
+                return ends.source_port
+            case ["proto-dst"]:
+                return ends.destination_port
+            case _:
+                raise AssertionError(f"not a key of a tuple: {key}")
+
+    def _read_meta(self, key: str) -> int | str:
+        match key:
+            case "iifname" | "oifname":
+                assert key == ("iifname" if self.packet.hook == "prerouting" else "oifname")
+                return self.packet.interface
+            case "nfproto":
+                return self.packet.family.value
+            case "l4proto":
+                return self.packet.protocol
+            case _:
+                raise AssertionError(f"not a meta key: {key}")
+
+    def _read_payload(self, key: str) -> int:
+        protocol, field_name = key.split()
+        packet = self.packet
+        value: int | None
+        match protocol:
+            case "ip" | "ip6":
+                there = (protocol == "ip") == (packet.family is Family.IPV4)
+                ends = {"saddr": packet.source, "daddr": packet.destination, "hoplimit": packet.hop_limit}
+                value = ends[field_name] if there else None
+            case "th" | "tcp" | "udp":
+                there = {"th": packet.protocol, "tcp": 6, "udp": 17}[protocol] == packet.protocol
+                port = packet.source_port if field_name == "sport" else packet.destination_port
+                value = port if there else None
+            case "icmpv6":
+                value = packet.icmp_type if packet.protocol == 58 and packet.family is Family.IPV6 else None
+            case _:
+                raise AssertionError(f"not a payload: {key}")
+        if value is None:
+            raise NotThereError
+        return value
+
+
+def _fits(wanted: tuple[Value, ...], key: tuple[int | str, ...]) -> bool:
+    return all(_holds(value, field) for value, field in zip(wanted, key, strict=True))
+
+
+def _holds(value: Value, read: int | str) -> bool:
+    match value:
+        case Interval(first, last):
+            return isinstance(read, int) and first <= read <= last
+        case Symbol(word):
+            return word == read
+        case _:
+            assert_never(value)
+
+
+def _find(elements: tuple[Element, ...], key: tuple[int | str, ...]) -> Verdict | None:
+    found = [element.verdict for element in elements if _fits(element.key, key)]
+    assert len(found) <= 1, "keys of a map overlap"
+    return found[0] if found else None
+
+
+def _exact(ruleset: Ruleset, name: str) -> dict[tuple[int | str, ...], Verdict]:
+    """Return a map without intervals as a dictionary; a key twice is a fault."""
+    table: dict[tuple[int | str, ...], Verdict] = {}
+    for element in ruleset.verdict_map_by_name[name].elements:
+        assert all(not isinstance(value, Interval) or value.is_single for value in element.key)
+        key = tuple(value.first if isinstance(value, Interval) else value.word for value in element.key)
+        assert key not in table, "a key twice in a map"
+        table[key] = element.verdict
+    return table
