@@ -1,0 +1,1 @@
+"""Fetch definitions from where they are kept, and notice when they change."""

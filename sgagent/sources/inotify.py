@@ -1,0 +1,135 @@
+"""Have the kernel tell when names in directories change: inotify, and only as much of it as we need.
+
+A thin layer over three calls of the C library, on one descriptor. Unlike libraries for watching files it
+tells when events were lost, tells a file that is being written from one that is ready, and needs neither a
+delay nor a thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Change(enum.Enum):
+    """What happened to a name."""
+
+    READY = "ready"
+    """It was written and closed, moved here, or its attributes changed: what it holds can be read."""
+
+    UNSETTLED = "unsettled"
+    """It is being written, or it is gone and may be about to come back under the same name."""
+
+    WATCH_ENDED = "watch_ended"
+    """The directory itself is gone; it is watched no more."""
+
+    OVERFLOW = "overflow"
+    """The kernel ran out of room: anything may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change in a watched directory."""
+
+    watch: int
+    """As :meth:`Inotify.add` returned it; -1 for an overflow."""
+
+    name: str
+    """In the directory; empty where the directory itself changed."""
+
+    change: Change
+
+
+class Inotify:
+    """Hold one inotify descriptor and the watches on it."""
+
+    def __init__(self) -> None:
+        """Open the descriptor.
+
+        Raises:
+            OSError: EMFILE where the user has too many, ENOSYS where the kernel has none.
+        """
+        self._descriptor = _checked(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable when there are events."""
+        return self._descriptor
+
+    def add(self, directory: Path) -> int:
+        """Watch a directory and return the watch's number; the same directory has the same number.
+
+        Raises:
+            OSError: ENOSPC where the user has too many watches; ENOENT, EACCES, ENOTDIR as usual.
+        """
+        path = os.fsencode(directory)
+        return _checked(_LIBC.inotify_add_watch(self._descriptor, path, _WATCHED | _ONLYDIR), str(directory))
+
+    def remove(self, watch: int) -> None:
+        """End a watch; does nothing if it ended by itself."""
+        _LIBC.inotify_rm_watch(self._descriptor, watch)
+
+    def read(self) -> tuple[Event, ...]:
+        """Return the events that came since the last reading, without waiting for any."""
+        try:
+            return tuple(_decoded(os.read(self._descriptor, _BUFFER_SIZE)))
+        except BlockingIOError:
+            return ()
+
+    def close(self) -> None:
+        """Close the descriptor and all watches."""
+        os.close(self._descriptor)
+
+
+def _checked(result: int, subject: str) -> int:
+    """Return what a call returned, or raise what it failed with."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), subject)
+    return result
+
+
+def _decoded(events: bytes) -> Iterator[Event]:
+    """Return the events of a buffer as the kernel filled it (inotify(7))."""
+    offset = 0
+    while offset < len(events):
+        watch, mask, _cookie, length = _HEADER.unpack_from(events, offset)
+        offset += _HEADER.size
+        name = os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
+        offset += length
+        yield Event(watch, name, _change(mask))
+
+
+def _change(mask: int) -> Change:
+    """Return what the bits of an event come to."""
+    if mask & _Q_OVERFLOW:
+        return Change.OVERFLOW
+    if mask & (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
+        return Change.WATCH_ENDED
+    return Change.UNSETTLED if mask & (_CREATE | _MODIFY | _DELETE | _MOVED_FROM) else Change.READY
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_HEADER = struct.Struct("iIII")
+_BUFFER_SIZE = 65536
+
+_MODIFY = 0x0000_0002
+_ATTRIB = 0x0000_0004
+_CLOSE_WRITE = 0x0000_0008
+_MOVED_FROM = 0x0000_0040
+_MOVED_TO = 0x0000_0080
+_CREATE = 0x0000_0100
+_DELETE = 0x0000_0200
+_DELETE_SELF = 0x0000_0400
+_MOVE_SELF = 0x0000_0800
+_UNMOUNT = 0x0000_2000
+_Q_OVERFLOW = 0x0000_4000
+_IGNORED = 0x0000_8000
+_ONLYDIR = 0x0100_0000
+_WATCHED = (
+    _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
+)

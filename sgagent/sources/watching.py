@@ -1,0 +1,218 @@
+"""Notice when what a path leads to may have changed: by inotify, or by looking now and then without it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from sgagent.core.errors import SgagentError
+from sgagent.ports import Wake
+from sgagent.sources.inotify import Change, Event, Inotify
+from sgagent.sources.lookups import LookUp, follow
+from sgagent.sources.reading import document_paths, is_document_name
+from sgagent.sources.settling import Settling
+
+POLL_SECONDS = 0.5
+"""Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
+
+
+@contextlib.contextmanager
+def watch_path(
+    path: Path, wake: Wake, open_inotify: Callable[[], Inotify] = Inotify, poll_seconds: float = POLL_SECONDS
+) -> Iterator[None]:
+    """Call ``wake`` when the documents at a path may have changed, until the context is left.
+
+    Changes are told when they have settled. The path need not exist; its directories may come and go. Where
+    the kernel gives no inotify, the files are looked at now and then, and the log says so.
+
+    Args:
+        path: an absolute path of a document or of a directory of documents.
+        wake: called from a thread of the watch.
+        open_inotify: fails in tests of what happens without inotify.
+        poll_seconds: between looks, where there is no inotify.
+    """
+    watches, seen = _armed(path, open_inotify), _appearance(path)
+    ended, end = os.pipe2(os.O_CLOEXEC)
+
+    def watch() -> None:
+        if watches is None or not _listened(watches, path, wake, ended):
+            _poll(path, wake, ended, seen, poll_seconds)
+
+    thread = threading.Thread(target=watch, name="documents", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(end, b"\0")
+        thread.join()
+        os.close(ended)
+        os.close(end)
+
+
+class _Watches:
+    """Keep watches on all names that decide what the documents are."""
+
+    def __init__(self, path: Path, inotify: Inotify) -> None:
+        self.inotify = inotify
+        self._path = path
+        self._directories: dict[int, set[Path]] = {}
+        self._look_ups: frozenset[LookUp] = frozenset()
+        self._documents: Path | None = None
+
+    def arm(self) -> None:
+        """Watch what is to be watched now, and no more what no longer is.
+
+        What comes into being while this looks is found by looking again, until nothing new is found.
+
+        Raises:
+            OSError: the kernel does not let us watch.
+        """
+        armed: dict[int, set[Path]] = {}
+        while True:
+            self._look()
+            before = sum(map(len, armed.values()))
+            for directory in self._wanted():
+                with contextlib.suppress(
+                    FileNotFoundError, NotADirectoryError
+                ):  # gone: the watch above it tells
+                    armed.setdefault(self.inotify.add(directory), set()).add(directory)
+            if sum(map(len, armed.values())) == before:
+                break
+        for watch in self._directories.keys() - armed.keys():
+            self.inotify.remove(watch)
+        self._directories = armed
+
+    def _look(self) -> None:
+        """Find out which look-ups lead to the documents."""
+        way = follow(self._path)
+        look_ups = set(way.look_ups)
+        self._documents = way.target if way.target is not None and way.target.is_dir() else None
+        if self._documents is not None:
+            for entry in _links(self._documents):
+                look_ups.update(follow(entry).look_ups)
+        self._look_ups = frozenset(look_ups)
+
+    def _wanted(self) -> set[Path]:
+        """Return the directories to watch."""
+        documents = set() if self._documents is None else {self._documents}
+        return documents | {look_up.directory for look_up in self._look_ups}
+
+    def concern_documents(self, event: Event) -> bool:
+        """Tell whether the event may change what the documents are."""
+        if event.change is Change.OVERFLOW or self.concern_ways(event):
+            return True
+        in_documents = self._documents in self._directories.get(event.watch, set())
+        return in_documents and (not event.name or is_document_name(event.name))
+
+    def concern_ways(self, event: Event) -> bool:
+        """Tell whether the event may change where paths lead, so that other directories are to be watched."""
+        directories = self._directories.get(event.watch, set())
+        if event.change is Change.OVERFLOW or (event.change is Change.WATCH_ENDED and directories):
+            return True
+        return any(LookUp(directory, event.name) in self._look_ups for directory in directories)
+
+
+def _links(directory: Path) -> Iterator[Path]:
+    """Return the documents of a directory that are symbolic links."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if is_document_name(entry.name) and entry.is_symlink():
+                yield directory / entry.name
+
+
+def _armed(path: Path, open_inotify: Callable[[], Inotify]) -> _Watches | None:
+    """Return watches that already watch, or None without inotify."""
+    try:
+        inotify = open_inotify()
+    except OSError as error:
+        _tell_degraded(path, error)
+        return None
+    try:
+        watches = _Watches(path, inotify)
+        watches.arm()
+    except OSError as error:
+        inotify.close()
+        _tell_degraded(path, error)
+        return None
+    return watches
+
+
+def _tell_degraded(path: Path, error: OSError) -> None:
+    _LOG.warning("file_watch_degraded", path=str(path), reason=str(error))
+
+
+def _listened(watches: _Watches, path: Path, wake: Wake, ended: int) -> bool:
+    """Wake at changes until ``ended`` is readable, and return whether that worked to the end."""
+    with contextlib.closing(watches.inotify):
+        try:
+            _listen(watches, wake, ended)
+        except OSError as error:
+            _tell_degraded(path, error)
+            return False
+        return True
+
+
+def _listen(watches: _Watches, wake: Wake, ended: int) -> None:
+    """Wake at changes that inotify tells and that have settled.
+
+    Raises:
+        OSError: the kernel does not let us watch any more.
+    """
+    poll = select.poll()
+    poll.register(watches.inotify, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    settling = Settling()
+    while all(descriptor != ended for descriptor, _ in poll.poll(_milliseconds(settling.due()))):
+        _take_in(watches, settling)
+        due = settling.due()
+        if due is not None and due <= time.monotonic():
+            settling.clear()
+            watches.arm()
+            wake()
+
+
+def _milliseconds(due: float | None) -> float | None:
+    """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
+    return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
+
+
+def _take_in(watches: _Watches, settling: Settling) -> None:
+    """Note what inotify tells."""
+    events = [event for event in watches.inotify.read() if watches.concern_documents(event)]
+    for event in events:
+        settled = event.change in {Change.READY, Change.OVERFLOW}
+        settling.note((event.watch, event.name), time.monotonic(), settled=settled)
+    if any(map(watches.concern_ways, events)):
+        watches.arm()
+
+
+def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> None:
+    """Wake whenever files have changed and look the same twice in a row, so are not being written."""
+    before = told
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    while not poll.poll(seconds * 1000):
+        now = _appearance(path)
+        if now == before and now != told:
+            told = now
+            wake()
+        before = now
+
+
+def _appearance(path: Path) -> object:
+    """Return a value that changes with the files: their names, places, sizes and times."""
+    try:
+        statuses = [(document, document.stat()) for document in document_paths(path)]
+    except (OSError, SgagentError) as error:
+        return str(error)
+    return [(str(name), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in statuses]
+
+
+_LOG = structlog.get_logger(__name__)
