@@ -1,0 +1,107 @@
+"""Read addresses, CIDRs and the objects that rules authorize (§5.1)."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from sgagent.core.model import AuthorizationObject, CidrBlock, Family, GroupReference, PrefixListReference
+from sgagent.documents.field import Field
+from sgagent.documents.scalars import checked_account, checked_id
+
+OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-… or pl-…"
+
+_BLOCK = re.compile(r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?")
+_FOREIGN_GROUP = re.compile(r"([^/]+)/(sg-.*)", re.DOTALL)
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+class HostBits(enum.Enum):
+    """What becomes of a CIDR in which bits behind the prefix are set."""
+
+    CLEARED = "cleared"
+    """With a warning: the network is meant (§5.1)."""
+
+    REFUSED = "refused"
+    """In an interface's or member's address, clearing them would make members of a whole network (§5.3)."""
+
+
+def parse_block(field: Field, host_bits: HostBits) -> CidrBlock | None:
+    """Return an address or CIDR; None, with an error noted, if it is neither."""
+    field.count_address()
+    text = field.text()
+    if text is None:
+        return None
+    known = field.reading.budget.blocks.get(text)
+    return known or _parse_text(field, text, host_bits)
+
+
+def parse_object(field: Field) -> AuthorizationObject | None:
+    """Return the other end that a rule authorizes."""
+    text = field.text()
+    if text is None:
+        return None
+    if text.startswith("sg-"):
+        return group_reference(field, text)
+    if text.startswith("pl-"):
+        prefix_list_id = checked_id(field, text)
+        return PrefixListReference(prefix_list_id) if prefix_list_id else None
+    foreign = _FOREIGN_GROUP.fullmatch(text)
+    if foreign is not None:
+        account = checked_account(field, foreign.group(1))
+        return group_reference(field, foreign.group(2), account) if account else None
+    return parse_block(field, HostBits.CLEARED)
+
+
+def group_reference(field: Field, text: str, account: str | None = None) -> GroupReference | None:
+    """Return a reference to a group, of an account where one is given."""
+    security_group_id = checked_id(field, text)
+    return GroupReference(security_group_id, account) if security_group_id else None
+
+
+def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
+    """Return each block once, sorted, IPv4 first."""
+    return tuple(sorted(set(blocks), key=lambda block: (block.family.bits, block.network)))
+
+
+def _parse_text(field: Field, text: str, host_bits: HostBits) -> CidrBlock | None:
+    """Return a block that was not met before, and remember it if nothing is wrong with it."""
+    if "%" in text:
+        field.error("zone_id", "an address with a zone", "the address alone, without %…")
+        return None
+    try:
+        interface = _interface(text)
+    except ValueError:
+        field.error("bad_address", "not an address", OBJECT_FORMS)
+        return None
+    network = interface.network
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        field.error("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")
+        return None
+    block = CidrBlock(Family.IPV4 if network.version == 4 else Family.IPV6, network)
+    if interface.ip == network.network_address:
+        field.reading.budget.blocks[text] = block
+        return block
+    return _without_host_bits(field, block, host_bits)
+
+
+def _interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    """Return an address with its prefix; netmasks are not taken."""
+    if not _BLOCK.fullmatch(text):
+        raise ValueError(text)
+    return ipaddress.ip_interface(text)
+
+
+def _without_host_bits(field: Field, block: CidrBlock, host_bits: HostBits) -> CidrBlock | None:
+    """Return the network of a CIDR that had host bits set, or refuse it."""
+    if host_bits is HostBits.CLEARED:
+        field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
+        return block
+    field.error(
+        "host_bits",
+        "host bits are set in a member's address",
+        f"the address alone, or {block} if the whole network is delegated to it",
+    )
+    return None

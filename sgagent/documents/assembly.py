@@ -1,0 +1,155 @@
+"""Make one snapshot of all that the documents hold (§1.5, §4.7, §8.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.model import (
+    NetworkInterface,
+    PortList,
+    PrefixList,
+    PrefixListReference,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+    derive_rule_id,
+)
+from sgagent.documents.collected import Collected
+from sgagent.documents.digest import digest
+from sgagent.documents.findings import Findings
+
+Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
+
+
+def assemble(collected: Collected, findings: Findings, version: str | None) -> Snapshot:
+    """Return the snapshot, sorted by ids; it is worth something only if no error was noted."""
+    groups = _unique(collected.groups, lambda group: group.security_group_id, findings)
+    prefix_lists = _unique(collected.prefix_lists, lambda entry: entry.prefix_list_id, findings)
+    snapshot = Snapshot(
+        version=version or "",
+        security_groups=tuple(_settled(group, findings) for group in groups),
+        prefix_lists=prefix_lists,
+        port_lists=_unique(collected.port_lists, lambda entry: entry.port_list_id, findings),
+        network_interfaces=_unique(collected.interfaces, lambda entry: entry.network_interface_id, findings),
+    )
+    _check_rule_ids(snapshot, findings)
+    _check_prefix_families(snapshot, findings)
+    _check_mac_addresses(snapshot, findings)
+    return snapshot if version else replace(snapshot, version=digest(snapshot))
+
+
+def _unique(things: Iterable[Thing], id_of: Callable[[Thing], str], findings: Findings) -> tuple[Thing, ...]:
+    """Return the things sorted by id, with an error for each that has the id of one before it."""
+    by_id: dict[str, Thing] = {}
+    for thing in things:
+        first = by_id.setdefault(id_of(thing), thing)
+        if first is not thing:
+            _note_duplicate(findings, thing.origin, first.origin, id_of(thing))
+    return tuple(by_id[key] for key in sorted(by_id))
+
+
+def _settled(group: SecurityGroup, findings: Findings) -> SecurityGroup:
+    """Return the group with its rules sorted, each with an id, and none twice (§4.7)."""
+    return replace(group, rules=tuple(sorted(_with_ids(group, findings), key=lambda rule: rule.rule_id)))
+
+
+def _with_ids(group: SecurityGroup, findings: Findings) -> Iterator[SecurityGroupRule]:
+    """Go through the rules, those without an id under a derived one, alike ones once with a warning."""
+    derived: dict[str, SecurityGroupRule] = {}
+    for rule in group.rules:
+        if rule.rule_id:
+            yield rule
+            continue
+        rule_id = derive_rule_id(group.security_group_id, rule)
+        if rule_id in derived:
+            _note_alike(findings, rule, derived[rule_id])
+            continue
+        derived[rule_id] = replace(rule, rule_id=rule_id)
+        yield derived[rule_id]
+
+
+def _check_rule_ids(snapshot: Snapshot, findings: Findings) -> None:
+    """Note an error for each rule id that occurs twice in the snapshot."""
+    seen: dict[str, SecurityGroupRule] = {}
+    for group in snapshot.security_groups:
+        for rule in group.rules:
+            first = seen.setdefault(rule.rule_id, rule)
+            if first is not rule:
+                _note_duplicate(findings, rule.origin, first.origin, rule.rule_id)
+
+
+def _check_prefix_families(snapshot: Snapshot, findings: Findings) -> None:
+    """Note an error for each rule whose prefix list is of a family that the rule can't have (§8.1)."""
+    for group in snapshot.security_groups:
+        for rule in group.rules:
+            if isinstance(rule.authorization_object, PrefixListReference):
+                prefix_list = snapshot.prefix_list_by_id.get(rule.authorization_object.prefix_list_id)
+                if prefix_list is not None:
+                    _check_prefix_family(rule, prefix_list, findings)
+
+
+def _check_prefix_family(rule: SecurityGroupRule, prefix_list: PrefixList, findings: Findings) -> None:
+    """Hold a rule's prefix list against its protocol and its local address."""
+    only = rule.protocol.only_family
+    local = rule.local_address.family if rule.local_address else None
+    for wanted, code, whose in (
+        (only, "family_of_protocol", str(rule.protocol)),
+        (local, "mixed_families", "local address"),
+    ):
+        if wanted is not None and prefix_list.family is not wanted:
+            problem = Problem(
+                severity=Severity.ERROR,
+                code=code,
+                origin=rule.origin,
+                message=f"an {prefix_list.family.value} prefix list in a rule for {wanted.value} ({whose})",
+                value=prefix_list.prefix_list_id,
+                remedy=f"an {wanted.value} list",
+            )
+            findings.add(problem)
+
+
+def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
+    """Note a warning for interfaces that share a MAC address: by MAC alone they can't be told apart."""
+    seen: dict[str, NetworkInterface] = {}
+    for interface in snapshot.network_interfaces:
+        if interface.mac_address is None:
+            continue
+        first = seen.setdefault(interface.mac_address, interface)
+        if first is not interface:
+            problem = Problem(
+                severity=Severity.WARNING,
+                code="shared_mac_address",
+                origin=interface.origin,
+                message=f"the MAC address is also that of {first.network_interface_id} ({first.origin})",
+                value=interface.mac_address,
+                remedy="one interface for each MAC address, or addresses that tell them apart",
+            )
+            findings.add(problem)
+
+
+def _note_duplicate(findings: Findings, second: Origin, first: Origin, object_id: str) -> None:
+    """Note that an id was given twice."""
+    problem = Problem(
+        severity=Severity.ERROR,
+        code="duplicate_id",
+        origin=second,
+        message=f"the id is taken by {first}",
+        value=object_id,
+        remedy="another id, or one of the two alone",
+    )
+    findings.add(problem)
+
+
+def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGroupRule) -> None:
+    """Note that two rules without ids are one."""
+    problem = Problem(
+        severity=Severity.WARNING,
+        code="duplicate_rule",
+        origin=second.origin,
+        message=f"the same rule as {first.origin}; the two are one",
+        remedy="leave one out, or give them ids",
+    )
+    findings.add(problem)

@@ -1,0 +1,148 @@
+"""Put a tree together from the events of a parser, within the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sgagent.documents.limits import Limits
+from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar
+
+
+@dataclass(slots=True)
+class DuplicateKey:
+    """A name that stands twice in one mapping; the first stays in the tree."""
+
+    path: str
+    line: int
+
+
+_MOST_DUPLICATES = 1000
+"""Names that stand twice before the text is given up."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that is not yet closed."""
+
+    node: Listing | Mapping
+    key: str | None = None
+    key_line: int = 0
+
+
+@dataclass(slots=True)
+class TreeBuilder:
+    """Collects values from outside in, without recursion, so that no text can exhaust the stack."""
+
+    limits: Limits
+    root: Node | None = None
+    duplicates: list[DuplicateKey] = field(default_factory=list)
+    _open: list[_Open] = field(default_factory=list)
+    _nodes: int = 0
+
+    @property
+    def awaits_key(self) -> bool:
+        """Tell whether the next scalar is a name in a mapping."""
+        return bool(self._open) and isinstance(self._open[-1].node, Mapping) and self._open[-1].key is None
+
+    def open(self, node: Listing | Mapping) -> None:
+        """Begin a list or mapping."""
+        if self.awaits_key:
+            raise MalformedError("complex_key", "a name must be plain text", node.line)
+        if len(self._open) >= self.limits.depth:
+            self._refuse_depth(node.line)
+        self._open.append(_Open(node))
+
+    def close(self) -> Node:
+        """End the innermost list or mapping and return it."""
+        node = self._open.pop().node
+        self._count(1, node.line)
+        self._place(node, fresh=True)
+        return node
+
+    def key(self, key: str, line: int) -> None:
+        """Take the name of the next value."""
+        _refuse_bad_characters(key, line)
+        self._open[-1].key, self._open[-1].key_line = key, line
+
+    def scalar(self, node: Scalar) -> None:
+        """Take a single value."""
+        _refuse_bad_characters(node.text, node.line)
+        self._count(1, node.line)
+        self._place(node, fresh=True)
+
+    def alias(self, node: Node, line: int) -> None:
+        """Take a value that stands elsewhere in the text; it costs as much as if it stood here."""
+        if self.awaits_key:
+            raise MalformedError("complex_key", "a name must be plain text, not an alias", line)
+        if not isinstance(node, Scalar) and len(self._open) + node.height > self.limits.depth:
+            self._refuse_depth(line)
+        self._count(1 if isinstance(node, Scalar) else node.size, line)
+        self._place(node, fresh=False)
+
+    def _count(self, nodes: int, line: int) -> None:
+        """Refuse to hold more than the limits allow."""
+        self._nodes += nodes
+        if self._nodes > self.limits.nodes:
+            raise MalformedError(
+                "too_many_values",
+                f"more than {self.limits.nodes} values, aliases expanded",
+                line,
+                remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
+            )
+
+    def _refuse_depth(self, line: int) -> None:
+        """Say that lists and mappings are nested too deep."""
+        raise MalformedError("too_deep", f"nested deeper than {self.limits.depth} levels", line)
+
+    def _place(self, node: Node, *, fresh: bool) -> None:
+        """Put a complete value where it belongs."""
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if isinstance(parent.node, Listing):
+            parent.node.items.append(node)
+        else:
+            self._place_by_name(parent, parent.node, node, fresh=fresh)
+        if isinstance(node, Scalar):
+            parent.node.size += 1
+        else:
+            parent.node.size += node.size
+            parent.node.height = max(parent.node.height, node.height + 1)
+
+    def _place_by_name(self, parent: _Open, mapping: Mapping, node: Node, *, fresh: bool) -> None:
+        """Put a complete value under the name that was taken before it."""
+        key, parent.key = parent.key or "", None
+        if fresh:
+            node.line = parent.key_line
+        if key in mapping.entries:
+            self._note_duplicate(key, parent.key_line)
+        else:
+            mapping.entries[key] = node
+
+    def _note_duplicate(self, key: str, line: int) -> None:
+        """Remember a name that stands twice, and where."""
+        if len(self.duplicates) >= _MOST_DUPLICATES:
+            raise MalformedError("duplicate_key", f"more than {_MOST_DUPLICATES} names stand twice", line)
+        steps = [
+            f"[{len(level.node.items)}]" if isinstance(level.node, Listing) else f".{level.key}"
+            for level in self._open[:-1]
+        ]
+        self.duplicates.append(DuplicateKey("".join([*steps, f".{key}"]).removeprefix("."), line))
+
+
+def _refuse_bad_characters(text: str, line: int) -> None:
+    """Refuse what no text can hold: NUL, and halves of surrogate pairs, which only escapes can smuggle in."""
+    if "\0" in text or not (text.isascii() or _has_no_surrogates(text)):
+        raise MalformedError(
+            "bad_character", "NUL or half a surrogate pair in a text", line, value=text, remedy="leave it out"
+        )
+
+
+def _has_no_surrogates(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""Walk a tree with the way to each value in hand, so that whatever is wrong can be told with its place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping as MappingOf
+from dataclasses import dataclass, field
+from typing import TypeVar, final
+
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.model import CidrBlock
+from sgagent.documents.findings import Findings
+from sgagent.documents.limits import Limits
+from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar, kind_of
+
+T = TypeVar("T")
+
+_LONGEST_NAME = 64
+"""Characters of an unknown name that are compared with the known ones; more may be hostile."""
+
+_LONGEST_NUMBER = 18
+"""Digits of a number that can make sense anywhere."""
+
+
+class OverBudgetError(Exception):
+    """Say that the documents hold more rules or addresses than the limits allow; reading ends there."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """What all documents of one reading have used up, and what they share."""
+
+    limits: Limits
+    rules: int = 0
+    addresses: int = 0
+    blocks: dict[str, CidrBlock] = field(default_factory=dict)
+    """Addresses and CIDRs that were read before, by their text: the same ones come again and again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One file that is being read."""
+
+    file: str
+    findings: Findings
+    budget: Budget
+
+
+@final
+class Field:
+    """A value of a document and the way to it; the path is only put together when something is wrong."""
+
+    __slots__ = ("_parent", "_step", "node", "reading")
+
+    def __init__(
+        self, node: Node, reading: Reading, parent: Field | None = None, step: str | int = ""
+    ) -> None:
+        """Stand on a value that is reached from its parent by a name or a number."""
+        self.node = node
+        self.reading = reading
+        self._parent = parent
+        self._step = step
+
+    @property
+    def origin(self) -> Origin:
+        """Return where the value stands."""
+        return Origin(file=self.reading.file, line=self.node.line, path=self.path)
+
+    @property
+    def path(self) -> str:
+        """Return the way to the value, like ``security_groups[0].rules[2].port_range``."""
+        if self._parent is None:
+            return ""
+        way = self._parent.path
+        if isinstance(self._step, int):
+            return f"{way}[{self._step}]"
+        return f"{way}.{self._step}" if way else self._step
+
+    @property
+    def written(self) -> str | None:
+        """Return a single value as it was written; None for a list or mapping."""
+        return self.node.text if isinstance(self.node, Scalar) else None
+
+    @property
+    def is_null(self) -> bool:
+        """Tell whether the value is null."""
+        return isinstance(self.node, Scalar) and self.node.kind is Kind.NULL
+
+    def child(self, step: str | int, node: Node) -> Field:
+        """Return a value below this one."""
+        return Field(node, self.reading, self, step)
+
+    def error(self, code: str, message: str, remedy: str = "") -> None:
+        """Note that the documents are refused for this value."""
+        self._note(Severity.ERROR, code, message, remedy)
+
+    def warn(self, code: str, message: str, remedy: str = "") -> None:
+        """Note something that is enforced all the same."""
+        self._note(Severity.WARNING, code, message, remedy)
+
+    def refuse_type(self, expected: str) -> None:
+        """Note that the value is of another type than it should be."""
+        self.error("wrong_type", f"{kind_of(self.node)} where {expected} is expected", f"write {expected}")
+
+    def text(self) -> str | None:
+        """Return a text; None, with an error noted, if it is none."""
+        if isinstance(self.node, Scalar) and self.node.kind is Kind.TEXT:
+            return self.node.text
+        self.refuse_type("a text")
+        return None
+
+    def text_or_digits(self) -> str | None:
+        """Return a text, or the digits of a whole number as they stand."""
+        if isinstance(self.node, Scalar) and self.node.kind is Kind.INTEGER:
+            return self.node.text
+        return self.text()
+
+    def integer(self) -> int | None:
+        """Return a whole number."""
+        if not isinstance(self.node, Scalar) or self.node.kind is not Kind.INTEGER:
+            self.refuse_type("a whole number")
+            return None
+        if len(self.node.text) > _LONGEST_NUMBER:
+            self.error("out_of_range", "a number far out of any range")
+            return None
+        return int(self.node.text)
+
+    def word(self, words: MappingOf[str, T]) -> T | None:
+        """Return what one of a few words stands for; letter case does not matter."""
+        text = self.text()
+        if text is None:
+            return None
+        meaning = words.get(text.lower())
+        if meaning is None:
+            self.error("bad_value", "not one of the known words", "one of " + ", ".join(words))
+        return meaning
+
+    def items(self) -> Iterator[Field]:
+        """Go through a list; nothing, with an error noted, if it is none."""
+        if not isinstance(self.node, Listing):
+            self.refuse_type("a list")
+            return
+        for index, node in enumerate(self.node.items):
+            yield self.child(index, node)
+
+    def fields(self) -> Fields | None:
+        """Return the fields of a mapping."""
+        if isinstance(self.node, Mapping):
+            return Fields(self, self.node.entries)
+        self.refuse_type("a mapping")
+        return None
+
+    def count_rule(self) -> None:
+        """Use up a rule of the budget."""
+        budget = self.reading.budget
+        budget.rules += 1
+        if budget.rules > budget.limits.rules:
+            self._give_up("rules", budget.limits.rules)
+
+    def count_address(self) -> None:
+        """Use up an address of the budget."""
+        budget = self.reading.budget
+        budget.addresses += 1
+        if budget.addresses > budget.limits.addresses:
+            self._give_up("addresses", budget.limits.addresses)
+
+    def _give_up(self, what: str, limit: int) -> None:
+        """Refuse the documents and read no further."""
+        self.error(
+            f"too_many_{what}", f"more than {limit} {what}", f"raise limits.{what} in the configuration"
+        )
+        raise OverBudgetError
+
+    def _note(self, severity: Severity, code: str, message: str, remedy: str) -> None:
+        """Hand a problem on."""
+        problem = Problem(
+            severity=severity,
+            code=code,
+            origin=self.origin,
+            message=message,
+            value=self.written,
+            remedy=remedy,
+        )
+        self.reading.findings.add(problem)
+
+
+class Fields:
+    """The named values of a mapping."""
+
+    __slots__ = ("_entries", "field")
+
+    def __init__(self, field: Field, entries: MappingOf[str, Node]) -> None:
+        """Stand on the mapping."""
+        self.field = field
+        self._entries = entries
+
+    def refuse_unknown(self, known: Collection[str]) -> None:
+        """Note an error for each field that is not known, with the nearest one that is (§8.1)."""
+        for name, node in self._entries.items():
+            if name not in known:
+                self.field.child(name, node).error("unknown_field", "unknown field", _nearest(name, known))
+
+    def names(self) -> Collection[str]:
+        """Return the names of all fields that are there."""
+        return self._entries.keys()
+
+    def get(self, name: str) -> Field | None:
+        """Return a field; None if it is not there."""
+        node = self._entries.get(name)
+        return None if node is None else self.field.child(name, node)
+
+    def filled(self, name: str) -> Field | None:
+        """Return a field; None if it is missing, null or an empty text, as the API leaves fields unused."""
+        node = self._entries.get(name)
+        if node is None or (isinstance(node, Scalar) and (node.kind is Kind.NULL or not node.text)):
+            return None
+        return self.field.child(name, node)
+
+    def require(self, name: str) -> Field | None:
+        """Return a field that must be there; else None, with an error noted."""
+        found = self.get(name)
+        if found is None:
+            self.refuse_missing(name)
+        return found
+
+    def refuse_missing(self, name: str, remedy: str = "") -> None:
+        """Note that a field is not there."""
+        origin = self.field.origin.at(name)
+        problem = Problem(
+            severity=Severity.ERROR, code="missing_field", origin=origin, message="missing", remedy=remedy
+        )
+        self.field.reading.findings.add(problem)
+
+    def items(self, name: str) -> Iterator[Field]:
+        """Go through a list; nothing if the field is not there."""
+        found = self.get(name)
+        if found is not None:
+            yield from found.items()
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """Return a hint at the known name that was probably meant."""
+    cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
+    near = difflib.get_close_matches(cut, known, n=1)
+    return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)

@@ -1,0 +1,158 @@
+"""Read JSON text (RFC 8259) with the line of every value, which the standard library does not tell."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from sgagent.documents.builder import TreeBuilder
+from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Scalar
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_STRING = re.compile(r'"((?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*)"')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_WORDS = {"true": Kind.BOOLEAN, "false": Kind.BOOLEAN, "null": Kind.NULL}
+_WORD = re.compile(r"[A-Za-z]+")
+_CLOSING = {"{": "}", "[": "]"}
+
+
+def parse_json(text: str, builder: TreeBuilder) -> None:
+    """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
+
+    Raises:
+        MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
+    """
+    scanner = _Scanner(text, builder)
+    scanner.skip_blanks()
+    if scanner.at_end:
+        return
+    state: _State | None = scanner.value
+    while state is not None:
+        state = state()
+    if not scanner.at_end:
+        raise scanner.malformed("something follows the value")
+
+
+class _Scanner:
+    """A place in the text; each state consumes a token and returns the next state, None at the end."""
+
+    def __init__(self, text: str, builder: TreeBuilder) -> None:
+        """Start at the first character."""
+        self._text = text
+        self._builder = builder
+        self._place = 0
+        self._line = 1
+        self._closings: list[str] = []
+
+    @property
+    def at_end(self) -> bool:
+        """Tell whether everything is consumed."""
+        return self._place >= len(self._text)
+
+    def skip_blanks(self) -> None:
+        """Go on to the next token; line ends occur nowhere else in JSON."""
+        match = _BLANK.match(self._text, self._place)
+        if match is not None and match.end() > self._place:
+            self._line += self._text.count("\n", self._place, match.end())
+            self._place = match.end()
+
+    def value(self) -> _State | None:
+        """Consume a value, or the beginning of one."""
+        character = self._peek()
+        if character in _CLOSING:
+            return self._begin(character)
+        if character == '"':
+            self._builder.scalar(Scalar(self._line, Kind.TEXT, self._string()))
+        elif character == "-" or character.isdigit():
+            self._number()
+        else:
+            self._word()
+        return self._after_value()
+
+    def malformed(self, reason: str) -> MalformedError:
+        """Return a complaint about the place reached."""
+        rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
+        return MalformedError("syntax", f"not JSON: {reason}", self._line, value=rest or None)
+
+    def _begin(self, character: str) -> _State | None:
+        """Enter a list or mapping."""
+        is_list = character == "["
+        self._builder.open(Listing(self._line, []) if is_list else Mapping(self._line, {}))
+        self._closings.append(_CLOSING[character])
+        self._advance(1)
+        if self._peek() == self._closings[-1]:
+            return self._end()
+        return self.value if is_list else self._key
+
+    def _key(self) -> _State | None:
+        """Consume a name and its colon."""
+        if self._peek() != '"':
+            raise self.malformed("expected a name in quotes")
+        line = self._line
+        self._builder.key(self._string(), line)
+        if self._peek() != ":":
+            raise self.malformed("expected a colon")
+        self._advance(1)
+        return self.value
+
+    def _end(self) -> _State | None:
+        """Leave a list or mapping."""
+        self._closings.pop()
+        self._builder.close()
+        self._advance(1)
+        return self._after_value()
+
+    def _after_value(self) -> _State | None:
+        """Decide what may follow a value."""
+        return self._separator if self._closings else None
+
+    def _separator(self) -> _State | None:
+        """Consume a comma, or the end of the list or mapping."""
+        character = self._peek()
+        if character == self._closings[-1]:
+            return self._end()
+        if character != ",":
+            raise self.malformed(f"expected a comma or {self._closings[-1]}")
+        self._advance(1)
+        return self.value if self._closings[-1] == "]" else self._key
+
+    def _string(self) -> str:
+        """Consume a string and return what it says."""
+        match = _STRING.match(self._text, self._place)
+        if match is None:
+            raise self.malformed(
+                "a string that does not end, or holds a raw control character or a wrong escape"
+            )
+        self._advance(match.end() - self._place)
+        written = match.group(1)
+        return str(json.loads(match.group(0))) if "\\" in written else written
+
+    def _number(self) -> None:
+        """Consume a number; its digits are kept, so that no precision is lost."""
+        match = _NUMBER.match(self._text, self._place)
+        if match is None:
+            raise self.malformed("not a number")
+        kind = Kind.NUMBER if match.group(1) or match.group(2) else Kind.INTEGER
+        self._builder.scalar(Scalar(self._line, kind, match.group(0)))
+        self._advance(match.end() - self._place)
+
+    def _word(self) -> None:
+        """Consume true, false or null."""
+        match = _WORD.match(self._text, self._place)
+        if match is None or match.group(0) not in _WORDS:
+            raise self.malformed("expected a value")
+        self._builder.scalar(Scalar(self._line, _WORDS[match.group(0)], match.group(0)))
+        self._advance(match.end() - self._place)
+
+    def _peek(self) -> str:
+        """Return the next character; empty at the end of the text."""
+        return self._text[self._place : self._place + 1]
+
+    def _advance(self, characters: int) -> None:
+        """Go on behind a token and the blanks after it."""
+        self._place += characters
+        self.skip_blanks()
+
+
+_State = Callable[[], "_State | None"]

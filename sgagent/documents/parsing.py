@@ -1,0 +1,87 @@
+"""Parse files, native and API documents mixed, into one snapshot with every problem found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.model import Snapshot
+from sgagent.documents.api import read_answer, settle_answers
+from sgagent.documents.assembly import assemble
+from sgagent.documents.collected import Collected
+from sgagent.documents.field import Budget, Field, Fields, OverBudgetError, Reading
+from sgagent.documents.findings import Findings
+from sgagent.documents.limits import Limits
+from sgagent.documents.native import read_native
+from sgagent.documents.reading import DocumentFile, read_tree
+from sgagent.documents.tree import Listing, Mapping
+
+
+def parse_documents(
+    files: Sequence[DocumentFile], limits: Limits, version: str | None = None
+) -> tuple[Snapshot, tuple[Problem, ...]]:
+    """Return the snapshot that the files make together, and the warnings.
+
+    No file at all, and a file with nothing in it, are errors: an emptied directory must not silently take the
+    policy away. ``version: 1`` alone is a legal empty document.
+
+    Args:
+        files: all documents; their order decides only which of two duplicates is told first.
+        limits: what they may cost.
+        version: what the source calls this content; None derives it from the content.
+
+    Raises:
+        DocumentError: at least one error of form (§8.1), with all of them and the warnings.
+    """
+    findings = Findings(limits.problems)
+    collected = Collected()
+    if not files:
+        findings.add(_no_documents())
+    try:
+        _read_all(files, findings, Budget(limits=limits), collected)
+    except OverBudgetError:
+        raise DocumentError(findings.all()) from None
+    settle_answers(collected)
+    snapshot = assemble(collected, findings, version)
+    if findings.has_errors:
+        raise DocumentError(findings.all())
+    return snapshot, findings.all()
+
+
+def _read_all(
+    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected
+) -> None:
+    """Take what each file holds, in the order of their names."""
+    for file in sorted(files, key=lambda file: file.name):
+        root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
+        if root is not None:
+            _read_document(root, collected)
+
+
+def _read_document(root: Field, collected: Collected) -> None:
+    """Take a document, or each of a list of answers."""
+    if not isinstance(root.node, Listing):
+        _read_one(root, collected)
+    elif not root.node.items:
+        root.error("empty_document", "an empty list", "version: 1")
+    else:
+        for item in root.items():
+            _read_one(item, collected)
+
+
+def _read_one(document: Field, collected: Collected) -> None:
+    """Take a document by its shape."""
+    if isinstance(document.node, Mapping) and read_answer(Fields(document, document.node.entries), collected):
+        return
+    read_native(document, collected)
+
+
+def _no_documents() -> Problem:
+    """Return the problem of an emptied directory."""
+    return Problem(
+        severity=Severity.ERROR,
+        code="no_documents",
+        origin=Origin(file="<documents>"),
+        message="no documents at all",
+        remedy="a document with version: 1 alone says that there are no groups",
+    )
