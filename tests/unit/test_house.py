@@ -19,10 +19,10 @@ TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", ".ci")
 TEXT_SUFFIXES = {"", ".json", ".md", ".nft", ".py", ".sh", ".toml", ".yaml", ".yml"}
 
 EXCEPTION_WITH_REASON = {
-    "noqa": re.compile(r"# noqa: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*( [-–] |  # )\w"),
-    "type: ignore": re.compile(r"# type: ignore\[[\w-]+(, [\w-]+)*\]  # \w"),
-    "pragma: no cover": re.compile(r"# pragma: no cover - \w"),
-    "pragma: no branch": re.compile(r"# pragma: no branch - \w"),
+    "noqa": re.compile(r"# noqa: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*[\s#–-]+\w"),
+    "type: ignore": re.compile(r"# type: ignore\[[\w-]+(, [\w-]+)*\][\s#–-]+\w"),
+    "pragma: no cover": re.compile(r"# pragma: no cover[\s#–-]+\w"),
+    "pragma: no branch": re.compile(r"# pragma: no branch[\s#–-]+\w"),
 }
 """How each exception from a tool's rule is written when it says why."""
 
