@@ -1,0 +1,102 @@
+"""Keep totals that never go back, whatever becomes of the kernel's counters.
+
+A counter of the kernel starts again at zero when its table is made anew or its rule went and came back. Kept
+here are, for each key, all that was ever counted for it while the host was up and, for each counter of the
+kernel, the value that was seen last: only what it counted since then is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sgagent.core.counters import CounterKey
+from sgagent.ports import CounterValue
+
+MOST_RETIRED = 10_000
+"""Totals that are kept of what no longer counts; beyond, those that stopped first are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCounters:
+    """What must outlive the agent for totals to go on. What is zero is left out."""
+
+    totals: tuple[tuple[CounterKey, CounterValue], ...] = ()
+    """Those that stopped counting first come first."""
+
+    seen: tuple[tuple[str, CounterValue], ...] = ()
+    """The kernel's counters by name, and the values that are in the totals already."""
+
+
+_NOTHING = CounterValue(packets=0, bytes=0)
+_NOTHING_KEPT = KeptCounters()
+
+
+class Accounting:
+    """Add up what the kernel counted. Belongs to one thread."""
+
+    def __init__(self, kept: KeptCounters = _NOTHING_KEPT, most_retired: int = MOST_RETIRED) -> None:
+        """Go on from what was kept; nothing kept is a fresh start."""
+        self._totals = dict(kept.totals)
+        self._seen = dict(kept.seen)
+        self._keys: Mapping[str, CounterKey] = {}
+        self._most_retired = most_retired
+
+    def take_in(self, reading: Mapping[str, CounterValue], keys: Mapping[str, CounterKey]) -> bool:
+        """Add what was counted since the last reading, and return whether anything is to be kept anew.
+
+        Args:
+            reading: every counter of the table.
+            keys: what the counters count, by name. What a counter without a key counts is added later, when
+                it has one.
+        """
+        if keys is not self._keys:
+            self._keys = keys
+            self._retire()
+        gone = self._seen.keys() - reading.keys()
+        self.forget(gone)
+        new = [(name, value) for name, value in reading.items() if self._is_new(name, value)]
+        for name, value in new:
+            self._add(keys[name], _since(self._seen.get(name, _NOTHING), value))
+            self._seen[name] = value
+        return bool(gone or new)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take note that counters were deleted: if there are such again, they have started at zero."""
+        for name in names:
+            self._seen.pop(name, None)
+
+    @property
+    def totals(self) -> Mapping[CounterKey, CounterValue]:
+        """Return the totals of what has counters now."""
+        return {key: self._totals.get(key, _NOTHING) for key in self._keys.values()}
+
+    @property
+    def kept(self) -> KeptCounters:
+        """Return what must outlive the agent."""
+        return KeptCounters(totals=tuple(self._totals.items()), seen=tuple(self._seen.items()))
+
+    def _is_new(self, name: str, value: CounterValue) -> bool:
+        """Tell whether a counter has a key and another value than it had."""
+        return value != self._seen.get(name, _NOTHING) and name in self._keys
+
+    def _add(self, key: CounterKey, counted: CounterValue) -> None:
+        total = self._totals.get(key, _NOTHING)
+        self._totals[key] = CounterValue(
+            packets=total.packets + counted.packets, bytes=total.bytes + counted.bytes
+        )
+
+    def _retire(self) -> None:
+        """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
+        live = frozenset(self._keys.values())
+        retired = [key for key in self._totals if key not in live]
+        kept = retired[max(0, len(retired) - self._most_retired) :]
+        order = (*kept, *(key for key in self._totals if key in live))
+        self._totals = {key: self._totals[key] for key in order}
+
+
+def _since(seen: CounterValue, value: CounterValue) -> CounterValue:
+    """Return what was counted between two readings; a counter that shrank was made anew and began at zero."""
+    if value.packets < seen.packets or value.bytes < seen.bytes:
+        return value
+    return CounterValue(packets=value.packets - seen.packets, bytes=value.bytes - seen.bytes)

@@ -1,0 +1,71 @@
+"""Tell systemd how the daemon is doing: sd_notify(3), without a library.
+
+Outside systemd (``NOTIFY_SOCKET`` is not set) every call does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+
+class ServiceManager:
+    """Send states of the service to whoever started it."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Take the address and the watchdog's interval from the environment, the process's own by default."""
+        found = os.environ if environment is None else environment
+        self._address = _socket_address(found.get("NOTIFY_SOCKET", ""))
+        self.watchdog_seconds = _watchdog_seconds(found)
+        """How often :meth:`alive` must be called at least; None where nobody waits for it."""
+
+    def ready(self) -> None:
+        """Say that the service has started, or is done with reloading."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """Say that the configuration is read again; to be followed by :meth:`ready`."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> None:
+        """Say that the service is about to end."""
+        self._send("STOPPING=1")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """Say in one line, for people, what the service is doing."""
+        self._send("STATUS=" + " ".join(text.split()))
+
+    def _send(self, *assignments: str) -> None:
+        """Send one message; nobody is served by a daemon that fails because it could not tell."""
+        if self._address is None:
+            return
+        message = "\n".join(assignments).encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.settimeout(_LONGEST_WAIT_SECONDS)
+            channel.sendto(message, self._address)
+
+
+_LONGEST_WAIT_SECONDS = 1.0
+
+
+def _socket_address(text: str) -> str | None:
+    """Return the address as the socket module takes it; an abstract name is written with an @ in front."""
+    if text.startswith("@"):
+        return "\0" + text[1:]
+    return text if text.startswith("/") else None
+
+
+def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
+    """Return the watchdog's interval if it is meant for this process."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    for_process = environment.get("WATCHDOG_PID", "") or str(os.getpid())
+    if not microseconds.isdecimal() or for_process != str(os.getpid()):
+        return None
+    return int(microseconds) / 1_000_000 or None

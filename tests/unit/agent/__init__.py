@@ -1,0 +1,1 @@
+"""Tests of sgagent.agent, without privilege."""

@@ -1,0 +1,158 @@
+"""Totals over changes of the kernel's counters."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.agent.accounting import Accounting
+from sgagent.core.counters import CounterKey, RuleCounter
+from sgagent.core.model import Direction, Policy
+from sgagent.ports import CounterValue
+
+
+def rule(rule_id: str, group: str = "sg-web") -> RuleCounter:
+    """Return the key of a rule's counter."""
+    return RuleCounter(
+        interface="eth0",
+        security_group_id=group,
+        rule_id=rule_id,
+        direction=Direction.INGRESS,
+        policy=Policy.ACCEPT,
+    )
+
+
+WEB = rule("sgr-web")
+KEYS: dict[str, CounterKey] = {"rule/eth0/sgr-web": WEB}
+
+
+def reading(
+    packets: int, octets: int | None = None, name: str = "rule/eth0/sgr-web"
+) -> dict[str, CounterValue]:
+    """Return what the kernel's counter says; 100 bytes a packet unless said."""
+    return {name: CounterValue(packets=packets, bytes=100 * packets if octets is None else octets)}
+
+
+def packets(accounting: Accounting, key: CounterKey = WEB) -> int | None:
+    """Return the total of packets of a key that has a counter."""
+    total = accounting.totals.get(key)
+    return None if total is None else total.packets
+
+
+def test_a_total_is_what_the_kernel_counted() -> None:
+    """While nothing happens to the table, totals are the kernel's values."""
+    accounting = Accounting()
+    for value in (0, 5, 5, 12):
+        accounting.take_in(reading(value), KEYS)
+        assert accounting.totals == {WEB: CounterValue(packets=value, bytes=100 * value)}
+
+
+@pytest.mark.parametrize("fresh", (reading(3), reading(12, 300)), ids=("packets", "bytes"))
+def test_a_counter_that_shrank_goes_on_from_its_total(fresh: dict[str, CounterValue]) -> None:
+    """A table that was made anew starts at zero; what was counted before stays."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), KEYS)
+    accounting.take_in(fresh, KEYS)
+    counted = fresh["rule/eth0/sgr-web"]
+    assert accounting.totals[WEB] == CounterValue(packets=12 + counted.packets, bytes=1200 + counted.bytes)
+
+
+def test_a_counter_that_was_gone_at_a_reading_is_a_new_one() -> None:
+    """What comes back has started at zero, even if it counted more than before meanwhile."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), KEYS)
+    accounting.take_in({}, KEYS)
+    assert packets(accounting) == 12
+    accounting.take_in(reading(20), KEYS)
+    assert packets(accounting) == 32
+
+
+def test_a_counter_that_was_deleted_between_readings_is_a_new_one() -> None:
+    """Whoever deletes a counter can say so, as a reading need not show it."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), KEYS)
+    accounting.forget(["rule/eth0/sgr-web", "rule/eth0/never-was"])
+    accounting.take_in(reading(20), KEYS)
+    assert packets(accounting) == 32
+
+
+def test_a_rule_that_goes_and_comes_back_continues() -> None:
+    """Without its rule a total is not shown, but it is kept."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), KEYS)
+    accounting.take_in({}, {})
+    assert accounting.totals == {}
+    accounting.take_in(reading(1), dict(KEYS))
+    assert packets(accounting) == 13
+
+
+def test_a_rule_that_moves_to_another_group_takes_only_new_hits_along() -> None:
+    """The kernel's counter stays, but what it counted before belongs to the group that had the rule."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), KEYS)
+    moved = rule("sgr-web", group="sg-app")
+    accounting.take_in(reading(15), {"rule/eth0/sgr-web": moved})
+    assert accounting.totals == {moved: CounterValue(packets=3, bytes=300)}
+    accounting.take_in(reading(15), dict(KEYS))
+    assert packets(accounting) == 12
+
+
+def test_a_counter_without_a_key_is_counted_when_it_has_one() -> None:
+    """A restarted agent reads the table before it knows what the counters count."""
+    accounting = Accounting()
+    accounting.take_in(reading(12), {})
+    assert accounting.totals == {}
+    accounting.take_in(reading(14), KEYS)
+    assert packets(accounting) == 14
+
+
+def test_a_key_without_a_counter_has_counted_nothing() -> None:
+    """A new rule shows at once, with zero."""
+    accounting = Accounting()
+    accounting.take_in({}, KEYS)
+    assert packets(accounting) == 0
+
+
+def test_a_restarted_agent_goes_on_from_what_was_kept() -> None:
+    """What the kernel counted while no agent ran is added, and nothing twice."""
+    before = Accounting()
+    before.take_in(reading(12), KEYS)
+    after = Accounting(before.kept)
+    after.take_in(reading(20), dict(KEYS))
+    assert packets(after) == 20
+
+
+def test_a_table_that_was_lost_while_no_agent_ran_is_noticed() -> None:
+    """The kernel's value is below the one that was kept."""
+    before = Accounting()
+    before.take_in(reading(12), KEYS)
+    after = Accounting(before.kept)
+    after.take_in(reading(2), dict(KEYS))
+    assert packets(after) == 14
+
+
+def test_only_news_are_to_be_kept() -> None:
+    """A quiet second writes no file."""
+    accounting = Accounting()
+    assert not accounting.take_in(reading(0), KEYS)
+    assert accounting.take_in(reading(5), KEYS)
+    assert not accounting.take_in(reading(5), KEYS)
+    assert accounting.take_in({}, KEYS)
+    assert not accounting.take_in({}, KEYS)
+
+
+def test_the_totals_that_stopped_first_are_forgotten_first() -> None:
+    """What is kept of rules that are gone is bounded, and what counts is never forgotten."""
+    accounting = Accounting(most_retired=2)
+    for rule_id in ("a", "b", "c", "d"):
+        name = f"rule/eth0/{rule_id}"
+        accounting.take_in(reading(1, name=name), {name: rule(rule_id)})
+    assert [key for key, _ in accounting.kept.totals] == [rule("b"), rule("c"), rule("d")]
+
+
+def test_a_rule_that_came_back_is_the_last_to_be_forgotten() -> None:
+    """The age of a total is when it stopped counting, not when it began."""
+    accounting = Accounting(most_retired=1)
+    for rule_id in ("a", "b", "a", "c", "d"):
+        name = f"rule/eth0/{rule_id}"
+        accounting.take_in(reading(1, name=name), {name: rule(rule_id)})
+    assert [key for key, _ in accounting.kept.totals] == [rule("c"), rule("d")]
