@@ -1,0 +1,1 @@
+"""Carry plans out in the kernel and read back what stands there."""

@@ -1,0 +1,86 @@
+"""Ask the kernel whether its ruleset changed, and who owns a table, without listing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgagent.core.ruleset import TABLE
+from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
+
+_SUBSYSTEM_NFTABLES = 10 << 8
+_GET_TABLE = _SUBSYSTEM_NFTABLES | 1
+_GET_GENERATION = _SUBSYSTEM_NFTABLES | 16
+_HEADER = struct.Struct("=BBH")
+_INET = 1
+_TABLE_NAME = 1
+_TABLE_OWNER = 7
+_GENERATION_ID = 1
+_LARGEST = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that owns our table."""
+
+    port: int
+    """The address of its netlink socket."""
+
+    def __str__(self) -> str:
+        """Return the process by number and name where they can be found out, else its netlink port."""
+        inode = _socket_inode(self.port)
+        for directory in Path("/proc").glob("[0-9]*") if inode else ():
+            with contextlib.suppress(OSError):
+                if any(link.readlink() == Path(f"socket:[{inode}]") for link in (directory / "fd").iterdir()):
+                    name = (directory / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                    return f"process {directory.name} ({name})"
+        return f"netlink port {self.port}"
+
+
+def _socket_inode(port: int) -> str | None:
+    """Return the inode of the netfilter socket with that address, in this network namespace."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/netlink").read_text(encoding="ascii").splitlines()[1:]:
+            columns = line.split()
+            if columns[1] == str(NETLINK_NETFILTER) and columns[2] == str(port):
+                return columns[-1]
+    return None
+
+
+class RulesetGeneration:
+    """The number that the kernel gives to each state of a network namespace's ruleset."""
+
+    def __init__(self) -> None:
+        """Watch the network namespace of the calling thread."""
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
+
+    def read(self) -> int:
+        """Return the number of the ruleset that stands now."""
+        answer = self._netlink.ask(_GET_GENERATION, _HEADER.pack(socket.AF_UNSPEC, 0, 0))
+        (number,) = struct.unpack(">I", attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
+        return int(number)
+
+    def owner(self) -> Owner | None:
+        """Return who owns our table; None where nobody does, where there is none, or where we may not ask."""
+        name = attribute(_TABLE_NAME, TABLE.encode() + b"\0")
+        try:
+            answer = self._netlink.ask(_GET_TABLE, _HEADER.pack(_INET, 0, 0) + name)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EPERM):
+                return None
+            raise
+        port = attributes(answer.payload[_HEADER.size :]).get(_TABLE_OWNER)
+        return None if port is None else Owner(struct.unpack(">I", port)[0])
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._netlink.close()
+
+
+def following(number: int) -> int:
+    """Return the number that the kernel gives to the next state; it leaves out 0."""
+    return 1 if number == _LARGEST else number + 1

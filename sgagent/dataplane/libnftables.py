@@ -1,0 +1,114 @@
+"""Hand commands to libnftables and turn what it says into values and exceptions.
+
+Everything goes in and comes out as JSON. The library looks nothing up: input is numeric, DNS is off, and output
+is as numeric as it can be.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sgagent.core.errors import UsageError
+from sgagent.core.nftjson import Json
+from sgagent.core.ruleset import FAMILY, TABLE
+
+NOT_PERMITTED = "Operation not permitted"
+_GUESS = "; did you mean"
+"""What libnftables adds where it knows a similar name; it is beside the point more often than not."""
+
+_NOT_THERE = "No such file or directory"
+
+
+class RefusedError(Exception):
+    """Say that libnftables or the kernel refused a command; ``reason`` is its own word for why."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the reason that a message of libnftables gives."""
+        self.reason = _reason(message)
+        super().__init__(self.reason)
+
+
+def _reason(message: str) -> str:
+    """Return what follows the labels of the first line, like ``File exists``."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    reason = lines[0] if lines else "no reason given"
+    for label in ("Error: ", "Could not process rule: "):
+        reason = reason.rpartition(label)[2]
+    return reason.partition(_GUESS)[0].strip()
+
+
+class Context:
+    """A libnftables context: of the network namespace and for the thread that makes it.
+
+    It keeps one netlink socket for all that it does, and to the kernel that socket is the owner of a table that
+    is declared with ``owner``.
+    """
+
+    def __init__(self) -> None:
+        """Open a context.
+
+        Raises:
+            UsageError: the binding or the library is not installed.
+        """
+        try:
+            import nftables  # noqa: PLC0415 - all but the data plane works without
+
+            self._nftables = nftables.Nftables()
+        except (ImportError, OSError) as error:
+            raise UsageError(f"libnftables can't be used: {error} (install python3-nftables)") from error
+        self._nftables.set_input_flags("no-dns")
+        self._nftables.set_json_output(True)
+        self._nftables.set_numeric_proto_output(True)
+        self._nftables.set_numeric_prio_output(True)
+        self._nftables.set_numeric_symbol_output(True)
+
+    def run(self, commands: Json) -> None:
+        """Carry out commands in one transaction.
+
+        Raises:
+            RefusedError: nothing was done.
+        """
+        self._command(json.dumps(commands, separators=(",", ":")))
+
+    def accepts(self, commands: Json) -> bool:
+        """Tell whether the kernel would take the commands now; nothing is done."""
+        before = self._nftables.set_dry_run(True)
+        try:
+            self.run(commands)
+        except RefusedError:
+            return False
+        else:
+            return True
+        finally:
+            self._nftables.set_dry_run(before)
+
+    def list_table(self) -> Json | None:
+        """Return the listing of our table; None where there is none.
+
+        Raises:
+            RefusedError: it may not be listed.
+        """
+        return self._list(f"list table {FAMILY} {TABLE}")
+
+    def list_counters(self) -> Json | None:
+        """Return the listing of our table's named counters; None where there is no table.
+
+        Raises:
+            RefusedError: they may not be listed.
+        """
+        return self._list(f"list counters table {FAMILY} {TABLE}")
+
+    def _list(self, command: str) -> Json | None:
+        try:
+            output = self._command(command)
+        except RefusedError as refusal:
+            if refusal.reason == _NOT_THERE:
+                return None
+            raise
+        return json.loads(output)
+
+    def _command(self, text: str) -> str:
+        status, output, error = self._nftables.cmd(text.encode())
+        if status:
+            raise RefusedError(error.decode(errors="replace"))
+        return str(output.decode(errors="replace"))

@@ -1,0 +1,164 @@
+"""Speak netlink plainly: requests and dumps as bytes, for the few questions that need to be fast.
+
+pyroute2 builds an object for every attribute of every message, which takes half a minute for the sessions of
+a busy host. Here messages stay bytes and the caller picks out the attributes that it wants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+NETLINK_SOCK_DIAG = 4
+NETLINK_NETFILTER = 12
+
+REQUEST = 0x1
+ACK = 0x4
+DUMP = 0x300
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_TYPE_MASK = 0x3FFF
+NESTED = 0x8000
+_ERROR = 2
+_DONE = 3
+_RECEIVE_BYTES = 1 << 20
+_SOL_NETLINK = 270
+_NETLINK_EXT_ACK = 11
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One netlink message without its header."""
+
+    kind: int
+    sequence: int
+    payload: memoryview
+
+
+class NetlinkSocket:
+    """A socket of one netlink family in the network namespace of the thread that makes it."""
+
+    def __init__(self, family: int) -> None:
+        """Open the socket."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_TIMEOUT_SECONDS)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * _RECEIVE_BYTES)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        """Return the socket."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the socket."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self, kind: int, payload: bytes) -> Message:
+        """Send a request that has one answer, and return it.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        self._send([(kind, REQUEST, payload)])
+        return next(self._answers(dumps=False))
+
+    def dump(self, kind: int, payload: bytes) -> Iterator[Message]:
+        """Send a request for many answers, and yield them.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        self._send([(kind, REQUEST | DUMP, payload)])
+        yield from self._answers(dumps=True)
+
+    def order(self, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Send requests that answer nothing, and return the error numbers of those that failed.
+
+        Only the last is acknowledged, so that thousands of successes fill no buffer.
+        """
+        if not requests:
+            return []
+        *earlier, (kind, payload) = requests
+        self._send([*((k, REQUEST, p) for k, p in earlier), (kind, REQUEST | ACK, payload)])
+        last, errors = self._sequence, []
+        while True:
+            for message in self._receive():
+                if message.kind == _ERROR:
+                    errors.append(_error_number(message))
+                if message.sequence == last:
+                    return [number for number in errors if number]
+
+    def _send(self, requests: list[tuple[int, int, bytes]]) -> None:
+        parts: list[bytes] = []
+        for kind, flags, payload in requests:
+            self._sequence += 1
+            parts.append(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0))
+            parts.append(_padded(payload))
+        self._socket.send(b"".join(parts))
+
+    def _answers(self, *, dumps: bool) -> Iterator[Message]:
+        while True:
+            for message in self._receive():
+                if message.kind == _DONE:
+                    return
+                if message.kind == _ERROR:
+                    _raise(_error_number(message))
+                yield message
+                if not dumps:
+                    return
+
+    def _receive(self) -> Iterator[Message]:
+        received = memoryview(self._socket.recv(_RECEIVE_BYTES))
+        place = 0
+        while place + _HEADER.size <= len(received):
+            length, kind, _, sequence, _ = _HEADER.unpack_from(received, place)
+            yield Message(kind, sequence, received[place + _HEADER.size : place + length])
+            place += length + 3 & ~3
+
+
+def _error_number(message: Message) -> int:
+    (negative,) = struct.unpack_from("=i", message.payload)
+    return -int(negative)
+
+
+def _raise(number: int) -> None:
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute with its header and padding."""
+    return _padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value)
+
+
+def attributes(payload: memoryview) -> dict[int, memoryview]:
+    """Return the attributes in a payload by kind, their values without header and padding."""
+    found: dict[int, memoryview] = {}
+    place = 0
+    while place + _ATTRIBUTE.size <= len(payload):
+        length, kind = _ATTRIBUTE.unpack_from(payload, place)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _TYPE_MASK] = payload[place + _ATTRIBUTE.size : place + length]
+        place += length + 3 & ~3
+    return found
+
+
+def _padded(text: bytes) -> bytes:
+    return text + bytes(-len(text) % 4)
