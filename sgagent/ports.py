@@ -15,6 +15,7 @@ from sgagent.core.host import HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.core.plan import Plan
 from sgagent.core.ruleset import Ruleset
+from sgagent.documents import DocumentFile
 
 Wake = Callable[[], None]
 """Say "step soon"; may be called from any thread, any number of times."""
@@ -27,6 +28,9 @@ class Delivery:
     snapshot: Snapshot
     problems: tuple[Problem, ...] = ()
     """Warnings only: errors of form are raised."""
+
+    documents: tuple[DocumentFile, ...] = ()
+    """What was delivered, as it was delivered, to be kept as the last good one."""
 
 
 class Source(Protocol):

@@ -62,6 +62,13 @@ class Mode(enum.Enum):
     OBSERVE = "observe"
 
 
+class Sessions(enum.Enum):
+    """What becomes of live sessions when the policy changes (§6.3)."""
+
+    REJUDGE = "rejudge"
+    KEEP = "keep"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Protocol:
     """An IP protocol by its IANA number, or every protocol of a family (§4.1)."""

@@ -1,0 +1,310 @@
+"""Bring the kernel to what the definitions say, in one step that is the same the first time and every other.
+
+A step fetches, resolves, compiles, compares and applies. What is enforced follows from the definitions, the host's links
+and the table that stands; what the reconciler keeps in memory only saves work or says what was noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.core.binding import bind
+from sgagent.core.counters import CounterKey
+from sgagent.core.enforcement import Enforced, Enforcement, enforce
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    Problem,
+    Severity,
+    SourceUnavailableError,
+)
+from sgagent.core.host import HostFacts
+from sgagent.core.marks import MarkLayout
+from sgagent.core.plan import DeleteCounter, DestroyTable
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.documents import parse_documents
+from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
+from sgagent.settings import Settings, UnboundInterfaces
+
+
+class Outcome(Enum):
+    """How a step ended."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    """The kernel refused; what stood still stands."""
+
+    WAITING = "waiting"
+    """There is nothing to enforce yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step found and did."""
+
+    outcome: Outcome
+    policy: ResolvedPolicy | None = None
+    """What is enforced now, as far as this agent knows."""
+
+    version: str | None = None
+    """The snapshot that is enforced."""
+
+    problems: tuple[Problem, ...] = ()
+    """Of the newest delivery: the warnings of one that is enforced, the errors of one that was refused."""
+
+    is_refused: bool = False
+    """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    source_error: str | None = None
+    """Why the source can't be reached."""
+
+    kernel_error: str | None = None
+    unknown_objects: int = 0
+    counters: Mapping[str, CounterKey] | None = None
+    """What the counters of the table count; None where it was not compiled."""
+
+    was_drift: bool = False
+    """Whether the table was found changed by someone else, and mended."""
+
+    is_closed: bool = False
+    """Whether the host is closed for lack of any snapshot (§9.2)."""
+
+    is_first_table: bool = False
+    """Whether there was no table before."""
+
+    facts: HostFacts = HostFacts()
+    compile_seconds: float = 0.0
+    apply_seconds: float = 0.0
+    operations: int = 0
+
+
+class Reconciler:
+    """Carry out steps; remembers the newest delivery and the last good one."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        source: Source,
+        host: Host,
+        dataplane: Dataplane,
+        state: StateDirectory,
+        clock: Clock,
+        before_counters_go: Callable[[], None],
+    ) -> None:
+        """Take the ports; nothing is read or changed before the first step.
+
+        Args:
+            settings: the configuration.
+            source: where definitions come from.
+            host: the links.
+            dataplane: the kernel's table.
+            state: where the last good definitions are kept.
+            clock: for durations.
+            before_counters_go: reads the counters, as a plan is about to delete some.
+        """
+        self._settings = settings
+        self._source = source
+        self._host = host
+        self._dataplane = dataplane
+        self._state = state
+        self._clock = clock
+        self._before_counters_go = before_counters_go
+        self._exemptions = Exemptions(platform=settings.platform, failsafe=settings.failsafe)
+        self._layout = MarkLayout(settings.enforcement.mark_mask)
+        self._newest: Delivery | None = None
+        self._good: Delivery | None = None
+        self._kept_version: str | None = None
+        self._fetch_problems: tuple[Problem, ...] = ()
+        self._source_error: str | None = None
+        self._enforced: Enforced | None = None
+        self.state_faults: tuple[str, ...] = ()
+        """What was wrong with the kept definitions when they were loaded."""
+
+    def step(self, *, fetch: bool) -> Step:
+        """Do one step.
+
+        Args:
+            fetch: whether to ask the source; without, the newest delivery is taken again.
+        """
+        if fetch or self._newest is None:
+            self._fetch()
+        facts = self._host.facts()
+        chosen = self._choose(facts)
+        if chosen is None:
+            return self._without_snapshot(facts)
+        delivery, resolution, refusal = chosen
+        step = self._enforce(resolution.policy, facts)
+        step = replace(
+            step,
+            version=delivery.snapshot.version,
+            problems=refusal or (*delivery.problems, *resolution.problems),
+            is_refused=bool(refusal),
+            source_error=self._source_error,
+            unknown_objects=resolution.unknown_objects,
+        )
+        if step.outcome is not Outcome.REFUSED:
+            self._good = delivery
+            self._keep(delivery)
+        return step
+
+    def _fetch(self) -> None:
+        """Ask the source; what it does not deliver leaves the newest delivery as it is."""
+        self._fetch_problems, self._source_error = (), None
+        try:
+            self._newest = self._source.fetch()
+        except DocumentError as error:
+            self._fetch_problems = error.problems
+        except SourceUnavailableError as error:
+            self._source_error = str(error)
+
+    def _choose(self, facts: HostFacts) -> tuple[Delivery, Resolution, tuple[Problem, ...]] | None:
+        """Return the newest delivery that is enforceable, what it comes to, and why a newer one is not."""
+        refusal = self._fetch_problems
+        for delivery in (self._newest if not refusal else None, self._good, self._kept):
+            if delivery is None:
+                continue
+            resolution = self._resolve(delivery, facts)
+            problems = (*delivery.problems, *resolution.problems)
+            if not _is_refused(problems, strict=self._settings.enforcement.strict):
+                return delivery, resolution, refusal
+            refusal = refusal or _as_errors(problems, strict=self._settings.enforcement.strict)
+        self._fetch_problems = self._fetch_problems or refusal
+        return None
+
+    @property
+    def _kept(self) -> Delivery | None:
+        """Return the definitions that an earlier run kept; they are read once, if ever they are needed."""
+        if self._good is not None:
+            return None
+        kept, self.state_faults = self._state.load()
+        if kept is None:
+            return None
+        try:
+            snapshot, problems = parse_documents(kept.documents, self._settings.limits, kept.version)
+        except DocumentError as error:
+            self.state_faults = (*self.state_faults, str(error))
+            return None
+        self._kept_version = kept.version
+        return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
+
+    def _resolve(self, delivery: Delivery, facts: HostFacts) -> Resolution:
+        enforcement = self._settings.enforcement
+        return resolve(
+            delivery.snapshot,
+            bind(delivery.snapshot, self._settings.interfaces, facts, automatically=True),
+            self._exemptions,
+            default_mode=enforcement.mode,
+            unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
+        )
+
+    def _without_snapshot(self, facts: HostFacts) -> Step:
+        """Do what §9.2 says where there is nothing to enforce: leave a new host open, close any other.
+
+        A table that stands is better than either; it stays.
+        """
+        found = Step(
+            outcome=Outcome.WAITING,
+            problems=self._fetch_problems,
+            is_refused=bool(self._fetch_problems),
+            source_error=self._source_error,
+            facts=facts,
+        )
+        has_enforced = self._settings.enforcement.fail_closed or self._state.has_enforced()
+        if not has_enforced or self._dataplane.observe().ruleset is not None:
+            return found
+        step = self._enforce(self._closed_policy(facts), facts)
+        return replace(
+            step,
+            problems=found.problems,
+            is_refused=found.is_refused,
+            source_error=found.source_error,
+            is_closed=True,
+        )
+
+    def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:
+        named = [binding.interface for binding in self._settings.interfaces]
+        names = named or [link.name for link in facts.links if link.has_hardware and not link.is_loopback]
+        mode = self._settings.enforcement.mode
+        interfaces = (closed_interface(name, self._exemptions, mode) for name in sorted(set(names)))
+        return ResolvedPolicy(interfaces=tuple(interfaces))
+
+    def _enforce(self, policy: ResolvedPolicy, facts: HostFacts) -> Step:
+        """Compile, compare and apply."""
+        observed = self._dataplane.observe()
+        began = self._clock.monotonic()
+        enforcement = enforce(
+            policy,
+            observed.ruleset,
+            observed.foreign,
+            self._layout,
+            enforced=self._enforced,
+            sessions=self._settings.enforcement.sessions,
+        )
+        compiled = self._clock.monotonic()
+        was_drift = self._enforced is not None and (
+            observed.ruleset != self._enforced.ruleset or bool(observed.foreign)
+        )
+        step = Step(
+            outcome=Outcome.UNCHANGED,
+            policy=policy,
+            counters=enforcement.compiled.counters,
+            was_drift=was_drift,
+            is_first_table=observed.ruleset is None,
+            facts=facts,
+            compile_seconds=compiled - began,
+            operations=len(enforcement.plan.operations),
+        )
+        if enforcement.plan:
+            step = self._apply(enforcement, step, compiled)
+        if step.outcome is not Outcome.REFUSED:
+            self._enforced = Enforced(policy=policy, ruleset=enforcement.compiled.ruleset)
+        if step.outcome is Outcome.APPLIED and enforcement.is_interim:
+            return self._enforce(policy, facts)
+        return step
+
+    def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
+        """Apply a plan; what the kernel refuses is in the step."""
+        if any(
+            isinstance(operation, DeleteCounter | DestroyTable) for operation in enforcement.plan.operations
+        ):
+            self._before_counters_go()
+        try:
+            if enforcement.clearance:
+                self._dataplane.clear_marks(enforcement.clearance.mask, enforcement.clearance.value)
+            self._dataplane.apply(enforcement.plan)
+        except (KernelRefusedError, NotPermittedError) as error:
+            return replace(
+                step, outcome=Outcome.REFUSED, policy=self._policy_in_force, kernel_error=str(error)
+            )
+        return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
+
+    @property
+    def _policy_in_force(self) -> ResolvedPolicy | None:
+        return self._enforced.policy if self._enforced else None
+
+    def _keep(self, delivery: Delivery) -> None:
+        """Keep the definitions that are enforced, once."""
+        version = delivery.snapshot.version
+        if version == self._kept_version or not delivery.documents:
+            return
+        try:
+            self._state.keep(KeptDocuments(version=version, documents=delivery.documents))
+        except OSError as error:
+            self.state_faults = (f"the enforced definitions could not be kept: {error}",)
+        else:
+            self._kept_version, self.state_faults = version, ()
+
+
+def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
+    return bool(problems) if strict else any(p.severity is Severity.ERROR for p in problems)
+
+
+def _as_errors(problems: tuple[Problem, ...], *, strict: bool) -> tuple[Problem, ...]:
+    return tuple(replace(p, severity=Severity.ERROR) for p in problems) if strict else problems

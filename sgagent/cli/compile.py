@@ -1,0 +1,111 @@
+"""``sgagent compile``: print the ruleset for this host, or apply it once."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+
+from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, fetch, load_settings, resolve_for_host
+from sgagent.core.compiler import compile_
+from sgagent.core.enforcement import enforce
+from sgagent.core.errors import KernelRefusedError, UsageError
+from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.core.nftjson import encode_plan
+from sgagent.core.nfttext import render
+from sgagent.core.plan import DestroyTable, Plan, make_plan
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.ruleset import Ruleset
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.verify import Refused, knows_persist, verify
+from sgagent.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--dry-run", action="store_true", help="print the ruleset and touch nothing")
+    parser.add_argument(
+        "--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)"
+    )
+    parser.add_argument("--json", dest="output", action="store_const", const="json", help="as --output json")
+    parser.add_argument("--no-verify", action="store_true", help="do not have the kernel check what is printed")
+    add_policy_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile, then print or apply."""
+    settings = load_settings(options)
+    delivery = fetch(settings, options.definitions)
+    resolution = resolve_for_host(settings, delivery, options.interface)
+    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    if options.dry_run:
+        _print(resolution.policy, settings, options)
+    else:
+        _apply(resolution.policy, settings, options)
+    return 0
+
+
+def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
+    """Print the ruleset, which the kernel has checked where that needs no privilege."""
+    ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask))
+    persist = knows_persist()
+    text = render(ruleset, persist=persist)
+    if not options.no_verify:
+        checked = verify(text)
+        if isinstance(checked, Refused):
+            raise KernelRefusedError(f"this is a fault of sgagent: {checked.reason}", "the compiled ruleset")
+    if options.output == "json":
+        plan = Plan((DestroyTable(), *make_plan(ruleset, None).operations))
+        print(json.dumps(encode_plan(plan, ["persist"] if persist else [])))
+    else:
+        sys.stdout.write(text)
+
+
+def compile_offline(policy: ResolvedPolicy, layout: MarkLayout) -> Ruleset:
+    """Return the ruleset under a generation that follows from its content.
+
+    So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
+    """
+    state = first_state([interface.name for interface in policy.interfaces], layout)
+    if state == UNCACHED:
+        return compile_(policy, layout, state).ruleset
+    content = render(compile_(policy, layout, state).ruleset, persist=False)
+    number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
+    generation = 1 + number % layout.last_generation
+    state = EnforcementState(generation=generation, slots=state.slots, reused=True)
+    return compile_(policy, layout, state).ruleset
+
+
+def _apply(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
+    """Enforce once, judging live sessions by the new policy."""
+    if options.output == "json":
+        raise UsageError("--output json is for --dry-run")
+    layout = MarkLayout(settings.enforcement.mark_mask)
+    dataplane = LibnftablesDataplane(owned=False)
+    try:
+        while True:
+            observed = dataplane.observe()
+            step = enforce(
+                policy,
+                observed.ruleset,
+                observed.foreign,
+                layout,
+                sessions=settings.enforcement.sessions,
+            )
+            if step.plan and step.clearance:
+                dataplane.clear_marks(step.clearance.mask, step.clearance.value)
+            if step.plan:
+                dataplane.apply(step.plan)
+            print(_summary(policy, len(step.plan.operations)))
+            if not step.is_interim or not step.plan:
+                return
+    finally:
+        dataplane.close()
+
+
+def _summary(policy: ResolvedPolicy, operations: int) -> str:
+    names = ", ".join(interface.name for interface in policy.interfaces) or "no interface"
+    if not operations:
+        return f"unchanged: {names}"
+    return f"applied: {names} ({operations} operation{'s' * (operations != 1)})"

@@ -1,0 +1,172 @@
+"""``sgagent explain``: what becomes of a packet, why, and what stands behind the rule that decided."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+
+from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, fetch, load_settings, resolve_for_host
+from sgagent.core.errors import UsageError
+from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.core.model import (
+    LAST_PORT,
+    PROTOCOL_NAMES,
+    TCP,
+    UDP,
+    Direction,
+    Family,
+    Mode,
+    Policy,
+    Protocol,
+)
+from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+
+EPHEMERAL_PORT = 49152
+"""The source port that is taken where none is given: the first of IANA's dynamic range."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("direction", choices=[direction.value for direction in Direction])
+    parser.add_argument("--source", metavar="ADDRESS", required=True)
+    parser.add_argument("--destination", metavar="ADDRESS", required=True)
+    parser.add_argument("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
+    parser.add_argument(
+        "--source-port", metavar="N", type=_port, help=f"default for TCP and UDP: {EPHEMERAL_PORT}"
+    )
+    parser.add_argument("--port", metavar="N", type=_port, help="the destination port")
+    parser.add_argument("--icmp-type", metavar="N", type=int, help="for neighbour discovery and the like")
+    parser.add_argument("--hop-limit", metavar="N", type=int)
+    parser.add_argument("--on", metavar="NAME", help="which of several bound interfaces")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_policy_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the verdict and how it came about."""
+    settings = load_settings(options)
+    delivery = fetch(settings, options.definitions)
+    resolution = resolve_for_host(settings, delivery, options.interface)
+    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    interface = _interface(resolution.policy, options.on)
+    packet = _packet(options, interface or "")
+    decision = evaluate(resolution.policy, packet)
+    if options.json:
+        print(json.dumps(as_json(decision, interface), ensure_ascii=False))
+    else:
+        print("\n".join(_lines(decision, packet, resolution.policy)))
+    return 1 if options.exit_code and decision.verdict is Policy.DROP else 0
+
+
+def _interface(policy: ResolvedPolicy, on: str | None) -> str | None:
+    """Return the interface that is meant; None where nothing is bound."""
+    if on is not None or not policy.interfaces:
+        return on
+    if len(policy.interfaces) > 1:
+        names = ", ".join(interface.name for interface in policy.interfaces)
+        raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
+    return policy.interfaces[0].name
+
+
+def _packet(options: argparse.Namespace, interface: str) -> Packet:
+    source, destination = _address("--source", options.source), _address("--destination", options.destination)
+    if source.version != destination.version:
+        raise UsageError("--source and --destination are of different address families")
+    protocol = _protocol(options.protocol)
+    has_ports = Protocol(protocol).has_ports
+    if has_ports and options.port is None:
+        raise UsageError(f"--port is missing, which {options.protocol.lower()} needs")
+    if not has_ports and (options.port is not None or options.source_port is not None):
+        raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
+    source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
+    return Packet(
+        interface=interface,
+        direction=Direction(options.direction),
+        family=Family.IPV4 if source.version == 4 else Family.IPV6,
+        source=int(source),
+        destination=int(destination),
+        protocol=protocol,
+        source_port=source_port,
+        destination_port=options.port,
+        icmp_type=options.icmp_type,
+        hop_limit=options.hop_limit,
+    )
+
+
+def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: not an IPv4 or IPv6 address") from None
+
+
+def _protocol(text: str) -> int:
+    numbers = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
+    number = numbers.get(text.lower())
+    if number is None and text.isascii() and text.isdigit() and int(text) <= 255:
+        number = int(text)
+    if number is None:
+        raise UsageError(f"--protocol {text}: expected one of {', '.join(sorted(numbers))}, or 0 to 255")
+    return number
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"not a port: {text}")
+    return int(text)
+
+
+def as_json(decision: Decision, interface: str | None) -> dict[str, object]:
+    """Return the decision as the object that scripts read (contract: ``explain --json``)."""
+    rule = decision.rule
+    return {
+        "verdict": decision.verdict.value,
+        "decided_by": decision.decided_by.value,
+        "rule_id": rule.rule_id if rule else None,
+        "security_group_id": rule.security_group_id if rule else None,
+        "priority": rule.priority if rule else None,
+        "interface": interface,
+        "shadowed": [shadowed.rule_id for shadowed in decision.shadowed],
+    }
+
+
+_REASONS = {
+    DecidedBy.SESSION: "it belongs to a session that the policy allows",
+    DecidedBy.ALWAYS: "no group can block it",
+    DecidedBy.FAILSAFE: "the configuration's fail-safe list lets it through",
+    DecidedBy.INNER: "it comes from a fellow member of a group whose members may talk",
+    DecidedBy.DEFAULT: "no rule matches, so the default decides",
+    DecidedBy.UNBOUND: "nothing is enforced on this interface",
+    DecidedBy.INVALID: "connection tracking calls it invalid",
+}
+
+
+def _lines(decision: Decision, packet: Packet, policy: ResolvedPolicy) -> list[str]:
+    lines = [f"{decision.verdict.value}: {_what(packet)}"]
+    if decision.rule:
+        lines.append(f"  by rule {_describe(decision.rule)}")
+    else:
+        lines.append(f"  by {decision.decided_by.value}: {_REASONS[decision.decided_by]}")
+    bound = policy.interface(packet.interface)
+    if bound and bound.mode is Mode.OBSERVE:
+        lines.append(f"  {bound.name} is only observed: nothing is dropped there")
+    if decision.shadowed:
+        lines.append("  behind it:" if decision.rule else "  rules that match, too:")
+        lines += [f"    {rule.policy.value} by {_describe(rule)}" for rule in decision.shadowed]
+    return lines
+
+
+def _what(packet: Packet) -> str:
+    kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
+    name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
+    ports = Protocol(packet.protocol) in (TCP, UDP)
+    source = f"{kind(packet.source)}" + (f" port {packet.source_port}" if ports else "")
+    destination = f"{kind(packet.destination)}" + (f" port {packet.destination_port}" if ports else "")
+    where = f" on {packet.interface}" if packet.interface else ""
+    return f"{packet.direction.value} {name} from {source} to {destination}{where}"
+
+
+def _describe(rule: ResolvedRule) -> str:
+    return f"{rule.rule_id} of {rule.security_group_id} (priority {rule.priority}, object {rule.peer.name})"

@@ -1,0 +1,144 @@
+"""What several commands read: the configuration, the definitions, the host, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.core.binding import bind
+from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
+from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Delivery
+from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
+from sgagent.sources.file import FileSource
+
+
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which definitions are meant, and what they are bound to."""
+    parser.add_argument(
+        "--definitions",
+        metavar="PATH",
+        type=Path,
+        help="a file or directory of documents, instead of the configured source",
+    )
+    parser.add_argument(
+        "--interface",
+        metavar="NAME=GROUP[,GROUP…]",
+        action="append",
+        default=[],
+        help="bind a link by hand, and nothing automatically; NAME= binds it without a group; may be repeated",
+    )
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+
+
+def load_settings(options: argparse.Namespace) -> Settings:
+    """Return the configuration; a default file that is not there is an empty one.
+
+    Raises:
+        UsageError: a file that was named is not there, can't be read, or is wrong.
+    """
+    path: Path = options.config or DEFAULT_CONFIGURATION
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if options.config is not None:
+            raise UsageError(f"{path}: no such configuration file") from None
+        content = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the configuration can't be read: {error}") from error
+    return parse_settings(content, str(path))
+
+
+def fetch(settings: Settings, definitions: Path | None) -> Delivery:
+    """Return the definitions that are meant.
+
+    Raises:
+        UsageError: the path that was named on the command line is not there.
+        SourceUnavailableError: the configured source can't be reached.
+        DocumentError: the documents have errors.
+    """
+    if definitions is None:
+        return FileSource(settings.source.path, settings.limits).fetch()
+    try:
+        return FileSource(definitions, settings.limits).fetch()
+    except SourceUnavailableError as error:
+        raise UsageError(str(error)) from error
+
+
+def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:
+    """Return the bindings that ``--interface`` makes.
+
+    Raises:
+        UsageError: an argument is not ``NAME=GROUP[,GROUP…]``.
+    """
+    bindings = []
+    for argument in arguments:
+        name, equals, groups = argument.partition("=")
+        if not equals:
+            raise UsageError(f"--interface {argument}: expected NAME=GROUP[,GROUP…], or NAME= for no group")
+        ids = tuple(sorted({group for group in groups.split(",") if group}))
+        origin = f"--interface {argument}"
+        bindings.append(
+            HandBinding(
+                interface=parse_interface_name(name, origin), security_group_ids=ids, origin=origin
+            )
+        )
+    return tuple(bindings)
+
+
+def resolve_for_host(
+    settings: Settings, delivery: Delivery, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
+) -> Resolution:
+    """Return what the definitions come to on this host; all problems included.
+
+    Args:
+        settings: the configuration.
+        delivery: the definitions.
+        interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
+        scope: whose errors of meaning count.
+    """
+    by_hand = hand_bindings(interfaces)
+    bound = bind(
+        delivery.snapshot,
+        by_hand or settings.interfaces,
+        NetlinkHost().facts() if not by_hand else _facts_if_any(),
+        automatically=not by_hand,
+    )
+    resolution = resolve(
+        delivery.snapshot,
+        bound,
+        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+        default_mode=settings.enforcement.mode,
+        unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
+        scope=scope,
+    )
+    return replace(resolution, problems=(*delivery.problems, *resolution.problems))
+
+
+def _facts_if_any() -> HostFacts:
+    """Return the host's links, or none where they can't be read: what is bound by hand need not exist."""
+    try:
+        return NetlinkHost().facts()
+    except OSError:
+        return HostFacts()
+
+
+def accept_or_refuse(problems: Iterable[Problem], *, strict: bool) -> None:
+    """Print warnings; raise if there are errors.
+
+    Raises:
+        DocumentError: at least one problem is an error, or with ``strict`` there is any problem.
+    """
+    problems = tuple(problems)
+    if strict:
+        problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise DocumentError(problems)
+    for problem in problems:
+        print(problem, file=sys.stderr)

@@ -1,0 +1,141 @@
+"""Understand the command line, run one command, and turn what happened into an exit code.
+
+Exit codes: 0 done; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the source can't
+be reached; 5 not permitted; 70 a fault of sgagent's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from sgagent import __version__
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+    printable,
+)
+
+DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
+
+COMMANDS = ("check", "compile", "explain", "flush", "run", "schema")
+"""Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
+
+_FAULT = 70
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+_EXIT_CODES: tuple[tuple[type[SgagentError], int], ...] = (
+    (UsageError, 2),
+    (DocumentError, 2),
+    (KernelRefusedError, 3),
+    (SourceUnavailableError, 4),
+    (NotPermittedError, 5),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except SgagentError as error:
+        return _report(error)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said there, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as fault:  # noqa: BLE001 - the outermost frame: a person gets one line, the trace goes to a file
+        return _report_fault(fault)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
+    parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
+    _add_config(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        _add_command(commands, name, is_wanted=name in arguments)
+    options = parser.parse_args(arguments)
+    module = import_module(f"sgagent.cli.{options.command}")
+    code: int = module.run(options)
+    return code
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool
+) -> None:
+    """Add a command; what it takes to run it is imported only if it may be the one that is meant."""
+    command = commands.add_parser(name, help=_SUMMARIES[name], description=_SUMMARIES[name])
+    _add_config(command, default=argparse.SUPPRESS)
+    if is_wanted:
+        import_module(f"sgagent.cli.{name}").add_arguments(command)
+
+
+_SUMMARIES = {
+    "check": "Validate documents and configuration; say all that is wrong with them at once.",
+    "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
+    "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
+    "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
+    "run": "Run the agent: keep this host's security groups enforced.",
+    "schema": "Print the JSON Schema of native documents.",
+}
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        default=default,
+        help=f"the configuration (default: {DEFAULT_CONFIGURATION})",
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises instead of ending the process, and takes no abbreviations."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # argparse's own parameters, passed through
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what becomes exit code 2."""
+        raise UsageError(f"{message} (see '{self.prog} --help')")
+
+
+def _report(error: SgagentError) -> int:
+    """Print an error on standard error and return its exit code."""
+    if isinstance(error, DocumentError):
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+    else:
+        for line in str(error).splitlines():
+            print(f"sgagent: {printable(line)}", file=sys.stderr)
+    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+
+
+def _report_fault(fault: Exception) -> int:
+    """Print one line about a fault of our own and keep its trace in a file."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sgagent-trace-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(fault, file=file)
+    summary = printable(f"{type(fault).__name__}: {fault}")
+    print(f"sgagent: unexpected fault: {summary} (trace in {file.name})", file=sys.stderr)
+    return _FAULT
