@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from integration.namespaces import Namespace, network_namespace
+from integration.probe import SENTINEL, probing
 from integration.wire import WirePacket
 
 HOST_MAC = "02:00:00:00:01:%02x"
@@ -26,10 +27,6 @@ PEER_MAC = "02:00:00:00:02:%02x"
 TEST_MAC = "02:00:00:00:03:00"
 """Who sends the packets of a batch; the peer's own stack says a word of its own now and then."""
 
-LAST_IDENTITY = 60_000
-"""Packets of one batch; they are told apart by a number of 16 bits."""
-
-_SENTINEL = LAST_IDENTITY + 1
 _SOL_IPV6_TRANSPARENT = 75
 _IP_TRANSPARENT = 19
 _ANY_ADDRESS_TABLE = 253
@@ -52,30 +49,6 @@ _QUIET = {
     "net.ipv6.conf.default.addr_gen_mode": 1,
 }
 """No source validation and no traffic that no test has sent."""
-
-_PROBE = """
-destroy table inet testprobe
-table inet testprobe {{
-    set seen_ipv4 {{ typeof ip id; size 65536; flags dynamic; }}
-    set seen_ipv6 {{ typeof @nh,16,16; size 65536; flags dynamic; }}
-    counter arrived {{ }}
-    chain arrival {{
-        type filter hook prerouting priority -450; policy accept;
-        ip id {sentinel} ip protocol 253 add @seen_ipv4 {{ ip id }} drop
-        ether saddr {mac} counter name arrived
-    }}
-    chain entered {{
-        type filter hook prerouting priority -149; policy accept;
-        ether saddr {mac} meta nfproto ipv4 add @seen_ipv4 {{ ip id }} drop
-        ether saddr {mac} meta nfproto ipv6 add @seen_ipv6 {{ @nh,16,16 }} drop
-    }}
-    chain left {{
-        type filter hook postrouting priority 301; policy accept;
-        oifname != "lo" meta nfproto ipv4 add @seen_ipv4 {{ ip id }} drop
-        oifname != "lo" meta nfproto ipv6 add @seen_ipv6 {{ @nh,16,16 }} drop
-    }}
-}}
-"""
 
 
 class LabError(Exception):
@@ -102,7 +75,7 @@ class Lab:
         Every packet is judged as the first of a new session.
 
         Args:
-            packets: at most ``LAST_IDENTITY``.
+            packets: at most :data:`integration.probe.LAST_IDENTITY`.
             interface: where they arrive; the first one if not given.
 
         Raises:
@@ -110,7 +83,7 @@ class Lab:
         """
         name = interface or self.interfaces[0]
         wire = self._frame_socket(name)
-        with self._probe() as probe, _on_one_processor():
+        with probing(self.host, TEST_MAC) as probe, _on_one_processor():
             sent = 0
             for identity, packet in enumerate(packets, start=1):
                 ether = self._ethernet_header(name, packet)
@@ -118,9 +91,9 @@ class Lab:
                     wire.send(ether + datagram)
                     sent += 1
             sentinel = WirePacket(source=_NOBODY, destination=_NOBODY, protocol=253)
-            for datagram in sentinel.datagrams(_SENTINEL):
+            for datagram in sentinel.datagrams(SENTINEL):
                 wire.send(self._ethernet_header(name, sentinel) + datagram)
-            wait_for(lambda: _SENTINEL in probe.seen(4), "the end of the batch")
+            wait_for(lambda: SENTINEL in probe.seen(4), "the end of the batch")
             if probe.arrived() != sent:
                 raise LabError(f"{sent} packets were sent, {probe.arrived()} arrived at the edge")
             return probe.verdicts(packets)
@@ -132,7 +105,7 @@ class Lab:
         place of an IPv4 source of 0.0.0.0, so that one can't be sent.
         """
         name = interface or self.interfaces[0]
-        with self._probe() as probe:
+        with probing(self.host, TEST_MAC) as probe:
             for identity, packet in enumerate(packets, start=1):
                 raw = self._raw_socket(name, packet.source.version)
                 for datagram in packet.datagrams(identity):
@@ -201,15 +174,6 @@ class Lab:
         for opened in (*self._frame_sockets.values(), *self._raw_sockets.values()):
             opened.close()
 
-    @contextlib.contextmanager
-    def _probe(self) -> Iterator[Probe]:
-        """Put the probe in, empty, and take it out again."""
-        self.host.nft("-f", "-", stdin=_PROBE.format(sentinel=_SENTINEL, mac=TEST_MAC))
-        try:
-            yield Probe(self.host)
-        finally:
-            self.host.nft("destroy", "table", "inet", "testprobe")
-
     def _frame_socket(self, interface: str) -> socket.socket:
         """Return the socket that puts frames on the wire from the peer's side."""
         if interface not in self._frame_sockets:
@@ -246,31 +210,6 @@ class Lab:
         return _mac(HOST_MAC % number) + _mac(TEST_MAC) + struct.pack("!H", kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The table that notes what got past the edge."""
-
-    host: Namespace
-
-    def seen(self, version: int) -> frozenset[int]:
-        """Return the numbers of the packets of one family that got past."""
-        listing = json.loads(self.host.nft("-j", "list", "set", "inet", "testprobe", f"seen_ipv{version}"))
-        elements = next(item["set"] for item in listing["nftables"] if "set" in item).get("elem", ())
-        return frozenset(
-            element if isinstance(element, int) else element["elem"]["val"] for element in elements
-        )
-
-    def arrived(self) -> int:
-        """Return how many packets have come in, whatever became of them."""
-        listing = json.loads(self.host.nft("-j", "list", "counter", "inet", "testprobe", "arrived"))
-        return int(next(item["counter"]["packets"] for item in listing["nftables"] if "counter" in item))
-
-    def verdicts(self, packets: Sequence[WirePacket]) -> list[bool]:
-        """Tell of each packet of the batch whether it got past."""
-        seen = {4: self.seen(4), 6: self.seen(6)}
-        return [identity in seen[packet.source.version] for identity, packet in enumerate(packets, start=1)]
-
-
 @contextlib.contextmanager
 def lab(*interfaces: str) -> Iterator[Lab]:
     """Build a host with the named interfaces (``eth0`` if none is named) and its peer, and remove both."""
@@ -303,7 +242,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLIN
     while not condition():
         if time.monotonic() - started > seconds:
             raise LabError(f"waited {seconds} seconds in vain for {what}")
-        time.sleep(0.002)
+        time.sleep(0.002)  # noqa: TID251 - between two looks at the condition; the deadline bounds them
     return time.monotonic() - started
 
 
@@ -318,7 +257,7 @@ def _wire(host: Namespace, peer: Namespace, name: str, number: int) -> None:
             f"link set {name} up",
             f"address add {_gateway(4, number, side)}/30 dev {name}",
             f"address add {_gateway(6, number, side)}/64 dev {name} nodad",
-            f"address add 2001:db8:ffff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad",
+            f"address add fd5a:ff:{number:x}::{1 if side == 'host' else 2}/64 dev {name} nodad",
             f"neighbour replace {_gateway(4, number, far)} lladdr {mac % number} dev {name} nud permanent",
             f"neighbour replace {_gateway(6, number, far)} lladdr {mac % number} dev {name} nud permanent",
         )
@@ -330,7 +269,7 @@ def _wire(host: Namespace, peer: Namespace, name: str, number: int) -> None:
 def _gateway(version: int, number: int, side: str) -> str:
     """Return the address of one end of a wire, which serves as the way and is no address of a test."""
     place = 1 if side == "host" else 2
-    return f"192.168.255.{4 * number + place}" if version == 4 else f"fe80::{number:x}:{place}"
+    return f"172.31.254.{4 * number + place}" if version == 4 else f"fe80::5347:{number:x}:{place}"
 
 
 def _mac(text: str) -> bytes:
@@ -349,4 +288,4 @@ def _on_one_processor() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-_NOBODY = ip_address("192.168.255.254")
+_NOBODY = ip_address("172.31.254.254")
