@@ -18,6 +18,10 @@ _FOREIGN_GROUP = re.compile(r"([^/]+)/(sg-.*)", re.DOTALL)
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class HostBits(enum.Enum):
     """What becomes of a CIDR in which bits behind the prefix are set."""
 
@@ -63,7 +67,7 @@ def group_reference(field: Field, text: str, account: str | None = None) -> Grou
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
     """Return each block once, sorted, IPv4 first."""
-    return tuple(sorted(set(blocks), key=lambda block: (block.family.bits, block.network)))
+    return tuple(sorted(set(blocks), key=lambda block: (block.family.bits, block.first, block.last)))
 
 
 def _parse_text(field: Field, text: str, host_bits: HostBits) -> CidrBlock | None:
@@ -72,26 +76,30 @@ def _parse_text(field: Field, text: str, host_bits: HostBits) -> CidrBlock | Non
         field.error("zone_id", "an address with a zone", "the address alone, without %…")
         return None
     try:
-        interface = _interface(text)
+        address, network = _address_and_network(text)
     except ValueError:
         field.error("bad_address", "not an address", OBJECT_FORMS)
         return None
-    network = interface.network
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         field.error("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")
         return None
     block = CidrBlock(Family.IPV4 if network.version == 4 else Family.IPV6, network)
-    if interface.ip == network.network_address:
+    if address == network.network_address:
         field.reading.budget.blocks[text] = block
         return block
     return _without_host_bits(field, block, host_bits)
 
 
-def _interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
-    """Return an address with its prefix; netmasks are not taken."""
-    if not _BLOCK.fullmatch(text):
+def _address_and_network(text: str) -> tuple[_Address, _Network]:
+    """Return an address and the network it is written in; netmasks are not taken."""
+    match = _BLOCK.fullmatch(text)
+    if match is None:
         raise ValueError(text)
-    return ipaddress.ip_interface(text)
+    if match.group(2) is None and ":" not in text:  # by far the most common, and twice as fast
+        address = ipaddress.IPv4Address(text)
+        return address, ipaddress.IPv4Network((int(address), 32))
+    interface = ipaddress.ip_interface(text)
+    return interface.ip, interface.network
 
 
 def _without_host_bits(field: Field, block: CidrBlock, host_bits: HostBits) -> CidrBlock | None:

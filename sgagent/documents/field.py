@@ -101,7 +101,8 @@ class Field:
 
     def refuse_type(self, expected: str) -> None:
         """Note that the value is of another type than it should be."""
-        self.error("wrong_type", f"{kind_of(self.node)} where {expected} is expected", f"write {expected}")
+        remedy = f"{expected}, or leave the field out" if self.is_null else expected
+        self.error("wrong_type", f"{kind_of(self.node)} where {expected} is expected", remedy)
 
     def text(self) -> str | None:
         """Return a text; None, with an error noted, if it is none."""
@@ -125,6 +126,13 @@ class Field:
             self.error("out_of_range", "a number far out of any range")
             return None
         return int(self.node.text)
+
+    def boolean(self) -> bool | None:
+        """Return true or false."""
+        if isinstance(self.node, Scalar) and self.node.kind is Kind.BOOLEAN:
+            return self.node.text.lower() == "true"
+        self.refuse_type("true or false")
+        return None
 
     def word(self, words: MappingOf[str, T]) -> T | None:
         """Return what one of a few words stands for; letter case does not matter."""

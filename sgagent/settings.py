@@ -1,0 +1,434 @@
+"""Read the agent's own configuration, ``sgagent.toml``, into frozen values.
+
+Every key has a default, and an empty text is a valid configuration. Whatever is wrong is told at once, each fault
+with its key and what would be right.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields as fields_of
+from pathlib import Path
+from typing import TypeVar
+
+from sgagent.core.errors import UsageError, printable, shown
+from sgagent.core.host import HandBinding
+from sgagent.core.marks import is_contiguous
+from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol, Sessions
+from sgagent.core.policy import Exemption
+from sgagent.documents.addresses import HostBits, parse_block
+from sgagent.documents.field import Budget, Field, Fields, Reading
+from sgagent.documents.findings import Findings
+from sgagent.documents.limits import Limits
+from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
+from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
+
+Word = TypeVar("Word", bound=enum.Enum)
+
+
+class SourceType(enum.Enum):
+    """Where definitions come from."""
+
+    FILE = "file"
+    HTTPS = "https"
+    ETCD = "etcd"
+    ALIYUN = "aliyun"
+
+
+_SOURCES_OF_THIS_VERSION = (SourceType.FILE,)
+
+
+class UnboundInterfaces(enum.Enum):
+    """What becomes of links that are not bound, or not yet (§9.3)."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """Where definitions come from."""
+
+    type: SourceType = SourceType.FILE
+    path: Path = Path("/etc/sgagent/groups.d")
+    """A file, or a directory of files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """Where the agent keeps what must outlive it."""
+
+    directory: Path = Path("/var/lib/sgagent")
+    """Last known good snapshot, history, counters."""
+
+    runtime_directory: Path = Path("/run/sgagent")
+    """The control socket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcementSettings:
+    """How verdicts are carried out."""
+
+    mode: Mode = Mode.ENFORCE
+    """The default for every interface (§9.1)."""
+
+    strict: bool = False
+    """Warnings refuse documents as errors do."""
+
+    fail_closed: bool = False
+    """Close even before any snapshot was seen (§9.2)."""
+
+    unbound_interfaces: UnboundInterfaces = UnboundInterfaces.OPEN
+    sessions: Sessions = Sessions.REJUDGE
+    mark_mask: int = 0xFFFF0000
+    """Bits of the conntrack mark that are ours, contiguous. With fewer than 12, every packet is judged anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddress:
+    """Where a server waits."""
+
+    host: str = "127.0.0.1"
+    """An address, or a name; IPv6 without brackets."""
+
+    port: int = 9469
+    """0 lets the kernel choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """How metrics are served."""
+
+    listen: ListenAddress = ListenAddress()
+
+
+METADATA_SERVICE = Exemption(
+    direction=Direction.EGRESS, peer=CidrBlock.parse("100.100.100.200"), protocol=ALL_PROTOCOLS
+)
+"""What the platform list holds unless the configuration replaces it (§7.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration."""
+
+    source: SourceSettings = SourceSettings()
+    state: StateSettings = StateSettings()
+    enforcement: EnforcementSettings = EnforcementSettings()
+    interfaces: tuple[HandBinding, ...] = ()
+    """Sorted by name; names are unique."""
+
+    failsafe: tuple[Exemption, ...] = ()
+    platform: tuple[Exemption, ...] = (METADATA_SERVICE,)
+    metrics: MetricsSettings = MetricsSettings()
+    limits: Limits = Limits()
+
+
+_INTERFACE_KEYS = ("name", "network_interface_id", "security_group_ids", "mode")
+_EXEMPTION_KEYS = ("direction", "cidr", "protocol", "port_range")
+_LIMIT_KEYS = ("document_bytes", "depth", "rules", "addresses")
+_TABLES = ("source", "state", "enforcement", "interface", "failsafe", "platform", "metrics", "limits")
+_DEFAULTS = Settings()
+
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9._@+-]{1,15}")
+_LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+_INTERFACE_NAME_FORM = "1 to 15 letters, digits and . _ @ + -"
+
+
+def parse_settings(content: str, file: str) -> Settings:
+    """Return the configuration that a TOML text holds.
+
+    Args:
+        content: the text; an empty one is all defaults.
+        file: its name, for messages.
+
+    Raises:
+        UsageError: with every fault, one a line.
+    """
+    findings = Findings(Limits().problems)
+    reading = Reading(file=file, findings=findings, budget=Budget(limits=Limits()))
+    root = Mapping(0, _entries(_parse_toml(content, file)))
+    settings = _settings(Fields(Field(root, reading), root.entries))
+    if findings.has_errors:
+        raise UsageError("\n".join(str(problem) for problem in findings.all()))
+    return settings
+
+
+def parse_interface_name(name: str, origin: str) -> str:
+    """Return a name that a link of this host can have and that is safe wherever names go.
+
+    Args:
+        name: what was written.
+        origin: where, for the message.
+
+    Raises:
+        UsageError: the name is too long or holds other characters.
+    """
+    if not _is_interface_name(name):
+        raise UsageError(
+            printable(f"{origin}: not an interface name: {shown(name)} ({_INTERFACE_NAME_FORM})")
+        )
+    return name
+
+
+def _parse_toml(content: str, file: str) -> dict[str, object]:
+    """Return what the text says, unchecked."""
+    try:
+        return tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(printable(f"{file}: not TOML: {error}")) from error
+
+
+def _entries(table: dict[str, object]) -> dict[str, Node]:
+    """Return a table as the documents' readers know mappings; TOML's reader tells no lines."""
+    return {name: _node(value) for name, value in table.items()}
+
+
+def _node(value: object) -> Node:
+    """Return a value as the documents' readers know it."""
+    match value:
+        case dict():
+            return Mapping(0, _entries(value))
+        case list():
+            return Listing(0, [_node(item) for item in value])
+        case bool():
+            return Scalar(0, Kind.BOOLEAN, str(value).lower())
+        case int():
+            return Scalar(0, Kind.INTEGER, str(value))
+        case str():
+            return Scalar(0, Kind.TEXT, value)
+        case _:
+            return Scalar(0, Kind.NUMBER, str(value))
+
+
+def _settings(root: Fields) -> Settings:
+    """Return the whole configuration."""
+    root.refuse_unknown(_TABLES)
+    platform = root.get("platform")
+    return Settings(
+        source=_source(root),
+        state=_state(root),
+        enforcement=_enforcement(root),
+        interfaces=_interfaces(root),
+        failsafe=_exemptions(root.get("failsafe")),
+        platform=_DEFAULTS.platform if platform is None else _exemptions(platform),
+        metrics=_metrics(root),
+        limits=_limits(root),
+    )
+
+
+def _table(root: Fields, name: str, known: tuple[str, ...]) -> Fields | None:
+    """Return a table, with an error for each key that is not known; None if it is not there."""
+    field = root.get(name)
+    table = field.fields() if field else None
+    if table is not None:
+        table.refuse_unknown(known)
+    return table
+
+
+def _source(root: Fields) -> SourceSettings:
+    """Return where definitions come from; the other sources' keys are not known yet."""
+    field = root.get("source")
+    table = field.fields() if field else None
+    default = _DEFAULTS.source
+    if table is None:
+        return default
+    kind = _word(table, "type", default.type)
+    if kind not in _SOURCES_OF_THIS_VERSION:
+        table.field.error(
+            "unknown_source", f"sources of type {kind.value} are not in this version", 'type = "file"'
+        )
+        return default
+    table.refuse_unknown(("type", "path"))
+    return SourceSettings(type=kind, path=_path(table, "path", default.path))
+
+
+def _state(root: Fields) -> StateSettings:
+    """Return where the agent keeps what must outlive it."""
+    default = _DEFAULTS.state
+    table = _table(root, "state", ("directory", "runtime_directory"))
+    if table is None:
+        return default
+    return StateSettings(
+        directory=_path(table, "directory", default.directory),
+        runtime_directory=_path(table, "runtime_directory", default.runtime_directory),
+    )
+
+
+def _enforcement(root: Fields) -> EnforcementSettings:
+    """Return how verdicts are carried out."""
+    default = _DEFAULTS.enforcement
+    table = _table(root, "enforcement", tuple(field.name for field in fields_of(EnforcementSettings)))
+    if table is None:
+        return default
+    return EnforcementSettings(
+        mode=_word(table, "mode", default.mode),
+        strict=_boolean(table, "strict", default=default.strict),
+        fail_closed=_boolean(table, "fail_closed", default=default.fail_closed),
+        unbound_interfaces=_word(table, "unbound_interfaces", default.unbound_interfaces),
+        sessions=_word(table, "sessions", default.sessions),
+        mark_mask=_mask(table.get("mark_mask"), default.mark_mask),
+    )
+
+
+def _mask(field: Field | None, default: int) -> int:
+    """Return the bits of the conntrack mark that are ours."""
+    mask = field.integer() if field else None
+    if field is None or mask is None:
+        return default
+    if not is_contiguous(mask):
+        field.error("bad_mask", "not a mask of contiguous bits of the 32", "like 0xffff0000")
+    return mask
+
+
+def _interfaces(root: Fields) -> tuple[HandBinding, ...]:
+    """Return the bindings by hand."""
+    by_name: dict[str, HandBinding] = {}
+    for field in root.items("interface"):
+        binding = _interface(field)
+        if binding is not None and by_name.setdefault(binding.interface, binding) is not binding:
+            field.error("duplicate_interface", f"{binding.interface} is bound twice", "bind it once")
+    return tuple(by_name[name] for name in sorted(by_name))
+
+
+def _interface(field: Field) -> HandBinding | None:
+    """Return a binding by hand."""
+    table = field.fields()
+    if table is None:
+        return None
+    table.refuse_unknown(_INTERFACE_KEYS)
+    name, eni, groups = (
+        table.require("name"),
+        table.get("network_interface_id"),
+        table.get("security_group_ids"),
+    )
+    if (eni is None) == (groups is None):
+        field.error("bad_binding", "what to bind to", "either network_interface_id or security_group_ids")
+    found = [parse_id(item) for item in groups.items()] if groups else []
+    mode = table.get("mode")
+    return HandBinding(
+        interface=_checked_name(name) if name else "",
+        network_interface_id=parse_id(eni) if eni else None,
+        security_group_ids=tuple(sorted({group for group in found if group})),
+        mode=mode.word({mode.value: mode for mode in Mode}) if mode else None,
+        origin=f"{field.reading.file}: {field.path}",
+    )
+
+
+def _checked_name(field: Field) -> str:
+    """Return the name of a link."""
+    name = field.text()
+    if name is not None and not _is_interface_name(name):
+        field.error("bad_interface_name", "not an interface name", _INTERFACE_NAME_FORM)
+    return name or ""
+
+
+def _is_interface_name(name: str) -> bool:
+    """Tell whether Linux, nft and a terminal can all take the name."""
+    return bool(_INTERFACE_NAME.fullmatch(name)) and name not in (".", "..")
+
+
+def _exemptions(field: Field | None) -> tuple[Exemption, ...]:
+    """Return a platform or fail-safe list (§7.3, §7.4)."""
+    found = (_exemption(item) for item in field.items()) if field else iter(())
+    return tuple(exemption for exemption in found if exemption is not None)
+
+
+def _exemption(field: Field) -> Exemption | None:
+    """Return an entry of a platform or fail-safe list."""
+    table = field.fields()
+    if table is None:
+        return None
+    table.refuse_unknown(_EXEMPTION_KEYS)
+    written = [table.require(name) for name in ("direction", "cidr", "protocol")]
+    direction, cidr, protocol = written
+    if direction is None or cidr is None or protocol is None:
+        return None
+    way, block, number = direction.word(DIRECTIONS), _network(cidr), parse_protocol(protocol)
+    if way is None or block is None or number is None:
+        return None
+    _check_family(cidr, block, number)
+    return Exemption(direction=way, peer=block, protocol=number, ports=_exempt_ports(table, number))
+
+
+def _network(field: Field) -> CidrBlock | None:
+    """Return a CIDR; host bits are an error, for there are no warnings in a configuration."""
+    return parse_block(field, HostBits.REFUSED)
+
+
+def _check_family(field: Field, block: CidrBlock, protocol: Protocol) -> None:
+    """Hold the CIDR against a protocol of one family (§4.1)."""
+    only = protocol.only_family
+    if only is not None and block.family is not only:
+        field.error("family_of_protocol", f"{protocol} with {block.family.value}", f"an {only.value} CIDR")
+
+
+def _exempt_ports(table: Fields, protocol: Protocol) -> tuple[PortRange, ...] | None:
+    """Return the ports of an entry, None for any; the rules' own law (§4.2)."""
+    field = table.get("port_range")
+    ports = parse_ports(field) if field else None
+    if field is None and protocol.has_ports:
+        table.refuse_missing("port_range", PORT_FORMS)
+    elif field is not None and ports and not protocol.has_ports:
+        field.error("ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the key out")
+    return ports or None
+
+
+def _metrics(root: Fields) -> MetricsSettings:
+    """Return how metrics are served."""
+    table = _table(root, "metrics", ("listen",))
+    field = table.get("listen") if table else None
+    text = field.text() if field else None
+    if field is None or text is None:
+        return _DEFAULTS.metrics
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        field.error("bad_listen", "not an address with a port", "like 127.0.0.1:9469 or [::1]:9469")
+        return _DEFAULTS.metrics
+    return MetricsSettings(listen=ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"])))
+
+
+def _limits(root: Fields) -> Limits:
+    """Return what documents may cost."""
+    table = _table(root, "limits", _LIMIT_KEYS)
+    return Limits(**dict(_given_limits(table))) if table else _DEFAULTS.limits
+
+
+def _given_limits(table: Fields) -> Iterator[tuple[str, int]]:
+    """Go through the limits that are set."""
+    for name in _LIMIT_KEYS:
+        field = table.get(name)
+        number = field.integer() if field else None
+        if field is None or number is None:
+            continue
+        if number < 1:
+            field.error("bad_limit", "a limit that nothing can keep", "at least 1")
+        yield name, number
+
+
+def _word(table: Fields, name: str, default: Word) -> Word:
+    """Return the meaning of a word; the default if the key is not there."""
+    field = table.get(name)
+    words = {word.value: word for word in type(default)}
+    return (field.word(words) if field else None) or default
+
+
+def _boolean(table: Fields, name: str, *, default: bool) -> bool:
+    """Return true or false; the default if the key is not there."""
+    field = table.get(name)
+    found = field.boolean() if field else None
+    return default if found is None else found
+
+
+def _path(table: Fields, name: str, default: Path) -> Path:
+    """Return a path; the default if the key is not there."""
+    field = table.get(name)
+    text = field.text() if field else None
+    if field is None or text is None:
+        return default
+    if not text or "\0" in text:
+        field.error("bad_path", "not a path", str(default))
+    return Path(text)
