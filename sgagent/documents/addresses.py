@@ -6,6 +6,7 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable
+from typing import assert_never
 
 from sgagent.core.model import AuthorizationObject, CidrBlock, Family, GroupReference, PrefixListReference
 from sgagent.documents.field import Field
@@ -29,6 +30,9 @@ class HostBits(enum.Enum):
     """With a warning: the network is meant (§5.1)."""
 
     REFUSED = "refused"
+    """Where nobody reads warnings, as in the configuration."""
+
+    REFUSED_IN_MEMBERS = "refused in members"
     """In an interface's or member's address, clearing them would make members of a whole network (§5.3)."""
 
 
@@ -40,6 +44,11 @@ def parse_block(field: Field, host_bits: HostBits) -> CidrBlock | None:
         return None
     known = field.reading.budget.blocks.get(text)
     return known or _parse_text(field, text, host_bits)
+
+
+def parse_network(field: Field) -> CidrBlock | None:
+    """Return an address or CIDR of the configuration."""
+    return parse_block(field, HostBits.REFUSED)
 
 
 def parse_object(field: Field) -> AuthorizationObject | None:
@@ -104,12 +113,18 @@ def _address_and_network(text: str) -> tuple[_Address, _Network]:
 
 def _without_host_bits(field: Field, block: CidrBlock, host_bits: HostBits) -> CidrBlock | None:
     """Return the network of a CIDR that had host bits set, or refuse it."""
-    if host_bits is HostBits.CLEARED:
-        field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
-        return block
-    field.error(
-        "host_bits",
-        "host bits are set in a member's address",
-        f"the address alone, or {block} if the whole network is delegated to it",
-    )
+    match host_bits:
+        case HostBits.CLEARED:
+            field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
+            return block
+        case HostBits.REFUSED:
+            field.error("host_bits", "host bits are set", f"{block}")
+        case HostBits.REFUSED_IN_MEMBERS:
+            field.error(
+                "host_bits",
+                "host bits are set in a member's address",
+                f"the address alone, or {block} if the whole network is delegated to it",
+            )
+        case _:
+            assert_never(host_bits)
     return None

@@ -56,7 +56,7 @@ def _interface(field: Field) -> NetworkInterface | None:
 def _addresses(fields: Fields) -> Iterator[CidrBlock]:
     """Go through the private addresses, the primary one first."""
     for field in _address_fields(fields):
-        block = parse_block(field, HostBits.REFUSED)
+        block = parse_block(field, HostBits.REFUSED_IN_MEMBERS)
         if block is not None:
             yield block
 

@@ -256,7 +256,7 @@ def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
 def _member_blocks(fields: Fields, name: str) -> Iterator[CidrBlock]:
     """Go through addresses that make members, in which host bits are errors (§5.3)."""
     for item in fields.items(name):
-        block = parse_block(item, HostBits.REFUSED)
+        block = parse_block(item, HostBits.REFUSED_IN_MEMBERS)
         if block is not None:
             yield block
 

@@ -1,7 +1,7 @@
-"""Read the agent's own configuration, ``sgagent.toml``, into frozen values.
+"""Read ``sgagent.toml``.
 
-Every key has a default, and an empty text is a valid configuration. Whatever is wrong is told at once, each fault
-with its key and what would be right.
+Every key has a default, and an empty text is a valid configuration. Whatever is wrong is told at once, each
+fault with its key and what would be right.
 """
 
 from __future__ import annotations
@@ -10,128 +10,39 @@ import enum
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields as fields_of
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.errors import UsageError, printable, shown
 from sgagent.core.host import HandBinding
 from sgagent.core.marks import is_contiguous
-from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol, Sessions
+from sgagent.core.model import CidrBlock, Mode, PortRange, Protocol
 from sgagent.core.policy import Exemption
-from sgagent.documents.addresses import HostBits, parse_block
+from sgagent.documents.addresses import parse_network
 from sgagent.documents.field import Budget, Field, Fields, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
+from sgagent.settings.values import (
+    EnforcementSettings,
+    ListenAddress,
+    MetricsSettings,
+    Settings,
+    SourceSettings,
+    SourceType,
+    StateSettings,
+)
 
 Word = TypeVar("Word", bound=enum.Enum)
 
-
-class SourceType(enum.Enum):
-    """Where definitions come from."""
-
-    FILE = "file"
-    HTTPS = "https"
-    ETCD = "etcd"
-    ALIYUN = "aliyun"
-
-
+_DEFAULTS = Settings()
 _SOURCES_OF_THIS_VERSION = (SourceType.FILE,)
-
-
-class UnboundInterfaces(enum.Enum):
-    """What becomes of links that are not bound, or not yet (§9.3)."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceSettings:
-    """Where definitions come from."""
-
-    type: SourceType = SourceType.FILE
-    path: Path = Path("/etc/sgagent/groups.d")
-    """A file, or a directory of files."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateSettings:
-    """Where the agent keeps what must outlive it."""
-
-    directory: Path = Path("/var/lib/sgagent")
-    """Last known good snapshot, history, counters."""
-
-    runtime_directory: Path = Path("/run/sgagent")
-    """The control socket."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnforcementSettings:
-    """How verdicts are carried out."""
-
-    mode: Mode = Mode.ENFORCE
-    """The default for every interface (§9.1)."""
-
-    strict: bool = False
-    """Warnings refuse documents as errors do."""
-
-    fail_closed: bool = False
-    """Close even before any snapshot was seen (§9.2)."""
-
-    unbound_interfaces: UnboundInterfaces = UnboundInterfaces.OPEN
-    sessions: Sessions = Sessions.REJUDGE
-    mark_mask: int = 0xFFFF0000
-    """Bits of the conntrack mark that are ours, contiguous. With fewer than 12, every packet is judged anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenAddress:
-    """Where a server waits."""
-
-    host: str = "127.0.0.1"
-    """An address, or a name; IPv6 without brackets."""
-
-    port: int = 9469
-    """0 lets the kernel choose."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsSettings:
-    """How metrics are served."""
-
-    listen: ListenAddress = ListenAddress()
-
-
-METADATA_SERVICE = Exemption(
-    direction=Direction.EGRESS, peer=CidrBlock.parse("100.100.100.200"), protocol=ALL_PROTOCOLS
-)
-"""What the platform list holds unless the configuration replaces it (§7.3)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The whole configuration."""
-
-    source: SourceSettings = SourceSettings()
-    state: StateSettings = StateSettings()
-    enforcement: EnforcementSettings = EnforcementSettings()
-    interfaces: tuple[HandBinding, ...] = ()
-    """Sorted by name; names are unique."""
-
-    failsafe: tuple[Exemption, ...] = ()
-    platform: tuple[Exemption, ...] = (METADATA_SERVICE,)
-    metrics: MetricsSettings = MetricsSettings()
-    limits: Limits = Limits()
-
-
 _INTERFACE_KEYS = ("name", "network_interface_id", "security_group_ids", "mode")
 _EXEMPTION_KEYS = ("direction", "cidr", "protocol", "port_range")
 _LIMIT_KEYS = ("document_bytes", "depth", "rules", "addresses")
 _TABLES = ("source", "state", "enforcement", "interface", "failsafe", "platform", "metrics", "limits")
-_DEFAULTS = Settings()
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9._@+-]{1,15}")
 _LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
@@ -347,16 +258,11 @@ def _exemption(field: Field) -> Exemption | None:
     direction, cidr, protocol = written
     if direction is None or cidr is None or protocol is None:
         return None
-    way, block, number = direction.word(DIRECTIONS), _network(cidr), parse_protocol(protocol)
+    way, block, number = direction.word(DIRECTIONS), parse_network(cidr), parse_protocol(protocol)
     if way is None or block is None or number is None:
         return None
     _check_family(cidr, block, number)
     return Exemption(direction=way, peer=block, protocol=number, ports=_exempt_ports(table, number))
-
-
-def _network(field: Field) -> CidrBlock | None:
-    """Return a CIDR; host bits are an error, for there are no warnings in a configuration."""
-    return parse_block(field, HostBits.REFUSED)
 
 
 def _check_family(field: Field, block: CidrBlock, protocol: Protocol) -> None:

@@ -1,0 +1,32 @@
+"""The agent's own configuration: ``/etc/sgagent/sgagent.toml``."""
+
+from __future__ import annotations
+
+from sgagent.core.model import Sessions
+from sgagent.settings.parsing import parse_interface_name, parse_settings
+from sgagent.settings.values import (
+    METADATA_SERVICE,
+    EnforcementSettings,
+    ListenAddress,
+    MetricsSettings,
+    Settings,
+    SourceSettings,
+    SourceType,
+    StateSettings,
+    UnboundInterfaces,
+)
+
+__all__ = [
+    "METADATA_SERVICE",
+    "EnforcementSettings",
+    "ListenAddress",
+    "MetricsSettings",
+    "Sessions",
+    "Settings",
+    "SourceSettings",
+    "SourceType",
+    "StateSettings",
+    "UnboundInterfaces",
+    "parse_interface_name",
+    "parse_settings",
+]
