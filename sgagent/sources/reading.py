@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
@@ -47,7 +48,28 @@ def document_paths(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def read_document(path: Path, limit: int) -> bytes:
+Appearance = tuple[str, int, int, int, int, int]
+"""The path of a file, which file it is (device and inode), its size, and its times in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read from a file."""
+
+    content: bytes
+    appearance: Appearance
+    """Of the very file that was read, before and after."""
+
+
+def appearance(path: Path) -> tuple[Appearance, ...] | str:
+    """Return a value that changes with the documents at a path; where there are none, why."""
+    try:
+        return tuple(_appearance(document, document.stat()) for document in document_paths(path))
+    except (OSError, DocumentError, SourceUnavailableError) as error:
+        return str(error)
+
+
+def read_document(path: Path, limit: int) -> Reading:
     """Return what stands in a regular file, at one moment.
 
     A file that changes while it is read is read again.
@@ -61,31 +83,28 @@ def read_document(path: Path, limit: int) -> bytes:
         DocumentError: it is no regular file.
     """
     try:
-        for content, before, after in _readings(path, limit):
-            if before == after:
-                return content
+        for reading, after in _readings(path, limit):
+            if reading.appearance == after:
+                return reading
     except OSError as error:
         raise _unavailable(path, error) from error
     raise SourceUnavailableError(f"{path}: the file keeps changing while it is read")
 
 
-_Stamp = tuple[int, int, int]
-"""Size and times of a file, in nanoseconds."""
-
-
-def _readings(path: Path, limit: int) -> Iterator[tuple[bytes, _Stamp, _Stamp]]:
-    """Return the content again and again, with the file's stamp before and after."""
+def _readings(path: Path, limit: int) -> Iterator[tuple[Reading, Appearance]]:
+    """Return the content again and again, and how the file looked afterwards."""
     for _ in range(_TRIES):
         _require_regular(path, path.stat())  # opening a device may do something, so it is not even opened
         with os.fdopen(os.open(path, _FLAGS), "rb") as file:
             status = os.fstat(file.fileno())
             _require_regular(path, status)
             content = file.read(min(status.st_size, limit) + 1)
-            yield content, _stamp(status), _stamp(os.fstat(file.fileno()))
+            yield Reading(content, _appearance(path, status)), _appearance(path, os.fstat(file.fileno()))
 
 
-def _stamp(status: os.stat_result) -> _Stamp:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _appearance(path: Path, status: os.stat_result) -> Appearance:
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (str(path), status.st_dev, status.st_ino, status.st_size, *times)
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from sgagent.core.errors import SgagentError
 from sgagent.ports import Wake
 from sgagent.sources.inotify import Change, Event, Inotify
 from sgagent.sources.lookups import LookUp, follow
-from sgagent.sources.reading import document_paths, is_document_name
+from sgagent.sources.reading import appearance, is_document_name
 from sgagent.sources.settling import Settling
 
 POLL_SECONDS = 0.5
@@ -38,7 +37,7 @@ def watch_path(
         open_inotify: fails in tests of what happens without inotify.
         poll_seconds: between looks, where there is no inotify.
     """
-    watches, seen = _armed(path, open_inotify), _appearance(path)
+    watches, seen = _armed(path, open_inotify), appearance(path)
     ended, end = os.pipe2(os.O_CLOEXEC)
 
     def watch() -> None:
@@ -199,20 +198,11 @@ def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> N
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     while not poll.poll(seconds * 1000):
-        now = _appearance(path)
+        now = appearance(path)
         if now == before and now != told:
             told = now
             wake()
         before = now
-
-
-def _appearance(path: Path) -> object:
-    """Return a value that changes with the files: their names, places, sizes and times."""
-    try:
-        statuses = [(document, document.stat()) for document in document_paths(path)]
-    except (OSError, SgagentError) as error:
-        return str(error)
-    return [(str(name), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in statuses]
 
 
 _LOG = structlog.get_logger(__name__)

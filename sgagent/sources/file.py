@@ -1,0 +1,87 @@
+"""Fetch definitions from a file or a directory of this host."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.ports import Delivery, Wake
+from sgagent.sources.reading import Reading, appearance, document_paths, read_document
+from sgagent.sources.watching import watch_path
+
+_TRIES = 5
+"""Readings of files that change meanwhile."""
+
+_FULL_DOCUMENTS = 4
+"""All files together may be as large as this many of the largest allowed."""
+
+
+class FileSource:
+    """Read documents from a path; implements :class:`Source`."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        """Take the path of a document or of a directory of documents; it need not exist yet."""
+        self._path = path
+        self._limits = limits
+
+    def fetch(self) -> Delivery:
+        """Return what the documents say now.
+
+        The documents are read as they were at one moment: if any of them changes meanwhile, or a directory or
+        link is swapped for another, all are read again.
+
+        Raises:
+            DocumentError: the documents have errors of form, or are no regular files, or too large.
+            SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
+        """
+        documents = self._read_settled()
+        snapshot, problems = parse_documents(documents, self._limits)
+        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+
+    def watch(self, wake: Wake) -> AbstractContextManager[None]:
+        """Call ``wake`` when the documents have changed, until the context is left."""
+        return watch_path(Path.cwd() / self._path, wake)
+
+    def _read_settled(self) -> tuple[DocumentFile, ...]:
+        """Return the documents, none of which changed while any other was read."""
+        for _ in range(_TRIES):
+            before = appearance(self._path)
+            try:
+                readings = self._read_all()
+            except (DocumentError, SourceUnavailableError):
+                if appearance(self._path) == before:
+                    raise
+            else:
+                seen = tuple(reading.appearance for reading in readings)
+                if appearance(self._path) == seen == before:
+                    return tuple(DocumentFile(r.appearance[0], r.content) for r in readings)
+        raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
+
+    def _read_all(self) -> tuple[Reading, ...]:
+        """Read the documents in the order of their names; all that can't be are told at once."""
+        readings: list[Reading] = []
+        problems: list[Problem] = []
+        room = _FULL_DOCUMENTS * self._limits.document_bytes
+        for path in document_paths(self._path):
+            try:
+                readings.append(read_document(path, self._limits.document_bytes))
+            except DocumentError as error:
+                problems.extend(error.problems)
+                continue
+            room -= len(readings[-1].content)
+            if room < 0:
+                raise DocumentError([*problems, self._too_large()])
+        if problems:
+            raise DocumentError(problems)
+        return tuple(readings)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            severity=Severity.ERROR,
+            code="too_large",
+            origin=Origin(file=str(self._path)),
+            message=f"the documents together hold more than {_FULL_DOCUMENTS} times limits.document_bytes",
+            remedy="remove some, or raise limits.document_bytes",
+        )
