@@ -24,9 +24,10 @@ from sgagent.core.errors import (
 )
 from sgagent.core.host import HostFacts
 from sgagent.core.marks import MarkLayout
-from sgagent.core.plan import DeleteCounter, DestroyTable
+from sgagent.core.plan import DeleteCounter
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.core.ruleset import Ruleset
 from sgagent.documents import parse_documents
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
@@ -97,6 +98,7 @@ class Reconciler:
         state: StateDirectory,
         clock: Clock,
         before_counters_go: Callable[[], None],
+        counters_gone: Callable[[frozenset[str]], None],
     ) -> None:
         """Take the ports; nothing is read or changed before the first step.
 
@@ -108,6 +110,7 @@ class Reconciler:
             state: where the last good definitions are kept.
             clock: for durations.
             before_counters_go: reads the counters, as a plan is about to delete some.
+            counters_gone: is told which counters were deleted.
         """
         self._settings = settings
         self._source = source
@@ -116,6 +119,7 @@ class Reconciler:
         self._state = state
         self._clock = clock
         self._before_counters_go = before_counters_go
+        self._counters_gone = counters_gone
         self._exemptions = Exemptions(platform=settings.platform, failsafe=settings.failsafe)
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._newest: Delivery | None = None
@@ -248,9 +252,7 @@ class Reconciler:
             sessions=self._settings.enforcement.sessions,
         )
         compiled = self._clock.monotonic()
-        was_drift = self._enforced is not None and (
-            observed.ruleset != self._enforced.ruleset or bool(observed.foreign)
-        )
+        was_drift = self.has_drifted()
         step = Step(
             outcome=Outcome.UNCHANGED,
             policy=policy,
@@ -264,7 +266,7 @@ class Reconciler:
         if enforcement.plan:
             step = self._apply(enforcement, step, compiled)
         if step.outcome is not Outcome.REFUSED:
-            self._enforced = Enforced(policy=policy, ruleset=enforcement.compiled.ruleset)
+            self._remember(policy, enforcement.compiled.ruleset)
         if step.outcome is Outcome.APPLIED and enforcement.is_interim:
             return self._enforce(policy, facts)
         return step
@@ -283,7 +285,20 @@ class Reconciler:
             return replace(
                 step, outcome=Outcome.REFUSED, policy=self._policy_in_force, kernel_error=str(error)
             )
+        self._counters_gone(going)
         return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
+
+    def _remember(self, policy: ResolvedPolicy, desired: Ruleset) -> None:
+        """Keep what is enforced, as the data plane's own value where it agrees: comparing it is then no work."""
+        observed = self._dataplane.observe().ruleset
+        self._enforced = Enforced(policy=policy, ruleset=observed if observed == desired else desired)
+
+    def has_drifted(self) -> bool:
+        """Tell whether somebody else changed the table since the last step."""
+        if self._enforced is None:
+            return False
+        observed = self._dataplane.observe()
+        return observed.ruleset != self._enforced.ruleset or bool(observed.foreign)
 
     @property
     def _policy_in_force(self) -> ResolvedPolicy | None:

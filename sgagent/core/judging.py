@@ -87,11 +87,12 @@ class _Judge:
         for_everyone = [i for i, entry in enumerate(self.entries) if entry.is_for_everyone]
         base = Decider(self.entries, for_everyone)
         nobody = Decider(self.entries, ())
-        self._table_chain(self._everyone, make_table(self.entries, for_everyone, nobody), self._default)
         by_peer = self._entries_by_peer()
         peers = sorted(by_peer)
         classes = classify(self.entries[by_peer[peer][0]].addresses for peer in peers)
         targets = {members: self._class(members, peers, by_peer, base) for members in classes.distinct()}
+        if for_everyone or self.chains:
+            self._table_chain(self._everyone, make_table(self.entries, for_everyone, nobody), self._default)
         self._peers_chain(classes, targets)
 
     def _entries_by_peer(self) -> dict[str, list[int]]:
@@ -125,7 +126,8 @@ class _Judge:
             dhcp = Rule((*_dhcp(reading, self.direction, self.family), accept))
             return [dhcp, *(Rule((LookUp((reading.peer,), name),)) for name in look_ups)]
 
-        self._add(names.peers_chain(*self._place), self._twice(lines, self._everyone))
+        onward = self._everyone if self._everyone in self.chains else self._default
+        self._add(names.peers_chain(*self._place), self._twice(lines, onward))
 
     def _peer_maps(self, classes: Classes, targets: Mapping[Peers, str]) -> tuple[str | None, str | None]:
         """Add the maps from addresses and from networks to classes; return their names."""

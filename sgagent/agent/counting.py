@@ -1,0 +1,53 @@
+"""Read the kernel's counters and keep the totals; belongs to the daemon's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sgagent.agent.accounting import Accounting
+from sgagent.agent.counterfile import CounterFile
+from sgagent.core.counters import CounterKey
+from sgagent.ports import CounterValue, Dataplane
+
+
+class Counting:
+    """Keep the totals of what the table counts, in memory and in a file."""
+
+    def __init__(self, dataplane: Dataplane, file: CounterFile) -> None:
+        """Go on from what the file kept since the host came up."""
+        self._dataplane = dataplane
+        self._file = file
+        kept, self.fault = file.load()
+        """What was wrong with the file, or with writing it."""
+
+        self._accounting = Accounting(kept)
+        self._keys: Mapping[str, CounterKey] = {}
+
+    def follow(self, keys: Mapping[str, CounterKey]) -> None:
+        """Take note of what the counters of the table count from now on."""
+        if keys != self._keys:
+            self._keys = keys
+
+    def read(self) -> None:
+        """Add what was counted since the last reading, and keep the totals if they changed."""
+        if self._accounting.take_in(self._dataplane.read_counters(), self._keys):
+            self._save()
+
+    def forget(self, names: frozenset[str]) -> None:
+        """Take note that counters were deleted: if there are such again, they have started at zero."""
+        if names:
+            self._accounting.forget(names)
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            self._file.save(self._accounting.kept)
+        except OSError as error:
+            self.fault = f"{self._file.path}: {error.strerror}"
+        else:
+            self.fault = None
+
+    @property
+    def totals(self) -> Mapping[CounterKey, CounterValue]:
+        """Return what was counted since the host came up, for all that is counted now."""
+        return self._accounting.totals

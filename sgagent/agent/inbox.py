@@ -1,0 +1,104 @@
+"""Collect what happens around the daemon until its loop looks: many events, one step."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What happened since the loop looked last."""
+
+    source_changed: bool = False
+    host_changed: bool = False
+    reload: bool = False
+    stop: bool = False
+
+    @property
+    def wants_step(self) -> bool:
+        """Tell whether something may have to be enforced anew."""
+        return self.source_changed or self.host_changed or self.reload
+
+
+class Inbox:
+    """Take events from any thread and from signal handlers; one loop takes them out."""
+
+    def __init__(self) -> None:
+        """Start with nothing happened."""
+        self._lock = threading.RLock()  # a signal handler may interrupt the very thread that holds it
+        self._anything = threading.Event()
+        self._happened = Happened()
+        self._readers: list[threading.Event] = []
+
+    def source_changed(self) -> None:
+        """Say that a fetch may deliver something else."""
+        self._note(source_changed=True)
+
+    def host_changed(self) -> None:
+        """Say that links or addresses changed."""
+        self._note(host_changed=True)
+
+    def reload(self) -> None:
+        """Say that a reload was asked for."""
+        self._note(reload=True)
+
+    def stop(self) -> None:
+        """Say that the daemon is to end."""
+        self._note(stop=True)
+
+    def wait_for_reading(self, timeout: float) -> bool:
+        """Ask the loop to read the counters, and wait until it has.
+
+        Args:
+            timeout: in seconds.
+
+        Returns:
+            Whether it has in time.
+        """
+        done = threading.Event()
+        with self._lock:
+            self._readers.append(done)
+        self._anything.set()
+        return done.wait(timeout)
+
+    def take(self, timeout: float) -> Happened:
+        """Wait until something happens, and return and forget it.
+
+        Args:
+            timeout: in seconds; after them, nothing happened.
+        """
+        self._anything.wait(timeout)
+        with self._lock:
+            self._anything.clear()
+            happened, self._happened = self._happened, Happened()
+        return happened
+
+    def reading_done(self, waiting: list[threading.Event]) -> None:
+        """Tell those who waited for a reading that there is one."""
+        for done in waiting:
+            done.set()
+
+    def take_readers(self) -> list[threading.Event]:
+        """Return and forget who waits for a reading that has yet to begin."""
+        with self._lock:
+            readers, self._readers = self._readers, []
+        return readers
+
+    def _note(
+        self,
+        *,
+        source_changed: bool = False,
+        host_changed: bool = False,
+        reload: bool = False,
+        stop: bool = False,
+    ) -> None:
+        with self._lock:
+            before = self._happened
+            self._happened = Happened(
+                source_changed=before.source_changed or source_changed,
+                host_changed=before.host_changed or host_changed,
+                reload=before.reload or reload,
+                stop=before.stop or stop,
+            )
+        self._anything.set()

@@ -1,0 +1,104 @@
+"""Say in the log what a step found and did: one line for it, and one for each new finding."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.core.errors import Problem, Severity
+
+_MOST_PROBLEMS = 50
+"""Problems of one delivery that are logged one by one; beyond, their number has to do."""
+
+
+class EventLog(Protocol):
+    """The part of a structlog logger that is used here."""
+
+    def info(self, event: str, **keys: object) -> object:
+        """Log what is normal."""
+        ...
+
+    def warning(self, event: str, **keys: object) -> object:
+        """Log what somebody should look at."""
+        ...
+
+    def error(self, event: str, **keys: object) -> object:
+        """Log what is wrong."""
+        ...
+
+
+class StepLog:
+    """Log steps; what stays as it was is not said again."""
+
+    def __init__(self, log: EventLog) -> None:
+        """Take the log to write to."""
+        self._log = log
+        self._problems: tuple[Problem, ...] = ()
+        self._source_error: str | None = None
+        self._kernel_error: str | None = None
+        self._was_waiting = False
+        self._unjudged: tuple[str, ...] = ()
+
+    def say(self, step: Step) -> None:
+        """Log what is new in this step."""
+        self._say_source(step)
+        self._say_problems(step)
+        self._say_kernel(step)
+        self._say_waiting(step)
+        self._say_groupless(step)
+        if step.was_drift and step.outcome is Outcome.APPLIED:
+            self._log.warning("drift_repaired", operations=step.operations)
+        elif step.outcome is Outcome.APPLIED:
+            self._log.info(
+                "ruleset_applied",
+                version=step.version,
+                interfaces=[interface.name for interface in step.policy.interfaces] if step.policy else [],
+                operations=step.operations,
+                compile_seconds=round(step.compile_seconds, 6),
+                apply_seconds=round(step.apply_seconds, 6),
+            )
+
+    def _say_source(self, step: Step) -> None:
+        if step.source_error != self._source_error:
+            self._source_error = step.source_error
+            if step.source_error:
+                self._log.error("source_failed", reason=step.source_error)
+            else:
+                self._log.info("source_recovered")
+
+    def _say_problems(self, step: Step) -> None:
+        """Log a refusal and each problem once, not at every step that finds them again."""
+        if step.problems == self._problems:
+            return
+        self._problems = step.problems
+        for problem in step.problems[:_MOST_PROBLEMS]:
+            say = self._log.error if problem.severity is Severity.ERROR else self._log.warning
+            say("problem_found", code=problem.code, problem=str(problem))
+        if step.is_refused:
+            errors = sum(problem.severity is Severity.ERROR for problem in step.problems)
+            self._log.error("snapshot_refused", errors=errors, in_force=step.version)
+        elif len(step.problems) > _MOST_PROBLEMS:
+            self._log.warning("more_problems_found", problems=len(step.problems))
+
+    def _say_kernel(self, step: Step) -> None:
+        if step.kernel_error != self._kernel_error:
+            self._kernel_error = step.kernel_error
+            if step.kernel_error:
+                self._log.error("ruleset_refused", reason=step.kernel_error)
+
+    def _say_waiting(self, step: Step) -> None:
+        """Say loudly that nothing is enforced, or that the host is closed for lack of a snapshot (§9.2)."""
+        is_waiting = step.outcome is Outcome.WAITING
+        if is_waiting and not self._was_waiting:
+            self._log.error("nothing_enforced", reason="there is no snapshot yet; the host is as it was")
+        if step.is_closed and step.outcome is Outcome.APPLIED:
+            self._log.error("host_closed", reason="there is no snapshot that can be enforced")
+        self._was_waiting = is_waiting
+
+    def _say_groupless(self, step: Step) -> None:
+        """Say loudly that an interface has no group and lets nothing through (§3)."""
+        groupless = tuple(i.name for i in step.policy.interfaces if not i.security_group_ids) if step.policy else ()
+        if groupless != self._unjudged:
+            self._unjudged = groupless
+            for name in groupless:
+                self._log.error("interface_without_group", interface=name)
