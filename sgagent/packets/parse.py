@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
 
-from sgagent.core.errors import DocumentError, Origin, Problem
+from sgagent.core.errors import DocumentError
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.host import HandBinding
 from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Policy
-from sgagent.documents.builder import TreeBuilder
-from sgagent.documents.limits import Limits
-from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Node, Scalar
-from sgagent.documents.yamltext import parse_yaml
-from sgagent.packets.fields import Fields, Place
+from sgagent.documents import DocumentFile, Limits
+from sgagent.documents.field import Budget, Fields, Reading
+from sgagent.documents.findings import Findings
+from sgagent.documents.reading import read_tree
+from sgagent.documents.tree import Listing
 from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, Judgement, Scenario
 
 DEFAULT_DEFINITIONS = "groups.d"
 DEFAULT_SOURCE_PORT = 40_000
 DEFAULT_HOP_LIMIT = 64
-LARGEST_FILE = 4 * 1024 * 1024
-"""Bytes of one file of packets that are read."""
 
 _ECHO_REQUEST = {Family.IPV4: (1, 8), Family.IPV6: (58, 128)}
 """The protocol of each family whose messages have types, and the type of a ping."""
@@ -29,8 +30,10 @@ _PORT_PROTOCOLS = (6, 17)
 _NUMBERS = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
 
 _TOP_FIELDS = ("definitions", "bind", "packets")
-_JUDGEMENT_FIELDS = ("expect", "decided_by", "rule_id", "security_group_id")
-_ENDS_FIELDS = (
+_REPLY_FIELDS = ("name", "replies_to", "expect", "decided_by")
+_PACKET_FIELDS = (
+    "name",
+    "interface",
     "direction",
     "source",
     "destination",
@@ -39,67 +42,60 @@ _ENDS_FIELDS = (
     "port",
     "icmp_type",
     "hop_limit",
+    "expect",
+    "decided_by",
+    "rule_id",
+    "security_group_id",
 )
-_PACKET_FIELDS = ("name", "interface", *_ENDS_FIELDS, *_JUDGEMENT_FIELDS)
-_REPLY_FIELDS = ("name", "replies_to", "expect", "decided_by")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Word = TypeVar("_Word", bound=Enum)
 
 
 def parse_packets(content: bytes, file: str) -> Scenario:
-    """Return the scenario that a file holds.
+    """Return the scenario that a file holds, YAML or JSON.
 
     Raises:
         DocumentError: carries everything that is wrong with it.
     """
-    problems: list[Problem] = []
-    root = _tree(content, file, problems)
-    if problems:
-        raise DocumentError(problems)
-    top = Fields(Place(root, "", file, problems), _TOP_FIELDS)
-    bindings = tuple(_bindings(top, file))
-    reading = _Traffic(tuple(binding.interface for binding in bindings))
-    scenario = Scenario(
-        definitions=top.text("definitions") or DEFAULT_DEFINITIONS,
-        bindings=bindings,
-        traffic=tuple(reading.read(top)),
-    )
-    if problems:
-        raise DocumentError(problems)
+    limits = Limits()
+    findings = Findings(limits.problems)
+    reading = Reading(file=file, findings=findings, budget=Budget(limits=limits))
+    root = read_tree(DocumentFile(file, content), reading)
+    top = root.fields() if root else None
+    scenario = _scenario(top) if top else None
+    if scenario is None or findings.has_errors:
+        raise DocumentError(findings.all())
     return scenario
 
 
-def _tree(content: bytes, file: str, problems: list[Problem]) -> Node:
-    """Return the values of a file; an empty mapping, and problems, where it holds none."""
-    nothing = Mapping(1, {})
-    whole = Place(nothing, "", file, problems)
-    if len(content) > LARGEST_FILE:
-        whole.refuse("too_large", f"larger than {LARGEST_FILE} bytes")
-        return nothing
-    builder = TreeBuilder(Limits())
-    try:
-        parse_yaml(content.decode(), builder)
-    except UnicodeDecodeError:
-        whole.refuse("encoding", "not UTF-8")
-    except MalformedError as error:
-        at_line = Place(Scalar(error.line, Kind.NULL, ""), "", file, problems)
-        at_line.refuse(error.code, error.message, value=error.value, remedy=error.remedy)
-    for duplicate in builder.duplicates:
-        at_line = Place(Scalar(duplicate.line, Kind.NULL, ""), "", file, problems)
-        at_line.refuse("duplicate_key", "stands twice in one mapping", value=duplicate.key)
-    return builder.root or nothing
+def _scenario(top: Fields) -> Scenario:
+    """Read the whole file."""
+    top.refuse_unknown(_TOP_FIELDS)
+    bindings = tuple(_bindings(top))
+    definitions = top.get("definitions")
+    traffic = _Traffic(tuple(binding.interface for binding in bindings))
+    return Scenario(
+        definitions=(definitions.text() if definitions else None) or DEFAULT_DEFINITIONS,
+        bindings=bindings,
+        traffic=tuple(traffic.read(top)),
+    )
 
 
-def _bindings(top: Fields, file: str) -> Iterator[HandBinding]:
+def _bindings(top: Fields) -> Iterator[HandBinding]:
     """Read which interface stands for what."""
-    bound = top.require("bind")
-    for name, place in bound.fields() if bound else ():
-        origin = f"{file}: {place.path}"
-        if isinstance(place.node, Listing):
-            groups = sorted(text for item in place.items() if (text := item.text()) is not None)
+    place = top.require("bind")
+    bound = place.fields() if place else None
+    for name in sorted(bound.names()) if bound else ():
+        what = bound.get(name) if bound else None
+        if what is None:
+            continue
+        origin = f"{what.origin.file}: {what.path}"
+        if isinstance(what.node, Listing):
+            groups = sorted(text for item in what.items() if (text := item.text()))
             yield HandBinding(interface=name, security_group_ids=tuple(groups), origin=origin)
-        elif isinstance(place.node, Scalar) and place.node.kind is Kind.TEXT:
-            yield HandBinding(interface=name, network_interface_id=place.node.text, origin=origin)
-        else:
-            place.refuse_type("a list of groups, or the id of a network interface")
+        elif (network_interface_id := what.text()) is not None:
+            yield HandBinding(interface=name, network_interface_id=network_interface_id, origin=origin)
 
 
 @dataclass(slots=True)
@@ -112,50 +108,46 @@ class _Traffic:
 
     def read(self, top: Fields) -> Iterator[ExpectedTraffic]:
         """Read all packets."""
-        listing = top.require("packets")
-        for place in listing.items() if listing else ():
-            entry = self._entry(place)
+        top.require("packets")
+        for place in top.items("packets"):
+            fields = place.fields()
+            if fields is None:
+                continue
+            entry = self._reply(fields) if "replies_to" in fields.names() else self._packet(fields)
             if entry is None:
                 continue
             if entry.name in self.names:
-                place.refuse("duplicate_name", "the name stands twice", value=entry.name)
+                place.error("duplicate_name", f"the name stands twice: {entry.name}", "a name of its own")
             self.names.add(entry.name)
             if isinstance(entry, ExpectedPacket):
                 self.openers[entry.name] = entry
             yield entry
 
-    def _entry(self, place: Place) -> ExpectedTraffic | None:
-        """Read one packet or reply."""
-        if isinstance(place.node, Mapping) and "replies_to" in place.node.entries:
-            return self._reply(Fields(place, _REPLY_FIELDS))
-        return self._packet(Fields(place, _PACKET_FIELDS))
-
     def _reply(self, fields: Fields) -> ExpectedReply | None:
         """Read a reply."""
-        name, answered = fields.text("name", required=True), fields.text("replies_to", required=True)
+        fields.refuse_unknown(_REPLY_FIELDS)
+        name, answered = _text(fields, "name"), fields.require("replies_to")
         expected = _judgement(fields)
-        if name is None or answered is None or expected is None:
+        opener = self.openers.get(answered.text() or "") if answered else None
+        if answered and opener is None:
+            answered.error("unknown_packet", "answers no packet", "the name of a packet before it")
+        if name is None or opener is None or expected is None:
             return None
-        opener = self.openers.get(answered)
-        if opener is None:
-            remedy = "the name of a packet that stands before it"
-            fields.place.refuse("unknown_packet", "answers no packet", value=answered, remedy=remedy)
-            return None
-        return ExpectedReply(name=name, opener=opener, expected=expected, origin=_origin(fields))
+        return ExpectedReply(name=name, opener=opener, expected=expected, origin=fields.field.origin)
 
     def _packet(self, fields: Fields) -> ExpectedPacket | None:
         """Read a packet that opens a session."""
-        name, expected = fields.text("name", required=True), _judgement(fields)
-        interface = self._interface(fields)
-        direction = fields.word("direction", Direction, required=True)
-        source, destination = fields.address("source"), fields.address("destination")
+        fields.refuse_unknown(_PACKET_FIELDS)
+        name, expected = _text(fields, "name"), _judgement(fields)
+        interface, direction = self._interface(fields), _word(fields, "direction", Direction)
+        source, destination = _address(fields, "source"), _address(fields, "destination")
         protocol = _protocol(fields)
         if name is None or expected is None or interface is None or direction is None:
             return None
         if source is None or destination is None or protocol is None:
             return None
         if source.version != destination.version:
-            fields.place.refuse("mixed_families", "source and destination are of different families")
+            fields.field.error("mixed_families", "source and destination are of different families")
             return None
         family = Family.IPV4 if source.version == 4 else Family.IPV6
         source_port, port = _ports(fields, protocol)
@@ -169,37 +161,29 @@ class _Traffic:
             source_port=source_port,
             destination_port=port,
             icmp_type=_icmp_type(fields, family, protocol),
-            hop_limit=fields.number("hop_limit", 255, DEFAULT_HOP_LIMIT),
+            hop_limit=_number(fields, "hop_limit", 255, DEFAULT_HOP_LIMIT),
         )
-        return ExpectedPacket(name=name, packet=packet, expected=expected, origin=_origin(fields))
+        return ExpectedPacket(name=name, packet=packet, expected=expected, origin=fields.field.origin)
 
     def _interface(self, fields: Fields) -> str | None:
         """Read where a packet passes; it may be left out where only one interface is bound."""
-        if "interface" not in fields and len(self.interfaces) == 1:
+        if len(self.interfaces) == 1 and "interface" not in fields.names():
             return self.interfaces[0]
-        name = fields.text("interface", required=True)
-        if name is not None and name not in self.interfaces:
-            remedy = f"one that bind names: {', '.join(self.interfaces)}"
-            fields.place.refuse(
-                "unknown_interface", "passes where nothing is bound", value=name, remedy=remedy
-            )
+        place = fields.require("interface")
+        name = place.text() if place else None
+        if place and name is not None and name not in self.interfaces:
+            place.error("unknown_interface", "is not bound", f"one of {', '.join(self.interfaces)}")
             return None
         return name
 
 
-def _origin(fields: Fields) -> Origin:
-    """Return where a packet stands."""
-    return Origin(file=fields.place.file, line=fields.place.node.line, path=fields.place.path)
-
-
 def _judgement(fields: Fields) -> Judgement | None:
     """Read what must become of a packet."""
-    verdict = fields.word("expect", Policy, required=True)
-    decided_by = fields.word("decided_by", DecidedBy)
-    rule_id, group_id = fields.text("rule_id"), fields.text("security_group_id")
+    verdict = _word(fields, "expect", Policy)
+    decided_by = _word(fields, "decided_by", DecidedBy, required=False)
+    rule_id, group_id = (_text(fields, name, required=False) for name in ("rule_id", "security_group_id"))
     if (rule_id or group_id) and decided_by not in (None, DecidedBy.RULE):
-        message = "names a rule, but it is not the rule that decides"
-        fields.place.refuse("mismatch", message, remedy="decided_by: rule")
+        fields.field.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
     if verdict is None:
         return None
     return Judgement(verdict=verdict, decided_by=decided_by, rule_id=rule_id, security_group_id=group_id)
@@ -208,14 +192,13 @@ def _judgement(fields: Fields) -> Judgement | None:
 def _protocol(fields: Fields) -> int | None:
     """Read a protocol, by name or number."""
     place = fields.require("protocol")
-    if place is None:
+    text = place.text_or_digits() if place else None
+    if place is None or text is None:
         return None
-    text = place.node.text if isinstance(place.node, Scalar) else ""
     is_number = text.isascii() and text.isdigit() and len(text) <= 3
     number = int(text) if is_number else _NUMBERS.get(text.lower())
     if number is None or number > 255:
-        remedy = f"one of {', '.join(_NUMBERS)}, or a number up to 255"
-        place.refuse("bad_protocol", "not a protocol", value=text, remedy=remedy)
+        place.error("bad_value", "not a protocol", f"one of {', '.join(_NUMBERS)}, or a number up to 255")
         return None
     return number
 
@@ -224,11 +207,11 @@ def _ports(fields: Fields, protocol: int) -> tuple[int | None, int | None]:
     """Read source and destination port; only TCP and UDP have them, and must say the second."""
     if protocol in _PORT_PROTOCOLS:
         fields.require("port")
-        source_port = fields.number("source_port", LAST_PORT, DEFAULT_SOURCE_PORT)
-        return source_port, fields.number("port", LAST_PORT, None)
+        source_port = _number(fields, "source_port", LAST_PORT, DEFAULT_SOURCE_PORT)
+        return source_port, _number(fields, "port", LAST_PORT, None)
     for name in ("source_port", "port"):
         if place := fields.get(name):
-            place.refuse("no_ports", "only TCP and UDP have ports", remedy=f"leave {name} out")
+            place.error("no_ports", "only TCP and UDP have ports", "leave it out")
     return None, None
 
 
@@ -236,7 +219,52 @@ def _icmp_type(fields: Fields, family: Family, protocol: int) -> int | None:
     """Read a message's type; a ping where none is given."""
     own_protocol, echo_request = _ECHO_REQUEST[family]
     if protocol == own_protocol:
-        return fields.number("icmp_type", 255, echo_request)
+        return _number(fields, "icmp_type", 255, echo_request)
     if place := fields.get("icmp_type"):
-        place.refuse("no_type", "only ICMP over IPv4 and ICMPv6 over IPv6 have types")
+        place.error("no_type", "only ICMP over IPv4 and ICMPv6 over IPv6 have types", "leave it out")
     return None
+
+
+def _text(fields: Fields, name: str, *, required: bool = True) -> str | None:
+    """Read a text that is not empty."""
+    place = fields.require(name) if required else fields.get(name)
+    text = place.text() if place else None
+    if place and text == "":
+        place.error("bad_value", "empty")
+        return None
+    return text
+
+
+def _word(fields: Fields, name: str, words: type[_Word], *, required: bool = True) -> _Word | None:
+    """Read one of the words of an enumeration."""
+    known: Mapping[str, _Word] = {str(word.value): word for word in words}
+    place = fields.require(name) if required else fields.get(name)
+    return place.word(known) if place else None
+
+
+def _address(fields: Fields, name: str) -> _Address | None:
+    """Read a single address."""
+    place = fields.require(name)
+    text = place.text() if place else None
+    if place is None or text is None:
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or "%" in text:
+        place.error("bad_value", "not an address", "one address, without a prefix length or a zone")
+        return None
+    return address
+
+
+def _number(fields: Fields, name: str, last: int, default: int | None) -> int | None:
+    """Read a whole number from 0 to the last one."""
+    place = fields.get(name)
+    if place is None:
+        return default
+    number = place.integer()
+    if number is not None and not 0 <= number <= last:
+        place.error("out_of_range", "out of range", f"0 to {last}")
+        return None
+    return number

@@ -1,0 +1,113 @@
+"""Every packet of every example, on the kernel, against what the command line prints for the example."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections import Counter
+
+import pytest
+
+from integration.judging import judge
+from integration.lab import Lab, lab
+from integration.namespaces import run
+from sgagent.core import names
+from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.packets import ExpectedPacket, ExpectedReply
+from tests.corpus import Example, examples
+
+EXAMPLES = examples()
+every_example = pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
+
+
+@every_example
+def test_the_kernel_decides_as_its_file_says(example: Example) -> None:
+    """What must pass does, what must not does not, and each rule counts a hit for each new session."""
+    with lab(*(binding.interface for binding in example.scenario.bindings)) as built:
+        built.load(printed_ruleset(example))
+        expected = example.scenario.packets
+        passed = judge(built, [entry.packet for entry in expected])
+        wrong = [
+            entry.name
+            for entry, passes in zip(expected, passed, strict=True)
+            if passes is not (entry.expected.verdict is Policy.ACCEPT)
+        ]
+        assert not wrong
+        hits = {name: packets for name, (packets, _) in built.counters().items()}
+        assert {name: hits[name] for name in expected_hits(expected)} == expected_hits(expected)
+
+
+@pytest.mark.parametrize(
+    ("example", "reply"),
+    [
+        pytest.param(example, reply, id=f"{example.name}: {reply.name}")
+        for example in EXAMPLES
+        for reply in example.scenario.replies
+    ],
+)
+def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -> None:
+    """A connection that was let in gets its answers out, whatever else may leave."""
+    packet = reply.opener.packet
+    with lab(*(binding.interface for binding in example.scenario.bindings)) as built:
+        built.load(printed_ruleset(example))
+        assert is_answered(built, packet) is (reply.expected.verdict is Policy.ACCEPT)
+
+
+def printed_ruleset(example: Example) -> str:
+    """Return what ``sgagent compile --dry-run`` prints for an example."""
+    return run(
+        sys.executable,
+        "-m",
+        "sgagent",
+        "compile",
+        "--dry-run",
+        "--definitions",
+        str(example.definitions),
+        *example.interface_arguments(),
+    )
+
+
+def expected_hits(expected: tuple[ExpectedPacket, ...]) -> Counter[str]:
+    """Return how often each rule's and default's counter is hit by the packets."""
+    hits: Counter[str] = Counter()
+    for entry in expected:
+        interface, direction = entry.packet.interface, entry.packet.direction
+        if entry.expected.rule_id is not None:
+            hits[names.rule_chain(interface, entry.expected.rule_id)] += 1
+        elif entry.expected.decided_by is DecidedBy.INNER:
+            hits[names.inner_chain(interface)] += 1
+        elif entry.expected.decided_by is DecidedBy.DEFAULT and is_followed(entry.packet):
+            hits[names.default_chain(direction, interface)] += 1
+    return hits
+
+
+def is_followed(packet: Packet) -> bool:
+    """Tell whether conntrack takes the packet: it calls the other family's ICMP invalid."""
+    return (packet.family, packet.protocol) not in ((Family.IPV4, 58), (Family.IPV6, 1))
+
+
+def is_answered(built: Lab, packet: Packet) -> bool:
+    """Tell whether a real TCP connection is made where the packet would open one, and answered."""
+    source, destination = (
+        str(ipaddress.IPv4Address(end) if packet.family is Family.IPV4 else ipaddress.IPv6Address(end))
+        for end in (packet.source, packet.destination)
+    )
+    inwards = packet.direction is Direction.INGRESS
+    client, server = (built.peer, built.host) if inwards else (built.host, built.peer)
+    built.add_host_addresses([destination if inwards else source], packet.interface)
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(built.listen(server, destination, packet.destination_port or 0))
+        try:
+            connection = opened.enter_context(
+                built.connect(
+                    client, (source, packet.source_port or 0), (destination, listener.getsockname()[1])
+                )
+            )
+        except TimeoutError:
+            return False
+        accepted = opened.enter_context(listener.accept()[0])
+        accepted.sendall(b"answer")
+        return connection.recv(6, socket.MSG_WAITALL) == b"answer"

@@ -1,0 +1,71 @@
+"""Read the examples, the one corpus that every judge is held to: definitions, bindings, and packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgagent.core.binding import bind
+from sgagent.core.errors import Problem
+from sgagent.core.host import HostFacts
+from sgagent.core.model import Snapshot
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions, Resolution, resolve
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.packets import Scenario, parse_packets
+from sgagent.settings import Settings
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A file of packets and what belongs to it."""
+
+    name: str
+    """Its directory below ``examples``."""
+
+    scenario: Scenario
+    definitions: Path
+    """A directory of documents."""
+
+    def parse(self) -> tuple[Snapshot, tuple[Problem, ...]]:
+        """Return the definitions and what was noticed while reading them."""
+        files = [DocumentFile(path.name, path.read_bytes()) for path in sorted(self.definitions.iterdir())]
+        return parse_documents(files, Limits())
+
+    def resolve(self) -> Resolution:
+        """Return what the definitions come to on the interfaces that the packets pass."""
+        snapshot, _ = self.parse()
+        bound = bind(snapshot, self.scenario.bindings, HostFacts(), automatically=False)
+        return resolve(snapshot, bound, Exemptions(platform=Settings().platform))
+
+    def policy(self) -> ResolvedPolicy:
+        """Return what is enforced."""
+        return self.resolve().policy
+
+    def interface_arguments(self) -> list[str]:
+        """Return the bindings as ``--interface`` options, a network interface as the groups that it has."""
+        by_id = self.parse()[0].interface_by_id
+        options = []
+        for binding in self.scenario.bindings:
+            groups = binding.security_group_ids
+            if binding.network_interface_id is not None:
+                groups = by_id[binding.network_interface_id].security_group_ids
+            options += ["--interface", f"{binding.interface}={','.join(groups)}"]
+        return options
+
+
+def examples() -> list[Example]:
+    """Return every example, in the order of their names."""
+    return [_example(path) for path in sorted(EXAMPLES.glob("**/packets.yaml"))]
+
+
+def _example(path: Path) -> Example:
+    """Read one file of packets."""
+    scenario = parse_packets(path.read_bytes(), str(path))
+    return Example(
+        name=str(path.parent.relative_to(EXAMPLES)),
+        scenario=scenario,
+        definitions=path.parent / scenario.definitions,
+    )

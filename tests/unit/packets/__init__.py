@@ -1,0 +1,1 @@
+"""Tests of sgagent.packets, without privilege."""
