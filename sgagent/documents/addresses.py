@@ -12,6 +12,7 @@ from sgagent.core.model import AuthorizationObject, CidrBlock, Family, GroupRefe
 from sgagent.documents.field import Field
 from sgagent.documents.scalars import checked_account, checked_id
 
+BLOCK_FORMS = "an address or a CIDR"
 OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-… or pl-…"
 
 _BLOCK = re.compile(r"([0-9A-Fa-f:.]+)(?:/(0|[1-9][0-9]{0,2}))?")
@@ -36,14 +37,14 @@ class HostBits(enum.Enum):
     """In an interface's or member's address, clearing them would make members of a whole network (§5.3)."""
 
 
-def parse_block(field: Field, host_bits: HostBits) -> CidrBlock | None:
-    """Return an address or CIDR; None, with an error noted, if it is neither."""
+def parse_block(field: Field, host_bits: HostBits, forms: str = BLOCK_FORMS) -> CidrBlock | None:
+    """Return an address or CIDR; None, with an error noted that names the right forms, if it is neither."""
     field.count_address()
     text = field.text()
     if text is None:
         return None
     known = field.reading.budget.blocks.get(text)
-    return known or _parse_text(field, text, host_bits)
+    return known or _parse_text(field, text, host_bits, forms)
 
 
 def parse_network(field: Field) -> CidrBlock | None:
@@ -65,7 +66,7 @@ def parse_object(field: Field) -> AuthorizationObject | None:
     if foreign is not None:
         account = checked_account(field, foreign.group(1))
         return group_reference(field, foreign.group(2), account) if account else None
-    return parse_block(field, HostBits.CLEARED)
+    return parse_block(field, HostBits.CLEARED, OBJECT_FORMS)
 
 
 def group_reference(field: Field, text: str, account: str | None = None) -> GroupReference | None:
@@ -79,7 +80,7 @@ def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
     return tuple(sorted(set(blocks), key=lambda block: (block.family.bits, block.first, block.last)))
 
 
-def _parse_text(field: Field, text: str, host_bits: HostBits) -> CidrBlock | None:
+def _parse_text(field: Field, text: str, host_bits: HostBits, forms: str) -> CidrBlock | None:
     """Return a block that was not met before, and remember it if nothing is wrong with it."""
     if "%" in text:
         field.error("zone_id", "an address with a zone", "the address alone, without %…")
@@ -87,7 +88,7 @@ def _parse_text(field: Field, text: str, host_bits: HostBits) -> CidrBlock | Non
     try:
         address, network = _address_and_network(text)
     except ValueError:
-        field.error("bad_address", "not an address", OBJECT_FORMS)
+        field.error("bad_address", "not an address", forms)
         return None
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         field.error("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")

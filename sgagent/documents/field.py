@@ -123,7 +123,7 @@ class Field:
             self.refuse_type("a whole number")
             return None
         if len(self.node.text) > _LONGEST_NUMBER:
-            self.error("out_of_range", "a number far out of any range")
+            self.error("out_of_range", "a number far out of any range", "a smaller one")
             return None
         return int(self.node.text)
 
@@ -232,7 +232,7 @@ class Fields:
             self.refuse_missing(name)
         return found
 
-    def refuse_missing(self, name: str, remedy: str = "") -> None:
+    def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
         """Note that a field is not there."""
         origin = self.field.origin.at(name)
         problem = Problem(

@@ -1,6 +1,6 @@
 """Describe the native format as a JSON Schema (draft 2020-12), for editors and for other tools.
 
-The schema says what can be said of single fields. How the fields of a rule fit together, ``sgagent check`` tells.
+The schema says what can be said of single fields; how those of a rule fit together, ``sgagent check`` tells.
 """
 
 from __future__ import annotations

@@ -1,0 +1,226 @@
+"""The agent's own configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from sgagent.core.errors import UsageError
+from sgagent.core.host import HandBinding
+from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortRange
+from sgagent.core.policy import Exemption
+from sgagent.documents import Limits
+from sgagent.settings import (
+    METADATA_SERVICE,
+    ListenAddress,
+    Sessions,
+    Settings,
+    UnboundInterfaces,
+    parse_interface_name,
+    parse_settings,
+)
+
+EVERYTHING = """
+    [source]
+    type = "file"
+    path = "/srv/groups.yaml"
+
+    [state]
+    directory = "/srv/state"
+    runtime_directory = "/srv/run"
+
+    [enforcement]
+    mode = "observe"
+    strict = true
+    fail_closed = true
+    unbound_interfaces = "closed"
+    sessions = "keep"
+    mark_mask = 0xff00
+
+    [[interface]]
+    name = "eth1"
+    security_group_ids = ["sg-b", "sg-a"]
+
+    [[interface]]
+    name = "eth0.7"
+    network_interface_id = "eni-web-1"
+    mode = "observe"
+
+    [[failsafe]]
+    direction = "ingress"
+    cidr = "192.0.2.10/32"
+    protocol = "tcp"
+    port_range = "22/22"
+
+    [[platform]]
+    direction = "egress"
+    cidr = "2001:db8::1"
+    protocol = "all"
+
+    [metrics]
+    listen = "[::1]:9000"
+
+    [limits]
+    document_bytes = 1000
+    depth = 8
+    rules = 10
+    addresses = 20
+    """
+
+
+def read(text: str) -> Settings:
+    """Return the configuration that a text holds."""
+    return parse_settings(dedent(text), "sgagent.toml")
+
+
+def faults(text: str) -> list[str]:
+    """Return the faults of a text that must be refused, one a line."""
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    return str(caught.value).splitlines()
+
+
+def test_an_empty_file_is_all_defaults() -> None:
+    """Every key has a default (contract: configuration)."""
+    settings = read("")
+    assert settings == Settings()
+    assert (str(settings.source.path), str(settings.state.directory)) == (
+        "/etc/sgagent/groups.d",
+        "/var/lib/sgagent",
+    )
+    assert (settings.metrics.listen.host, settings.metrics.listen.port) == ("127.0.0.1", 9469)
+    assert (settings.enforcement.mode, settings.enforcement.mark_mask) == (Mode.ENFORCE, 0xFFFF0000)
+    assert settings.platform == (METADATA_SERVICE,)
+
+
+def test_every_key_is_read() -> None:
+    """What is written wins over the default."""
+    settings = read(EVERYTHING)
+    enforcement = settings.enforcement
+    assert (settings.source.path, settings.state.runtime_directory) == (
+        Path("/srv/groups.yaml"),
+        Path("/srv/run"),
+    )
+    assert (enforcement.mode, enforcement.strict, enforcement.fail_closed) == (Mode.OBSERVE, True, True)
+    assert (enforcement.unbound_interfaces, enforcement.sessions) == (UnboundInterfaces.CLOSED, Sessions.KEEP)
+    assert enforcement.mark_mask == 0xFF00
+    assert settings.metrics.listen == ListenAddress(host="::1", port=9000)
+    assert settings.limits == Limits(document_bytes=1000, depth=8, rules=10, addresses=20)
+
+
+def test_bindings_by_hand_are_sorted() -> None:
+    """Each remembers where it was written."""
+    first, second = read(EVERYTHING).interfaces
+    assert first == HandBinding(
+        interface="eth0.7",
+        network_interface_id="eni-web-1",
+        mode=Mode.OBSERVE,
+        origin="sgagent.toml: interface[1]",
+    )
+    assert (second.interface, second.security_group_ids, second.mode) == ("eth1", ("sg-a", "sg-b"), None)
+
+
+def test_lists_of_exemptions() -> None:
+    """Fail-safe and platform entries have the same form, and the latter replace the default (§7.3, §7.4)."""
+    settings = read(EVERYTHING)
+    assert settings.failsafe == (
+        Exemption(
+            direction=Direction.INGRESS,
+            peer=CidrBlock.parse("192.0.2.10"),
+            protocol=TCP,
+            ports=(PortRange(22, 22),),
+        ),
+    )
+    assert settings.platform == (
+        Exemption(direction=Direction.EGRESS, peer=CidrBlock.parse("2001:db8::1"), protocol=ALL_PROTOCOLS),
+    )
+
+
+def test_the_platform_list_can_be_switched_off() -> None:
+    """An empty list is none (§7.3)."""
+    assert read("platform = []").platform == ()
+
+
+ENTRY = "[[failsafe]]\ndirection = 'ingress'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    (
+        ("colour = 1", "colour"),
+        ("[enforcement]\nmood = 1", "enforcement.mood"),
+        ("[enforcement]\nmode = 'off'", "enforcement.mode"),
+        ("[enforcement]\nstrict = 'yes'", "enforcement.strict"),
+        ("[enforcement]\nmark_mask = 0", "enforcement.mark_mask"),
+        ("[enforcement]\nmark_mask = 0b101", "enforcement.mark_mask"),
+        ("[enforcement]\nmark_mask = 0x1ffff0000", "enforcement.mark_mask"),
+        ("[source]\ntype = 'ftp'", "source.type"),
+        ("[source]\npath = ''", "source.path"),
+        ("[source]\npath = 3", "source.path"),
+        ("[source]\nurl = 'x'", "source.url"),
+        ("source = 'x'", "source"),
+        ("[state]\ndirectory = 1979-05-27", "state.directory"),
+        ("[metrics]\nlisten = '127.0.0.1'", "metrics.listen"),
+        ("[metrics]\nlisten = '127.0.0.1:70000'", "metrics.listen"),
+        ("[limits]\nrules = 0", "limits.rules"),
+        ("[limits]\nproblems = 5", "limits.problems"),
+        ("[interface]\nname = 'eth0'", "interface"),
+        ("[[interface]]\nname = 'eth0'", "interface[0]"),
+        ("[[interface]]\nname = 'a/b'\nsecurity_group_ids = []", "interface[0].name"),
+        (
+            "[[interface]]\nname = 'eth0'\nsecurity_group_ids = []\nnetwork_interface_id = 'eni-1'",
+            "interface[0]",
+        ),
+        ("[[interface]]\nsecurity_group_ids = []", "interface[0].name"),
+        (ENTRY + "cidr = '192.0.2.0/24'", "failsafe[0].protocol"),
+        (ENTRY + "cidr = '192.0.2.0/24'\nprotocol = 'tcp'", "failsafe[0].port_range"),
+        (ENTRY + "cidr = '192.0.2.0/24'\nprotocol = 'icmp'\nport_range = 80", "failsafe[0].port_range"),
+        (ENTRY + "cidr = '192.0.2.0/24'\nprotocol = 'icmpv6'", "failsafe[0].cidr"),
+        (ENTRY + "cidr = '192.0.2.1/24'\nprotocol = 'all'", "failsafe[0].cidr"),
+        (ENTRY + "cidr = 'example.com'\nprotocol = 'all'", "failsafe[0].cidr"),
+    ),
+)
+def test_wrong_configurations(text: str, key: str) -> None:
+    """Each is one fault with file, key and remedy."""
+    (fault,) = faults(text)
+    assert fault.startswith(f"error: sgagent.toml: {key}: ")
+    assert fault.endswith(")")
+
+
+@pytest.mark.parametrize("name", ("https", "etcd", "aliyun"))
+def test_sources_to_come_are_known_by_name(name: str) -> None:
+    """They are told from typing mistakes."""
+    (fault,) = faults(f"[source]\ntype = '{name}'\nurl = 'x'")
+    assert f"{name} are not in this version" in fault
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """Nobody mends a configuration one fault at a time."""
+    assert len(faults("a = 1\n[enforcement]\nmode = 'x'\n[metrics]\nlisten = ''\n")) == 3
+
+
+def test_an_interface_is_bound_once() -> None:
+    """Two bindings of one name contradict each other."""
+    (fault,) = faults("[[interface]]\nname = 'eth0'\nsecurity_group_ids = []\n" * 2)
+    assert "bound twice" in fault
+
+
+@pytest.mark.parametrize("text", ("x =", "a = 1\na = 2", "[" * 5000))
+def test_what_is_not_toml(text: str) -> None:
+    """It is told with the place."""
+    (fault,) = faults(text)
+    assert fault.startswith("sgagent.toml: not TOML: ")
+
+
+@pytest.mark.parametrize("name", ("", ".", "..", "a/b", "a b", "a:b", "sixteen-letters-", "é", "a\n", 'a"b'))
+def test_names_that_no_link_can_have(name: str) -> None:
+    """Or that nft or a terminal would not take."""
+    with pytest.raises(UsageError, match="not an interface name"):
+        parse_interface_name(name, "--interface")
+
+
+def test_names_of_links() -> None:
+    """Up to 15 characters, VLANs and peers included."""
+    assert parse_interface_name("veth_0@if7.1+-x", "--interface") == "veth_0@if7.1+-x"
