@@ -1,7 +1,7 @@
 """Bring all that decides about one direction, interface and family into one list, in the order of §3.
 
-The lists of the configuration, fellow members and rules are entries alike: whom they speak of, what of, and the leaf
-chain that a packet goes to which they decide about. The default stands behind the last one.
+The lists of the configuration, fellow members and rules are entries alike: whom they speak of, what of, and
+the leaf chain that a packet goes to which they decide about. The default stands behind the last one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class Entry:
     peer: str
     """Names the far end; equal names have equal addresses."""
 
+    family: Family
+    """Of the packets that it can match."""
+
     addresses: AddressRanges
     protocol: int | None
     """None is all."""
@@ -43,8 +46,11 @@ class Entry:
 
     @property
     def is_for_everyone(self) -> bool:
-        """Tell whether the far end may be any address of the family."""
-        return len(self.addresses) == 1 and self.addresses[0] in _EVERYTHING
+        """Tell whether the far end may be any address of the family.
+
+        The family has to say what any is: all of IPv4 has the numbers of ``::/96``, a small part of IPv6.
+        """
+        return self.addresses == ((0, self.family.last_address),)
 
     @property
     def is_plain(self) -> bool:
@@ -52,12 +58,7 @@ class Entry:
         return self.source_ports is None and self.local is None
 
 
-_EVERYTHING = tuple((0, family.last_address) for family in Family)
-
-
-def list_entries(
-    interface: ResolvedInterface, direction: Direction, family: Family
-) -> tuple[Entry, ...]:
+def list_entries(interface: ResolvedInterface, direction: Direction, family: Family) -> tuple[Entry, ...]:
     """Return the entries that can match packets of the family, the first that decides first."""
     toward = interface.toward(direction)
     entries = [
@@ -70,7 +71,15 @@ def list_entries(
     if inner:
         leaf = names.inner_chain(interface.name)
         entries.append(
-            Entry(leaf=leaf, peer=INNER_PEER, addresses=inner, protocol=None, ports=None, is_exempt=True)
+            Entry(
+                leaf=leaf,
+                peer=INNER_PEER,
+                family=family,
+                addresses=inner,
+                protocol=None,
+                ports=None,
+                is_exempt=True,
+            )
         )
     entries += [_rule(rule, interface.name, family) for rule in toward.rules if _can_match(rule, family)]
     return tuple(entries)
@@ -81,6 +90,7 @@ def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
     return Entry(
         leaf=names.exemption_chain(kind, exemption.direction, interface),
         peer=str(block),
+        family=block.family,
         addresses=((block.first, block.last),),
         protocol=exemption.protocol.number,
         ports=exemption.ports,
@@ -102,6 +112,7 @@ def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry:
     return Entry(
         leaf=names.rule_chain(interface, rule.rule_id),
         peer=rule.peer.name,
+        family=family,
         addresses=rule.peer.addresses.ranges(family),
         protocol=rule.protocol.number,
         ports=rule.ports,
