@@ -74,10 +74,11 @@ class Inbox:
             happened, self._happened = self._happened, Happened()
         return happened
 
-    def reading_done(self, waiting: list[threading.Event]) -> None:
-        """Tell those who waited for a reading that there is one."""
-        for done in waiting:
-            done.set()
+    @property
+    def has_readers(self) -> bool:
+        """Tell whether somebody waits for a reading."""
+        with self._lock:
+            return bool(self._readers)
 
     def take_readers(self) -> list[threading.Event]:
         """Return and forget who waits for a reading that has yet to begin."""

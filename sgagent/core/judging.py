@@ -14,7 +14,7 @@ from sgagent.core import names, ruleset
 from sgagent.core.classes import Classes, Peers, classify
 from sgagent.core.entries import Entry, list_entries
 from sgagent.core.evaluate import DHCP
-from sgagent.core.model import UDP, Direction, Family
+from sgagent.core.model import LAST_PORT, UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.ruleset import (
     Chain,
@@ -31,11 +31,16 @@ from sgagent.core.ruleset import (
     VerdictMap,
 )
 from sgagent.core.selectors import Reading, readings
+from sgagent.core.lines import Line, cut_lines, split_lines
 from sgagent.core.tables import Cell, Decider, PortTable, ProtocolTable, Segment, make_table
 
 FEW = 4
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
+
+
+MANY_LINES = 8
+"""Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,28 +224,48 @@ class _Judge:
 
     def _target(self, cell: Cell) -> str:
         """Return the chain that carries a cell out: a leaf, or a chain that looks further."""
-        if not cell:
+        return self._target_of(tuple(Line.of(self.entries[index]) for index in cell))
+
+    def _target_of(self, lines: tuple[Line, ...]) -> str:
+        if not lines:
             return self._default
-        first = self.entries[cell[0]]
-        return first.leaf if first.is_plain else self._cell_chain(cell)
+        return lines[0].leaf if lines[0].is_plain else self._cell_chain(lines)
 
-    def _cell_chain(self, cell: Cell) -> str:
-        """Return the chain that looks at source ports and near ends, made if need be."""
-        entries = [self.entries[index] for index in cell]
-        final = entries.pop().leaf if entries[-1].is_plain else self._default
-        content = "\n".join((*(f"{e.leaf} {e.source_ports} {e.local}" for e in entries), final))
-        name = names.cell_chain(*self._place, content)
+    def _cell_chain(self, lines: tuple[Line, ...]) -> str:
+        """Return the chain that looks at source ports and near ends, made if need be.
 
-        def lines(reading: Reading) -> list[Rule]:
-            return [
-                Rule((*matches, Goto(entry.leaf)))
-                for entry in entries
-                for matches in _further_matches(entry, reading)
-            ]
-
-        if name not in self.chains:
-            self._add(name, self._twice(lines, final))
+        A few lines are gone through one after the other; many are told apart by a look-up of the source port, and
+        what that leaves by one of the near end.
+        """
+        name = names.cell_chain(*self._place, "\n".join(map(str, lines)))
+        if name in self.chains:
+            return name
+        if len(lines) <= MANY_LINES:
+            final = lines[-1].leaf if lines[-1].is_plain else self._default
+            constrained = lines[:-1] if lines[-1].is_plain else lines
+            self._add(name, self._twice(lambda reading: _line_rules(constrained, reading), final))
+        else:
+            self._split(name, lines)
         return name
+
+    def _split(self, name: str, lines: tuple[Line, ...]) -> None:
+        """Add the chain and the map that tell many lines apart by source port, or else by near end."""
+        by_port = any(line.source_ports is not None for line in lines)
+        protocol = next((line.protocol for line in lines if line.source_ports is not None), 0)
+        pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
+        address_type = KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR
+        elements = tuple(
+            Element((Interval(first, last),), Goto(self._target_of(rest))) for first, last, rest in pieces
+        )
+        key_type = KeyType.INET_SERVICE if by_port else address_type
+        look_up = self._verdict_map(names.split_map(name), (key_type,), elements, is_interval=True)
+        rest = tuple(line for line in lines if line.source_ports is None) if by_port else ()
+
+        def rules(reading: Reading) -> list[Rule]:
+            selector = reading.source_port_of(protocol) if by_port else reading.local
+            return [Rule((LookUp((selector,), look_up),))] if look_up else []
+
+        self._add(name, self._twice(rules, self._target_of(cut_lines(rest))))
 
     def _twice(self, lines: Callable[[Reading], list[Rule]], final: str) -> tuple[Rule, ...]:
         """Return rules for tracked sessions, then for untracked packets, and where both go on to in the end."""
@@ -275,13 +300,17 @@ def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[State
     return (*reading.match_port(number, destination), reading.match_source_port(number, source))
 
 
-def _further_matches(entry: Entry, reading: Reading) -> list[tuple[Match, ...]]:
-    """Return the alternatives in which an entry matches, beyond peer, protocol and destination port."""
-    local = () if entry.local is None else (reading.match_local(Interval(*entry.local)),)
-    if entry.source_ports is None:
+def _line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
+    """Return the rules that go through lines one after the other."""
+    return [Rule((*matches, Goto(line.leaf))) for line in lines for matches in _further_matches(line, reading)]
+
+
+def _further_matches(line: Line, reading: Reading) -> list[tuple[Match, ...]]:
+    """Return the alternatives in which a line matches."""
+    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
+    if line.source_ports is None:
         return [local]
-    protocol = entry.protocol or 0
     return [
-        (reading.match_source_port(protocol, Interval(ports.first, ports.last)), *local)
-        for ports in entry.source_ports
+        (reading.match_source_port(line.protocol, Interval(first, last)), *local)
+        for first, last in line.source_ports
     ]

@@ -11,7 +11,7 @@ from sgagent.core.model import TCP, Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSession:
     """A TCP session that somebody opened to a listener of this host."""
 

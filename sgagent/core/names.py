@@ -111,5 +111,10 @@ def cell_chain(direction: Direction, interface: str, family: Family, content: st
     return f"cell/{part(interface)}/{direction.value}/{family.value}/{digest(content)}"
 
 
+def split_map(cell_name: str) -> str:
+    """Return the map that tells the lines of a cell apart: ``split/cell/eth0/…``."""
+    return f"split/{cell_name}"
+
+
 STATE_CHAIN = "generation"
 """An empty chain whose comment keeps the policy generation and the slots."""

@@ -42,7 +42,11 @@ class Reading:
 
     def match_source_port(self, protocol: int, ports: Interval) -> Match:
         """Return the match on the source port, the protocol being settled."""
-        return Match(self.source_port or _header_port(protocol, "source"), (ports,))
+        return Match(self.source_port_of(protocol), (ports,))
+
+    def source_port_of(self, protocol: int) -> Selector:
+        """Return where the source port is, the protocol being settled."""
+        return self.source_port or _header_port(protocol, "source")
 
     def match_local(self, addresses: Interval) -> Match:
         """Return the match on the near end."""

@@ -1,0 +1,205 @@
+"""Run the agent: one loop that steps when something happened, reads the counters, and tells how it is doing.
+
+The loop alone touches the data plane, since libnftables belongs to one thread. Watches, signal handlers and scrapes
+only leave word in the inbox.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from sgagent.agent.counting import Counting
+from sgagent.agent.inbox import Happened, Inbox
+from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.sdnotify import ServiceManager
+from sgagent.agent.steplog import EventLog, StepLog
+from sgagent.core.errors import SgagentError
+from sgagent.ports import Clock, Host, Source
+
+TICK_SECONDS = 1.0
+"""Between readings of the counters, and looks whether the table is still ours."""
+
+FETCH_AGAIN_SECONDS = 30.0
+"""After which a source is asked without being told that it changed, should a watch ever miss something."""
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 60.0
+"""Between steps that the kernel refuses; doubled from the first to the longest."""
+
+
+class Daemon:
+    """Keep the host's policy enforced until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        host: Host,
+        clock: Clock,
+        reconciler: Reconciler,
+        counting: Counting,
+        inbox: Inbox,
+        service_manager: ServiceManager,
+        log: EventLog,
+        publish: Callable[[Step, Counting], None],
+        after_first: Callable[[Step], None],
+    ) -> None:
+        """Take the parts; nothing is changed before :meth:`run`.
+
+        Args:
+            source: where definitions come from.
+            host: the links.
+            clock: the time.
+            reconciler: carries out the steps.
+            counting: keeps the totals.
+            inbox: where events arrive.
+            service_manager: who started the agent.
+            log: the log.
+            publish: is given every step, and the totals, to be shown.
+            after_first: is given the first step that made the table.
+        """
+        self._source = source
+        self._host = host
+        self._clock = clock
+        self._reconciler = reconciler
+        self._counting = counting
+        self._inbox = inbox
+        self._service_manager = service_manager
+        self._log = log
+        self._step_log = StepLog(log)
+        self._publish = publish
+        self._after_first = after_first
+        self._fetched_at = 0.0
+        self._ticked_at = 0.0
+        self._retry_at: float | None = None
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._last: Step | None = None
+        self._state_faults: tuple[str, ...] = ()
+        self._counter_fault: str | None = None
+
+    def run(self) -> None:
+        """Enforce until told to stop; the rules stay in force after that."""
+        with (
+            _signals(self._inbox),
+            self._source.watch(self._inbox.source_changed),
+            self._host.watch(self._inbox.host_changed),
+        ):
+            self._step(fetch=True)
+            self._tick()
+            self._service_manager.ready()
+            self._log.info("agent_started")
+            while True:
+                happened = self._inbox.take(self._seconds_to_wait())
+                if happened.stop:
+                    break
+                self._turn(happened)
+            self._service_manager.stopping()
+            self._tick()
+        self._log.info("agent_stopped", rules="stay in force")
+
+    def _turn(self, happened: Happened) -> None:
+        """Do what one turn of the loop has to do."""
+        if happened.reload:
+            self._service_manager.reloading()
+            self._log.info("reload_requested")
+        now = self._clock.monotonic()
+        is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
+        is_retry_due = self._retry_at is not None and now >= self._retry_at
+        if happened.wants_step or is_fetch_due or is_retry_due:
+            self._step(fetch=happened.source_changed or happened.reload or is_fetch_due)
+        elif self._is_tick_due(now) and self._reconciler.has_drifted():
+            self._step(fetch=False)
+        if self._is_tick_due(now) or self._inbox.has_readers:
+            self._tick()
+        if happened.reload:
+            self._service_manager.ready()
+
+    def _is_tick_due(self, now: float) -> bool:
+        return now - self._ticked_at >= TICK_SECONDS
+
+    def _seconds_to_wait(self) -> float:
+        """Return how long nothing may happen before there is something to do anyway."""
+        now = self._clock.monotonic()
+        due = self._ticked_at + TICK_SECONDS
+        if self._retry_at is not None:
+            due = min(due, self._retry_at)
+        return max(0.0, due - now)
+
+    def _step(self, *, fetch: bool) -> None:
+        """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
+        if fetch:
+            self._fetched_at = self._clock.monotonic()
+        step = self._reconciler.step(fetch=fetch)
+        if step.counters is not None and step.outcome is not Outcome.REFUSED:
+            self._counting.follow(step.counters)
+        if step.outcome is Outcome.REFUSED:
+            self._retry_at = self._clock.monotonic() + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+        else:
+            self._retry_at, self._retry_seconds = None, FIRST_RETRY_SECONDS
+        self._step_log.say(step)
+        self._say_faults()
+        if step.is_first_table and step.outcome is Outcome.APPLIED:
+            self._after_first(step)
+        self._last = step
+        self._service_manager.status(summary(step))
+        self._publish(step, self._counting)
+
+    def _tick(self) -> None:
+        """Read the counters, serve who waits for a reading, and feed the watchdog."""
+        self._ticked_at = self._clock.monotonic()
+        readers = self._inbox.take_readers()
+        try:
+            self._counting.read()
+        except SgagentError as error:
+            self._log.error("counters_not_read", reason=str(error))
+        if self._last is not None:
+            self._publish(self._last, self._counting)
+        for reader in readers:
+            reader.set()
+        self._say_faults()
+        self._service_manager.alive()
+
+    def _say_faults(self) -> None:
+        """Log what is wrong with the state directory, once."""
+        if self._reconciler.state_faults != self._state_faults:
+            self._state_faults = self._reconciler.state_faults
+            for fault in self._state_faults:
+                self._log.error("state_damaged", reason=fault)
+        if self._counting.fault != self._counter_fault:
+            self._counter_fault = self._counting.fault
+            if self._counter_fault:
+                self._log.error("counters_not_kept", reason=self._counter_fault)
+
+
+def summary(step: Step) -> str:
+    """Return in one line what is enforced."""
+    if step.policy is None:
+        return "nothing is enforced: no snapshot"
+    names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"
+    if step.is_closed:
+        return f"closed, for lack of a snapshot: {names}"
+    refused = "; a newer one was refused" if step.is_refused else ""
+    return f"enforcing {step.version} on {names}{refused}"
+
+
+@contextmanager
+def _signals(inbox: Inbox) -> Iterator[None]:
+    """Have signals leave word in the inbox, until the context is left."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        inbox.stop()
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        inbox.reload()
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
