@@ -318,8 +318,9 @@ class _Packets:
             return replace(packet, icmp_type=8)
         if packet.protocol == 58 and packet.family is Family.IPV6:
             return self._with_icmpv6(packet)
-        if packet.protocol in (1, 58):
-            return replace(packet, tracking=Tracking.INVALID)  # the other family's: conntrack refuses it
+        if packet.protocol in (1, 58) or (packet.protocol == 59 and packet.family is Family.IPV6):
+            # The other family's, or "no next header": conntrack takes neither.
+            return replace(packet, tracking=Tracking.INVALID)
         if packet.protocol in _TRACKED_BY_CONTENT:
             return replace(packet, protocol=253)
         return packet
