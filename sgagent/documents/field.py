@@ -182,6 +182,9 @@ class Field:
 
     def _note(self, severity: Severity, code: str, message: str, remedy: str) -> None:
         """Hand a problem on."""
+        if self.reading.findings.is_full(severity):
+            self.reading.findings.count(severity)
+            return
         problem = Problem(
             severity=severity,
             code=code,
@@ -205,9 +208,11 @@ class Fields:
 
     def refuse_unknown(self, known: Collection[str]) -> None:
         """Note an error for each field that is not known, with the nearest one that is (§8.1)."""
+        findings = self.field.reading.findings
         for name, node in self._entries.items():
             if name not in known:
-                self.field.child(name, node).error("unknown_field", "unknown field", _nearest(name, known))
+                remedy = "" if findings.is_full(Severity.ERROR) else _nearest(name, known)
+                self.field.child(name, node).error("unknown_field", "unknown field", remedy)
 
     def names(self) -> Collection[str]:
         """Return the names of all fields that are there."""

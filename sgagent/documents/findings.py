@@ -12,38 +12,42 @@ class Findings:
         """Start empty; past ``most`` errors, or warnings, only their number is kept."""
         self._most = most
         self._kept: dict[Severity, list[Problem]] = {severity: [] for severity in Severity}
-        self._dropped: dict[Severity, Problem] = {}
-        self._found = dict.fromkeys(Severity, 0)
+        self._dropped = dict.fromkeys(Severity, 0)
 
     def add(self, problem: Problem) -> None:
         """Take a problem."""
-        kept = self._kept[problem.severity]
-        self._found[problem.severity] += 1
-        if len(kept) < self._most:
-            kept.append(problem)
+        if self.is_full(problem.severity):
+            self.count(problem.severity)
         else:
-            self._dropped[problem.severity] = problem
+            self._kept[problem.severity].append(problem)
+
+    def is_full(self, severity: Severity) -> bool:
+        """Tell whether problems are only counted from here on, so that nobody need word them."""
+        return len(self._kept[severity]) >= self._most
+
+    def count(self, severity: Severity) -> None:
+        """Take note of a problem that nobody worded."""
+        self._dropped[severity] += 1
 
     @property
     def has_errors(self) -> bool:
         """Tell whether the documents must be refused."""
-        return self._found[Severity.ERROR] > 0
+        return bool(self._kept[Severity.ERROR])
 
     def all(self) -> tuple[Problem, ...]:
         """Return the problems, errors first, each kind with a last line for those that were not kept."""
         problems: list[Problem] = []
         for severity in (Severity.ERROR, Severity.WARNING):
             problems += self._kept[severity]
-            if severity in self._dropped:
-                problems.append(self._summary(severity, self._dropped[severity]))
+            if self._dropped[severity]:
+                problems.append(self._summary(severity))
         return tuple(problems)
 
-    def _summary(self, severity: Severity, last: Problem) -> Problem:
+    def _summary(self, severity: Severity) -> Problem:
         """Return a problem that stands for those that were not kept."""
-        more = self._found[severity] - len(self._kept[severity])
         return Problem(
             severity=severity,
             code="more_problems",
-            origin=Origin(file=last.origin.file),
-            message=f"{more} more like these",
+            origin=Origin(file=self._kept[severity][-1].origin.file),
+            message=f"{self._dropped[severity]} more like these",
         )

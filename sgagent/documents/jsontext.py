@@ -10,7 +10,9 @@ from sgagent.documents.builder import TreeBuilder
 from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Scalar
 
 _BLANK = re.compile(r"[ \t\n\r]*")
-_STRING = re.compile(r'"((?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*)"')
+_STRING = re.compile(r'"((?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+)"')
+"""Possessive, so that a string of many megabytes that does not end costs no more than reading it."""
+
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORDS = {"true": Kind.BOOLEAN, "false": Kind.BOOLEAN, "null": Kind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
