@@ -1,0 +1,105 @@
+"""Build the packets that are sent, and send many of them with one system call.
+
+A frame that leaves the peer by a packet socket is received by the host on the same processor before the next one is
+sent, so the time of the call is the time that its packets took: from the socket to where the host drops them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+from integration.namespaces import Namespace
+from integration.wire import WirePacket
+
+HOST_MAC = "02:00:00:00:01:00"
+PEER_MAC = "02:00:00:00:02:00"
+MOST_PER_CALL = 1024
+"""Messages that the kernel takes in one call."""
+
+_SOL_PACKET = 263
+_PACKET_QDISC_BYPASS = 20
+_HEADER = bytes.fromhex(HOST_MAC.replace(":", "") + PEER_MAC.replace(":", "") + "0800")
+_LAST_IDENTITY = 60_000
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """The kernel's ``struct msghdr``."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """The kernel's ``struct mmsghdr``."""
+
+    _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Frames:
+    """Packets as frames from the peer to the host, laid out once for the kernel to take from."""
+
+    def __init__(self, packets: Sequence[WirePacket]) -> None:
+        """Lay the packets out."""
+        frames = [_frame(packet, number) for number, packet in enumerate(packets)]
+        self.count = len(frames)
+        self._bytes = ctypes.create_string_buffer(b"".join(frames))
+        self._vectors = (_Vector * self.count)()
+        self._messages = (_Message * self.count)()
+        place = ctypes.addressof(self._bytes)
+        for number, frame in enumerate(frames):
+            self._vectors[number] = _Vector(place, len(frame))
+            self._messages[number].header.vectors = ctypes.addressof(self._vectors[number])
+            self._messages[number].header.vector_count = 1
+            place += len(frame)
+
+    def send(self, wire: socket.socket, first: int, count: int) -> int:
+        """Send some of the frames and return the nanoseconds that it took.
+
+        Args:
+            wire: a socket of :func:`open_wire`.
+            first: the place of the first frame.
+            count: at most :data:`MOST_PER_CALL`, and not beyond the last frame.
+
+        Raises:
+            OSError: not all were sent.
+        """
+        messages = ctypes.byref(self._messages, first * ctypes.sizeof(_Message))
+        descriptor = wire.fileno()
+        began = time.perf_counter_ns()
+        sent = _LIBC.sendmmsg(descriptor, messages, count, 0)
+        took = time.perf_counter_ns() - began
+        if sent != count:
+            number = ctypes.get_errno()
+            raise OSError(number, f"sendmmsg sent {sent} of {count} frames: {os.strerror(number)}")
+        return took
+
+
+def open_wire(peer: Namespace, interface: str) -> socket.socket:
+    """Return a socket that puts frames on the wire at once, past the queueing discipline."""
+    wire = peer.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    wire.bind((interface, 0))
+    wire.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+    return wire
+
+
+def _frame(packet: WirePacket, number: int) -> bytes:
+    (datagram,) = packet.datagrams(1 + number % _LAST_IDENTITY)
+    return _HEADER + datagram
