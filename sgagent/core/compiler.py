@@ -24,7 +24,7 @@ from sgagent.core.evaluate import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_
 from sgagent.core.judging import compile_judging
 from sgagent.core.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.model import Direction, Family, Mode, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
 from sgagent.core.ruleset import (
     Accept,
     Chain,
@@ -51,8 +51,6 @@ PREROUTING = Hook(name="prerouting", hook_priority=-150)
 
 POSTROUTING = Hook(name="postrouting", hook_priority=300)
 """After SNAT (100)."""
-
-LOOPBACK = "lo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ class Decision:
 
 def evaluate(policy: ResolvedPolicy, packet: Packet) -> Decision:
     """Return the verdict on a packet; in observe mode, the one that enforcing would bring (§9.1)."""
-    interface = policy.interface(packet.interface) or policy.unbound
+    interface = policy.judge(packet.interface)
     if interface is None:
         return Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
     matching = tuple(_matching_rules(interface.toward(packet.direction), packet))

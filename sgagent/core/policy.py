@@ -1,8 +1,8 @@
 """What the groups of a snapshot come to on this host's interfaces: references resolved, rules in order.
 
 This is what ``resolve`` makes and what ``evaluate`` and the compiler read. It no longer knows documents, only
-verdicts: addresses are sets of numbers, port lists are ranges, and the rules of all groups of an interface are
-one list in the order that §3.5 gives them.
+verdicts: addresses are sets of numbers, port lists are ranges, and the rules of all groups of an interface
+are one list in the order that §3.5 gives them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Peer:
     """The other end of a rule: an authorization object and the addresses that it stands for."""
 
     name: str
-    """The object as documents write it: ``10.0.0.0/8``, ``sg-app``, ``1609982529920000/sg-x``, ``pl-office``."""
+    """The object as documents write it: ``10.0.0.0/8``, ``sg-app``, ``1000000000000001/sg-x``, ``pl-a``."""
 
     addresses: AddressSet
 
@@ -33,8 +33,8 @@ class ResolvedRule:
     priority: int
     protocol: Protocol
     ports: tuple[PortRange, ...] | None
-    """Destination ports, merged and sorted. None is any, and what has no ports; () is none at all (an unknown or
-    empty port list)."""
+    """Destination ports, merged and sorted. None is any, and what has no ports; () is none at all (an unknown
+    or empty port list)."""
 
     source_ports: tuple[PortRange, ...] | None
     """None is any."""
@@ -106,6 +106,10 @@ class ResolvedInterface:
         return self.ingress if direction is Direction.INGRESS else self.egress
 
 
+LOOPBACK = "lo"
+"""The link that is never closed for being unbound (§2.3)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPolicy:
     """What this host enforces."""
@@ -119,3 +123,8 @@ class ResolvedPolicy:
     def interface(self, name: str) -> ResolvedInterface | None:
         """Return the bound interface of that name."""
         return next((interface for interface in self.interfaces if interface.name == name), None)
+
+    def judge(self, name: str) -> ResolvedInterface | None:
+        """Return what judges the packets of a link; None where nothing does (§2.3)."""
+        bound = self.interface(name)
+        return self.unbound if bound is None and name != LOOPBACK else bound

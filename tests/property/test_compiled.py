@@ -1,22 +1,283 @@
-"""The compiled table decides as the specification does."""
+"""The compiled table decides as the specification does, packet by packet and session by session."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+
+from sgagent.core import names
 from sgagent.core.compiler import compile_
-from sgagent.core.marks import MarkLayout, first_state
-from sgagent.core.model import ALL_PROTOCOLS
+from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
+from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.core.ruleset import Ruleset
-from tests.tracing import walk
-from tests.words import ACCEPT, IN, group, packet, policy_of, rule
+from tests.generators import Case, random_case, random_packets
+from tests.strategies import cases
+from tests.tracing import session_of, walk, walk_reply
+from tests.words import ACCEPT, DROP, IN, OUT, group, packet, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)
+FOREIGN_MARKS = (0, 0x1, 0xBEEF)
+"""Bits that other programs set in the mark."""
+
+PACKETS = 60
 
 
-def compiled(policy: ResolvedPolicy) -> Ruleset:
-    """Return the table of a host that starts anew."""
-    state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
-    return compile_(policy, LAYOUT, state).ruleset
+def state_of(policy: ResolvedPolicy) -> EnforcementState:
+    """Return the state of a host that starts anew."""
+    return first_state([interface.name for interface in policy.interfaces], LAYOUT)
+
+
+def compiled(policy: ResolvedPolicy, state: EnforcementState | None = None) -> Ruleset:
+    """Return the table that enforces the policy, from a fresh start unless said."""
+    return compile_(policy, LAYOUT, state or state_of(policy)).ruleset
+
+
+def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
+    """Return the counters that the specification's decision is counted under."""
+    decision = evaluate(policy, judged)
+    judge = policy.judge(judged.interface)
+    link = judge.name if judge else ""
+    match decision.decided_by:
+        case DecidedBy.RULE:
+            assert decision.rule is not None
+            return [names.rule_chain(link, decision.rule.rule_id)]
+        case DecidedBy.DEFAULT:
+            return [names.default_chain(judged.direction, link)]
+        case DecidedBy.INNER:
+            return [names.inner_chain(link)]
+        case DecidedBy.FAILSAFE:
+            return [names.exemption_chain("failsafe", judged.direction, link)]
+        case DecidedBy.ALWAYS:
+            platform = names.exemption_chain("platform", judged.direction, link)
+            return [] if is_always_allowed(judged) else [platform]
+        case DecidedBy.INVALID:
+            return [names.invalid_chain(judged.direction, link)]
+        case DecidedBy.UNBOUND | DecidedBy.SESSION:
+            return []
+
+
+def untracked(judged: Packet, random: Random) -> Packet:
+    """Return a packet as conntrack leaves it alone; now and then too short to hold ports."""
+    if judged.source_port is not None and random.random() < 0.2:
+        judged = replace(judged, source_port=None, destination_port=None)
+    return replace(judged, tracking=Tracking.UNTRACKED)
+
+
+@given(cases())
+def test_the_opening_packet_of_a_session(drawn: tuple[Case, Random]) -> None:
+    """What opens a session is decided, and counted under, what the specification says."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        seen = walk(table, judged)
+        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
+        assert seen.counted == expected_counters(case.policy, judged), judged
+
+
+@given(cases())
+def test_the_reply_judges_its_session(drawn: tuple[Case, Random]) -> None:
+    """A reply whose session is not known is judged as the session, by the packet that opened it (§6.4)."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        if judged.tracking is Tracking.NEW:
+            seen = walk_reply(table, judged)
+            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
+            assert seen.counted == expected_counters(case.policy, judged), judged
+
+
+@given(cases())
+def test_a_packet_that_conntrack_does_not_follow(drawn: tuple[Case, Random]) -> None:
+    """An untracked packet, be it too short for ports, is judged by its own header (§6.6)."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for drawn_packet in random_packets(random, case.policy, PACKETS):
+        judged = untracked(drawn_packet, random)
+        seen = walk(table, judged)
+        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
+        assert seen.counted == expected_counters(case.policy, judged), judged
+
+
+@given(cases())
+def test_a_known_session(drawn: tuple[Case, Random]) -> None:
+    """An accepted session's later packets cost a comparison each way, and are not counted again."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        session = session_of(judged, mark=random.choice(FOREIGN_MARKS))
+        if session is None or not walk(table, judged, session).accepted:
+            continue
+        for seen in (walk(table, judged, session), walk_reply(table, judged, session)):
+            assert seen.accepted
+            assert seen.counted == []
+            assert seen.steps <= 3, "the dispatch and one comparison for each way a session is opened"
+
+
+@given(cases())
+def test_bits_of_others_in_the_mark(drawn: tuple[Case, Random]) -> None:
+    """Whatever becomes of a packet, the bits of the mark that are not ours stay; a refusal leaves all."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        before = random.getrandbits(32)
+        session = session_of(judged, mark=before)
+        if session is None:
+            continue
+        seen = walk(table, judged, session)
+        assert session.mark & ~LAYOUT.mask == before & ~LAYOUT.mask
+        if not seen.accepted:
+            assert session.mark == before
+
+
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
+def test_acceptance_on_one_interface_says_nothing_of_another(drawn: tuple[Case, Random]) -> None:
+    """A session that was accepted on one interface is judged on the next one, marks or not (§6.4)."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        session = session_of(judged)
+        if session is None:
+            continue
+        links = random.sample(("eth0", "eth1", "eth2", "eth3"), 3)
+        for link in links:
+            here = replace(judged, interface=link)
+            seen = walk(table, here, session)
+            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT), here
+            assert seen.counted == expected_counters(case.policy, here), here
+
+
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
+def test_an_interface_without_a_slot_judges_every_packet(drawn: tuple[Case, Random]) -> None:
+    """The fourth interface has no bits: its sessions are judged each time, and marks are left alone."""
+    case, random = drawn
+    table = compiled(case.policy)
+    for judged in random_packets(random, case.policy, PACKETS):
+        here = replace(judged, interface="eth3")
+        session = session_of(here, mark=0xBEEF)
+        for _ in range(2):
+            seen = walk(table, here, session)
+            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT)
+            assert seen.counted == expected_counters(case.policy, here)
+        assert session is None or session.mark == 0xBEEF
+
+
+@given(cases())
+def test_without_a_generation_nothing_is_remembered(drawn: tuple[Case, Random]) -> None:
+    """Uncached, marks are neither believed nor set, whatever they say."""
+    case, random = drawn
+    table = compiled(case.policy, UNCACHED)
+    for judged in random_packets(random, case.policy, PACKETS):
+        mark = random.getrandbits(32)
+        session = session_of(judged, mark=mark)
+        seen = walk(table, judged, session)
+        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT)
+        assert session is None or session.mark == mark
+
+
+@given(cases())
+def test_a_new_generation_judges_again(drawn: tuple[Case, Random]) -> None:
+    """What one policy accepted lives under the next generation only if that policy accepts it (§6.3).
+
+    Both ways, and also where the session was opened the other way round.
+    """
+    case, random = drawn
+    after = random_case(random, interfaces=("eth0", "eth1"), most_rules=20).policy
+    state = state_of(case.policy)
+    assert state.generation is not None
+    old = compiled(case.policy, state)
+    new = compiled(after, replace(state, generation=state.generation + 1))
+    for judged in random_packets(random, case.policy, PACKETS):
+        session = session_of(judged)
+        if session is None or not walk(old, judged, session).accepted:
+            continue
+        look = random.choice((walk, walk_reply))
+        allowed = evaluate(after, judged).verdict is ACCEPT
+        assert look(new, judged, session).accepted is allowed, judged
+        assert walk(new, judged, session).accepted is allowed
+        assert walk_reply(new, judged, session).accepted is allowed
+
+
+@given(cases())
+def test_an_old_acceptance_leaves_no_bits_behind(drawn: tuple[Case, Random]) -> None:
+    """Accepting under a new generation clears what any other generation set, in every slot."""
+    case, random = drawn
+    state = state_of(case.policy)
+    table = compiled(case.policy, state)
+    bits = LAYOUT.generation_bits(state.generation or 0)
+    for judged in random_packets(random, case.policy, PACKETS):
+        session = session_of(judged, mark=LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF)
+        if session is not None and walk(table, judged, session).accepted:
+            slot = state.slot(judged.interface)
+            assert slot is not None
+            assert session.mark == bits | LAYOUT.direction_bit(slot, judged.direction) | 0xBEEF
+
+
+@given(cases())
+def test_a_session_is_not_known_for_being_opened_the_other_way(drawn: tuple[Case, Random]) -> None:
+    """A mark says which way its session was opened: it opens nothing the other way round (§6.4)."""
+    case, random = drawn
+    state = state_of(case.policy)
+    table = compiled(case.policy, state)
+    for judged in random_packets(random, case.policy, PACKETS):
+        slot = state.slot(judged.interface)
+        assert slot is not None
+        other = OUT if judged.direction is IN else IN
+        mark = LAYOUT.generation_bits(state.generation or 0) | LAYOUT.direction_bit(slot, other)
+        session = session_of(judged, mark=mark)
+        if session is not None:
+            seen = walk(table, judged, session)
+            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT)
+
+
+@given(cases())
+def test_observing_counts_the_same_and_drops_nothing(drawn: tuple[Case, Random]) -> None:
+    """In observe mode everything passes, under the counter that enforcing would have used (§9.1)."""
+    case, random = drawn
+    observing = replace(
+        case.policy, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in case.policy.interfaces)
+    )
+    table = compiled(observing)
+    for judged in random_packets(random, case.policy, PACKETS):
+        session = session_of(judged)
+        seen = walk(table, judged, session)
+        assert seen.accepted
+        assert seen.counted == expected_counters(case.policy, judged)
+        if session is not None:
+            again = walk(table, judged, session)
+            assert again.accepted
+            assert again.counted == [], "what would have been dropped counts once per session"
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",)))
+def test_other_links_are_open_unless_they_are_closed(drawn: tuple[Case, Random]) -> None:
+    """A link that is not bound is judged by nobody, or let through only what no group can block (§9.3)."""
+    case, random = drawn
+    exemptions = Exemptions(platform=case.policy.interfaces[0].egress.platform)
+    closed = replace(case.policy, unbound=closed_interface("*", exemptions, Mode.ENFORCE))
+    for policy in (case.policy, closed):
+        table = compiled(policy)
+        for judged in random_packets(random, policy, PACKETS):
+            for link in ("eth9", "lo"):
+                here = replace(judged, interface=link)
+                seen = walk(table, here)
+                assert seen.accepted is (evaluate(policy, here).verdict is ACCEPT), here
+                assert seen.counted == expected_counters(policy, here)
+
+
+def test_loopback_is_never_closed() -> None:
+    """With ``unbound_interfaces = "closed"`` the loopback link still passes everything (§2.3)."""
+    policy = ResolvedPolicy(unbound=closed_interface("*", Exemptions(), Mode.ENFORCE))
+    here = packet(IN, "127.0.0.1", 47, link="lo")
+    assert evaluate(policy, here).decided_by is DecidedBy.UNBOUND
+    assert walk(compiled(policy), here).accepted
+    assert not walk(compiled(policy), replace(here, interface="eth0")).accepted
 
 
 def test_a_part_of_ipv6_does_not_open_the_rest() -> None:
@@ -24,3 +285,14 @@ def test_a_part_of_ipv6_does_not_open_the_rest() -> None:
     table = compiled(policy_of(group("sg-1", rule("r1", ACCEPT, ALL_PROTOCOLS, "", "::/96"))))
     assert walk(table, packet(IN, "::7", 47)).accepted
     assert not walk(table, packet(IN, "2001:db8::7", 47)).accepted
+
+
+@pytest.mark.parametrize("policy", (ACCEPT, DROP))
+def test_two_interfaces_of_one_group_count_apart(policy: Policy) -> None:
+    """A rule has a leaf and a counter for each interface that its group is on."""
+    resolved = policy_of(
+        group("sg-1", rule("r1", policy, ALL_PROTOCOLS, "", "10.0.0.2")), on={"eth0": "sg-1", "eth1": "sg-1"}
+    )
+    table = compiled(resolved)
+    assert walk(table, packet(IN, "10.0.0.2", 47, link="eth0")).counted == ["rule/eth0/r1"]
+    assert walk(table, packet(IN, "10.0.0.2", 47, link="eth1")).counted == ["rule/eth1/r1"]
