@@ -1,0 +1,168 @@
+"""Say how the agent is doing, as one value that any thread may read."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.core.errors import Severity
+from sgagent.core.host import HostFacts
+from sgagent.core.model import Mode
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of durations in seconds, each included; the last bucket has none."""
+
+
+_COUNTED_OUTCOMES = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED)
+"""Of steps that compared the kernel with a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took, each time that it was done."""
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    """By bucket; not cumulative."""
+
+    sum_seconds: float = 0.0
+
+    def with_one(self, seconds: float) -> Durations:
+        """Return these durations and one more."""
+        bucket = sum(bound < seconds for bound in BOUNDS)
+        counts = (*self.counts[:bucket], self.counts[bucket] + 1, *self.counts[bucket + 1 :])
+        return Durations(counts, self.sum_seconds + seconds)
+
+
+class InterfaceState(enum.Enum):
+    """What becomes of an interface's traffic."""
+
+    BOUND = "bound"
+    """Its groups judge."""
+
+    WITHOUT_GROUPS = "without_groups"
+    """It is bound to no group, so everything is dropped but what is always allowed (§3)."""
+
+    CLOSED = "closed"
+    """It is closed for lack of a snapshot (§9.2), or as it is not identified yet (§9.3)."""
+
+    ABSENT = "absent"
+    """There is no such link; it is judged from the moment that there is one (§9.3)."""
+
+    UNBOUND = "unbound"
+    """Nobody judges it (§2.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceStatus:
+    """One link, there or expected."""
+
+    name: str
+    network_interface_id: str | None
+    state: InterfaceState
+    mode: Mode | None
+    """None where nobody judges."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the agent is doing. What is not known yet is None."""
+
+    snapshot_version: str | None = None
+    """Of what is enforced."""
+
+    snapshot_since: float | None = None
+    """When this agent enforced that version first; seconds since the epoch."""
+
+    last_success_at: float | None = None
+    """When all was well last: the source delivered, and the kernel holds what it delivered."""
+
+    is_source_up: bool | None = None
+    is_refused: bool = False
+    """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    source_errors: int = 0
+    """Fetches that delivered nothing that can be enforced."""
+
+    outcomes: Mapping[Outcome, int] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(_COUNTED_OUTCOMES, 0))
+    )
+    """Steps, by how they ended."""
+
+    apply_durations: Durations = field(default_factory=Durations)
+    compile_durations: Durations = field(default_factory=Durations)
+    drift_repaired: int = 0
+    unknown_objects: int | None = None
+    warnings: int | None = None
+    interfaces: tuple[InterfaceStatus, ...] = ()
+    """Sorted by name."""
+
+
+def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
+    """Return the status after a step.
+
+    Args:
+        status: the one before.
+        step: what the step found and did.
+        is_fetched: whether the step asked the source.
+        now: seconds since the epoch.
+    """
+    is_judged = step.outcome in _COUNTED_OUTCOMES
+    has_failed = step.is_refused or step.source_error is not None
+    is_well = is_judged and step.outcome is not Outcome.REFUSED and not has_failed and not step.is_closed
+    is_new = step.version is not None and step.version != status.snapshot_version
+    warnings = sum(problem.severity is Severity.WARNING for problem in step.problems)
+    return replace(
+        status,
+        snapshot_version=step.version or status.snapshot_version,
+        snapshot_since=now if is_new else status.snapshot_since,
+        last_success_at=now if is_well else status.last_success_at,
+        is_source_up=step.source_error is None if is_fetched else status.is_source_up,
+        is_refused=step.is_refused,
+        source_errors=status.source_errors + (is_fetched and has_failed),
+        outcomes=_counted(status.outcomes, step.outcome) if is_judged else status.outcomes,
+        apply_durations=_timed(status.apply_durations, step.apply_seconds),
+        compile_durations=_timed(status.compile_durations, step.compile_seconds),
+        drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is Outcome.APPLIED),
+        unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
+        warnings=warnings,
+        interfaces=tuple(_interfaces(step.policy or ResolvedPolicy(), step.facts, is_closed=step.is_closed)),
+    )
+
+
+def _counted(outcomes: Mapping[Outcome, int], outcome: Outcome) -> Mapping[Outcome, int]:
+    return MappingProxyType({**outcomes, outcome: outcomes[outcome] + 1})
+
+
+def _timed(durations: Durations, seconds: float) -> Durations:
+    """Return the durations with one more, if it was done at all."""
+    return durations.with_one(seconds) if seconds > 0 else durations
+
+
+def _interfaces(policy: ResolvedPolicy, facts: HostFacts, *, is_closed: bool) -> Iterator[InterfaceStatus]:
+    """Return the state of each link that there is or should be, loopback apart, in the order of names."""
+    judged = {interface.name: interface for interface in policy.interfaces}
+    present = {link.name for link in facts.links if not link.is_loopback}
+    for name in sorted(judged.keys() | present):
+        interface = judged.get(name, policy.unbound)
+        if interface is None:
+            state = InterfaceState.UNBOUND
+        elif name not in present:
+            state = InterfaceState.ABSENT
+        elif is_closed or name not in judged:
+            state = InterfaceState.CLOSED
+        else:
+            state = _state_by_groups(interface)
+        yield InterfaceStatus(
+            name=name,
+            network_interface_id=None if interface is None else interface.network_interface_id,
+            state=state,
+            mode=None if interface is None else interface.mode,
+        )
+
+
+def _state_by_groups(interface: ResolvedInterface) -> InterfaceState:
+    return InterfaceState.BOUND if interface.security_group_ids else InterfaceState.WITHOUT_GROUPS

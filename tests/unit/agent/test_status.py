@@ -1,0 +1,178 @@
+"""How the status follows the steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.status import BOUNDS, Durations, InterfaceState, InterfaceStatus, Status, status_after
+from sgagent.core.errors import NOWHERE, Problem, Severity
+from sgagent.core.host import HostFacts, Link
+from sgagent.core.model import Mode
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+
+APPLIED = Step(
+    outcome=Outcome.APPLIED, version="v1", compile_seconds=0.02, apply_seconds=0.2, policy=ResolvedPolicy()
+)
+UNCHANGED = Step(outcome=Outcome.UNCHANGED, version="v1", compile_seconds=0.02, policy=ResolvedPolicy())
+WAITING = Step(outcome=Outcome.WAITING, source_error="not there")
+KERNEL_REFUSED = Step(outcome=Outcome.REFUSED, version="v2", compile_seconds=0.02, kernel_error="no room")
+
+
+def problem(severity: Severity) -> Problem:
+    """Return a problem of that weight."""
+    return Problem(severity=severity, code="code", origin=NOWHERE, message="wrong")
+
+
+def after(*steps: Step, is_fetched: bool = True) -> Status:
+    """Return the status after steps at 100, 200, 300 … seconds."""
+    status = Status()
+    for number, step in enumerate(steps, start=1):
+        status = status_after(status, step, is_fetched=is_fetched, now=100.0 * number)
+    return status
+
+
+def test_before_the_first_step_nothing_is_known() -> None:
+    """What nobody found out is not zero."""
+    status = Status()
+    assert status.is_source_up is None
+    assert status.last_success_at is None
+    assert status.snapshot_version is None
+    assert status.warnings is None
+
+
+def test_an_applied_snapshot_is_a_success() -> None:
+    """Its version and times are kept."""
+    status = after(APPLIED)
+    assert (status.snapshot_version, status.snapshot_since, status.last_success_at) == ("v1", 100.0, 100.0)
+    assert status.is_source_up
+    assert status.source_errors == 0
+
+
+def test_the_age_of_a_version_is_that_of_its_first_step() -> None:
+    """Steps that change nothing are successes, but make the snapshot no younger."""
+    status = after(APPLIED, UNCHANGED, UNCHANGED)
+    assert (status.snapshot_since, status.last_success_at) == (100.0, 300.0)
+
+
+def test_a_new_version_starts_a_new_age() -> None:
+    """Even if it changes nothing in the kernel."""
+    status = after(APPLIED, replace(UNCHANGED, version="v2"))
+    assert (status.snapshot_version, status.snapshot_since) == ("v2", 200.0)
+
+
+def test_steps_are_counted_by_outcome() -> None:
+    """Waiting for a first snapshot is no comparison."""
+    status = after(WAITING, APPLIED, UNCHANGED, UNCHANGED, KERNEL_REFUSED)
+    assert status.outcomes == {Outcome.APPLIED: 1, Outcome.UNCHANGED: 2, Outcome.REFUSED: 1}
+
+
+def test_only_what_was_done_is_timed() -> None:
+    """A step without a transaction has no apply time."""
+    status = after(WAITING, APPLIED, UNCHANGED)
+    assert sum(status.compile_durations.counts) == 2
+    assert sum(status.apply_durations.counts) == 1
+    assert status.apply_durations.sum_seconds == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    (
+        WAITING,
+        KERNEL_REFUSED,
+        replace(APPLIED, is_refused=True),
+        replace(APPLIED, source_error="not there"),
+        replace(APPLIED, is_closed=True),
+    ),
+)
+def test_what_did_not_go_well_is_no_success(failed: Step) -> None:
+    """An old snapshot in force, a refusing kernel and a closed host leave the last success where it was."""
+    assert after(APPLIED, failed).last_success_at == 100.0
+
+
+def test_fetches_that_fail_are_counted() -> None:
+    """A source that is away and documents that are broken both count, each time they are asked."""
+    steps = (APPLIED, replace(APPLIED, source_error="not there"), replace(APPLIED, is_refused=True))
+    assert after(*steps).source_errors == 2
+
+
+def test_a_step_without_a_fetch_says_nothing_about_the_source() -> None:
+    """A failure that is only remembered is not counted again."""
+    status = after(replace(APPLIED, source_error="not there"), is_fetched=False)
+    assert status.source_errors == 0
+    assert status.is_source_up is None
+
+
+def test_a_source_that_is_away_is_down_and_one_with_errors_is_not() -> None:
+    """Broken documents were reached."""
+    assert after(replace(APPLIED, source_error="not there")).is_source_up is False
+    refused = after(replace(APPLIED, is_refused=True))
+    assert refused.is_source_up
+    assert refused.is_refused
+
+
+def test_warnings_are_counted_and_errors_are_not() -> None:
+    """What is refused shows as refused."""
+    problems = (problem(Severity.WARNING), problem(Severity.ERROR), problem(Severity.WARNING))
+    assert after(replace(APPLIED, problems=problems)).warnings == 2
+
+
+def test_drift_is_repaired_when_it_was_applied() -> None:
+    """What the kernel refused to mend is not repaired."""
+    assert (
+        after(replace(APPLIED, was_drift=True), replace(KERNEL_REFUSED, was_drift=True)).drift_repaired == 1
+    )
+
+
+def test_every_link_has_a_state() -> None:
+    """Bound, without groups, absent, unbound; loopback has none."""
+    facts = HostFacts(
+        links=tuple(
+            Link(name=name, index=n, is_loopback=name == "lo") for n, name in enumerate(("lo", "a", "b", "d"))
+        )
+    )
+    policy = ResolvedPolicy(
+        interfaces=(
+            ResolvedInterface(name="a", network_interface_id="eni-1", security_group_ids=("sg-web",)),
+            ResolvedInterface(name="b", mode=Mode.OBSERVE),
+            ResolvedInterface(name="c", security_group_ids=("sg-web",)),
+        )
+    )
+    found = after(replace(APPLIED, policy=policy, facts=facts)).interfaces
+    assert [(s.name, s.network_interface_id, s.state, s.mode) for s in found] == [
+        ("a", "eni-1", InterfaceState.BOUND, Mode.ENFORCE),
+        ("b", None, InterfaceState.WITHOUT_GROUPS, Mode.OBSERVE),
+        ("c", None, InterfaceState.ABSENT, Mode.ENFORCE),
+        ("d", None, InterfaceState.UNBOUND, None),
+    ]
+
+
+def test_links_that_are_closed_until_they_are_identified_say_so() -> None:
+    """With unbound interfaces closed, an unknown link is closed."""
+    facts = HostFacts(links=(Link(name="eth0", index=2),))
+    policy = ResolvedPolicy(unbound=ResolvedInterface(name="*"))
+    (found,) = after(replace(APPLIED, policy=policy, facts=facts)).interfaces
+    assert found.state is InterfaceState.CLOSED
+
+
+def test_a_host_that_is_closed_for_lack_of_a_snapshot_says_so() -> None:
+    """It looks different from an interface without groups."""
+    facts = HostFacts(links=(Link(name="eth0", index=2),))
+    policy = ResolvedPolicy(interfaces=(ResolvedInterface(name="eth0"),))
+    (found,) = after(replace(APPLIED, policy=policy, facts=facts, is_closed=True)).interfaces
+    assert found == InterfaceStatus(
+        name="eth0", network_interface_id=None, state=InterfaceState.CLOSED, mode=Mode.ENFORCE
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), ((0.0, 0), (0.005, 0), (0.0051, 1), (10.0, len(BOUNDS) - 1), (10.1, len(BOUNDS)))
+)
+def test_a_duration_falls_into_the_first_bucket_that_holds_it(seconds: float, bucket: int) -> None:
+    """Bounds belong to their bucket."""
+    durations = Durations().with_one(seconds)
+    assert durations.counts.index(1) == bucket
+    assert sum(durations.counts) == 1
+    assert durations.sum_seconds == seconds
