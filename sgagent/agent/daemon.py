@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sgagent.agent.board import Board
 from sgagent.agent.counting import Counting
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
@@ -44,7 +45,7 @@ class Daemon:
         inbox: Inbox,
         service_manager: ServiceManager,
         log: EventLog,
-        publish: Callable[[Step, Counting], None],
+        board: Board,
         after_first: Callable[[Step], None],
     ) -> None:
         """Take the parts; nothing is changed before :meth:`run`.
@@ -58,7 +59,7 @@ class Daemon:
             inbox: where events arrive.
             service_manager: who started the agent.
             log: the log.
-            publish: is given every step, and the totals, to be shown.
+            board: shows how the agent is doing.
             after_first: is given the first step that made the table.
         """
         self._source = source
@@ -70,13 +71,12 @@ class Daemon:
         self._service_manager = service_manager
         self._log = log
         self._step_log = StepLog(log)
-        self._publish = publish
+        self._board = board
         self._after_first = after_first
         self._fetched_at = 0.0
         self._ticked_at = 0.0
         self._retry_at: float | None = None
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._last: Step | None = None
         self._state_faults: tuple[str, ...] = ()
         self._counter_fault: str | None = None
 
@@ -144,9 +144,8 @@ class Daemon:
         self._say_faults()
         if step.is_first_table and step.outcome is Outcome.APPLIED:
             self._after_first(step)
-        self._last = step
         self._service_manager.status(summary(step))
-        self._publish(step, self._counting)
+        self._board.note_step(step, is_fetched=fetch)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
@@ -156,8 +155,7 @@ class Daemon:
             self._counting.read()
         except SgagentError as error:
             self._log.error("counters_not_read", reason=str(error))
-        if self._last is not None:
-            self._publish(self._last, self._counting)
+        self._board.note_totals(self._counting.totals)
         for reader in readers:
             reader.set()
         self._say_faults()

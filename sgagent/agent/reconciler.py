@@ -273,9 +273,8 @@ class Reconciler:
 
     def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
         """Apply a plan; what the kernel refuses is in the step."""
-        if any(
-            isinstance(operation, DeleteCounter | DestroyTable) for operation in enforcement.plan.operations
-        ):
+        going = frozenset(o.name for o in enforcement.plan.operations if isinstance(o, DeleteCounter))
+        if going:
             self._before_counters_go()
         try:
             if enforcement.clearance:

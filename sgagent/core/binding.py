@@ -113,11 +113,11 @@ class _Search:
             carriers = {
                 link.name: link for address in interface.addresses if (link := by_address.get(str(address)))
             }
-            if not carriers:
+            if not carriers or set(carriers) & set(self.bindings):
                 continue
             if interface.mac_address:
                 self._warn_of_other_mac(interface, min(carriers))
-            elif not set(carriers) & set(self.bindings):
+            else:
                 self._bind_automatically(interface, carriers[min(carriers)])
 
     def _unbound_interfaces(self) -> list[NetworkInterface]:
