@@ -112,13 +112,14 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     """
     is_judged = step.outcome in _COUNTED_OUTCOMES
     has_failed = step.is_refused or step.source_error is not None
-    is_well = is_judged and step.outcome is not Outcome.REFUSED and not has_failed and not step.is_closed
-    is_new = step.version is not None and step.version != status.snapshot_version
+    is_in_force = is_judged and step.outcome is not Outcome.REFUSED
+    is_well = is_in_force and not has_failed and not step.is_closed
+    version = (step.version if is_in_force else None) or status.snapshot_version
     warnings = sum(problem.severity is Severity.WARNING for problem in step.problems)
     return replace(
         status,
-        snapshot_version=step.version or status.snapshot_version,
-        snapshot_since=now if is_new else status.snapshot_since,
+        snapshot_version=version,
+        snapshot_since=status.snapshot_since if version == status.snapshot_version else now,
         last_success_at=now if is_well else status.last_success_at,
         is_source_up=step.source_error is None if is_fetched else status.is_source_up,
         is_refused=step.is_refused,

@@ -63,6 +63,12 @@ def test_a_new_version_starts_a_new_age() -> None:
     assert (status.snapshot_version, status.snapshot_since) == ("v2", 200.0)
 
 
+def test_a_version_that_the_kernel_refused_is_not_the_one_in_force() -> None:
+    """What is told is what the kernel holds."""
+    status = after(APPLIED, KERNEL_REFUSED)
+    assert (status.snapshot_version, status.snapshot_since) == ("v1", 100.0)
+
+
 def test_steps_are_counted_by_outcome() -> None:
     """Waiting for a first snapshot is no comparison."""
     status = after(WAITING, APPLIED, UNCHANGED, UNCHANGED, KERNEL_REFUSED)

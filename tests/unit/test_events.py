@@ -1,0 +1,37 @@
+"""The log's events and their document say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("agent", "sources", "host", "dataplane")
+"""Where the daemon runs; below them, what looks alike are the codes of problems."""
+
+LOGGING_METHODS = {"debug", "info", "warning", "error", "critical", "exception", "say"}
+EVENT = re.compile(r"[a-z]+(_[a-z]+)+")
+
+
+def logged_events() -> Iterator[str]:
+    """Return the events that the sources log."""
+    for path in (path for layer in LAYERS for path in (ROOT / "sgagent" / layer).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr=method) | ast.Name(id=method), args=[ast.Constant(str(event)), *_]
+                ):
+                    if method in LOGGING_METHODS and EVENT.fullmatch(event):
+                        yield event
+
+
+def documented_events() -> set[str]:
+    """Return the events that the document lists."""
+    return set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "logging.md").read_text(), re.MULTILINE))
+
+
+def test_every_event_is_documented_and_every_documented_event_exists() -> None:
+    """Whoever writes an alert on the log finds each event in the document, and none that never comes."""
+    assert set(logged_events()) == documented_events()
