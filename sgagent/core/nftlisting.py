@@ -14,6 +14,7 @@ from typing import Any
 from sgagent.core.nftjson import ALL_BITS, Json
 from sgagent.core.nftwords import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS
 from sgagent.core.ruleset import (
+    TH_DPORT,
     Accept,
     Chain,
     Count,
@@ -250,6 +251,8 @@ def _selector(content: Json) -> Selector:
     match content:
         case {"payload": {"protocol": protocol, "field": name}}:
             return _SELECTORS["payload", f"{protocol} {name}", None]
+        case {"payload": {"base": "th", "offset": 16, "len": 16}}:
+            return TH_DPORT  # so listed behind a match on a session's protocol
         case {"ct": {"key": key, "dir": direction}}:
             return _SELECTORS["ct", key, TupleDirection(direction)]
         case {"ct": {"key": key}}:

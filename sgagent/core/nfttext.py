@@ -192,7 +192,7 @@ def _value(value: Value, key_type: KeyType) -> str:
         check_interface_name(value.word)
         return f'"{value.word}"'
     if value.is_single:
-        return _number(value.first, key_type)
+        return _word(value.first, key_type)
     return _interval(value, key_type)
 
 
@@ -206,7 +206,13 @@ def _interval(interval: Interval, key_type: KeyType) -> str:
 
 
 _PROTOCOL_WORDS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
-"""Those that every nft knows by these names; others stay numbers."""
+"""Those that every nft knows by these names; others stay numbers, as do the ends of ranges."""
+
+
+def _word(number: int, key_type: KeyType) -> str:
+    if key_type is KeyType.INET_PROTO:
+        return _PROTOCOL_WORDS.get(number, str(number))
+    return _number(number, key_type)
 
 
 def _number(number: int, key_type: KeyType) -> str:
@@ -215,8 +221,6 @@ def _number(number: int, key_type: KeyType) -> str:
             return str(ipaddress.IPv4Address(number))
         case KeyType.IPV6_ADDR:
             return str(ipaddress.IPv6Address(number))
-        case KeyType.INET_PROTO:
-            return _PROTOCOL_WORDS.get(number, str(number))
         case KeyType.MARK:
             return f"{number:#010x}"
         case _:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sgagent.core.nftwords import BITS
 from sgagent.core.ruleset import (
     Chain,
     Count,
     Counter,
     Element,
     Goto,
+    Interval,
     Jump,
     KeyType,
     LookUp,
@@ -255,7 +257,7 @@ class _Change:
         wanted = self.desired.chain_by_name.get(chain.name)
         if chain.name in self.leaving_chains or wanted is None or wanted.rules != chain.rules:
             return bool(chain.rules)
-        return any(self._leaves(kind, name) for rule in chain.rules for kind, name in _references(rule))
+        return any(self._leaves(kind, name) for rule in chain.rules for kind, name in references(rule))
 
     def _leaves(self, kind: type, name: str) -> bool:
         if kind is Chain:
@@ -287,7 +289,7 @@ class _Change:
         return tuple(
             element
             for element in verdict_map.elements
-            if element not in staying or _target(element.verdict) in self.leaving_chains
+            if element not in staying or target(element.verdict) in self.leaving_chains
         )
 
     def _delete(self) -> Iterator[Operation]:
@@ -367,12 +369,24 @@ def _same(one: Counter, other: Counter) -> bool:
 
 
 def _is_refilled(verdict_map: VerdictMap, wanted: VerdictMap) -> bool:
-    """Tell whether a map is emptied and filled again rather than changed element by element."""
-    size = max(len(verdict_map.elements), len(wanted.elements))
-    return verdict_map.is_interval and len(verdict_map.key_types) == 1 and size >= REFILL_THRESHOLD
+    """Tell whether a map is emptied and filled again rather than changed element by element.
+
+    That is so for big maps of intervals of one field, and for those that hold the greatest value by itself: such an
+    element (``65535``, ``255.255.255.255``) is not deleted, although libnftables and the kernel report success.
+    """
+    if not verdict_map.is_interval or len(verdict_map.key_types) != 1:
+        return False
+    if max(len(verdict_map.elements), len(wanted.elements)) >= REFILL_THRESHOLD:
+        return True
+    (last,) = verdict_map.elements[-1].key if verdict_map.elements else (None,)
+    return isinstance(last, Interval) and last.is_single and last.first == _greatest(verdict_map.key_types[0])
 
 
-def _references(rule: Rule) -> Iterator[tuple[type, str]]:
+def _greatest(key_type: KeyType) -> int:
+    return (1 << BITS[key_type]) - 1
+
+
+def references(rule: Rule) -> Iterator[tuple[type, str]]:
     """Yield the kinds and names of the objects that a rule refers to."""
     for statement in rule.statements:
         match statement:
@@ -381,11 +395,11 @@ def _references(rule: Rule) -> Iterator[tuple[type, str]]:
             case LookUp(verdict_map=name):
                 yield VerdictMap, name
             case LookUpInline(elements=elements):
-                yield from ((Chain, target) for e in elements if (target := _target(e.verdict)) is not None)
+                yield from ((Chain, to) for e in elements if (to := target(e.verdict)) is not None)
             case Count(counter):
                 yield Counter, counter
 
 
-def _target(verdict: Verdict) -> str | None:
+def target(verdict: Verdict) -> str | None:
     """Return the chain that a verdict leads to, if it leads to one."""
     return verdict.chain if isinstance(verdict, (Goto, Jump)) else None

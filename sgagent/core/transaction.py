@@ -91,7 +91,7 @@ class Table:
                 self._destroy()
             case AddChain(chain):
                 self._add_chain(chain)
-            case FlushChain(name):
+            case FlushChain(name) if name in self.chains:
                 self.rules(name).clear()
             case DeleteChain(name):
                 self.chains.pop(name, None)
@@ -113,8 +113,8 @@ class Table:
                 self.counters.setdefault(counter.name, counter)
             case DeleteCounter(name):
                 del self.counters[name]
-            case DeleteForeign():
-                pass
+            case FlushChain() | DeleteForeign():
+                pass  # what is foreign is not in the table that is kept here
             case _:
                 assert_never(operation)
 

@@ -1,7 +1,7 @@
 """Hand commands to libnftables and turn what it says into values and exceptions.
 
-Everything goes in and comes out as JSON. The library looks nothing up: input is numeric, DNS is off, and output
-is as numeric as it can be.
+Everything goes in and comes out as JSON. The library looks nothing up: input is numeric, DNS is off, and
+output is as numeric as it can be.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def _reason(message: str) -> str:
 class Context:
     """A libnftables context: of the network namespace and for the thread that makes it.
 
-    It keeps one netlink socket for all that it does, and to the kernel that socket is the owner of a table that
-    is declared with ``owner``.
+    It keeps one netlink socket for all that it does, and to the kernel that socket is the owner of a table
+    that is declared with ``owner``.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Find out which operation of a plan the kernel refuses.
 
-Its answers to a transaction carry no place that survives the way through libnftables. So the plan is tried again,
-as checks that change nothing, cut to ever better chosen lengths, until the first operation is found with which it
-is refused.
+Its answers to a transaction carry no place that survives the way through libnftables. So the plan is tried
+again, as checks that change nothing, cut to ever better chosen lengths, until the first operation is found
+with which it is refused.
 """
 
 from __future__ import annotations

@@ -1,0 +1,313 @@
+"""The kernel's table through libnftables: the contract, random tables, ownership and foreign hands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from integration.namespaces import Namespace, network_namespace
+from sgagent.core.errors import NotPermittedError
+from sgagent.core.nfttext import render
+from sgagent.core.plan import AddChain, AddTable, FlushChain, Plan, make_plan
+from sgagent.core.ruleset import Chain, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.ports import Observed
+from tests.contract import tables
+from tests.contract.dataplane import DataplaneContract, bring
+from tests.rulesets import rulesets
+
+_RANDOM = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a network namespace and move the test into it."""
+    with network_namespace() as made, made.entered():
+        yield made
+
+
+@pytest.fixture(params=[True, False], ids=["owned", "one-shot"])
+def dataplane(
+    namespace: Namespace,  # noqa: ARG001 - the thread is in it
+    request: pytest.FixtureRequest,
+) -> Iterator[LibnftablesDataplane]:
+    """Open a data plane in a namespace of its own."""
+    plane = LibnftablesDataplane(owned=request.param)
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def one_shot(
+    namespace: Namespace,  # noqa: ARG001 - the thread is in it
+) -> Iterator[LibnftablesDataplane]:
+    """Open a data plane that owns nothing."""
+    plane = LibnftablesDataplane(owned=False)
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def owner(
+    namespace: Namespace,  # noqa: ARG001 - the thread is in it
+) -> Iterator[LibnftablesDataplane]:
+    """Open a data plane as the daemon does."""
+    plane = LibnftablesDataplane(owned=True)
+    yield plane
+    plane.close()
+
+
+def listed_anew() -> Observed:
+    """Return what stands, from a listing by somebody who knows nothing."""
+    onlooker = LibnftablesDataplane(owned=False)
+    try:
+        return onlooker.observe()
+    finally:
+        onlooker.close()
+
+
+class TestLibnftablesDataplane(DataplaneContract):
+    """The contract, on the kernel."""
+
+
+@_RANDOM
+@given(sequence=st.lists(rulesets(), min_size=1, max_size=3))
+def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Ruleset]) -> None:
+    """Whatever stood, one plan brings what is desired, and both memory and kernel say so."""
+    for desired in sequence:
+        bring(owner, desired)
+        assert owner.observe() == Observed(ruleset=desired)
+        assert listed_anew() == Observed(ruleset=desired)
+        assert not bring(owner, desired)
+
+
+@_RANDOM
+@given(desired=rulesets())
+def test_text_and_json_mean_the_same(namespace: Namespace, desired: Ruleset) -> None:
+    """The text for people, loaded by nft, is listed as the table that it was written from."""
+    namespace.nft("-f", "-", stdin=render(desired, persist=True))
+    assert listed_anew() == Observed(ruleset=desired)
+
+
+@pytest.mark.parametrize("desired", tables.ALL)
+def test_a_listing_of_ours_can_be_loaded(
+    namespace: Namespace, one_shot: LibnftablesDataplane, desired: Ruleset
+) -> None:
+    """What nft lists of our table, nft loads again to the same table."""
+    bring(one_shot, desired)
+    listing = namespace.nft("list", "table", "inet", "sgagent")
+    namespace.nft("-f", "-", stdin="destroy table inet sgagent\n" + listing)
+    assert listed_anew() == Observed(ruleset=desired)
+
+
+def test_a_change_of_our_own_is_not_listed_again(one_shot: LibnftablesDataplane) -> None:
+    """After an apply, what stands is known without a listing."""
+    bring(one_shot, tables.WHOLE)
+    first = one_shot.observe()
+    bring(one_shot, tables.ONE_MEMBER_LESS)
+    second = one_shot.observe()
+    assert second.ruleset == tables.ONE_MEMBER_LESS
+    assert one_shot.observe() is second
+    assert first.ruleset is not None
+    assert second.ruleset is not None
+    assert second.ruleset.chains[0] is first.ruleset.chains[0]
+
+
+def test_a_foreign_change_is_seen(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
+    """Somebody else's change is observed, and the next plan takes it back."""
+    bring(one_shot, tables.WHOLE)
+    namespace.nft("flush chain inet sgagent rule/eth0/web")
+    assert one_shot.observe().ruleset != tables.WHOLE
+    assert bring(one_shot, tables.WHOLE)
+    assert listed_anew() == Observed(ruleset=tables.WHOLE)
+
+
+def test_a_change_between_observing_and_applying_is_not_overlooked(
+    namespace: Namespace, one_shot: LibnftablesDataplane
+) -> None:
+    """What is remembered after an apply is dropped where somebody else came in between."""
+    bring(one_shot, tables.WHOLE)
+    observed = one_shot.observe()
+    namespace.nft("add chain inet sgagent evil")
+    one_shot.apply(make_plan(tables.ONE_MEMBER_LESS, observed.ruleset, observed.foreign))
+    assert "evil" in {chain.name for chain in (one_shot.observe().ruleset or Ruleset()).chains}
+
+
+FOREIGN = (
+    ("add chain inet sgagent evil { type nat hook prerouting priority -100 ; }", "chain evil"),
+    ("add set inet sgagent evil { type ipv4_addr ; }", "set evil"),
+    ("add map inet sgagent evil { type ipv4_addr : mark ; }", "map evil"),
+    ("add quota inet sgagent evil 5 mbytes", "quota evil"),
+    ('add ct helper inet sgagent evil { type "ftp" protocol tcp ; }', "ct helper evil"),
+    ("add rule inet sgagent ingress/eth0 tcp flags syn drop", "rule ingress/eth0"),
+    ('add rule inet sgagent ingress/eth0 iifname "eth*" drop', "rule ingress/eth0"),
+    ('add rule inet sgagent ingress/eth0 drop comment "mine"', "rule ingress/eth0"),
+    ("add rule inet sgagent ingress/eth0 ip saddr @evil2 drop", "rule ingress/eth0"),
+    ("add chain inet sgagent prerouting { policy drop ; }", "policy prerouting"),
+    ("add table inet sgagent { flags dormant, persist ; }", "table sgagent"),
+    ("add map inet sgagent tmp { type ipv4_addr : verdict ; flags timeout ; }", "map tmp"),
+)
+
+
+@pytest.mark.parametrize(("command", "name"), FOREIGN)
+def test_foreign_things_are_named_and_removed(
+    namespace: Namespace, one_shot: LibnftablesDataplane, command: str, name: str
+) -> None:
+    """What sgagent never makes is named, nothing crashes on it, and the next plan removes it."""
+    bring(one_shot, tables.WHOLE)
+    if "@evil2" in command:
+        namespace.nft("add set inet sgagent evil2 { type ipv4_addr ; }")
+    namespace.nft(command)
+    assert name in one_shot.observe().foreign
+    bring(one_shot, tables.WHOLE)
+    assert listed_anew() == Observed(ruleset=tables.WHOLE)
+
+
+def test_a_foreign_map_that_leads_to_our_chains_is_removed(
+    namespace: Namespace, one_shot: LibnftablesDataplane
+) -> None:
+    """A chain can go although a foreign map led to it."""
+    bring(one_shot, tables.WHOLE)
+    namespace.nft(
+        "add map inet sgagent evil { type ipv4_addr : verdict ; flags timeout ; "
+        "elements = { 192.0.2.7 timeout 1h : goto rule/eth0/ssh } }"
+    )
+    bring(one_shot, tables.WITHOUT_SSH)
+    assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
+
+
+def test_an_owned_table_is_safe_from_others(namespace: Namespace, owner: LibnftablesDataplane) -> None:
+    """A foreign flush passes the daemon's table by, and a foreign apply is told who owns it."""
+    bring(owner, tables.WHOLE)
+    assert owner.is_owner
+    namespace.nft("flush", "ruleset")
+    assert owner.observe() == Observed(ruleset=tables.WHOLE)
+    other = LibnftablesDataplane(owned=False)
+    with pytest.raises(NotPermittedError, match=f"is owned by process {os.getpid()} "):
+        bring(other, tables.EMPTY)
+    other.close()
+
+
+def test_a_second_owner_is_told_who_is_the_first(owner: LibnftablesDataplane) -> None:
+    """A second daemon can look, but not touch."""
+    bring(owner, tables.WHOLE)
+    second = LibnftablesDataplane(owned=True)
+    assert second.observe() == Observed(ruleset=tables.WHOLE)
+    with pytest.raises(NotPermittedError, match="is owned by"):
+        bring(second, tables.EMPTY)
+    second.close()
+
+
+@pytest.mark.parametrize("first_owned", (True, False))
+def test_a_table_that_was_left_is_taken_up(namespace: Namespace, *, first_owned: bool) -> None:
+    """What an earlier daemon or a one-shot left belongs to the next daemon as soon as it looks."""
+    first = LibnftablesDataplane(owned=first_owned)
+    bring(first, tables.WHOLE)
+    first.close()
+    second = LibnftablesDataplane(owned=True)
+    assert second.observe() == Observed(ruleset=tables.WHOLE)
+    assert second.is_owner
+    namespace.nft("flush", "ruleset")
+    assert listed_anew() == Observed(ruleset=tables.WHOLE)
+    second.close()
+
+
+def test_a_table_that_can_not_be_owned_is_kept_all_the_same(
+    namespace: Namespace, owner: LibnftablesDataplane
+) -> None:
+    """A table that stands without ``persist`` can't be adopted; it is changed as it is."""
+    namespace.nft("add table inet sgagent")
+    bring(owner, tables.WHOLE)
+    assert not owner.is_owner
+    assert not bring(owner, tables.WHOLE)
+    bring(owner, tables.WITHOUT_SSH)
+    assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
+
+
+def test_a_table_that_somebody_deleted_is_made_and_owned_again(
+    namespace: Namespace, owner: LibnftablesDataplane
+) -> None:
+    """Where ownership was not to be had at first, it is after the table was made anew."""
+    namespace.nft("add table inet sgagent")
+    bring(owner, tables.WHOLE)
+    namespace.nft("delete table inet sgagent")
+    assert owner.observe() == Observed(ruleset=None)
+    bring(owner, tables.WHOLE)
+    assert owner.is_owner
+
+
+def test_counters_keep_their_values_over_applies(
+    namespace: Namespace, one_shot: LibnftablesDataplane
+) -> None:
+    """Whatever else changes, a counter that stays is not touched."""
+    bring(one_shot, tables.WHOLE)
+    plain = render(tables.WHOLE, persist=False)
+    counted = plain.replace("counter rule/eth0/web { }", "counter rule/eth0/web { packets 7 bytes 420 }")
+    assert counted != plain
+    namespace.nft("-f", "-", stdin=counted)
+    for desired in (tables.ANOTHER_VERDICT, tables.NEXT_GENERATION, tables.WITHOUT_SSH, tables.OTHER_HOOK):
+        bring(one_shot, desired)
+        assert one_shot.read_counters()["rule/eth0/web"].packets == 7
+        assert one_shot.read_counters()["rule/eth0/web"].bytes == 420
+
+
+def _many(count: int) -> Ruleset:
+    networks = VerdictMap(
+        name="networks/eth0",
+        key_types=(KeyType.IPV4_ADDR,),
+        is_interval=True,
+        elements=tuple(
+            Element((Interval(0x0A000000 + 16 * n, 0x0A000000 + 16 * n + 7),), Goto("generation"))
+            for n in range(count)
+        ),
+    )
+    return Ruleset(chains=(tables.STATE,), verdict_maps=(networks,))
+
+
+def test_a_big_map_of_networks_is_filled_again(owner: LibnftablesDataplane) -> None:
+    """Above the threshold a map of intervals is emptied and refilled, which changes nothing else."""
+    for desired in (_many(3000), _many(2999), _many(1500), _many(3000), _many(5)):
+        bring(owner, desired)
+        assert listed_anew() == Observed(ruleset=desired)
+
+
+@pytest.mark.usefixtures("namespace")
+def test_without_the_privilege_it_is_said_which_is_missing() -> None:
+    """An ordinary user is told of CAP_NET_ADMIN, for reading and for writing."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_unprivileged())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _unprivileged() -> int:
+    """Return 0 if observing and applying both name the privilege."""
+    os.setresuid(65534, 65534, 65534)
+    plane = LibnftablesDataplane(owned=False)
+    try:
+        plane.observe()
+    except NotPermittedError as error:
+        if "CAP_NET_ADMIN" not in str(error):
+            return 1
+    try:
+        plane.apply(Plan((AddTable(), AddChain(Chain(name="a")), FlushChain("a"))))
+    except NotPermittedError as error:
+        return 0 if "CAP_NET_ADMIN" in str(error) else 2
+    return 3
+
+
+def test_values_are_compared_not_their_notation(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
+    """A table that somebody wrote in another notation is the same table."""
+    bring(one_shot, tables.WHOLE)
+    text = render(tables.WHOLE, persist=False)
+    other = text.replace("10.0.0.0/8", "10.0.0.0-10.255.255.255").replace("tcp . 443", "6 . 443-443")
+    assert other != text
+    namespace.nft("-f", "-", stdin=other)
+    assert not make_plan(tables.WHOLE, listed_anew().ruleset)

@@ -1,0 +1,129 @@
+"""List this host's TCP sessions at local listeners, and end those that the policy forbids (§6.3).
+
+For sessions that conntrack did not follow when the agent started: it can't say who opened them, but a local
+port with a listener says that the far end did.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sgagent.core.errors import NotPermittedError
+from sgagent.core.model import Family
+from sgagent.dataplane.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
+
+_DIAGNOSE_BY_FAMILY = 20
+_DESTROY = 21
+_ESTABLISHED = 1
+_LISTEN = 10
+_CLOSE = 7
+_TIME_WAIT = 6
+_LIVE = sum(1 << state for state in range(1, 12) if state not in (_LISTEN, _CLOSE, _TIME_WAIT))
+_REQUEST = struct.Struct("=BBBxI48s")
+_ENDS = struct.Struct(">HH16s16s")
+_ANSWER = struct.Struct("=B3x48s12xII")
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv6 socket writes an IPv4 address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSession:
+    """A TCP session of this host that the far end opened."""
+
+    family: Family
+    """Of the addresses on the wire: a session over IPv4 at an IPv6 listener is IPv4."""
+
+    local_address: int
+    local_port: int
+    peer_address: int
+    peer_port: int
+    user_id: int
+    inode: int
+    socket_family: int
+    """The family of the socket itself, as a number of the socket module."""
+
+    identity: bytes
+    """What the kernel knows the socket by."""
+
+
+class Ending(enum.Enum):
+    """What came of the wish to end a session."""
+
+    ENDED = "ended"
+    GONE = "gone"
+    """It had ended already."""
+
+    UNSUPPORTED = "unsupported"
+    """This kernel can't end sockets."""
+
+
+def sessions_at_listeners() -> tuple[TcpSession, ...]:
+    """Return the live TCP sessions whose local port has a listener.
+
+    Of the calling thread's network namespace, loopback included.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        listeners = {ends.local_port for ends in _list(netlink, 1 << _LISTEN)}
+        return tuple(session for session in _list(netlink, _LIVE) if session.local_port in listeners)
+
+
+def destroy(session: TcpSession) -> Ending:
+    """End a session at once: the process sees an error, the far end a reset.
+
+    Raises:
+        NotPermittedError: the process lacks CAP_NET_ADMIN.
+        OSError: the kernel refused for another reason.
+    """
+    request = _REQUEST.pack(session.socket_family, socket.IPPROTO_TCP, 0, _LIVE, session.identity)
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        errors = netlink.order([(_DESTROY, request)])
+    return _ending(errors[0]) if errors else Ending.ENDED
+
+
+def _ending(error: int) -> Ending:
+    match error:
+        case errno.ENOENT:
+            return Ending.GONE
+        case errno.EOPNOTSUPP | errno.EINVAL:
+            return Ending.UNSUPPORTED
+        case errno.EPERM:
+            raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
+        case _:
+            raise OSError(error, os.strerror(error))
+
+
+def _list(netlink: NetlinkSocket, states: int) -> Iterator[TcpSession]:
+    """Yield the TCP sockets of both families that are in one of the states."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, bytes(48))
+        for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
+            yield _session(*_ANSWER.unpack_from(message.payload))
+
+
+def _session(socket_family: int, identity: bytes, user_id: int, inode: int) -> TcpSession:
+    local_port, peer_port, local, peer = _ENDS.unpack_from(identity)
+    is_ipv4 = socket_family == socket.AF_INET
+    if is_ipv4:
+        local, peer = local[:4], peer[:4]
+    elif local.startswith(_MAPPED):
+        is_ipv4, local, peer = True, local[12:], peer[12:]
+    return TcpSession(
+        family=Family.IPV4 if is_ipv4 else Family.IPV6,
+        local_address=int.from_bytes(local),
+        local_port=local_port,
+        peer_address=int.from_bytes(peer),
+        peer_port=peer_port,
+        user_id=user_id,
+        inode=inode,
+        socket_family=socket_family,
+        identity=identity,
+    )

@@ -1,0 +1,128 @@
+"""What a data plane owes to the reconciler."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.core.errors import KernelRefusedError
+from sgagent.core.plan import (
+    AddChain,
+    AddElements,
+    AddRule,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteVerdictMap,
+    DestroyTable,
+    FlushChain,
+    Operation,
+    Plan,
+    make_plan,
+)
+from sgagent.core.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
+from sgagent.ports import CounterValue, Dataplane, Observed
+from tests.contract import tables
+
+IPV4 = (KeyType.IPV4_ADDR,)
+_NOWHERE = Rule((Goto("nowhere"),))
+
+REFUSED: tuple[tuple[str, tuple[Operation, ...]], ...] = (
+    ("rule in chain extra", (AddChain(Chain(name="extra")), AddRule("extra", _NOWHERE))),
+    ("chain nowhere", (FlushChain("ingress/eth0"), DeleteChain("nowhere"))),
+    ("chain rule/eth0/ssh", (FlushChain("generation"), DeleteChain("rule/eth0/ssh"))),
+    ("map peers/eth0", (AddChain(Chain(name="extra")), DeleteVerdictMap("peers/eth0"))),
+    ("counter rule/eth0/ssh", (AddChain(Chain(name="extra")), DeleteCounter("rule/eth0/ssh"))),
+    (
+        "element 192.0.2.2 of map peers/eth0",
+        (
+            AddElements("peers/eth0", IPV4, (tables.member(7, "rule/eth0/ssh"),)),
+            AddElements(
+                "peers/eth0",
+                IPV4,
+                (tables.member(8, "rule/eth0/ssh"), Element((Interval.single(0xC0000202),), Drop())),
+            ),
+        ),
+    ),
+    (
+        "element 10.1.0.0/16 of map networks/eth0",
+        (AddElements("networks/eth0", IPV4, (Element((Interval(0x0A010000, 0x0A01FFFF),), Accept()),)),),
+    ),
+    (
+        "element 192.0.2.9 of map peers/eth0",
+        (DeleteElements("peers/eth0", IPV4, (tables.member(0xC0000209, "rule/eth0/ssh"),)),),
+    ),
+)
+"""What the kernel refuses while the whole table stands, and what it is about."""
+
+
+def bring(dataplane: Dataplane, desired: Ruleset) -> Plan:
+    """Observe, plan and apply; return the plan."""
+    observed = dataplane.observe()
+    plan = make_plan(desired, observed.ruleset, observed.foreign)
+    dataplane.apply(plan)
+    return plan
+
+
+class DataplaneContract:
+    """Inherited by the tests of each data plane, which give a fixture ``dataplane`` without a table."""
+
+    def test_starts_without_a_table(self, dataplane: Dataplane) -> None:
+        """Where nothing was applied, nothing is observed and nothing counted."""
+        assert dataplane.observe() == Observed(ruleset=None)
+        assert dataplane.read_counters() == {}
+
+    @pytest.mark.parametrize("desired", tables.ALL)
+    def test_holds_what_was_applied(self, dataplane: Dataplane, desired: Ruleset) -> None:
+        """What is observed after an apply is what was desired, and a second plan is empty."""
+        bring(dataplane, desired)
+        observed = dataplane.observe()
+        assert observed == Observed(ruleset=desired)
+        assert not make_plan(desired, observed.ruleset, observed.foreign)
+
+    @pytest.mark.parametrize("first", tables.ALL)
+    def test_what_stood_before_does_not_matter(self, dataplane: Dataplane, first: Ruleset) -> None:
+        """From any table to any other it is one plan, and nothing of the first is left."""
+        for second in tables.ALL:
+            bring(dataplane, first)
+            bring(dataplane, second)
+            assert dataplane.observe() == Observed(ruleset=second)
+
+    def test_an_empty_plan_changes_nothing(self, dataplane: Dataplane) -> None:
+        """Nothing to do makes no table."""
+        dataplane.apply(Plan())
+        assert dataplane.observe() == Observed(ruleset=None)
+
+    def test_a_destroyed_table_is_gone(self, dataplane: Dataplane) -> None:
+        """The table goes with all that is in it, and may go twice."""
+        bring(dataplane, tables.WHOLE)
+        for _ in range(2):
+            dataplane.apply(Plan((DestroyTable(),)))
+            assert dataplane.observe() == Observed(ruleset=None)
+
+    def test_a_table_can_be_replaced_in_one_plan(self, dataplane: Dataplane) -> None:
+        """Destroying and making it again is one transaction too."""
+        bring(dataplane, tables.WHOLE)
+        dataplane.apply(Plan((DestroyTable(), *make_plan(tables.WITHOUT_SSH, None).operations)))
+        assert dataplane.observe() == Observed(ruleset=tables.WITHOUT_SSH)
+
+    @pytest.mark.parametrize(("subject", "operations"), REFUSED)
+    def test_a_refused_plan_leaves_the_old_rules(
+        self, dataplane: Dataplane, subject: str, operations: tuple[Operation, ...]
+    ) -> None:
+        """All or nothing, and the refusal names the object."""
+        bring(dataplane, tables.WHOLE)
+        with pytest.raises(KernelRefusedError) as refusal:
+            dataplane.apply(Plan(operations))
+        assert refusal.value.subject == subject
+        assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
+
+    def test_every_counter_is_read(self, dataplane: Dataplane) -> None:
+        """Named counters are read by name, from the first moment."""
+        bring(dataplane, tables.WHOLE)
+        nothing = CounterValue(0, 0)
+        assert dataplane.read_counters() == {"rule/eth0/ssh": nothing, "rule/eth0/web": nothing}
+
+    def test_no_sessions_have_no_marks(self, dataplane: Dataplane) -> None:
+        """Clearing marks where there are no sessions changes none."""
+        assert dataplane.clear_marks(0xFFFF0000) == 0
+        assert dataplane.clear_marks(0xFFFF0000, 0x10000) == 0

@@ -1,0 +1,258 @@
+"""A data plane in memory that takes and refuses what the kernel does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.core.plan import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteForeign,
+    DeleteVerdictMap,
+    DestroyTable,
+    FlushChain,
+    FlushVerdictMap,
+    Operation,
+    Plan,
+    references,
+    target,
+)
+from sgagent.core.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
+from sgagent.core.transaction import Table
+from sgagent.dataplane.refusal import find_refused
+from sgagent.ports import CounterValue, Observed
+
+NOT_THERE = "No such file or directory"
+EXISTS = "File exists"
+BUSY = "Device or resource busy"
+CONFLICT = "conflicting intervals specified"
+
+
+class FakeDataplane:
+    """Keep a table, the values of its counters, and the marks of sessions."""
+
+    def __init__(self) -> None:
+        """Start without a table."""
+        self.ruleset: Ruleset | None = None
+        self.foreign: tuple[str, ...] = ()
+        """What a plan has to remove; set by tests."""
+
+        self.marks: list[int] = []
+        """Of the sessions; set by tests."""
+
+        self.applied: list[Plan] = []
+        """The plans that were carried out, for tests to look at."""
+
+        self.refusal: KernelRefusedError | NotPermittedError | None = None
+        """Raised by every apply while it is set."""
+
+        self.is_closed = False
+        self._counts: dict[str, CounterValue] = {}
+
+    def observe(self) -> Observed:
+        """Return the table."""
+        return Observed(ruleset=self.ruleset, foreign=self.foreign)
+
+    def apply(self, plan: Plan) -> None:
+        """Carry out the plan, or refuse it whole."""
+        if self.refusal:
+            raise self.refusal
+        if not plan:
+            return
+        try:
+            transaction = self._transact(plan.operations)
+        except _RefusedError as refusal:
+            subject = find_refused(plan.operations, self._accepts)
+            raise KernelRefusedError(str(refusal), subject) from refusal
+        self.ruleset = transaction.table.ruleset()
+        self.foreign = transaction.foreign
+        self._counts = transaction.counts
+        self.applied.append(plan)
+
+    def _accepts(self, operations: Sequence[Operation]) -> bool:
+        try:
+            self._transact(operations)
+        except _RefusedError:
+            return False
+        return True
+
+    def _transact(self, operations: Sequence[Operation]) -> _Transaction:
+        transaction = _Transaction(self.ruleset, self.foreign, self._counts)
+        for operation in operations:
+            transaction.carry_out(operation)
+        return transaction
+
+    def count(self, counter: str, packets: int, octets: int) -> None:
+        """Let packets pass a named counter."""
+        before = self._counts[counter]
+        self._counts[counter] = CounterValue(before.packets + packets, before.bytes + octets)
+
+    def read_counters(self) -> Mapping[str, CounterValue]:
+        """Return every named counter."""
+        return dict(self._counts)
+
+    def clear_marks(self, mask: int, value: int | None = None) -> int:
+        """Clear bits in the marks of sessions."""
+        chosen = [
+            place
+            for place, mark in enumerate(self.marks)
+            if mark & mask and (value is None or mark & mask == value)
+        ]
+        for place in chosen:
+            self.marks[place] &= ~mask
+        return len(chosen)
+
+    def close(self) -> None:
+        """Leave the table as it is."""
+        self.is_closed = True
+
+
+class _RefusedError(Exception):
+    """Say why the kernel would refuse."""
+
+
+class _Transaction:
+    """Carry operations out on a copy, each checked as the kernel does."""
+
+    def __init__(
+        self, ruleset: Ruleset | None, foreign: tuple[str, ...], counts: Mapping[str, CounterValue]
+    ) -> None:
+        self.table = Table(copy.copy(ruleset))
+        self.foreign = foreign
+        self.counts = dict(counts)
+
+    def carry_out(self, operation: Operation) -> None:
+        """Carry one operation out.
+
+        Raises:
+            _RefusedError: the kernel would not.
+        """
+        reason = self._refusal(operation)
+        if reason is not None:
+            raise _RefusedError(reason)
+        self.table.carry_out(operation)
+        self._follow_up(operation)
+
+    def _follow_up(self, operation: Operation) -> None:
+        """Do to foreign things and counts what the operation does to them."""
+        match operation:
+            case AddTable():
+                self._forget("table sgagent")
+            case DestroyTable():
+                self.foreign, self.counts = (), {}
+            case AddChain(chain):
+                self._forget(f"policy {chain.name}")
+            case FlushChain(name):
+                self._forget(f"rule {name}")
+            case DeleteChain(name):
+                self._forget(f"rule {name}", f"chain {name}")
+            case DeleteForeign(kind, name):
+                self._forget(f"{kind} {name}")
+            case AddCounter(counter):
+                self.counts.setdefault(counter.name, CounterValue(0, 0))
+            case DeleteCounter(name):
+                del self.counts[name]
+            case _:
+                pass
+
+    def _forget(self, *gone: str) -> None:
+        self.foreign = tuple(thing for thing in self.foreign if thing not in gone)
+
+    def _refusal(self, operation: Operation) -> str | None:  # noqa: PLR0911 - one short case for each kind
+        """Return why the kernel would refuse; None if it would not."""
+        if isinstance(operation, (AddTable, DestroyTable)):
+            return None
+        if not self.table.stands:
+            return NOT_THERE
+        match operation:
+            case AddChain(chain):
+                standing = self.table.chains.get(chain.name)
+                return EXISTS if standing and standing.hook != chain.hook else None
+            case FlushChain(name):
+                return None if name in self._chains() else NOT_THERE
+            case DeleteChain(name):
+                return self._deletion_refused(Chain, name, self._chains())
+            case AddRule(name, rule):
+                wanted = [
+                    name in self.table.chains,
+                    *(self._stands(kind, to) for kind, to in references(rule)),
+                ]
+                return None if all(wanted) else NOT_THERE
+            case AddVerdictMap(verdict_map):
+                return self._addition_refused(verdict_map)
+            case FlushVerdictMap(name):
+                return None if name in self.table.verdict_maps else NOT_THERE
+            case DeleteVerdictMap(name):
+                return self._deletion_refused(VerdictMap, name, self.table.verdict_maps)
+            case AddElements():
+                return self._elements_refused(operation)
+            case DeleteElements(name, _, elements):
+                standing_keys = {element.key for element in self.table.elements(name)}
+                return None if all(element.key in standing_keys for element in elements) else NOT_THERE
+            case AddCounter():
+                return None
+            case DeleteCounter(name):
+                return self._deletion_refused(Counter, name, self.table.counters)
+            case DeleteForeign(kind, name):
+                return None if f"{kind} {name}" in self.foreign else NOT_THERE
+
+    def _chains(self) -> set[str]:
+        return {
+            *self.table.chains,
+            *(t.removeprefix("chain ") for t in self.foreign if t.startswith("chain ")),
+        }
+
+    def _addition_refused(self, verdict_map: VerdictMap) -> str | None:
+        standing = self.table.verdict_maps.get(verdict_map.name)
+        if standing is None:
+            return None
+        same = (standing.key_types, standing.is_interval) == (verdict_map.key_types, verdict_map.is_interval)
+        return None if same else EXISTS
+
+    def _elements_refused(self, operation: AddElements) -> str | None:
+        if operation.verdict_map not in self.table.verdict_maps:
+            return NOT_THERE
+        targets = (target(element.verdict) for element in operation.elements)
+        if not all(self._stands(Chain, name) for name in targets if name is not None):
+            return NOT_THERE
+        together = [*self.table.elements(operation.verdict_map), *operation.elements]
+        if len({element.key for element in together}) < len(together):
+            return EXISTS
+        intervals = sorted(e.key[0] for e in together if len(e.key) == 1 and isinstance(e.key[0], Interval))
+        overlapping = any(one.last >= other.first for one, other in pairwise(intervals))
+        return CONFLICT if overlapping else None
+
+    def _deletion_refused(self, kind: type, name: str, standing: Collection[str]) -> str | None:
+        if name not in standing:
+            return NOT_THERE
+        own = name if kind is Chain else None
+        return BUSY if (kind, name) in set(self._references(without=own)) else None
+
+    def _stands(self, kind: type, name: str) -> bool:
+        table = self.table
+        standing: Mapping[type, Collection[str]] = {
+            Chain: table.chains,
+            VerdictMap: table.verdict_maps,
+            Counter: table.counters,
+        }
+        return name in standing[kind]
+
+    def _references(self, without: str | None) -> Iterator[tuple[type, str]]:
+        """Yield all that is referred to, but for what the rules of one chain do."""
+        for name in self.table.chains:
+            for rule in self.table.rules(name) if name != without else ():
+                yield from references(rule)
+        for name in self.table.verdict_maps:
+            for element in self.table.elements(name):
+                if (chain := target(element.verdict)) is not None:
+                    yield Chain, chain

@@ -1,0 +1,331 @@
+"""Draw random tables: small, canonical, and such that the kernel takes them.
+
+Names come from a small pool, so that two tables share some, disagree about others and lack the rest. Chains
+have levels, and a chain refers only to chains behind it: the kernel refuses loops. What a rule reads is of
+one family, and at most once from a packet's header: nft refuses contradictions, and does not list what
+another match implies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from sgagent.core import ruleset as r
+from sgagent.core.nftwords import BITS, SYMBOLS
+from sgagent.core.ruleset import (
+    Accept,
+    Chain,
+    Count,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    Jump,
+    KeyType,
+    LookUp,
+    LookUpInline,
+    Match,
+    MatchConcatenation,
+    Operator,
+    Rule,
+    Ruleset,
+    Selector,
+    SetMark,
+    Statement,
+    Symbol,
+    TupleDirection,
+    Value,
+    Verdict,
+    VerdictMap,
+    ct_tuple,
+    sort_key,
+)
+
+_Thing = TypeVar("_Thing")
+ALL_BITS = 0xFFFFFFFF
+CHAINS = (
+    "ingress/eth0",
+    "class/eth0/1",
+    "class/eth0/2",
+    "rule/eth0/a",
+    "rule/eth0/b",
+    "default/eth0",
+    "generation",
+)
+"""By level."""
+
+COUNTERS = ("rule/eth0/a", "rule/eth0/b", "default/eth0")
+COMMENTS = ("", "generation 1", "sgr-1 'quoted' ; } \\ ä")
+INTERFACES = ("eth0", "lo", "br-0f.12", "wlan 0", "ä", "6")
+
+ORIGINAL, REPLY = TupleDirection.ORIGINAL, TupleDirection.REPLY
+NEUTRAL_FIELDS: tuple[Selector, ...] = (r.CT_STATE, r.CT_DIRECTION, r.CT_MARK)
+"""They say nothing about what the packet is, and go with everything."""
+
+SESSION_FIELDS: Mapping[str, tuple[Selector, ...]] = {
+    family: (
+        *NEUTRAL_FIELDS,
+        r.CT_PROTOCOL,
+        ct_tuple(ORIGINAL, f"{family} saddr"),
+        ct_tuple(REPLY, f"{family} daddr"),
+        ct_tuple(ORIGINAL, "proto-dst"),
+        ct_tuple(REPLY, "proto-src"),
+    )
+    for family in ("ip", "ip6")
+}
+HEADER_FIELDS: tuple[Selector, ...] = (
+    r.META_IIFNAME,
+    r.META_NFPROTO,
+    r.META_L4PROTO,
+    r.IP_SADDR,
+    r.IP_DADDR,
+    r.IP6_SADDR,
+    r.IP6_DADDR,
+    r.IP6_HOPLIMIT,
+    r.TCP_DPORT,
+    r.TCP_SPORT,
+    r.UDP_DPORT,
+    r.UDP_SPORT,
+    r.ICMPV6_TYPE,
+)
+NEUTRAL_KEYS: tuple[tuple[Selector, ...], ...] = ((r.CT_MARK,), (r.CT_STATE,))
+SESSION_KEYS: Mapping[str, tuple[tuple[Selector, ...], ...]] = {
+    family: (
+        *NEUTRAL_KEYS,
+        (r.CT_PROTOCOL,),
+        (ct_tuple(ORIGINAL, f"{family} saddr"),),
+        (ct_tuple(REPLY, f"{family} daddr"),),
+        (r.CT_PROTOCOL, ct_tuple(ORIGINAL, "proto-dst")),
+        (ct_tuple(ORIGINAL, f"{family} saddr"), r.CT_PROTOCOL, ct_tuple(ORIGINAL, "proto-dst")),
+        (ct_tuple(REPLY, f"{family} daddr"), ct_tuple(REPLY, "proto-src")),
+        (ct_tuple(ORIGINAL, "proto-dst"),),
+    )
+    for family in ("ip", "ip6")
+}
+HEADER_KEYS: tuple[tuple[Selector, ...], ...] = (
+    (r.IP_SADDR,),
+    (r.IP6_DADDR,),
+    (r.META_L4PROTO, r.TH_DPORT),
+    (r.META_IIFNAME,),
+    (r.META_L4PROTO,),
+    (r.IP6_SADDR, r.META_L4PROTO, r.TH_DPORT),
+)
+KEYS = (*SESSION_KEYS["ip"], *SESSION_KEYS["ip6"], *HEADER_KEYS)
+
+
+def numbers(key_type: KeyType) -> st.SearchStrategy[int]:
+    """Return a strategy for numbers of a type, often small and often at the edges."""
+    last = (1 << BITS[key_type]) - 1
+    return st.one_of(
+        st.integers(0, min(last, 30)), st.sampled_from((0, 1, last - 1, last)), st.integers(0, last)
+    )
+
+
+@st.composite
+def intervals(draw: st.DrawFn, key_type: KeyType) -> Interval:
+    """Draw an interval: one number, a prefix, everything, or any range."""
+    bits = BITS[key_type]
+    first = draw(numbers(key_type))
+    shape = draw(st.sampled_from(("single", "prefix", "range", "everything")))
+    if shape == "prefix":
+        size = 1 << draw(st.integers(0, bits))
+        first -= first % size
+        return Interval(first, first + size - 1)
+    if shape == "range":
+        return Interval(first, max(first, draw(numbers(key_type))))
+    return Interval(0, (1 << bits) - 1) if shape == "everything" else Interval.single(first)
+
+
+def values(key_type: KeyType, *, ranges: bool) -> st.SearchStrategy[Value]:
+    """Return a strategy for values of a type."""
+    if key_type is KeyType.IFNAME:
+        return st.sampled_from([Symbol(name) for name in INTERFACES])
+    if key_type in SYMBOLS:
+        return st.sampled_from([Symbol(word) for word in SYMBOLS[key_type]])
+    return intervals(key_type) if ranges else numbers(key_type).map(Interval.single)
+
+
+def overlap(one: Value, other: Value, *, gap: int = 0) -> bool:
+    """Tell whether two values share something, or lie closer than the gap."""
+    if isinstance(one, Interval) and isinstance(other, Interval):
+        return one.first <= other.last + gap and other.first <= one.last + gap
+    return one == other
+
+
+Key = tuple[Value, ...]
+
+
+@st.composite
+def keys(
+    draw: st.DrawFn, types: tuple[KeyType, ...], *, ranges: bool, most: int, least: int = 0
+) -> list[Key]:
+    """Draw disjoint keys, sorted."""
+    kept: list[Key] = []
+    key = st.tuples(*(values(key_type, ranges=ranges) for key_type in types))
+    for candidate in draw(st.lists(key, min_size=least, max_size=most)):
+        if not any(all(map(overlap, candidate, other)) for other in kept):
+            kept.append(candidate)
+    return sorted(kept, key=sort_key)
+
+
+@st.composite
+def matches(draw: st.DrawFn, selector: Selector) -> Match:
+    """Draw a comparison of one field."""
+    key_type = selector.key_type
+    operator = draw(st.sampled_from(Operator))
+    if key_type is KeyType.MARK:
+        mask = draw(st.sampled_from((None, 0xFFFF0000, 0x1F, 0x10000)))
+        number = draw(numbers(key_type)) & (ALL_BITS if mask is None else mask)
+        return Match(selector, (Interval.single(number),), operator, mask)
+    chosen = _apart(draw(st.lists(values(key_type, ranges=True), min_size=1, max_size=4)))
+    return Match(selector, chosen, operator)
+
+
+def _apart(candidates: Iterable[Value]) -> tuple[Value, ...]:
+    """Return the values that neither touch nor overlap one before them, sorted."""
+    kept: list[Value] = []
+    for candidate in candidates:
+        if not any(overlap(candidate, other, gap=1) for other in kept):
+            kept.append(candidate)
+    return tuple(sorted(kept, key=lambda value: sort_key((value,))))
+
+
+@st.composite
+def set_marks(draw: st.DrawFn) -> SetMark:
+    """Draw a change of the mark."""
+    bits = draw(st.sampled_from((0, 1, 0xFFFF0000, 0x3F0000, ALL_BITS)))
+    return SetMark.replacing(bits, draw(numbers(KeyType.MARK)) & draw(st.sampled_from((0, ALL_BITS, bits))))
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a rule may refer to."""
+
+    chains: tuple[str, ...]
+    verdict_maps: tuple[VerdictMap, ...]
+    counters: tuple[str, ...]
+
+
+@st.composite
+def verdicts(draw: st.DrawFn, chains: tuple[str, ...]) -> Verdict:
+    """Draw a verdict that leads to one of the chains, or ends."""
+    plain: list[Verdict] = [Accept(), Drop()]
+    return draw(st.sampled_from([*plain, *map(Goto, chains), *map(Jump, chains)]))
+
+
+@st.composite
+def rules(draw: st.DrawFn, around: Surroundings) -> Rule:
+    """Draw a rule."""
+    shape = draw(st.sampled_from(("ip", "ip6", "header", "header look-up")))
+    fields = SESSION_FIELDS.get(shape, NEUTRAL_FIELDS)
+    chosen = draw(st.lists(st.sampled_from(fields), unique=True, max_size=3))
+    statements: list[Statement] = [draw(matches(field)) for field in chosen]
+    if shape == "header":
+        statements += draw(header_statements())
+    if bool(around.counters) and draw(st.booleans()):
+        statements.append(Count(draw(st.sampled_from(around.counters))))
+    if draw(st.integers(0, 3)) == 0:
+        statements.append(draw(set_marks()))
+    keys_of_header = HEADER_KEYS if shape == "header look-up" else NEUTRAL_KEYS
+    statements += draw(endings(around, SESSION_KEYS.get(shape, keys_of_header)))
+    return Rule(tuple(statements))
+
+
+@st.composite
+def header_statements(draw: st.DrawFn) -> list[Statement]:
+    """Draw one match on headers, or the two that speak of ICMPv6 together."""
+    shape = draw(st.sampled_from(("field", "icmpv6", "concatenation")))
+    if shape == "field":
+        return [draw(matches(draw(st.sampled_from(HEADER_FIELDS))))]
+    if shape == "icmpv6":
+        return [draw(matches(r.ICMPV6_TYPE)), draw(matches(r.IP6_HOPLIMIT))]
+    selectors = draw(st.sampled_from([key for key in HEADER_KEYS if len(key) > 1]))
+    types = tuple(selector.key_type for selector in selectors)
+    chosen = draw(keys(types, ranges=draw(st.booleans()), least=1, most=3))
+    return [MatchConcatenation(selectors, tuple(chosen))]
+
+
+@st.composite
+def endings(
+    draw: st.DrawFn, around: Surroundings, selectable: tuple[tuple[Selector, ...], ...]
+) -> list[Statement]:
+    """Draw how a rule ends: by a verdict, or by looking one up."""
+    shape = draw(st.sampled_from(("verdict", "map", "inline")))
+    if shape == "inline":
+        selectors = draw(st.sampled_from(selectable))
+        types = tuple(selector.key_type for selector in selectors)
+        chosen = draw(keys(types, ranges=draw(st.booleans()), least=1, most=3))
+        return [LookUpInline(selectors, tuple(Element(k, draw(verdicts(around.chains))) for k in chosen))]
+    fitting = [
+        (selectors, verdict_map)
+        for verdict_map in around.verdict_maps
+        for selectors in selectable
+        if tuple(selector.key_type for selector in selectors) == verdict_map.key_types
+    ]
+    if shape == "map" and fitting:
+        selectors, verdict_map = draw(st.sampled_from(fitting))
+        return [LookUp(selectors, verdict_map.name)]
+    return [draw(verdicts(around.chains))]
+
+
+@st.composite
+def verdict_maps(draw: st.DrawFn, name: str, chains: tuple[str, ...]) -> VerdictMap:
+    """Draw a named map that leads to the chains."""
+    types = tuple(selector.key_type for selector in draw(st.sampled_from(KEYS)))
+    is_interval = draw(st.booleans()) and not set(types) & {KeyType.IFNAME, KeyType.CT_STATE}
+    chosen = draw(keys(types, ranges=is_interval, most=6))
+    elements = tuple(Element(key, draw(verdicts(chains))) for key in chosen)
+    return VerdictMap(name=name, key_types=types, is_interval=is_interval, elements=elements)
+
+
+@st.composite
+def rulesets(draw: st.DrawFn) -> Ruleset:
+    """Draw a table."""
+    chosen: tuple[str, ...] = tuple(name for name in CHAINS if draw(st.booleans()))
+    counters = tuple(name for name in COUNTERS if draw(st.booleans()))
+    maps_at = {
+        level: draw(verdict_maps(f"map/{level}", tuple(n for n in chosen if CHAINS.index(n) >= level)))
+        for level in (1, 2, 4)
+        if draw(st.booleans())
+    }
+
+    def around(level: int) -> Surroundings:
+        return Surroundings(
+            chains=tuple(name for name in chosen if CHAINS.index(name) > level),
+            verdict_maps=tuple(verdict_map for at, verdict_map in maps_at.items() if at > level),
+            counters=counters,
+        )
+
+    chains = [draw(regular_chains(name, around(CHAINS.index(name)))) for name in chosen]
+    chains += [draw(base_chains(n, around(-1))) for n in ("postrouting", "prerouting") if draw(st.booleans())]
+    return Ruleset(
+        chains=_by_name(chains, lambda chain: chain.name),
+        verdict_maps=_by_name(maps_at.values(), lambda verdict_map: verdict_map.name),
+        counters=tuple(
+            Counter(name=name, comment=draw(st.sampled_from(COMMENTS))) for name in sorted(counters)
+        ),
+    )
+
+
+def _by_name(things: Iterable[_Thing], name: Callable[[_Thing], str]) -> tuple[_Thing, ...]:
+    return tuple(sorted(things, key=name))
+
+
+@st.composite
+def regular_chains(draw: st.DrawFn, name: str, around: Surroundings) -> Chain:
+    """Draw a chain that others lead to."""
+    chosen = draw(st.lists(rules(around), max_size=3))
+    return Chain(name=name, rules=tuple(chosen), comment=draw(st.sampled_from(COMMENTS)))
+
+
+@st.composite
+def base_chains(draw: st.DrawFn, name: str, around: Surroundings) -> Chain:
+    """Draw a chain that the kernel calls, now and then at another place than usual."""
+    hook = Hook(name=name, hook_priority=draw(st.sampled_from((-150, -150, -150, 300))))
+    return Chain(name=name, rules=tuple(draw(st.lists(rules(around), max_size=4))), hook=hook)
