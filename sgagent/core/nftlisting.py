@@ -75,13 +75,13 @@ class _Listing:
 
     def read(self, kind: str, content: Json) -> None:
         """Take in one object."""
+        name = content.get("chain" if kind == "rule" else "name", "")
         try:
-            self._take(kind, content)
-        except (_UnreadableError, KeyError, TypeError, ValueError, IndexError):
-            name = content.get("chain" if kind == "rule" else "name", "")
+            self._take(kind, _text(name), content)
+        except (_UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError):
             self.foreign.add(f"{kind} {name}")
 
-    def _take(self, kind: str, content: Json) -> None:
+    def _take(self, kind: str, name: str, content: Json) -> None:
         match kind:
             case "metainfo":
                 pass
@@ -89,25 +89,25 @@ class _Listing:
                 if "dormant" in _listed(content.get("flags", ())):
                     raise _UnreadableError
             case "chain":
-                self._take_chain(content)
+                self._take_chain(name, content)
             case "rule":
-                self.rules.setdefault(content["chain"], []).append(_rule(content))
+                self.rules.setdefault(name, []).append(_rule(content))
             case "map":
-                self.verdict_maps.append(_verdict_map(content))
+                self.verdict_maps.append(_verdict_map(name, content))
             case "counter":
-                self.counters.append(Counter(name=content["name"], comment=content.get("comment", "")))
+                self.counters.append(Counter(name=name, comment=_text(content.get("comment", ""))))
             case _:
                 raise _UnreadableError
 
-    def _take_chain(self, content: Json) -> None:
-        name, hook = content["name"], None
+    def _take_chain(self, name: str, content: Json) -> None:
+        hook = None
         if "hook" in content:
             if content["type"] != "filter" or "dev" in content or not isinstance(content["prio"], int):
                 raise _UnreadableError
-            hook = Hook(name=content["hook"], hook_priority=content["prio"])
+            hook = Hook(name=_text(content["hook"]), hook_priority=content["prio"])
             if content.get("policy", "accept") != "accept":
                 self.foreign.add(f"policy {name}")
-        self.chains[name] = Chain(name=name, hook=hook, comment=content.get("comment", ""))
+        self.chains[name] = Chain(name=name, hook=hook, comment=_text(content.get("comment", "")))
 
     def finished(self) -> Ruleset:
         """Return all that could be read, in canonical order."""
@@ -122,12 +122,18 @@ class _Listing:
         )
 
 
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise _UnreadableError
+    return value
+
+
 def _listed(value: Json) -> Iterable[Json]:
     """Return a list where libnftables writes a list or, for one thing, the thing itself."""
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
-def _verdict_map(content: Json) -> VerdictMap:
+def _verdict_map(name: str, content: Json) -> VerdictMap:
     flags = set(_listed(content.get("flags", ())))
     expected = {"family", "name", "table", "type", "handle", "map", "flags", "elem"}
     if content["map"] != "verdict" or not flags <= {"interval"} or not content.keys() <= expected:
@@ -135,7 +141,7 @@ def _verdict_map(content: Json) -> VerdictMap:
     types = _key_types(content["type"])
     elements = (_element(pair, types) for pair in content.get("elem", ()))
     return VerdictMap(
-        name=content["name"],
+        name=name,
         key_types=types,
         is_interval="interval" in flags,
         elements=_sorted_elements(elements),

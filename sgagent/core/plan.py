@@ -371,8 +371,9 @@ def _same(one: Counter, other: Counter) -> bool:
 def _is_refilled(verdict_map: VerdictMap, wanted: VerdictMap) -> bool:
     """Tell whether a map is emptied and filled again rather than changed element by element.
 
-    That is so for big maps of intervals of one field, and for those that hold the greatest value by itself: such an
-    element (``65535``, ``255.255.255.255``) is not deleted, although libnftables and the kernel report success.
+    That is so for big maps of intervals of one field, and for those that hold the greatest value by itself:
+    such an element (``65535``, ``255.255.255.255``) is not deleted, although libnftables and the kernel
+    report success.
     """
     if not verdict_map.is_interval or len(verdict_map.key_types) != 1:
         return False
