@@ -76,7 +76,7 @@ class Inotify:
     def read(self) -> tuple[Event, ...]:
         """Return the events that came since the last reading, without waiting for any."""
         try:
-            return tuple(_decoded(os.read(self._descriptor, _BUFFER_SIZE)))
+            return tuple(decode(os.read(self._descriptor, _BUFFER_SIZE)))
         except BlockingIOError:
             return ()
 
@@ -93,7 +93,7 @@ def _checked(result: int, subject: str) -> int:
     return result
 
 
-def _decoded(events: bytes) -> Iterator[Event]:
+def decode(events: bytes) -> Iterator[Event]:
     """Return the events of a buffer as the kernel filled it (inotify(7))."""
     offset = 0
     while offset < len(events):
