@@ -27,8 +27,10 @@ PEER_MAC = "02:00:00:00:02:%02x"
 TEST_MAC = "02:00:00:00:03:00"
 """Who sends the packets of a batch; the peer's own stack says a word of its own now and then."""
 
-_SOL_IPV6_TRANSPARENT = 75
-_IP_TRANSPARENT = 19
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+"""Options of sockets that may be bound to foreign addresses; Python has no names for them."""
+
 _ANY_ADDRESS_TABLE = 253
 _DEADLINE_SECONDS = 20.0
 
@@ -196,10 +198,10 @@ class Lab:
         """Return a socket that may be bound to an address that its host doesn't have."""
         if ip_address(address).version == 4:
             opened = namespace.socket(socket.AF_INET, kind)
-            opened.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+            opened.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
         else:
             opened = namespace.socket(socket.AF_INET6, kind)
-            opened.setsockopt(socket.IPPROTO_IPV6, _SOL_IPV6_TRANSPARENT, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return opened
 
