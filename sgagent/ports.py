@@ -1,4 +1,4 @@
-"""The narrow seams between the agent and the world: what it needs of a source, a host, a data plane and a clock.
+"""The narrow seams between the agent and the world: source, host, data plane and clock.
 
 Adapters implement these; the fakes of the tests implement them too and run the same contract suite.
 """

@@ -1,7 +1,7 @@
 """Walk a packet through a compiled table as the kernel would, and say where it went.
 
-Knows only what the compiled values say, nothing of groups. A session is given with both of its tuples, so that a packet
-of either direction, or none of conntrack's, can be walked.
+Knows only what the compiled values say, nothing of groups. A session is given with both of its tuples, so
+that a packet of either direction, or none of conntrack's, can be walked.
 """
 
 from __future__ import annotations

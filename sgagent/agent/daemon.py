@@ -1,7 +1,7 @@
 """Run the agent: one loop that steps when something happened, reads the counters, and tells how it is doing.
 
-The loop alone touches the data plane, since libnftables belongs to one thread. Watches, signal handlers and scrapes
-only leave word in the inbox.
+The loop alone touches the data plane, since libnftables belongs to one thread. Watches, signal handlers and
+scrapes only leave word in the inbox.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Deal, when rules are enforced for the first time, with sessions that were open before (§6.3, §7.4).
 
-What conntrack followed is judged again by the kernel. What it did not follow, it takes for a session that whoever sends
-the next packet opens; so the sessions at local listeners that the policy forbids are ended here, and each is named first.
+What conntrack followed is judged again by the kernel. What it did not follow, it takes for a session that
+whoever sends the next packet opens; so the sessions at local listeners that the policy forbids are ended
+here, and each is named first.
 """
 
 from __future__ import annotations

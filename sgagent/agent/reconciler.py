@@ -1,7 +1,8 @@
 """Bring the kernel to what the definitions say, in one step that is the same the first time and every other.
 
-A step fetches, resolves, compiles, compares and applies. What is enforced follows from the definitions, the host's links
-and the table that stands; what the reconciler keeps in memory only saves work or says what was noticed.
+A step fetches, resolves, compiles, compares and applies. What is enforced follows from the definitions, the
+host's links and the table that stands; what the reconciler keeps in memory only saves work or says what was
+noticed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sgagent.core.errors import (
     Severity,
     SourceUnavailableError,
 )
-from sgagent.core.host import HostFacts
+from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.marks import MarkLayout
 from sgagent.core.plan import DeleteCounter
 from sgagent.core.policy import ResolvedPolicy
@@ -79,7 +80,7 @@ class Step:
     is_first_table: bool = False
     """Whether there was no table before."""
 
-    facts: HostFacts = HostFacts()
+    facts: HostFacts = NO_FACTS
     compile_seconds: float = 0.0
     apply_seconds: float = 0.0
     operations: int = 0
@@ -288,7 +289,7 @@ class Reconciler:
         return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
 
     def _remember(self, policy: ResolvedPolicy, desired: Ruleset) -> None:
-        """Keep what is enforced, as the data plane's own value where it agrees: comparing it is then no work."""
+        """Keep what is enforced, as the data plane's own value where it agrees: it is compared in no time."""
         observed = self._dataplane.observe().ruleset
         self._enforced = Enforced(policy=policy, ruleset=observed if observed == desired else desired)
 

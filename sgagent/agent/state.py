@@ -1,8 +1,8 @@
 """Keep the last good definitions over restarts and reboots (§9.2).
 
-What is kept are the documents as they were delivered; reading them again is the same code as ever. Each file is
-written anew, made durable and then renamed into place, so that a crash at any point leaves the old one or the new one.
-A file that does not hold what its checksum says is put aside and the one before is used.
+What is kept are the documents as they were delivered; reading them again is the same code as ever. Each file
+is written anew, made durable and then renamed into place, so that a crash at any point leaves the old one or
+the new one. A file that does not hold what its checksum says is put aside and the one before is used.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StateDirectory:
 
     def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
         """Return the newest documents that can be read, and what was wrong with those that can't."""
-        faults = []
+        faults: list[str] = []
         for name in (_NEWEST, _BEFORE):
             path = self._directory / name
             try:

@@ -97,7 +97,9 @@ class StepLog:
 
     def _say_groupless(self, step: Step) -> None:
         """Say loudly that an interface has no group and lets nothing through (§3)."""
-        groupless = tuple(i.name for i in step.policy.interfaces if not i.security_group_ids) if step.policy else ()
+        groupless = (
+            tuple(i.name for i in step.policy.interfaces if not i.security_group_ids) if step.policy else ()
+        )
         if groupless != self._unjudged:
             self._unjudged = groupless
             for name in groupless:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print every problem; the exit code says whether the documents would be refused (§8.3: the whole is judged)."""
+    """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
     settings = load_settings(options)
     try:
         delivery = fetch(settings, options.definitions)

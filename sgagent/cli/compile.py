@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)"
     )
     parser.add_argument("--json", dest="output", action="store_const", const="json", help="as --output json")
-    parser.add_argument("--no-verify", action="store_true", help="do not have the kernel check what is printed")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not have the kernel check what is printed"
+    )
     add_policy_arguments(parser)
 
 

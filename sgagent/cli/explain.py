@@ -103,7 +103,9 @@ def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
 
 
 def _protocol(text: str) -> int:
-    numbers = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
+    numbers = {
+        name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None
+    }
     number = numbers.get(text.lower())
     if number is None and text.isascii() and text.isdigit() and int(text) <= 255:
         number = int(text)

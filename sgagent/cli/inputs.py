@@ -32,7 +32,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=GROUP[,GROUP…]",
         action="append",
         default=[],
-        help="bind a link by hand, and nothing automatically; NAME= binds it without a group; may be repeated",
+        help="bind a link by hand, and nothing else; NAME= binds it without a group; may be repeated",
     )
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
 
@@ -85,9 +85,7 @@ def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:
         ids = tuple(sorted({group for group in groups.split(",") if group}))
         origin = f"--interface {argument}"
         bindings.append(
-            HandBinding(
-                interface=parse_interface_name(name, origin), security_group_ids=ids, origin=origin
-            )
+            HandBinding(interface=parse_interface_name(name, origin), security_group_ids=ids, origin=origin)
         )
     return tuple(bindings)
 

@@ -1,7 +1,7 @@
 """Understand the command line, run one command, and turn what happened into an exit code.
 
-Exit codes: 0 done; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the source can't
-be reached; 5 not permitted; 70 a fault of sgagent's own.
+Exit codes: 0 done; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the source
+can't be reached; 5 not permitted; 70 a fault of sgagent's own.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
     return code
 
 
-def _add_command(
-    commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool
-) -> None:
+def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool) -> None:
     """Add a command; what it takes to run it is imported only if it may be the one that is meant."""
     command = commands.add_parser(name, help=_SUMMARIES[name], description=_SUMMARIES[name])
     _add_config(command, default=argparse.SUPPRESS)

@@ -60,9 +60,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _assemble(
-    settings: Settings, dataplane: LibnftablesDataplane, log: EventLog, stack: ExitStack
-) -> Daemon:
+def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog, stack: ExitStack) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
     source = FileSource(Path(settings.source.path), settings.limits)

@@ -10,8 +10,8 @@ from itertools import chain
 from sgagent.core.model import CidrBlock, Family
 
 AddressRanges = tuple[tuple[int, int], ...]
-"""Sorted, disjoint ``(first, last)`` pairs of one family. Neighbours stay apart: a member stays one address, so
-that its leaving takes one address away and splits no range."""
+"""Sorted, disjoint ``(first, last)`` pairs of one family. Neighbours stay apart: a member stays one
+address, so that its leaving takes one address away and splits no range."""
 
 
 @dataclass(frozen=True, slots=True)

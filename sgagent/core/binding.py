@@ -42,8 +42,9 @@ def bind(
 ) -> Bindings:
     """Return which links are bound to what.
 
-    What is bound by hand is taken as it is, whether the link exists or not. Of the rest, a network interface that
-    names a MAC is bound to the link with that MAC, and one without to the link that carries one of its addresses.
+    What is bound by hand is taken as it is, whether the link exists or not. Of the rest, a network interface
+    that names a MAC is bound to the link with that MAC, and one without to the link that carries one of its
+    addresses.
 
     Args:
         snapshot: the definitions.
@@ -75,7 +76,13 @@ class _Search:
         origin = Origin(file=hand.origin or f"interface {hand.interface}")
         link = self.links.get(hand.interface)
         if hand.interface in self.bindings:
-            self._refuse(origin, "interface_bound_twice", hand.interface, "the interface is bound twice", "bind it once")
+            self._refuse(
+                origin,
+                "interface_bound_twice",
+                hand.interface,
+                "the interface is bound twice",
+                "bind it once",
+            )
         elif link is not None and _hidden(link):
             self._refuse_port(link, origin)
         elif hand.network_interface_id is None:
@@ -88,7 +95,9 @@ class _Search:
         found = self.snapshot.interface_by_id.get(interface_id)
         if found is None:
             message = "the network interface is not in the definitions"
-            self._refuse(origin, "unknown_network_interface", interface_id, message, "name one that is, or add it")
+            self._refuse(
+                origin, "unknown_network_interface", interface_id, message, "name one that is, or add it"
+            )
         else:
             self._keep(hand.interface, found, found.security_group_ids, hand.mode, origin)
 
@@ -110,9 +119,8 @@ class _Search:
             if not link.is_loopback:
                 by_address.update({str(address): link for address in link.addresses})
         for interface in self._unbound_interfaces():
-            carriers = {
-                link.name: link for address in interface.addresses if (link := by_address.get(str(address)))
-            }
+            found = (by_address.get(str(address)) for address in interface.addresses)
+            carriers = {link.name: link for link in found if link is not None}
             if not carriers or set(carriers) & set(self.bindings):
                 continue
             if interface.mac_address:
@@ -121,7 +129,9 @@ class _Search:
                 self._bind_automatically(interface, carriers[min(carriers)])
 
     def _unbound_interfaces(self) -> list[NetworkInterface]:
-        bound = {b.network_interface.network_interface_id for b in self.bindings.values() if b.network_interface}
+        bound = {
+            b.network_interface.network_interface_id for b in self.bindings.values() if b.network_interface
+        }
         return [i for i in self.snapshot.network_interfaces if i.network_interface_id not in bound]
 
     def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
@@ -165,15 +175,15 @@ class _Search:
                 code="other_mac",
                 origin=interface.origin,
                 value=interface.mac_address,
-                message=f"link {link} carries an address of {interface.network_interface_id} but has another MAC,"
-                " so it is not bound",
+                message=f"link {link} carries an address of {interface.network_interface_id}, but as it has"
+                " another MAC it is not bound",
                 remedy="mend the MAC, leave it out, or bind the link by hand",
             )
         )
 
 
 def _hidden(link: Link) -> bool:
-    """Tell whether the link's packets show as its master's, so that nothing could be enforced on it (§9.4)."""
+    """Tell whether the link's packets show as its master's, so that nothing can be enforced on it (§9.4)."""
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
 
 

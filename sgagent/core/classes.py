@@ -1,8 +1,9 @@
 """Sort addresses into classes: two addresses are of one class if they are in the same peers.
 
-Peers that hold every address are in no class's name, as every class has them. Single addresses are kept apart from
-networks, since the kernel looks them up apart: the hash map of addresses first, the intervals of networks behind it.
-A single address's class counts the networks around it, so that the first hit is the last word.
+Peers that hold every address are in no class's name, as every class has them. Single addresses are kept apart
+from networks, since the kernel looks them up apart: the hash map of addresses first, the intervals of
+networks behind it. A single address's class counts the networks around it, so that the first hit is the last
+word.
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ def classify(peers: Iterable[AddressRanges]) -> Classes:
     starts = [first for first, _, _ in networks]
     return Classes(
         addresses={
-            address: _with_network(indices, address, starts, networks)
-            for address, indices in singles.items()
+            address: _with_network(indices, address, starts, networks) for address, indices in singles.items()
         },
         networks=networks,
     )

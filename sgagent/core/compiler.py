@@ -1,8 +1,8 @@
-"""Compile what is to be enforced into one nftables table, in which every packet costs a fixed number of look-ups.
+"""Compile what is to be enforced into one table, in which every packet costs a fixed number of look-ups.
 
-A packet of a known session is accepted by one comparison of its mark. Any other is judged as its session: by the
-class of the far end, then by protocol and port, and ends in a leaf chain that counts it under the entry that decided.
-``docs/ruleset.md`` reads a compiled table line by line.
+A packet of a known session is accepted by one comparison of its mark. Any other is judged as its session: by
+the class of the far end, then by protocol and port, and ends in a leaf chain that counts it under the entry
+that decided. ``docs/ruleset.md`` reads a compiled table line by line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core import names, ruleset
+from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.counters import (
     CounterKey,
     DefaultCounter,
@@ -20,7 +21,6 @@ from sgagent.core.counters import (
     InvalidCounter,
     RuleCounter,
 )
-from sgagent.core.evaluate import MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.judging import compile_judging
 from sgagent.core.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.model import Direction, Family, Mode, Policy
@@ -160,7 +160,7 @@ class _Edge:
                     self.table.add_verdict_map(verdict_map)
 
     def _entry(self, direction: Direction) -> None:
-        """Add the chain that every packet of the direction enters: known, invalid, untracked, or to be judged.
+        """Add the chain that every packet of the direction enters: known, invalid, untracked or to be judged.
 
         Of the sessions whose packets come in, those whose original packets do were opened inwards; those
         whose replies do, outwards. For packets that go out it is the other way round.
@@ -191,7 +191,9 @@ class _Edge:
         if bits is None:
             return ()
         bit, generation = bits
-        mark = Match(ruleset.CT_MARK, (Interval.single(generation | bit),), mask=self.layout.generation_mask | bit)
+        mark = Match(
+            ruleset.CT_MARK, (Interval.single(generation | bit),), mask=self.layout.generation_mask | bit
+        )
         return (Rule((Match(ruleset.CT_DIRECTION, (Symbol(packet_direction),)), mark, Accept())),)
 
     def _remembered(self, opened: Direction) -> tuple[int, int] | None:
@@ -215,12 +217,10 @@ class _Edge:
             rules.append(Rule((current, SetMark(keep=_ALL_BITS, put=bit), Accept())))
             rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
         rules.append(Rule((Accept(),)))
-        self.table.add_chain(
-            Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules))
-        )
+        self.table.add_chain(Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules)))
 
     def _untracked(self, direction: Direction) -> None:
-        """Add the chain for packets that conntrack does not follow; the kernel counts ND and MLD among them."""
+        """Add the chain for packets that conntrack does not follow; ND and MLD are among them."""
         session = names.session_chain(direction, self.interface.name)
         rules = (*_always_allowed_icmpv6(), Rule((Goto(session),)))
         self.table.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
@@ -246,7 +246,9 @@ class _Edge:
                 direction=direction,
                 policy=rule.policy,
             )
-            self.table.add_leaf(names.rule_chain(name, rule.rule_id), key, self._verdict(direction, rule.policy))
+            self.table.add_leaf(
+                names.rule_chain(name, rule.rule_id), key, self._verdict(direction, rule.policy)
+            )
         for kind, exemptions in (
             (ExemptionKind.PLATFORM, toward.platform),
             (ExemptionKind.FAILSAFE, toward.failsafe),
@@ -271,7 +273,7 @@ class _Edge:
         return self.interface.mode is Mode.OBSERVE
 
     def _verdict(self, direction: Direction, policy: Policy) -> Verdict:
-        """Return how a policy is carried out: to observe is to count what would be dropped, and accept (§9.1)."""
+        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
         if policy is Policy.DROP and not self._observes:
             return Drop()
         return Goto(names.accept_chain(direction, self.interface.name))
@@ -289,7 +291,6 @@ def _opened(direction: Direction) -> tuple[Direction, Direction]:
 
 def _always_allowed_icmpv6() -> tuple[Rule, ...]:
     """Return the rules for neighbour discovery and multicast listeners (§7.1)."""
-    link_local = Interval(0xFE80 << 112, (0xFEC0 << 112) - 1)
     discovery: tuple[Statement, ...] = (
         Match(ruleset.ICMPV6_TYPE, _intervals(NEIGHBOUR_DISCOVERY_TYPES)),
         Match(ruleset.IP6_HOPLIMIT, (Interval.single(255),)),
@@ -298,7 +299,7 @@ def _always_allowed_icmpv6() -> tuple[Rule, ...]:
     listeners: tuple[Statement, ...] = (
         Match(ruleset.ICMPV6_TYPE, _intervals(MULTICAST_LISTENER_TYPES)),
         Match(ruleset.IP6_HOPLIMIT, (Interval.single(1),)),
-        Match(ruleset.IP6_SADDR, (Interval.single(0), link_local)),
+        Match(ruleset.IP6_SADDR, (Interval.single(0), Interval(*LINK_LOCAL))),
         Accept(),
     )
     return Rule(discovery), Rule(listeners)

@@ -1,12 +1,12 @@
 """Decide what one step has to do for the kernel to enforce a policy, sessions' marks included.
 
-A function of the policy and of the table that stands, with no memory but for one hint: the policy that is known to have
-been enforced spares sessions a second judgement where the new one takes nothing away.
+A function of the policy and of the table that stands, with no memory but for one hint: the policy that is
+known to have been enforced spares sessions a second judgement where the new one takes nothing away.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core import names
 from sgagent.core.compiler import Compiled, compile_
@@ -23,8 +23,6 @@ from sgagent.core.narrowing import narrows
 from sgagent.core.plan import Plan, make_plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.ruleset import Ruleset
-
-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,56 +72,54 @@ def enforce(
         enforced: what is known to have been enforced, if anything is.
         sessions: whether live sessions are judged again.
     """
+    table = _Standing(observed, foreign, policy, layout)
     interfaces = [interface.name for interface in policy.interfaces]
-    everything = MarkClearance(mask=layout.mask, value=None)
-    state = _standing_state(observed, layout)
+    state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
-        fresh = first_state(interfaces, layout)
-        return _under(policy, layout, fresh, observed, foreign, clearance=everything)
+        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask, value=None))
     if state is None:
-        # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then remember.
-        return _under(policy, layout, UNCACHED, observed, foreign, is_interim=layout.can_cache)
+        # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
+        # remember.
+        return replace(table.under(UNCACHED), is_interim=layout.can_cache)
     kept = next_state(state, interfaces, layout, narrows=False)
-    is_ours = enforced is not None and enforced.ruleset == observed and not foreign
-    if sessions is Sessions.KEEP or (is_ours and enforced is not None and not narrows(enforced.policy, policy)):
-        return _bumped(policy, layout, state, kept, observed, foreign)
-    unbumped = _under(policy, layout, kept, observed, foreign)
+    is_known = enforced is not None and enforced.ruleset == observed and not foreign
+    if sessions is Sessions.KEEP or (
+        is_known and enforced is not None and not narrows(enforced.policy, policy)
+    ):
+        return table.following(state, kept)
+    unbumped = table.under(kept)
     if not unbumped.plan:
         return unbumped
-    return _bumped(policy, layout, state, next_state(state, interfaces, layout, narrows=True), observed, foreign)
+    return table.following(state, next_state(state, interfaces, layout, narrows=True))
 
 
-def _standing_state(observed: Ruleset | None, layout: MarkLayout) -> EnforcementState | None:
-    """Return the state that the table keeps; None where it can't be read."""
-    keeper = observed.chain_by_name.get(names.STATE_CHAIN) if observed else None
-    return decode_state(keeper.comment, layout) if keeper else None
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The table that stands, and what it is to become."""
 
+    observed: Ruleset | None
+    foreign: tuple[str, ...]
+    policy: ResolvedPolicy
+    layout: MarkLayout
 
-def _bumped(
-    policy: ResolvedPolicy,
-    layout: MarkLayout,
-    before: EnforcementState,
-    state: EnforcementState,
-    observed: Ruleset | None,
-    foreign: tuple[str, ...],
-) -> Enforcement:
-    """Enforce under a state; marks of a generation that is used again are cleared before."""
-    clearance = None
-    if state.generation is not None and state.generation != before.generation and state.reused:
-        clearance = MarkClearance(mask=layout.generation_mask, value=layout.generation_bits(state.generation))
-    return _under(policy, layout, state, observed, foreign, clearance=clearance)
+    @property
+    def state(self) -> EnforcementState | None:
+        """Return the state that the table keeps; None where it can't be read."""
+        keeper = self.observed.chain_by_name.get(names.STATE_CHAIN) if self.observed else None
+        return decode_state(keeper.comment, self.layout) if keeper else None
 
+    def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
+        """Return what to do to enforce under a state after another.
 
-def _under(
-    policy: ResolvedPolicy,
-    layout: MarkLayout,
-    state: EnforcementState,
-    observed: Ruleset | None,
-    foreign: tuple[str, ...],
-    *,
-    clearance: MarkClearance | None = None,
-    is_interim: bool = False,
-) -> Enforcement:
-    compiled = compile_(policy, layout, state)
-    plan = make_plan(compiled.ruleset, observed, foreign)
-    return Enforcement(compiled=compiled, plan=plan, clearance=clearance, is_interim=is_interim)
+        Marks of a generation that is used again are cleared before.
+        """
+        if state.generation is None or state.generation == before.generation or not state.reused:
+            return self.under(state)
+        bits = self.layout.generation_bits(state.generation)
+        return self.under(state, MarkClearance(mask=self.layout.generation_mask, value=bits))
+
+    def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
+        """Return what to do to enforce under a state."""
+        compiled = compile_(self.policy, self.layout, state)
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign)
+        return Enforcement(compiled=compiled, plan=plan, clearance=clearance)

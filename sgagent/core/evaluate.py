@@ -9,6 +9,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sgagent.core.always import DHCP, LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, PortRange, Protocol
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 
@@ -165,14 +166,6 @@ def _port_matches(ports: tuple[PortRange, ...] | None, port: int | None) -> bool
     return ports is None or (port is not None and any(port in port_range for port_range in ports))
 
 
-DHCP = {Family.IPV4: (67, 68), Family.IPV6: (547, 546)}
-"""Server and client port of each family's DHCP."""
-
-NEIGHBOUR_DISCOVERY_TYPES = (133, 134, 135, 136)
-MULTICAST_LISTENER_TYPES = (130, 131, 132, 143)
-_LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
-
-
 def is_always_allowed(packet: Packet) -> bool:
     """Tell whether a host needs the packet to have an address at all (§7.1)."""
     return _is_dhcp(packet) or _is_neighbour_discovery(packet) or _is_multicast_listener(packet)
@@ -191,7 +184,7 @@ def _is_neighbour_discovery(packet: Packet) -> bool:
 
 def _is_multicast_listener(packet: Packet) -> bool:
     """Tell whether it is MLD (RFC 2710, RFC 3810: link-local or unspecified source, hop limit 1)."""
-    near = packet.source == 0 or _LINK_LOCAL[0] <= packet.source <= _LINK_LOCAL[1]
+    near = packet.source == 0 or LINK_LOCAL[0] <= packet.source <= LINK_LOCAL[1]
     return _is_icmpv6(packet, MULTICAST_LISTENER_TYPES) and packet.hop_limit == 1 and near
 
 

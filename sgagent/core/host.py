@@ -37,6 +37,9 @@ class HostFacts:
     links: tuple[Link, ...] = ()
 
 
+NO_FACTS = HostFacts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandBinding:
     """A binding that the configuration or the command line makes: it wins over what the documents name."""

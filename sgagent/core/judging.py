@@ -1,7 +1,8 @@
 """Compile how sessions of one direction and family are judged: the far end's class, then protocol and port.
 
-Every chain here reads tracked sessions first. For an untracked packet those reads find nothing, and the rule goes on to
-the next; behind them stands a guard that sends the tracked ones on, and then the same once more by header.
+Every chain here reads tracked sessions first. For an untracked packet those reads find nothing, and the rule
+goes on to the next; behind them stands a guard that sends the tracked ones on, and then the same once more by
+header.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.core import names, ruleset
+from sgagent.core.always import DHCP
 from sgagent.core.classes import Classes, Peers, classify
 from sgagent.core.entries import Entry, list_entries
-from sgagent.core.evaluate import DHCP
+from sgagent.core.lines import Line, cut_lines, split_lines
 from sgagent.core.model import LAST_PORT, UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.ruleset import (
@@ -31,7 +33,6 @@ from sgagent.core.ruleset import (
     VerdictMap,
 )
 from sgagent.core.selectors import Reading, readings
-from sgagent.core.lines import Line, cut_lines, split_lines
 from sgagent.core.tables import Cell, Decider, PortTable, ProtocolTable, Segment, make_table
 
 FEW = 4
@@ -108,7 +109,9 @@ class _Judge:
                 by_peer.setdefault(entry.peer, []).append(index)
         return by_peer
 
-    def _class(self, members: Peers, peers: list[str], by_peer: Mapping[str, list[int]], base: Decider) -> str:
+    def _class(
+        self, members: Peers, peers: list[str], by_peer: Mapping[str, list[int]], base: Decider
+    ) -> str:
         """Return the chain that decides about addresses of a class, made if need be.
 
         Where the first entry exempts all traffic there is nothing to decide.
@@ -123,7 +126,7 @@ class _Judge:
         return name
 
     def _peers_chain(self, classes: Classes, targets: Mapping[Peers, str]) -> None:
-        """Add the chain that looks the far end up, behind the one thing that is allowed whoever it is: DHCP."""
+        """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
         look_ups = [name for name in self._peer_maps(classes, targets) if name]
         accept = Goto(names.accept_chain(self.direction, self.interface))
 
@@ -141,7 +144,8 @@ class _Judge:
             for address in sorted(classes.addresses)
         )
         networks = tuple(
-            Element((Interval(first, last),), Goto(targets[members])) for first, last, members in classes.networks
+            Element((Interval(first, last),), Goto(targets[members]))
+            for first, last, members in classes.networks
         )
         key = (KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR,)
         return (
@@ -172,8 +176,8 @@ class _Judge:
     def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
         """Add what maps the rows need, and return how to write the rules that look them up.
 
-        Single ports go into a hash map where there are many; ranges make a map of intervals only where there are many
-        of them.
+        Single ports go into a hash map where there are many; ranges make a map of intervals only where there
+        are many of them.
         """
         ranges = [row for row in rows if row[1][0] != row[1][1]]
         mapped = rows if len(ranges) > FEW else [row for row in rows if row not in ranges]
@@ -204,7 +208,8 @@ class _Judge:
         """Add the map of protocols that are decided whatever the port."""
         elements = tuple(
             Element(
-                (Interval.single(table.protocol),), Goto(base if table.rest is None else self._target(table.rest))
+                (Interval.single(table.protocol),),
+                Goto(base if table.rest is None else self._target(table.rest)),
             )
             for table in tables
         )
@@ -234,8 +239,8 @@ class _Judge:
     def _cell_chain(self, lines: tuple[Line, ...]) -> str:
         """Return the chain that looks at source ports and near ends, made if need be.
 
-        A few lines are gone through one after the other; many are told apart by a look-up of the source port, and
-        what that leaves by one of the near end.
+        A few lines are gone through one after the other; many are told apart by a look-up of the source port,
+        and what that leaves by one of the near end.
         """
         name = names.cell_chain(*self._place, "\n".join(map(str, lines)))
         if name in self.chains:
@@ -268,7 +273,7 @@ class _Judge:
         self._add(name, self._twice(rules, self._target_of(cut_lines(rest))))
 
     def _twice(self, lines: Callable[[Reading], list[Rule]], final: str) -> tuple[Rule, ...]:
-        """Return rules for tracked sessions, then for untracked packets, and where both go on to in the end."""
+        """Return rules for tracked sessions, then for untracked packets, and where both go on to."""
         tracked, untracked = (lines(reading) for reading in self.readings)
         on = Rule((Goto(final),))
         if not untracked:
@@ -302,7 +307,9 @@ def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[State
 
 def _line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
     """Return the rules that go through lines one after the other."""
-    return [Rule((*matches, Goto(line.leaf))) for line in lines for matches in _further_matches(line, reading)]
+    return [
+        Rule((*matches, Goto(line.leaf))) for line in lines for matches in _further_matches(line, reading)
+    ]
 
 
 def _further_matches(line: Line, reading: Reading) -> list[tuple[Match, ...]]:

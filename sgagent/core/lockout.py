@@ -36,8 +36,8 @@ def sessions_cut(
 ) -> tuple[CutSession, ...]:
     """Return the sessions that the policy would not allow to be opened, in the order given.
 
-    A session belongs to the link that carries its local address; one whose address no link carries is left alone,
-    as nothing tells where its packets come in.
+    A session belongs to the link that carries its local address; one whose address no link carries is left
+    alone, as nothing tells where its packets come in.
     """
     link_of = {
         (address.family, address.first): link.name

@@ -1,8 +1,9 @@
 """Lay out our bits of the conntrack mark, and keep the policy generation that they speak of.
 
-Low to high within the mask: two bits (judged inwards, judged outwards) for each of three slots, one slot per bound
-interface; the rest is the generation, never 0. A session whose mark carries the current generation and the bit of
-the interface and direction it was opened in has been accepted by the current policy (§6, design.md).
+Low to high within the mask: two bits (judged inwards, judged outwards) for each of three slots, one slot per
+bound interface; the rest is the generation, never 0. A session whose mark carries the current generation and
+the bit of the interface and direction it was opened in has been accepted by the current policy (§6,
+design.md).
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class EnforcementState:
     """The interface in each slot."""
 
     reused: bool = False
-    """Whether marks of the next generation may be about, from before the generations wrapped or from elsewhere:
-    they have to be cleared before it is used."""
+    """Whether marks of the next generation may be about, from before the generations wrapped or from
+    elsewhere: they have to be cleared before it is used."""
 
     def slot(self, interface: str) -> int | None:
         """Return the slot of an interface; None: its sessions are judged at every packet."""
@@ -98,7 +99,9 @@ def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
     """Return the state as the comment of the chain that keeps it."""
     generation = "none" if state.generation is None else str(state.generation)
     slots = (slot or _FREE for slot in state.slots)
-    return " ".join([f"mask {layout.mask:#x} generation {generation} slots", *slots, *(["reused"] * state.reused)])
+    return " ".join(
+        [f"mask {layout.mask:#x} generation {generation} slots", *slots, *(["reused"] * state.reused)]
+    )
 
 
 def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
@@ -125,7 +128,7 @@ _STATE = re.compile(
 
 
 def assign_slots(slots: Slots, interfaces: Iterable[str]) -> Slots:
-    """Return the slots for these interfaces: who has one keeps it, the others take free ones in name order."""
+    """Return the slots for these interfaces: who has one keeps it, others take free ones in name order."""
     names = sorted(interfaces)
     kept = [slot if slot in names else None for slot in slots]
     waiting = [name for name in names if name not in kept]
@@ -142,8 +145,8 @@ def next_state(
 ) -> EnforcementState:
     """Return the state under which a new policy is enforced.
 
-    The generation is bumped where the policy may take something away from a live session, and where a slot changes
-    hands, as its bits still speak of the interface before.
+    The generation is bumped where the policy may take something away from a live session, and where a slot
+    changes hands, as its bits still speak of the interface before.
 
     Args:
         state: the state in force, with a generation.

@@ -1,9 +1,9 @@
-"""Turn ids from documents into names that the kernel and nft's grammar take, whatever the ids are.
+r"""Turn ids from documents into names that the kernel and nft's grammar take, whatever the ids are.
 
-An unquoted nft identifier is a letter followed by letters, digits and ``/ \\ _ . -``, at most 255 bytes. Every name
-made here starts with a word of ours (``rule/…``) and goes on with parts. A part that is harmless stays as it is, so that
-a person finds it again; any other becomes ``x/stem/digest``. No harmless part starts with ``x/`` or is ``x``, so two
-different ids never meet in one name.
+An unquoted nft identifier is a letter followed by letters, digits and ``/ \ _ . -``, at most 255 bytes.
+Every name made here starts with a word of ours (``rule/…``) and goes on with parts. A part that is harmless
+stays as it is, so that a person finds it again; any other becomes ``x/stem/digest``. No harmless part starts
+with ``x/`` or is ``x``, so two different ids never meet in one name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIGEST = 16
 
 def part(text: str) -> str:
     """Return the text as a part of a name: itself where harmless, else ``x/stem/digest``; injective."""
-    if len(text) <= _LONGEST_PART and _HARMLESS.fullmatch(text) and text.split("/")[0] != "x":
+    if len(text) <= _LONGEST_PART and _HARMLESS.fullmatch(text) and text.split("/", 1)[0] != "x":
         return text
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", text[:_STEM]).strip("-.") or "other"
     return f"x/{stem}/{digest(text)}"

@@ -1,9 +1,9 @@
 """Tell whether a new policy may take something away that the old one allowed.
 
-Only then do live sessions have to be judged again. The answer may err towards yes, never towards no: it is no only
-where every entry that accepts is still there with no fewer members, and every entry that drops was there before with no
-fewer. A packet that an old entry accepted then still meets that entry, and nothing that drops before it: what drops
-it now at a better place would have dropped it before.
+Only then do live sessions have to be judged again. The answer may err towards yes, never towards no: it is no
+only where every entry that accepts is still there with no fewer members, and every entry that drops was there
+before with no fewer. A packet that an old entry accepted then still meets that entry, and nothing that drops
+before it: what drops it now at a better place would have dropped it before.
 """
 
 from __future__ import annotations

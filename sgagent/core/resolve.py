@@ -1,4 +1,4 @@
-"""Resolve a snapshot for this host: references become addresses, groups become ordered rules (§3 to §5, §8)."""
+"""Resolve a snapshot for this host: references become addresses, groups ordered rules (§3 to §5, §8)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sgagent.core.model import (
     Policy,
     PortListReference,
     PortRange,
+    PrefixList,
     PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
@@ -175,8 +176,12 @@ class _Resolver:
         for group_id in sorted(set(binding.security_group_ids)):
             group = self.snapshot.group_by_id.get(group_id)
             if group is None:
-                message = "the security group is not in the definitions, so the interface can't be judged by it"
-                self._error(binding.origin, "dangling_attachment", group_id, message, "add the group or detach it")
+                message = (
+                    "the security group is not in the definitions, so the interface can't be judged by it"
+                )
+                self._error(
+                    binding.origin, "dangling_attachment", group_id, message, "add the group or detach it"
+                )
             else:
                 found.append(group)
         self._check_attachment(binding, found)
@@ -205,7 +210,9 @@ class _Resolver:
             (rules, MOST_RULES_PER_INTERFACE, "rules"),
         ):
             if count > most:
-                message = f"interface {binding.interface} has more than {most} {noun}, which the cloud would refuse"
+                message = (
+                    f"interface {binding.interface} has more than {most} {noun}, which the cloud would refuse"
+                )
                 self._warn(binding.origin, f"many_{noun}", str(count), message, f"keep to {most}")
 
     def check_groups(self) -> None:
@@ -298,14 +305,21 @@ class _Resolver:
         prefix_list = self.snapshot.prefix_list_by_id.get(prefix_list_id)
         if prefix_list is None:
             return self._unknown(group, rule, prefix_list_id, "authorization_object", "prefix list")
-        only = rule.protocol.only_family
-        local = rule.local_address.family if rule.local_address else None
-        for family in (only, local):
-            if family is not None and family is not prefix_list.family:
-                message = f"the rule speaks of {family.value}, the prefix list of {prefix_list.family.value}"
-                origin = rule.origin.at("authorization_object")
-                self._error(origin, "family_mismatch", prefix_list_id, message, "use a list of the same family")
+        self._check_family(rule, prefix_list)
         return self._named_peer(prefix_list_id, prefix_list.entries)
+
+    def _check_family(self, rule: SecurityGroupRule, prefix_list: PrefixList) -> None:
+        """Refuse a prefix list of a family that the rule can't have (§8.1)."""
+        local = rule.local_address.family if rule.local_address else None
+        for family, code, whose in (
+            (rule.protocol.only_family, "family_of_protocol", f"protocol {rule.protocol}"),
+            (local, "mixed_families", "local address"),
+        ):
+            if family is not None and family is not prefix_list.family:
+                message = f"the list is of {prefix_list.family.value}, the rule's {whose} of {family.value}"
+                origin = rule.origin.at("authorization_object")
+                remedy = f"use a list of {family.value}"
+                self._error(origin, code, prefix_list.prefix_list_id, message, remedy)
 
     def _group_members(
         self, group: SecurityGroup, rule: SecurityGroupRule, reference: GroupReference
@@ -322,9 +336,13 @@ class _Resolver:
             return Peer(name=str(reference), addresses=NO_ADDRESSES)
         if group.group_type is GroupType.ADVANCED:
             message = "an advanced group has a group as object, which the cloud would refuse"
-            self._warn(origin, "group_object_in_advanced", str(reference), message, "use a CIDR or a prefix list")
+            self._warn(
+                origin, "group_object_in_advanced", str(reference), message, "use a CIDR or a prefix list"
+            )
         if found is group:
-            self._warn(origin, "own_group", str(reference), "the group names itself", "use the inner access policy")
+            self._warn(
+                origin, "own_group", str(reference), "the group names itself", "use the inner access policy"
+            )
         return Peer(name=str(reference), addresses=self._members[found.security_group_id])
 
     def _unknown(
@@ -344,17 +362,20 @@ class _Resolver:
         return Peer(name=name, addresses=NO_ADDRESSES)
 
     def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self._say(Severity.ERROR, origin, code, value, message, remedy)
+        self.problems.append(
+            Problem(
+                severity=Severity.ERROR,
+                code=code,
+                origin=origin,
+                value=value,
+                message=message,
+                remedy=remedy,
+            )
+        )
 
     def _warn(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self._say(Severity.WARNING, origin, code, value, message, remedy)
-
-    def _say(
-        self, severity: Severity, origin: Origin, code: str, value: str, message: str, remedy: str
-    ) -> None:
-        self.problems.append(
-            Problem(severity=severity, code=code, origin=origin, value=value, message=message, remedy=remedy)
-        )
+        self._error(origin, code, value, message, remedy)
+        self.problems[-1] = _as_warning(self.problems[-1])
 
 
 def _members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
@@ -372,8 +393,8 @@ def _members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
 def _is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
     """Tell whether the group that was found by its id is the one that the reference means (§5.2).
 
-    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group whose
-    account is not known may be either.
+    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
+    whose account is not known may be either.
     """
     meant = reference.account_id or own.account_id
     return found.account_id is None or found.account_id == meant

@@ -1,8 +1,9 @@
 """Speak of nftables in nftables' own words: a table as typed, frozen, canonical values.
 
-Nothing here is text. Numbers are numbers, names were made by :mod:`sgagent.core.names`, and a value has exactly
-one form: what the kernel lists back decodes to the value that was sent, so that comparing means ``==``. Two
-encoders stand on it, :mod:`sgagent.core.nftjson` for libnftables and :mod:`sgagent.core.nfttext` for people.
+Nothing here is text. Numbers are numbers, names were made by :mod:`sgagent.core.names`, and a value has
+exactly one form: what the kernel lists back decodes to the value that was sent, so that comparing means
+``==``. Two encoders stand on it, :mod:`sgagent.core.nftjson` for libnftables and :mod:`sgagent.core.nfttext`
+for people.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A list of rules; a base chain if it has a hook. Its policy is accept: it never relies on one to drop."""
+    """A list of rules; a base chain if it has a hook. Its policy is accept: none relies on it to drop."""
 
     name: str
     rules: tuple[Rule, ...] = ()

@@ -1,8 +1,9 @@
 """Say where in a packet or its session the ends of a session are found (§2.2, §6.4).
 
-A session that conntrack follows is read from its tuples, whichever way the packet at hand goes, so that any packet
-can judge it: one opened inwards by the original tuple, as it came in, before any NAT; one opened outwards by the
-reply tuple, ends swapped, as it went out after all NAT. An untracked packet is read by its own header.
+A session that conntrack follows is read from its tuples, whichever way the packet at hand goes, so that any
+packet can judge it: one opened inwards by the original tuple, as it came in, before any NAT; one opened
+outwards by the reply tuple, ends swapped, as it went out after all NAT. An untracked packet is read by its
+own header.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Work out, for one class of addresses, which entry decides about each protocol and port.
 
-The answer for a protocol and a port is a *cell*: the entries that match there, in order, up to the first that matches
-whatever source port and near end the packet has. One cell names one leaf unless an entry before the last one
-looks further.
+The answer for a protocol and a port is a *cell*: the entries that match there, in order, up to the first that
+matches whatever source port and near end the packet has. One cell names one leaf unless an entry before the
+last one looks further.
 
-A class shares the rules for everyone with all other classes, so its table only holds where it decides otherwise than
-they do (``base``); a miss goes on to the chain of the rules for everyone. Without that, tables would grow with the
-product of rules for everyone and classes.
+A class shares the rules for everyone with all other classes, so its table only holds where it decides
+otherwise than they do (``base``); a miss goes on to the chain of the rules for everyone. Without that, tables
+would grow with the product of rules for everyone and classes.
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ def make_table(entries: Sequence[Entry], own: Iterable[int], base: Decider) -> P
     )
 
 
-def _protocol_table(
-    protocol: int, mine: Decider, base: Decider, other: Cell | None
-) -> ProtocolTable | None:
+def _protocol_table(protocol: int, mine: Decider, base: Decider, other: Cell | None) -> ProtocolTable | None:
     """Return the table of one protocol; None where a miss already says the same."""
     bare = _merge(mine, mine.without_ports(protocol), base.without_ports(protocol))
     base_bare = base.without_ports(protocol)
@@ -212,8 +210,8 @@ def _fewest_rows(
 ) -> tuple[tuple[Segment, ...], Cell | None]:
     """Return rows and the cell of the rest, whichever way needs fewer rows.
 
-    Either the rest goes on to the base and the rows say where the class differs; or the rest is the class's most
-    frequent cell, which is possible only where the class speaks of every port.
+    Either the rest goes on to the base and the rows say where the class differs; or the rest is the class's
+    most frequent cell, which is possible only where the class speaks of every port.
     """
     deltas = tuple(_differing(merged, base))
     covers_all = _covers_all_ports(merged)

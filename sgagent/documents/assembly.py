@@ -11,7 +11,6 @@ from sgagent.core.model import (
     NetworkInterface,
     PortList,
     PrefixList,
-    PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
@@ -36,7 +35,6 @@ def assemble(collected: Collected, findings: Findings, version: str | None) -> S
         network_interfaces=_unique(collected.interfaces, lambda entry: entry.network_interface_id, findings),
     )
     _check_rule_ids(snapshot, findings)
-    _check_prefix_families(snapshot, findings)
     _check_mac_addresses(snapshot, findings)
     return snapshot if version else replace(snapshot, version=digest(snapshot))
 
@@ -79,36 +77,6 @@ def _check_rule_ids(snapshot: Snapshot, findings: Findings) -> None:
             first = seen.setdefault(rule.rule_id, rule)
             if first is not rule:
                 _note_duplicate(findings, rule.origin, first.origin, rule.rule_id)
-
-
-def _check_prefix_families(snapshot: Snapshot, findings: Findings) -> None:
-    """Note an error for each rule whose prefix list is of a family that the rule can't have (§8.1)."""
-    for group in snapshot.security_groups:
-        for rule in group.rules:
-            if isinstance(rule.authorization_object, PrefixListReference):
-                prefix_list = snapshot.prefix_list_by_id.get(rule.authorization_object.prefix_list_id)
-                if prefix_list is not None:
-                    _check_prefix_family(rule, prefix_list, findings)
-
-
-def _check_prefix_family(rule: SecurityGroupRule, prefix_list: PrefixList, findings: Findings) -> None:
-    """Hold a rule's prefix list against its protocol and its local address."""
-    only = rule.protocol.only_family
-    local = rule.local_address.family if rule.local_address else None
-    for wanted, code, whose in (
-        (only, "family_of_protocol", str(rule.protocol)),
-        (local, "mixed_families", "local address"),
-    ):
-        if wanted is not None and prefix_list.family is not wanted:
-            problem = Problem(
-                severity=Severity.ERROR,
-                code=code,
-                origin=rule.origin,
-                message=f"an {prefix_list.family.value} prefix list in a rule for {wanted.value} ({whose})",
-                value=prefix_list.prefix_list_id,
-                remedy=f"an {wanted.value} list",
-            )
-            findings.add(problem)
 
 
 def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:

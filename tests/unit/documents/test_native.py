@@ -283,23 +283,6 @@ def test_an_entry_of_the_other_family_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "code"),
-    (
-        ({"protocol": "icmp", "port_range": None}, "family_of_protocol"),
-        ({"local_address": "10.0.0.0/8"}, "mixed_families"),
-    ),
-)
-def test_a_prefix_list_of_the_wrong_family_is_an_error(fields: dict[str, object], code: str) -> None:
-    """The list's family is the rule's (§8.1)."""
-    rule = {
-        name: value for name, value in {**RULE, "authorization_object": "pl-1", **fields}.items() if value
-    }
-    lists = [{"prefix_list_id": "pl-1", "address_family": "ipv6", "entries": []}]
-    groups = [{"security_group_id": "sg-1", "rules": [rule]}]
-    assert codes(refused(document(security_groups=groups, prefix_lists=lists))) == [code]
-
-
-@pytest.mark.parametrize(
     ("kind", "thing"),
     (
         ("security_groups", {"security_group_id": "sg-1"}),
