@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from integration.lab import Lab
 from integration.wire import ROUTER_ALERT, Address, Extension, WirePacket, icmp, icmpv6, tcp, udp
-from sgagent.core.compiler import compile_
 from sgagent.core.always import MULTICAST_LISTENER_TYPES
+from sgagent.core.compiler import compile_
 from sgagent.core.evaluate import Packet
 from sgagent.core.marks import MarkLayout, first_state
 from sgagent.core.model import Direction, Family
