@@ -12,6 +12,7 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.core.host import Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
+from tests.contract.host import HostContract, Machine
 
 _NOTICED_WITHIN_SECONDS = 1.0
 _DEADLINE_SECONDS = 20.0
@@ -33,6 +34,38 @@ def changed(namespace: Namespace) -> Iterator[threading.Event]:
     changed = threading.Event()
     with NetlinkHost().watch(changed.set):
         yield changed
+
+
+class KernelMachine:
+    """A namespace of our own, whose links are of software."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        """Take the namespace; the test is in it."""
+        self.host = NetlinkHost()
+        self._namespace = namespace
+
+    def add_link(self, name: str, mac_address: str) -> None:
+        """Make a bridge."""
+        self._namespace.ip(f"link add {name} address {mac_address} type bridge")
+
+    def remove_link(self, name: str) -> None:
+        """Remove the bridge."""
+        self._namespace.ip(f"link delete {name}")
+
+    def add_address(self, name: str, address: str) -> None:
+        """Give the bridge an address that needs no detection of duplicates."""
+        nodad = "nodad" if ":" in address else ""
+        self._namespace.ip(f"address add {address} dev {name} {nodad}", version=6 if nodad else 4)
+
+
+class TestNetlinkHost(HostContract):
+    """The kernel keeps the contract of the fake."""
+
+    @pytest.fixture
+    def machine(self) -> Iterator[Machine]:
+        """Give a namespace with loopback alone, and stay in it."""
+        with network_namespace("machine") as made, made.entered():
+            yield KernelMachine(made)
 
 
 def find(name: str) -> Link | None:

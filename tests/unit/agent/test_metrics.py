@@ -22,6 +22,7 @@ from sgagent.core.counters import (
 )
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.ports import CounterValue
+from tests.fakes.clock import FakeClock
 
 TOTALS: Totals = {
     RuleCounter(
@@ -58,21 +59,9 @@ STATUS = Status(
 )
 
 
-class StoppedClock:
-    """A clock that stands at 1000 seconds."""
-
-    def now(self) -> float:
-        """Return always the same."""
-        return 1000.0
-
-    def monotonic(self) -> float:
-        """Return always the same."""
-        return 1000.0
-
-
 def scrape(status: Status = STATUS, totals: Totals = TOTALS) -> str:
     """Return the text that a reader gets."""
-    return generate_latest(make_registry(lambda: status, lambda: totals, StoppedClock())).decode()
+    return generate_latest(make_registry(lambda: status, lambda: totals, FakeClock(1000.0))).decode()
 
 
 def samples(text: str) -> dict[str, float]:

@@ -1,0 +1,28 @@
+"""Time that passes when a test says so."""
+
+from __future__ import annotations
+
+
+class FakeClock:
+    """Stand still until told otherwise."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        """Start at a time since the epoch; the monotonic clock starts there too."""
+        self._now = self._monotonic = now
+
+    def now(self) -> float:
+        """Return the wall clock."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return self._monotonic
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        self._now += seconds
+        self._monotonic += seconds
+
+    def set_back(self, seconds: float) -> None:
+        """Set the wall clock back, as a person or a time server does."""
+        self._now -= seconds

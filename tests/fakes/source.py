@@ -1,0 +1,54 @@
+"""A source in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.ports import Delivery, Wake
+
+
+class FakeSource:
+    """Deliver what a test writes."""
+
+    def __init__(self, content: str | None = None) -> None:
+        """Start with one document, or out of reach."""
+        self.fetches = 0
+        """How often it was asked."""
+
+        self._content = content
+        self._watchers: list[Wake] = []
+
+    def write(self, content: str) -> None:
+        """Make this the one document, and tell who watches."""
+        self._content = content
+        self._wake()
+
+    def remove(self) -> None:
+        """Be out of reach from now on, and tell who watches."""
+        self._content = None
+        self._wake()
+
+    def fetch(self) -> Delivery:
+        """Return what was written last."""
+        self.fetches += 1
+        if self._content is None:
+            raise SourceUnavailableError("the fake source: nothing was written")
+        documents = (DocumentFile("fake.yaml", self._content.encode()),)
+        snapshot, problems = parse_documents(documents, Limits())
+        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` whenever something is written or removed, until the context is left."""
+        self._watchers.append(wake)
+        try:
+            yield
+        finally:
+            self._watchers.remove(wake)
+
+    def _wake(self) -> None:
+        for wake in tuple(self._watchers):
+            wake()
