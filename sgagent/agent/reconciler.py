@@ -77,6 +77,9 @@ class Step:
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""
 
+    uncached: tuple[str, ...] = ()
+    """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
+
     is_first_table: bool = False
     """Whether there was no table before."""
 
@@ -258,6 +261,7 @@ class Reconciler:
             outcome=Outcome.UNCHANGED,
             policy=policy,
             counters=enforcement.compiled.counters,
+            uncached=tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None),
             was_drift=was_drift,
             is_first_table=observed.ruleset is None,
             facts=facts,

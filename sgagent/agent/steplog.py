@@ -37,7 +37,8 @@ class StepLog:
         self._source_error: str | None = None
         self._kernel_error: str | None = None
         self._was_waiting = False
-        self._unjudged: tuple[str, ...] = ()
+        self._groupless: tuple[str, ...] = ()
+        self._uncached: tuple[str, ...] = ()
 
     def say(self, step: Step) -> None:
         """Log what is new in this step."""
@@ -46,6 +47,7 @@ class StepLog:
         self._say_kernel(step)
         self._say_waiting(step)
         self._say_groupless(step)
+        self._say_uncached(step)
         if step.was_drift and step.outcome is Outcome.APPLIED:
             self._log.warning("drift_repaired", operations=step.operations)
         elif step.outcome is Outcome.APPLIED:
@@ -95,12 +97,19 @@ class StepLog:
             self._log.error("host_closed", reason="there is no snapshot that can be enforced")
         self._was_waiting = is_waiting
 
+    def _say_uncached(self, step: Step) -> None:
+        """Say where sessions are judged, and counted, at every packet, for lack of mark bits."""
+        if step.uncached != self._uncached:
+            self._uncached = step.uncached
+            for name in step.uncached:
+                self._log.warning("interface_judged_at_every_packet", interface=name)
+
     def _say_groupless(self, step: Step) -> None:
         """Say loudly that an interface has no group and lets nothing through (§3)."""
         groupless = (
             tuple(i.name for i in step.policy.interfaces if not i.security_group_ids) if step.policy else ()
         )
-        if groupless != self._unjudged:
-            self._unjudged = groupless
+        if groupless != self._groupless:
+            self._groupless = groupless
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sgagent.agent.reckoning import as_live_session, describe_cut
 from sgagent.cli.inputs import add_policy_arguments, fetch, load_settings, resolve_for_host
 from sgagent.core.errors import DocumentError, Problem, Severity
+from sgagent.core.lockout import CutSession, sessions_cut
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
+from sgagent.dataplane.sockets import sessions_at_listeners
+from sgagent.host.links import NetlinkHost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,20 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
     settings = load_settings(options)
+    policy: ResolvedPolicy | None = None
     try:
         delivery = fetch(settings, options.definitions)
         resolution = resolve_for_host(settings, delivery, options.interface, scope=Scope.EVERYTHING)
-        problems = resolution.problems
+        problems, policy = resolution.problems, resolution.policy
     except DocumentError as error:
         problems = error.problems
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    cut = () if policy is None else _sessions_cut(policy)
     if options.json:
-        print(json.dumps(_report(problems, errors), indent=2, ensure_ascii=False))
+        print(json.dumps(_report(problems, errors, cut), indent=2, ensure_ascii=False))
     else:
-        for problem in problems:
-            print(problem, file=sys.stderr)
+        for line in (*problems, *(_warning(session) for session in cut)):
+            print(line, file=sys.stderr)
         print(_verdict(errors, len(problems) - errors))
     return 2 if errors else 0
 
@@ -47,9 +54,31 @@ def _verdict(errors: int, warnings: int) -> str:
     return f"{word}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
 
-def _report(problems: Iterable[Problem], errors: int) -> dict[str, object]:
+def _sessions_cut(policy: ResolvedPolicy) -> tuple[CutSession, ...]:
+    """Return the open sessions at this host's listeners that the policy would cut (§7.4), as far as known."""
+    try:
+        sessions = [as_live_session(session) for session in sessions_at_listeners()]
+        return sessions_cut(policy, NetlinkHost().facts(), sessions)
+    except OSError as error:
+        print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
+        return ()
+
+
+def _warning(cut: CutSession) -> str:
+    """Return what a person at the other end of a session has to know before the policy is enforced."""
+    described = describe_cut(cut)
+    by = described["rule_id"] or f"the {described['decided_by']}"
+    return (
+        f"warning: {cut.interface}: the open session from {described['peer']} port {described['peer_port']}"
+        f" to port {described['local_port']} would be cut by {by}"
+        " (add an accept rule or a fail-safe entry for it before you enforce this)"
+    )
+
+
+def _report(problems: Iterable[Problem], errors: int, cut: Iterable[CutSession]) -> dict[str, object]:
     return {
         "ok": not errors,
+        "sessions_cut": [describe_cut(session) for session in cut],
         "problems": [
             {
                 "severity": problem.severity.value,

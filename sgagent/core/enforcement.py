@@ -48,6 +48,9 @@ class Enforcement:
 
     compiled: Compiled
     plan: Plan
+    state: EnforcementState
+    """Under which accepted sessions are remembered."""
+
     clearance: MarkClearance | None = None
     is_interim: bool = False
     """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
@@ -122,4 +125,4 @@ class _Standing:
         """Return what to do to enforce under a state."""
         compiled = compile_(self.policy, self.layout, state)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign)
-        return Enforcement(compiled=compiled, plan=plan, clearance=clearance)
+        return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)
