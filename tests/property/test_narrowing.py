@@ -1,0 +1,104 @@
+"""Where a policy is said to take nothing away, it takes nothing away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import event, given
+
+from sgagent.core.evaluate import Tracking, evaluate
+from sgagent.core.model import Policy, SecurityGroup, Snapshot
+from sgagent.core.narrowing import narrows
+from sgagent.core.policy import ResolvedPolicy
+from tests.generators import Case, random_case, random_packets
+from tests.strategies import cases
+from tests.words import ACCEPT, resolution
+
+PACKETS = 80
+
+
+def changed(random: Random, definitions: Snapshot) -> Snapshot:
+    """Return the definitions with one or two groups changed, most often in a way that widens."""
+    groups = list(definitions.security_groups)
+    for _ in range(random.choice((1, 1, 2))):
+        place = random.randrange(len(groups))
+        groups[place] = changed_group(random, groups[place], definitions)
+    return replace(definitions, security_groups=tuple(groups))
+
+
+def changed_group(random: Random, group: SecurityGroup, definitions: Snapshot) -> SecurityGroup:
+    """Return a group with a rule less, more or other, or with other members."""
+    rules = list(group.rules)
+    donors = [rule for other in definitions.security_groups for rule in other.rules]
+    match random.choice(("less", "less", "more", "flip", "member", "inner")):
+        case "less" if rules:
+            dropping = [rule for rule in rules if rule.policy is Policy.DROP]
+            rules.remove(random.choice(dropping or rules))
+        case "more" if donors:
+            donor = random.choice(donors)
+            rules.append(replace(donor, rule_id="sgr-new", policy=random.choice((ACCEPT, donor.policy))))
+        case "flip" if rules:
+            place = random.randrange(len(rules))
+            rules[place] = replace(rules[place], policy=ACCEPT)
+        case "member":
+            members = group.member_addresses[random.randrange(2) :]
+            return replace(group, member_addresses=members)
+        case "inner":
+            return replace(group, inner_access_policy=ACCEPT)
+    return replace(group, rules=tuple(rules))
+
+
+def policies(random: Random, case: Case) -> tuple[ResolvedPolicy, ResolvedPolicy] | None:
+    """Return the policy before and after a change; None where the change made an error."""
+    on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
+    before = resolution(case.snapshot, on=on)
+    after = resolution(changed(random, case.snapshot), on=on)
+    return None if before.errors or after.errors else (before.policy, after.policy)
+
+
+def lost(random: Random, before: ResolvedPolicy, after: ResolvedPolicy) -> list[object]:
+    """Return packets at the edges of either policy that only the one before accepts."""
+    drawn = random_packets(random, before, PACKETS) + random_packets(random, after, PACKETS)
+    drawn = [
+        one if one.tracking is not Tracking.INVALID else replace(one, tracking=Tracking.NEW) for one in drawn
+    ]
+    return [
+        one
+        for one in drawn
+        if evaluate(before, one).verdict is ACCEPT and evaluate(after, one).verdict is not ACCEPT
+    ]
+
+
+@given(cases(most_rules=10))
+def test_it_never_says_no_wrongly(drawn: tuple[Case, Random]) -> None:
+    """If a change is said to take nothing away, every packet that was accepted still is."""
+    case, random = drawn
+    pair = policies(random, case)
+    if pair is None:
+        return
+    says_no = not narrows(*pair)
+    event(f"takes nothing away: {says_no}")
+    if says_no:
+        assert lost(random, *pair) == []
+
+
+def test_it_says_no_often_enough() -> None:
+    """Among widening changes it is no more often than not; and yes wherever something is lost."""
+    answers = []
+    for seed in range(150):
+        random = Random(seed)
+        pair = policies(random, random_case(random, most_rules=10))
+        if pair is not None:
+            answers.append(narrows(*pair))
+            assert answers[-1] or not lost(random, *pair)
+    assert answers.count(False) > len(answers) // 2
+    assert answers.count(True) > 10
+
+
+def test_a_policy_takes_nothing_from_itself() -> None:
+    """Nor does an empty one take from anything: what is no longer bound is no longer judged."""
+    for seed in range(20):
+        policy = random_case(Random(seed)).policy
+        assert not narrows(policy, policy)
+        assert not narrows(policy, ResolvedPolicy())
