@@ -15,6 +15,7 @@ from sgagent.core.enforcement import Enforced, enforce
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.marks import MarkLayout
 from sgagent.core.model import Mode, Sessions
+from sgagent.core.plan import Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.nftables import LibnftablesDataplane
@@ -61,6 +62,13 @@ class Enforcer:
                 if not step.is_interim:
                     break
         return moment
+
+    def remaining(self, policy: ResolvedPolicy) -> Plan:
+        """Return what a second apply of the policy would still change."""
+        with self.lab.host.entered():
+            observed = self.dataplane.observe()
+        step = enforce(policy, observed.ruleset, observed.foreign, self.layout, enforced=self._enforced)
+        return step.plan
 
     def hits(self) -> dict[str, int]:
         """Return the packets of each named counter."""

@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from integration.enforcer import enforcer
 from integration.judging import NOTRACK, as_wire, enforce, judge
 from integration.lab import lab
 from sgagent.core.evaluate import Packet, Tracking, evaluate
@@ -75,3 +76,13 @@ def test_the_kernel_agrees_with_the_specification(
         print(f"\n  {judged.total()} packets, {len(found)} mismatches: {dict(judged.most_common())}")
     assert not found, "\n".join(found[:10])
     assert len(judged) >= 7, "the packets did not reach every step of the specification"
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + (60 if IS_FULL else 12)))
+def test_what_is_listed_is_what_was_compiled(seed: int) -> None:
+    """Read back afresh, the table of any policy is the one that was meant: there is nothing left to do."""
+    case = random_case(Random(seed), interfaces=INTERFACES)
+    with lab(*INTERFACES) as built, enforcer(built) as agent:
+        agent.enforce(case.policy)
+        built.host.nft("add", "table", "inet", "somebody_elses")
+        assert not agent.remaining(case.policy)

@@ -298,11 +298,15 @@ class _Judge:
 
 
 def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[Statement, ...]:
-    """Return the match on DHCP between this host, as a client, and any server (§7.1)."""
+    """Return the match on DHCP between this host, as a client, and any server (§7.1).
+
+    The source port stands first: libnftables lists neighbouring fields of a header in the header's order.
+    """
     server, client = (Interval.single(port) for port in DHCP[family])
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
     number = UDP.number or 0
-    return (*reading.match_port(number, destination), reading.match_source_port(number, source))
+    *protocol, port = reading.match_port(number, destination)
+    return (*protocol, reading.match_source_port(number, source), port)
 
 
 def _line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
