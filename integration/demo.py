@@ -1,0 +1,191 @@
+"""Show the daemon at work: ``python -m integration.demo`` (``script/demo`` sets up what it needs).
+
+For each example a host and the world around it are built from network namespaces, the real daemon enforces
+the example's groups on the host's interface, and each flow of the example is tried with real packets. A table
+says what was expected, what was seen and what decided; at the end the daemon's metrics are scraped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from integration.agentprocess import AgentProcess, running_agent
+from integration.flows import try_flows
+from integration.lab import lab
+from integration.namespaces import remove_stale_namespaces
+from sgagent.core.evaluate import DecidedBy, Decision, evaluate
+from sgagent.core.model import Direction, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
+from tests.corpus import Example, examples
+
+_FLOW, _DECIDER = 50, 22
+"""Columns of the table."""
+
+_WIDTH = 98
+_TEDIOUS = ("_bucket", "_created", "_bytes_total", "_sum", "_count")
+"""Parts of the names of metrics that are many and say little here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One flow of the table."""
+
+    flow: str
+    expected: Policy
+    seen: Policy
+    decider: str
+    hits: int | None
+    fault: str | None
+
+    def __str__(self) -> str:
+        """Return the line of the table."""
+        hits = "" if self.hits is None else str(self.hits)
+        flow = self.flow if len(self.flow) <= _FLOW else self.flow[: _FLOW - 1] + "…"
+        verdicts = f"{self.expected.value:8}  {self.seen.value:6}"
+        line = f"  {flow:{_FLOW}}  {verdicts}  {self.decider:{_DECIDER}} {hits:>4}"
+        return f"{line}\n  ^ MISMATCH: {self.fault}" if self.fault else line.rstrip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return 0 if everything was as expected, else 1."""
+    options = _options(arguments)
+    remove_stale_namespaces()
+    began = time.monotonic()
+    chosen = [example for example in examples() if _is_chosen(example, options)]
+    faults, flows, scrape = 0, 0, ""
+    for example in chosen:
+        print(f"\n{example.name}   {_bound(example)}")
+        print(f"  {'flow':{_FLOW}}  {'expected':8}  {'seen':6}  {'decided by':{_DECIDER}} hits")
+        rows, scrape = _show(example)
+        flows += len(rows)
+        faults += sum(row.fault is not None for row in rows)
+    if not chosen:
+        print("no such case")
+        return 1
+    print(f"\nThe daemon's metrics, scraped over HTTP on {chosen[-1].name}:\n")
+    print(_excerpt(scrape))
+    seconds = time.monotonic() - began
+    print(f"\n{len(chosen)} cases, {flows} flows, {faults} mismatches, {seconds:.0f} seconds")
+    return 1 if faults else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="script/demo", description="Show the daemon at work on the examples."
+    )
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help="parts of names of examples; all if none is given"
+    )
+    parser.add_argument("--vectors", action="store_true", help="the small vectors too")
+    return parser.parse_args(arguments)
+
+
+def _is_chosen(example: Example, options: argparse.Namespace) -> bool:
+    """Tell whether an example is to be shown."""
+    if options.cases:
+        return any(case in example.name for case in options.cases)
+    return options.vectors or not example.name.startswith("vectors/")
+
+
+def _bound(example: Example) -> str:
+    """Return what is bound to what, for the heading."""
+    bindings = (
+        f"{binding.interface} = {binding.network_interface_id or ', '.join(binding.security_group_ids)}"
+        for binding in example.scenario.bindings
+    )
+    return "; ".join(bindings)
+
+
+def _show(example: Example) -> tuple[list[Row], str]:
+    """Run one example, print its rows, and return them with a scrape."""
+    scenario = example.scenario
+    with (
+        lab(*(binding.interface for binding in scenario.bindings)) as built,
+        running_agent(built.host, example.definitions, scenario.bindings) as agent,
+    ):
+        answered = try_flows(built, [entry.packet for entry in scenario.packets])
+        verdicts = {
+            entry.name: Policy.ACCEPT if passes else Policy.DROP
+            for entry, passes in zip(scenario.packets, answered, strict=True)
+        }
+        hits = _Hits(agent)
+        rows = []
+        for row in _rows(scenario.traffic, verdicts, example.policy(), hits):
+            rows.append(row)
+            print(row, flush=True)
+        return rows, agent.scrape()
+
+
+def _rows(
+    traffic: Sequence[ExpectedTraffic], verdicts: dict[str, Policy], policy: ResolvedPolicy, hits: _Hits
+) -> Iterator[Row]:
+    """Return the rows of one example; a reply has been seen if its session was answered."""
+    for entry in traffic:
+        opener = entry.opener if isinstance(entry, ExpectedReply) else entry
+        seen, decision = verdicts[opener.name], evaluate(policy, opener.packet)
+        if isinstance(entry, ExpectedReply):
+            decision = Decision(verdict=decision.verdict, decided_by=DecidedBy.SESSION)
+        fault = disagreement(entry.expected, decision)
+        if seen is not entry.expected.verdict:
+            fault = f"{entry.expected.verdict.value} was expected, {seen.value} was seen"
+        counted = hits.of(opener, decision)
+        if decision.rule is not None and not counted:
+            fault = fault or "the rule that decides has no hit"
+        yield Row(entry.name, entry.expected.verdict, seen, _decider(decision), counted, fault)
+
+
+def _decider(decision: Decision) -> str:
+    """Return what decided, with the rule's name if one did."""
+    return decision.rule.rule_id if decision.rule else decision.decided_by.value
+
+
+class _Hits:
+    """What the daemon's metrics say about hits."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        """Scrape them."""
+        self._rules = agent.hits_of_rules()
+        self._defaults = {
+            (sample.labels["interface"], sample.labels["direction"]): int(sample.value)
+            for sample in agent.samples("sgagent_default_packets_total")
+        }
+        self._inner = {
+            sample.labels["interface"]: int(sample.value)
+            for sample in agent.samples("sgagent_inner_packets_total")
+        }
+
+    def of(self, entry: ExpectedPacket, decision: Decision) -> int | None:
+        """Return the hits of what decided; None where nothing is counted."""
+        interface, direction = entry.packet.interface, entry.packet.direction
+        if decision.rule is not None:
+            return self._rules.get((interface, decision.rule.rule_id), 0)
+        if decision.decided_by is DecidedBy.DEFAULT:
+            return self._defaults.get((interface, direction.value), 0)
+        if decision.decided_by is DecidedBy.INNER and direction is Direction.INGRESS:
+            return self._inner.get(interface, 0)
+        return None
+
+
+def _excerpt(scrape: str) -> str:
+    """Return the lines of a scrape that tell most, folded to the width of the table."""
+    samples = [line for line in scrape.splitlines() if line.startswith("sgagent_")]
+    telling = [line for line in samples if not any(word in line for word in _TEDIOUS)]
+    return "\n".join([*map(_folded, telling), f"… and {len(samples) - len(telling)} more samples"])
+
+
+def _folded(line: str) -> str:
+    """Return a long line broken behind a comma."""
+    if len(line) <= _WIDTH:
+        return line
+    place = line.rfind(",", 0, _WIDTH) + 1
+    return f"{line[:place]}\n    {line[place:]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The demo shows what is, and says so by its exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration import demo
+from sgagent.core.model import Policy
+
+
+def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """A case is shown with its flows, what decided them and how often, and with the daemon's metrics."""
+    assert demo.main(["1-web", "6t-the-trap"]) == 0
+    shown = capsys.readouterr().out
+    assert "anyone reaches HTTPS" in shown
+    assert 'sgagent_default_packets_total{direction="ingress",interface="eth0",verdict="drop"} 0.0' in shown
+    assert "2 cases, 13 flows, 0 mismatches" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_case_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing shown is nothing proved."""
+    assert demo.main(["no-such-case"]) == 1
+    assert "no such case" in capsys.readouterr().out
+
+
+def test_a_mismatch_stands_out() -> None:
+    """A flow that is not as expected says so below its line."""
+    row = demo.Row("a", Policy.DROP, Policy.ACCEPT, "default", 1, "drop was expected, accept was seen")
+    assert "MISMATCH: drop was expected, accept was seen" in str(row)
