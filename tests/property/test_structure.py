@@ -1,0 +1,255 @@
+"""What holds for every compiled table, whatever the groups are: shape, cost, reproducible bytes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+
+from sgagent.core import names
+from sgagent.core.compiler import Compiled, compile_
+from sgagent.core.counters import RuleCounter
+from sgagent.core.marks import MarkLayout, first_state
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    TCP,
+    UDP,
+    Direction,
+    Mode,
+    Policy,
+    Protocol,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.nfttext import render
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import closed_interface
+from sgagent.core.ruleset import (
+    Accept,
+    Chain,
+    Count,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    LookUp,
+    LookUpInline,
+    Rule,
+    Ruleset,
+    Statement,
+    VerdictMap,
+)
+from tests.generators import Case, random_packets
+from tests.strategies import cases
+from tests.tracing import walk, walk_reply
+from tests.words import DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule
+
+LAYOUT = MarkLayout(0xFFFF0000)
+_Thing = TypeVar("_Thing")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
+
+
+def compiled(policy: ResolvedPolicy) -> Compiled:
+    """Return the table of a host that starts anew."""
+    return compile_(policy, LAYOUT, first_state([one.name for one in policy.interfaces], LAYOUT))
+
+
+def statements(table: Ruleset) -> Iterator[Statement]:
+    """Yield every statement of every rule."""
+    return (statement for chain in table.chains for rule in chain.rules for statement in rule.statements)
+
+
+def elements(table: Ruleset) -> Iterator[Element]:
+    """Yield every element of every map, named or not."""
+    for verdict_map in table.verdict_maps:
+        yield from verdict_map.elements
+    for statement in statements(table):
+        if isinstance(statement, LookUpInline):
+            yield from statement.elements
+
+
+def ends_for_sure(chain: Chain) -> bool:
+    """Tell whether the last rule of a chain is a verdict without a condition."""
+    if not chain.rules:
+        return False
+    *before, last = chain.rules[-1].statements
+    return isinstance(last, (Accept, Drop, Goto)) and all(isinstance(one, Count) for one in before)
+
+
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
+def test_no_packet_falls_through(drawn: tuple[Case, Random]) -> None:
+    """Every chain that a packet of a bound link can enter ends in a verdict without a condition.
+
+    So nothing depends on the policy of a base chain, which lets pass what is not bound.
+    """
+    table = compiled(drawn[0].policy).ruleset
+    for chain in table.chains:
+        if chain.hook is None and chain.name != names.STATE_CHAIN:
+            assert ends_for_sure(chain), chain
+
+
+@given(cases(interfaces=("eth0",)))
+def test_where_unbound_links_are_closed_nothing_at_all_falls_through(drawn: tuple[Case, Random]) -> None:
+    """Then base chains end in a verdict too."""
+    policy = replace(drawn[0].policy, unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
+    for chain in compiled(policy).ruleset.chains:
+        assert chain.name == names.STATE_CHAIN or ends_for_sure(chain)
+
+
+@given(cases())
+def test_every_reference_leads_somewhere(drawn: tuple[Case, Random]) -> None:
+    """Chains, maps and counters that are referred to exist, and each that exists is referred to."""
+    table = compiled(drawn[0].policy).ruleset
+    chains = {one.verdict.chain for one in elements(table) if isinstance(one.verdict, Goto)}
+    chains |= {one.chain for one in statements(table) if isinstance(one, Goto)}
+    maps = {one.verdict_map for one in statements(table) if isinstance(one, LookUp)}
+    counted = {one.counter for one in statements(table) if isinstance(one, Count)}
+    assert chains <= set(table.chain_by_name)
+    assert maps == set(table.verdict_map_by_name)
+    assert counted == set(table.counter_by_name)
+    assert not any(table.chain_by_name[name].hook for name in chains)
+
+
+@given(cases())
+def test_names_and_order_are_canonical(drawn: tuple[Case, Random]) -> None:
+    """Names are in the kernel's grammar, each thing is sorted by name and there once."""
+    found = compiled(drawn[0].policy)
+    table = found.ruleset
+    for things in (table.chains, table.verdict_maps, table.counters):
+        listed = [one.name for one in things]
+        assert listed == sorted(set(listed))
+        assert all(_NAME.fullmatch(name) and len(name) <= 255 for name in listed)
+    assert set(found.counters) == set(table.counter_by_name)
+
+
+def overlaps(verdict_map: VerdictMap) -> bool:
+    """Tell whether two keys share something; the first field is one number, or the only one."""
+    by_first: dict[object, list[Interval]] = {}
+    for element in verdict_map.elements:
+        *fixed, last = element.key
+        assert isinstance(last, Interval)
+        by_first.setdefault(tuple(fixed), []).append(last)
+    return any(
+        one.last >= other.first for ranges in by_first.values() for one, other in pairwise(sorted(ranges))
+    )
+
+
+@given(cases())
+def test_keys_of_a_map_are_disjoint(drawn: tuple[Case, Random]) -> None:
+    """The kernel refuses overlapping intervals; only maps of intervals hold any."""
+    for verdict_map in compiled(drawn[0].policy).ruleset.verdict_maps:
+        assert verdict_map.elements
+        assert not overlaps(verdict_map), verdict_map.name
+        for element in verdict_map.elements:
+            assert len(element.key) == len(verdict_map.key_types)
+            if not verdict_map.is_interval:
+                assert all(isinstance(one, Interval) and one.is_single for one in element.key)
+
+
+@given(cases())
+def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[Case, Random]) -> None:
+    """The leaf counts and carries the verdict out; no other chain counts (design)."""
+    found = compiled(drawn[0].policy)
+    wanted = {
+        names.rule_chain(one.name, rule.rule_id): RuleCounter(
+            interface=one.name,
+            security_group_id=rule.security_group_id,
+            rule_id=rule.rule_id,
+            direction=direction,
+            policy=rule.policy,
+        )
+        for one in drawn[0].policy.interfaces
+        for direction in Direction
+        for rule in one.toward(direction).rules
+    }
+    assert {name: key for name, key in found.counters.items() if isinstance(key, RuleCounter)} == wanted
+    counts = Counter(one.counter for one in statements(found.ruleset) if isinstance(one, Count))
+    assert set(counts.values()) == {1}
+    for name, key in wanted.items():
+        verdict = Drop() if key.policy is DROP else Goto(names.accept_chain(key.direction, key.interface))
+        assert found.ruleset.chain_by_name[name].rules == (Rule((Count(name), verdict)),)
+
+
+def shuffled(random: Random, definitions: Snapshot) -> Snapshot:
+    """Return the same definitions with every list in another order."""
+
+    def mixed(things: Iterable[_Thing]) -> tuple[_Thing, ...]:
+        return tuple(random.sample(listed := list(things), len(listed)))
+
+    return Snapshot(
+        version="shuffled",
+        security_groups=mixed(
+            replace(one, rules=mixed(one.rules), member_addresses=mixed(one.member_addresses))
+            for one in definitions.security_groups
+        ),
+        network_interfaces=mixed(
+            replace(one, addresses=mixed(one.addresses), security_group_ids=mixed(one.security_group_ids))
+            for one in definitions.network_interfaces
+        ),
+        prefix_lists=mixed(replace(one, entries=mixed(one.entries)) for one in definitions.prefix_lists),
+        port_lists=mixed(replace(one, entries=mixed(one.entries)) for one in definitions.port_lists),
+    )
+
+
+@given(cases())
+def test_the_order_of_the_input_does_not_matter(drawn: tuple[Case, Random]) -> None:
+    """Definitions in any order, bindings in any order: the same table, byte by byte."""
+    case, random = drawn
+    on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
+    backwards = dict(reversed([(link, ",".join(reversed(ids.split(",")))) for link, ids in on.items()]))
+    first = compiled(resolution(case.snapshot, on=on).policy)
+    again = compiled(resolution(shuffled(random, case.snapshot), on=backwards).policy)
+    assert again == first
+    assert render(again.ruleset, persist=True) == render(first.ruleset, persist=True)
+
+
+def policy_of_size(size: int) -> ResolvedPolicy:
+    """Return a policy of so many rules, on overlapping networks, members, ports and protocols."""
+    random = Random(size)
+    protocols = (TCP, TCP, UDP, ALL_PROTOCOLS, *(Protocol(number) for number in range(40, 60)))
+    peers = ("0.0.0.0/0", "sg-2", "sg-3", "10.0.0.0/8", "10.1.0.0/16", "::/0", "2001:db8::/32")
+
+    def drawn(number: int) -> SecurityGroupRule:
+        protocol = random.choice(protocols)
+        first = random.randrange(1, 60_000)
+        last = first + random.choice((0, 0, 1, 900))
+        return rule(
+            f"r{number}",
+            random.choice(tuple(Policy)),
+            protocol,
+            f"{first}-{last}" if protocol.has_ports else "",
+            random.choice((*peers, f"10.{number % 250}.0.0/16", f"10.1.{number % 250}.7")),
+            direction=random.choice((IN, OUT)),
+            priority=random.randrange(1, 101),
+        )
+
+    rules = [drawn(number) for number in range(size)]
+    members = [f"10.{number % 250}.{number // 250}.9" for number in range(size * 5)]
+    return policy_of(
+        group("sg-1", *(one for one in rules if str(one.protocol) != "58")),
+        group("sg-2", members=members),
+        group("sg-3", members=[*members[::2], "2001:db8::9"]),
+        on={"eth0": "sg-1"},
+    )
+
+
+MOST_STEPS = 60
+"""Rules that a packet of a new session may meet, with all look-ups, whatever the policy."""
+
+
+@pytest.mark.parametrize("size", (10, 100, 500, 2000))
+def test_a_new_session_costs_a_fixed_number_of_look_ups(size: int) -> None:
+    """However many rules and members there are, no packet meets more rules than a fixed number (design)."""
+    policy = policy_of_size(size)
+    table = compiled(policy).ruleset
+    packets = random_packets(Random(size), policy, 400)
+    walks = [walk(table, one) for one in packets] + [walk_reply(table, one) for one in packets]
+    assert max(one.steps for one in walks) <= MOST_STEPS
+    assert max(len(one.chains) for one in walks) <= 9
