@@ -65,14 +65,14 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
 
 
 def compile_offline(policy: ResolvedPolicy, layout: MarkLayout) -> Ruleset:
-    """Return the ruleset under a generation that follows from its content.
+    """Return the ruleset under a generation that follows from the policy.
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
     """
     state = first_state([interface.name for interface in policy.interfaces], layout)
     if state == UNCACHED:
         return compile_(policy, layout, state).ruleset
-    content = render(compile_(policy, layout, state).ruleset, persist=False)
+    content = repr((policy, layout))  # all of it is sorted, and its parts are numbers, words and networks
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
     generation = 1 + number % layout.last_generation
     state = EnforcementState(generation=generation, slots=state.slots, reused=True)

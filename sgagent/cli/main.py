@@ -7,6 +7,7 @@ can't be reached; 5 not permitted; 70 a fault of sgagent's own.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -32,6 +33,10 @@ DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 COMMANDS = ("check", "compile", "explain", "flush", "run", "schema")
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+"""Definitions and rulesets are many small values without cycles; looking for some at the interpreter's own
+pace takes as long as all the rest."""
+
 _FAULT = 70
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -48,6 +53,7 @@ _EXIT_CODES: tuple[tuple[type[SgagentError], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     try:
         code = _run(arguments)
         sys.stdout.flush()

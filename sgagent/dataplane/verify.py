@@ -6,12 +6,18 @@ ordinary user can have a text checked in all earnest, where the host allows such
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 
 _SECONDS = 60.0
-_PRIVATE = ("unshare", "--map-root-user", "--net", "--")
+_UNPRIVILEGED = ("unshare", "--map-root-user", "--net", "--")
+_AS_ROOT = ("unshare", "--net", "--")
+"""Root needs no user namespace, and without one it may send the kernel transactions of any size."""
+
+_TOO_LARGE = "wmem_max"
+"""What nft names where the kernel's limit on what an ordinary user may send at once is too small for a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,14 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
     try:
         if reason := _cannot_isolate():
             return NotPossible(reason)
-        done = _run((*_PRIVATE, "nft", "--check", "--file", "-"), text, seconds)
+        done = _run((*_private(), "nft", "--check", "--file", "-"), text, seconds)
     except subprocess.TimeoutExpired:
         return NotPossible(f"nft did not answer within {seconds:g} seconds")
-    return Verified() if done.returncode == 0 else Refused(done.stderr.strip())
+    if done.returncode == 0:
+        return Verified()
+    if _TOO_LARGE in done.stderr:
+        return NotPossible("the table is larger than an ordinary user may have the kernel check")
+    return Refused(done.stderr.strip())
 
 
 def knows_persist() -> bool:
@@ -61,9 +71,14 @@ def knows_persist() -> bool:
     return isinstance(verify("table inet sgagent {\n\tflags persist\n}\n"), Verified)
 
 
+def _private() -> tuple[str, ...]:
+    """Return the command that runs another in private namespaces."""
+    return _AS_ROOT if os.geteuid() == 0 else _UNPRIVILEGED
+
+
 def _cannot_isolate() -> str | None:
     """Return why there can be no private namespaces with a working nft; None if there can."""
-    done = _run((*_PRIVATE, "nft", "list", "ruleset"), "", _SECONDS)
+    done = _run((*_private(), "nft", "list", "ruleset"), "", _SECONDS)
     if done.returncode == 0:
         return None
     return f"no private namespaces: {done.stderr.strip() or 'the host forbids them'}"
