@@ -17,8 +17,11 @@ class Counting:
         """Go on from what the file kept since the host came up."""
         self._dataplane = dataplane
         self._file = file
-        kept, self.fault = file.load()
-        """What was wrong with the file, or with writing it."""
+        kept, self.damage = file.load()
+        """What was wrong with the file when it was loaded; the totals began at zero then."""
+
+        self.fault: str | None = None
+        """Why the totals are not kept now."""
 
         self._accounting = Accounting(kept)
         self._keys: Mapping[str, CounterKey] = {}

@@ -87,6 +87,8 @@ class Daemon:
             self._source.watch(self._inbox.source_changed),
             self._host.watch(self._inbox.host_changed),
         ):
+            if self._counting.damage:
+                self._log.error("counters_damaged", reason=self._counting.damage)
             self._step(fetch=True)
             self._tick()
             self._service_manager.ready()

@@ -118,5 +118,5 @@ def _decode(content: bytes, path: Path) -> KeptDocuments:
             DocumentFile(name=file["name"], content=file["content"].encode()) for file in body["documents"]
         )
         return KeptDocuments(version=body["version"], documents=documents)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedStateError(f"{path}: not a file of kept documents: {error}") from error

@@ -17,7 +17,7 @@ _AS_ROOT = ("unshare", "--net", "--")
 """Root needs no user namespace, and without one it may send the kernel transactions of any size."""
 
 _TOO_LARGE = "wmem_max"
-"""What nft names where the kernel's limit on what an ordinary user may send at once is too small for a table."""
+"""What nft names where an ordinary user may not send the kernel as much at once as a table takes."""
 
 
 @dataclass(frozen=True, slots=True)
