@@ -1,1 +1,1 @@
-"""Measure what the compiled ruleset costs, always beside a linear ruleset of the same policy in the same run."""
+"""Measure what the compiled ruleset costs, beside a linear one of the same policy, always in the same run."""

@@ -1,7 +1,7 @@
 """Build the packets that are sent, and send many of them with one system call.
 
-A frame that leaves the peer by a packet socket is received by the host on the same processor before the next one is
-sent, so the time of the call is the time that its packets took: from the socket to where the host drops them.
+A frame that leaves the peer by a packet socket is received by the host on the same processor before the next
+one is sent, so the time of the call is what its packets took: from the socket to where the host drops them.
 """
 
 from __future__ import annotations

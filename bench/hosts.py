@@ -1,7 +1,7 @@
 """Put a host with a ruleset and a peer on one wire; what the ruleset lets pass is dropped right behind it.
 
-So no stack takes part in what is measured, no session is ever confirmed, and every packet is the first of a new one.
-Where sessions are to be known, they are opened before the drop is put in.
+So no stack takes part in what is measured, no session is ever confirmed, and every packet is the first of a
+new one. Where sessions are to be known, they are opened before the drop is put in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write the same policy as a list of rules that the kernel walks from the top, as most tools and people do.
 
-It is written to be as fast as such a list can be: known sessions first, a set for each group rather than a rule for
-each member, and no comparison of interfaces within a rule.
+It is written to be as fast as such a list can be: known sessions first, a set for each group rather than a
+rule for each member, and no comparison of interfaces within a rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Order(enum.Enum):
 
     ADDRESS_FIRST = "linear, address first"
     ADDRESS_FIRST_IPV4 = "linear, address first, IPv4 only"
-    """In a table that no IPv6 packet comes through, so that no rule need ask; the others are for both, as ours is."""
+    """In a table that no IPv6 packet comes through, so that no rule need ask; the others are for both."""
 
     PORT_FIRST = "linear, port first"
 

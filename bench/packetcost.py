@@ -79,7 +79,7 @@ def measure_new(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
 
 
 def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
-    """Measure packets of sessions that are known, under our ruleset and under the least that knows sessions."""
+    """Measure packets of known sessions, under our ruleset and under the least that knows sessions."""
     sessions = choose_sessions(policy, _SESSIONS)
     rulesets = {CONNTRACK_ONLY: "", ESTABLISHED_ONLY: _ESTABLISHED, OURS: compiled_text(policy)}
     with contextlib.ExitStack() as stack:
@@ -94,9 +94,7 @@ def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
         yield from _costs(rounds, policy, "known", "known sessions", CONNTRACK_ONLY)
 
 
-def _take_turns(
-    hosts: Mapping[str, BenchHost], frames: Frames, effort: Effort
-) -> list[Mapping[str, float]]:
+def _take_turns(hosts: Mapping[str, BenchHost], frames: Frames, effort: Effort) -> list[Mapping[str, float]]:
     """Return nanoseconds per packet for each host, round by round."""
     with _on_one_processor():
         turns = {name: _Turn(host, frames) for name, host in hosts.items()}

@@ -1,7 +1,7 @@
 """Invent policies of any size: as the documents that a person would write, and as what they resolve to.
 
-Groups have about a hundred members. Of the rules four fifths speak of a group, most of the others of a network, a few
-of everyone; protocols, ports and priorities are spread so that rules overlap as they do in grown installations.
+Groups have a hundred members. Of the rules four fifths speak of a group, most of the others of a network, a
+few of everyone; protocols, ports and priorities are spread so that rules overlap as they do in practice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 
@@ -167,3 +167,27 @@ def _written(rule: BenchRule) -> dict[str, str | int]:
         "port_range": str(rule.ports),
         "authorization_object": str(rule.authorization_object),
     }
+
+
+def with_member(policy: BenchPolicy) -> BenchPolicy:
+    """Return the policy after one more member has joined the last group."""
+    *others, last = policy.groups
+    grown = MemberGroup(last.group_id, range(last.numbers.start, last.numbers.stop + 1))
+    rules = (
+        replace(rule, authorization_object=grown) if rule.authorization_object == last else rule
+        for rule in policy.rules
+    )
+    return BenchPolicy(policy.size, (*others, grown), tuple(rules))
+
+
+def with_rule(policy: BenchPolicy) -> BenchPolicy:
+    """Return the policy with one more rule, for a group."""
+    rule = BenchRule(
+        rule_id="sgr-new",
+        policy=Policy.ACCEPT,
+        priority=50,
+        protocol=TCP,
+        ports=PortRange(60_500, 60_500),
+        authorization_object=policy.groups[0],
+    )
+    return BenchPolicy(policy.size, policy.groups, (*policy.rules, rule))

@@ -71,6 +71,10 @@ class Command:
     command: str
     seconds: float
     peak_mebibytes: float
+    """Of the largest process."""
+
+    status: int
+    """0 where the command did what it should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +99,14 @@ class Results:
     durations: tuple[Duration, ...] = ()
     commands: tuple[Command, ...] = ()
 
-    def new_cost(self, size: Size, aim: str, contender: str) -> PacketCost | None:
-        """Return what a packet of a new session cost; None if that was not measured."""
+    def cost(self, size: Size, aim: str, contender: str) -> PacketCost | None:
+        """Return what a packet cost; None if that was not measured."""
         return next((p for p in self.packets if (p.size, p.aim, p.contender) == (size, aim, contender)), None)
+
+    def duration(self, size: Size, operation: str, contender: str) -> Duration | None:
+        """Return how long an operation took; None if that was not measured."""
+        wanted = (size, operation, contender)
+        return next((d for d in self.durations if (d.size, d.operation, d.contender) == wanted), None)
 
     @property
     def sizes(self) -> Sequence[Size]:

@@ -85,7 +85,7 @@ class Session:
 def choose_sessions(policy: BenchPolicy, count: int, seed: int = 6) -> list[Session]:
     """Return different sessions of rules that accept UDP."""
     dice = random.Random(seed)
-    return list({session: None for session in _allowed_sessions(policy, count, dice)})
+    return list(dict.fromkeys(_allowed_sessions(policy, count, dice)))
 
 
 def _allowed_sessions(policy: BenchPolicy, count: int, dice: random.Random) -> Iterator[Session]:

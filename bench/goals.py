@@ -1,0 +1,60 @@
+"""Say what the compiled ruleset has promised to cost, and whether it keeps its word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.linear import Order
+from bench.packetcost import OURS
+from bench.results import Results
+from bench.sizes import SIZES, Size
+from bench.traffic import Aim
+
+MOST_GROWTH = 4.0
+"""A new session under 10,000 rules and 100,000 members, against one under 10 rules and 100 members."""
+
+LEAST_GAIN = 30.0
+"""A list of 1,000 rules walked to its end, against our ruleset of the same policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A promise and what was measured of it."""
+
+    text: str
+    limit: str
+    measured: float
+
+    is_met: bool
+
+
+def judge_goals(results: Results) -> tuple[Goal, ...]:
+    """Return the goals that the measured sizes allow to judge."""
+    return (*_growth(results), *_gain(results))
+
+
+def _growth(results: Results) -> Iterator[Goal]:
+    small, large = SIZES[0], SIZES[-1]
+    for aim in (Aim.SPREAD, Aim.NONE):
+        before, after = _ours(results, small, aim), _ours(results, large, aim)
+        if before and after:
+            text = f"a new session at {large} against {small}, {aim.value}"
+            ratio = after / before
+            yield Goal(text, f"at most {MOST_GROWTH:g} times", ratio, ratio <= MOST_GROWTH)
+
+
+def _gain(results: Results) -> Iterator[Goal]:
+    size = SIZES[2]
+    for aim in (Aim.NONE, Aim.LAST):
+        linear = results.cost(size, aim.value, Order.ADDRESS_FIRST.value)
+        ours = _ours(results, size, aim)
+        if linear and ours:
+            text = f"a new session at {size}, {aim.value}: linear rules, address first, against sgagent"
+            ratio = linear.above.median / ours
+            yield Goal(text, f"at least {LEAST_GAIN:g} times", ratio, ratio >= LEAST_GAIN)
+
+
+def _ours(results: Results, size: Size, aim: Aim) -> float | None:
+    cost = results.cost(size, aim.value, OURS)
+    return cost.above.median if cost else None
