@@ -1,0 +1,289 @@
+"""Run the daemon on a host of the bench, and see what it logs, measures and tells its service manager.
+
+It is the whole program in a process of its own, with a configuration, documents and a state of the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from integration.enforcer import one_group
+from integration.lab import HOST_MAC, Lab, LabError, wait_for
+from integration.namespaces import Namespace, set_network_namespace
+from integration.wire import Address, tcp, udp
+
+METRICS_PORT = 9469
+NOTICED_SECONDS = 2.0
+"""Within which a changed file is to be enforced."""
+
+_ROOT = Path(__file__).parent.parent
+_START_SECONDS = 20.0
+_CONFIGURATION = """
+[source]
+path = "{directory}/groups.d"
+[state]
+directory = "{directory}/state"
+runtime_directory = "{directory}/run"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(slots=True)
+class Service:
+    """The daemon of one host: running, stopped, or killed."""
+
+    namespace: Namespace
+    directory: Path
+    _process: subprocess.Popen[bytes] | None = None
+    _notices: list[str] = field(default_factory=list)
+    _notify_socket: socket.socket = field(
+        default_factory=lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    )
+
+    def __post_init__(self) -> None:
+        """Make the directory of documents, and a configuration that only says where things are."""
+        self.documents.mkdir()
+        self.configure()
+        self._notify_socket.bind(str(self.directory / "notify"))
+        self._notify_socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+
+    @property
+    def documents(self) -> Path:
+        """Return the directory of documents."""
+        return self.directory / "groups.d"
+
+    @property
+    def state(self) -> Path:
+        """Return the state directory."""
+        return self.directory / "state"
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the daemon."""
+        return self._running().pid
+
+    def configure(self, more: str = "") -> None:
+        """Write the configuration; takes effect at the next start.
+
+        Args:
+            more: what to add to the paths; tables of TOML.
+        """
+        text = _CONFIGURATION.format(directory=self.directory) + more
+        (self.directory / "sgagent.toml").write_text(text)
+
+    def define(self, text: str, name: str = "policy.yaml") -> None:
+        """Write a document as careful programs do: beside its place, then renamed into it."""
+        draft = self.documents / f".{name}.new"
+        draft.write_text(text)
+        draft.rename(self.documents / name)
+
+    def start(self) -> None:
+        """Start the daemon and wait until it says that it is ready."""
+        self.launch()
+        self._notices.clear()
+        wait_for(lambda: self._has_told("READY=1"), "the daemon to be ready", _START_SECONDS)
+
+    def launch(self) -> None:
+        """Start the daemon without waiting for anything."""
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("run"),
+                env=_environment() | {"NOTIFY_SOCKET": str(self.directory / "notify")},
+                stdout=log,
+                stderr=log,
+                preexec_fn=self._enter,  # noqa: PLW1509 - makes one system call, no lock is involved
+            )
+
+    def stop(self) -> int:
+        """Ask the daemon to end, and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the daemon without giving it a chance to do anything."""
+        self._end(signal.SIGKILL)
+
+    def reload(self) -> None:
+        """Send the signal that asks for a reload."""
+        self._running().send_signal(signal.SIGHUP)
+
+    def wait_for_end(self) -> int:
+        """Return the exit code of a daemon that ends by itself."""
+        return self._running().wait(_START_SECONDS)
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._notify_socket.close()
+
+    def command(self, *arguments: str, through: tuple[str, ...] = ()) -> Ended:
+        """Run a command of the program on the host with the daemon's configuration.
+
+        Args:
+            arguments: of the program.
+            through: a program that runs it.
+        """
+        done = subprocess.run(
+            [*through, *self._command(*arguments)],
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+            preexec_fn=self._enter,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def log(self) -> str:
+        """Return all that the daemon wrote, over all its runs."""
+        return (self.directory / "log").read_text()
+
+    def events(self, name: str) -> list[Mapping[str, Any]]:
+        """Return the events of a name, over all runs."""
+        lines = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == name]
+
+    def wait_for_event(self, name: str, count: int = 1, seconds: float = NOTICED_SECONDS) -> None:
+        """Wait until the log has so many events of a name."""
+        wait_for(lambda: len(self.events(name)) >= count, f"{count} events {name}", seconds)
+
+    def notices(self) -> list[str]:
+        """Return what the service manager was told since the last start."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._notices.append(self._notify_socket.recv(4096).decode())
+        return self._notices
+
+    def scrape(self) -> str:
+        """Return the metrics page, asked for over HTTP on the host."""
+        with self.namespace.entered():
+            connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
+            with contextlib.closing(connection):
+                connection.request("GET", "/metrics")
+                return connection.getresponse().read().decode()
+
+    def families(self) -> dict[str, Metric]:
+        """Return the metric families of a scrape by their names."""
+        return {family.name: family for family in text_string_to_metric_families(self.scrape())}
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Return the value of the one sample that has these labels, others aside; None if there is none."""
+        found = [
+            sample.value
+            for family in self.families().values()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        if len(found) > 1:
+            raise LabError(f"{len(found)} samples {name} with {labels}")
+        return found[0] if found else None
+
+    def hits(self, rule_id: str) -> float | None:
+        """Return the hits of a rule; None if there is none such."""
+        return self.metric("sgagent_rule_packets_total", rule_id=rule_id)
+
+    def table(self) -> str:
+        """Return the listing of the table; empty if there is none."""
+        listing = self.namespace.nft("list", "tables")
+        if "table inet sgagent\n" not in listing:
+            return ""
+        return self.namespace.nft("list", "table", "inet", "sgagent")
+
+    def generation(self) -> str:
+        """Return the line of the table that keeps the policy generation."""
+        lines = self.table().splitlines()
+        at = next(number for number, line in enumerate(lines) if "chain generation" in line)
+        return lines[at + 1].strip()
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "sgagent",
+            *arguments,
+            "--config",
+            str(self.directory / "sgagent.toml"),
+        ]
+
+    def _enter(self) -> None:
+        """Move the process that is about to be the program into the namespace."""
+        with self.namespace.path.open() as target:
+            set_network_namespace(target.fileno())
+
+    def _has_told(self, notice: str) -> bool:
+        """Tell whether the service manager was told; a daemon that has ended never will."""
+        status = self._running().poll()
+        if status is not None:
+            raise LabError(f"the daemon ended with {status}:\n{self.log}")
+        return any(notice in told.splitlines() for told in self.notices())
+
+    def _end(self, number: signal.Signals) -> int:
+        process = self._running()
+        process.send_signal(number)
+        status = process.wait(_START_SECONDS)
+        self._process = None
+        return status
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise LabError("the daemon was not started")
+        return self._process
+
+
+@contextlib.contextmanager
+def service_on(namespace: Namespace, directory: Path) -> Iterator[Service]:
+    """Give a host an agent that is not started yet, and end it with the context."""
+    made = Service(namespace, directory)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def definitions(*rules: str, mac_address: str = HOST_MAC % 0, addresses: str = "10.0.0.11") -> str:
+    """Return a document of the group ``sg-1`` and of an interface with it.
+
+    Args:
+        rules: as for :func:`integration.enforcer.one_group`; the first is ``sgr-0``.
+        mac_address: of the interface; empty leaves it out.
+        addresses: of the interface, separated by commas.
+    """
+    mac = f"mac_address: '{mac_address}', " if mac_address else ""
+    return (
+        f"version: 1\n{one_group(*rules)}\nnetwork_interfaces:\n"
+        f"  - {{network_interface_id: eni-1, {mac}addresses: [{addresses}], security_group_ids: [sg-1]}}\n"
+    )
+
+
+def is_let_in(lab: Lab, source: Address, destination: Address, port: int, *, is_udp: bool = False) -> bool:
+    """Tell whether the first packet of a session gets in at the first interface."""
+    make = udp if is_udp else tcp
+    return lab.send_ingress([make(source, destination, 1024, port)])[0]
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": str(_ROOT)}

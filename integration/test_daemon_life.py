@@ -1,0 +1,193 @@
+"""The daemon starts, tells how it is doing, ends and starts again, and changes nothing that it need not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import METRICS_PORT, Service, definitions, is_let_in, service_on
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+DNS = "ingress accept 1 udp 53 from 0.0.0.0/0"
+DROP_TELNET = "ingress drop 1 tcp 23 from 0.0.0.0/0"
+POLICY = definitions(WEB, DNS, DROP_TELNET)
+
+OF_A_RULE = ("interface", "security_group_id", "rule_id", "direction", "policy")
+PROMISED = {
+    "sgagent_rule_packets": ("counter", OF_A_RULE),
+    "sgagent_rule_bytes": ("counter", OF_A_RULE),
+    "sgagent_default_packets": ("counter", ("interface", "direction", "verdict")),
+    "sgagent_inner_packets": ("counter", ("interface",)),
+    "sgagent_invalid_packets": ("counter", ("interface", "direction")),
+    "sgagent_apply": ("counter", ("outcome",)),
+    "sgagent_apply_duration_seconds": ("histogram", ()),
+    "sgagent_compile_duration_seconds": ("histogram", ()),
+    "sgagent_snapshot_info": ("gauge", ("version",)),
+    "sgagent_snapshot_age_seconds": ("gauge", ()),
+    "sgagent_last_success_timestamp_seconds": ("gauge", ()),
+    "sgagent_source_up": ("gauge", ()),
+    "sgagent_source_errors": ("counter", ()),
+    "sgagent_drift_repaired": ("counter", ()),
+    "sgagent_unknown_objects": ("gauge", ()),
+    "sgagent_warnings": ("gauge", ()),
+    "sgagent_interface_info": ("gauge", ("interface", "network_interface_id", "state")),
+    "sgagent_mode": ("gauge", ("interface", "mode")),
+}
+"""The metric families that others build on, as a scrape types and labels them."""
+
+End = Callable[[Service], object]
+
+
+def end_by_signal(agent: Service) -> None:
+    """Stop the agent as a service manager does."""
+    assert agent.stop() == 0
+
+
+both_ends = pytest.mark.parametrize("end", (end_by_signal, Service.kill), ids=("stopped", "killed"))
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host an address, and an agent with a policy that is not started yet."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.define(POLICY)
+        yield made
+
+
+@pytest.fixture
+def running(agent: Service) -> Service:
+    """Start the agent."""
+    agent.start()
+    return agent
+
+
+def test_it_enforces_from_the_moment_that_it_is_ready(running: Service, one_interface: Lab) -> None:
+    """The service manager is told when the rules stand; the log says so, with what is enforced."""
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    assert [event["level"] for event in running.events("agent_started")] == ["info"]
+    assert [event["interfaces"] for event in running.events("ruleset_applied")] == [["eth0"]]
+    assert "eth0" in next(notice for notice in running.notices() if notice.startswith("STATUS="))
+
+
+def test_every_metric_is_served(running: Service, one_interface: Lab) -> None:
+    """A scrape has every family that is promised, with its type, its labels and a word about it."""
+    is_let_in(one_interface, CLIENT, HOST, 80)
+    families = running.families()
+    for name, (kind, labels) in PROMISED.items():
+        family = families[name]
+        assert (family.name, family.type) == (name, kind)
+        assert family.documentation
+        assert {frozenset(sample.labels) - {"le"} for sample in family.samples} == {frozenset(labels)}, name
+    assert running.metric("sgagent_interface_info", interface="eth0", state="bound") == 1
+    assert running.metric("sgagent_interface_info", network_interface_id="eni-1") == 1
+    assert running.metric("sgagent_mode", interface="eth0", mode="enforce") == 1
+    assert running.metric("sgagent_source_up") == 1
+    assert running.metric("sgagent_apply_total", outcome="applied") == 1
+
+
+def test_a_hit_is_a_session(running: Service, one_interface: Lab) -> None:
+    """Ten packets of one session, and ten answers, are one hit; a scrape right behind them shows it."""
+    lab = one_interface
+    with (
+        lab.listen(lab.host, str(HOST), 53, socket.SOCK_DGRAM) as server,
+        lab.connect(lab.peer, (str(CLIENT), 0), (str(HOST), 53), socket.SOCK_DGRAM) as client,
+    ):
+        server.settimeout(2)
+        for _ in range(10):
+            client.send(b"question")
+            server.sendto(b"answer", server.recvfrom(64)[1])
+            client.recv(64)
+    assert running.hits("sgr-1") == 1
+    assert running.metric("sgagent_rule_bytes_total", rule_id="sgr-1") == 20 + 8 + len(b"question")
+
+
+def test_hits_tell_rules_and_defaults_apart(running: Service, one_interface: Lab) -> None:
+    """Each new session is counted once: at the rule that decided, or at the default."""
+    for port in (80, 80, 23, 24, 25, 26):
+        is_let_in(one_interface, CLIENT, HOST, port)
+    assert (running.hits("sgr-0"), running.hits("sgr-1"), running.hits("sgr-2")) == (2, 0, 1)
+    ingress = {"interface": "eth0", "direction": "ingress"}
+    assert running.metric("sgagent_default_packets_total", verdict="drop", **ingress) == 3
+    assert running.metric("sgagent_invalid_packets_total", **ingress) == 0
+
+
+@both_ends
+def test_the_rules_outlive_the_agent(running: Service, one_interface: Lab, end: End) -> None:
+    """Nobody is let in, and nobody kept out, because the agent is not there."""
+    end(running)
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+
+
+@both_ends
+def test_a_restart_changes_nothing(running: Service, one_interface: Lab, end: End) -> None:
+    """A restarted agent takes the table up as it stands: no session is judged again, and totals go on."""
+    lab = one_interface
+    with lab.listen(lab.host, str(HOST), 80) as listener:
+        client = lab.connect(lab.peer, (str(CLIENT), 0), (str(HOST), 80))
+        server, _ = listener.accept()
+    with client, server:
+        server.settimeout(2)
+        assert running.hits("sgr-0") == 1
+        generation = running.generation()
+        end(running)
+        is_let_in(lab, CLIENT, HOST, 80)
+        client.sendall(b"meanwhile")
+        assert server.recv(64) == b"meanwhile"
+        running.start()
+        client.sendall(b"afterwards")
+        assert server.recv(64) == b"afterwards"
+        assert running.hits("sgr-0") == 2
+    assert running.generation() == generation
+    assert running.metric("sgagent_apply_total", outcome="applied") == 0
+    assert running.metric("sgagent_apply_total", outcome="unchanged") == 1
+    assert len(running.events("ruleset_applied")) == 1
+
+
+def test_a_stop_is_said(running: Service) -> None:
+    """The log and the service manager are told of an orderly end, and that the rules stay."""
+    assert running.stop() == 0
+    assert [event["rules"] for event in running.events("agent_stopped")] == ["stay in force"]
+    assert "STOPPING=1" in running.notices()
+
+
+def test_totals_go_on_when_a_rule_goes_and_comes_back(running: Service, one_interface: Lab) -> None:
+    """A rule that is removed and written again goes on counting where it was."""
+    is_let_in(one_interface, CLIENT, HOST, 80)
+    assert running.hits("sgr-0") == 1
+    running.define(definitions(WEB).replace("sgr-0", "sgr-other"))
+    wait_for(lambda: running.hits("sgr-0") is None, "the rule to go")
+    running.define(POLICY)
+    wait_for(lambda: running.hits("sgr-0") is not None, "the rule to come back")
+    assert running.hits("sgr-0") == 1
+    is_let_in(one_interface, CLIENT, HOST, 80)
+    assert running.hits("sgr-0") == 2
+
+
+def test_a_taken_address_for_metrics_is_wrong_use(agent: Service) -> None:
+    """Where ``metrics.listen`` is taken, the agent says so in a line, changes nothing and exits with 2."""
+    with agent.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", METRICS_PORT))
+        taken.listen()
+        ended = agent.command("run")
+    assert ended.status == 2
+    assert ended.errors == f"sgagent: metrics.listen 127.0.0.1:{METRICS_PORT}: Address already in use\n"
+    assert not agent.table()
+
+
+def test_without_the_privilege_it_ends_with_5(agent: Service) -> None:
+    """Without CAP_NET_ADMIN the agent says in a line what is missing, and changes nothing."""
+    ended = agent.command("run", through=("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"))
+    assert ended.status == 5
+    assert ended.errors.startswith("sgagent: ")
+    assert "CAP_NET_ADMIN" in ended.errors
+    assert ended.errors.count("\n") == 1
+    assert not agent.table()

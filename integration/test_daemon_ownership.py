@@ -1,0 +1,147 @@
+"""What others do to the table, and the agent to theirs: who may change what, and how it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab
+from integration.namespaces import CommandError
+from integration.service import Service, definitions, is_let_in, service_on
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+DNS = "ingress accept 1 udp 53 from 0.0.0.0/0"
+FOREIGN = """
+table inet other {
+    counter here { packets 7 bytes 420 }
+    chain c {
+        type filter hook input priority 5; policy accept;
+        tcp dport 9 counter name here drop
+    }
+}
+table ip sgagent {
+    chain c {
+    }
+}
+"""
+DAMAGE = (
+    "flush ruleset",
+    "delete table inet sgagent",
+    "flush chain inet sgagent prerouting",
+    "flush chain inet sgagent ingress/eth0",
+    "insert rule inet sgagent prerouting accept",
+)
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host an address, and an agent with a policy that is not started yet."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.define(definitions(WEB))
+        yield made
+
+
+@pytest.fixture
+def running(agent: Service) -> Service:
+    """Start the agent."""
+    agent.start()
+    return agent
+
+
+def test_nobody_else_changes_the_table(running: Service, one_interface: Lab) -> None:
+    """While the agent runs, a foreign flush passes the table by, and foreign edits are refused."""
+    before = running.table()
+    running.namespace.nft("flush", "ruleset")
+    for command in ("delete table inet sgagent", "flush table inet sgagent", "add chain inet sgagent evil"):
+        with pytest.raises(CommandError, match="Operation not permitted"):
+            running.namespace.nft(command)
+    assert running.table() == before
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    assert running.metric("sgagent_drift_repaired_total") == 0
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_restarted_agent_mends_what_was_done_meanwhile(
+    running: Service, one_interface: Lab, damage: str
+) -> None:
+    """What somebody did to the table while no agent ran is undone at the next start, and totals go on."""
+    is_let_in(one_interface, CLIENT, HOST, 80)
+    assert running.hits("sgr-0") == 1
+    running.kill()
+    running.namespace.nft(damage)
+    assert is_let_in(one_interface, CLIENT, HOST, 81)
+    running.start()
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+    assert running.hits("sgr-0") == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: Lab, damage: str) -> None:
+    """Where the table can't be owned, what somebody does to it is mended, logged and counted."""
+    agent.namespace.nft("add table inet sgagent")  # without "persist" nobody can take it up
+    agent.start()
+    is_let_in(one_interface, CLIENT, HOST, 80)
+    assert agent.hits("sgr-0") == 1
+    agent.namespace.nft(damage)
+    agent.wait_for_event("drift_repaired")
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+    assert agent.metric("sgagent_drift_repaired_total") == 1
+    assert agent.hits("sgr-0") == 2
+    assert len(agent.events("drift_repaired")) == 1
+
+
+def test_tables_of_others_are_left_alone(agent: Service) -> None:
+    """Starting, enforcing, changing and flushing leaves what is not ours as it was, counters included."""
+    host = agent.namespace
+    host.nft("-f", "-", stdin=FOREIGN)
+    before = host.nft("list", "ruleset")
+    agent.start()
+    agent.define(definitions(DNS))
+    agent.wait_for_event("ruleset_applied", 2)
+    assert agent.stop() == 0
+    assert agent.command("flush").status == 0
+    assert host.nft("list", "ruleset") == before
+
+
+def test_one_shots_are_refused_while_the_agent_owns_the_table(running: Service, one_interface: Lab) -> None:
+    """``compile`` and its printed text can't change what the daemon enforces; both are told why."""
+    printed = running.command("compile", "--dry-run", "--interface", "eth0=")
+    assert printed.status == 0
+    with pytest.raises(CommandError, match="Operation not permitted"):
+        running.namespace.nft("-f", "-", stdin=printed.output)
+    for command in (("compile", "--interface", "eth0="), ("flush",)):
+        ended = running.command(*command)
+        assert ended.status == 5
+        assert f"process {running.pid}" in ended.errors
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+
+
+def test_one_shots_work_after_the_agent_has_ended(running: Service, one_interface: Lab) -> None:
+    """``compile`` takes the generation up and judges live sessions again; the printed text loads over it."""
+    lab = one_interface
+    with lab.listen(lab.host, str(HOST), 80) as listener:
+        client = lab.connect(lab.peer, (str(CLIENT), 0), (str(HOST), 80))
+        server, _ = listener.accept()
+    with client, server:
+        server.settimeout(0.5)
+        assert running.stop() == 0
+        before = running.generation()
+        running.define(definitions(DNS))
+        assert running.command("compile").status == 0
+        assert running.generation() != before
+        client.sendall(b"cut")
+        with pytest.raises(TimeoutError):
+            server.recv(64)
+    assert running.command("compile").output.startswith("unchanged")
+    running.namespace.nft("-f", "-", stdin=running.command("compile", "--dry-run").output)
+    assert is_let_in(lab, CLIENT, HOST, 53, is_udp=True)
+    assert not is_let_in(lab, CLIENT, HOST, 80)
+    assert running.command("flush").status == 0
+    assert not running.table()
