@@ -43,7 +43,7 @@ class AgentProcess:
     namespace: Namespace
     process: subprocess.Popen[bytes]
     directory: Path
-    configuration: Path
+    metrics: tuple[str, int]
 
     @property
     def log(self) -> str:
@@ -58,7 +58,7 @@ class AgentProcess:
         """Return the metrics over HTTP."""
         with self.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
             client.settimeout(10)
-            client.connect(METRICS)
+            client.connect(self.metrics)
             client.sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
             answer = b"".join(iter(lambda: client.recv(65536), b""))
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -90,7 +90,12 @@ class AgentProcess:
 
 @contextlib.contextmanager
 def running_agent(
-    namespace: Namespace, definitions: Path, bindings: Sequence[HandBinding], *, extra: str = ""
+    namespace: Namespace,
+    definitions: Path,
+    bindings: Sequence[HandBinding],
+    *,
+    state: Path | None = None,
+    metrics: tuple[str, int] = METRICS,
 ) -> Iterator[AgentProcess]:
     """Start the daemon in the namespace, wait until it is ready, and end it when the context is left.
 
@@ -98,14 +103,16 @@ def running_agent(
         namespace: the host.
         definitions: file or directory of documents.
         bindings: interfaces to bind by hand; none leaves it to MAC and address.
-        extra: tables to be added to the configuration.
+        state: where the daemon keeps what has to outlive it; None is a directory of its own.
+        metrics: where it serves its metrics.
     """
     with tempfile.TemporaryDirectory(prefix="sgagent-") as name:
         directory = Path(name)
         configuration = directory / "sgagent.toml"
-        configuration.write_text(_configuration(directory, definitions, bindings) + extra)
+        text = _configuration(directory, state or directory / "state", definitions, bindings, metrics)
+        configuration.write_text(text)
         with _started(namespace, directory, configuration) as process:
-            yield AgentProcess(namespace, process, directory, configuration)
+            yield AgentProcess(namespace, process, directory, metrics)
 
 
 @contextlib.contextmanager
@@ -145,16 +152,22 @@ def _wait_until_ready(process: subprocess.Popen[bytes], notifications: socket.so
     raise LabError(f"the agent did not become ready:\n{log.read_text()}")
 
 
-def _configuration(directory: Path, definitions: Path, bindings: Sequence[HandBinding]) -> str:
+def _configuration(
+    directory: Path,
+    state: Path,
+    definitions: Path,
+    bindings: Sequence[HandBinding],
+    metrics: tuple[str, int],
+) -> str:
     """Return the text of the configuration."""
     lines = [
         "[source]",
         f'path = "{definitions.resolve()}"',
         "[state]",
-        f'directory = "{directory / "state"}"',
+        f'directory = "{state}"',
         f'runtime_directory = "{directory / "run"}"',
         "[metrics]",
-        f'listen = "{METRICS[0]}:{METRICS[1]}"',
+        f'listen = "{metrics[0]}:{metrics[1]}"',
     ]
     for binding in bindings:
         lines += ["[[interface]]", f'name = "{binding.interface}"']

@@ -1,0 +1,148 @@
+"""The daemon follows its documents: a change within two seconds, a fault never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+OPEN, OTHER = 80, 81
+BROKEN = "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    colour: red\n"
+DROP_UNKNOWN = "ingress drop 1 all -1/-1 from sg-nowhere"
+ACCEPT_UNKNOWN = "ingress accept 1 all -1/-1 from sg-nowhere"
+
+
+def opening(*ports: int) -> str:
+    """Return a document that opens ports."""
+    return definitions(*(f"ingress accept 1 tcp {port} from 0.0.0.0/0" for port in ports))
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Run an agent that opens one port."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.define(opening(OPEN))
+        made.start()
+        yield made
+
+
+def wait_until_open(lab: Lab, port: int, seconds: float = NOTICED_SECONDS) -> None:
+    """Wait until sessions to a port get in."""
+    wait_for(lambda: is_let_in(lab, CLIENT, HOST, port), f"port {port} to open", seconds)
+
+
+def test_a_file_that_is_written_where_it_stands(agent: Service, one_interface: Lab) -> None:
+    """What is written over a document, and a document beside it, are enforced in time."""
+    (agent.documents / "policy.yaml").write_text(opening(OTHER))
+    wait_until_open(one_interface, OTHER)
+    assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
+
+
+def test_a_file_that_an_editor_replaces(agent: Service, one_interface: Lab) -> None:
+    """An editor moves the document away and writes a new one: that is no loss of the document."""
+    document = agent.documents / "policy.yaml"
+    document.rename(agent.documents / "policy.yaml~")
+    document.write_text(opening(OTHER))
+    wait_until_open(one_interface, OTHER)
+    assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not agent.events("source_failed")
+
+
+def test_a_reload_is_at_once(agent: Service, one_interface: Lab) -> None:
+    """SIGHUP has the documents read without waiting for them to settle, and is told about."""
+    document = agent.documents / "policy.yaml"
+    with document.open("w") as still_open:
+        still_open.write(opening(OTHER))
+        still_open.flush()
+        agent.reload()
+        wait_until_open(one_interface, OTHER)
+    assert agent.events("reload_requested")
+    assert any(notice.startswith("RELOADING=1\nMONOTONIC_USEC=") for notice in agent.notices())
+    wait_for(lambda: agent.notices().count("READY=1") == 2, "the end of the reload", NOTICED_SECONDS)
+
+
+def test_documents_that_vanish_and_come_back(agent: Service, one_interface: Lab) -> None:
+    """Without its documents the host stays as it is, loudly; it follows them when they are there again."""
+    (agent.documents / "policy.yaml").unlink()
+    agent.documents.rmdir()
+    agent.wait_for_event("source_failed")
+    assert agent.metric("sgagent_source_up") == 0
+    assert (agent.metric("sgagent_source_errors_total") or 0) >= 1
+    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
+    agent.documents.mkdir()
+    agent.define(opening(OTHER))
+    wait_until_open(one_interface, OTHER)
+    agent.wait_for_event("source_recovered")
+    assert agent.metric("sgagent_source_up") == 1
+    assert len(agent.events("source_failed")) == 1
+
+
+def test_a_document_that_is_half_written(agent: Service, one_interface: Lab) -> None:
+    """A document that takes its time to be written changes nothing before it is whole."""
+    text = opening(OPEN, OTHER)
+    with (agent.documents / "policy.yaml").open("w") as slow:
+        for start in range(0, len(text), 60):
+            slow.write(text[start : start + 60])
+            slow.flush()
+            assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+    wait_until_open(one_interface, OTHER)
+    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+
+
+@pytest.mark.parametrize("broken", (BROKEN, "version: [", definitions(DROP_UNKNOWN), "\0"))
+def test_a_broken_document_changes_nothing(agent: Service, one_interface: Lab, broken: str) -> None:
+    """The last good policy stays in force; that is logged once, and metrics show it until it is mended."""
+    generation = agent.generation()
+    agent.define(broken)
+    agent.wait_for_event("snapshot_refused")
+    assert agent.metric("sgagent_snapshot_refused") == 1
+    assert agent.metric("sgagent_source_errors_total") == 1
+    (one_problem,) = agent.events("problem_found")
+    assert str(agent.documents / "policy.yaml") in one_problem["problem"]
+    agent.reload()
+    wait_for(lambda: agent.metric("sgagent_source_errors_total") == 2, "the reload", NOTICED_SECONDS)
+    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
+    assert agent.generation() == generation
+    assert len(agent.events("snapshot_refused")) == 1
+    assert len(agent.events("problem_found")) == 1
+    agent.define(opening(OTHER))
+    wait_until_open(one_interface, OTHER)
+    assert agent.metric("sgagent_snapshot_refused") == 0
+
+
+def test_a_warning_shows(agent: Service, one_interface: Lab) -> None:
+    """What is odd but enforceable is enforced, logged once and counted in metrics."""
+    agent.define(definitions(ACCEPT_UNKNOWN, f"ingress accept 1 tcp {OTHER} from 0.0.0.0/0"))
+    wait_until_open(one_interface, OTHER)
+    assert agent.metric("sgagent_unknown_objects") == 1
+    assert agent.metric("sgagent_warnings") == 1
+    assert [event["level"] for event in agent.events("problem_found")] == ["warning"]
+
+
+def test_the_last_good_policy_outlives_a_restart(agent: Service, one_interface: Lab) -> None:
+    """An agent that finds its documents gone or broken takes what it enforced last, on a fresh table too."""
+    version = agent.metric("sgagent_snapshot_info")
+    assert version == 1
+    agent.stop()
+    agent.namespace.nft("flush", "ruleset")
+    agent.define(BROKEN)
+    agent.start()
+    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
+    assert agent.metric("sgagent_snapshot_refused") == 1
+    agent.stop()
+    agent.namespace.nft("flush", "ruleset")
+    (agent.documents / "policy.yaml").unlink()
+    agent.start()
+    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
+    assert agent.metric("sgagent_source_up") == 0
