@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -12,7 +12,7 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.nfttext import render
 from sgagent.core.plan import AddChain, AddTable, FlushChain, Plan, make_plan
-from sgagent.core.ruleset import Chain, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.core.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.ports import Observed
 from tests.contract import tables
@@ -258,22 +258,40 @@ def test_counters_keep_their_values_over_applies(
         assert one_shot.read_counters()["rule/eth0/web"].bytes == 420
 
 
-def _many(count: int) -> Ruleset:
+def _networks(numbers: Iterable[int]) -> Ruleset:
+    elements = tuple(
+        Element((Interval(0x0A000000 + 16 * n, 0x0A000000 + 16 * n + 7),), Goto("generation"))
+        for n in numbers
+    )
     networks = VerdictMap(
-        name="networks/eth0",
-        key_types=(KeyType.IPV4_ADDR,),
-        is_interval=True,
-        elements=tuple(
-            Element((Interval(0x0A000000 + 16 * n, 0x0A000000 + 16 * n + 7),), Goto("generation"))
-            for n in range(count)
-        ),
+        name="networks/eth0", key_types=(KeyType.IPV4_ADDR,), is_interval=True, elements=elements
     )
     return Ruleset(chains=(tables.STATE,), verdict_maps=(networks,))
 
 
-def test_a_big_map_of_networks_is_filled_again(owner: LibnftablesDataplane) -> None:
-    """Above the threshold a map of intervals is emptied and refilled, which changes nothing else."""
-    for desired in (_many(3000), _many(2999), _many(1500), _many(3000), _many(5)):
+def test_many_networks_can_leave_at_once(owner: LibnftablesDataplane) -> None:
+    """Half of the networks go in one plan, which deletions by element would not achieve."""
+    for desired in (
+        _networks(range(8000)),
+        _networks(range(0, 8000, 2)),
+        _networks(range(8000)),
+        _networks(()),
+    ):
+        bring(owner, desired)
+        assert listed_anew() == Observed(ruleset=desired)
+
+
+@pytest.mark.parametrize(
+    ("key_type", "greatest"), ((KeyType.INET_SERVICE, 65535), (KeyType.IPV4_ADDR, 0xFFFFFFFF))
+)
+def test_the_greatest_value_leaves_a_map(
+    owner: LibnftablesDataplane, key_type: KeyType, greatest: int
+) -> None:
+    """The last port and the last address are deleted like any other, which libnftables alone would not do."""
+    elements = tuple(Element((Interval.single(number),), Drop()) for number in (7, greatest))
+    for some in (elements, elements[:1], elements, ()):
+        verdict_map = VerdictMap(name="last", key_types=(key_type,), is_interval=True, elements=some)
+        desired = Ruleset(verdict_maps=(verdict_map,))
         bring(owner, desired)
         assert listed_anew() == Observed(ruleset=desired)
 

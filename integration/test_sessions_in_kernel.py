@@ -1,0 +1,164 @@
+"""What is done to live sessions through netlink: clearing marks, and ending TCP sessions at listeners."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from integration.namespaces import Namespace, network_namespace
+from sgagent.core.errors import NotPermittedError
+from sgagent.core.model import Family
+from sgagent.dataplane.conntrack import clear_marks
+from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
+from sgagent.dataplane.sockets import Ending, destroy, sessions_at_listeners
+
+_GET_SESSION = 0x101
+_MARK = 8
+_MANY = 5000
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a namespace in which sessions are followed and marked by their port, and move into it."""
+    with network_namespace() as made, made.entered():
+        made.nft(
+            "-f",
+            "-",
+            stdin="""
+            table inet marking {
+                map marks { type inet_service : mark; elements = { 1000 : 0x00010007, 2000 : 0x00020007 } }
+                chain out {
+                    type filter hook output priority 0; policy accept;
+                    meta l4proto . th dport { udp . 1000, udp . 2000 } ct mark set udp dport map @marks
+                }
+            }""",
+        )
+        yield made
+
+
+def marks() -> list[int]:
+    """Return the marks of all sessions, sorted."""
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        answers = list(netlink.dump(_GET_SESSION, bytes(4)))
+    found = (attributes(answer.payload[4:]).get(_MARK) for answer in answers)
+    return sorted(struct.unpack(">I", mark)[0] for mark in found if mark is not None)
+
+
+def send(address: str, port: int, count: int = 1) -> None:
+    """Open UDP sessions to a port, each from another one."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for _ in range(count):
+        with socket.socket(family, socket.SOCK_DGRAM) as sender, contextlib.suppress(ConnectionRefusedError):
+            sender.sendto(b"x", (address, port))
+
+
+@pytest.mark.usefixtures("namespace")
+def test_only_the_bits_of_the_mask_are_cleared() -> None:
+    """Sessions of both families lose our bits, and keep those of others."""
+    for address in ("127.0.0.1", "::1"):
+        send(address, 1000)
+        send(address, 2000)
+    assert marks() == [0x10007, 0x10007, 0x20007, 0x20007]
+    assert clear_marks(0xFFFF0000, 0x20000) == 2
+    assert marks() == [0x7, 0x7, 0x10007, 0x10007]
+    assert clear_marks(0xFFFF0000) == 2
+    assert marks() == [0x7] * 4
+    assert clear_marks(0xFFFF0000) == 0
+
+
+@pytest.mark.usefixtures("namespace")
+def test_clearing_nothing_changes_nothing() -> None:
+    """A mark that is clear already needs no change, whether asked for by value or not."""
+    send("127.0.0.1", 3000)
+    assert clear_marks(0xFFFF0000, 0) == 0
+    assert clear_marks(0xFFFF0000) == 0
+
+
+@pytest.mark.usefixtures("namespace")
+def test_thousands_of_sessions_are_cleared_at_once() -> None:
+    """Clearing takes microseconds a session."""
+    send("127.0.0.1", 1000, _MANY)
+    before = len([mark for mark in marks() if mark & 0xFFFF0000])
+    started = time.monotonic()
+    assert clear_marks(0xFFFF0000) == before
+    assert time.monotonic() - started < 2
+    assert before > _MANY / 2
+    assert not any(mark & 0xFFFF0000 for mark in marks())
+
+
+def test_sessions_in_zones_are_cleared(namespace: Namespace) -> None:
+    """A session in a conntrack zone is found again by its zone."""
+    namespace.nft(
+        "-f",
+        "-",
+        stdin="""
+        table inet zones {
+            chain out { type filter hook output priority -300; udp dport 1000 ct zone set 7; }
+            chain in { type filter hook prerouting priority -300; udp dport 1000 ct zone set 7; }
+        }""",
+    )
+    send("127.0.0.1", 1000)
+    assert 0x10007 in marks()
+    assert clear_marks(0xFFFF0000, 0x10000) == marks().count(0x7) > 0
+
+
+@pytest.mark.usefixtures("namespace")
+def test_clearing_needs_a_privilege() -> None:
+    """An ordinary user is told so."""
+    child = os.fork()
+    if child == 0:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            clear_marks(0xFFFF0000)
+        except NotPermittedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(
+    ("listening", "address", "family"),
+    (
+        ("127.0.0.1", "127.0.0.1", Family.IPV4),
+        ("::1", "::1", Family.IPV6),
+        ("::", "127.0.0.1", Family.IPV4),
+    ),
+)
+def test_sessions_at_listeners_can_be_ended(listening: str, address: str, family: Family) -> None:
+    """The session at the listener is listed by what is on the wire, and ends at both ends."""
+    kind = socket.AF_INET6 if ":" in listening else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            socket.create_server((listening, 0), family=kind, dualstack_ipv6=listening == "::")
+        )
+        client = stack.enter_context(socket.create_connection((address, server.getsockname()[1]), timeout=5))
+        accepted = stack.enter_context(server.accept()[0])
+        [session] = sessions_at_listeners()
+        assert session.family is family
+        assert session.local_port == server.getsockname()[1]
+        assert session.peer_port == client.getsockname()[1]
+        assert session.inode == os.fstat(accepted.fileno()).st_ino
+        assert destroy(session) is Ending.ENDED
+        assert destroy(session) is Ending.GONE
+        with pytest.raises(ConnectionError):
+            client.recv(1)
+        assert sessions_at_listeners() == ()
+
+
+@pytest.mark.usefixtures("namespace")
+def test_what_this_host_opened_is_not_listed() -> None:
+    """The near end of a session that this host opened has no listener."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname(), timeout=5)
+        accepted, _ = server.accept()
+        accepted.close()
+    assert sessions_at_listeners() == ()
+    client.close()

@@ -1,0 +1,41 @@
+"""The refused operation is found by trying shorter plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from sgagent.core.plan import AddChain, AddElements, FlushChain, Operation
+from sgagent.core.ruleset import Chain, KeyType
+from sgagent.dataplane.refusal import find_refused
+from tests.contract import tables
+
+CHAINS = tuple(AddChain(Chain(name=f"chain{number}")) for number in range(9))
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_the_first_refused_operation_is_named(place: int) -> None:
+    """Wherever it stands, and although those behind it are not tried alone."""
+
+    def accepts(operations: Sequence[Operation]) -> bool:
+        return CHAINS[place] not in operations
+
+    assert find_refused(CHAINS, accepts) == f"chain chain{place}"
+
+
+def test_of_many_elements_the_refused_one_is_named() -> None:
+    """A thousand elements travel together, and one is to blame."""
+    elements = tuple(tables.member(number, "a") for number in range(1000))
+    plan = (FlushChain("a"), AddElements("m", (KeyType.IPV4_ADDR,), elements))
+
+    def accepts(operations: Sequence[Operation]) -> bool:
+        last = operations[-1] if operations else None
+        return not isinstance(last, AddElements) or elements[517] not in last.elements
+
+    assert find_refused(plan, accepts) == "element 0.0.2.5 of map m"
+
+
+def test_nothing_is_named_where_all_is_accepted_now() -> None:
+    """The kernel's state may have changed since it refused."""
+    assert find_refused(CHAINS, lambda _: True) is None
