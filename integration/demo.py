@@ -8,17 +8,21 @@ says what was expected, what was seen and what decided; at the end the daemon's 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from integration.agentprocess import AgentProcess, running_agent
 from integration.flows import try_flows
 from integration.lab import lab
 from integration.namespaces import remove_stale_namespaces
+from integration.service import Service, service_on
 from sgagent.core.evaluate import DecidedBy, Decision, evaluate
-from sgagent.core.model import Direction, Policy
+from sgagent.core.host import HandBinding
+from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
 from tests.corpus import Example, examples
@@ -107,8 +111,13 @@ def _show(example: Example) -> tuple[list[Row], str]:
     scenario = example.scenario
     with (
         lab(*(binding.interface for binding in scenario.bindings)) as built,
-        running_agent(built.host, example.definitions, scenario.bindings) as agent,
+        tempfile.TemporaryDirectory(prefix="sgagent-demo-") as directory,
+        service_on(built.host, Path(directory)) as agent,
     ):
+        for document in example.definitions.iterdir():
+            agent.define(document.read_text(), document.name)
+        agent.configure("".join(map(_binding, scenario.bindings)))
+        agent.start()
         answered = try_flows(built, [entry.packet for entry in scenario.packets])
         verdicts = {
             entry.name: Policy.ACCEPT if passes else Policy.DROP
@@ -120,6 +129,15 @@ def _show(example: Example) -> tuple[list[Row], str]:
             rows.append(row)
             print(row, flush=True)
         return rows, agent.scrape()
+
+
+def _binding(binding: HandBinding) -> str:
+    """Return a binding as the configuration writes it."""
+    if binding.network_interface_id is not None:
+        what = f'network_interface_id = "{binding.network_interface_id}"'
+    else:
+        what = f"security_group_ids = {json.dumps(binding.security_group_ids)}"
+    return f'[[interface]]\nname = "{binding.interface}"\n{what}\n'
 
 
 def _rows(
@@ -148,28 +166,25 @@ def _decider(decision: Decision) -> str:
 class _Hits:
     """What the daemon's metrics say about hits."""
 
-    def __init__(self, agent: AgentProcess) -> None:
+    def __init__(self, agent: Service) -> None:
         """Scrape them."""
-        self._rules = agent.hits_of_rules()
-        self._defaults = {
-            (sample.labels["interface"], sample.labels["direction"]): int(sample.value)
-            for sample in agent.samples("sgagent_default_packets_total")
-        }
-        self._inner = {
-            sample.labels["interface"]: int(sample.value)
-            for sample in agent.samples("sgagent_inner_packets_total")
-        }
+        self._families = agent.families()
 
     def of(self, entry: ExpectedPacket, decision: Decision) -> int | None:
         """Return the hits of what decided; None where nothing is counted."""
         interface, direction = entry.packet.interface, entry.packet.direction
         if decision.rule is not None:
-            return self._rules.get((interface, decision.rule.rule_id), 0)
+            return self._value("rule", interface=interface, rule_id=decision.rule.rule_id)
         if decision.decided_by is DecidedBy.DEFAULT:
-            return self._defaults.get((interface, direction.value), 0)
-        if decision.decided_by is DecidedBy.INNER and direction is Direction.INGRESS:
-            return self._inner.get(interface, 0)
+            return self._value("default", interface=interface, direction=direction.value)
+        if decision.decided_by is DecidedBy.INNER:
+            return self._value("inner", interface=interface)
         return None
+
+    def _value(self, what: str, **labels: str) -> int:
+        """Return the value of the sample that has these labels."""
+        samples = self._families[f"sgagent_{what}_packets"].samples
+        return int(sum(sample.value for sample in samples if labels.items() <= sample.labels.items()))
 
 
 def _excerpt(scrape: str) -> str:
