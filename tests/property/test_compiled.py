@@ -12,12 +12,12 @@ from sgagent.core import names
 from sgagent.core.compiler import compile_
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, first_state
-from sgagent.core.model import ALL_PROTOCOLS, Mode, Policy
+from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Mode, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.core.ruleset import Ruleset
 from tests.generators import Case, random_case, random_packets
-from tests.strategies import cases
+from tests.strategies import cases, seeds
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, OUT, group, packet, policy_of, rule
 
@@ -26,6 +26,7 @@ FOREIGN_MARKS = (0, 0x1, 0xBEEF)
 """Bits that other programs set in the mark."""
 
 PACKETS = 60
+MOST_STEPS = 80
 
 
 def state_of(policy: ResolvedPolicy) -> EnforcementState:
@@ -78,6 +79,59 @@ def test_the_opening_packet_of_a_session(drawn: tuple[Case, Random]) -> None:
         seen = walk(table, judged)
         assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
         assert seen.counted == expected_counters(case.policy, judged), judged
+
+
+def crowded(random: Random) -> ResolvedPolicy:
+    """Return a policy whose rules agree in all but source ports and near ends."""
+    families = {
+        "0.0.0.0/0": "10.0.0",
+        "10.0.0.0/8": "10.0.0",
+        "::/0": "2001:db8:",
+        "2001:db8::/32": "2001:db8:",
+    }
+
+    def drawn(number: int) -> SecurityGroupRule:
+        far_end = random.choice((*families, "sg-2"))
+        protocol = random.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
+        near = families.get(far_end, "10.0.0")
+        size = random.choice(("", "", "/24", "/30") if "." in near else ("", "", "/64", "/126"))
+        low = f"{near}{'.' if '.' in near else ':'}{0 if size else random.randrange(8)}"
+        first = random.randrange(1, 2000)
+        return rule(
+            f"r{number}",
+            random.choice(tuple(Policy)),
+            protocol,
+            random.choice(("80", "80", "80-81", "")) if protocol.has_ports else "",
+            far_end,
+            direction=random.choice((IN, IN, OUT)),
+            priority=random.randrange(1, 5),
+            source_ports=f"{first}-{first + random.choice((0, 9, 60_000))}"
+            if protocol.has_ports and random.random() < 0.6
+            else "",
+            local=f"{low}{size}" if random.random() < 0.6 else None,
+        )
+
+    rules = [drawn(number) for number in range(random.choice((10, 40, 80)))]
+    return policy_of(
+        group("sg-1", *rules, inner=DROP),
+        group("sg-2", members=["10.0.0.9", "2001:db8::9"]),
+        on={"eth0": "sg-1"},
+    )
+
+
+@settings(max_examples=60)
+@given(seeds)
+def test_rules_that_only_source_ports_and_near_ends_tell_apart(seed: int) -> None:
+    """However many there are, the first that matches decides; tracked, untracked, and without ports."""
+    random = Random(seed)
+    policy = crowded(random)
+    table = compiled(policy)
+    for drawn_packet in random_packets(random, policy, PACKETS):
+        for judged in (drawn_packet, untracked(drawn_packet, random)):
+            seen = walk(table, judged)
+            assert seen.accepted is (evaluate(policy, judged).verdict is ACCEPT), judged
+            assert seen.counted == expected_counters(policy, judged), judged
+            assert seen.steps <= MOST_STEPS
 
 
 @given(cases())

@@ -1,0 +1,261 @@
+"""What is enforced depends on what is desired and not on how it came about; live sessions follow at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from hypothesis import given, settings
+
+from sgagent.core import names
+from sgagent.core.compiler import compile_
+from sgagent.core.enforcement import Enforced, Enforcement, enforce
+from sgagent.core.evaluate import Packet, evaluate
+from sgagent.core.marks import EnforcementState, MarkLayout, decode_state
+from sgagent.core.model import Snapshot
+from sgagent.core.plan import make_plan
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.ruleset import Accept, Chain, Rule, Ruleset
+from tests.changes import changed
+from tests.fakes.dataplane import FakeDataplane
+from tests.generators import Case, random_case, random_packets
+from tests.strategies import cases, seeds
+from tests.tracer import Session
+from tests.tracing import session_of, walk, walk_reply
+from tests.words import ACCEPT, resolution
+
+LAYOUT = MarkLayout(0xFFFF0000)
+SMALLEST = MarkLayout(0xFFF)
+STEPS = 6
+
+
+@dataclass
+class Host:
+    """A data plane, the agent's one memory, and sessions that live on it."""
+
+    layout: MarkLayout = LAYOUT
+    dataplane: FakeDataplane = field(default_factory=FakeDataplane)
+    enforced: Enforced | None = None
+    sessions: list[tuple[Packet, Session]] = field(default_factory=list)
+
+    def step(self, policy: ResolvedPolicy) -> Enforcement:
+        """Enforce a policy; another step follows where one has to."""
+        observed = self.dataplane.observe()
+        found = enforce(policy, observed.ruleset, observed.foreign, self.layout, enforced=self.enforced)
+        if found.clearance:
+            self._clear(found.clearance.mask, found.clearance.value)
+        self.dataplane.apply(found.plan)
+        self.enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
+        return found
+
+    def _clear(self, mask: int, value: int | None) -> None:
+        self.dataplane.marks = [session.mark for _, session in self.sessions]
+        self.dataplane.clear_marks(mask, value)
+        for (_, session), mark in zip(self.sessions, self.dataplane.marks, strict=True):
+            session.mark = mark
+
+    def settle(self, policy: ResolvedPolicy) -> None:
+        """Enforce a policy until nothing is left to do."""
+        for _ in range(3):
+            if not self.step(policy).plan:
+                return
+        raise AssertionError("the third step still finds something to do")
+
+    @property
+    def table(self) -> Ruleset:
+        """Return what stands."""
+        assert self.dataplane.ruleset is not None
+        return self.dataplane.ruleset
+
+    @property
+    def state(self) -> EnforcementState:
+        """Return the state that the table keeps."""
+        found = decode_state(self.table.chain_by_name[names.STATE_CHAIN].comment, self.layout)
+        assert found is not None
+        return found
+
+    def judge_sessions(self, policy: ResolvedPolicy, random: Random) -> None:
+        """Let a packet of each live session come by, either way, and hold its fate to the specification."""
+        for opener, session in self.sessions:
+            look = random.choice((walk, walk_reply))
+            allowed = evaluate(policy, opener).verdict is ACCEPT
+            assert look(self.table, opener, session).accepted is allowed, opener
+
+    def open_sessions(self, policy: ResolvedPolicy, random: Random, number: int) -> None:
+        """Open new sessions, allowed or not."""
+        for opener in random_packets(random, policy, number):
+            session = session_of(opener)
+            if session is not None:
+                walk(self.table, opener, session)
+                self.sessions.append((opener, session))
+
+
+def history(random: Random, case: Case) -> list[ResolvedPolicy]:
+    """Return policies that follow one another by small changes of definitions and bindings."""
+    on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
+    definitions: Snapshot = case.snapshot
+    policies = [resolution(definitions, on=on).policy]
+    while len(policies) < STEPS:
+        definitions = changed(random, definitions)
+        bound = {link: on[link] for link in sorted(random.sample(list(on), random.randint(1, len(on))))}
+        found = resolution(definitions, on=bound if random.random() < 0.3 else on)
+        if not found.errors:
+            policies.append(found.policy)
+    return policies
+
+
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8))
+def test_any_history_ends_where_the_last_policy_leads(drawn: tuple[Case, Random]) -> None:
+    """After each step the table is what policy and state make it, and a second step does nothing."""
+    case, random = drawn
+    host = Host()
+    for policy in history(random, case):
+        host.step(policy)
+        assert host.table == compile_(policy, LAYOUT, host.state).ruleset
+        again = host.step(policy)
+        assert not again.plan
+        assert again.clearance is None
+
+
+@settings(max_examples=40)
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
+def test_the_way_there_only_shows_in_the_state(drawn: tuple[Case, Random]) -> None:
+    """Going straight to the last policy, by way of all, of none, or of each twice: the same table."""
+    case, random = drawn
+    policies = history(random, case)
+    last = policies[-1]
+    ways = (
+        [last],
+        policies,
+        [*policies[::-1], last],
+        [one for policy in policies for one in (policy, policy)],
+        [one for policy in policies for one in (policy, ResolvedPolicy())] + [last],
+    )
+    tables = []
+    for way in ways:
+        host = Host()
+        for policy in way:
+            host.step(policy)
+        assert host.table == compile_(last, LAYOUT, host.state).ruleset
+        chains = tuple(chain for chain in host.table.chains if not _remembers(chain))
+        tables.append(replace(host.table, chains=chains))
+    assert all(table == tables[0] for table in tables)
+
+
+def _remembers(chain: Chain) -> bool:
+    """Tell whether a chain speaks of the generation or of slots."""
+    return chain.name == names.STATE_CHAIN or chain.name.split("/")[0] in ("ingress", "egress", "accept")
+
+
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8))
+def test_live_sessions_follow_the_policy_at_once(drawn: tuple[Case, Random]) -> None:
+    """After every step each session lives only if the policy in force would let it be opened (§6.3).
+
+    That holds over changes that judge nothing again, over interfaces that come and go, and over restarts.
+    """
+    case, random = drawn
+    host = Host()
+    for policy in history(random, case):
+        if random.random() < 0.2:
+            host.enforced = None
+        host.step(policy)
+        host.judge_sessions(policy, random)
+        host.open_sessions(policy, random, 15)
+        host.judge_sessions(policy, random)
+
+
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
+def test_generations_that_wrap_revive_nobody(drawn: tuple[Case, Random]) -> None:
+    """Sessions asleep since a generation long ago are not taken for allowed when its number comes again."""
+    case, random = drawn
+    host = Host(layout=SMALLEST)
+    policies = history(random, case)
+    bound = [one.name for one in policies[0].interfaces]
+    worn = EnforcementState(
+        generation=SMALLEST.last_generation - 1, slots=(bound[0], bound[1] if bound[1:] else None, None)
+    )
+    host.dataplane.apply(make_plan(compile_(policies[0], SMALLEST, worn).ruleset, None))
+    ours = [SMALLEST.generation_bits(generation) | 0x3F for generation in (1, 2, 3, 4)]
+    for opener in random_packets(random, policies[0], 40):
+        session = session_of(opener, mark=random.choice(ours) | 0xABC000)
+        if session is not None:
+            host.sessions.append((opener, session))
+    for policy in policies:
+        host.enforced = None
+        host.step(policy)
+        awake = host.sessions
+        host.sessions = random.sample(awake, len(awake) // 4)
+        host.judge_sessions(policy, random)
+        host.sessions = awake
+        assert all(session.mark & ~SMALLEST.mask == 0xABC000 for _, session in awake)
+    host.judge_sessions(policies[-1], random)
+
+
+def open_a_leaf(table: Ruleset) -> Ruleset | None:
+    """Return the table after somebody let a rule accept all."""
+    leaf = next((chain for chain in table.chains if chain.name.startswith("default/")), None)
+    if leaf is None:
+        return table
+    return with_chain(table, replace(leaf, rules=(Rule((Accept(),)),)))
+
+
+def forget_the_state(table: Ruleset) -> Ruleset | None:
+    """Return the table after somebody replaced the chain that keeps the state."""
+    return with_chain(table, Chain(name=names.STATE_CHAIN, comment="mine now"))
+
+
+def empty_all(table: Ruleset) -> Ruleset | None:
+    """Return the table after somebody emptied every chain."""
+    return replace(table, chains=tuple(replace(chain, rules=()) for chain in table.chains))
+
+
+def remove_all(_: Ruleset) -> Ruleset | None:
+    """Return no table, as after ``nft flush ruleset``."""
+    return None
+
+
+def with_chain(table: Ruleset, chain: Chain) -> Ruleset:
+    """Return the table with one chain replaced."""
+    return replace(table, chains=tuple(chain if one.name == chain.name else one for one in table.chains))
+
+
+DRIFTS: tuple[Callable[[Ruleset], Ruleset | None], ...] = (
+    open_a_leaf,
+    forget_the_state,
+    empty_all,
+    remove_all,
+)
+
+
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
+def test_what_others_do_to_the_table_is_undone(drawn: tuple[Case, Random]) -> None:
+    """Whatever was changed, the next step repairs it, and what slipped in meanwhile is judged again."""
+    case, random = drawn
+    host = Host()
+    for policy in history(random, case)[:4]:
+        host.settle(policy)
+        host.open_sessions(policy, random, 10)
+        host.dataplane.ruleset = random.choice(DRIFTS)(host.table)
+        if host.dataplane.ruleset is not None:
+            host.open_sessions(policy, random, 10)
+        host.step(policy)
+        host.judge_sessions(policy, random)
+        host.settle(policy)
+        host.judge_sessions(policy, random)
+        assert host.table == compile_(policy, LAYOUT, host.state).ruleset
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_strangers_follow_one_another(seed: int) -> None:
+    """Policies that have nothing in common replace one another in one transaction each."""
+    random = Random(seed)
+    host = Host()
+    for _ in range(3):
+        links = tuple(sorted(random.sample(("eth0", "eth1", "wan", "br-0", "x"), random.randint(1, 4))))
+        policy = random_case(random, interfaces=links, most_rules=15).policy
+        host.step(policy)
+        host.judge_sessions(policy, random)
+        host.open_sessions(policy, random, 20)
+        assert not host.step(policy).plan
