@@ -101,8 +101,8 @@ class Service:
 
     def start(self) -> None:
         """Start the daemon and wait until it says that it is ready."""
+        self.notices().clear()
         self.launch()
-        self._notices.clear()
         wait_for(lambda: self._has_told("READY=1"), "the daemon to be ready", _START_SECONDS)
 
     def launch(self) -> None:

@@ -177,6 +177,8 @@ class Daemon:
 
 def summary(step: Step) -> str:
     """Return in one line what is enforced."""
+    if step.is_standing:
+        return "older rules stay in force, for lack of a snapshot"
     if step.policy is None:
         return "nothing is enforced: no snapshot"
     names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"

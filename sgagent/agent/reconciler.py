@@ -77,6 +77,9 @@ class Step:
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""
 
+    is_standing: bool = False
+    """Whether, for lack of any snapshot, rules that an earlier agent left stay in force."""
+
     uncached: tuple[str, ...] = ()
     """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
 
@@ -132,6 +135,7 @@ class Reconciler:
         self._fetch_problems: tuple[Problem, ...] = ()
         self._source_error: str | None = None
         self._enforced: Enforced | None = None
+        self._is_closed = False
         self.state_faults: tuple[str, ...] = ()
         """What was wrong with the kept definitions when they were loaded."""
 
@@ -148,9 +152,8 @@ class Reconciler:
         if chosen is None:
             return self._without_snapshot(facts)
         delivery, resolution, refusal = chosen
-        step = self._enforce(resolution.policy, facts)
         step = replace(
-            step,
+            self._enforce(resolution.policy, facts),
             version=delivery.snapshot.version,
             problems=refusal or (*delivery.problems, *resolution.problems),
             is_refused=bool(refusal),
@@ -158,7 +161,7 @@ class Reconciler:
             unknown_objects=resolution.unknown_objects,
         )
         if step.outcome is not Outcome.REFUSED:
-            self._good = delivery
+            self._good, self._is_closed = delivery, False
             self._keep(delivery)
         return step
 
@@ -213,28 +216,37 @@ class Reconciler:
         )
 
     def _without_snapshot(self, facts: HostFacts) -> Step:
-        """Do what §9.2 says where there is nothing to enforce: leave a new host open, close any other.
-
-        A table that stands is better than either; it stays.
-        """
-        found = Step(
-            outcome=Outcome.WAITING,
+        """Do what is left to do where no definitions can be enforced; §9.2 says what."""
+        return replace(
+            self._hold(facts),
             problems=self._fetch_problems,
             is_refused=bool(self._fetch_problems),
             source_error=self._source_error,
-            facts=facts,
         )
-        has_enforced = self._settings.enforcement.fail_closed or self._state.has_enforced()
-        if not has_enforced or self._dataplane.observe().ruleset is not None:
-            return found
-        step = self._enforce(self._closed_policy(facts), facts)
-        return replace(
-            step,
-            problems=found.problems,
-            is_refused=found.is_refused,
-            source_error=found.source_error,
-            is_closed=True,
-        )
+
+    def _hold(self, facts: HostFacts) -> Step:
+        """Keep in force what is: what this agent enforced, or rules that an earlier one left.
+
+        Without any, a host that never enforced a snapshot is left open, and any other is closed.
+        """
+        if self._enforced is not None and not self._is_closed:
+            step = self._enforce(self._enforced.policy, facts)
+            return replace(step, version=self._good.snapshot.version if self._good else None)
+        if not self._settings.enforcement.fail_closed and not self._state.has_enforced():
+            return Step(outcome=Outcome.WAITING, facts=facts)
+        closed = self._closed_policy(facts)
+        if not self._is_closed and self._stands_apart_from(closed):
+            return Step(outcome=Outcome.WAITING, is_standing=True, facts=facts)
+        step = self._enforce(closed, facts)
+        self._is_closed = self._is_closed or step.outcome is not Outcome.REFUSED
+        return replace(step, is_closed=True)
+
+    def _stands_apart_from(self, closed: ResolvedPolicy) -> bool:
+        """Tell whether there is a table, and another than that of a closed host."""
+        observed = self._dataplane.observe()
+        if observed.ruleset is None:
+            return False
+        return bool(enforce(closed, observed.ruleset, observed.foreign, self._layout).plan)
 
     def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:
         named = [binding.interface for binding in self._settings.interfaces]

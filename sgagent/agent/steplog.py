@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from enum import Enum, auto
+from typing import Protocol, assert_never
 
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.core.errors import Problem, Severity
@@ -36,7 +37,7 @@ class StepLog:
         self._problems: tuple[Problem, ...] = ()
         self._source_error: str | None = None
         self._kernel_error: str | None = None
-        self._was_waiting = False
+        self._lack: _Lack | None = None
         self._groupless: tuple[str, ...] = ()
         self._uncached: tuple[str, ...] = ()
 
@@ -89,13 +90,23 @@ class StepLog:
                 self._log.error("ruleset_refused", reason=step.kernel_error)
 
     def _say_waiting(self, step: Step) -> None:
-        """Say loudly that nothing is enforced, or that the host is closed for lack of a snapshot (§9.2)."""
-        is_waiting = step.outcome is Outcome.WAITING
-        if is_waiting and not self._was_waiting:
-            self._log.error("nothing_enforced", reason="there is no snapshot yet; the host is as it was")
-        if step.is_closed and step.outcome is Outcome.APPLIED:
-            self._log.error("host_closed", reason="there is no snapshot that can be enforced")
-        self._was_waiting = is_waiting
+        """Say loudly, once, what becomes of the host for lack of a snapshot (§9.2)."""
+        lack = _lack(step)
+        if lack is not self._lack:
+            self._lack = lack
+            match lack:
+                case None:
+                    pass
+                case _Lack.OPEN:
+                    self._log.error(
+                        "nothing_enforced", reason="there is no snapshot yet; the host is as it was"
+                    )
+                case _Lack.STANDING:
+                    self._log.error("older_rules_kept", reason="there is no snapshot that can be enforced")
+                case _Lack.CLOSED:
+                    self._log.error("host_closed", reason="there is no snapshot that can be enforced")
+                case _:
+                    assert_never(lack)
 
     def _say_uncached(self, step: Step) -> None:
         """Say where sessions are judged, and counted, at every packet, for lack of mark bits."""
@@ -113,3 +124,19 @@ class StepLog:
             self._groupless = groupless
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
+
+
+class _Lack(Enum):
+    """What becomes of a host for which there is no snapshot."""
+
+    OPEN = auto()
+    STANDING = auto()
+    CLOSED = auto()
+
+
+def _lack(step: Step) -> _Lack | None:
+    if step.is_closed:
+        return None if step.outcome is Outcome.REFUSED else _Lack.CLOSED
+    if step.outcome is Outcome.WAITING:
+        return _Lack.STANDING if step.is_standing else _Lack.OPEN
+    return None

@@ -1,0 +1,124 @@
+"""Where no definitions can be enforced, what is in force stays; else §9.2 says what becomes of the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.state import StateDirectory
+from sgagent.core.host import Link
+from sgagent.settings import Settings, parse_settings
+from tests.fakes.clock import FakeClock
+from tests.fakes.dataplane import FakeDataplane
+from tests.fakes.host import FakeHost
+from tests.fakes.source import FakeSource
+
+MAC = "02:00:00:00:00:01"
+GOOD = f"""
+version: 1
+security_groups:
+  - security_group_id: sg-1
+network_interfaces:
+  - {{network_interface_id: eni-1, mac_address: '{MAC}', addresses: [10.0.0.11], security_group_ids: [sg-1]}}
+"""
+FAIL_CLOSED = "[enforcement]\nfail_closed = true\n"
+
+
+class Machine:
+    """A host in memory, and the directory of its agent."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start with one link and no definitions."""
+        self.source = FakeSource()
+        self.host = FakeHost()
+        self.host.add_link("eth0", MAC)
+        self.dataplane = FakeDataplane()
+        self._state = directory
+
+    def reconciler(self, configuration: str = "") -> Reconciler:
+        """Return the reconciler of an agent that was just started."""
+        return Reconciler(
+            settings=parse_settings(configuration, "sgagent.toml") if configuration else Settings(),
+            source=self.source,
+            host=self.host,
+            dataplane=self.dataplane,
+            state=StateDirectory(self._state),
+            clock=FakeClock(),
+            before_counters_go=lambda: None,
+            counters_gone=lambda _: None,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a host that has enforced nothing yet."""
+    return Machine(tmp_path / "state")
+
+
+def names(step: Step) -> list[str]:
+    """Return the links that are judged."""
+    return [interface.name for interface in step.policy.interfaces] if step.policy else []
+
+
+def test_a_host_without_named_interfaces_is_closed_where_hardware_is(machine: Machine) -> None:
+    """No bridge, tunnel or veth is closed, and a link that appears later is, within the same run (§9.2)."""
+    machine.host.set_link(Link(name="docker0", index=7, mac_address="02:00:00:00:00:07"))
+    agent = machine.reconciler(FAIL_CLOSED)
+    first = agent.step(fetch=True)
+    assert (first.outcome, first.is_closed, names(first)) == (Outcome.APPLIED, True, ["eth0"])
+    machine.host.add_link("eth1", "02:00:00:00:00:02")
+    second = agent.step(fetch=False)
+    assert (second.outcome, second.is_closed, names(second)) == (Outcome.APPLIED, True, ["eth0", "eth1"])
+
+
+def test_a_closed_host_is_known_for_one_after_a_restart(machine: Machine) -> None:
+    """The table of a closed host is no policy that an earlier agent left."""
+    machine.reconciler(FAIL_CLOSED).step(fetch=True)
+    step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
+    assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.UNCHANGED, True, False)
+
+
+def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> None:
+    """A table that stands is better than a closed host, and the step says that it is all there is."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    standing = machine.dataplane.ruleset
+    machine.source.remove()
+    for kept in (tmp_path / "state").iterdir():
+        kept.write_text("scribble")
+    step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
+    assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.WAITING, False, True)
+    assert machine.dataplane.ruleset == standing
+
+
+def test_what_is_in_force_stays_when_a_link_makes_it_unenforceable(machine: Machine) -> None:
+    """A bound link that becomes the port of a bridge is an error; the rules stay, and are mended."""
+    machine.source.write(GOOD)
+    agent = machine.reconciler()
+    version = agent.step(fetch=True).version
+    machine.host.set_link(Link(name="eth0", index=2, mac_address=MAC, master="br0", master_kind="bridge"))
+    step = agent.step(fetch=False)
+    assert (step.outcome, step.is_refused, step.version, names(step)) == (
+        Outcome.UNCHANGED,
+        True,
+        version,
+        ["eth0"],
+    )
+    standing = machine.dataplane.ruleset
+    machine.dataplane.ruleset = None
+    assert agent.step(fetch=False).outcome is Outcome.APPLIED
+    assert machine.dataplane.ruleset == standing
+
+
+def test_definitions_end_it(machine: Machine) -> None:
+    """A closed host follows the first definitions that can be enforced, and they stay when they are gone."""
+    agent = machine.reconciler(FAIL_CLOSED)
+    assert agent.step(fetch=True).is_closed
+    machine.source.write(GOOD)
+    opened = agent.step(fetch=True)
+    assert (opened.outcome, opened.is_closed) == (Outcome.APPLIED, False)
+    machine.source.remove()
+    after = agent.step(fetch=True)
+    assert (after.outcome, after.is_closed, after.version) == (Outcome.UNCHANGED, False, opened.version)
