@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
-from integration.lab import IP_TRANSPARENT, Lab
+from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
 from integration.wire import icmp
-from sgagent.core.model import Sessions
+from sgagent.core.marks import MarkLayout
+from sgagent.core.model import Mode, Sessions
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 STAYS, LEAVES = "198.51.100.7", "198.51.100.8"
@@ -118,6 +120,57 @@ def test_a_change_cuts_what_it_forbids_and_nothing_else(
         busy.wait_until_all_talk()
         moment = agent.enforce(policy_of(NARROW, eth0="sg-1"))
         assert_cut(busy, moment, REVOKED, capsys)
+
+
+@pytest.mark.parametrize("mask", (0x00000FFF, 0xFFF00000, 0x00FF0000), ids=hex)
+def test_few_bits_are_enough(agent: Enforcer, busy: Traffic, mask: int) -> None:
+    """The same with other bits of the mark, and with too few to remember anything (§6.3)."""
+    agent.layout = MarkLayout(mask)
+    agent.enforce(policy_of(OPEN, eth0="sg-1"))
+    open_all(busy)
+    with busy.running():
+        busy.wait_until_all_talk()
+        moment = agent.enforce(policy_of(NARROW, eth0="sg-1"))
+        assert_cut(busy, moment, REVOKED)
+
+
+def test_generations_come_round_again(agent: Enforcer, busy: Traffic) -> None:
+    """With six bits the generation wraps every 63 changes; no old mark is ever taken for a current one."""
+    agent.layout = MarkLayout(0x00000FFF)
+    stays = f"ingress accept 1 tcp 22 from {STAYS}"
+    agent.enforce(policy_of(OPEN, eth0="sg-1"))
+    busy.open("goes on", busy.lab.peer, STAYS, busy.lab.host, (HOST, 22))
+    busy.open("is revoked", busy.lab.peer, LEAVES, busy.lab.host, (HOST, 22))
+    with busy.running():
+        busy.wait_until_all_talk()
+        moment = agent.enforce(policy_of(one_group(stays), eth0="sg-1"))
+        for number in range(2 * agent.layout.last_generation + 3):
+            narrows_each_time = one_group(stays, f"ingress drop 1 tcp {1000 + number} from 0.0.0.0/0")
+            agent.enforce(policy_of(narrows_each_time, eth0="sg-1"))
+        silent = busy.silent_since(time.perf_counter(), WATCH_SECONDS)
+        busy.settle({"goes on"})
+    assert set(silent) == {"is revoked"}
+    assert busy.sessions["is revoked"].last_heard - moment < 0.1
+
+
+def test_more_interfaces_than_slots_are_all_judged() -> None:
+    """Sessions of a fourth and fifth interface are remembered nowhere, and cut all the same."""
+    names = ("eth0", "eth1", "eth2", "eth3", "eth4")
+    with lab(*names) as built, enforcer(built) as agent, traffic(built) as busy:
+        for number, name in enumerate(names):
+            built.add_host_addresses([f"10.0.{number}.11"], name)
+        agent.enforce(policy_of(OPEN, Mode.ENFORCE, **dict.fromkeys(names, "sg-1")))
+        for number, name in enumerate(names):
+            built.host.ip(f"rule add from 10.0.{number}.11 lookup {100 + number}")
+            built.host.ip(
+                f"route add default via 172.31.254.{4 * number + 2} dev {name} table {100 + number}"
+            )
+            busy.open(f"{name} stays", built.peer, STAYS, built.host, (f"10.0.{number}.11", 22))
+            busy.open(f"{name} leaves", built.peer, LEAVES, built.host, (f"10.0.{number}.11", 22))
+        with busy.running():
+            busy.wait_until_all_talk()
+            moment = agent.enforce(policy_of(NARROW, Mode.ENFORCE, **dict.fromkeys(names, "sg-1")))
+            assert_cut(busy, moment, {f"{name} leaves" for name in names})
 
 
 def test_sessions_older_than_the_agent_are_judged_too(agent: Enforcer, busy: Traffic) -> None:
