@@ -1,0 +1,140 @@
+"""Sessions that are older than the agent: followed by conntrack before, or not (§6.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import Service, definitions, service_on
+from integration.traffic import Traffic, traffic
+
+HOST, HOST6 = "10.0.0.11", "2001:db8::11"
+STAYS, LEAVES = "198.51.100.7", "198.51.100.8"
+STAYS6, LEAVES6 = "2001:db8:7::1", "2001:db8:8::1"
+FAR = "203.0.113.10"
+WATCH_SECONDS = 0.6
+NARROW = definitions(
+    f"ingress accept 1 tcp 22 from {STAYS}",
+    f"ingress accept 1 tcp 22 from {STAYS6}",
+    addresses=f"{HOST}, '{HOST6}'",
+)
+FOLLOWED = """
+table inet testfollow {
+    chain early {
+        type filter hook prerouting priority 0; policy accept;
+        ct state new accept
+    }
+}
+"""
+"""Somebody else's table, which makes conntrack follow sessions."""
+
+REVOKED = {"in from one that leaves", "in over IPv6 from one that leaves"}
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host addresses, and an agent with a narrow policy that is not started yet."""
+    one_interface.add_host_addresses([HOST, HOST6])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.define(NARROW)
+        yield made
+
+
+@contextlib.contextmanager
+def sessions_on(lab: Lab) -> Iterator[Traffic]:
+    """Open sessions inwards, allowed and not, and one outwards; the host goes on listening."""
+    with traffic(lab) as made, contextlib.ExitStack() as listeners:
+        for family, address, stays, leaves in (
+            ("", HOST, STAYS, LEAVES),
+            (" over IPv6", HOST6, STAYS6, LEAVES6),
+        ):
+            made.open(f"in{family} from one that stays", lab.peer, stays, lab.host, (address, 22))
+            made.open(f"in{family} from one that leaves", lab.peer, leaves, lab.host, (address, 22))
+            listeners.enter_context(lab.listen(lab.host, address, 22))
+        made.open("out", lab.host, HOST, lab.peer, (FAR, 443))
+        yield made
+
+
+def silent(busy: Traffic) -> set[str]:
+    """Return which of the sessions carry nothing any more."""
+    return set(busy.silent_since(time.perf_counter(), WATCH_SECONDS))
+
+
+def named(agent: Service, event: str) -> set[tuple[str, int]]:
+    """Return the far ends of the sessions that events name, with the local port."""
+    return {(found["peer"], found["local_port"]) for found in agent.events(event)}
+
+
+def test_sessions_that_conntrack_followed_are_judged_by_the_kernel(
+    agent: Service, one_interface: Lab
+) -> None:
+    """They are judged by the way they were opened: the forbidden ones stop, the others lose nothing."""
+    one_interface.load(FOLLOWED)
+    with sessions_on(one_interface) as busy, busy.running():
+        busy.wait_until_all_talk()
+        agent.start()
+        assert silent(busy) == REVOKED
+        busy.settle(set(busy.sessions) - REVOKED)
+
+
+def test_sessions_that_conntrack_did_not_follow_are_ended_and_named(
+    agent: Service, one_interface: Lab
+) -> None:
+    """Of those at local listeners the forbidden ones are ended and logged, whoever sends next (§6.3)."""
+    with sessions_on(one_interface) as busy:
+        agent.start()
+        for name in REVOKED:
+            server = busy.sessions[name].ends[1].socket
+            wait_for(lambda server=server: bool(error_of(server)), f"the end of {name}")  # type: ignore[misc]
+        assert named(agent, "session_cut") == {(LEAVES, 22), (LEAVES6, 22)}
+        assert {event["ending"] for event in agent.events("session_cut")} == {"ended"}
+        with busy.running():
+            wait_for(lambda: all_heard(busy, set(busy.sessions) - REVOKED), "the allowed ones to go on")
+        assert not any(busy.sessions[name].ends[0].heard for name in REVOKED)
+
+
+def error_of(ended: socket.socket) -> int:
+    """Return the error that a socket waits to tell."""
+    return ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def all_heard(busy: Traffic, names: set[str]) -> bool:
+    """Tell whether both ends of the sessions have heard of each other."""
+    return all(end.heard for name in names for end in busy.sessions[name].ends)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "event"),
+    (('mode = "observe"', {(LEAVES, 22), (LEAVES6, 22)}), ('sessions = "keep"', set())),
+)
+def test_no_session_is_ended_where_none_is_to_be_cut(
+    agent: Service, one_interface: Lab, configuration: str, event: set[tuple[str, int]]
+) -> None:
+    """In observe mode they are only named (§9.1); with ``sessions = "keep"`` they are left alone."""
+    agent.configure(f"[enforcement]\n{configuration}\n")
+    with sessions_on(one_interface) as busy:
+        agent.start()
+        assert named(agent, "session_would_be_cut") == event
+        assert not agent.events("session_cut")
+        assert not any(error_of(session.ends[1].socket) for session in busy.sessions.values())
+
+
+def test_a_restart_ends_no_session(agent: Service, one_interface: Lab) -> None:
+    """Only the first start looks at sockets: later there are marks, and nothing is judged again."""
+    agent.start()
+    agent.stop()
+    allowed = "in from one that stays"
+    with traffic(one_interface) as busy:
+        busy.open(allowed, one_interface.peer, STAYS, one_interface.host, (HOST, 22))
+        agent.start()
+        with busy.running():
+            busy.wait_until_all_talk()
+            busy.settle({allowed})
+    assert agent.hits("sgr-0") == 1
+    assert not agent.events("session_cut")
