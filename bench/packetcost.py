@@ -28,8 +28,8 @@ LAYOUT = MarkLayout(0xFFFF0000)
 
 _SESSIONS = 512
 _PROBE_FRAMES = 16
-_CALL_NANOSECONDS = 1_000_000
-"""About how long one call of the kernel is to last: long against the clock, short against a time slice."""
+_CALL_NANOSECONDS = 5_000_000
+"""About how long one call of the kernel may last: short against a round."""
 
 _ESTABLISHED = f"""
 table ip established {{
@@ -54,8 +54,8 @@ class Effort:
     """Different packets."""
 
 
-FULL = Effort(rounds=25, seconds=0.05, frames=16 * MOST_PER_CALL)
-QUICK = Effort(rounds=7, seconds=0.02, frames=4 * MOST_PER_CALL)
+FULL = Effort(rounds=25, seconds=0.05, frames=16_384)
+QUICK = Effort(rounds=7, seconds=0.02, frames=4_096)
 
 
 def compiled_text(policy: BenchPolicy) -> str:
