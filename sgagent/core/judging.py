@@ -16,7 +16,7 @@ from sgagent.core.always import DHCP
 from sgagent.core.classes import Classes, Peers, classify
 from sgagent.core.entries import Entry, list_entries
 from sgagent.core.lines import Line, cut_lines, split_lines
-from sgagent.core.model import LAST_PORT, UDP, Direction, Family
+from sgagent.core.model import LAST_PORT, UDP, Direction, Family, Protocol
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.ruleset import (
     Chain,
@@ -33,7 +33,7 @@ from sgagent.core.ruleset import (
     VerdictMap,
 )
 from sgagent.core.selectors import Reading, readings
-from sgagent.core.tables import Cell, Decider, PortTable, ProtocolTable, Segment, make_table
+from sgagent.core.tables import PORTED, Cell, Decider, PortTable, ProtocolTable, Segment, make_table
 
 FEW = 4
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
@@ -176,33 +176,54 @@ class _Judge:
     def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
         """Add what maps the rows need, and return how to write the rules that look them up.
 
-        Single ports go into a hash map where there are many; ranges make a map of intervals only where there
-        are many of them.
+        A few rows are compared one by one. Many single ports are looked up at once, with the protocol, in a
+        hash map; many ranges of a protocol in a map of intervals of that protocol.
         """
+        singles = [row for row in rows if row[1][0] == row[1][1]]
         ranges = [row for row in rows if row[1][0] != row[1][1]]
-        mapped = rows if len(ranges) > FEW else [row for row in rows if row not in ranges]
-        if len(mapped) <= FEW:
-            mapped = []
-        in_line = [row for row in rows if row not in mapped] if len(mapped) < len(rows) else []
-        name = self._verdict_map(
-            names.ports_map(chain),
-            (KeyType.INET_PROTO, KeyType.INET_SERVICE),
-            tuple(self._row(protocol, segment) for protocol, segment in mapped),
-            is_interval=len(ranges) > FEW,
-        )
+        exact = self._exact_map(chain, singles) if len(singles) > FEW else None
+        in_line = [] if exact else singles
+        interval_maps: list[tuple[int, str]] = []
+        for protocol in PORTED:
+            of_protocol = [row for row in ranges if row[0] == protocol]
+            if len(of_protocol) > FEW:
+                interval_maps.append((protocol, self._interval_map(chain, protocol, of_protocol)))
+            else:
+                in_line += of_protocol
 
         def lines(reading: Reading) -> list[Rule]:
-            rules = [Rule((LookUp(reading.protocol_and_port, name),))] if name else []
+            rules = [Rule((LookUp(reading.protocol_and_port, exact),))] if exact else []
             for protocol, (first, last, cell) in in_line:
                 match = reading.match_port(protocol, Interval(first, last))
                 rules.append(Rule((*match, Goto(self._target(cell)))))
+            for protocol, name in interval_maps:
+                before, port = reading.read_port(protocol)
+                rules.append(Rule((*before, LookUp((port,), name))))
             return rules
 
         return lines
 
-    def _row(self, protocol: int, segment: Segment) -> Element:
-        first, last, cell = segment
-        return Element((Interval.single(protocol), Interval(first, last)), Goto(self._target(cell)))
+    def _exact_map(self, chain: str, rows: list[tuple[int, Segment]]) -> str | None:
+        """Add the map of single ports, by protocol and port."""
+        elements = tuple(
+            Element((Interval.single(protocol), Interval.single(port)), Goto(self._target(cell)))
+            for protocol, (port, _, cell) in rows
+        )
+        key_types = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
+        return self._verdict_map(names.ports_map(chain), key_types, elements, is_interval=False)
+
+    def _interval_map(self, chain: str, protocol: int, rows: list[tuple[int, Segment]]) -> str:
+        """Add the map of one protocol's ranges of ports.
+
+        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
+        taking one out of such a map costs it a walk over the whole.
+        """
+        name = names.port_ranges_map(chain, Protocol(protocol))
+        elements = tuple(
+            Element((Interval(first, last),), Goto(self._target(cell))) for _, (first, last, cell) in rows
+        )
+        self._verdict_map(name, (KeyType.INET_SERVICE,), elements, is_interval=True)
+        return name
 
     def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
         """Add the map of protocols that are decided whatever the port."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from sgagent.core.model import Direction, Family
+from sgagent.core.model import Direction, Family, Protocol
 
 OTHER_INTERFACES = "*"
 """Stands in for the name of every link that is not bound."""
@@ -104,6 +104,11 @@ def class_chain(direction: Direction, interface: str, family: Family, peers: tup
 def ports_map(class_name: str) -> str:
     """Return the map of ports that belongs to a class or everyone chain: ``ports/class/eth0/…``."""
     return f"ports/{class_name}"
+
+
+def port_ranges_map(class_name: str, protocol: Protocol) -> str:
+    """Return the map of a protocol's ranges of ports of a class or everyone chain: ``tcp/class/eth0/…``."""
+    return f"{protocol}/{class_name}"
 
 
 def cell_chain(direction: Direction, interface: str, family: Family, content: str) -> str:

@@ -41,6 +41,12 @@ class Reading:
             return (Match(_header_port(protocol, "destination"), (ports,)),)
         return (*self.match_protocol(protocol), Match(self.destination_port, (ports,)))
 
+    def read_port(self, protocol: int) -> tuple[tuple[Match, ...], Selector]:
+        """Return what to match first, and where the destination port is then."""
+        if self.destination_port is None:
+            return (), _header_port(protocol, "destination")
+        return self.match_protocol(protocol), self.destination_port
+
     def match_source_port(self, protocol: int, ports: Interval) -> Match:
         """Return the match on the source port, the protocol being settled."""
         return Match(self.source_port_of(protocol), (ports,))
