@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,16 @@ class RulesetGeneration:
         (number,) = struct.unpack(">I", attributes(answer.payload[_HEADER.size :])[_GENERATION_ID])
         return int(number)
 
+    def table_stands(self) -> bool:
+        """Tell whether there is a table of ours; no, where we may not ask."""
+        return self._table() is not None
+
     def owner(self) -> Owner | None:
         """Return who owns our table; None where nobody does, where there is none, or where we may not ask."""
+        port = (self._table() or {}).get(_TABLE_OWNER)
+        return None if port is None else Owner(struct.unpack(">I", port)[0])
+
+    def _table(self) -> Mapping[int, memoryview] | None:
         name = attribute(_TABLE_NAME, TABLE.encode() + b"\0")
         try:
             answer = self._netlink.ask(_GET_TABLE, _HEADER.pack(_INET, 0, 0) + name)
@@ -73,8 +82,7 @@ class RulesetGeneration:
             if error.errno in (errno.ENOENT, errno.EPERM):
                 return None
             raise
-        port = attributes(answer.payload[_HEADER.size :]).get(_TABLE_OWNER)
-        return None if port is None else Owner(struct.unpack(">I", port)[0])
+        return attributes(answer.payload[_HEADER.size :])
 
     def close(self) -> None:
         """Stop watching."""

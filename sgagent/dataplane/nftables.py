@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.nftjson import encode_plan
+from sgagent.core.nftjson import Json, encode_plan
 from sgagent.core.nftlisting import decode_ruleset
 from sgagent.core.plan import AddTable, DestroyTable, Operation, Plan
 from sgagent.core.ruleset import FAMILY, TABLE
@@ -80,10 +80,12 @@ class LibnftablesDataplane:
             before = self._read_generation()
             if self._seen and self._seen.generation == before:
                 return self._seen.observed
+            if self._adopt():
+                before = self._read_generation()
             observed = self._list()
-            self._adopt(observed)
             if self._read_generation() == before:
                 self._seen = _Seen(before, observed)
+                break
         return observed or self._list()
 
     def apply(self, plan: Plan) -> None:
@@ -109,7 +111,7 @@ class LibnftablesDataplane:
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
         self._read_generation()
-        listing = self._context.list_counters() or {}
+        listing = _listed(self._context.list_counters) or {}
         counters = (entry["counter"] for entry in listing.get("nftables", ()) if "counter" in entry)
         return {
             counter["name"]: CounterValue(counter["packets"], counter["bytes"])
@@ -135,22 +137,30 @@ class LibnftablesDataplane:
             raise
 
     def _list(self) -> Observed:
-        listing = self._context.list_table()
+        listing = _listed(self._context.list_table)
         if listing is None:
             self._flags = None
             return Observed(ruleset=None)
         ruleset, foreign = decode_ruleset(listing)
         return Observed(ruleset=ruleset, foreign=foreign)
 
-    def _adopt(self, observed: Observed) -> None:
-        """Take the table up that an earlier owner left, so that nobody changes it before we do."""
-        if not self._must_declare or self._flags is not None or observed.ruleset is None:
-            return
+    def _adopt(self) -> bool:
+        """Take the table up that an earlier owner left, if there is one, before somebody changes it.
+
+        Where somebody else is quicker, the next change that we want to make will say who owns it.
+        """
+        if not self._must_declare or self._flags is not None or not self._generation.table_stands():
+            return False
         declaration = Plan((AddTable(),))
         flags = self._choose_flags(declaration)
-        if "owner" in flags:
+        if "owner" not in flags:
+            return False
+        try:
             self._context.run(encode_plan(declaration, flags))
-            self._flags = flags
+        except RefusedError:
+            return False
+        self._flags = flags
+        return True
 
     def _choose_flags(self, plan: Plan) -> Sequence[str]:
         """Return the best flags that the kernel takes for the table."""
@@ -186,6 +196,18 @@ class LibnftablesDataplane:
         now = self._read_generation()
         if now == following(seen.generation):
             self._seen = _Seen(now, Observed(ruleset=carry_out(plan, seen.observed.ruleset)))
+
+
+def _listed(list_: Callable[[], Json | None]) -> Json | None:
+    """Return a listing.
+
+    Raises:
+        KernelRefusedError: there is one, and it can't be had.
+    """
+    try:
+        return list_()
+    except RefusedError as refusal:
+        raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
 
 
 def _declaring_first(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
