@@ -25,7 +25,7 @@ LAYOUT = MarkLayout(0xFFFF0000)
 FOREIGN_MARKS = (0, 0x1, 0xBEEF)
 """Bits that other programs set in the mark."""
 
-PACKETS = 60
+PACKETS = 40
 MOST_STEPS = 80
 
 

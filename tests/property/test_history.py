@@ -27,7 +27,7 @@ from tests.words import ACCEPT, resolution
 
 LAYOUT = MarkLayout(0xFFFF0000)
 SMALLEST = MarkLayout(0xFFF)
-STEPS = 6
+STEPS = 4
 
 
 @dataclass
