@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sgagent.agent.reckoning import as_live_session, describe_cut
-from sgagent.cli.inputs import add_policy_arguments, fetch, load_settings, resolve_for_host
+from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import DocumentError, Problem, Severity
 from sgagent.core.lockout import CutSession, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
@@ -29,8 +29,7 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     policy: ResolvedPolicy | None = None
     try:
-        delivery = fetch(settings, options.definitions)
-        resolution = resolve_for_host(settings, delivery, options.interface, scope=Scope.EVERYTHING)
+        resolution = read_policy(settings, options.definitions, options.interface, scope=Scope.EVERYTHING)
         problems, policy = resolution.problems, resolution.policy
     except DocumentError as error:
         problems = error.problems

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 
-from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, fetch, load_settings, resolve_for_host
+from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.core.compiler import compile_
 from sgagent.core.enforcement import enforce
 from sgagent.core.errors import KernelRefusedError, UsageError
@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compile, then print or apply."""
     settings = load_settings(options)
-    delivery = fetch(settings, options.definitions)
-    resolution = resolve_for_host(settings, delivery, options.interface)
+    resolution = read_policy(settings, options.definitions, options.interface)
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     if options.dry_run:
         _print(resolution.policy, settings, options)

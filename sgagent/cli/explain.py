@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+from dataclasses import replace
 
-from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, fetch, load_settings, resolve_for_host
-from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.agent.questions import ExplainAnswer, ExplainQuestion
+from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
+from sgagent.cli.liveagent import NoAgentError, ask
+from sgagent.core.errors import UsageError, printable
+from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.explanation import ExplainedRule, Explanation, choose_interface, explain
 from sgagent.core.model import (
     LAST_PORT,
     PROTOCOL_NAMES,
@@ -20,7 +24,7 @@ from sgagent.core.model import (
     Policy,
     Protocol,
 )
-from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+from sgagent.settings import Settings
 
 EPHEMERAL_PORT = 49152
 """The source port that is taken where none is given: the first of IANA's dynamic range."""
@@ -47,30 +51,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the verdict and how it came about."""
     settings = load_settings(options)
-    delivery = fetch(settings, options.definitions)
-    resolution = resolve_for_host(settings, delivery, options.interface)
-    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
-    interface = _interface(resolution.policy, options.on)
-    packet = _packet(options, interface or "")
-    decision = evaluate(resolution.policy, packet)
+    packet = _packet(options)
+    live = None if _names_definitions(options) else _ask_agent(settings, packet)
+    explanation = live.explanation if live else _explain_definitions(settings, packet, options)
     if options.json:
-        print(json.dumps(as_json(decision, interface), ensure_ascii=False))
+        print(json.dumps(as_json(explanation), ensure_ascii=False))
     else:
-        print("\n".join(_lines(decision, packet, resolution.policy)))
-    return 1 if options.exit_code and decision.verdict is Policy.DROP else 0
+        lines = _lines(explanation, packet)
+        if live:
+            lines.append(f"  asked the running agent (snapshot {live.snapshot_version or 'none'})")
+        print("\n".join(map(printable, lines)))
+    return 1 if options.exit_code and explanation.verdict is Policy.DROP else 0
 
 
-def _interface(policy: ResolvedPolicy, on: str | None) -> str | None:
-    """Return the interface that is meant; None where nothing is bound."""
-    if on is not None or not policy.interfaces:
-        return on
-    if len(policy.interfaces) > 1:
-        names = ", ".join(interface.name for interface in policy.interfaces)
-        raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
-    return policy.interfaces[0].name
+def _names_definitions(options: argparse.Namespace) -> bool:
+    """Tell whether other definitions or bindings are meant than those in force."""
+    return options.definitions is not None or bool(options.interface) or options.strict
 
 
-def _packet(options: argparse.Namespace, interface: str) -> Packet:
+def _ask_agent(settings: Settings, packet: Packet) -> ExplainAnswer | None:
+    """Return what the running agent says; None if there is none."""
+    try:
+        return ask(settings, ExplainQuestion.about(packet), ExplainAnswer)
+    except NoAgentError:
+        return None
+
+
+def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:
+    """Return what becomes of the packet under definitions that need not be in force."""
+    resolution = read_policy(settings, options.definitions, options.interface)
+    accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    interface = choose_interface(resolution.policy, packet.interface or None)
+    return explain(resolution.policy, replace(packet, interface=interface or ""))
+
+
+def _packet(options: argparse.Namespace) -> Packet:
+    """Return the packet that is asked about; it may have no interface yet."""
     source, destination = _address("--source", options.source), _address("--destination", options.destination)
     if source.version != destination.version:
         raise UsageError("--source and --destination are of different address families")
@@ -82,7 +98,7 @@ def _packet(options: argparse.Namespace, interface: str) -> Packet:
         raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
     source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
     return Packet(
-        interface=interface,
+        interface=options.on or "",
         direction=Direction(options.direction),
         family=Family.IPV4 if source.version == 4 else Family.IPV6,
         source=int(source),
@@ -120,17 +136,17 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def as_json(decision: Decision, interface: str | None) -> dict[str, object]:
-    """Return the decision as the object that scripts read (contract: ``explain --json``)."""
-    rule = decision.rule
+def as_json(explanation: Explanation) -> dict[str, object]:
+    """Return the explanation as the object that scripts read (contract: ``explain --json``)."""
+    rule = explanation.rule
     return {
-        "verdict": decision.verdict.value,
-        "decided_by": decision.decided_by.value,
+        "verdict": explanation.verdict.value,
+        "decided_by": explanation.decided_by.value,
         "rule_id": rule.rule_id if rule else None,
         "security_group_id": rule.security_group_id if rule else None,
         "priority": rule.priority if rule else None,
-        "interface": interface,
-        "shadowed": [shadowed.rule_id for shadowed in decision.shadowed],
+        "interface": explanation.interface,
+        "shadowed": [shadowed.rule_id for shadowed in explanation.shadowed],
     }
 
 
@@ -145,18 +161,18 @@ _REASONS = {
 }
 
 
-def _lines(decision: Decision, packet: Packet, policy: ResolvedPolicy) -> list[str]:
-    lines = [f"{decision.verdict.value}: {_what(packet)}"]
-    if decision.rule:
-        lines.append(f"  by rule {_describe(decision.rule)}")
+def _lines(explanation: Explanation, packet: Packet) -> list[str]:
+    what = _what(replace(packet, interface=explanation.interface or ""))
+    lines = [f"{explanation.verdict.value}: {what}"]
+    if explanation.rule:
+        lines.append(f"  by rule {_describe(explanation.rule)}")
     else:
-        lines.append(f"  by {decision.decided_by.value}: {_REASONS[decision.decided_by]}")
-    bound = policy.interface(packet.interface)
-    if bound and bound.mode is Mode.OBSERVE:
-        lines.append(f"  {bound.name} is only observed: nothing is dropped there")
-    if decision.shadowed:
-        lines.append("  behind it:" if decision.rule else "  rules that match, too:")
-        lines += [f"    {rule.policy.value} by {_describe(rule)}" for rule in decision.shadowed]
+        lines.append(f"  by {explanation.decided_by.value}: {_REASONS[explanation.decided_by]}")
+    if explanation.mode is Mode.OBSERVE:
+        lines.append(f"  {explanation.interface} is only observed: nothing is dropped there")
+    if explanation.shadowed:
+        lines.append("  behind it:" if explanation.rule else "  rules that match, too:")
+        lines += [f"    {rule.policy.value} by {_describe(rule)}" for rule in explanation.shadowed]
     return lines
 
 
@@ -170,5 +186,6 @@ def _what(packet: Packet) -> str:
     return f"{packet.direction.value} {name} from {source} to {destination}{where}"
 
 
-def _describe(rule: ResolvedRule) -> str:
-    return f"{rule.rule_id} of {rule.security_group_id} (priority {rule.priority}, object {rule.peer.name})"
+def _describe(rule: ExplainedRule) -> str:
+    place = f"{rule.rule_id} of {rule.security_group_id}"
+    return f"{place} (priority {rule.priority}, object {rule.authorization_object})"

@@ -55,6 +55,43 @@ def load_settings(options: argparse.Namespace) -> Settings:
     return parse_settings(content, str(path))
 
 
+def read_policy(
+    settings: Settings, definitions: Path | None, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
+) -> Resolution:
+    """Return what the definitions that are meant come to on this host; all problems included.
+
+    Raises:
+        UsageError: the path that was named on the command line is not there.
+        SourceUnavailableError: the configured source can't be reached.
+        DocumentError: the documents have errors of form; those of meaning are told with them.
+    """
+    try:
+        delivery = fetch(settings, definitions)
+    except DocumentError as error:
+        problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
+        raise DocumentError(problems) from None
+    return resolve_for_host(settings, delivery, interfaces, scope=scope)
+
+
+_TOLD_OF_WHAT_IS_MISSING = frozenset(
+    {"dangling_attachment", "unknown_object", "unknown_object_in_drop", "unknown_network_interface"}
+)
+
+
+def _errors_of_meaning(
+    error: DocumentError, settings: Settings, interfaces: Iterable[str], scope: Scope
+) -> tuple[Problem, ...]:
+    """Return the errors of meaning in what could be read of documents with errors of form."""
+    if error.readable is None:
+        return ()
+    resolution = resolve_for_host(settings, Delivery(snapshot=error.readable), interfaces, scope=scope)
+    return tuple(
+        problem
+        for problem in resolution.errors
+        if not (error.has_left_out and problem.code in _TOLD_OF_WHAT_IS_MISSING)
+    )
+
+
 def fetch(settings: Settings, definitions: Path | None) -> Delivery:
     """Return the definitions that are meant.
 
@@ -80,9 +117,9 @@ def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:
     bindings = []
     for argument in arguments:
         name, equals, groups = argument.partition("=")
-        if not equals:
+        if not equals or (groups and not all(groups.split(","))):
             raise UsageError(f"--interface {argument}: expected NAME=GROUP[,GROUP…], or NAME= for no group")
-        ids = tuple(sorted({group for group in groups.split(",") if group}))
+        ids = tuple(sorted(set(groups.split(",")))) if groups else ()
         origin = f"--interface {argument}"
         bindings.append(
             HandBinding(interface=parse_interface_name(name, origin), security_group_ids=ids, origin=origin)

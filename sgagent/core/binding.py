@@ -9,6 +9,9 @@ from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.host import HandBinding, HostFacts, Link
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
 
+LOOPBACK = "lo"
+"""The kernel's name for the link that leads to the host itself."""
+
 _MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
 """Kinds of master whose ports' packets show as the master's."""
 
@@ -83,6 +86,9 @@ class _Search:
                 "the interface is bound twice",
                 "bind it once",
             )
+        elif hand.interface == LOOPBACK or (link is not None and link.is_loopback):
+            message = "traffic within the host is not judged (§2.3)"
+            self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
         elif link is not None and _hidden(link):
             self._refuse_port(link, origin)
         elif hand.network_interface_id is None:

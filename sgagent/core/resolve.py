@@ -327,7 +327,10 @@ class _Resolver:
         """Return the members of the group that is referred to (§5.2)."""
         origin = rule.origin.at("authorization_object")
         found = self.snapshot.group_by_id.get(reference.security_group_id)
-        if found is None or not _is_of_account(found, group, reference):
+        if found is not None and not _is_of_account(found, group, reference):
+            noun = f"security group of {_whose(group, reference)} (that id is account {found.account_id}'s)"
+            return self._unknown(group, rule, str(reference), "authorization_object", noun)
+        if found is None:
             return self._unknown(group, rule, str(reference), "authorization_object", "security group")
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
@@ -398,6 +401,12 @@ def _is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupRef
     """
     meant = reference.account_id or own.account_id
     return found.account_id is None or found.account_id == meant
+
+
+def _whose(own: SecurityGroup, reference: GroupReference) -> str:
+    """Return whose group a reference means, in words."""
+    account = reference.account_id or own.account_id
+    return f"account {account}" if account else "the rule's own account"
 
 
 def _ordered(

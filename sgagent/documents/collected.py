@@ -58,24 +58,40 @@ class Collected:
     pages: dict[str, list[Page]] = field(default_factory=dict)
     """By the question that they answer."""
 
+    has_left_out: bool = False
+    """Whether an object could not be read, so that what refers to it may seem to refer to nothing."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Tell whether there are API documents among the documents."""
+        return bool(self.listed or self.attributes or self.delivered_interfaces or self.pages)
+
     def add_group(self, group: SecurityGroup | None) -> None:
         """Take a group that is complete."""
-        if group is not None:
+        if group is None:
+            self.has_left_out = True
+        else:
             self.groups.append(group)
 
     def add_prefix_list(self, prefix_list: PrefixList | None) -> None:
         """Take a prefix list."""
-        if prefix_list is not None:
+        if prefix_list is None:
+            self.has_left_out = True
+        else:
             self.prefix_lists.append(prefix_list)
 
     def add_port_list(self, port_list: PortList | None) -> None:
         """Take a port list."""
-        if port_list is not None:
+        if port_list is None:
+            self.has_left_out = True
+        else:
             self.port_lists.append(port_list)
 
     def add_interface(self, interface: NetworkInterface | None) -> None:
         """Take an interface of a native document."""
-        if interface is not None:
+        if interface is None:
+            self.has_left_out = True
+        else:
             self.interfaces.append(interface)
 
 

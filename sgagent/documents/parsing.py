@@ -44,7 +44,9 @@ def parse_documents(
     settle_answers(collected)
     snapshot = assemble(collected, findings, version)
     if findings.has_errors:
-        raise DocumentError(findings.all())
+        raise DocumentError(
+            findings.all(), readable=snapshot, has_left_out=collected.has_left_out or collected.has_answers
+        )
     return snapshot, findings.all()
 
 
@@ -54,7 +56,9 @@ def _read_all(
     """Take what each file holds, in the order of their names."""
     for file in sorted(files, key=lambda file: file.name):
         root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
-        if root is not None:
+        if root is None:
+            collected.has_left_out = True
+        else:
             _read_document(root, collected)
 
 
