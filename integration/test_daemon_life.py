@@ -183,8 +183,11 @@ def test_a_taken_address_for_metrics_is_wrong_use(agent: Service) -> None:
     assert not agent.table()
 
 
-def test_without_the_privilege_it_ends_with_5(agent: Service) -> None:
-    """Without CAP_NET_ADMIN the agent says in a line what is missing, and changes nothing."""
+@pytest.mark.parametrize("is_defined", (True, False))
+def test_without_the_privilege_it_ends_with_5(agent: Service, *, is_defined: bool) -> None:
+    """Without CAP_NET_ADMIN the agent says in a line what is missing, even if there is nothing to enforce."""
+    if not is_defined:
+        (agent.documents / "policy.yaml").unlink()
     ended = agent.command("run", through=("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"))
     assert ended.status == 5
     assert ended.errors.startswith("sgagent: ")

@@ -79,6 +79,8 @@ class Daemon:
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._state_faults: tuple[str, ...] = ()
         self._counter_fault: str | None = None
+        self._reading_fault: str | None = None
+        self._step_fault: str | None = None
 
     def run(self) -> None:
         """Enforce until told to stop; the rules stay in force after that."""
@@ -111,9 +113,9 @@ class Daemon:
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at
         if happened.wants_step or is_fetch_due or is_retry_due:
-            self._step(fetch=happened.source_changed or happened.reload or is_fetch_due)
+            self._try_step(fetch=happened.source_changed or happened.reload or is_fetch_due)
         elif self._is_tick_due(now) and self._reconciler.has_drifted():
-            self._step(fetch=False)
+            self._try_step(fetch=False)
         if self._is_tick_due(now) or self._inbox.has_readers:
             self._tick()
         if happened.reload:
@@ -130,6 +132,22 @@ class Daemon:
             due = min(due, self._retry_at)
         return max(0.0, due - now)
 
+    def _try_step(self, *, fetch: bool) -> None:
+        """Do a step; one that can't be done is logged once and tried again."""
+        fault = None
+        try:
+            self._step(fetch=fetch)
+        except SgagentError as error:
+            fault = str(error)
+            self._retry_later()
+        if fault and fault != self._step_fault:
+            self._log.error("step_failed", reason=fault)
+        self._step_fault = fault
+
+    def _retry_later(self) -> None:
+        self._retry_at = self._clock.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+
     def _step(self, *, fetch: bool) -> None:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
         if fetch:
@@ -138,8 +156,7 @@ class Daemon:
         if step.counters is not None and step.outcome is not Outcome.REFUSED:
             self._counting.follow(step.counters)
         if step.outcome is Outcome.REFUSED:
-            self._retry_at = self._clock.monotonic() + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+            self._retry_later()
         else:
             self._retry_at, self._retry_seconds = None, FIRST_RETRY_SECONDS
         self._step_log.say(step)
@@ -153,15 +170,23 @@ class Daemon:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._ticked_at = self._clock.monotonic()
         readers = self._inbox.take_readers()
-        try:
-            self._counting.read()
-        except SgagentError as error:
-            self._log.error("counters_not_read", reason=str(error))
+        self._read_counters()
         self._board.note_totals(self._counting.totals)
         for reader in readers:
             reader.set()
         self._say_faults()
         self._service_manager.alive()
+
+    def _read_counters(self) -> None:
+        """Read the counters; that they can't be read is logged once."""
+        fault = None
+        try:
+            self._counting.read()
+        except SgagentError as error:
+            fault = str(error)
+        if fault and fault != self._reading_fault:
+            self._log.error("counters_not_read", reason=fault)
+        self._reading_fault = fault
 
     def _say_faults(self) -> None:
         """Log what is wrong with the state directory, once."""

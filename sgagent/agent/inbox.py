@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from dataclasses import dataclass
 
@@ -26,8 +28,9 @@ class Inbox:
 
     def __init__(self) -> None:
         """Start with nothing happened."""
-        self._lock = threading.RLock()  # a signal handler may interrupt the very thread that holds it
-        self._anything = threading.Event()
+        # A signal handler may interrupt the very thread that takes, anywhere: both have to be re-entrant.
+        self._lock = threading.RLock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._happened = Happened()
         self._readers: list[threading.Event] = []
 
@@ -59,7 +62,7 @@ class Inbox:
         done = threading.Event()
         with self._lock:
             self._readers.append(done)
-        self._anything.set()
+        self._bell.put(None)
         return done.wait(timeout)
 
     def take(self, timeout: float) -> Happened:
@@ -68,9 +71,11 @@ class Inbox:
         Args:
             timeout: in seconds; after them, nothing happened.
         """
-        self._anything.wait(timeout)
+        with contextlib.suppress(queue.Empty):
+            self._bell.get(timeout=timeout)
+            for _ in range(self._bell.qsize()):  # one turn answers all that rang so far
+                self._bell.get_nowait()
         with self._lock:
-            self._anything.clear()
             happened, self._happened = self._happened, Happened()
         return happened
 
@@ -102,4 +107,4 @@ class Inbox:
                 reload=before.reload or reload,
                 stop=before.stop or stop,
             )
-        self._anything.set()
+        self._bell.put(None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from sgagent.agent.reconciler import Step
 from sgagent.agent.steplog import EventLog
+from sgagent.core.errors import NotPermittedError
 from sgagent.core.lockout import CutSession, LiveSession, sessions_cut
 from sgagent.core.model import Family, Mode
 from sgagent.dataplane.sockets import Ending, TcpSession
@@ -33,14 +34,26 @@ def end_forbidden_sessions(
     """
     if step.policy is None:
         return
-    sockets = {as_live_session(session): session for session in list_sessions()}
+    try:
+        sockets = {as_live_session(session): session for session in list_sessions()}
+    except OSError as error:
+        log.warning("sessions_not_listed", reason=str(error))
+        return
     for cut in sessions_cut(step.policy, step.facts, sockets):
         interface = step.policy.interface(cut.interface) or step.policy.unbound
         if interface is None or interface.mode is Mode.OBSERVE:
             log.warning("session_would_be_cut", **describe_cut(cut))
             continue
-        ending = destroy(sockets[cut.session])
-        log.warning("session_cut", ending=ending.value, **describe_cut(cut))
+        ending = _ending(sockets[cut.session], destroy)
+        log.warning("session_cut", ending=ending, **describe_cut(cut))
+
+
+def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:
+    """End a session and return what came of it, in a word, or why it could not be ended."""
+    try:
+        return destroy(session).value
+    except (OSError, NotPermittedError) as error:
+        return str(error)
 
 
 def as_live_session(session: TcpSession) -> LiveSession:

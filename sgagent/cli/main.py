@@ -131,7 +131,7 @@ def _report(error: SgagentError) -> int:
     else:
         for line in str(error).splitlines():
             print(f"sgagent: {printable(line)}", file=sys.stderr)
-    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _FAULT)
 
 
 def _report_fault(fault: Exception) -> int:

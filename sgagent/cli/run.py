@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     log: EventLog = structlog.get_logger()
     with ExitStack() as stack:
         dataplane = stack.enter_context(closing(LibnftablesDataplane(owned=True)))
+        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         _assemble(settings, dataplane, log, stack).run()
     return 0
 
