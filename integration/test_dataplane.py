@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from integration.namespaces import Namespace, network_namespace
+from sgagent.core.compiler import compile_
 from sgagent.core.errors import NotPermittedError
+from sgagent.core.marks import MarkLayout, first_state
 from sgagent.core.nfttext import render
 from sgagent.core.plan import AddChain, AddTable, FlushChain, Plan, make_plan
 from sgagent.core.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
@@ -17,8 +20,10 @@ from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring
+from tests.generators import random_case
 from tests.rulesets import rulesets
 
+_LAYOUT = MarkLayout(0xFFFF0000)
 _RANDOM = settings(
     deadline=None,
     max_examples=60,
@@ -86,6 +91,18 @@ def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence:
         assert owner.observe() == Observed(ruleset=desired)
         assert listed_anew() == Observed(ruleset=desired)
         assert not bring(owner, desired)
+
+
+@_RANDOM
+@given(seeds=st.lists(st.integers(0, 2**32), min_size=1, max_size=3))
+def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, seeds: list[int]) -> None:
+    """What the compiler makes is canonical: the kernel lists it as it was sent, whatever stood before."""
+    for seed in seeds:
+        case = random_case(Random(seed))
+        state = first_state([interface.name for interface in case.policy.interfaces], _LAYOUT)
+        desired = compile_(case.policy, _LAYOUT, state).ruleset
+        bring(owner, desired)
+        assert listed_anew() == Observed(ruleset=desired)
 
 
 @_RANDOM
