@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -68,10 +69,8 @@ def test_what_a_guest_sends_is_judged_as_it_is_on_the_wire(agent: Enforcer, behi
     agent.enforce(policy_of(rules, eth0="sg-1"))
     for far, passes in ((FAR, True), (FAR_REVOKED, False)):
         with lab.listen(lab.peer, far, 443):
-            connected = is_open(
-                lambda far=far: lab.connect(behind, (GUEST_ADDRESS, 0), (far, 443), seconds=SHORT)  # type: ignore[misc]
-            )
-            assert connected is passes
+            opening = partial(lab.connect, behind, (GUEST_ADDRESS, 0), (far, 443), seconds=SHORT)
+            assert is_open(opening) is passes
     near = rules + "\n".join(
         (
             "",

@@ -575,7 +575,7 @@ class TestExemptions:
 def test_vectors_of_the_specification() -> None:
     """The table of §11, row by row."""
     member = ["10.0.0.2"]
-    in22, out9 = packet(IN, "8.8.8.8", TCP, 22), packet(OUT, "9.9.9.9", UDP, 9)
+    in22, out9 = packet(IN, "8.8.8.8", TCP, 22), packet(OUT, "203.0.113.9", UDP, 9)
     basic = policy_of(group("sg-1"))
     assert verdict(basic, in22) is DROP
     assert verdict(basic, out9) is ACCEPT
