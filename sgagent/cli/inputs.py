@@ -13,6 +13,7 @@ from sgagent.core.binding import bind
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.documents import RefusedDocumentsError
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
@@ -67,7 +68,7 @@ def read_policy(
     """
     try:
         delivery = fetch(settings, definitions)
-    except DocumentError as error:
+    except RefusedDocumentsError as error:
         problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
         raise DocumentError(problems) from None
     return resolve_for_host(settings, delivery, interfaces, scope=scope)
@@ -79,11 +80,9 @@ _TOLD_OF_WHAT_IS_MISSING = frozenset(
 
 
 def _errors_of_meaning(
-    error: DocumentError, settings: Settings, interfaces: Iterable[str], scope: Scope
+    error: RefusedDocumentsError, settings: Settings, interfaces: Iterable[str], scope: Scope
 ) -> tuple[Problem, ...]:
     """Return the errors of meaning in what could be read of documents with errors of form."""
-    if error.readable is None:
-        return ()
     resolution = resolve_for_host(settings, Delivery(snapshot=error.readable), interfaces, scope=scope)
     return tuple(
         problem

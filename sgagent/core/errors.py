@@ -15,10 +15,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the model imports this module
-    from sgagent.core.model import Snapshot
 
 
 class Severity(enum.Enum):
@@ -112,19 +108,9 @@ class UsageError(SgagentError):
 class DocumentError(SgagentError):
     """Say that documents are refused, with every problem found in them."""
 
-    def __init__(
-        self, problems: Iterable[Problem], *, readable: Snapshot | None = None, has_left_out: bool = False
-    ) -> None:
-        """Keep all the problems, warnings included; at least one should be an error.
-
-        Args:
-            problems: all that was found.
-            readable: what could be read all the same, to look for errors of meaning in; never to be enforced.
-            has_left_out: whether objects are missing there, so that references may seem to lead nowhere.
-        """
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Keep all the problems, warnings included; at least one should be an error."""
         self.problems = tuple(problems)
-        self.readable = readable
-        self.has_left_out = has_left_out
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -14,6 +14,7 @@ from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.native import read_native
 from sgagent.documents.reading import DocumentFile, read_tree
+from sgagent.documents.refused import RefusedDocumentsError
 from sgagent.documents.tree import Listing, Mapping
 
 
@@ -44,9 +45,8 @@ def parse_documents(
     settle_answers(collected)
     snapshot = assemble(collected, findings, version)
     if findings.has_errors:
-        raise DocumentError(
-            findings.all(), readable=snapshot, has_left_out=collected.has_left_out or collected.has_answers
-        )
+        has_left_out = collected.has_left_out or collected.has_answers
+        raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
     return snapshot, findings.all()
 
 
