@@ -1,0 +1,177 @@
+"""The documents say what the code does, as far as that can be told."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sgagent.cli.inputs import hand_bindings
+from sgagent.cli.main import COMMANDS
+from sgagent.core.binding import bind
+from sgagent.core.compiler import compile_
+from sgagent.core.host import NO_FACTS
+from sgagent.core.marks import MarkLayout, first_state
+from sgagent.core.nfttext import render
+from sgagent.core.resolve import Exemptions, resolve
+from sgagent.documents import DocumentFile, parse_documents
+from sgagent.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))?")
+CODE = re.compile(r'(?:\.(?:error|warn)|MalformedError)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"')
+CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
+SHOWN = re.compile(r"<!-- from (.+?), (\S+=\S*) -->\n```nft\n(.*?)```", re.DOTALL)
+OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTILINE)
+
+
+def documents() -> list[Path]:
+    """Return every document of the repository."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def read(name: str) -> str:
+    """Return a document."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """What a document links to inside the repository is there."""
+    targets = {link.partition("#")[0] for link in LINK.findall(path.read_text(encoding="utf-8"))}
+    inside = {target for target in targets if target and "://" not in target}
+    assert [target for target in sorted(inside) if not (path.parent / target).exists()] == []
+
+
+def test_every_document_is_in_the_index() -> None:
+    """docs/README.md links to each document beside it."""
+    index = read("docs/README.md")
+    names = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+    assert [name for name in names if f"({name})" not in index] == []
+
+
+def options_of(command: str) -> set[str]:
+    """Return the options of a command as it declares them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    import_module(f"sgagent.cli.{command}").add_arguments(parser)
+    return {text for action in parser._actions for text in action.option_strings}  # noqa: SLF001 - argparse tells them nowhere else
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_documented_and_every_documented_option_exists(command: str) -> None:
+    """The section of a command in docs/commands.md names its options, and no others."""
+    sections = dict(re.findall(r"^## `sgagent (\w+)`\n(.*?)(?=^## |\Z)", read("docs/commands.md"), _WHOLE))
+    assert command in sections, f"docs/commands.md has no section on sgagent {command}"
+    documented = set(OPTION.findall(sections[command]))
+    assert documented - _OF_OTHER_PROGRAMS == options_of(command)
+
+
+_WHOLE = re.DOTALL | re.MULTILINE
+_OF_OTHER_PROGRAMS = {"--check", "--config"}
+"""Options of nft, and the one of every command."""
+
+
+def codes_outside_documents() -> Iterator[str]:
+    """Return the codes of problems that resolving, binding, reading files or the configuration finds."""
+    for folder in ("settings", "sources"):
+        for path in (ROOT / "sgagent" / folder).glob("*.py"):
+            yield from (one or other for one, other in CODE.findall(path.read_text(encoding="utf-8")))
+    for name in ("resolve", "binding"):
+        text = read(f"sgagent/core/{name}.py")
+        yield from CORE_CODE.findall(text)
+        yield from re.findall(r'code="([a-z_]+)"', text)
+
+
+def test_codes_of_meaning_are_documented() -> None:
+    """docs/documents.md and docs/configuration.md name the codes that no reader of documents makes."""
+    documented = set(re.findall(r"`([a-z_]+)`", read("docs/documents.md") + read("docs/configuration.md")))
+    codes = set(codes_outside_documents())
+    assert {"mixed_group_types", "port_of_master", "not_a_file", "bad_mask"} <= codes
+    assert codes <= documented
+
+
+def test_every_documented_code_exists() -> None:
+    """Each code that docs/documents.md lists in a table stands in the sources."""
+    listed = set(re.findall(r"^\| `([a-z_]+)`(?:, `([a-z_]+)`)? \|", _codes_part(), re.MULTILINE))
+    codes = {code for pair in listed for code in pair if code}
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sgagent").rglob("*.py"))
+    assert len(codes) > 30
+    assert [code for code in sorted(codes) if f'"{code}"' not in sources and not _is_made(code)] == []
+
+
+def _codes_part() -> str:
+    return read("docs/documents.md").partition("## Codes")[2]
+
+
+def _is_made(code: str) -> bool:
+    """Tell whether a code is put together: ``many_groups`` and ``many_rules`` are."""
+    return code in {"many_groups", "many_rules"}
+
+
+def test_every_key_of_the_configuration_is_documented() -> None:
+    """docs/configuration.md names each key that the settings have, and the keys of their tables."""
+    text = read("docs/configuration.md")
+    settings = Settings()
+    for table in ("source", "state", "enforcement", "metrics", "limits"):
+        section = text.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
+        keys = {field.name for field in dataclasses.fields(getattr(settings, table))}
+        documented = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
+        assert documented == keys - _NOT_OF_THE_CONFIGURATION
+
+
+_NOT_OF_THE_CONFIGURATION = {"nodes", "problems"}
+"""Limits that follow from others."""
+
+
+def test_the_tests_that_the_design_names_exist() -> None:
+    """A promise in docs/design.md names the tests that hold it; they are there."""
+    named = TEST.findall(read("docs/design.md"))
+    assert len(named) > 15
+    missing = [
+        f"{path}: {test}"
+        for path, tests in named
+        for test in re.findall(r"\w+", tests) or [""]
+        if test not in {*_tests_in(ROOT / path), ""} or not (ROOT / path).exists()
+    ]
+    assert missing == []
+
+
+def _tests_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_tables_that_are_read_aloud_are_what_is_compiled() -> None:
+    """Each chain and map that docs/ruleset.md shows stands in the compiled table, letter by letter."""
+    shown = SHOWN.findall(read("docs/ruleset.md"))
+    assert len(shown) > 10
+    for origin, binding, block in shown:
+        table = compiled(origin, binding)
+        objects = OBJECT.findall(block)
+        assert objects
+        assert [text for text in objects if text not in table] == []
+
+
+def compiled(origin: str, binding: str) -> str:
+    """Return the table that documents come to: those of an example, or those that docs/ruleset.md shows."""
+    if origin.startswith("examples/"):
+        paths = sorted((ROOT / origin / "groups.d").iterdir())
+        files = [DocumentFile(path.name, path.read_bytes()) for path in paths]
+    else:
+        (text,) = re.findall(r"```yaml\n(.*?)```", read("docs/ruleset.md"), re.DOTALL)
+        files = [DocumentFile("shown.yaml", text.encode())]
+    settings = Settings()
+    snapshot, _ = parse_documents(files, settings.limits)
+    bound = bind(snapshot, hand_bindings([binding]), NO_FACTS, automatically=False)
+    policy = resolve(snapshot, bound, Exemptions(platform=settings.platform)).policy
+    layout = MarkLayout(settings.enforcement.mark_mask)
+    state = first_state([interface.name for interface in policy.interfaces], layout)
+    return render(compile_(policy, layout, state).ruleset, persist=True)
