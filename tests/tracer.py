@@ -148,9 +148,7 @@ class _Walker:
                         assert counter in self.ruleset.counter_by_name
                         self.walk.counted.append(counter)
                     case SetMark(keep, put):
-                        if self.session is None:
-                            raise NotThereError
-                        self.session.mark = (self.session.mark & keep) | put
+                        self._set_mark(keep, put)
                     case Accept() | Drop() | Goto() | Jump():
                         return statement
                     case _:
@@ -158,6 +156,11 @@ class _Walker:
         except NotThereError:
             return None
         return None
+
+    def _set_mark(self, keep: int, put: int) -> None:
+        if self.session is None:
+            raise NotThereError
+        self.session.mark = (self.session.mark & keep) | put
 
     def _matches(self, match: Match) -> bool:
         value = self._read(match.selector)

@@ -13,7 +13,6 @@ from sgagent.core.model import (
     TCP,
     UDP,
     CidrBlock,
-    Direction,
     Family,
     GroupReference,
     PortListReference,
@@ -73,13 +72,14 @@ def test_blocks() -> None:
 
 
 WEB = rule("", ACCEPT, TCP, "80", "10.0.0.0/8")
+BAN = replace(WEB, policy=DROP)
 
 
 @pytest.mark.parametrize(
     "other",
     (
         replace(WEB, direction=OUT),
-        replace(WEB, policy=DROP),
+        BAN,
         replace(WEB, priority=2),
         replace(WEB, protocol=UDP),
         replace(WEB, ports=(PortRange(80, 81),)),
@@ -109,17 +109,8 @@ def test_objects_are_found_by_id() -> None:
 
 def test_precedence_is_total() -> None:
     """Priority, then drop, then ids (§3.5)."""
-    toward = (
-        policy_of(
-            group(
-                "sg-1",
-                replace(WEB, rule_id="b"),
-                replace(WEB, rule_id="a"),
-                replace(WEB, rule_id="c", policy=DROP),
-            ),
-            group("sg-2", replace(WEB, rule_id="d", priority=2)),
-        )
-        .interfaces[0]
-        .toward(Direction.INGRESS)
-    )
-    assert [one.rule_id for one in sorted(toward.rules[::-1], key=precedence)] == ["c", "a", "b", "d"]
+    first = group("sg-1", *(replace(WEB, rule_id=name) for name in ("b", "a")), replace(BAN, rule_id="c"))
+    second = group("sg-2", replace(WEB, rule_id="d", priority=2))
+    rules = policy_of(first, second).interfaces[0].ingress.rules
+    mixed = [rules[place] for place in (3, 1, 0, 2)]
+    assert [one.rule_id for one in sorted(mixed, key=precedence)] == ["c", "a", "b", "d"]
