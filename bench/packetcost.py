@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from bench.frames import MOST_PER_CALL, Frames
 from bench.hosts import BenchHost, bench_host
 from bench.linear import Order, render_linear
 from bench.policies import INTERFACE, BenchPolicy
+from bench.processor import one_processor
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose, choose_sessions
 from sgagent.core.compiler import compile_
@@ -96,7 +96,7 @@ def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
 
 def _take_turns(hosts: Mapping[str, BenchHost], frames: Frames, effort: Effort) -> list[Mapping[str, float]]:
     """Return nanoseconds per packet for each host, round by round."""
-    with _on_one_processor():
+    with one_processor():
         turns = {name: _Turn(host, frames) for name, host in hosts.items()}
         return [
             {name: turn.take(effort.seconds) for name, turn in turns.items()} for _ in range(effort.rounds)
@@ -143,14 +143,3 @@ def _costs(
             whole=Spread.of(found[contender] for found in rounds),
             above=Spread.of(found[contender] - found[baseline] for found in rounds),
         )
-
-
-@contextlib.contextmanager
-def _on_one_processor() -> Iterator[None]:
-    """Keep this thread, and with it the receiving side, on one processor."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
