@@ -13,7 +13,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.ruleset import Accept, Chain, Rule, Ruleset
 from sgagent.core.transaction import carry_out
 from tests.tracing import session_of, walk, walk_reply
-from tests.words import ACCEPT, DROP, IN, group, packet, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 SMALLEST = MarkLayout(0xFFF)
@@ -328,6 +328,19 @@ class TestWrap:
         assert host.step(WIDE).clearance is None
 
 
+def test_an_interface_that_comes_back_brings_nobody_back() -> None:
+    """What its groups lost while it was not bound is lost: its slot is used anew."""
+    host = Host()
+    host.step(WIDE)
+    assert host.table is not None
+    ssh = packet(IN, "10.0.0.9", TCP, 22)
+    session = session_of(ssh)
+    assert walk(host.table, ssh, session).accepted
+    for policy in (ResolvedPolicy(), NARROW):
+        host.step(policy)
+    assert not walk(host.table, ssh, session).accepted
+
+
 def test_a_revoked_session_dies_both_ways_and_the_other_lives() -> None:
     """From the first step to the second: SSH is cut, HTTP goes on without being judged late (§6.3)."""
     host = Host()
@@ -341,4 +354,3 @@ def test_a_revoked_session_dies_both_ways_and_the_other_lives() -> None:
     for look in (walk, walk_reply, walk):
         assert not look(host.table, ssh, of_ssh).accepted
         assert look(host.table, http, of_http).accepted
-    assert policy_of(group("sg-1", rule("r", DROP, TCP, "80", "0.0.0.0/0"))) != NARROW
