@@ -85,6 +85,7 @@ def _apply(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
     layout = MarkLayout(settings.enforcement.mark_mask)
     dataplane = LibnftablesDataplane(owned=False)
     try:
+        dataplane.refuse_another_owner()
         while True:
             observed = dataplane.observe()
             step = enforce(

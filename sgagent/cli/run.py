@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         dataplane = stack.enter_context(closing(LibnftablesDataplane(owned=True)))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
+        dataplane.refuse_another_owner()
         _assemble(settings, dataplane, log, stack).run()
     return 0
 

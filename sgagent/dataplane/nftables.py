@@ -88,6 +88,16 @@ class LibnftablesDataplane:
                 break
         return observed or self._list()
 
+    def refuse_another_owner(self) -> None:
+        """Make sure that no other process owns the table, whether or not there is anything to change.
+
+        Raises:
+            NotPermittedError: one does; names it.
+        """
+        owner = None if self.is_owner else self._generation.owner()
+        if owner is not None:
+            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner}")
+
     def apply(self, plan: Plan) -> None:
         """Carry out the plan in one transaction: all of it or nothing.
 
@@ -178,10 +188,8 @@ class LibnftablesDataplane:
     ) -> NoReturn:
         """Raise the refusal with all that can be found out about it."""
         if NOT_PERMITTED in refusal.reason:
-            owner = None if self.is_owner else self._generation.owner()
-            if owner is None:
-                raise NotPermittedError(_NO_PRIVILEGE) from refusal
-            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner}") from refusal
+            self.refuse_another_owner()
+            raise NotPermittedError(_NO_PRIVILEGE) from refusal
 
         def accepts(some: Sequence[Operation]) -> bool:
             return self._context.accepts(encode_plan(Plan(tuple(some)), flags))
