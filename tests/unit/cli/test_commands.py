@@ -1,0 +1,263 @@
+"""The command line: what is printed where, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgagent import __version__
+from sgagent.cli.main import main
+
+WEB = """\
+version: 1
+security_groups:
+  - security_group_id: sg-web
+    rules:
+      - rule_id: sgr-https
+        direction: ingress
+        policy: accept
+        protocol: tcp
+        port_range: 443/443
+        authorization_object: 0.0.0.0/0
+      - rule_id: sgr-wide
+        direction: ingress
+        policy: accept
+        priority: 50
+        protocol: all
+        authorization_object: 198.51.100.0/24
+      - rule_id: sgr-bad
+        direction: ingress
+        policy: drop
+        protocol: tcp
+        port_range: 443
+        authorization_object: 198.51.100.66
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command and returns its exit code, output and errors."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run_command
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Path:
+    """Return the path of a good document."""
+    path = tmp_path / "web.yaml"
+    path.write_text(WEB)
+    return path
+
+
+def explain(run: Run, web: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
+    """Return the exit code and the answer of an explain against the document."""
+    code, output, _ = run(
+        "explain",
+        "ingress",
+        "--json",
+        "--definitions",
+        web,
+        "--interface",
+        "eth0=sg-web",
+        "--destination",
+        "10.0.0.11",
+        *arguments,
+    )
+    return code, json.loads(output)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is the package's."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sgagent {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        [],
+        ["no-such-command"],
+        ["compile", "--no-such-option"],
+        ["compile", "--dry"],
+        ["explain", "sideways", "--source", "10.0.0.1", "--destination", "10.0.0.2", "--protocol", "tcp"],
+    ),
+)
+def test_wrong_use_is_2_and_one_line(run: Run, arguments: list[str]) -> None:
+    """Wrong use says what is wrong on standard error and prints no result; options are not abbreviated."""
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.startswith("sgagent: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_named_configuration_that_is_not_there_is_wrong_use(run: Run, tmp_path: Path) -> None:
+    """Only the default file may be missing; the option stands before or after the command."""
+    missing = tmp_path / "missing.toml"
+    for arguments in (["--config", missing, "check"], ["check", "--config", missing]):
+        code, output, errors = run(*arguments)
+        assert (code, output) == (2, "")
+        assert str(missing) in errors
+
+
+def test_definitions_that_are_not_there_are_wrong_use_and_a_missing_source_is_4(
+    run: Run, tmp_path: Path
+) -> None:
+    """What the command line names is the user's; what the configuration names is a source out of reach."""
+    missing = tmp_path / "missing"
+    assert run("compile", "--dry-run", "--definitions", missing)[0] == 2
+    configuration = tmp_path / "sgagent.toml"
+    configuration.write_text(f'[source]\npath = "{missing}"\n')
+    assert run("compile", "--dry-run", "--config", configuration)[0] == 4
+
+
+@pytest.mark.parametrize("argument", ("eth0", "eth0=sg-web,", "=sg-web", "a/b=sg-web", "lo=sg-web"))
+def test_a_binding_that_is_none_is_refused(run: Run, web: Path, argument: str) -> None:
+    """--interface is NAME=GROUP[,GROUP…], and loopback is never judged (§2.3)."""
+    code, output, errors = run("compile", "--dry-run", "--definitions", web, "--interface", argument)
+    assert (code, output) == (2, "")
+    assert argument.partition("=")[0] in errors
+
+
+def test_explain_names_the_rule_and_what_it_shadows(run: Run, web: Path) -> None:
+    """The contract's object: the verdict, the step, the rule, and every other rule that matches."""
+    code, answer = explain(
+        run, web, "--source", "198.51.100.66", "--protocol", "TCP", "--port", 443, "--exit-code"
+    )
+    assert code == 1
+    assert answer == {
+        "verdict": "drop",
+        "decided_by": "rule",
+        "rule_id": "sgr-bad",
+        "security_group_id": "sg-web",
+        "priority": 1,
+        "interface": "eth0",
+        "shadowed": ["sgr-https", "sgr-wide"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "decision"),
+    (
+        (["--source", "203.0.113.9", "--protocol", "tcp", "--port", 22], ("drop", "default", [])),
+        (["--source", "198.51.100.9", "--protocol", "253"], ("accept", "rule", [])),
+        (
+            ["--source", "198.51.100.9", "--protocol", "udp", "--source-port", 67, "--port", 68],
+            ("accept", "always", ["sgr-wide"]),
+        ),
+    ),
+)
+def test_explain_says_which_step_decided(
+    run: Run, web: Path, arguments: list[object], decision: tuple[str, str, list[str]]
+) -> None:
+    """Rules that match are shown whatever step decided."""
+    code, answer = explain(run, web, *arguments)
+    assert code == 0
+    assert (answer["verdict"], answer["decided_by"], answer["shadowed"]) == decision
+
+
+def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) -> None:
+    """With several bound interfaces it is wrong use not to say which."""
+    packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]
+    bindings = ["--definitions", web, "--interface", "eth0=sg-web", "--interface", "eth1="]
+    assert run("explain", "ingress", *packet, *bindings)[0] == 2
+    code, output, _ = run("explain", "ingress", *packet, *bindings, "--on", "eth1", "--json")
+    assert (code, json.loads(output)["decided_by"]) == (0, "default")
+    code, output, _ = run("explain", "ingress", *packet, *bindings, "--on", "eth9", "--json")
+    assert (code, json.loads(output)["decided_by"]) == (0, "unbound")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ["--source", "203.0.113.9", "--protocol", "tcp"],
+        ["--source", "203.0.113.9", "--protocol", "icmp", "--port", "1"],
+        ["--source", "203.0.113.9", "--protocol", "300"],
+        ["--source", "nowhere", "--protocol", "gre"],
+        ["--source", "2001:db8::1", "--protocol", "gre"],
+    ),
+)
+def test_explain_refuses_packets_that_cannot_be(run: Run, web: Path, arguments: list[str]) -> None:
+    """Ports belong to TCP and UDP, and both ends to one family."""
+    common = ["--definitions", web, "--interface", "eth0=sg-web", "--destination", "10.0.0.11"]
+    assert run("explain", "ingress", *common, *arguments)[0] == 2
+
+
+def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path: Path) -> None:
+    """A wrong port and an unknown object in another rule are told together, each with its line (§8.1)."""
+    path = tmp_path / "wrong.yaml"
+    path.write_text(WEB.replace("198.51.100.66", "pl-none").replace("443/443", "99999"))
+    code, output, errors = run("check", "--definitions", path)
+    assert code == 2
+    assert output == "refused: 2 errors, 0 warnings\n"
+    assert f"{path}:9: " in errors
+    assert "unknown_object_in_drop" not in errors
+    assert "pl-none" in errors
+    code, output, _ = run("check", "--json", "--definitions", path)
+    found = json.loads(output)
+    assert (code, found["ok"]) == (2, False)
+    assert {problem["code"] for problem in found["problems"]} == {
+        "port_out_of_range",
+        "unknown_object_in_drop",
+    }
+
+
+def test_strict_makes_a_warning_refuse(run: Run, web: Path) -> None:
+    """An unknown object in an accept rule is a warning, with --strict an error (§8.2)."""
+    web.write_text(WEB.replace("198.51.100.0/24", "sg-unknown"))
+    arguments = ["compile", "--dry-run", "--definitions", web, "--interface", "eth0=sg-web"]
+    code, output, errors = run(*arguments)
+    assert code == 0
+    assert errors.startswith("warning: ")
+    assert output.startswith("destroy table inet sgagent\n")
+    code, output, errors = run(*arguments, "--strict")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: ")
+
+
+def test_a_dry_run_is_the_same_bytes_for_the_same_policy_and_another_generation_for_another(
+    run: Run, web: Path
+) -> None:
+    """The order of rules in a document changes nothing; a changed rule has live sessions judged again."""
+    arguments = ["compile", "--dry-run", "--definitions", web, "--interface", "eth0=sg-web"]
+    first = run(*arguments)[1]
+    head, *rules = WEB.split("      - rule_id")
+    web.write_text(head + "".join(f"      - rule_id{rule}" for rule in reversed(rules)))
+    assert run(*arguments)[1] == first
+    web.write_text(WEB.replace("443/443", "8443/8443"))
+    assert generation(run(*arguments)[1]) != generation(first)
+
+
+def generation(text: str) -> str:
+    """Return the line that keeps the generation."""
+    return next(line.strip() for line in text.splitlines() if line.strip().startswith("comment"))
+
+
+def test_a_dry_run_prints_json_for_libnftables_too(run: Run, web: Path) -> None:
+    """--json is --output json: one list of commands, the old table's end first."""
+    arguments = ["compile", "--dry-run", "--definitions", web, "--interface", "eth0="]
+    printed = {run(*arguments, *output)[1] for output in (["--json"], ["--output", "json"])}
+    (text,) = printed
+    commands = json.loads(text)["nftables"]
+    assert next(iter(commands[0])) == "destroy"
+
+
+def test_a_loop_of_links_is_no_fault_of_ours(run: Run, web: Path) -> None:
+    """What the file system refuses is told in one line, as any path that can't be read."""
+    web.unlink()
+    web.symlink_to(web)
+    code, output, errors = run("check", "--definitions", web)
+    assert (code, output) == (2, "")
+    assert errors.count("\n") == 1
