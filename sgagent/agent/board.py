@@ -1,4 +1,4 @@
-"""Hold what other threads may read of the daemon: its status, and the totals."""
+"""Hold what other threads may read of the daemon: its status, the policy in force, and the totals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from sgagent.agent.reconciler import Step
 from sgagent.agent.status import Status, status_after
 from sgagent.core.counters import CounterKey
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.ports import Clock, CounterValue
 
 LONGEST_WAIT_SECONDS = 1.0
@@ -26,19 +27,55 @@ class Board:
         self._clock = clock
         self._ask_for_reading = ask_for_reading
         self._status = Status()
+        self._policy = ResolvedPolicy()
         self._totals: Mapping[CounterKey, CounterValue] = {}
+        self._step_fault: str | None = None
+        self._faults: tuple[str, ...] = ()
+        self._turned_at = clock.monotonic()
 
     def note_step(self, step: Step, *, is_fetched: bool) -> None:
         """Take in what a step found and did."""
+        self._policy = step.policy or ResolvedPolicy()
         self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
 
-    def note_totals(self, totals: Mapping[CounterKey, CounterValue]) -> None:
-        """Take in new totals."""
+    def note_totals(
+        self,
+        totals: Mapping[CounterKey, CounterValue],
+        *,
+        step_fault: str | None = None,
+        faults: tuple[str, ...] = (),
+    ) -> None:
+        """Take in that the loop has turned, and what it found.
+
+        Args:
+            totals: what was counted.
+            step_fault: why the last step could not be done.
+            faults: what is wrong with the agent's own files and its counting, in words.
+        """
         self._totals = totals
+        self._step_fault = step_fault
+        self._faults = faults
+        self._turned_at = self._clock.monotonic()
 
     def status(self) -> Status:
         """Return how the agent is doing."""
         return self._status
+
+    def policy(self) -> ResolvedPolicy:
+        """Return the policy that is in force, as far as the agent knows; one of nothing where none is."""
+        return self._policy
+
+    def step_fault(self) -> str | None:
+        """Return why the last step could not be done."""
+        return self._step_fault
+
+    def faults(self) -> tuple[str, ...]:
+        """Return what is wrong with the agent's own files and its counting, in words."""
+        return self._faults
+
+    def seconds_since_turn(self) -> float:
+        """Return how long ago the loop turned last."""
+        return self._clock.monotonic() - self._turned_at
 
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return totals as fresh as can be had in a short time."""

@@ -1,20 +1,22 @@
-"""Serve metrics over HTTP, and nothing else, to a few readers at a time."""
+"""Serve metrics over HTTP, and a few short pages beside them, to a few readers at a time."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from sgagent.agent.deadline import deadline
 
 MOST_READERS = 8
 """Connections that are served at the same time; the next ones are closed at once."""
@@ -22,12 +24,25 @@ MOST_READERS = 8
 LONGEST_SECONDS = 10.0
 """From accepting a connection to its end, whatever the reader does."""
 
+PageContent = tuple[HTTPStatus, str]
+"""The status of a page and its plain text."""
+
+Page = Callable[[], PageContent]
+"""Makes a page anew at each request; called from several threads."""
+
+_NO_PAGES: Mapping[str, Page] = MappingProxyType({})
+
 
 class MetricsServer:
-    """Serve ``/metrics`` of a registry on one address."""
+    """Serve ``/metrics`` of a registry, and other pages, on one address."""
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, longest_seconds: float = LONGEST_SECONDS
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        pages: Mapping[str, Page] = _NO_PAGES,
+        longest_seconds: float = LONGEST_SECONDS,
     ) -> None:
         """Bind and start to serve.
 
@@ -35,12 +50,13 @@ class MetricsServer:
             host: an address of either family, or a name that stands for one.
             port: 0 takes any that is free.
             registry: read from several threads.
+            pages: what else is served, by path.
             longest_seconds: after which a reader is cut off.
 
         Raises:
             OSError: the address is taken, or not this host's.
         """
-        self._server = _Server(host, port, registry, longest_seconds)
+        self._server = _Server(host, port, registry, pages, longest_seconds)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 
@@ -65,10 +81,18 @@ class _Server(ThreadingMixIn, TCPServer):
     block_on_close = False
     request_queue_size = 16
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, longest_seconds: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        pages: Mapping[str, Page],
+        longest_seconds: float,
+    ) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
         self.registry = registry
+        self.pages = pages
         self._longest_seconds = longest_seconds
         self._free = threading.BoundedSemaphore(MOST_READERS)
         super().__init__((str(address[0]), int(address[1])), _Handler)
@@ -87,7 +111,8 @@ class _Server(ThreadingMixIn, TCPServer):
     ) -> None:
         """Serve a reader until it is done, goes away or takes too long."""
         try:
-            with _deadline(request, self._longest_seconds):
+            assert isinstance(request, socket.socket)  # noqa: S101 - what a TCP server serves; for the type checker
+            with deadline(request, self._longest_seconds):
                 super().process_request_thread(request, client_address)
         finally:
             self._free.release()
@@ -99,24 +124,6 @@ class _Server(ThreadingMixIn, TCPServer):
             _LOG.error("scrape_failed", reader=str(client_address), exc_info=error)
 
 
-@contextlib.contextmanager
-def _deadline(request: object, seconds: float) -> Iterator[None]:
-    """Cut the connection if the context is not left in time; whoever reads or writes it then fails."""
-    assert isinstance(request, socket.socket)  # noqa: S101  what a TCP server serves; for the type checker
-    timer = threading.Timer(seconds, _cut, [request])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 class _Handler(BaseHTTPRequestHandler):
     """Answer one request."""
 
@@ -125,20 +132,27 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Send the metrics, in the format that the reader prefers."""
-        if urlsplit(self.path).path != "/metrics":
-            self.send_error(HTTPStatus.NOT_FOUND, "only /metrics is here")
-            return
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        content = encode(self.server.registry)
-        self.send_response(HTTPStatus.OK)
+        """Send the metrics, in the format that the reader prefers, or a page."""
+        path = urlsplit(self.path).path
+        if path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._send(HTTPStatus.OK, content_type, encode(self.server.registry))
+        elif path in self.server.pages:
+            status, text = self.server.pages[path]()
+            self._send(status, "text/plain; charset=utf-8", text.encode())
+        else:
+            paths = ", ".join(("/metrics", *self.server.pages))
+            self.send_error(HTTPStatus.NOT_FOUND, f"here is only {paths}")
+
+    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
+
+    def _send(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-
-    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
     def log_message(self, *_: object) -> None:
         """Say nothing: a scrape every few seconds is no event."""

@@ -9,13 +9,14 @@ from types import MappingProxyType
 
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.core.errors import Severity
-from sgagent.core.host import HostFacts
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of durations in seconds, each included; the last bucket has none."""
 
+MOST_ERRORS_SHOWN = 5
+"""Of a refused delivery, in the status; the log has more."""
 
 _COUNTED_OUTCOMES = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED)
 """Of steps that compared the kernel with a policy."""
@@ -56,6 +57,28 @@ class InterfaceState(enum.Enum):
     """Nobody judges it (§2.3)."""
 
 
+class Posture(enum.Enum):
+    """What the agent does to the host's traffic, in a word."""
+
+    ENFORCING = "enforcing"
+    """Verdicts are carried out, on one interface at least."""
+
+    OBSERVING = "observing"
+    """Verdicts are counted on every judged interface, and nothing is dropped (§9.1)."""
+
+    IDLE = "idle"
+    """A snapshot is in force, but it speaks of no interface of this host."""
+
+    CLOSED = "closed"
+    """There is no snapshot that can be enforced, and the host is closed (§9.2)."""
+
+    STANDING = "standing"
+    """There is none either, and rules that an earlier agent left stay in force (§9.2)."""
+
+    NOTHING = "nothing"
+    """Nothing is enforced, as far as this agent knows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceStatus:
     """One link, there or expected."""
@@ -66,10 +89,20 @@ class InterfaceStatus:
     mode: Mode | None
     """None where nobody judges."""
 
+    security_group_ids: tuple[str, ...] = ()
+    """Sorted."""
+
+    is_judged_at_every_packet: bool = False
+    """Whether its sessions are not remembered, as the mark has no bits for them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the agent is doing. What is not known yet is None."""
+
+    posture: Posture = Posture.NOTHING
+    posture_since: float | None = None
+    """When this agent began to be in that posture; None before its first step."""
 
     snapshot_version: str | None = None
     """Of what is enforced."""
@@ -81,8 +114,24 @@ class Status:
     """When all was well last: the source delivered, and the kernel holds what it delivered."""
 
     is_source_up: bool | None = None
+    source_reached_at: float | None = None
+    """When the source could be reached last."""
+
+    source_error: str | None = None
     is_refused: bool = False
     """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    errors: int = 0
+    """In the newest delivery."""
+
+    first_errors: tuple[str, ...] = ()
+    """In words, safe to print."""
+
+    kernel_error: str | None = None
+    """Why the kernel refused the last step; what stood still stands."""
+
+    is_drift_unhealed: bool = False
+    """Whether someone else's changes to the table could not be mended."""
 
     source_errors: int = 0
     """Fetches that delivered nothing that can be enforced."""
@@ -116,8 +165,21 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     is_well = is_in_force and not has_failed and not step.is_closed
     version = (step.version if is_in_force else None) or status.snapshot_version
     warnings = sum(problem.severity is Severity.WARNING for problem in step.problems)
+    errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]
+    posture = posture_of(step)
+    is_reached = is_fetched and step.source_error is None
     return replace(
         status,
+        posture=posture,
+        posture_since=now
+        if status.posture_since is None or posture is not status.posture
+        else status.posture_since,
+        source_reached_at=now if is_reached else status.source_reached_at,
+        source_error=step.source_error,
+        errors=len(errors),
+        first_errors=tuple(map(str, errors[:MOST_ERRORS_SHOWN])),
+        kernel_error=step.kernel_error,
+        is_drift_unhealed=step.was_drift and step.outcome is Outcome.REFUSED,
         snapshot_version=version,
         snapshot_since=status.snapshot_since if version == status.snapshot_version else now,
         last_success_at=now if is_well else status.last_success_at,
@@ -130,8 +192,23 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is Outcome.APPLIED),
         unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
         warnings=warnings,
-        interfaces=tuple(_interfaces(step.policy or ResolvedPolicy(), step.facts, is_closed=step.is_closed)),
+        interfaces=tuple(_interfaces(step)),
     )
+
+
+def posture_of(step: Step) -> Posture:
+    """Return what the agent does to traffic after a step."""
+    if step.is_standing:
+        return Posture.STANDING
+    if step.policy is None or step.outcome is Outcome.WAITING:
+        return Posture.NOTHING
+    if step.is_closed:
+        return Posture.CLOSED
+    policy = step.policy
+    modes = {judge.mode for judge in (*policy.interfaces, policy.unbound) if judge is not None}
+    if not modes:
+        return Posture.IDLE
+    return Posture.ENFORCING if Mode.ENFORCE in modes else Posture.OBSERVING
 
 
 def _counted(outcomes: Mapping[Outcome, int], outcome: Outcome) -> Mapping[Outcome, int]:
@@ -143,17 +220,18 @@ def _timed(durations: Durations, seconds: float) -> Durations:
     return durations.with_one(seconds) if seconds > 0 else durations
 
 
-def _interfaces(policy: ResolvedPolicy, facts: HostFacts, *, is_closed: bool) -> Iterator[InterfaceStatus]:
+def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
     """Return the state of each link that there is or should be, loopback apart, in the order of names."""
+    policy = step.policy or ResolvedPolicy()
     judged = {interface.name: interface for interface in policy.interfaces}
-    present = {link.name for link in facts.links if not link.is_loopback}
+    present = {link.name for link in step.facts.links if not link.is_loopback}
     for name in sorted(judged.keys() | present):
         interface = judged.get(name, policy.unbound)
         if interface is None:
             state = InterfaceState.UNBOUND
         elif name not in present:
             state = InterfaceState.ABSENT
-        elif is_closed or name not in judged:
+        elif step.is_closed or name not in judged:
             state = InterfaceState.CLOSED
         else:
             state = _state_by_groups(interface)
@@ -162,6 +240,8 @@ def _interfaces(policy: ResolvedPolicy, facts: HostFacts, *, is_closed: bool) ->
             network_interface_id=None if interface is None else interface.network_interface_id,
             state=state,
             mode=None if interface is None else interface.mode,
+            security_group_ids=() if interface is None else interface.security_group_ids,
+            is_judged_at_every_packet=name in step.uncached or (interface is not None and name not in judged),
         )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -77,6 +78,16 @@ def test_the_newer_format_is_served_to_those_who_ask(served: Served) -> None:
 def test_the_head_alone_can_be_had(served: Served) -> None:
     """HEAD has no content."""
     assert served.request("/metrics", "HEAD")[::2] == (200, "")
+
+
+def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> None:
+    """Each is made at the request, with a status of its own."""
+    contents = iter(((HTTPStatus.OK, "ok\n"), (HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
+    with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda: next(contents)})) as server:
+        served = Served("127.0.0.1", server)
+        assert served.request("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
+        assert served.request("/healthz?probe=1")[::2] == (503, "närrisch\n")
+        assert served.request("/readyz")[0] == 404
 
 
 @pytest.mark.parametrize("target", ("/", "/metrics/", "/metrics/../etc/passwd", "/favicon.ico", "*"))

@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.status import BOUNDS, Durations, InterfaceState, InterfaceStatus, Status, status_after
+from sgagent.agent.status import (
+    BOUNDS,
+    Durations,
+    InterfaceState,
+    InterfaceStatus,
+    Posture,
+    Status,
+    status_after,
+)
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.model import Mode
@@ -182,3 +190,50 @@ def test_a_duration_falls_into_the_first_bucket_that_holds_it(seconds: float, bu
     assert durations.counts.index(1) == bucket
     assert sum(durations.counts) == 1
     assert durations.sum_seconds == seconds
+
+
+ENFORCING = ResolvedInterface(name="eth0", security_group_ids=("sg-1",))
+OBSERVING = ResolvedInterface(name="eth1", security_group_ids=("sg-1",), mode=Mode.OBSERVE)
+
+
+@pytest.mark.parametrize(
+    ("step", "posture"),
+    (
+        (WAITING, Posture.NOTHING),
+        (replace(WAITING, is_standing=True), Posture.STANDING),
+        (KERNEL_REFUSED, Posture.NOTHING),
+        (replace(KERNEL_REFUSED, policy=ResolvedPolicy(interfaces=(ENFORCING,))), Posture.ENFORCING),
+        (APPLIED, Posture.IDLE),
+        (replace(APPLIED, policy=ResolvedPolicy(interfaces=(ENFORCING, OBSERVING))), Posture.ENFORCING),
+        (replace(APPLIED, policy=ResolvedPolicy(interfaces=(OBSERVING,))), Posture.OBSERVING),
+        (replace(APPLIED, policy=ResolvedPolicy(unbound=ResolvedInterface(name="*"))), Posture.ENFORCING),
+        (
+            replace(APPLIED, policy=ResolvedPolicy(interfaces=(ENFORCING,)), is_closed=True),
+            Posture.CLOSED,
+        ),
+    ),
+)
+def test_the_posture_says_in_a_word_what_is_done(step: Step, posture: Posture) -> None:
+    """Enforcing is only what drops by a snapshot."""
+    assert after(step).posture is posture
+
+
+def test_a_posture_is_as_old_as_its_first_step() -> None:
+    """It begins anew when it changes, also if it was had before."""
+    assert after(WAITING).posture_since == 100.0
+    assert after(WAITING, WAITING, APPLIED, APPLIED).posture_since == 300.0
+    assert after(APPLIED, WAITING, APPLIED).posture_since == 300.0
+
+
+def test_interfaces_without_bits_in_the_mark_are_judged_at_every_packet() -> None:
+    """So are links that are closed until they are identified."""
+    facts = HostFacts(
+        links=(Link(name="eth0", index=2), Link(name="eth1", index=3), Link(name="new", index=4))
+    )
+    policy = ResolvedPolicy(interfaces=(ENFORCING, OBSERVING), unbound=ResolvedInterface(name="*"))
+    found = after(replace(APPLIED, policy=policy, facts=facts, uncached=("eth1",))).interfaces
+    assert [(i.name, i.is_judged_at_every_packet) for i in found] == [
+        ("eth0", False),
+        ("eth1", True),
+        ("new", True),
+    ]

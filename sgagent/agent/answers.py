@@ -1,0 +1,206 @@
+"""Answer what is asked of the running agent, from what the loop has put on the board."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import assert_never
+
+from sgagent import __version__
+from sgagent.agent.board import Board
+from sgagent.agent.health import reasons_not_ready
+from sgagent.agent.questions import (
+    Answer,
+    ExplainAnswer,
+    ExplainQuestion,
+    Hit,
+    HitsAnswer,
+    HitsQuestion,
+    HitStep,
+    InterfaceHits,
+    Question,
+    StatusAnswer,
+    StatusQuestion,
+)
+from sgagent.core.counters import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    RuleCounter,
+)
+from sgagent.core.errors import UsageError
+from sgagent.core.explanation import choose_interface, explain
+from sgagent.core.model import Direction, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.ports import Clock, CounterValue
+
+Totals = Mapping[CounterKey, CounterValue]
+Answering = Callable[[Question], Answer]
+"""Answers a question, or raises UsageError where it makes no sense; called from several threads."""
+
+_NOTHING = CounterValue(packets=0, bytes=0)
+
+
+def answering(board: Board, clock: Clock, source: str) -> Answering:
+    """Return what answers questions.
+
+    Args:
+        board: what the loop knows.
+        clock: tells what is stale.
+        source: where definitions come from, in words.
+    """
+
+    def answer(question: Question) -> Answer:
+        match question:
+            case StatusQuestion():
+                return status_answer(board, clock, source)
+            case HitsQuestion():
+                return hits_answer(board, question)
+            case ExplainQuestion():
+                return explain_answer(board, question)
+            case _:
+                assert_never(question)
+
+    return answer
+
+
+def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
+    """Return how the agent is doing."""
+    status = board.status()
+    reasons = reasons_not_ready(board, clock)
+    step_fault = board.step_fault()
+    return StatusAnswer(
+        agent_version=__version__,
+        pid=os.getpid(),
+        posture=status.posture,
+        posture_since=status.posture_since,
+        is_ready=not reasons,
+        not_ready_because=reasons,
+        snapshot_version=status.snapshot_version,
+        snapshot_since=status.snapshot_since,
+        source=source,
+        is_source_up=status.is_source_up,
+        source_reached_at=status.source_reached_at,
+        source_error=status.source_error,
+        is_refused=status.is_refused,
+        errors=status.errors,
+        first_errors=status.first_errors,
+        kernel_error=status.kernel_error,
+        warnings=status.warnings,
+        unknown_objects=status.unknown_objects,
+        drift_repaired=status.drift_repaired,
+        is_drift_unhealed=status.is_drift_unhealed,
+        faults=(*((step_fault,) if step_fault else ()), *board.faults()),
+        interfaces=status.interfaces,
+    )
+
+
+def explain_answer(board: Board, question: ExplainQuestion) -> ExplainAnswer:
+    """Return what becomes of a packet under the policy that is in force.
+
+    Raises:
+        UsageError: there is no such packet, or it is not clear on which interface.
+    """
+    policy = board.policy()
+    packet = question.packet(choose_interface(policy, question.interface) or "")
+    return ExplainAnswer(
+        snapshot_version=board.status().snapshot_version, explanation=explain(policy, packet)
+    )
+
+
+def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
+    """Return what was counted since the host came up, for all that is counted now.
+
+    Raises:
+        UsageError: nothing is judged on the interface that is asked for.
+    """
+    totals, policy = board.totals(), board.policy()
+    judges = [
+        judge for judge in _judges(policy) if question.interface is None or judge.name == question.interface
+    ]
+    if question.interface is not None and not judges:
+        names = ", ".join(judge.name for judge in _judges(policy)) or "none"
+        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+    return HitsAnswer(
+        snapshot_version=board.status().snapshot_version,
+        interfaces=tuple(
+            InterfaceHits(
+                interface=judge.name,
+                direction=direction,
+                mode=judge.mode,
+                hits=tuple(_hits(judge, direction, totals)),
+            )
+            for judge in judges
+            for direction in Direction
+        ),
+    )
+
+
+def _judges(policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
+    """Yield whatever judges packets, interfaces first."""
+    yield from policy.interfaces
+    if policy.unbound:
+        yield policy.unbound
+
+
+def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals) -> Iterator[Hit]:
+    """Yield what was counted on an interface in a direction, in the order of §3."""
+    name, toward = judge.name, judge.toward(direction)
+    steps: list[tuple[CounterKey, HitStep, Policy]] = [
+        (InvalidCounter(interface=name, direction=direction), HitStep.INVALID, Policy.DROP),
+        *(
+            (ExemptionCounter(interface=name, direction=direction, kind=kind), step, Policy.ACCEPT)
+            for kind, step in _EXEMPTIONS.items()
+        ),
+    ]
+    if direction is Direction.INGRESS:
+        steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
+    for key, step, verdict in steps:
+        if key in totals:
+            yield _hit(step, verdict, totals[key])
+    for rule in toward.rules:
+        yield _rule_hit(rule, direction, totals, name)
+    default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+    yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
+
+
+_EXEMPTIONS = {
+    ExemptionKind.ALWAYS: HitStep.ALWAYS,
+    ExemptionKind.PLATFORM: HitStep.PLATFORM,
+    ExemptionKind.FAILSAFE: HitStep.FAILSAFE,
+}
+
+
+def _hit(step: HitStep, verdict: Policy, total: CounterValue) -> Hit:
+    return Hit(
+        step=step,
+        verdict=verdict,
+        packets=total.packets,
+        bytes=total.bytes,
+    )
+
+
+def _rule_hit(rule: ResolvedRule, direction: Direction, totals: Totals, interface: str) -> Hit:
+    key = RuleCounter(
+        interface=interface,
+        security_group_id=rule.security_group_id,
+        rule_id=rule.rule_id,
+        direction=direction,
+        policy=rule.policy,
+    )
+    total = totals.get(key, _NOTHING)
+    return Hit(
+        step=HitStep.RULE,
+        verdict=rule.policy,
+        packets=total.packets,
+        bytes=total.bytes,
+        rule_id=rule.rule_id,
+        security_group_id=rule.security_group_id,
+        priority=rule.priority,
+        protocol=str(rule.protocol),
+        ports=None if rule.ports is None else ",".join(map(str, rule.ports)),
+        authorization_object=rule.peer.name,
+    )

@@ -1,0 +1,199 @@
+"""Answer questions on a Unix socket: one line asks, one line answers, and the connection ends.
+
+The loop is never held up: each of a few connections has a thread and a time to end, and what is asked is
+answered from what the loop has left on the board.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from sgagent.agent.answers import Answering
+from sgagent.agent.deadline import deadline
+from sgagent.agent.peers import may_ask, peer_of
+from sgagent.agent.questions import Refusal, Refused
+from sgagent.agent.wire import LONGEST_QUESTION, MalformedError, decode_question, encode_answer
+from sgagent.core.errors import UsageError
+
+SOCKET_NAME = "control.sock"
+"""In the runtime directory."""
+
+MOST_CLIENTS = 8
+"""Connections that are served at the same time; the next ones are closed at once."""
+
+LONGEST_SECONDS = 10.0
+"""From accepting a connection to its end, whatever the client does."""
+
+_DRAFT_NAME = "control.new"
+_BACKLOG = 16
+_PAUSE_SECONDS = 0.1
+"""Before the next connection is taken, where there was no room for one."""
+
+_DIRECTORY_MODE = 0o755
+_SOCKET_MODE = 0o660
+
+
+class ControlServer:
+    """Serve the control socket of a runtime directory."""
+
+    def __init__(self, directory: Path, answer: Answering, longest_seconds: float = LONGEST_SECONDS) -> None:
+        """Take the socket's place and start to serve.
+
+        A file that a dead agent left is replaced.
+
+        Args:
+            directory: made if it is missing.
+            answer: called from several threads.
+            longest_seconds: after which a client is cut off.
+
+        Raises:
+            UsageError: another agent serves this socket.
+            OSError: the socket can't be made.
+        """
+        self._path = directory / SOCKET_NAME
+        self._answer = answer
+        self._longest_seconds = longest_seconds
+        self._free = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._is_closed = threading.Event()
+        self._listener = _listen(directory)
+        made = self._path.stat()
+        self._identity, self._group_id = (made.st_dev, made.st_ino), made.st_gid
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop to serve, without waiting for clients, and remove the socket if it is still this one."""
+        self._is_closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._thread.join()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+
+    def _serve(self) -> None:
+        """Give each connection a thread, or close it if there are too many."""
+        for connection in self._connections():
+            if not self._free.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(
+                target=self._serve_client, args=[connection], name="control client", daemon=True
+            ).start()
+
+    def _connections(self) -> Iterator[socket.socket]:
+        """Yield connections until the listener is shut."""
+        while True:
+            try:
+                yield self._listener.accept()[0]
+            except OSError as error:
+                if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
+                    return
+
+    def _serve_client(self, connection: socket.socket) -> None:
+        """Answer one question, or go without a word when the client does."""
+        try:
+            with (
+                contextlib.closing(connection),
+                contextlib.suppress(OSError),
+                deadline(connection, self._longest_seconds),
+            ):
+                connection.sendall(self._reply(connection))
+        finally:
+            self._free.release()
+
+    def _reply(self, connection: socket.socket) -> bytes:
+        """Return the answer to what a client asks, if it may."""
+        peer = peer_of(connection)
+        if not may_ask(peer, own_uid=os.geteuid(), group_id=self._group_id):
+            return _refuse(
+                Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask"
+            )
+        try:
+            return encode_answer(self._answer(decode_question(_read_line(connection))))
+        except MalformedError as error:
+            return _refuse(Refusal.MALFORMED, str(error))
+        except UsageError as error:
+            return _refuse(Refusal.WRONG_USE, str(error))
+        except OSError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
+            _LOG.error("question_failed", client=peer.pid, exc_info=fault)
+            return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
+
+
+_PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accepting after which the next connection may be well."""
+
+
+def _refuse(reason: Refusal, message: str) -> bytes:
+    return encode_answer(Refused(reason=reason, message=message))
+
+
+def _listen(directory: Path) -> socket.socket:
+    """Return a listening socket that stands in the directory.
+
+    It is made beside its place and then renamed into it, so that it never stands there with another mode, nor
+    in pieces.
+
+    Raises:
+        UsageError: another agent listens there.
+        OSError: it can't be made.
+    """
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    path, draft = directory / SOCKET_NAME, directory / _DRAFT_NAME
+    if _is_served(path):
+        raise UsageError(f"{path}: another agent is running; give this one its own state.runtime_directory")
+    draft.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(draft))
+        draft.chmod(_SOCKET_MODE)
+        listener.listen(_BACKLOG)
+        draft.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    """Tell whether somebody listens on a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except TimeoutError:
+            return True
+    return True
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """Return what a client sent up to the end of its line.
+
+    Raises:
+        MalformedError: the line is too long, or never ended.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        if len(line) >= LONGEST_QUESTION:
+            raise MalformedError(f"a question has at most {LONGEST_QUESTION} bytes")
+        received = connection.recv(LONGEST_QUESTION - len(line))
+        if not received:
+            raise MalformedError("the question has no end")
+        line += received
+    return line
+
+
+_LOG = structlog.get_logger(__name__)

@@ -1,0 +1,82 @@
+"""Ask the agent that runs on this host."""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeVar
+
+from sgagent.agent.control import SOCKET_NAME
+from sgagent.agent.questions import Answer, Question, Refusal, Refused
+from sgagent.agent.wire import LONGEST_ANSWER, MalformedError, decode_answer, encode_question
+from sgagent.core.errors import NotPermittedError, SgagentError, SourceUnavailableError, UsageError
+from sgagent.settings import Settings
+
+PATIENCE_SECONDS = 15.0
+"""For each part of an answer; more than the agent gives itself for all of it."""
+
+_CHUNK = 1 << 16
+_Answer = TypeVar("_Answer", bound=Answer)
+
+
+class NoAgentError(SourceUnavailableError):
+    """Say that no agent runs on this host, or none with this configuration."""
+
+
+def ask(settings: Settings, question: Question, kind: type[_Answer]) -> _Answer:
+    """Return what the running agent answers.
+
+    Args:
+        settings: say where its socket is.
+        question: what to ask.
+        kind: of the answer to such a question.
+
+    Raises:
+        NoAgentError: no agent is running.
+        SourceUnavailableError: it does not answer, or not as it should.
+        NotPermittedError: the caller may not ask.
+        UsageError: the question makes no sense to the agent.
+    """
+    path = settings.state.runtime_directory / SOCKET_NAME
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.connect(str(path))
+            connection.sendall(encode_question(question))
+            line = _read_line(connection)
+        answer = decode_answer(question, line)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NoAgentError(f"no agent is running here ({path}): start one with 'sgagent run'") from error
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{path}: only root, the agent's user and the socket's group may ask"
+        ) from error
+    except (OSError, MalformedError) as error:
+        raise SourceUnavailableError(f"{path}: the agent does not answer: {error}") from error
+    if isinstance(answer, Refused):
+        raise _error(answer)
+    assert isinstance(answer, kind)  # noqa: S101 - as the question was; for the type checker
+    return answer
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """Return the line that the agent sends."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        received = connection.recv(_CHUNK)
+        if not received:
+            raise MalformedError("the answer has no end" if line else "it is busy, or was stopped")
+        line += received
+        if len(line) > LONGEST_ANSWER:
+            raise MalformedError(f"an answer has at most {LONGEST_ANSWER} bytes")
+    return bytes(line)
+
+
+def _error(refused: Refused) -> SgagentError:
+    """Return what to raise for a refusal."""
+    match refused.reason:
+        case Refusal.WRONG_USE:
+            return UsageError(refused.message)
+        case Refusal.NOT_PERMITTED:
+            return NotPermittedError(refused.message)
+        case _:
+            return SourceUnavailableError(f"the agent does not answer: {refused.message}")

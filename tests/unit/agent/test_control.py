@@ -1,0 +1,248 @@
+"""The control socket: its place, its modes, who may ask, and clients that misbehave."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from sgagent.agent.answers import answering
+from sgagent.agent.board import Board
+from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer
+from sgagent.agent.peers import Peer, may_ask, peer_of
+from sgagent.agent.questions import (
+    Answer,
+    HitsQuestion,
+    Question,
+    Refusal,
+    Refused,
+    StatusAnswer,
+    StatusQuestion,
+)
+from sgagent.agent.wire import LONGEST_QUESTION, decode_answer, encode_question
+from sgagent.core.errors import UsageError
+from tests.fakes.clock import FakeClock
+
+WAIT_SECONDS = 5.0
+AGENT = {"own_uid": 990, "group_id": 991}
+
+
+def answer(question: Question) -> Answer:
+    """Answer as an agent that has not stepped yet."""
+    clock = FakeClock()
+    return answering(Board(clock, lambda _: True), clock, "file groups.d")(question)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Name a runtime directory that is not there yet."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def served(directory: Path) -> Iterator[Path]:
+    """Serve, and give the path of the socket."""
+    with closing(ControlServer(directory, answer)):
+        yield directory / SOCKET_NAME
+
+
+def connect(path: Path) -> socket.socket:
+    """Return a connection."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(WAIT_SECONDS)
+    connection.connect(str(path))
+    return connection
+
+
+def read(connection: socket.socket) -> bytes:
+    """Return all that comes until the connection ends."""
+    parts = []
+    while received := connection.recv(65536):
+        parts.append(received)
+    return b"".join(parts)
+
+
+def send(path: Path, line: bytes) -> Answer | Refused:
+    """Send a line and return what it is answered."""
+    with connect(path) as connection:
+        connection.sendall(line)
+        return decode_answer(StatusQuestion(), read(connection))
+
+
+def test_a_question_is_answered(served: Path) -> None:
+    """One line asks, one line answers, and the connection ends."""
+    found = send(served, encode_question(StatusQuestion()))
+    assert isinstance(found, StatusAnswer)
+    assert found.pid == os.getpid()
+    assert found.source == "file groups.d"
+
+
+def test_a_question_may_come_in_pieces(served: Path) -> None:
+    """What counts is the end of the line."""
+    with connect(served) as connection:
+        for octet in encode_question(StatusQuestion()):
+            connection.send(bytes([octet]))
+        assert isinstance(decode_answer(StatusQuestion(), read(connection)), StatusAnswer)
+
+
+def test_the_place_of_the_socket_lets_its_group_in_and_no_others(served: Path) -> None:
+    """Anybody may see that an agent runs; its user and group may connect."""
+    assert stat.S_IMODE(served.parent.stat().st_mode) & 0o777 == 0o755
+    assert stat.S_ISSOCK(served.stat().st_mode)
+    assert stat.S_IMODE(served.stat().st_mode) == 0o660
+    assert [path.name for path in served.parent.iterdir()] == [SOCKET_NAME]
+
+
+@pytest.mark.parametrize("left", ("socket", "file"))
+def test_what_a_dead_agent_left_is_replaced(directory: Path, left: str) -> None:
+    """A socket that nobody listens on, or any file in its place, does not keep an agent from its work."""
+    directory.mkdir()
+    if left == "socket":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+            dead.bind(str(directory / SOCKET_NAME))
+    else:
+        (directory / SOCKET_NAME).write_text("")
+    (directory / "control.new").write_text("of an agent that died while it began")
+    with closing(ControlServer(directory, answer)):
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_a_second_agent_is_refused(served: Path) -> None:
+    """The socket of a live agent is left alone, and the second is told which key to change."""
+    with pytest.raises(UsageError, match=r"another agent is running.*state\.runtime_directory"):
+        ControlServer(served.parent, answer)
+    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_a_closed_server_leaves_nothing(directory: Path) -> None:
+    """No file, and no thread."""
+    ControlServer(directory, answer).close()
+    assert list(directory.iterdir()) == []
+    assert "control" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path) -> None:
+    """An agent that ends late does not take the new one's socket away."""
+    first = ControlServer(directory, answer)
+    (directory / SOCKET_NAME).unlink()
+    with closing(ControlServer(directory, answer)):
+        first.close()
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_a_place_that_can_not_be_had_is_an_error(tmp_path: Path) -> None:
+    """Whoever serves decides what that means."""
+    (tmp_path / "run").write_text("not a directory")
+    with pytest.raises(OSError, match="run"):
+        ControlServer(tmp_path / "run", answer)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "message"),
+    (
+        (b"hello\n", Refusal.MALFORMED, "not a line of JSON"),
+        (b"x" * LONGEST_QUESTION, Refusal.MALFORMED, "at most"),
+        (encode_question(HitsQuestion(interface="eth7")), Refusal.WRONG_USE, "eth7"),
+    ),
+)
+def test_what_can_not_be_answered_is_refused(
+    served: Path, line: bytes, reason: Refusal, message: str
+) -> None:
+    """The client is told why, and the next one is served."""
+    found = send(served, line)
+    assert isinstance(found, Refused)
+    assert found.reason is reason
+    assert message in found.message
+    assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_a_question_without_an_end_is_refused(served: Path) -> None:
+    """A client that shuts its side in the middle of a line gets a word."""
+    with connect(served) as connection:
+        connection.sendall(b"{")
+        connection.shutdown(socket.SHUT_WR)
+        found = decode_answer(StatusQuestion(), read(connection))
+    assert found == Refused(reason=Refusal.MALFORMED, message="the question has no end")
+
+
+def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path) -> None:
+    """The client is told where to look."""
+    faults = iter((LookupError("lost"),))
+
+    def fail_once(question: Question) -> Answer:
+        for fault in faults:
+            raise fault
+        return answer(question)
+
+    with closing(ControlServer(directory, fail_once)), capture_logs() as logged:
+        found = send(directory / SOCKET_NAME, encode_question(StatusQuestion()))
+        assert isinstance(found, Refused)
+        assert found.reason is Refusal.FAULT
+        assert [(entry["event"], entry["client"]) for entry in logged] == [("question_failed", os.getpid())]
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+
+
+def test_too_many_clients_are_turned_away(served: Path) -> None:
+    """Clients that say nothing take a few threads and no more, and those that go make room."""
+    with ExitStack() as stack:
+        idle = [stack.enter_context(connect(served)) for _ in range(MOST_CLIENTS)]
+        with connect(served) as surplus:
+            assert read(surplus) == b""
+        for connection in idle:
+            connection.shutdown(socket.SHUT_WR)
+            assert b"no end" in read(connection)
+    for _ in range(1000):  # a thread ends a moment after its connection
+        with connect(served) as connection:
+            try:
+                connection.sendall(encode_question(StatusQuestion()))
+                if read(connection):
+                    return
+            except ConnectionError:
+                continue
+    pytest.fail("the places of clients that went away were not freed")
+
+
+def test_a_client_that_never_ends_is_cut_off(directory: Path) -> None:
+    """A question that arrives drop by drop does not hold a thread."""
+    with (
+        closing(ControlServer(directory, answer, longest_seconds=0.05)),
+        connect(directory / SOCKET_NAME) as connection,
+    ):
+        connection.sendall(b"{")
+        assert read(connection) == b""
+
+
+@pytest.mark.parametrize(
+    ("uid", "group_ids", "is_let_in"),
+    (
+        (0, {0}, True),
+        (990, {990}, True),
+        (1000, {1000, 991}, True),
+        (1000, {1000}, False),
+        (1000, {0}, False),
+    ),
+)
+def test_root_the_agents_user_and_the_sockets_group_may_ask(
+    uid: int,
+    group_ids: set[int],
+    is_let_in: bool,  # noqa: FBT001 - what the table says
+) -> None:
+    """Nobody else may, whatever the mode of the file says."""
+    peer = Peer(pid=1, uid=uid, group_ids=frozenset(group_ids))
+    assert may_ask(peer, **AGENT) is is_let_in
+
+
+def test_the_kernel_says_who_connected() -> None:
+    """Process, user and all groups are those of the other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        assert peer_of(ours) == Peer(
+            pid=os.getpid(), uid=os.geteuid(), group_ids=frozenset({os.getegid(), *os.getgroups()})
+        )
