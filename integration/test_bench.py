@@ -1,0 +1,79 @@
+"""The bench measures what it says: the same policy under each contender, and packets that get there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.commands import measure_dry_run
+from bench.durations import Files, measure_durations
+from bench.linear import Order, render_linear
+from bench.packetcost import (
+    CONNTRACK_ONLY,
+    ESTABLISHED_ONLY,
+    NO_FIREWALL,
+    OURS,
+    Effort,
+    compiled_text,
+    measure_known,
+    measure_new,
+)
+from bench.policies import BenchPolicy, invent
+from bench.sizes import SIZES, Size
+from bench.traffic import Aim, choose
+from integration.lab import lab
+
+A_MOMENT = Effort(rounds=2, seconds=0.002, frames=64)
+
+
+@pytest.fixture
+def policy() -> BenchPolicy:
+    """Return the smallest policy that is measured."""
+    return invent(SIZES[0])
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_a_linear_list_is_the_same_policy(order: Order) -> None:
+    """The list passes exactly the packets that the compiled ruleset passes."""
+    policy = invent(Size(100, 1_000))
+    packets = [packet for aim in (Aim.SPREAD, Aim.NONE) for packet in choose(policy, aim, 200)]
+    with lab() as host:
+        host.load(compiled_text(policy))
+        by_ours = host.send_ingress(packets)
+    with lab() as host:
+        host.load(render_linear(policy.resolved, order))
+        by_list = host.send_ingress(packets)
+    assert by_list == by_ours
+    assert 0 < sum(by_ours) < len(packets)
+
+
+def test_new_sessions_are_measured_under_every_contender(policy: BenchPolicy) -> None:
+    """Each aim has a cost for each contender, and the baseline costs nothing above itself."""
+    costs = list(measure_new(policy, A_MOMENT))
+    contenders = {CONNTRACK_ONLY, OURS, *(order.value for order in Order)}
+    assert {(cost.aim, cost.contender) for cost in costs} == {
+        (aim.value, contender) for aim in Aim for contender in contenders
+    }
+    assert all(cost.whole.median > 0 for cost in costs)
+    assert all(cost.above.median == 0 for cost in costs if cost.contender == CONNTRACK_ONLY)
+
+
+def test_known_sessions_are_measured_under_every_contender(policy: BenchPolicy) -> None:
+    """The sessions can be opened under each, and then cost something."""
+    costs = list(measure_known(policy, A_MOMENT))
+    assert {cost.contender for cost in costs} == {CONNTRACK_ONLY, ESTABLISHED_ONLY, NO_FIREWALL, OURS}
+    assert all(cost.whole.median > 0 for cost in costs)
+
+
+def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Path) -> None:
+    """All operations run to their end on a small policy, and so does a dry run."""
+    files = Files.write(policy, tmp_path)
+    durations = list(measure_durations(policy, files, repeats=1))
+    assert {duration.operation for duration in durations} >= {
+        "first apply, as a command",
+        "read all counters",
+    }
+    command = measure_dry_run(policy.size, files.definitions, verifies=True)
+    assert command.status == 0
+    assert command.peak_mebibytes > 0
