@@ -25,9 +25,10 @@ class FileSource:
         """Take the path of a document or of a directory of documents; it need not exist yet."""
         self._path = path
         self._limits = limits
+        self._newest: Delivery | None = None
 
     def fetch(self) -> Delivery:
-        """Return what the documents say now.
+        """Return what the documents say now; those that are what they were are not parsed again.
 
         The documents are read as they were at one moment: if any of them changes meanwhile, or a directory or
         link is swapped for another, all are read again.
@@ -37,8 +38,10 @@ class FileSource:
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
         documents = self._read_settled()
-        snapshot, problems = parse_documents(documents, self._limits)
-        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+        if self._newest is None or self._newest.documents != documents:
+            snapshot, problems = parse_documents(documents, self._limits)
+            self._newest = Delivery(snapshot=snapshot, problems=problems, documents=documents)
+        return self._newest
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the documents have changed, until the context is left."""

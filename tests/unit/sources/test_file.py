@@ -49,6 +49,19 @@ def test_a_directory_is_read_as_a_whole(tmp_path: Path) -> None:
     assert group_ids(source(tmp_path)) == ["sg-app", "sg-db", "sg-web"]
 
 
+def test_documents_that_stayed_as_they_were_are_not_parsed_again(tmp_path: Path) -> None:
+    """The same content is the same delivery, also in a file that was written anew; other content is not."""
+    document = tmp_path / "web.yaml"
+    document.write_text(GROUP % "sg-web")
+    fetched = source(tmp_path)
+    first = fetched.fetch()
+    document.unlink()
+    document.write_text(GROUP % "sg-web")
+    assert fetched.fetch() is first
+    document.write_text(GROUP % "sg-app")
+    assert group_ids(fetched) == ["sg-app"]
+
+
 def test_what_was_delivered_is_handed_on_in_the_order_of_names(tmp_path: Path) -> None:
     """The bytes are kept beside the snapshot, to be read again after a restart."""
     for name in ("b.yaml", "a.yaml"):

@@ -1,0 +1,67 @@
+"""A step does what is to be done, and nothing that was done before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.reconciler import Outcome
+from sgagent.core.errors import KernelRefusedError
+from tests.unit.agent.machine import GOOD, Machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a host with definitions that bind its link."""
+    made = Machine(tmp_path / "state")
+    made.source.write(GOOD)
+    return made
+
+
+def test_nothing_is_compiled_twice(machine: Machine) -> None:
+    """A step that finds policy and table as they were returns what it knows, under the facts of now."""
+    agent = machine.reconciler()
+    first = agent.step(fetch=True)
+    machine.host.add_link("eth9", "02:00:00:00:00:09")
+    second = agent.step(fetch=True)
+    assert (first.outcome, second.outcome) == (Outcome.APPLIED, Outcome.UNCHANGED)
+    assert second.counters is first.counters
+    assert second.version == first.version
+    assert [link.name for link in second.facts.links] == ["eth0", "eth9", "lo"]
+    assert not second.is_first_table
+
+
+def test_a_table_that_was_changed_is_looked_at(machine: Machine) -> None:
+    """The same policy is brought to the kernel again where the table is another."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    desired = machine.dataplane.ruleset
+    machine.dataplane.ruleset = None
+    step = agent.step(fetch=False)
+    assert (step.outcome, step.was_drift) == (Outcome.APPLIED, True)
+    assert machine.dataplane.ruleset == desired
+    again = agent.step(fetch=False)
+    assert (again.outcome, again.was_drift) == (Outcome.UNCHANGED, False)
+
+
+def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
+    """Another policy is another table, and the way back leads to the first."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
+    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    machine.source.write(GOOD)
+    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+
+
+def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
+    """A refusal settles nothing: the next step compares and applies anew."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
+    machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+    assert agent.step(fetch=True).outcome is Outcome.REFUSED
+    machine.dataplane.refusal = None
+    assert agent.step(fetch=False).outcome is Outcome.APPLIED
