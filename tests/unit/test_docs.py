@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.cli.inputs import hand_bindings
-from sgagent.cli.main import COMMANDS
+from sgagent.cli.main import COMMANDS, main
 from sgagent.core.binding import bind
 from sgagent.core.compiler import compile_
 from sgagent.core.host import NO_FACTS
@@ -30,6 +30,7 @@ TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))
 CODE = re.compile(r'(?:\.(?:error|warn)|MalformedError)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"')
 CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
 SHOWN = re.compile(r"<!-- from (.+?), (\S+=\S*) -->\n```nft\n(.*?)```", re.DOTALL)
+TOUR = "/tmp/tour"  # noqa: S108 - where README.md says that it takes place; nothing is written there
 OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTILINE)
 
 
@@ -160,13 +161,47 @@ def test_the_tables_that_are_read_aloud_are_what_is_compiled() -> None:
         assert [text for text in objects if text not in table] == []
 
 
+def test_the_tour_says_what_the_commands_print(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What README.md shows of ``check``, ``explain`` and ``compile`` is what they print of its documents."""
+    tour = read("README.md").partition("## Ten minutes")[2].partition("\n## ")[0]
+    (web, quarantine), (configuration,) = blocks(tour, "yaml"), blocks(tour, "toml")
+    monkeypatch.chdir(tmp_path)
+    groups = tmp_path / "groups.d"
+    groups.mkdir()
+    Path("sgagent.toml").write_text(configuration.replace(TOUR, str(tmp_path)))
+    chosen = ["--config", "sgagent.toml", "--interface", "eth0=sg-web"]
+    packet = ["--source", "10.0.0.66", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "80"]
+
+    def printed(*arguments: str) -> str:
+        main(arguments)
+        found = capsys.readouterr()
+        return (found.err + found.out).replace(str(tmp_path), TOUR)
+
+    (groups / "web.yaml").write_text(web)
+    assert printed("check", *chosen) in tour
+    (groups / "web.yaml").write_text(web.replace("80/79", "80/80"))
+    (groups / "quarantine.yaml").write_text(quarantine)
+    assert printed("check", *chosen) in tour
+    assert printed("explain", "ingress", *packet, *chosen) in tour
+    table = OBJECT.findall(printed("compile", "--dry-run", "--no-verify", *chosen))
+    (shown,) = OBJECT.findall(tour)
+    assert shown in table
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
 def compiled(origin: str, binding: str) -> str:
     """Return the table that documents come to: those of an example, or those that docs/ruleset.md shows."""
     if origin.startswith("examples/"):
         paths = sorted((ROOT / origin / "groups.d").iterdir())
         files = [DocumentFile(path.name, path.read_bytes()) for path in paths]
     else:
-        (text,) = re.findall(r"```yaml\n(.*?)```", read("docs/ruleset.md"), re.DOTALL)
+        (text,) = blocks(read("docs/ruleset.md"), "yaml")
         files = [DocumentFile("shown.yaml", text.encode())]
     settings = Settings()
     snapshot, _ = parse_documents(files, settings.limits)
