@@ -75,6 +75,7 @@ def test_it_enforces_from_the_moment_that_it_is_ready(running: Service, one_inte
     assert [event["level"] for event in running.events("agent_started")] == ["info"]
     assert [event["interfaces"] for event in running.events("ruleset_applied")] == [["eth0"]]
     assert "eth0" in next(notice for notice in running.notices() if notice.startswith("STATUS="))
+    wait_for(lambda: running.notices().count("WATCHDOG=1") >= 2, "the watchdog to be fed again")
 
 
 def test_every_metric_is_served(running: Service, one_interface: Lab) -> None:

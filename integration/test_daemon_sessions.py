@@ -125,6 +125,24 @@ def test_no_session_is_ended_where_none_is_to_be_cut(
         assert not any(error_of(session.ends[1].socket) for session in busy.sessions.values())
 
 
+def test_marks_of_a_table_that_is_gone_mean_nothing(agent: Service, one_interface: Lab) -> None:
+    """What an earlier table remembered of sessions opens nothing under a new one, which counts anew."""
+    agent.define(NARROW.replace(STAYS, "198.51.100.0/24"))
+    agent.start()
+    with traffic(one_interface) as busy:
+        for name, source in (("stays", STAYS), ("leaves", LEAVES)):
+            busy.open(name, one_interface.peer, source, one_interface.host, (HOST, 22))
+        with busy.running():
+            busy.wait_until_all_talk()
+            agent.kill()
+            agent.namespace.nft("flush", "ruleset")
+            agent.define(NARROW)
+            agent.start()
+            assert silent(busy) == {"leaves"}
+            busy.settle({"stays"})
+    assert not agent.events("session_cut")
+
+
 def test_a_restart_ends_no_session(agent: Service, one_interface: Lab) -> None:
     """Only the first start looks at sockets: later there are marks, and nothing is judged again."""
     agent.start()
