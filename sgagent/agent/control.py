@@ -20,6 +20,7 @@ from sgagent.agent.answers import Answering
 from sgagent.agent.deadline import deadline
 from sgagent.agent.peers import may_ask, peer_of
 from sgagent.agent.questions import Refusal, Refused
+from sgagent.agent.steplog import EventLog
 from sgagent.agent.wire import LONGEST_QUESTION, MalformedError, decode_question, encode_answer
 from sgagent.core.errors import UsageError
 
@@ -39,6 +40,26 @@ _PAUSE_SECONDS = 0.1
 
 _DIRECTORY_MODE = 0o755
 _SOCKET_MODE = 0o660
+
+
+@contextlib.contextmanager
+def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterator[None]:
+    """Serve the control socket until the context is left.
+
+    An agent that can't be asked enforces all the same, and says so.
+
+    Raises:
+        UsageError: another agent serves this socket.
+    """
+    fault = None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(contextlib.closing(ControlServer(directory, answer)))
+        except OSError as error:
+            fault = f"{directory / SOCKET_NAME}: {error.strerror or error}"
+        if fault:
+            log.error("control_not_served", reason=fault)
+        yield
 
 
 class ControlServer:

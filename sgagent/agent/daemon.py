@@ -171,11 +171,17 @@ class Daemon:
         self._ticked_at = self._clock.monotonic()
         readers = self._inbox.take_readers()
         self._read_counters()
-        self._board.note_totals(self._counting.totals)
+        self._board.note_totals(self._counting.totals, step_fault=self._step_fault, faults=self._faults)
         for reader in readers:
             reader.set()
         self._say_faults()
         self._service_manager.alive()
+
+    @property
+    def _faults(self) -> tuple[str, ...]:
+        """Return what is wrong with the agent's own files and its counting."""
+        of_counters = (self._counting.damage, self._counting.fault, self._reading_fault)
+        return (*self._reconciler.state_faults, *(fault for fault in of_counters if fault))
 
     def _read_counters(self) -> None:
         """Read the counters; that they can't be read is logged once."""

@@ -30,7 +30,7 @@ from sgagent.core.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
-COMMANDS = ("check", "compile", "explain", "flush", "run", "schema")
+COMMANDS = ("check", "compile", "explain", "flush", "hits", "run", "schema", "status")
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -96,8 +96,10 @@ _SUMMARIES = {
     "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
     "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
     "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
+    "hits": "Show what each rule has decided, in the order in which rules decide.",
     "run": "Run the agent: keep this host's security groups enforced.",
     "schema": "Print the JSON Schema of native documents.",
+    "status": "Say how the running agent is doing, on one screen.",
 }
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import structlog
 
+from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
+from sgagent.agent.control import control_served
 from sgagent.agent.counterfile import CounterFile, read_boot_id
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.health import health_pages
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.log import configure_log
 from sgagent.agent.metrics import make_registry
@@ -80,6 +83,9 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
         counters_gone=counting.forget,
     )
     _serve_metrics(settings, board, clock, stack)
+    place = f"{settings.source.type.value} {settings.source.path}"
+    answer = answering(board, clock, place)
+    stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
 
     def reckon(step: Step) -> None:
         if settings.enforcement.sessions is Sessions.REJUDGE:
@@ -100,7 +106,7 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
 
 
 def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: ExitStack) -> None:
-    """Serve the metrics until the stack is left.
+    """Serve the metrics, and how the agent is doing, until the stack is left.
 
     Raises:
         UsageError: the address is taken, or not this host's.
@@ -108,7 +114,7 @@ def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: 
     listen = settings.metrics.listen
     registry = make_registry(board.status, board.totals, clock)
     try:
-        server = MetricsServer(listen.host, listen.port, registry)
+        server = MetricsServer(listen.host, listen.port, registry, health_pages(board, clock))
     except OSError as error:
         raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
     stack.enter_context(closing(server))

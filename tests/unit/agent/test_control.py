@@ -11,11 +11,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
-from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer
+from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
 from sgagent.agent.peers import Peer, may_ask, peer_of
 from sgagent.agent.questions import (
     Answer,
@@ -142,6 +143,22 @@ def test_a_place_that_can_not_be_had_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a directory")
     with pytest.raises(OSError, match="run"):
         ControlServer(tmp_path / "run", answer)
+
+
+def test_an_agent_that_can_not_be_asked_goes_on(tmp_path: Path) -> None:
+    """A host is not left open for the want of a socket; the log says why."""
+    (tmp_path / "run").write_text("not a directory")
+    with capture_logs() as logged, control_served(tmp_path / "run", answer, structlog.get_logger()):
+        assert [entry["event"] for entry in logged] == ["control_not_served"]
+    assert str(tmp_path / "run" / SOCKET_NAME) in logged[0]["reason"]
+
+
+def test_it_is_served_as_long_as_the_context(directory: Path) -> None:
+    """Nothing is logged when all is well."""
+    with capture_logs() as logged, control_served(directory, answer, structlog.get_logger()):
+        assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
+    assert logged == []
+    assert not (directory / SOCKET_NAME).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""``sgagent status``: how the running agent is doing, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from sgagent.agent.questions import StatusAnswer, StatusQuestion
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.wire import encode_fields
+from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import ask
+from sgagent.core.errors import printable
+
+_LABEL_WIDTH = 10
+
+_MEANINGS = {
+    Posture.ENFORCING: "enforcing",
+    Posture.OBSERVING: "observing, nothing is dropped",
+    Posture.IDLE: "idle, the definitions speak of no interface of this host",
+    Posture.CLOSED: "closed, for lack of a snapshot",
+    Posture.STANDING: "not enforcing, older rules stay in force for lack of a snapshot",
+    Posture.NOTHING: "not enforcing",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print how the agent is doing; the exit code says whether it enforces."""
+    answer = ask(load_settings(options), StatusQuestion(), StatusAnswer)
+    if options.json:
+        is_enforcing = answer.posture is Posture.ENFORCING
+        print(json.dumps({"is_enforcing": is_enforcing, **encode_fields(answer)}, ensure_ascii=False))
+    else:
+        print("\n".join(screen(answer, time.time(), terminal_width())))
+    return 0 if answer.posture is Posture.ENFORCING else 1
+
+
+def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
+    """Return the lines of the screen.
+
+    Args:
+        answer: what the agent said.
+        now: seconds since the epoch.
+        width: of the terminal; None is no limit.
+    """
+    facts = [*_enforcement(answer, now), *_source(answer, now), *_agent(answer)]
+    since = "" if answer.posture_since is None else f" since {_moment(answer.posture_since, now)}"
+    lines = [f"{_MEANINGS[answer.posture]}{since}"]
+    lines += [printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in facts]
+    if answer.interfaces:
+        rows = [_HEADINGS, *map(_row, answer.interfaces)]
+        lines += ["", *lay_out(rows, width=width)]
+    return lines
+
+
+def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what is in force, and why nothing newer is."""
+    if answer.snapshot_version is None:
+        yield "snapshot", "none"
+    else:
+        since = "" if answer.snapshot_since is None else f", since {_moment(answer.snapshot_since, now)}"
+        yield "snapshot", f"{answer.snapshot_version}{since}"
+    if answer.is_refused:
+        yield "refused", f"the newest definitions have {_count(answer.errors, 'error')}; older ones stay"
+        for error in answer.first_errors:
+            yield "", error
+        if answer.errors > len(answer.first_errors):
+            yield "", f"… and {answer.errors - len(answer.first_errors)} more"
+    if answer.kernel_error is not None:
+        yield "kernel", f"refused the newest rules: {answer.kernel_error}"
+    if answer.warnings or answer.unknown_objects:
+        unknown = _count(answer.unknown_objects or 0, "unknown object")
+        yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
+    if answer.is_drift_unhealed:
+        yield "drift", "someone else changed the rules, and that could not be mended"
+    elif answer.drift_repaired:
+        yield "drift", f"mended {_count(answer.drift_repaired, 'time')} since the agent started"
+
+
+def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield where definitions come from, and whether they can be had."""
+    match answer.is_source_up:
+        case True:
+            yield "source", f"{answer.source}, up"
+        case False:
+            reached = answer.source_reached_at
+            last = "never reached" if reached is None else f"reached last {_moment(reached, now)}"
+            yield "source", f"{answer.source}, down: {answer.source_error or 'no reason is known'} ({last})"
+        case None:
+            yield "source", f"{answer.source}, not asked yet"
+
+
+def _agent(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield how the program itself is doing."""
+    ready = "ready" if answer.is_ready else "not ready"
+    yield "agent", f"sgagent {answer.agent_version}, process {answer.pid}, {ready}"
+    for reason in answer.not_ready_because:
+        yield "", reason
+    for fault in answer.faults:
+        yield "fault", fault
+
+
+_HEADINGS = ("INTERFACE", "STATE", "MODE", "ENI", "GROUPS", "SESSIONS")
+
+
+def _row(interface: InterfaceStatus) -> tuple[str, ...]:
+    sessions = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
+    return (
+        interface.name,
+        interface.state.value.replace("_", " "),
+        "-" if interface.mode is None else interface.mode.value,
+        interface.network_interface_id or "-",
+        ", ".join(interface.security_group_ids) or "-",
+        "-" if interface.state is InterfaceState.UNBOUND else sessions,
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def _moment(seconds: float, now: float) -> str:
+    """Return a time by the clock of this host, and how long ago it was."""
+    clock = datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+    return f"{clock} ({_age(max(0.0, now - seconds))})"
+
+
+def _age(seconds: float) -> str:
+    """Return a time span in its largest whole unit."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return _count(int(seconds // length), unit)
+    return _count(int(seconds), "second")

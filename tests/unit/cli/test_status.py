@@ -1,0 +1,133 @@
+"""The screen of ``sgagent status``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.agent.questions import StatusAnswer
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.cli.status import screen
+from sgagent.core.model import Mode
+
+NOW = 1_000_000.0
+WELL = StatusAnswer(
+    agent_version="1.2.3",
+    pid=42,
+    posture=Posture.ENFORCING,
+    posture_since=NOW - 7200,
+    is_ready=True,
+    not_ready_because=(),
+    snapshot_version="v1",
+    snapshot_since=NOW - 61,
+    source="file groups.d",
+    is_source_up=True,
+    source_reached_at=NOW,
+    source_error=None,
+    is_refused=False,
+    errors=0,
+    first_errors=(),
+    kernel_error=None,
+    warnings=0,
+    unknown_objects=0,
+    drift_repaired=0,
+    is_drift_unhealed=False,
+    faults=(),
+    interfaces=(),
+)
+
+
+def shown(answer: StatusAnswer) -> str:
+    """Return the screen without a limit to its width."""
+    return "\n".join(screen(answer, NOW, None))
+
+
+def test_an_agent_that_is_well_takes_four_lines() -> None:
+    """What it does and since when comes first."""
+    lines = screen(WELL, NOW, None)
+    assert len(lines) == 4
+    assert lines[0].startswith("enforcing since ")
+    assert lines[0].endswith("(2 hours)")
+    assert lines[1].startswith("snapshot   v1, since ")
+    assert lines[1].endswith("(1 minute)")
+    assert lines[2] == "source     file groups.d, up"
+    assert lines[3] == "agent      sgagent 1.2.3, process 42, ready"
+
+
+@pytest.mark.parametrize(
+    ("posture", "words"),
+    (
+        (Posture.ENFORCING, "enforcing"),
+        (Posture.OBSERVING, "nothing is dropped"),
+        (Posture.IDLE, "no interface"),
+        (Posture.CLOSED, "closed"),
+        (Posture.STANDING, "not enforcing, older rules"),
+        (Posture.NOTHING, "not enforcing"),
+    ),
+)
+def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
+    """Each posture has its words."""
+    assert words in screen(replace(WELL, posture=posture), NOW, None)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    (
+        (replace(WELL, snapshot_version=None), "snapshot   none"),
+        (replace(WELL, is_source_up=None), "not asked yet"),
+        (
+            replace(WELL, is_source_up=False, source_error="gone", source_reached_at=NOW - 86400),
+            "down: gone (reached last ",
+        ),
+        (replace(WELL, is_source_up=False, source_error="gone", source_reached_at=None), "(never reached)"),
+        (replace(WELL, kernel_error="no room"), "kernel     refused the newest rules: no room"),
+        (replace(WELL, warnings=3, unknown_objects=1), "warnings   3, with 1 unknown object in"),
+        (replace(WELL, drift_repaired=2), "drift      mended 2 times"),
+        (replace(WELL, is_drift_unhealed=True), "could not be mended"),
+        (replace(WELL, faults=("no space",)), "fault      no space"),
+        (
+            replace(WELL, is_ready=False, not_ready_because=("it is late",)),
+            "not ready\n           it is late",
+        ),
+        (replace(WELL, faults=("a\x1b[2Jb",)), "a\\x1b[2Jb"),
+    ),
+)
+def test_what_is_amiss_is_shown(answer: StatusAnswer, expected: str) -> None:
+    """Whatever somebody should look at has a line."""
+    assert expected in shown(answer)
+
+
+def test_the_errors_of_a_refused_snapshot_are_shown_and_the_rest_is_counted() -> None:
+    """What to mend stands there, not in the log alone."""
+    text = shown(replace(WELL, is_refused=True, errors=7, first_errors=("error: one", "error: two")))
+    assert "refused    the newest definitions have 7 errors; older ones stay\n" in text
+    assert "           error: one\n           error: two\n           … and 5 more\n" in text
+
+
+def test_each_interface_has_a_row() -> None:
+    """Its state, mode, interface, groups, and whether its sessions are remembered."""
+    eth0 = InterfaceStatus(
+        name="eth0",
+        network_interface_id="eni-1",
+        state=InterfaceState.BOUND,
+        mode=Mode.OBSERVE,
+        security_group_ids=("sg-1", "sg-2"),
+    )
+    bare = replace(
+        eth0,
+        name="eth3",
+        network_interface_id=None,
+        state=InterfaceState.WITHOUT_GROUPS,
+        security_group_ids=(),
+        is_judged_at_every_packet=True,
+    )
+    unbound = InterfaceStatus(
+        name="docker0", network_interface_id=None, state=InterfaceState.UNBOUND, mode=None
+    )
+    lines = screen(replace(WELL, interfaces=(unbound, eth0, bare)), NOW, None)
+    assert [line.split() for line in lines[-3:]] == [
+        ["docker0", "unbound", "-", "-", "-", "-"],
+        ["eth0", "bound", "observe", "eni-1", "sg-1,", "sg-2", "judged", "once"],
+        ["eth3", "without", "groups", "observe", "-", "-", "judged", "at", "every", "packet"],
+    ]
