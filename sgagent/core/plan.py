@@ -289,14 +289,12 @@ class _Change:
 
     def _leaving_elements(self, verdict_map: VerdictMap, wanted: VerdictMap) -> tuple[Element, ...]:
         """Return the elements that go, or come again since the chain that they lead to is replaced."""
-        if verdict_map.elements == wanted.elements and not self.leaving_chains:
-            return ()
-        staying = set(wanted.elements)
-        return tuple(
-            element
-            for element in verdict_map.elements
-            if element not in staying or target(element.verdict) in self.leaving_chains
-        )
+        gone = _missing(verdict_map.elements, wanted.elements)
+        led_away = [e for e in verdict_map.elements if target(e.verdict) in self.leaving_chains]
+        if not led_away:
+            return gone
+        leaving = {*gone, *led_away}
+        return tuple(element for element in verdict_map.elements if element in leaving)
 
     def _delete(self) -> Iterator[Operation]:
         for kind, name in self.foreign.others:
@@ -348,8 +346,27 @@ class _Change:
         leaving = self._leaving_elements(verdict_map, wanted)
         if _is_refilled(verdict_map, leaving):
             return wanted.elements
-        standing = set(verdict_map.elements).difference(leaving)
-        return tuple(element for element in wanted.elements if element not in standing)
+        new = _missing(wanted.elements, verdict_map.elements)
+        again = set(leaving).difference(_missing(verdict_map.elements, wanted.elements))
+        if not again:
+            return new
+        coming = again.union(new)
+        return tuple(element for element in wanted.elements if element in coming)
+
+
+def _missing(elements: tuple[Element, ...], others: tuple[Element, ...]) -> tuple[Element, ...]:
+    """Return the elements that are not among the others.
+
+    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
+    one changed, comparing takes a moment where hashing them all would take a second.
+    """
+    if elements == others:
+        return ()
+    shorter = min(len(elements), len(others))
+    head = next((i for i in range(shorter) if elements[i] != others[i]), shorter)
+    tail = next((i for i in range(shorter - head) if elements[-1 - i] != others[-1 - i]), shorter - head)
+    among = set(others[head : len(others) - tail])
+    return tuple(element for element in elements[head : len(elements) - tail] if element not in among)
 
 
 def _leaving(
