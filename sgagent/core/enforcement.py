@@ -86,14 +86,13 @@ def enforce(
         return replace(table.under(UNCACHED), is_interim=layout.can_cache)
     kept = next_state(state, interfaces, layout, narrows=False)
     is_known = enforced is not None and enforced.ruleset == observed and not foreign
-    if sessions is Sessions.KEEP or (
-        is_known and enforced is not None and not narrows(enforced.policy, policy)
-    ):
+    bumped = next_state(state, interfaces, layout, narrows=True)
+    if sessions is Sessions.KEEP:
         return table.following(state, kept)
+    if is_known and enforced is not None:
+        return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
-    if not unbumped.plan:
-        return unbumped
-    return table.following(state, next_state(state, interfaces, layout, narrows=True))
+    return table.following(state, bumped) if unbumped.plan else unbumped
 
 
 @dataclass(frozen=True, slots=True)
