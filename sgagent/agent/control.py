@@ -86,7 +86,7 @@ class ControlServer:
         self._is_closed = threading.Event()
         self._listener = _listen(directory)
         made = self._path.stat()
-        self._identity, self._group_id = (made.st_dev, made.st_ino), made.st_gid
+        self._identity = (made.st_dev, made.st_ino)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
@@ -135,7 +135,7 @@ class ControlServer:
     def _reply(self, connection: socket.socket) -> bytes:
         """Return the answer to what a client asks, if it may."""
         peer = peer_of(connection)
-        if not may_ask(peer, own_uid=os.geteuid(), group_id=self._group_id):
+        if not may_ask(peer, own_uid=os.geteuid(), group_id=self._path.stat().st_gid):
             return _refuse(
                 Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask"
             )

@@ -1,0 +1,227 @@
+"""The real daemon is asked: by status, hits, explain and probes, by those who may and those who may not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import METRICS_PORT, Ended, Service, definitions, is_let_in, service_on
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+DROP_TELNET = "ingress drop 1 tcp 23 from 0.0.0.0/0"
+POLICY = definitions(WEB, DROP_TELNET)
+BROKEN = "version: 1\nsecurity_groups: 7\n"
+WEB_PACKET = (
+    *("explain", "ingress", "--source", str(CLIENT), "--destination", str(HOST)),
+    *("--protocol", "tcp", "--port", "80"),
+)
+STRANGER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+
+
+@pytest.fixture
+def agent(one_interface: Lab) -> Iterator[Service]:
+    """Give the host an agent that runs, in a directory that everybody may enter."""
+    one_interface.add_host_addresses([str(HOST)])
+    with tempfile.TemporaryDirectory(prefix="sgagent-") as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        directory.chmod(0o755)
+        made = stack.enter_context(service_on(one_interface.host, directory))
+        made.define(POLICY)
+        made.start()
+        yield made
+
+
+def socket_of(agent: Service) -> Path:
+    """Return where the daemon can be asked."""
+    return agent.directory / "run" / "control.sock"
+
+
+def answer(agent: Service, *arguments: str) -> Any:  # noqa: ANN401 - what a script gets: whatever JSON says
+    """Return what a command prints as JSON."""
+    return json.loads(agent.command(*arguments, "--json").output)
+
+
+def probe(agent: Service, path: str) -> tuple[int, str]:
+    """Return the status and the text of a page."""
+    with (
+        agent.namespace.entered(),
+        contextlib.closing(HTTPConnection("127.0.0.1", METRICS_PORT)) as connection,
+    ):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def test_the_status_is_on_one_screen(agent: Service) -> None:
+    """What is enforced where and since when; the exit code says that it is."""
+    found = answer(agent, "status")
+    assert (found["is_enforcing"], found["posture"], found["is_ready"]) == (True, "enforcing", True)
+    assert found["pid"] == agent.pid
+    assert found["snapshot_version"] == agent.events("ruleset_applied")[0]["version"]
+    assert [(i["name"], i["state"], i["network_interface_id"]) for i in found["interfaces"]] == [
+        ("eth0", "bound", "eni-1")
+    ]
+    text = agent.command("status")
+    assert text.status == 0
+    assert text.output.startswith("enforcing since 20")
+    assert len(text.output.splitlines()) < 12
+
+
+def test_what_is_refused_shows_until_it_is_mended(agent: Service) -> None:
+    """The older snapshot stays in force, so the host is protected; but it is not as its owner wants it."""
+    agent.define(BROKEN)
+    wait_for(lambda: answer(agent, "status")["is_refused"] is True, "the refusal to show", 5)
+    found = answer(agent, "status")
+    assert (found["is_enforcing"], found["errors"]) == (True, 1)
+    assert "security_groups" in found["first_errors"][0]
+    assert "security_groups" in agent.command("status").output
+    assert probe(agent, "/readyz") == (
+        503,
+        "the newest definitions have errors, and older ones are in force\n",
+    )
+    assert probe(agent, "/healthz") == (200, "ok\n")
+    agent.define(POLICY)
+    wait_for(lambda: probe(agent, "/readyz") == (200, "ok\n"), "the agent to be ready again", 5)
+
+
+def test_hits_are_those_of_the_metrics(agent: Service, one_interface: Lab) -> None:
+    """Asked right after the traffic, both show it; rules stand in the order in which they decide."""
+    for port in (80, 80, 23, 24):
+        is_let_in(one_interface, CLIENT, HOST, port)
+    found = answer(agent, "hits", "--interface", "eth0")
+    ingress, egress = found["interfaces"]
+    decided = [
+        (hit["rule_id"], hit["packets"]) for hit in ingress["hits"] if hit["step"] in ("rule", "default")
+    ]
+    assert decided == [("sgr-1", 1), ("sgr-0", 2), (None, 1)]
+    assert {hit["rule_id"]: hit["packets"] for hit in ingress["hits"] if hit["rule_id"]} == {
+        rule_id: agent.hits(rule_id) for rule_id in ("sgr-0", "sgr-1")
+    }
+    octets = next(hit["bytes"] for hit in ingress["hits"] if hit["rule_id"] == "sgr-0")
+    assert octets == agent.metric("sgagent_rule_bytes_total", rule_id="sgr-0")
+    assert egress["direction"] == "egress"
+    assert re.search(r"^ +2 +\d+ +accept +1 +sgr-0 +sg-1", agent.command("hits").output, re.MULTILINE)
+    assert agent.command("hits", "--interface", "eth7").status == 2
+
+
+def test_watched_hits_are_painted_until_interrupted(agent: Service, one_interface: Lab) -> None:
+    """On a terminal they change where they stand, and Ctrl-C leaves no trace."""
+    leader, terminal = pty.openpty()
+    watcher = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "sgagent",
+            "hits",
+            "--watch",
+            "--config",
+            str(agent.directory / "sgagent.toml"),
+        ],
+        stdout=terminal,
+        stderr=terminal,
+        cwd=Path(__file__).parent.parent,
+    )
+    os.close(terminal)
+    painted = bytearray()
+
+    def shows(expected: bytes) -> bool:
+        painted.extend(os.read(leader, 65536))
+        return expected in painted
+
+    try:
+        wait_for(lambda: shows(b"eth0 egress"), "the first look", 10)
+        is_let_in(one_interface, CLIENT, HOST, 80)
+        wait_for(lambda: shows(b"      1     40  accept      1  sgr-0"), "the hit to show", 10)
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(5) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+        os.close(leader)
+    assert b"Traceback" not in painted
+
+
+def test_explain_asks_the_policy_in_force(agent: Service) -> None:
+    """Not the documents on disk, which may be broken, unless they are named."""
+    agent.define(BROKEN)
+    wait_for(lambda: answer(agent, "status")["is_refused"] is True, "the refusal to show", 5)
+    found = answer(agent, *WEB_PACKET)
+    assert found == {
+        "verdict": "accept",
+        "decided_by": "rule",
+        "rule_id": "sgr-0",
+        "security_group_id": "sg-1",
+        "priority": 1,
+        "interface": "eth0",
+        "shadowed": [],
+    }
+    assert "asked the running agent" in agent.command(*WEB_PACKET).output
+    assert agent.command(*WEB_PACKET, "--definitions", str(agent.documents)).status == 2
+    agent.stop()
+    assert agent.command(*WEB_PACKET).status == 2
+
+
+def test_without_an_agent_one_is_told_how_to_start_it(agent: Service) -> None:
+    """After an orderly end and after a kill alike; and the next agent can be asked again."""
+    agent.kill()
+    assert socket_of(agent).is_socket()
+    assert_nobody_answers(agent.command("status"))
+    assert_nobody_answers(agent.command("hits"))
+    assert agent.command(*WEB_PACKET).status == 0
+    agent.start()
+    assert agent.command("status").status == 0
+    assert agent.stop() == 0
+    assert not socket_of(agent).exists()
+    assert_nobody_answers(agent.command("status"))
+
+
+def assert_nobody_answers(ended: Ended) -> None:
+    """Assert that a command failed, in one line, as no agent is running."""
+    assert ended.status == 4
+    assert ended.output == ""
+    assert re.fullmatch(r"sgagent: no agent is running here .*: start one with 'sgagent run'\n", ended.errors)
+
+
+def test_only_those_who_may_are_answered(agent: Service) -> None:
+    """A stranger is told who may ask; a member of the socket's group is answered."""
+    refused = agent.command("status", through=STRANGER)
+    assert (refused.status, refused.output) == (5, "")
+    assert "may ask" in refused.errors
+    assert refused.errors.count("\n") == 1
+    assert agent.command(*WEB_PACKET, through=STRANGER).status == 5
+    os.chown(socket_of(agent), -1, 65534)
+    assert agent.command("status", through=STRANGER).status == 0
+    socket_of(agent).chmod(0o666)
+    os.chown(socket_of(agent), -1, 0)
+    assert agent.command("status", through=STRANGER).status == 5
+
+
+def test_a_host_without_a_snapshot_is_not_enforcing(agent: Service) -> None:
+    """The command exits with 1, and probes say why."""
+    agent.stop()
+    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    for path in agent.state.iterdir():
+        path.unlink()
+    agent.define(BROKEN)
+    agent.start()
+    ended = agent.command("status")
+    assert ended.status == 1
+    assert ended.output.startswith("not enforcing")
+    assert probe(agent, "/readyz")[0] == 503
+    assert answer(agent, "hits")["interfaces"] == []
