@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from sgagent.core.errors import SgagentError
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.ports import Wake
@@ -18,6 +19,8 @@ class FakeHost:
         """Take more links to start with."""
         self._links = {link.name: link for link in (Link(name="lo", index=1, is_loopback=True), *links)}
         self._watchers: list[Wake] = []
+        self.fault: SgagentError | None = None
+        """Raised by every look at the links while it is set."""
 
     def set_link(self, link: Link) -> None:
         """Add a link, or put it in the place of the one with its name."""
@@ -44,6 +47,8 @@ class FakeHost:
 
     def facts(self) -> HostFacts:
         """Return the links as they are now."""
+        if self.fault is not None:
+            raise self.fault
         return HostFacts(links=tuple(self._links[name] for name in sorted(self._links)))
 
     @contextmanager

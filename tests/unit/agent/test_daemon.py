@@ -1,0 +1,205 @@
+"""The daemon's loop, on a host in memory: what wakes it, what it tries again, and what ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.board import Board
+from sgagent.agent.counterfile import CounterFile
+from sgagent.agent.counting import Counting
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, Daemon
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.reconciler import Step
+from sgagent.agent.sdnotify import ServiceManager
+from sgagent.core.errors import KernelRefusedError, SgagentError
+from tests.fakes.clock import FakeClock
+from tests.unit.agent.machine import GOOD, Machine
+
+_DEADLINE_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Log:
+    """Keep what was logged."""
+
+    lines: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+
+    def info(self, event: str, **keys: object) -> None:
+        """Take a line."""
+        self.lines.append((event, keys))
+
+    warning = error = info
+
+    def events(self) -> list[str]:
+        """Return the events so far."""
+        return [event for event, _ in self.lines]
+
+
+class Running:
+    """A daemon, and what a test may do to it while it runs."""
+
+    def __init__(self, machine: Machine, directory: Path) -> None:
+        """Put a daemon together."""
+        self.machine = machine
+        self.log = Log()
+        self.clock = FakeClock()
+        self.inbox = Inbox()
+        self.first_steps: list[Step] = []
+        self.daemon = Daemon(
+            source=machine.source,
+            host=machine.host,
+            clock=self.clock,
+            reconciler=machine.reconciler(),
+            counting=Counting(machine.dataplane, CounterFile(directory, "this boot")),
+            inbox=self.inbox,
+            service_manager=ServiceManager({}),
+            log=self.log,
+            board=Board(self.clock, self.inbox.wait_for_reading),
+            after_first=self.first_steps.append,
+        )
+
+    def while_it_runs(self, script: Callable[[], None]) -> None:
+        """Run the daemon in this thread, and in another what is to happen meanwhile; then stop it."""
+        faults: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                self.wait_for("agent_started")
+                script()
+            except BaseException as fault:  # noqa: BLE001 - raised again in the test's own thread
+                faults.append(fault)
+            finally:
+                self.inbox.stop()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        self.daemon.run()
+        thread.join()
+        if faults:
+            raise faults[0]
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        """Wait until an event was logged so often."""
+        wait_until(lambda: self.log.events().count(event) >= count, event)
+
+    def wait_for_fetches(self, count: int) -> None:
+        """Wait until the source was asked so often."""
+        wait_until(lambda: self.machine.source.fetches == count, f"{count} fetches")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        pause.wait(0.005)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    """Return a daemon on a host with definitions."""
+    machine = Machine(tmp_path)
+    machine.source.write(GOOD)
+    return Running(machine, tmp_path)
+
+
+def test_a_start_and_a_stop(running: Running) -> None:
+    """The first step is done before the agent says that it started; the table stays behind."""
+    running.while_it_runs(lambda: None)
+    assert running.log.events() == ["ruleset_applied", "agent_started", "agent_stopped"]
+    assert len(running.first_steps) == 1
+    assert running.machine.dataplane.ruleset is not None
+
+
+def test_signals_stop_and_reload(running: Running) -> None:
+    """SIGHUP asks the source again, SIGTERM ends the loop; afterwards signals do what they did before."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def script() -> None:
+        fetches = running.machine.source.fetches
+        os.kill(os.getpid(), signal.SIGHUP)
+        running.wait_for_fetches(fetches + 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        running.wait_for("agent_stopped")
+
+    running.while_it_runs(script)
+    assert running.log.events().count("reload_requested") == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_links_wake_it_without_a_fetch(running: Running) -> None:
+    """A change of links is a step on the definitions that are there."""
+
+    def script() -> None:
+        fetches = running.machine.source.fetches
+        running.machine.host.remove_link("eth0")
+        running.wait_for("ruleset_applied", 2)
+        assert running.machine.source.fetches == fetches
+
+    running.while_it_runs(script)
+
+
+def test_a_step_that_can_not_be_done_is_tried_again(running: Running) -> None:
+    """Links that can't be read are logged once, and the step is made up for when they can be."""
+
+    def script() -> None:
+        host = running.machine.host
+        host.fault = SgagentError("the list of links was interrupted 10 times")
+        host.remove_link("eth0")
+        running.wait_for("step_failed")
+        fetches = running.machine.source.fetches
+        for count in (1, 2):  # when the second asks the source, the step of the first has failed
+            running.inbox.reload()
+            running.wait_for_fetches(fetches + count)
+        host.fault = None
+        running.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
+    assert running.log.events().count("step_failed") == 1
+
+
+def test_a_refusal_is_tried_again(running: Running) -> None:
+    """What the kernel refuses is logged, and tried again after a while without a word from anybody."""
+
+    def script() -> None:
+        dataplane = running.machine.dataplane
+        dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+        running.machine.host.remove_link("eth0")
+        running.wait_for("ruleset_refused")
+        dataplane.refusal = None
+        running.clock.pass_seconds(FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
+    assert running.log.events().count("ruleset_refused") == 1
+
+
+def test_a_first_step_that_can_not_be_done_ends_it(running: Running) -> None:
+    """At the start a person or a service manager is there to be told; nothing was done yet."""
+    running.machine.host.fault = SgagentError("no")
+    with pytest.raises(SgagentError, match="no"):
+        running.daemon.run()
+    assert running.machine.dataplane.ruleset is None
+
+
+def test_a_table_that_somebody_changed_is_mended_at_the_next_tick(running: Running) -> None:
+    """Each second the table is looked at, without a word from anybody."""
+
+    def script() -> None:
+        running.machine.dataplane.ruleset = None
+        running.clock.pass_seconds(1.0)
+        running.wait_for("drift_repaired")
+
+    running.while_it_runs(script)
+    assert running.machine.dataplane.ruleset is not None
