@@ -18,10 +18,11 @@ STALE_SECONDS = 300.0
 
 _LACKS = {
     Posture.NOTHING: "nothing is enforced",
+    Posture.IDLE: "nothing is enforced, as the definitions speak of no interface of this host",
     Posture.CLOSED: "the host is closed, for lack of a snapshot",
     Posture.STANDING: "only rules that an earlier agent left are in force, for lack of a snapshot",
 }
-"""Postures without a snapshot."""
+"""Postures in which no snapshot decides about anything."""
 
 
 def health_pages(board: Board, clock: Clock) -> Mapping[str, Page]:

@@ -19,13 +19,14 @@ from sgagent.core.errors import printable
 _LABEL_WIDTH = 10
 
 _MEANINGS = {
-    Posture.ENFORCING: "enforcing",
-    Posture.OBSERVING: "observing, nothing is dropped",
-    Posture.IDLE: "idle, the definitions speak of no interface of this host",
-    Posture.CLOSED: "closed, for lack of a snapshot",
-    Posture.STANDING: "not enforcing, older rules stay in force for lack of a snapshot",
-    Posture.NOTHING: "not enforcing",
+    Posture.ENFORCING: ("enforcing", ""),
+    Posture.OBSERVING: ("observing", "nothing is dropped"),
+    Posture.IDLE: ("idle", "the definitions speak of no interface of this host"),
+    Posture.CLOSED: ("closed", "there is no snapshot that can be enforced"),
+    Posture.STANDING: ("not enforcing", "for lack of a snapshot, older rules stay in force"),
+    Posture.NOTHING: ("not enforcing", "there is no snapshot"),
 }
+"""In a word or two, and what that means."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +54,9 @@ def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
         width: of the terminal; None is no limit.
     """
     facts = [*_enforcement(answer, now), *_source(answer, now), *_agent(answer)]
+    words, meaning = _MEANINGS[answer.posture]
     since = "" if answer.posture_since is None else f" since {_moment(answer.posture_since, now)}"
-    lines = [f"{_MEANINGS[answer.posture]}{since}"]
+    lines = [f"{words}{since}" + (f": {meaning}" if meaning else "")]
     lines += [printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in facts]
     if answer.interfaces:
         rows = [_HEADINGS, *map(_row, answer.interfaces)]

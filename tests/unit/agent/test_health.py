@@ -70,6 +70,7 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
     ("step", "reason"),
     (
         (WAITING, "nothing is enforced"),
+        (replace(APPLIED, policy=ResolvedPolicy()), "no interface of this host"),
         (replace(APPLIED, is_closed=True, version=None), "closed"),
         (replace(WAITING, is_standing=True), "earlier agent"),
         (replace(APPLIED, is_refused=True, problems=(ERROR,)), "have errors"),

@@ -61,9 +61,9 @@ def test_an_agent_that_is_well_takes_four_lines() -> None:
         (Posture.ENFORCING, "enforcing"),
         (Posture.OBSERVING, "nothing is dropped"),
         (Posture.IDLE, "no interface"),
-        (Posture.CLOSED, "closed"),
-        (Posture.STANDING, "not enforcing, older rules"),
-        (Posture.NOTHING, "not enforcing"),
+        (Posture.CLOSED, "closed since"),
+        (Posture.STANDING, "older rules stay"),
+        (Posture.NOTHING, "not enforcing since"),
     ),
 )
 def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
