@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from sgagent.agent.expectations import Expectations
 from sgagent.agent.state import KeptDocuments, StateDirectory
-from sgagent.core.binding import bind
+from sgagent.core.binding import Bindings, bind, bind_expected
 from sgagent.core.counters import CounterKey
 from sgagent.core.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.errors import (
@@ -23,8 +24,9 @@ from sgagent.core.errors import (
     Severity,
     SourceUnavailableError,
 )
-from sgagent.core.host import NO_FACTS, HostFacts
+from sgagent.core.host import NO_FACTS, ExpectedLink, HostFacts
 from sgagent.core.marks import MarkLayout
+from sgagent.core.model import Snapshot
 from sgagent.core.plan import DeleteCounter
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
@@ -131,7 +133,8 @@ class Reconciler:
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._newest: Delivery | None = None
         self._good: Delivery | None = None
-        self._kept_version: str | None = None
+        self._kept_as: tuple[str, tuple[ExpectedLink, ...]] | None = None
+        self._expectations: Expectations | None = None
         self._fetch_problems: tuple[Problem, ...] = ()
         self._source_error: str | None = None
         self._enforced: Enforced | None = None
@@ -163,7 +166,9 @@ class Reconciler:
         )
         if step.outcome is not Outcome.REFUSED:
             self._good, self._is_closed = delivery, False
-            self._keep(delivery)
+            expectations = self._expect()
+            expectations.follow(self._bind(delivery.snapshot, facts).bindings, delivery.snapshot)
+            self._keep(delivery, expectations.links)
         return step
 
     def _fetch(self) -> None:
@@ -203,18 +208,29 @@ class Reconciler:
         except DocumentError as error:
             self.state_faults = (*self.state_faults, str(error))
             return None
-        self._kept_version = kept.version
+        self._kept_as = kept.version, kept.links
         return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
 
     def _resolve(self, delivery: Delivery, facts: HostFacts) -> Resolution:
         enforcement = self._settings.enforcement
+        found = self._bind(delivery.snapshot, facts)
         return resolve(
             delivery.snapshot,
-            bind(delivery.snapshot, self._settings.interfaces, facts, automatically=True),
+            bind_expected(found, self._expect().missed, delivery.snapshot, facts),
             self._exemptions,
             default_mode=enforcement.mode,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         )
+
+    def _bind(self, snapshot: Snapshot, facts: HostFacts) -> Bindings:
+        return bind(snapshot, self._settings.interfaces, facts, automatically=True)
+
+    def _expect(self) -> Expectations:
+        """Return where network interfaces are expected, at first as an earlier agent left it."""
+        if self._expectations is None:
+            kept, _ = self._state.load()
+            self._expectations = Expectations(kept.links if kept else (), self._settings.interfaces)
+        return self._expectations
 
     def _without_snapshot(self, facts: HostFacts) -> Step:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
@@ -335,17 +351,17 @@ class Reconciler:
     def _policy_in_force(self) -> ResolvedPolicy | None:
         return self._enforced.policy if self._enforced else None
 
-    def _keep(self, delivery: Delivery) -> None:
-        """Keep the definitions that are enforced, once."""
+    def _keep(self, delivery: Delivery, links: tuple[ExpectedLink, ...]) -> None:
+        """Keep the definitions that are enforced, and where their network interfaces are, once."""
         version = delivery.snapshot.version
-        if version == self._kept_version or not delivery.documents:
+        if (version, links) == self._kept_as or not delivery.documents:
             return
         try:
-            self._state.keep(KeptDocuments(version=version, documents=delivery.documents))
+            self._state.keep(KeptDocuments(version=version, documents=delivery.documents, links=links))
         except OSError as error:
             self.state_faults = (f"the enforced definitions could not be kept: {error}",)
         else:
-            self._kept_version, self.state_faults = version, ()
+            self._kept_as, self.state_faults = (version, links), ()
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:

@@ -13,9 +13,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgagent.core.host import ExpectedLink
 from sgagent.documents import DocumentFile
 
-_FORMAT = 1
+_FORMAT = 2
+_READABLE_FORMATS = (1, _FORMAT)
+"""The first lacks the links."""
+
 _NEWEST = "last-good.json"
 _BEFORE = "last-good.previous.json"
 
@@ -30,6 +34,8 @@ class KeptDocuments:
 
     version: str
     documents: tuple[DocumentFile, ...]
+    links: tuple[ExpectedLink, ...] = ()
+    """Where network interfaces were found, so that they are judged by name before they can be found again."""
 
 
 class StateDirectory:
@@ -44,7 +50,7 @@ class StateDirectory:
         return any((self._directory / name).exists() for name in (_NEWEST, _BEFORE))
 
     def keep(self, kept: KeptDocuments) -> None:
-        """Keep these documents; those kept before become the ones to fall back on.
+        """Keep these documents; those of another version kept before become the ones to fall back on.
 
         Raises:
             OSError: nothing was changed.
@@ -53,7 +59,7 @@ class StateDirectory:
         newest = self._directory / _NEWEST
         if newest.exists():
             content = newest.read_bytes()
-            if _is_whole(content):
+            if _version(content) not in (None, kept.version):
                 write_durably(self._directory / _BEFORE, content)
         write_durably(newest, _encode(kept))
 
@@ -91,6 +97,10 @@ def _encode(kept: KeptDocuments) -> bytes:
     body = {
         "version": kept.version,
         "documents": [{"name": file.name, "content": file.content.decode()} for file in kept.documents],
+        "links": [
+            {"interface": link.interface, "network_interface_id": link.network_interface_id}
+            for link in kept.links
+        ],
     }
     text = json.dumps(body, ensure_ascii=False)
     return json.dumps({"format": _FORMAT, "sha256": _checksum(text), "body": text}).encode()
@@ -100,23 +110,27 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_whole(content: bytes) -> bool:
+def _version(content: bytes) -> str | None:
+    """Return the version of the documents in a file; None where it is damaged."""
     try:
-        _decode(content, Path())
+        return _decode(content, Path()).version
     except DamagedStateError:
-        return False
-    return True
+        return None
 
 
 def _decode(content: bytes, path: Path) -> KeptDocuments:
     try:
         outer = json.loads(content)
-        if outer["format"] != _FORMAT or outer["sha256"] != _checksum(outer["body"]):
+        if outer["format"] not in _READABLE_FORMATS or outer["sha256"] != _checksum(outer["body"]):
             raise DamagedStateError(f"{path}: the checksum or format does not agree")
         body = json.loads(outer["body"])
         documents = tuple(
             DocumentFile(name=file["name"], content=file["content"].encode()) for file in body["documents"]
         )
-        return KeptDocuments(version=body["version"], documents=documents)
+        links = tuple(
+            ExpectedLink(interface=link["interface"], network_interface_id=link["network_interface_id"])
+            for link in body.get("links", ())
+        )
+        return KeptDocuments(version=body["version"], documents=documents, links=links)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedStateError(f"{path}: not a file of kept documents: {error}") from error

@@ -30,7 +30,7 @@ from sgagent.core.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
-COMMANDS = ("check", "compile", "explain", "flush", "hits", "run", "schema", "status")
+COMMANDS = ("boot", "check", "compile", "explain", "flush", "hits", "run", "schema", "status")
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -92,6 +92,7 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is
 
 
 _SUMMARIES = {
+    "boot": "Enforce what was enforced last, before the network is there and without asking the source.",
     "check": "Validate documents and configuration; say all that is wrong with them at once.",
     "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
     "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",

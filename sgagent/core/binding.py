@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.host import HandBinding, HostFacts, Link
+from sgagent.core.host import ExpectedLink, HandBinding, HostFacts, Link
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
 
 LOOPBACK = "lo"
@@ -63,6 +63,45 @@ def bind(
         search.bind_by_address()
     bindings = tuple(search.bindings[name] for name in sorted(search.bindings))
     return Bindings(bindings=bindings, problems=tuple(search.problems))
+
+
+def bind_expected(
+    found: Bindings, expected: Iterable[ExpectedLink], snapshot: Snapshot, facts: HostFacts
+) -> Bindings:
+    """Return the bindings with those that were made before, by MAC or address, and can't be made yet.
+
+    Early in a boot links are not there, have no address, or go by another name. What was bound before is then
+    judged by name, whether it exists or not, unless a link of that name is seen to be another's.
+
+    Args:
+        found: what could be bound.
+        expected: what was bound before.
+        snapshot: the definitions.
+        facts: the links of the host.
+    """
+    links = {link.name: link for link in facts.links}
+    bindings = {binding.interface: binding for binding in found.bindings}
+    for one in expected:
+        interface = snapshot.interface_by_id.get(one.network_interface_id)
+        if interface is None or not _may_become(links.get(one.interface), interface):
+            continue
+        binding = Binding(
+            interface=one.interface,
+            network_interface=interface,
+            security_group_ids=interface.security_group_ids,
+            mode=None,
+            origin=interface.origin,
+        )
+        bindings.setdefault(one.interface, binding)
+    return replace(found, bindings=tuple(bindings[name] for name in sorted(bindings)))
+
+
+def _may_become(link: Link | None, interface: NetworkInterface) -> bool:
+    """Tell whether a link that can't be identified yet may turn out to be the network interface's."""
+    if link is None:
+        return True
+    has_other_mac = interface.mac_address is not None and interface.mac_address != link.mac_address
+    return not (link.is_loopback or _hidden(link) or has_other_mac)
 
 
 class _Search:

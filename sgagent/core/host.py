@@ -40,6 +40,14 @@ class HostFacts:
 NO_FACTS = HostFacts()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ExpectedLink:
+    """Where a network interface was found before, by MAC or address, and so is expected again."""
+
+    interface: str
+    network_interface_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandBinding:
     """A binding that the configuration or the command line makes: it wins over what the documents name."""

@@ -1,0 +1,105 @@
+"""``sgagent boot``: enforce what was enforced last, before the network is up and without asking anybody."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import structlog
+
+from sgagent.agent.daemon import summary
+from sgagent.agent.log import configure_log
+from sgagent.agent.reckoning import end_forbidden_sessions
+from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.run import SystemClock
+from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, printable
+from sgagent.core.model import Sessions
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.sockets import destroy, sessions_at_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
+from sgagent.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    del parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Enforce the kept definitions once; the daemon takes the table over.
+
+    Raises:
+        NotPermittedError: a daemon owns the table, and so does better already.
+        KernelRefusedError: nothing was changed.
+    """
+    settings = load_settings(options)
+    configure_log()
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
+        dataplane.refuse_another_owner()
+        step = enforce_last_good(
+            settings, NetlinkHost(), dataplane, LastGood(settings.state.directory), SystemClock()
+        )
+    if step.kernel_error is not None:
+        raise KernelRefusedError(step.kernel_error)
+    if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
+        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
+    print(describe(step))
+    return 0
+
+
+def enforce_last_good(
+    settings: Settings, host: Host, dataplane: Dataplane, state: StateDirectory, clock: Clock
+) -> Step:
+    """Do the first step of an agent whose source is out of reach (§9.2)."""
+    reconciler = Reconciler(
+        settings=settings,
+        source=NoSource(),
+        host=host,
+        dataplane=dataplane,
+        state=state,
+        clock=clock,
+        before_counters_go=lambda: None,
+        counters_gone=lambda _: None,
+    )
+    step = reconciler.step(fetch=True)
+    for text in (*reconciler.state_faults, *step.problems):
+        print(printable(str(text)), file=sys.stderr)
+    return step
+
+
+def describe(step: Step) -> str:
+    """Return in one line what is enforced from now on."""
+    if step.outcome is Outcome.WAITING and not step.is_standing:
+        return "nothing was ever enforced here: the host stays open until the agent has definitions"
+    return summary(step)
+
+
+class NoSource:
+    """A source that is not asked; implements :class:`Source`."""
+
+    def fetch(self) -> Delivery:
+        """Deliver nothing.
+
+        Raises:
+            SourceUnavailableError: always.
+        """
+        raise SourceUnavailableError("the source is not asked before the network is there")
+
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Never call ``wake``."""
+        del wake
+        yield
+
+
+class LastGood(StateDirectory):
+    """A state directory of which nothing is changed: what is kept was put there by an agent that saw more."""
+
+    def keep(self, kept: KeptDocuments) -> None:
+        """Leave what is kept as it is."""
+        del kept
