@@ -97,6 +97,27 @@ def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: 
     assert len(agent.events("drift_repaired")) == 1
 
 
+def test_a_second_agent_is_told_who_is_the_first(
+    running: Service, one_interface: Lab, tmp_path: Path
+) -> None:
+    """It ends with 5 and changes nothing; when the owner has died it takes the table over."""
+    directory = tmp_path / "second"
+    directory.mkdir()
+    with service_on(running.namespace, directory) as second:
+        second.configure('[metrics]\nlisten = "127.0.0.1:9470"\n')
+        second.define(definitions(DNS))
+        ended = second.command("run")
+        assert ended.status == 5
+        assert f"process {running.pid}" in ended.errors
+        assert is_let_in(one_interface, CLIENT, HOST, 80)
+        running.kill()
+        second.start()
+        assert not is_let_in(one_interface, CLIENT, HOST, 80)
+        assert is_let_in(one_interface, CLIENT, HOST, 53, is_udp=True)
+        second.namespace.nft("flush", "ruleset")
+        assert not is_let_in(one_interface, CLIENT, HOST, 80)
+
+
 def test_tables_of_others_are_left_alone(agent: Service) -> None:
     """Starting, enforcing, changing and flushing leaves what is not ours as it was, counters included."""
     host = agent.namespace
