@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,25 @@ def test_nothing_of_the_host_is_touched() -> None:
     with network_namespace() as namespace, namespace.entered():
         assert verify(render(tables.WHOLE, persist=False)) == Verified()
         assert namespace.nft("list", "ruleset") == ""
+
+
+@pytest.mark.parametrize("path", ("/usr/bin:/bin", "/usr/local/bin:/usr/bin:/usr/games"))
+def test_the_search_path_does_not_matter(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Where nft is not on an ordinary user's search path, it is found and knows as much."""
+    known = knows_persist()
+    monkeypatch.setenv("PATH", path)
+    assert knows_persist() == known
+    assert verify("table inet sgagent {\n}\n") == Verified()
+
+
+def test_what_nft_knows_is_known_where_the_kernel_cannot_be_asked() -> None:
+    """Without private namespaces too, as a host may forbid them, the text is the same."""
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set -all --inh-caps -all "
+    ask = "from sgagent.dataplane.verify import knows_persist, verify; print(knows_persist(), verify(''))"
+    isolated = ("unshare", "--map-root-user", "--user", "sh", "-c", forbid + '"$@"', "-")
+    command = (*isolated, sys.executable, "-c", ask)
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert answer.startswith(f"{knows_persist()} NotPossible")
 
 
 def test_an_ordinary_user_may_ask() -> None:

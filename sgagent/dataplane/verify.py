@@ -12,10 +12,15 @@ import subprocess
 from dataclasses import dataclass
 
 _SECONDS = 60.0
+_SYSTEM_PROGRAMS = "/usr/sbin:/sbin"
+"""Where nft is; an ordinary user's search path often leaves it out, and what is printed may not tell."""
+
+_PERSISTENT = "table inet sgagent {\n\tflags persist\n}\n"
 _UNPRIVILEGED = ("unshare", "--map-root-user", "--net", "--")
 _AS_ROOT = ("unshare", "--net", "--")
 """Root needs no user namespace, and without one it may send the kernel transactions of any size."""
 
+_CHECK = ("nft", "--check", "--file", "-")
 _TOO_LARGE = "wmem_max"
 """What nft names where an ordinary user may not send the kernel as much at once as a table takes."""
 
@@ -50,13 +55,13 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
         text: the table.
         seconds: how long nft may take.
     """
-    missing = [program for program in ("unshare", "nft") if shutil.which(program) is None]
+    missing = [program for program in ("unshare", "nft") if _find(program) is None]
     if missing:
         return NotPossible(f"{missing[0]} is not installed")
     try:
         if reason := _cannot_isolate():
             return NotPossible(reason)
-        done = _run((*_private(), "nft", "--check", "--file", "-"), text, seconds)
+        done = _run((*_private(), *_CHECK), text, seconds)
     except subprocess.TimeoutExpired:
         return NotPossible(f"nft did not answer within {seconds:g} seconds")
     if done.returncode == 0:
@@ -67,8 +72,17 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
 
 
 def knows_persist() -> bool:
-    """Tell whether the nft of this host, and its kernel, know tables that outlive their owner."""
-    return isinstance(verify("table inet sgagent {\n\tflags persist\n}\n"), Verified)
+    """Tell whether this host's nft, and its kernel if it can be asked, know tables that outlive owners."""
+    checked = verify(_PERSISTENT)
+    return _is_grammatical(_PERSISTENT) if isinstance(checked, NotPossible) else isinstance(checked, Verified)
+
+
+def _is_grammatical(text: str) -> bool:
+    """Tell whether nft can read a text; it says so before it finds out that it may not ask the kernel."""
+    if _find("nft") is None:
+        return False
+    errors = _run(_CHECK, text, _SECONDS).stderr.splitlines()
+    return not any("Error: " in line and not line.startswith("netlink:") for line in errors)
 
 
 def _private() -> tuple[str, ...]:
@@ -86,5 +100,15 @@ def _cannot_isolate() -> str | None:
 
 def _run(argv: tuple[str, ...], text: str, seconds: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - fixed programs; the text goes to standard input
-        argv, input=text, capture_output=True, text=True, timeout=seconds, check=False
+        [_find(word) or word if word in ("unshare", "nft") else word for word in argv],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
+
+
+def _find(program: str) -> str | None:
+    """Return where a program is."""
+    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PROGRAMS}")
