@@ -39,7 +39,7 @@ def _growth(results: Results) -> Iterator[Goal]:
     for aim in (Aim.SPREAD, Aim.NONE):
         before, after = _ours(results, small, aim), _ours(results, large, aim)
         if before and after:
-            text = f"a new session at {large} against {small}, {aim.value}"
+            text = f"a new session at {large} against one at {small}, packets {aim.value}"
             ratio = after / before
             yield Goal(text, f"at most {MOST_GROWTH:g} times", ratio, ratio <= MOST_GROWTH)
 
@@ -50,7 +50,7 @@ def _gain(results: Results) -> Iterator[Goal]:
         linear = results.cost(size, aim.value, Order.ADDRESS_FIRST.value)
         ours = _ours(results, size, aim)
         if linear and ours:
-            text = f"a new session at {size}, {aim.value}: linear rules, address first, against sgagent"
+            text = f"linear rules, address first, against sgagent at {size}, packets {aim.value}"
             ratio = linear.above.median / ours
             yield Goal(text, f"at least {LEAST_GAIN:g} times", ratio, ratio >= LEAST_GAIN)
 

@@ -60,7 +60,7 @@ def _goals(goals: Sequence[Goal]) -> Iterator[str]:
         (goal.text, goal.limit, f"{goal.measured:.1f}", "met" if goal.is_met else "**missed**")
         for goal in goals
     ]
-    yield from _table("Goals", ("goal", "limit", "measured", ""), rows)
+    yield from _table("What is promised", ("promise", "limit", "measured", ""), rows)
 
 
 _NEW = (OURS, *(order.value for order in Order))
@@ -72,7 +72,7 @@ def _new_sessions(results: Results, aim: Aim) -> Iterator[str]:
         ours = _above(results, size, aim.value, OURS)
         cells = [_with_ratio(_above(results, size, aim.value, name), ours) for name in _NEW[1:]]
         rows.append((str(size), _whole(results, size, aim.value, CONNTRACK_ONLY), _number(ours), *cells))
-    heading = f"A new session: packets aimed at {aim.value}"
+    heading = f"A new session, packets {aim.value}"
     yield from _table(heading, ("rules / members", "*conntrack only, whole*", *_NEW), rows)
 
 
@@ -85,8 +85,8 @@ def _places(results: Results) -> Iterator[str]:
         cells = [_with_ratio(_above(results, size, aim.value, name), ours) for name in _NEW[1:]]
         rows.append((aim.value, _whole(results, size, aim.value, CONNTRACK_ONLY), _number(ours), *cells))
     yield from _table(
-        f"A new session at {size}, by what it is aimed at",
-        ("aimed at", "*conntrack only, whole*", *_NEW),
+        f"A new session at {size}, by where packets hit",
+        ("packets", "*conntrack only, whole*", *_NEW),
         rows,
     )
 

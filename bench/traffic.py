@@ -28,10 +28,10 @@ class Aim(enum.Enum):
     SPREAD = "spread over the rules"
     """Each is aimed at a rule, and within it at a member and a port, by chance."""
 
-    FIRST = "the first rule"
-    MIDDLE = "the rule in the middle"
-    LAST = "the last rule"
-    NONE = "no rule"
+    FIRST = "all at the first rule"
+    MIDDLE = "all at the rule in the middle"
+    LAST = "all at the last rule"
+    NONE = "at no rule"
     """From members, chosen by chance, to ports that no rule speaks of: all of a list is walked."""
 
 
