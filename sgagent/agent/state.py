@@ -102,7 +102,7 @@ def _encode(kept: KeptDocuments) -> bytes:
             for link in kept.links
         ],
     }
-    text = json.dumps(body, ensure_ascii=False)
+    text = json.dumps(body)  # in ASCII, as a file's name need not be text
     return json.dumps({"format": _FORMAT, "sha256": _checksum(text), "body": text}).encode()
 
 

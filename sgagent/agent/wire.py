@@ -94,7 +94,7 @@ def decode_answer(question: Question, line: bytes) -> Answer | Refused:
 
 
 def _line(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def _object(line: bytes) -> dict[str, object]:

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     cut = () if policy is None else _sessions_cut(policy)
     if options.json:
-        print(json.dumps(_report(problems, errors, cut), indent=2, ensure_ascii=False))
+        print(json.dumps(_report(problems, errors, cut), indent=2))
     else:
         for line in (*problems, *(_warning(session) for session in cut)):
             print(line, file=sys.stderr)

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     live = None if _names_definitions(options) else _ask_agent(settings, packet)
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
     if options.json:
-        print(json.dumps(as_json(explanation), ensure_ascii=False))
+        print(json.dumps(as_json(explanation)))
     else:
         lines = _lines(explanation, packet)
         if live:

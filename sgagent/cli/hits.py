@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     def lines() -> list[str]:
         if options.json:
-            return [json.dumps(encode_fields(look()), ensure_ascii=False)]
+            return [json.dumps(encode_fields(look()))]
         return table(look(), terminal_width())
 
     if options.watch:

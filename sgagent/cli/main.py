@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
+    _print_whatever_comes()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -68,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as fault:  # noqa: BLE001 - the outermost frame: a person gets one line, the trace goes to a file
         return _report_fault(fault)
     return code
+
+
+def _print_whatever_comes() -> None:
+    """Escape what the terminal's encoding can't show, and names of files that are no text."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: Sequence[str]) -> int:

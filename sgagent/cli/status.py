@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     answer = ask(load_settings(options), StatusQuestion(), StatusAnswer)
     if options.json:
         is_enforcing = answer.posture is Posture.ENFORCING
-        print(json.dumps({"is_enforcing": is_enforcing, **encode_fields(answer)}, ensure_ascii=False))
+        print(json.dumps({"is_enforcing": is_enforcing, **encode_fields(answer)}))
     else:
         print("\n".join(screen(answer, time.time(), terminal_width())))
     return 0 if answer.posture is Posture.ENFORCING else 1

@@ -125,9 +125,10 @@ def test_answers_survive_the_wire(question: Question, answer: Answer) -> None:
     assert decode_answer(question, line) == answer
 
 
-def test_a_refusal_answers_any_question() -> None:
+@pytest.mark.parametrize("message", ("no such interface", "a\udcff.yaml: a file whose name is no text"))
+def test_a_refusal_answers_any_question(message: str) -> None:
     """Its reason and its words arrive."""
-    refused = Refused(reason=Refusal.WRONG_USE, message="no such interface")
+    refused = Refused(reason=Refusal.WRONG_USE, message=message)
     assert decode_answer(HitsQuestion(), encode_answer(refused)) == refused
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,21 @@ def test_a_loop_of_links_is_no_fault_of_ours(run: Run, web: Path) -> None:
     code, output, errors = run("check", "--definitions", web)
     assert (code, output) == (2, "")
     assert errors.count("\n") == 1
+
+
+def test_a_file_whose_name_is_no_text_is_named_all_the_same(run: Run, tmp_path: Path) -> None:
+    """As JSON too, in which such a name can be escaped."""
+    (tmp_path / b"a\xff.yaml".decode(errors="surrogateescape")).write_text("version: 7\n")
+    code, output, _ = run("check", "--json", "--definitions", tmp_path)
+    assert code == 2
+    assert json.loads(output)["problems"][0]["file"].endswith("/a\udcff.yaml")
+
+
+def test_help_needs_no_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the output can't encode is escaped."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as ended:
+        main(["compile", "--help"])
+    assert ended.value.code == 0
+    assert b"--interface NAME=GROUP" in written.getvalue()
