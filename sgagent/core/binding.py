@@ -153,23 +153,31 @@ class _Search:
             if link.mac_address and not link.is_loopback:
                 by_mac.setdefault(link.mac_address, []).append(link)
         for interface in self._unbound_interfaces():
-            links = by_mac.get(interface.mac_address or "", [])
-            if links:
-                self._bind_automatically(interface, _meant(interface, links))
+            links = _meant(interface, by_mac.get(interface.mac_address or "", []))
+            if len(links) > 1:
+                self._refuse_several(interface, [link.name for link in links])
+            elif links:
+                self._bind_automatically(interface, links[0])
 
     def bind_by_address(self) -> None:
-        """Bind the network interfaces that name no MAC to the link that carries one of their addresses."""
+        """Bind the network interfaces that name no MAC to the link that carries one of their addresses.
+
+        A link that is bound by hand or by MAC is settled: the same address may well occur in another VPC.
+        """
+        settled = frozenset(self.bindings)
         by_address: dict[str, Link] = {}
         for link in self.links.values():
             if not link.is_loopback:
                 by_address.update({str(address): link for address in link.addresses})
         for interface in self._unbound_interfaces():
             found = (by_address.get(str(address)) for address in interface.addresses)
-            carriers = {link.name: link for link in found if link is not None}
-            if not carriers or set(carriers) & set(self.bindings):
+            carriers = {link.name: link for link in found if link is not None and link.name not in settled}
+            if not carriers:
                 continue
             if interface.mac_address:
                 self._warn_of_other_mac(interface, min(carriers))
+            elif len(carriers) > 1:
+                self._refuse_several(interface, sorted(carriers))
             else:
                 self._bind_automatically(interface, carriers[min(carriers)])
 
@@ -202,6 +210,11 @@ class _Search:
             interface=link, network_interface=interface, security_group_ids=groups, mode=mode, origin=origin
         )
 
+    def _refuse_several(self, interface: NetworkInterface, links: list[str]) -> None:
+        message = f"the links {' and '.join(links)} may all be meant"
+        remedy = "bind one of them by hand"
+        self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
+
     def _refuse_port(self, link: Link, origin: Origin) -> None:
         message = f"the link is a port of the {link.master_kind} {link.master}, which its packets show as"
         self._refuse(origin, "port_of_master", link.name, message, f"bind {link.master}")
@@ -232,15 +245,17 @@ def _hidden(link: Link) -> bool:
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
 
 
-def _meant(interface: NetworkInterface, links: list[Link]) -> Link:
+def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:
     """Return which of the links that share a MAC is meant: the one that carries the address (§9.4).
 
-    Where none does, it is one that is no port of another, with hardware under it if there is such.
+    Where none does, it is one that is no port of another, with hardware under it if there is such. Several are
+    returned where nothing tells them apart.
     """
     addresses = {str(address) for address in interface.addresses}
 
-    def rank(link: Link) -> tuple[bool, bool, bool, str]:
+    def rank(link: Link) -> tuple[bool, bool, bool]:
         carries = any(str(address) in addresses for address in link.addresses)
-        return (not carries, _hidden(link), not link.has_hardware, link.name)
+        return (not carries, _hidden(link), not link.has_hardware)
 
-    return min(links, key=rank)
+    best = min(map(rank, links), default=None)
+    return [link for link in links if rank(link) == best]

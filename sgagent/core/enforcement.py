@@ -19,7 +19,7 @@ from sgagent.core.marks import (
     next_state,
 )
 from sgagent.core.model import Sessions
-from sgagent.core.narrowing import narrows
+from sgagent.core.narrowing import ends_observing, narrows
 from sgagent.core.plan import Plan, make_plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.ruleset import Ruleset
@@ -88,7 +88,8 @@ def enforce(
     is_known = enforced is not None and enforced.ruleset == observed and not foreign
     bumped = next_state(state, interfaces, layout, narrows=True)
     if sessions is Sessions.KEEP:
-        return table.following(state, kept)
+        was_observing = enforced is not None and ends_observing(enforced.policy, policy)
+        return table.following(state, bumped if was_observing else kept)
     if is_known and enforced is not None:
         return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)

@@ -31,6 +31,12 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     )
 
 
+def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
+    """Tell whether an interface that was only observed is enforced now: every session is judged again (§9.1)."""
+    observed = {interface.name for interface in old.interfaces if interface.mode is Mode.OBSERVE}
+    return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
+
+
 def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
         return True  # what was only observed was remembered as allowed (§9.1)

@@ -142,6 +142,8 @@ class _Resolver:
     scope: Scope
     problems: list[Problem] = field(default_factory=list)
     unknown_objects: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    """The groups that rules of concerned groups refer to."""
 
     def __post_init__(self) -> None:
         self._members = _members_by_group(self.snapshot)
@@ -245,10 +247,19 @@ class _Resolver:
             )
 
     def _attached_groups_elsewhere(self, binding: Binding) -> None:
+        """Say what is wrong with an attachment elsewhere.
+
+        It is an error here too if it would make members of another VPC in a group that a bound interface
+        depends on (§5.2).
+        """
         before = len(self.problems)
         self._attached_groups(binding)
         if self.scope is Scope.HOST:
-            self.problems[before:] = [_as_warning(problem) for problem in self.problems[before:]]
+            depended = self.concerned | self.reached
+            self.problems[before:] = [
+                problem if problem.code == "other_vpc" and problem.value in depended else _as_warning(problem)
+                for problem in self.problems[before:]
+            ]
 
     def _resolved_rules(self, group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, ResolvedRule], ...]:
         """Return the group's rules with references resolved; what is wrong with them is said once."""
@@ -332,6 +343,8 @@ class _Resolver:
             return self._unknown(group, rule, str(reference), "authorization_object", noun)
         if found is None:
             return self._unknown(group, rule, str(reference), "authorization_object", "security group")
+        if group.security_group_id in self.concerned:
+            self.reached.add(found.security_group_id)
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
             remedy = "groups reach only members in the same VPC; use a CIDR"

@@ -223,3 +223,45 @@ class TestByHand:
             HandBinding(interface="c"),
         )
         assert [one.interface for one in found.bindings] == ["a", "b", "c"]
+
+
+class TestAmbiguity:
+    """What may mean several links, or several network interfaces, is told and never guessed."""
+
+    def test_two_network_interfaces_by_address_on_one_link(self) -> None:
+        """The second is an error, as the link can be judged by one only."""
+        found = bound(
+            [interface("eni-1", ["sg-1"], ["10.0.0.2"]), interface("eni-2", ["sg-2"], ["10.0.0.3"])],
+            [link("eth0", "10.0.0.2", "10.0.0.3")],
+        )
+        assert codes(found) == ["ambiguous_link"]
+
+    def test_one_network_interface_by_address_on_two_links(self) -> None:
+        """Binding one would leave the other open."""
+        found = bound(
+            [interface("eni-1", ["sg-1"], ["10.0.0.2", "10.0.0.3"])],
+            [link("eth0", "10.0.0.2"), link("eth1", "10.0.0.3")],
+        )
+        assert codes(found) == ["ambiguous_link"]
+        assert not found.bindings
+
+    def test_links_of_one_mac_that_nothing_tells_apart(self) -> None:
+        """Neither carries the address, and both are alike (§9.4)."""
+        found = bound(
+            [interface("eni-1", ["sg-1"], ["10.0.0.2"], mac=MAC_1)],
+            [link("eth0", mac=MAC_1), link("eth1", mac=MAC_1)],
+        )
+        assert codes(found) == ["ambiguous_link"]
+        assert not found.bindings
+
+    def test_an_address_that_occurs_in_another_vpc_too(self) -> None:
+        """A link that is bound by MAC is settled, whoever else has its address."""
+        found = bound(
+            [
+                interface("eni-1", ["sg-1"], ["10.0.0.2"], mac=MAC_1),
+                interface("eni-2", ["sg-2"], ["10.0.0.2"]),
+            ],
+            [link("eth0", "10.0.0.2", mac=MAC_1)],
+        )
+        assert codes(found) == []
+        assert pairs(found) == [("eth0", "eni-1")]

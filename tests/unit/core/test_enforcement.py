@@ -125,6 +125,17 @@ class TestSecond:
         host.step(NARROW, Sessions.KEEP)
         assert host.generation == 1
 
+    def test_observing_ends(self) -> None:
+        """What was only observed was remembered as allowed: it is judged again, sessions kept or not (§9.1)."""
+        observed = replace(
+            NARROW, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in NARROW.interfaces)
+        )
+        for sessions in Sessions:
+            host = Host()
+            host.step(observed)
+            host.step(NARROW, sessions)
+            assert host.generation == 2
+
     def test_a_new_interface(self) -> None:
         """It takes a free slot, whose bits may be old: the generation goes on, sessions kept or not."""
         both = replace(NARROW, interfaces=(*NARROW.interfaces, replace(NARROW.interfaces[0], name="eth1")))

@@ -429,3 +429,16 @@ def test_problems_are_counted_by_severity() -> None:
     )
     assert count_by_severity(found.problems) == {Severity.ERROR: 1, Severity.WARNING: 1}
     assert ports("") == ()
+
+
+@pytest.mark.parametrize("rules", ((), (rule("sgr-1", ACCEPT, TCP, "80", "sg-1"),)))
+def test_a_member_of_another_vpc_in_a_group_that_is_depended_on(rules: tuple[SecurityGroupRule, ...]) -> None:
+    """An attachment elsewhere that would let another VPC's addresses in is an error here (§5.2, §8.3)."""
+    definitions = snapshot(
+        group("sg-0", *rules, vpc="vpc-1"),
+        group("sg-1", vpc="vpc-1"),
+        interface("eni-x", ["sg-1"], ["10.0.0.5"], vpc="vpc-2"),
+    )
+    found = resolution(definitions, on={"eth0": "sg-0" if rules else "sg-1"})
+    assert [problem.code for problem in found.errors] == ["other_vpc"]
+    assert not resolution(definitions, on={"eth0": ""}).errors
