@@ -177,6 +177,53 @@ def test_explain_asks_the_policy_in_force(agent: Service) -> None:
     assert agent.command(*WEB_PACKET).status == 2
 
 
+def explained(agent: Service, direction: str, source: tuple[str, int], destination: tuple[str, int]) -> str:
+    """Return the step that decides about a TCP packet."""
+    near = ("--source", source[0], "--source-port", str(source[1]))
+    far = ("--destination", destination[0], "--port", str(destination[1]))
+    decided_by: str = answer(agent, "explain", direction, *near, *far, "--protocol", "tcp")["decided_by"]
+    return decided_by
+
+
+def test_explain_knows_live_sessions(agent: Service, one_interface: Lab) -> None:
+    """Packets of an allowed session, either way, are decided by it until the policy takes it away."""
+    lab = one_interface
+    server, client = (str(HOST), 80), (str(CLIENT), 40000)
+    with lab.listen(lab.host, *server), lab.connect(lab.peer, client, server):
+        assert explained(agent, "ingress", client, server) == "session"
+        assert explained(agent, "egress", server, client) == "session"
+        assert explained(agent, "ingress", (str(CLIENT), 40001), server) == "rule"
+        assert explained(agent, "egress", client, server) == "default"
+        agent.define(definitions(DROP_TELNET))
+        wait_for(lambda: explained(agent, "ingress", client, server) == "default", "the policy to change", 5)
+        packet = ("--source", server[0], "--source-port", "80", "--destination", client[0], "--port", "40000")
+        found = answer(agent, "explain", "egress", *packet, "--protocol", "tcp")
+        assert (found["verdict"], found["decided_by"]) == ("drop", "default")
+
+
+def test_explain_knows_sessions_that_are_translated(agent: Service, one_interface: Lab) -> None:
+    """What counts is the packet on the wire: before the DNAT of this host when it comes in (§2.2)."""
+    lab = one_interface
+    rule = f"tcp dport 80 dnat to {HOST}:8080"
+    nat = f"table ip nat {{ chain in {{ type nat hook prerouting priority -100; {rule}\n }}\n }}"
+    lab.host.nft("-f", "-", stdin=nat)
+    server, client = (str(HOST), 80), (str(CLIENT), 40000)
+    with lab.listen(lab.host, str(HOST), 8080), lab.connect(lab.peer, client, server):
+        assert explained(agent, "ingress", client, server) == "session"
+        assert explained(agent, "egress", server, client) == "session"
+        assert explained(agent, "ingress", client, (str(HOST), 8080)) == "default"
+
+
+def test_explain_knows_sessions_that_are_opened_outwards(agent: Service, one_interface: Lab) -> None:
+    """The answers of the far end belong to them, though no rule would let them in."""
+    lab = one_interface
+    server, client = (str(CLIENT), 443), (str(HOST), 40000)
+    with lab.listen(lab.peer, *server), lab.connect(lab.host, client, server):
+        assert explained(agent, "egress", client, server) == "session"
+        assert explained(agent, "ingress", server, client) == "session"
+    assert explained(agent, "ingress", (str(CLIENT), 444), client) == "default"
+
+
 def test_without_an_agent_one_is_told_how_to_start_it(agent: Service) -> None:
     """After an orderly end and after a kill alike; and the next agent can be asked again."""
     agent.kill()

@@ -9,6 +9,7 @@ from typing import assert_never
 from sgagent import __version__
 from sgagent.agent.board import Board
 from sgagent.agent.health import reasons_not_ready
+from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
     Answer,
     ExplainAnswer,
@@ -44,13 +45,14 @@ Answering = Callable[[Question], Answer]
 _NOTHING = CounterValue(packets=0, bytes=0)
 
 
-def answering(board: Board, clock: Clock, source: str) -> Answering:
+def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions) -> Answering:
     """Return what answers questions.
 
     Args:
         board: what the loop knows.
         clock: tells what is stale.
         source: where definitions come from, in words.
+        sessions: the sessions that the kernel follows.
     """
 
     def answer(question: Question) -> Answer:
@@ -60,7 +62,7 @@ def answering(board: Board, clock: Clock, source: str) -> Answering:
             case HitsQuestion():
                 return hits_answer(board, question)
             case ExplainQuestion():
-                return explain_answer(board, question)
+                return explain_answer(board, question, sessions)
             case _:
                 assert_never(question)
 
@@ -98,7 +100,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
     )
 
 
-def explain_answer(board: Board, question: ExplainQuestion) -> ExplainAnswer:
+def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessions) -> ExplainAnswer:
     """Return what becomes of a packet under the policy that is in force.
 
     Raises:
@@ -106,6 +108,7 @@ def explain_answer(board: Board, question: ExplainQuestion) -> ExplainAnswer:
     """
     policy = board.policy()
     packet = question.packet(choose_interface(policy, question.interface) or "")
+    packet = sessions.as_met(packet, policy, board.state())
     return ExplainAnswer(
         snapshot_version=board.status().snapshot_version, explanation=explain(policy, packet)
     )

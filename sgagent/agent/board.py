@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from sgagent.agent.reconciler import Step
 from sgagent.agent.status import Status, status_after
 from sgagent.core.counters import CounterKey
+from sgagent.core.marks import UNCACHED, EnforcementState
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.ports import Clock, CounterValue
 
@@ -28,6 +29,7 @@ class Board:
         self._ask_for_reading = ask_for_reading
         self._status = Status()
         self._policy = ResolvedPolicy()
+        self._state = UNCACHED
         self._totals: Mapping[CounterKey, CounterValue] = {}
         self._step_fault: str | None = None
         self._faults: tuple[str, ...] = ()
@@ -36,6 +38,7 @@ class Board:
     def note_step(self, step: Step, *, is_fetched: bool) -> None:
         """Take in what a step found and did."""
         self._policy = step.policy or ResolvedPolicy()
+        self._state = step.state or self._state
         self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
 
     def note_totals(
@@ -64,6 +67,10 @@ class Board:
     def policy(self) -> ResolvedPolicy:
         """Return the policy that is in force, as far as the agent knows; one of nothing where none is."""
         return self._policy
+
+    def state(self) -> EnforcementState:
+        """Return under which accepted sessions are remembered, as far as the agent knows."""
+        return self._state
 
     def step_fault(self) -> str | None:
         """Return why the last step could not be done."""

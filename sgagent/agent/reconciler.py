@@ -25,7 +25,7 @@ from sgagent.core.errors import (
     SourceUnavailableError,
 )
 from sgagent.core.host import NO_FACTS, ExpectedLink, HostFacts
-from sgagent.core.marks import MarkLayout
+from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import Snapshot
 from sgagent.core.plan import DeleteCounter
 from sgagent.core.policy import ResolvedPolicy
@@ -84,6 +84,9 @@ class Step:
 
     uncached: tuple[str, ...] = ()
     """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
+
+    state: EnforcementState | None = None
+    """Under which accepted sessions are remembered now; None where that did not change or is not known."""
 
     is_first_table: bool = False
     """Whether there was no table before."""
@@ -305,6 +308,7 @@ class Reconciler:
             policy=policy,
             counters=enforcement.compiled.counters,
             uncached=tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None),
+            state=enforcement.state,
             was_drift=was_drift,
             is_first_table=observed.ruleset is None,
             facts=facts,
@@ -330,7 +334,11 @@ class Reconciler:
             self._dataplane.apply(enforcement.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return replace(
-                step, outcome=Outcome.REFUSED, policy=self._policy_in_force, kernel_error=str(error)
+                step,
+                outcome=Outcome.REFUSED,
+                policy=self._policy_in_force,
+                state=None,
+                kernel_error=str(error),
             )
         self._counters_gone(going)
         return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)

@@ -17,6 +17,7 @@ from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.health import health_pages
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.log import configure_log
 from sgagent.agent.metrics import make_registry
 from sgagent.agent.metricsserver import MetricsServer
@@ -27,7 +28,9 @@ from sgagent.agent.state import StateDirectory
 from sgagent.agent.steplog import EventLog
 from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import UsageError
+from sgagent.core.marks import MarkLayout
 from sgagent.core.model import Sessions
+from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
@@ -84,7 +87,8 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
     )
     _serve_metrics(settings, board, clock, stack)
     place = f"{settings.source.type.value} {settings.source.path}"
-    answer = answering(board, clock, place)
+    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), find_session)
+    answer = answering(board, clock, place, sessions)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
 
     def reckon(step: Step) -> None:

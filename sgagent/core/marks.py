@@ -61,6 +61,25 @@ class MarkLayout:
         return 1 << (self._shift + place)
 
 
+def is_remembered(
+    mark: int, interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
+) -> bool:
+    """Tell whether the mark of a session says that the current policy allowed it at the interface.
+
+    Args:
+        mark: of the session.
+        interface: where its packets pass.
+        opened: which way it was opened there.
+        layout: our bits of the mark.
+        state: what they mean now.
+    """
+    slot = state.slot(interface)
+    if slot is None or state.generation is None:
+        return False
+    bit = layout.direction_bit(slot, opened)
+    return mark & (layout.generation_mask | bit) == layout.generation_bits(state.generation) | bit
+
+
 def is_contiguous(mask: int) -> bool:
     """Tell whether the number is one unbroken run of bits within 32."""
     if not 0 < mask < 1 << _MARK_BITS:

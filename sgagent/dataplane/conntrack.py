@@ -1,4 +1,4 @@
-"""Clear our bits in the marks of the sessions that the kernel follows."""
+"""Find sessions that the kernel follows, and clear our bits in their marks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
 from sgagent.dataplane.netlink import (
     NESTED,
     NETLINK_NETFILTER,
@@ -21,11 +24,83 @@ _NEW = _SUBSYSTEM_CONNTRACK | 0
 _GET = _SUBSYSTEM_CONNTRACK | 1
 _HEADER = struct.Struct("=BBH")
 _NUMBER = struct.Struct(">I")
+_PORT = struct.Struct(">H")
 _TUPLE_ORIGINAL = 1
+_TUPLE_IP = 1
+_TUPLE_PROTOCOL = 2
 _MARK = 8
 _ZONE = 18
 _MARK_MASK = 21
 _BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedSession:
+    """A session that conntrack follows, as a packet meets it."""
+
+    mark: int
+    opened: Direction
+    """Which way it was opened through the interface that the packet passes."""
+
+
+def find_session(packet: Packet) -> TrackedSession | None:
+    """Return the session of the calling thread's network namespace that a packet belongs to.
+
+    Sessions are told by addresses and ports as they are on the wire, whatever is translated on this host:
+    what comes in has either the tuple of a session's original direction, or that of its replies. What goes
+    out is looked for as what would come back.
+
+    Args:
+        packet: of TCP or UDP; sessions of other protocols are not found.
+
+    Raises:
+        OSError: the kernel can't be asked.
+    """
+    if (
+        Protocol(packet.protocol) not in (TCP, UDP)
+        or packet.source_port is None
+        or packet.destination_port is None
+    ):
+        return None
+    incoming = _tuple_of(packet)
+    family = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
+    request = _HEADER.pack(family, 0, 0) + attribute(_TUPLE_ORIGINAL | NESTED, incoming)
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            answer = netlink.ask(_GET, request)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    found = attributes(answer.payload[_HEADER.size :])
+    mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
+    is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
+    return TrackedSession(mark, Direction.INGRESS if is_original else Direction.EGRESS)
+
+
+def _tuple_of(packet: Packet) -> bytes:
+    """Return what comes in, or would come back, as the kernel writes it."""
+    source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+    if packet.direction is Direction.EGRESS:
+        source, destination = destination, source
+    kinds, size = ((1, 2), 4) if packet.family is Family.IPV4 else ((3, 4), 16)
+    addresses = (
+        attribute(k, end[0].to_bytes(size)) for k, end in zip(kinds, (source, destination), strict=True)
+    )
+    ports = (attribute(k, _PORT.pack(end[1])) for k, end in ((2, source), (3, destination)))
+    number = attribute(1, bytes([packet.protocol]))
+    return attribute(_TUPLE_IP | NESTED, b"".join(addresses)) + attribute(
+        _TUPLE_PROTOCOL | NESTED, number + b"".join(ports)
+    )
+
+
+def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
+    """Return the addresses and the ports of a tuple, by kind of attribute."""
+    found = attributes(of_tuple)
+    return tuple(
+        {kind: bytes(value) for kind, value in attributes(found[part]).items()}
+        for part in (_TUPLE_IP, _TUPLE_PROTOCOL)
+    )
 
 
 def clear_marks(mask: int, value: int | None = None) -> int:

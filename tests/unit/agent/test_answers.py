@@ -8,6 +8,7 @@ import pytest
 
 from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
+from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
     Answer,
     ExplainAnswer,
@@ -32,14 +33,18 @@ from sgagent.core.counters import (
     RuleCounter,
 )
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
-from sgagent.core.evaluate import DecidedBy
+from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.host import HostFacts, Link
+from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, Policy, PortRange, Protocol
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
+LAYOUT = MarkLayout(0xFFFF0000)
+STATE = EnforcementState(generation=7, slots=("eth0", "eth1", None))
 
 
 def rule(
@@ -76,6 +81,7 @@ APPLIED = Step(
     outcome=Outcome.APPLIED,
     version="v1",
     policy=ResolvedPolicy(interfaces=(ETH0,)),
+    state=STATE,
     facts=HostFacts(links=(Link(name="docker0", index=3), Link(name="eth0", index=2))),
 )
 WEB = ExplainQuestion(
@@ -96,7 +102,9 @@ class Agent:
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
         self.board = Board(self.clock, self._read)
-        self._answer = answering(self.board, self.clock, "file groups.d")
+        self.session: TrackedSession | None = None
+        sessions = LiveSessions(LAYOUT, lambda _: self.session)
+        self._answer = answering(self.board, self.clock, "file groups.d", sessions)
 
     def _read(self, _seconds: float) -> bool:
         self.board.note_totals(dict(self.totals))
@@ -249,3 +257,88 @@ def test_among_several_interfaces_one_has_to_be_named(agent: Agent) -> None:
     found = agent.ask(replace(WEB, interface="eth1"))
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.mode is Mode.OBSERVE
+
+
+def mark(generation: int = 7, interface: str = "eth0", opened: Direction = IN) -> int:
+    """Return the mark of a session that was allowed under a generation at an interface."""
+    slot = STATE.slot(interface)
+    assert slot is not None
+    return LAYOUT.generation_bits(generation) | LAYOUT.direction_bit(slot, opened) | 0x1234
+
+
+def explained(agent: Agent, question: ExplainQuestion) -> tuple[DecidedBy, Policy]:
+    """Return the step that decided, and how."""
+    found = agent.ask(question)
+    assert isinstance(found, ExplainAnswer)
+    return found.explanation.decided_by, found.explanation.verdict
+
+
+ANSWER = replace(
+    WEB,
+    direction=OUT,
+    source=WEB.destination,
+    destination=WEB.source,
+    source_port=WEB.destination_port,
+    destination_port=WEB.source_port,
+)
+
+
+def test_a_packet_of_an_allowed_session_is_decided_by_it(agent: Agent) -> None:
+    """So are the answers; what would match besides is that of the packet that opened the session."""
+    agent.session = TrackedSession(mark(), IN)
+    for question in (WEB, ANSWER):
+        found = agent.ask(question)
+        assert isinstance(found, ExplainAnswer)
+        assert (found.explanation.decided_by, found.explanation.verdict) == (DecidedBy.SESSION, Policy.ACCEPT)
+        assert [shadowed.rule_id for shadowed in found.explanation.shadowed] == ["sgr-1", "sgr-2"]
+
+
+@pytest.mark.parametrize(
+    "session",
+    (
+        TrackedSession(mark(generation=6), IN),
+        TrackedSession(mark(interface="eth1"), IN),
+        TrackedSession(mark(opened=OUT), IN),
+        TrackedSession(0, IN),
+    ),
+)
+def test_a_session_that_was_not_allowed_by_this_policy_here_is_judged(
+    agent: Agent, session: TrackedSession
+) -> None:
+    """It is judged as it was opened: the answer of a forbidden session is not taken for a new one (§6.4)."""
+    agent.session = session
+    assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)
+    policy = ResolvedPolicy(interfaces=(replace(ETH0, ingress=ResolvedDirection()),))
+    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.DROP)
+    agent.session = None
+    assert explained(agent, ANSWER) == (DecidedBy.DEFAULT, Policy.ACCEPT)
+
+
+def test_in_observe_mode_a_session_proves_nothing(agent: Agent) -> None:
+    """It may be one that enforcing would have dropped."""
+    policy = ResolvedPolicy(interfaces=(replace(ETH0, mode=Mode.OBSERVE),))
+    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    agent.session = TrackedSession(mark(), IN)
+    assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)
+
+
+def test_what_the_kernel_refused_leaves_the_generation_as_it_is(agent: Agent) -> None:
+    """Marks mean what they meant."""
+    agent.board.note_step(
+        replace(APPLIED, outcome=Outcome.REFUSED, kernel_error="no room", state=None), is_fetched=True
+    )
+    agent.session = TrackedSession(mark(), IN)
+    assert explained(agent, WEB) == (DecidedBy.SESSION, Policy.ACCEPT)
+
+
+def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
+    """Rules can be explained without sessions."""
+
+    def fail(_packet: Packet) -> TrackedSession | None:
+        raise PermissionError
+
+    answer = answering(agent.board, agent.clock, "file groups.d", LiveSessions(LAYOUT, fail))
+    found = answer(WEB)
+    assert isinstance(found, ExplainAnswer)
+    assert found.explanation.decided_by is DecidedBy.RULE

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
 from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
+from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.peers import Peer, may_ask, peer_of
 from sgagent.agent.questions import (
     Answer,
@@ -29,16 +30,18 @@ from sgagent.agent.questions import (
 )
 from sgagent.agent.wire import LONGEST_QUESTION, decode_answer, encode_question
 from sgagent.core.errors import UsageError
+from sgagent.core.marks import MarkLayout
 from tests.fakes.clock import FakeClock
 
 WAIT_SECONDS = 5.0
+NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
 AGENT = {"own_uid": 990, "group_id": 991}
 
 
 def answer(question: Question) -> Answer:
     """Answer as an agent that has not stepped yet."""
     clock = FakeClock()
-    return answering(Board(clock, lambda _: True), clock, "file groups.d")(question)
+    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS)(question)
 
 
 @pytest.fixture
