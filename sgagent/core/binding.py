@@ -248,8 +248,8 @@ def _hidden(link: Link) -> bool:
 def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:
     """Return which of the links that share a MAC is meant: the one that carries the address (§9.4).
 
-    Where none does, it is one that is no port of another, with hardware under it if there is such. Several are
-    returned where nothing tells them apart.
+    Where none does, it is one that is no port of another, with hardware under it if there is such. Several
+    are returned where nothing tells them apart.
     """
     addresses = {str(address) for address in interface.addresses}
 

@@ -32,7 +32,7 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
 
 
 def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
-    """Tell whether an interface that was only observed is enforced now: every session is judged again (§9.1)."""
+    """Tell whether an interface that was only observed is enforced now: sessions are judged again (§9.1)."""
     observed = {interface.name for interface in old.interfaces if interface.mode is Mode.OBSERVE}
     return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from sgagent.core.errors import UsageError, printable, shown
 from sgagent.core.host import HandBinding
 from sgagent.core.marks import is_contiguous
-from sgagent.core.model import CidrBlock, Mode, PortRange, Protocol
+from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol
 from sgagent.core.policy import Exemption
 from sgagent.documents.addresses import parse_network
 from sgagent.documents.field import Budget, Field, Fields, Reading
@@ -125,7 +125,7 @@ def _settings(root: Fields) -> Settings:
         enforcement=_enforcement(root),
         interfaces=_interfaces(root),
         failsafe=_exemptions(root.get("failsafe")),
-        platform=_DEFAULTS.platform if platform is None else _exemptions(platform),
+        platform=_DEFAULTS.platform if platform is None else _platform(platform),
         metrics=_metrics(root),
         limits=_limits(root),
     )
@@ -240,6 +240,21 @@ def _checked_name(field: Field) -> str:
 def _is_interface_name(name: str) -> bool:
     """Tell whether Linux, nft and a terminal can all take the name."""
     return bool(_INTERFACE_NAME.fullmatch(name)) and name not in (".", "..")
+
+
+def _platform(field: Field) -> tuple[Exemption, ...]:
+    """Return the platform list (§7.3); an entry that is only an address or a CIDR lets everything out to it."""
+    found = (
+        _exemption(item) if isinstance(item.node, Mapping) else _reachable(item) for item in field.items()
+    )
+    return tuple(exemption for exemption in found if exemption is not None)
+
+
+def _reachable(field: Field) -> Exemption | None:
+    block = parse_network(field)
+    if block is None:
+        return None
+    return Exemption(direction=Direction.EGRESS, peer=block, protocol=ALL_PROTOCOLS)
 
 
 def _exemptions(field: Field | None) -> tuple[Exemption, ...]:

@@ -138,6 +138,15 @@ def test_lists_of_exemptions() -> None:
     )
 
 
+def test_the_platform_list_may_be_addresses_alone() -> None:
+    """An entry that is only an address or a CIDR lets everything out to it (§7.3)."""
+    settings = read('platform = ["100.100.100.200", "203.0.113.0/24"]')
+    assert [(str(entry.peer), entry.direction, entry.protocol.number) for entry in settings.platform] == [
+        ("100.100.100.200", Direction.EGRESS, None),
+        ("203.0.113.0/24", Direction.EGRESS, None),
+    ]
+
+
 def test_the_platform_list_can_be_switched_off() -> None:
     """An empty list is none (§7.3)."""
     assert read("platform = []").platform == ()

@@ -126,7 +126,7 @@ class TestSecond:
         assert host.generation == 1
 
     def test_observing_ends(self) -> None:
-        """What was only observed was remembered as allowed: it is judged again, sessions kept or not (§9.1)."""
+        """What was only observed was remembered as allowed: it is judged again in any case (§9.1)."""
         observed = replace(
             NARROW, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in NARROW.interfaces)
         )
