@@ -243,7 +243,7 @@ def _is_interface_name(name: str) -> bool:
 
 
 def _platform(field: Field) -> tuple[Exemption, ...]:
-    """Return the platform list (§7.3); an entry that is only an address or a CIDR lets everything out to it."""
+    """Return the platform list (§7.3); an entry that is only an address lets everything out to it."""
     found = (
         _exemption(item) if isinstance(item.node, Mapping) else _reachable(item) for item in field.items()
     )
