@@ -259,6 +259,24 @@ def test_only_those_who_may_are_answered(agent: Service) -> None:
     assert agent.command("status", through=STRANGER).status == 5
 
 
+def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
+    """It is told to have a directory of its own; where it can have none it enforces all the same."""
+    with service_on(one_interface.peer, tmp_path) as second:
+        second.define(POLICY)
+        configuration = tmp_path / "sgagent.toml"
+        own = configuration.read_text()
+        configuration.write_text(own.replace(f"{tmp_path}/run", f"{agent.directory}/run"))
+        second.launch()
+        assert second.wait_for_end() == 2
+        assert "another agent is running" in second.log
+        assert answer(agent, "status")["pid"] == agent.pid
+        configuration.write_text(own.replace(f"{tmp_path}/run", "/proc/nowhere"))
+        second.start()
+        assert "/proc/nowhere" in second.events("control_not_served")[0]["reason"]
+        assert "table inet sgagent" in second.table()
+        assert second.stop() == 0
+
+
 def test_a_host_without_a_snapshot_is_not_enforcing(agent: Service) -> None:
     """The command exits with 1, and probes say why."""
     agent.stop()

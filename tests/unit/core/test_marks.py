@@ -19,6 +19,7 @@ from sgagent.core.marks import (
     encode_state,
     first_state,
     is_contiguous,
+    is_remembered,
     next_state,
 )
 from sgagent.core.model import Direction
@@ -192,3 +193,41 @@ class TestNext:
         for narrows in (False, True):
             assert next_state(UNCACHED, ["eth0"], LAYOUT, narrows=narrows) == UNCACHED
             assert next_state(self.state, ["eth0"], MarkLayout(0x7FF), narrows=narrows) == UNCACHED
+
+
+class TestWhatAMarkSays:
+    """Whether the current policy has allowed a session, by its mark."""
+
+    state = EnforcementState(generation=5, slots=("eth0", "eth1", None))
+
+    @staticmethod
+    def mark(generation: int, slot: int, opened: Direction) -> int:
+        """Return a mark, with somebody else's bits beside ours."""
+        return LAYOUT.generation_bits(generation) | LAYOUT.direction_bit(slot, opened) | 0xBEEF
+
+    def test_its_own_generation_interface_and_direction(self) -> None:
+        """All three have to agree."""
+        mark = self.mark(5, 1, Direction.EGRESS)
+        allowed = [
+            (interface, opened)
+            for interface in ("eth0", "eth1", "eth2")
+            for opened in Direction
+            if is_remembered(mark, interface, opened, LAYOUT, self.state)
+        ]
+        assert allowed == [("eth1", Direction.EGRESS)]
+
+    @pytest.mark.parametrize("generation", (4, 6, LAYOUT.last_generation))
+    def test_another_generation(self, generation: int) -> None:
+        """Its bits mean nothing any more."""
+        mark = self.mark(generation, 0, Direction.INGRESS)
+        assert not is_remembered(mark, "eth0", Direction.INGRESS, LAYOUT, self.state)
+
+    def test_a_session_through_two_interfaces(self) -> None:
+        """Each has its own bit (§6.4)."""
+        mark = self.mark(5, 0, Direction.INGRESS) | self.mark(5, 1, Direction.EGRESS)
+        assert is_remembered(mark, "eth0", Direction.INGRESS, LAYOUT, self.state)
+        assert is_remembered(mark, "eth1", Direction.EGRESS, LAYOUT, self.state)
+
+    def test_where_nothing_is_remembered(self) -> None:
+        """No mark says anything."""
+        assert not is_remembered(0xFFFFFFFF, "eth0", Direction.INGRESS, LAYOUT, UNCACHED)
