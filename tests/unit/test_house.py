@@ -15,8 +15,8 @@ import sgagent
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "script")
-TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", ".ci")
-TEXT_SUFFIXES = {"", ".json", ".md", ".nft", ".py", ".sh", ".toml", ".yaml", ".yml"}
+TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "systemd", ".ci")
+TEXT_SUFFIXES = {"", ".conf", ".json", ".md", ".nft", ".py", ".service", ".sh", ".toml", ".yaml", ".yml"}
 
 EXCEPTION_WITH_REASON = {
     "noqa": re.compile(r"# noqa: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*[\s#–-]+\w"),
@@ -115,10 +115,9 @@ def test_every_dependency_is_justified() -> None:
 
 def test_every_package_that_setup_installs_is_documented() -> None:
     """docs/dependencies.md names each Debian package that script/setup may install."""
-    block = re.search(r"RUNTIME_PACKAGES=\((.*?)\)", read("script/setup"), flags=re.DOTALL)
-    assert block is not None
-    packages = block[1].split()
-    assert "python3-nftables" in packages
+    lists = re.findall(r"_PACKAGES=\((.*?)\)", read("script/setup"), flags=re.DOTALL)
+    packages = " ".join(lists).split()
+    assert {"python3-nftables", "systemd-container"} <= set(packages)
     text = read("docs/dependencies.md")
     assert [package for package in packages if f"`{package}`" not in text] == []
 

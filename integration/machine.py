@@ -1,0 +1,274 @@
+"""Boot a machine with systemd of its own over this one's root, in a network namespace of the bench.
+
+The machine sees this root as it is, but for what it writes itself: that stays in memory, and is gone with
+the machine. It has none of this root's units but Debian's own. All of its mounts are in a mount namespace
+that ends with its keeper, and systemd-nspawn shuts it down when its parent dies; so a killed test leaves
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from integration.lab import LabError, wait_for
+from integration.namespaces import CommandError, Namespace, run
+
+_ROOT = Path(__file__).parent.parent
+_PROJECT = "usr/lib/python3/dist-packages/sgagent"
+"""Where Debian's own python3 finds the package, as it would from a package of the distribution."""
+
+_PROGRAM = """#!/usr/bin/python3
+import sys
+from sgagent.cli.main import main
+sys.exit(main())
+"""
+_UNITS = ("sgagent.service", "sgagent-boot.service")
+_LEGACY_CGROUPS = {"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"}
+"""Lets systemd boot where this machine still has control groups of version 1."""
+
+_NSPAWN = (
+    *(
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        "systemd-nspawn",
+        "--quiet",
+        "--boot",
+        "--register=no",
+        "--keep-unit",
+    ),
+    *("--console=read-only", "--capability=CAP_NET_ADMIN"),
+)
+"""What starts a machine: it is shut down if this process dies, and may do what it likes to its network."""
+
+_BOOT_SECONDS = 60.0
+_COMMAND_SECONDS = 30.0
+_SETTLED = ("running", "degraded")
+
+
+def why_not() -> str:
+    """Return why machines can't be booted here; empty if they can."""
+    for program in ("systemd-nspawn", "unshare", "nsenter", "setpriv"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    try:
+        with _kept_root():
+            return ""
+    except (CommandError, LabError) as error:
+        return f"no overlay of this root can be mounted: {error}"
+
+
+class Machine:
+    """A machine with sgagent installed, switched off at first."""
+
+    def __init__(self, network: Namespace, root: _Root) -> None:
+        """Take the root of its files, and the network that it boots in."""
+        self._network = network
+        self._root = root
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether the machine was switched on, and not off again."""
+        return self._nspawn is not None
+
+    def path(self, name: str) -> Path:
+        """Return a file of the machine, by its absolute name there, as it is seen from here."""
+        if self._nspawn is not None and name.startswith("/run/"):
+            return Path(f"/proc/{self._leader}/root{name}")
+        return self._root.path / name.removeprefix("/")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the machine beside its place, then rename it into it."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.new")
+        draft.write_text(text)
+        draft.rename(path)
+
+    def enable(self, unit: str) -> None:
+        """Have a unit started at each boot."""
+        self._root.run("systemctl", f"--root={self._root.place}/root", "enable", "--quiet", unit)
+
+    def boot(self) -> None:
+        """Switch the machine on and wait until it has nothing more to start."""
+        if self._nspawn is not None:
+            raise LabError("the machine is running")
+        with self._console.open("wb") as console:
+            self._nspawn = subprocess.Popen(
+                [*self._root.entering, *_NSPAWN, *self._options()],
+                env=dict(os.environ) | _LEGACY_CGROUPS,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+        wait_for(self._is_up, "the machine to boot", _BOOT_SECONDS)
+
+    def power_off(self) -> None:
+        """Cut the power: nothing in the machine is asked; the kernel loses our table, as it would."""
+        self._end()
+        self._network.nft("destroy", "table", "inet", "sgagent")
+
+    def shut_down(self) -> None:
+        """Shut the machine down in order; the kernel loses our table with it."""
+        process = self._running()
+        self.run("systemctl", "poweroff", "--no-block")
+        process.wait(_BOOT_SECONDS)
+        self.power_off()
+
+    def close(self) -> None:
+        """Switch off whatever runs."""
+        self._end()
+
+    def run(self, *argv: str) -> str:
+        """Run a command in the machine and return what it printed."""
+        self._running()
+        return run("nsenter", "--target", str(self._leader), "--all", *argv, seconds=_COMMAND_SECONDS)
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
+
+    def journal(self, unit: str) -> str:
+        """Return what a unit logged since the machine booted."""
+        return self.run("journalctl", "--boot", "--output=cat", f"--unit={unit}")
+
+    def main_pid(self, unit: str) -> int:
+        """Return the process id that a service's main process has in the machine; 0 if there is none."""
+        return int(self.show(unit, "MainPID"))
+
+    @property
+    def _console(self) -> Path:
+        """Return what the machine wrote to its console since it was switched on."""
+        return self._root.path.parent / "console"
+
+    def _options(self) -> tuple[str, ...]:
+        """Return what is told to systemd-nspawn about this machine."""
+        return (
+            f"--directory={self._root.place}/root",
+            f"--machine={self._network.name}",
+            f"--network-namespace-path={self._network.path}",
+            *(f"--setenv={name}={value}" for name, value in _LEGACY_CGROUPS.items()),
+        )
+
+    def _is_up(self) -> bool:
+        process = self._running()
+        if process.poll() is not None:
+            self._nspawn = None
+            raise LabError(f"the machine ended with {process.returncode}:\n{self._console.read_text()}")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if len(children) != 1:
+            return False
+        self._leader = int(children[0])
+        try:
+            self.run("systemctl", "is-system-running", "--wait")
+        except CommandError as error:
+            return error.status == 1 and error.output.strip() in _SETTLED
+        return True
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._nspawn is None:
+            raise LabError("the machine is off")
+        return self._nspawn
+
+    def _end(self) -> None:
+        if self._nspawn is not None:
+            if self._leader:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._leader, signal.SIGKILL)  # and so everything in its namespace
+            else:
+                self._nspawn.terminate()
+            self._nspawn.wait(_BOOT_SECONDS)
+            self._nspawn, self._leader = None, 0
+
+
+@contextlib.contextmanager
+def machine_in(network: Namespace) -> Iterator[Machine]:
+    """Give a network a machine with sgagent and its units installed as a package would, switched off."""
+    with _kept_root() as root:
+        _install(root)
+        made = Machine(network, root)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+class _Root:
+    """An overlay of this root, in a mount namespace that lives as long as its keeper."""
+
+    place = "/mnt"
+    """Where it is mounted, in that namespace alone."""
+
+    def __init__(self, keeper: subprocess.Popen[bytes]) -> None:
+        self._keeper = keeper
+
+    @property
+    def entering(self) -> tuple[str, ...]:
+        """Return the command that runs another in the mount namespace."""
+        return ("nsenter", f"--mount=/proc/{self._keeper.pid}/ns/mnt")
+
+    @property
+    def path(self) -> Path:
+        """Return the overlay as it is seen from here."""
+        return Path(f"/proc/{self._keeper.pid}/root{self.place}/root")
+
+    def run(self, *argv: str) -> str:
+        """Run a command beside the overlay."""
+        return run(*self.entering, *argv)
+
+
+_KEEPER = """
+set -e
+mount -t tmpfs -o mode=755 tmpfs "$1"
+cd "$1"
+mkdir upper work root
+mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+echo mounted
+exec cat
+"""
+
+
+@contextlib.contextmanager
+def _kept_root() -> Iterator[_Root]:
+    """Mount an overlay of this root, and keep it until the context is left or this process ends."""
+    keeper = subprocess.Popen(
+        ["unshare", "--mount", "--propagation=private", "sh", "-c", _KEEPER, "sh", _Root.place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        told = keeper.stdout.readline().decode().strip() if keeper.stdout else ""
+        if told != "mounted":
+            raise LabError(told)
+        yield _Root(keeper)
+    finally:
+        keeper.communicate()
+
+
+def _install(root: _Root) -> None:
+    """Put in what a package of sgagent would, and take out what belongs to this machine alone."""
+    shutil.rmtree(root.path / "etc/systemd/system")
+    (root.path / "etc/systemd/system").mkdir()
+    (root.path / "etc/machine-id").write_text("")
+    for left_behind in ("etc/sgagent", "var/lib/sgagent"):
+        shutil.rmtree(root.path / left_behind, ignore_errors=True)
+    shutil.rmtree(root.path / _PROJECT, ignore_errors=True)
+    shutil.copytree(_ROOT / "sgagent", root.path / _PROJECT, ignore=shutil.ignore_patterns("__pycache__"))
+    program = root.path / "usr/bin/sgagent"
+    program.write_text(_PROGRAM)
+    program.chmod(0o755)
+    for unit in _UNITS:
+        shutil.copy(_ROOT / "systemd" / unit, root.path / "usr/lib/systemd/system")
+    shutil.copy(_ROOT / "systemd/sgagent.sysusers.conf", root.path / "usr/lib/sysusers.d/sgagent.conf")
+    place = f"{root.place}/root"
+    root.run("systemd-sysusers", f"--root={place}")
+    root.run("/usr/bin/python3", "-m", "compileall", "-q", f"{place}/{_PROJECT}")

@@ -1,0 +1,241 @@
+"""The units on a booted systemd: before the first packet, and at every end of the daemon (§9.2, §9.3)."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, lab, wait_for
+from integration.machine import Machine, machine_in, why_not
+from integration.namespaces import CommandError
+from integration.service import definitions
+from integration.wire import tcp
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 0.0.0.0/0"
+ONLY_WEB, WEB_AND_SSH = ((True, False), (True, True))
+"""Whether a packet to port 80 gets in, and whether one to port 22 does."""
+
+DAEMON, BOOT = "sgagent.service", "sgagent-boot.service"
+DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
+ONLY_NET_ADMIN = f"{1 << 12:016x}"
+
+NETWORK = """[Unit]
+Description=What a network sees when it comes up
+DefaultDependencies=no
+After=network-pre.target
+Before=sgagent.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'nft list table inet sgagent > /run/seen-by-network 2>&1 || :'
+[Install]
+WantedBy=sysinit.target
+"""
+IMPATIENT = "[Service]\nWatchdogSec=3s\n"
+
+pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no machine can be booted: {_reason}")
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Lab]:
+    """Build the network that the machine is in."""
+    with lab() as built:
+        built.add_host_addresses([str(HOST)])
+        yield built
+
+
+@pytest.fixture(scope="module")
+def installed(wire: Lab) -> Iterator[Machine]:
+    """Install a machine, once for all tests."""
+    with machine_in(wire.host) as made:
+        made.write("/etc/systemd/system/network-probe.service", NETWORK)
+        made.write(f"/etc/systemd/system/{DAEMON}.d/impatient.conf", IMPATIENT)
+        made.enable("network-probe.service")
+        made.enable(DAEMON)
+        yield made
+
+
+@pytest.fixture
+def machine(installed: Machine) -> Iterator[Machine]:
+    """Switch on a machine on which the policy was enforced before, so that it is from the start."""
+    installed.write(DOCUMENT, definitions(WEB))
+    if not installed.is_on:
+        installed.boot()
+    installed.run("systemctl", "start", DAEMON)
+    installed.run("systemctl", "reload", DAEMON)
+    yield installed
+    installed.path(DOCUMENT).unlink(missing_ok=True)
+
+
+def lets_in(wire: Lab) -> tuple[bool, bool]:
+    """Tell whether new sessions to ports 80 and 22 get in now."""
+    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
+    return web, ssh
+
+
+def seen_by_network(machine: Machine) -> str:
+    """Return the table as it stood when the network came up."""
+    return machine.path("/run/seen-by-network").read_text()
+
+
+def standing(wire: Lab) -> bool:
+    """Tell whether there is a table now."""
+    return "table inet sgagent\n" in wire.host.nft("list", "tables")
+
+
+def restarts(machine: Machine) -> int:
+    """Return how often systemd started the daemon anew by itself."""
+    return int(machine.show(DAEMON, "NRestarts"))
+
+
+def wait_for_restart(machine: Machine, before: int) -> None:
+    """Wait until the daemon was started anew and says that it is ready."""
+    wait_for(lambda: restarts(machine) > before, "the daemon to be started anew")
+    wait_for(lambda: machine.show(DAEMON, "ActiveState") == "active", "the daemon to be ready")
+
+
+def test_a_new_machine_boots_open_and_is_then_judged(installed: Machine, wire: Lab) -> None:
+    """Nothing was ever enforced, so the boot changes nothing; the daemon enforces what it finds (§9.2)."""
+    installed.write(DOCUMENT, definitions(WEB))
+    installed.boot()
+    assert "No such file" in seen_by_network(installed)
+    assert "nothing was ever enforced" in installed.journal(BOOT)
+    assert installed.show(BOOT, "Result") == "success"
+    assert lets_in(wire) == ONLY_WEB
+
+
+def test_the_units_have_no_faults(machine: Machine) -> None:
+    """Systemd has nothing to say against them, and rates the daemon's exposure 1.5 at most."""
+    assert machine.run("systemd-analyze", "verify", DAEMON, BOOT) == ""
+    for unit in (DAEMON, BOOT):
+        machine.run("systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
+
+
+def test_the_daemon_has_one_privilege(machine: Machine) -> None:
+    """It is not root, and may do nothing but change the network; its state is its own, and that alone."""
+    status = machine.run("cat", f"/proc/{machine.main_pid(DAEMON)}/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    user = machine.run("id", "--user", "sgagent").strip()
+    assert user != "0"
+    assert set(fields["Uid"].split()) == {user}
+    assert {fields[f"Cap{name}"] for name in ("Prm", "Eff", "Bnd", "Amb")} == {ONLY_NET_ADMIN}
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert machine.run("stat", "--format=%U %a", "/var/lib/sgagent").split() == ["sgagent", "700"]
+    assert machine.run("stat", "--format=%U", "/etc/sgagent").split() == ["root"]
+
+
+def test_a_reload_returns_when_it_is_enforced(machine: Machine, wire: Lab) -> None:
+    """Nothing has to be waited for after ``systemctl reload``."""
+    assert lets_in(wire) == ONLY_WEB
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    machine.run("systemctl", "reload", DAEMON)
+    assert lets_in(wire) == WEB_AND_SSH
+    assert "reload_requested" in machine.journal(DAEMON)
+
+
+def test_a_killed_daemon_is_started_anew(machine: Machine, wire: Lab) -> None:
+    """The rules are in force from the kill on, and the new daemon follows the documents."""
+    before = restarts(machine)
+    machine.run("kill", "-KILL", str(machine.main_pid(DAEMON)))
+    assert lets_in(wire) == ONLY_WEB
+    wait_for_restart(machine, before)
+    assert lets_in(wire) == ONLY_WEB
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    wait_for(lambda: lets_in(wire) == WEB_AND_SSH, "the change to be enforced")
+
+
+def test_a_daemon_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> None:
+    """The watchdog ends a daemon whose loop stands still; the rules are in force meanwhile."""
+    before, hanging = restarts(machine), machine.main_pid(DAEMON)
+    machine.run("kill", "-STOP", str(hanging))
+    assert lets_in(wire) == ONLY_WEB
+    wait_for_restart(machine, before)
+    assert "Watchdog timeout" in machine.journal(DAEMON)
+    assert machine.main_pid(DAEMON) != hanging
+    assert lets_in(wire) == ONLY_WEB
+
+
+def test_a_stop_leaves_the_rules(machine: Machine, wire: Lab) -> None:
+    """Until ``sgagent flush`` takes them out, which the next start puts right."""
+    machine.run("systemctl", "stop", DAEMON)
+    assert machine.show(DAEMON, "Result") == "success"
+    assert lets_in(wire) == ONLY_WEB
+    machine.run("sgagent", "flush")
+    assert not standing(wire)
+    machine.run("systemctl", "start", DAEMON)
+    assert lets_in(wire) == ONLY_WEB
+
+
+def test_the_boot_command_leaves_the_daemons_table_alone(machine: Machine, wire: Lab) -> None:
+    """It is refused while a daemon owns the table, and says who does."""
+    with pytest.raises(CommandError, match=r"exit 5\nsgagent: .* is owned by process"):
+        machine.run("sgagent", "boot")
+    assert lets_in(wire) == ONLY_WEB
+
+
+def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> None:
+    """After a power cut, with the source gone, the last good policy is in force before anything comes up."""
+    machine.power_off()
+    machine.path(DOCUMENT).unlink()
+    machine.boot()
+    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
+    assert machine.show(BOOT, "ActiveState") == "active"
+    assert "enforcing" in machine.journal(BOOT)
+    assert lets_in(wire) == ONLY_WEB
+    assert machine.show(DAEMON, "ActiveState") == "active"
+    assert machine.show("network-pre.target", "ActiveState") == "active"
+
+
+def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire: Lab) -> None:
+    """A link that was found by its MAC is judged by its name before it exists, and before the network."""
+    machine.shut_down()
+    wire.host.ip("link set eth0 down", "link set eth0 name late0")
+    try:
+        machine.boot()
+        seen = seen_by_network(machine)
+    finally:
+        wire.host.ip("link set late0 down", "link set late0 name eth0", "link set eth0 up")
+    assert "chain rule/late0/sgr-0" in seen
+    assert "chain rule/eth0/sgr-0" in seen
+
+
+def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None:
+    """A host that enforced and can't read what it kept lets nothing in on the links that are named (§9.2)."""
+    machine.power_off()
+    for kept in state_files(machine):
+        kept.write_text("scribble")
+    machine.path(DOCUMENT).unlink()
+    machine.write(
+        "/etc/sgagent/sgagent.toml", '[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\n'
+    )
+    try:
+        machine.boot()
+        assert lets_in(wire) == (False, False)
+        assert "closed, for lack of a snapshot: eth0" in machine.journal(BOOT)
+    finally:
+        machine.path("/etc/sgagent/sgagent.toml").unlink()
+
+
+def state_files(machine: Machine) -> list[Path]:
+    """Return the files of kept definitions."""
+    return list(machine.path("/var/lib/sgagent").glob("last-good*"))
+
+
+def test_the_units_are_rated_as_documented() -> None:
+    """docs/service.md says what ``systemd-analyze`` says."""
+    root = Path(__file__).parent.parent
+    text = (root / "docs" / "service.md").read_text()
+    for unit in (DAEMON, BOOT):
+        done = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--no-pager", root / "systemd" / unit],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        score = done.stdout.rpartition(f"{unit}: ")[2].split()[0]
+        assert f"`{unit}` {score}" in text
