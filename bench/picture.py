@@ -13,7 +13,7 @@ from bench.sizes import Size
 from bench.traffic import Aim
 
 _WIDTH, _HEIGHT = 760, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 92, 36, 92, 70
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 68, 112, 70
 
 _LABEL = 'role="img" aria-label="Cost of a packet over the number of rules and members"'
 
@@ -41,15 +41,15 @@ class _Line:
     colour: str
     """Told apart from the others on white and on black, and by those who don't tell red from green."""
 
-    kind: str = ""
-    """A further class of the style."""
+    style: str = "line"
+    """Classes of the style."""
 
 
 _LINES = (
     _Line(Order.ADDRESS_FIRST.value, Aim.NONE.value, "linear, address first", "#d55e00"),
     _Line(Order.PORT_FIRST.value, Aim.NONE.value, "linear, port first", "#cc79a7"),
     _Line(OURS, Aim.NONE.value, "sgagent, new session", "#2f81f7"),
-    _Line(OURS, "known sessions", "sgagent, known session", "#2f81f7", "known"),
+    _Line(OURS, "known sessions", "sgagent, known session", "#2f81f7", "line known"),
 )
 
 
@@ -85,6 +85,7 @@ def draw(results: Results) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" {_LABEL}>',
         f"<style>{_STYLE}</style>",
         f'<text class="title" x="{_LEFT}" y="24">What a packet costs, above connection tracking alone</text>',
+        f'<text class="small" x="{_LEFT}" y="44">New sessions: packets that no rule matches.</text>',
         *_legend(),
         *_grid(scale),
         *(part for line, points in costs for part in _curve(line, points, scale)),
@@ -101,8 +102,8 @@ def _costs(results: Results, line: _Line) -> list[tuple[Size, float]]:
 
 def _legend() -> Iterator[str]:
     for number, line in enumerate(_LINES):
-        x, y = _LEFT + 250 * (number % 2), 48 + 22 * (number // 2)
-        stroke = f'class="line {line.kind}" stroke="{line.colour}"'
+        x, y = _LEFT + 250 * (number % 2), 68 + 22 * (number // 2)
+        stroke = f'class="{line.style}" stroke="{line.colour}"'
         yield f'<line {stroke} x1="{x}" y1="{y}" x2="{x + 30}" y2="{y}"/>'
         yield f'<text x="{x + 38}" y="{y + 4}">{line.label}</text>'
 
@@ -124,7 +125,7 @@ def _grid(scale: _Scale) -> Iterator[str]:
 def _curve(line: _Line, points: Sequence[tuple[Size, float]], scale: _Scale) -> Iterator[str]:
     places = [(scale.across(size), scale.down(value), value) for size, value in points]
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
-    yield f'<polyline class="line {line.kind}" stroke="{line.colour}" points="{joined}"/>'
+    yield f'<polyline class="{line.style}" stroke="{line.colour}" points="{joined}"/>'
     for x, y, value in places:
         yield (
             f'<circle fill="{line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
@@ -133,4 +134,7 @@ def _curve(line: _Line, points: Sequence[tuple[Size, float]], scale: _Scale) -> 
 
 
 def _time(nanoseconds: float) -> str:
-    return f"{nanoseconds:g} ns" if nanoseconds < 1000 else f"{nanoseconds / 1000:g} µs"
+    for unit, size in (("ns", 1), ("µs", 1_000)):
+        if nanoseconds < 1_000 * size:
+            return f"{nanoseconds / size:g} {unit}"
+    return f"{nanoseconds / 1_000_000:g} ms"
