@@ -221,6 +221,21 @@ def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None
         machine.path("/etc/sgagent/sgagent.toml").unlink()
 
 
+def test_a_broken_configuration_opens_nothing(machine: Machine, wire: Lab) -> None:
+    """At a boot the one before it is followed, and the fault shows; mended, the daemon comes by itself."""
+    machine.power_off()
+    machine.write("/etc/sgagent/sgagent.toml", "[enforcement]\nmoed = 'observe'\n")
+    try:
+        machine.boot()
+        assert lets_in(wire) == ONLY_WEB
+        assert "moed" in machine.journal(BOOT)
+        assert machine.show(BOOT, "ExecMainStatus") == "2"
+    finally:
+        machine.path("/etc/sgagent/sgagent.toml").unlink()
+    wait_for(lambda: machine.show(DAEMON, "ActiveState") == "active", "the daemon to start")
+    assert lets_in(wire) == ONLY_WEB
+
+
 def state_files(machine: Machine) -> list[Path]:
     """Return the files of kept definitions."""
     return list(machine.path("/var/lib/sgagent").glob("last-good*"))

@@ -22,6 +22,7 @@ _READABLE_FORMATS = (1, _FORMAT)
 
 _NEWEST = "last-good.json"
 _BEFORE = "last-good.previous.json"
+_CONFIGURATION = "last-good.toml"
 
 
 class DamagedStateError(Exception):
@@ -62,6 +63,23 @@ class StateDirectory:
             if _version(content) not in (None, kept.version):
                 write_durably(self._directory / _BEFORE, content)
         write_durably(newest, _encode(kept))
+
+    def keep_configuration(self, text: str) -> None:
+        """Keep the configuration that an agent started with, should it be broken at the next boot.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        if text != self.configuration():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(self._directory / _CONFIGURATION, text.encode())
+
+    def configuration(self) -> str | None:
+        """Return the configuration that was kept; None where there is none that can be read."""
+        try:
+            return (self._directory / _CONFIGURATION).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
         """Return the newest documents that can be read, and what was wrong with those that can't."""

@@ -16,13 +16,13 @@ from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.agent.state import KeptDocuments, StateDirectory
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.run import SystemClock
-from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, printable
+from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
-from sgagent.settings import Settings
+from sgagent.settings import Settings, StateSettings, parse_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         NotPermittedError: a daemon owns the table, and so does better already.
         KernelRefusedError: nothing was changed.
+        UsageError: the configuration is wrong; what the one before demands was done, if it could be found.
     """
-    settings = load_settings(options)
+    settings, fault = load_last_good_settings(options, StateDirectory(StateSettings().directory))
     configure_log()
     with closing(LibnftablesDataplane(owned=False)) as dataplane:
         dataplane.refuse_another_owner()
@@ -49,7 +50,26 @@ def run(options: argparse.Namespace) -> int:
     if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
         end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
     print(describe(step))
+    if fault is not None:
+        raise fault
     return 0
+
+
+def load_last_good_settings(
+    options: argparse.Namespace, state: StateDirectory
+) -> tuple[Settings, UsageError | None]:
+    """Return the configuration; if that is wrong, the one of the last start, and what is wrong.
+
+    Raises:
+        UsageError: it is wrong, and there is no other.
+    """
+    try:
+        return load_settings(options), None
+    except UsageError as error:
+        kept = state.configuration()
+        if kept is None:
+            raise
+        return parse_settings(kept, "the configuration of the last start"), error
 
 
 def enforce_last_good(

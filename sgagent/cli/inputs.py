@@ -44,16 +44,24 @@ def load_settings(options: argparse.Namespace) -> Settings:
     Raises:
         UsageError: a file that was named is not there, can't be read, or is wrong.
     """
+    return parse_settings(read_configuration(options), str(options.config or DEFAULT_CONFIGURATION))
+
+
+def read_configuration(options: argparse.Namespace) -> str:
+    """Return the text of the configuration; a default file that is not there is an empty one.
+
+    Raises:
+        UsageError: a file that was named is not there, or can't be read.
+    """
     path: Path = options.config or DEFAULT_CONFIGURATION
     try:
-        content = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if options.config is not None:
             raise UsageError(f"{path}: no such configuration file") from None
-        content = ""
+        return ""
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the configuration can't be read: {error}") from error
-    return parse_settings(content, str(path))
 
 
 def read_policy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import structlog
@@ -26,7 +26,7 @@ from sgagent.agent.reconciler import Reconciler, Step
 from sgagent.agent.sdnotify import ServiceManager
 from sgagent.agent.state import StateDirectory
 from sgagent.agent.steplog import EventLog
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.core.marks import MarkLayout
 from sgagent.core.model import Sessions
@@ -64,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
         dataplane = stack.enter_context(closing(LibnftablesDataplane(owned=True)))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
-        _assemble(settings, dataplane, log, stack).run()
+        daemon = _assemble(settings, dataplane, log, stack)
+        with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
+            StateDirectory(settings.state.directory).keep_configuration(read_configuration(options))
+        daemon.run()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.state import KeptDocuments, StateDirectory
-from sgagent.cli.boot import LastGood, describe, enforce_last_good
+from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
+from sgagent.core.errors import UsageError
 from sgagent.core.host import ExpectedLink
 from sgagent.documents import DocumentFile
 from sgagent.settings import parse_settings
@@ -184,3 +186,26 @@ def test_links_are_kept_with_the_definitions(state: Path) -> None:
     assert StateDirectory(state).load() == (kept, ())
     newest(state).write_text(json.dumps(json.loads(newest(state).read_text()) | {"format": 3}))
     assert StateDirectory(state).load()[0] is None
+
+
+def test_a_broken_configuration_is_replaced_by_the_one_before(state: Path, tmp_path: Path) -> None:
+    """What is wrong with it is told all the same; without one before, it is all there is to tell."""
+    broken = tmp_path / "sgagent.toml"
+    broken.write_text("[enforcement]\nmoed = 'observe'\n")
+    options = argparse.Namespace(config=broken)
+    with pytest.raises(UsageError, match="moed"):
+        load_last_good_settings(options, StateDirectory(state))
+    StateDirectory(state).keep_configuration("[enforcement]\nfail_closed = true\n")
+    assert not StateDirectory(state).has_enforced()
+    settings, fault = load_last_good_settings(options, StateDirectory(state))
+    assert settings.enforcement.fail_closed
+    assert "moed" in str(fault)
+
+
+def test_a_good_configuration_is_followed_at_once(state: Path, tmp_path: Path) -> None:
+    """The one before matters only where there is no other."""
+    good = tmp_path / "sgagent.toml"
+    good.write_text("[enforcement]\nstrict = true\n")
+    StateDirectory(state).keep_configuration("[enforcement]\nfail_closed = true\n")
+    settings, fault = load_last_good_settings(argparse.Namespace(config=good), StateDirectory(state))
+    assert (settings.enforcement.strict, settings.enforcement.fail_closed, fault) == (True, False, None)
