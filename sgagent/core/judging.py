@@ -14,8 +14,9 @@ from functools import cached_property
 from sgagent.core import names, ruleset
 from sgagent.core.always import DHCP
 from sgagent.core.classes import Classes, Peers, classify
+from sgagent.core.crowds import is_crowd
 from sgagent.core.entries import Entry, list_entries
-from sgagent.core.lines import Line, cut_lines, split_lines
+from sgagent.core.lines import MANY_LINES, Line, cut_lines, split_lines
 from sgagent.core.model import LAST_PORT, UDP, Direction, Family, Protocol
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.ruleset import (
@@ -38,10 +39,6 @@ from sgagent.core.tables import PORTED, Cell, Decider, PortTable, ProtocolTable,
 FEW = 4
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
-
-
-MANY_LINES = 8
-"""Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +94,9 @@ class _Judge:
         peers = sorted(by_peer)
         classes = classify(self.entries[by_peer[peer][0]].addresses for peer in peers)
         targets = {members: self._class(members, peers, by_peer, base) for members in classes.distinct()}
-        if for_everyone or self.chains:
+        if is_crowd(self.entries, for_everyone, ()):
+            self._list_chain(self._everyone, for_everyone)
+        elif for_everyone or self.chains:
             self._table_chain(self._everyone, make_table(self.entries, for_everyone, nobody), self._default)
         self._peers_chain(classes, targets)
 
@@ -122,7 +121,10 @@ class _Judge:
         if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
             return first.leaf
         name = names.class_chain(*self._place, tuple(peers[peer] for peer in members))
-        self._table_chain(name, make_table(self.entries, own, base), self._everyone)
+        if is_crowd(self.entries, own, base.members):
+            self._list_chain(name, sorted((*own, *base.members)))
+        else:
+            self._table_chain(name, make_table(self.entries, own, base), self._everyone)
         return name
 
     def _peers_chain(self, classes: Classes, targets: Mapping[Peers, str]) -> None:
@@ -152,6 +154,25 @@ class _Judge:
             self._verdict_map(names.peers_chain(*self._place), key, addresses, is_interval=False),
             self._verdict_map(names.networks_map(*self._place), key, networks, is_interval=True),
         )
+
+    def _list_chain(self, name: str, indices: Iterable[int]) -> None:
+        """Add a chain that goes through entries one after the other, where a table would be too large."""
+        entries: list[Entry] = []
+        final = self._default
+        for entry in (self.entries[index] for index in indices):
+            if entry.is_plain and entry.protocol is None:
+                final = entry.leaf
+                break
+            entries.append(entry)
+
+        def lines(reading: Reading) -> list[Rule]:
+            return [
+                Rule((*matches, Goto(entry.leaf)))
+                for entry in entries
+                for matches in _whole_matches(entry, reading)
+            ]
+
+        self._add(name, self._twice(lines, final))
 
     def _table_chain(self, name: str, table: PortTable, base: str) -> None:
         """Add a chain that decides by protocol and port."""
@@ -346,3 +367,29 @@ def _further_matches(line: Line, reading: Reading) -> list[tuple[Match, ...]]:
         (reading.match_source_port(line.protocol, Interval(first, last)), *local)
         for first, last in line.source_ports
     ]
+
+
+def _whole_matches(entry: Entry, reading: Reading) -> list[tuple[Statement, ...]]:
+    """Return the alternatives in which an entry matches, the far end being settled.
+
+    The source port stands before the destination port: that is how libnftables lists fields of one header.
+    """
+    number = entry.protocol
+    further = _further_matches(Line.of(entry), reading)
+    if number is None or (entry.ports is None and entry.source_ports and not reading.is_tracked):
+        return [*further]  # a source port in a header says the protocol itself, and is listed without it
+    if entry.ports is None:
+        return [(*reading.match_protocol(number), *matches) for matches in further]
+    return [
+        _in_header_order(reading.match_port(number, Interval(ports.first, ports.last)), matches)
+        for ports in entry.ports
+        for matches in further
+    ]
+
+
+def _in_header_order(port: tuple[Match, ...], further: tuple[Match, ...]) -> tuple[Statement, ...]:
+    """Return matches on a protocol and port, and on what else a line looks at, as they are listed."""
+    *protocol, destination = port
+    sources = [match for match in further if match.selector.key_type is KeyType.INET_SERVICE]
+    others = [match for match in further if match not in sources]
+    return (*protocol, *sources, destination, *others)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.entries import Entry
 
+MANY_LINES = 8
+"""Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
+
 Piece = tuple[int, int, tuple["Line", ...]]
 """First and last number, and the lines that are left for them."""
 
