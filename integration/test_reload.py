@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from ipaddress import ip_address
 from random import Random
 
 import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
-from integration.lab import TEST_MAC, Lab, wait_for
+from integration.flood import ALLOWED, CLIENT, HOST, flooding, watch, watched
+from integration.lab import Lab, wait_for
 from integration.traffic import traffic
-from integration.wire import tcp
 from sgagent.core.policy import ResolvedPolicy
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 RELOADS = 300 if IS_FULL else 60
-CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
-ALLOWED, BY_DEFAULT, BY_RULE = 80, 81, 82
-_ROUND = 3 * 512
-
-WATCH = """
-table inet testwatch {{
-    counter allowed {{ }}
-    counter leaked {{ }}
-    counter sent {{ }}
-    chain first {{
-        type filter hook prerouting priority -450; policy accept;
-        ether saddr {mac} counter name sent
-    }}
-    chain behind {{
-        type filter hook prerouting priority -149; policy accept;
-        ether saddr {mac} tcp dport 80 counter name allowed drop
-        ether saddr {mac} counter name leaked drop
-    }}
-}}
-"""
-"""Counts behind the agent's hook, and drops: every packet is the first of a session."""
 
 
 @pytest.fixture
@@ -49,40 +24,6 @@ def agent(one_interface: Lab) -> Iterator[Enforcer]:
     one_interface.add_host_addresses([str(HOST)])
     with enforcer(one_interface) as made:
         yield made
-
-
-@dataclass(slots=True)
-class Flood:
-    """New sessions as fast as can be: a third allowed, a third denied by default, a third by a rule."""
-
-    lab: Lab
-    sent: int = 0
-    """Packets of each kind."""
-
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        """Send until told to stop."""
-        frames = list(self._frames())
-        with self.lab.peer.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-            wire.bind(("eth0", 0))
-            while not self._stop.is_set():
-                for frame in frames:
-                    wire.send(frame)
-                self.sent += len(frames) // 3
-
-    def stop(self) -> None:
-        """Send no more after this round."""
-        self._stop.set()
-
-    def _frames(self) -> Iterator[bytes]:
-        """Return one round of frames."""
-        target = self.lab.host.run("cat", "/sys/class/net/eth0/address").strip()
-        ether = bytes.fromhex((target + TEST_MAC).replace(":", "")) + b"\x08\x00"
-        for number in range(_ROUND):
-            packet = tcp(CLIENT, HOST, 1024 + number, (ALLOWED, BY_DEFAULT, BY_RULE)[number % 3])
-            for datagram in packet.datagrams(1 + number):
-                yield ether + datagram
 
 
 def changing_policies(random: Random) -> Iterator[ResolvedPolicy]:
@@ -113,23 +54,17 @@ def test_reloads_leak_nothing_and_lose_nothing(agent: Enforcer, capsys: pytest.C
     random = Random(7)
     policies = changing_policies(random)
     agent.enforce(next(policies))
-    agent.lab.load(WATCH.format(mac=TEST_MAC))
-    flood = Flood(agent.lab)
+    watch(agent.lab)
     with traffic(agent.lab) as busy:
         busy.open("web", agent.lab.peer, str(CLIENT), agent.lab.host, (str(HOST), ALLOWED))
-        sender = threading.Thread(target=flood.run, name="flood")
         with busy.running():
-            sender.start()
-            try:
+            with flooding(agent.lab) as flood:
                 highest = agent.hits()["rule/eth0/sgr-0"]
                 for _ in range(RELOADS):
                     agent.enforce(next(policies))
                     hits = agent.hits()["rule/eth0/sgr-0"]
                     assert hits >= highest
                     highest = hits
-            finally:
-                flood.stop()
-                sender.join()
             busy.settle({"web"})
     seen = watched(agent.lab)
     with capsys.disabled():
@@ -143,18 +78,9 @@ def test_reloads_leak_nothing_and_lose_nothing(agent: Enforcer, capsys: pytest.C
     assert seen["allowed"] == flood.sent
 
 
-def watched(lab: Lab) -> dict[str, int]:
-    """Return what the watch has counted."""
-    return {name: packets for name, (packets, _) in lab.counters("testwatch").items()}
-
-
 def test_the_watch_notices_a_leak(agent: Enforcer) -> None:
     """Without a policy the same flood passes whole: the test above can fail."""
-    agent.lab.load(WATCH.format(mac=TEST_MAC))
-    flood = Flood(agent.lab)
-    sender = threading.Thread(target=flood.run, name="flood")
-    sender.start()
-    wait_for(lambda: flood.sent > 0, "a first round")
-    flood.stop()
-    sender.join()
+    watch(agent.lab)
+    with flooding(agent.lab) as flood:
+        wait_for(lambda: flood.sent > 0, "a first round")
     assert watched(agent.lab)["leaked"] == 2 * flood.sent

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.flood import flooding, watch, watched
 from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
@@ -33,6 +34,7 @@ Before=sgagent.service
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -c 'nft list table inet sgagent > /run/seen-by-network 2>&1 || :'
+ExecStart=/bin/sh -c 'nft reset counters table inet testwatch > /run/passed-before 2>/dev/null || :'
 [Install]
 WantedBy=sysinit.target
 """
@@ -189,6 +191,31 @@ def test_the_policy_stands_before_the_network(machine: Machine, wire: Lab) -> No
     assert lets_in(wire) == ONLY_WEB
     assert machine.show(DAEMON, "ActiveState") == "active"
     assert machine.show("network-pre.target", "ActiveState") == "active"
+
+
+def test_nothing_passes_once_the_network_comes_up(machine: Machine, wire: Lab) -> None:
+    """Under a flood, no denied packet passes from there on, the daemon's taking over included.
+
+    The wire of the bench is there before the boot: what passed before the policy shows that it can.
+    """
+    machine.power_off()
+    watch(wire)
+    try:
+        with flooding(wire):
+            machine.boot()
+            wait_for(lambda: machine.show(DAEMON, "ActiveState") == "active", "the daemon to be ready")
+        seen = watched(wire)
+    finally:
+        wire.host.nft("destroy", "table", "inet", "testwatch")
+    assert 0 < packets_before(machine, "leaked") < packets_before(machine, "sent")
+    assert seen["leaked"] == 0
+    assert seen["allowed"] > 0
+
+
+def packets_before(machine: Machine, counter: str) -> int:
+    """Return what the watch had counted when the network came up."""
+    text = machine.path("/run/passed-before").read_text()
+    return int(text.partition(f"counter {counter} {{")[2].split()[1])
 
 
 def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire: Lab) -> None:
