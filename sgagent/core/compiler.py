@@ -53,6 +53,10 @@ POSTROUTING = Hook(name="postrouting", hook_priority=300)
 """After SNAT (100)."""
 
 
+FEW_INTERFACES = 2
+"""Up to so many are compared one after the other, which costs a packet less than a look-up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
     """A table and what its counters count."""
@@ -92,9 +96,11 @@ def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, poli
     if policy.unbound:
         verdicts.setdefault(LOOPBACK, Accept())
         rules.append(Rule((Goto(names.entry_chain(direction, policy.unbound.name)),)))
-    elements = tuple(Element((Symbol(name),), verdicts[name]) for name in sorted(verdicts))
-    if elements:
+    if len(verdicts) > FEW_INTERFACES:
+        elements = tuple(Element((Symbol(name),), verdicts[name]) for name in sorted(verdicts))
         rules.insert(0, Rule((LookUpInline((selector,), elements),)))
+    else:
+        rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
     return Chain(name=hook.name, hook=hook, rules=tuple(rules))
 
 

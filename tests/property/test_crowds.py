@@ -1,4 +1,4 @@
-"""Rules with many overlapping source ports: a list in order of precedence, as a table would have no bounds."""
+"""Rules with many overlapping source ports: a list in order of precedence, not a table without bounds."""
 
 from __future__ import annotations
 
