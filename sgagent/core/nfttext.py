@@ -41,7 +41,8 @@ from sgagent.core.ruleset import (
 def render(ruleset: Ruleset, *, persist: bool) -> str:
     """Return a text that replaces whatever table of ours stands by this one.
 
-    Counters first, then maps, then chains, base chains before the others.
+    Counters first, then maps, then chains, base chains before the others, and these in the order in which a
+    packet meets them.
 
     Args:
         ruleset: what to write.
@@ -52,12 +53,38 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
     if ruleset.counters:
         blocks.append([_counter(counter) for counter in ruleset.counters])
     blocks += [list(_verdict_map(verdict_map)) for verdict_map in ruleset.verdict_maps]
-    chains = sorted(ruleset.chains, key=lambda chain: chain.hook is None)
+    chains = sorted(ruleset.chains, key=_place_in_text)
     blocks += [list(_chain(chain)) for chain in chains]
     for number, block in enumerate(blocks):
         lines += [""] if number else []
         lines += [f"\t{line}" for line in block]
     return "\n".join([*lines, "}", ""])
+
+
+_READING_ORDER = (
+    "ingress",
+    "egress",
+    "untracked",
+    "session",
+    "peers",
+    "class",
+    "everyone",
+    "cell",
+    "platform",
+    "failsafe",
+    "inner",
+    "rule",
+    "default",
+    "invalid",
+    "accept",
+)
+"""First words of chains, as a packet may meet them; others come last."""
+
+
+def _place_in_text(chain: Chain) -> tuple[bool, int]:
+    word = chain.name.partition("/")[0]
+    rank = _READING_ORDER.index(word) if word in _READING_ORDER else len(_READING_ORDER)
+    return (chain.hook is None, rank)
 
 
 def rule_text(rule: Rule) -> str:

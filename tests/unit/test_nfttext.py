@@ -57,10 +57,6 @@ table inet sgagent {
 		iifname vmap { "eth0" : goto ingress/eth0 }
 	}
 
-	chain generation {
-		comment "generation 1"
-	}
-
 	chain ingress/eth0 {
 		ct state invalid drop
 		ip saddr vmap @peers/eth0
@@ -76,12 +72,16 @@ table inet sgagent {
 	chain rule/eth0/web {
 		counter name "rule/eth0/web" ct mark set ct mark & 0x0001ffff | 0x00010000 accept
 	}
+
+	chain generation {
+		comment "generation 1"
+	}
 }
 """
 
 
 def test_a_table_reads_as_nft_lists_it() -> None:
-    """Base chains come before the others, numbers are written as people write them."""
+    """Base chains first, then as a packet meets them; numbers are written as people write them."""
     assert render(tables.WHOLE, persist=True) == EXPECTED
 
 
