@@ -2,8 +2,7 @@
 
 The machine sees this root as it is, but for what it writes itself: that stays in memory, and is gone with
 the machine. It has none of this root's units but Debian's own. All of its mounts are in a mount namespace
-that ends with its keeper, and systemd-nspawn shuts it down when its parent dies; so a killed test leaves
-nothing.
+that ends with its keeper, all of its processes in one of their own; so a killed test leaves nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,19 +31,12 @@ _LEGACY_CGROUPS = {"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"}
 """Lets systemd boot where this machine still has control groups of version 1."""
 
 _NSPAWN = (
-    *(
-        "setpriv",
-        "--pdeathsig",
-        "TERM",
-        "systemd-nspawn",
-        "--quiet",
-        "--boot",
-        "--register=no",
-        "--keep-unit",
-    ),
-    *("--console=read-only", "--capability=CAP_NET_ADMIN"),
+    *("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=read-only"),
+    "--capability=CAP_NET_ADMIN",
 )
-"""What starts a machine: it is shut down if this process dies, and may do what it likes to its network."""
+"""What starts a machine, which may do what it likes to its network. All of its processes are in a namespace
+that ends with systemd-nspawn, which ends with ``unshare``, which ends with us."""
 
 _BOOT_SECONDS = 60.0
 _COMMAND_SECONDS = 30.0
@@ -163,10 +154,9 @@ class Machine:
         if process.poll() is not None:
             self._nspawn = None
             raise LabError(f"the machine ended with {process.returncode}:\n{self._console.read_text()}")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if len(children) != 1:
+        self._leader = _only_child(_only_child(process.pid))
+        if not self._leader:
             return False
-        self._leader = int(children[0])
         try:
             self.run("systemctl", "is-system-running", "--wait")
         except CommandError as error:
@@ -180,13 +170,20 @@ class Machine:
 
     def _end(self) -> None:
         if self._nspawn is not None:
-            if self._leader:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._leader, signal.SIGKILL)  # and so everything in its namespace
-            else:
-                self._nspawn.terminate()
+            self._nspawn.kill()
             self._nspawn.wait(_BOOT_SECONDS)
+            leader = Path(f"/proc/{self._leader}")
+            wait_for(lambda: leader.name == "0" or not leader.exists(), "all processes of the machine to end")
             self._nspawn, self._leader = None, 0
+
+
+def _only_child(pid: int) -> int:
+    """Return the one child of a process; 0 if it has none, or several yet."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return 0
+    return int(children[0]) if len(children) == 1 else 0
 
 
 @contextlib.contextmanager
