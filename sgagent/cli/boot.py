@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,7 +28,7 @@ from sgagent.settings import Settings, StateSettings, parse_settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    del parser
+    parser.add_argument("--json", action="store_true", help="say what was done as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise KernelRefusedError(step.kernel_error)
     if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
         end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
-    print(describe(step))
+    print(json.dumps(_report(step)) if options.json else describe(step))
     if fault is not None:
         raise fault
     return 0
@@ -90,6 +91,15 @@ def enforce_last_good(
     for text in (*reconciler.state_faults, *step.problems):
         print(printable(str(text)), file=sys.stderr)
     return step
+
+
+def _report(step: Step) -> dict[str, object]:
+    return {
+        "outcome": step.outcome.value,
+        "version": step.version,
+        "interfaces": [interface.name for interface in step.policy.interfaces] if step.policy else [],
+        "closed": step.is_closed,
+    }
 
 
 def describe(step: Step) -> str:

@@ -6,19 +6,28 @@ import argparse
 import hashlib
 import json
 import sys
+from contextlib import closing
 
+import structlog
+
+from sgagent.agent.log import configure_log
+from sgagent.agent.reckoning import end_forbidden_sessions
+from sgagent.agent.reconciler import Outcome, Step
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.core.compiler import compile_
 from sgagent.core.enforcement import enforce
-from sgagent.core.errors import KernelRefusedError, UsageError
+from sgagent.core.errors import KernelRefusedError
 from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.core.model import Sessions
 from sgagent.core.nftjson import encode_plan
 from sgagent.core.nfttext import render
 from sgagent.core.plan import DestroyTable, Plan, make_plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.ruleset import Ruleset
 from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.dataplane.verify import Refused, knows_persist, verify
+from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
 
 
@@ -28,7 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)"
     )
-    parser.add_argument("--json", dest="output", action="store_const", const="json", help="as --output json")
+    parser.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const="json",
+        help="as --output json; applied, say what was done",
+    )
     parser.add_argument(
         "--no-verify", action="store_true", help="do not have the kernel check what is printed"
     )
@@ -79,35 +94,41 @@ def compile_offline(policy: ResolvedPolicy, layout: MarkLayout) -> Ruleset:
 
 
 def _apply(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
-    """Enforce once, judging live sessions by the new policy."""
-    if options.output == "json":
-        raise UsageError("--output json is for --dry-run")
-    layout = MarkLayout(settings.enforcement.mark_mask)
-    dataplane = LibnftablesDataplane(owned=False)
-    try:
+    """Enforce once, judging live sessions by the new policy, and say what was done."""
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
         dataplane.refuse_another_owner()
-        while True:
-            observed = dataplane.observe()
-            step = enforce(
-                policy,
-                observed.ruleset,
-                observed.foreign,
-                layout,
-                sessions=settings.enforcement.sessions,
-            )
-            if step.plan and step.clearance:
-                dataplane.clear_marks(step.clearance.mask, step.clearance.value)
-            if step.plan:
-                dataplane.apply(step.plan)
-            print(_summary(policy, len(step.plan.operations)))
-            if not step.is_interim or not step.plan:
-                return
-    finally:
-        dataplane.close()
+        is_first = dataplane.observe().ruleset is None
+        operations = _bring(policy, settings, dataplane)
+    if is_first and settings.enforcement.sessions is Sessions.REJUDGE:
+        configure_log()
+        step = Step(outcome=Outcome.APPLIED, policy=policy, facts=NetlinkHost().facts())
+        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
+    names = [interface.name for interface in policy.interfaces]
+    if options.output == "json":
+        outcome = "applied" if operations else "unchanged"
+        print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
+    else:
+        print(_summary(names, operations))
 
 
-def _summary(policy: ResolvedPolicy, operations: int) -> str:
-    names = ", ".join(interface.name for interface in policy.interfaces) or "no interface"
+def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
+    """Bring the kernel to the policy; return how many operations that took."""
+    layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
+    while True:
+        observed = dataplane.observe()
+        sessions = settings.enforcement.sessions
+        step = enforce(policy, observed.ruleset, observed.foreign, layout, sessions=sessions)
+        if step.plan and step.clearance:
+            dataplane.clear_marks(step.clearance.mask, step.clearance.value)
+        if step.plan:
+            dataplane.apply(step.plan)
+        operations += len(step.plan.operations)
+        if not step.is_interim or not step.plan:
+            return operations
+
+
+def _summary(names: list[str], operations: int) -> str:
+    interfaces = ", ".join(names) or "no interface"
     if not operations:
-        return f"unchanged: {names}"
-    return f"applied: {names} ({operations} operation{'s' * (operations != 1)})"
+        return f"unchanged: {interfaces}"
+    return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from contextlib import closing
 
 from sgagent.core.plan import DestroyTable, Plan
 from sgagent.dataplane.nftables import LibnftablesDataplane
@@ -10,19 +12,19 @@ from sgagent.dataplane.nftables import LibnftablesDataplane
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    del parser
+    parser.add_argument("--json", action="store_true", help="say what was done as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     """Remove the table; while a daemon owns it the kernel refuses, and the daemon has to be stopped first."""
-    del options
-    dataplane = LibnftablesDataplane(owned=False)
-    try:
-        if dataplane.observe().ruleset is None:
-            print("nothing to remove: there is no table inet sgagent")
-            return 0
-        dataplane.apply(Plan((DestroyTable(),)))
-    finally:
-        dataplane.close()
-    print("removed table inet sgagent: nothing is enforced any more")
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
+        stands = dataplane.observe().ruleset is not None
+        if stands:
+            dataplane.apply(Plan((DestroyTable(),)))
+    if options.json:
+        print(json.dumps({"removed": stands}))
+    elif stands:
+        print("removed table inet sgagent: nothing is enforced any more")
+    else:
+        print("nothing to remove: there is no table inet sgagent")
     return 0
