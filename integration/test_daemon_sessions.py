@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -96,6 +97,20 @@ def test_sessions_that_conntrack_did_not_follow_are_ended_and_named(
         with busy.running():
             wait_for(lambda: all_heard(busy, set(busy.sessions) - REVOKED), "the allowed ones to go on")
         assert not any(busy.sessions[name].ends[0].heard for name in REVOKED)
+
+
+def test_a_one_shot_ends_them_too(agent: Service, one_interface: Lab) -> None:
+    """`sgagent compile` names and ends what it forbids and nobody followed, and says as JSON what it did."""
+    with sessions_on(one_interface) as busy:
+        done = agent.command("compile", "--json")
+        assert done.status == 0, done.errors
+        assert json.loads(done.output)["outcome"] == "applied"
+        for name in REVOKED:
+            wait_for_error(busy.sessions[name].ends[1].socket)
+        cut = [json.loads(line) for line in done.errors.splitlines()]
+        assert {(found["peer"], found["local_port"]) for found in cut} == {(LEAVES, 22), (LEAVES6, 22)}
+    again = agent.command("compile", "--json")
+    assert json.loads(again.output) == {"outcome": "unchanged", "interfaces": ["eth0"], "operations": 0}
 
 
 def wait_for_error(ended: socket.socket) -> None:
