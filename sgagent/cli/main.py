@@ -10,6 +10,7 @@ import argparse
 import gc
 import io
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
+    if "run" in arguments:
+        # A reload that is asked for before the daemon has read anything asks for nothing; it must not end it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _print_whatever_comes()
     try:
         code = _run(arguments)
