@@ -36,11 +36,12 @@ class Kernel(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
-        """Apply a policy without the rule, as the agent does it: reading before the counter goes."""
+        """Apply a policy without the rule, as the agent does it: reading before, and saving that it is gone."""
         self.read()
         self.table.pop(name, None)
         self.keys = {other: key for other, key in self.keys.items() if other != name}
         self.accounting.forget([name])
+        self.saved = self.accounting.kept
 
     @precondition(lambda self: self.table)
     @rule(name=NAMES, packets=st.integers(1, 5))
