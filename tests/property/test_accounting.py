@@ -36,7 +36,7 @@ class Kernel(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
-        """Apply a policy without the rule, as the agent does it: reading before, and saving that it is gone."""
+        """Apply a policy without the rule, as the agent does it: reading before, and saving after."""
         self.read()
         self.table.pop(name, None)
         self.keys = {other: key for other, key in self.keys.items() if other != name}
