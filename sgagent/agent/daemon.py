@@ -114,8 +114,8 @@ class Daemon:
         is_retry_due = self._retry_at is not None and now >= self._retry_at
         if happened.wants_step or is_fetch_due or is_retry_due:
             self._try_step(fetch=happened.source_changed or happened.reload or is_fetch_due)
-        elif self._is_tick_due(now) and self._reconciler.has_drifted():
-            self._try_step(fetch=False)
+        elif self._is_tick_due(now):
+            self._try_step(fetch=False, only_on_drift=True)
         if self._is_tick_due(now) or self._inbox.has_readers:
             self._tick()
         if happened.reload:
@@ -132,10 +132,17 @@ class Daemon:
             due = min(due, self._retry_at)
         return max(0.0, due - now)
 
-    def _try_step(self, *, fetch: bool) -> None:
-        """Do a step; one that can't be done is logged once and tried again."""
+    def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
+        """Do a step; one that can't be done is logged once and tried again.
+
+        Args:
+            fetch: whether to ask the source.
+            only_on_drift: whether nothing is to be done unless somebody else changed the table.
+        """
         fault = None
         try:
+            if only_on_drift and not self._reconciler.has_drifted():
+                return
             self._step(fetch=fetch)
         except SgagentError as error:
             fault = str(error)

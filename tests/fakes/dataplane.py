@@ -56,11 +56,16 @@ class FakeDataplane:
         self.refusal: KernelRefusedError | NotPermittedError | None = None
         """Raised by every apply while it is set."""
 
+        self.fault: NotPermittedError | None = None
+        """Raised by every look at the table while it is set."""
+
         self.is_closed = False
         self._counts: dict[str, CounterValue] = {}
 
     def observe(self) -> Observed:
         """Return the table."""
+        if self.fault:
+            raise self.fault
         return Observed(ruleset=self.ruleset, foreign=self.foreign)
 
     def apply(self, plan: Plan) -> None:

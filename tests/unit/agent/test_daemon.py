@@ -19,7 +19,7 @@ from sgagent.agent.daemon import FIRST_RETRY_SECONDS, Daemon
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Step
 from sgagent.agent.sdnotify import ServiceManager
-from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
 from tests.fakes.clock import FakeClock
 from tests.unit.agent.machine import GOOD, Machine
 
@@ -202,4 +202,21 @@ def test_a_table_that_somebody_changed_is_mended_at_the_next_tick(running: Runni
         running.wait_for("drift_repaired")
 
     running.while_it_runs(script)
+    assert running.machine.dataplane.ruleset is not None
+
+
+def test_a_look_at_the_table_that_fails_ends_nothing(running: Running) -> None:
+    """It is logged once, and what somebody changed meanwhile is mended when the table can be seen again."""
+
+    def script() -> None:
+        dataplane = running.machine.dataplane
+        dataplane.fault = NotPermittedError("the table can't be seen")
+        running.clock.pass_seconds(1.0)
+        running.wait_for("step_failed")
+        dataplane.ruleset, dataplane.fault = None, None
+        running.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
+        running.wait_for("drift_repaired")
+
+    running.while_it_runs(script)
+    assert running.log.events().count("step_failed") == 1
     assert running.machine.dataplane.ruleset is not None
