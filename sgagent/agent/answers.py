@@ -171,7 +171,6 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals) -> Ite
 
 
 _EXEMPTIONS = {
-    ExemptionKind.ALWAYS: HitStep.ALWAYS,
     ExemptionKind.PLATFORM: HitStep.PLATFORM,
     ExemptionKind.FAILSAFE: HitStep.FAILSAFE,
 }

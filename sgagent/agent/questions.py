@@ -79,7 +79,6 @@ class HitStep(enum.Enum):
     """What counted: the steps of §3 in their order."""
 
     INVALID = "invalid"
-    ALWAYS = "always"
     PLATFORM = "platform"
     FAILSAFE = "failsafe"
     INNER = "inner"

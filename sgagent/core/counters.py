@@ -15,9 +15,6 @@ from sgagent.core.model import Direction, Policy
 class ExemptionKind(enum.Enum):
     """Why traffic passes that no group was asked about (§7)."""
 
-    ALWAYS = "always"
-    """What a host needs to have an address at all (§7.1), and errors about allowed sessions (§7.2)."""
-
     PLATFORM = "platform"
     """The platform list of the configuration: the metadata service (§7.3)."""
 

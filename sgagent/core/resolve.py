@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -443,8 +442,3 @@ def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 def _as_warning(problem: Problem) -> Problem:
     return replace(problem, severity=Severity.WARNING)
-
-
-def count_by_severity(problems: Iterable[Problem]) -> Counter[Severity]:
-    """Return how many problems there are of each severity."""
-    return Counter(problem.severity for problem in problems)
