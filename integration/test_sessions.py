@@ -252,7 +252,7 @@ def test_marks_of_others_are_left_alone(agent: Enforcer, busy: Traffic) -> None:
 
 
 def test_a_ping_that_goes_on_is_judged_again(agent: Enforcer) -> None:
-    """ICMP has sessions too: a ping that was allowed is cut when it is not any more."""
+    """ICMP has sessions too: a ping that was allowed is cut when it is not any more (§6.2)."""
     lab = agent.lab
     allowed = one_group(f"ingress accept 1 icmp -1/-1 from {STAYS}")
     agent.enforce(policy_of(allowed, eth0="sg-1"))

@@ -117,7 +117,7 @@ def test_any_json_is_answered(tree: object) -> None:
 
 @given(st.randoms(use_true_random=False))
 def test_order_does_not_count(chance: random.Random) -> None:
-    """Shuffled documents make the same snapshot, of the same version."""
+    """Shuffled documents make the same snapshot, of the same version (§1.5)."""
     groups = [
         {
             "security_group_id": f"sg-{number}",

@@ -64,7 +64,7 @@ class TestSteps:
         assert verdict(policy, judged) is DROP
 
     def test_an_allowed_session_goes_first(self) -> None:
-        """Step 1: what the current policy allowed is accepted whatever stands behind."""
+        """Step 1: what the current policy allowed is accepted whatever stands behind (§3.1, §6.1)."""
         judged = packet(IN, "10.0.0.9", TCP, 80, tracking=Tracking.ALLOWED)
         assert decision(policy_of(self.drops_all), judged).decided_by is DecidedBy.SESSION
 
@@ -74,13 +74,13 @@ class TestSteps:
         assert decision(policy_of(self.drops_all), judged).decided_by is DecidedBy.RULE
 
     def test_the_platform_goes_before_groups(self) -> None:
-        """Step 2: no egress drop cuts the metadata service off (§7.3)."""
+        """Step 2: no egress drop cuts the metadata service off (§3.2, §7.3)."""
         policy = policy_of(group("sg-1", rule("r1", DROP, ALL_PROTOCOLS, "", EVERYONE, direction=OUT)))
         found = decision(policy, packet(OUT, "100.100.100.200", GRE))
         assert (found.verdict, found.decided_by) == (ACCEPT, DecidedBy.ALWAYS)
 
     def test_the_fail_safe_list_goes_before_members_and_rules(self) -> None:
-        """Step 3: what the agent's own configuration saves, no group can block (§7.4)."""
+        """Step 3: what the agent's own configuration saves, no group can block (§3.3, §7.4)."""
         ssh = Exemption(direction=IN, peer=block("10.0.0.2"), protocol=TCP, ports=ports("22"))
         found = resolution(snapshot(self.drops_all), exemptions=Exemptions(failsafe=(ssh,)))
         assert decision(found.policy, packet(IN, "10.0.0.2", TCP, 22)).decided_by is DecidedBy.FAILSAFE

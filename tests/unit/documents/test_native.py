@@ -72,7 +72,7 @@ EVERYTHING = """
 
 
 def test_every_field_of_a_group_is_read() -> None:
-    """A group has what was written, else the document's defaults."""
+    """A group has what was written, else the document's defaults (§1.1)."""
     app, web = snapshot(EVERYTHING).security_groups
     assert (web.security_group_id, web.name, web.group_type) == ("sg-web", "web tier", GroupType.ADVANCED)
     assert (web.vpc_id, web.account_id, web.inner_access_policy) == ("vpc-1", "1609982529920000", Policy.DROP)
@@ -93,7 +93,7 @@ def test_every_field_of_a_rule_is_read() -> None:
 
 
 def test_lists_and_interfaces_are_read() -> None:
-    """Entries may stand alone or with a description; a MAC comes out in one form."""
+    """Entries may stand alone or with a description; a MAC comes out in one form (§1.3, §1.4)."""
     found = snapshot(EVERYTHING)
     assert found.prefix_lists[0].entries == (
         CidrBlock.parse("198.51.100.7"),
