@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from sgagent.agent.questions import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
 from sgagent.agent.wire import encode_fields
@@ -91,19 +93,31 @@ def _row(hit: Hit) -> tuple[str, ...]:
 
 
 def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:
-    """Show the lines each second until interrupted."""
-    pause = threading.Event()
-    if repaint:
-        sys.stdout.write(_CLEAR)
+    """Show the lines each second until interrupted.
+
+    An interruption is noted beside being raised: raised in a destructor alone, it would be lost.
+    """
+    pause, interruptions = threading.Event(), list[int]()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        interruptions.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        while True:
+        if repaint:
+            sys.stdout.write(_CLEAR)
+        while not interruptions:
             text = "".join(_painted(lines()) if repaint else (f"{line}\n" for line in lines()))
             sys.stdout.write(text)
             sys.stdout.flush()
             pause.wait(WATCH_SECONDS)
     except KeyboardInterrupt:
-        if repaint:
-            sys.stdout.write("\n")
+        pass  # the way in which this is meant to end
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if repaint:
+        sys.stdout.write("\n")
 
 
 def _painted(lines: list[str]) -> Iterator[str]:
