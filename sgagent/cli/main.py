@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -83,16 +83,21 @@ def _print_whatever_comes() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    options = make_parser(arguments).parse_args(arguments)
+    module = import_module(f"sgagent.cli.{options.command}")
+    code: int = module.run(options)
+    return code
+
+
+def make_parser(wanted: Container[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the command line; only the commands that are wanted know their options."""
     parser = _Parser(prog="sgagent", description="Bring cloud security groups to this host.")
     parser.add_argument("--version", action="version", version=f"sgagent {__version__}")
     _add_config(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in COMMANDS:
-        _add_command(commands, name, is_wanted=name in arguments)
-    options = parser.parse_args(arguments)
-    module = import_module(f"sgagent.cli.{options.command}")
-    code: int = module.run(options)
-    return code
+        _add_command(commands, name, is_wanted=name in wanted)
+    return parser
 
 
 def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool) -> None:
