@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem
 from sgagent.core.host import HostFacts
 from sgagent.core.model import Snapshot
@@ -42,6 +43,14 @@ class Source(Protocol):
         Raises:
             DocumentError: what was delivered has errors of form (§8.1); the last good one stays.
             SourceUnavailableError: nothing could be read at all.
+        """
+        ...
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where the source is reached over the network, as far as that is known at this moment.
+
+        No group can block the way there (§7.4). Asked at each step, so it must not wait for anything: of a
+        name, it tells the addresses that the last fetch found, also if that could not reach them.
         """
         ...
 

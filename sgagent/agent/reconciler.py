@@ -15,6 +15,7 @@ from sgagent.agent.expectations import Expectations
 from sgagent.agent.state import KeptDocuments, StateDirectory
 from sgagent.core.binding import Bindings, bind, bind_expected
 from sgagent.core.counters import CounterKey
+from sgagent.core.endpoints import exempt
 from sgagent.core.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.errors import (
     DocumentError,
@@ -132,7 +133,6 @@ class Reconciler:
         self._clock = clock
         self._before_counters_go = before_counters_go
         self._counters_gone = counters_gone
-        self._exemptions = Exemptions(platform=settings.platform, failsafe=settings.failsafe)
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._newest: Delivery | None = None
         self._good: Delivery | None = None
@@ -213,6 +213,12 @@ class Reconciler:
             return None
         self._kept_as = kept.version, kept.links
         return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
+
+    @property
+    def _exemptions(self) -> Exemptions:
+        """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
+        failsafe = (*self._settings.failsafe, *exempt(self._source.endpoints()))
+        return Exemptions(platform=self._settings.platform, failsafe=failsafe)
 
     def _resolve(self, delivery: Delivery, facts: HostFacts) -> Resolution:
         enforcement = self._settings.enforcement

@@ -17,6 +17,7 @@ from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.agent.state import KeptDocuments, StateDirectory
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.run import SystemClock
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions
 from sgagent.dataplane.nftables import LibnftablesDataplane
@@ -119,6 +120,10 @@ class NoSource:
             SourceUnavailableError: always.
         """
         raise SourceUnavailableError("the source is not asked before the network is there")
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return nothing: a source that is not asked needs no way to it."""
+        return ()
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Wake
@@ -42,6 +43,10 @@ class FileSource:
             snapshot, problems = parse_documents(documents, self._limits)
             self._newest = Delivery(snapshot=snapshot, problems=problems, documents=documents)
         return self._newest
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return nothing: the documents are on this host."""
+        return ()
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the documents have changed, until the context is left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Wake
@@ -17,6 +18,9 @@ class FakeSource:
         """Start with one document, or out of reach."""
         self.fetches = 0
         """How often it was asked."""
+
+        self.reached_at: tuple[Endpoint, ...] = ()
+        """Its end points; set by tests."""
 
         self._content = content
         self._watchers: list[Wake] = []
@@ -39,6 +43,10 @@ class FakeSource:
         documents = (DocumentFile("fake.yaml", self._content.encode()),)
         snapshot, problems = parse_documents(documents, Limits())
         return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return what a test set."""
+        return self.reached_at
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.reconciler import Outcome
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError
 from tests.unit.agent.machine import GOOD, Machine
 
@@ -54,6 +55,31 @@ def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
     machine.source.write(GOOD)
     assert agent.step(fetch=True).outcome is Outcome.APPLIED
     assert machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+
+
+def test_the_way_to_the_source_is_open(machine: Machine) -> None:
+    """Where the source is reached is exempt on egress, and what it moves to from the next step on (§7.4)."""
+    agent = machine.reconciler()
+    machine.source.reached_at = (Endpoint.at("192.0.2.10", 443),)
+    first = agent.step(fetch=True)
+    assert first.policy is not None
+    assert first.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
+    machine.source.reached_at = (Endpoint.at("192.0.2.11", 443),)
+    second = agent.step(fetch=False)
+    assert second.outcome is Outcome.APPLIED
+    assert second.policy is not None
+    assert second.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
+
+
+def test_a_source_that_cannot_be_reached_is_exempt_too(machine: Machine) -> None:
+    """What is blocked by a table of before must be let through to be reached again (§7.4)."""
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    machine.source.reached_at = (Endpoint.at("192.0.2.10", 443),)
+    step = machine.reconciler().step(fetch=True)
+    assert step.source_error
+    assert step.policy is not None
+    assert step.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
 
 
 def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
