@@ -17,6 +17,7 @@ from sgagent.documents import RefusedDocumentsError
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
+from sgagent.sources.choosing import make_source
 from sgagent.sources.file import FileSource
 
 
@@ -108,7 +109,7 @@ def fetch(settings: Settings, definitions: Path | None) -> Delivery:
         DocumentError: the documents have errors.
     """
     if definitions is None:
-        return FileSource(settings.source.path, settings.limits).fetch()
+        return make_source(settings).fetch()
     try:
         return FileSource(definitions, settings.limits).fetch()
     except SourceUnavailableError as error:

@@ -35,7 +35,7 @@ from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
-from sgagent.sources.file import FileSource
+from sgagent.sources.choosing import make_source
 
 
 class SystemClock:
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog, stack: ExitStack) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
-    source = FileSource(Path(settings.source.path), settings.limits)
+    source = make_source(settings)
     directory = Path(settings.state.directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
     board = Board(clock, inbox.wait_for_reading)
@@ -89,9 +89,8 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
         counters_gone=counting.forget,
     )
     _serve_metrics(settings, board, clock, stack)
-    place = f"{settings.source.type.value} {settings.source.path}"
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), find_session)
-    answer = answering(board, clock, place, sessions)
+    answer = answering(board, clock, settings.source.place, sessions)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
 
     def reckon(step: Step) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from sgagent.core.model import Sessions
 from sgagent.settings.parsing import parse_interface_name, parse_settings
+from sgagent.settings.sources import (
+    FileSourceSettings,
+    HttpsSourceSettings,
+    HttpsUrl,
+    SourceSettings,
+    SourceType,
+)
 from sgagent.settings.values import (
     METADATA_SERVICE,
     EnforcementSettings,
     ListenAddress,
     MetricsSettings,
     Settings,
-    SourceSettings,
-    SourceType,
     StateSettings,
     UnboundInterfaces,
 )
@@ -19,6 +24,9 @@ from sgagent.settings.values import (
 __all__ = [
     "METADATA_SERVICE",
     "EnforcementSettings",
+    "FileSourceSettings",
+    "HttpsSourceSettings",
+    "HttpsUrl",
     "ListenAddress",
     "MetricsSettings",
     "Sessions",

@@ -6,13 +6,10 @@ fault with its key and what would be right.
 
 from __future__ import annotations
 
-import enum
 import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields as fields_of
-from pathlib import Path
-from typing import TypeVar
 
 from sgagent.core.errors import UsageError, printable, shown
 from sgagent.core.host import HandBinding
@@ -25,20 +22,17 @@ from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
+from sgagent.settings.keys import read_boolean, read_path, read_word
+from sgagent.settings.sourceparsing import parse_source
 from sgagent.settings.values import (
     EnforcementSettings,
     ListenAddress,
     MetricsSettings,
     Settings,
-    SourceSettings,
-    SourceType,
     StateSettings,
 )
 
-Word = TypeVar("Word", bound=enum.Enum)
-
 _DEFAULTS = Settings()
-_SOURCES_OF_THIS_VERSION = (SourceType.FILE,)
 _INTERFACE_KEYS = ("name", "network_interface_id", "security_group_ids", "mode")
 _EXEMPTION_KEYS = ("direction", "cidr", "protocol", "port_range")
 _LIMIT_KEYS = ("document_bytes", "depth", "rules", "addresses")
@@ -120,7 +114,7 @@ def _settings(root: Fields) -> Settings:
     root.refuse_unknown(_TABLES)
     platform = root.get("platform")
     return Settings(
-        source=_source(root),
+        source=parse_source(root),
         state=_state(root),
         enforcement=_enforcement(root),
         interfaces=_interfaces(root),
@@ -140,23 +134,6 @@ def _table(root: Fields, name: str, known: tuple[str, ...]) -> Fields | None:
     return table
 
 
-def _source(root: Fields) -> SourceSettings:
-    """Return where definitions come from; the other sources' keys are not known yet."""
-    field = root.get("source")
-    table = field.fields() if field else None
-    default = _DEFAULTS.source
-    if table is None:
-        return default
-    kind = _word(table, "type", default.type)
-    if kind not in _SOURCES_OF_THIS_VERSION:
-        table.field.error(
-            "unknown_source", f"sources of type {kind.value} are not in this version", 'type = "file"'
-        )
-        return default
-    table.refuse_unknown(("type", "path"))
-    return SourceSettings(type=kind, path=_path(table, "path", default.path))
-
-
 def _state(root: Fields) -> StateSettings:
     """Return where the agent keeps what must outlive it."""
     default = _DEFAULTS.state
@@ -164,8 +141,8 @@ def _state(root: Fields) -> StateSettings:
     if table is None:
         return default
     return StateSettings(
-        directory=_path(table, "directory", default.directory),
-        runtime_directory=_path(table, "runtime_directory", default.runtime_directory),
+        directory=read_path(table, "directory", default.directory),
+        runtime_directory=read_path(table, "runtime_directory", default.runtime_directory),
     )
 
 
@@ -176,11 +153,11 @@ def _enforcement(root: Fields) -> EnforcementSettings:
     if table is None:
         return default
     return EnforcementSettings(
-        mode=_word(table, "mode", default.mode),
-        strict=_boolean(table, "strict", default=default.strict),
-        fail_closed=_boolean(table, "fail_closed", default=default.fail_closed),
-        unbound_interfaces=_word(table, "unbound_interfaces", default.unbound_interfaces),
-        sessions=_word(table, "sessions", default.sessions),
+        mode=read_word(table, "mode", default.mode),
+        strict=read_boolean(table, "strict", default=default.strict),
+        fail_closed=read_boolean(table, "fail_closed", default=default.fail_closed),
+        unbound_interfaces=read_word(table, "unbound_interfaces", default.unbound_interfaces),
+        sessions=read_word(table, "sessions", default.sessions),
         mark_mask=_mask(table.get("mark_mask"), default.mark_mask),
     )
 
@@ -328,28 +305,3 @@ def _given_limits(table: Fields) -> Iterator[tuple[str, int]]:
         if number < 1:
             field.error("bad_limit", "a limit that nothing can keep", "at least 1")
         yield name, number
-
-
-def _word(table: Fields, name: str, default: Word) -> Word:
-    """Return the meaning of a word; the default if the key is not there."""
-    field = table.get(name)
-    words = {word.value: word for word in type(default)}
-    return (field.word(words) if field else None) or default
-
-
-def _boolean(table: Fields, name: str, *, default: bool) -> bool:
-    """Return true or false; the default if the key is not there."""
-    field = table.get(name)
-    found = field.boolean() if field else None
-    return default if found is None else found
-
-
-def _path(table: Fields, name: str, default: Path) -> Path:
-    """Return a path; the default if the key is not there."""
-    field = table.get(name)
-    text = field.text() if field else None
-    if field is None or text is None:
-        return default
-    if not text or "\0" in text:
-        field.error("bad_path", "not a path", str(default))
-    return Path(text)

@@ -10,15 +10,7 @@ from sgagent.core.host import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, Sessions
 from sgagent.core.policy import Exemption
 from sgagent.documents.limits import Limits
-
-
-class SourceType(enum.Enum):
-    """Where definitions come from."""
-
-    FILE = "file"
-    HTTPS = "https"
-    ETCD = "etcd"
-    ALIYUN = "aliyun"
+from sgagent.settings.sources import FileSourceSettings, SourceSettings
 
 
 class UnboundInterfaces(enum.Enum):
@@ -26,15 +18,6 @@ class UnboundInterfaces(enum.Enum):
 
     OPEN = "open"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceSettings:
-    """Where definitions come from."""
-
-    type: SourceType = SourceType.FILE
-    path: Path = Path("/etc/sgagent/groups.d")
-    """A file, or a directory of files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +78,7 @@ METADATA_SERVICE = Exemption(
 class Settings:
     """The whole configuration."""
 
-    source: SourceSettings = SourceSettings()
+    source: SourceSettings = field(default_factory=FileSourceSettings)
     state: StateSettings = StateSettings()
     enforcement: EnforcementSettings = EnforcementSettings()
     interfaces: tuple[HandBinding, ...] = ()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -21,7 +22,7 @@ from sgagent.core.marks import MarkLayout, first_state
 from sgagent.core.nfttext import render
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents
-from sgagent.settings import Settings
+from sgagent.settings import Settings, SourceSettings
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -121,11 +122,24 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     """docs/configuration.md names each key that the settings have, and the keys of their tables."""
     text = read("docs/configuration.md")
     settings = Settings()
-    for table in ("source", "state", "enforcement", "metrics", "limits"):
+    for table in ("state", "enforcement", "metrics", "limits"):
         section = text.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
         keys = {field.name for field in dataclasses.fields(getattr(settings, table))}
-        documented = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
-        assert documented == keys - _NOT_OF_THE_CONFIGURATION
+        assert keys_in(section) == keys - _NOT_OF_THE_CONFIGURATION
+
+
+@pytest.mark.parametrize("kind", get_args(SourceSettings), ids=lambda kind: str(kind.__name__))
+def test_every_key_of_each_source_is_documented(kind: type[SourceSettings]) -> None:
+    """docs/configuration.md has a part for each type of source with its keys, and no others."""
+    sources = read("docs/configuration.md").partition("## `[source]`")[2].partition("\n## ")[0]
+    name = kind.__name__.removesuffix("SourceSettings").lower()
+    section = sources.partition(f'### `type = "{name}"`')[2].partition("\n### ")[0]
+    assert keys_in(section) == {field.name for field in dataclasses.fields(kind)}
+
+
+def keys_in(section: str) -> set[str]:
+    """Return the keys that the tables of a section name."""
+    return set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
 
 
 _NOT_OF_THE_CONFIGURATION = {"nodes", "problems"}

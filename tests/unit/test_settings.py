@@ -14,6 +14,7 @@ from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
 from sgagent.settings import (
     METADATA_SERVICE,
+    FileSourceSettings,
     ListenAddress,
     Sessions,
     Settings,
@@ -86,10 +87,8 @@ def test_an_empty_file_is_all_defaults() -> None:
     """Every key has a default (contract: configuration)."""
     settings = read("")
     assert settings == Settings()
-    assert (str(settings.source.path), str(settings.state.directory)) == (
-        "/etc/sgagent/groups.d",
-        "/var/lib/sgagent",
-    )
+    assert settings.source == FileSourceSettings(path=Path("/etc/sgagent/groups.d"))
+    assert settings.state.directory == Path("/var/lib/sgagent")
     assert (settings.metrics.listen.host, settings.metrics.listen.port) == ("127.0.0.1", 9469)
     assert (settings.enforcement.mode, settings.enforcement.mark_mask) == (Mode.ENFORCE, 0xFFFF0000)
     assert settings.platform == (METADATA_SERVICE,)
@@ -99,10 +98,8 @@ def test_every_key_is_read() -> None:
     """What is written wins over the default."""
     settings = read(EVERYTHING)
     enforcement = settings.enforcement
-    assert (settings.source.path, settings.state.runtime_directory) == (
-        Path("/srv/groups.yaml"),
-        Path("/srv/run"),
-    )
+    assert settings.source == FileSourceSettings(path=Path("/srv/groups.yaml"))
+    assert settings.state.runtime_directory == Path("/srv/run")
     assert (enforcement.mode, enforcement.strict, enforcement.fail_closed) == (Mode.OBSERVE, True, True)
     assert (enforcement.unbound_interfaces, enforcement.sessions) == (UnboundInterfaces.CLOSED, Sessions.KEEP)
     assert enforcement.mark_mask == 0xFF00
@@ -198,7 +195,7 @@ def test_wrong_configurations(text: str, key: str) -> None:
     assert fault.endswith(")")
 
 
-@pytest.mark.parametrize("name", ("https", "etcd", "aliyun"))
+@pytest.mark.parametrize("name", ("etcd", "aliyun"))
 def test_sources_to_come_are_known_by_name(name: str) -> None:
     """They are told from typing mistakes."""
     (fault,) = faults(f"[source]\ntype = '{name}'\nurl = 'x'")

@@ -1,0 +1,118 @@
+"""Where the configuration says that definitions come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.core.errors import UsageError
+from sgagent.settings import FileSourceSettings, HttpsSourceSettings, HttpsUrl, SourceSettings, parse_settings
+
+HTTPS = '[source]\ntype = "https"\nurl = "https://policy.example.com/web.yaml"\n'
+
+
+def read(text: str) -> SourceSettings:
+    """Return the source that a configuration names."""
+    return parse_settings(text, "sgagent.toml").source
+
+
+def fault(text: str) -> str:
+    """Return the one fault of a configuration."""
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_a_source_is_a_file_unless_it_is_said_otherwise() -> None:
+    """And the place is the one that packages make."""
+    assert read("") == read("[source]") == FileSourceSettings(path=Path("/etc/sgagent/groups.d"))
+    assert read("").place == "file /etc/sgagent/groups.d"
+
+
+def test_an_https_source_needs_nothing_but_its_url() -> None:
+    """All else has a default."""
+    source = read(HTTPS)
+    assert source == HttpsSourceSettings(url=HttpsUrl(host="policy.example.com", target="/web.yaml"))
+    assert source.place == "https https://policy.example.com/web.yaml"
+
+
+def test_every_key_of_an_https_source_is_read() -> None:
+    """What is written wins over the default."""
+    source = read(
+        HTTPS
+        + "poll_seconds = 10\nlong_poll_seconds = 60\nconnect_timeout_seconds = 3\ntimeout_seconds = 20\n"
+        'ca_file = "/etc/ca.pem"\nclient_certificate = "/etc/c.pem"\nclient_key = "/etc/c.key"\n'
+        'token_file = "/run/token"\n'
+    )
+    assert source == HttpsSourceSettings(
+        url=HttpsUrl(host="policy.example.com", target="/web.yaml"),
+        poll_seconds=10,
+        long_poll_seconds=60,
+        connect_timeout_seconds=3,
+        timeout_seconds=20,
+        ca_file=Path("/etc/ca.pem"),
+        client_certificate=Path("/etc/c.pem"),
+        client_key=Path("/etc/c.key"),
+        token_file=Path("/run/token"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    (
+        ("https://Policy.Example.COM", HttpsUrl(host="policy.example.com")),
+        ("https://a/b/c?d=e&f", HttpsUrl(host="a", target="/b/c?d=e&f")),
+        ("https://192.0.2.1:8443/p", HttpsUrl(host="192.0.2.1", port=8443, target="/p")),
+        ("https://[2001:db8::1]:8443/p", HttpsUrl(host="2001:db8::1", port=8443, target="/p")),
+    ),
+)
+def test_urls(text: str, url: HttpsUrl) -> None:
+    """Hosts are names or addresses, with or without a port; what is written out again is the same URL."""
+    source = read(f'[source]\ntype = "https"\nurl = "{text}"')
+    assert isinstance(source, HttpsSourceSettings)
+    assert source.url == url
+    assert str(url).rstrip("/") == text.lower()
+
+
+@pytest.mark.parametrize(
+    "url",
+    (
+        "http://policy.example.com/",
+        "policy.example.com",
+        "https://",
+        "https:///web.yaml",
+        "https://user:secret@policy.example.com/",
+        "https://policy.example.com/#top",
+        "https://policy.example.com:0/",
+        "https://policy.example.com:99999/",
+        "https://[2001:db8::1/",
+        "https://[fe80::g]/",
+        "https://-x-/",
+        "https://ex ample/",
+        "https://exämple/",
+        "https://a/\\nHost: b",
+    ),
+)
+def test_what_is_no_url_of_a_document(url: str) -> None:
+    """It is told with what would be right."""
+    assert fault(f'[source]\ntype = "https"\nurl = "{url}"').startswith("error: sgagent.toml: source.url: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    (
+        ('[source]\ntype = "https"', "source.url: missing"),
+        (HTTPS + 'path = "/x"', 'source.path: a source of type "https" has no such key'),
+        ('[source]\nurl = "https://a/"', 'source.url: a source of type "file" has no such key'),
+        (HTTPS + "poll_second = 1", "did you mean poll_seconds?"),
+        (HTTPS + "poll_seconds = 0", "source.poll_seconds: a number out of its range: '0' (from 1 to 86400)"),
+        (HTTPS + "timeout_seconds = 9999", "source.timeout_seconds: a number out of its range"),
+        (HTTPS + 'client_key = "/x"', "source.client_certificate: missing"),
+        (HTTPS + 'ca_file = ""', "source.ca_file: not a path: '' (/etc/sgagent/ca.pem)"),
+    ),
+)
+def test_what_is_wrong_is_told(text: str, told: str) -> None:
+    """Each is one fault with its key and what would be right."""
+    assert told in fault(text)
