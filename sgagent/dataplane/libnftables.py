@@ -82,33 +82,32 @@ class Context:
         finally:
             self._nftables.set_dry_run(before)
 
-    def list_table(self) -> Json | None:
-        """Return the listing of our table; None where there is none.
+    def list_table(self) -> bytes | None:
+        """Return the listing of our table as JSON; None where there is none.
 
         Raises:
             RefusedError: it may not be listed.
         """
         return self._list(f"list table {FAMILY} {TABLE}")
 
-    def list_counters(self) -> Json | None:
-        """Return the listing of our table's named counters; None where there is no table.
+    def list_counters(self) -> bytes | None:
+        """Return the listing of our table's named counters as JSON; None where there is no table.
 
         Raises:
             RefusedError: they may not be listed.
         """
         return self._list(f"list counters table {FAMILY} {TABLE}")
 
-    def _list(self, command: str) -> Json | None:
+    def _list(self, command: str) -> bytes | None:
         try:
-            output = self._command(command)
+            return self._command(command)
         except RefusedError as refusal:
             if refusal.reason == _NOT_THERE:
                 return None
             raise
-        return json.loads(output)
 
-    def _command(self, text: str) -> str:
+    def _command(self, text: str) -> bytes:
         status, output, error = self._nftables.cmd(text.encode())
         if status:
             raise RefusedError(error.decode(errors="replace"))
-        return str(output.decode(errors="replace"))
+        return bytes(output)

@@ -34,7 +34,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpSession:
-    """A TCP session of this host that the far end opened."""
+    """A TCP socket of this host, and the session that it stands for."""
 
     family: Family
     """Of the addresses on the wire: a session over IPv4 at an IPv6 listener is IPv4."""
@@ -52,6 +52,23 @@ class TcpSession:
     """What the kernel knows the socket by."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSockets:
+    """The TCP sockets of this host at one moment."""
+
+    listeners: tuple[TcpSession, ...]
+    """Without a peer."""
+
+    sessions: tuple[TcpSession, ...]
+    """Those that live, whoever opened them."""
+
+    @property
+    def at_listeners(self) -> tuple[TcpSession, ...]:
+        """Return the sessions whose local port has a listener, so that the far end opened them."""
+        ports = {listener.local_port for listener in self.listeners}
+        return tuple(session for session in self.sessions if session.local_port in ports)
+
+
 class Ending(enum.Enum):
     """What came of the wish to end a session."""
 
@@ -63,6 +80,17 @@ class Ending(enum.Enum):
     """This kernel can't end sockets."""
 
 
+def list_sockets() -> TcpSockets:
+    """Return the TCP sockets of the calling thread's network namespace, loopback included.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        listeners = tuple(_list(netlink, 1 << _LISTEN))
+        return TcpSockets(listeners=listeners, sessions=tuple(_list(netlink, _LIVE)))
+
+
 def sessions_at_listeners() -> tuple[TcpSession, ...]:
     """Return the live TCP sessions whose local port has a listener.
 
@@ -71,9 +99,7 @@ def sessions_at_listeners() -> tuple[TcpSession, ...]:
     Raises:
         OSError: the kernel can't tell.
     """
-    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
-        listeners = {ends.local_port for ends in _list(netlink, 1 << _LISTEN)}
-        return tuple(session for session in _list(netlink, _LIVE) if session.local_port in listeners)
+    return list_sockets().at_listeners
 
 
 def destroy(session: TcpSession) -> Ending:

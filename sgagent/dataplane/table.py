@@ -1,0 +1,252 @@
+"""Keep ``table inet sgagent`` of one network namespace, through libnftables in this process.
+
+This is the half of the data plane that needs CAP_NET_ADMIN. It remembers nothing of what stands but what the
+table was declared with, and hands listings over as libnftables wrote them, unread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.core.nftjson import encode_plan
+from sgagent.core.plan import AddTable, DestroyTable, Operation, Plan
+from sgagent.core.ruleset import FAMILY, TABLE
+from sgagent.dataplane.conntrack import clear_marks
+from sgagent.dataplane.generation import RulesetGeneration
+from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
+from sgagent.dataplane.refusal import find_refused
+
+_OWNED_FLAGS = (("owner", "persist"), ("persist",), ())
+_ONE_SHOT_FLAGS = (("persist",), ())
+"""What the table is declared with, the best first; older kernels and libraries, and a table that stands
+without, take only later ones. Never ``owner`` alone: rules have to outlive the agent."""
+
+_ATTEMPTS = 5
+"""Listings that are tried while somebody else keeps changing the ruleset."""
+
+_NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What libnftables lists of our table."""
+
+    generation: int | None
+    """Of the ruleset that was listed; None where somebody kept changing it meanwhile."""
+
+    text: bytes | None
+    """JSON; None where there is no table."""
+
+
+class TableKeeper(Protocol):
+    """What has to be done with privilege, in this process or in another."""
+
+    @property
+    def is_owner(self) -> bool:
+        """Tell whether the table is ours alone to change."""
+        ...
+
+    def read_generation(self) -> int:
+        """Return the kernel's number for the state of the ruleset."""
+        ...
+
+    def list_table(self) -> Listing:
+        """Return the table as it stands; take it up if an earlier owner left it."""
+        ...
+
+    def list_counters(self) -> bytes | None:
+        """Return the named counters of the table as JSON; None where there is no table."""
+        ...
+
+    def apply(self, plan: Plan) -> int:
+        """Carry out a plan in one transaction; return the ruleset's number after it."""
+        ...
+
+    def clear_marks(self, mask: int, value: int | None) -> int:
+        """Clear bits in the mark of every session, and return of how many."""
+        ...
+
+    def refuse_another_owner(self) -> None:
+        """Make sure that no other process owns the table."""
+        ...
+
+    def close(self) -> None:
+        """Give the table up as it stands."""
+        ...
+
+
+class KernelTable:
+    """The kernel's table, in the network namespace and for the thread in which this was made."""
+
+    def __init__(self, *, owned: bool) -> None:
+        """Open what speaks to the kernel; changes nothing.
+
+        Args:
+            owned: whether to own the table where the kernel can do that: others can't change it then, and it
+                stays when this process ends. A table that an earlier owner left is taken up.
+
+        Raises:
+            UsageError: libnftables is not installed.
+        """
+        # First of all: the kernel gives the first such socket of a process the process's own number.
+        self._context = Context()
+        self._generation = RulesetGeneration()
+        self._candidates = _OWNED_FLAGS if owned else _ONE_SHOT_FLAGS
+        self._must_declare = owned
+        self._flags: Sequence[str] | None = None
+        """What we declared the table that stands with."""
+
+    @property
+    def is_owner(self) -> bool:
+        """Tell whether the table is ours alone to change."""
+        return "owner" in (self._flags or ())
+
+    def read_generation(self) -> int:
+        """Return the kernel's number for the state of the ruleset.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+        """
+        try:
+            return self._generation.read()
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                raise NotPermittedError(_NO_PRIVILEGE) from error
+            raise
+
+    def list_table(self) -> Listing:
+        """Return the table as it stands in the kernel; take it up if an earlier owner left it.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+            KernelRefusedError: it can't be listed.
+        """
+        text = None
+        for _ in range(_ATTEMPTS):
+            before = self.read_generation()
+            if self._adopt():
+                before = self.read_generation()
+            text = _listed(self._context.list_table)
+            if text is None:
+                self._flags = None
+            if self.read_generation() == before:
+                return Listing(before, text)
+        return Listing(None, text)
+
+    def list_counters(self) -> bytes | None:
+        """Return the named counters of the table as JSON; None where there is no table.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+            KernelRefusedError: they can't be listed.
+        """
+        self.read_generation()
+        return _listed(self._context.list_counters)
+
+    def apply(self, plan: Plan) -> int:
+        """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
+
+        Returns:
+            The ruleset's number after it.
+
+        Raises:
+            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
+        """
+        flags = self._choose_flags(plan)
+        operations = plan.operations
+        if self._must_declare and flags != self._flags:
+            operations = _declaring_first(operations)
+        try:
+            self._context.run(encode_plan(Plan(operations), flags))
+        except RefusedError as refusal:
+            self._explain(refusal, operations, flags)
+        self._flags = None if _leaves_no_table(operations) else flags
+        return self.read_generation()
+
+    def clear_marks(self, mask: int, value: int | None) -> int:
+        """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""
+        return clear_marks(mask, value)
+
+    def refuse_another_owner(self) -> None:
+        """Make sure that no other process owns the table, whether or not there is anything to change.
+
+        Raises:
+            NotPermittedError: one does; names it.
+        """
+        owner = None if self.is_owner else self._generation.owner()
+        if owner is not None:
+            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner}")
+
+    def close(self) -> None:
+        """Give the table up as it stands; the rules stay in force."""
+        self._generation.close()
+        del self._context
+
+    def _adopt(self) -> bool:
+        """Take the table up that an earlier owner left, if there is one, before somebody changes it.
+
+        Where somebody else is quicker, the next change that we want to make will say who owns it.
+        """
+        if not self._must_declare or self._flags is not None or not self._generation.table_stands():
+            return False
+        declaration = Plan((AddTable(),))
+        flags = self._choose_flags(declaration)
+        if "owner" not in flags:
+            return False
+        try:
+            self._context.run(encode_plan(declaration, flags))
+        except RefusedError:
+            return False
+        self._flags = flags
+        return True
+
+    def _choose_flags(self, plan: Plan) -> Sequence[str]:
+        """Return the best flags that the kernel takes for the table."""
+        table_operations = tuple(
+            operation for operation in plan.operations if isinstance(operation, (AddTable, DestroyTable))
+        )
+        if self._flags is not None and not table_operations:
+            return self._flags
+        declaration = Plan((*table_operations, AddTable()))
+        accepted = (f for f in self._candidates if self._context.accepts(encode_plan(declaration, f)))
+        return next(accepted, ())
+
+    def _explain(
+        self, refusal: RefusedError, operations: Sequence[Operation], flags: Sequence[str]
+    ) -> NoReturn:
+        """Raise the refusal with all that can be found out about it."""
+        if NOT_PERMITTED in refusal.reason:
+            self.refuse_another_owner()
+            raise NotPermittedError(_NO_PRIVILEGE) from refusal
+
+        def accepts(some: Sequence[Operation]) -> bool:
+            return self._context.accepts(encode_plan(Plan(tuple(some)), flags))
+
+        raise KernelRefusedError(refusal.reason, find_refused(operations, accepts)) from refusal
+
+
+def _listed(list_: Callable[[], bytes | None]) -> bytes | None:
+    """Return a listing.
+
+    Raises:
+        KernelRefusedError: there is one, and it can't be had.
+    """
+    try:
+        return list_()
+    except RefusedError as refusal:
+        raise KernelRefusedError(refusal.reason, f"listing of table {FAMILY} {TABLE}") from refusal
+
+
+def _declaring_first(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Return the operations with the table declared before all others that need it."""
+    return operations if isinstance(operations[0], (AddTable, DestroyTable)) else (AddTable(), *operations)
+
+
+def _leaves_no_table(operations: Sequence[Operation]) -> bool:
+    of_table = [operation for operation in operations if isinstance(operation, (AddTable, DestroyTable))]
+    return bool(of_table) and isinstance(of_table[-1], DestroyTable)
