@@ -15,8 +15,8 @@ from sgagent.agent.log import configure_log
 from sgagent.agent.reckoning import end_forbidden_sessions
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.cli.assembly import SystemClock
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.run import SystemClock
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions

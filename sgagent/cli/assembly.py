@@ -1,0 +1,121 @@
+"""Put the daemon together and run it: all that ``sgagent run`` does without privilege."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import structlog
+
+from sgagent.agent.answers import answering
+from sgagent.agent.board import Board
+from sgagent.agent.control import control_served
+from sgagent.agent.counterfile import CounterFile, read_boot_id
+from sgagent.agent.counting import Counting
+from sgagent.agent.daemon import Daemon
+from sgagent.agent.health import health_pages
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.livesessions import LiveSessions
+from sgagent.agent.log import configure_log
+from sgagent.agent.metrics import make_registry
+from sgagent.agent.metricsserver import MetricsServer
+from sgagent.agent.reckoning import end_forbidden_sessions
+from sgagent.agent.reconciler import Reconciler, Step
+from sgagent.agent.sdnotify import ServiceManager
+from sgagent.agent.state import StateDirectory
+from sgagent.agent.steplog import EventLog
+from sgagent.cli.inputs import load_settings, read_configuration
+from sgagent.core.errors import UsageError
+from sgagent.core.marks import MarkLayout
+from sgagent.core.model import Sessions
+from sgagent.dataplane.conntrack import find_session
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.sockets import destroy, sessions_at_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.settings import Settings
+from sgagent.sources.choosing import make_source
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def now(self) -> float:
+        """Return the wall clock in seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+
+def run_daemon(options: argparse.Namespace) -> int:
+    """Run until a signal ends it."""
+    settings = load_settings(options)
+    configure_log()
+    log: EventLog = structlog.get_logger()
+    with ExitStack() as stack:
+        dataplane = stack.enter_context(closing(LibnftablesDataplane(owned=True)))
+        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
+        dataplane.refuse_another_owner()
+        daemon = _assemble(settings, dataplane, log, stack)
+        with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
+            StateDirectory(settings.state.directory).keep_configuration(read_configuration(options))
+        daemon.run()
+    return 0
+
+
+def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog, stack: ExitStack) -> Daemon:
+    """Put the parts together; what has to be closed goes on the stack."""
+    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    source = make_source(settings)
+    directory = Path(settings.state.directory)
+    counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
+    board = Board(clock, inbox.wait_for_reading)
+    reconciler = Reconciler(
+        settings=settings,
+        source=source,
+        host=host,
+        dataplane=dataplane,
+        state=StateDirectory(directory),
+        clock=clock,
+        before_counters_go=counting.read,
+        counters_gone=counting.forget,
+    )
+    _serve_metrics(settings, board, clock, stack)
+    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), find_session)
+    answer = answering(board, clock, settings.source.place, sessions)
+    stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
+
+    def reckon(step: Step) -> None:
+        if settings.enforcement.sessions is Sessions.REJUDGE:
+            end_forbidden_sessions(step, log, sessions_at_listeners, destroy)
+
+    return Daemon(
+        source=source,
+        host=host,
+        clock=clock,
+        reconciler=reconciler,
+        counting=counting,
+        inbox=inbox,
+        service_manager=ServiceManager(),
+        log=log,
+        board=board,
+        after_first=reckon,
+    )
+
+
+def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: ExitStack) -> None:
+    """Serve the metrics, and how the agent is doing, until the stack is left.
+
+    Raises:
+        UsageError: the address is taken, or not this host's.
+    """
+    listen = settings.metrics.listen
+    registry = make_registry(board.status, board.totals, clock)
+    try:
+        server = MetricsServer(listen.host, listen.port, registry, health_pages(board, clock))
+    except OSError as error:
+        raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
+    stack.enter_context(closing(server))
