@@ -1,0 +1,79 @@
+"""Boxes hold each packet once and say what the specification says of it, at every border of a policy."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+
+from sgagent.core.boxes import cut_into_boxes
+from sgagent.core.clauses import list_clauses
+from sgagent.core.comparison import Effect, compare, compare_judges
+from sgagent.core.evaluate import evaluate
+from sgagent.core.model import Direction, Family, Policy
+from tests.generators import Case, random_case
+from tests.points import boxes_with, every_point
+from tests.strategies import cases, seeds
+
+FEW_RULES = 8
+"""In a group: every combination of all borders is looked at."""
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_boxes_say_what_the_specification_says(drawn: tuple[Case, Random]) -> None:
+    """Every packet is in one box, whose first clause is the step and the rule that decide."""
+    policy = drawn[0].policy
+    for direction in Direction:
+        for family in Family:
+            clauses = list_clauses(policy.judge("eth0"), direction, family)
+            boxes = cut_into_boxes([clauses], family, lambda columns: columns[0][0])
+            for packet in every_point([policy], "eth0", direction, family):
+                (box,) = boxes_with(boxes, packet)
+                decision = evaluate(policy, packet)
+                assert box.label.policy is decision.verdict, packet
+                assert box.label.decided_by is decision.decided_by, packet
+                assert box.label.rule is decision.rule, packet
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_the_next_clause_is_what_would_decide(drawn: tuple[Case, Random]) -> None:
+    """The second clause of a box is the first of the rules that match behind the one that decides."""
+    policy = drawn[0].policy
+    clauses = list_clauses(policy.judge("eth0"), Direction.INGRESS, Family.IPV4)
+    boxes = cut_into_boxes([clauses], Family.IPV4, lambda columns: columns[0], depth=2)
+    for packet in every_point([policy], "eth0", Direction.INGRESS, Family.IPV4):
+        (box,) = boxes_with(boxes, packet)
+        decision = evaluate(policy, packet)
+        if decision.rule and decision.shadowed:
+            assert box.label[1].rule is decision.shadowed[0], packet
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_what_opens_and_closes_is_what_brute_force_finds(seed: int) -> None:
+    """Of every packet a comparison says what judging it twice says; all others agree."""
+    random = Random(seed)
+    old, new = (random_case(random, interfaces=("eth0",), most_rules=FEW_RULES - 1).policy for _ in range(2))
+    for direction in Direction:
+        boxes = compare_judges(old.judge("eth0"), new.judge("eth0"), direction)
+        for family in Family:
+            for packet in every_point([old, new], "eth0", direction, family):
+                before, after = evaluate(old, packet), evaluate(new, packet)
+                found = boxes_with(boxes, packet)
+                assert len(found) == (before.verdict is not after.verdict), packet
+                for box in found:
+                    change = box.label
+                    opens = after.verdict is Policy.ACCEPT
+                    assert change.effect is (Effect.OPENS if opens else Effect.CLOSES)
+                    assert change.before.rule is before.rule, packet
+                    assert change.after.rule is after.rule, packet
+
+
+@settings(max_examples=50)
+@given(cases())
+def test_a_policy_does_not_differ_from_itself(drawn: tuple[Case, Random]) -> None:
+    """Comparing a policy with itself finds nothing."""
+    policy = drawn[0].policy
+    assert compare(policy, policy).is_nothing
