@@ -14,8 +14,8 @@ import pytest
 import sgagent
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "script")
-TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "systemd", ".ci")
+CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "release", "script")
+TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "systemd", "debian", "vagrant", ".ci")
 TEXT_SUFFIXES = {"", ".conf", ".json", ".md", ".nft", ".py", ".service", ".sh", ".toml", ".yaml", ".yml"}
 
 EXCEPTION_WITH_REASON = {
@@ -114,10 +114,11 @@ def test_every_dependency_is_justified() -> None:
 
 
 def test_every_package_that_setup_installs_is_documented() -> None:
-    """docs/dependencies.md names each Debian package that script/setup may install."""
-    lists = re.findall(r"_PACKAGES=\((.*?)\)", read("script/setup"), flags=re.DOTALL)
+    """docs/dependencies.md names each Debian package that script/setup or script/package may install."""
+    scripts = read("script/setup") + read("script/package")
+    lists = re.findall(r"_PACKAGES=\((.*?)\)", scripts, flags=re.DOTALL)
     packages = " ".join(lists).split()
-    assert {"python3-nftables", "systemd-container"} <= set(packages)
+    assert {"python3-nftables", "systemd-container", "debhelper"} <= set(packages)
     text = read("docs/dependencies.md")
     assert [package for package in packages if f"`{package}`" not in text] == []
 

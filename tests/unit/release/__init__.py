@@ -1,0 +1,1 @@
+"""What a package carries beside the program."""
