@@ -23,6 +23,7 @@ from sgagent.agent.questions import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.core.counters import (
     CounterKey,
     DefaultCounter,
@@ -97,6 +98,9 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         is_drift_unhealed=status.is_drift_unhealed,
         faults=(*((step_fault,) if step_fault else ()), *board.faults()),
         interfaces=status.interfaces,
+        sessions_cut=len(status.last_cut),
+        first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
+        sessions_cut_at=status.last_cut_at,
     )
 
 

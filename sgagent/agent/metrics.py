@@ -172,6 +172,14 @@ def _applies(status: Status) -> Iterator[Metric]:
         "Times that the table was found changed by someone else, and mended.",
         value=status.drift_repaired,
     )
+    cuts = CounterMetricFamily(
+        "sgagent_sessions_cut",
+        "Open sessions that changes of the policy cut, of those that were looked at before.",
+        labels=["kind"],
+    )
+    for kind, count in status.sessions_cut.items():
+        cuts.add_metric([kind.value], count)
+    yield cuts
 
 
 def _durations(name: str, documentation: str, durations: Durations) -> Metric:

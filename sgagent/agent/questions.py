@@ -11,6 +11,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Self
 
+from sgagent.agent.cuts import NamedCut
 from sgagent.agent.status import InterfaceStatus, Posture
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import Packet
@@ -65,6 +66,13 @@ class StatusAnswer:
     """What is wrong with the agent's own files and its counting."""
 
     interfaces: tuple[InterfaceStatus, ...]
+    sessions_cut: int = 0
+    """How many open sessions the newest change that cut any has cut, of those that were looked at before."""
+
+    first_sessions_cut: tuple[NamedCut, ...] = ()
+    """The dearest of them."""
+
+    sessions_cut_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

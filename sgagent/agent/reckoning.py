@@ -7,14 +7,15 @@ here, and each is named first.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
 
+from sgagent.agent.cuts import as_keys, named
+from sgagent.agent.opensessions import as_live_session
 from sgagent.agent.reconciler import Step
 from sgagent.agent.steplog import EventLog
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.lockout import CutSession, LiveSession, sessions_cut
-from sgagent.core.model import Family, Mode
+from sgagent.core.lockout import sessions_cut
+from sgagent.core.model import Mode
 from sgagent.dataplane.sockets import Ending, TcpSession
 
 
@@ -42,10 +43,10 @@ def end_forbidden_sessions(
     for cut in sessions_cut(step.policy, step.facts, sockets):
         interface = step.policy.interface(cut.interface) or step.policy.unbound
         if interface is None or interface.mode is Mode.OBSERVE:
-            log.warning("session_would_be_cut", **describe_cut(cut))
+            log.warning("session_would_be_cut", **as_keys(named(cut)))
             continue
         ending = _ending(sockets[cut.session], destroy)
-        log.warning("session_cut", ending=ending, **describe_cut(cut))
+        log.warning("session_cut", ending=ending, **as_keys(named(cut)))
 
 
 def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str:
@@ -54,28 +55,3 @@ def _ending(session: TcpSession, destroy: Callable[[TcpSession], Ending]) -> str
         return destroy(session).value
     except (OSError, NotPermittedError) as error:
         return str(error)
-
-
-def as_live_session(session: TcpSession) -> LiveSession:
-    """Return what the core needs to know of a session."""
-    return LiveSession(
-        family=session.family,
-        local_address=session.local_address,
-        local_port=session.local_port,
-        peer_address=session.peer_address,
-        peer_port=session.peer_port,
-    )
-
-
-def describe_cut(cut: CutSession) -> dict[str, object]:
-    """Return a session and why it is cut, as keys of a log line."""
-    kind = ipaddress.IPv4Address if cut.session.family is Family.IPV4 else ipaddress.IPv6Address
-    return {
-        "interface": cut.interface,
-        "peer": f"{kind(cut.session.peer_address)}",
-        "peer_port": cut.session.peer_port,
-        "local": f"{kind(cut.session.local_address)}",
-        "local_port": cut.session.local_port,
-        "decided_by": cut.decision.decided_by.value,
-        "rule_id": cut.decision.rule.rule_id if cut.decision.rule else None,
-    }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from sgagent.agent.cuts import NamedCut
 from sgagent.agent.expectations import Expectations
 from sgagent.agent.state import KeptDocuments, StateDirectory
 from sgagent.core.binding import Bindings, bind, bind_expected
@@ -27,7 +28,8 @@ from sgagent.core.errors import (
 )
 from sgagent.core.host import NO_FACTS, ExpectedLink, HostFacts
 from sgagent.core.marks import EnforcementState, MarkLayout
-from sgagent.core.model import Snapshot
+from sgagent.core.model import Sessions, Snapshot
+from sgagent.core.narrowing import ends_observing
 from sgagent.core.plan import DeleteCounter
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
@@ -96,6 +98,18 @@ class Step:
     compile_seconds: float = 0.0
     apply_seconds: float = 0.0
     operations: int = 0
+    sessions_cut: tuple[NamedCut, ...] = ()
+    """Open sessions that the change cuts, of those that were looked at."""
+
+
+Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[NamedCut, ...]]
+"""Names the open sessions that live by the one policy, if it is known, and will not by the other."""
+
+
+def _foresee_nothing(
+    _old: ResolvedPolicy | None, _new: ResolvedPolicy, _facts: HostFacts
+) -> tuple[NamedCut, ...]:
+    return ()
 
 
 class Reconciler:
@@ -112,6 +126,7 @@ class Reconciler:
         clock: Clock,
         before_counters_go: Callable[[], None],
         counters_gone: Callable[[frozenset[str]], None],
+        foresee: Foresee = _foresee_nothing,
     ) -> None:
         """Take the ports; nothing is read or changed before the first step.
 
@@ -124,6 +139,7 @@ class Reconciler:
             clock: for durations.
             before_counters_go: reads the counters, as a plan is about to delete some.
             counters_gone: is told which counters were deleted.
+            foresee: names the sessions that a policy is about to cut.
         """
         self._settings = settings
         self._source = source
@@ -133,6 +149,7 @@ class Reconciler:
         self._clock = clock
         self._before_counters_go = before_counters_go
         self._counters_gone = counters_gone
+        self._foresee = foresee
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._newest: Delivery | None = None
         self._good: Delivery | None = None
@@ -322,12 +339,26 @@ class Reconciler:
             operations=len(enforcement.plan.operations),
         )
         if enforcement.plan:
+            cut = self._sessions_cut(policy, facts, is_first=observed.ruleset is None)
             step = self._apply(enforcement, step, compiled)
+            step = step if step.outcome is Outcome.REFUSED else replace(step, sessions_cut=cut)
         if step.outcome is not Outcome.REFUSED:
             self._remember(policy, enforcement.compiled.ruleset)
         if step.outcome is Outcome.APPLIED and enforcement.is_interim:
-            return self._bring(policy, facts)
+            return replace(self._bring(policy, facts), sessions_cut=step.sessions_cut)
         return step
+
+    def _sessions_cut(
+        self, policy: ResolvedPolicy, facts: HostFacts, *, is_first: bool
+    ) -> tuple[NamedCut, ...]:
+        """Name the open sessions that this policy will cut; a table that is only mended cuts none."""
+        old = self._policy_in_force
+        if old == policy:
+            return ()
+        is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
+        if is_kept and not (old and ends_observing(old, policy)):
+            return ()
+        return self._foresee(old, policy, facts)
 
     def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
         """Apply a plan; what the kernel refuses is in the step."""

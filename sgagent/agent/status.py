@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from sgagent.agent.cuts import NamedCut
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.core.errors import Severity
+from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
@@ -17,6 +20,9 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 MOST_ERRORS_SHOWN = 5
 """Of a refused delivery, in the status; the log has more."""
+
+MOST_CUTS_SHOWN = 5
+"""Of the sessions that a change cut, in the status; the log has more."""
 
 _COUNTED_OUTCOMES = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED)
 """Of steps that compared the kernel with a policy."""
@@ -149,6 +155,16 @@ class Status:
     interfaces: tuple[InterfaceStatus, ...] = ()
     """Sorted by name."""
 
+    sessions_cut: Mapping[SessionKind, int] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(SessionKind, 0))
+    )
+    """Open sessions that changes of the policy cut since the agent started, of those that were looked at."""
+
+    last_cut: tuple[NamedCut, ...] = ()
+    """Those that the newest change that cut any has cut."""
+
+    last_cut_at: float | None = None
+
 
 def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
     """Return the status after a step.
@@ -193,6 +209,9 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
         warnings=warnings,
         interfaces=tuple(_interfaces(step)),
+        sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
+        last_cut=step.sessions_cut or status.last_cut,
+        last_cut_at=now if step.sessions_cut else status.last_cut_at,
     )
 
 
@@ -213,6 +232,11 @@ def posture_of(step: Step) -> Posture:
 
 def _counted(outcomes: Mapping[Outcome, int], outcome: Outcome) -> Mapping[Outcome, int]:
     return MappingProxyType({**outcomes, outcome: outcomes[outcome] + 1})
+
+
+def _counted_cuts(counts: Mapping[SessionKind, int], cut: Iterable[NamedCut]) -> Mapping[SessionKind, int]:
+    new = Counter(one.kind for one in cut)
+    return MappingProxyType({kind: count + new[kind] for kind, count in counts.items()})
 
 
 def _timed(durations: Durations, seconds: float) -> Durations:

@@ -15,12 +15,14 @@ from sgagent.agent.control import control_served
 from sgagent.agent.counterfile import CounterFile, read_boot_id
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.foresight import Foresight
 from sgagent.agent.health import health_pages
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.log import configure_log
 from sgagent.agent.metrics import make_registry
 from sgagent.agent.metricsserver import MetricsServer
+from sgagent.agent.opensessions import open_sessions
 from sgagent.agent.reckoning import end_forbidden_sessions
 from sgagent.agent.reconciler import Reconciler, Step
 from sgagent.agent.sdnotify import ServiceManager
@@ -82,6 +84,7 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
+        foresee=Foresight(log, open_sessions).look,
     )
     _serve_metrics(settings, board, clock, stack)
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), find_session)

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sgagent.agent.reckoning import as_live_session, describe_cut
+from sgagent.agent.cuts import NamedCut, as_keys, named
+from sgagent.agent.opensessions import open_sessions
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import DocumentError, Problem, Severity
-from sgagent.core.lockout import CutSession, sessions_cut
+from sgagent.core.lockout import sessions_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
-from sgagent.dataplane.sockets import sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 
 
@@ -53,31 +53,27 @@ def _verdict(errors: int, warnings: int) -> str:
     return f"{word}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
 
-def _sessions_cut(policy: ResolvedPolicy) -> tuple[CutSession, ...]:
+def _sessions_cut(policy: ResolvedPolicy) -> tuple[NamedCut, ...]:
     """Return the open sessions at this host's listeners that the policy would cut (§7.4), as far as known."""
     try:
-        sessions = [as_live_session(session) for session in sessions_at_listeners()]
-        return sessions_cut(policy, NetlinkHost().facts(), sessions)
+        return tuple(map(named, sessions_cut(policy, NetlinkHost().facts(), open_sessions())))
     except OSError as error:
         print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
         return ()
 
 
-def _warning(cut: CutSession) -> str:
+def _warning(cut: NamedCut) -> str:
     """Return what a person at the other end of a session has to know before the policy is enforced."""
-    described = describe_cut(cut)
-    by = described["rule_id"] or f"the {described['decided_by']}"
     return (
-        f"warning: {cut.interface}: the open session from {described['peer']} port {described['peer_port']}"
-        f" to port {described['local_port']} would be cut by {by}"
+        f"warning: this policy would cut {cut}"
         " (add an accept rule or a fail-safe entry for it before you enforce this)"
     )
 
 
-def _report(problems: Iterable[Problem], errors: int, cut: Iterable[CutSession]) -> dict[str, object]:
+def _report(problems: Iterable[Problem], errors: int, cut: Iterable[NamedCut]) -> dict[str, object]:
     return {
         "ok": not errors,
-        "sessions_cut": [describe_cut(session) for session in cut],
+        "sessions_cut": [as_keys(session) for session in cut],
         "problems": [
             {
                 "severity": problem.severity.value,

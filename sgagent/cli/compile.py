@@ -10,10 +10,13 @@ from contextlib import closing
 
 import structlog
 
+from sgagent.agent.foresight import Foresight
 from sgagent.agent.log import configure_log
+from sgagent.agent.opensessions import open_sessions
 from sgagent.agent.reckoning import end_forbidden_sessions
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
+from sgagent.cli.ownsession import refuse_to_cut_own_session
 from sgagent.core.compiler import compile_
 from sgagent.core.enforcement import enforce
 from sgagent.core.errors import KernelRefusedError
@@ -46,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-verify", action="store_true", help="do not have the kernel check what is printed"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="apply, also if that cuts the session that you are in"
     )
     add_policy_arguments(parser)
 
@@ -97,11 +103,18 @@ def _apply(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
     """Enforce once, judging live sessions by the new policy, and say what was done."""
     with closing(LibnftablesDataplane(owned=False)) as dataplane:
         dataplane.refuse_another_owner()
+        facts = NetlinkHost().facts()
+        if not options.yes:
+            refuse_to_cut_own_session(policy, facts)
         is_first = dataplane.observe().ruleset is None
+        is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
+        if is_rejudged:
+            configure_log()
+        if is_rejudged and not is_first:
+            Foresight(structlog.get_logger(), open_sessions).look(None, policy, facts)
         operations = _bring(policy, settings, dataplane)
-    if is_first and settings.enforcement.sessions is Sessions.REJUDGE:
-        configure_log()
-        step = Step(outcome=Outcome.APPLIED, policy=policy, facts=NetlinkHost().facts())
+    if is_rejudged and is_first:
+        step = Step(outcome=Outcome.APPLIED, policy=policy, facts=facts)
         end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
     names = [interface.name for interface in policy.interfaces]
     if options.output == "json":

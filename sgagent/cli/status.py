@@ -53,7 +53,12 @@ def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
         now: seconds since the epoch.
         width: of the terminal; None is no limit.
     """
-    facts = [*_enforcement(answer, now), *_source(answer, now), *_agent(answer)]
+    facts = [
+        *_enforcement(answer, now),
+        *_sessions_cut(answer, now),
+        *_source(answer, now),
+        *_agent(answer),
+    ]
     words, meaning = _MEANINGS[answer.posture]
     since = "" if answer.posture_since is None else f" since {_moment(answer.posture_since, now)}"
     lines = [f"{words}{since}" + (f": {meaning}" if meaning else "")]
@@ -86,6 +91,17 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         yield "drift", "someone else changed the rules, and that could not be mended"
     elif answer.drift_repaired:
         yield "drift", f"mended {_count(answer.drift_repaired, 'time')} since the agent started"
+
+
+def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield whom the policy locked out while they were in."""
+    if answer.sessions_cut_at is not None:
+        sessions = _count(answer.sessions_cut, "open session")
+        yield "cut", f"{sessions}, by the change at {_moment(answer.sessions_cut_at, now)}"
+        for cut in answer.first_sessions_cut:
+            yield "", str(cut)
+        if answer.sessions_cut > len(answer.first_sessions_cut):
+            yield "", f"… and {answer.sessions_cut - len(answer.first_sessions_cut)} more"
 
 
 def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

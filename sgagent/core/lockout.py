@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import enum
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.host import HostFacts
-from sgagent.core.model import TCP, Direction, Family, Policy
+from sgagent.core.model import TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
+
+
+class SessionKind(enum.Enum):
+    """What a session is for, as far as this host can tell; the dearest first."""
+
+    MANAGEMENT = "management"
+    """Somebody is logged in: SSH."""
+
+    SOURCE = "source"
+    """The agent itself gets its definitions."""
+
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSession:
-    """A TCP session that somebody opened to a listener of this host."""
+    """A TCP session between this host and another."""
 
     family: Family
     local_address: int
     local_port: int
     peer_address: int
     peer_port: int
+    opened: Direction = Direction.INGRESS
+    """Egress: this host opened it. Ingress: somebody opened it to a listener of this host."""
+
+    kind: SessionKind = SessionKind.OTHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +54,8 @@ def sessions_cut(
 ) -> tuple[CutSession, ...]:
     """Return the sessions that the policy would not allow to be opened, in the order given.
 
-    A session belongs to the link that carries its local address; one whose address no link carries is left
-    alone, as nothing tells where its packets come in.
+    In observe mode too. A session belongs to the link that carries its local address; one whose address no
+    link carries is left alone, as nothing tells where its packets come in.
     """
     link_of = {
         (address.family, address.first): link.name
@@ -56,14 +74,74 @@ def sessions_cut(
     return tuple(cut)
 
 
+def sessions_newly_cut(
+    old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts, sessions: Iterable[LiveSession]
+) -> tuple[CutSession, ...]:
+    """Return the sessions that live under the old policy and will not under the new one, in the order given.
+
+    What is only observed cuts nothing (§9.1).
+
+    Args:
+        old: what is in force; None where that is not known, so that whatever lives is let live by it.
+        new: what is to be in force.
+        facts: the links.
+        sessions: what lives.
+    """
+    return tuple(
+        cut
+        for cut in sessions_cut(new, facts, sessions)
+        if _is_carried_out(new, cut) and (old is None or not _cuts(old, cut))
+    )
+
+
+def dearest(sessions: Iterable[LiveSession], most: int) -> tuple[LiveSession, ...]:
+    """Return so many of the sessions, those first that a person would miss most, in a total order.
+
+    Behind logins and the agent's own come those at ports that few talk to: a door for administrators that
+    nothing else tells from a busy service.
+    """
+    all_of_them = tuple(sessions)
+    crowds = Counter((session.opened, session.local_port) for session in all_of_them)
+
+    def rank(session: LiveSession) -> tuple[int, int, int, int, int, int]:
+        return (
+            _KINDS.index(session.kind),
+            crowds[session.opened, session.local_port],
+            session.local_port,
+            session.peer_address,
+            session.peer_port,
+            session.local_address,
+        )
+
+    return tuple(sorted(all_of_them, key=rank)[:most])
+
+
+_KINDS = tuple(SessionKind)
+
+
+def _is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
+    """Tell whether verdicts on the session's interface are more than counted."""
+    judge = policy.judge(cut.interface)
+    return judge is not None and judge.mode is Mode.ENFORCE
+
+
+def _cuts(policy: ResolvedPolicy, cut: CutSession) -> bool:
+    """Tell whether a session is forbidden by this policy too."""
+    packet = _opening_packet(cut.session, cut.interface)
+    return _is_carried_out(policy, cut) and evaluate(policy, packet).verdict is Policy.DROP
+
+
 def _opening_packet(session: LiveSession, interface: str) -> Packet:
+    """Return the packet that opened a session."""
+    near, far = (session.local_address, session.local_port), (session.peer_address, session.peer_port)
+    source, destination = (far, near) if session.opened is Direction.INGRESS else (near, far)
     return Packet(
         interface=interface,
-        direction=Direction.INGRESS,
+        direction=session.opened,
         family=session.family,
-        source=session.peer_address,
-        destination=session.local_address,
+        source=source[0],
+        destination=destination[0],
         protocol=TCP.number or 0,
-        source_port=session.peer_port,
-        destination_port=session.local_port,
+        source_port=source[1],
+        destination_port=destination[1],
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sgagent.agent.cuts import NamedCut
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state import StateDirectory
+from sgagent.core.host import HostFacts
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
@@ -31,6 +34,12 @@ class Machine:
         self.host = FakeHost()
         self.host.add_link("eth0", MAC)
         self.dataplane = FakeDataplane()
+        self.foreseen: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
+        """The changes before which open sessions were looked at: from what, to what."""
+
+        self.cut: tuple[NamedCut, ...] = ()
+        """What is foreseen; set by tests."""
+
         self._state = directory
 
     def reconciler(self, configuration: str = "") -> Reconciler:
@@ -44,4 +53,11 @@ class Machine:
             clock=FakeClock(),
             before_counters_go=lambda: None,
             counters_gone=lambda _: None,
+            foresee=self._foresee,
         )
+
+    def _foresee(
+        self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts
+    ) -> tuple[NamedCut, ...]:
+        self.foreseen.append((old, new))
+        return self.cut

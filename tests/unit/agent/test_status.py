@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.agent.cuts import NamedCut
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.status import (
     BOUNDS,
@@ -18,7 +19,8 @@ from sgagent.agent.status import (
 )
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.host import HostFacts, Link
-from sgagent.core.model import Mode
+from sgagent.core.lockout import SessionKind
+from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
 APPLIED = Step(
@@ -237,3 +239,32 @@ def test_interfaces_without_bits_in_the_mark_are_judged_at_every_packet() -> Non
         ("eth1", True),
         ("new", True),
     ]
+
+
+LOGIN = NamedCut(
+    interface="eth0",
+    kind=SessionKind.MANAGEMENT,
+    opened=Direction.INGRESS,
+    peer="198.51.100.7",
+    peer_port=40_000,
+    local="10.0.0.11",
+    local_port=22,
+    decided_by="default",
+    rule_id=None,
+)
+
+
+def test_sessions_that_were_cut_are_counted_and_remembered() -> None:
+    """Their number grows; what a person is shown are those of the newest change that cut any."""
+    status = after(
+        replace(APPLIED, sessions_cut=(LOGIN, LOGIN)),
+        APPLIED,
+        replace(APPLIED, sessions_cut=(LOGIN,)),
+        APPLIED,
+    )
+    assert status.sessions_cut == {
+        SessionKind.MANAGEMENT: 3,
+        SessionKind.SOURCE: 0,
+        SessionKind.OTHER: 0,
+    }
+    assert (status.last_cut, status.last_cut_at) == ((LOGIN,), 300.0)

@@ -10,6 +10,7 @@ from sgagent.agent.reconciler import Outcome
 from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError
 from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.test_status import LOGIN
 
 
 @pytest.fixture
@@ -91,3 +92,34 @@ def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
     assert agent.step(fetch=True).outcome is Outcome.REFUSED
     machine.dataplane.refusal = None
     assert agent.step(fetch=False).outcome is Outcome.APPLIED
+
+
+def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> None:
+    """The first one too; not where nothing changes, nor where a table is only mended (§7.4)."""
+    agent, machine.cut = machine.reconciler(), (LOGIN,)
+    first = agent.step(fetch=True)
+    assert [old for old, _ in machine.foreseen] == [None]
+    assert first.sessions_cut == (LOGIN,)
+    assert agent.step(fetch=True).sessions_cut == ()
+    machine.dataplane.ruleset = None
+    assert agent.step(fetch=True).sessions_cut == ()
+    assert len(machine.foreseen) == 1
+    machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
+    second = agent.step(fetch=True)
+    assert machine.foreseen[1:] == [(first.policy, second.policy)]
+    assert second.sessions_cut == (LOGIN,)
+
+
+def test_a_change_that_the_kernel_refuses_cuts_nothing(machine: Machine) -> None:
+    """What was foreseen did not come to pass."""
+    machine.dataplane.refusal, machine.cut = KernelRefusedError("no room"), (LOGIN,)
+    assert machine.reconciler().step(fetch=True).sessions_cut == ()
+
+
+def test_sessions_that_are_kept_are_not_cut(machine: Machine) -> None:
+    """With ``sessions = "keep"`` only the first table ends any: it finds sessions that nobody allowed."""
+    agent = machine.reconciler('[enforcement]\nsessions = "keep"\n')
+    agent.step(fetch=True)
+    machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
+    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert len(machine.foreseen) == 1

@@ -10,6 +10,7 @@ from sgagent.agent.questions import StatusAnswer
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
 from sgagent.core.model import Mode
+from tests.unit.agent.test_status import LOGIN
 
 NOW = 1_000_000.0
 WELL = StatusAnswer(
@@ -53,6 +54,15 @@ def test_an_agent_that_is_well_takes_four_lines() -> None:
     assert lines[1].endswith("(1 minute)")
     assert lines[2] == "source     file groups.d, up"
     assert lines[3] == "agent      sgagent 1.2.3, process 42, ready"
+
+
+def test_whom_a_change_cut() -> None:
+    """Some are named, the others counted."""
+    cut = replace(WELL, sessions_cut=3, first_sessions_cut=(LOGIN,), sessions_cut_at=NOW - 60)
+    lines = screen(cut, NOW, None)
+    assert lines[2].startswith("cut        3 open sessions, by the change at ")
+    assert lines[3].endswith(" the login from 198.51.100.7 port 40000 to port 22 on eth0, by the default")
+    assert lines[4].endswith(" … and 2 more")
 
 
 @pytest.mark.parametrize(

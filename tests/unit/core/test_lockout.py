@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
+
+import pytest
 
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.host import HostFacts, Link
-from sgagent.core.lockout import LiveSession, sessions_cut
-from sgagent.core.model import TCP, Family
-from tests.words import ACCEPT, blocks, group, policy_of, rule
+from sgagent.core.lockout import LiveSession, SessionKind, dearest, sessions_cut, sessions_newly_cut
+from sgagent.core.model import TCP, Family, Mode
+from sgagent.core.policy import ResolvedPolicy
+from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, resolution, rule, snapshot
 
 FACTS = HostFacts(
     links=(
@@ -64,3 +68,49 @@ def test_the_order_is_kept() -> None:
     """Sessions come out as they were given."""
     sessions = [live("10.0.0.1", port, "192.0.2.11") for port in (9, 22, 3)]
     assert [cut.session.local_port for cut in sessions_cut(POLICY, FACTS, sessions)] == [9, 22, 3]
+
+
+CLOSED = policy_of(group("sg-1"), on={"eth0": "sg-1"})
+OBSERVED = resolution(snapshot(group("sg-1")), on={"eth0": "sg-1"}, mode=Mode.OBSERVE).policy
+NO_POLICY = policy_of(on={})
+LOGIN = live("10.0.0.1", 22, "192.0.2.10")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_cut"),
+    (
+        pytest.param(POLICY, CLOSED, True, id="taken away"),
+        pytest.param(CLOSED, CLOSED, False, id="forbidden before"),
+        pytest.param(CLOSED, POLICY, False, id="allowed now"),
+        pytest.param(NO_POLICY, CLOSED, True, id="newly judged"),
+        pytest.param(None, CLOSED, True, id="not known before"),
+        pytest.param(None, POLICY, False, id="allowed, whatever was before"),
+        pytest.param(OBSERVED, CLOSED, True, id="only observed before"),
+        pytest.param(POLICY, OBSERVED, False, id="only observed now"),
+    ),
+)
+def test_what_a_change_cuts(old: ResolvedPolicy | None, new: ResolvedPolicy, *, is_cut: bool) -> None:
+    """A session that lived by the old policy and does not by the new one; observing cuts nothing (§9.1)."""
+    assert bool(sessions_newly_cut(old, new, FACTS, [LOGIN])) is is_cut
+
+
+def test_a_session_that_this_host_opened() -> None:
+    """It is judged as what goes out: by the far end's port, and by the rules for egress (§6.4)."""
+    https = replace(LOGIN, opened=OUT, local_port=40_000, peer_port=443)
+    closing = group("sg-1", rule("https", DROP, TCP, "443", "192.0.2.10", direction=OUT))
+    (cut,) = sessions_newly_cut(POLICY, policy_of(closing, on={"eth0": "sg-1"}), FACTS, [https])
+    assert cut.decision.rule is not None
+    assert cut.decision.rule.rule_id == "https"
+    assert sessions_newly_cut(None, POLICY, FACTS, [https]) == ()
+
+
+def test_the_dearest_sessions_are_looked_at() -> None:
+    """Logins, the agent's own, the few at a quiet port, and of a crowd what there is room for."""
+    crowd = [live("10.0.0.1", 80, f"192.0.2.{number}") for number in range(50)]
+    quiet = live("10.0.0.1", 2222, "198.51.100.7")
+    login = replace(live("10.0.0.1", 22, "198.51.100.8"), kind=SessionKind.MANAGEMENT)
+    source = replace(live("10.0.0.1", 40_000, "203.0.113.1"), opened=OUT, kind=SessionKind.SOURCE)
+    found = dearest([*crowd, quiet, source, login], 5)
+    assert found[:3] == (login, source, quiet)
+    assert found == dearest([login, quiet, *reversed(crowd), source], 5)
+    assert len(found) == 5

@@ -1,0 +1,86 @@
+"""Know which sockets processes of this host hold: the agent itself, SSH servers, and whoever called us.
+
+Whose processes those are decides what can be seen: others' only as root, and none but our own where the
+service manager hides them. What can't be seen is taken for nothing held.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROCESSES = Path("/proc")
+_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
+_PARENT = re.compile(r"^PPid:\s+([0-9]+)$", re.MULTILINE)
+_SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear"})
+_FIRST_PROCESS = 1
+_MOST_ANCESTORS = 100
+
+
+def own_sockets() -> frozenset[int]:
+    """Return the inodes of this process's sockets."""
+    return _sockets_of(os.getpid())
+
+
+def sockets_of_ssh_servers() -> frozenset[int]:
+    """Return the inodes of the sockets that SSH servers hold, listeners and sessions, as far as they show."""
+    return frozenset(
+        inode
+        for entry in _PROCESSES.iterdir()
+        if entry.name.isdigit() and _name_of(int(entry.name)) in _SSH_SERVERS
+        for inode in _sockets_of(int(entry.name))
+    )
+
+
+def sockets_of_callers() -> frozenset[int]:
+    """Return the inodes of the sockets that the processes hold by which this one was called, up to the first.
+
+    The server of the session that a command was typed in is among them, also behind ``sudo``; not where the
+    shell is a child of another server (``tmux``, ``screen``).
+    """
+    return frozenset(inode for pid in _callers() for inode in _sockets_of(pid))
+
+
+def _callers() -> Iterator[int]:
+    """Yield parents and their parents; not the first process, which holds sockets for everybody."""
+    pid = os.getppid()
+    for _ in range(_MOST_ANCESTORS):
+        if pid <= _FIRST_PROCESS:
+            return
+        yield pid
+        try:
+            found = _PARENT.search((_PROCESSES / str(pid) / "status").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return
+        pid = int(found[1]) if found else 0
+
+
+def _name_of(pid: int) -> str:
+    """Return a process's name; nothing where it is gone or hidden."""
+    try:
+        return (_PROCESSES / str(pid) / "comm").read_bytes().decode(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _sockets_of(pid: int) -> frozenset[int]:
+    """Return the inodes of a process's sockets; none where it is gone or hidden."""
+    inodes = set()
+    try:
+        for descriptor in (_PROCESSES / str(pid) / "fd").iterdir():
+            found = _SOCKET.fullmatch(_target(descriptor))
+            if found:
+                inodes.add(int(found[1]))
+    except OSError:
+        pass  # it ended meanwhile, or is not ours to look into
+    return frozenset(inodes)
+
+
+def _target(descriptor: Path) -> str:
+    """Return what a descriptor stands for; nothing if it was closed meanwhile."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""
