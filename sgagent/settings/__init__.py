@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sgagent.core.model import Sessions
+from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
 from sgagent.settings.parsing import parse_interface_name, parse_settings
 from sgagent.settings.sources import (
     FileSourceSettings,
@@ -24,6 +25,8 @@ from sgagent.settings.values import (
 __all__ = [
     "METADATA_SERVICE",
     "EnforcementSettings",
+    "EtcdEndpoint",
+    "EtcdSourceSettings",
     "FileSourceSettings",
     "HttpsSourceSettings",
     "HttpsUrl",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields as fields_of
-from ipaddress import IPv6Address
-from urllib.parse import SplitResult, urlsplit
 
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.tree import Node
+from sgagent.settings.etcdparsing import ETCD_KEYS, parse_etcd
 from sgagent.settings.keys import read_number, read_optional_path, read_path, read_word
 from sgagent.settings.sources import (
     FileSourceSettings,
@@ -18,6 +16,7 @@ from sgagent.settings.sources import (
     SourceSettings,
     SourceType,
 )
+from sgagent.settings.urls import split_url
 
 _DEFAULT = FileSourceSettings()
 
@@ -94,57 +93,23 @@ def _https(table: Fields) -> HttpsSourceSettings | None:
 _FORMS: Mapping[SourceType, _Form] = {
     SourceType.FILE: _Form(tuple(field.name for field in fields_of(FileSourceSettings)), _file),
     SourceType.HTTPS: _Form(tuple(field.name for field in fields_of(HttpsSourceSettings)), _https),
+    SourceType.ETCD: _Form(ETCD_KEYS, parse_etcd),
 }
 
 
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_VISIBLE = re.compile(r"[!-~]+")
 _URL_FORM = "like https://policy.example.com/web.yaml"
 
 
 def parse_url(field: Field) -> HttpsUrl | None:
     """Return an ``https`` URL; None, with an error noted, if it is none or holds more than that."""
-    text = field.text()
-    if text is None:
+    parts = split_url(field, ("https",), _URL_FORM)
+    if parts is None:
         return None
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # brackets that do not match, a port that is no number or too large
-        field.error("bad_url", "not a URL", _URL_FORM)
-        return None
-    fault = _url_fault(text, parts, port)
-    if fault is not None:
-        field.error("bad_url", *fault)
-        return None
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return HttpsUrl(host=parts.hostname or "", port=443 if port is None else port, target=target)
+    return HttpsUrl(
+        host=parts.host, port=443 if parts.port is None else parts.port, target=_target(parts.target)
+    )
 
 
-def _url_fault(text: str, parts: SplitResult, port: int | None) -> tuple[str, str] | None:
-    """Return what is wrong with a URL and what would be right; None if nothing is."""
-    if parts.scheme != "https":
-        return "not an https URL", _URL_FORM
-    if not _VISIBLE.fullmatch(text):
-        return (
-            "blanks, control characters or letters beyond ASCII in a URL",
-            "percent-encode them; xn-- in a host",
-        )
-    if "@" in parts.netloc:
-        return "a user or password in a URL", "remove it; a bearer token goes into token_file"
-    if parts.fragment or text.endswith("#"):
-        return "a fragment in a URL", "remove what begins with #"
-    if port == 0 or not _is_host(parts.hostname or ""):
-        return "no host, or none that there can be", _URL_FORM
-    return None
-
-
-def _is_host(host: str) -> bool:
-    """Tell whether the host of a URL, without brackets, can be a name or an address."""
-    if ":" not in host:
-        return bool(_HOST.fullmatch(host))
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
+def _target(written: str) -> str:
+    """Return path and query as they are sent: there is always a path."""
+    return written if written.startswith("/") else f"/{written}"

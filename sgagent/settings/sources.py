@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgagent.settings.etcd import EtcdSourceSettings
+
 
 class SourceType(enum.Enum):
     """Where definitions come from."""
@@ -86,4 +88,4 @@ class HttpsSourceSettings:
         return f"{SourceType.HTTPS.value} {self.url}"
 
 
-SourceSettings = FileSourceSettings | HttpsSourceSettings
+SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings

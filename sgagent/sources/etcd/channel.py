@@ -1,0 +1,359 @@
+"""Carry gRPC calls over one HTTP/2 connection.
+
+A channel belongs to one thread. While that waits for the answer of one call, what arrives for others is
+kept for them: so a watch goes on beside short questions. A peer that falls silent is noticed by asking it for
+a sign of life, and every wait has an end.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import unquote
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, Status
+
+PING_AFTER_SECONDS = 10.0
+"""Of silence. Servers take it ill if they are asked more often than every 5 seconds."""
+
+SILENT_SECONDS = 5.0
+"""After which a peer that was asked for a sign of life, or takes nothing we send, is given up."""
+
+LARGEST_MESSAGE = 64 << 20
+_WINDOW = 1 << 20
+"""Bytes that the peer may send before they are read, of one call and of all."""
+
+_PREFIX = struct.Struct("!BI")
+"""Before each message: whether it is compressed, and how long it is."""
+
+_RECEIVED_AT_ONCE = 1 << 16
+
+
+class Interrupt(Protocol):
+    """Something that becomes readable when a wait is to end early."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is under way."""
+
+    number: int
+    messages: deque[bytes] = field(default_factory=deque)
+    """That arrived and were not taken yet."""
+
+    is_over: bool = False
+    _partial: bytearray = field(default_factory=bytearray)
+    _answer: dict[str, str] = field(default_factory=dict)
+    _reset: str = ""
+
+    def take_in(self, content: bytes) -> None:
+        """Take bytes of the answer; whole messages become available.
+
+        Raises:
+            ConnectionLostError: the bytes are no messages.
+        """
+        self._partial += content
+        while len(self._partial) >= _PREFIX.size:
+            is_compressed, length = _PREFIX.unpack_from(self._partial)
+            if is_compressed or length > LARGEST_MESSAGE:
+                raise ConnectionLostError(f"not a message that can be read, of {length} bytes")
+            end = _PREFIX.size + length
+            if len(self._partial) < end:
+                return
+            self.messages.append(bytes(self._partial[_PREFIX.size : end]))
+            del self._partial[:end]
+
+    def take_in_headers(self, headers: Iterable[tuple[object, object]]) -> None:
+        """Take headers or trailers of the answer."""
+        self._answer.update((_word(name), _word(value)) for name, value in headers)
+
+    def end(self, reset: str = "") -> None:
+        """Take in that nothing more will arrive."""
+        self.is_over, self._reset = True, self._reset or reset
+
+    def raise_refusal(self) -> None:
+        """Raise what the server said, unless all is well.
+
+        Raises:
+            ConnectionLostError: it did not answer as a server of gRPC.
+            CallRefusedError: it answered with an error.
+        """
+        if self._reset:
+            raise ConnectionLostError(self._reset)
+        code = self._answer.get("grpc-status", "")
+        if not code.isdigit():
+            raise ConnectionLostError(
+                f"no answer of gRPC, but HTTP status {self._answer.get(':status', 'none')}"
+            )
+        if int(code) != Status.OK:
+            raise CallRefusedError(int(code), unquote(self._answer.get("grpc-message", "")))
+
+
+class Channel:
+    """One connection to an end point."""
+
+    def __init__(self, connected: socket.socket, authority: str) -> None:
+        """Take a connected socket, encrypted or not, and say hello.
+
+        Args:
+            connected: is closed with the channel.
+            authority: the host as the server knows it.
+
+        Raises:
+            ConnectionLostError: it takes nothing.
+        """
+        self._socket = connected
+        self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
+        self._authority = authority
+        self._calls: dict[int, Call] = {}
+        self._heard_at = time.monotonic()
+        self._asked_at: float | None = None
+        self._is_ended = ""
+        self._state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self.bytes_received = 0
+        """Over all calls, as they came out of the socket."""
+
+        self._state.initiate_connection()
+        self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
+        self._state.increment_flow_control_window(_WINDOW)
+        self._flush()
+
+    def call(self, method: str, message: bytes, *, metadata: Mapping[str, str], seconds: float) -> bytes:
+        """Ask, and return the one answer.
+
+        Raises:
+            ConnectionLostError: there was none in time, or the connection broke.
+            CallRefusedError: the server answered with an error.
+        """
+        call = self.open(method, message, metadata=metadata, is_last=True)
+        deadline = time.monotonic() + seconds
+        while not call.is_over:
+            if time.monotonic() >= deadline:
+                self.cancel(call)
+                raise ConnectionLostError(f"no answer within {seconds:g} seconds")
+            self._pump(deadline, None)
+        self._calls.pop(call.number, None)
+        call.raise_refusal()
+        if len(call.messages) != 1:
+            raise ConnectionLostError(f"{len(call.messages)} answers to one question")
+        return call.messages.popleft()
+
+    def open(self, method: str, message: bytes, *, metadata: Mapping[str, str], is_last: bool) -> Call:
+        """Begin a call whose answers are received one by one.
+
+        Args:
+            method: like ``/etcdserverpb.KV/Range``.
+            message: the first of the request.
+            metadata: of the call.
+            is_last: whether the request ends with it.
+        """
+        try:
+            call = Call(self._state.get_next_available_stream_id())
+            self._state.send_headers(call.number, self._headers(method, metadata))
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionLostError(self._is_ended or str(error)) from error
+        self._calls[call.number] = call
+        self._send(call, message, is_last=is_last)
+        return call
+
+    def send(self, call: Call, message: bytes) -> None:
+        """Send another message of a call's request."""
+        self._send(call, message, is_last=False)
+
+    def receive(self, call: Call, seconds: float, interrupt: Interrupt | None = None) -> bytes | None:
+        """Return the next message of a call.
+
+        Args:
+            call: which one.
+            seconds: how long to wait for it.
+            interrupt: ends the wait early.
+
+        Returns:
+            None if there was none in time.
+
+        Raises:
+            ConnectionLostError: the connection broke, or the server ended the call without a word.
+            CallRefusedError: the server ended the call with an error.
+        """
+        deadline = time.monotonic() + seconds
+        while not call.messages:
+            if call.is_over:
+                call.raise_refusal()
+                raise ConnectionLostError("the server ended the call")
+            if time.monotonic() >= deadline or not self._pump(deadline, interrupt):
+                return None
+        return call.messages.popleft()
+
+    def cancel(self, call: Call) -> None:
+        """End a call; what was still to come is not waited for."""
+        self._calls.pop(call.number, None)
+        if not call.is_over:
+            try:
+                self._state.reset_stream(call.number, error_code=8)
+            except h2.exceptions.ProtocolError:
+                return  # it has ended meanwhile
+            self._flush()
+
+    def close(self) -> None:
+        """End the connection and all calls."""
+        self._socket.close()
+
+    def _headers(self, method: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+        return [
+            (":method", "POST"),
+            (":scheme", self._scheme),
+            (":authority", self._authority),
+            (":path", method),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("user-agent", "sgagent"),
+            *metadata.items(),
+        ]
+
+    def _send(self, call: Call, message: bytes, *, is_last: bool) -> None:
+        """Send a message as fast as the peer takes it."""
+        left = memoryview(_PREFIX.pack(0, len(message)) + message)
+        deadline = time.monotonic() + SILENT_SECONDS
+        while left and not call.is_over:
+            try:
+                room = self._state.local_flow_control_window(call.number)
+                size = min(room, self._state.max_outbound_frame_size, len(left))
+                if size:
+                    is_end = is_last and size == len(left)
+                    self._state.send_data(call.number, bytes(left[:size]), end_stream=is_end)
+            except h2.exceptions.ProtocolError as error:
+                raise ConnectionLostError(self._is_ended or str(error)) from error
+            self._flush()
+            left = left[size:]
+            if not size:
+                if time.monotonic() >= deadline:
+                    raise ConnectionLostError(f"the server takes nothing for {SILENT_SECONDS:g} seconds")
+                self._pump(deadline, None)
+            else:
+                deadline = time.monotonic() + SILENT_SECONDS
+
+    def _pump(self, deadline: float, interrupt: Interrupt | None) -> bool:
+        """Wait for something to arrive, at most until the deadline; tell whether the wait may go on."""
+        now = time.monotonic()
+        until = min(deadline, self._due())
+        if self._is_silent_since(now):
+            raise ConnectionLostError(f"no sign of life for {now - self._heard_at:.0f} seconds")
+        if self._asked_at is None and now >= self._heard_at + PING_AFTER_SECONDS:
+            self._state.ping(b"sgagent\0")
+            self._asked_at = now
+            self._flush()
+        if not self._has_pending():
+            waited = [self._socket] if interrupt is None else [self._socket, interrupt]
+            poll = select.poll()
+            for one in waited:
+                poll.register(one, select.POLLIN)
+            ready = poll.poll(max(0.0, until - now) * 1000)
+            if interrupt is not None and any(number == interrupt.fileno() for number, _ in ready):
+                return False
+            if not ready:
+                return True
+        self._take_in(self._received())
+        return True
+
+    def _due(self) -> float:
+        """Return when silence has to be looked at next."""
+        if self._asked_at is None:
+            return self._heard_at + PING_AFTER_SECONDS
+        return self._asked_at + SILENT_SECONDS
+
+    def _is_silent_since(self, now: float) -> bool:
+        return self._asked_at is not None and now >= self._asked_at + SILENT_SECONDS
+
+    def _has_pending(self) -> bool:
+        """Tell whether there are bytes that were decrypted and not read yet."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _received(self) -> bytes:
+        """Return what has arrived, at least a byte.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        try:
+            received = self._socket.recv(_RECEIVED_AT_ONCE)
+        except TimeoutError:  # half a record
+            return b""
+        except OSError as error:
+            raise ConnectionLostError(_reason(error)) from error
+        if not received:
+            raise ConnectionLostError(self._is_ended or "the server closed the connection")
+        self._heard_at, self._asked_at = time.monotonic(), None
+        self.bytes_received += len(received)
+        return received
+
+    def _take_in(self, received: bytes) -> None:
+        """Give what arrived to the calls that it is for."""
+        try:
+            events = self._state.receive_data(received)
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionLostError(f"not HTTP/2: {error}") from error
+        for event in events:
+            self._note(event)
+        self._flush()
+
+    def _note(self, event: h2.events.Event) -> None:
+        call = self._calls.get(getattr(event, "stream_id", None) or 0)
+        match event:
+            case h2.events.DataReceived():
+                size = event.flow_controlled_length or 0
+                if size:
+                    self._state.acknowledge_received_data(size, event.stream_id or 0)
+                if call is not None:
+                    call.take_in(event.data or b"")
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                if call is not None:
+                    call.take_in_headers(event.headers or ())
+            case h2.events.StreamEnded():
+                if call is not None:
+                    call.end()
+            case h2.events.StreamReset():
+                if call is not None:
+                    call.end(f"the server broke the call off (code {event.error_code})")
+            case h2.events.ConnectionTerminated():
+                self._is_ended = f"the server ends the connection (code {event.error_code})"
+                for one in self._calls.values():
+                    if not one.is_over:
+                        one.end(self._is_ended)
+            case _:
+                pass
+
+    def _flush(self) -> None:
+        """Send what is to be sent."""
+        outgoing = self._state.data_to_send()
+        if not outgoing:
+            return
+        try:
+            self._socket.settimeout(SILENT_SECONDS)
+            self._socket.sendall(outgoing)
+        except OSError as error:
+            raise ConnectionLostError(_reason(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _word(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,331 @@
+"""Write the requests and read the answers of etcd's API, version 3, as far as they are needed here.
+
+The field numbers are those of etcd's ``rpc.proto`` and ``kv.proto``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sgagent.sources.etcd.protobuf import (
+    content,
+    nested,
+    number,
+    present_number,
+    read_fields,
+    signed,
+    text,
+    unsigned,
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KeyRange:
+    """A key, or all keys from one up to another."""
+
+    first: str
+    end: str = ""
+    """The first key that is no part of it; empty for a single key."""
+
+    @classmethod
+    def below(cls, prefix: str) -> KeyRange:
+        """Return the range of all keys that begin with a prefix; its last character must be ASCII."""
+        return cls(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a key lies in the range."""
+        return self.first <= key < self.end if self.end else key == self.first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValue:
+    """A key as it stands in the store."""
+
+    key: str
+    value: bytes = b""
+    mod_revision: int = 0
+    lease: int = 0
+    """Under which lease it was written; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What every answer says of the store."""
+
+    cluster_id: int = 0
+    member_id: int = 0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The answer to a question for keys."""
+
+    header: Header
+    items: tuple[KeyValue, ...] = ()
+    has_more: bool = False
+    count: int = 0
+    """Keys in the whole range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A change of a key."""
+
+    item: KeyValue
+    """Without a value where the key was deleted."""
+
+    is_deletion: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchAnswer:
+    """What a watch tells."""
+
+    header: Header
+    watch_id: int = 0
+    is_created: bool = False
+    is_canceled: bool = False
+    compact_revision: int = 0
+    """Above 0: what was asked for begins before this revision, and is gone."""
+
+    reason: str = ""
+    """Why the watch was canceled."""
+
+    events: tuple[Event, ...] = ()
+    """In the order of their revisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a key."""
+
+    key: str
+    value: bytes
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a key."""
+
+    key: str
+
+
+Write = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Demand that a key was not written since it was read."""
+
+    key: str
+    mod_revision: int
+    """0 where there was no such key."""
+
+
+def range_request(
+    asked: KeyRange, *, revision: int = 0, limit: int = 0, count_only: bool = False, keys_only: bool = False
+) -> bytes:
+    """Ask for keys, in their order.
+
+    Args:
+        asked: which.
+        revision: as they stood then; 0 is now.
+        limit: at most so many; 0 is all.
+        count_only: only how many there are.
+        keys_only: without their values.
+    """
+    return (
+        text(1, asked.first.encode())
+        + text(2, asked.end.encode())
+        + number(3, limit)
+        + number(4, revision)
+        + number(8, keys_only)
+        + number(9, count_only)
+    )
+
+
+def transaction_request(
+    conditions: Iterable[Unchanged], writes: Iterable[Write], otherwise: KeyRange | None = None
+) -> bytes:
+    """Ask for writes that are carried out all together, if the conditions hold.
+
+    Args:
+        conditions: what must hold.
+        writes: what is done then.
+        otherwise: what is read if they don't hold.
+    """
+    asked = b"" if otherwise is None else nested(3, nested(1, range_request(otherwise)))
+    return (
+        b"".join(nested(1, _condition(condition)) for condition in conditions)
+        + b"".join(nested(2, _operation(write)) for write in writes)
+        + asked
+    )
+
+
+def _condition(condition: Unchanged) -> bytes:
+    equal, modification = 0, 2
+    return (
+        number(1, equal)
+        + number(2, modification)
+        + text(3, condition.key.encode())
+        + present_number(6, condition.mod_revision)
+    )
+
+
+def _operation(write: Write) -> bytes:
+    match write:
+        case Put(key, value, lease):
+            return nested(2, text(1, key.encode()) + text(2, value) + number(3, lease))
+        case Delete(key):
+            return nested(3, text(1, key.encode()))
+
+
+def watch_request(watched: KeyRange, start_revision: int, watch_id: int) -> bytes:
+    """Ask for the changes of keys from a revision on, and now and then how far one has come."""
+    create = (
+        text(1, watched.first.encode())
+        + text(2, watched.end.encode())
+        + number(3, start_revision)
+        + number(4, 1)
+        + number(7, watch_id)
+    )
+    return nested(1, create)
+
+
+def lease_grant_request(seconds: int) -> bytes:
+    """Ask for a lease that ends after so many seconds unless it is renewed."""
+    return number(1, seconds)
+
+
+def lease_request(lease: int) -> bytes:
+    """Ask for a lease to be renewed or ended."""
+    return number(1, lease)
+
+
+def authenticate_request(user: str, password: str) -> bytes:
+    """Ask for a token."""
+    return text(1, user.encode()) + text(2, password.encode())
+
+
+def read_range(message: bytes) -> Range:
+    """Read the answer to :func:`range_request`."""
+    header, items, has_more, count = Header(), [], False, 0
+    for field, value in read_fields(message):
+        match field:
+            case 1:
+                header = _header(content(value))
+            case 2:
+                items.append(_key_value(content(value)))
+            case 3:
+                has_more = bool(unsigned(value))
+            case 4:
+                count = signed(value)
+            case _:
+                pass
+    return Range(header=header, items=tuple(items), has_more=has_more, count=count)
+
+
+def read_transaction(message: bytes) -> tuple[Header, bool]:
+    """Read the answer to :func:`transaction_request`: the store, and whether the conditions held."""
+    header, has_succeeded = Header(), False
+    for field, value in read_fields(message):
+        match field:
+            case 1:
+                header = _header(content(value))
+            case 2:
+                has_succeeded = bool(unsigned(value))
+            case _:
+                pass
+    return header, has_succeeded
+
+
+def read_watch(message: bytes) -> WatchAnswer:
+    """Read what a watch tells."""
+    header, events, reason = Header(), [], ""
+    numbers = {2: 0, 3: 0, 4: 0, 5: 0}
+    for field, value in read_fields(message):
+        match field:
+            case 1:
+                header = _header(content(value))
+            case 6:
+                reason = content(value).decode(errors="replace")
+            case 11:
+                events.append(_event(content(value)))
+            case _ if field in numbers:
+                numbers[field] = signed(value)
+            case _:
+                pass
+    return WatchAnswer(
+        header=header,
+        watch_id=numbers[2],
+        is_created=bool(numbers[3]),
+        is_canceled=bool(numbers[4]),
+        compact_revision=numbers[5],
+        reason=reason,
+        events=tuple(events),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as the store sees it."""
+
+    number: int
+    seconds: int
+    """Until it ends; 0 or less where it has ended."""
+
+
+def read_lease(message: bytes) -> Lease:
+    """Read the answer to a question for a lease, new or renewed."""
+    found = {2: 0, 3: 0}
+    for field, value in read_fields(message):
+        if field in found:
+            found[field] = signed(value)
+    return Lease(found[2], found[3])
+
+
+def read_token(message: bytes) -> str:
+    """Read the answer to :func:`authenticate_request`."""
+    return next((content(value).decode() for field, value in read_fields(message) if field == 2), "")
+
+
+def _header(message: bytes) -> Header:
+    found = {1: 0, 2: 0}
+    revision = 0
+    for field, value in read_fields(message):
+        if field in found:
+            found[field] = unsigned(value)
+        elif field == 3:
+            revision = signed(value)
+    return Header(found[1], found[2], revision)
+
+
+def _key_value(message: bytes) -> KeyValue:
+    key, held, numbers = "", b"", {3: 0, 6: 0}
+    for field, value in read_fields(message):
+        match field:
+            case 1:
+                key = content(value).decode(errors="replace")
+            case 5:
+                held = content(value)
+            case _ if field in numbers:
+                numbers[field] = signed(value)
+            case _:
+                pass
+    return KeyValue(key=key, value=held, mod_revision=numbers[3], lease=numbers[6])
+
+
+def _event(message: bytes) -> Event:
+    item, is_deletion = KeyValue(key=""), False
+    for field, value in read_fields(message):
+        match field:
+            case 1:
+                is_deletion = bool(unsigned(value))
+            case 2:
+                item = _key_value(content(value))
+            case _:
+                pass
+    return Event(item=item, is_deletion=is_deletion)
