@@ -102,7 +102,7 @@ def test_sessions_that_conntrack_did_not_follow_are_ended_and_named(
 def test_a_one_shot_ends_them_too(agent: Service, one_interface: Lab) -> None:
     """`sgagent compile` names and ends what it forbids and nobody followed, and says as JSON what it did."""
     with sessions_on(one_interface) as busy:
-        done = agent.command("compile", "--json")
+        done = agent.command("compile", "--json", "--yes")  # this very process holds their ends
         assert done.status == 0, done.errors
         assert json.loads(done.output)["outcome"] == "applied"
         for name in REVOKED:
