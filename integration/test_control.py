@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,8 +282,7 @@ def test_a_host_without_a_snapshot_is_not_enforcing(agent: Service) -> None:
     """The command exits with 1, and probes say why."""
     agent.stop()
     agent.namespace.nft("destroy", "table", "inet", "sgagent")
-    for path in agent.state.iterdir():
-        path.unlink()
+    shutil.rmtree(agent.state)
     agent.define(BROKEN)
     agent.start()
     ended = agent.command("status")

@@ -116,7 +116,7 @@ def test_a_host_that_enforced_and_lost_its_state_is_closed(agent: Service, one_i
     agent.stop()
     agent.namespace.nft("flush", "ruleset")
     (agent.documents / "policy.yaml").unlink()
-    for kept in agent.state.glob("last-good*"):
+    for kept in (agent.state / "history").iterdir():
         kept.write_text("scribble")
     agent.start()
     assert_closed(agent, one_interface)
@@ -131,7 +131,7 @@ def test_the_rules_that_stand_are_better_than_closed(agent: Service, one_interfa
     agent.stop()
     before = agent.table()
     (agent.documents / "policy.yaml").unlink()
-    for kept in agent.state.glob("last-good*"):
+    for kept in (agent.state / "history").iterdir():
         kept.write_text("scribble")
     agent.start()
     assert agent.events("older_rules_kept")
@@ -152,7 +152,7 @@ def test_a_damaged_file_falls_back_on_the_one_before(agent: Service, one_interfa
     agent.stop()
     agent.namespace.nft("flush", "ruleset")
     (agent.documents / "policy.yaml").unlink()
-    (agent.state / "last-good.json").write_text("scribble")
+    max((agent.state / "history").iterdir()).write_text("scribble")
     agent.start()
     assert is_let_in(one_interface, CLIENT, HOST, 80)
     assert not is_let_in(one_interface, CLIENT, HOST, 53, is_udp=True)

@@ -265,7 +265,7 @@ def test_a_broken_configuration_opens_nothing(machine: Machine, wire: Lab) -> No
 
 def state_files(machine: Machine) -> list[Path]:
     """Return the files of kept definitions."""
-    return list(machine.path("/var/lib/sgagent").glob("last-good*"))
+    return list(machine.path("/var/lib/sgagent/history").iterdir())
 
 
 def test_the_units_are_rated_as_documented() -> None:

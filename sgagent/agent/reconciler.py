@@ -12,29 +12,29 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from sgagent.agent.cuts import NamedCut
+from sgagent.agent.definitions import Definitions
 from sgagent.agent.expectations import Expectations
-from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.agent.kept import Extent
+from sgagent.agent.modes import ModeFile
+from sgagent.agent.state import StateDirectory
 from sgagent.core.binding import Bindings, bind, bind_expected
 from sgagent.core.counters import CounterKey
 from sgagent.core.endpoints import exempt
 from sgagent.core.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.errors import (
-    DocumentError,
     KernelRefusedError,
     NotPermittedError,
     Problem,
     Severity,
-    SourceUnavailableError,
 )
-from sgagent.core.host import NO_FACTS, ExpectedLink, HostFacts
+from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.marks import EnforcementState, MarkLayout
-from sgagent.core.model import Sessions, Snapshot
+from sgagent.core.model import Direction, Sessions, Snapshot
 from sgagent.core.narrowing import ends_observing
-from sgagent.core.plan import DeleteCounter
+from sgagent.core.plan import DeleteCounter, DestroyTable, Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.core.ruleset import Ruleset
-from sgagent.documents import parse_documents
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
 
@@ -61,6 +61,9 @@ class Step:
 
     version: str | None = None
     """The snapshot that is enforced."""
+
+    held_back: str | None = None
+    """The source's newest snapshot, where another one is in force because somebody wished so."""
 
     problems: tuple[Problem, ...] = ()
     """Of the newest delivery: the warnings of one that is enforced, the errors of one that was refused."""
@@ -113,7 +116,7 @@ def _foresee_nothing(
 
 
 class Reconciler:
-    """Carry out steps; remembers the newest delivery and the last good one."""
+    """Carry out steps."""
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class Reconciler:
         counters_gone: Callable[[frozenset[str]], None],
         foresee: Foresee = _foresee_nothing,
     ) -> None:
-        """Take the ports; nothing is read or changed before the first step.
+        """Take the ports; nothing is changed before the first step.
 
         Args:
             settings: the configuration.
@@ -137,7 +140,7 @@ class Reconciler:
             dataplane: the kernel's table.
             state: where the last good definitions are kept.
             clock: for durations.
-            before_counters_go: reads the counters, as a plan is about to delete some.
+            before_counters_go: reads the counters, as a plan is about to delete some or change their meaning.
             counters_gone: is told which counters were deleted.
             foresee: names the sessions that a policy is about to cut.
         """
@@ -151,17 +154,37 @@ class Reconciler:
         self._counters_gone = counters_gone
         self._foresee = foresee
         self._layout = MarkLayout(settings.enforcement.mark_mask)
-        self._newest: Delivery | None = None
-        self._good: Delivery | None = None
-        self._kept_as: tuple[str, tuple[ExpectedLink, ...]] | None = None
         self._expectations: Expectations | None = None
-        self._fetch_problems: tuple[Problem, ...] = ()
-        self._source_error: str | None = None
+        self._wanted: ResolvedPolicy | None = None
         self._enforced: Enforced | None = None
         self._is_closed = False
         self._settled: Step | None = None
-        self.state_faults: tuple[str, ...] = ()
-        """What was wrong with the kept definitions when they were loaded."""
+        self._modes = ModeFile(state.directory)
+        self.definitions = Definitions(source, state, settings.limits, clock)
+        self.is_standing = False
+        """Whether rules that an earlier agent left are all that is in force (§9.2)."""
+
+        self.overrides, self.mode_fault = self._modes.load()
+
+    @property
+    def state_faults(self) -> tuple[str, ...]:
+        """Return what is wrong with what is kept."""
+        return (*self.definitions.faults, *((self.mode_fault,) if self.mode_fault else ()))
+
+    def interface_names(self) -> frozenset[str]:
+        """Return every interface that is judged, there, or named by the configuration."""
+        judged = self._wanted.interfaces if self._wanted else ()
+        there = (link.name for link in self._host.facts().links if not link.is_loopback)
+        by_hand = (binding.interface for binding in self._settings.interfaces)
+        return frozenset((*(interface.name for interface in judged), *there, *by_hand))
+
+    def keep_modes(self) -> None:
+        """Keep the overrides that hold now; that they could not be kept is a fault."""
+        self.mode_fault = None
+        try:
+            self._modes.save(self.overrides)
+        except OSError as error:
+            self.mode_fault = f"the modes could not be kept: {error}"
 
     def step(self, *, fetch: bool) -> Step:
         """Do one step.
@@ -169,67 +192,62 @@ class Reconciler:
         Args:
             fetch: whether to ask the source; without, the newest delivery is taken again.
         """
-        if fetch or self._newest is None:
-            self._fetch()
+        if fetch or self.definitions.newest is None:
+            self.definitions.fetch()
         facts = self._host.facts()
-        chosen = self._choose(facts)
+        chosen, refusal = self._choose(facts)
         if chosen is None:
-            return self._without_snapshot(facts)
-        delivery, resolution, refusal = chosen
+            return self._without_snapshot(facts, refusal)
+        delivery, resolution = chosen
         step = replace(
             self._enforce(resolution.policy, facts),
             version=delivery.snapshot.version,
+            held_back=self.definitions.held_back,
             problems=refusal or (*delivery.problems, *resolution.problems),
             is_refused=bool(refusal),
-            source_error=self._source_error,
+            source_error=self.definitions.source_error,
             unknown_objects=resolution.unknown_objects,
         )
         if step.outcome is not Outcome.REFUSED:
-            self._good, self._is_closed = delivery, False
-            expectations = self._expect()
-            expectations.follow(self._bind(delivery.snapshot, facts).bindings, delivery.snapshot)
-            self._keep(delivery, expectations.links)
+            self._is_closed, self.is_standing = False, False
+            self._accept(delivery, facts)
         return step
 
-    def _fetch(self) -> None:
-        """Ask the source; what it does not deliver leaves the newest delivery as it is."""
-        self._fetch_problems, self._source_error = (), None
-        try:
-            self._newest = self._source.fetch()
-        except DocumentError as error:
-            self._fetch_problems = error.problems
-        except SourceUnavailableError as error:
-            self._source_error = str(error)
+    def judge(self, delivery: Delivery) -> tuple[Problem, ...]:
+        """Return why definitions would be refused on this host as it is; nothing if they would not."""
+        resolution = self._resolve(delivery, self._host.facts())
+        problems, strict = (*delivery.problems, *resolution.problems), self._settings.enforcement.strict
+        return _as_errors(problems, strict=strict) if _is_refused(problems, strict=strict) else ()
 
-    def _choose(self, facts: HostFacts) -> tuple[Delivery, Resolution, tuple[Problem, ...]] | None:
-        """Return the newest delivery that is enforceable, what it comes to, and why a newer one is not."""
-        refusal = self._fetch_problems
-        for delivery in (self._newest if not refusal else None, self._good, self._kept):
-            if delivery is None:
-                continue
+    def _choose(self, facts: HostFacts) -> tuple[tuple[Delivery, Resolution] | None, tuple[Problem, ...]]:
+        """Return the best enforceable definitions, what they come to, and why newer ones are not enforced."""
+        refusal, strict = self.definitions.problems, self._settings.enforcement.strict
+        for delivery in self.definitions.candidates():
             resolution = self._resolve(delivery, facts)
             problems = (*delivery.problems, *resolution.problems)
-            if not _is_refused(problems, strict=self._settings.enforcement.strict):
-                return delivery, resolution, refusal
-            refusal = refusal or _as_errors(problems, strict=self._settings.enforcement.strict)
-        self._fetch_problems = self._fetch_problems or refusal
-        return None
+            if not _is_refused(problems, strict=strict):
+                return (delivery, resolution), refusal
+            refusal = refusal or _as_errors(problems, strict=strict)
+        return None, refusal
 
-    @property
-    def _kept(self) -> Delivery | None:
-        """Return the definitions that an earlier run kept; they are read once, if ever they are needed."""
-        if self._good is not None:
-            return None
-        kept, self.state_faults = self._state.load()
-        if kept is None:
-            return None
-        try:
-            snapshot, problems = parse_documents(kept.documents, self._settings.limits, kept.version)
-        except DocumentError as error:
-            self.state_faults = (*self.state_faults, str(error))
-            return None
-        self._kept_as = kept.version, kept.links
-        return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
+    def _accept(self, delivery: Delivery, facts: HostFacts) -> None:
+        """Have the definitions kept that are in force; what is on trial is expected nowhere."""
+        expectations = self._expect()
+        if not self.definitions.is_on_trial(delivery):
+            expectations.follow(self._bind(delivery.snapshot, facts).bindings, delivery.snapshot)
+        self.definitions.accept(delivery, expectations.links, self._measure)
+
+    def _measure(self) -> Extent:
+        """Return how large the table is."""
+        assert self._enforced is not None  # noqa: S101 - it is asked only once something is
+        policy, ruleset = self._enforced.policy, self._enforced.ruleset
+        directions = (i.toward(direction) for i in policy.interfaces for direction in Direction)
+        return Extent(
+            interfaces=len(policy.interfaces),
+            rules=sum(len(direction.rules) for direction in directions),
+            chains=len(ruleset.chains),
+            elements=sum(len(found.elements) for found in ruleset.verdict_maps),
+        )
 
     @property
     def _exemptions(self) -> Exemptions:
@@ -254,42 +272,64 @@ class Reconciler:
     def _expect(self) -> Expectations:
         """Return where network interfaces are expected, at first as an earlier agent left it."""
         if self._expectations is None:
-            kept, _ = self._state.load()
+            kept = self.definitions.kept()
             self._expectations = Expectations(kept.links if kept else (), self._settings.interfaces)
         return self._expectations
 
-    def _without_snapshot(self, facts: HostFacts) -> Step:
+    def _without_snapshot(self, facts: HostFacts, refusal: tuple[Problem, ...]) -> Step:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
         return replace(
             self._hold(facts),
-            problems=self._fetch_problems,
-            is_refused=bool(self._fetch_problems),
-            source_error=self._source_error,
+            held_back=self.definitions.held_back,
+            problems=refusal,
+            is_refused=bool(refusal),
+            source_error=self.definitions.source_error,
         )
 
     def _hold(self, facts: HostFacts) -> Step:
         """Keep in force what is: what this agent enforced, or rules that an earlier one left.
 
-        Without any, a host that never enforced a snapshot is left open, and any other is closed.
+        Without any, a host that never enforced a snapshot is left open, and any other is closed. What was on
+        trial is none of that.
         """
-        if self._enforced is not None and not self._is_closed:
-            step = self._enforce(self._enforced.policy, facts)
-            return replace(step, version=self._good.snapshot.version if self._good else None)
+        is_going_back = self.definitions.is_going_back
+        if self._wanted is not None and not self._is_closed and not is_going_back:
+            step, good = self._enforce(self._wanted, facts), self.definitions.good
+            return replace(step, version=good.snapshot.version if good else None)
         if not self._settings.enforcement.fail_closed and not self._state.has_enforced():
-            return Step(outcome=Outcome.WAITING, facts=facts)
+            return self._open(facts) if is_going_back else Step(outcome=Outcome.WAITING, facts=facts)
         closed = self._closed_policy(facts)
-        if not self._is_closed and self._stands_apart_from(closed):
+        if not self._is_closed and not is_going_back and self._stands_apart_from(closed):
+            self.is_standing = True
             return Step(outcome=Outcome.WAITING, is_standing=True, facts=facts)
         step = self._enforce(closed, facts)
-        self._is_closed = self._is_closed or step.outcome is not Outcome.REFUSED
+        if step.outcome is not Outcome.REFUSED:
+            self._is_closed, self.is_standing = True, False
+            if is_going_back:
+                self.definitions.gone_back()
         return replace(step, is_closed=True)
+
+    def _open(self, facts: HostFacts) -> Step:
+        """Leave the host as it was before the definitions that were on trial: without a table."""
+        table = self._dataplane.observe().ruleset
+        try:
+            if table is not None:
+                self._before_counters_go()
+                self._dataplane.apply(Plan((DestroyTable(),)))
+                self._counters_gone(frozenset(table.counter_by_name))
+        except (KernelRefusedError, NotPermittedError) as error:
+            return Step(outcome=Outcome.REFUSED, kernel_error=str(error), facts=facts)
+        self._enforced, self._settled, self._wanted = None, None, None
+        self.definitions.gone_back()
+        return Step(outcome=Outcome.WAITING, counters={}, facts=facts)
 
     def _stands_apart_from(self, closed: ResolvedPolicy) -> bool:
         """Tell whether there is a table, and another than that of a closed host."""
         observed = self._dataplane.observe()
         if observed.ruleset is None:
             return False
-        return bool(enforce(closed, observed.ruleset, observed.foreign, self._layout).plan)
+        policy = self.overrides.over(closed)
+        return bool(enforce(policy, observed.ruleset, observed.foreign, self._layout).plan)
 
     def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:
         named = [binding.interface for binding in self._settings.interfaces]
@@ -300,13 +340,16 @@ class Reconciler:
 
     def _enforce(self, policy: ResolvedPolicy, facts: HostFacts) -> Step:
         """Bring the kernel to the policy; where it is known to hold just that, nothing is worked out."""
+        wanted, policy = policy, self.overrides.over(policy)
         settled = self._settled
         if settled is not None and settled.policy == policy and not self.has_drifted():
+            self._wanted = wanted
             return replace(settled, facts=facts)
         step = self._bring(policy, facts)
         if step.outcome is Outcome.REFUSED:
             self._settled = None
         else:
+            self._wanted = wanted
             self._settled = Step(
                 outcome=Outcome.UNCHANGED, policy=policy, counters=step.counters, uncached=step.uncached
             )
@@ -363,7 +406,7 @@ class Reconciler:
     def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
         """Apply a plan; what the kernel refuses is in the step."""
         going = frozenset(o.name for o in enforcement.plan.operations if isinstance(o, DeleteCounter))
-        if going:
+        if going or self._begins_or_ends_observing(step.policy):
             self._before_counters_go()
         try:
             if enforcement.clearance:
@@ -380,6 +423,11 @@ class Reconciler:
         self._counters_gone(going)
         return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
 
+    def _begins_or_ends_observing(self, policy: ResolvedPolicy | None) -> bool:
+        """Tell whether drops that are counted from now on are carried out where they were not, or not."""
+        old = self._policy_in_force
+        return old is not None and policy is not None and old.observed != policy.observed
+
     def _remember(self, policy: ResolvedPolicy, desired: Ruleset) -> None:
         """Keep what is enforced, as the data plane's own value where it agrees: it is compared in no time."""
         observed = self._dataplane.observe().ruleset
@@ -395,18 +443,6 @@ class Reconciler:
     @property
     def _policy_in_force(self) -> ResolvedPolicy | None:
         return self._enforced.policy if self._enforced else None
-
-    def _keep(self, delivery: Delivery, links: tuple[ExpectedLink, ...]) -> None:
-        """Keep the definitions that are enforced, and where their network interfaces are, once."""
-        version = delivery.snapshot.version
-        if (version, links) == self._kept_as or not delivery.documents:
-            return
-        try:
-            self._state.keep(KeptDocuments(version=version, documents=delivery.documents, links=links))
-        except OSError as error:
-            self.state_faults = (f"the enforced definitions could not be kept: {error}",)
-        else:
-            self._kept_as, self.state_faults = (version, links), ()
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:

@@ -124,6 +124,12 @@ class ResolvedPolicy:
         """Return the bound interface of that name."""
         return next((interface for interface in self.interfaces if interface.name == name), None)
 
+    @property
+    def observed(self) -> frozenset[str]:
+        """Return the names of those that judge and carry nothing out (§9.1)."""
+        judges = (*self.interfaces, *((self.unbound,) if self.unbound else ()))
+        return frozenset(judge.name for judge in judges if judge.mode is Mode.OBSERVE)
+
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""
         bound = self.interface(name)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.kept import KeptDocuments
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.agent.state import StateDirectory
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
 from sgagent.core.errors import UsageError
 from sgagent.core.host import ExpectedLink
@@ -54,7 +55,7 @@ def links(step: Step) -> list[str]:
 
 def newest(state: Path) -> Path:
     """Return the file of the newest kept definitions."""
-    return state / "last-good.json"
+    return max((state / "history").iterdir())
 
 
 def test_the_last_good_policy_is_enforced_on_links_that_are_yet_to_come(
@@ -161,11 +162,11 @@ def test_booting_changes_nothing_that_is_kept(machine: Machine, state: Path) -> 
     """The files are what the daemon left, byte by byte."""
     machine.source.write(GOOD)
     machine.reconciler().step(fetch=True)
-    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    before = {path: path.read_bytes() for path in state.rglob("*.json")}
     host = FakeHost()
     host.add_link("renamed0", MAC)
     assert links(boot(state, host)[0]) == ["eth0", "renamed0"]
-    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
 
 
 def test_files_of_the_first_format_are_read(state: Path) -> None:
@@ -173,7 +174,7 @@ def test_files_of_the_first_format_are_read(state: Path) -> None:
     body = json.dumps({"version": "v", "documents": [{"name": "a.yaml", "content": GOOD}]})
     state.mkdir()
     checksum = hashlib.sha256(body.encode()).hexdigest()
-    newest(state).write_text(json.dumps({"format": 1, "sha256": checksum, "body": body}))
+    (state / "last-good.json").write_text(json.dumps({"format": 1, "sha256": checksum, "body": body}))
     documents = (DocumentFile("a.yaml", GOOD.encode()),)
     assert StateDirectory(state).load() == (KeptDocuments(version="v", documents=documents), ())
 
@@ -184,7 +185,7 @@ def test_links_are_kept_with_the_definitions(state: Path) -> None:
     kept = KeptDocuments(version="v", documents=(DocumentFile("a.yaml", GOOD.encode()),), links=(link,))
     StateDirectory(state).keep(kept)
     assert StateDirectory(state).load() == (kept, ())
-    newest(state).write_text(json.dumps(json.loads(newest(state).read_text()) | {"format": 3}))
+    newest(state).write_bytes(newest(state).read_bytes().replace(b'"format": 3', b'"format": 4'))
     assert StateDirectory(state).load()[0] is None
 
 

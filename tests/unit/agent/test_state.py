@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.agent.kept import KeptDocuments
+from sgagent.agent.state import StateDirectory
 from sgagent.documents import DocumentFile
 
 

@@ -48,7 +48,7 @@ def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> Non
     machine.reconciler().step(fetch=True)
     standing = machine.dataplane.ruleset
     machine.source.remove()
-    for kept in (tmp_path / "state").iterdir():
+    for kept in (tmp_path / "state" / "history").iterdir():
         kept.write_text("scribble")
     step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
     assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.WAITING, False, True)
