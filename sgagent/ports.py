@@ -54,6 +54,13 @@ class Source(Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """Look now whether there is something newer, as somebody asked for that; does not wait for it.
+
+        Only for a source whose fetch hands over what its watch found; where a fetch looks, it does nothing.
+        """
+        ...
+
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` whenever a fetch may deliver something else, until the context is left."""
         ...

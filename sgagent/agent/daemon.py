@@ -109,6 +109,7 @@ class Daemon:
         if happened.reload:
             self._service_manager.reloading()
             self._log.info("reload_requested")
+            self._source.refresh()
         now = self._clock.monotonic()
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at

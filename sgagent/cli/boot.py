@@ -125,6 +125,9 @@ class NoSource:
         """Return nothing: a source that is not asked needs no way to it."""
         return ()
 
+    def refresh(self) -> None:
+        """Do nothing: there is nothing to look at."""
+
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Never call ``wake``."""

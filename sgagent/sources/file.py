@@ -48,6 +48,9 @@ class FileSource:
         """Return nothing: the documents are on this host."""
         return ()
 
+    def refresh(self) -> None:
+        """Do nothing: each fetch looks."""
+
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the documents have changed, until the context is left."""
         return watch_path(Path.cwd() / self._path, wake)

@@ -48,6 +48,9 @@ class FakeSource:
         """Return what a test set."""
         return self.reached_at
 
+    def refresh(self) -> None:
+        """Do nothing: each fetch looks."""
+
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Call ``wake`` whenever something is written or removed, until the context is left."""

@@ -1,0 +1,119 @@
+"""Ask a slow or lying server in a thread of its own, so that nobody else ever waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from sgagent.ports import Wake
+
+STOP_SECONDS = 2.0
+"""How long the end of the last watch waits for a question that can't be broken off: the look-up of a name."""
+
+
+class Poller:
+    """Repeat a question while anybody watches; one thread for all who do."""
+
+    def __init__(self, ask: Callable[[], tuple[bool, float]], break_off: Callable[[], None]) -> None:
+        """Take what to do; nothing is asked before somebody watches.
+
+        Args:
+            ask: asks once, and returns whether anything changed and how many seconds to wait; never raises.
+            break_off: ends a question that is being asked, from another thread.
+        """
+        self._ask = ask
+        self._break_off = break_off
+        self._lock = threading.Lock()
+        self._watchers: list[Wake] = []
+        self._round: _Round | None = None
+
+    @contextlib.contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` when an answer differs from the one before, until the context is left."""
+        self._begin(wake)
+        try:
+            yield
+        finally:
+            self._end(wake)
+
+    @property
+    def is_asking(self) -> bool:
+        """Tell whether the thread runs, so that others need not ask."""
+        return self._round is not None
+
+    def wait_for_first(self, seconds: float) -> None:
+        """Wait until the thread has asked once, but not for longer; and not again if that was too long."""
+        current = self._round
+        if current is not None:
+            current.has_asked.wait(seconds)
+            current.has_asked.set()
+
+    def hurry(self) -> None:
+        """Have the thread ask again now, if it is not asking."""
+        current = self._round
+        if current is not None:
+            current.bell.set()
+
+    def _begin(self, wake: Wake) -> None:
+        with self._lock:
+            self._watchers.append(wake)
+            if self._round is None:
+                self._round = _Round()
+                thread = threading.Thread(
+                    target=self._run, args=(self._round,), name="definitions", daemon=True
+                )
+                self._round.thread = thread
+                thread.start()
+
+    def _end(self, wake: Wake) -> None:
+        with self._lock:
+            self._watchers.remove(wake)
+            current = self._round
+            if self._watchers or current is None:
+                return
+            self._round = None
+        current.is_over = True
+        current.bell.set()
+        self._break_off()
+        if current.thread is not None and current.thread is not threading.current_thread():
+            current.thread.join(STOP_SECONDS)
+
+    def _run(self, current: _Round) -> None:
+        """Ask again and again."""
+        while not current.is_over:
+            current.bell.clear()
+            try:
+                is_changed, wait = self._ask()
+            except Exception:  # noqa: BLE001 - this thread's outermost loop, which must go on whatever is wrong
+                _LOG.exception("source_thread_failed")
+                is_changed, wait = False, _AFTER_FAULT_SECONDS
+            current.has_asked.set()
+            if is_changed:
+                self._wake(current)
+            if not current.is_over:
+                current.bell.wait(wait)
+
+    def _wake(self, current: _Round) -> None:
+        with self._lock:
+            watchers = () if current.is_over else tuple(self._watchers)
+        for wake in watchers:
+            wake()
+
+
+class _Round:
+    """The life of one thread."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.bell = threading.Event()
+        """Ends a wait between questions."""
+
+        self.has_asked = threading.Event()
+        self.is_over = False
+
+
+_AFTER_FAULT_SECONDS = 30.0
+_LOG = structlog.get_logger(__name__)

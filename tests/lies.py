@@ -1,0 +1,215 @@
+"""What servers do wrong, and what the agent says to it.
+
+``python -m tests.lies`` prints the table of ``docs/https.md``; a test holds that it is what is printed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sgagent.core.errors import SgagentError
+from sgagent.documents import Limits
+from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.sources.https import HttpsSource
+from tests.certificates import Authority, Issued
+from tests.tlsserver import Request, Script, Wire, tls_server
+
+HOST = "policy.example.com"
+POLICY = "version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}]\n"
+LIMIT_BYTES = 100_000
+"""Of a document, in these tests."""
+
+SECONDS = 1
+"""How long the agent waits for a connection, and for an answer, in these tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Certificates, and what the client trusts."""
+
+    trusted: Authority
+    issued: Issued
+    stranger: Issued
+    """Of an authority that is not trusted."""
+
+    expired: Issued
+    elsewhere: Issued
+    """For another host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """One thing that a server does wrong."""
+
+    does: str
+    """In words, for the table."""
+
+    script: Script
+    issued: Callable[[Stage], Issued | None] = lambda stage: stage.issued
+    wants_certificate: bool = False
+
+
+def make_stage(directory: Path) -> Stage:
+    """Return certificates of all kinds."""
+    trusted, other = Authority(directory), Authority(directory, "other")
+    return Stage(
+        trusted=trusted,
+        issued=trusted.issue(HOST),
+        stranger=other.issue(HOST, name="stranger"),
+        expired=trusted.issue(HOST, name="expired", days=-1),
+        elsewhere=trusted.issue("elsewhere.example.com", name="elsewhere"),
+    )
+
+
+def settings_for(stage: Stage, port: int) -> HttpsSourceSettings:
+    """Return settings that ask a server of a test."""
+    return HttpsSourceSettings(
+        url=HttpsUrl(host=HOST, port=port, target="/web.yaml"),
+        poll_seconds=1,
+        connect_timeout_seconds=SECONDS,
+        timeout_seconds=SECONDS,
+        ca_file=stage.trusted.file,
+    )
+
+
+def source_for(settings: HttpsSourceSettings, **more: object) -> HttpsSource:
+    """Return a source that finds the host on loopback."""
+    limits = replace(Limits(), document_bytes=LIMIT_BYTES)
+    return HttpsSource(settings, limits, look_up=lambda _host, _port: ["127.0.0.1"], **more)  # type: ignore[arg-type]  # the source's own parameters, passed through
+
+
+def told(lie: Lie, stage: Stage) -> str:
+    """Return what the agent says to a lie; the port, which changes, is left out."""
+    clients = stage.trusted.file if lie.wants_certificate else None
+    with tls_server(lie.script, lie.issued(stage), clients_of=clients) as server:
+        source = source_for(settings_for(stage, server.port))
+        try:
+            source.fetch()
+        except SgagentError as error:
+            return re.sub(rf"{HOST}:\d+", HOST, str(error)).splitlines()[0]
+        return "taken"
+
+
+def answering(status: str, *headers: str, body: str = "no") -> Script:
+    """Return a script that always answers the same."""
+    return lambda wire, _request: wire.answer(body, *headers, status=status)
+
+
+def sending(*pieces: bytes | str) -> Script:
+    """Return a script that always sends the same bytes, and ends."""
+    return lambda wire, _request: wire.send(*pieces)
+
+
+def _drip_body(wire: Wire, _request: Request) -> None:
+    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nversion: 1\n#")
+    wire.drip(b"#", 0.02)
+
+
+def _drip_head(wire: Wire, _request: Request) -> None:
+    wire.send("HTTP/1.1 200 OK\r\nX-Long: ")
+    wire.drip(b"a", 0.02)
+
+
+def _interim_for_ever(wire: Wire, _request: Request) -> None:
+    wire.drip(b"HTTP/1.1 100 Continue\r\n\r\n", 0.02)
+
+
+def _endless(wire: Wire, _request: Request) -> None:
+    wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    wire.pour(b"400\r\n" + b"#" * 0x400 + b"\r\n")
+
+
+def _endless_head(wire: Wire, _request: Request) -> None:
+    wire.send("HTTP/1.1 200 OK\r\n")
+    wire.pour(b"X-More: 1\r\n" * 100)
+
+
+def _loop(wire: Wire, request: Request) -> None:
+    target = "/b" if request.target == "/a" else "/a"
+    wire.answer("", f"Location: {target}", status="302 Found")
+
+
+def _bomb() -> bytes:
+    return gzip.compress(b"#" * 50_000_000)
+
+
+_PACKED = gzip.compress(POLICY.encode())
+_OK = "HTTP/1.1 200 OK\r\n"
+
+LIES = (
+    Lie("speaks no TLS", sending(b"HTTP/1.1 200 OK\r\n\r\n"), lambda _stage: None),
+    Lie("shows a certificate of an authority that is not trusted", answering("200 OK"), lambda s: s.stranger),
+    Lie("shows a certificate that has expired", answering("200 OK"), lambda s: s.expired),
+    Lie("shows a certificate for another host", answering("200 OK"), lambda s: s.elsewhere),
+    Lie("wants a client certificate, and there is none", answering("200 OK"), wants_certificate=True),
+    Lie("accepts and says nothing", lambda wire, _request: wire.hang()),
+    Lie("sends its head a byte at a time", _drip_head),
+    Lie("sends its body a byte at a time", _drip_body),
+    Lie("says `100 Continue` for ever", _interim_for_ever),
+    Lie("closes without an answer", lambda _wire, _request: None),
+    Lie("answers something that is not HTTP", sending(b"\x00\xff" * 100)),
+    Lie("sends a head line without end", sending(_OK, "X: ", "a" * 100_000)),
+    Lie("sends head lines for ever", _endless_head),
+    Lie("sends a head of garbage", sending(_OK, ":::\x01\r\n\r\n")),
+    Lie("announces more than it sends", sending(_OK, f"Content-Length: 500\r\n\r\n{POLICY}")),
+    Lie("announces less than it sends", sending(_OK, f"Content-Length: 45\r\n\r\n{POLICY}")),
+    Lie("announces a length that is none", sending(_OK, f"Content-Length: many\r\n\r\n{POLICY}")),
+    Lie("does not say where the body ends", sending(_OK, f"\r\n{POLICY}")),
+    Lie(
+        "breaks off between chunks",
+        sending(_OK, f"Transfer-Encoding: chunked\r\n\r\n{len(POLICY):x}\r\n{POLICY}\r\n"),
+    ),
+    Lie("announces a body that is too large", sending(_OK, "Content-Length: 99999999999\r\n\r\n")),
+    Lie("sends a body without end", _endless),
+    Lie("sends a gzip bomb", lambda wire, _request: wire.answer(_bomb(), "Content-Encoding: gzip")),
+    Lie(
+        "sends half of a gzip body",
+        lambda wire, _request: wire.answer(_PACKED[:-12], "Content-Encoding: gzip"),
+    ),
+    Lie(
+        "sends more behind the end of a gzip body",
+        lambda wire, _request: wire.answer(_PACKED + b"more", "Content-Encoding: gzip"),
+    ),
+    Lie("calls plain text gzip", answering("200 OK", "Content-Encoding: gzip", body=POLICY)),
+    Lie("packs in a way that was not asked for", answering("200 OK", "Content-Encoding: br", body=POLICY)),
+    Lie(
+        "redirects to another host",
+        answering("302 Found", "Location: https://elsewhere.example.com/web.yaml"),
+    ),
+    Lie("redirects to plain HTTP", answering("301 Moved Permanently", f"Location: http://{HOST}/web.yaml")),
+    Lie("redirects in a circle", _loop),
+    Lie("redirects nowhere", answering("302 Found")),
+    Lie("says `304 Not Modified` without having been asked", sending("HTTP/1.1 304 Not Modified\r\n\r\n")),
+    Lie("answers 401", answering("401 Unauthorized")),
+    Lie("answers 403", answering("403 Forbidden")),
+    Lie("answers 404", answering("404 Not Found")),
+    Lie("answers 500", answering("500 Internal Server Error")),
+    Lie("answers 503 and names a time", answering("503 Service Unavailable", "Retry-After: 120")),
+    Lie("answers a status that there is not", answering("799 Whatever\x1b[2J")),
+    Lie("answers 200 with nothing in it", answering("200 OK", body="")),
+    Lie("answers 200 with a page for people", answering("200 OK", body="<html><body>Sorry!</body></html>")),
+    Lie(
+        "packs with zlib, and says so",
+        lambda wire, _request: wire.answer(zlib.compress(POLICY.encode()), "Content-Encoding: deflate"),
+    ),
+)
+"""The last one is no lie; it shows what being taken looks like."""
+
+
+def table() -> str:
+    """Return the table of all lies and what the agent says, in Markdown."""
+    lines = ["| the server | the agent |", "|---|---|"]
+    with tempfile.TemporaryDirectory() as directory:
+        stage = make_stage(Path(directory))
+        lines += [f"| {lie.does} | `{told(lie, stage)}` |" for lie in LIES]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")  # noqa: T201 - what it is for

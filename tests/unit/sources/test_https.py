@@ -1,0 +1,453 @@
+"""Definitions from an HTTPS server, an honest one and others."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sgagent.core.endpoints import Endpoint
+from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.documents import Limits
+from sgagent.ports import Source
+from sgagent.settings import HttpsUrl
+from sgagent.sources.body import NoAnswerError
+from sgagent.sources.https import ASK_WHOLE_SECONDS, HttpsSource, name_of
+from tests.contract.source import Origin, SourceContract
+from tests.fakes.clock import FakeClock
+from tests.lies import HOST, LIES, POLICY, Lie, Stage, answering, make_stage, settings_for, source_for, told
+from tests.tlsserver import Request, Script, TlsServer, Wire, tls_server
+
+DOCS = Path(__file__).parents[3] / "docs" / "https.md"
+OTHER = POLICY.replace("sg-web", "sg-app")
+WITHIN_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Give certificates."""
+    return make_stage(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def server(stage: Stage) -> Iterator[TlsServer]:
+    """Give an honest server whose script tests may change."""
+    with tls_server(serving(POLICY), stage.issued) as running:
+        yield running
+
+
+@pytest.fixture
+def source(stage: Stage, server: TlsServer) -> HttpsSource:
+    """Give a source that asks the server."""
+    return source_for(settings_for(stage, server.port))
+
+
+def serving(content: str) -> Script:
+    """Return what an honest server does: it names what it sends, and sends it once."""
+    etag = f'"{hash(content):x}"'
+
+    def answer(wire: Wire, request: Request) -> None:
+        if request.headers.get("if-none-match") == etag:
+            wire.send("HTTP/1.1 304 Not Modified\r\n\r\n")
+        else:
+            wire.answer(content, f"ETag: {etag}")
+
+    return answer
+
+
+def groups(source: Source) -> list[str]:
+    """Return the groups that a source delivers."""
+    return [group.security_group_id for group in source.fetch().snapshot.security_groups]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.does)
+def test_what_servers_do_wrong(lie: Lie, stage: Stage) -> None:
+    """Each is told in the words that docs/https.md shows, and nothing but the last is taken."""
+    said = told(lie, stage)
+    assert f"| {lie.does} | `{said}` |" in DOCS.read_text(encoding="utf-8")
+    assert (said == "taken") is (lie is LIES[-1])
+
+
+def test_the_table_of_lies_is_whole() -> None:
+    """No row of docs/https.md speaks of something that is not tried."""
+    rows = re.findall(r"^\| (.+?) \| `", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == [lie.does for lie in LIES]
+
+
+def test_a_document_is_named_after_the_last_part_of_its_url(source: HttpsSource) -> None:
+    """So messages name it as its author does."""
+    (document,) = source.fetch().documents
+    assert (document.name, document.content) == ("web.yaml", POLICY.encode())
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    (("/a/web.yaml?x=/y", "web.yaml"), ("/", HOST), ("/%77eb%0a.json", "web\\n.json"), ("/policy", "policy")),
+)
+def test_names_of_documents(target: str, name: str) -> None:
+    """The host where the path names nothing; escaped where it would drive a terminal."""
+    assert name_of(HttpsUrl(host=HOST, target=target)) == name
+
+
+def test_what_did_not_change_is_not_sent_again(source: HttpsSource, server: TlsServer) -> None:
+    """The second question names what came first, and its delivery is the very same."""
+    first, second = source.fetch(), source.fetch()
+    assert first is second
+    assert "if-none-match" not in server.requests[0].headers
+    assert server.requests[1].headers["if-none-match"].startswith('"')
+
+
+def test_a_date_does_where_there_is_no_etag(source: HttpsSource, server: TlsServer) -> None:
+    """It is sent back letter by letter."""
+    date = "Wed, 25 Nov 2026 00:00:00 GMT"
+    server.script = answering("200 OK", f"Last-Modified: {date}", body=POLICY)
+    source.fetch()
+    server.script = answering("304 Not Modified", body="")
+    assert groups(source) == ["sg-web"]
+    assert server.requests[-1].headers["if-modified-since"] == date
+
+
+def test_the_same_content_under_another_name_is_not_read_again(
+    source: HttpsSource, server: TlsServer
+) -> None:
+    """What was parsed stays parsed."""
+    first = source.fetch()
+    server.script = answering("200 OK", 'ETag: "other"', body=POLICY)
+    assert source.fetch().snapshot is first.snapshot
+
+
+def test_an_etag_that_never_changes_is_seen_through(stage: Stage, server: TlsServer) -> None:
+    """Now and then the document is asked for without condition."""
+    clock = FakeClock()
+    source = source_for(settings_for(stage, server.port), monotonic=clock.monotonic)
+
+    def stubborn(wire: Wire, request: Request) -> None:
+        if "if-none-match" in request.headers:
+            wire.send("HTTP/1.1 304 Not Modified\r\n\r\n")
+        else:
+            wire.answer(OTHER, 'ETag: "always"')
+
+    server.script = answering("200 OK", 'ETag: "always"', body=POLICY)
+    assert groups(source) == ["sg-web"]
+    server.script = stubborn
+    assert groups(source) == ["sg-web"]
+    clock.pass_seconds(ASK_WHOLE_SECONDS)
+    assert groups(source) == ["sg-app"]
+
+
+def test_gzip_is_asked_for_and_unpacked(source: HttpsSource, server: TlsServer) -> None:
+    """Chunked or not."""
+    packed = gzip.compress(POLICY.encode())
+    head = "HTTP/1.1 200 OK\r\nContent-Encoding: GZIP\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def answer(wire: Wire, _request: Request) -> None:
+        wire.send(head, *(b"1\r\n%c\r\n" % byte for byte in packed), "0\r\n\r\n")
+
+    server.script = answer
+    assert groups(source) == ["sg-web"]
+    assert "gzip" in server.requests[0].headers["accept-encoding"]
+
+
+def test_a_redirect_to_the_same_server_is_followed(source: HttpsSource, server: TlsServer) -> None:
+    """Relative or not, a few times."""
+    ways = {"/web.yaml": "b?c=d", "/b?c=d": f"https://{HOST}:{server.port}/e"}
+
+    def answer(wire: Wire, request: Request) -> None:
+        if request.target in ways:
+            wire.answer("", f"Location: {ways[request.target]}", status="307 Temporary Redirect")
+        else:
+            wire.answer(POLICY)
+
+    server.script = answer
+    assert groups(source) == ["sg-web"]
+    assert [request.target for request in server.requests] == ["/web.yaml", "/b?c=d", "/e"]
+
+
+def test_the_host_is_asked_for_by_name(source: HttpsSource, server: TlsServer) -> None:
+    """And the agent says who it is."""
+    source.fetch()
+    (request,) = server.requests
+    assert request.headers["host"] == f"{HOST}:{server.port}"
+    assert request.headers["user-agent"].startswith("sgagent/")
+    assert "prefer" not in request.headers
+
+
+def test_a_token_is_read_again_each_time(
+    source: HttpsSource, stage: Stage, server: TlsServer, tmp_path: Path
+) -> None:
+    """So whoever renews it need not tell the agent."""
+    token = tmp_path / "token"
+    source = source_for(replace(settings_for(stage, server.port), token_file=token))
+    for text in ("first-token", "second.token=="):
+        token.write_text(text + "\n")
+        token.chmod(0o640)
+        source.fetch()
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer first-token", "Bearer second.token=="]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    (
+        ("secret-token", 0o644, "everybody can read this secret"),
+        ("two words", 0o600, "not a bearer token"),
+        ("a\r\nHost: b", 0o600, "not a bearer token"),
+        ("", 0o600, "not a bearer token"),
+        ("x" * 20_000, 0o600, "not a bearer token"),
+        (None, 0o600, "No such file"),
+    ),
+)
+def test_a_token_that_can_not_be_sent(
+    content: str | None, mode: int, reason: str, *, stage: Stage, server: TlsServer, tmp_path: Path
+) -> None:
+    """It is told without its content, and nothing is asked."""
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_text(content)
+        token.chmod(mode)
+    with pytest.raises(SourceUnavailableError, match=reason) as caught:
+        source_for(replace(settings_for(stage, server.port), token_file=token)).fetch()
+    assert not content or content not in str(caught.value)
+    assert server.requests == []
+
+
+def test_a_client_certificate_is_shown(stage: Stage) -> None:
+    """To a server that wants one."""
+    client = stage.trusted.issue(name="client")
+    with tls_server(serving(POLICY), stage.issued, clients_of=stage.trusted.file) as server:
+        settings = settings_for(stage, server.port)
+        shown = replace(settings, client_certificate=client.certificate, client_key=client.key)
+        assert groups(source_for(shown)) == ["sg-web"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "reason"),
+    (
+        ("ca_file", "nonsense", 0o600, "no certificates"),
+        ("ca_file", None, 0o600, "No such file"),
+        ("client_certificate", "nonsense", 0o600, "no certificate with its key"),
+        ("client_certificate", "nonsense", 0o644, "everybody can read"),
+        ("client_certificate", None, 0o600, "No such file"),
+    ),
+)
+def test_files_of_tls_that_are_not_as_they_should_be(
+    name: str,
+    content: str | None,
+    mode: int,
+    reason: str,
+    *,
+    stage: Stage,
+    server: TlsServer,
+    tmp_path: Path,
+) -> None:
+    """They are named."""
+    path = tmp_path / "file.pem"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    settings = settings_for(stage, server.port)
+    if name == "ca_file":
+        settings = replace(settings, ca_file=path)
+    else:
+        settings = replace(settings, client_certificate=path)
+    with pytest.raises(SourceUnavailableError, match=reason) as caught:
+        source_for(settings).fetch()
+    assert str(path) in str(caught.value)
+
+
+def test_a_key_with_a_password_asks_nobody(stage: Stage, server: TlsServer, tmp_path: Path) -> None:
+    """There is nobody at the terminal of a service."""
+    key = tmp_path / "key.pem"
+    key.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    key.chmod(0o600)
+    client = stage.trusted.issue(name="locked")
+    settings = settings_for(stage, server.port)
+    with pytest.raises(SourceUnavailableError, match="no certificate with its key"):
+        source_for(replace(settings, client_certificate=client.certificate, client_key=key)).fetch()
+
+
+def test_how_long_a_server_wants_to_be_left_alone(source: HttpsSource, server: TlsServer) -> None:
+    """``Retry-After`` in seconds is heard; a date is not."""
+    for header, seconds in (("Retry-After: 120", 120.0), ("Retry-After: Wed, 25 Nov 2026", 0.0)):
+        server.script = answering("503 Service Unavailable", header)
+        with pytest.raises(NoAnswerError) as caught:
+            source.fetch()
+        assert caught.value.put_off == seconds
+
+
+def test_what_was_found_last_is_remembered_when_names_are_no_longer_found(
+    stage: Stage, server: TlsServer
+) -> None:
+    """A policy that cuts the host off its resolver does not cut it off its source (§7.4)."""
+    answers: list[list[str]] = [["127.0.0.1"]]
+
+    def look_up(_host: str, _port: int) -> list[str]:
+        if not answers:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return answers.pop()
+
+    source = HttpsSource(settings_for(stage, server.port), Limits(), look_up=look_up)
+    assert source.endpoints() == ()
+    assert groups(source) == groups(source) == ["sg-web"]
+    assert source.endpoints() == (Endpoint.at("127.0.0.1", server.port),)
+    lost = HttpsSource(settings_for(stage, server.port), Limits(), look_up=look_up)
+    with pytest.raises(SourceUnavailableError, match="can't be reached: Temporary failure in name"):
+        lost.fetch()
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(stage: Stage, server: TlsServer) -> None:
+    """All addresses of a host are tried within the time for one connection."""
+    with socket.create_server(("127.0.0.2", server.port), backlog=1):
+        source = HttpsSource(
+            settings_for(stage, server.port), Limits(), look_up=lambda *_: ["127.0.0.3", "127.0.0.1"]
+        )
+        assert groups(source) == ["sg-web"]
+
+
+def test_an_outage_leaves_no_trace(source: HttpsSource, server: TlsServer) -> None:
+    """What was delivered before is delivered after it, without being sent again."""
+    before = source.fetch()
+    honest, server.script = server.script, answering("500 Internal Server Error")
+    with pytest.raises(SourceUnavailableError):
+        source.fetch()
+    server.script = honest
+    assert source.fetch() is before
+
+
+def test_a_refused_document_is_refused_once(source: HttpsSource, server: TlsServer) -> None:
+    """Asked again and not changed, it is the same refusal, which was not worked out anew."""
+    server.script = serving("version: 1\nnonsense: true\n")
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(DocumentError) as caught:
+            source.fetch()
+        refusals.append(caught.value)
+    assert refusals[0] is refusals[1]
+    assert server.requests[1].headers["if-none-match"]
+
+
+def test_who_watches_is_not_woken_by_what_stays_the_same(source: HttpsSource, server: TlsServer) -> None:
+    """Neither by a refused document nor by an outage that goes on."""
+    server.script = serving("version: 1\nnonsense: true\n")
+    woken = threading.Semaphore(0)
+    with source.watch(woken.release):
+        assert woken.acquire(timeout=WITHIN_SECONDS)
+        asked_again(server)
+        assert not woken.acquire(blocking=False)
+        server.script = answering("500 Internal Server Error")
+        assert woken.acquire(timeout=WITHIN_SECONDS)
+        asked_again(server)
+        assert not woken.acquire(blocking=False)
+
+
+def asked_again(server: TlsServer) -> None:
+    """Wait until the server was asked twice more, so that what came of the first is known."""
+    known = len(server.requests)
+    arrived = threading.Event()
+    script = server.script
+
+    def noted(wire: Wire, request: Request) -> None:
+        script(wire, request)
+        if len(server.requests) >= known + 2:
+            arrived.set()
+
+    server.script = noted
+    assert arrived.wait(WITHIN_SECONDS)
+    server.script = script
+
+
+def test_nobody_waits_for_a_slow_server_while_it_is_watched(stage: Stage, server: TlsServer) -> None:
+    """A fetch hands over what there is."""
+    settings = replace(settings_for(stage, server.port), timeout_seconds=60)
+    source = source_for(settings)
+    woken = threading.Event()
+    with source.watch(woken.set):
+        assert woken.wait(WITHIN_SECONDS)
+        asking = threading.Event()
+
+        def hang(wire: Wire, _request: Request) -> None:
+            asking.set()
+            wire.hang()
+
+        server.script = hang
+        assert asking.wait(WITHIN_SECONDS)
+        assert groups(source) == ["sg-web"]
+
+
+def test_a_refresh_asks_at_once(stage: Stage, server: TlsServer) -> None:
+    """Whenever the next question is due."""
+    source = source_for(replace(settings_for(stage, server.port), poll_seconds=3600))
+    woken = threading.Event()
+    with source.watch(woken.set):
+        assert woken.wait(WITHIN_SECONDS)
+        woken.clear()
+        server.script = serving(OTHER)
+        source.refresh()
+        assert woken.wait(WITHIN_SECONDS)
+        assert groups(source) == ["sg-app"]
+
+
+def test_a_long_poll_tells_of_a_change_at_once(stage: Stage, server: TlsServer) -> None:
+    """The server is asked to wait, and is not asked otherwise meanwhile."""
+    source = source_for(replace(settings_for(stage, server.port), poll_seconds=3600, long_poll_seconds=30))
+    changed, waiting, woken = threading.Event(), threading.Event(), threading.Event()
+
+    def patient(wire: Wire, request: Request) -> None:
+        if "prefer" not in request.headers:
+            serving(POLICY)(wire, request)
+        elif not changed.is_set():
+            waiting.set()
+            changed.wait(WITHIN_SECONDS)
+            serving(OTHER)(wire, request)
+        else:
+            wire.hang()
+
+    server.script = patient
+    with source.watch(woken.set):
+        assert woken.wait(WITHIN_SECONDS)
+        source.refresh()  # the interval is an hour; from here on the server is asked to wait
+        assert waiting.wait(WITHIN_SECONDS)
+        woken.clear()
+        changed.set()
+        assert woken.wait(WITHIN_SECONDS)
+        assert groups(source) == ["sg-app"]
+    assert [request.headers.get("prefer") for request in server.requests[:2]] == [None, "wait=30"]
+
+
+class HttpsOrigin:
+    """A server in a test's hands."""
+
+    def __init__(self, source: Source, server: TlsServer) -> None:
+        """Take the source, and the server that it asks."""
+        self.source = source
+        self._server = server
+
+    def write(self, content: str) -> None:
+        """Serve this."""
+        self._serve(serving(content))
+
+    def remove(self) -> None:
+        """Serve nothing."""
+        self._serve(answering("404 Not Found"))
+
+    def _serve(self, script: Script) -> None:
+        """Serve something else, and spare the test the second until the next question."""
+        self._server.script = script
+        self.source.refresh()
+
+
+class TestHttpsSource(SourceContract):
+    """It keeps the contract of all sources."""
+
+    @pytest.fixture
+    def origin(self, source: HttpsSource, server: TlsServer) -> Origin:
+        """Give a server that has nothing."""
+        origin = HttpsOrigin(source, server)
+        origin.remove()
+        return origin
