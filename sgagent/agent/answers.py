@@ -12,6 +12,9 @@ from sgagent.agent.health import reasons_not_ready
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
     Answer,
+    Document,
+    DocumentsAnswer,
+    DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
     Hit,
@@ -64,6 +67,8 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions) -
                 return hits_answer(board, question)
             case ExplainQuestion():
                 return explain_answer(board, question, sessions)
+            case DocumentsQuestion():
+                return documents_answer(board)
             case _:
                 assert_never(question)
 
@@ -115,6 +120,15 @@ def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessio
     packet = sessions.as_met(packet, policy, board.state())
     return ExplainAnswer(
         snapshot_version=board.status().snapshot_version, explanation=explain(policy, packet)
+    )
+
+
+def documents_answer(board: Board) -> DocumentsAnswer:
+    """Return the definitions that are in force, as they were delivered."""
+    version, files = board.definitions()
+    return DocumentsAnswer(
+        snapshot_version=version,
+        documents=tuple(Document(name=file.name, content=file.content.decode()) for file in files),
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from sgagent.agent.reconciler import Step
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.standing import Standing
 from sgagent.agent.status import Status, status_after
 from sgagent.core.counters import CounterKey
 from sgagent.core.marks import UNCACHED, EnforcementState
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, CounterValue
 
 LONGEST_WAIT_SECONDS = 1.0
@@ -30,6 +33,7 @@ class Board:
         self._status = Status()
         self._policy = ResolvedPolicy()
         self._state = UNCACHED
+        self._definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
         self._totals: Mapping[CounterKey, CounterValue] = {}
         self._step_fault: str | None = None
         self._faults: tuple[str, ...] = ()
@@ -39,7 +43,13 @@ class Board:
         """Take in what a step found and did."""
         self._policy = step.policy or ResolvedPolicy()
         self._state = step.state or self._state
+        if step.outcome is not Outcome.REFUSED:
+            self._definitions = (step.version, step.documents)
         self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
+
+    def note_standing(self, standing: Standing) -> None:
+        """Take in what somebody put in force by hand."""
+        self._status = replace(self._status, standing=standing)
 
     def note_totals(
         self,
@@ -67,6 +77,10 @@ class Board:
     def policy(self) -> ResolvedPolicy:
         """Return the policy that is in force, as far as the agent knows; one of nothing where none is."""
         return self._policy
+
+    def definitions(self) -> tuple[str | None, tuple[DocumentFile, ...]]:
+        """Return the version of the snapshot that is in force, and what it was read from."""
+        return self._definitions
 
     def state(self) -> EnforcementState:
         """Return under which accepted sessions are remembered, as far as the agent knows."""

@@ -201,6 +201,29 @@ class ExplainAnswer:
     explanation: Explanation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsQuestion:
+    """Ask for the definitions that are in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file of definitions, as it was delivered."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsAnswer:
+    """The definitions that are in force."""
+
+    snapshot_version: str | None
+    """Null where there are none."""
+
+    documents: tuple[Document, ...]
+
+
 class Refusal(enum.Enum):
     """Why a question was not answered."""
 
@@ -223,5 +246,5 @@ class Refused:
     message: str
 
 
-Question = StatusQuestion | HitsQuestion | ExplainQuestion
-Answer = StatusAnswer | HitsAnswer | ExplainAnswer
+Question = StatusQuestion | HitsQuestion | ExplainQuestion | DocumentsQuestion
+Answer = StatusAnswer | HitsAnswer | ExplainAnswer | DocumentsAnswer

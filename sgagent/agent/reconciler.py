@@ -35,6 +35,7 @@ from sgagent.core.plan import DeleteCounter, DestroyTable, Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.core.ruleset import Ruleset
+from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
 
@@ -61,6 +62,9 @@ class Step:
 
     version: str | None = None
     """The snapshot that is enforced."""
+
+    documents: tuple[DocumentFile, ...] = ()
+    """What that snapshot was read from."""
 
     held_back: str | None = None
     """The source's newest snapshot, where another one is in force because somebody wished so."""
@@ -202,6 +206,7 @@ class Reconciler:
         step = replace(
             self._enforce(resolution.policy, facts),
             version=delivery.snapshot.version,
+            documents=delivery.documents,
             held_back=self.definitions.held_back,
             problems=refusal or (*delivery.problems, *resolution.problems),
             is_refused=bool(refusal),
@@ -295,7 +300,9 @@ class Reconciler:
         is_going_back = self.definitions.is_going_back
         if self._wanted is not None and not self._is_closed and not is_going_back:
             step, good = self._enforce(self._wanted, facts), self.definitions.good
-            return replace(step, version=good.snapshot.version if good else None)
+            if good is None:
+                return step
+            return replace(step, version=good.snapshot.version, documents=good.documents)
         if not self._settings.enforcement.fail_closed and not self._state.has_enforced():
             return self._open(facts) if is_going_back else Step(outcome=Outcome.WAITING, facts=facts)
         closed = self._closed_policy(facts)

@@ -11,6 +11,9 @@ from sgagent.agent.board import Board
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
     Answer,
+    Document,
+    DocumentsAnswer,
+    DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
     HitsAnswer,
@@ -39,6 +42,7 @@ from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, Policy, PortRange, Protocol
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.documents import DocumentFile
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 
@@ -133,6 +137,23 @@ def agent() -> Agent:
     agent = Agent()
     agent.board.note_step(APPLIED, is_fetched=True)
     return agent
+
+
+def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:
+    """They are those of the newest step that the kernel did not refuse."""
+    delivered = replace(APPLIED, version="v2", documents=(DocumentFile("a.yaml", b"version: 1\n"),))
+    agent.board.note_step(delivered, is_fetched=True)
+    agent.board.note_step(replace(delivered, outcome=Outcome.REFUSED, version="v3"), is_fetched=True)
+    found = agent.ask(DocumentsQuestion())
+    assert found == DocumentsAnswer(
+        snapshot_version="v2", documents=(Document(name="a.yaml", content="version: 1\n"),)
+    )
+
+
+def test_without_a_snapshot_there_are_no_definitions(agent: Agent) -> None:
+    """A host that waits for its first snapshot has none in force."""
+    agent.board.note_step(Step(outcome=Outcome.WAITING), is_fetched=True)
+    assert agent.ask(DocumentsQuestion()) == DocumentsAnswer(snapshot_version=None, documents=())
 
 
 def test_the_status_says_what_is_enforced_and_since_when(agent: Agent) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from sgagent.agent.questions import (
     Answer,
+    Document,
+    DocumentsAnswer,
+    DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
     Hit,
@@ -103,10 +106,14 @@ EXPLANATION = ExplainAnswer(
         verdict=Policy.ACCEPT, decided_by=DecidedBy.RULE, rule=RULE, shadowed=(RULE, RULE), interface="eth0"
     ),
 )
+DOCUMENTS = DocumentsAnswer(
+    snapshot_version="v1", documents=(Document(name="a\udcff.yaml", content="version: 1\n# \u00fc\n"),)
+)
 
 
 @pytest.mark.parametrize(
-    "question", (StatusQuestion(), HitsQuestion(), HitsQuestion(interface="eth0"), EXPLAIN)
+    "question",
+    (StatusQuestion(), HitsQuestion(), HitsQuestion(interface="eth0"), EXPLAIN, DocumentsQuestion()),
 )
 def test_questions_survive_the_wire(question: Question) -> None:
     """A question is one line, and reads as what was asked."""
@@ -116,7 +123,13 @@ def test_questions_survive_the_wire(question: Question) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "answer"), ((StatusQuestion(), STATUS), (HitsQuestion(), HITS), (EXPLAIN, EXPLANATION))
+    ("question", "answer"),
+    (
+        (StatusQuestion(), STATUS),
+        (HitsQuestion(), HITS),
+        (EXPLAIN, EXPLANATION),
+        (DocumentsQuestion(), DOCUMENTS),
+    ),
 )
 def test_answers_survive_the_wire(question: Question, answer: Answer) -> None:
     """An answer is one line, and reads as what was said."""
