@@ -7,10 +7,10 @@ kernel, the value that was seen last: only what it counted since then is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.core.counters import CounterKey
+from sgagent.core.counters import CounterKey, ObservedDropCounter, observed_drop
 from sgagent.ports import CounterValue
 
 MOST_RETIRED = 10_000
@@ -41,23 +41,37 @@ class Accounting:
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
         self._most_retired = most_retired
+        self._observed: frozenset[str] = frozenset()
+        self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
 
-    def take_in(self, reading: Mapping[str, CounterValue], keys: Mapping[str, CounterKey]) -> bool:
+    def take_in(
+        self,
+        reading: Mapping[str, CounterValue],
+        keys: Mapping[str, CounterKey],
+        observed: frozenset[str] = frozenset(),
+    ) -> bool:
         """Add what was counted since the last reading, and return whether anything is to be kept anew.
 
         Args:
             reading: every counter of the table.
             keys: what the counters count, by name. What a counter without a key counts is added later, when
                 it has one.
+            observed: interfaces on which nothing was dropped since the last reading (§9.1).
         """
+        self._observed = observed
         if keys is not self._keys:
             self._keys = keys
+            self._drop_of = {key: drop for key in keys.values() if (drop := observed_drop(key)) is not None}
             self._retire()
         gone = self._seen.keys() - reading.keys()
         self.forget(gone)
         new = [(name, value) for name, value in reading.items() if self._is_new(name, value)]
         for name, value in new:
-            self._add(keys[name], _since(self._seen.get(name, _NOTHING), value))
+            counted = _since(self._seen.get(name, _NOTHING), value)
+            self._add(keys[name], counted)
+            drop = self._drop_of.get(keys[name])
+            if drop is not None and drop.interface in observed:
+                self._add(drop, counted)
             self._seen[name] = value
         return bool(gone or new)
 
@@ -68,13 +82,19 @@ class Accounting:
 
     @property
     def totals(self) -> Mapping[CounterKey, CounterValue]:
-        """Return the totals of what has counters now."""
-        return {key: self._totals.get(key, _NOTHING) for key in self._keys.values()}
+        """Return the totals of what has counters now, and of what would have been dropped there."""
+        return {key: self._totals.get(key, _NOTHING) for key in (*self._keys.values(), *self._drops())}
 
     @property
     def kept(self) -> KeptCounters:
         """Return what must outlive the agent."""
         return KeptCounters(totals=tuple(self._totals.items()), seen=tuple(self._seen.items()))
+
+    def _drops(self) -> Iterator[ObservedDropCounter]:
+        """Yield the keys of what is, or ever was, only observed where something counts."""
+        for drop in frozenset(self._drop_of.values()):
+            if drop.interface in self._observed or drop in self._totals:
+                yield drop
 
     def _is_new(self, name: str, value: CounterValue) -> bool:
         """Tell whether a counter has a key and another value than it had."""
@@ -88,7 +108,7 @@ class Accounting:
 
     def _retire(self) -> None:
         """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
-        live = frozenset(self._keys.values())
+        live = frozenset((*self._keys.values(), *self._drops()))
         retired = [key for key in self._totals if key not in live]
         kept = retired[max(0, len(retired) - self._most_retired) :]
         order = (*kept, *(key for key in self._totals if key in live))

@@ -34,6 +34,7 @@ from sgagent.core.counters import (
     ExemptionKind,
     InnerCounter,
     InvalidCounter,
+    ObservedDropCounter,
     RuleCounter,
 )
 from sgagent.core.errors import UsageError
@@ -153,6 +154,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
                 direction=direction,
                 mode=judge.mode,
                 hits=tuple(_hits(judge, direction, totals)),
+                would_drop_packets=_would_drop(judge, direction, totals),
             )
             for judge in judges
             for direction in Direction
@@ -186,6 +188,12 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals) -> Ite
         yield _rule_hit(rule, direction, totals, name)
     default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
     yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
+
+
+def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) -> int | None:
+    """Return what would have been dropped; None where the interface was never only observed."""
+    total = totals.get(ObservedDropCounter(interface=judge.name, direction=direction))
+    return None if total is None else total.packets
 
 
 _EXEMPTIONS = {

@@ -21,6 +21,7 @@ from sgagent.core.counters import (
     ExemptionKind,
     InnerCounter,
     InvalidCounter,
+    ObservedDropCounter,
     RuleCounter,
 )
 from sgagent.core.model import Direction, Policy
@@ -148,6 +149,8 @@ def _key_row(key: CounterKey) -> Iterable[str]:
             return ("invalid", key.interface, key.direction.value)
         case ExemptionCounter():
             return ("exemption", key.interface, key.direction.value, key.kind.value)
+        case ObservedDropCounter():
+            return ("observed", key.interface, key.direction.value)
         case _:
             assert_never(key)
 
@@ -179,4 +182,6 @@ def _row_key(row: list[object]) -> CounterKey:
             return ExemptionCounter(
                 interface=interface, direction=Direction(direction), kind=ExemptionKind(kind)
             )
+        case ["observed", str(interface), direction]:
+            return ObservedDropCounter(interface=interface, direction=Direction(direction))
     raise ValueError(f"not a counter: {row}")

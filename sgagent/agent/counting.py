@@ -25,15 +25,22 @@ class Counting:
 
         self._accounting = Accounting(kept)
         self._keys: Mapping[str, CounterKey] = {}
+        self._observed: frozenset[str] = frozenset()
 
-    def follow(self, keys: Mapping[str, CounterKey]) -> None:
-        """Take note of what the counters of the table count from now on."""
+    def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
+        """Take note of what the counters of the table count from now on.
+
+        Args:
+            keys: by the counters' names.
+            observed: interfaces on which nothing is dropped.
+        """
         if keys != self._keys:
             self._keys = keys
+        self._observed = observed
 
     def read(self) -> None:
         """Add what was counted since the last reading, and keep the totals if they changed."""
-        if self._accounting.take_in(self._dataplane.read_counters(), self._keys):
+        if self._accounting.take_in(self._dataplane.read_counters(), self._keys, self._observed):
             self._save()
 
     def forget(self, names: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ from types import FrameType
 from sgagent.agent.board import Board
 from sgagent.agent.counting import Counting
 from sgagent.agent.inbox import Happened, Inbox
+from sgagent.agent.observing import ObservationLog
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.agent.sdnotify import ServiceManager
 from sgagent.agent.steplog import EventLog, StepLog
@@ -71,8 +72,10 @@ class Daemon:
         self._service_manager = service_manager
         self._log = log
         self._step_log = StepLog(log)
+        self._observation_log = ObservationLog(log, clock)
         self._board = board
         self._after_first = after_first
+        self._observed: frozenset[str] = frozenset()
         self._fetched_at = 0.0
         self._ticked_at = 0.0
         self._retry_at: float | None = None
@@ -162,7 +165,8 @@ class Daemon:
             self._fetched_at = self._clock.monotonic()
         step = self._reconciler.step(fetch=fetch)
         if step.counters is not None and step.outcome is not Outcome.REFUSED:
-            self._counting.follow(step.counters)
+            self._observed = step.policy.observed if step.policy else frozenset()
+            self._counting.follow(step.counters, self._observed)
         if step.outcome is Outcome.REFUSED:
             self._retry_later()
         else:
@@ -179,6 +183,7 @@ class Daemon:
         self._ticked_at = self._clock.monotonic()
         readers = self._inbox.take_readers()
         self._read_counters()
+        self._observation_log.follow(self._counting.totals, self._observed)
         self._board.note_totals(self._counting.totals, step_fault=self._step_fault, faults=self._faults)
         for reader in readers:
             reader.set()

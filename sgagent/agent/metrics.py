@@ -28,6 +28,7 @@ from sgagent.core.counters import (
     ExemptionCounter,
     InnerCounter,
     InvalidCounter,
+    ObservedDropCounter,
     RuleCounter,
 )
 from sgagent.ports import Clock, CounterValue
@@ -111,6 +112,14 @@ def _hits(totals: Totals) -> Iterator[Metric]:
     for invalid_key, total in _of_kind(totals, InvalidCounter):
         invalid.add_metric([invalid_key.interface, invalid_key.direction.value], total.packets)
     yield invalid
+    drops = CounterMetricFamily(
+        "sgagent_would_drop_packets",
+        "Packets that were let through because the interface is only observed.",
+        labels=["interface", "direction"],
+    )
+    for drop_key, total in _of_kind(totals, ObservedDropCounter):
+        drops.add_metric([drop_key.interface, drop_key.direction.value], total.packets)
+    yield drops
     exempt = CounterMetricFamily(
         "sgagent_exempt_packets",
         "Packets that no group was asked about, by the list that lets them pass.",

@@ -120,6 +120,8 @@ class InterfaceHits:
     direction: Direction
     mode: Mode
     hits: tuple[Hit, ...]
+    would_drop_packets: int | None = None
+    """What would have been dropped while the interface was only observed (§9.1); null if it never was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from sgagent.agent.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
-from sgagent.core.model import Mode
+from sgagent.core.model import Mode, Policy
 
 WATCH_SECONDS = 1.0
 """Between two looks."""
@@ -60,7 +60,7 @@ def table(answer: HitsAnswer, width: int | None) -> list[str]:
     """
     if not answer.interfaces:
         return ["nothing is judged on this host"]
-    rows = [_HEADINGS, *(_row(hit) for part in answer.interfaces for hit in part.hits)]
+    rows = [_HEADINGS, *(_row(hit, part.mode) for part in answer.interfaces for hit in part.hits)]
     headings, *laid_out = lay_out(rows, right=(0, 1, 3), width=width)
     left = iter(laid_out)
     lines: list[str] = []
@@ -73,16 +73,22 @@ _HEADINGS = ("PACKETS", "BYTES", "VERDICT", "PRIO", "RULE", "GROUP", "OBJECT", "
 
 
 def _title(part: InterfaceHits) -> str:
-    observed = ", only observed: nothing is dropped" if part.mode is Mode.OBSERVE else ""
-    return f"{part.interface} {part.direction.value}{observed}"
+    title = f"{part.interface} {part.direction.value}"
+    if part.mode is Mode.OBSERVE:
+        packets = part.would_drop_packets or 0
+        title += (
+            f", only observed: nothing is dropped, and {packets} packet{'s' * (packets != 1)} would have been"
+        )
+    return title
 
 
-def _row(hit: Hit) -> tuple[str, ...]:
+def _row(hit: Hit, mode: Mode) -> tuple[str, ...]:
     by_rule = hit.step is HitStep.RULE
+    is_observed = mode is Mode.OBSERVE and hit.verdict is Policy.DROP
     return (
         str(hit.packets),
         str(hit.bytes),
-        hit.verdict.value,
+        f"would {hit.verdict.value}" if is_observed else hit.verdict.value,
         "" if hit.priority is None else str(hit.priority),
         hit.rule_id or f"({hit.step.value})",
         hit.security_group_id or "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import assert_never
 
 from sgagent.core.model import Direction, Policy
 
@@ -68,5 +69,42 @@ class ExemptionCounter:
     kind: ExemptionKind
 
 
-CounterKey = RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedDropCounter:
+    """Count what enforcing would have dropped, while the interface was only observed (§9.1).
+
+    No counter of the kernel has this key: the same packets are counted for the rule or default that decided.
+    """
+
+    interface: str
+    direction: Direction
+
+
+CounterKey = (
+    RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter | ObservedDropCounter
+)
 """What one total is kept for."""
+
+
+def is_of_drops(key: CounterKey) -> bool:
+    """Tell whether what is counted is dropped where verdicts are carried out."""
+    match key:
+        case RuleCounter():
+            return key.policy is Policy.DROP
+        case DefaultCounter():
+            return key.verdict is Policy.DROP
+        case InvalidCounter():
+            return True
+        case InnerCounter() | ExemptionCounter() | ObservedDropCounter():
+            return False
+        case _:
+            assert_never(key)
+
+
+def observed_drop(key: CounterKey) -> ObservedDropCounter | None:
+    """Return the key of what would have been dropped that counts what this key counts; None for no drop."""
+    match key:
+        case RuleCounter() | DefaultCounter() | InvalidCounter() if is_of_drops(key):
+            return ObservedDropCounter(interface=key.interface, direction=key.direction)
+        case _:
+            return None

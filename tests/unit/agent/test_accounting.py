@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.agent.accounting import Accounting
-from sgagent.core.counters import CounterKey, RuleCounter
+from sgagent.core.counters import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 
@@ -156,3 +158,44 @@ def test_a_rule_that_came_back_is_the_last_to_be_forgotten() -> None:
         name = f"rule/eth0/{rule_id}"
         accounting.take_in(reading(1, name=name), {name: rule(rule_id)})
     assert [key for key, _ in accounting.kept.totals] == [rule("c"), rule("d")]
+
+
+BAN = replace(rule("sgr-ban"), policy=Policy.DROP)
+DROPS = ObservedDropCounter(interface="eth0", direction=Direction.INGRESS)
+WITH_A_BAN: dict[str, CounterKey] = {**KEYS, "ban": BAN, "inner": InnerCounter(interface="eth0")}
+OBSERVED = frozenset({"eth0"})
+
+
+def counted(web: int, ban: int) -> dict[str, CounterValue]:
+    """Return a reading of the counters of a rule that accepts, one that drops, and of members."""
+    return {**reading(web), **reading(ban, name="ban"), **reading(web, name="inner")}
+
+
+def test_what_would_have_been_dropped_is_counted_while_observing() -> None:
+    """What drops counted as long as nothing was dropped, beside the rule's own total (§9.1)."""
+    accounting = Accounting()
+    accounting.take_in(counted(1, 2), WITH_A_BAN)
+    assert DROPS not in accounting.totals
+    accounting.take_in(counted(9, 5), WITH_A_BAN, OBSERVED)
+    assert packets(accounting, DROPS) == 3
+    accounting.take_in(counted(9, 50), WITH_A_BAN, frozenset({"eth1"}))
+    assert packets(accounting, DROPS) == 3
+    assert packets(accounting, BAN) == 50
+
+
+def test_an_observed_interface_starts_at_zero() -> None:
+    """A series that is there from the beginning can be watched for its increase."""
+    accounting = Accounting()
+    accounting.take_in(counted(0, 0), WITH_A_BAN, OBSERVED)
+    assert packets(accounting, DROPS) == 0
+    accounting.take_in({}, {}, OBSERVED)
+    assert DROPS not in accounting.totals
+
+
+def test_what_would_have_been_dropped_outlives_the_agent() -> None:
+    """It goes on after a restart, and is the last to be forgotten."""
+    before = Accounting()
+    before.take_in(counted(0, 3), WITH_A_BAN, OBSERVED)
+    after = Accounting(before.kept, most_retired=0)
+    after.take_in(counted(0, 4), dict(WITH_A_BAN), OBSERVED)
+    assert packets(after, DROPS) == 4

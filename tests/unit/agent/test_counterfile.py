@@ -17,6 +17,7 @@ from sgagent.core.counters import (
     ExemptionKind,
     InnerCounter,
     InvalidCounter,
+    ObservedDropCounter,
     RuleCounter,
 )
 from sgagent.core.model import Direction, Policy
@@ -34,6 +35,7 @@ KEYS: tuple[CounterKey, ...] = (
     InnerCounter(interface="eth0"),
     InvalidCounter(interface="eth0", direction=Direction.INGRESS),
     ExemptionCounter(interface="eth0", direction=Direction.EGRESS, kind=ExemptionKind.PLATFORM),
+    ObservedDropCounter(interface="eth0", direction=Direction.INGRESS),
 )
 KEPT = KeptCounters(
     totals=tuple((key, CounterValue(packets=n, bytes=n * 2**40)) for n, key in enumerate(KEYS)),

@@ -18,6 +18,7 @@ from sgagent.core.counters import (
     ExemptionKind,
     InnerCounter,
     InvalidCounter,
+    ObservedDropCounter,
     RuleCounter,
 )
 from sgagent.core.model import Direction, Mode, Policy
@@ -38,6 +39,7 @@ TOTALS: Totals = {
     ExemptionCounter(interface="eth0", direction=Direction.EGRESS, kind=ExemptionKind.PLATFORM): CounterValue(
         7, 420
     ),
+    ObservedDropCounter(interface="eth0", direction=Direction.INGRESS): CounterValue(8, 480),
 }
 STATUS = Status(
     snapshot_version="sha256:0123",
@@ -84,6 +86,7 @@ def samples(text: str) -> dict[str, float]:
         ('sgagent_default_packets_total{direction="ingress",interface="eth0",verdict="drop"}', 4),
         ('sgagent_inner_packets_total{interface="eth0"}', 5),
         ('sgagent_invalid_packets_total{direction="egress",interface="eth0"}', 6),
+        ('sgagent_would_drop_packets_total{direction="ingress",interface="eth0"}', 8),
         ('sgagent_exempt_packets_total{direction="egress",interface="eth0",kind="platform"}', 7),
         ('sgagent_apply_total{outcome="applied"}', 3),
         ('sgagent_apply_total{outcome="refused"}', 0),

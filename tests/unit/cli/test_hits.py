@@ -38,24 +38,30 @@ ANSWER = HitsAnswer(
         InterfaceHits(
             interface="eth0", direction=Direction.INGRESS, mode=Mode.ENFORCE, hits=(RULE, ANY_PORT, DEFAULT)
         ),
-        InterfaceHits(interface="eth0", direction=Direction.EGRESS, mode=Mode.OBSERVE, hits=(DEFAULT,)),
+        InterfaceHits(
+            interface="eth0",
+            direction=Direction.EGRESS,
+            mode=Mode.OBSERVE,
+            hits=(DEFAULT,),
+            would_drop_packets=2,
+        ),
     ),
 )
 
 
 def test_each_interface_and_direction_has_its_part() -> None:
     """The columns of all parts stand under each other; what no rule decided has its step for a name."""
-    headings = "PACKETS  BYTES  VERDICT  PRIO  RULE       GROUP   OBJECT     PROTOCOL  PORTS"
+    headings = "PACKETS  BYTES  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTOCOL  PORTS"
     assert table(ANSWER, None) == [
         "eth0 ingress",
         headings,
-        "     12    720  accept      1  sgr-web    sg-web  0.0.0.0/0  tcp       80/80",
-        "      0      0  drop      100  sgr-2      sg-web  pl-bad     all       any",
-        "      3    120  drop           (default)",
+        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp       80/80",
+        "      0      0  drop         100  sgr-2      sg-web  pl-bad     all       any",
+        "      3    120  drop              (default)",
         "",
-        "eth0 egress, only observed: nothing is dropped",
+        "eth0 egress, only observed: nothing is dropped, and 2 packets would have been",
         headings,
-        "      3    120  drop           (default)",
+        "      3    120  would drop        (default)",
     ]
 
 
