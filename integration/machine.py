@@ -187,10 +187,17 @@ def _only_child(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def machine_in(network: Namespace) -> Iterator[Machine]:
-    """Give a network a machine with sgagent and its units installed as a package would, switched off."""
+def machine_in(network: Namespace, *, is_bare: bool = False) -> Iterator[Machine]:
+    """Give a network a machine with sgagent and its units installed as a package would, switched off.
+
+    Args:
+        network: what it has in place of a network of its own.
+        is_bare: install nothing, for a package to be installed; what it depends on is there.
+    """
     with _kept_root() as root:
-        _install(root)
+        _clear(root)
+        if not is_bare:
+            _install(root)
         made = Machine(network, root)
         try:
             yield made
@@ -251,14 +258,18 @@ def _kept_root() -> Iterator[_Root]:
         keeper.communicate()
 
 
-def _install(root: _Root) -> None:
-    """Put in what a package of sgagent would, and take out what belongs to this machine alone."""
+def _clear(root: _Root) -> None:
+    """Take out what belongs to this machine alone."""
     shutil.rmtree(root.path / "etc/systemd/system")
     (root.path / "etc/systemd/system").mkdir()
     (root.path / "etc/machine-id").write_text("")
-    for left_behind in ("etc/sgagent", "var/lib/sgagent"):
+    (root.path / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+    for left_behind in ("etc/sgagent", "var/lib/sgagent", _PROJECT):
         shutil.rmtree(root.path / left_behind, ignore_errors=True)
-    shutil.rmtree(root.path / _PROJECT, ignore_errors=True)
+
+
+def _install(root: _Root) -> None:
+    """Put in what a package of sgagent would."""
     shutil.copytree(_ROOT / "sgagent", root.path / _PROJECT, ignore=shutil.ignore_patterns("__pycache__"))
     program = root.path / "usr/bin/sgagent"
     program.write_text(_PROGRAM)

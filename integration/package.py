@@ -1,0 +1,59 @@
+"""Build the package as ``script/package`` does, and install it on a machine that has none."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+from integration.machine import Machine
+from integration.namespaces import CommandError, run
+
+ROOT = Path(__file__).parent.parent
+EARLIER = "0.0.9"
+"""A version below every real one, made of the same files."""
+
+_TOOLS = ("dpkg-buildpackage", "dh", "dh_python3")
+_PLACE = "/var/cache/sgagent-test"
+_BUILD_SECONDS = 300.0
+
+
+def why_not() -> str:
+    """Return why no package can be built here; empty if one can."""
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    return f"{missing[0]} is not installed" if missing else ""
+
+
+@functools.cache
+def built(version: str | None = None) -> Path:
+    """Return a package of this tree, built once in a run."""
+    chosen = ("--version", version) if version else ()
+    told = run(str(ROOT / "script" / "package"), *chosen, seconds=_BUILD_SECONDS)
+    return ROOT / told.strip()
+
+
+def unpacked(package: Path, folder: Path) -> Path:
+    """Unpack the files of a package below a folder, and return that."""
+    run("dpkg-deb", "--extract", str(package), str(folder))
+    return folder
+
+
+def install(machine: Machine, package: Path) -> str:
+    """Install a package, or upgrade to it, and return what was said about it."""
+    place = machine.path(_PLACE)
+    place.mkdir(exist_ok=True)
+    shutil.copy(package, place)
+    return dpkg(machine, "--install", f"{_PLACE}/{package.name}")
+
+
+def dpkg(machine: Machine, *arguments: str) -> str:
+    """Have the machine's dpkg do something, and return all that it said."""
+    return machine.run("sh", "-c", 'dpkg "$@" 2>&1', "sh", *arguments)
+
+
+def is_installed(machine: Machine) -> bool:
+    """Tell whether the machine has the package."""
+    try:
+        return "install ok installed" in machine.run("dpkg-query", "--show", "-f=${Status}", "sgagent")
+    except CommandError:
+        return False

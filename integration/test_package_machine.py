@@ -1,0 +1,152 @@
+"""The package on a booted machine: installed, upgraded under traffic, removed, purged, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from integration.flood import flooding, watch, watched
+from integration.lab import Lab, lab, wait_for
+from integration.machine import Machine, machine_in, why_not
+from integration.namespaces import CommandError
+from integration.package import EARLIER, built, dpkg, install, is_installed, why_not as why_no_package
+from integration.service import definitions
+from integration.traffic import traffic
+from integration.wire import tcp
+
+HOST, CLIENT, FRIEND = ip_address("10.0.0.11"), ip_address("198.51.100.7"), "198.51.100.9"
+WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.9"
+OPEN, ONLY_WEB = ((True, True), (True, False))
+"""Whether a packet to port 80 gets in, and whether one to port 22 does."""
+
+DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
+UNITS = ("sgagent.service", "sgagent-boot.service")
+
+pytestmark = pytest.mark.skipif(
+    bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
+)
+
+
+@pytest.fixture
+def wire() -> Iterator[Lab]:
+    """Build the network that the machine is in."""
+    with lab() as built_lab:
+        built_lab.add_host_addresses([str(HOST)])
+        yield built_lab
+
+
+@pytest.fixture
+def machine(wire: Lab) -> Iterator[Machine]:
+    """Boot a machine without sgagent."""
+    with machine_in(wire.host, is_bare=True) as made:
+        made.boot()
+        yield made
+
+
+def lets_in(wire: Lab) -> tuple[bool, bool]:
+    """Tell whether new sessions to ports 80 and 22 get in now."""
+    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
+    return web, ssh
+
+
+def enforce(machine: Machine, wire: Lab, *rules: str) -> None:
+    """Write a document, and wait until it is followed."""
+    machine.write(DOCUMENT, definitions(*rules))
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the document to be enforced")
+
+
+def hits(machine: Machine) -> dict[str, float]:
+    """Return the hits of each rule that the running agent tells Prometheus of."""
+    page = machine.run(
+        *("/usr/bin/python3", "-c"),
+        "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9469/metrics').read().decode())",
+    )
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if "_packets_total{" in line]
+    return {name: float(value) for name, value in lines}
+
+
+def test_an_installation_locks_nobody_out(machine: Machine, wire: Lab) -> None:
+    """The agent runs and leaves the host as it is, until there are documents (§9.2)."""
+    told = install(machine, built())
+    assert "nothing is enforced until there are documents" in told
+    assert lets_in(wire) == OPEN
+    assert [machine.run("systemctl", "is-enabled", unit).strip() for unit in UNITS] == ["enabled"] * 2
+    assert machine.show("sgagent.service", "ActiveState") == "active"
+    assert machine.run("stat", "--format=%U %a", "/etc/sgagent").split() == ["root", "755"]
+    assert machine.run("id", "--user", "sgagent").strip() != "0"
+    assert machine.run("dpkg", "--verify", "sgagent") == ""
+    enforce(machine, wire, WEB)
+
+
+def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
+    """Denied stays denied, a session loses no byte, hits go on, and the new agent is the one that runs."""
+    install(machine, built(EARLIER))
+    enforce(machine, wire, WEB, SSH)
+    assert f"sgagent {EARLIER}" in machine.run("sgagent", "status")
+    watch(wire)
+    with traffic(wire) as sessions:
+        sessions.open("an administrator's", wire.peer, FRIEND, wire.host, (str(HOST), 22))
+        with sessions.running():
+            sessions.wait_until_all_talk()
+            before = hits(machine)
+            with flooding(wire):
+                install(machine, built())
+                wait_for(lambda: "process" in machine.run("sgagent", "status"), "the agent to answer")
+            sessions.wait_until_all_talk()
+            sessions.settle(set(sessions.sessions))
+    seen, after = watched(wire), hits(machine)
+    assert seen["leaked"] == 0
+    assert seen["allowed"] > 0
+    assert seen["sent"] > seen["allowed"]
+    assert {name for name, value in before.items() if after[name] < value} == set()
+    assert sum(after.values()) > sum(before.values())
+    assert f"sgagent {EARLIER}" not in machine.run("sgagent", "status")
+    assert machine.run("systemctl", "list-units", "--failed", "--no-legend") == ""
+    assert int(machine.show("sgagent.service", "NRestarts")) == 0
+
+
+def test_a_removal_opens_the_host_and_says_so(machine: Machine, wire: Lab) -> None:
+    """Nobody is locked out of a host whose agent is gone; what it kept stays, and is followed again."""
+    install(machine, built())
+    enforce(machine, wire, WEB)
+    told = dpkg(machine, "--remove", "sgagent")
+    assert "sgagent: removed table inet sgagent: nothing is enforced any more" in told
+    assert lets_in(wire) == OPEN
+    for unit in UNITS:
+        assert machine.show(unit, "LoadState") == "not-found"
+        assert machine.show(unit, "ActiveState") == "inactive"
+    assert list(machine.path("/var/lib/sgagent").iterdir())
+    install(machine, built())
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "what was kept to be enforced")
+
+
+def test_a_removal_is_not_held_up(machine: Machine, wire: Lab) -> None:
+    """If the rules can't be taken out, it goes on all the same, and says what is left to do."""
+    install(machine, built())
+    enforce(machine, wire, WEB)
+    machine.write("/usr/bin/sgagent", "#!/bin/sh\necho 'sgagent: broken' >&2\nexit 3\n")
+    machine.path("/usr/bin/sgagent").chmod(0o755)
+    told = dpkg(machine, "--remove", "sgagent")
+    assert "sgagent: broken" in told
+    assert "'nft destroy table inet sgagent' takes them out" in told
+    assert not is_installed(machine)
+    machine.run("nft", "destroy", "table", "inet", "sgagent")
+    assert lets_in(wire) == OPEN
+
+
+def test_a_purge_leaves_only_what_is_not_ours(machine: Machine, wire: Lab) -> None:
+    """State, sockets and configuration go; the documents are the administrator's."""
+    install(machine, built())
+    enforce(machine, wire, WEB)
+    told = dpkg(machine, "--purge", "sgagent")
+    assert "the documents in /etc/sgagent/groups.d are yours, and stay" in told
+    for gone in ("/var/lib/sgagent", "/run/sgagent", "/etc/sgagent/sgagent.toml"):
+        assert not machine.path(gone).exists(), gone
+    assert machine.path(DOCUMENT).exists()
+    with pytest.raises(CommandError):
+        machine.run("sgagent", "--version")
+    assert lets_in(wire) == OPEN
+    assert "are enforced; see 'sgagent status'" in install(machine, built())
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the documents to be enforced")

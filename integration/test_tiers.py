@@ -1,0 +1,77 @@
+"""Three machines provisioned by the script that vagrant runs, and what reaches what between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from integration.machine import why_not
+from integration.package import why_not as why_no_package
+from integration.tiers import FOLDER, TIERS, Town, town
+
+pytestmark = pytest.mark.skipif(
+    bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
+)
+
+OPEN, SHUT = True, False
+FLOWS = {
+    ("customer", "10.1.0.11", 80): OPEN,
+    ("customer", "10.1.0.12", 80): OPEN,
+    ("customer", "2001:db8:1::11", 80): OPEN,
+    ("customer", "10.1.0.11", 9999): SHUT,
+    ("customer", "10.1.0.21", 8080): SHUT,
+    ("customer", "2001:db8:1::21", 8080): SHUT,
+    ("customer", "10.1.0.31", 5432): SHUT,
+    ("web", "10.1.0.21", 8080): OPEN,
+    ("web", "2001:db8:1::21", 8080): OPEN,
+    ("web", "10.1.0.21", 9999): SHUT,
+    ("web", "10.1.0.31", 5432): SHUT,
+    ("web", "2001:db8:1::31", 5432): SHUT,
+    ("app", "10.1.0.31", 5432): OPEN,
+    ("app", "2001:db8:1::31", 5432): OPEN,
+    ("app", "10.1.0.31", 9999): SHUT,
+    ("app", "10.1.0.11", 80): OPEN,
+    ("database", "10.1.0.21", 8080): SHUT,
+    ("database", "10.1.0.11", 80): SHUT,
+}
+"""Who reaches what once the groups are enforced; something listens at all of these."""
+
+
+@pytest.fixture(scope="module")
+def built_town() -> Iterator[Town]:
+    """Boot the machines."""
+    with town() as made:
+        yield made
+
+
+def reached(made: Town) -> dict[tuple[str, str, int], bool]:
+    """Try all flows at once."""
+    with ThreadPoolExecutor(len(FLOWS)) as pool:
+        return dict(zip(FLOWS, pool.map(lambda flow: made.reaches(*flow), FLOWS), strict=True))
+
+
+def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town) -> None:
+    """Each ends its provisioning enforcing; traffic then is as examples/three-tier says, IPv6 included."""
+    with ThreadPoolExecutor() as pool:
+        told = list(
+            pool.map(
+                lambda tier: built_town.machines[tier.name].run(f"{FOLDER}/vagrant/provision.sh", tier.name),
+                TIERS,
+            )
+        )
+    assert [text.rpartition("enforcing since")[1] for text in told] == ["enforcing since"] * 3
+    assert reached(built_town) == FLOWS
+    for machine in built_town.machines.values():
+        machine.run("systemctl", "stop", "sgagent.service")
+        machine.run("sgagent", "flush")
+    assert set(reached(built_town).values()) == {OPEN}
+
+
+def test_it_may_be_provisioned_again(built_town: Town) -> None:
+    """A second run ends as the first, with the package installed anew and nothing lost."""
+    web = built_town.machines["web"]
+    assert "enforcing since" in web.run(f"{FOLDER}/vagrant/provision.sh", "web")
+    assert built_town.reaches("customer", "10.1.0.11", 80)
+    assert not built_town.reaches("customer", "10.1.0.11", 9999)
