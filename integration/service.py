@@ -22,7 +22,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.enforcer import one_group
-from integration.lab import HOST_MAC, Lab, LabError, wait_for
+from integration.lab import HOST_MAC, PATIENCE, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from integration.wire import Address, tcp, udp
 
@@ -84,6 +84,14 @@ class Service:
         """Return the process id of the daemon."""
         return self._running().pid
 
+    @property
+    def applier_pid(self) -> int:
+        """Return the process id of the one that holds the privilege."""
+        found = _child_of(self.pid)
+        if found is None:
+            raise LabError(f"the daemon has no applier:\n{self.log}")
+        return found
+
     def configure(self, more: str = "") -> None:
         """Write the configuration; takes effect at the next start.
 
@@ -130,7 +138,7 @@ class Service:
 
     def wait_for_end(self) -> int:
         """Return the exit code of a daemon that ends by itself."""
-        return self._running().wait(_START_SECONDS)
+        return self._running().wait(_START_SECONDS * PATIENCE)
 
     def close(self) -> None:
         """End whatever still runs."""
@@ -151,7 +159,7 @@ class Service:
             env=_environment(),
             capture_output=True,
             text=True,
-            timeout=_START_SECONDS,
+            timeout=_START_SECONDS * PATIENCE,
             check=False,
             preexec_fn=self._enter,
         )
@@ -243,9 +251,12 @@ class Service:
 
     def _end(self, number: signal.Signals) -> int:
         process = self._running()
+        applier = _child_of(process.pid)
         process.send_signal(number)
-        status = process.wait(_START_SECONDS)
+        status = process.wait(_START_SECONDS * PATIENCE)
         self._process = None
+        if applier is not None:
+            wait_for(lambda: not is_alive(applier), "the applier to end with the daemon")
         return status
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -287,3 +298,23 @@ def is_let_in(lab: Lab, source: Address, destination: Address, port: int, *, is_
 
 def _environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(_ROOT)}
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process has not ended, whether or not anybody has asked how."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
+def _child_of(pid: int) -> int | None:
+    """Return the process that a process has for a child; None if it has none."""
+    numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return next((child for child in numbers if is_alive(child) and _stat(child)[1] == str(pid)), None)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what the kernel says of a process, from its state on; nothing where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -108,7 +108,7 @@ def test_a_second_agent_is_told_who_is_the_first(
         second.define(definitions(DNS))
         ended = second.command("run")
         assert ended.status == 5
-        assert f"process {running.pid}" in ended.errors
+        assert f"process {running.applier_pid} (sgagent-applier)" in ended.errors
         assert is_let_in(one_interface, CLIENT, HOST, 80)
         running.kill()
         second.start()
@@ -140,7 +140,7 @@ def test_one_shots_are_refused_while_the_agent_owns_the_table(running: Service, 
     for command in (("compile", "--interface", "eth0="), ("compile",), ("flush",)):  # the second: no change
         ended = running.command(*command)
         assert ended.status == 5
-        assert f"process {running.pid}" in ended.errors
+        assert f"process {running.applier_pid} (sgagent-applier)" in ended.errors
     assert is_let_in(one_interface, CLIENT, HOST, 80)
 
 
@@ -148,7 +148,7 @@ def test_a_second_agent_is_refused(running: Service) -> None:
     """An agent beside one that owns the table ends at once and names it, even with nothing to change."""
     ended = running.command("run")
     assert ended.status == 5
-    assert f"process {running.pid}" in ended.errors
+    assert f"process {running.applier_pid} (sgagent-applier)" in ended.errors
 
 
 def test_one_shots_work_after_the_agent_has_ended(running: Service, one_interface: Lab) -> None:

@@ -18,7 +18,7 @@ from sgagent.agent.observing import ObservationLog
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.agent.sdnotify import ServiceManager
 from sgagent.agent.steplog import EventLog, StepLog
-from sgagent.core.errors import SgagentError
+from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.ports import Clock, Host, Source
 
 TICK_SECONDS = 1.0
@@ -100,6 +100,9 @@ class Daemon:
             self._log.info("agent_started")
             while True:
                 happened = self._inbox.take(self._seconds_to_wait())
+                if happened.applier_lost:
+                    self._log.error("applier_lost", rules="stay in force")
+                    raise ApplierLostError("the process that holds the privilege has ended")
                 if happened.stop:
                     break
                 self._turn(happened)

@@ -16,6 +16,7 @@ class Happened:
     host_changed: bool = False
     reload: bool = False
     stop: bool = False
+    applier_lost: bool = False
 
     @property
     def wants_step(self) -> bool:
@@ -49,6 +50,10 @@ class Inbox:
     def stop(self) -> None:
         """Say that the daemon is to end."""
         self._note(stop=True)
+
+    def applier_lost(self) -> None:
+        """Say that the process that holds the privilege has ended."""
+        self._note(applier_lost=True)
 
     def wait_for_reading(self, timeout: float) -> bool:
         """Ask the loop to read the counters, and wait until it has.
@@ -98,6 +103,7 @@ class Inbox:
         host_changed: bool = False,
         reload: bool = False,
         stop: bool = False,
+        applier_lost: bool = False,
     ) -> None:
         with self._lock:
             before = self._happened
@@ -106,5 +112,6 @@ class Inbox:
                 host_changed=before.host_changed or host_changed,
                 reload=before.reload or reload,
                 stop=before.stop or stop,
+                applier_lost=before.applier_lost or applier_lost,
             )
         self._bell.put(None)

@@ -32,9 +32,10 @@ from sgagent.cli.inputs import load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.core.marks import MarkLayout
 from sgagent.core.model import Sessions
-from sgagent.dataplane.conntrack import find_session
-from sgagent.dataplane.nftables import LibnftablesDataplane
-from sgagent.dataplane.sockets import destroy, sessions_at_listeners
+from sgagent.dataplane.boundary import Applier
+from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.news import news_heard
+from sgagent.dataplane.sockets import sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
 from sgagent.sources.choosing import make_source
@@ -52,25 +53,35 @@ class SystemClock:
         return time.monotonic()
 
 
-def run_daemon(options: argparse.Namespace) -> int:
-    """Run until a signal ends it."""
+def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
+    """Run until a signal ends it.
+
+    Args:
+        options: of the command line.
+        applier: does what needs privilege, and is waited for by the caller.
+    """
     settings = load_settings(options)
     configure_log()
     log: EventLog = structlog.get_logger()
     with ExitStack() as stack:
-        dataplane = stack.enter_context(closing(LibnftablesDataplane(owned=True)))
+        dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
+        stack.enter_context(closing(dataplane))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
-        daemon = _assemble(settings, dataplane, log, stack)
+        inbox = Inbox()
+        daemon = _assemble(settings, dataplane, inbox, log, stack)
         with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
             StateDirectory(settings.state.directory).keep_configuration(read_configuration(options))
+        stack.enter_context(news_heard(applier.news, lambda _: None, inbox.applier_lost))
         daemon.run()
     return 0
 
 
-def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog, stack: ExitStack) -> Daemon:
+def _assemble(
+    settings: Settings, dataplane: ApplierDataplane, inbox: Inbox, log: EventLog, stack: ExitStack
+) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
-    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    clock, host = SystemClock(), NetlinkHost()
     source = make_source(settings)
     directory = Path(settings.state.directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
@@ -87,13 +98,13 @@ def _assemble(settings: Settings, dataplane: LibnftablesDataplane, log: EventLog
         foresee=Foresight(log, open_sessions).look,
     )
     _serve_metrics(settings, board, clock, stack)
-    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), find_session)
+    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     answer = answering(board, clock, settings.source.place, sessions)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
 
     def reckon(step: Step) -> None:
         if settings.enforcement.sessions is Sessions.REJUDGE:
-            end_forbidden_sessions(step, log, sessions_at_listeners, destroy)
+            end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
     return Daemon(
         source=source,

@@ -7,7 +7,8 @@ The exceptions::
     ├── DocumentError            the documents hold errors; carries every Problem   (exit code 2)
     ├── KernelRefusedError       the kernel refused a transaction                   (exit code 3)
     ├── SourceUnavailableError   the definitions can't be reached                   (exit code 4)
-    └── NotPermittedError        the caller lacks a privilege                       (exit code 5)
+    ├── NotPermittedError        the caller lacks a privilege                       (exit code 5)
+    └── ApplierLostError         the process that holds the privilege is gone       (exit code 70)
 """
 
 from __future__ import annotations
@@ -130,3 +131,7 @@ class SourceUnavailableError(SgagentError):
 
 class NotPermittedError(SgagentError):
     """Say that a privilege is missing and which one."""
+
+
+class ApplierLostError(SgagentError):
+    """Say that the process that holds the privilege is gone or hangs; the rules stay in force."""

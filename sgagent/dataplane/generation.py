@@ -13,6 +13,9 @@ from pathlib import Path
 from sgagent.core.ruleset import TABLE
 from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
 
+APPLIER_NAME = "sgagent-applier"
+"""Of the process that owns the table for an agent."""
+
 _SUBSYSTEM_NFTABLES = 10 << 8
 _GET_TABLE = _SUBSYSTEM_NFTABLES | 1
 _GET_GENERATION = _SUBSYSTEM_NFTABLES | 16
@@ -37,9 +40,23 @@ class Owner:
         for directory in Path("/proc").glob("[0-9]*") if inode else ():
             with contextlib.suppress(OSError):
                 if any(link.readlink() == Path(f"socket:[{inode}]") for link in (directory / "fd").iterdir()):
-                    name = (directory / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                    return f"process {directory.name} ({name})"
+                    return _process(directory)
+        with contextlib.suppress(OSError):
+            # Another agent's applier lets nobody look, but its port is its number.
+            process = _process(Path("/proc", str(self.port)))
+            if process.endswith(f"({APPLIER_NAME})"):
+                return process
         return f"netlink port {self.port}"
+
+
+def _process(directory: Path) -> str:
+    """Return a process by number and name.
+
+    Raises:
+        OSError: there is none.
+    """
+    name = (directory / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    return f"process {directory.name} ({name})"
 
 
 def _socket_inode(port: int) -> str | None:

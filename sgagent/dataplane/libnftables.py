@@ -6,16 +6,23 @@ output is as numeric as it can be.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 from sgagent.core.errors import UsageError
 from sgagent.core.nftjson import Json
 from sgagent.core.ruleset import FAMILY, TABLE
+from sgagent.dataplane.netlink import NETLINK_NETFILTER
 
 NOT_PERMITTED = "Operation not permitted"
 _GUESS = "; did you mean"
 """What libnftables adds where it knows a similar name; it is beside the point more often than not."""
 
+_SMALL_TALK = f"list tables {FAMILY}".encode()
 _NOT_THERE = "No such file or directory"
 
 
@@ -50,6 +57,7 @@ class Context:
         Raises:
             UsageError: the binding or the library is not installed.
         """
+        self._others = set(_netlink_ports())
         try:
             import nftables  # noqa: PLC0415 - all but the data plane works without
 
@@ -61,6 +69,15 @@ class Context:
         self._nftables.set_numeric_proto_output(True)
         self._nftables.set_numeric_prio_output(True)
         self._nftables.set_numeric_symbol_output(True)
+
+    def introduce(self) -> int | None:
+        """Make the kernel know the library's netlink socket, and return its port; None if it can't be told.
+
+        The kernel gives the first such socket of a process that speaks the number of the process, by which
+        others can tell who owns a table. To be called only with CAP_NET_ADMIN: without, the library prints.
+        """
+        self._nftables.cmd(_SMALL_TALK)
+        return next(iter(set(_netlink_ports()) - self._others), None)
 
     def run(self, commands: Json) -> None:
         """Carry out commands in one transaction.
@@ -111,3 +128,13 @@ class Context:
         if status:
             raise RefusedError(error.decode(errors="replace"))
         return bytes(output)
+
+
+def _netlink_ports() -> Iterator[int]:
+    """Yield the ports of the netfilter sockets of this process."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(entry.name))) as opened:
+                    if opened.family == socket.AF_NETLINK and opened.proto == NETLINK_NETFILTER:
+                        yield opened.getsockname()[0]

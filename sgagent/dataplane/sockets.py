@@ -49,7 +49,7 @@ class TcpSession:
     """The family of the socket itself, as a number of the socket module."""
 
     identity: bytes
-    """What the kernel knows the socket by."""
+    """What the kernel knows the socket by: 48 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,12 @@ def destroy(session: TcpSession) -> Ending:
         NotPermittedError: the process lacks CAP_NET_ADMIN.
         OSError: the kernel refused for another reason.
     """
-    request = _REQUEST.pack(session.socket_family, socket.IPPROTO_TCP, 0, _LIVE, session.identity)
+    return destroy_socket(session.socket_family, session.identity)
+
+
+def destroy_socket(socket_family: int, identity: bytes) -> Ending:
+    """End the session of a socket at once, as :func:`destroy`."""
+    request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, 0, _LIVE, identity)
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
         errors = netlink.order([(_DESTROY, request)])
     return _ending(errors[0]) if errors else Ending.ENDED

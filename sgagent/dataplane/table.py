@@ -6,6 +6,7 @@ table was declared with, and hands listings over as libnftables wrote them, unre
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,10 @@ class KernelTable:
         Raises:
             UsageError: libnftables is not installed.
         """
-        # First of all: the kernel gives the first such socket of a process the process's own number.
         self._context = Context()
+        self.port = self._context.introduce() if _is_permitted() else None
+        """The netlink port that makes our changes; None where it could not be found."""
+
         self._generation = RulesetGeneration()
         self._candidates = _OWNED_FLAGS if owned else _ONE_SHOT_FLAGS
         self._must_declare = owned
@@ -228,6 +231,16 @@ class KernelTable:
             return self._context.accepts(encode_plan(Plan(tuple(some)), flags))
 
         raise KernelRefusedError(refusal.reason, find_refused(operations, accepts)) from refusal
+
+
+def _is_permitted() -> bool:
+    """Tell whether this process may speak to nftables at all."""
+    with contextlib.closing(RulesetGeneration()) as asked:
+        try:
+            asked.read()
+        except OSError:
+            return False
+    return True
 
 
 def _listed(list_: Callable[[], bytes | None]) -> bytes | None:

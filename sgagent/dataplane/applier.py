@@ -1,0 +1,170 @@
+"""Be the applier: the one process that holds CAP_NET_ADMIN, and does a few things that it is asked for.
+
+It reads no document, no configuration and nothing from the network. What it is asked for is checked as if a
+stranger had asked; what it does concerns the table ``inet sgagent``, the agent's bits of session marks, and
+sessions at this host's own sockets. It ends when the agent does, and leaves the table as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from typing import assert_never
+
+from sgagent.core.errors import SgagentError
+from sgagent.dataplane import messages
+from sgagent.dataplane.conntrack import find_session
+from sgagent.dataplane.events import RulesetEvents
+from sgagent.dataplane.generation import APPLIER_NAME
+from sgagent.dataplane.messages import LONGEST_REQUEST, Reply, Verb
+from sgagent.dataplane.planreading import MalformedError, read_plan
+from sgagent.dataplane.privileges import end_with_parent, hide_memory, keep_only_net_admin, name_process
+from sgagent.dataplane.sockets import destroy_socket
+from sgagent.dataplane.table import KernelTable
+
+_ERRORS = 2
+"""The number of standard error, the one file of before that stays open."""
+
+_DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals to the whole service, or from a terminal, are meant for the agent, which then lets go."""
+
+
+def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owned: bool) -> int:
+    """Serve the agent until it closes the channel; return the exit code of this process.
+
+    Args:
+        channel: to the agent.
+        news: where the agent hears who changes the ruleset.
+        parent: the process id of the agent.
+        owned: whether to own the table, as for :class:`sgagent.dataplane.table.KernelTable`.
+    """
+    for number in _DEAF_TO:
+        signal.signal(number, signal.SIG_IGN)
+    _keep_open(channel.fileno(), news.fileno())
+    try:
+        name_process(APPLIER_NAME)
+        hide_memory()
+        keep_only_net_admin()
+        end_with_parent()
+        if os.getppid() != parent:
+            return 0
+        serve(channel, news, owned=owned)
+    except (MalformedError, SgagentError, OSError) as error:
+        os.write(_ERRORS, f"{APPLIER_NAME}: {error}\n".encode("ascii", "backslashreplace"))
+        return 1
+    return 0
+
+
+def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
+    """Answer requests, and pass on who else changes the ruleset, until the other side is gone.
+
+    Raises:
+        MalformedError: what arrived is not even a message.
+        OSError: an answer could not be sent.
+    """
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    with contextlib.closing(_Desk(owned=owned)) as desk:
+        while True:
+            if channel.fileno() in {number for number, _ in poll.poll()}:
+                request = messages.receive(channel, LONGEST_REQUEST)
+                if request is None:
+                    return
+                messages.send(channel, *desk.answer(*request))
+                if desk.events is not None:
+                    poll.register(desk.events, select.POLLIN)
+            desk.pass_on(news)
+
+
+class _Desk:
+    """Do what is asked for."""
+
+    def __init__(self, *, owned: bool) -> None:
+        self._owned = owned
+        self._table: KernelTable | None = None
+        self._mask = 0
+        self.events: RulesetEvents | None = None
+        """From the beginning on, if the privilege is there."""
+
+    def close(self) -> None:
+        """Give the table up as it stands."""
+        for opened in (self.events, self._table):
+            if opened is not None:
+                opened.close()
+
+    def pass_on(self, news: socket.socket) -> None:
+        """Tell the agent of changes by others.
+
+        If it has not taken up what it was told before, more of the same tells it nothing: it will look.
+        """
+        for change in self.events.read() if self.events else ():
+            with contextlib.suppress(BlockingIOError):
+                news.send(messages.write_change(change), socket.MSG_DONTWAIT)
+
+    def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
+        """Return the answer to a request."""
+        try:
+            return Reply.DONE, self._do(messages.verb(kind), content)
+        except (SgagentError, OSError, MalformedError) as refusal:
+            return Reply.REFUSED, messages.write_refusal(refusal)
+
+    def _do(self, verb: Verb, content: bytes) -> bytes:
+        if verb is Verb.BEGIN:
+            return self._begin(content)
+        if self._table is None:
+            raise MalformedError("before the beginning")
+        return self._do_with(self._table, verb, content)
+
+    def _begin(self, content: bytes) -> bytes:
+        """Open the table. Which bits are the agent's is said once, before it has read any document."""
+        (mask,) = messages.unpacked(messages.NUMBER, content)
+        if self._table is not None:
+            raise MalformedError("a second beginning")
+        self._table, self._mask = KernelTable(owned=self._owned), mask
+        with contextlib.suppress(OSError):  # without the privilege every other verb says so
+            self.events = RulesetEvents(self._table.port)
+        return b""
+
+    def _do_with(self, table: KernelTable, verb: Verb, content: bytes) -> bytes:
+        match verb:
+            case Verb.READ_GENERATION:
+                return messages.NUMBER.pack(table.read_generation())
+            case Verb.LIST_TABLE:
+                return messages.write_listing(table.list_table(), is_owner=table.is_owner)
+            case Verb.LIST_COUNTERS:
+                return messages.write_counters(table.list_counters())
+            case Verb.APPLY:
+                generation = table.apply(read_plan(content, self._mask))
+                return messages.APPLIED.pack(generation, table.is_owner)
+            case Verb.CLEAR_MARKS:
+                return self._clear_marks(table, *messages.read_marks(content))
+            case Verb.REFUSE_ANOTHER_OWNER:
+                table.refuse_another_owner()
+                return b""
+            case Verb.FIND_SESSION:
+                return messages.write_session(find_session(messages.read_packet(content)))
+            case Verb.END_SESSION:
+                return messages.write_ending(destroy_socket(*messages.read_socket(content)))
+            case Verb.BEGIN:
+                return b""
+            case _:
+                assert_never(verb)
+
+    def _clear_marks(self, table: KernelTable, mask: int, value: int | None) -> bytes:
+        if mask & ~self._mask:
+            raise MalformedError("bits of the mark that are not the agent's")
+        return messages.NUMBER.pack(table.clear_marks(mask, value))
+
+
+def _keep_open(*kept: int) -> None:
+    """Close every other file, and let nothing be read or printed by mistake."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    first = _ERRORS + 1
+    for number in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(first, number)
+        first = number + 1

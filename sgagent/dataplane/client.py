@@ -1,0 +1,179 @@
+"""Have the applier do what needs privilege."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from sgagent.core.errors import ApplierLostError
+from sgagent.core.evaluate import Packet
+from sgagent.core.plan import Plan
+from sgagent.dataplane import messages
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.messages import LONGEST_ANSWER, Reply, Verb
+from sgagent.dataplane.nftables import TableDataplane
+from sgagent.dataplane.planreading import MalformedError
+from sgagent.dataplane.planwire import write_plan
+from sgagent.dataplane.sockets import Ending, TcpSession
+from sgagent.dataplane.table import Listing
+
+LONGEST_CALL_SECONDS = 300.0
+"""For the applier to send or take anything. The first apply of the largest policies takes a good minute."""
+
+
+class ApplierTable:
+    """The kernel's table behind the boundary; may be used from any thread, one at a time.
+
+    Every method raises :class:`ApplierLostError` where the applier does not answer any more; after the first
+    time, it is never asked again.
+    """
+
+    def __init__(
+        self, channel: socket.socket, *, mask: int, longest_call_seconds: float = LONGEST_CALL_SECONDS
+    ) -> None:
+        """Begin.
+
+        Args:
+            channel: to an applier that nobody has spoken to.
+            mask: the bits of session marks that are ours.
+            longest_call_seconds: how long the applier may say nothing.
+
+        Raises:
+            UsageError: libnftables is not installed.
+        """
+        self._channel = channel
+        self._channel.settimeout(longest_call_seconds)
+        self._lock = threading.Lock()
+        self._loss: str | None = None
+        self._is_owner = False
+        self._ask(Verb.BEGIN, messages.NUMBER.pack(mask))
+
+    @property
+    def is_owner(self) -> bool:
+        """Tell whether the table is the applier's alone to change."""
+        return self._is_owner
+
+    def read_generation(self) -> int:
+        """Return the kernel's number for the state of the ruleset.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+        """
+        (generation,) = messages.NUMBER.unpack(self._ask(Verb.READ_GENERATION))
+        return int(generation)
+
+    def list_table(self) -> Listing:
+        """Return the table as it stands in the kernel; it is taken up if an earlier owner left it.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+            KernelRefusedError: it can't be listed.
+        """
+        listing, self._is_owner = messages.read_listing(self._ask(Verb.LIST_TABLE))
+        return listing
+
+    def list_counters(self) -> bytes | None:
+        """Return the named counters of the table as JSON; None where there is no table.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+            KernelRefusedError: they can't be listed.
+        """
+        return messages.read_counters(self._ask(Verb.LIST_COUNTERS))
+
+    def apply(self, plan: Plan) -> int:
+        """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
+
+        Returns:
+            The ruleset's number after it.
+
+        Raises:
+            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
+        """
+        generation, self._is_owner = messages.APPLIED.unpack(self._ask(Verb.APPLY, write_plan(plan)))
+        return int(generation)
+
+    def clear_marks(self, mask: int, value: int | None) -> int:
+        """Clear bits in the mark of every session, or of those with ``mark & mask == value``.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+            KernelRefusedError: a session's mark could not be changed.
+        """
+        (count,) = messages.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, messages.write_marks(mask, value)))
+        return int(count)
+
+    def refuse_another_owner(self) -> None:
+        """Make sure that no other process owns the table, whether or not there is anything to change.
+
+        Raises:
+            NotPermittedError: one does; names it.
+        """
+        self._ask(Verb.REFUSE_ANOTHER_OWNER)
+
+    def find_session(self, packet: Packet) -> TrackedSession | None:
+        """Return the session that a packet belongs to, as :func:`sgagent.dataplane.conntrack.find_session`.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        if packet.source_port is None or packet.destination_port is None:
+            return None
+        return messages.read_session(self._ask(Verb.FIND_SESSION, messages.write_packet(packet)))
+
+    def destroy(self, session: TcpSession) -> Ending:
+        """End a session at once, as :func:`sgagent.dataplane.sockets.destroy`.
+
+        Raises:
+            NotPermittedError: the applier lacks CAP_NET_ADMIN.
+            OSError: the kernel refused for another reason.
+        """
+        return messages.read_ending(self._ask(Verb.END_SESSION, messages.write_socket(session)))
+
+    def close(self) -> None:
+        """Let the applier go; the rules stay in force."""
+        self._channel.close()
+
+    def _ask(self, verb: Verb, content: bytes = b"") -> bytes:
+        with self._lock:
+            kind, answer = self._exchange(verb, content)
+        if kind == Reply.REFUSED:
+            raise messages.read_refusal(answer)
+        return answer
+
+    def _exchange(self, verb: Verb, content: bytes) -> tuple[int, bytes]:
+        """Send a request and return the answer to it; after a failure, nobody knows what is answered."""
+        if self._loss is not None:
+            raise ApplierLostError(self._loss)
+        try:
+            messages.send(self._channel, verb, content)
+            received = messages.receive(self._channel, LONGEST_ANSWER)
+        except TimeoutError as error:
+            raise self._lost("the applier does not answer") from error
+        except (OSError, MalformedError) as error:
+            raise self._lost(f"the applier can't be spoken to: {error}") from error
+        if received is None:
+            raise self._lost("the applier has ended")
+        return received
+
+    def _lost(self, reason: str) -> ApplierLostError:
+        self._loss = reason
+        return ApplierLostError(reason)
+
+
+class ApplierDataplane(TableDataplane):
+    """The data plane behind the boundary, and what else needs privilege."""
+
+    def __init__(
+        self, channel: socket.socket, *, mask: int, longest_call_seconds: float = LONGEST_CALL_SECONDS
+    ) -> None:
+        """Begin, as :class:`ApplierTable` does.
+
+        Raises:
+            UsageError: libnftables is not installed.
+        """
+        table = ApplierTable(channel, mask=mask, longest_call_seconds=longest_call_seconds)
+        super().__init__(table)
+        self.find_session = table.find_session
+        self.destroy = table.destroy
