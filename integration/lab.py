@@ -34,6 +34,9 @@ IPV6_TRANSPARENT = 75
 _ANY_ADDRESS_TABLE = 253
 _DEADLINE_SECONDS = 20.0
 
+PATIENCE = float(os.environ.get("SGAGENT_PATIENCE", "1"))
+"""By what deadlines are multiplied, where a machine is slower than those that they were set for."""
+
 _QUIET = {
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
@@ -237,12 +240,17 @@ def lab(*interfaces: str) -> Iterator[Lab]:
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLINE_SECONDS) -> float:
     """Wait until a condition holds, and return how many seconds that took.
 
+    Args:
+        condition: what is looked at again and again.
+        what: what is waited for, for the error.
+        seconds: how long at most, on a machine of usual speed.
+
     Raises:
         LabError: it did not within the time.
     """
     started = time.monotonic()
     while not condition():
-        if time.monotonic() - started > seconds:
+        if time.monotonic() - started > seconds * PATIENCE:
             raise LabError(f"waited {seconds} seconds in vain for {what}")
         time.sleep(0.002)  # noqa: TID251 - between two looks at the condition; the deadline bounds them
     return time.monotonic() - started
