@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION
-from sgagent.core.binding import bind
+from sgagent.core.binding import bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
@@ -160,6 +160,21 @@ def resolve_for_host(
         default_mode=settings.enforcement.mode,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         scope=scope,
+    )
+    return replace(resolution, problems=(*delivery.problems, *resolution.problems))
+
+
+def resolve_everywhere(settings: Settings, delivery: Delivery) -> Resolution:
+    """Return what definitions come to on every network interface that they name, wherever it is.
+
+    Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
+    """
+    resolution = resolve(
+        delivery.snapshot,
+        bind_everywhere(delivery.snapshot),
+        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+        default_mode=settings.enforcement.mode,
+        scope=Scope.EVERYTHING,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
 

@@ -32,7 +32,7 @@ from sgagent.core.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
-COMMANDS = ("boot", "check", "compile", "explain", "flush", "hits", "run", "schema", "status")
+COMMANDS = ("boot", "check", "compile", "explain", "flush", "hits", "plan", "run", "schema", "status")
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -115,6 +115,7 @@ _SUMMARIES = {
     "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
     "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
     "hits": "Show what each rule has decided, in the order in which rules decide.",
+    "plan": "Say what definitions would change against what is enforced: what opens and closes, by what.",
     "run": "Run the agent: keep this host's security groups enforced.",
     "schema": "Print the JSON Schema of native documents.",
     "status": "Say how the running agent is doing, on one screen.",

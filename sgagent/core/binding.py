@@ -65,6 +65,22 @@ def bind(
     return Bindings(bindings=bindings, problems=tuple(search.problems))
 
 
+def bind_everywhere(snapshot: Snapshot) -> Bindings:
+    """Return bindings of all network interfaces, as if each were a link that is named by its id."""
+    return Bindings(
+        bindings=tuple(
+            Binding(
+                interface=interface.network_interface_id,
+                network_interface=interface,
+                security_group_ids=interface.security_group_ids,
+                mode=None,
+                origin=interface.origin,
+            )
+            for interface in snapshot.network_interfaces
+        )
+    )
+
+
 def bind_expected(
     found: Bindings, expected: Iterable[ExpectedLink], snapshot: Snapshot, facts: HostFacts
 ) -> Bindings:

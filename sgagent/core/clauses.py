@@ -1,8 +1,8 @@
 """List all that may decide about one direction, judge and family as clauses in the order of §3.
 
 Each clause names the step that it stands for, so that whoever finds where it decides can say so. The last one
-matches everything, so there is always one that decides. Left out is only what ICMPv6's types and hop limits
-tell: neighbour discovery and listener reports (§7.1), about which no policy has a say.
+matches everything, so there is always one that decides. Left out is what every host needs to have an address
+at all (§7.1), in which no policy has a say; the part of it that ports tell can be asked for.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     if judge is None:
         return (Clause(decided_by=DecidedBy.UNBOUND, policy=Policy.ACCEPT, addresses=everyone),)
     toward = judge.toward(direction)
-    clauses = [_dhcp(direction, family)]
-    clauses += _exemptions(toward.platform, DecidedBy.ALWAYS, family)
+    clauses = list(_exemptions(toward.platform, DecidedBy.ALWAYS, family))
     clauses += _exemptions(toward.failsafe, DecidedBy.FAILSAFE, family)
     inner = toward.inner.ranges(family)
     if inner:
@@ -79,7 +78,8 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     return tuple(clauses)
 
 
-def _dhcp(direction: Direction, family: Family) -> Clause:
+def dhcp_clause(direction: Direction, family: Family) -> Clause:
+    """Return what lets DHCP pass, before all others (§7.1)."""
     server, client = DHCP[family]
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
     return Clause(

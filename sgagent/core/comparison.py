@@ -1,7 +1,6 @@
 """Compare two policies in meaning: which packets one accepts and the other drops, and what decides there.
 
-Where the two agree nothing is worked out. What §7.1 always allows by ICMPv6's types and hop limits is left
-out, as no policy has a say in it.
+Where the two agree nothing is worked out. What §7.1 always allows is left out, as no policy has a say in it.
 """
 
 from __future__ import annotations
@@ -118,11 +117,11 @@ def compare(old: ResolvedPolicy, new: ResolvedPolicy) -> Comparison:
     """Return all in which two policies differ; what is judged alike on several links is told once."""
     pairs = _pairs(old, new)
     groups = _alike(pairs)
-    flows = [flow for names, pair in groups for flow in _compare_judges(names, pair)]
+    flows = _told_once(flow for names, pair in groups for flow in _compare_judges(names, pair))
     both = [name for name, (before, after) in pairs.items() if before and after]
     return Comparison(
         flows=tuple(sorted(flows, key=_order)),
-        rules=_compare_rules((pair for _, pair in groups), flows),
+        rules=_compare_rules([pair for _, pair in groups], flows),
         bound=tuple(name for name, (before, _) in pairs.items() if before is None),
         unbound=tuple(name for name, (_, after) in pairs.items() if after is None),
         modes=tuple(name for name in both if _modes_differ(*pairs[name])),
@@ -165,6 +164,23 @@ def _compare_judges(names: tuple[str, ...], pair: _Pair) -> Iterator[FlowChange]
     for direction in Direction:
         for box in compare_judges(*pair, direction):
             yield FlowChange(interfaces=names, direction=direction, box=box)
+
+
+def _told_once(flows: Iterable[FlowChange]) -> list[FlowChange]:
+    """Return the changes with those made one that are alike on several links."""
+    found: dict[tuple[object, ...], FlowChange] = {}
+    for flow in flows:
+        change = flow.box.label
+        key = (*_order(replace(flow, interfaces=())), _name(change.before), _name(change.after))
+        interfaces = {*flow.interfaces, *(found[key].interfaces if key in found else ())}
+        found[key] = replace(flow, interfaces=tuple(sorted(interfaces)))
+    return list(found.values())
+
+
+def _name(clause: Clause) -> tuple[object, ...]:
+    """Return what people know a clause by."""
+    rule = clause.rule
+    return (clause.decided_by, rule and rule.security_group_id, rule and rule.rule_id)
 
 
 def compare_judges(
@@ -220,15 +236,13 @@ def _order(flow: FlowChange) -> tuple[object, ...]:
     )
 
 
-def _compare_rules(pairs: Iterable[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
-    """Return the rules that differ on any link."""
-    effective = {
-        (clause.rule.security_group_id, clause.rule.rule_id)
-        for flow in flows
-        for clause in (flow.box.label.before, flow.box.label.after)
-        if clause.rule
-    }
-    old, new = _rules(pairs_ := list(pairs), 0), _rules(pairs_, 1)
+def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
+    """Return the rules that differ on any link; those of a link that only one side judges have an effect."""
+    clauses = (clause for flow in flows for clause in (flow.box.label.before, flow.box.label.after))
+    effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
+    effective |= _rules((pair for pair in pairs if None in pair), 0).keys()
+    effective |= _rules((pair for pair in pairs if None in pair), 1).keys()
+    old, new = _rules(pairs, 0), _rules(pairs, 1)
     changes = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)

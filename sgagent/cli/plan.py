@@ -1,0 +1,155 @@
+"""``sgagent plan``: what candidate definitions change against what is enforced now, in meaning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sgagent.agent.cuts import NamedCut, named
+from sgagent.agent.opensessions import open_sessions
+from sgagent.cli.columns import terminal_width
+from sgagent.cli.inforce import InForce, enforced_now
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_policy_arguments,
+    fetch,
+    hand_bindings,
+    load_settings,
+    resolve_everywhere,
+    resolve_for_host,
+)
+from sgagent.cli.planreport import PlanReport, as_json, lines
+from sgagent.core.comparison import compare
+from sgagent.core.compiler import compile_
+from sgagent.core.describe import describe
+from sgagent.core.enforcement import Enforced, enforce
+from sgagent.core.lockout import sessions_newly_cut
+from sgagent.core.marks import MarkLayout, first_state
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Resolution
+from sgagent.core.wording import ObjectNames
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Delivery
+from sgagent.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_policy_arguments(parser)
+    parser.add_argument(
+        "--against",
+        metavar="PATH",
+        type=Path,
+        help="compare with these documents, instead of what is enforced now",
+    )
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="for every network interface of the documents, instead of this host's links",
+    )
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what would change; the exit code says on request whether anything does."""
+    settings = load_settings(options)
+    scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
+    candidate = scope.resolve(fetch(settings, options.definitions))
+    accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
+    present = _present(settings, options.against)
+    old = scope.resolve_present(present)
+    report = _report(old, candidate.policy, scope, present.origin)
+    if options.json:
+        print(json.dumps(as_json(report)))
+    else:
+        print("\n".join(lines(report, terminal_width())))
+    return 1 if options.exit_code and report.changes else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scope:
+    """On which interfaces the two sides are compared."""
+
+    settings: Settings
+    interfaces: tuple[str, ...]
+    """``--interface`` arguments."""
+
+    everywhere: bool
+
+    def resolve(self, delivery: Delivery) -> Resolution:
+        """Return what definitions come to there."""
+        if self.everywhere:
+            return resolve_everywhere(self.settings, delivery)
+        return resolve_for_host(self.settings, delivery, self.interfaces)
+
+    def resolve_present(self, present: InForce) -> ResolvedPolicy:
+        """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""
+        if present.delivery is None:
+            return ResolvedPolicy()
+        known = present.delivery.snapshot.group_by_id
+        meant = [
+            argument
+            for argument, binding in zip(self.interfaces, hand_bindings(self.interfaces), strict=True)
+            if not binding.security_group_ids or any(group in known for group in binding.security_group_ids)
+        ]
+        if self.interfaces and not meant:
+            return ResolvedPolicy()
+        return replace(self, interfaces=tuple(meant)).resolve(present.delivery).policy
+
+    @property
+    def is_this_host(self) -> bool:
+        """Tell whether the links that are meant may be those of this host."""
+        return not self.everywhere
+
+
+def _present(settings: Settings, against: Path | None) -> InForce:
+    """Return what the candidate is compared with."""
+    if against is None:
+        return enforced_now(settings)
+    return InForce(origin=str(against), delivery=fetch(settings, against))
+
+
+def _report(old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str) -> PlanReport:
+    return PlanReport(
+        origin=origin,
+        comparison=compare(old, new),
+        names=ObjectNames.of(old, new),
+        sessions=_sessions_cut(old, new) if scope.is_this_host else (),
+        operations=_operations(old, new, scope.settings),
+    )
+
+
+def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, ...]:
+    """Return the open sessions that would be cut, as far as this host can tell."""
+    try:
+        found: Iterable[NamedCut] = map(
+            named, sessions_newly_cut(old, new, NetlinkHost().facts(), open_sessions())
+        )
+        return tuple(found)
+    except OSError as error:
+        print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
+        return ()
+
+
+def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
+    """Return what the kernel would be told, were the old policy's table to stand."""
+    layout = MarkLayout(settings.enforcement.mark_mask)
+    if old == ResolvedPolicy():
+        plan = enforce(new, None, (), layout).plan
+    else:
+        state = first_state([interface.name for interface in old.interfaces], layout)
+        standing = compile_(old, layout, state).ruleset
+        plan = enforce(
+            new,
+            standing,
+            (),
+            layout,
+            enforced=Enforced(policy=old, ruleset=standing),
+            sessions=settings.enforcement.sessions,
+        ).plan
+    return tuple(map(describe, plan.operations))

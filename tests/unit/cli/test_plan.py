@@ -1,0 +1,152 @@
+"""``sgagent plan``: the verdict first, then what changes; and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.kept import KeptDocuments
+from sgagent.agent.state import StateDirectory
+from sgagent.cli.main import main
+from sgagent.documents import DocumentFile
+
+GROUP = """\
+version: 1
+security_groups:
+  - security_group_id: sg-web
+    type: basic
+    inner_access_policy: drop
+    rules:
+      - {{rule_id: sgr-web, direction: ingress, policy: accept, protocol: tcp, port_range: [{ports}],
+         authorization_object: 0.0.0.0/0}}
+network_interfaces:
+  - {{network_interface_id: eni-1, addresses: [10.0.0.11], security_group_ids: [sg-web]}}
+  - {{network_interface_id: eni-2, addresses: [10.0.0.12], security_group_ids: [sg-web]}}
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Return a function that plans with a configuration of the test's, where no agent runs."""
+    configuration = tmp_path / "sgagent.toml"
+    configuration.write_text(
+        f'[source]\npath = "{tmp_path}/new.yaml"\n'
+        f'[state]\ndirectory = "{tmp_path}/state"\nruntime_directory = "{tmp_path}/run"\n'
+    )
+    (tmp_path / "old.yaml").write_text(GROUP.format(ports="80, 443"))
+    (tmp_path / "new.yaml").write_text(GROUP.format(ports="80, 8080"))
+
+    def run_plan(*arguments: object) -> tuple[int, str, str]:
+        code = main(["plan", "--config", str(configuration), *map(str, arguments)])
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run_plan
+
+
+def test_the_verdict_comes_first(run: Run, tmp_path: Path) -> None:
+    """One line says how much opens and closes; the parts follow, the kernel's operations last."""
+    code, output, errors = run("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web")
+    lines = output.splitlines()
+    assert (code, errors) == (0, "")
+    assert lines[0] == "opens 1, closes 1"
+    assert lines[3:][:6] == [
+        "opens",
+        "  eth0 ingress: tcp 8080 from 0.0.0.0/0: accepted by sgr-web of sg-web (was dropped by default)",
+        "",
+        "closes",
+        "  eth0 ingress: tcp 443 from 0.0.0.0/0: dropped by default (was accepted by sgr-web of sg-web)",
+        "",
+    ]
+    assert lines[9:11] == ["rules", "  sgr-web of sg-web changes: ports 80, 443 → 80, 8080"]
+    assert any(line.startswith("kernel, ") for line in lines)
+
+
+def test_everywhere_tells_what_is_alike_once(run: Run, tmp_path: Path) -> None:
+    """Network interfaces are compared wherever they are, and named together."""
+    _, output, _ = run("--against", tmp_path / "old.yaml", "--everywhere", "--json")
+    found = json.loads(output)
+    assert [flow["interfaces"] for flow in found["flows"]] == [["eni-1", "eni-2"]] * 2
+
+
+def test_json_says_what_decides_on_each_side(run: Run, tmp_path: Path) -> None:
+    """Every flow has its object, addresses, protocol, ports, and both verdicts."""
+    _, output, _ = run("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web", "--json")
+    found = json.loads(output)
+    assert (found["opens"], found["closes"], found["changes"]) == (1, 1, True)
+    assert found["flows"][0] == {
+        "effect": "opens",
+        "interfaces": ["eth0"],
+        "direction": "ingress",
+        "family": "ipv4",
+        "object": "0.0.0.0/0",
+        "addresses": ["0.0.0.0/0"],
+        "protocol": "tcp",
+        "ports": "8080/8080",
+        "source_ports": None,
+        "local_addresses": None,
+        "before": {
+            "verdict": "drop",
+            "decided_by": "default",
+            "rule_id": None,
+            "security_group_id": None,
+        },
+        "after": {
+            "verdict": "accept",
+            "decided_by": "rule",
+            "rule_id": "sgr-web",
+            "security_group_id": "sg-web",
+        },
+    }
+    assert found["operations"]
+
+
+def test_the_exit_code_says_on_request_whether_anything_changes(run: Run, tmp_path: Path) -> None:
+    """It is 1 if so, and 0 otherwise, or unasked."""
+    bound = ("--interface", "eth0=sg-web", "--exit-code")
+    assert run("--against", tmp_path / "old.yaml", *bound)[0] == 1
+    code, output, _ = run("--against", tmp_path / "new.yaml", *bound)
+    assert (code, output.splitlines()[0]) == (0, "opens 0, closes 0: nothing changes")
+
+
+def test_without_an_agent_what_was_enforced_last_is_compared_with(run: Run, tmp_path: Path) -> None:
+    """It is taken from the state directory, and the second line says so."""
+    content = (tmp_path / "old.yaml").read_bytes()
+    StateDirectory(tmp_path / "state").keep(KeptDocuments("v7", (DocumentFile("old.yaml", content),)))
+    _, output, _ = run("--interface", "eth0=sg-web")
+    assert output.splitlines()[:2] == [
+        "opens 1, closes 1",
+        "  against what was enforced last (snapshot v7); no agent runs now",
+    ]
+
+
+def test_where_nothing_is_enforced_everything_was_open(run: Run) -> None:
+    """A host without rules lets everything pass, so all that changes is what closes."""
+    _, output, _ = run("--interface", "eth0=sg-web")
+    lines = output.splitlines()
+    assert lines[0].startswith("opens 0, closes ")
+    assert "  eth0 is judged from now on" in lines
+
+
+def test_a_group_that_is_new_is_bound_on_one_side_only(run: Run, tmp_path: Path) -> None:
+    """A link whose groups the older documents don't know was not judged by them."""
+    new = GROUP.format(ports="80").replace("sg-web", "sg-new")
+    (tmp_path / "other.yaml").write_text(new)
+    arguments = ("--definitions", tmp_path / "other.yaml", "--against", tmp_path / "old.yaml")
+    _, output, _ = run(*arguments, "--interface", "eth0=sg-new", "--json")
+    assert json.loads(output)["links"]["bound"] == ["eth0"]
+
+
+def test_documents_with_errors_are_not_planned(run: Run, tmp_path: Path) -> None:
+    """They would be refused; the exit code is 2, and the errors are told."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 1\nsecurity_groups: 7\n")
+    code, output, errors = run("--definitions", broken, "--interface", "eth0=sg-web")
+    assert (code, output) == (2, "")
+    assert "security_groups" in errors
+    assert run("--against", tmp_path / "missing.yaml")[0] == 2
