@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ONLY_WEB, WEB_AND_SSH = ((True, False), (True, True))
 
 DAEMON, BOOT = "sgagent.service", "sgagent-boot.service"
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
-ONLY_NET_ADMIN = f"{1 << 12:016x}"
+ONLY_NET_ADMIN, NOTHING = f"{1 << 12:016x}", f"{0:016x}"
 
 NETWORK = """[Unit]
 Description=What a network sees when it comes up
@@ -118,17 +118,49 @@ def test_the_units_have_no_faults(machine: Machine) -> None:
         machine.run("systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
 
 
-def test_the_daemon_has_one_privilege(machine: Machine) -> None:
-    """It is not root, and may do nothing but change the network; its state is its own, and that alone."""
-    status = machine.run("cat", f"/proc/{machine.main_pid(DAEMON)}/status")
-    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+def capabilities(fields: Mapping[str, str]) -> set[str]:
+    """Return the sets that decide about what a process may do."""
+    return {fields[f"Cap{name}"] for name in ("Prm", "Eff")}
+
+
+def test_what_reads_has_no_privilege(machine: Machine) -> None:
+    """The process that reads documents and listens may do nothing beyond any other user's."""
+    main, applier = machine.main_pid(DAEMON), applier_pid(machine)
+    agent, privileged = status_of(machine, main), status_of(machine, applier)
     user = machine.run("id", "--user", "sgagent").strip()
     assert user != "0"
-    assert set(fields["Uid"].split()) == {user}
-    assert {fields[f"Cap{name}"] for name in ("Prm", "Eff", "Bnd", "Amb")} == {ONLY_NET_ADMIN}
-    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert capabilities(agent) == {agent["CapAmb"]} == {NOTHING}
+    assert capabilities(privileged) == {ONLY_NET_ADMIN}
+    assert privileged["CapAmb"] == NOTHING
+    for fields in (agent, privileged):
+        assert set(fields["Uid"].split()) == {user}
+        assert fields["CapBnd"] == ONLY_NET_ADMIN
+        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert privileged["Name"] == "sgagent-applier"
     assert machine.run("stat", "--format=%U %a", "/var/lib/sgagent").split() == ["sgagent", "700"]
     assert machine.run("stat", "--format=%U", "/etc/sgagent").split() == ["root"]
+
+
+def applier_pid(machine: Machine) -> int:
+    """Return the process id of the one that holds the privilege."""
+    return int(machine.run("ps", "--ppid", str(machine.main_pid(DAEMON)), "-o", "pid="))
+
+
+def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
+    """Return what the kernel says of a process, by field."""
+    lines = machine.run("cat", f"/proc/{pid}/status").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_a_lost_applier_takes_the_agent_along(machine: Machine, wire: Lab) -> None:
+    """The agent says so and ends, both are started anew, and the rules are in force all the while."""
+    before = restarts(machine)
+    machine.run("kill", "-KILL", str(applier_pid(machine)))
+    assert lets_in(wire) == ONLY_WEB
+    wait_for_restart(machine, before)
+    assert "applier_lost" in machine.journal(DAEMON)
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    wait_for(lambda: lets_in(wire) == WEB_AND_SSH, "the change to be enforced")
 
 
 def test_a_reload_returns_when_it_is_enforced(machine: Machine, wire: Lab) -> None:
