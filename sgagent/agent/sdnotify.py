@@ -5,11 +5,12 @@ Outside systemd (``NOTIFY_SOCKET`` is not set) every call does nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping
+
+_LONGEST_WAIT_SECONDS = 1.0
 
 
 class ServiceManager:
@@ -21,6 +22,8 @@ class ServiceManager:
         self._address = _socket_address(found.get("NOTIFY_SOCKET", ""))
         self.watchdog_seconds = _watchdog_seconds(found)
         """How often :meth:`alive` must be called at least; None where nobody waits for it."""
+
+        self._status: str | None = None
 
     def ready(self) -> None:
         """Say that the service has started, or is done with reloading."""
@@ -35,24 +38,36 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
-        self._send("WATCHDOG=1")
+        """Feed the watchdog; where nobody takes it in, the next time has to do."""
+        self._send("WATCHDOG=1", wait_seconds=0)
 
     def status(self, text: str) -> None:
-        """Say in one line, for people, what the service is doing."""
-        self._send("STATUS=" + " ".join(text.split()))
+        """Say in one line, for people, what the service is doing, if that is not what was said before."""
+        line = "STATUS=" + " ".join(text.split())
+        if line != self._status and self._send(line, wait_seconds=0):
+            self._status = line
 
-    def _send(self, *assignments: str) -> None:
-        """Send one message; nobody is served by a daemon that fails because it could not tell."""
+    def _send(self, *assignments: str, wait_seconds: float = _LONGEST_WAIT_SECONDS) -> bool:
+        """Send one message; nobody is served by a daemon that fails because it could not tell.
+
+        Args:
+            assignments: of states.
+            wait_seconds: for room, where the other end is slow to take in what it was told. A loop that
+                enforces must not wait to tell what can as well be told later.
+
+        Returns:
+            Whether it was taken.
+        """
         if self._address is None:
-            return
+            return False
         message = "\n".join(assignments).encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.settimeout(_LONGEST_WAIT_SECONDS)
-            channel.sendto(message, self._address)
-
-
-_LONGEST_WAIT_SECONDS = 1.0
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+                channel.settimeout(wait_seconds)
+                channel.sendto(message, self._address)
+        except OSError:
+            return False
+        return True
 
 
 def _socket_address(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -56,6 +57,33 @@ def test_a_status_is_one_line(manager: socket.socket, address: str) -> None:
     """A line break in a status can't smuggle in another assignment."""
     ServiceManager({"NOTIFY_SOCKET": address}).status("12 rules\nWATCHDOG=trigger \udc80")
     assert told(manager) == ["STATUS=12 rules WATCHDOG=trigger \\udc80"]
+
+
+def test_a_status_is_said_once(manager: socket.socket, address: str) -> None:
+    """What stays as it was is no news."""
+    service = ServiceManager({"NOTIFY_SOCKET": address})
+    for text in ("one", "one", "two", "one"):
+        service.status(text)
+    assert [told(manager) for _ in range(3)] == [["STATUS=one"], ["STATUS=two"], ["STATUS=one"]]
+    manager.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
+def test_nobody_waits_for_a_manager_that_does_not_listen(manager: socket.socket, address: str) -> None:
+    """Where there is no room the loop goes on, and says later what could not be said."""
+    service = ServiceManager({"NOTIFY_SOCKET": address})
+    began = time.monotonic()
+    for number in range(200):
+        service.alive()
+        service.status(f"{number}")
+    assert time.monotonic() - began < 0.5
+    manager.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told(manager)
+    service.status("199")
+    assert told(manager) == ["STATUS=199"]
 
 
 @pytest.mark.parametrize("text", ("", "relative", "vsock:2:1234", "/nobody/listens/here"))
