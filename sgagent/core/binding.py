@@ -117,7 +117,7 @@ def _may_become(link: Link | None, interface: NetworkInterface) -> bool:
     if link is None:
         return True
     has_other_mac = interface.mac_address is not None and interface.mac_address != link.mac_address
-    return not (link.is_loopback or _hidden(link) or has_other_mac)
+    return not (link.is_loopback or is_hidden(link) or has_other_mac)
 
 
 class _Search:
@@ -144,7 +144,7 @@ class _Search:
         elif hand.interface == LOOPBACK or (link is not None and link.is_loopback):
             message = "traffic within the host is not judged (§2.3)"
             self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
-        elif link is not None and _hidden(link):
+        elif link is not None and is_hidden(link):
             self._refuse_port(link, origin)
         elif hand.network_interface_id is None:
             groups = tuple(sorted(set(hand.security_group_ids)))
@@ -205,7 +205,7 @@ class _Search:
 
     def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
         present = self.bindings.get(link.name)
-        if _hidden(link):
+        if is_hidden(link):
             self._refuse_port(link, interface.origin)
         elif present is None:
             self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
@@ -256,7 +256,7 @@ class _Search:
         )
 
 
-def _hidden(link: Link) -> bool:
+def is_hidden(link: Link) -> bool:
     """Tell whether the link's packets show as its master's, so that nothing can be enforced on it (§9.4)."""
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
 
@@ -271,7 +271,7 @@ def _meant(interface: NetworkInterface, links: list[Link]) -> list[Link]:
 
     def rank(link: Link) -> tuple[bool, bool, bool]:
         carries = any(str(address) in addresses for address in link.addresses)
-        return (not carries, _hidden(link), not link.has_hardware)
+        return (not carries, is_hidden(link), not link.has_hardware)
 
     best = min(map(rank, links), default=None)
     return [link for link in links if rank(link) == best]

@@ -84,7 +84,7 @@ _OF_OTHER_PROGRAMS = {"--check", "--config"}
 def codes_outside_documents() -> Iterator[str]:
     """Return the codes of problems that resolving, binding, reading files or the configuration finds."""
     for folder in ("settings", "sources"):
-        for path in (ROOT / "sgagent" / folder).glob("*.py"):
+        for path in (ROOT / "sgagent" / folder).rglob("*.py"):
             yield from (one or other for one, other in CODE.findall(path.read_text(encoding="utf-8")))
     for name in ("resolve", "binding"):
         text = read(f"sgagent/core/{name}.py")

@@ -1,84 +1,117 @@
-"""Connect to an end point of etcd: names, TCP, TLS."""
+"""Connect to an end point of etcd: names, TCP, TLS, and the password of a user."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.core.endpoints import Endpoint
+from sgagent.core.errors import SourceUnavailableError
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.sources.connecting import Whereabouts, look_up
 from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import ConnectionLostError
+from sgagent.sources.privatefile import require_private
+
+_LONGEST_PASSWORD = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """A channel, and where the other end is."""
+class EndpointAccess:
+    """Reach one end point."""
 
-    channel: Channel
-    endpoint: Endpoint | None
-    """None where the address is none of an end point, as in a tunnel of the tests."""
+    def __init__(self, endpoint: EtcdEndpoint, settings: EtcdSourceSettings) -> None:
+        """Take where it is, and how to talk to it."""
+        self.endpoint = endpoint
+        self._settings = settings
+        self._whereabouts = Whereabouts(endpoint.host, endpoint.port, look_up)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return at which addresses it was found last."""
+        return self._whereabouts.endpoints()
+
+    def connect(self) -> Channel:
+        """Return a channel to it.
+
+        Raises:
+            ConnectionLostError: it can't be reached, is not who it should be, or speaks no HTTP/2.
+        """
+        try:
+            opened = self._reached()
+        except OSError as error:
+            raise ConnectionLostError(_reason(error)) from error
+        try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected = self._encrypted(opened) if self.endpoint.is_encrypted else opened
+            return Channel(connected, self.endpoint.authority)
+        except (OSError, ValueError, SourceUnavailableError) as error:
+            opened.close()
+            raise ConnectionLostError(_reason(error)) from error
+        except ConnectionLostError:
+            opened.close()
+            raise
+
+    def _reached(self) -> socket.socket:
+        """Return a connection to the first address that answers; together they have the time-out."""
+        fault: OSError = TimeoutError("timed out")
+        addresses = self._whereabouts.find()
+        for address in addresses:
+            try:
+                share = self._settings.timeout_seconds / len(addresses)
+                return socket.create_connection((address, self.endpoint.port), share)
+            except OSError as error:
+                fault = error
+        raise fault
+
+    def _encrypted(self, opened: socket.socket) -> ssl.SSLSocket:
+        """Return the connection with TLS on it, the server's certificate verified.
+
+        Raises:
+            OSError: files can't be read, or the two don't come together.
+            ConnectionLostError: the server speaks no HTTP/2.
+        """
+        context = ssl.create_default_context(cafile=self._settings.ca_file)
+        context.set_alpn_protocols(["h2"])
+        self._show_certificate(context, self._settings.client_certificate)
+        encrypted = context.wrap_socket(opened, server_hostname=self.endpoint.host)
+        if encrypted.selected_alpn_protocol() != "h2":
+            encrypted.close()
+            raise ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
+        return encrypted
+
+    def _show_certificate(self, context: ssl.SSLContext, certificate: Path | None) -> None:
+        if certificate is not None:
+            key = self._settings.client_key or certificate
+            require_private(key)
+            # A password is never asked for: there is nobody at the terminal.
+            context.load_cert_chain(certificate, key, password="")
 
 
-def connect(endpoint: EtcdEndpoint, settings: EtcdSourceSettings) -> Connected:
-    """Return a channel to an end point.
+def read_password(settings: EtcdSourceSettings) -> str:
+    """Return the password of the configured user; white space around it is no part of it.
 
     Raises:
-        ConnectionLostError: it can't be reached, is not who it should be, or speaks no HTTP/2.
+        ConnectionLostError: it can't be read, or everybody can read it. The message never says what it holds.
     """
-    seconds = settings.timeout_seconds
+    path = settings.password_file
+    if path is None:
+        return ""
     try:
-        opened = socket.create_connection((endpoint.host, endpoint.port), seconds)
-    except OSError as error:
-        raise ConnectionLostError((error.strerror or str(error)).lower()) from error
-    try:
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        address = opened.getpeername()[0]
-        connected = _encrypted(opened, endpoint, settings) if endpoint.is_encrypted else opened
-        return Connected(Channel(connected, endpoint.authority), _endpoint(address, endpoint.port))
-    except (OSError, ConnectionLostError) as error:
-        opened.close()
-        raise ConnectionLostError(_tls_reason(error)) from error
+        require_private(path)
+        with path.open(encoding="utf-8") as file:
+            return file.read(_LONGEST_PASSWORD).strip()
+    except SourceUnavailableError as error:
+        raise ConnectionLostError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConnectionLostError(f"{path}: can't be read") from error
 
 
-def _endpoint(address: str, port: int) -> Endpoint | None:
-    with contextlib.suppress(ValueError):
-        return Endpoint.at(address, port)
-    return None
-
-
-def _encrypted(opened: socket.socket, endpoint: EtcdEndpoint, settings: EtcdSourceSettings) -> ssl.SSLSocket:
-    """Return the socket with TLS on it, the server's certificate verified.
-
-    Raises:
-        OSError: files can't be read, or the two don't come together.
-        ConnectionLostError: the server speaks no HTTP/2.
-    """
-    context = ssl.create_default_context(cafile=_name(settings.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    if settings.client_certificate is not None:
-        context.load_cert_chain(settings.client_certificate, _name(settings.client_key))
-    encrypted = context.wrap_socket(opened, server_hostname=endpoint.host)
-    if encrypted.selected_alpn_protocol() != "h2":
-        encrypted.close()
-        raise ConnectionLostError("the server speaks no HTTP/2: not an end point of etcd")
-    return encrypted
-
-
-def _name(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _tls_reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Return in words why the two don't come together."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message}"
+        return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}".lower().replace("tls", "TLS")
+        return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{(error.strerror or str(error)).lower()}"

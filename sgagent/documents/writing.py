@@ -1,0 +1,98 @@
+"""Write the objects of a snapshot in the native format, so that reading them again makes the same objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sgagent.core.model import (
+    NetworkInterface,
+    PortList,
+    PortListReference,
+    PortRange,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+
+Native = Mapping[str, object]
+"""An object of a document: names and what JSON can hold."""
+
+_EVERY_PORT = "-1/-1"
+
+
+def as_json(native: object) -> bytes:
+    """Return JSON in which equal content makes equal bytes."""
+    return json.dumps(native, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def write_group(group: SecurityGroup) -> Native:
+    """Return a security group with everything said outright, ids of rules included."""
+    return _without_empty(
+        security_group_id=group.security_group_id,
+        name=group.name,
+        vpc_id=group.vpc_id,
+        account_id=group.account_id,
+        type=group.group_type.value,
+        inner_access_policy=group.inner_access_policy.value,
+        tags=dict(group.tags),
+        member_addresses=list(map(str, group.member_addresses)),
+        rules=[write_rule(rule) for rule in group.rules],
+    )
+
+
+def write_rule(rule: SecurityGroupRule) -> Native:
+    """Return a rule."""
+    is_listed = isinstance(rule.ports, PortListReference)
+    return _without_empty(
+        rule_id=rule.rule_id,
+        direction=rule.direction.value,
+        policy=rule.policy.value,
+        priority=rule.priority,
+        protocol=str(rule.protocol),
+        port_range=_ports(rule.ports) if not is_listed and rule.protocol.has_ports else None,
+        port_list_id=str(rule.ports) if is_listed else None,
+        source_port_range=_ports(rule.source_ports) if rule.source_ports else None,
+        authorization_object=str(rule.authorization_object),
+        local_address=None if rule.local_address is None else str(rule.local_address),
+        description=rule.description,
+    )
+
+
+def write_prefix_list(prefix_list: PrefixList) -> Native:
+    """Return a prefix list."""
+    return {
+        "prefix_list_id": prefix_list.prefix_list_id,
+        "address_family": prefix_list.family.value,
+        "entries": list(map(str, prefix_list.entries)),
+    }
+
+
+def write_port_list(port_list: PortList) -> Native:
+    """Return a port list."""
+    return {"port_list_id": port_list.port_list_id, "entries": list(map(str, port_list.entries))}
+
+
+def write_interface(interface: NetworkInterface) -> Native:
+    """Return a network interface."""
+    return _without_empty(
+        network_interface_id=interface.network_interface_id,
+        mac_address=interface.mac_address,
+        addresses=list(map(str, interface.addresses)),
+        security_group_ids=list(interface.security_group_ids),
+        vpc_id=interface.vpc_id,
+        account_id=interface.account_id,
+        instance_id=interface.instance_id,
+    )
+
+
+def _ports(ports: Sequence[PortRange] | PortListReference) -> object:
+    """Return ports as documents have them: one text, or a list of several."""
+    if isinstance(ports, PortListReference) or not ports:
+        return _EVERY_PORT
+    return str(ports[0]) if len(ports) == 1 else list(map(str, ports))
+
+
+def _without_empty(**fields: object) -> Native:
+    """Return the fields that say something; what is empty is what a missing field means."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}

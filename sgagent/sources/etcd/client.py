@@ -1,0 +1,284 @@
+"""Ask an etcd cluster, whichever of its end points answers."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sgagent.core.endpoints import Endpoint
+from sgagent.settings import EtcdSourceSettings
+from sgagent.sources.etcd.access import EndpointAccess, read_password
+from sgagent.sources.etcd.channel import Call, Channel, Interrupt
+from sgagent.sources.etcd.failures import (
+    CallRefusedError,
+    CompactedError,
+    ConnectionLostError,
+    EtcdError,
+    Status,
+)
+from sgagent.sources.etcd.messages import (
+    Header,
+    KeyRange,
+    KeyValue,
+    Lease,
+    Range,
+    Unchanged,
+    WatchAnswer,
+    Write,
+    authenticate_request,
+    lease_grant_request,
+    lease_request,
+    range_request,
+    read_lease,
+    read_range,
+    read_token,
+    read_transaction,
+    read_watch,
+    transaction_request,
+    watch_request,
+)
+from sgagent.sources.etcd.protobuf import MalformedMessageError
+
+Answer = TypeVar("Answer")
+
+_PAGE = 1000
+"""Keys that are asked for at once."""
+
+_PAUSE_SECONDS = 0.2
+"""Between tries, while a cluster chooses a leader."""
+
+_SERVICE = "/etcdserverpb."
+_WITH_LEADER = {"hasleader": "true"}
+"""Has a member that lost the others end a watch, instead of telling nothing for ever."""
+
+
+class Client:
+    """Hold a connection to one of a cluster's end points. Belongs to one thread but for :meth:`endpoints`."""
+
+    def __init__(self, settings: EtcdSourceSettings) -> None:
+        """Take where the cluster is; nothing is connected yet.
+
+        Hosts begin with different end points, so that these share the load.
+        """
+        self._settings = settings
+        self._access = [EndpointAccess(endpoint, settings) for endpoint in settings.endpoints]
+        random.shuffle(self._access)
+        self._all = tuple(self._access)
+        self._channel: Channel | None = None
+        self._token: str | None = None
+        self.bytes_received = 0
+        """Over all connections that have ended."""
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where the end points were found last; may be called from any thread."""
+        return tuple(endpoint for access in self._all for endpoint in access.endpoints())
+
+    def persistently(self, ask: Callable[[], Answer], seconds: float) -> Answer:
+        """Ask again, of other end points too, until there is an answer or time is up.
+
+        For questions that may be asked twice.
+
+        Raises:
+            EtcdError: the last try's.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return ask()
+            except EtcdError as error:
+                self.close()
+                if not _is_passing(error) or time.monotonic() >= deadline:
+                    raise
+            threading.Event().wait(_PAUSE_SECONDS)
+
+    def read_page(self, asked: KeyRange, *, revision: int = 0, limit: int = _PAGE) -> Range:
+        """Return keys from the first of a range on.
+
+        Raises:
+            CompactedError: the revision is gone.
+            EtcdError: there was no answer, or a refusal.
+        """
+        request = range_request(asked, revision=revision, limit=limit)
+        return self._ask("KV/Range", request, read_range)
+
+    def count(self, asked: KeyRange, *, revision: int = 0) -> int:
+        """Return how many keys a range has."""
+        return self._ask(
+            "KV/Range", range_request(asked, revision=revision, count_only=True), read_range
+        ).count
+
+    def read(self, asked: KeyRange, *, revision: int = 0) -> tuple[Header, tuple[KeyValue, ...]]:
+        """Return all keys of a range as they stood at one revision, and what was said of the store.
+
+        Raises:
+            CompactedError: the revision is gone, maybe while pages were read.
+            EtcdError: there was no answer, or a refusal.
+        """
+        page = self.read_page(asked, revision=revision)
+        header, items = page.header, list(page.items)
+        at = revision or header.revision
+        while page.has_more:
+            rest = KeyRange(f"{items[-1].key}\0", asked.end)
+            page = self.read_page(rest, revision=at)
+            items.extend(page.items)
+        return header, tuple(items)
+
+    def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
+        """Carry out writes all together if the conditions hold; return the store and whether they did.
+
+        Raises:
+            EtcdError: whether they were carried out is not known, or they were refused.
+        """
+        return self._ask("KV/Txn", transaction_request(conditions, writes), read_transaction)
+
+    def watch(self, followed: Sequence[tuple[KeyRange, int]]) -> Watch:
+        """Return a watch on ranges, each from a revision on.
+
+        Raises:
+            EtcdError: it can't be begun.
+        """
+        channel = self._connected()
+        requests = [watch_request(one, revision, number) for number, (one, revision) in enumerate(followed)]
+        method = f"{_SERVICE}Watch/Watch"
+        metadata = {**self._metadata(), **_WITH_LEADER}
+        call = channel.open(method, requests[0], metadata=metadata, is_last=False)
+        for request in requests[1:]:
+            channel.send(call, request)
+        return Watch(channel, call, [one for one, _ in followed])
+
+    def grant_lease(self, seconds: int) -> Lease:
+        """Return a new lease."""
+        return self._ask("Lease/LeaseGrant", lease_grant_request(seconds), read_lease)
+
+    def renew_lease(self, lease: int) -> Lease:
+        """Return a lease after it was renewed; one that has ended has no seconds left."""
+        return self._ask("Lease/LeaseKeepAlive", lease_request(lease), read_lease)
+
+    def end_lease(self, lease: int) -> None:
+        """End a lease; the keys under it go."""
+        self._ask("Lease/LeaseRevoke", lease_request(lease), lambda _: None)
+
+    def close(self) -> None:
+        """Close the connection; the next question makes another, to the next end point."""
+        if self._channel is not None:
+            self.bytes_received += self._channel.bytes_received
+            self._channel.close()
+            self._channel = None
+            self._access.append(self._access.pop(0))
+
+    def _ask(self, method: str, request: bytes, read: Callable[[bytes], Answer]) -> Answer:
+        """Ask, with a fresh token if the one that was had is no longer good."""
+        channel = self._connected()
+        try:
+            answer = self._call(channel, method, request)
+        except CallRefusedError as error:
+            if not _is_about_token(error) or self._settings.user is None:
+                raise _as_compacted(error) from error
+            self._token = self._authenticated(channel)
+            answer = self._call(channel, method, request)
+        try:
+            return read(answer)
+        except (MalformedMessageError, UnicodeDecodeError) as error:
+            raise ConnectionLostError(f"an answer that can't be read: {error}") from error
+
+    def _call(self, channel: Channel, method: str, request: bytes) -> bytes:
+        return channel.call(
+            f"{_SERVICE}{method}", request, metadata=self._metadata(), seconds=self._settings.timeout_seconds
+        )
+
+    def _metadata(self) -> Mapping[str, str]:
+        return {} if self._token is None else {"token": self._token}
+
+    def _connected(self) -> Channel:
+        """Return the channel; a new one, to the first end point that can be reached, if there is none.
+
+        Raises:
+            ConnectionLostError: none can be reached; says of each why.
+        """
+        if self._channel is not None:
+            return self._channel
+        reasons = []
+        for _ in range(len(self._access)):
+            access = self._access[0]
+            try:
+                channel = access.connect()
+                if self._settings.user is not None:
+                    self._token = self._authenticated(channel)
+            except EtcdError as error:
+                reasons.append(f"{access.endpoint}: {error}")
+                self._access.append(self._access.pop(0))
+            else:
+                self._channel = channel
+                return channel
+        raise ConnectionLostError("; ".join(sorted(reasons)))
+
+    def _authenticated(self, channel: Channel) -> str:
+        """Return a token for the configured user."""
+        request = authenticate_request(self._settings.user or "", read_password(self._settings))
+        answer = channel.call(
+            f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=self._settings.timeout_seconds
+        )
+        return read_token(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A watch that has begun."""
+
+    channel: Channel
+    call: Call
+    followed: list[KeyRange]
+    """In the order of the watches' numbers."""
+
+    def add(self, followed: KeyRange, revision: int) -> None:
+        """Follow another range, from a revision on."""
+        self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
+        self.followed.append(followed)
+
+    def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
+        """Return what is told next; None if nothing was in time.
+
+        Raises:
+            CompactedError: the revision that it was to begin with is gone.
+            EtcdError: the watch has ended.
+        """
+        try:
+            message = self.channel.receive(self.call, seconds, interrupt)
+            answer = None if message is None else read_watch(message)
+        except CallRefusedError as error:
+            raise _as_compacted(error) from error
+        except MalformedMessageError as error:
+            raise ConnectionLostError(f"an answer that can't be read: {error}") from error
+        if answer is not None and answer.is_canceled:
+            if answer.compact_revision:
+                raise CompactedError(f"before revision {answer.compact_revision}")
+            raise CallRefusedError(Status.CANCELLED, answer.reason or "the watch was canceled")
+        return answer
+
+    def end(self) -> None:
+        """End the watch; the connection goes on."""
+        self.channel.cancel(self.call)
+
+    def range_of(self, answer: WatchAnswer) -> KeyRange | None:
+        """Return which range an answer is about; None if that is not known."""
+        if 0 <= answer.watch_id < len(self.followed):
+            return self.followed[answer.watch_id]
+        return None
+
+
+def _is_passing(error: EtcdError) -> bool:
+    return isinstance(error, ConnectionLostError) or (
+        isinstance(error, CallRefusedError) and error.is_passing
+    )
+
+
+def _is_about_token(error: CallRefusedError) -> bool:
+    return error.code == Status.UNAUTHENTICATED or "auth store" in str(error)
+
+
+def _as_compacted(error: CallRefusedError) -> EtcdError:
+    return CompactedError(str(error)) if error.code == Status.OUT_OF_RANGE else error

@@ -1,0 +1,158 @@
+"""Keep what was read of a store, follow its changes, and tell when all of them together make sense.
+
+Each watch tells its changes in order, but several watches are told one after another: between the first and
+the last of a publication's keys there are moments that nobody published. The marker, which is written
+together with them, says which keys to wait for.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.marker import Marker, State, read_marker
+from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
+
+
+class Condition(enum.Enum):
+    """Whether what is known can be taken for what was published."""
+
+    SETTLED = "settled"
+    """It can."""
+
+    AWAITING = "awaiting"
+    """Changes are still to come that belong to those seen."""
+
+    PUBLISHING = "publishing"
+    """Somebody is writing in several steps; what was complete before counts until that has ended."""
+
+    STALE = "stale"
+    """All has to be read anew: so much was written that the marker does not name it."""
+
+    GONE = "gone"
+    """The marker was deleted."""
+
+
+class Replica:
+    """What concerns somebody, as it stood in the store at one revision and as it changed since."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        marker: KeyValue,
+        items: Iterable[KeyValue],
+        ranges: Iterable[KeyRange],
+        revision: int,
+    ) -> None:
+        """Take what was read.
+
+        Args:
+            layout: the keys.
+            marker: the marker's key.
+            items: all other keys, in all of the ranges.
+            ranges: what was read, the marker apart.
+            revision: of the store, at which all this was read.
+
+        Raises:
+            MalformedMarkerError: the marker is none.
+        """
+        self.values = {item.key: item for item in items}
+        self.known_until: dict[KeyRange, int] = dict.fromkeys([KeyRange(layout.meta), *ranges], revision)
+        """What is followed, and the revision up to which its changes are known."""
+
+        self.marker: Marker = read_marker(marker.value)
+        self.marker_revision = marker.mod_revision
+        """At which the marker was written."""
+
+        self.layout = layout
+        self._seen: dict[str, int] = {}
+        self._expected: dict[str, int] = {}
+        self._ahead = 0
+        self._is_stale = False
+        self._is_gone = False
+
+    def covers(self, key: str) -> bool:
+        """Tell whether a key is followed."""
+        return any(key in followed for followed in self.known_until)
+
+    def add(self, added: KeyRange, items: Iterable[KeyValue], revision: int) -> None:
+        """Follow another range, all of whose keys were read at a revision."""
+        self.values.update((item.key, item) for item in items)
+        self.known_until[added] = revision
+
+    def drop(self, dropped: KeyRange) -> None:
+        """Follow a range no longer, and forget what was in it."""
+        del self.known_until[dropped]
+        for key in [key for key in self.values if key in dropped and not self.covers(key)]:
+            del self.values[key]
+
+    def note_progress(self, followed: KeyRange, revision: int) -> None:
+        """Take in that all changes of a range up to a revision are known, if it is still followed."""
+        if followed in self.known_until:
+            self.known_until[followed] = max(self.known_until[followed], revision)
+
+    def note(self, event: Event) -> None:
+        """Take in a change; one that was taken in before changes nothing.
+
+        Raises:
+            MalformedMarkerError: the marker is none any more.
+        """
+        key, revision = event.item.key, event.item.mod_revision
+        if key == self.layout.meta:
+            self._note_marker(event)
+            return
+        before = self.values.get(key)
+        known = max(before.mod_revision if before else 0, self._seen.get(key, 0))
+        if revision <= known or not self.covers(key):
+            return
+        is_leased = before is not None and before.lease if event.is_deletion else event.item.lease
+        if not is_leased:
+            self._ahead = max(self._ahead, revision)
+        if event.is_deletion:
+            self.values.pop(key, None)
+        else:
+            self.values[key] = event.item
+        self._seen[key] = revision
+        if self._expected.get(key, 0) <= revision:
+            self._expected.pop(key, None)
+
+    @property
+    def condition(self) -> Condition:
+        """Return whether what is known can be taken."""
+        if self._is_gone:
+            return Condition.GONE
+        if self.marker.state is State.PUBLISHING:
+            return Condition.PUBLISHING
+        if self._is_stale:
+            return Condition.STALE
+        if self._expected or self._ahead > self.marker_revision:
+            return Condition.AWAITING
+        return Condition.SETTLED
+
+    def settle(self) -> None:
+        """Forget what was only kept to tell whether all changes have arrived, as they have."""
+        self._seen = {
+            key: revision for key, revision in self._seen.items() if revision > self.marker_revision
+        }
+
+    def _note_marker(self, event: Event) -> None:
+        revision = event.item.mod_revision
+        if revision <= self.marker_revision:
+            return
+        self._is_gone = event.is_deletion
+        self.marker_revision = revision
+        if event.is_deletion:
+            return
+        self.marker = read_marker(event.item.value)
+        if self.marker.state is State.PUBLISHING:
+            return
+        if self.marker.changed is None:
+            self._is_stale = True
+            return
+        for key in map(self.layout.root.__add__, self.marker.changed):
+            before = self.values.get(key)
+            known = max(before.mod_revision if before else 0, self._seen.get(key, 0))
+            if known < revision and self.covers(key):
+                self._expected[key] = revision

@@ -1,0 +1,239 @@
+"""Fetch definitions from etcd, and follow them there."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from sgagent.core.endpoints import Endpoint
+from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.host import HandBinding
+from sgagent.documents import Limits, parse_documents
+from sgagent.ports import Delivery, Host, Wake
+from sgagent.settings import EtcdSourceSettings
+from sgagent.sources.etcd.bell import Bell
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.failures import EtcdError
+from sgagent.sources.etcd.following import Following
+from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.replica import Replica
+from sgagent.sources.polling import Poller
+
+GRACE_SECONDS = 10.0
+"""For which the store may be away before that is told: a cluster that chooses a new leader takes a second or
+two, and nothing is worse for it."""
+
+FIRST_RETRY_SECONDS = 0.2
+LONGEST_RETRY_SECONDS = 15.0
+"""Between tries to connect; doubled from the first to the longest, and a random part of that."""
+
+REFUSED_AGAIN_SECONDS = 5.0
+"""After which a store that was set back or lost keys is looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """How far a host has come."""
+
+    serial: int
+    revision: int
+    """Of the store, at which the publication was complete: what ``sgagent publish`` prints."""
+
+    version: str
+    """Of what concerns this host in it."""
+
+
+class EtcdSource:
+    """Read definitions from an etcd cluster; implements :class:`Source`."""
+
+    def __init__(
+        self,
+        settings: EtcdSourceSettings,
+        limits: Limits,
+        *,
+        by_hand: tuple[HandBinding, ...] = (),
+        host: Host | None = None,
+    ) -> None:
+        """Take where the cluster is; nothing is asked yet.
+
+        Args:
+            settings: the cluster and the keys.
+            limits: what documents may cost.
+            by_hand: bindings of the configuration, which lead to groups and interfaces too.
+            host: the links, by which the host's interfaces are found; without it, everything is read.
+        """
+        self._settings = settings
+        self._limits = limits
+        self._by_hand = by_hand
+        self._host = host
+        self._layout = Layout(settings.prefix)
+        self._client = Client(settings)
+        self._bell = Bell()
+        self._following = Following(self._client, self._layout, self._interest(), self._bell)
+        self._poller = Poller(self._ask, self._bell.ring)
+        self._is_connected = False
+        self._has_host_changed = False
+        self._is_refresh_wanted = False
+        self._failures = 0
+        self._failing_since = 0.0
+        self._newest: Delivery | None = None
+        self._error: DocumentError | SourceUnavailableError | None = None
+        self._publication: Publication | None = None
+
+    def fetch(self) -> Delivery:
+        """Return what is published and concerns this host, as it is known.
+
+        While somebody watches, this waits only for the first answer, and not for long.
+
+        Raises:
+            DocumentError: what is published has errors of form, or the store was set back or lost keys.
+            SourceUnavailableError: the cluster has been away for a while, or nothing was published.
+        """
+        if self._poller.is_asking:
+            self._poller.wait_for_first(self._settings.timeout_seconds + 1.0)
+        else:
+            self._ask_once()
+        error, newest = self._error, self._newest
+        if error is not None:
+            raise error.with_traceback(None)
+        if newest is None:
+            raise SourceUnavailableError(f"{self._settings.place}: no answer yet")
+        return newest
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return at which addresses the members were found last."""
+        return self._client.endpoints()
+
+    def refresh(self) -> None:
+        """Look whether the watch tells all, now rather than at the next heartbeat."""
+        self._is_refresh_wanted = True
+        self._bell.ring()
+        self._poller.hurry()
+
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` when a fetch would deliver something else, until the context is left."""
+        with ExitStack() as stack:
+            if self._host is not None:
+                stack.enter_context(self._host.watch(self._host_changed))
+            stack.enter_context(self._poller.watch(wake))
+            yield
+
+    @property
+    def publication(self) -> Publication | None:
+        """Return up to which publication this host was told all; None before the first."""
+        return self._publication
+
+    @property
+    def bytes_received(self) -> int:
+        """Return how much came out of the network."""
+        return self._client.bytes_received
+
+    def _interest(self) -> Interest:
+        if self._host is None:
+            return Everything(self._layout)
+        return HostInterest(self._layout, self._host.facts(), self._by_hand, self._limits)
+
+    def _host_changed(self) -> None:
+        self._has_host_changed = True
+        self._bell.ring()
+        self._poller.hurry()
+
+    def _ask_once(self) -> None:
+        """Read all anew, and hold no connection."""
+        self._following.forget()
+        self._following.interest = self._interest()
+        seconds = float(self._settings.timeout_seconds)
+        try:
+            self._deliver(self._client.persistently(self._following.connect, seconds))
+        except DocumentError as error:
+            self._error = error
+        except EtcdError as error:
+            self._error = self._unavailable(error)
+        finally:
+            self._client.close()
+
+    def _ask(self) -> tuple[bool, float]:
+        """Connect, or wait for changes; return whether a fetch says something new, and how long to wait."""
+        newest, said = self._newest, _said(self._error)
+        try:
+            replica = self._next()
+        except DocumentError as error:
+            self._lose_connection()
+            self._following.forget()
+            self._error, wait = error, REFUSED_AGAIN_SECONDS
+        except EtcdError as error:
+            self._lose_connection()
+            wait = self._fail(error)
+        else:
+            self._failures, wait = 0, 0.0
+            if replica is not None:
+                self._deliver(replica)
+        return self._newest is not newest or _said(self._error) != said, wait
+
+    def _next(self) -> Replica | None:
+        """Return what is known once it has changed; None if it has not.
+
+        Raises:
+            DocumentError: the store was set back or lost keys.
+            EtcdError: the connection is lost, or can't be made.
+        """
+        self._bell.silence()
+        if self._has_host_changed:
+            self._has_host_changed = False
+            self._following.interest = self._interest()
+            if self._is_connected:
+                return self._following.look_further()
+        if self._is_refresh_wanted:
+            self._is_refresh_wanted = False
+            self._following.look_soon()
+        if self._is_connected:
+            return self._following.wait()
+        replica = self._following.connect()
+        self._is_connected = True
+        return replica
+
+    def _deliver(self, replica: Replica) -> None:
+        """Make of what is known what a fetch returns or raises; what stays as it was is not parsed again."""
+        marker = replica.marker
+        try:
+            composed = self._following.interest.documents(replica.values)
+            if self._newest is None or self._newest.documents != composed.documents:
+                snapshot, problems = parse_documents(composed.documents, self._limits)
+                problems = (*composed.problems, *problems)
+                self._newest = Delivery(snapshot=snapshot, problems=problems, documents=composed.documents)
+        except DocumentError as error:
+            self._error = error
+            return
+        self._error = None
+        self._publication = Publication(
+            serial=marker.serial,
+            revision=replica.marker_revision,
+            version=self._newest.snapshot.version,
+        )
+
+    def _lose_connection(self) -> None:
+        self._is_connected = False
+        self._client.close()
+
+    def _fail(self, error: EtcdError) -> float:
+        """Take in that the store is away, and return how long to wait; it is told once that has lasted."""
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
+        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        if self._newest is None or now >= self._failing_since + GRACE_SECONDS:
+            self._error = self._unavailable(error)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
+
+    def _unavailable(self, error: EtcdError) -> SourceUnavailableError:
+        return SourceUnavailableError(f"etcd: {error}")
+
+
+def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:
+    return None if error is None else str(error)

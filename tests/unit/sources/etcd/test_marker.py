@@ -1,0 +1,56 @@
+"""The marker of a publication."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State, read_marker
+
+MARKER = Marker(
+    state=State.PUBLISHING,
+    serial=7,
+    version="sha256:0123456789ab",
+    published_by="root@build-1",
+    published_at="2026-01-31T12:00:00Z",
+    counts={"groups": 2, "interfaces": 0},
+    changed=("groups/sg-1",),
+    complete_revision=12,
+)
+
+
+def test_it_comes_back() -> None:
+    """What is written is read."""
+    assert read_marker(MARKER.encoded()) == MARKER
+
+
+def test_nothing_changed_is_not_too_much_to_be_told() -> None:
+    """An empty list of keys and none at all are told apart."""
+    for changed in ((), None):
+        marker = Marker(
+            state=State.COMPLETE,
+            serial=1,
+            version="v",
+            published_by="x",
+            published_at="y",
+            changed=changed,
+        )
+        assert read_marker(marker.encoded()).changed == changed
+
+
+@pytest.mark.parametrize(
+    "value",
+    (
+        b"",
+        b"complete",
+        b"[]",
+        b"{}",
+        b'{"format":1}',
+        MARKER.encoded().replace(b'"format":1', b'"format":2'),
+        MARKER.encoded().replace(b'"publishing"', b'"done"'),
+        MARKER.encoded().replace(b'"groups":2', b'"groups":"many"'),
+    ),
+)
+def test_what_is_none_is_refused(value: bytes) -> None:
+    """So is one of a later version."""
+    with pytest.raises(MalformedMarkerError):
+        read_marker(value)

@@ -1,0 +1,77 @@
+"""Members of groups, each in a key of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.members import MOST_ANNOUNCED, MemberReader, read_member
+from sgagent.sources.etcd.messages import KeyValue
+
+LAYOUT = Layout("/sgagent")
+
+
+def member(group: str, name: str, value: bytes, *, revision: int = 1, lease: int = 0) -> KeyValue:
+    """Return a member's key."""
+    key = LAYOUT.key("members", group, name)
+    return KeyValue(key=key, value=value, mod_revision=revision, lease=lease)
+
+
+def test_members_are_told_by_group() -> None:
+    """One interface may be in several groups, with other addresses in each."""
+    items = [
+        member("sg-1", "eni-1", b'{"addresses":["10.0.0.1","2001:db8::/64"]}'),
+        member("sg-1", "eni-2", b'{"addresses":[]}'),
+        member("sg-2", "eni-1", b'{"addresses":["10.0.0.2"]}'),
+        KeyValue(key=LAYOUT.key("groups", "sg-1"), value=b"{}"),
+    ]
+    found = MemberReader(LAYOUT).read(items)
+    assert found.by_group == {"sg-1": ["10.0.0.1", "2001:db8::/64"], "sg-2": ["10.0.0.2"]}
+    assert found.problems == []
+
+
+def test_what_is_written_anew_is_read_anew() -> None:
+    """And what was not is not."""
+    reader = MemberReader(LAYOUT)
+    for revision, address in ((1, "10.0.0.1"), (2, "10.0.0.2")):
+        value = b'{"addresses":["%b"]}' % address.encode()
+        assert reader.read([member("sg-1", "eni-1", value, revision=revision)]).by_group == {
+            "sg-1": [address]
+        }
+
+
+@pytest.mark.parametrize(
+    "value",
+    (
+        b"",
+        b"10.0.0.1",
+        b'["10.0.0.1"]',
+        b'{"addresses":"10.0.0.1"}',
+        b'{"addresses":[1]}',
+        b'{"addresses":["10.0.0.1/24"]}',
+        b'{"addresses":["fe80::1%eth0"]}',
+        b'{"addresses":["::ffff:10.0.0.1"]}',
+        b'{"addresses":["10.0.0.1"],"security_group_ids":["sg-admin"]}',
+        b"[" * 100_000,
+    ),
+)
+def test_one_that_cannot_be_read_is_left_out(value: bytes) -> None:
+    """It is told, and all others count: whoever may write one key can't hold up a policy."""
+    found = MemberReader(LAYOUT).read(
+        [member("sg-1", "a", value), member("sg-1", "b", b'{"addresses":["10.0.0.9"]}')]
+    )
+    assert found.by_group == {"sg-1": ["10.0.0.9"]}
+    (problem,) = found.problems
+    assert problem.code == "not_a_member"
+    assert str(problem).startswith("warning: etcd:/sgagent/v1/members/sg-1/a: ")
+
+
+def test_a_host_announces_single_addresses() -> None:
+    """It can't make members of whole networks, or of very many addresses, as publishing can."""
+    network, many = (
+        b'{"addresses":["10.0.0.0/8"]}',
+        b'{"addresses":[%b]}' % b",".join([b'"10.0.0.1"'] * (MOST_ANNOUNCED + 1)),
+    )
+    for value in (network, many):
+        assert read_member(value, is_announced=True) is None
+        assert read_member(value, is_announced=False) is not None

@@ -1,0 +1,168 @@
+"""What is known of a store, and whether it makes sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State
+from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
+from sgagent.sources.etcd.replica import Condition, Replica
+
+LAYOUT = Layout("/sgagent")
+WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
+MEMBERS = LAYOUT.all_of("members", "sg-web")
+ONE = LAYOUT.key("members", "sg-web", "eni-1")
+MARKER = Marker(state=State.COMPLETE, serial=1, version="v", published_by="x", published_at="y", changed=())
+
+
+def replica() -> Replica:
+    """Return what was published at revision 10, and read at 12."""
+    return Replica(
+        LAYOUT,
+        marker=KeyValue(key=LAYOUT.meta, value=MARKER.encoded(), mod_revision=10),
+        items=[
+            KeyValue(key=WEB, value=b"web", mod_revision=10),
+            KeyValue(key=APP, value=b"app", mod_revision=9),
+            KeyValue(key=ONE, value=b"one", mod_revision=11, lease=5),
+        ],
+        ranges=[KeyRange(WEB), KeyRange(APP), MEMBERS],
+        revision=12,
+    )
+
+
+def condition(known: Replica) -> Condition:
+    """Return whether what is known can be taken."""
+    return known.condition
+
+
+def put(key: str, value: bytes, revision: int, lease: int = 0) -> Event:
+    """Return that a key was written."""
+    return Event(item=KeyValue(key=key, value=value, mod_revision=revision, lease=lease))
+
+
+def deletion(key: str, revision: int) -> Event:
+    """Return that a key was deleted."""
+    return Event(item=KeyValue(key=key, mod_revision=revision), is_deletion=True)
+
+
+def marker(revision: int, *changed: str, is_too_much: bool = False, state: State = State.COMPLETE) -> Event:
+    """Return that something was published."""
+    named = None if is_too_much else tuple(LAYOUT.relative(key) for key in changed)
+    return put(LAYOUT.meta, replace(MARKER, serial=revision, changed=named, state=state).encoded(), revision)
+
+
+def test_what_was_read_is_settled() -> None:
+    """At one revision everything makes sense."""
+    assert condition(replica()) is Condition.SETTLED
+
+
+@pytest.mark.parametrize("order", ((0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)))
+def test_all_of_a_publication_is_waited_for(order: tuple[int, ...]) -> None:
+    """In whatever order the watches tell of its keys and its marker, it is settled with the last."""
+    known = replica()
+    events = (put(WEB, b"new", 20), deletion(APP, 20), marker(20, WEB, APP))
+    for index in order[:-1]:
+        known.note(events[index])
+        assert condition(known) is Condition.AWAITING
+    known.note(events[order[-1]])
+    assert condition(known) is Condition.SETTLED
+    assert known.values[WEB].value == b"new"
+    assert APP not in known.values
+
+
+def test_keys_that_are_not_followed_are_not_waited_for() -> None:
+    """What concerns others settles at once."""
+    known = replica()
+    known.note(marker(20, LAYOUT.key("groups", "sg-other")))
+    assert condition(known) is Condition.SETTLED
+    assert known.marker.serial == 20
+
+
+def test_two_publications_one_behind_the_other() -> None:
+    """The second may be seen in part before the first is seen whole."""
+    known = replica()
+    for event in (put(WEB, b"1", 20), put(WEB, b"2", 21), marker(20, WEB, APP)):
+        known.note(event)
+        assert condition(known) is Condition.AWAITING
+    known.note(put(APP, b"1", 20))
+    assert condition(known) is Condition.AWAITING, "the second publication's marker is still to come"
+    known.note(marker(21, WEB))
+    assert condition(known) is Condition.SETTLED
+
+
+def test_hosts_come_and_go_without_a_publication() -> None:
+    """What is under a lease needs no marker, nor does its end."""
+    known = replica()
+    known.note(put(LAYOUT.key("members", "sg-web", "eni-2"), b"two", 30, lease=6))
+    assert condition(known) is Condition.SETTLED
+    known.note(deletion(ONE, 31))
+    assert condition(known) is Condition.SETTLED
+    assert ONE not in known.values
+
+
+def test_what_nobody_published_is_waited_for() -> None:
+    """A key that was written or deleted on its own may be half of something; whoever follows reads anew."""
+    for event in (put(WEB, b"x", 20), deletion(WEB, 20)):
+        known = replica()
+        known.note(event)
+        assert condition(known) is Condition.AWAITING
+
+
+def test_a_large_publication() -> None:
+    """While it is written nothing is taken; then all is read anew."""
+    known = replica()
+    known.note(marker(20, is_too_much=True, state=State.PUBLISHING))
+    assert condition(known) is Condition.PUBLISHING
+    known.note(put(WEB, b"x", 21))
+    assert condition(known) is Condition.PUBLISHING
+    known.note(marker(22, is_too_much=True))
+    assert condition(known) is Condition.STALE
+
+
+def test_a_marker_that_is_deleted_or_none() -> None:
+    """It is noticed, and is not taken for an empty publication."""
+    known = replica()
+    known.note(deletion(LAYOUT.meta, 20))
+    assert condition(known) is Condition.GONE
+    with pytest.raises(MalformedMarkerError):
+        replica().note(put(LAYOUT.meta, b"x", 20))
+
+
+def test_what_is_told_twice_changes_nothing() -> None:
+    """After a connection is lost, the next one may tell again what was known."""
+    known = replica()
+    for event in (
+        put(WEB, b"new", 20),
+        marker(20, WEB),
+        put(WEB, b"old", 10),
+        marker(10, APP),
+        deletion(APP, 8),
+    ):
+        known.note(event)
+    assert condition(known) is Condition.SETTLED
+    assert (known.values[WEB].value, known.values[APP].value) == (b"new", b"app")
+
+
+def test_what_is_no_longer_followed_is_forgotten() -> None:
+    """But for what another range holds too."""
+    known = replica()
+    known.add(KeyRange(ONE), [], 12)
+    known.drop(MEMBERS)
+    assert ONE in known.values
+    known.drop(KeyRange(ONE))
+    assert ONE not in known.values
+    known.note(put(ONE, b"x", 40, lease=5))
+    assert ONE not in known.values
+    known.note_progress(MEMBERS, 50)
+    assert MEMBERS not in known.known_until
+
+
+def test_progress_only_goes_forward() -> None:
+    """A watch that is made anew begins where the range was known."""
+    known = replica()
+    known.note_progress(MEMBERS, 20)
+    known.note_progress(MEMBERS, 15)
+    assert known.known_until[MEMBERS] == 20
