@@ -1,0 +1,260 @@
+"""The privilege boundary on the kernel: the contract over the channel, and what ends how."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.lab import wait_for
+from integration.namespaces import Namespace, network_namespace
+from integration.service import is_alive
+from sgagent.core import plan as p, ruleset as r
+from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import Direction, Family
+from sgagent.core.plan import Plan
+from sgagent.core.ruleset import Interval, Match, Rule, SetMark
+from sgagent.dataplane import messages
+from sgagent.dataplane.boundary import Applier, fork_applier
+from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.events import RulesetChange
+from sgagent.dataplane.messages import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
+from sgagent.dataplane.news import news_heard
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.ports import Observed
+from tests.contract import tables
+from tests.contract.dataplane import DataplaneContract, bring
+
+ALL_BITS = 0xFFFFFFFF
+MASK = 0xFFFF0000
+NET_ADMIN = 1 << 12
+_HEADER = struct.Struct(">BI")
+"""Of a message: its kind, and the length of its content."""
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a network namespace and move the test into it."""
+    with network_namespace() as made, made.entered():
+        yield made
+
+
+@pytest.fixture(params=[True, False], ids=["owned", "one-shot"])
+def applier(
+    namespace: Namespace,  # noqa: ARG001 - the thread is in it
+    request: pytest.FixtureRequest,
+) -> Iterator[Applier]:
+    """Fork an applier that serves the namespace."""
+    with fork_applier(owned=getattr(request, "param", True)) as made:
+        yield made
+
+
+@pytest.fixture
+def dataplane(applier: Applier) -> ApplierDataplane:
+    """Begin with an applier that may change every bit of a mark."""
+    return ApplierDataplane(applier.channel, mask=ALL_BITS)
+
+
+@pytest.fixture
+def owner(namespace: Namespace) -> Iterator[Applier]:  # noqa: ARG001 - the thread is in it
+    """Fork an applier as the daemon does."""
+    with fork_applier(owned=True) as made:
+        yield made
+
+
+class TestApplierDataplane(DataplaneContract):
+    """The contract, on the kernel, over the boundary."""
+
+
+def test_both_sides_see_the_same(namespace: Namespace, owner: Applier) -> None:
+    """What was applied over the channel stands, is owned by the applier, and is named as its."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    bring(plane, tables.WHOLE)
+    assert plane.is_owner
+    namespace.nft("flush", "ruleset")
+    onlooker = LibnftablesDataplane(owned=False)
+    assert onlooker.observe() == Observed(ruleset=tables.WHOLE)
+    with pytest.raises(NotPermittedError, match=rf"process {owner.pid} \(sgagent-applier\)"):
+        onlooker.refuse_another_owner()
+    onlooker.close()
+
+
+def test_the_applier_has_one_privilege(owner: Applier) -> None:
+    """It may change the network, and nothing else; nobody of its user may look into it."""
+    ApplierDataplane(owner.channel, mask=MASK)
+    lines = Path(f"/proc/{owner.pid}/status").read_text().splitlines()
+    fields = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    assert fields["Name"] == "sgagent-applier"
+    assert {int(fields[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Bnd")} == {NET_ADMIN}
+    assert {int(fields[f"Cap{name}"], 16) for name in ("Inh", "Amb")} == {0}
+    assert fields["NoNewPrivs"] == "1"
+    opened = {int(path.name) for path in Path(f"/proc/{owner.pid}/fd").iterdir()}
+    assert len(opened) == 3 + 2 + 3  # standard files, its ends of the sockets, and three for netlink
+    os.kill(owner.pid, signal.SIGTERM)
+    os.kill(owner.pid, signal.SIGINT)
+    os.kill(owner.pid, signal.SIGHUP)
+    messages.send(owner.channel, Verb.READ_GENERATION, b"")
+    answer = messages.receive(owner.channel, LONGEST_ANSWER)
+    assert answer is not None
+    assert answer[0] == Reply.DONE
+
+
+def test_an_applier_ends_with_the_agent(namespace: Namespace, owner: Applier) -> None:
+    """When the channel is closed it lets the table go, which stays and can be taken up."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    bring(plane, tables.WHOLE)
+    plane.close()
+    wait_for(lambda: not is_alive(owner.pid), "the applier to end")
+    with fork_applier(owned=True) as another:
+        second = ApplierDataplane(another.channel, mask=ALL_BITS)
+        assert second.observe() == Observed(ruleset=tables.WHOLE)
+        assert second.is_owner
+        namespace.nft("flush", "ruleset")
+        assert second.observe() == Observed(ruleset=tables.WHOLE)
+
+
+def test_a_killed_applier_is_noticed_at_once(owner: Applier) -> None:
+    """Its end is heard without asking, and every call says so from then on."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    ended = threading.Event()
+    with news_heard(owner.news, lambda _: None, ended.set):
+        os.kill(owner.pid, signal.SIGKILL)
+        assert ended.wait(5.0)
+    for _ in range(2):
+        with pytest.raises(ApplierLostError):
+            plane.observe()
+
+
+def test_an_applier_that_hangs_is_given_up(owner: Applier) -> None:
+    """A call ends when its time is over, and a late answer is never taken for that to another question."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS, longest_call_seconds=0.2)
+    os.kill(owner.pid, signal.SIGSTOP)
+    with pytest.raises(ApplierLostError, match="does not answer"):
+        plane.observe()
+    os.kill(owner.pid, signal.SIGCONT)
+    with pytest.raises(ApplierLostError, match="does not answer"):
+        plane.read_counters()
+
+
+@pytest.mark.usefixtures("namespace")
+def test_an_applier_outlives_no_parent() -> None:
+    """It ends with the process that forked it, although somebody else still has the channel."""
+    told, tells = os.pipe()
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    parent = os.fork()
+    if parent == 0:
+        made = fork_applier(owned=True)
+        socket.send_fds(theirs, [b"x"], [made.channel.fileno()])
+        os.write(tells, str(made.pid).encode())
+        signal.pause()
+        os._exit(0)
+    pid = int(os.read(told, 20))
+    _, [number], _, _ = socket.recv_fds(ours, 1, 1)
+    assert is_alive(pid)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    wait_for(lambda: not is_alive(pid), "the applier to end with its parent")
+    for descriptor in (number, told, tells):
+        os.close(descriptor)
+    ours.close()
+    theirs.close()
+
+
+NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
+    (0, b""),
+    (255, b""),
+    (Verb.BEGIN, bytes(4)),
+    (Verb.BEGIN, b""),
+    (Verb.APPLY, b""),
+    (Verb.APPLY, b'["flush ruleset"]\n'),
+    (Verb.APPLY, b'["delete foreign","table","other"]\n'),
+    (Verb.APPLY, b'["add table"]\n["add rule","a",[["set mark",0,0]]]\n'),
+    (Verb.CLEAR_MARKS, b""),
+    (Verb.CLEAR_MARKS, messages.write_marks(1, None)),
+    (Verb.FIND_SESSION, bytes(10)),
+    (Verb.FIND_SESSION, b"\xff" * 39),
+    (Verb.END_SESSION, bytes(48)),
+    (Verb.END_SESSION, bytes(49)),
+)
+
+
+@pytest.mark.parametrize(("kind", "content"), NO_REQUESTS)
+def test_what_is_no_request_is_refused(
+    namespace: Namespace, owner: Applier, kind: int, content: bytes
+) -> None:
+    """Nothing is done, other tables stand, and the applier serves on."""
+    namespace.nft("add table inet other")
+    plane = ApplierDataplane(owner.channel, mask=MASK)
+    bring(plane, tables.EMPTY)
+    owner.channel.sendall(_HEADER.pack(kind, len(content)) + content)
+    answer = messages.receive(owner.channel, LONGEST_ANSWER)
+    assert answer is not None
+    assert answer[0] == Reply.REFUSED
+    assert json.loads(answer[1])[0] == "malformed"
+    assert plane.observe() == Observed(ruleset=tables.EMPTY)
+    assert "table inet other" in namespace.nft("list", "tables")
+
+
+def test_nothing_is_done_before_the_beginning(owner: Applier) -> None:
+    """Which bits are the agent's has to be said first."""
+    for verb in Verb:
+        if verb is not Verb.BEGIN:
+            messages.send(owner.channel, verb, b"")
+            answer = messages.receive(owner.channel, LONGEST_ANSWER)
+            assert answer is not None
+            assert json.loads(answer[1])[:2] == ["malformed", "before the beginning"]
+
+
+def test_what_is_no_message_ends_the_applier(owner: Applier) -> None:
+    """A length beyond all bounds is not waited for, and takes no memory."""
+    owner.channel.sendall(_HEADER.pack(Verb.APPLY, LONGEST_REQUEST + 1))
+    wait_for(lambda: not is_alive(owner.pid), "the applier to end")
+
+
+def test_bits_of_others_can_not_be_set(owner: Applier) -> None:
+    """A plan that changes other bits of the mark than was said is refused whole."""
+    plane = ApplierDataplane(owner.channel, mask=MASK)
+    evil = Rule((Match(r.CT_MARK, (Interval.single(0),)), SetMark(keep=0xFFFFFFFF, put=1)))
+    chain = r.Chain(name="a")
+    with pytest.raises(KernelRefusedError, match="takes no such request"):
+        plane.apply(Plan((p.AddTable(), p.AddChain(chain), p.AddRule("a", evil))))
+    assert plane.observe() == Observed(ruleset=None)
+
+
+def test_sessions_are_found_through_the_applier(owner: Applier) -> None:
+    """One that nobody follows is none, and what has no ports is none."""
+    plane = ApplierDataplane(owner.channel, mask=MASK)
+    packet = Packet(
+        interface="eth0",
+        direction=Direction.INGRESS,
+        family=Family.IPV4,
+        source=0xC0000201,
+        destination=0xC0000202,
+        protocol=6,
+        source_port=1024,
+        destination_port=80,
+    )
+    assert plane.find_session(packet) is None
+
+
+def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, owner: Applier) -> None:
+    """Each with its process, and whether it concerned our table; our own changes are no news."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    heard: list[RulesetChange] = []
+    with news_heard(owner.news, heard.append, lambda: None):
+        namespace.nft("add table inet sgagent")  # without "persist", so nobody can own it
+        bring(plane, tables.WHOLE)
+        namespace.nft("add table inet other")
+        namespace.nft("flush ruleset")
+        wait_for(lambda: len(heard) >= 3, "three changes to be told")
+    assert [change.process_name for change in heard] == ["nft"] * 3
+    assert [change.is_of_table for change in heard] == [True, False, True]
+    assert len({change.process_id for change in heard}) == 3
