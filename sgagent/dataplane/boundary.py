@@ -124,5 +124,5 @@ def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | No
 def _inherited(number: int) -> socket.socket:
     """Return a socket that is not inherited any further."""
     inherited = socket.socket(fileno=number)
-    inherited.set_inheritable(False)  # noqa: FBT003 - the standard library's own parameter
+    inherited.set_inheritable(False)
     return inherited
