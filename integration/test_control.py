@@ -247,7 +247,7 @@ def assert_nobody_answers(ended: Ended) -> None:
 
 
 def test_only_those_who_may_are_answered(agent: Service) -> None:
-    """A stranger is told who may ask; a member of the socket's group is answered."""
+    """A stranger is told who may ask; a member of the socket's group is answered, and changes nothing."""
     refused = agent.command("status", through=STRANGER)
     assert (refused.status, refused.output) == (5, "")
     assert "may ask" in refused.errors
@@ -255,6 +255,11 @@ def test_only_those_who_may_are_answered(agent: Service) -> None:
     assert agent.command(*WEB_PACKET, through=STRANGER).status == 5
     os.chown(socket_of(agent), -1, 65534)
     assert agent.command("status", through=STRANGER).status == 0
+    assert agent.command("history", through=STRANGER).status == 0
+    for order in (("confirm",), ("rollback",), ("mode", "observe"), ("apply", str(agent.documents))):
+        refused = agent.command(*order, through=STRANGER)
+        assert (refused.status, refused.output) == (5, "")
+        assert "may change anything" in refused.errors
     socket_of(agent).chmod(0o666)
     os.chown(socket_of(agent), -1, 0)
     assert agent.command("status", through=STRANGER).status == 5

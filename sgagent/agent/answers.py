@@ -8,8 +8,11 @@ from typing import assert_never
 
 from sgagent import __version__
 from sgagent.agent.board import Board
+from sgagent.agent.desk import Desk
 from sgagent.agent.health import reasons_not_ready
 from sgagent.agent.livesessions import LiveSessions
+from sgagent.agent.modes import ModeOverrides
+from sgagent.agent.orders import ApplyOrder, ConfirmOrder, HistoryQuestion, ModeOrder, RollbackOrder
 from sgagent.agent.questions import (
     Answer,
     Document,
@@ -17,15 +20,19 @@ from sgagent.agent.questions import (
     DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
+    HeldStatus,
     Hit,
     HitsAnswer,
     HitsQuestion,
     HitStep,
     InterfaceHits,
+    ModeOverride,
+    PendingStatus,
     Question,
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.standing import Standing
 from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.core.counters import (
     CounterKey,
@@ -45,19 +52,20 @@ from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]
 Answering = Callable[[Question], Answer]
-"""Answers a question, or raises UsageError where it makes no sense; called from several threads."""
+"""Answers, or raises SgagentError where that makes no sense or can't be done; called from several threads."""
 
 _NOTHING = CounterValue(packets=0, bytes=0)
 
 
-def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions) -> Answering:
-    """Return what answers questions.
+def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, desk: Desk) -> Answering:
+    """Return what answers questions, and has orders carried out.
 
     Args:
         board: what the loop knows.
         clock: tells what is stale.
         source: where definitions come from, in words.
         sessions: the sessions that the kernel follows.
+        desk: takes orders.
     """
 
     def answer(question: Question) -> Answer:
@@ -70,6 +78,10 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions) -
                 return explain_answer(board, question, sessions)
             case DocumentsQuestion():
                 return documents_answer(board)
+            case HistoryQuestion():
+                return desk.history(board.status().snapshot_version)
+            case ApplyOrder() | RollbackOrder() | ConfirmOrder() | ModeOrder():
+                return desk.carry_out(question)
             case _:
                 assert_never(question)
 
@@ -107,7 +119,35 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
         sessions_cut_at=status.last_cut_at,
+        held=_held(status.standing),
+        pending=_pending(status.standing, clock),
+        mode_overrides=tuple(_overrides(status.standing.overrides)),
     )
+
+
+def _held(standing: Standing) -> HeldStatus | None:
+    held = standing.held
+    if held is None:
+        return None
+    return HeldStatus(version=held.version, origin=held.origin, since=held.since, held_back=held.held_back)
+
+
+def _pending(standing: Standing, clock: Clock) -> PendingStatus | None:
+    pending = standing.pending
+    if pending is None:
+        return None
+    return PendingStatus(
+        version=pending.version,
+        seconds_left=pending.seconds_left(clock.monotonic()),
+        goes_back_to=pending.goes_back_to,
+    )
+
+
+def _overrides(overrides: ModeOverrides) -> Iterator[ModeOverride]:
+    if overrides.everywhere is not None:
+        yield ModeOverride(interface=None, mode=overrides.everywhere)
+    for interface, mode in sorted(overrides.by_interface.items()):
+        yield ModeOverride(interface=interface, mode=mode)
 
 
 def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessions) -> ExplainAnswer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.standing import Standing
 from sgagent.agent.status import Status, status_after
 from sgagent.core.counters import CounterKey
 from sgagent.core.marks import UNCACHED, EnforcementState
@@ -44,6 +46,10 @@ class Board:
         if step.outcome is not Outcome.REFUSED:
             self._definitions = (step.version, step.documents)
         self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
+
+    def note_standing(self, standing: Standing) -> None:
+        """Take in what somebody put in force by hand."""
+        self._status = replace(self._status, standing=standing)
 
     def note_totals(
         self,

@@ -1,7 +1,7 @@
-"""Answer questions on a Unix socket: one line asks, one line answers, and the connection ends.
+"""Answer on a Unix socket: one line asks or orders, one line answers, and the connection ends.
 
-The loop is never held up: each of a few connections has a thread and a time to end, and what is asked is
-answered from what the loop has left on the board.
+Questions never hold the loop up: each of a few connections has a thread and a time to end, and what is asked
+is answered from what the loop has left on the board. Orders are carried out by the loop.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ from pathlib import Path
 import structlog
 
 from sgagent.agent.answers import Answering
-from sgagent.agent.deadline import deadline
-from sgagent.agent.peers import may_ask, peer_of
+from sgagent.agent.deadline import Deadline, deadline
+from sgagent.agent.orders import Order
+from sgagent.agent.peers import may_ask, may_change, peer_of
 from sgagent.agent.questions import Refusal, Refused
 from sgagent.agent.steplog import EventLog
-from sgagent.agent.wire import LONGEST_QUESTION, MalformedError, decode_question, encode_answer
-from sgagent.core.errors import UsageError
+from sgagent.agent.wire import (
+    LONGEST_ORDER,
+    LONGEST_QUESTION,
+    MalformedError,
+    decode_question,
+    encode_answer,
+)
+from sgagent.core.errors import DocumentError, KernelRefusedError, SgagentError, UsageError
 
 SOCKET_NAME = "control.sock"
 """In the runtime directory."""
@@ -32,6 +39,9 @@ MOST_CLIENTS = 8
 
 LONGEST_SECONDS = 10.0
 """From accepting a connection to its end, whatever the client does."""
+
+ORDER_SECONDS = 150.0
+"""The same for an order, once it is read: the largest definitions take seconds, and may have to wait."""
 
 _DRAFT_NAME = "control.new"
 _BACKLOG = 16
@@ -65,7 +75,14 @@ def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterato
 class ControlServer:
     """Serve the control socket of a runtime directory."""
 
-    def __init__(self, directory: Path, answer: Answering, longest_seconds: float = LONGEST_SECONDS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        answer: Answering,
+        *,
+        longest_seconds: float = LONGEST_SECONDS,
+        longest_order: int = LONGEST_ORDER,
+    ) -> None:
         """Take the socket's place and start to serve.
 
         A file that a dead agent left is replaced.
@@ -74,6 +91,7 @@ class ControlServer:
             directory: made if it is missing.
             answer: called from several threads.
             longest_seconds: after which a client is cut off.
+            longest_order: bytes of a line from those who may change something.
 
         Raises:
             UsageError: another agent serves this socket.
@@ -82,6 +100,7 @@ class ControlServer:
         self._path = directory / SOCKET_NAME
         self._answer = answer
         self._longest_seconds = longest_seconds
+        self._longest_order = longest_order
         self._free = threading.BoundedSemaphore(MOST_CLIENTS)
         self._is_closed = threading.Event()
         self._listener = _listen(directory)
@@ -126,25 +145,35 @@ class ControlServer:
             with (
                 contextlib.closing(connection),
                 contextlib.suppress(OSError),
-                deadline(connection, self._longest_seconds),
+                deadline(connection, self._longest_seconds) as running,
             ):
-                connection.sendall(self._reply(connection))
+                connection.sendall(self._reply(connection, running))
         finally:
             self._free.release()
 
-    def _reply(self, connection: socket.socket) -> bytes:
-        """Return the answer to what a client asks, if it may."""
+    def _reply(self, connection: socket.socket, running: Deadline) -> bytes:
+        """Return the answer to what a client asks or orders, if it may."""
         peer = peer_of(connection)
-        if not may_ask(peer, own_uid=os.geteuid(), group_id=self._path.stat().st_gid):
+        own_uid = os.geteuid()
+        if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
             return _refuse(
                 Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask"
             )
+        is_trusted = may_change(peer, own_uid=own_uid)
         try:
-            return encode_answer(self._answer(decode_question(_read_line(connection))))
+            line = _read_line(connection, self._longest_order if is_trusted else LONGEST_QUESTION)
+            question = decode_question(line)
+            if isinstance(question, Order):
+                if not is_trusted:
+                    return _refuse(
+                        Refusal.NOT_PERMITTED, "only root and the agent's user may change anything"
+                    )
+                running.set(ORDER_SECONDS)
+            return encode_answer(self._answer(question))
         except MalformedError as error:
             return _refuse(Refusal.MALFORMED, str(error))
-        except UsageError as error:
-            return _refuse(Refusal.WRONG_USE, str(error))
+        except SgagentError as error:
+            return encode_answer(_refused(error))
         except OSError:
             raise
         except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
@@ -158,6 +187,21 @@ _PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOB
 
 def _refuse(reason: Refusal, message: str) -> bytes:
     return encode_answer(Refused(reason=reason, message=message))
+
+
+def _refused(error: SgagentError) -> Refused:
+    """Return why something was not answered or not done."""
+    match error:
+        case DocumentError():
+            return Refused(
+                reason=Refusal.DOCUMENTS, message="the definitions have errors", problems=error.problems
+            )
+        case KernelRefusedError():
+            return Refused(reason=Refusal.KERNEL, message=str(error))
+        case UsageError():
+            return Refused(reason=Refusal.WRONG_USE, message=str(error))
+        case _:
+            return Refused(reason=Refusal.FAULT, message=str(error))
 
 
 def _listen(directory: Path) -> socket.socket:
@@ -200,21 +244,22 @@ def _is_served(path: Path) -> bool:
     return True
 
 
-def _read_line(connection: socket.socket) -> bytes:
+def _read_line(connection: socket.socket, limit: int) -> bytes:
     """Return what a client sent up to the end of its line.
 
     Raises:
         MalformedError: the line is too long, or never ended.
     """
-    line = b""
+    line = bytearray()
     while not line.endswith(b"\n"):
-        if len(line) >= LONGEST_QUESTION:
-            raise MalformedError(f"a question has at most {LONGEST_QUESTION} bytes")
-        received = connection.recv(LONGEST_QUESTION - len(line))
+        if len(line) >= limit:
+            raise MalformedError(f"a line has at most {limit} bytes")
+        received = connection.recv(min(limit - len(line), _CHUNK))
         if not received:
             raise MalformedError("the question has no end")
         line += received
-    return line
+    return bytes(line)
 
 
+_CHUNK = 1 << 20
 _LOG = structlog.get_logger(__name__)

@@ -13,9 +13,10 @@ from types import FrameType
 
 from sgagent.agent.board import Board
 from sgagent.agent.counting import Counting
+from sgagent.agent.execution import Execution
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.observing import ObservationLog
-from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sdnotify import ServiceManager
 from sgagent.agent.steplog import EventLog, StepLog
 from sgagent.core.errors import ApplierLostError, SgagentError
@@ -41,7 +42,7 @@ class Daemon:
         source: Source,
         host: Host,
         clock: Clock,
-        reconciler: Reconciler,
+        execution: Execution,
         counting: Counting,
         inbox: Inbox,
         service_manager: ServiceManager,
@@ -55,7 +56,7 @@ class Daemon:
             source: where definitions come from.
             host: the links.
             clock: the time.
-            reconciler: carries out the steps.
+            execution: carries out orders, through the reconciler that carries out the steps.
             counting: keeps the totals.
             inbox: where events arrive.
             service_manager: who started the agent.
@@ -66,7 +67,8 @@ class Daemon:
         self._source = source
         self._host = host
         self._clock = clock
-        self._reconciler = reconciler
+        self._execution = execution
+        self._reconciler = execution.reconciler
         self._counting = counting
         self._inbox = inbox
         self._service_manager = service_manager
@@ -94,7 +96,7 @@ class Daemon:
         ):
             if self._counting.damage:
                 self._log.error("counters_damaged", reason=self._counting.damage)
-            self._step(fetch=True)
+            self._execution.begin(lambda: self._step(fetch=True))
             self._tick()
             self._service_manager.ready()
             self._log.info("agent_started")
@@ -107,8 +109,16 @@ class Daemon:
                     break
                 self._turn(happened)
             self._service_manager.stopping()
+            self._go_back_before_the_end()
             self._tick()
         self._log.info("agent_stopped", rules="stay in force")
+
+    def _go_back_before_the_end(self) -> None:
+        """Leave nothing in force that was not confirmed; what can't be done is left to the next agent."""
+        try:
+            self._execution.end(self._step_now)
+        except SgagentError as error:
+            self._log.error("step_failed", reason=str(error))
 
     def _turn(self, happened: Happened) -> None:
         """Do what one turn of the loop has to do."""
@@ -119,10 +129,13 @@ class Daemon:
         now = self._clock.monotonic()
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at
-        if happened.wants_step or is_fetch_due or is_retry_due:
+        is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
+        if happened.wants_step or is_fetch_due or is_retry_due or is_trial_over:
             self._try_step(fetch=happened.source_changed or happened.reload or is_fetch_due)
         elif self._is_tick_due(now):
             self._try_step(fetch=False, only_on_drift=True)
+        if self._inbox.do_jobs(self._step_now):
+            self._board.note_standing(self._execution.standing())
         if self._is_tick_due(now) or self._inbox.has_readers:
             self._tick()
         if happened.reload:
@@ -135,8 +148,8 @@ class Daemon:
         """Return how long nothing may happen before there is something to do anyway."""
         now = self._clock.monotonic()
         due = self._ticked_at + TICK_SECONDS
-        if self._retry_at is not None:
-            due = min(due, self._retry_at)
+        for other in (self._retry_at, self._execution.deadline):
+            due = due if other is None else min(due, other)
         return max(0.0, due - now)
 
     def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
@@ -148,6 +161,7 @@ class Daemon:
         """
         fault = None
         try:
+            self._execution.expire(self._step_now)
             if only_on_drift and not self._reconciler.has_drifted():
                 return
             self._step(fetch=fetch)
@@ -162,7 +176,11 @@ class Daemon:
         self._retry_at = self._clock.monotonic() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
-    def _step(self, *, fetch: bool) -> None:
+    def _step_now(self) -> Step:
+        """Do one step without asking the source."""
+        return self._step(fetch=False)
+
+    def _step(self, *, fetch: bool) -> Step:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
         if fetch:
             self._fetched_at = self._clock.monotonic()
@@ -180,6 +198,8 @@ class Daemon:
             self._after_first(step)
         self._service_manager.status(summary(step))
         self._board.note_step(step, is_fetched=fetch)
+        self._board.note_standing(self._execution.standing())
+        return step
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
@@ -232,7 +252,8 @@ def summary(step: Step) -> str:
     if step.is_closed:
         return f"closed, for lack of a snapshot: {names}"
     refused = "; a newer one was refused" if step.is_refused else ""
-    return f"enforcing {step.version} on {names}{refused}"
+    held = f"; the source's {step.held_back} is held back" if step.held_back else ""
+    return f"enforcing {step.version} on {names}{refused}{held}"
 
 
 @contextmanager

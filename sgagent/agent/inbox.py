@@ -5,7 +5,24 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from sgagent.agent.reconciler import Step
+
+_Result = TypeVar("_Result")
+Job: TypeAlias = Callable[[Callable[[], Step]], _Result]
+"""What the loop is to do; it is given what does a step."""
+
+
+class NotBegunError(Exception):
+    """The loop did not come to a job in time; nothing was done, and nothing will be."""
+
+
+class NotDoneError(Exception):
+    """The loop is still at a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +51,7 @@ class Inbox:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._happened = Happened()
         self._readers: list[threading.Event] = []
+        self._jobs: list[tuple[Job[Any], Future[Any]]] = []
 
     def source_changed(self) -> None:
         """Say that a fetch may deliver something else."""
@@ -69,6 +87,51 @@ class Inbox:
             self._readers.append(done)
         self._bell.put(None)
         return done.wait(timeout)
+
+    def have_done(self, job: Job[_Result], timeout: float) -> _Result:
+        """Have the loop do something, and wait until it has.
+
+        A caller that goes away while the loop is at it takes nothing back.
+
+        Args:
+            job: what to do; may raise.
+            timeout: in seconds.
+
+        Raises:
+            NotBegunError: the loop has not come to it in time, and never will.
+            NotDoneError: it has begun, and will go on.
+            BaseException: whatever the job raises.
+        """
+        future: Future[_Result] = Future()
+        with self._lock:
+            self._jobs.append((job, future))
+        self._bell.put(None)
+        try:
+            return future.result(timeout)
+        except FutureTimeoutError:
+            if future.cancel():
+                raise NotBegunError from None
+            raise NotDoneError from None
+
+    def do_jobs(self, step: Callable[[], Step]) -> bool:
+        """Do what others want done; only the loop calls this.
+
+        Args:
+            step: does a step.
+
+        Returns:
+            Whether there was anything.
+        """
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+        for job, future in jobs:
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(job(step))
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it, and the loop goes on
+                future.set_exception(error)
+        return bool(jobs)
 
     def take(self, timeout: float) -> Happened:
         """Wait until something happens, and return and forget it.

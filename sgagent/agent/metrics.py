@@ -224,6 +224,16 @@ def _snapshot(status: Status, now: float) -> Iterator[Metric]:
         status.unknown_objects,
     )
     yield _gauge("sgagent_warnings", "Warnings about the newest definitions.", status.warnings)
+    yield _gauge(
+        "sgagent_source_held_back",
+        "Whether what the source says is not enforced, as something else is by hand.",
+        None if status.is_source_up is None else float(status.standing.held is not None),
+    )
+    yield _gauge(
+        "sgagent_confirmation_pending",
+        "Whether what is enforced will be given up unless somebody confirms it.",
+        None if status.is_source_up is None else float(status.standing.pending is not None),
+    )
 
 
 def _source(status: Status) -> Iterator[Metric]:

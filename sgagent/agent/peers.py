@@ -1,4 +1,4 @@
-"""Know who is at the other end of a Unix socket, and whether they may ask."""
+"""Know who is at the other end of a Unix socket, and what they may do."""
 
 from __future__ import annotations
 
@@ -39,3 +39,8 @@ def peer_of(connection: socket.socket) -> Peer:
 def may_ask(peer: Peer, *, own_uid: int, group_id: int) -> bool:
     """Tell whether a peer may ask: root, the agent's own user, and members of the socket's group."""
     return peer.uid in (_ROOT, own_uid) or group_id in peer.group_ids
+
+
+def may_change(peer: Peer, *, own_uid: int) -> bool:
+    """Tell whether a peer may change anything: root and the agent's own user."""
+    return peer.uid in (_ROOT, own_uid)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from sgagent.agent.cuts import NamedCut
+from sgagent.agent.kept import Origin
+from sgagent.agent.orders import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
 from sgagent.agent.status import InterfaceStatus, Posture
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
@@ -73,6 +75,45 @@ class StatusAnswer:
     """The dearest of them."""
 
     sessions_cut_at: float | None = None
+
+    held: HeldStatus | None = None
+    """What is in force by hand instead of what the source says."""
+
+    pending: PendingStatus | None = None
+    """What is in force on trial."""
+
+    mode_overrides: tuple[ModeOverride, ...] = ()
+    """Modes that stand before those of the configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldStatus:
+    """What is in force by hand, until the source delivers another version than the one that is held back."""
+
+    version: str
+    origin: Origin
+    since: float | None
+    held_back: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingStatus:
+    """What is given up unless it is confirmed."""
+
+    version: str
+    seconds_left: float
+    goes_back_to: str | None
+    """Null is nothing, as before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOverride:
+    """A mode that stands before the configuration's."""
+
+    interface: str | None
+    """Null is every one that has none of its own here."""
+
+    mode: Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +277,12 @@ class Refusal(enum.Enum):
     """It makes no sense here."""
 
     NOT_PERMITTED = "not_permitted"
+    DOCUMENTS = "documents"
+    """The definitions of an order have errors; nothing was changed."""
+
+    KERNEL = "kernel"
+    """The kernel refused an order; what stood still stands."""
+
     FAULT = "fault"
     """The agent failed; its log says more."""
 
@@ -246,7 +293,9 @@ class Refused:
 
     reason: Refusal
     message: str
+    problems: tuple[Problem, ...] = ()
+    """Of definitions."""
 
 
-Question = StatusQuestion | HitsQuestion | ExplainQuestion | DocumentsQuestion
-Answer = StatusAnswer | HitsAnswer | ExplainAnswer | DocumentsAnswer
+Question = StatusQuestion | HitsQuestion | ExplainQuestion | DocumentsQuestion | HistoryQuestion | Order
+Answer = StatusAnswer | HitsAnswer | ExplainAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer

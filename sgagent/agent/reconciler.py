@@ -31,7 +31,7 @@ from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import Direction, Sessions, Snapshot
 from sgagent.core.narrowing import ends_observing
-from sgagent.core.plan import DeleteCounter, DestroyTable, Plan
+from sgagent.core.plan import AddCounter, DeleteCounter, DestroyTable, Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.core.ruleset import Ruleset
@@ -145,7 +145,8 @@ class Reconciler:
             state: where the last good definitions are kept.
             clock: for durations.
             before_counters_go: reads the counters, as a plan is about to delete some or change their meaning.
-            counters_gone: is told which counters were deleted.
+            counters_gone: is told which counters were deleted, or made: they start at zero, also those that
+                somebody else had deleted unseen.
             foresee: names the sessions that a policy is about to cut.
         """
         self._settings = settings
@@ -177,10 +178,11 @@ class Reconciler:
 
     def interface_names(self) -> frozenset[str]:
         """Return every interface that is judged, there, or named by the configuration."""
-        judged = self._wanted.interfaces if self._wanted else ()
+        policy = self._wanted or ResolvedPolicy()
+        judges = (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
         there = (link.name for link in self._host.facts().links if not link.is_loopback)
         by_hand = (binding.interface for binding in self._settings.interfaces)
-        return frozenset((*(interface.name for interface in judged), *there, *by_hand))
+        return frozenset((*(judge.name for judge in judges), *there, *by_hand))
 
     def keep_modes(self) -> None:
         """Keep the overrides that hold now; that they could not be kept is a fault."""
@@ -427,7 +429,8 @@ class Reconciler:
                 state=None,
                 kernel_error=str(error),
             )
-        self._counters_gone(going)
+        made = frozenset(o.counter.name for o in enforcement.plan.operations if isinstance(o, AddCounter))
+        self._counters_gone(going | made)
         return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
 
     def _begins_or_ends_observing(self, policy: ResolvedPolicy | None) -> bool:

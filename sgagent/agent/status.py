@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from sgagent.agent.cuts import NamedCut
 from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.standing import Standing
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Mode
@@ -165,6 +166,9 @@ class Status:
 
     last_cut_at: float | None = None
 
+    standing: Standing = field(default_factory=Standing)
+    """What somebody put in force by hand."""
+
 
 def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
     """Return the status after a step.
@@ -178,7 +182,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     is_judged = step.outcome in _COUNTED_OUTCOMES
     has_failed = step.is_refused or step.source_error is not None
     is_in_force = is_judged and step.outcome is not Outcome.REFUSED
-    is_well = is_in_force and not has_failed and not step.is_closed
+    is_well = is_in_force and not has_failed and not step.is_closed and step.held_back is None
     version = (step.version if is_in_force else None) or status.snapshot_version
     warnings = sum(problem.severity is Severity.WARNING for problem in step.problems)
     errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]

@@ -11,6 +11,17 @@ import typing
 from collections.abc import Mapping
 from typing import TypeVar
 
+from sgagent.agent.orders import (
+    ApplyOrder,
+    ConfirmAnswer,
+    ConfirmOrder,
+    EnforcedAnswer,
+    HistoryAnswer,
+    HistoryQuestion,
+    ModeAnswer,
+    ModeOrder,
+    RollbackOrder,
+)
 from sgagent.agent.questions import (
     Answer,
     DocumentsAnswer,
@@ -30,6 +41,9 @@ PROTOCOL_VERSION = 1
 LONGEST_QUESTION = 16 * 1024
 """Bytes, with the line's end."""
 
+LONGEST_ORDER = 512 * 1024 * 1024
+"""Bytes, of those who may change something: room for as many documents as a source may deliver, escaped."""
+
 LONGEST_ANSWER = 128 * 1024 * 1024
 """Bytes, with the line's end: room for the hits of as many rules as documents may hold."""
 
@@ -37,12 +51,22 @@ _QUESTIONS: Mapping[str, type[Question]] = {
     "status": StatusQuestion,
     "hits": HitsQuestion,
     "explain": ExplainQuestion,
+    "history": HistoryQuestion,
+    "apply": ApplyOrder,
+    "confirm": ConfirmOrder,
+    "rollback": RollbackOrder,
+    "mode": ModeOrder,
     "documents": DocumentsQuestion,
 }
 _ANSWERS: Mapping[type[Question], type[Answer]] = {
     StatusQuestion: StatusAnswer,
     HitsQuestion: HitsAnswer,
     ExplainQuestion: ExplainAnswer,
+    HistoryQuestion: HistoryAnswer,
+    ApplyOrder: EnforcedAnswer,
+    ConfirmOrder: ConfirmAnswer,
+    RollbackOrder: EnforcedAnswer,
+    ModeOrder: ModeAnswer,
     DocumentsQuestion: DocumentsAnswer,
 }
 _Value = TypeVar("_Value")

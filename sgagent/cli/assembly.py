@@ -15,6 +15,8 @@ from sgagent.agent.control import control_served
 from sgagent.agent.counterfile import CounterFile, read_boot_id
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.desk import Desk
+from sgagent.agent.execution import Execution
 from sgagent.agent.foresight import Foresight
 from sgagent.agent.health import health_pages
 from sgagent.agent.inbox import Inbox
@@ -71,7 +73,9 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         inbox = Inbox()
         daemon = _assemble(settings, dataplane, inbox, log, stack)
         with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
-            StateDirectory(settings.state.directory).keep_configuration(read_configuration(options))
+            state = StateDirectory(settings.state.directory)
+            state.keep_configuration(read_configuration(options))
+            state.take_over_old_files()
         stack.enter_context(news_heard(applier.news, lambda _: None, inbox.applier_lost))
         daemon.run()
     return 0
@@ -82,8 +86,9 @@ def _assemble(
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, host = SystemClock(), NetlinkHost()
-    source = make_source(settings)
+    source = make_source(settings, host)
     directory = Path(settings.state.directory)
+    state = StateDirectory(directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
     board = Board(clock, inbox.wait_for_reading)
     reconciler = Reconciler(
@@ -91,7 +96,7 @@ def _assemble(
         source=source,
         host=host,
         dataplane=dataplane,
-        state=StateDirectory(directory),
+        state=state,
         clock=clock,
         before_counters_go=counting.read,
         counters_gone=counting.forget,
@@ -99,7 +104,9 @@ def _assemble(
     )
     _serve_metrics(settings, board, clock, stack)
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
-    answer = answering(board, clock, settings.source.place, sessions)
+    execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
+    desk = Desk(inbox, execution, state, settings.limits)
+    answer = answering(board, clock, settings.source.place, sessions, desk)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
 
     def reckon(step: Step) -> None:
@@ -110,7 +117,7 @@ def _assemble(
         source=source,
         host=host,
         clock=clock,
-        reconciler=reconciler,
+        execution=execution,
         counting=counting,
         inbox=inbox,
         service_manager=ServiceManager(),

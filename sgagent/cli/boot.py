@@ -11,10 +11,11 @@ from contextlib import closing, contextmanager
 import structlog
 
 from sgagent.agent.daemon import summary
+from sgagent.agent.kept import KeptDocuments
 from sgagent.agent.log import configure_log
 from sgagent.agent.reckoning import end_forbidden_sessions
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
-from sgagent.agent.state import KeptDocuments, StateDirectory
+from sgagent.agent.state import StateDirectory
 from sgagent.cli.assembly import SystemClock
 from sgagent.cli.inputs import load_settings
 from sgagent.core.endpoints import Endpoint

@@ -1,18 +1,29 @@
-"""Ask the agent that runs on this host."""
+"""Ask the agent that runs on this host, or have it do something."""
 
 from __future__ import annotations
 
 import socket
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from sgagent.agent.control import SOCKET_NAME
+from sgagent.agent.orders import Order
 from sgagent.agent.questions import Answer, Question, Refusal, Refused
 from sgagent.agent.wire import LONGEST_ANSWER, MalformedError, decode_answer, encode_question
-from sgagent.core.errors import NotPermittedError, SgagentError, SourceUnavailableError, UsageError
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
 from sgagent.settings import Settings
 
 PATIENCE_SECONDS = 15.0
 """For each part of an answer; more than the agent gives itself for all of it."""
+
+ORDER_PATIENCE_SECONDS = 150.0
+"""The same for an order, which the agent's loop carries out."""
 
 _CHUNK = 1 << 16
 _Answer = TypeVar("_Answer", bound=Answer)
@@ -22,24 +33,43 @@ class NoAgentError(SourceUnavailableError):
     """Say that no agent runs on this host, or none with this configuration."""
 
 
-def ask(settings: Settings, question: Question, kind: type[_Answer]) -> _Answer:
+def order(settings: Settings, question: Order, kind: type[_Answer]) -> _Answer:
+    """Return what the running agent says of an order that it has carried out.
+
+    Args:
+        settings: say where its socket is.
+        question: what to do.
+        kind: of the answer to such an order.
+
+    Raises:
+        SgagentError: as :func:`ask` does.
+    """
+    return ask(settings, question, kind, ORDER_PATIENCE_SECONDS)
+
+
+def ask(
+    settings: Settings, question: Question, kind: type[_Answer], patience: float = PATIENCE_SECONDS
+) -> _Answer:
     """Return what the running agent answers.
 
     Args:
         settings: say where its socket is.
         question: what to ask.
         kind: of the answer to such a question.
+        patience: for each part of an answer, in seconds.
 
     Raises:
         NoAgentError: no agent is running.
         SourceUnavailableError: it does not answer, or not as it should.
-        NotPermittedError: the caller may not ask.
+        NotPermittedError: the caller may not ask, or not this.
         UsageError: the question makes no sense to the agent.
+        DocumentError: the documents of an order have errors; nothing was changed.
+        KernelRefusedError: the kernel refused an order; what stood still stands.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(PATIENCE_SECONDS)
+            connection.settimeout(patience)
             connection.connect(str(path))
             connection.sendall(encode_question(question))
             line = _read_line(connection)
@@ -78,5 +108,11 @@ def _error(refused: Refused) -> SgagentError:
             return UsageError(refused.message)
         case Refusal.NOT_PERMITTED:
             return NotPermittedError(refused.message)
-        case _:
+        case Refusal.DOCUMENTS:
+            return DocumentError(refused.problems)
+        case Refusal.KERNEL:
+            return KernelRefusedError(refused.message)
+        case Refusal.MALFORMED | Refusal.FAULT:
             return SourceUnavailableError(f"the agent does not answer: {refused.message}")
+        case _:
+            assert_never(refused.reason)

@@ -32,7 +32,25 @@ from sgagent.core.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
-COMMANDS = ("boot", "check", "compile", "explain", "flush", "hits", "plan", "run", "schema", "status")
+COMMANDS = (
+    "apply",
+    "boot",
+    "check",
+    "compile",
+    "confirm",
+    "explain",
+    "flush",
+    "history",
+    "hits",
+    "keygen",
+    "mode",
+    "plan",
+    "rollback",
+    "run",
+    "schema",
+    "sign",
+    "status",
+)
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -109,15 +127,22 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is
 
 
 _SUMMARIES = {
+    "apply": "Have the running agent enforce these documents, for good or until they are confirmed.",
     "boot": "Enforce what was enforced last, before the network is there and without asking the source.",
     "check": "Validate documents and configuration; say all that is wrong with them at once.",
     "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
+    "confirm": "Take for good what was applied on trial.",
     "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
     "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
+    "history": "List what was enforced, the newest first.",
     "hits": "Show what each rule has decided, in the order in which rules decide.",
+    "keygen": "Make a key to sign documents with.",
+    "mode": "Enforce or observe from now on, whatever the configuration says.",
     "plan": "Say what definitions would change against what is enforced: what opens and closes, by what.",
+    "rollback": "Have the running agent go back to what was enforced before.",
     "run": "Run the agent: keep this host's security groups enforced.",
     "schema": "Print the JSON Schema of native documents.",
+    "sign": "Vouch for documents with a key, so that hosts take no others.",
     "status": "Say how the running agent is doing, on one screen.",
 }
 

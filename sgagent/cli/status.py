@@ -6,14 +6,15 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime
 
+from sgagent.agent.kept import Origin
 from sgagent.agent.questions import StatusAnswer, StatusQuestion
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.agent.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
+from sgagent.cli.moments import age, count, moment
 from sgagent.core.errors import printable
 
 _LABEL_WIDTH = 10
@@ -55,12 +56,13 @@ def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
     """
     facts = [
         *_enforcement(answer, now),
+        *_orders(answer, now),
         *_sessions_cut(answer, now),
         *_source(answer, now),
         *_agent(answer),
     ]
     words, meaning = _MEANINGS[answer.posture]
-    since = "" if answer.posture_since is None else f" since {_moment(answer.posture_since, now)}"
+    since = "" if answer.posture_since is None else f" since {moment(answer.posture_since, now)}"
     lines = [f"{words}{since}" + (f": {meaning}" if meaning else "")]
     lines += [printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in facts]
     if answer.interfaces:
@@ -74,10 +76,10 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.snapshot_version is None:
         yield "snapshot", "none"
     else:
-        since = "" if answer.snapshot_since is None else f", since {_moment(answer.snapshot_since, now)}"
+        since = "" if answer.snapshot_since is None else f", since {moment(answer.snapshot_since, now)}"
         yield "snapshot", f"{answer.snapshot_version}{since}"
     if answer.is_refused:
-        yield "refused", f"the newest definitions have {_count(answer.errors, 'error')}; older ones stay"
+        yield "refused", f"the newest definitions have {count(answer.errors, 'error')}; older ones stay"
         for error in answer.first_errors:
             yield "", error
         if answer.errors > len(answer.first_errors):
@@ -85,19 +87,35 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.kernel_error is not None:
         yield "kernel", f"refused the newest rules: {answer.kernel_error}"
     if answer.warnings or answer.unknown_objects:
-        unknown = _count(answer.unknown_objects or 0, "unknown object")
+        unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
     if answer.is_drift_unhealed:
         yield "drift", "someone else changed the rules, and that could not be mended"
     elif answer.drift_repaired:
-        yield "drift", f"mended {_count(answer.drift_repaired, 'time')} since the agent started"
+        yield "drift", f"mended {count(answer.drift_repaired, 'time')} since the agent started"
+
+
+def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what somebody put in force by hand, and until when."""
+    if answer.pending is not None:
+        back = answer.pending.goes_back_to or "nothing, as before"
+        yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
+        yield "", f"{age(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
+    if answer.held is not None:
+        done = "rolled back to" if answer.held.origin is Origin.ROLLBACK else "applied"
+        since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"
+        yield "by hand", f"{done} {answer.held.version}{since};"
+        yield "", f"the source's {answer.held.held_back} is held back until it delivers another"
+    for override in answer.mode_overrides:
+        where = "every interface" if override.interface is None else override.interface
+        yield "mode", f"{override.mode.value} on {where}, by 'sgagent mode'"
 
 
 def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield whom the policy locked out while they were in."""
     if answer.sessions_cut_at is not None:
-        sessions = _count(answer.sessions_cut, "open session")
-        yield "cut", f"{sessions}, by the change at {_moment(answer.sessions_cut_at, now)}"
+        sessions = count(answer.sessions_cut, "open session")
+        yield "cut", f"{sessions}, by the change at {moment(answer.sessions_cut_at, now)}"
         for cut in answer.first_sessions_cut:
             yield "", str(cut)
         if answer.sessions_cut > len(answer.first_sessions_cut):
@@ -111,7 +129,7 @@ def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
             yield "source", f"{answer.source}, up"
         case False:
             reached = answer.source_reached_at
-            last = "never reached" if reached is None else f"reached last {_moment(reached, now)}"
+            last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
             yield "source", f"{answer.source}, down: {answer.source_error or 'no reason is known'} ({last})"
         case None:
             yield "source", f"{answer.source}, not asked yet"
@@ -140,21 +158,3 @@ def _row(interface: InterfaceStatus) -> tuple[str, ...]:
         ", ".join(interface.security_group_ids) or "-",
         "-" if interface.state is InterfaceState.UNBOUND else sessions,
     )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _moment(seconds: float, now: float) -> str:
-    """Return a time by the clock of this host, and how long ago it was."""
-    clock = datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
-    return f"{clock} ({_age(max(0.0, now - seconds))})"
-
-
-def _age(seconds: float) -> str:
-    """Return a time span in its largest whole unit."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            return _count(int(seconds // length), unit)
-    return _count(int(seconds), "second")

@@ -38,7 +38,7 @@ class FileSource:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
-        documents = self._read_settled()
+        documents = self.read_documents()
         if self._newest is None or self._newest.documents != documents:
             snapshot, problems = parse_documents(documents, self._limits)
             self._newest = Delivery(snapshot=snapshot, problems=problems, documents=documents)
@@ -55,8 +55,13 @@ class FileSource:
         """Call ``wake`` when the documents have changed, until the context is left."""
         return watch_path(Path.cwd() / self._path, wake)
 
-    def _read_settled(self) -> tuple[DocumentFile, ...]:
-        """Return the documents, none of which changed while any other was read."""
+    def read_documents(self) -> tuple[DocumentFile, ...]:
+        """Return the documents unread, none of which changed while any other was taken.
+
+        Raises:
+            DocumentError: they are no regular files, or too large.
+            SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
+        """
         for _ in range(_TRIES):
             before = appearance(self._path)
             try:

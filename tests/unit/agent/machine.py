@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from sgagent.agent.cuts import NamedCut
+from sgagent.agent.desk import Desk
+from sgagent.agent.execution import Execution
+from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state import StateDirectory
+from sgagent.agent.steplog import EventLog
 from sgagent.core.host import HostFacts
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import Limits
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
@@ -37,10 +42,14 @@ class Machine:
         self.foreseen: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
         """The changes before which open sessions were looked at: from what, to what."""
 
+        self.counters_at_zero: list[frozenset[str]] = []
+        """The counters that were told to start at zero, a set for each change."""
+
         self.cut: tuple[NamedCut, ...] = ()
         """What is foreseen; set by tests."""
 
-        self._state = directory
+        self.state = StateDirectory(directory)
+        self.clock = FakeClock()
 
     def reconciler(self, configuration: str = "") -> Reconciler:
         """Return the reconciler of an agent that was just started."""
@@ -49,12 +58,20 @@ class Machine:
             source=self.source,
             host=self.host,
             dataplane=self.dataplane,
-            state=StateDirectory(self._state),
-            clock=FakeClock(),
+            state=self.state,
+            clock=self.clock,
             before_counters_go=lambda: None,
-            counters_gone=lambda _: None,
+            counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
         )
+
+    def execution(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> Execution:
+        """Return what carries out the orders of that agent."""
+        return Execution(reconciler=reconciler, state=self.state, clock=self.clock, boot_id=boot_id, log=log)
+
+    def desk(self, inbox: Inbox, log: EventLog) -> Desk:
+        """Return what takes orders of an agent that was just started."""
+        return Desk(inbox, self.execution(self.reconciler(), log), self.state, Limits())
 
     def _foresee(
         self, old: ResolvedPolicy | None, new: ResolvedPolicy, _facts: HostFacts

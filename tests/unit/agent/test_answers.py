@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
+from sgagent.agent.inbox import Inbox
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
     Answer,
@@ -45,6 +47,8 @@ from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.documents import DocumentFile
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
+from tests.unit.agent.machine import Machine
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -101,14 +105,15 @@ WEB = ExplainQuestion(
 class Agent:
     """A board that is written on as the loop does, and asked as a client does."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         """Start with nothing known."""
+        self.desk = Machine(directory).desk(Inbox(), FakeLog())
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
         self.board = Board(self.clock, self._read)
         self.session: TrackedSession | None = None
         sessions = LiveSessions(LAYOUT, lambda _: self.session)
-        self._answer = answering(self.board, self.clock, "file groups.d", sessions)
+        self._answer = answering(self.board, self.clock, "file groups.d", sessions, self.desk)
 
     def _read(self, _seconds: float) -> bool:
         self.board.note_totals(dict(self.totals))
@@ -132,9 +137,9 @@ class Agent:
 
 
 @pytest.fixture
-def agent() -> Agent:
+def agent(tmp_path: Path) -> Agent:
     """Give an agent that has enforced its first snapshot."""
-    agent = Agent()
+    agent = Agent(tmp_path)
     agent.board.note_step(APPLIED, is_fetched=True)
     return agent
 
@@ -359,7 +364,8 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
     def fail(_packet: Packet) -> TrackedSession | None:
         raise PermissionError
 
-    answer = answering(agent.board, agent.clock, "file groups.d", LiveSessions(LAYOUT, fail))
+    sessions = LiveSessions(LAYOUT, fail)
+    answer = answering(agent.board, agent.clock, "file groups.d", sessions, agent.desk)
     found = answer(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE

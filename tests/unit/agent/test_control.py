@@ -14,9 +14,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from sgagent.agent.answers import answering
+from sgagent.agent.answers import Answering, answering
 from sgagent.agent.board import Board
 from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
+from sgagent.agent.inbox import Inbox
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.peers import Peer, may_ask, peer_of
 from sgagent.agent.questions import (
@@ -32,16 +33,20 @@ from sgagent.agent.wire import LONGEST_QUESTION, decode_answer, encode_question
 from sgagent.core.errors import UsageError
 from sgagent.core.marks import MarkLayout
 from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
+from tests.unit.agent.machine import Machine
 
 WAIT_SECONDS = 5.0
 NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
 AGENT = {"own_uid": 990, "group_id": 991}
 
 
-def answer(question: Question) -> Answer:
+@pytest.fixture
+def answer(tmp_path: Path) -> Answering:
     """Answer as an agent that has not stepped yet."""
     clock = FakeClock()
-    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS)(question)
+    desk = Machine(tmp_path / "state").desk(Inbox(), FakeLog())
+    return answering(Board(clock, lambda _: True), clock, "file groups.d", NO_SESSIONS, desk)
 
 
 @pytest.fixture
@@ -51,9 +56,9 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(directory: Path) -> Iterator[Path]:
+def served(directory: Path, answer: Answering) -> Iterator[Path]:
     """Serve, and give the path of the socket."""
-    with closing(ControlServer(directory, answer)):
+    with closing(ControlServer(directory, answer, longest_order=LONGEST_QUESTION)):
         yield directory / SOCKET_NAME
 
 
@@ -105,7 +110,7 @@ def test_the_place_of_the_socket_lets_its_group_in_and_no_others(served: Path) -
 
 
 @pytest.mark.parametrize("left", ("socket", "file"))
-def test_what_a_dead_agent_left_is_replaced(directory: Path, left: str) -> None:
+def test_what_a_dead_agent_left_is_replaced(directory: Path, left: str, answer: Answering) -> None:
     """A socket that nobody listens on, or any file in its place, does not keep an agent from its work."""
     directory.mkdir()
     if left == "socket":
@@ -118,21 +123,21 @@ def test_what_a_dead_agent_left_is_replaced(directory: Path, left: str) -> None:
         assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
 
 
-def test_a_second_agent_is_refused(served: Path) -> None:
+def test_a_second_agent_is_refused(served: Path, answer: Answering) -> None:
     """The socket of a live agent is left alone, and the second is told which key to change."""
     with pytest.raises(UsageError, match=r"another agent is running.*state\.runtime_directory"):
         ControlServer(served.parent, answer)
     assert isinstance(send(served, encode_question(StatusQuestion())), StatusAnswer)
 
 
-def test_a_closed_server_leaves_nothing(directory: Path) -> None:
+def test_a_closed_server_leaves_nothing(directory: Path, answer: Answering) -> None:
     """No file, and no thread."""
     ControlServer(directory, answer).close()
     assert list(directory.iterdir()) == []
     assert "control" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path) -> None:
+def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path, answer: Answering) -> None:
     """An agent that ends late does not take the new one's socket away."""
     first = ControlServer(directory, answer)
     (directory / SOCKET_NAME).unlink()
@@ -141,14 +146,14 @@ def test_a_closed_server_leaves_the_socket_of_its_successor(directory: Path) -> 
         assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
 
 
-def test_a_place_that_can_not_be_had_is_an_error(tmp_path: Path) -> None:
+def test_a_place_that_can_not_be_had_is_an_error(tmp_path: Path, answer: Answering) -> None:
     """Whoever serves decides what that means."""
     (tmp_path / "run").write_text("not a directory")
     with pytest.raises(OSError, match="run"):
         ControlServer(tmp_path / "run", answer)
 
 
-def test_an_agent_that_can_not_be_asked_goes_on(tmp_path: Path) -> None:
+def test_an_agent_that_can_not_be_asked_goes_on(tmp_path: Path, answer: Answering) -> None:
     """A host is not left open for the want of a socket; the log says why."""
     (tmp_path / "run").write_text("not a directory")
     with capture_logs() as logged, control_served(tmp_path / "run", answer, structlog.get_logger()):
@@ -156,7 +161,7 @@ def test_an_agent_that_can_not_be_asked_goes_on(tmp_path: Path) -> None:
     assert str(tmp_path / "run" / SOCKET_NAME) in logged[0]["reason"]
 
 
-def test_it_is_served_as_long_as_the_context(directory: Path) -> None:
+def test_it_is_served_as_long_as_the_context(directory: Path, answer: Answering) -> None:
     """Nothing is logged when all is well."""
     with capture_logs() as logged, control_served(directory, answer, structlog.get_logger()):
         assert isinstance(send(directory / SOCKET_NAME, encode_question(StatusQuestion())), StatusAnswer)
@@ -192,7 +197,7 @@ def test_a_question_without_an_end_is_refused(served: Path) -> None:
     assert found == Refused(reason=Refusal.MALFORMED, message="the question has no end")
 
 
-def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path) -> None:
+def test_a_fault_in_an_answer_is_logged_and_the_server_goes_on(directory: Path, answer: Answering) -> None:
     """The client is told where to look."""
     faults = iter((LookupError("lost"),))
 
@@ -229,7 +234,7 @@ def test_too_many_clients_are_turned_away(served: Path) -> None:
     pytest.fail("the places of clients that went away were not freed")
 
 
-def test_a_client_that_never_ends_is_cut_off(directory: Path) -> None:
+def test_a_client_that_never_ends_is_cut_off(directory: Path, answer: Answering) -> None:
     """A question that arrives drop by drop does not hold a thread."""
     with (
         closing(ControlServer(directory, answer, longest_seconds=0.05)),

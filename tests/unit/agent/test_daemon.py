@@ -6,8 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,27 +19,10 @@ from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Step
 from sgagent.agent.sdnotify import ServiceManager
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
-from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
 
 _DEADLINE_SECONDS = 20.0
-
-
-@dataclass(slots=True)
-class Log:
-    """Keep what was logged."""
-
-    lines: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
-
-    def info(self, event: str, **keys: object) -> None:
-        """Take a line."""
-        self.lines.append((event, keys))
-
-    warning = error = info
-
-    def events(self) -> list[str]:
-        """Return the events so far."""
-        return [event for event, _ in self.lines]
 
 
 class Running:
@@ -49,15 +31,16 @@ class Running:
     def __init__(self, machine: Machine, directory: Path) -> None:
         """Put a daemon together."""
         self.machine = machine
-        self.log = Log()
-        self.clock = FakeClock()
+        self.log = FakeLog()
+        self.clock = machine.clock
         self.inbox = Inbox()
+        self.execution = machine.execution(machine.reconciler(), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
             source=machine.source,
             host=machine.host,
             clock=self.clock,
-            reconciler=machine.reconciler(),
+            execution=self.execution,
             counting=Counting(machine.dataplane, CounterFile(directory, "this boot")),
             inbox=self.inbox,
             service_manager=ServiceManager({}),

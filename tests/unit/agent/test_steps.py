@@ -123,3 +123,16 @@ def test_sessions_that_are_kept_are_not_cut(machine: Machine) -> None:
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
     assert agent.step(fetch=True).outcome is Outcome.APPLIED
     assert len(machine.foreseen) == 1
+
+
+def test_counters_that_are_made_start_at_zero(machine: Machine) -> None:
+    """Also those of a table that was lost: what the new one counts was not counted before."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    made = frozenset(machine.dataplane.read_counters())
+    assert machine.counters_at_zero == [made]
+    machine.dataplane.ruleset = None
+    agent.step(fetch=False)
+    assert machine.counters_at_zero == [made, made]
+    agent.step(fetch=True)
+    assert len(machine.counters_at_zero) == 2

@@ -1,0 +1,269 @@
+"""Definitions by hand: applied on trial and for good, confirmed, given up, rolled back, with real packets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.wire import tcp
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+SSH = "ingress accept 1 tcp 22 from 0.0.0.0/0"
+MAIL = "ingress accept 1 tcp 25 from 0.0.0.0/0"
+BROKEN = "version: 1\nsecurity_groups: 7\n"
+PORTS = (22, 25, 80)
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host an address, and a running agent whose source lets port 80 in."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.define(definitions(WEB))
+        made.start()
+        yield made
+
+
+def written(agent: Service, text: str) -> str:
+    """Write a document where the agent does not look, and return its path."""
+    path = agent.directory / "by-hand.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def apply(agent: Service, *rules: str, within: str | None = None) -> dict[str, Any]:
+    """Apply a policy by hand, and return what the command says."""
+    more = ("--confirm-within", within) if within else ()
+    ended = agent.command("apply", written(agent, definitions(*rules)), *more, "--json")
+    assert ended.status == 0, ended.errors
+    return dict(json.loads(ended.output))
+
+
+def open_ports(lab: Lab) -> set[int]:
+    """Return the ports that let a new session in."""
+    found = lab.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in PORTS])
+    return {port for port, passed in zip(PORTS, found, strict=True) if passed}
+
+
+def status(agent: Service) -> dict[str, Any]:
+    """Return what the agent says of itself."""
+    return dict(json.loads(agent.command("status", "--json").output))
+
+
+def wait_for_ports(lab: Lab, ports: set[int], seconds: float = NOTICED_SECONDS) -> None:
+    """Wait until just these ports are open."""
+    wait_for(lambda: open_ports(lab) == ports, f"the ports {ports}", seconds)
+
+
+def test_what_is_not_confirmed_is_given_up(agent: Service, one_interface: Lab) -> None:
+    """It is in force at once, shown as pending, and gone when its time is up; nothing of it is kept."""
+    before = status(agent)["snapshot_version"]
+    answer = apply(agent, SSH, within="6s")
+    assert open_ports(one_interface) == {22}
+    assert 0 < answer["seconds_left"] <= 6
+    assert answer["goes_back_to"] == before
+    pending = status(agent)["pending"]
+    assert (pending["version"], pending["goes_back_to"]) == (answer["version"], before)
+    assert "is on trial" in agent.command("status").output
+    assert agent.metric("sgagent_confirmation_pending") == 1
+    wait_for_ports(one_interface, {80}, 6 + NOTICED_SECONDS)
+    agent.wait_for_event("rolled_back")
+    assert agent.events("rolled_back")[0]["reason"] == "unconfirmed"
+    found = status(agent)
+    assert (found["snapshot_version"], found["pending"]) == (before, None)
+    assert agent.metric("sgagent_confirmation_pending") == 0
+    assert [entry["version"] for entry in history(agent)] == [before]
+    assert agent.command("confirm").status == 1
+
+
+def history(agent: Service) -> list[dict[str, Any]]:
+    """Return the history."""
+    return list(json.loads(agent.command("history", "--json").output)["entries"])
+
+
+def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
+    """The source's version is held back, over a kill and without the source too, until it has another."""
+    held_back = status(agent)["snapshot_version"]
+    version = apply(agent, SSH, within="60s")["version"]
+    confirmed = json.loads(agent.command("confirm", "--json").output)
+    assert confirmed == {"is_confirmed": True, "version": version, "overtaken_by": None}
+    for end in (agent.kill, agent.stop):
+        end()
+        agent.start()
+        assert open_ports(one_interface) == {22}
+        held = status(agent)["held"]
+        assert (held["version"], held["origin"], held["held_back"]) == (version, "apply", held_back)
+    assert f"the source's {held_back} is held back" in agent.command("status").output
+    assert agent.metric("sgagent_source_held_back") == 1
+    agent.define(definitions(WEB, MAIL))
+    wait_for_ports(one_interface, {25, 80})
+    assert status(agent)["held"] is None
+    assert [entry["origin"] for entry in history(agent)] == ["source", "apply", "source"]
+
+
+def test_the_source_waits_while_something_is_on_trial(agent: Service, one_interface: Lab) -> None:
+    """What it delivers meanwhile is in force once the trial is over, however that ends."""
+    apply(agent, SSH, within="60s")
+    agent.define(definitions(MAIL))
+    agent.reload()
+    agent.wait_for_event("reload_requested")
+    assert open_ports(one_interface) == {22}
+    assert agent.command("rollback").status == 0
+    assert open_ports(one_interface) == {25}
+    assert agent.events("rolled_back")[-1]["reason"] == "asked"
+
+
+def test_a_trial_outlives_a_kill(agent: Service, one_interface: Lab) -> None:
+    """The next agent takes it up with what is left of its time, and it can be confirmed."""
+    version = apply(agent, SSH, within="60s")["version"]
+    agent.kill()
+    assert open_ports(one_interface) == {22}
+    agent.start()
+    assert open_ports(one_interface) == {22}
+    pending = status(agent)["pending"]
+    assert pending["version"] == version
+    assert pending["seconds_left"] < 60
+    assert agent.command("confirm").status == 0
+    assert status(agent)["held"]["version"] == version
+
+
+def test_time_goes_on_while_the_agent_is_dead(agent: Service, one_interface: Lab) -> None:
+    """An agent that starts after the time is up goes back before it says that it is ready."""
+    apply(agent, SSH, within="1s")
+    agent.kill()
+    terms = json.loads((agent.state / "pending.json").read_text().splitlines()[1])["record"]["terms"]
+    wait_for(lambda: time.monotonic() > terms["deadline"], "the time to be up", 5)
+    agent.start()
+    assert open_ports(one_interface) == {80}
+    assert agent.events("rolled_back")[-1]["reason"] == "unconfirmed"
+    assert not {"pending.json", "unconfirmed.json"} & {path.name for path in agent.state.iterdir()}
+
+
+def test_a_stop_gives_a_trial_up(agent: Service, one_interface: Lab) -> None:
+    """What stays in force when an agent was told to end is what was confirmed."""
+    apply(agent, SSH, within="60s")
+    assert agent.stop() == 0
+    assert open_ports(one_interface) == {80}
+    assert agent.events("rolled_back")[-1]["reason"] == "stopped"
+
+
+def test_a_first_policy_on_trial_leaves_nothing_behind(one_interface: Lab, tmp_path: Path) -> None:
+    """A host that enforced nothing is open again, by the agent that began the trial or by the next."""
+    one_interface.add_host_addresses([str(HOST)])
+    with service_on(one_interface.host, tmp_path) as agent:
+        agent.start()
+        for goes_on in (True, False):
+            answer = apply(agent, WEB, within="2s")
+            assert answer["goes_back_to"] is None
+            assert open_ports(one_interface) == {80}
+            if not goes_on:
+                agent.kill()
+                (agent.state / "pending.json").rename(agent.state / "unconfirmed.json")
+                agent.start()
+            wait_for_ports(one_interface, set(PORTS), 2 + NOTICED_SECONDS)
+            assert not agent.table()
+            assert status(agent)["posture"] == "nothing"
+
+
+def test_a_session_that_is_allowed_again_lives(agent: Service, one_interface: Lab) -> None:
+    """One that a trial cuts goes on when the trial is given up: the way back into a remote machine."""
+    with (
+        one_interface.listen(one_interface.host, str(HOST), 80) as listener,
+        one_interface.connect(one_interface.peer, (str(CLIENT), 0), (str(HOST), 80)) as client,
+    ):
+        listener.settimeout(2)
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(10)
+            answer = apply(agent, SSH, within="2s")
+            assert [cut["local_port"] for cut in answer["sessions_cut"]] == [80]
+            client.sendall(b"word")
+            assert server.recv(64) == b"word"  # sent again by TCP, until it may pass
+            assert open_ports(one_interface) == {80}
+
+
+def test_what_can_not_be_enforced_changes_nothing(agent: Service, one_interface: Lab) -> None:
+    """All errors are told, with the exit code of wrong documents; so are wrong times and missing files."""
+    ended = agent.command("apply", written(agent, BROKEN + "typo: 1\n"))
+    assert ended.status == 2
+    assert "by-hand.yaml:2: security_groups" in ended.errors
+    assert "typo" in ended.errors
+    unknown = definitions("ingress drop 1 tcp 80 from sg-nowhere")
+    ended = agent.command("apply", written(agent, unknown), "--confirm-within", "5s")
+    assert ended.status == 2
+    assert "sg-nowhere" in ended.errors
+    assert agent.command("apply", str(agent.directory / "nothing")).status == 2
+    ended = agent.command("apply", written(agent, definitions(SSH)), "--confirm-within", "soon")
+    assert ended.status == 2
+    assert "--confirm-within soon" in ended.errors
+    assert open_ports(one_interface) == {80}
+    assert not (agent.state / "pending.json").exists()
+
+
+def test_one_trial_at_a_time(agent: Service, one_interface: Lab) -> None:
+    """A second one is refused, as is going back to a number."""
+    apply(agent, SSH, within="60s")
+    path = written(agent, definitions(MAIL))
+    for arguments in (("apply", path), ("apply", path, "--confirm-within", "9s"), ("rollback", "1")):
+        ended = agent.command(*arguments)
+        assert ended.status == 2
+        assert "on trial" in ended.errors
+    assert open_ports(one_interface) == {22}
+
+
+def test_going_back_by_number(agent: Service, one_interface: Lab) -> None:
+    """What the source said is held back, over restarts, until it says something else."""
+    agent.define(definitions(SSH))
+    wait_for_ports(one_interface, {22})
+    assert [entry["number"] for entry in history(agent)] == [2, 1]
+    assert [entry["is_in_force"] for entry in history(agent)] == [True, False]
+    ended = agent.command("rollback", "1")
+    assert ended.status == 0, ended.errors
+    assert open_ports(one_interface) == {80}
+    agent.kill()
+    agent.start()
+    assert open_ports(one_interface) == {80}
+    assert status(agent)["held"]["origin"] == "rollback"
+    assert agent.command("rollback").status == 0
+    assert open_ports(one_interface) == {22}
+    for number in ("7", "4"):
+        assert agent.command("rollback", number).status == 2
+    assert [entry["number"] for entry in history(agent)] == [4, 3, 2, 1]
+    assert history(agent)[0]["extent"]["rules"] == 1
+
+
+def test_a_damaged_entry_is_named(agent: Service) -> None:
+    """The history shows it, and going back to it is refused."""
+    agent.define(definitions(SSH))
+    agent.wait_for_event("ruleset_applied", 2)
+    (agent.state / "history" / "00000001.json").write_text("scribble")
+    ended = agent.command("history")
+    assert "(damaged)" in ended.output
+    assert "00000001.json" in ended.errors
+    assert agent.command("rollback", "1").status == 2
+    assert agent.command("rollback").status == 2
+
+
+def test_an_interrupted_command_interrupts_nothing(agent: Service, one_interface: Lab) -> None:
+    """A client that goes away right after it has asked leaves an order that is carried out."""
+    line = {
+        "version": 1,
+        "question": "apply",
+        "documents": [{"name": "a.yaml", "content": definitions(SSH)}],
+        "confirm_within": None,
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(agent.directory / "run" / "control.sock"))
+        connection.sendall(json.dumps(line).encode() + b"\n")
+    wait_for_ports(one_interface, {22})
+    agent.wait_for_event("applied_by_hand")

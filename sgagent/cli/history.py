@@ -1,0 +1,70 @@
+"""``sgagent history``: what was enforced, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from sgagent.agent.kept import Extent
+from sgagent.agent.orders import HistoryAnswer, HistoryEntry, HistoryQuestion
+from sgagent.agent.wire import encode_fields
+from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import ask
+from sgagent.cli.moments import clock_time
+from sgagent.core.errors import printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was enforced; damaged files are named on standard error."""
+    answer = ask(load_settings(options), HistoryQuestion(), HistoryAnswer)
+    if options.json:
+        print(json.dumps(encode_fields(answer)))
+        return 0
+    print("\n".join(table(answer, terminal_width())))
+    for entry in answer.entries:
+        if entry.fault is not None:
+            print(printable(f"damaged: {entry.fault}"), file=sys.stderr)
+    return 0
+
+
+def table(answer: HistoryAnswer, width: int | None) -> list[str]:
+    """Return the lines of the table.
+
+    Args:
+        answer: what the agent said.
+        width: of the terminal; None is no limit.
+    """
+    if not answer.entries:
+        return ["nothing was enforced on this host yet"]
+    rows = [_HEADINGS, *map(_row, answer.entries)]
+    return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
+
+
+_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "INTERFACES")
+
+
+def _row(entry: HistoryEntry) -> tuple[str, ...]:
+    mark = "*" if entry.is_in_force else ""
+    if entry.fault is not None:
+        return (str(entry.number), mark, "(damaged)", *("" for _ in _HEADINGS[3:]))
+    return (
+        str(entry.number),
+        mark,
+        entry.version or "",
+        "" if entry.enforced_at is None else clock_time(entry.enforced_at),
+        entry.origin.value if entry.origin else "",
+        str(entry.documents or 0),
+        str(entry.bytes or 0),
+        *_sizes(entry.extent),
+    )
+
+
+def _sizes(extent: Extent | None) -> tuple[str, str, str]:
+    return ("", "", "") if extent is None else (str(extent.rules), str(extent.chains), str(extent.interfaces))

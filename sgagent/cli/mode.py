@@ -1,0 +1,66 @@
+"""``sgagent mode``: enforce or observe from now on, whatever the configuration says (§9.1)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from sgagent.agent.orders import InterfaceMode, ModeAnswer, ModeOrder
+from sgagent.agent.wire import encode_fields
+from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import order
+from sgagent.core.errors import printable
+from sgagent.core.model import Mode
+from sgagent.settings import parse_interface_name
+
+_MODES = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "mode", choices=tuple(_MODES), help="'default' is what the configuration says, and clears this"
+    )
+    parser.add_argument(
+        "--interface", metavar="NAME", help="of this one only; without it, of every one, single ones too"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Switch, and print the modes that hold now."""
+    settings = load_settings(options)
+    interface = options.interface
+    if interface is not None and interface != _UNBOUND:
+        parse_interface_name(interface, "--interface")
+    answer = order(settings, ModeOrder(mode=_MODES[options.mode], interface=interface), ModeAnswer)
+    if options.json:
+        print(json.dumps(encode_fields(answer)))
+        return 0
+    print("\n".join(table(answer, terminal_width())))
+    if answer.fault is not None:
+        print(printable(f"warning: this will not outlive the agent: {answer.fault}"), file=sys.stderr)
+    return 0
+
+
+_UNBOUND = "*"
+"""Stands for the links that nothing is bound to, where the configuration closes those."""
+
+
+def table(answer: ModeAnswer, width: int | None) -> list[str]:
+    """Return the lines of the table.
+
+    Args:
+        answer: what the agent said.
+        width: of the terminal; None is no limit.
+    """
+    if not answer.interfaces:
+        return ["nothing is judged on this host; the mode holds from when something is"]
+    return lay_out([("INTERFACE", "MODE", "BY"), *map(_row, answer.interfaces)], width=width)
+
+
+def _row(interface: InterfaceMode) -> tuple[str, ...]:
+    by = "sgagent mode" if interface.is_overridden else "the configuration"
+    return (interface.interface, interface.mode.value, by)

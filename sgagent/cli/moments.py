@@ -1,0 +1,28 @@
+"""Say times and amounts to a person."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def count(number: int, word: str) -> str:
+    """Return a number and what is counted, in the right number."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a time by the clock of this host."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def moment(seconds: float, now: float) -> str:
+    """Return a time by the clock of this host, and how long ago it was."""
+    return f"{clock_time(seconds)} ({age(max(0.0, now - seconds))})"
+
+
+def age(seconds: float) -> str:
+    """Return a time span in its largest whole unit."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return count(int(seconds // length), unit)
+    return count(int(seconds), "second")

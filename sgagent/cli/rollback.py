@@ -1,0 +1,29 @@
+"""``sgagent rollback``: have the running agent go back to what was enforced before."""
+
+from __future__ import annotations
+
+import argparse
+
+from sgagent.agent.orders import EnforcedAnswer, RollbackOrder
+from sgagent.cli.enforced import print_enforced
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import order
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "number",
+        metavar="N",
+        type=int,
+        nargs="?",
+        help="of 'sgagent history'; without it, the newest that is not in force",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Go back, and say what is in force then."""
+    answer = order(load_settings(options), RollbackOrder(number=options.number), EnforcedAnswer)
+    print_enforced(answer, as_json=options.json)
+    return 0
