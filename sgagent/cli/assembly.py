@@ -86,7 +86,7 @@ def _assemble(
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, host = SystemClock(), NetlinkHost()
-    source = make_source(settings, host)
+    source = make_source(settings)
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
