@@ -75,6 +75,7 @@ def test_it_holds_what_an_administrator_expects(files: Path) -> None:
         "usr/share/fish/vendor_completions.d/sgagent.fish",
         "usr/share/doc/sgagent/copyright",
         "usr/share/doc/sgagent/changelog.Debian.gz",
+        "usr/share/doc/sgagent/runbook.md.gz",
         "usr/share/doc/sgagent/examples/three-tier/groups.d/front.yaml",
     ):
         assert (files / name).exists(), name

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from release.manual import DOCS
 from release.markdown import Block, CodeBlock, Heading, Paragraph, Table, parse_markdown, section
+from release.roff import said_of_default
 
 _HEAD = """\
 # The configuration of sgagent. See sgagent.toml(5), and sgagent-check(1), which reads it too.
@@ -37,35 +38,39 @@ def example_configuration() -> str:
 def _table(names: list[str], blocks: tuple[Block, ...], examples: dict[str, str]) -> Iterator[str]:
     """Yield a table: what is said of it, its keys, and examples where it may be repeated.
 
-    Below headings stand alternatives that exclude each other: the first is the default, and the keys of the
-    others are only told of.
+    Below headings stand alternatives that exclude each other: the first is the default. Of the others, and of
+    a table that means nothing without a key that has no default, it is only told.
     """
     is_repeated = names[0].startswith("[[")
-    is_said = False
-    alternatives = 0
+    is_default, is_begun = not _needs_a_key(blocks), is_repeated
     for block in blocks:
         match block:
             case Paragraph():
                 yield from _comment(block.text)
             case Heading():
-                alternatives += 1
                 yield "#"
                 yield from _comment(f"With {block.text}:")
-                if alternatives == 1:
-                    yield f"#{names[0]}"
-                    yield f"#{block.text.strip('`')}"
-                    is_said = True
+                is_default = not is_begun
+                if is_default:
+                    yield from (f"#{names[0]}", f"#{block.text.strip('`')}")
+                    is_begun = True
             case Table(header=("key", *_)):
-                if not is_repeated and not is_said:
-                    yield f"#{names[0]}"
-                    is_said = True
+                if not is_begun:
+                    yield f"#{names[0]}" if is_default else f"# {names[0]}"
+                    is_begun = True
                 for row in block.rows:
-                    yield from _key(*row, is_default=alternatives <= 1)
+                    yield from _key(*row, is_default=is_default)
             case _:
                 pass
     for name in names if is_repeated else ():
         if example := examples.get(name):
             yield from (f"#{line}" for line in example.splitlines())
+
+
+def _needs_a_key(blocks: tuple[Block, ...]) -> bool:
+    """Tell whether the first table of keys has one without a default."""
+    tables = (block for block in blocks if isinstance(block, Table) and block.header[0] == "key")
+    return any(row[1] == "required" for row in next(tables).rows)
 
 
 def _key(key: str, *rest: str, is_default: bool) -> Iterator[str]:
@@ -77,7 +82,7 @@ def _key(key: str, *rest: str, is_default: bool) -> Iterator[str]:
         yield from _comment(meaning)
         yield f"#{name} = {text}"
     else:
-        yield from _comment(f"{name}: {meaning}" + (f" (default: {text})" if text else ""))
+        yield from _comment(f"{name}: {meaning}{said_of_default(text)}")
 
 
 def _is_value(text: str) -> bool:

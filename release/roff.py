@@ -46,7 +46,12 @@ def set_table(table: Table) -> Iterator[str]:
             for title, text in texts.items()
             if text
         )
-        yield from set_term(term, f"{said} (default: {default})" if default else said or "—")
+        yield from set_term(term, (said or "—") + said_of_default(default))
+
+
+def said_of_default(text: str) -> str:
+    """Return what is said behind a key's meaning of what holds without it."""
+    return {"": "", "required": " (required)"}.get(text, f" (default: {text})")
 
 
 def set_term(term: str, text: str) -> Iterator[str]:

@@ -1,0 +1,296 @@
+"""Tell a machine's story: ``python -m integration.story`` prints what an administrator would see.
+
+A machine without sgagent is booted. The package is installed, a policy is tried and enforced, the agent is
+killed, its rules are tampered with, a policy that locks out is given up by itself, one is rolled back, the
+machine is rebooted without its documents, and in the end the package is removed. Every command is run, and
+every connection from outside is tried; where one ends otherwise than the story says, the story ends there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from integration.lab import Lab, LabError, lab, wait_for
+from integration.machine import Machine, machine_in
+from integration.namespaces import CommandError, remove_stale_namespaces
+from integration.package import built
+
+HOST, ADMINISTRATOR, STRANGER = "10.0.0.11", "203.0.113.5", "198.51.100.7"
+WEB, SSH = 80, 22
+
+POLICY = """\
+version: 1
+security_groups:
+  - security_group_id: sg-web
+    type: basic
+    rules:
+      - rule_id: sgr-http
+        direction: ingress
+        policy: accept
+        protocol: tcp
+        port_range: 80
+        authorization_object: 0.0.0.0/0
+      - rule_id: sgr-ssh
+        direction: ingress
+        policy: accept
+        protocol: tcp
+        port_range: 22
+        authorization_object: 203.0.113.0/24
+network_interfaces:
+  - network_interface_id: eni-web-1
+    addresses: [10.0.0.11]
+    security_group_ids: [sg-web]
+"""
+
+LISTENER = """\
+[Unit]
+Description=What is reached at port %i
+[Service]
+ExecStart=/usr/bin/python3 -m http.server --directory /usr/share/doc/nftables %i
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(slots=True)
+class Story:
+    """What is told, in the order in which it happens."""
+
+    machine: Machine
+    wire: Lab
+
+    def chapter(self, title: str) -> None:
+        """Begin a part."""
+        print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
+
+    def do(self, command: str, *, status: int = 0, says: str = "") -> str:
+        """Run a command on the machine as root, and show it with what it prints.
+
+        Args:
+            command: a line for the shell.
+            status: how it has to end.
+            says: what has to be in its output.
+
+        Raises:
+            LabError: it ended otherwise, or said something else.
+        """
+        print(f"root@web:~# {command}")
+        try:
+            ended, told = 0, self.machine.run("bash", "-c", f"cd /root; exec 2>&1; {command}")
+        except CommandError as error:
+            ended, told = error.status, error.output
+        print(
+            "".join(line for line in told.splitlines(keepends=True) if not _is_tedious(line)),
+            end="",
+            flush=True,
+        )
+        if ended != status or says not in told:
+            raise LabError(f"{command}: ended with {ended}, expected {status} and {says!r}")
+        return told
+
+    def wait(self, pattern: str) -> None:
+        """Wait until the agent's status says something."""
+        wait_for(lambda: pattern in self._status(), f"the agent to say {pattern!r}")
+
+    def boot(self) -> None:
+        """Switch the machine on, and wait until its servers answer who may ask them."""
+        self.machine.boot()
+        everything = ", ".join(f"{port} open" for port in (WEB, SSH))
+        wait_for(lambda: self._reached(ADMINISTRATOR) == everything, "the servers to answer")
+
+    def from_outside(self, expected: str) -> None:
+        """Try from outside what can be reached, and show it.
+
+        Args:
+            expected: in the form ``stranger: 80 open, 22 shut; administrator: …``.
+
+        Raises:
+            LabError: it is not so.
+        """
+        seen = f"stranger: {self._reached(STRANGER)}; administrator: {self._reached(ADMINISTRATOR)}"
+        print(f"   from outside: {seen}", flush=True)
+        if seen != expected:
+            raise LabError(f"from outside: expected {expected}")
+
+    def _reached(self, source: str) -> str:
+        return ", ".join(f"{port} {'open' if self._is_open(source, port) else 'shut'}" for port in (WEB, SSH))
+
+    def _is_open(self, source: str, port: int) -> bool:
+        try:
+            self.wire.connect(self.wire.peer, (source, 0), (HOST, port), seconds=0.5).close()
+        except OSError:
+            return False
+        return True
+
+    def _status(self) -> str:
+        try:
+            return self.machine.run("sgagent", "status")
+        except CommandError as error:
+            return error.output
+
+
+def _is_tedious(line: str) -> bool:
+    """Tell whether a line says only how far a package manager has come."""
+    return line.startswith(("(Reading database", "debconf: delaying", "Processing triggers"))
+
+
+OPEN = "stranger: 80 open, 22 open; administrator: 80 open, 22 open"
+ENFORCED = "stranger: 80 open, 22 shut; administrator: 80 open, 22 open"
+LOCKED_OUT = "stranger: 80 open, 22 shut; administrator: 80 open, 22 shut"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tell the story to its end; return 1 if it went otherwise."""
+    del arguments
+    remove_stale_namespaces()
+    try:
+        with _beginning() as story:
+            for chapter in _CHAPTERS:
+                chapter(story)
+    except LabError as error:
+        print(f"\nTHE STORY ENDS HERE: {error}")
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _beginning() -> Iterator[Story]:
+    with lab() as wire:
+        wire.add_host_addresses([HOST])
+        with machine_in(wire.host, is_bare=True) as machine:
+            shutil.copy(built(), machine.path("/root"))
+            machine.write("/etc/systemd/system/listen@.service", LISTENER)
+            machine.write("/root/policy/web.yaml", POLICY)
+            for port in (WEB, SSH):
+                machine.enable(f"listen@{port}.service")
+            story = Story(machine, wire)
+            story.boot()
+            yield story
+
+
+def installed(story: Story) -> None:
+    """Install the package: nothing changes for anybody."""
+    story.chapter("install")
+    story.from_outside(OPEN)
+    story.do("apt-get install --yes --quiet=2 ./sgagent_*_all.deb", says="nothing is enforced until")
+    story.do("sgagent status", status=1, says="nothing is enforced")
+    story.from_outside(OPEN)
+
+
+def tried(story: Story) -> None:
+    """Look at a policy before it is followed, and watch what it would drop."""
+    story.chapter("the first policy, only observed")
+    story.do("cat policy/web.yaml")
+    session = story.wire.connect(story.wire.peer, (STRANGER, 0), (HOST, SSH))
+    with session:
+        story.do("sgagent check --definitions policy", says=STRANGER)
+    story.do("sgagent mode observe")
+    story.do("cp policy/web.yaml /etc/sgagent/groups.d/ && systemctl reload sgagent")
+    story.from_outside(OPEN)
+    story.do("sgagent hits", says="only observed")
+
+
+def enforced(story: Story) -> None:
+    """Enforce it."""
+    story.chapter("enforce")
+    story.do("sgagent mode default", says="enforce")
+    story.do("sgagent status", says="enforcing since")
+    story.from_outside(ENFORCED)
+
+
+def killed(story: Story) -> None:
+    """Kill the agent: its rules stand, and it comes back."""
+    story.chapter("kill the agent")
+    story.do("systemctl show --property=MainPID sgagent; systemctl kill --signal=KILL sgagent")
+    story.from_outside(ENFORCED)
+    story.wait("enforcing since")
+    story.do("systemctl show --property=MainPID,NRestarts sgagent", says="NRestarts=1")
+    story.from_outside(ENFORCED)
+
+
+def tampered_with(story: Story) -> None:
+    """Try to take the rules away, with the agent there and without."""
+    story.chapter("tamper with the rules")
+    story.do("nft flush ruleset; nft list tables", says="table inet sgagent")
+    story.do("nft add rule inet sgagent ingress/eth0 accept", status=1, says="Operation not permitted")
+    story.do("systemctl stop sgagent; nft flush ruleset; nft list tables")
+    story.from_outside(OPEN)
+    story.do("systemctl start sgagent")
+    story.from_outside(ENFORCED)
+
+
+def locked_out(story: Story) -> None:
+    """Apply a policy that locks the administrator out: unconfirmed, it is given up."""
+    story.chapter("a policy that locks out, on trial")
+    story.do("mkdir wrong && sed s/203.0.113.0/192.0.2.0/ policy/web.yaml >wrong/web.yaml")
+    story.do("sgagent apply wrong --confirm-within 4s")
+    story.from_outside(LOCKED_OUT)
+    story.do("sgagent status", says="goes back")
+    wait_for(lambda: "goes back" not in story._status(), "the agent to go back")  # noqa: SLF001 - of this module
+    story.from_outside(ENFORCED)
+    story.do("journalctl --unit=sgagent --output=cat --grep=rolled_back | tail -n 1")
+
+
+def rolled_back(story: Story) -> None:
+    """Enforce a change for good, and go back from it by hand."""
+    story.chapter("roll back")
+    story.do("cp wrong/web.yaml /etc/sgagent/groups.d/ && systemctl reload sgagent")
+    story.from_outside(LOCKED_OUT)
+    story.do("sgagent history")
+    story.do("sgagent rollback")
+    story.from_outside(ENFORCED)
+    story.do("sgagent status")
+
+
+def misled(story: Story) -> None:
+    """Break a document, then lose all of them: what is in force stays."""
+    story.chapter("a broken document, and none at all")
+    story.do("sed -i s/tcp/tpc/ /etc/sgagent/groups.d/web.yaml; systemctl reload sgagent")
+    story.do("sgagent status", says="refused")
+    story.do("mv /etc/sgagent/groups.d /root/away; systemctl reload sgagent")
+    story.do("sgagent status", says="down")
+    story.from_outside(ENFORCED)
+    story.do("mv /root/away /etc/sgagent/groups.d; cp policy/web.yaml /etc/sgagent/groups.d/")
+    story.do("systemctl reload sgagent; sgagent status", says="up")
+
+
+def rebooted(story: Story) -> None:
+    """Lose the documents and the power: the last good policy is in force before the network."""
+    story.chapter("reboot without the documents")
+    story.do("rm /etc/sgagent/groups.d/web.yaml; sync")
+    print("   (the power is cut, and comes back)")
+    story.machine.power_off()
+    story.boot()
+    story.from_outside(ENFORCED)
+    story.do("journalctl --boot --unit=sgagent-boot --output=cat", says="enforcing")
+    story.do("sgagent status")
+
+
+def removed(story: Story) -> None:
+    """Remove the package: nobody is locked out."""
+    story.chapter("remove")
+    story.do("apt-get purge --yes --quiet=2 sgagent", says="nothing is enforced any more")
+    story.do("nft list tables; ls -A /etc/sgagent /var/lib/sgagent", status=2)
+    story.from_outside(OPEN)
+
+
+_CHAPTERS = (
+    installed,
+    tried,
+    enforced,
+    killed,
+    tampered_with,
+    locked_out,
+    rolled_back,
+    misled,
+    rebooted,
+    removed,
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

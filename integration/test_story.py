@@ -1,0 +1,45 @@
+"""The story of a machine, from the installation of the package to its removal, as the runbook shows it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from integration import story
+from integration.machine import why_not
+from integration.package import ROOT, why_not as why_no_package
+
+_REASON = why_not() or why_no_package()
+_PASSING = (
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
+    (r"\d+ seconds?", "SECONDS"),
+    (r"confirm-within \d+s", "confirm-within SECONDS"),
+    (r"process \d+|MainPID=\d+", "PROCESS"),
+    (r"port \d{5}", "PORT"),
+    (r"sha256:[0-9a-f]+", "VERSION"),
+    (r"sgagent_\S+\.deb|sgagent \d[\d.]+|\(\d[\d.]+-\d\)", "RELEASE"),
+)
+"""What differs from run to run."""
+
+_OF_OTHERS = re.compile(r"# (apt-get|sgagent explain)|…|\{")
+"""Lines of the runbook that the story does not have, or not in those words."""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(_REASON), reason=f"no machine with a package: {_REASON}")
+def test_the_story_ends_well_and_the_runbook_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each command and each line of output in the runbook is one of the story."""
+    assert story.main() == 0
+    told = {without_passing(line.removeprefix("root@web:~")) for line in capfd.readouterr().out.splitlines()}
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "runbook.md").read_text(), re.DOTALL)
+    shown = [without_passing(line) for line in "".join(blocks).splitlines() if not _OF_OTHERS.match(line)]
+    assert len(shown) > 60
+    assert [line for line in shown if line not in told] == []
+
+
+def without_passing(line: str) -> str:
+    """Return a line with everything that differs from run to run masked, and blanks by number."""
+    for pattern, word in _PASSING:
+        line = re.sub(pattern, word, line)
+    return " ".join(line.split())
