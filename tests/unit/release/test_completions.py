@@ -48,7 +48,7 @@ def test_bash_offers_the_commands(script: Path) -> None:
     """All of them, and those that begin as what was typed."""
     assert set(COMMANDS) <= completed(script, "")
     assert {name for name in COMMANDS if name.startswith("c")} == completed(script, "c")
-    assert completed(script, "--config", "x.toml", "fl") == {"flush"}
+    assert completed(script, "--config", "x.toml", "flu") == {"flush"}
 
 
 def test_bash_offers_the_options_of_a_command(script: Path) -> None:
