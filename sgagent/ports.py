@@ -17,6 +17,7 @@ from sgagent.core.model import Snapshot
 from sgagent.core.plan import Plan
 from sgagent.core.ruleset import Ruleset
 from sgagent.documents import DocumentFile
+from sgagent.signatures import Signed
 
 Wake = Callable[[], None]
 """Say "step soon"; may be called from any thread, any number of times."""
@@ -32,6 +33,9 @@ class Delivery:
 
     documents: tuple[DocumentFile, ...] = ()
     """What was delivered, as it was delivered, to be kept as the last good one."""
+
+    signed: Signed | None = None
+    """Who vouches for it; None where nobody was asked."""
 
 
 class Source(Protocol):

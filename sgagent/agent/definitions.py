@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from sgagent.agent.durable import write_durably
 from sgagent.agent.kept import Extent, KeptDocuments, Origin, Record, Terms
 from sgagent.agent.state import StateDirectory
 from sgagent.agent.trial import TrialFile
@@ -16,6 +17,8 @@ from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.host import ExpectedLink
 from sgagent.documents import Limits, parse_documents
 from sgagent.ports import Clock, Delivery, Source
+from sgagent.signatures import Signed
+from sgagent.sources.serials import encode_signature, signature_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class Definitions:
         self._trial_file = TrialFile(state.directory)
         self._loaded: KeptDocuments | None = None
         self._is_loaded = False
+        self._kept_signature: Signed | None = None
+        self._signature_fault: str | None = None
         self._kept_as: tuple[str, tuple[ExpectedLink, ...], Record] | None = None
         self.newest: Delivery | None = None
         """What the source delivered last."""
@@ -160,6 +165,7 @@ class Definitions:
             self.record = Record(enforced_at=self._clock.now())
         self.good, self._loaded = delivery, None
         self._keep(delivery, links, measure)
+        self._keep_signature(delivery.signed)
         if self.is_going_back:
             self.gone_back()
 
@@ -184,6 +190,20 @@ class Definitions:
         else:
             self.record = kept.record
             self._kept_as, self.faults = _key(kept), ()
+
+    def _keep_signature(self, signed: Signed | None) -> None:
+        """Keep who vouched for what is in force, so that nothing older takes its place."""
+        if signed is None or signed == self._kept_signature:
+            return
+        others = tuple(fault for fault in self.faults if fault != self._signature_fault)
+        try:
+            self._state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(signature_file(self._state.directory), encode_signature(signed))
+        except OSError as error:
+            self._signature_fault = f"the signature could not be kept: {error}"
+            self.faults = (*others, self._signature_fault)
+        else:
+            self._kept_signature, self.faults = signed, others
 
     def propose(self, delivery: Delivery, origin: Origin, terms: Terms | None = None) -> None:
         """Make definitions the first candidate.

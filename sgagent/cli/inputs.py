@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION
@@ -17,8 +18,10 @@ from sgagent.documents import RefusedDocumentsError
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
+from sgagent.signatures import Signed
 from sgagent.sources.choosing import make_source
 from sgagent.sources.file import FileSource
+from sgagent.sources.serials import read_signature, signature_file
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,11 +112,24 @@ def fetch(settings: Settings, definitions: Path | None) -> Delivery:
         DocumentError: the documents have errors.
     """
     if definitions is None:
-        return make_source(settings).fetch()
+        return make_source(settings, read_enforced=partial(_read_enforced, settings)).fetch()
     try:
         return FileSource(definitions, settings.limits).fetch()
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
+
+
+def _read_enforced(settings: Settings) -> Signed | None:
+    """Return which signature this host enforced; None for who may not know.
+
+    Raises:
+        OSError: it can't be read for another reason.
+        ValueError: it is damaged.
+    """
+    try:
+        return read_signature(signature_file(settings.state.directory))
+    except PermissionError:
+        return None
 
 
 def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:

@@ -42,11 +42,13 @@ COMMANDS = (
     "flush",
     "history",
     "hits",
+    "keygen",
     "mode",
     "plan",
     "rollback",
     "run",
     "schema",
+    "sign",
     "status",
 )
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
@@ -134,11 +136,13 @@ _SUMMARIES = {
     "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
     "history": "List what was enforced, the newest first.",
     "hits": "Show what each rule has decided, in the order in which rules decide.",
+    "keygen": "Make a key to sign documents with.",
     "mode": "Enforce or observe from now on, whatever the configuration says.",
     "plan": "Say what definitions would change against what is enforced: what opens and closes, by what.",
     "rollback": "Have the running agent go back to what was enforced before.",
     "run": "Run the agent: keep this host's security groups enforced.",
     "schema": "Print the JSON Schema of native documents.",
+    "sign": "Vouch for documents with a key, so that hosts take no others.",
     "status": "Say how the running agent is doing, on one screen.",
 }
 

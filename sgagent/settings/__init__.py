@@ -5,6 +5,7 @@ from __future__ import annotations
 from sgagent.core.model import Sessions
 from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
 from sgagent.settings.parsing import parse_interface_name, parse_settings
+from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import (
     FileSourceSettings,
     HttpsSourceSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "MetricsSettings",
     "Sessions",
     "Settings",
+    "SignatureSettings",
     "SourceSettings",
     "SourceType",
     "StateSettings",

@@ -23,6 +23,7 @@ from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
 from sgagent.settings.keys import read_boolean, read_path, read_word
+from sgagent.settings.signature import parse_signature
 from sgagent.settings.sourceparsing import parse_source
 from sgagent.settings.values import (
     EnforcementSettings,
@@ -36,7 +37,17 @@ _DEFAULTS = Settings()
 _INTERFACE_KEYS = ("name", "network_interface_id", "security_group_ids", "mode")
 _EXEMPTION_KEYS = ("direction", "cidr", "protocol", "port_range")
 _LIMIT_KEYS = ("document_bytes", "depth", "rules", "addresses")
-_TABLES = ("source", "state", "enforcement", "interface", "failsafe", "platform", "metrics", "limits")
+_TABLES = (
+    "source",
+    "signature",
+    "state",
+    "enforcement",
+    "interface",
+    "failsafe",
+    "platform",
+    "metrics",
+    "limits",
+)
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9._@+-]{1,15}")
 _LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
@@ -115,6 +126,7 @@ def _settings(root: Fields) -> Settings:
     platform = root.get("platform")
     return Settings(
         source=parse_source(root),
+        signature=parse_signature(root),
         state=_state(root),
         enforcement=_enforcement(root),
         interfaces=_interfaces(root),

@@ -10,6 +10,7 @@ from sgagent.core.host import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, Sessions
 from sgagent.core.policy import Exemption
 from sgagent.documents.limits import Limits
+from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import FileSourceSettings, SourceSettings
 
 
@@ -79,6 +80,7 @@ class Settings:
     """The whole configuration."""
 
     source: SourceSettings = field(default_factory=FileSourceSettings)
+    signature: SignatureSettings = field(default_factory=SignatureSettings)
     state: StateSettings = StateSettings()
     enforcement: EnforcementSettings = EnforcementSettings()
     interfaces: tuple[HandBinding, ...] = ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
-from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.reading import Reading, appearance, document_paths, read_document
 from sgagent.sources.watching import watch_path
 
@@ -18,15 +20,29 @@ _TRIES = 5
 _FULL_DOCUMENTS = 4
 """All files together may be as large as this many of the largest allowed."""
 
+SIGNATURE_NAME = "sgagent.sig"
+"""Of the signature file in a directory; that of a single document has the document's name and ``.sig``."""
+
+
+def signature_path(path: Path) -> Path:
+    """Return where the signature of a document or of a directory of documents is."""
+    return path / SIGNATURE_NAME if path.is_dir() else path.with_name(f"{path.name}.sig")
+
 
 class FileSource:
     """Read documents from a path; implements :class:`Source`."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        """Take the path of a document or of a directory of documents; it need not exist yet."""
+    def __init__(self, path: Path, limits: Limits, acceptance: Acceptance | None = None) -> None:
+        """Take the path of a document or of a directory of documents; it need not exist yet.
+
+        Args:
+            path: the path.
+            limits: what documents may cost.
+            acceptance: decides what becomes of them; None asks for no signature.
+        """
         self._path = path
         self._limits = limits
-        self._newest: Delivery | None = None
+        self._acceptance = acceptance or Acceptance(limits)
 
     def fetch(self) -> Delivery:
         """Return what the documents say now; those that are what they were are not parsed again.
@@ -38,11 +54,25 @@ class FileSource:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
-        documents = self.read_documents()
-        if self._newest is None or self._newest.documents != documents:
-            snapshot, problems = parse_documents(documents, self._limits)
-            self._newest = Delivery(snapshot=snapshot, problems=problems, documents=documents)
-        return self._newest
+        if not self._acceptance.wants_signature:
+            return self._acceptance.take(self.read_documents(), None, str(self._path))
+        place = signature_path(self._path)
+        for _ in range(_TRIES):
+            signature = self._read_signature(place)
+            documents = self.read_documents()
+            if self._read_signature(place) == signature:
+                return self._acceptance.take(documents, signature, str(place))
+        raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
+
+    def _read_signature(self, place: Path) -> bytes | None:
+        """Return the content of the signature file; None where there is none."""
+        try:
+            place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            pass  # the reading says what is wrong with it
+        return read_document(place, self._limits.document_bytes).content
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return nothing: the documents are on this host."""
@@ -51,9 +81,15 @@ class FileSource:
     def refresh(self) -> None:
         """Do nothing: each fetch looks."""
 
-    def watch(self, wake: Wake) -> AbstractContextManager[None]:
-        """Call ``wake`` when the documents have changed, until the context is left."""
-        return watch_path(Path.cwd() / self._path, wake)
+    @contextmanager
+    def watch(self, wake: Wake) -> Iterator[None]:
+        """Call ``wake`` when the documents or their signature have changed, until the context is left."""
+        path = Path.cwd() / self._path
+        signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
+        with ExitStack() as watches:
+            for one in dict.fromkeys((path, *signatures)):
+                watches.enter_context(watch_path(one, wake))
+            yield
 
     def read_documents(self) -> tuple[DocumentFile, ...]:
         """Return the documents unread, none of which changed while any other was taken.

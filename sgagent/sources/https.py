@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from urllib.parse import unquote
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
-from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.sources.acceptance import Acceptance, MismatchError
 from sgagent.sources.body import NoAnswerError, TooLargeError
 from sgagent.sources.connecting import LookUp, Whereabouts, look_up
-from sgagent.sources.exchange import Answer, Exchange, NotModified, Question, Validators
+from sgagent.sources.exchange import Answer, Exchange, Question
 from sgagent.sources.pace import Pace
 from sgagent.sources.polling import Poller
 
@@ -26,6 +28,10 @@ FIRST_ANSWER_SECONDS = 10.0
 
 ASK_WHOLE_SECONDS = 600.0
 """After which the document is asked for without condition, should a server call new content as the old."""
+
+MOST_MISMATCHES = 4
+"""Times in a row that a document and its signature may not belong together before that is told: whoever
+publishes them writes one after the other."""
 
 
 class HttpsSource:
@@ -39,6 +45,7 @@ class HttpsSource:
         self,
         settings: HttpsSourceSettings,
         limits: Limits,
+        acceptance: Acceptance | None = None,
         *,
         look_up: LookUp = look_up,
         random: Callable[[], float] = random.random,
@@ -49,6 +56,7 @@ class HttpsSource:
         Args:
             settings: where the document is and how it is asked for.
             limits: what it may cost.
+            acceptance: decides what becomes of it; None asks for no signature.
             look_up: finds the addresses of a host.
             random: spreads the questions of many hosts; from 0, included, to 1.
             monotonic: tells seconds that never go back.
@@ -61,7 +69,10 @@ class HttpsSource:
         self._pace = Pace(settings.poll_seconds, random)
         self._poller = Poller(self._poll, self._exchange.cutting.cut)
         self._asking = threading.Lock()
-        self._kept: _Kept | None = None
+        self._acceptance = acceptance or Acceptance(limits)
+        self._document: _Copy | None = None
+        self._signature: _Copy | None = None
+        self._mismatches = 0
         self._outcome: _Outcome = _NOT_ASKED
 
     def fetch(self) -> Delivery:
@@ -98,64 +109,85 @@ class HttpsSource:
         """Ask once; return whether anything changed, and how many seconds there are to the next question."""
         with self._asking:
             before = (_comparable(self._outcome), self.endpoints())
+            wait = self._asked_to_wait()
             began = self._monotonic()
-            wait = self._long_poll_seconds()
-            put_off: float | None = None
-            try:
-                self._outcome = self._ask(wait)
-            except DocumentError as error:
-                self._outcome, put_off = error, 0.0
-            except SourceUnavailableError as error:
-                self._outcome = error
-                put_off = error.put_off if isinstance(error, NoAnswerError) else 0.0
-            is_changed = before != (_comparable(self._outcome), self.endpoints())
-            if put_off is not None:
-                return is_changed, self._pace.after_failure(put_off)
-            if not wait:
-                return is_changed, self._pace.after_answer()
+            put_off = self._try(wait)
             took = self._monotonic() - began
+            is_changed = before != (_comparable(self._outcome), self.endpoints())
+        if put_off is not None:
+            return is_changed, self._pace.after_failure(put_off)
+        if wait:
             return is_changed, self._pace.after_long_poll(took=took, wait=wait, is_changed=is_changed)
+        return is_changed, self._pace.after_answer()
 
-    def _long_poll_seconds(self) -> int:
-        """Return for how long the server should wait: only if there is something to compare with."""
-        is_known = self._kept is not None and isinstance(self._outcome, Delivery | DocumentError)
-        return self._settings.long_poll_seconds if is_known else 0
+    def _asked_to_wait(self) -> int:
+        """Return for how many seconds the server is to wait: not unless it has something to compare with."""
+        is_well = isinstance(self._outcome, Delivery) and not self._mismatches
+        return self._settings.long_poll_seconds if is_well else 0
 
-    def _ask(self, wait: int) -> Delivery | DocumentError:
-        """Ask the server, and return what its newest document comes to.
+    def _try(self, wait: int) -> float | None:
+        """Ask once, and keep what comes of it; return for how long the server puts us off if it failed."""
+        try:
+            self._outcome = self._ask(wait)
+        except MismatchError as error:
+            self._mismatches += 1
+            if self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery):
+                self._outcome = error
+            return 0.0
+        except TooLargeError:
+            self._outcome = DocumentError([self._too_large()])
+            return 0.0
+        except DocumentError as error:
+            self._outcome = error
+        except SourceUnavailableError as error:
+            self._outcome = error
+            return error.put_off if isinstance(error, NoAnswerError) else 0.0
+        self._mismatches = 0
+        return None
+
+    def _ask(self, wait: int) -> Delivery:
+        """Ask the server for the document, and its signature if one is wanted, and take them.
 
         Raises:
             SourceUnavailableError: it gave no document.
-            DocumentError: it gave one that is too large.
+            TooLargeError: it gave one that is too large.
+            DocumentError: the document is refused.
+        """
+        url = self._settings.url
+        self._document = self._copy(url, self._document, wait)
+        document = DocumentFile(name_of(url), self._document.answer.content)
+        if not self._acceptance.wants_signature:
+            return self._acceptance.take((document,), None, str(url))
+        path, query, rest = url.target.partition("?")
+        signature = replace(url, target=f"{path}.sig{query}{rest}")
+        try:
+            self._signature = self._copy(signature, self._signature, 0)
+        except NoAnswerError as error:
+            if error.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+                raise
+            self._signature = None
+        content = self._signature.answer.content if self._signature else None
+        return self._acceptance.take((document,), content, str(signature))
+
+    def _copy(self, url: HttpsUrl, known: _Copy | None, wait: int) -> _Copy:
+        """Return the newest copy of what is there; the one that is here already if it is the newest.
+
+        Raises:
+            SourceUnavailableError: the server gave none.
+            TooLargeError: it gave one that is too large.
         """
         now = self._monotonic()
-        kept = self._kept if self._kept is not None and now < self._kept.ask_whole_at else None
-        known = kept.answer.validators if kept else Validators()
-        try:
-            answer = self._exchange.ask(
-                Question(url=self._settings.url, known=known, wait_seconds=wait if known else 0)
-            )
-        except TooLargeError:
-            raise DocumentError([self._too_large()]) from None
-        if isinstance(answer, NotModified):
-            if kept is None or not known:
-                raise NoAnswerError(f"{self._settings.url}: answered 304 to a question without condition")
-            return kept.outcome
-        self._kept = self._take(answer, now + ASK_WHOLE_SECONDS)
-        return self._kept.outcome
-
-    def _take(self, answer: Answer, ask_whole_at: float) -> _Kept:
-        """Return what an answer comes to; the same content is not read again."""
-        before = self._kept
-        if before is not None and before.answer.content == answer.content:
-            return _Kept(answer, before.outcome, ask_whole_at)
-        document = DocumentFile(name_of(self._settings.url), answer.content)
-        try:
-            snapshot, problems = parse_documents((document,), self._limits)
-        except DocumentError as error:
-            return _Kept(answer, error, ask_whole_at)
-        delivery = Delivery(snapshot=snapshot, problems=problems, documents=(document,))
-        return _Kept(answer, delivery, ask_whole_at)
+        fresh = known if known is not None and known.answer.validators and now < known.ask_whole_at else None
+        if fresh is None:
+            answer = self._exchange.ask(Question(url=url))
+        else:
+            question = Question(url=url, known=fresh.answer.validators, wait_seconds=wait)
+            answer = self._exchange.ask(question)
+        if isinstance(answer, Answer):
+            return _Copy(answer, now + ASK_WHOLE_SECONDS)
+        if fresh is None:
+            raise NoAnswerError(f"{url}: answered 304 to a question without condition")
+        return fresh
 
     def _too_large(self) -> Problem:
         return Problem(
@@ -168,11 +200,10 @@ class HttpsSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """The newest whole answer, and what it came to."""
+class _Copy:
+    """What the server sent, and when to ask for it without condition."""
 
     answer: Answer
-    outcome: Delivery | DocumentError
     ask_whole_at: float
 
 

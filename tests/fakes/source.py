@@ -9,6 +9,7 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Wake
+from sgagent.signatures import Signed
 
 
 class FakeSource:
@@ -21,6 +22,9 @@ class FakeSource:
 
         self.reached_at: tuple[Endpoint, ...] = ()
         """Its end points; set by tests."""
+
+        self.signed: Signed | None = None
+        """Who vouches for what it delivers; set by tests."""
 
         self._content = content
         self._watchers: list[Wake] = []
@@ -42,7 +46,7 @@ class FakeSource:
             raise SourceUnavailableError("the fake source: nothing was written")
         documents = (DocumentFile("fake.yaml", self._content.encode()),)
         snapshot, problems = parse_documents(documents, Limits())
-        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+        return Delivery(snapshot=snapshot, problems=problems, documents=documents, signed=self.signed)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what a test set."""

@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 TEST = re.compile(r"`((?:tests|integration)/[\w/]+\.py)`(?: ((?:`\w+`(?:, )?)+))?")
-CODE = re.compile(r'(?:\.(?:error|warn)|MalformedError)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"')
+CODE = re.compile(
+    r'(?:\.(?:error|warn)|MalformedError|SignatureFaultError)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"'
+)
 CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
 SHOWN = re.compile(r"<!-- from (.+?), (\S+=\S*) -->\n```nft\n(.*?)```", re.DOTALL)
 TOUR = "/tmp/tour"  # noqa: S108 - where README.md says that it takes place; nothing is written there
@@ -83,7 +85,7 @@ _OF_OTHER_PROGRAMS = {"--check", "--config"}
 
 def codes_outside_documents() -> Iterator[str]:
     """Return the codes of problems that resolving, binding, reading files or the configuration finds."""
-    for folder in ("settings", "sources"):
+    for folder in ("settings", "signatures", "sources"):
         for path in (ROOT / "sgagent" / folder).rglob("*.py"):
             yield from (one or other for one, other in CODE.findall(path.read_text(encoding="utf-8")))
     for name in ("resolve", "binding"):
@@ -122,7 +124,7 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     """docs/configuration.md names each key that the settings have, and the keys of their tables."""
     text = read("docs/configuration.md")
     settings = Settings()
-    for table in ("state", "enforcement", "metrics", "limits"):
+    for table in ("signature", "state", "enforcement", "metrics", "limits"):
         section = text.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
         keys = {field.name for field in dataclasses.fields(getattr(settings, table))}
         assert keys_in(section) == keys - _NOT_OF_THE_CONFIGURATION

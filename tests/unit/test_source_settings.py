@@ -116,3 +116,31 @@ def test_what_is_no_url_of_a_document(url: str) -> None:
 def test_what_is_wrong_is_told(text: str, told: str) -> None:
     """Each is one fault with its key and what would be right."""
     assert told in fault(text)
+
+
+KEY = "ed25519:" + "A" * 43 + "="
+
+
+def test_keys_are_pinned() -> None:
+    """One or several; a signature is required then unless it is said otherwise."""
+    settings = parse_settings(f'[signature]\npublic_keys = ["{KEY}", "{KEY}"]', "sgagent.toml").signature
+    assert [str(key) for key in settings.public_keys] == [KEY]
+    assert settings.required
+    relaxed = parse_settings(f'[signature]\npublic_keys = ["{KEY}"]\nrequired = false', "sgagent.toml")
+    assert not relaxed.signature.required
+    assert parse_settings("", "sgagent.toml").signature.public_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    (
+        ("[signature]\nrequired = true", "signature.public_keys: missing"),
+        ('[signature]\npublic_keys = ["x"]', "signature.public_keys[0]: not a public key"),
+        ("[signature]\npublic_keys = [3]", "signature.public_keys[0]: a whole number where a text"),
+        (f'[signature]\npublic_keys = "{KEY}"', "signature.public_keys: text where a list"),
+        (f'[signature]\npublic_keys = ["{KEY}"]\nrequire = true', "did you mean required?"),
+    ),
+)
+def test_what_is_wrong_about_keys_is_told(text: str, told: str) -> None:
+    """Each is one fault; nothing is taken unsigned for a typing mistake."""
+    assert told in fault(text)

@@ -16,12 +16,26 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.ports import Source
-from sgagent.settings import HttpsUrl
+from sgagent.settings import HttpsUrl, SignatureSettings
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.body import NoAnswerError
-from sgagent.sources.https import ASK_WHOLE_SECONDS, HttpsSource, name_of
+from sgagent.sources.https import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock
-from tests.lies import HOST, LIES, POLICY, Lie, Stage, answering, make_stage, settings_for, source_for, told
+from tests.lies import (
+    HOST,
+    LIES,
+    LIMIT_BYTES,
+    POLICY,
+    Lie,
+    Stage,
+    answering,
+    make_stage,
+    settings_for,
+    source_for,
+    told,
+)
+from tests.signing import KEY, NOW, signature_of
 from tests.tlsserver import Request, Script, TlsServer, Wire, tls_server
 
 DOCS = Path(__file__).parents[3] / "docs" / "https.md"
@@ -418,6 +432,81 @@ def test_a_long_poll_tells_of_a_change_at_once(stage: Stage, server: TlsServer) 
         assert woken.wait(WITHIN_SECONDS)
         assert groups(source) == ["sg-app"]
     assert [request.headers.get("prefer") for request in server.requests[:2]] == [None, "wait=30"]
+
+
+def signing_source(stage: Stage, server: TlsServer) -> HttpsSource:
+    """Return a source that takes only what is signed."""
+    pinned = SignatureSettings(public_keys=(KEY.public,))
+    limits = replace(Limits(), document_bytes=LIMIT_BYTES)
+    return source_for(
+        settings_for(stage, server.port), acceptance=Acceptance(limits, pinned, now=lambda: NOW)
+    )
+
+
+def serving_signed(content: str, signed: str) -> Script:
+    """Return what a server does that has a document and the signature of another, or of the same."""
+    signature = signature_of({"web.yaml": signed.encode()}).decode()
+
+    def answer(wire: Wire, request: Request) -> None:
+        serving(signature if request.target == "/web.yaml.sig" else content)(wire, request)
+
+    return answer
+
+
+def test_the_signature_is_beside_the_document(stage: Stage, server: TlsServer) -> None:
+    """Under its URL and ``.sig``; neither is sent again while it does not change."""
+    server.script = serving_signed(POLICY, POLICY)
+    source = signing_source(stage, server)
+    first = source.fetch()
+    assert first.signed is not None
+    assert source.fetch() is first
+    assert [request.target for request in server.requests] == ["/web.yaml", "/web.yaml.sig"] * 2
+    assert all("if-none-match" in request.headers for request in server.requests[2:])
+
+
+def test_a_signature_that_is_not_there(stage: Stage, server: TlsServer) -> None:
+    """The document is refused; if the server fails otherwise, it is only away."""
+    source = signing_source(stage, server)
+
+    def answer(wire: Wire, request: Request) -> None:
+        if request.target.endswith(".sig"):
+            wire.answer("", status=status)
+        else:
+            wire.answer(POLICY)
+
+    server.script = answer
+    status = "404 Not Found"
+    with pytest.raises(DocumentError, match=r"web\.yaml\.sig: there is no signature"):
+        source.fetch()
+    status = "503 Service Unavailable"
+    with pytest.raises(SourceUnavailableError, match="503"):
+        source.fetch()
+
+
+def test_a_publication_in_two_steps_is_never_refused(stage: Stage, server: TlsServer) -> None:
+    """While document and signature do not belong together, what was there before is."""
+    source = signing_source(stage, server)
+    server.script = serving_signed(POLICY, POLICY)
+    assert groups(source) == ["sg-web"]
+    server.script = serving_signed(OTHER, POLICY)
+    for _ in range(MOST_MISMATCHES - 1):
+        assert groups(source) == ["sg-web"]
+    server.script = serving_signed(OTHER, OTHER)
+    assert groups(source) == ["sg-app"]
+
+
+def test_a_document_that_nobody_signs_is_refused_in_the_end(stage: Stage, server: TlsServer) -> None:
+    """And taken once somebody does."""
+    source = signing_source(stage, server)
+    server.script = serving_signed(POLICY, POLICY)
+    source.fetch()
+    server.script = serving_signed(OTHER, POLICY)
+    for _ in range(MOST_MISMATCHES - 1):
+        source.fetch()
+    with pytest.raises(DocumentError, match="differs from the one that was signed"):
+        source.fetch()
+    server.script = serving_signed(OTHER, OTHER)
+    assert groups(source) == ["sg-app"]
 
 
 class HttpsOrigin:

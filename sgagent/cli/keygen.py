@@ -1,0 +1,77 @@
+"""``sgagent keygen``: make a key to sign documents with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from sgagent.core.errors import UsageError
+from sgagent.signatures.ed25519 import PrivateKey
+from sgagent.signatures.keys import PublicKey
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("sgagent.key"),
+        help="where the private key is written, for its owner alone (default: sgagent.key)",
+    )
+    parser.add_argument(
+        "--show", metavar="FILE", type=Path, help="make none: print the public key that belongs to this one"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the private key, and print the public one as the configuration holds it."""
+    if options.show is not None:
+        path, key = options.show, load_key(options.show)
+    else:
+        path, key = options.out, PrivateKey.generate()
+        _write_new(path, key.dump())
+    public = key.public
+    print(json.dumps(_report(path, public)) if options.json else f'public_keys = ["{public}"]')
+    return 0
+
+
+def _report(path: Path, public: PublicKey) -> dict[str, str]:
+    return {"private_key": str(path), "public_key": str(public), "key_id": public.key_id}
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, readable for its owner alone.
+
+    Raises:
+        UsageError: it is there already, or can't be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: there is such a file already; keys are never overwritten") from None
+    except OSError as error:
+        raise UsageError(f"{path}: can't be written: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def load_key(path: Path) -> PrivateKey:
+    """Return the private key of a file.
+
+    Raises:
+        UsageError: it can't be read, everybody may read it, or it holds no Ed25519 key.
+    """
+    try:
+        if path.stat().st_mode & 0o007:
+            raise UsageError(f"{path}: everybody can read this secret (chmod o= {path})")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read: {error.strerror}") from error
+    try:
+        return PrivateKey.load(content)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; `sgagent keygen` makes one") from error

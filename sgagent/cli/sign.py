@@ -1,0 +1,140 @@
+"""``sgagent sign``: vouch for documents with a key."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+
+from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host
+from sgagent.cli.keygen import load_key
+from sgagent.core.errors import SourceUnavailableError, UsageError
+from sgagent.core.resolve import Scope
+from sgagent.documents import DocumentFile
+from sgagent.settings import Settings
+from sgagent.signatures import Manifest, SignatureFile
+from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
+from sgagent.sources.acceptance import base_name
+from sgagent.sources.file import FileSource, signature_path
+
+_DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+_LAST_SERIAL = 10**18 - 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("path", metavar="PATH", type=Path, help="a document, or a directory of documents")
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        required=True,
+        help="a private key that 'sgagent keygen' made; given twice, both sign",
+    )
+    parser.add_argument(
+        "--serial", metavar="N", type=int, help="of this publication (default: one more than before)"
+    )
+    parser.add_argument(
+        "--expires", metavar="TIME", help="after which it is not taken any more, like 90m, 12h or 30d"
+    )
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the documents and write their signature beside them."""
+    settings = load_settings(options)
+    now = int(time.time())
+    expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
+    place = signature_path(options.path)
+    keys = [load_key(path) for path in options.key]
+    documents = _checked(options.path, settings, strict=options.strict or settings.enforcement.strict)
+    serial = _next_serial(place) if options.serial is None else options.serial
+    if not 1 <= serial <= _LAST_SERIAL:
+        raise UsageError(f"--serial {serial}: expected a whole number from 1 to {_LAST_SERIAL}")
+    contents = {base_name(file.name): file.content for file in documents}
+    try:
+        manifest = Manifest.of(contents, serial=serial, signed_at=now, expires_at=expires_at)
+    except ValueError as error:
+        raise UsageError(f"{options.path}: {error}") from error
+    _replace(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
+    print(json.dumps(_report(place, manifest)) if options.json else _summary(place, manifest))
+    return 0
+
+
+def parse_lifetime(text: str) -> int:
+    """Return the seconds that a text like ``90m``, ``12h`` or ``30d`` means.
+
+    Raises:
+        UsageError: it means none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise UsageError(f"--expires {text}: expected a time like 90m, 12h or 30d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _checked(path: Path, settings: Settings, *, strict: bool) -> tuple[DocumentFile, ...]:
+    """Return the documents, which are without errors; warnings are printed.
+
+    Raises:
+        UsageError: there is nothing.
+        DocumentError: they have errors, of form or of meaning (§8.3).
+    """
+    try:
+        delivery = FileSource(path, settings.limits).fetch()
+    except SourceUnavailableError as error:
+        raise UsageError(str(error)) from error
+    resolution = resolve_for_host(settings, delivery, (), scope=Scope.EVERYTHING)
+    accept_or_refuse(resolution.problems, strict=strict)
+    return delivery.documents
+
+
+def _next_serial(place: Path) -> int:
+    """Return one more than the serial of the signature that stands there; 1 where there is none.
+
+    Raises:
+        UsageError: what stands there can't be read, so that nobody knows.
+    """
+    try:
+        return SignatureFile.parse(place.read_bytes()).manifest.serial + 1
+    except FileNotFoundError:
+        return 1
+    except OSError as error:
+        raise UsageError(f"{place}: can't be read: {error.strerror}") from error
+    except MalformedSignatureError as error:
+        raise UsageError(f"{place}: not a signature file: {error}; say --serial, or remove it") from error
+
+
+def _replace(place: Path, text: str) -> None:
+    """Write the signature file, all of it or nothing.
+
+    Raises:
+        UsageError: it can't be written.
+    """
+    draft = place.with_name(f".{place.name}.new")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(place)
+    except OSError as error:
+        raise UsageError(f"{place}: can't be written: {error.strerror}") from error
+
+
+def _summary(place: Path, manifest: Manifest) -> str:
+    number = len(manifest.files)
+    until = "" if manifest.expires_at is None else f", good until {time_in_words(manifest.expires_at)}"
+    return f"signed {number} document{'s' * (number != 1)} as serial {manifest.serial}{until}: {place}"
+
+
+def _report(place: Path, manifest: Manifest) -> dict[str, object]:
+    return {
+        "signature": str(place),
+        "serial": manifest.serial,
+        "signed_at": manifest.signed_at,
+        "expires_at": manifest.expires_at,
+        "files": [{"name": file.name, "sha256": file.sha256} for file in manifest.files],
+    }

@@ -1,0 +1,20 @@
+"""Signed snapshots: who vouches for which documents, since when and until when."""
+
+from __future__ import annotations
+
+from sgagent.signatures.checking import SignatureFaultError, check_age, check_contents, check_signature
+from sgagent.signatures.keys import PublicKey
+from sgagent.signatures.manifest import Manifest, Signature, SignatureFile, Signed, SignedFile
+
+__all__ = [
+    "Manifest",
+    "PublicKey",
+    "Signature",
+    "SignatureFaultError",
+    "SignatureFile",
+    "Signed",
+    "SignedFile",
+    "check_age",
+    "check_contents",
+    "check_signature",
+]
