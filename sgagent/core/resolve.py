@@ -145,7 +145,7 @@ class _Resolver:
     """The groups that rules of concerned groups refer to."""
 
     def __post_init__(self) -> None:
-        self._members = _members_by_group(self.snapshot)
+        self._members = members_by_group(self.snapshot)
         self._rules: dict[str, tuple[tuple[SecurityGroupRule, ResolvedRule], ...]] = {}
         self._peers: dict[str, Peer] = {}
 
@@ -337,7 +337,7 @@ class _Resolver:
         """Return the members of the group that is referred to (§5.2)."""
         origin = rule.origin.at("authorization_object")
         found = self.snapshot.group_by_id.get(reference.security_group_id)
-        if found is not None and not _is_of_account(found, group, reference):
+        if found is not None and not is_of_account(found, group, reference):
             noun = f"security group of {_whose(group, reference)} (that id is account {found.account_id}'s)"
             return self._unknown(group, rule, str(reference), "authorization_object", noun)
         if found is None:
@@ -393,7 +393,7 @@ class _Resolver:
         self.problems[-1] = _as_warning(self.problems[-1])
 
 
-def _members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
+def members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
     """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
     blocks: dict[str, list[CidrBlock]] = {
         group.security_group_id: list(group.member_addresses) for group in snapshot.security_groups
@@ -405,7 +405,7 @@ def _members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
     return {group_id: AddressSet.of(members) for group_id, members in blocks.items()}
 
 
-def _is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
+def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
     """Tell whether the group that was found by its id is the one that the reference means (§5.2).
 
     ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group

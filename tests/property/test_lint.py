@@ -1,0 +1,145 @@
+"""What lint says of rules that decide nothing is what judging every packet at every border says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given, settings
+
+from sgagent.core.evaluate import Packet, evaluate
+from sgagent.core.lint.finding import Finding
+from sgagent.core.lint.reach import RuleKey, key_of
+from sgagent.core.lint.registry import CHECKS, lint
+from sgagent.core.lint.subject import Stand, Subject, make_subject
+from sgagent.core.lint.ties import ties
+from sgagent.core.model import Direction, Family, Policy, SecurityGroup, Snapshot
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.core.resolve import Exemptions
+from tests.generators import Case, random_snapshot
+from tests.points import every_point
+from tests.strategies import cases, seeds
+
+FEW_RULES = 8
+
+
+def subject_of(case: Case) -> Subject:
+    """Return the one interface of a case as what lint looks at."""
+    judge = case.policy.interfaces[0]
+    return Subject(snapshot=case.snapshot, stands=(Stand(interfaces=(judge.name,), judge=judge),))
+
+
+def found_by(subject: Subject, code: str) -> Iterator[Finding]:
+    """Yield what one check finds."""
+    yield from CHECKS[code].find(subject, CHECKS[code])
+
+
+def points(policy: ResolvedPolicy, direction: Direction) -> Iterator[Packet]:
+    """Yield a packet for every combination of borders in a direction."""
+    for family in Family:
+        yield from every_point([policy], "eth0", direction, family)
+
+
+def keys(findings: Iterable[Finding]) -> set[RuleKey]:
+    """Return the first rule of each finding."""
+    return {(finding.security_group_id or "", finding.rule_ids[0]) for finding in findings}
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_never_reached(drawn: tuple[Case, Random]) -> None:
+    """A rule that matches a packet is never reached if it decides about none; those named decide instead."""
+    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    for reach in subject.stands[0].reaches:
+        decided, instead = set[RuleKey](), dict[RuleKey, set[object]]()
+        for packet in points(policy, reach.direction):
+            decision = evaluate(policy, packet)
+            decider = key_of(decision.rule) if decision.rule else decision.decided_by
+            if decision.rule:
+                decided.add(key_of(decision.rule))
+            for rule in decision.shadowed:
+                instead.setdefault(key_of(rule), set()).add(decider)
+        assert reach.deciding == decided
+        assert reach.unreached.keys() == instead.keys() - decided
+        for key, clauses in reach.unreached.items():
+            named = {key_of(clause.rule) if clause.rule else clause.decided_by for clause in clauses}
+            assert named == instead[key]
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_what_can_be_taken_out(drawn: tuple[Case, Random]) -> None:
+    """Without all rules that are redundant or never reached, every packet is decided as before."""
+    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    needless = keys(found_by(subject, "redundant_rule")) | subject.unreached
+    judge = policy.interfaces[0]
+    kept = ResolvedPolicy(interfaces=(_without(judge, needless),))
+    for direction in Direction:
+        for packet in points(policy, direction):
+            assert evaluate(kept, packet).verdict is evaluate(policy, packet).verdict, packet
+
+
+def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterface:
+    ingress, egress = (
+        replace(toward, rules=tuple(rule for rule in toward.rules if key_of(rule) not in needless))
+        for toward in (judge.ingress, judge.egress)
+    )
+    return replace(judge, ingress=ingress, egress=egress)
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_each_rule_that_is_needed_is_kept(drawn: tuple[Case, Random]) -> None:
+    """A rule without which all is decided alike is found, unless what would decide then is found itself."""
+    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    judge = policy.interfaces[0]
+    needless = keys(found_by(subject, "redundant_rule")) | subject.unreached
+    for reach in subject.stands[0].reaches:
+        for key in reach.deciding - needless:
+            kept = ResolvedPolicy(interfaces=(_without(judge, {key}),))
+            differs = leans = False
+            for packet in points(policy, reach.direction):
+                decision = evaluate(policy, packet)
+                if decision.rule and key_of(decision.rule) == key:
+                    differs |= evaluate(kept, packet).verdict is not decision.verdict
+                    leans |= bool(decision.shadowed) and key_of(decision.shadowed[0]) in needless
+            assert differs or leans, key
+
+
+@settings(max_examples=30)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_ties(drawn: tuple[Case, Random]) -> None:
+    """A tie is two rules of one priority and both policies, first among all that match some packet."""
+    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    expected = set()
+    for direction in Direction:
+        for packet in points(policy, direction):
+            decision = evaluate(policy, packet)
+            if decision.rule is None:
+                continue
+            matching = (decision.rule, *decision.shadowed)
+            equal = [rule for rule in matching if rule.priority == decision.rule.priority]
+            drops = [rule for rule in equal if rule.policy is Policy.DROP]
+            accepts = [rule for rule in equal if rule.policy is Policy.ACCEPT]
+            expected |= {(key_of(drop), key_of(accept)) for drop in drops for accept in accepts}
+    found = {(key_of(tie.drop), key_of(tie.accept)) for tie in ties(subject.stands[0])}
+    assert found == expected
+
+
+@settings(max_examples=60)
+@given(seeds)
+def test_the_order_of_definitions_does_not_matter(seed: int) -> None:
+    """Shuffled groups and rules are found fault with alike."""
+    random = Random(seed)
+    definitions = random_snapshot(random, most_rules=10)
+    shuffled = _shuffled(random, definitions)
+    assert lint(make_subject(definitions, Exemptions())) == lint(make_subject(shuffled, Exemptions()))
+
+
+def _shuffled(random: Random, definitions: Snapshot) -> Snapshot:
+    groups: list[SecurityGroup] = [
+        replace(group, rules=tuple(random.sample(group.rules, len(group.rules))))
+        for group in definitions.security_groups
+    ]
+    return replace(definitions, security_groups=tuple(groups))
