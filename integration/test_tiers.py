@@ -69,6 +69,7 @@ def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town
     assert set(reached(built_town).values()) == {OPEN}
 
 
+@pytest.mark.long
 def test_it_may_be_provisioned_again(built_town: Town) -> None:
     """A second run ends as the first, with the package installed anew and nothing lost."""
     web = built_town.machines["web"]
