@@ -219,6 +219,34 @@ def test_what_a_login_server_told_is_believed(
     assert agent.command("compile", "--yes").status == 0
 
 
+def test_apply_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
+    """As a one-shot, unless it is on trial, told so, or the agent only observes (§9.1)."""
+    agent.define(definitions(f"ingress accept 1 tcp 2222 from {ADMIN}"))
+    agent.start()
+    path = agent.directory / "by-hand.yaml"
+    path.write_text(definitions())
+
+    def applied(*more: str) -> Ended:
+        return in_a_session(agent, bench, ADMIN, HOST, "apply", str(path), *more)
+
+    refused = applied()
+    assert refused.status == 2
+    assert f"the login from {ADMIN} port " in refused.errors
+    assert "--confirm-within 60s" in refused.errors
+    assert len(agent.events("ruleset_applied")) == 1
+    assert applied("--confirm-within", "1s").status == 0
+    agent.wait_for_event("ruleset_applied", 3)
+    assert agent.command("mode", "observe").status == 0
+    assert applied().status == 0
+    path.write_text(OPEN)
+    assert agent.command("apply", str(path)).status == 0
+    assert agent.command("mode", "default").status == 0
+    path.write_text(definitions(f"ingress accept 1 tcp 2222 from {ADMIN}"))
+    assert agent.command("apply", str(path)).status == 0
+    path.write_text(definitions())
+    assert applied("--yes").status == 0
+
+
 def test_check_names_who_would_be_cut(agent: Service, sessions: Mapping[str, int]) -> None:
     """With what it is for; the exit code is that of the documents alone."""
     agent.define(NARROW)

@@ -66,6 +66,18 @@ def test_the_log_is_not_flooded(agent: Service, one_interface: Lab) -> None:
     assert len(agent.events("would_have_dropped")) == 1
 
 
+def test_a_switch_at_run_time_divides_what_is_counted(agent: Service, one_interface: Lab) -> None:
+    """Each packet counts in the mode in which it was judged, to the last one before the switch."""
+    expected = 0
+    for mode in ("enforce", "observe", "enforce", "observe"):
+        assert agent.command("mode", mode).status == 0
+        passes = is_let_in(one_interface, CLIENT, HOST, 23)
+        assert passes is (mode == "observe")
+        expected += passes
+    assert would_drop(agent) == expected
+    assert agent.hits("sgr-1") == 4
+
+
 def test_what_is_dropped_for_real_is_told_apart(agent: Service, one_interface: Lab) -> None:
     """The count of what would have been dropped goes on over a kill, and stands while enforcing."""
     send(one_interface, 23)

@@ -30,7 +30,7 @@ from sgagent.core.errors import (
 from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import Direction, Sessions, Snapshot
-from sgagent.core.narrowing import ends_observing
+from sgagent.core.narrowing import ends_observing, may_cut
 from sgagent.core.plan import AddCounter, DeleteCounter, DestroyTable, Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
@@ -403,9 +403,9 @@ class Reconciler:
     def _sessions_cut(
         self, policy: ResolvedPolicy, facts: HostFacts, *, is_first: bool
     ) -> tuple[NamedCut, ...]:
-        """Name the open sessions that this policy will cut; a table that is only mended cuts none."""
+        """Name the open sessions that this policy will cut; without a look where it takes nothing away."""
         old = self._policy_in_force
-        if old == policy:
+        if old is not None and not may_cut(old, policy):
             return ()
         is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
         if is_kept and not (old and ends_observing(old, policy)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from sgagent.agent.orders import (
@@ -13,11 +14,15 @@ from sgagent.agent.orders import (
     EnforcedAnswer,
     SentDocument,
 )
+from sgagent.agent.questions import StatusAnswer, StatusQuestion
 from sgagent.cli.enforced import print_enforced
-from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import order
+from sgagent.cli.inputs import load_settings, resolve_for_host
+from sgagent.cli.liveagent import ask, order
+from sgagent.cli.ownsession import refuse_to_cut_own_session
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, UsageError
-from sgagent.documents import DocumentFile
+from sgagent.documents import DocumentFile, parse_documents
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.sources.file import FileSource
 
@@ -33,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' comes",
     )
+    parser.add_argument(
+        "--yes", action="store_true", help="apply for good, also if that cuts the session that you are in"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -40,7 +48,10 @@ def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
     settings = load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
-    documents = tuple(map(_sent, _read(options.path, settings)))
+    files = _read(options.path, settings)
+    documents = tuple(map(_sent, files))
+    if seconds is None and not options.yes:
+        _refuse_to_cut_own_session(files, settings)
     answer = order(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
@@ -70,6 +81,29 @@ def _read(path: Path, settings: Settings) -> tuple[DocumentFile, ...]:
         return FileSource(Path.cwd() / path, settings.limits).read_documents()
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
+
+
+def _refuse_to_cut_own_session(files: tuple[DocumentFile, ...], settings: Settings) -> None:
+    """Look whether the session in which this command runs would live; errors are the agent's to tell.
+
+    Raises:
+        UsageError: it would not.
+        SourceUnavailableError: no agent answers.
+    """
+    modes = {link.name: link.mode for link in ask(settings, StatusQuestion(), StatusAnswer).interfaces}
+    try:
+        snapshot, _ = parse_documents(files, settings.limits)
+    except DocumentError:
+        return
+    policy = resolve_for_host(settings, Delivery(snapshot=snapshot), ()).policy
+    as_it_runs = (
+        replace(judge, mode=modes.get(judge.name) or judge.mode) for judge in policy.interfaces
+    )  # an order given at run time is not in the configuration
+    refuse_to_cut_own_session(
+        replace(policy, interfaces=tuple(as_it_runs)),
+        NetlinkHost().facts(),
+        "say --confirm-within 60s to try it, or --yes",
+    )
 
 
 def _sent(file: DocumentFile) -> SentDocument:

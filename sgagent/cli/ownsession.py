@@ -16,11 +16,16 @@ from sgagent.dataplane.sockets import TcpSession, list_sockets
 from sgagent.host.processes import sockets_of_callers
 
 
-def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts) -> None:
+def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
     """Look whether the session in which this command runs would live under a policy.
 
     Sessions are found by what an SSH server tells its shell, and by the sockets of the processes that called
     this one. A shell in ``tmux`` or ``screen`` is told of the session in which it was opened.
+
+    Args:
+        policy: what is to be enforced.
+        facts: the links.
+        ways_out: options with which the command goes on all the same, for the message.
 
     Raises:
         UsageError: it would not; names the session, its interface and what forbids it.
@@ -31,7 +36,7 @@ def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts) -> None:
             "\n".join(
                 (
                     *(f"this would cut the session that you are in, {one}" for one in cut),
-                    "nothing was changed: add an accept rule or a fail-safe entry for it, or say --yes",
+                    f"nothing was changed: add an accept rule or a fail-safe entry for it, or {ways_out}",
                 )
             )
         )

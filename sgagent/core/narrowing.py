@@ -37,6 +37,17 @@ def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
 
 
+def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
+    """Tell whether a session that lives by the old policy may not by the new one, on any interface.
+
+    Those that are newly judged count, too.
+    """
+    before = {interface.name for interface in old.interfaces}
+    is_newly_judged = any(interface.name not in before for interface in new.interfaces)
+    closes_others = new.unbound is not None and new.unbound != old.unbound
+    return is_newly_judged or closes_others or narrows(old, new)
+
+
 def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
         return True  # what was only observed was remembered as allowed (§9.1)

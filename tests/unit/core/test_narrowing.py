@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, SecurityGroupRule
-from sgagent.core.narrowing import narrows
+from sgagent.core.narrowing import may_cut, narrows
 from sgagent.core.policy import Exemption, ResolvedPolicy
-from sgagent.core.resolve import Exemptions
+from sgagent.core.resolve import Exemptions, closed_interface
 from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, PLATFORM, block, group, resolution, rule, snapshot
 
 WEB = rule("web", ACCEPT, TCP, "80", "sg-2", priority=5)
@@ -114,3 +114,24 @@ def test_each_direction_counts() -> None:
     """A rule for the other direction is no stand-in."""
     outwards = rule("r1", ACCEPT, ALL_PROTOCOLS, "", "10.0.0.9", direction=OUT)
     assert narrows(policy(outwards), policy(replace(outwards, direction=IN)))
+
+
+CLOSED_LINKS = ResolvedPolicy(unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "may"),
+    (
+        pytest.param(BEFORE, BEFORE, False, id="nothing changed"),
+        pytest.param(policy(BAN), BEFORE, False, id="only more is allowed"),
+        pytest.param(BEFORE, policy(BAN), True, id="something is taken away"),
+        pytest.param(ResolvedPolicy(), BEFORE, True, id="newly bound"),
+        pytest.param(BEFORE, ResolvedPolicy(), False, id="no longer bound"),
+        pytest.param(ResolvedPolicy(), CLOSED_LINKS, True, id="closed until bound"),
+        pytest.param(CLOSED_LINKS, CLOSED_LINKS, False, id="closed as before"),
+        pytest.param(CLOSED_LINKS, ResolvedPolicy(), False, id="no longer closed"),
+    ),
+)
+def test_what_may_cut_a_session(before: ResolvedPolicy, after: ResolvedPolicy, *, may: bool) -> None:
+    """On links that are judged for the first time, any that nobody judged before."""
+    assert may_cut(before, after) is may
