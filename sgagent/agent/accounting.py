@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sgagent.agent.hittimes import HitRecord, HitTimes
 from sgagent.core.counters import CounterKey, ObservedDropCounter, observed_drop
 from sgagent.ports import CounterValue
 
@@ -27,6 +28,9 @@ class KeptCounters:
     seen: tuple[tuple[str, CounterValue], ...] = ()
     """The kernel's counters by name, and the values that are in the totals already."""
 
+    times: tuple[tuple[CounterKey, HitTimes], ...] = ()
+    """Since when each is counted, and when it last grew; of another boot, all that is left."""
+
 
 _NOTHING = CounterValue(packets=0, bytes=0)
 _NOTHING_KEPT = KeptCounters()
@@ -41,6 +45,7 @@ class Accounting:
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
         self._most_retired = most_retired
+        self._record = HitRecord(kept.times)
         self._observed: frozenset[str] = frozenset()
         self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
 
@@ -49,6 +54,7 @@ class Accounting:
         reading: Mapping[str, CounterValue],
         keys: Mapping[str, CounterKey],
         observed: frozenset[str] = frozenset(),
+        now: float = 0.0,
     ) -> bool:
         """Add what was counted since the last reading, and return whether anything is to be kept anew.
 
@@ -57,9 +63,12 @@ class Accounting:
             keys: what the counters count, by name. What a counter without a key counts is added later, when
                 it has one.
             observed: interfaces on which nothing was dropped since the last reading (§9.1).
+            now: seconds since the epoch.
         """
         self._observed = observed
+        is_news = False
         if keys is not self._keys:
+            is_news = self._record.follow(keys.values(), now)
             self._keys = keys
             self._drop_of = {key: drop for key in keys.values() if (drop := observed_drop(key)) is not None}
             self._retire()
@@ -69,11 +78,12 @@ class Accounting:
         for name, value in new:
             counted = _since(self._seen.get(name, _NOTHING), value)
             self._add(keys[name], counted)
+            self._record.hit(keys[name], now)
             drop = self._drop_of.get(keys[name])
             if drop is not None and drop.interface in observed:
                 self._add(drop, counted)
             self._seen[name] = value
-        return bool(gone or new)
+        return is_news or bool(gone or new)
 
     def forget(self, names: Iterable[str]) -> None:
         """Take note that counters were deleted: if there are such again, they have started at zero."""
@@ -86,9 +96,16 @@ class Accounting:
         return {key: self._totals.get(key, _NOTHING) for key in (*self._keys.values(), *self._drops())}
 
     @property
+    def times(self) -> Mapping[CounterKey, HitTimes]:
+        """Return since when what has counters now is counted, and when it last grew."""
+        return self._record.times
+
+    @property
     def kept(self) -> KeptCounters:
         """Return what must outlive the agent."""
-        return KeptCounters(totals=tuple(self._totals.items()), seen=tuple(self._seen.items()))
+        return KeptCounters(
+            totals=tuple(self._totals.items()), seen=tuple(self._seen.items()), times=self._record.kept
+        )
 
     def _drops(self) -> Iterator[ObservedDropCounter]:
         """Yield the keys of what is, or ever was, only observed where something counts."""
@@ -113,6 +130,7 @@ class Accounting:
         kept = retired[max(0, len(retired) - self._most_retired) :]
         order = (*kept, *(key for key in self._totals if key in live))
         self._totals = {key: self._totals[key] for key in order}
+        self._record.forget_all_but(order)
 
 
 def _since(seen: CounterValue, value: CounterValue) -> CounterValue:

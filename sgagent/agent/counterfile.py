@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 from sgagent.agent.accounting import KeptCounters
+from sgagent.agent.hittimes import HitTimes
 from sgagent.core.counters import (
     CounterKey,
     DefaultCounter,
@@ -95,6 +96,7 @@ def _encode(kept: KeptCounters, boot_id: str) -> bytes:
         {
             "totals": [[*_key_row(key), total.packets, total.bytes] for key, total in kept.totals],
             "seen": [[name, value.packets, value.bytes] for name, value in kept.seen],
+            "times": [[*_key_row(key), t.counted_since, t.last_hit_at] for key, t in kept.times],
         }
     )
     outer = {"format": _FORMAT, "boot_id": boot_id, "sha256": _checksum(body), "body": body}
@@ -102,7 +104,7 @@ def _encode(kept: KeptCounters, boot_id: str) -> bytes:
 
 
 def _decode(content: bytes, boot_id: str) -> KeptCounters:
-    """Return what a file holds; nothing if it is of another boot.
+    """Return what a file holds; of another boot only when there were hits.
 
     Raises:
         _UNLIKE_OURS: it is not such a file.
@@ -110,10 +112,12 @@ def _decode(content: bytes, boot_id: str) -> KeptCounters:
     outer = json.loads(content)
     if outer["format"] != _FORMAT or outer["sha256"] != _checksum(outer["body"]):
         raise ValueError("the format or the checksum does not agree")
-    if outer["boot_id"] != boot_id:
-        return KeptCounters()
     body = json.loads(outer["body"])
+    times = tuple((_row_key(key), _times(pair)) for *key, pair in map(_split, body.get("times", ())))
+    if outer["boot_id"] != boot_id:
+        return KeptCounters(times=times)
     return KeptCounters(
+        times=times,
         totals=tuple((_row_key(key), _value(count)) for *key, count in map(_split, body["totals"])),
         seen=tuple((str(name), _value(count)) for name, count in map(_split, body["seen"])),
     )
@@ -133,6 +137,13 @@ def _value(count: object) -> CounterValue:
         case [int(packets), int(octets)] if packets >= 0 and octets >= 0:
             return CounterValue(packets=packets, bytes=octets)
     raise ValueError(f"not a count: {count}")
+
+
+def _times(pair: object) -> HitTimes:
+    match pair:
+        case [int() | float() as since, int() | float() | None as last]:
+            return HitTimes(counted_since=since, last_hit_at=last)
+    raise ValueError(f"not two moments: {pair}")
 
 
 def _key_row(key: CounterKey) -> Iterable[str]:

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 
 from sgagent.agent.accounting import Accounting
 from sgagent.agent.counterfile import CounterFile
+from sgagent.agent.hittimes import HitTimes
 from sgagent.core.counters import CounterKey
-from sgagent.ports import CounterValue, Dataplane
+from sgagent.ports import Clock, CounterValue, Dataplane
 
 
 class Counting:
     """Keep the totals of what the table counts, in memory and in a file."""
 
-    def __init__(self, dataplane: Dataplane, file: CounterFile) -> None:
+    def __init__(self, dataplane: Dataplane, file: CounterFile, clock: Clock) -> None:
         """Go on from what the file kept since the host came up."""
         self._dataplane = dataplane
+        self._clock = clock
         self._file = file
         kept, self.damage = file.load()
         """What was wrong with the file when it was loaded; the totals began at zero then."""
@@ -40,7 +42,8 @@ class Counting:
 
     def read(self) -> None:
         """Add what was counted since the last reading, and keep the totals if they changed."""
-        if self._accounting.take_in(self._dataplane.read_counters(), self._keys, self._observed):
+        reading = self._dataplane.read_counters()
+        if self._accounting.take_in(reading, self._keys, self._observed, self._clock.now()):
             self._save()
 
     def forget(self, names: frozenset[str]) -> None:
@@ -61,3 +64,8 @@ class Counting:
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return what was counted since the host came up, for all that is counted now."""
         return self._accounting.totals
+
+    @property
+    def times(self) -> Mapping[CounterKey, HitTimes]:
+        """Return since when what is counted now is counted, and when it last grew."""
+        return self._accounting.times

@@ -89,7 +89,7 @@ def _assemble(
     source = make_source(settings)
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
-    counting = Counting(dataplane, CounterFile(directory, read_boot_id()))
+    counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
     board = Board(clock, inbox.wait_for_reading)
     reconciler = Reconciler(
         settings=settings,

@@ -40,7 +40,7 @@ def _find_unused(subject: Subject, check: Check) -> Iterator[Finding]:
 def _is_unused(usage: Usage, life: Life) -> bool:
     """Tell whether a rule was counted for long enough, and not hit in that time."""
     least = life.unused_seconds or 0.0
-    since = usage.last_hit_at if usage.last_hit_at is not None else usage.counted_since
+    since = max(usage.counted_since, usage.last_hit_at or 0.0)
     return life.now - since >= least
 
 

@@ -133,8 +133,9 @@ def test_a_table_that_was_lost_while_no_agent_ran_is_noticed() -> None:
 
 
 def test_only_news_are_to_be_kept() -> None:
-    """A quiet second writes no file."""
+    """A quiet second writes no file; that something is counted from now on is news."""
     accounting = Accounting()
+    assert accounting.take_in(reading(0), KEYS)
     assert not accounting.take_in(reading(0), KEYS)
     assert accounting.take_in(reading(5), KEYS)
     assert not accounting.take_in(reading(5), KEYS)
@@ -199,3 +200,36 @@ def test_what_would_have_been_dropped_outlives_the_agent() -> None:
     after = Accounting(before.kept, most_retired=0)
     after.take_in(counted(0, 4), dict(WITH_A_BAN), OBSERVED)
     assert packets(after, DROPS) == 4
+
+
+def times(accounting: Accounting, key: CounterKey = WEB) -> tuple[float, float | None]:
+    """Return since when a key is counted, and when it was hit last."""
+    found = accounting.times[key]
+    return found.counted_since, found.last_hit_at
+
+
+def test_the_last_hit_is_when_a_counter_grew() -> None:
+    """A reading that finds nothing new makes it no younger."""
+    accounting = Accounting()
+    for now, value in ((100.0, 0), (101.0, 3), (102.0, 3)):
+        accounting.take_in(reading(value), KEYS, now=now)
+    assert times(accounting) == (100.0, 101.0)
+
+
+def test_times_go_on_after_a_restart() -> None:
+    """An agent that starts again knows since when the kernel has counted, also before it has the keys."""
+    before = Accounting()
+    before.take_in(reading(3), KEYS, now=100.0)
+    after = Accounting(before.kept)
+    after.take_in(reading(3), {}, now=200.0)
+    after.take_in(reading(3), KEYS, now=201.0)
+    assert times(after) == (100.0, 100.0)
+
+
+def test_a_rule_that_comes_back_is_counted_anew() -> None:
+    """While it was gone nobody counted, so it may not be called unused for that time."""
+    accounting = Accounting()
+    accounting.take_in(reading(3), KEYS, now=100.0)
+    accounting.take_in({}, {}, now=200.0)
+    assert accounting.take_in(reading(0), dict(KEYS), now=300.0)
+    assert times(accounting) == (300.0, 100.0)

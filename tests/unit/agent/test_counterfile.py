@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from sgagent.agent.accounting import KeptCounters
 from sgagent.agent.counterfile import CounterFile, read_boot_id
+from sgagent.agent.hittimes import HitTimes
 from sgagent.core.counters import (
     CounterKey,
     DefaultCounter,
@@ -40,6 +42,10 @@ KEYS: tuple[CounterKey, ...] = (
 KEPT = KeptCounters(
     totals=tuple((key, CounterValue(packets=n, bytes=n * 2**40)) for n, key in enumerate(KEYS)),
     seen=(("rule/eth0/sgr-web", CounterValue(packets=3, bytes=180)),),
+    times=(
+        (KEYS[0], HitTimes(counted_since=1000.0, last_hit_at=2000.5)),
+        (KEYS[1], HitTimes(counted_since=1000.0)),
+    ),
 )
 
 
@@ -56,9 +62,9 @@ def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_another_boot_starts_at_zero(tmp_path: Path) -> None:
-    """The kernel's counters are gone with the boot, and no fault is told."""
+    """The kernel's counters are gone with the boot; when there were hits is known still."""
     CounterFile(tmp_path, "boot-1").save(KEPT)
-    assert CounterFile(tmp_path, "boot-2").load() == (KeptCounters(), None)
+    assert CounterFile(tmp_path, "boot-2").load() == (KeptCounters(times=KEPT.times), None)
 
 
 def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
@@ -162,3 +168,15 @@ def test_the_boot_has_an_id() -> None:
 def _resealed(outer: dict[str, str]) -> dict[str, str]:
     """Return the file with a checksum that agrees with its body."""
     return outer | {"sha256": sha256(outer["body"].encode()).hexdigest()}
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has totals, and says nothing of when there were hits."""
+    CounterFile(tmp_path, "boot-1").save(KEPT)
+    path = tmp_path / "counters.json"
+    outer = json.loads(path.read_text())
+    body = json.loads(outer["body"])
+    del body["times"]
+    text = json.dumps(body)
+    path.write_text(json.dumps(outer | {"body": text, "sha256": sha256(text.encode()).hexdigest()}))
+    assert CounterFile(tmp_path, "boot-1").load() == (replace(KEPT, times=()), None)

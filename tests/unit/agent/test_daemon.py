@@ -41,7 +41,7 @@ class Running:
             host=machine.host,
             clock=self.clock,
             execution=self.execution,
-            counting=Counting(machine.dataplane, CounterFile(directory, "this boot")),
+            counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
             inbox=self.inbox,
             service_manager=ServiceManager({}),
             log=self.log,
