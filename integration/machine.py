@@ -263,7 +263,8 @@ def _clear(root: _Root) -> None:
     shutil.rmtree(root.path / "etc/systemd/system")
     (root.path / "etc/systemd/system").mkdir()
     (root.path / "etc/machine-id").write_text("")
-    (root.path / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+    for hindrance in ("usr/sbin/policy-rc.d", "var/lib/man-db/auto-update"):
+        (root.path / hindrance).unlink(missing_ok=True)  # of starting units, and of installing in a second
     for left_behind in ("etc/sgagent", "var/lib/sgagent", _PROJECT):
         shutil.rmtree(root.path / left_behind, ignore_errors=True)
 
