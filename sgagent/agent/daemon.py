@@ -177,8 +177,12 @@ class Daemon:
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
     def _step_now(self) -> Step:
-        """Do one step without asking the source."""
-        return self._step(fetch=False)
+        """Do one step without asking the source; one that can't be done is tried again."""
+        try:
+            return self._step(fetch=False)
+        except SgagentError:
+            self._retry_later()
+            raise
 
     def _step(self, *, fetch: bool) -> Step:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""

@@ -199,10 +199,17 @@ class Execution:
         except OSError as error:
             raise SgagentError(f"what is on trial could not be kept, and still is: {error}") from error
         self._log.info("trial_confirmed", version=version)
-        in_force = step().version
+        in_force = self._version_after(step) or version
         return ConfirmAnswer(
             is_confirmed=True, version=version, overtaken_by=None if in_force == version else in_force
         )
+
+    def _version_after(self, step: StepNow) -> str | None:
+        """Return what is in force after a step; None if it could not be done."""
+        try:
+            return step().version
+        except SgagentError:
+            return None
 
     def switch_mode(self, step: StepNow, mode: Mode | None, interface: str | None) -> ModeAnswer:
         """Let a mode stand before the configuration's, or no longer.
@@ -272,7 +279,7 @@ class Execution:
         try:
             done = step()
         except SgagentError:
-            definitions.withdraw()
+            definitions.go_back()  # nobody knows how far the kernel came
             raise
         if done.outcome is Outcome.REFUSED or done.version != version:
             definitions.withdraw()

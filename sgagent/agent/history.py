@@ -38,9 +38,10 @@ class Entry:
 class History:
     """A directory of numbered files; the highest number is the newest."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the directory; it is made when something is kept."""
+    def __init__(self, directory: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        """Take the directory, which is made when something is kept, and how large it may become."""
         self._directory = directory
+        self._most_bytes = most_bytes
 
     def numbers(self) -> tuple[int, ...]:
         """Return the numbers that are there, damaged ones included, the oldest first."""
@@ -111,7 +112,7 @@ class History:
     def prune(self) -> None:
         """Remove the oldest files while there are too many, or they are too large; what can't be, stays."""
         newest_first = self.numbers()[::-1]
-        room = MOST_BYTES
+        room = self._most_bytes
         for place, number in enumerate(newest_first):
             path = self.path(number)
             with contextlib.suppress(OSError):

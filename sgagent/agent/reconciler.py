@@ -306,7 +306,10 @@ class Reconciler:
                 return step
             return replace(step, version=good.snapshot.version, documents=good.documents)
         if not self._settings.enforcement.fail_closed and not self._state.has_enforced():
-            return self._open(facts) if is_going_back else Step(outcome=Outcome.WAITING, facts=facts)
+            if is_going_back:
+                return self._open(facts)
+            self.is_standing = self._dataplane.observe().ruleset is not None
+            return Step(outcome=Outcome.WAITING, is_standing=self.is_standing, facts=facts)
         closed = self._closed_policy(facts)
         if not self._is_closed and not is_going_back and self._stands_apart_from(closed):
             self.is_standing = True

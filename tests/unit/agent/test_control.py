@@ -19,7 +19,8 @@ from sgagent.agent.board import Board
 from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.livesessions import LiveSessions
-from sgagent.agent.peers import Peer, may_ask, peer_of
+from sgagent.agent.orders import ConfirmAnswer, ConfirmOrder
+from sgagent.agent.peers import Peer, may_ask, may_change, peer_of
 from sgagent.agent.questions import (
     Answer,
     HitsQuestion,
@@ -30,7 +31,15 @@ from sgagent.agent.questions import (
     StatusQuestion,
 )
 from sgagent.agent.wire import LONGEST_QUESTION, decode_answer, encode_question
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import (
+    NOWHERE,
+    DocumentError,
+    KernelRefusedError,
+    Problem,
+    Severity,
+    SgagentError,
+    UsageError,
+)
 from sgagent.core.marks import MarkLayout
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
@@ -38,6 +47,7 @@ from tests.unit.agent.machine import Machine
 
 WAIT_SECONDS = 5.0
 NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
+PROBLEM = Problem(severity=Severity.ERROR, code="x", origin=NOWHERE, message="wrong")
 AGENT = {"own_uid": 990, "group_id": 991}
 
 
@@ -262,6 +272,58 @@ def test_root_the_agents_user_and_the_sockets_group_may_ask(
     """Nobody else may, whatever the mode of the file says."""
     peer = Peer(pid=1, uid=uid, group_ids=frozenset(group_ids))
     assert may_ask(peer, **AGENT) is is_let_in
+
+
+@pytest.mark.parametrize(
+    ("uid", "may"), ((0, True), (AGENT["own_uid"], True), (1000, False), (AGENT["group_id"], False))
+)
+def test_root_and_the_agents_user_may_change_something(uid: int, *, may: bool) -> None:
+    """Members of the socket's group may not."""
+    peer = Peer(pid=1, uid=uid, group_ids=frozenset({AGENT["group_id"]}))
+    assert may_change(peer, own_uid=AGENT["own_uid"]) is may
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    (
+        (
+            DocumentError([PROBLEM]),
+            Refused(reason=Refusal.DOCUMENTS, message="the definitions have errors", problems=(PROBLEM,)),
+        ),
+        (
+            KernelRefusedError("no room", "chain x"),
+            Refused(reason=Refusal.KERNEL, message="chain x: no room"),
+        ),
+        (UsageError("no"), Refused(reason=Refusal.WRONG_USE, message="no")),
+        (SgagentError("the agent is busy"), Refused(reason=Refusal.FAULT, message="the agent is busy")),
+    ),
+)
+def test_what_can_not_be_done_is_told(directory: Path, error: SgagentError, refused: Refused) -> None:
+    """By the reason, as the commands have an exit code for each."""
+
+    def refuse(_question: Question) -> Answer:
+        raise error
+
+    with closing(ControlServer(directory, refuse)), connect(directory / SOCKET_NAME) as connection:
+        connection.sendall(encode_question(ConfirmOrder()))
+        assert decode_answer(ConfirmOrder(), read(connection)) == refused
+
+
+def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
+    """The time of a question is for reading it; then the loop has time of its own."""
+    over = threading.Event()
+
+    def last(question: Question) -> Answer:
+        assert not over.wait(0.3)
+        assert isinstance(question, ConfirmOrder)
+        return ConfirmAnswer(is_confirmed=False)
+
+    with (
+        closing(ControlServer(directory, last, longest_seconds=0.1)),
+        connect(directory / SOCKET_NAME) as connection,
+    ):
+        connection.sendall(encode_question(ConfirmOrder()))
+        assert decode_answer(ConfirmOrder(), read(connection)) == ConfirmAnswer(is_confirmed=False)
 
 
 def test_the_kernel_says_who_connected() -> None:

@@ -15,10 +15,13 @@ from sgagent.agent.board import Board
 from sgagent.agent.counterfile import CounterFile
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, Daemon
+from sgagent.agent.desk import Desk
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.reconciler import Step
+from sgagent.agent.orders import ApplyOrder, EnforcedAnswer, SentDocument
+from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sdnotify import ServiceManager
-from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
+from sgagent.documents import Limits
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
 
@@ -34,6 +37,7 @@ class Running:
         self.log = FakeLog()
         self.clock = machine.clock
         self.inbox = Inbox()
+        self.board = Board(self.clock, self.inbox.wait_for_reading)
         self.execution = machine.execution(machine.reconciler(), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
@@ -45,11 +49,11 @@ class Running:
             inbox=self.inbox,
             service_manager=ServiceManager({}),
             log=self.log,
-            board=Board(self.clock, self.inbox.wait_for_reading),
+            board=self.board,
             after_first=self.first_steps.append,
         )
 
-    def while_it_runs(self, script: Callable[[], None]) -> None:
+    def while_it_runs(self, script: Callable[[], object]) -> None:
         """Run the daemon in this thread, and in another what is to happen meanwhile; then stop it."""
         faults: list[BaseException] = []
 
@@ -203,3 +207,80 @@ def test_a_look_at_the_table_that_fails_ends_nothing(running: Running) -> None:
     running.while_it_runs(script)
     assert running.log.events().count("step_failed") == 1
     assert running.machine.dataplane.ruleset is not None
+
+
+B = GOOD.replace("10.0.0.11", "10.0.0.12")
+
+
+def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
+    """Order another policy, as a client of the control socket does."""
+    desk = Desk(running.inbox, running.execution, running.machine.state, Limits())
+    document = SentDocument(name="b.yaml", content=B)
+    answer = desk.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
+    assert isinstance(answer, EnforcedAnswer)
+    return answer
+
+
+def test_an_order_is_carried_out_between_two_turns(running: Running) -> None:
+    """It is answered when the kernel holds it, and the status shows it from then on."""
+
+    def script() -> None:
+        answer = apply(running, None)
+        assert answer.is_changed
+        held = running.board.status().standing.held
+        assert held is not None
+        assert (held.version, held.held_back) == (answer.version, answer.held_back)
+        assert running.board.status().snapshot_version == answer.version
+
+    running.while_it_runs(script)
+
+
+def test_a_trial_ends_by_itself(running: Running) -> None:
+    """Without a word from anybody, when its time is up."""
+
+    def script() -> None:
+        answer = apply(running, 60.0)
+        pending = running.board.status().standing.pending
+        assert pending is not None
+        assert (pending.version, pending.seconds_left(running.clock.monotonic())) == (answer.version, 60.0)
+        running.clock.pass_seconds(60.0)
+        running.wait_for("rolled_back")
+        assert running.board.status().standing.pending is None
+        assert running.board.status().snapshot_version == answer.goes_back_to
+
+    running.while_it_runs(script)
+
+
+def test_a_stop_gives_a_trial_up(running: Running) -> None:
+    """The table that stays behind is that of what was in force before."""
+    running.while_it_runs(lambda: apply(running, 60.0))
+    assert running.log.keys_of("rolled_back")["reason"] == "stopped"
+    assert running.machine.dataplane.ruleset is not None
+    assert running.machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+
+
+def test_a_trial_that_can_not_be_given_up_at_the_end_is_left_to_the_next_agent(running: Running) -> None:
+    """The agent says so, and ends all the same."""
+
+    def script() -> None:
+        apply(running, 60.0)
+        running.machine.host.fault = SgagentError("the links can't be read")
+
+    running.while_it_runs(script)
+    assert "step_failed" in running.log.events()
+    assert (running.machine.state.directory / "unconfirmed.json").exists()
+
+
+def test_an_order_in_vain_is_told_and_ends_nothing(running: Running) -> None:
+    """The time to confirm has bounds, and documents have to be right."""
+
+    def script() -> None:
+        for seconds in (0.0, float("nan"), 1e9):
+            with pytest.raises(UsageError, match="confirm_within is from 1 to 86400"):
+                apply(running, seconds)
+        running.machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+        with pytest.raises(KernelRefusedError):
+            apply(running, None)
+        running.machine.dataplane.refusal = None
+
+    running.while_it_runs(script)

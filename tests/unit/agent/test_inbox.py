@@ -9,7 +9,8 @@ from types import FrameType
 
 import pytest
 
-from sgagent.agent.inbox import Happened, Inbox
+from sgagent.agent.inbox import Happened, Inbox, NotBegunError, NotDoneError
+from sgagent.agent.reconciler import Outcome, Step
 
 TraceFunction = Callable[[FrameType, str, object], "TraceFunction"]
 
@@ -79,3 +80,57 @@ def test_a_signal_may_interrupt_anything(inbox: Inbox) -> None:
     thread.join(20.0)
     assert taken[0] == Happened(host_changed=True, reload=True)
     assert taken[1].reload
+
+
+def waiting() -> Step:
+    """Do a step that finds nothing to do."""
+    return Step(outcome=Outcome.WAITING)
+
+
+def test_a_job_is_done_by_the_loop_and_its_result_goes_back(inbox: Inbox) -> None:
+    """It is given what does a step, and what it raises is raised where it is waited for."""
+
+    def fail(_step: Callable[[], Step]) -> None:
+        raise LookupError("lost")
+
+    results: list[object] = []
+
+    def ask() -> None:
+        results.append(inbox.have_done(lambda step: step().outcome, 5.0))
+        with pytest.raises(LookupError, match="lost"):
+            inbox.have_done(fail, 5.0)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for _ in range(2):
+        while not inbox.do_jobs(waiting):
+            inbox.take(5.0)
+    thread.join()
+    assert results == [Outcome.WAITING]
+    assert not inbox.do_jobs(waiting)
+
+
+def test_a_job_that_the_loop_does_not_come_to_is_never_done(inbox: Inbox) -> None:
+    """Whoever gave up may rely on that."""
+    done: list[object] = []
+    with pytest.raises(NotBegunError):
+        inbox.have_done(lambda step: done.append(step()), 0.0)
+    assert inbox.do_jobs(waiting)
+    assert done == []
+
+
+def test_a_job_that_lasts_is_done_all_the_same(inbox: Inbox) -> None:
+    """Whoever waits for it is told that it is not done yet."""
+    gave_up, done = threading.Event(), list[object]()
+
+    def last(step: Callable[[], Step]) -> None:
+        gave_up.wait(5.0)
+        done.append(step())
+
+    loop = threading.Thread(target=lambda: [inbox.take(5.0), inbox.do_jobs(waiting)])
+    loop.start()
+    with pytest.raises(NotDoneError):
+        inbox.have_done(last, 0.2)
+    gave_up.set()
+    loop.join()
+    assert len(done) == 1

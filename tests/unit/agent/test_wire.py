@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from sgagent.agent.kept import Extent, Origin as KeptFrom
+from sgagent.agent.orders import (
+    ApplyOrder,
+    ConfirmAnswer,
+    ConfirmOrder,
+    EnforcedAnswer,
+    HistoryAnswer,
+    HistoryEntry,
+    HistoryQuestion,
+    InterfaceMode,
+    ModeAnswer,
+    ModeOrder,
+    Order,
+    RollbackOrder,
+    SentDocument,
+)
 from sgagent.agent.questions import (
     Answer,
     Document,
@@ -32,7 +49,7 @@ from sgagent.agent.wire import (
     encode_answer,
     encode_question,
 )
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import ExplainedRule, Explanation
 from sgagent.core.model import Direction, Mode, Policy
@@ -110,10 +127,66 @@ DOCUMENTS = DocumentsAnswer(
     snapshot_version="v1", documents=(Document(name="a\udcff.yaml", content="version: 1\n# \u00fc\n"),)
 )
 
+PROBLEM = Problem(
+    severity=Severity.ERROR,
+    code="unknown_field",
+    origin=Origin(file="a\udcff.yaml", line=3, path="security_groups[0].typ"),
+    message="unknown field",
+    value="basic",
+    remedy="did you mean type?",
+)
+ORDERS: tuple[Order, ...] = (
+    ApplyOrder(
+        documents=(SentDocument(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0
+    ),
+    RollbackOrder(number=7),
+    ConfirmOrder(),
+    ModeOrder(mode=Mode.OBSERVE, interface="eth0"),
+)
+ENFORCED = EnforcedAnswer(
+    version="v2",
+    is_changed=True,
+    interfaces=("eth0",),
+    held_back="v1",
+    seconds_left=59.5,
+    goes_back_to="v1",
+    warnings=(replace(PROBLEM, severity=Severity.WARNING, value=None),),
+    fault="no space",
+)
+ORDER_ANSWERS: tuple[Answer, ...] = (
+    ENFORCED,
+    EnforcedAnswer(version=None, is_changed=False, interfaces=(), held_back=None),
+    ConfirmAnswer(is_confirmed=True, version="v2", overtaken_by="v3"),
+    ModeAnswer(interfaces=(InterfaceMode(interface="eth0", mode=Mode.OBSERVE, is_overridden=True),)),
+)
+HISTORY = HistoryAnswer(
+    entries=(
+        HistoryEntry(number=2, fault="history/2: damaged"),
+        HistoryEntry(
+            number=1,
+            version="v1",
+            origin=KeptFrom.ROLLBACK,
+            enforced_at=1.5,
+            documents=1,
+            bytes=10,
+            extent=Extent(interfaces=1, rules=2, chains=3, elements=4),
+            is_in_force=True,
+        ),
+    )
+)
+
 
 @pytest.mark.parametrize(
     "question",
-    (StatusQuestion(), HitsQuestion(), HitsQuestion(interface="eth0"), EXPLAIN, DocumentsQuestion()),
+    (
+        StatusQuestion(),
+        HitsQuestion(),
+        HitsQuestion(interface="eth0"),
+        EXPLAIN,
+        DocumentsQuestion(),
+        HistoryQuestion(),
+        *ORDERS,
+    ),
 )
 def test_questions_survive_the_wire(question: Question) -> None:
     """A question is one line, and reads as what was asked."""
@@ -129,6 +202,8 @@ def test_questions_survive_the_wire(question: Question) -> None:
         (HitsQuestion(), HITS),
         (EXPLAIN, EXPLANATION),
         (DocumentsQuestion(), DOCUMENTS),
+        (HistoryQuestion(), HISTORY),
+        *zip(ORDERS, ORDER_ANSWERS, strict=True),
     ),
 )
 def test_answers_survive_the_wire(question: Question, answer: Answer) -> None:
@@ -136,6 +211,12 @@ def test_answers_survive_the_wire(question: Question, answer: Answer) -> None:
     line = encode_answer(answer)
     assert line.count(b"\n") == 1
     assert decode_answer(question, line) == answer
+
+
+def test_all_that_is_wrong_with_documents_arrives() -> None:
+    """With file, line, field, value and remedy, so that the client can say it as if it had looked itself."""
+    refused = Refused(reason=Refusal.DOCUMENTS, message="there are errors", problems=(PROBLEM,))
+    assert decode_answer(ORDERS[0], encode_answer(refused)) == refused
 
 
 @pytest.mark.parametrize("message", ("no such interface", "a\udcff.yaml: a file whose name is no text"))

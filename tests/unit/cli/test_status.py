@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.questions import StatusAnswer
+from sgagent.agent.kept import Origin
+from sgagent.agent.questions import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
 from sgagent.core.model import Mode
@@ -96,6 +97,29 @@ def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
         (replace(WELL, drift_repaired=2), "drift      mended 2 times"),
         (replace(WELL, is_drift_unhealed=True), "could not be mended"),
         (replace(WELL, faults=("no space",)), "fault      no space"),
+        (
+            replace(WELL, pending=PendingStatus(version="v2", seconds_left=42.0, goes_back_to="v1")),
+            "pending    v2 is on trial: goes back to v1 in\n           42 seconds, unless",
+        ),
+        (
+            replace(
+                WELL,
+                held=HeldStatus(version="v1", origin=Origin.ROLLBACK, since=NOW - 60, held_back="v2"),
+            ),
+            "by hand    rolled back to v1 ",
+        ),
+        (
+            replace(WELL, held=HeldStatus(version="v3", origin=Origin.APPLY, since=None, held_back="v2")),
+            "by hand    applied v3;\n           the source's v2 is held back until it delivers another",
+        ),
+        (
+            replace(WELL, mode_overrides=(ModeOverride(interface=None, mode=Mode.OBSERVE),)),
+            "mode       observe on every interface, by 'sgagent mode'",
+        ),
+        (
+            replace(WELL, mode_overrides=(ModeOverride(interface="eth0", mode=Mode.ENFORCE),)),
+            "mode       enforce on eth0, by 'sgagent mode'",
+        ),
         (
             replace(WELL, is_ready=False, not_ready_because=("it is late",)),
             "not ready\n           it is late",

@@ -1,0 +1,97 @@
+"""What the commands that order something say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.agent.kept import Extent, Origin
+from sgagent.agent.orders import EnforcedAnswer, HistoryAnswer, HistoryEntry, InterfaceMode, ModeAnswer
+from sgagent.cli import history, mode
+from sgagent.cli.apply import parse_duration
+from sgagent.cli.enforced import lines, print_enforced
+from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
+from sgagent.core.model import Mode
+
+ENFORCED = EnforcedAnswer(version="v2", is_changed=True, interfaces=("eth0", "eth1"), held_back="v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), (("60", 60.0), ("90s", 90.0), ("5m", 300.0), ("1h", 3600.0), ("24h", 86400.0))
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    """In seconds, unless a unit says otherwise."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ("", "0", "soon", "-5s", "1.5m", "25h", "1d", "5 m", "s"))
+def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
+    """The message shows what was written and what would be right."""
+    with pytest.raises(UsageError, match="expected a time like 60s, 5m or 1h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    (
+        (ENFORCED, "enforcing v2 on eth0, eth1\nheld until the source delivers another version than v1"),
+        (replace(ENFORCED, held_back=None, is_changed=False), "on eth0, eth1 (the kernel held it already)"),
+        (
+            replace(ENFORCED, seconds_left=60.0, goes_back_to="v1"),
+            "goes back to v1 in 1 minute, unless 'sgagent confirm' comes",
+        ),
+        (replace(ENFORCED, seconds_left=9.0), "goes back to nothing, as before in 9 seconds"),
+        (replace(ENFORCED, version=None, interfaces=()), "nothing is enforced, as before"),
+        (replace(ENFORCED, interfaces=()), "enforcing v2 on no interface"),
+    ),
+)
+def test_what_is_in_force_is_said_first(answer: EnforcedAnswer, said: str) -> None:
+    """Then until when."""
+    assert said in "\n".join(lines(answer))
+
+
+def test_warnings_and_faults_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing that a document says can drive a terminal."""
+    warning = Problem(severity=Severity.WARNING, code="x", origin=NOWHERE, message="odd")
+    answer = replace(ENFORCED, version="v\x1b[2J", warnings=(warning,), fault="no space")
+    print_enforced(answer, as_json=False)
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out
+    assert "odd" in printed.err
+    assert "will not outlive the agent: no space" in printed.err
+
+
+def test_the_history_is_a_table() -> None:
+    """What is in force has a star; a damaged file has its number and nothing else."""
+    entry = HistoryEntry(
+        number=12,
+        version="v2",
+        origin=Origin.ROLLBACK,
+        enforced_at=0.0,
+        documents=2,
+        bytes=300,
+        extent=Extent(interfaces=1, rules=7, chains=40, elements=5),
+        is_in_force=True,
+    )
+    first = replace(entry, number=1, version="v1", enforced_at=None, extent=None, is_in_force=False)
+    damaged = HistoryEntry(number=11, fault="history/11: damaged")
+    table = history.table(HistoryAnswer(entries=(entry, damaged, first)), None)
+    rows = [line.split() for line in table]
+    assert rows[1][:3] == ["12", "*", "v2"]
+    assert rows[1][-6:] == ["rollback", "2", "300", "7", "40", "1"]
+    assert rows[2] == ["11", "(damaged)"]
+    assert rows[3] == ["1", "v1", "rollback", "2", "300"]
+    assert history.table(HistoryAnswer(entries=()), None) == ["nothing was enforced on this host yet"]
+
+
+def test_the_modes_are_a_table() -> None:
+    """With whose word each is."""
+    eth0 = InterfaceMode(interface="eth0", mode=Mode.OBSERVE, is_overridden=True)
+    eth1 = InterfaceMode(interface="eth1", mode=Mode.ENFORCE, is_overridden=False)
+    table = mode.table(ModeAnswer(interfaces=(eth0, eth1)), None)
+    assert [line.split(maxsplit=2)[1:] for line in table[1:]] == [
+        ["observe", "sgagent mode"],
+        ["enforce", "the configuration"],
+    ]
+    assert "nothing is judged" in mode.table(ModeAnswer(interfaces=()), None)[0]
