@@ -1,0 +1,230 @@
+"""Boot the kernel that Debian's cloud images have, in software, and run tests of this repository on it.
+
+The guest is a kernel and one shell script. Its root is this machine's own, read over virtiofs below an
+overlay in the guest's memory: the same Python, the same libnftables, the same checkout, another kernel. It
+has no disk and no network card, and whatever it writes is gone with it. It is 10 to 20 times as slow as this
+machine.
+
+``script/setup --development`` fetches the kernel; the package is unpacked and never installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from integration.lab import LabError
+
+SLOWNESS = 10
+"""By what deadlines of tests are multiplied in the guest."""
+
+_ROOT = Path(__file__).parent.parent
+_KERNEL = _ROOT / ".cache" / "packages" / "linux-image-cloud-amd64"
+_VIRTIOFSD = "/usr/libexec/virtiofsd"
+_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Runs a program that ends when this process does, however that ends."""
+
+_GUEST = """#!/bin/sh
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+if [ "${{1-}}" != inside ]; then
+    mount -t proc proc /proc
+    modprobe --dirname {modules} overlay
+    mount -t tmpfs -o mode=755 tmpfs /mnt
+    cd /mnt
+    mkdir upper work root
+    mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+    mkdir -p root/usr/lib/modules
+    mount --bind {modules}/lib/modules root/usr/lib/modules
+    for mounted in proc:proc sys:sysfs dev:devtmpfs run:tmpfs; do
+        mount -t "${{mounted#*:}}" "${{mounted#*:}}" "root/${{mounted%:*}}"
+    done
+    exec chroot root /bin/sh "$0" inside
+fi
+exec </dev/null
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+ip link set lo up
+cd {directory}
+echo "booted after $(cut -d' ' -f1 /proc/uptime) seconds"
+export SGAGENT_PATIENCE={slowness}
+{command} --junit-xml=/run/report.xml --override-ini=junit_suite_name="$(uname -r)" || :
+stty -F /dev/ttyS1 raw
+cat /run/report.xml >/dev/ttyS1
+echo o >/proc/sysrq-trigger
+exec sleep 60
+"""
+"""The guest's first process: an overlay over the root, the tests, their report on the second line."""
+
+_KERNEL_OPTIONS = (
+    *("root=root", "rootfstype=virtiofs", "ro", "console=ttyS0", "quiet", "panic=-1"),
+    # A guest that nobody attacks, and whose namespaces come and go by the dozen.
+    *("mitigations=off", "nokaslr", "rcupdate.rcu_expedited=1"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How a test ended in the guest."""
+
+    module: str
+    name: str
+    failure: str
+    """Empty if it passed."""
+
+    skipped: str
+    """Why it was left out; empty if it was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the tests in the guest came to."""
+
+    release: str
+    """As ``uname -r`` says in the guest."""
+
+    cases: tuple[Case, ...]
+    console: str
+
+    def of(self, module: str) -> tuple[Case, ...]:
+        """Return the tests of a module of ``integration``."""
+        return tuple(case for case in self.cases if case.module == f"integration.{module}")
+
+
+def why_not() -> str:
+    """Return why the kernel can't be booted here; empty if it can."""
+    if platform.machine() != "x86_64":
+        return f"the kernel is x86_64's, this is {platform.machine()}"
+    for program in ("qemu-system-x86_64", _VIRTIOFSD, "modprobe", "setpriv"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if not _KERNEL.exists():
+        return f"no kernel in {_KERNEL.relative_to(_ROOT)}; script/setup --development fetches it, as root"
+    return ""
+
+
+def stock_release() -> str:
+    """Return the release of the kernel that is booted, as its package names it."""
+    return _image().name.removeprefix("vmlinuz-")
+
+
+def run_tests(tests: Sequence[str], *, seconds: float) -> Report:
+    """Boot the kernel, run tests in the guest and return what came of them.
+
+    Args:
+        tests: arguments for pytest, seen from the top of the repository.
+        seconds: after which the guest is given up.
+
+    Raises:
+        LabError: the guest did not get to the end of the tests, or not in time.
+    """
+    with _temporary("guest") as place, _shared_root() as root:
+        first = place / "first-process"
+        first.write_text(_script(tests))
+        first.chmod(0o755)
+        console, report = place / "console", place / "report"
+        started = ("-kernel", str(_image()), "-append", " ".join((*_KERNEL_OPTIONS, f"init={first}")))
+        machine = (*_WITH_US, "qemu-system-x86_64", *_hardware(root, (console, report)), *started)
+        with _ended(subprocess.Popen(machine)) as guest:
+            try:
+                guest.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise LabError(f"the guest took over {seconds} seconds:\n{_tail(console)}") from None
+        return _read(report, console)
+
+
+def _image() -> Path:
+    """Return the kernel itself."""
+    return next(_KERNEL.glob("boot/vmlinuz-*"))
+
+
+def _script(tests: Sequence[str]) -> str:
+    """Return the guest's first process."""
+    command = (sys.executable, "-m", "pytest", "--color=no", "--tb=short", "--quiet", *tests)
+    return _GUEST.format(
+        modules=shlex.quote(str(_KERNEL / "usr")),
+        directory=shlex.quote(str(_ROOT)),
+        slowness=SLOWNESS,
+        command=shlex.join(command),
+    )
+
+
+def _hardware(root: Path, lines: Sequence[Path]) -> Iterator[str]:
+    """Yield the options for a machine with two processors, a root, and serial lines that end in files."""
+    yield from ("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2G")
+    yield from ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")
+    # The root's server reads and writes the guest's memory, so that is to be shared.
+    yield from ("-object", "memory-backend-memfd,id=memory,size=2G,share=on", "-numa", "node,memdev=memory")
+    yield from ("-chardev", f"socket,id=root,path={root}")
+    yield from ("-device", "vhost-user-fs-pci,chardev=root,tag=root")
+    for line in lines:
+        yield from ("-serial", f"file:{line}")
+
+
+@contextlib.contextmanager
+def _shared_root() -> Iterator[Path]:
+    """Serve this root, to be read, at a socket that takes one guest."""
+    served = ("--shared-dir=/", "--readonly", "--sandbox=none", "--no-announce-submounts", "--cache=always")
+    with _temporary("root") as folder, socket.socket(socket.AF_UNIX) as listener:
+        place = folder / "socket"
+        listener.bind(str(place))
+        listener.listen(1)
+        number = listener.fileno()
+        argv = (*_WITH_US, _VIRTIOFSD, f"--fd={number}", *served, "--log-level=error")
+        with _ended(subprocess.Popen(argv, pass_fds=(number,))):
+            yield place
+
+
+@contextlib.contextmanager
+def _temporary(role: str) -> Iterator[Path]:
+    """Make a directory that the guest sees too: where it mounts nothing of its own."""
+    with tempfile.TemporaryDirectory(prefix=f"{role}-", dir=_ROOT / ".cache") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """End a process with the context, if it still runs."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _read(report: Path, console: Path) -> Report:
+    """Return what the guest wrote to its second line."""
+    text = report.read_text()
+    if not text.rstrip().endswith("</testsuites>"):
+        raise LabError(f"the guest did not get to its report:\n{_tail(console)}")
+    suite = next(ET.fromstring(text).iter("testsuite"))  # noqa: S314 - the guest is ours
+    cases = tuple(_case(element) for element in suite.iter("testcase"))
+    return Report(suite.get("name", ""), cases, console.read_text(errors="replace"))
+
+
+def _case(element: ET.Element) -> Case:
+    """Return how one test ended."""
+    failures = [found.text or "" for kind in ("failure", "error") for found in element.iter(kind)]
+    skipped = [found.get("message", "") for found in element.iter("skipped")]
+    return Case(
+        module=element.get("classname", "").partition(".Test")[0],
+        name=element.get("name", ""),
+        failure="\n".join(failures),
+        skipped="\n".join(skipped),
+    )
+
+
+def _tail(console: Path) -> str:
+    """Return the end of what the guest said."""
+    return "\n".join(console.read_text(errors="replace").splitlines()[-40:])

@@ -1,0 +1,96 @@
+"""The kernel of Debian's cloud images decides, remembers and refuses as it should.
+
+The tests are those of the other modules, run in a guest; here it is asserted what came of them. Usually these
+are a few that show most in a minute; the long test runs all that the kernel has a part in.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+
+import pytest
+
+from integration.stockkernel import Case, Report, run_tests, stock_release, why_not
+
+CHOSEN = (
+    "test_examples.py::test_the_kernel_decides_as_its_file_says[3-databases]",
+    "test_dataplane.py::TestLibnftablesDataplane::test_every_counter_is_read",
+    "test_dataplane.py::test_an_owned_table_is_safe_from_others",
+    "test_dataplane.py::test_a_second_owner_is_told_who_is_the_first",
+    "test_dataplane.py::test_a_table_that_was_left_is_taken_up",
+    "test_dataplane.py::test_counters_keep_their_values_over_applies",
+    "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
+    "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
+)
+CHOSEN_SECONDS = 240.0
+"""Enough for a machine that is busy with other things; an idle one needs a minute."""
+
+WHOLE = (
+    *("test_examples.py", "test_edges.py", "test_forwarding.py", "test_random_policies.py"),
+    *(
+        "test_dataplane.py",
+        "test_sessions_in_kernel.py",
+        "test_sessions.py",
+        "test_host.py",
+        "test_verify.py",
+    ),
+    *("test_applier.py", "test_daemon.py", "test_daemon_life.py", "test_daemon_ownership.py"),
+)
+WHOLE_SECONDS = 3600.0
+
+MEASURED = ("--deselect=integration/test_daemon.py::test_a_session_is_cut_by_a_changed_file",)
+"""Tests whose very subject is how fast something is, which says nothing in a guest."""
+
+pytestmark = pytest.mark.skipif(
+    bool(_reason := why_not()), reason=f"the stock kernel can't be run: {_reason}"
+)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Run the chosen tests in a guest."""
+    return run_tests([f"integration/{name}" for name in CHOSEN], seconds=CHOSEN_SECONDS)
+
+
+def test_it_is_debians_kernel(report: Report) -> None:
+    """The guest runs what the package holds, and not the kernel of this machine."""
+    assert report.release == stock_release()
+    assert report.release.endswith("-cloud-amd64")
+    assert report.release != platform.release()
+
+
+@pytest.mark.parametrize(
+    ("module", "least"),
+    (("test_examples", 1), ("test_dataplane", 6), ("test_sessions_in_kernel", 1), ("test_daemon_life", 1)),
+)
+def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:
+    """An example is decided, tables are owned and taken up, marks cleared; a killed agent comes back."""
+    cases = report.of(module)
+    assert len(cases) >= least, report.console
+    assert _complaints(cases) == {}
+
+
+@pytest.mark.long
+def test_everything_holds_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every example, random policies, sessions, ownership and the daemon's life, on that kernel."""
+    report = run_tests([*(f"integration/{name}" for name in WHOLE), *MEASURED], seconds=WHOLE_SECONDS)
+    with capsys.disabled():
+        print(f"\n  {len(report.cases)} tests on {report.release}", end="")
+    assert len(report.cases) >= 200, report.console
+    assert _complaints(report.cases) == {}
+
+
+def test_a_failure_in_the_guest_is_one_here() -> None:
+    """What fails or is skipped there can't pass unnoticed."""
+    passed, failed, skipped = (
+        Case(module="integration.test_a", name=name, failure=failure, skipped=skip)
+        for name, failure, skip in (("one", "", ""), ("two", "assert 0", ""), ("three", "", "no nft"))
+    )
+    assert _complaints((passed, failed, skipped)) == {"two": "assert 0", "three": "skipped: no nft"}
+
+
+def _complaints(cases: Iterable[Case]) -> dict[str, str]:
+    """Return what went wrong with tests, or kept them from being run."""
+    told = {case.name: case.failure or f"skipped: {case.skipped}" for case in cases}
+    return {name: text for name, text in told.items() if text != "skipped: "}
