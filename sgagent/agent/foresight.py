@@ -10,7 +10,7 @@ from sgagent.core.lockout import LiveSession, dearest, sessions_newly_cut
 from sgagent.core.policy import ResolvedPolicy
 
 MOST_LOOKED_AT = 100
-"""Sessions that are judged before an apply. Where there are 10,000 rules, each takes two milliseconds."""
+"""Sessions that are judged before an apply; each is held against all rules of its port, maybe very many."""
 
 MOST_NAMED = 20
 """In the log, one by one; of the others their number."""

@@ -131,9 +131,16 @@ def matches(rule: ResolvedRule, packet: Packet) -> bool:
     """Tell whether the packet is one that the rule speaks of (§4)."""
     return (
         rule.peer.addresses.contains(packet.family, packet.peer)
-        and _protocol_matches(rule.protocol, packet)
-        and _port_matches(rule.ports, packet.destination_port)
         and _port_matches(rule.source_ports, packet.source_port)
+        and matches_but_for_source(rule, packet)
+    )
+
+
+def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
+    """Tell whether the rule may match such a packet of another far end, or from another port."""
+    return (
+        _protocol_matches(rule.protocol, packet)
+        and _port_matches(rule.ports, packet.destination_port)
         and (
             rule.local_address is None
             or (

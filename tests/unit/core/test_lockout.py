@@ -12,7 +12,20 @@ from sgagent.core.host import HostFacts, Link
 from sgagent.core.lockout import LiveSession, SessionKind, dearest, sessions_cut, sessions_newly_cut
 from sgagent.core.model import TCP, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
-from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, resolution, rule, snapshot
+from tests.words import (
+    ACCEPT,
+    DROP,
+    IN,
+    OUT,
+    blocks,
+    decision,
+    group,
+    packet,
+    policy_of,
+    resolution,
+    rule,
+    snapshot,
+)
 
 FACTS = HostFacts(
     links=(
@@ -114,3 +127,30 @@ def test_the_dearest_sessions_are_looked_at() -> None:
     assert found[:3] == (login, source, quiet)
     assert found == dearest([login, quiet, *reversed(crowd), source], 5)
     assert len(found) == 5
+
+
+def test_what_decides_at_a_busy_port_is_what_the_policy_says() -> None:
+    """Rules for other ports and near ends are left out of sight only; those that match are all there."""
+    rules = (
+        rule("some", ACCEPT, TCP, "80", "192.0.2.0/25", priority=2, source_ports="1-50000"),
+        rule("here", ACCEPT, TCP, "80", "192.0.2.0/24", priority=3, local="10.0.0.1"),
+        rule("there", ACCEPT, TCP, "80", "0.0.0.0/0", local="10.0.0.9"),
+        rule("bad", DROP, TCP, "1-100", "192.0.2.7", priority=1),
+        rule("ssh", ACCEPT, TCP, "22", "0.0.0.0/0"),
+    )
+    policy = policy_of(group("sg-1", *rules), on={"eth0": "sg-1"})
+    crowd = [
+        replace(live("10.0.0.1", port, f"192.0.{net}.{number}"), peer_port=peer_port)
+        for port in (22, 80, 443)
+        for net in (2, 3)
+        for number in (7, 8, 200)
+        for peer_port in (50_000, 50_001)
+    ]
+    found = {cut.session: cut.decision for cut in sessions_cut(policy, FACTS, crowd)}
+    for session in crowd:
+        far = str(ipaddress.ip_address(session.peer_address))
+        expected = decision(
+            policy,
+            packet(IN, far, TCP, session.local_port, near_end="10.0.0.1", source_port=session.peer_port),
+        )
+        assert found.get(session) == (expected if expected.verdict is DROP else None)
