@@ -39,7 +39,8 @@ from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.news import news_heard
 from sgagent.dataplane.sockets import sessions_at_listeners
 from sgagent.host.links import NetlinkHost
-from sgagent.settings import Settings
+from sgagent.ports import Source
+from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.sources.choosing import make_source
 
 
@@ -86,7 +87,7 @@ def _assemble(
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, host = SystemClock(), NetlinkHost()
-    source = make_source(settings)
+    source = make_source(settings, host)
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
@@ -108,6 +109,7 @@ def _assemble(
     desk = Desk(inbox, execution, state, settings.limits)
     answer = answering(board, clock, settings.source.place, sessions, desk)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
+    _keep_presence(settings, source, board, host, stack)
 
     def reckon(step: Step) -> None:
         if settings.enforcement.sessions is Sessions.REJUDGE:
@@ -125,6 +127,16 @@ def _assemble(
         board=board,
         after_first=reckon,
     )
+
+
+def _keep_presence(
+    settings: Settings, source: Source, board: Board, host: NetlinkHost, stack: ExitStack
+) -> None:
+    """Say in the store that definitions come from how this host is doing, until the stack is left."""
+    if isinstance(settings.source, EtcdSourceSettings):
+        from sgagent.agent.presence import presence_kept  # noqa: PLC0415 - it needs what other sources do without
+
+        stack.enter_context(presence_kept(settings, source, board.status, host.facts))
 
 
 def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: ExitStack) -> None:

@@ -104,7 +104,7 @@ def rule_text(rule: SecurityGroupRule) -> str:
         rule.policy.value,
         f"priority {rule.priority}",
         str(rule.protocol),
-        *([_shown(rule.ports)] if rule.protocol.has_ports else []),
+        *([_shown(rule.ports) if rule.ports else "all ports"] if rule.protocol.has_ports else []),
         *([f"from ports {_shown(rule.source_ports)}"] if rule.source_ports else []),
         str(rule.authorization_object),
         *([f"at {rule.local_address}"] if rule.local_address else []),
@@ -124,4 +124,4 @@ def _shown(value: object) -> str:
         return "none" if value is None else str(value)
     items = [_shown(item) for item in value[:_SHOWN]]
     more = f" and {len(value) - _SHOWN} more" if len(value) > _SHOWN else ""
-    return (",".join(items) or "any") + more
+    return (",".join(items) or "none") + more

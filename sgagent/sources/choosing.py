@@ -6,7 +6,7 @@ from functools import partial
 from typing import assert_never
 
 from sgagent.core.errors import UsageError
-from sgagent.ports import Source
+from sgagent.ports import Host, Source
 from sgagent.settings import EtcdSourceSettings, FileSourceSettings, HttpsSourceSettings, Settings
 from sgagent.sources.acceptance import Acceptance, ReadEnforced
 from sgagent.sources.file import FileSource
@@ -14,12 +14,18 @@ from sgagent.sources.https import HttpsSource
 from sgagent.sources.serials import read_signature, signature_file
 
 
-def make_source(settings: Settings, *, read_enforced: ReadEnforced | None = None) -> Source:
+def make_source(
+    settings: Settings, host: Host | None = None, *, read_enforced: ReadEnforced | None = None
+) -> Source:
     """Return the source that the configuration names; nothing is asked of it yet.
 
     Args:
         settings: the configuration.
+        host: the links of this host, for sources that deliver only what concerns it; None for everything.
         read_enforced: tells which signature this host enforced; None reads that in the state directory.
+
+    Raises:
+        UsageError: what the source needs is not installed.
     """
     source = settings.source
     kept = signature_file(settings.state.directory)
@@ -32,6 +38,22 @@ def make_source(settings: Settings, *, read_enforced: ReadEnforced | None = None
         case HttpsSourceSettings():
             return HttpsSource(source, settings.limits, acceptance)
         case EtcdSourceSettings():
-            raise UsageError("sources of type etcd are not in this version")
+            return _etcd(source, settings, host)
         case _:
             assert_never(source)
+
+
+def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None) -> Source:
+    if settings.signature.public_keys:
+        raise UsageError(
+            "signature.public_keys: what a source of type etcd delivers can't be verified in this version"
+            " (who may write there is a matter of etcd's roles)"
+        )
+    try:
+        from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a source of type etcd needs the Python module {error.name}"
+            " (Debian: python3-h2; PyPI: sgagent[etcd])"
+        ) from error
+    return EtcdSource(source, settings.limits, by_hand=settings.interfaces, host=host)

@@ -98,14 +98,12 @@ class Following:
             EtcdError: the connection is lost, or has to be made anew.
         """
         self._look_whether_all_is_told()
-        answer = self._watching.receive(self._seconds_to_wait(), self._bell)
-        changed = answer is not None and self._take_in(answer)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while answer is not None and time.monotonic() < deadline:
-            answer = self._watching.receive(QUIET_SECONDS)
-            changed |= answer is not None and self._take_in(answer)
+        try:
+            has_changed = self._hear()
+        except CompactedError:  # the store forgot what was to be told
+            return self._afresh()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
-        return self._settled() if changed or is_due else None
+        return self._settled() if has_changed or is_due else None
 
     def look_soon(self) -> None:
         """Have the next call of :meth:`wait` ask what is published."""
@@ -179,6 +177,18 @@ class Following:
         if self._behind_since is not None:
             due = min(due, self._behind_since + LAG_SECONDS)
         return max(0.0, due - time.monotonic())
+
+    def _hear(self) -> bool:
+        """Take in what the watch tells until it is quiet; tell whether anything changed."""
+        answer = self._watching.receive(self._seconds_to_wait(), self._bell)
+        has_changed = False
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while answer is not None:
+            has_changed |= self._take_in(answer)
+            if time.monotonic() >= deadline:
+                break
+            answer = self._watching.receive(QUIET_SECONDS)
+        return has_changed
 
     def _look_whether_all_is_told(self) -> None:
         """Ask now and then what is published, and give up a watch that does not tell of it.

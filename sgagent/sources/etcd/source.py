@@ -120,8 +120,14 @@ class EtcdSource:
         with ExitStack() as stack:
             if self._host is not None:
                 stack.enter_context(self._host.watch(self._host_changed))
+            stack.callback(self._leave)
             stack.enter_context(self._poller.watch(wake))
             yield
+
+    def _leave(self) -> None:
+        """Give the connection up if nobody watches any more."""
+        if not self._poller.is_asking:
+            self._lose_connection()
 
     @property
     def publication(self) -> Publication | None:

@@ -1,0 +1,434 @@
+"""Definitions in a real etcd cluster: published, followed, lost and found again."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+
+from integration.etcdcluster import Cluster, etcd_cluster
+from integration.lab import wait_for
+from integration.namespaces import CommandError, Namespace, network_namespace
+from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.host import HandBinding
+from sgagent.core.model import Snapshot
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.settings import EtcdSourceSettings
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.layout import GROUPS, Layout
+from sgagent.sources.etcd.messages import Delete, Put
+from sgagent.sources.etcd.publishing import (
+    PublishedMeanwhileError,
+    plan_publication,
+    publish,
+    read_published,
+)
+from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
+from tests.contract.source import BROKEN, WEB, Origin, SourceContract
+from tests.fakes.host import FakeHost
+
+CLIENT = "10.9.0.100"
+SOON = 10.0
+_prefixes = itertools.count()
+
+
+def definitions(port: int = 80, members: int = 2, others: int = 0) -> Snapshot:
+    """Return a group with a rule for another group, that group's members, and what concerns nobody here."""
+    lines = ["version: 1", "security_groups:"]
+    lines.append(
+        "  - {security_group_id: sg-web, rules: [{direction: ingress, policy: accept, protocol: tcp,"
+        f" port_range: {port}, authorization_object: sg-app}}]}}"
+    )
+    lines.append("  - {security_group_id: sg-app}")
+    lines.extend(f"  - {{security_group_id: sg-other-{number}}}" for number in range(others))
+    if members:
+        lines.append("network_interfaces:")
+    lines.extend(
+        f"  - {{network_interface_id: eni-{number}, addresses: [10.1.{number // 250}.{number % 250}],"
+        " security_group_ids: [sg-app]}"
+        for number in range(members)
+    )
+    return parse_documents([DocumentFile("x.yaml", "\n".join(lines).encode())], Limits())[0]
+
+
+@dataclass
+class Desk:
+    """A host on the cluster's network, from which definitions are published and followed."""
+
+    cluster: Cluster
+    namespace: Namespace
+    prefix: str = field(default_factory=lambda: f"/test-{next(_prefixes)}")
+
+    @property
+    def settings(self) -> EtcdSourceSettings:
+        """Return the settings of a source on this prefix."""
+        return self.cluster.settings(prefix=self.prefix)
+
+    @property
+    def layout(self) -> Layout:
+        """Return the keys."""
+        return Layout(self.prefix)
+
+    def publish(self, snapshot: Snapshot) -> int:
+        """Publish, and return the revision."""
+        with self.namespace.entered(), closing(Client(self.settings)) as client:
+            published = client.persistently(lambda: read_published(client, self.layout), SOON)
+            plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time())
+            return publish(client, plan, self.layout)
+
+    def write(self, *writes: Put | Delete) -> None:
+        """Write keys as nobody should: without a marker."""
+        with self.namespace.entered(), closing(Client(self.settings)) as client:
+            client.commit((), writes)
+
+    def source(self, *groups: str) -> EtcdSource:
+        """Return the source of a host that is bound to groups by hand; of everything without one."""
+        if not groups:
+            return EtcdSource(self.settings, Limits())
+        by_hand = (HandBinding(interface="eth0", security_group_ids=groups),)
+        return EtcdSource(self.settings, Limits(), by_hand=by_hand, host=FakeHost())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Run three members, for tests that leave them as they are."""
+    with etcd_cluster(tmp_path_factory.mktemp("etcd")) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """Make a host on the network of the members."""
+    with network_namespace("client") as made:
+        cluster.network.plug_in(made, CLIENT)
+        yield made
+
+
+@pytest.fixture
+def desk(cluster: Cluster, namespace: Namespace) -> Desk:
+    """Give a prefix under which nothing is published yet."""
+    return Desk(cluster, namespace)
+
+
+@pytest.fixture
+def own_desk(tmp_path: Path) -> Iterator[Desk]:
+    """Run three members of the test's own, for it to break."""
+    with etcd_cluster(tmp_path) as made, network_namespace("client") as namespace:
+        made.network.plug_in(namespace, CLIENT)
+        made.start()
+        yield Desk(made, namespace)
+
+
+def ports_of(source: EtcdSource) -> list[str]:
+    """Return the ports of the rule that a source delivers."""
+    return [str(rule.ports) for group in source.fetch().snapshot.security_groups for rule in group.rules]
+
+
+def wait_for_port(source: EtcdSource, port: int, seconds: float = SOON) -> float:
+    """Wait until a source delivers a rule for a port."""
+    wanted = [f"(PortRange(first={port}, last={port}),)"]
+
+    def is_there() -> bool:
+        with suppress(DocumentError, SourceUnavailableError):
+            return ports_of(source) == wanted
+        return False
+
+    return wait_for(is_there, f"the rule for port {port}", seconds)
+
+
+class EtcdOrigin:
+    """A prefix of the cluster as a place that tests write to."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Take the prefix."""
+        self._desk = desk
+        self.source = desk.source()
+
+    def write(self, content: str) -> None:
+        """Publish a document; one that nobody could publish is written into a key."""
+        if content == BROKEN:
+            self._desk.publish(parse_documents([DocumentFile("x.yaml", WEB.encode())], Limits())[0])
+            key = self._desk.layout.key(GROUPS, "sg-web")
+            self._desk.write(Put(key, b'{"security_group_id":"sg-web","nonsense":true}'))
+            return
+        self._desk.publish(parse_documents([DocumentFile("x.yaml", content.encode())], Limits())[0])
+
+    def remove(self) -> None:
+        """Delete every key."""
+        self._desk.cluster.etcdctl("del", "--prefix", self._desk.prefix, through=self._desk.cluster.members)
+
+
+class TestEtcdSource(SourceContract):
+    """The source keeps the contract of all sources."""
+
+    @pytest.fixture
+    def origin(self, desk: Desk) -> Iterator[Origin]:
+        """Give a prefix without anything."""
+        with desk.namespace.entered():
+            yield EtcdOrigin(desk)
+
+    def test_what_is_not_there_is_unavailable(self, origin: Origin) -> None:
+        """Before anything was published; keys that vanish without being published as gone are refused."""
+        with pytest.raises(SourceUnavailableError, match="nothing is published"):
+            origin.source.fetch()
+        origin.write("version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n")
+        assert origin.source.fetch().snapshot.security_groups
+        origin.remove()
+        with pytest.raises(DocumentError, match="though there was one"):
+            origin.source.fetch()
+
+
+def test_a_host_follows_what_concerns_it(desk: Desk) -> None:
+    """A changed rule, a member that comes and one that goes; what concerns others does not even wake it."""
+    woken = threading.Event()
+    desk.publish(definitions(80))
+    source = desk.source("sg-web")
+    with desk.namespace.entered(), source.watch(woken.set):
+        assert {group.security_group_id for group in source.fetch().snapshot.security_groups} == {
+            "sg-app",
+            "sg-web",
+        }
+        desk.publish(definitions(81))
+        wait_for_port(source, 81)
+        desk.publish(definitions(81, members=3))
+        wait_for(lambda: len(source.fetch().snapshot.group_by_id["sg-app"].member_addresses) == 3, "a member")
+        woken.clear()
+        revision = desk.publish(definitions(81, members=3, others=1))
+        wait_for(
+            lambda: (source.publication is not None and source.publication.revision) == revision, "word of it"
+        )
+        assert not woken.is_set()
+
+
+def test_references_are_followed_as_they_change(desk: Desk) -> None:
+    """A list that a rule comes to refer to is delivered with the rule."""
+    bare = "version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n"
+    listed = (
+        "version: 1\nsecurity_groups: [{security_group_id: sg-web, rules: [{direction: ingress, policy: drop,"
+        " protocol: tcp, port_range: 80, authorization_object: pl-1}]}]\n"
+        "prefix_lists: [{prefix_list_id: pl-1, address_family: ipv4, entries: [192.0.2.0/24]}]\n"
+    )
+    snapshots = [parse_documents([DocumentFile("x", text.encode())], Limits())[0] for text in (bare, listed)]
+    source = desk.source("sg-web")
+    desk.publish(snapshots[0])
+    with desk.namespace.entered(), source.watch(lambda: None):
+        assert source.fetch().snapshot.prefix_lists == ()
+        for snapshot in (snapshots[1], snapshots[0], snapshots[1]):
+            desk.publish(snapshot)
+            wait_for(
+                lambda wanted=snapshot: source.fetch().snapshot.prefix_lists == wanted.prefix_lists,  # type: ignore[misc]  # a default binds the loop's value
+                "the list",
+            )
+
+
+def test_a_large_publication_is_seen_whole(desk: Desk) -> None:
+    """It takes many transactions, between which nobody sees a half."""
+    desk.publish(definitions(80, members=0))
+    source = desk.source("sg-web")
+    seen: set[int] = set()
+
+    def look() -> None:
+        seen.add(len(source.fetch().snapshot.group_by_id["sg-app"].member_addresses))
+
+    with desk.namespace.entered(), source.watch(look):
+        look()
+        desk.publish(definitions(80, members=1500))
+        wait_for(lambda: 1500 in seen, "all members")
+    assert seen == {0, 1500}
+
+
+def test_two_publishers(desk: Desk) -> None:
+    """Who planned before the other published writes nothing."""
+    desk.publish(definitions(80))
+    with desk.namespace.entered(), closing(Client(desk.settings)) as client:
+        published = read_published(client, desk.layout)
+        plan = plan_publication(published, definitions(82), desk.layout, by="late", at=time.time())
+        desk.publish(definitions(81))
+        with pytest.raises(PublishedMeanwhileError):
+            publish(client, plan, desk.layout)
+        wait_for_port(desk.source(), 81)
+
+
+def test_a_publication_that_never_ends(desk: Desk) -> None:
+    """What was complete before counts, also for who starts meanwhile; the next publisher takes over."""
+    desk.publish(definitions(80))
+    with desk.namespace.entered(), closing(Client(desk.settings)) as client:
+        published = read_published(client, desk.layout)
+        plan = plan_publication(
+            published, definitions(81, members=500), desk.layout, by="dead", at=time.time()
+        )
+        assert plan.begun is not None
+        client.commit((), [Put(desk.layout.meta, plan.begun.encoded())])
+        client.commit((), plan.writes[:100])
+        with desk.source("sg-web").watch(lambda: None):
+            wait_for_port(desk.source("sg-web"), 80)
+        assert read_published(client, desk.layout).marker == plan.begun
+        desk.publish(definitions(82))
+        source = desk.source("sg-web")
+        wait_for_port(source, 82)
+        assert len(source.fetch().snapshot.group_by_id["sg-app"].member_addresses) == 2
+
+
+def test_a_key_that_nobody_published(desk: Desk) -> None:
+    """A single key that somebody wrote by other means is taken up after a moment."""
+    desk.publish(definitions(80, members=0))
+    source = desk.source("sg-web")
+    with desk.namespace.entered(), source.watch(lambda: None):
+        source.fetch()
+        desk.write(Put(desk.layout.key("members", "sg-app", "eni-9"), b'{"addresses":["10.0.0.9"]}'))
+        wait_for(lambda: bool(source.fetch().snapshot.group_by_id["sg-app"].member_addresses), "the member")
+
+
+def test_interfaces_that_vanish_are_no_empty_policy(desk: Desk) -> None:
+    """A host that finds none of its own, where some were published and are gone, keeps what it has."""
+    desk.publish(definitions(80))
+    source = desk.source("sg-web")
+    with desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+    desk.cluster.etcdctl("del", "--prefix", desk.layout.key("interfaces"), through=desk.cluster.members)
+    with desk.namespace.entered(), pytest.raises(DocumentError, match="2 interfaces were published, and 0"):
+        desk.source("sg-web").fetch()
+
+
+def test_the_leader_is_killed(own_desk: Desk) -> None:
+    """Followers go on with another member, and hear of the next publication."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    with own_desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        own_desk.cluster.leader().kill()
+        own_desk.publish(definitions(81))
+        wait_for_port(source, 81)
+
+
+def test_an_empty_disk_is_no_empty_policy(own_desk: Desk) -> None:
+    """All members are lost with their disks: it is refused until somebody publishes again."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    with own_desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        for member in own_desk.cluster.members:
+            member.kill()
+            member.wipe()
+        assert ports_of(source), "for a while, that the store is away is not worth a word"
+        own_desk.cluster.start()
+
+        def refusal() -> str:
+            try:
+                source.fetch()
+            except (DocumentError, SourceUnavailableError) as error:
+                return str(error)
+            return ""
+
+        wait_for(lambda: "though there was one" in refusal(), "the refusal", 2 * SOON)
+        own_desk.publish(definitions(81))
+        wait_for_port(source, 81, 2 * SOON)
+
+
+def test_changes_during_a_lost_connection(own_desk: Desk) -> None:
+    """They are found afterwards, also if the store has forgotten the revisions between."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    with own_desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        for port, is_compacted in ((81, False), (82, True)):
+            connected = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
+            assert connected
+            own_desk.namespace.run("ip", "link", "set", "eth9", "down")
+            # From the members' own side, as the host is cut off.
+            beside = Desk(own_desk.cluster, own_desk.cluster.members[0].namespace, own_desk.prefix)
+            revision = beside.publish(definitions(port))
+            if is_compacted:
+                own_desk.cluster.etcdctl("compact", str(revision))
+            own_desk.namespace.run("ss", "-K", "dport", "=", ":2379")
+            own_desk.namespace.run("ip", "link", "set", "eth9", "up")
+            wait_for_port(source, port, 2 * SOON)
+
+
+@pytest.mark.long
+def test_a_member_that_is_cut_off(own_desk: Desk) -> None:
+    """A connection that is half dead is noticed, and another member asked."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    with own_desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        peers = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
+        (asked,) = [m for m in own_desk.cluster.members if f" {m.address}:2379" in peers]
+        own_desk.cluster.network.pull(asked.address)
+        own_desk.publish(definitions(81))
+        wait_for_port(source, 81, 30.0)
+        own_desk.cluster.network.put_back(asked.address)
+
+
+@pytest.mark.long
+def test_a_store_that_is_away_for_long_is_told(own_desk: Desk) -> None:
+    """What was known stays in the reconciler's hands; the source says that it can't be reached, and why."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    woken = threading.Event()
+    with own_desk.namespace.entered(), source.watch(woken.set):
+        wait_for_port(source, 80)
+        woken.clear()
+        for member in own_desk.cluster.members:
+            member.kill()
+        assert woken.wait(GRACE_SECONDS * 3)
+        with pytest.raises(SourceUnavailableError, match="connection refused"):
+            source.fetch()
+        own_desk.cluster.start()
+        wait_for_port(source, 80, 60.0)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(min_value=1, max_value=9), st.integers(0, 3)),
+        st.tuples(st.just("large"), st.integers(min_value=1, max_value=9), st.integers(130, 140)),
+        st.tuples(st.just("cut"), st.just(0), st.just(0)),
+        st.tuples(st.just("compact"), st.just(0), st.just(0)),
+        st.tuples(st.just("announce"), st.integers(min_value=1, max_value=9), st.just(0)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@hypothesis_settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps)
+def test_a_follower_ends_where_the_store_does(
+    cluster: Cluster, namespace: Namespace, sequence: list[tuple[str, int, int]]
+) -> None:
+    """After any sequence of publications, announcements, lost connections and compactions."""
+    desk = Desk(cluster, namespace)
+    source = desk.source("sg-web")
+    revision = desk.publish(definitions(80))
+    with namespace.entered(), source.watch(lambda: None):
+        for step, number, members in sequence:
+            match step:
+                case "publish" | "large":
+                    revision = desk.publish(definitions(number, members))
+                case "cut":
+                    namespace.run("ss", "-K", "dport", "=", ":2379")
+                case "compact":
+                    with suppress(CommandError):  # it was before
+                        cluster.etcdctl("compact", str(revision), through=[cluster.leader()])
+                case _:
+                    lease = cluster.etcdctl("lease", "grant", "600").split()[1]
+                    key = desk.layout.key("members", "sg-app", f"h-{number}")
+                    desk.write(Put(key, b'{"addresses":["10.2.0.%d"]}' % number, int(lease, 16)))
+        wanted = desk.source("sg-web").fetch().documents
+
+        def has_ended_there() -> bool:
+            with suppress(SourceUnavailableError):  # the very first connection may have been cut
+                return source.fetch().documents == wanted
+            return False
+
+        wait_for(has_ended_there, "what a new follower sees")

@@ -1,0 +1,189 @@
+"""``sgagent fleet``: how the hosts of an etcd cluster are doing, and when all of them have come so far."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.moments import age, count
+from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
+from sgagent.core.errors import UsageError
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.fleet import Reported, Standing, read_reports
+from sgagent.sources.etcd.layout import FLEET, Layout
+from sgagent.sources.etcd.messages import KeyRange
+
+_LOOK_SECONDS = 0.5
+"""Between looks while hosts are waited for."""
+
+_MOST_NAMED = 10
+_DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("what", choices=("status", "wait"), help="show hosts, or wait for them")
+    parser.add_argument(
+        "revision",
+        metavar="REVISION",
+        nargs="?",
+        type=int,
+        help="with wait: what 'sgagent publish' printed (default: of the newest publication)",
+    )
+    parser.add_argument("--timeout", metavar="TIME", default="60s", help="with wait: like 90s, 5m (60s)")
+    parser.add_argument(
+        "--hosts", metavar="NUMBER", type=int, default=1, help="with wait: at least so many (1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
+    source = etcd_settings(load_settings(options))
+    seconds = _seconds(options.timeout)
+    if options.what == "status" and options.revision is not None:
+        raise UsageError("fleet status takes no revision")
+    layout = Layout(source.prefix)
+    with failures_told(), closing(Client(source)) as client:
+        if options.what == "status":
+            return _show(_look(client, layout), as_json=options.json)
+        return _wait(client, layout, options, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What hosts report at one moment."""
+
+    newest: int
+    """The revision at which the newest publication was complete; 0 for none."""
+
+    hosts: tuple[Reported, ...]
+
+
+def _look(client: Client, layout: Layout) -> _Fleet:
+    def look() -> _Fleet:
+        marker = client.read_page(KeyRange(layout.meta)).items
+        newest = marker[0].mod_revision if marker else 0
+        return _Fleet(newest, read_reports(client.read(layout.all_of(FLEET))[1], layout, newest))
+
+    return client.persistently(look, PATIENCE_SECONDS)
+
+
+def _show(fleet: _Fleet, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(_as_json(fleet), indent=2))
+        return 0
+    for line in _lines(fleet):
+        print(line)
+    return 0
+
+
+def _lines(fleet: _Fleet) -> list[str]:
+    """Return a line for each host, those first that somebody should look at, and a sum."""
+    counts = Counter(one.standing for one in fleet.hosts)
+    told = ", ".join(f"{counts[standing]} {standing.value}" for standing in Standing if counts[standing])
+    summary = f"{count(len(fleet.hosts), 'host')}" + (f": {told}" if told else "")
+    summary += f"; newest publication: revision {fleet.newest}" if fleet.newest else "; nothing is published"
+    if not fleet.hosts:
+        return [summary]
+    head = ("HOST", "STANDING", "REVISION", "SINCE", "POSTURE", "AGENT", "WHY")
+    rows = [head, *(_row(one) for one in fleet.hosts)]
+    return [*lay_out(rows, right=(2,), width=terminal_width()), summary]
+
+
+def _row(one: Reported) -> tuple[str, ...]:
+    report = one.report
+    if report is None:
+        return (one.host, one.standing.value, "", "", "", "", "its report can't be read")
+    since = "" if report.since is None else age(max(0.0, time.time() - report.since))
+    why = report.errors[0] if report.errors else ""
+    return (
+        *(one.host, one.standing.value, str(report.revision or "-"), since),
+        *(report.posture, report.agent_version, why),
+    )
+
+
+def _as_json(fleet: _Fleet) -> dict[str, object]:
+    return {
+        "newest_revision": fleet.newest or None,
+        "hosts": [
+            {
+                "host": one.host,
+                "standing": one.standing.value,
+                **({} if one.report is None else json.loads(one.report.encoded())),
+            }
+            for one in fleet.hosts
+        ],
+    }
+
+
+def _wait(client: Client, layout: Layout, options: argparse.Namespace, seconds: float) -> int:
+    """Wait until every host that reports enforces a publication, or a later one."""
+    deadline = time.monotonic() + seconds
+    while True:
+        fleet = _look(client, layout)
+        wanted = options.revision or fleet.newest
+        behind = [one for one in fleet.hosts if not _has_reached(one, wanted)]
+        is_done = not behind and len(fleet.hosts) >= options.hosts and wanted > 0
+        if is_done or time.monotonic() >= deadline:
+            return _conclude(options, wanted, fleet.hosts, behind, is_done=is_done)
+        threading.Event().wait(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def _has_reached(one: Reported, revision: int) -> bool:
+    return one.report is not None and one.report.revision >= revision
+
+
+def _conclude(
+    options: argparse.Namespace,
+    wanted: int,
+    hosts: Sequence[Reported],
+    behind: Sequence[Reported],
+    *,
+    is_done: bool,
+) -> int:
+    """Say what came of waiting."""
+    if options.json:
+        names = [one.host for one in behind]
+        print(json.dumps({"reached": is_done, "revision": wanted, "hosts": len(hosts), "behind": names}))
+    elif is_done:
+        print(f"{count(len(hosts), 'host')} at revision {wanted} or later")
+    elif not behind:
+        told = f"only {count(len(hosts), 'host')} of {options.hosts} report"
+        print(f"sgagent: {told if hosts or wanted else 'nothing is published'}", file=sys.stderr)
+    else:
+        print(
+            f"sgagent: {len(behind)} of {count(len(hosts), 'host')} not at revision {wanted}:"
+            f" {_named(behind)}",
+            file=sys.stderr,
+        )
+    return 0 if is_done else 1
+
+
+def _named(behind: Sequence[Reported]) -> str:
+    names = [f"{one.host} ({one.standing.value})" for one in behind[:_MOST_NAMED]]
+    more = len(behind) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _seconds(text: str) -> float:
+    """Return how long a duration is.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--timeout {text}: not a time span (like 60s, 5m or 1h)")
+    return float(match[1]) * _UNITS[match[2] or ""]

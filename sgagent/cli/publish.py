@@ -1,0 +1,192 @@
+"""``sgagent publish``: bring the etcd cluster of the configuration to what documents say."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.moments import count
+from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
+from sgagent.core.binding import Bindings
+from sgagent.core.edits import Edit, Edited, edits
+from sgagent.core.errors import DocumentError, UsageError, printable
+from sgagent.core.model import Snapshot
+from sgagent.core.resolve import Exemptions, Scope, resolve
+from sgagent.documents import Limits, parse_documents
+from sgagent.settings import Settings
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.interest import Everything
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.marker import State
+from sgagent.sources.etcd.publishing import (
+    Publication,
+    Published,
+    PublishedMeanwhileError,
+    plan_publication,
+    publish,
+    read_published,
+)
+
+_SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("path", metavar="PATH", type=Path, help="documents, a file or a directory")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be written, write nothing")
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="publish documents without any object, too"
+    )
+    parser.add_argument(
+        "--take-over", action="store_true", help="end a publication that somebody began and did not end"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Validate, print the plan, and publish; 1 if somebody else published meanwhile."""
+    settings = load_settings(options)
+    source = etcd_settings(settings)
+    snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
+    layout = Layout(source.prefix)
+    with failures_told(), closing(Client(source)) as client:
+        published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
+        _refuse_unfinished(published, take_over=options.take_over)
+        _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
+        before = _snapshot_of(published, layout, settings.limits)
+        found = tuple(edits(before, snapshot))
+        plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time())
+        is_needed = bool(plan.writes) or not _is_current(published, snapshot)
+        if not options.json:
+            _print_plan(found, plan)
+        if options.dry_run or not is_needed:
+            revision = None if is_needed else published.marker_revision
+            return _tell(options, found, plan, revision, is_written=False)
+        try:
+            revision = publish(client, plan, layout)
+        except PublishedMeanwhileError as error:
+            print(f"sgagent: {error}: nothing more was written (publish again)", file=sys.stderr)
+            return 1
+        return _tell(options, found, plan, revision, is_written=True)
+
+
+def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
+    """Return what the documents hold; the whole of it must make sense (§8.3).
+
+    Raises:
+        DocumentError: it does not.
+        UsageError: there is no such path.
+    """
+    delivery = fetch(settings, path)
+    resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
+    accept_or_refuse((*delivery.problems, *resolution.problems), strict=strict)
+    return delivery.snapshot
+
+
+def _refuse_unfinished(published: Published, *, take_over: bool) -> None:
+    marker = published.marker
+    if marker is not None and marker.state is State.PUBLISHING and not take_over:
+        raise UsageError(
+            f"{marker.published_by} has been publishing since {marker.published_at}"
+            " (wait for the end; if that never comes, --take-over)"
+        )
+
+
+def _refuse_emptying(published: Published, snapshot: Snapshot, *, allow_empty: bool) -> None:
+    """Refuse to take everything away by mistake: an empty directory, a wrong path."""
+    is_empty = not (
+        snapshot.security_groups
+        or snapshot.network_interfaces
+        or snapshot.prefix_lists
+        or snapshot.port_lists
+    )
+    if is_empty and published.items and not allow_empty:
+        raise UsageError(
+            f"the documents hold nothing, and {count(len(published.items), 'key')} would be deleted"
+            " (--allow-empty if that is meant)"
+        )
+
+
+def _snapshot_of(published: Published, layout: Layout, limits: Limits) -> Snapshot:
+    """Return what is published; nothing where that can't be read, as all of it will be replaced."""
+    values = {item.key: item for item in published.items}
+    try:
+        return parse_documents(Everything(layout).documents(values).documents, limits)[0]
+    except DocumentError as error:
+        print(f"warning: what is published can't be read: {error.problems[0]}", file=sys.stderr)
+        return Snapshot(version="unreadable")
+
+
+def _is_current(published: Published, snapshot: Snapshot) -> bool:
+    """Tell whether the marker says that all of just this is there."""
+    marker = published.marker
+    return marker is not None and marker.state is State.COMPLETE and marker.version == snapshot.version
+
+
+def _who() -> str:
+    """Return who publishes, for others to see."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _print_plan(found: Sequence[Edited], plan: Publication) -> None:
+    """Print what changes, for people: objects and rules, then keys."""
+    for edited in found:
+        details = "; ".join(edited.details)
+        line = f"{_SIGNS[edited.edit]} {edited.kind.value} {edited.name}" + (
+            f": {details}" if details else ""
+        )
+        print(printable(line))
+    print(f"{count(plan.puts, 'key')} to write, {plan.deletions} to delete")
+
+
+def _tell(
+    options: argparse.Namespace,
+    found: Sequence[Edited],
+    plan: Publication,
+    revision: int | None,
+    *,
+    is_written: bool,
+) -> int:
+    """Say what came of it."""
+    if options.json:
+        print(json.dumps(_report(found, plan, revision, is_written=is_written), indent=2))
+    elif is_written:
+        print(f"published: revision {revision}, serial {plan.marker.serial}, version {plan.marker.version}")
+    elif revision is not None:
+        print(f"nothing to publish: revision {revision} holds just this")
+    return 0
+
+
+def _report(
+    found: Sequence[Edited], plan: Publication, revision: int | None, *, is_written: bool
+) -> dict[str, object]:
+    return {
+        "published": is_written,
+        "revision": revision,
+        "serial": plan.marker.serial if is_written else None,
+        "version": plan.marker.version,
+        "keys_written": plan.puts,
+        "keys_deleted": plan.deletions,
+        "edits": [
+            {
+                "edit": edited.edit.value,
+                "kind": edited.kind.value,
+                "name": edited.name,
+                "details": list(edited.details),
+            }
+            for edited in found
+        ],
+    }

@@ -1,0 +1,91 @@
+"""What hosts report of themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.sources.etcd.fleet import MOST_ERRORS, Report, Standing, read_reports
+from sgagent.sources.etcd.layout import FLEET, Layout
+from sgagent.sources.etcd.messages import KeyValue
+
+LAYOUT = Layout("/sgagent")
+
+
+def report(
+    host: str,
+    revision: int = 10,
+    *,
+    errors: tuple[str, ...] = (),
+    has_kernel_refused: bool = False,
+    is_drift_unhealed: bool = False,
+) -> Report:
+    """Return the report of a host."""
+    return Report(
+        host=host,
+        agent_version="0.1.0",
+        posture="enforcing",
+        version="sha256:0123456789ab",
+        serial=7,
+        revision=revision,
+        since=1000.5,
+        errors=errors,
+        has_kernel_refused=has_kernel_refused,
+        drift_repaired=3,
+        is_drift_unhealed=is_drift_unhealed,
+    )
+
+
+def key(host: str, value: bytes) -> KeyValue:
+    """Return a host's key."""
+    return KeyValue(key=LAYOUT.key(FLEET, host), value=value)
+
+
+def test_a_report_comes_back() -> None:
+    """What a host writes is what others read."""
+    written = report("web-1", errors=("a", "b"), has_kernel_refused=True)
+    (found,) = read_reports([key("web-1", written.encoded())], LAYOUT, 10)
+    assert found.report == written
+
+
+def test_those_that_somebody_should_look_at_come_first() -> None:
+    """Refusing, unreadable, lagging, drifting; then by name."""
+    items = [
+        key("a", report("a").encoded()),
+        key("b", report("b", is_drift_unhealed=True).encoded()),
+        key("c", report("c", revision=9).encoded()),
+        key("d", b"nonsense"),
+        key("e", report("e", errors=("no",)).encoded()),
+        key("f", report("f", has_kernel_refused=True).encoded()),
+        key("0", report("0").encoded()),
+    ]
+    found = [(one.host, one.standing) for one in read_reports(items, LAYOUT, 10)]
+    assert found == [
+        ("e", Standing.REFUSING),
+        ("f", Standing.REFUSING),
+        ("d", Standing.UNREADABLE),
+        ("c", Standing.LAGGING),
+        ("b", Standing.DRIFTING),
+        ("0", Standing.CURRENT),
+        ("a", Standing.CURRENT),
+    ]
+
+
+def test_errors_are_cut() -> None:
+    """A report stays small, whatever went wrong."""
+    written = report("a", errors=("x" * 10_000,) * 50).encoded()
+    assert len(written) < 3000
+    (found,) = read_reports([key("a", written)], LAYOUT, 0)
+    assert found.report is not None
+    assert len(found.report.errors) == MOST_ERRORS
+
+
+@pytest.mark.parametrize(
+    "value", (b"", b"[]", b"{}", b'{"format":2}', report("a").encoded().replace(b":7", b':"x"'))
+)
+def test_what_is_no_report_is_told(value: bytes) -> None:
+    """It hides no other."""
+    found = read_reports([key("a", value), key("b", report("b").encoded())], LAYOUT, 10)
+    assert [(one.host, one.standing) for one in found] == [
+        ("a", Standing.UNREADABLE),
+        ("b", Standing.CURRENT),
+    ]
