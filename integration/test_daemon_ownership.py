@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab
+from integration.lab import PATIENCE, Lab, wait_for
 from integration.namespaces import CommandError
-from integration.service import Service, definitions, is_let_in, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
+from sgagent.agent.drift import CONTESTED_FROM
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
@@ -34,6 +37,20 @@ DAMAGE = (
     "flush chain inet sgagent prerouting",
     "flush chain inet sgagent ingress/eth0",
     "insert rule inet sgagent prerouting accept",
+)
+
+WHAT_DIFFERED = dict(
+    zip(
+        DAMAGE,
+        (
+            "table inet sgagent",
+            "table inet sgagent",
+            "chain prerouting",
+            "chain ingress/eth0",
+            "chain prerouting",
+        ),
+        strict=True,
+    )
 )
 
 
@@ -88,13 +105,60 @@ def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: 
     agent.start()
     is_let_in(one_interface, CLIENT, HOST, 80)
     assert agent.hits("sgr-0") == 1
+    began = time.monotonic()
     agent.namespace.nft(damage)
     agent.wait_for_event("drift_repaired")
+    assert time.monotonic() - began < NOTICED_SECONDS * PATIENCE
     assert not is_let_in(one_interface, CLIENT, HOST, 81)
     assert is_let_in(one_interface, CLIENT, HOST, 80)
     assert agent.metric("sgagent_drift_repaired_total") == 1
     assert agent.hits("sgr-0") == 2
-    assert len(agent.events("drift_repaired")) == 1
+    [found] = agent.events("drift_repaired")
+    assert found["process_name"] == "nft"
+    assert found["process_id"] > 0
+    assert found["differed"] == [WHAT_DIFFERED[damage]]
+    last = json.loads(agent.command("status", "--json").output)["last_drift"]
+    assert (last["process_name"], last["differed"]) == ("nft", found["differed"])
+    assert f"nft (process {found['process_id']}) changed" in agent.command("status").output
+
+
+def test_who_changes_the_table_again_and_again_raises_an_alarm(agent: Service) -> None:
+    """Mending slows down then, and that is said everywhere; the table is right in the end all the same."""
+    agent.namespace.nft("add table inet sgagent")
+    agent.start()
+    for number in range(CONTESTED_FROM + 1):
+        agent.namespace.nft(DAMAGE[-1])
+        agent.wait_for_event("drift_repaired", number + 1)
+    agent.wait_for_event("drift_contested")
+    [found] = agent.events("drift_contested")
+    assert (found["process_name"], found["level"]) == ("nft", "error")
+    assert agent.metric("sgagent_drift_contested") == 1
+    ended = agent.command("status", "--json")
+    assert json.loads(ended.output)["is_drift_contested"] is True
+    assert "again and again" in " ".join(json.loads(ended.output)["not_ready_because"])
+    for _ in range(20):
+        agent.namespace.nft(DAMAGE[-1])
+    wait_for(lambda: "\taccept\n" not in chain(agent, "prerouting"), "the table to be mended")
+    assert len(agent.events("drift_repaired")) <= CONTESTED_FROM + 5
+    assert len(agent.events("drift_contested")) == 1
+
+
+def chain(agent: Service, name: str) -> str:
+    """Return the listing of a chain of ours."""
+    return agent.namespace.nft("list", "chain", "inet", "sgagent", name)
+
+
+def test_changes_of_other_tables_are_none_of_ours(agent: Service) -> None:
+    """Nobody is blamed for them, and nothing is done."""
+    agent.namespace.nft("add table inet sgagent")
+    agent.start()
+    for _ in range(10):
+        agent.namespace.nft("add table inet other { chain c { }; }; delete table inet other")
+    agent.reload()
+    agent.wait_for_event("reload_requested")
+    agent.define(definitions(DNS))
+    agent.wait_for_event("ruleset_applied", 2)
+    assert agent.events("drift_repaired") == []
 
 
 def test_a_second_agent_is_told_who_is_the_first(

@@ -114,6 +114,8 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         unknown_objects=status.unknown_objects,
         drift_repaired=status.drift_repaired,
         is_drift_unhealed=status.is_drift_unhealed,
+        last_drift=status.last_drift,
+        is_drift_contested=status.is_drift_contested,
         faults=(*((step_fault,) if step_fault else ()), *board.faults()),
         interfaces=status.interfaces,
         sessions_cut=len(status.last_cut),

@@ -51,6 +51,11 @@ class Board:
         """Take in what somebody put in force by hand."""
         self._status = replace(self._status, standing=standing)
 
+    def note_contest(self, *, is_contested: bool) -> None:
+        """Take in whether someone else changes the table again and again."""
+        if self._status.is_drift_contested is not is_contested:
+            self._status = replace(self._status, is_drift_contested=is_contested)
+
     def note_totals(
         self,
         totals: Mapping[CounterKey, CounterValue],

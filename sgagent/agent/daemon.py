@@ -13,6 +13,7 @@ from types import FrameType
 
 from sgagent.agent.board import Board
 from sgagent.agent.counting import Counting
+from sgagent.agent.drift import DriftWatch
 from sgagent.agent.execution import Execution
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.observing import ObservationLog
@@ -76,6 +77,9 @@ class Daemon:
         self._step_log = StepLog(log)
         self._observation_log = ObservationLog(log, clock)
         self._board = board
+        self.drift = DriftWatch(clock, log, inbox.table_changed)
+        """Hears, from any thread, who else changes the table."""
+
         self._after_first = after_first
         self._observed: frozenset[str] = frozenset()
         self._fetched_at = 0.0
@@ -132,7 +136,7 @@ class Daemon:
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
         if happened.wants_step or is_fetch_due or is_retry_due or is_trial_over:
             self._try_step(fetch=happened.source_changed or happened.reload or is_fetch_due)
-        elif self._is_tick_due(now):
+        elif happened.table_changed or self._is_tick_due(now):
             self._try_step(fetch=False, only_on_drift=True)
         if self._inbox.do_jobs(self._step_now):
             self._board.note_standing(self._execution.standing())
@@ -162,7 +166,7 @@ class Daemon:
         fault = None
         try:
             self._execution.expire(self._step_now)
-            if only_on_drift and not self._reconciler.has_drifted():
+            if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
                 return
             self._step(fetch=fetch)
         except SgagentError as error:
@@ -188,7 +192,7 @@ class Daemon:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
         if fetch:
             self._fetched_at = self._clock.monotonic()
-        step = self._reconciler.step(fetch=fetch)
+        step = self.drift.follow(self._reconciler.step(fetch=fetch))
         if step.counters is not None and step.outcome is not Outcome.REFUSED:
             self._observed = step.policy.observed if step.policy else frozenset()
             self._counting.follow(step.counters, self._observed)
@@ -202,12 +206,15 @@ class Daemon:
             self._after_first(step)
         self._service_manager.status(summary(step))
         self._board.note_step(step, is_fetched=fetch)
+        self._board.note_contest(is_contested=self.drift.is_contested)
         self._board.note_standing(self._execution.standing())
         return step
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._ticked_at = self._clock.monotonic()
+        self.drift.look()
+        self._board.note_contest(is_contested=self.drift.is_contested)
         readers = self._inbox.take_readers()
         self._read_counters()
         self._observation_log.follow(self._counting.totals, self._observed)

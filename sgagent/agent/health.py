@@ -59,6 +59,8 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
         yield "the newest definitions have errors, and older ones are in force"
     if status.kernel_error is not None:
         yield "the kernel refused the newest rules"
+    if status.is_drift_contested:
+        yield "someone else changes the rules again and again"
     if status.is_drift_unhealed:
         yield "someone else changed the rules, and that could not be mended"
 

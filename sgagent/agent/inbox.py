@@ -34,6 +34,7 @@ class Happened:
     reload: bool = False
     stop: bool = False
     applier_lost: bool = False
+    table_changed: bool = False
 
     @property
     def wants_step(self) -> bool:
@@ -72,6 +73,10 @@ class Inbox:
     def applier_lost(self) -> None:
         """Say that the process that holds the privilege has ended."""
         self._note(applier_lost=True)
+
+    def table_changed(self) -> None:
+        """Say that somebody else may have changed our table."""
+        self._note(table_changed=True)
 
     def wait_for_reading(self, timeout: float) -> bool:
         """Ask the loop to read the counters, and wait until it has.
@@ -167,6 +172,7 @@ class Inbox:
         reload: bool = False,
         stop: bool = False,
         applier_lost: bool = False,
+        table_changed: bool = False,
     ) -> None:
         with self._lock:
             before = self._happened
@@ -176,5 +182,6 @@ class Inbox:
                 reload=before.reload or reload,
                 stop=before.stop or stop,
                 applier_lost=before.applier_lost or applier_lost,
+                table_changed=before.table_changed or table_changed,
             )
         self._bell.put(None)

@@ -181,6 +181,11 @@ def _applies(status: Status) -> Iterator[Metric]:
         "Times that the table was found changed by someone else, and mended.",
         value=status.drift_repaired,
     )
+    yield GaugeMetricFamily(
+        "sgagent_drift_contested",
+        "1 while someone else changes the table so often that mending waits between one time and the next.",
+        value=status.is_drift_contested,
+    )
     cuts = CounterMetricFamily(
         "sgagent_sessions_cut",
         "Open sessions that changes of the policy cut, of those that were looked at before.",

@@ -14,7 +14,7 @@ from typing import Self
 from sgagent.agent.cuts import NamedCut
 from sgagent.agent.kept import Origin
 from sgagent.agent.orders import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
-from sgagent.agent.status import InterfaceStatus, Posture
+from sgagent.agent.status import Drift, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
@@ -64,6 +64,12 @@ class StatusAnswer:
     """How often someone else's changes were mended since the agent started."""
 
     is_drift_unhealed: bool
+    last_drift: Drift | None = None
+    """What someone else changed last, and who."""
+
+    is_drift_contested: bool = False
+    """Whether someone else changes the table so often that mending waits between one time and the next."""
+
     faults: tuple[str, ...]
     """What is wrong with the agent's own files and its counting."""
 

@@ -19,6 +19,7 @@ from sgagent.agent.modes import ModeFile
 from sgagent.agent.state import StateDirectory
 from sgagent.core.binding import Bindings, bind, bind_expected
 from sgagent.core.counters import CounterKey
+from sgagent.core.describe import differences
 from sgagent.core.endpoints import exempt
 from sgagent.core.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.errors import (
@@ -50,6 +51,16 @@ class Outcome(Enum):
 
     WAITING = "waiting"
     """There is nothing to enforce yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tamperer:
+    """The process that changed our table."""
+
+    process_id: int
+    """As the host numbers processes, whatever namespace it is in."""
+
+    process_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +96,12 @@ class Step:
 
     was_drift: bool = False
     """Whether the table was found changed by someone else, and mended."""
+
+    differed: tuple[str, ...] = ()
+    """The objects that someone else had changed, like ``chain ingress/eth0``, the first few of them."""
+
+    tamperer: Tamperer | None = None
+    """Who that was last, where it is known."""
 
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""
@@ -380,14 +397,15 @@ class Reconciler:
             sessions=self._settings.enforcement.sessions,
         )
         compiled = self._clock.monotonic()
-        was_drift = self.has_drifted()
+        differed = self._differences() if self.has_drifted() else ()
         step = Step(
             outcome=Outcome.UNCHANGED,
             policy=policy,
             counters=enforcement.compiled.counters,
             uncached=tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None),
             state=enforcement.state,
-            was_drift=was_drift,
+            was_drift=bool(differed),
+            differed=differed,
             is_first_table=observed.ruleset is None,
             facts=facts,
             compile_seconds=compiled - began,
@@ -400,7 +418,12 @@ class Reconciler:
         if step.outcome is not Outcome.REFUSED:
             self._remember(policy, enforcement.compiled.ruleset)
         if step.outcome is Outcome.APPLIED and enforcement.is_interim:
-            return replace(self._bring(policy, facts), sessions_cut=step.sessions_cut)
+            return replace(
+                self._bring(policy, facts),
+                sessions_cut=step.sessions_cut,
+                was_drift=step.was_drift,
+                differed=step.differed,
+            )
         return step
 
     def _sessions_cut(
@@ -452,6 +475,13 @@ class Reconciler:
             return False
         observed = self._dataplane.observe()
         return observed.ruleset != self._enforced.ruleset or bool(observed.foreign)
+
+    def _differences(self) -> tuple[str, ...]:
+        """Return what somebody else changed since the last step."""
+        if self._enforced is None:
+            return ()
+        observed = self._dataplane.observe()
+        return differences(self._enforced.ruleset, observed.ruleset, observed.foreign)
 
     @property
     def _policy_in_force(self) -> ResolvedPolicy | None:

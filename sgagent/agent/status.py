@@ -104,6 +104,21 @@ class InterfaceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Somebody else's change of the table."""
+
+    at: float
+    """When it was found; seconds since the epoch."""
+
+    process_id: int | None
+    """Who made it last, as the host numbers processes; None where it is not known."""
+
+    process_name: str | None
+    differed: tuple[str, ...]
+    """The first few objects that were not as they should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the agent is doing. What is not known yet is None."""
 
@@ -151,6 +166,10 @@ class Status:
     apply_durations: Durations = field(default_factory=Durations)
     compile_durations: Durations = field(default_factory=Durations)
     drift_repaired: int = 0
+    last_drift: Drift | None = None
+    is_drift_contested: bool = False
+    """Whether someone else changes the table so often that mending waits between one time and the next."""
+
     unknown_objects: int | None = None
     warnings: int | None = None
     interfaces: tuple[InterfaceStatus, ...] = ()
@@ -209,6 +228,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         outcomes=_counted(status.outcomes, step.outcome) if is_judged else status.outcomes,
         apply_durations=_timed(status.apply_durations, step.apply_seconds),
         compile_durations=_timed(status.compile_durations, step.compile_seconds),
+        last_drift=_drift(step, now) or status.last_drift,
         drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is Outcome.APPLIED),
         unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
         warnings=warnings,
@@ -216,6 +236,18 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
+    )
+
+
+def _drift(step: Step, now: float) -> Drift | None:
+    if not step.was_drift:
+        return None
+    who = step.tamperer
+    return Drift(
+        at=now,
+        process_id=who.process_id if who else None,
+        process_name=who.process_name if who else None,
+        differed=step.differed,
     )
 
 

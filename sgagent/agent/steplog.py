@@ -50,7 +50,13 @@ class StepLog:
         self._say_groupless(step)
         self._say_uncached(step)
         if step.was_drift and step.outcome is Outcome.APPLIED:
-            self._log.warning("drift_repaired", operations=step.operations)
+            self._log.warning(
+                "drift_repaired",
+                differed=list(step.differed),
+                operations=step.operations,
+                process_id=step.tamperer.process_id if step.tamperer else None,
+                process_name=step.tamperer.process_name if step.tamperer else None,
+            )
         elif step.outcome is Outcome.APPLIED:
             self._log.info(
                 "ruleset_applied",

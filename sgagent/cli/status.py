@@ -89,10 +89,21 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.warnings or answer.unknown_objects:
         unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
-    if answer.is_drift_unhealed:
+    yield from _drift(answer, now)
+
+
+def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what someone else did to the rules, and who."""
+    if answer.is_drift_contested:
+        yield "drift", "someone else changes the rules again and again; mending waits in between"
+    elif answer.is_drift_unhealed:
         yield "drift", "someone else changed the rules, and that could not be mended"
     elif answer.drift_repaired:
         yield "drift", f"mended {count(answer.drift_repaired, 'time')} since the agent started"
+    last = answer.last_drift
+    if last is not None:
+        who = "someone" if last.process_id is None else f"{last.process_name} (process {last.process_id})"
+        yield "", f"{moment(last.at, now)}: {who} changed {', '.join(last.differed)}"
 
 
 def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

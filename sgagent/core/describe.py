@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import assert_never
 
 from sgagent.core.errors import printable
@@ -22,9 +24,11 @@ from sgagent.core.plan import (
     FlushChain,
     FlushVerdictMap,
     Operation,
+    make_plan,
 )
-from sgagent.core.ruleset import FAMILY, TABLE
+from sgagent.core.ruleset import FAMILY, TABLE, Ruleset
 
+_MOST_DIFFERENCES = 5
 _SHOWN = 3
 """Elements that are shown before the rest is counted."""
 
@@ -61,6 +65,21 @@ def subject(operation: Operation) -> str:  # noqa: PLR0911 - one short case for 
             return f"{kind} {name}"
         case _:
             assert_never(operation)
+
+
+def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[str]) -> tuple[str, ...]:
+    """Return what somebody else has changed: the first few objects that are not as expected, safe to print.
+
+    Args:
+        expected: what should stand.
+        observed: what stands; None where there is no table.
+        foreign: what else stands, as :func:`sgagent.core.nftlisting.decode_ruleset` names it.
+    """
+    if observed is None:
+        return (f"table {FAMILY} {TABLE}",)
+    operations = make_plan(expected, observed, foreign).operations
+    subjects = (printable(subject(operation)).removeprefix("rule in ") for operation in operations)
+    return tuple(islice(dict.fromkeys(subjects), _MOST_DIFFERENCES))
 
 
 def _verb(operation: Operation) -> str:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.core import ruleset as r
-from sgagent.core.describe import describe
+from sgagent.core.describe import describe, differences
 from sgagent.core.nfttext import quoted, render
 from sgagent.core.nftwords import check_interface_name, prefix_length
 from sgagent.core.plan import (
@@ -138,3 +140,14 @@ IPV4 = (KeyType.IPV4_ADDR,)
 def test_an_operation_is_described_on_one_line(operation: AddTable, line: str) -> None:
     """What a plan does is said in a line for each operation, safe to print."""
     assert describe(operation) == line
+
+
+def test_what_somebody_changed_is_named_by_object() -> None:
+    """Each once, safe to print, and only the first few; a table that is gone is one object."""
+    assert differences(tables.WHOLE, tables.WHOLE, ()) == ()
+    assert differences(tables.WHOLE, None, ()) == ("table inet sgagent",)
+    assert differences(tables.WHOLE, tables.ONE_MEMBER_LESS, ()) == ("element 192.0.2.1 of map peers/eth0",)
+    emptied = tuple(replace(chain, rules=()) for chain in tables.WHOLE.chains)
+    found = differences(tables.WHOLE, replace(tables.WHOLE, chains=emptied), ("chain e\x1bvil",))
+    assert "chain e\\x1bvil" in found
+    assert len(found) == len(set(found)) == 5

@@ -1,0 +1,115 @@
+"""Know who changes our table, and keep calm where somebody does not stop.
+
+What somebody else changes is mended at once. Against one who changes it again and again that would be a race
+that nobody wins and that costs all the processor: then mending waits between one time and the next, not for
+long, as each wait leaves the host to the other, and an alarm is raised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from sgagent.agent.reconciler import Outcome, Step, Tamperer
+from sgagent.agent.steplog import EventLog
+from sgagent.dataplane.events import RulesetChange
+from sgagent.ports import Clock
+
+CONTESTED_FROM = 5
+"""Repairs within :data:`CONTESTED_SECONDS` that are put up with; the next makes it a contest."""
+
+CONTESTED_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 4.0
+"""Between repairs in a contest; doubled from the first to the longest."""
+
+REPAIRS_TO_PAUSE = 3.0
+"""A pause is at least so many times as long as the repair took: no more than a quarter of a processor goes
+into a contest, however large the table."""
+
+UTMOST_PAUSE_SECONDS = 30.0
+QUIET_SECONDS = 30.0
+"""After which without a repair a contest is over."""
+
+
+class DriftWatch:
+    """Follow the repairs; belongs to the loop, but for what others hear."""
+
+    def __init__(self, clock: Clock, log: EventLog, wake: Callable[[], None]) -> None:
+        """Start without any.
+
+        Args:
+            clock: the time.
+            log: where the alarm goes.
+            wake: has the loop look at the table soon; may be called from any thread.
+        """
+        self._clock = clock
+        self._log = log
+        self._wake = wake
+        self._heard: RulesetChange | None = None
+        self._repairs: deque[float] = deque()
+        self._pause_seconds: float | None = None
+        """Before the next repair but one; None where there is no contest."""
+
+        self._resume_at: float | None = None
+        """When the table may be mended again; None is at once."""
+
+    def hear(self, change: RulesetChange) -> None:
+        """Take note of somebody's change; may be called from any thread."""
+        if change.is_of_table:
+            self._heard = change
+            self._wake()
+
+    @property
+    def is_contested(self) -> bool:
+        """Tell whether somebody changes the table again and again."""
+        return self._pause_seconds is not None
+
+    @property
+    def is_held_back(self) -> bool:
+        """Tell whether mending has to wait."""
+        return self._resume_at is not None and self._clock.monotonic() < self._resume_at
+
+    def follow(self, step: Step) -> Step:
+        """Take note of a step, and return it with who made it necessary."""
+        if not step.was_drift:
+            return step
+        step = replace(step, tamperer=self._tamperer())
+        if step.outcome is Outcome.APPLIED:
+            self._count(step)
+        return step
+
+    def look(self) -> None:
+        """End a contest in which nothing has happened for a while."""
+        if self.is_contested and self._clock.monotonic() - self._repairs[-1] >= QUIET_SECONDS:
+            self._pause_seconds, self._resume_at = None, None
+            self._log.info("drift_calmed", quiet_seconds=QUIET_SECONDS)
+
+    def _tamperer(self) -> Tamperer | None:
+        """Return who changed the table last, as far as it was heard."""
+        heard, self._heard = self._heard, None
+        if heard is None or not heard.process_id:
+            return None
+        return Tamperer(process_id=heard.process_id, process_name=heard.process_name)
+
+    def _count(self, step: Step) -> None:
+        """Take note of a repair; begin or go on with a contest where there were too many."""
+        now = self._clock.monotonic()
+        self._repairs.append(now)
+        while now - self._repairs[0] > CONTESTED_SECONDS:
+            self._repairs.popleft()
+        if self._pause_seconds is None and len(self._repairs) > CONTESTED_FROM:
+            self._pause_seconds = FIRST_PAUSE_SECONDS
+            self._log.error(
+                "drift_contested",
+                repairs=len(self._repairs),
+                within_seconds=CONTESTED_SECONDS,
+                process_id=step.tamperer.process_id if step.tamperer else None,
+                process_name=step.tamperer.process_name if step.tamperer else None,
+            )
+        if self._pause_seconds is not None:
+            took = step.compile_seconds + step.apply_seconds
+            pause = max(self._pause_seconds, REPAIRS_TO_PAUSE * took)
+            self._resume_at = now + min(pause, UTMOST_PAUSE_SECONDS)
+            self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
