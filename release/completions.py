@@ -40,10 +40,7 @@ def bash_completion(program: Program) -> str:
         "        *)",
         "            case $command in",
         f'                "") _sgagent_words "{_words(program)}" ;;',
-        *(
-            f'                {command.name}) _sgagent_words "{_words_of(command)}" ;;'
-            for command in program.commands
-        ),
+        *(f"                {command.name}) {_bash_words(command)} ;;" for command in program.commands),
         "            esac ;;",
         "    esac",
         "}",
@@ -67,6 +64,14 @@ def _bash_values(command: str, options: Iterable[Option]) -> Iterator[str]:
             patterns = "|".join(f"{command}:{name}" for name in option.names)
             action = _BASH.get(option.value) or f'_sgagent_words "{" ".join(option.choices)}"'
             yield f"        {patterns}) {action} ;;"
+
+
+def _bash_words(command: Command) -> str:
+    """Return what completes a word that belongs to no option: files too, where the command takes some."""
+    words = f'_sgagent_words "{_words_of(command)}"'
+    if any(argument.value is Value.FILE for argument in command.arguments):
+        return f"if [[ $word == -* ]]; then {words}; else _sgagent_files; fi"
+    return words
 
 
 def _valued_names(options: Iterable[Option]) -> Iterator[str]:
@@ -175,6 +180,8 @@ def fish_completion(program: Program) -> str:
             for argument in command.arguments
             if argument.choices
         ]
+        if any(argument.value is Value.FILE for argument in command.arguments):
+            lines.append(f"complete -c sgagent -n {seen} -F")
     return "\n".join((*lines, ""))
 
 

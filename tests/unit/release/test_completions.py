@@ -81,6 +81,13 @@ def test_bash_offers_files(script: Path, tmp_path: Path) -> None:
     assert completed(script, "--config", f"{tmp_path}/gr") == {f"{tmp_path}/groups.d"}
 
 
+def test_bash_offers_files_to_commands_that_take_them(script: Path, tmp_path: Path) -> None:
+    """Without an option before them, and options all the same."""
+    (tmp_path / "policy").mkdir()
+    assert completed(script, "apply", f"{tmp_path}/po") == {f"{tmp_path}/policy"}
+    assert completed(script, "apply", "--conf") == {"--confirm-within", "--config"}
+
+
 @pytest.mark.parametrize("text", (zsh_completion(PROGRAM), fish_completion(PROGRAM)), ids=["zsh", "fish"])
 def test_the_other_shells_know_every_option(text: str) -> None:
     """They are run by integration/test_package.py, where they are installed."""
