@@ -250,6 +250,39 @@ def packets_before(machine: Machine, counter: str) -> int:
     return int(text.partition(f"counter {counter} {{")[2].split()[1])
 
 
+def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
+    """The boot enforces what was confirmed last, before the network is up; the daemon says so."""
+    machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
+    machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
+    assert lets_in(wire) == WEB_AND_SSH
+    machine.power_off()
+    machine.boot()
+    assert "chain rule/eth0/sgr-0" in seen_by_network(machine)
+    assert "chain rule/eth0/sgr-1" not in seen_by_network(machine)
+    assert lets_in(wire) == ONLY_WEB
+    assert '"reason": "rebooted"' in machine.journal(DAEMON)
+
+
+def test_a_boot_enforces_what_was_put_in_force_by_hand(machine: Machine, wire: Lab) -> None:
+    """What was confirmed stays and the source's version is held back; the mode is the one that was ordered."""
+    machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
+    machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
+    machine.run("sgagent", "confirm")
+    machine.power_off()
+    machine.boot()
+    assert "chain rule/eth0/sgr-1" in seen_by_network(machine)
+    assert lets_in(wire) == WEB_AND_SSH
+    machine.run("sgagent", "rollback")
+    assert lets_in(wire) == ONLY_WEB
+    machine.run("sgagent", "mode", "observe")
+    machine.power_off()
+    machine.boot()
+    assert lets_in(wire) == (True, True)
+    assert "observing" in machine.run("sh", "-c", "sgagent status || :")
+    machine.run("sgagent", "mode", "default")
+    assert lets_in(wire) == ONLY_WEB
+
+
 def test_the_policy_stands_on_a_link_that_is_yet_to_come(machine: Machine, wire: Lab) -> None:
     """A link that was found by its MAC is judged by its name before it exists, and before the network."""
     machine.shut_down()
