@@ -258,3 +258,22 @@ def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, own
     assert [change.process_name for change in heard] == ["nft"] * 3
     assert [change.is_of_table for change in heard] == [True, False, True]
     assert len({change.process_id for change in heard}) == 3
+
+
+def test_changes_of_other_tables_cost_no_listing(namespace: Namespace, owner: Applier) -> None:
+    """What was seen of our table holds on until somebody changes it, or may have."""
+    namespace.nft("add table inet sgagent")
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    bring(plane, tables.WHOLE)
+    seen = plane.observe()
+    namespace.nft("add table inet other { chain c { }; }")
+    namespace.nft("delete table inet other")
+    assert plane.observe() is seen
+    bring(plane, tables.ONE_MEMBER_LESS)
+    worked_out = plane.observe()
+    namespace.nft("add table ip sgagent")
+    assert plane.observe() is worked_out
+    namespace.nft("flush chain inet sgagent rule/eth0/web")
+    assert plane.observe().ruleset != tables.ONE_MEMBER_LESS
+    bring(plane, tables.ONE_MEMBER_LESS)
+    assert plane.observe() == Observed(ruleset=tables.ONE_MEMBER_LESS)

@@ -17,7 +17,8 @@ from typing import assert_never
 from sgagent.core.errors import SgagentError
 from sgagent.dataplane import messages
 from sgagent.dataplane.conntrack import find_session
-from sgagent.dataplane.events import RulesetEvents
+from sgagent.dataplane.events import RulesetChange
+from sgagent.dataplane.freshness import FollowedTable
 from sgagent.dataplane.generation import APPLIER_NAME
 from sgagent.dataplane.messages import LONGEST_REQUEST, Reply, Verb
 from sgagent.dataplane.planreading import MalformedError, read_plan
@@ -67,42 +68,42 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     """
     poll = select.poll()
     poll.register(channel, select.POLLIN)
-    with contextlib.closing(_Desk(owned=owned)) as desk:
+    with contextlib.closing(_Desk(news, owned=owned)) as desk:
         while True:
             if channel.fileno() in {number for number, _ in poll.poll()}:
                 request = messages.receive(channel, LONGEST_REQUEST)
                 if request is None:
                     return
                 messages.send(channel, *desk.answer(*request))
-                if desk.events is not None:
-                    poll.register(desk.events, select.POLLIN)
-            desk.pass_on(news)
+            if desk.followed is not None:
+                poll.register(desk.followed.events, select.POLLIN)
+                desk.followed.hear()
 
 
 class _Desk:
     """Do what is asked for."""
 
-    def __init__(self, *, owned: bool) -> None:
+    def __init__(self, news: socket.socket, *, owned: bool) -> None:
+        self._news = news
         self._owned = owned
         self._table: KernelTable | None = None
         self._mask = 0
-        self.events: RulesetEvents | None = None
+        self.followed: FollowedTable | None = None
         """From the beginning on, if the privilege is there."""
 
     def close(self) -> None:
         """Give the table up as it stands."""
-        for opened in (self.events, self._table):
+        for opened in (self.followed, self._table):
             if opened is not None:
                 opened.close()
 
-    def pass_on(self, news: socket.socket) -> None:
-        """Tell the agent of changes by others.
+    def _pass_on(self, change: RulesetChange) -> None:
+        """Tell the agent of a change by somebody else.
 
         If it has not taken up what it was told before, more of the same tells it nothing: it will look.
         """
-        for change in self.events.read() if self.events else ():
-            with contextlib.suppress(BlockingIOError):
-                news.send(messages.write_change(change), socket.MSG_DONTWAIT)
+        with contextlib.suppress(BlockingIOError):
+            self._news.send(messages.write_change(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
@@ -125,20 +126,21 @@ class _Desk:
             raise MalformedError("a second beginning")
         self._table, self._mask = KernelTable(owned=self._owned), mask
         with contextlib.suppress(OSError):  # without the privilege every other verb says so
-            self.events = RulesetEvents(self._table.port)
+            self.followed = FollowedTable(self._table, self._pass_on)
         return b""
 
     def _do_with(self, table: KernelTable, verb: Verb, content: bytes) -> bytes:
+        followed = self.followed or table
         match verb:
             case Verb.READ_GENERATION:
-                return messages.NUMBER.pack(table.read_generation())
+                return messages.NUMBER.pack(followed.read_generation())
             case Verb.LIST_TABLE:
-                return messages.write_listing(table.list_table(), is_owner=table.is_owner)
+                return messages.write_listing(followed.list_table(), is_owner=table.is_owner)
             case Verb.LIST_COUNTERS:
                 return messages.write_counters(table.list_counters())
             case Verb.APPLY:
-                generation = table.apply(read_plan(content, self._mask))
-                return messages.APPLIED.pack(generation, table.is_owner)
+                applied = followed.apply(read_plan(content, self._mask))
+                return messages.write_applied(applied, is_owner=table.is_owner)
             case Verb.CLEAR_MARKS:
                 return self._clear_marks(table, *messages.read_marks(content))
             case Verb.REFUSE_ANOTHER_OWNER:

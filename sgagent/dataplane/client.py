@@ -15,7 +15,7 @@ from sgagent.dataplane.nftables import TableDataplane
 from sgagent.dataplane.planreading import MalformedError
 from sgagent.dataplane.planwire import write_plan
 from sgagent.dataplane.sockets import Ending, TcpSession
-from sgagent.dataplane.table import Listing
+from sgagent.dataplane.table import Applied, Listing
 
 LONGEST_CALL_SECONDS = 300.0
 """For the applier to send or take anything. The first apply of the largest policies takes a good minute."""
@@ -54,7 +54,7 @@ class ApplierTable:
         return self._is_owner
 
     def read_generation(self) -> int:
-        """Return the kernel's number for the state of the ruleset.
+        """Return a number that changes whenever the table may have changed.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
@@ -81,18 +81,15 @@ class ApplierTable:
         """
         return messages.read_counters(self._ask(Verb.LIST_COUNTERS))
 
-    def apply(self, plan: Plan) -> int:
+    def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
-
-        Returns:
-            The ruleset's number after it.
 
         Raises:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        generation, self._is_owner = messages.APPLIED.unpack(self._ask(Verb.APPLY, write_plan(plan)))
-        return int(generation)
+        applied, self._is_owner = messages.read_applied(self._ask(Verb.APPLY, write_plan(plan)))
+        return applied
 
     def clear_marks(self, mask: int, value: int | None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``.

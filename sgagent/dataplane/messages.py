@@ -19,7 +19,7 @@ from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.events import RulesetChange
 from sgagent.dataplane.planreading import MalformedError
 from sgagent.dataplane.sockets import Ending, TcpSession
-from sgagent.dataplane.table import Listing
+from sgagent.dataplane.table import Applied, Listing
 
 
 class Verb(enum.IntEnum):
@@ -111,9 +111,7 @@ def verb(kind: int) -> Verb:
 NUMBER = struct.Struct(">I")
 """A mask, a generation of the ruleset, or how many."""
 
-APPLIED = struct.Struct(">I?")
-"""The generation of the ruleset, and whether the table is owned."""
-
+_APPLIED = struct.Struct(">?II?")
 _LISTING = struct.Struct(">?I??")
 _MARKS = struct.Struct(">I?I")
 _PACKET = struct.Struct(">BBB16s16sHH")
@@ -134,6 +132,17 @@ def unpacked(form: struct.Struct, content: bytes) -> tuple[int, ...]:
     if len(content) != form.size:
         raise MalformedError("of another length")
     return form.unpack(content)
+
+
+def write_applied(applied: Applied, *, is_owner: bool) -> bytes:
+    """Return when a plan was carried out as a content."""
+    return _APPLIED.pack(applied.before is not None, applied.before or 0, applied.after, is_owner)
+
+
+def read_applied(content: bytes) -> tuple[Applied, bool]:
+    """Return when a plan was carried out, and whether the table is owned."""
+    known, before, after, is_owner = _APPLIED.unpack(content)
+    return Applied(before if known else None, after), is_owner
 
 
 def write_listing(listing: Listing, *, is_owner: bool) -> bytes:

@@ -15,14 +15,13 @@ from sgagent.core.nftlisting import decode_ruleset
 from sgagent.core.plan import Plan
 from sgagent.core.ruleset import FAMILY, TABLE
 from sgagent.core.transaction import carry_out
-from sgagent.dataplane.generation import following
-from sgagent.dataplane.table import KernelTable, TableKeeper
+from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What stood when the kernel's ruleset had a generation."""
+    """What stood when the table had a generation."""
 
     generation: int
     observed: Observed
@@ -31,8 +30,8 @@ class _Seen:
 class TableDataplane:
     """The data plane over a keeper of the table.
 
-    What was observed is remembered with the kernel's number for that state of the ruleset. While the number
-    stays, and after a change of our own that moved it by exactly one, nothing is listed again.
+    What was observed is remembered with the keeper's number for that state of the table. While the number
+    stays, and after a change of our own with nobody's between, nothing is listed again.
     """
 
     def __init__(self, table: TableKeeper) -> None:
@@ -98,11 +97,11 @@ class TableDataplane:
         """Give the table up as it stands; the rules stay in force."""
         self._table.close()
 
-    def _remember(self, plan: Plan, generation: int) -> None:
+    def _remember(self, plan: Plan, applied: Applied) -> None:
         """Work out what stands now, if nobody but us changed anything since it was last seen."""
         seen, self._seen = self._seen, None
-        if seen is not None and not seen.observed.foreign and generation == following(seen.generation):
-            self._seen = _Seen(generation, Observed(ruleset=carry_out(plan, seen.observed.ruleset)))
+        if seen is not None and not seen.observed.foreign and applied.before == seen.generation:
+            self._seen = _Seen(applied.after, Observed(ruleset=carry_out(plan, seen.observed.ruleset)))
 
 
 class LibnftablesDataplane(TableDataplane):

@@ -17,7 +17,7 @@ from sgagent.core.nftjson import encode_plan
 from sgagent.core.plan import AddTable, DestroyTable, Operation, Plan
 from sgagent.core.ruleset import FAMILY, TABLE
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.generation import RulesetGeneration
+from sgagent.dataplane.generation import RulesetGeneration, following
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.refusal import find_refused
 
@@ -43,6 +43,16 @@ class Listing:
     """JSON; None where there is no table."""
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """When a plan was carried out, in numbers as :meth:`TableKeeper.read_generation` returns them."""
+
+    before: int | None
+    """None where somebody else may have changed something just before."""
+
+    after: int
+
+
 class TableKeeper(Protocol):
     """What has to be done with privilege, in this process or in another."""
 
@@ -52,7 +62,7 @@ class TableKeeper(Protocol):
         ...
 
     def read_generation(self) -> int:
-        """Return the kernel's number for the state of the ruleset."""
+        """Return a number that changes whenever the table may have changed."""
         ...
 
     def list_table(self) -> Listing:
@@ -63,8 +73,8 @@ class TableKeeper(Protocol):
         """Return the named counters of the table as JSON; None where there is no table."""
         ...
 
-    def apply(self, plan: Plan) -> int:
-        """Carry out a plan in one transaction; return the ruleset's number after it."""
+    def apply(self, plan: Plan) -> Applied:
+        """Carry out a plan in one transaction."""
         ...
 
     def clear_marks(self, mask: int, value: int | None) -> int:
@@ -150,11 +160,8 @@ class KernelTable:
         self.read_generation()
         return _listed(self._context.list_counters)
 
-    def apply(self, plan: Plan) -> int:
+    def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
-
-        Returns:
-            The ruleset's number after it.
 
         Raises:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
@@ -164,12 +171,14 @@ class KernelTable:
         operations = plan.operations
         if self._must_declare and flags != self._flags:
             operations = _declaring_first(operations)
+        before = self.read_generation()
         try:
             self._context.run(encode_plan(Plan(operations), flags))
         except RefusedError as refusal:
             self._explain(refusal, operations, flags)
         self._flags = None if _leaves_no_table(operations) else flags
-        return self.read_generation()
+        after = self.read_generation()
+        return Applied(before if after == following(before) else None, after)
 
     def clear_marks(self, mask: int, value: int | None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""

@@ -1,0 +1,87 @@
+"""Since when the table stands as it does, whatever is heard and whatever is missed."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+
+from sgagent.dataplane.events import MISSED, RulesetChange
+from sgagent.dataplane.freshness import Freshness
+
+
+def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:
+    """Return somebody's change."""
+    return RulesetChange(generation, 1, "nft", is_of_table=is_of_table)
+
+
+def test_changes_of_others_tables_do_not_count() -> None:
+    """As long as each was heard of, in turn."""
+    fresh = Freshness()
+    assert fresh.changed_until(5) == 5
+    fresh.hear(change(6))
+    fresh.hear(change(7))
+    assert fresh.changed_until(7) == 5
+    fresh.hear(change(8, is_of_table=True))
+    fresh.hear(change(9))
+    assert fresh.changed_until(9) == 8
+
+
+def test_numbers_go_round() -> None:
+    """The one after the greatest is 1."""
+    fresh = Freshness()
+    assert fresh.changed_until(0xFFFFFFFF) == 0xFFFFFFFF
+    fresh.hear(change(1))
+    assert fresh.changed_until(1) == 0xFFFFFFFF
+
+
+def test_what_was_missed_may_have_been_ours() -> None:
+    """Also what is told of after it."""
+    fresh = Freshness()
+    fresh.changed_until(5)
+    fresh.hear(MISSED)
+    fresh.hear(change(8))
+    assert fresh.changed_until(8) == 8
+
+
+class Ruleset:
+    """A kernel that numbers states, and tells of some changes."""
+
+    def __init__(self) -> None:
+        """Start with a table that was just looked at."""
+        self.number, self.content = 1, 0
+        self.fresh = Freshness()
+        self.untold: list[RulesetChange] = []
+        self.look()
+
+    def look(self) -> None:
+        """List the table."""
+        self.seen = self.content
+        self.fresh.change(self.number)
+        self.seen_at = self.fresh.changed_until(self.number)
+
+    def change(self, *, is_of_table: bool) -> None:
+        """Let somebody change a table."""
+        self.number += 1
+        self.content += is_of_table
+        self.untold.append(change(self.number, is_of_table=is_of_table))
+
+
+@given(st.lists(st.sampled_from(("ours", "other", "hear", "lose", "look", "ask")), max_size=40))
+def test_an_old_look_is_never_taken_for_new(events: list[str]) -> None:
+    """Whatever is heard late or never, a number that stays means a table that stays."""
+    ruleset = Ruleset()
+    for event in [*events, "ask"]:
+        match event:
+            case "ours" | "other":
+                ruleset.change(is_of_table=event == "ours")
+            case "hear" if ruleset.untold:
+                ruleset.fresh.hear(ruleset.untold.pop(0))
+            case "lose" if ruleset.untold:
+                ruleset.untold.clear()
+                ruleset.untold.append(MISSED)
+            case "look":
+                ruleset.look()
+            case "ask":
+                if ruleset.fresh.changed_until(ruleset.number) == ruleset.seen_at:
+                    assert ruleset.seen == ruleset.content
+            case _:
+                pass
