@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import assert_never
 
 from sgagent import __version__
 from sgagent.agent.board import Board
 from sgagent.agent.desk import Desk
 from sgagent.agent.health import reasons_not_ready
+from sgagent.agent.hittimes import HitTimes
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.orders import ApplyOrder, ConfirmOrder, HistoryQuestion, ModeOrder, RollbackOrder
@@ -51,6 +53,7 @@ from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]
+Times = Mapping[CounterKey, HitTimes]
 Answering = Callable[[Question], Answer]
 """Answers, or raises SgagentError where that makes no sense or can't be done; called from several threads."""
 
@@ -181,7 +184,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
     Raises:
         UsageError: nothing is judged on the interface that is asked for.
     """
-    totals, policy = board.totals(), board.policy()
+    totals, times, policy = board.totals(), board.times(), board.policy()
     judges = [
         judge for judge in _judges(policy) if question.interface is None or judge.name == question.interface
     ]
@@ -195,7 +198,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
                 interface=judge.name,
                 direction=direction,
                 mode=judge.mode,
-                hits=tuple(_hits(judge, direction, totals)),
+                hits=tuple(_hits(judge, direction, totals, times)),
                 would_drop_packets=_would_drop(judge, direction, totals),
             )
             for judge in judges
@@ -211,7 +214,7 @@ def _judges(policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
         yield policy.unbound
 
 
-def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals) -> Iterator[Hit]:
+def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
     """Yield what was counted on an interface in a direction, in the order of §3."""
     name, toward = judge.name, judge.toward(direction)
     steps: list[tuple[CounterKey, HitStep, Policy]] = [
@@ -225,11 +228,13 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals) -> Ite
         steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
     for key, step, verdict in steps:
         if key in totals:
-            yield _hit(step, verdict, totals[key])
+            yield _timed(_hit(step, verdict, totals[key]), times.get(key))
     for rule in toward.rules:
-        yield _rule_hit(rule, direction, totals, name)
+        key = _rule_key(rule, direction, name)
+        yield _timed(_rule_hit(rule, totals.get(key, _NOTHING)), times.get(key))
     default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-    yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
+    hit = _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
+    yield _timed(hit, times.get(default))
 
 
 def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) -> int | None:
@@ -253,15 +258,23 @@ def _hit(step: HitStep, verdict: Policy, total: CounterValue) -> Hit:
     )
 
 
-def _rule_hit(rule: ResolvedRule, direction: Direction, totals: Totals, interface: str) -> Hit:
-    key = RuleCounter(
+def _timed(hit: Hit, times: HitTimes | None) -> Hit:
+    if times is None:
+        return hit
+    return replace(hit, counted_since=times.counted_since, last_hit_at=times.last_hit_at)
+
+
+def _rule_key(rule: ResolvedRule, direction: Direction, interface: str) -> RuleCounter:
+    return RuleCounter(
         interface=interface,
         security_group_id=rule.security_group_id,
         rule_id=rule.rule_id,
         direction=direction,
         policy=rule.policy,
     )
-    total = totals.get(key, _NOTHING)
+
+
+def _rule_hit(rule: ResolvedRule, total: CounterValue) -> Hit:
     return Hit(
         step=HitStep.RULE,
         verdict=rule.policy,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
+from sgagent.agent.hittimes import HitTimes
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.standing import Standing
 from sgagent.agent.status import Status, status_after
@@ -16,6 +18,8 @@ from sgagent.ports import Clock, CounterValue
 
 LONGEST_WAIT_SECONDS = 1.0
 """For a reading of the counters that a scrape asks for; after that it gets the one before."""
+
+_NO_TIMES: Mapping[CounterKey, HitTimes] = MappingProxyType({})
 
 
 class Board:
@@ -35,6 +39,7 @@ class Board:
         self._state = UNCACHED
         self._definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
         self._totals: Mapping[CounterKey, CounterValue] = {}
+        self._times: Mapping[CounterKey, HitTimes] = {}
         self._step_fault: str | None = None
         self._faults: tuple[str, ...] = ()
         self._turned_at = clock.monotonic()
@@ -60,6 +65,7 @@ class Board:
         self,
         totals: Mapping[CounterKey, CounterValue],
         *,
+        times: Mapping[CounterKey, HitTimes] = _NO_TIMES,
         step_fault: str | None = None,
         faults: tuple[str, ...] = (),
     ) -> None:
@@ -67,10 +73,12 @@ class Board:
 
         Args:
             totals: what was counted.
+            times: since when each is counted, and when it was hit last.
             step_fault: why the last step could not be done.
             faults: what is wrong with the agent's own files and its counting, in words.
         """
         self._totals = totals
+        self._times = times
         self._step_fault = step_fault
         self._faults = faults
         self._turned_at = self._clock.monotonic()
@@ -102,6 +110,10 @@ class Board:
     def seconds_since_turn(self) -> float:
         """Return how long ago the loop turned last."""
         return self._clock.monotonic() - self._turned_at
+
+    def times(self) -> Mapping[CounterKey, HitTimes]:
+        """Return since when each total is counted and when it last grew, as of the newest totals."""
+        return self._times
 
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return totals as fresh as can be had in a short time."""

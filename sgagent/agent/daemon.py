@@ -218,7 +218,12 @@ class Daemon:
         readers = self._inbox.take_readers()
         self._read_counters()
         self._observation_log.follow(self._counting.totals, self._observed)
-        self._board.note_totals(self._counting.totals, step_fault=self._step_fault, faults=self._faults)
+        self._board.note_totals(
+            self._counting.totals,
+            times=self._counting.times,
+            step_fault=self._step_fault,
+            faults=self._faults,
+        )
         for reader in readers:
             reader.set()
         self._say_faults()

@@ -157,6 +157,11 @@ class Hit:
     """Like ``80/80,443/443``; null is any."""
 
     authorization_object: str | None = None
+    counted_since: float | None = None
+    """From when on this was counted without a known gap; over boots."""
+
+    last_hit_at: float | None = None
+    """Null where there was no hit in that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,10 @@ from sgagent.dataplane.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
 _DIAGNOSE_BY_FAMILY = 20
 _DESTROY = 21
 _ESTABLISHED = 1
-_LISTEN = 10
-_CLOSE = 7
+LISTEN = 10
+CLOSE = 7
 _TIME_WAIT = 6
-_LIVE = sum(1 << state for state in range(1, 12) if state not in (_LISTEN, _CLOSE, _TIME_WAIT))
+_LIVE = sum(1 << state for state in range(1, 12) if state not in (LISTEN, CLOSE, _TIME_WAIT))
 _REQUEST = struct.Struct("=BBBxI48s")
 _ENDS = struct.Struct(">HH16s16s")
 _ANSWER = struct.Struct("=B3x48s12xII")
@@ -87,8 +87,8 @@ def list_sockets() -> TcpSockets:
         OSError: the kernel can't tell.
     """
     with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
-        listeners = tuple(_list(netlink, 1 << _LISTEN))
-        return TcpSockets(listeners=listeners, sessions=tuple(_list(netlink, _LIVE)))
+        listeners = tuple(list_in_states(netlink, 1 << LISTEN))
+        return TcpSockets(listeners=listeners, sessions=tuple(list_in_states(netlink, _LIVE)))
 
 
 def sessions_at_listeners() -> tuple[TcpSession, ...]:
@@ -132,10 +132,12 @@ def _ending(error: int) -> Ending:
             raise OSError(error, os.strerror(error))
 
 
-def _list(netlink: NetlinkSocket, states: int) -> Iterator[TcpSession]:
-    """Yield the TCP sockets of both families that are in one of the states."""
+def list_in_states(
+    netlink: NetlinkSocket, states: int, protocol: int = socket.IPPROTO_TCP
+) -> Iterator[TcpSession]:
+    """Yield the sockets of both families, TCP's unless said, that are in one of the states."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, bytes(48))
+        request = _REQUEST.pack(family, protocol, 0, states, bytes(48))
         for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
             yield _session(*_ANSWER.unpack_from(message.payload))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sgagent.core.model import Sessions
 from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.lint import LintSettings
 from sgagent.settings.parsing import parse_interface_name, parse_settings
 from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import (
@@ -31,6 +32,7 @@ __all__ = [
     "FileSourceSettings",
     "HttpsSourceSettings",
     "HttpsUrl",
+    "LintSettings",
     "ListenAddress",
     "MetricsSettings",
     "Sessions",

@@ -23,6 +23,7 @@ from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
 from sgagent.settings.keys import read_boolean, read_path, read_word
+from sgagent.settings.lint import parse_lint
 from sgagent.settings.signature import parse_signature
 from sgagent.settings.sourceparsing import parse_source
 from sgagent.settings.values import (
@@ -46,6 +47,7 @@ _TABLES = (
     "failsafe",
     "platform",
     "metrics",
+    "lint",
     "limits",
 )
 
@@ -133,6 +135,7 @@ def _settings(root: Fields) -> Settings:
         failsafe=_exemptions(root.get("failsafe")),
         platform=_DEFAULTS.platform if platform is None else _platform(platform),
         metrics=_metrics(root),
+        lint=parse_lint(root),
         limits=_limits(root),
     )
 

@@ -124,7 +124,7 @@ def test_every_key_of_the_configuration_is_documented() -> None:
     """docs/configuration.md names each key that the settings have, and the keys of their tables."""
     text = read("docs/configuration.md")
     settings = Settings()
-    for table in ("signature", "state", "enforcement", "metrics", "limits"):
+    for table in ("signature", "state", "enforcement", "metrics", "lint", "limits"):
         section = text.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
         keys = {field.name for field in dataclasses.fields(getattr(settings, table))}
         assert keys_in(section) == keys - _NOT_OF_THE_CONFIGURATION

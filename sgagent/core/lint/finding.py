@@ -50,12 +50,9 @@ class Finding:
     @property
     def subject(self) -> str:
         """Return what it is about, in the words of the documents."""
-        rules = ", ".join(self.rule_ids[:_FEW]) + (" …" if len(self.rule_ids) > _FEW else "")
-        parts = (rules or self.object_id, self.security_group_id if rules else None)
-        return " of ".join(part for part in parts if part) or "the definitions"
-
-
-_FEW = 3
+        rule = self.rule_ids[0] if self.rule_ids else None
+        parts = (rule or self.object_id, self.security_group_id if rule else None)
+        return " of ".join(part for part in parts if part) or "this host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

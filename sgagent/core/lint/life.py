@@ -25,7 +25,7 @@ def _find_unused(subject: Subject, check: Check) -> Iterator[Finding]:
     for counter, usage in life.usage.items():
         latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
     for key, usages in sorted(latest.items()):
-        if key in subject.rules and all(_is_unused(usage, life) for usage in usages):
+        if key in subject.rules and all(life.is_unused(usage) for usage in usages):
             yield Finding(
                 code=check.code,
                 severity=check.severity,
@@ -35,13 +35,6 @@ def _find_unused(subject: Subject, check: Check) -> Iterator[Finding]:
                 remedy="take it out if nobody needs it any more; lint says if another rule does its work",
                 origin=subject.origin(key),
             )
-
-
-def _is_unused(usage: Usage, life: Life) -> bool:
-    """Tell whether a rule was counted for long enough, and not hit in that time."""
-    least = life.unused_seconds or 0.0
-    since = max(usage.counted_since, usage.last_hit_at or 0.0)
-    return life.now - since >= least
 
 
 def _since(usages: list[Usage], life: Life) -> str:

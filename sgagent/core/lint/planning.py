@@ -183,6 +183,9 @@ def _find_needless_inner(subject: Subject, check: Check) -> Iterator[Finding]:
 
 def _why_needless(subject: Subject, group: SecurityGroup) -> str | None:
     name = group.security_group_id
+    silent = _silent_links(subject, name)
+    if silent:
+        return f"all is open among its members, and on {', '.join(silent)} none of them came for so long"
     if any(_names_itself(group, rule) for rule in group.rules):
         return "all is open among its members, though its own rules say what they need of each other"
     stands = [stand for stand in subject.stands if name in stand.judge.security_group_ids]
@@ -192,6 +195,16 @@ def _why_needless(subject: Subject, group: SecurityGroup) -> str | None:
     if len(stands[0].interfaces) + len(stands) > 2 and not any(map(_serves, stands)):
         return "its members are open to each other, though no rule has them serve anybody"
     return None
+
+
+def _silent_links(subject: Subject, group: str) -> list[str]:
+    """Return the links of this host with the group, if fellow members came by none of them for long."""
+    life = subject.life
+    links = [judge.name for judge in life.stands if group in judge.security_group_ids]
+    counted = [life.inner_usage[link] for link in links if link in life.inner_usage]
+    if life.unused_seconds is None or not links or len(counted) < len(links):
+        return []
+    return links if all(life.is_unused(usage) for usage in counted) else []
 
 
 def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:

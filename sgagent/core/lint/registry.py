@@ -11,7 +11,7 @@ from sgagent.core.lint.subject import Subject
 CHECKS: Mapping[str, Check] = {
     check.code: check for family in (openness, reaching, objects, planning, life) for check in family.CHECKS
 }
-"""In the order in which they are documented."""
+"""Those that :data:`sgagent.core.lint.codes.CODES` names, in that order."""
 
 
 def lint(subject: Subject, disabled: Container[str] = frozenset()) -> tuple[Finding, ...]:

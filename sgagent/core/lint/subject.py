@@ -10,13 +10,11 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.counters import RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
+from sgagent.core.lint.codes import MOST_RULES
 from sgagent.core.lint.reach import Reach, RuleKey
 from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions, Scope, members_by_group, resolve
-
-MOST_RULES = 100
-"""Rules of a group, beyond which it is hard to oversee."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,11 @@ class Life:
 
     unused_seconds: float | None = None
     """How long a rule may go without a hit; None does not ask."""
+
+    def is_unused(self, usage: Usage) -> bool:
+        """Tell whether something was counted for long enough, and not hit in that time."""
+        since = max(usage.counted_since, usage.last_hit_at or 0.0)
+        return self.now - since >= (self.unused_seconds or 0.0)
 
 
 NO_LIFE = Life()

@@ -9,6 +9,7 @@ import pytest
 
 from sgagent.agent.answers import answering
 from sgagent.agent.board import Board
+from sgagent.agent.hittimes import HitTimes
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.livesessions import LiveSessions
 from sgagent.agent.questions import (
@@ -110,13 +111,14 @@ class Agent:
         self.desk = Machine(directory).desk(Inbox(), FakeLog())
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
+        self.times: dict[CounterKey, HitTimes] = {}
         self.board = Board(self.clock, self._read)
         self.session: TrackedSession | None = None
         sessions = LiveSessions(LAYOUT, lambda _: self.session)
         self._answer = answering(self.board, self.clock, "file groups.d", sessions, self.desk)
 
     def _read(self, _seconds: float) -> bool:
-        self.board.note_totals(dict(self.totals))
+        self.board.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
     def ask(self, question: Question) -> Answer:
@@ -369,3 +371,14 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
     found = answer(WEB)
     assert isinstance(found, ExplainAnswer)
     assert found.explanation.decided_by is DecidedBy.RULE
+
+
+def test_hits_say_when_there_was_the_last(agent: Agent) -> None:
+    """Of each counter that is known of: from when on it counts, and when it grew."""
+    key = RuleCounter(
+        interface="eth0", security_group_id="sg-1", rule_id="sgr-1", direction=IN, policy=Policy.ACCEPT
+    )
+    agent.times[key] = HitTimes(counted_since=1000.0, last_hit_at=2000.0)
+    ingress = agent.hits().interfaces[0].hits
+    times = {hit.rule_id: (hit.counted_since, hit.last_hit_at) for hit in ingress if hit.rule_id}
+    assert times == {"sgr-1": (1000.0, 2000.0), "sgr-2": (None, None)}

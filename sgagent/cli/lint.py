@@ -1,0 +1,241 @@
+"""``sgagent lint``: what is dangerous, void or needless in definitions, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from sgagent.agent.questions import HitsAnswer, HitsQuestion, HitStep
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_policy_arguments,
+    fetch,
+    hand_bindings,
+    load_settings,
+    resolve_for_host,
+)
+from sgagent.cli.liveagent import NoAgentError, ask
+from sgagent.core.binding import bind
+from sgagent.core.counters import RuleCounter
+from sgagent.core.errors import Problem, UsageError, printable
+from sgagent.core.host import HostFacts
+from sgagent.core.lint.codes import CODES
+from sgagent.core.lint.finding import Finding, Severity
+from sgagent.core.lint.registry import lint
+from sgagent.core.lint.subject import Life, Listener, Subject, Usage, make_subject
+from sgagent.core.policy import ResolvedInterface
+from sgagent.core.resolve import Exemptions
+from sgagent.dataplane.listeners import list_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Delivery
+from sgagent.settings import Settings
+from sgagent.settings.lint import SPAN_FORM, parse_span
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_policy_arguments(parser)
+    parser.add_argument(
+        "--unused",
+        metavar="SPAN",
+        type=_span,
+        help="find rules without a hit for so long, like 30d, by what the agent counted",
+    )
+    parser.add_argument(
+        "--disable",
+        metavar="CODE[,CODE…]",
+        action="append",
+        default=[],
+        help="leave checks out; may be repeated",
+    )
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything is found")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found; the exit code says on request whether anything was."""
+    settings = load_settings(options)
+    disabled = frozenset((*settings.lint.disable, *_codes(options.disable)))
+    delivery = fetch(settings, options.definitions)
+    subject = _subject(settings, delivery, options)
+    accept_or_refuse(
+        (*delivery.problems, *_fatal(subject.problems)),
+        strict=options.strict or settings.enforcement.strict,
+    )
+    findings = lint(subject, disabled)
+    if options.json:
+        print(json.dumps(as_json(findings, disabled)))
+    else:
+        print("\n".join(map(printable, lines(findings))))
+    return 1 if options.exit_code and findings else 0
+
+
+def _span(text: str) -> float:
+    seconds = parse_span(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"not a span of time: {text} ({SPAN_FORM})")
+    return seconds
+
+
+def _codes(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield the codes of checks that are left out.
+
+    Raises:
+        UsageError: there is no such check.
+    """
+    for code in (code for argument in arguments for code in argument.split(",")):
+        if code not in CODES:
+            raise UsageError(f"--disable {code}: no check has this code (one of {', '.join(CODES)})")
+        yield code
+
+
+_FOUND_BY_LINT = {"unknown_object", "unknown_object_in_drop"}
+
+
+def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return what is wrong with the definitions, but for what lint has findings of its own about."""
+    return tuple(problem for problem in problems if problem.code not in _FOUND_BY_LINT)
+
+
+def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Subject:
+    """Return what is to be looked at."""
+    by_hand = hand_bindings(options.interface)
+    bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
+    return make_subject(
+        delivery.snapshot,
+        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+        by_hand=bound.bindings,
+        only_by_hand=bool(by_hand),
+        most_rules=settings.lint.most_rules,
+        life=_life(settings, delivery, options),
+    )
+
+
+def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Life:
+    """Return what is known of this host while it lives."""
+    unused = settings.lint.unused if options.unused is None else options.unused
+    stands = _links_of_this_host(settings, delivery, options)
+    usage: Mapping[RuleCounter, Usage] = {}
+    inner: Mapping[str, Usage] = {}
+    if unused is not None:
+        usage, inner = _usage(settings, is_demanded=options.unused is not None)
+    return Life(
+        stands=stands,
+        usage=usage,
+        inner_usage=inner,
+        now=time.time(),
+        listeners=_listeners() if stands else None,
+        unused_seconds=unused,
+    )
+
+
+def _links_of_this_host(
+    settings: Settings, delivery: Delivery, options: argparse.Namespace
+) -> tuple[ResolvedInterface, ...]:
+    """Return what the definitions come to on links that this host has."""
+    try:
+        links = {link.name for link in NetlinkHost().facts().links}
+        policy = resolve_for_host(settings, delivery, options.interface).policy
+    except OSError:
+        return ()
+    return tuple(interface for interface in policy.interfaces if interface.name in links)
+
+
+def _listeners() -> tuple[Listener, ...] | None:
+    try:
+        return list_listeners()
+    except OSError as error:
+        print(f"warning: who listens can't be looked at: {error.strerror}", file=sys.stderr)
+        return None
+
+
+def _usage(
+    settings: Settings, *, is_demanded: bool
+) -> tuple[Mapping[RuleCounter, Usage], Mapping[str, Usage]]:
+    """Return what the running agent has counted: of rules, and of fellow members.
+
+    Raises:
+        NoAgentError: none runs, and it was asked for by an option.
+    """
+    try:
+        answer = ask(settings, HitsQuestion(), HitsAnswer)
+    except NoAgentError as error:
+        if is_demanded:
+            raise
+        print(f"warning: what is unused can't be told: {error}", file=sys.stderr)
+        return {}, {}
+    rules: dict[RuleCounter, Usage] = {}
+    inner: dict[str, Usage] = {}
+    for part in answer.interfaces:
+        for hit in part.hits:
+            if hit.counted_since is None:
+                continue
+            usage = Usage(counted_since=hit.counted_since, last_hit_at=hit.last_hit_at)
+            if hit.step is HitStep.INNER:
+                inner[part.interface] = usage
+            elif hit.rule_id is not None and hit.security_group_id is not None:
+                counter = RuleCounter(
+                    interface=part.interface,
+                    security_group_id=hit.security_group_id,
+                    rule_id=hit.rule_id,
+                    direction=part.direction,
+                    policy=hit.verdict,
+                )
+                rules[counter] = usage
+    return rules, inner
+
+
+def lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield what people read: the verdict, then each finding with its reason, remedy and place."""
+    findings = tuple(findings)
+    yield _verdict(findings)
+    for finding in findings:
+        where = f", on {', '.join(finding.interfaces)}" if finding.interfaces else ""
+        yield ""
+        yield f"{finding.severity.value}: {finding.subject}{where} [{finding.code}]"
+        yield f"  {finding.message}"
+        yield f"  → {finding.remedy}"
+        if finding.origin.line:
+            yield f"  {finding.origin.file}:{finding.origin.line}"
+
+
+def _verdict(findings: tuple[Finding, ...]) -> str:
+    counts = Counter(finding.severity for finding in findings)
+    parts = [
+        f"{counts[severity]} {severity.value}{'s' * (counts[severity] != 1)}"
+        for severity in Severity
+        if counts[severity]
+    ]
+    return ", ".join(parts) or "nothing found"
+
+
+def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, object]:
+    """Return the findings as the object that scripts read."""
+    findings = tuple(findings)
+    counts = Counter(finding.severity for finding in findings)
+    return {
+        "errors": counts[Severity.ERROR],
+        "warnings": counts[Severity.WARNING],
+        "notices": counts[Severity.NOTICE],
+        "disabled": sorted(disabled),
+        "findings": [
+            {
+                "severity": finding.severity.value,
+                "code": finding.code,
+                "security_group_id": finding.security_group_id,
+                "rule_ids": list(finding.rule_ids),
+                "object_id": finding.object_id,
+                "interfaces": list(finding.interfaces),
+                "message": finding.message,
+                "remedy": finding.remedy,
+                "file": finding.origin.file,
+                "line": finding.origin.line or None,
+                "path": finding.origin.path,
+            }
+            for finding in findings
+        ],
+    }

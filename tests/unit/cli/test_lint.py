@@ -1,0 +1,127 @@
+"""``sgagent lint``: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sgagent.cli.main import main
+from tests.corpus import EXAMPLES
+
+TRAP = EXAMPLES / "6t-the-trap" / "groups.d"
+WEB = EXAMPLES / "1-web" / "groups.d"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Return a function that looks at definitions with a configuration of the test's, where no agent runs."""
+
+    def run_lint(*arguments: object, configuration: str = "") -> tuple[int, str, str]:
+        path = tmp_path / "sgagent.toml"
+        path.write_text(f'{configuration}\n[state]\nruntime_directory = "{tmp_path}/run"\n')
+        code = main(["lint", "--config", str(path), *map(str, arguments)])
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run_lint
+
+
+def test_the_counts_come_first(run: Run) -> None:
+    """Then each finding: what it is about, why, what to do, and where it is written."""
+    code, output, errors = run("--definitions", TRAP)
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == [
+        "1 error",
+        "",
+        "error: sgr-out-nothing of sg-egress [deny_before_accepts]",
+        (
+            "  it drops everything at the same priority, where drop wins, so that nothing gets to the accepts"
+            " sgr-out-http, sgr-out-https"
+        ),
+        "  → give it a number greater than 1, so that it follows the accepts",
+        f"  {TRAP}/egress.yaml:8",
+    ]
+
+
+def test_the_exit_code_says_on_request_whether_anything_is_found(run: Run) -> None:
+    """It is 1 if so, and 0 otherwise, or unasked."""
+    assert run("--definitions", TRAP, "--exit-code")[0] == 1
+    assert run("--definitions", WEB, "--exit-code")[:2] == (0, "nothing found\n")
+
+
+def test_json(run: Run) -> None:
+    """One object with everything."""
+    found = json.loads(run("--definitions", TRAP, "--json")[1])
+    assert (found["errors"], found["warnings"], found["notices"], found["disabled"]) == (1, 0, 0, [])
+    (finding,) = found["findings"]
+    assert finding["code"] == "deny_before_accepts"
+    assert finding["rule_ids"] == ["sgr-out-nothing", "sgr-out-http", "sgr-out-https"]
+    assert (finding["line"], finding["path"]) == (8, "security_groups[0].rules[0]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "configuration"),
+    (
+        (("--disable", "deny_before_accepts,never_reached"), ""),
+        (("--disable", "deny_before_accepts", "--disable", "never_reached"), ""),
+        ((), '[lint]\ndisable = ["deny_before_accepts", "never_reached"]'),
+    ),
+)
+def test_checks_are_left_out(run: Run, arguments: tuple[str, ...], configuration: str) -> None:
+    """By the command line or by the configuration."""
+    _, output, _ = run("--definitions", TRAP, *arguments, "--json", configuration=configuration)
+    found = json.loads(output)
+    assert (found["findings"], found["disabled"]) == ([], ["deny_before_accepts", "never_reached"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (("--disable", "nonsense"), "no check has this code"),
+        (("--unused", "soon"), "12h, 30d, 8w"),
+    ),
+)
+def test_wrong_use(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    """It is told what would be right."""
+    code, _, errors = run("--definitions", WEB, *arguments)
+    assert code == 2
+    assert message in errors
+
+
+def test_what_is_unused_takes_an_agent(run: Run) -> None:
+    """Where it is asked for by an option it is an error that none runs; by the configuration, a warning."""
+    assert run("--definitions", WEB, "--unused", "30d")[0] == 4
+    code, _, errors = run("--definitions", WEB, configuration='[lint]\nunused = "30d"')
+    assert code == 0
+    assert "what is unused can't be told" in errors
+
+
+def test_most_rules(run: Run) -> None:
+    """The configuration says how many rules a group may have."""
+    _, output, _ = run("--definitions", WEB, configuration="[lint]\nmost_rules = 1")
+    assert "[too_many_rules]" in output
+
+
+def test_a_host_without_the_link_is_not_looked_at(run: Run) -> None:
+    """Who listens says nothing of definitions for other hosts."""
+    bad = EXAMPLES / "lint" / "nothing_listens" / "bad.yaml"
+    _, output, _ = run("--definitions", bad, "--interface", "nolink0=sg-web")
+    assert output == "nothing found\n"
+
+
+def test_definitions_that_would_be_refused(run: Run, tmp_path: Path) -> None:
+    """They are for check; an unknown object in a drop is found fault with here, too."""
+    path = tmp_path / "groups.yaml"
+    path.write_text("version: 1\nsecurity_groups: 7\n")
+    assert run("--definitions", path)[:2] == (2, "")
+    path.write_text(
+        "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    type: basic\n    rules:\n"
+        "      - {rule_id: no, direction: ingress, policy: drop, protocol: all, authorization_object: sg-x}\n"
+    )
+    code, output, _ = run("--definitions", path)
+    assert code == 0
+    assert "error: no of sg-1 [unknown_object]" in output
