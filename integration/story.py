@@ -217,6 +217,13 @@ def tampered_with(story: Story) -> None:
     story.chapter("tamper with the rules")
     story.do("nft flush ruleset; nft list tables", says="table inet sgagent")
     story.do("nft add rule inet sgagent ingress/eth0 accept", status=1, says="Operation not permitted")
+    story.do(
+        "systemctl stop sgagent;"
+        " for way in ingress egress; do nft insert rule inet sgagent $way/eth0 accept; done"
+    )
+    story.from_outside(OPEN)
+    story.do("systemctl start sgagent")
+    story.from_outside(ENFORCED)
     story.do("systemctl stop sgagent; nft flush ruleset; nft list tables")
     story.from_outside(OPEN)
     story.do("systemctl start sgagent")
