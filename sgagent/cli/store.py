@@ -9,8 +9,8 @@ from sgagent.core.errors import NotPermittedError, SourceUnavailableError, Usage
 from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.sources.etcd.failures import CallRefusedError, EtcdError, Status
 
-PATIENCE_SECONDS = 15.0
-"""For which a cluster that has no leader is asked again."""
+PATIENCE_SECONDS = 6.0
+"""For which a cluster that has no leader, or can't be reached, is asked again."""
 
 
 def etcd_settings(settings: Settings) -> EtcdSourceSettings:

@@ -21,6 +21,7 @@ from sgagent.sources.etcd.following import Following
 from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.replica import Replica
+from sgagent.sources.etcd.rereading import NothingPublishedError
 from sgagent.sources.polling import Poller
 
 GRACE_SECONDS = 10.0
@@ -28,8 +29,11 @@ GRACE_SECONDS = 10.0
 two, and nothing is worse for it."""
 
 FIRST_RETRY_SECONDS = 0.2
-LONGEST_RETRY_SECONDS = 15.0
+LONGEST_RETRY_SECONDS = 8.0
 """Between tries to connect; doubled from the first to the longest, and a random part of that."""
+
+UNPUBLISHED_AGAIN_SECONDS = 2.0
+"""After which a store in which nothing was ever published is looked at again."""
 
 REFUSED_AGAIN_SECONDS = 5.0
 """After which a store that was set back or lost keys is looked at again."""
@@ -172,6 +176,8 @@ class EtcdSource:
             self._lose_connection()
             self._following.forget()
             self._error, wait = error, REFUSED_AGAIN_SECONDS
+        except NothingPublishedError as error:
+            self._error, wait = self._unavailable(error), UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
             self._lose_connection()
             wait = self._fail(error)
