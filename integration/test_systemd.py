@@ -194,6 +194,16 @@ def test_a_daemon_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> Non
     assert lets_in(wire) == ONLY_WEB
 
 
+def test_an_applier_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> None:
+    """The agent waits for it and feeds the watchdog no more, which ends both."""
+    before, hanging = restarts(machine), applier_pid(machine)
+    machine.run("kill", "-STOP", str(hanging))
+    assert lets_in(wire) == ONLY_WEB
+    wait_for_restart(machine, before)
+    assert applier_pid(machine) != hanging
+    assert lets_in(wire) == ONLY_WEB
+
+
 def test_a_stop_leaves_the_rules(machine: Machine, wire: Lab) -> None:
     """Until ``sgagent flush`` takes them out, which the next start puts right."""
     machine.run("systemctl", "stop", DAEMON)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 import structlog
 
@@ -21,11 +22,21 @@ from sgagent.cli.inputs import load_settings
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions
+from sgagent.dataplane.boundary import (
+    Applier,
+    applier_of_first_life,
+    fork_applier,
+    go_on_without_privilege,
+)
+from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings
+
+_ROOT = 0
+"""Root keeps its privilege: without, it could not read the state directory, which is the agent's user's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,21 +52,38 @@ def run(options: argparse.Namespace) -> int:
         KernelRefusedError: nothing was changed.
         UsageError: the configuration is wrong; what the one before demands was done, if it could be found.
     """
-    settings, fault = load_last_good_settings(options, StateDirectory(StateSettings().directory))
-    configure_log()
-    with closing(LibnftablesDataplane(owned=False)) as dataplane:
-        dataplane.refuse_another_owner()
-        step = enforce_last_good(
-            settings, NetlinkHost(), dataplane, LastGood(settings.state.directory), SystemClock()
-        )
-    if step.kernel_error is not None:
-        raise KernelRefusedError(step.kernel_error)
-    if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
-        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
+    applier = applier_of_first_life(os.environ)
+    if applier is None and os.geteuid() != _ROOT:
+        go_on_without_privilege(fork_applier(owned=False))
+    with applier or nullcontext():
+        settings, fault = load_last_good_settings(options, StateDirectory(StateSettings().directory))
+        configure_log()
+        step = _enforce(settings, applier)
     print(json.dumps(_report(step)) if options.json else describe(step))
     if fault is not None:
         raise fault
     return 0
+
+
+def _enforce(settings: Settings, applier: Applier | None) -> Step:
+    """Enforce the kept definitions, through the applier if there is one."""
+    with closing(_dataplane(settings, applier)) as dataplane:
+        dataplane.refuse_another_owner()
+        step = enforce_last_good(
+            settings, NetlinkHost(), dataplane, LastGood(settings.state.directory), SystemClock()
+        )
+        if step.kernel_error is not None:
+            raise KernelRefusedError(step.kernel_error)
+        if step.is_first_table and settings.enforcement.sessions is Sessions.REJUDGE:
+            end = dataplane.destroy if isinstance(dataplane, ApplierDataplane) else destroy
+            end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, end)
+    return step
+
+
+def _dataplane(settings: Settings, applier: Applier | None) -> ApplierDataplane | LibnftablesDataplane:
+    if applier is None:
+        return LibnftablesDataplane(owned=False)
+    return ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
 
 
 def load_last_good_settings(
