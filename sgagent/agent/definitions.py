@@ -6,6 +6,7 @@ as the source has another one that can be enforced, that is.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -224,12 +225,18 @@ class Definitions:
             held_back=self._version_to_hold(version),
             terms=terms,
         )
+        proposal = Proposal(delivery=delivery, record=record)
         if terms is not None:
-            links = self._kept_as[1] if self._kept_as else ()
-            self._trial_file.begin(
-                KeptDocuments(version=version, documents=delivery.documents, links=links, record=record)
-            )
-        self.proposal = Proposal(delivery=delivery, record=record)
+            self._keep_trial(proposal)
+        self.proposal = proposal
+
+    def _keep_trial(self, proposal: Proposal) -> None:
+        delivery, record = proposal.delivery, proposal.record
+        links = self._kept_as[1] if self._kept_as else ()
+        kept = KeptDocuments(
+            version=delivery.snapshot.version, documents=delivery.documents, links=links, record=record
+        )
+        self._trial_file.begin(kept)
 
     def _version_to_hold(self, version: str) -> str | None:
         """Return what the source says now, as far as that is known and is another version."""
@@ -240,6 +247,14 @@ class Definitions:
         else:
             newest = self.record.held_back
         return None if newest == version else newest
+
+    def begin_again(self, terms: Terms) -> None:
+        """Count the time of a trial from now, as the kernel holds it; if that can't be kept, from before."""
+        if self.proposal is None or self.proposal.record.terms == terms:
+            return
+        self.proposal = replace(self.proposal, record=replace(self.proposal.record, terms=terms))
+        with contextlib.suppress(OSError):
+            self._keep_trial(self.proposal)
 
     def withdraw(self) -> None:
         """Give up a proposal that the kernel refused: what was in force still is."""

@@ -154,9 +154,7 @@ class Execution:
                 "there is nothing to go back to: the rules in force are an earlier agent's, whose definitions"
                 " are lost; apply without --confirm-within"
             )
-        began = self._clock.monotonic()
-        terms = Terms(boot_id=self._boot_id, began=began, deadline=began + seconds)
-        answer = self._put_in_force(step, delivery, Origin.APPLY, terms)
+        answer = self._put_in_force(step, delivery, Origin.APPLY, seconds)
         self._say_pending(delivery.snapshot.version, resumed=False)
         return answer
 
@@ -263,15 +261,15 @@ class Execution:
         return self._definitions.version_for_good
 
     def _put_in_force(
-        self, step: StepNow, delivery: Delivery, origin: Origin, terms: Terms | None = None
+        self, step: StepNow, delivery: Delivery, origin: Origin, seconds: float | None = None
     ) -> EnforcedAnswer:
-        """Enforce definitions, or leave all as it was."""
+        """Enforce definitions, for so many seconds or for good, or leave all as it was."""
         definitions, version = self._definitions, delivery.snapshot.version
         problems = self.reconciler.judge(delivery)
         if problems:
             raise DocumentError(problems)
         try:
-            definitions.propose(delivery, origin, terms)
+            definitions.propose(delivery, origin, None if seconds is None else self._terms(seconds))
         except OSError as error:
             raise SgagentError(
                 f"the definitions could not be kept, and were not enforced: {error}"
@@ -287,9 +285,16 @@ class Execution:
             if done.kernel_error is None:
                 raise DocumentError(done.problems)
             raise KernelRefusedError(done.kernel_error)
+        if seconds is not None:
+            definitions.begin_again(self._terms(seconds))  # the largest tables take seconds themselves
         if origin is Origin.APPLY:
             self._log.warning("applied_by_hand", version=version, held_back=definitions.held_back)
         return self._answer(done)
+
+    def _terms(self, seconds: float) -> Terms:
+        """Return the terms of a trial that begins now."""
+        now = self._clock.monotonic()
+        return Terms(boot_id=self._boot_id, began=now, deadline=now + seconds)
 
     def _answer(self, done: Step) -> EnforcedAnswer:
         """Return what a step came to."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sgagent.agent.orders import EnforcedAnswer
 from sgagent.agent.wire import encode_fields
-from sgagent.cli.moments import age, count
+from sgagent.cli.moments import count, time_left
 from sgagent.core.errors import printable
 
 
@@ -34,7 +34,7 @@ def lines(answer: EnforcedAnswer) -> Iterator[str]:
         yield f"enforcing {answer.version} on {names}{unchanged}"
     if answer.seconds_left is not None:
         back = answer.goes_back_to or "nothing, as before"
-        yield f"goes back to {back} in {age(answer.seconds_left)}, unless 'sgagent confirm' comes"
+        yield f"goes back to {back} in {time_left(answer.seconds_left)}, unless 'sgagent confirm' comes"
     elif answer.held_back is not None:
         yield f"held until the source delivers another version than {answer.held_back}"
     if answer.sessions_cut:

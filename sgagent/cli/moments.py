@@ -20,6 +20,14 @@ def moment(seconds: float, now: float) -> str:
     return f"{clock_time(seconds)} ({age(max(0.0, now - seconds))})"
 
 
+def time_left(seconds: float) -> str:
+    """Return a time that somebody may have to hurry in: in seconds while these matter."""
+    return count(round(seconds), "second") if seconds < _SECONDS_MATTER else age(seconds)
+
+
+_SECONDS_MATTER = 600.0
+
+
 def age(seconds: float) -> str:
     """Return a time span in its largest whole unit."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):

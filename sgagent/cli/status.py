@@ -14,7 +14,7 @@ from sgagent.agent.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
-from sgagent.cli.moments import age, count, moment
+from sgagent.cli.moments import count, moment, time_left
 from sgagent.core.errors import printable
 
 _LABEL_WIDTH = 10
@@ -111,7 +111,7 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.pending is not None:
         back = answer.pending.goes_back_to or "nothing, as before"
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
-        yield "", f"{age(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
+        yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
     if answer.held is not None:
         done = "rolled back to" if answer.held.origin is Origin.ROLLBACK else "applied"
         since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"

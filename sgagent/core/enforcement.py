@@ -18,11 +18,11 @@ from sgagent.core.marks import (
     first_state,
     next_state,
 )
-from sgagent.core.model import Sessions
-from sgagent.core.narrowing import ends_observing, narrows
+from sgagent.core.model import Direction, Mode, Sessions
+from sgagent.core.narrowing import narrows
 from sgagent.core.plan import Plan, make_plan
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.ruleset import Ruleset
+from sgagent.core.ruleset import Accept, Ruleset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +88,7 @@ def enforce(
     is_known = enforced is not None and enforced.ruleset == observed and not foreign
     bumped = next_state(state, interfaces, layout, narrows=True)
     if sessions is Sessions.KEEP:
-        was_observing = enforced is not None and ends_observing(enforced.policy, policy)
-        return table.following(state, bumped if was_observing else kept)
+        return table.following(state, bumped if table.ends_observing else kept)
     if is_known and enforced is not None:
         return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
@@ -110,6 +109,17 @@ class _Standing:
         """Return the state that the table keeps; None where it can't be read."""
         keeper = self.observed.chain_by_name.get(names.STATE_CHAIN) if self.observed else None
         return decode_state(keeper.comment, self.layout) if keeper else None
+
+    @property
+    def ends_observing(self) -> bool:
+        """Tell whether an interface that the table only observes is to be enforced (§9.1).
+
+        The table tells it by what becomes of invalid packets, whoever made it.
+        """
+        chains = self.observed.chain_by_name if self.observed else {}
+        enforced = (i.name for i in self.policy.interfaces if i.mode is Mode.ENFORCE)
+        leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
+        return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
     def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
         """Return what to do to enforce under a state after another.

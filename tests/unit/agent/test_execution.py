@@ -179,6 +179,22 @@ def test_what_is_not_confirmed_is_given_up_when_its_time_is_up(machine: Machine)
     assert agent.orders.confirm(agent.step) == ConfirmAnswer(is_confirmed=False)
 
 
+def test_the_time_of_a_trial_begins_when_the_kernel_has_it(machine: Machine) -> None:
+    """A large table may take longer to enforce than somebody gives it; that is kept over a restart too."""
+    agent = Agent(machine)
+
+    def slowly() -> Step:
+        machine.clock.pass_seconds(30.0)
+        return agent.step()
+
+    answer = agent.orders.apply(slowly, delivery(B), 10.0)
+    assert answer.seconds_left == 10.0
+    machine.clock.pass_seconds(9.0)
+    agent = Agent(machine)
+    assert agent.in_force == version(B)
+    assert agent.orders.deadline == machine.clock.monotonic() + 1.0
+
+
 def test_the_wall_clock_does_not_matter(machine: Machine) -> None:
     """Neither while the agent runs nor over a restart."""
     agent = Agent(machine)

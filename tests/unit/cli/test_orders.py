@@ -39,8 +39,9 @@ def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
         (replace(ENFORCED, held_back=None, is_changed=False), "on eth0, eth1 (the kernel held it already)"),
         (
             replace(ENFORCED, seconds_left=60.0, goes_back_to="v1"),
-            "goes back to v1 in 1 minute, unless 'sgagent confirm' comes",
+            "goes back to v1 in 60 seconds, unless 'sgagent confirm' comes",
         ),
+        (replace(ENFORCED, seconds_left=3599.0, goes_back_to="v1"), "in 59 minutes, unless"),
         (replace(ENFORCED, seconds_left=9.0), "goes back to nothing, as before in 9 seconds"),
         (replace(ENFORCED, version=None, interfaces=()), "nothing is enforced, as before"),
         (replace(ENFORCED, interfaces=()), "enforcing v2 on no interface"),

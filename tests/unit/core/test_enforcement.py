@@ -194,6 +194,17 @@ class TestRestart:
         assert host.generation == 1
 
 
+    def test_leaving_observe(self) -> None:
+        """Every session is judged again, kept or not, as the table tells that it was only observed (§9.1)."""
+        observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
+        for sessions in Sessions:
+            host = Host()
+            host.step(observed)
+            host.restart()
+            host.step(NARROW, sessions)
+            assert host.generation == 2
+
+
 class TestDrift:
     """Somebody changed the table."""
 
