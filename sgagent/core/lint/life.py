@@ -58,7 +58,7 @@ def _find_nothing_listens(subject: Subject, check: Check) -> Iterator[Finding]:
     if life.listeners is None:
         return
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
-    for stand in _this_host(life):
+    for stand in subject.host_stands:
         for key, number, ports in _opened(stand):
             found.setdefault((key, number), []).extend(ports)
     for (key, number), ranges in sorted(found.items()):
@@ -73,10 +73,6 @@ def _find_nothing_listens(subject: Subject, check: Check) -> Iterator[Finding]:
                 remedy="close it until something does; a container or guest behind this host is not seen",
                 origin=subject.origin(key),
             )
-
-
-def _this_host(life: Life) -> list[Stand]:
-    return [Stand(interfaces=(judge.name,), judge=judge) for judge in life.stands]
 
 
 def _opened(stand: Stand) -> Iterator[tuple[RuleKey, int, Ranges]]:
@@ -100,7 +96,7 @@ def _find_unreached_listeners(subject: Subject, check: Check) -> Iterator[Findin
     life = subject.life
     if life.listeners is None or not life.stands:
         return
-    let_in = _let_in(life)
+    let_in = _let_in(subject)
     missed: dict[int, list[tuple[int, int]]] = {}
     for one in life.listeners:
         is_let_in = any(holds(let_in.get((family, one.protocol), ()), one.port) for family in _heard(one))
@@ -124,10 +120,10 @@ def _heard(listener: Listener) -> tuple[Family, ...]:
     return (Family.IPV4, Family.IPV6) if is_for_both else (listener.family,)
 
 
-def _let_in(life: Life) -> dict[tuple[Family, int], Ranges]:
+def _let_in(subject: Subject) -> dict[tuple[Family, int], Ranges]:
     """Return the ports at which anybody gets in, fellow members included."""
     found: dict[tuple[Family, int], list[tuple[int, int]]] = {}
-    for stand in _this_host(life):
+    for stand in subject.host_stands:
         for family in Family:
             own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
             for box in stand.ingress.accepted(family):

@@ -86,10 +86,10 @@ def _find_void_drops(subject: Subject, check: Check) -> Iterator[Finding]:
 
 def _void(subject: Subject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
     priorities = [clause.rule.priority for clause in accepting if clause.rule is not None]
-    if any(clause.decided_by is DecidedBy.INNER for clause in accepting):
-        remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
-    elif priorities:
+    if priorities:
         remedy = f"give it priority {min(priorities)}: at equal priority drop wins"
+    elif any(clause.decided_by is DecidedBy.INNER for clause in accepting):
+        remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
     else:
         remedy = "take it out, or take its object off the configuration's lists"
     return Finding(

@@ -118,6 +118,15 @@ class Subject:
         }
         return dict(sorted(found.items()))
 
+    @cached_property
+    def host_stands(self) -> tuple[Stand, ...]:
+        """Return the links of this host; what was worked out of the same groups elsewhere serves here too."""
+        known = {stand.judge.security_group_ids: stand for stand in self.stands}
+        return tuple(
+            known.get(judge.security_group_ids) or Stand(interfaces=(judge.name,), judge=judge)
+            for judge in self.life.stands
+        )
+
     def origin(self, key: RuleKey) -> Origin:
         """Return where a rule is written."""
         found = self.rules.get(key)

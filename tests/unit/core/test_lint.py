@@ -260,3 +260,51 @@ def test_fellow_members_who_never_come() -> None:
         inner = {"eth0": Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)}
         life = Life(stands=stands, inner_usage=inner, now=NOW, unused_seconds=30 * DAY)
         assert {one.code for one in lint(make_subject(definitions, EXEMPTIONS, life=life))} == expected
+
+
+def changed(example: str, *changes: tuple[str, str]) -> tuple[Finding, ...]:
+    """Return what is found in an example once texts in it are others."""
+    files = []
+    for path in sorted((EXAMPLES / example / "groups.d").iterdir()):
+        text = path.read_text(encoding="utf-8")
+        for before, after in changes:
+            text = text.replace(before, after)
+        files.append(DocumentFile(path.name, text.encode()))
+    return lint(make_subject(parse_documents(files, Limits())[0], EXEMPTIONS))
+
+
+def test_case_3_with_a_broad_accept_that_decides_first() -> None:
+    """At any priority from 1 to 99 it makes the closing drop void (§10)."""
+    for priority in (1, 50, 99):
+        found = changed(
+            "3-databases",
+            (
+                "priority: 100\n        protocol: tcp\n        port_range: 1/65535",
+                f"priority: {priority}\n        protocol: tcp\n        port_range: 1/65535",
+            ),
+        )
+        (void,) = (one for one in found if one.code == "void_drop")
+        assert void.rule_ids == ("sgr-mysql-shut", "sgr-everything")
+        assert f"priority {priority}" in void.remedy
+
+
+def test_case_6_without_the_drop_for_ipv6() -> None:
+    """What is shut over IPv4 leaves over IPv6 by the default of basic groups (§10)."""
+    found = changed(
+        "6-egress-allow-list", ("authorization_object: ::/0", 'authorization_object: "2001:db8::/32"')
+    )
+    assert {(one.code, one.rule_ids) for one in found} == {("one_family_shut", ("sgr-out-nothing",))}
+
+
+def test_case_6_trap_with_a_drop_before_the_accepts() -> None:
+    """A drop that comes even before them is the same trap."""
+    found = changed(
+        "6-egress-allow-list",
+        (
+            "priority: 1\n        protocol: tcp\n        port_range: 80",
+            "priority: 3\n        protocol: tcp\n        port_range: 80",
+        ),
+    )
+    (trap,) = (one for one in found if one.code == "deny_before_accepts")
+    assert trap.rule_ids == ("sgr-out-nothing", "sgr-out-http")
+    assert "greater than 3" in trap.remedy
