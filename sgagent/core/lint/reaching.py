@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sgagent.core.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.intervals import joined, size
 from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import Reach, RuleKey, key_of
 from sgagent.core.lint.subject import Stand, Subject
@@ -79,15 +80,22 @@ def _find_void_drops(subject: Subject, check: Check) -> Iterator[Finding]:
     for stand in subject.stands:
         for reach in stand.reaches:
             for key, instead in reach.unreached.items():
-                accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
+                accepting = sorted(
+                    (clause for clause in instead if clause.policy is Policy.ACCEPT), key=_breadth
+                )
                 if reach.rule(key).policy is Policy.DROP and accepting:
                     yield _void(subject, check, stand, key, accepting)
+
+
+def _breadth(clause: Clause) -> int:
+    """Return a sort key that puts first what is for most addresses."""
+    return -size(joined(clause.addresses))
 
 
 def _void(subject: Subject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
     priorities = [clause.rule.priority for clause in accepting if clause.rule is not None]
     if priorities:
-        remedy = f"give it priority {min(priorities)}: at equal priority drop wins"
+        remedy = f"give it priority {max(priorities)}: at equal priority drop wins"
     elif any(clause.decided_by is DecidedBy.INNER for clause in accepting):
         remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
     else:
