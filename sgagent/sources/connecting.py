@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from sgagent.core.endpoints import Endpoint
@@ -30,13 +31,22 @@ def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
+def _written_out(host: str) -> tuple[str, ...]:
+    """Return the address that stands in the place of a name: nobody has to be asked for it."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return ()
+    return (host,)
+
+
 class Whereabouts:
     """Know at which addresses a server is; also when its name can't be looked up any more."""
 
     def __init__(self, host: str, port: int, look_up: LookUp) -> None:
         """Start without having looked; addresses need no looking up."""
         self._host, self._port, self._look_up = host, port, look_up
-        self._addresses: tuple[str, ...] = ()
+        self._addresses = _written_out(host)
 
     def find(self) -> tuple[str, ...]:
         """Return the addresses: those found now, else those found last.
