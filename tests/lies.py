@@ -25,8 +25,11 @@ POLICY = "version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}
 LIMIT_BYTES = 100_000
 """Of a document, in these tests."""
 
-SECONDS = 1
-"""How long the agent waits for a connection, and for an answer, in these tests."""
+PATIENCE_SECONDS = 20
+"""How long the agent waits for a connection, and for an answer, in these tests …"""
+
+SHORT_SECONDS = 1
+"""… and where it is to wait in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Lie:
     script: Script
     issued: Callable[[Stage], Issued | None] = lambda stage: stage.issued
     wants_certificate: bool = False
+    seconds: int = PATIENCE_SECONDS
+    """How long the agent waits for an answer."""
 
 
 def make_stage(directory: Path) -> Stage:
@@ -67,13 +72,13 @@ def make_stage(directory: Path) -> Stage:
     )
 
 
-def settings_for(stage: Stage, port: int) -> HttpsSourceSettings:
+def settings_for(stage: Stage, port: int, seconds: int = PATIENCE_SECONDS) -> HttpsSourceSettings:
     """Return settings that ask a server of a test."""
     return HttpsSourceSettings(
         url=HttpsUrl(host=HOST, port=port, target="/web.yaml"),
         poll_seconds=1,
-        connect_timeout_seconds=SECONDS,
-        timeout_seconds=SECONDS,
+        connect_timeout_seconds=PATIENCE_SECONDS,
+        timeout_seconds=seconds,
         ca_file=stage.trusted.file,
     )
 
@@ -88,7 +93,7 @@ def told(lie: Lie, stage: Stage) -> str:
     """Return what the agent says to a lie; the port, which changes, is left out."""
     clients = stage.trusted.file if lie.wants_certificate else None
     with tls_server(lie.script, lie.issued(stage), clients_of=clients) as server:
-        source = source_for(settings_for(stage, server.port))
+        source = source_for(settings_for(stage, server.port, lie.seconds))
         try:
             source.fetch()
         except SgagentError as error:
@@ -135,11 +140,8 @@ def _loop(wire: Wire, request: Request) -> None:
     wire.answer("", f"Location: {target}", status="302 Found")
 
 
-def _bomb() -> bytes:
-    return gzip.compress(b"#" * 50_000_000)
-
-
 _PACKED = gzip.compress(POLICY.encode())
+_BOMB = gzip.compress(bytes(20_000_000))
 _OK = "HTTP/1.1 200 OK\r\n"
 
 LIES = (
@@ -148,10 +150,10 @@ LIES = (
     Lie("shows a certificate that has expired", answering("200 OK"), lambda s: s.expired),
     Lie("shows a certificate for another host", answering("200 OK"), lambda s: s.elsewhere),
     Lie("wants a client certificate, and there is none", answering("200 OK"), wants_certificate=True),
-    Lie("accepts and says nothing", lambda wire, _request: wire.hang()),
-    Lie("sends its head a byte at a time", _drip_head),
-    Lie("sends its body a byte at a time", _drip_body),
-    Lie("says `100 Continue` for ever", _interim_for_ever),
+    Lie("accepts and says nothing", lambda wire, _request: wire.hang(), seconds=SHORT_SECONDS),
+    Lie("sends its head a byte at a time", _drip_head, seconds=SHORT_SECONDS),
+    Lie("sends its body a byte at a time", _drip_body, seconds=SHORT_SECONDS),
+    Lie("says `100 Continue` for ever", _interim_for_ever, seconds=SHORT_SECONDS),
     Lie("closes without an answer", lambda _wire, _request: None),
     Lie("answers something that is not HTTP", sending(b"\x00\xff" * 100)),
     Lie("sends a head line without end", sending(_OK, "X: ", "a" * 100_000)),
@@ -167,7 +169,7 @@ LIES = (
     ),
     Lie("announces a body that is too large", sending(_OK, "Content-Length: 99999999999\r\n\r\n")),
     Lie("sends a body without end", _endless),
-    Lie("sends a gzip bomb", lambda wire, _request: wire.answer(_bomb(), "Content-Encoding: gzip")),
+    Lie("sends a gzip bomb", lambda wire, _request: wire.answer(_BOMB, "Content-Encoding: gzip")),
     Lie(
         "sends half of a gzip body",
         lambda wire, _request: wire.answer(_PACKED[:-12], "Content-Encoding: gzip"),

@@ -140,11 +140,16 @@ def _serve(
         accepted,
         _secure(accepted, context) if context else accepted as connection,
     ):
-        request = _read_request(connection) if context else Request("", {})
+        request = _read_request(connection) if context else _read_something(connection)
         if request is not None:
             server.requests.append(request)
             server.script(Wire(connection, is_over), request)
             connection.shutdown(socket.SHUT_WR)
+
+
+def _read_something(connection: socket.socket) -> Request | None:
+    """Return a request for nothing, once the client has said something, whatever that is."""
+    return Request("", {}) if connection.recv(4096) else None
 
 
 def _secure(accepted: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -12,6 +12,7 @@ from sgagent.sources.acceptance import Acceptance, ReadEnforced
 from sgagent.sources.file import FileSource
 from sgagent.sources.https import HttpsSource
 from sgagent.sources.serials import read_signature, signature_file
+from sgagent.sources.whereabouts import addresses_file
 
 
 def make_source(
@@ -36,7 +37,8 @@ def make_source(
         case FileSourceSettings():
             return FileSource(source.path, settings.limits, acceptance)
         case HttpsSourceSettings():
-            return HttpsSource(source, settings.limits, acceptance)
+            memory = addresses_file(settings.state.directory)
+            return HttpsSource(source, settings.limits, acceptance, memory=memory)
         case EtcdSourceSettings():
             return _etcd(source, settings, host)
         case _:

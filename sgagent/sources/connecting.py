@@ -1,70 +1,19 @@
-"""Connect to an HTTPS server within a time that nothing can stretch, and remember where it was found."""
+"""Connect to an HTTPS server within a time that nothing can stretch."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.settings import HttpsSourceSettings
 from sgagent.sources.privatefile import require_private
-
-LookUp = Callable[[str, int], list[str]]
-"""Return the addresses of a host for TCP, or raise OSError."""
-
-
-def look_up(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system's resolver finds them.
-
-    Raises:
-        OSError: there are none, or the resolver can't be reached.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _written_out(host: str) -> tuple[str, ...]:
-    """Return the address that stands in the place of a name: nobody has to be asked for it."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return ()
-    return (host,)
-
-
-class Whereabouts:
-    """Know at which addresses a server is; also when its name can't be looked up any more."""
-
-    def __init__(self, host: str, port: int, look_up: LookUp) -> None:
-        """Start without having looked; addresses need no looking up."""
-        self._host, self._port, self._look_up = host, port, look_up
-        self._addresses = _written_out(host)
-
-    def find(self) -> tuple[str, ...]:
-        """Return the addresses: those found now, else those found last.
-
-        Raises:
-            OSError: none were ever found.
-        """
-        try:
-            self._addresses = tuple(self._look_up(self._host, self._port))
-        except OSError:
-            if not self._addresses:
-                raise
-        return self._addresses
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the server was found last, in a total order."""
-        found = {Endpoint.at(address, self._port) for address in self._addresses}
-        return tuple(sorted(found, key=lambda endpoint: (str(endpoint.address), endpoint.port)))
 
 
 class Deadline:
@@ -99,6 +48,14 @@ class BoundedSocket(ssl.SSLSocket):
         if self.deadline is not None:
             self.settimeout(self.deadline.remaining())
         return super().recv_into(*arguments, **named)
+
+    def recv(self, *arguments: Any, **named: Any) -> bytes:  # noqa: ANN401 - likewise
+        """Receive; only the standard library calls this, at a connection that ended before TLS began."""
+        try:
+            return super().recv(*arguments, **named)
+        except OSError:
+            self.close()  # it would be left open by an error here, and nobody else has it
+            raise
 
 
 class Cutting:
@@ -178,6 +135,9 @@ class BoundedConnection(http.client.HTTPSConnection):
         except BaseException:
             plain.close()
             raise
+        if secure.version() is None:
+            secure.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
         self._cutting.hold(secure)
         secure.settimeout(self._deadline.remaining())
         if isinstance(secure, BoundedSocket):

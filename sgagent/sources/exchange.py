@@ -14,8 +14,9 @@ from urllib.parse import urljoin, urlsplit
 from sgagent import __version__
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.body import NoAnswerError, read_body
-from sgagent.sources.connecting import BoundedConnection, Cutting, Deadline, Whereabouts, make_context
+from sgagent.sources.connecting import BoundedConnection, Cutting, Deadline, make_context
 from sgagent.sources.privatefile import read_token
+from sgagent.sources.whereabouts import Whereabouts
 
 MOST_REDIRECTS = 3
 _TARGET = re.compile(r"[!-~]+")
@@ -130,7 +131,8 @@ class Exchange:
         try:
             self._connect(connection, question.url)
             self._send(connection, question)
-            return self._take(connection.getresponse(), question)
+            with connection.getresponse() as response:
+                return self._take(response, question)
         finally:
             self.cutting.hold(None)
             connection.close()

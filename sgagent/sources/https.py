@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import unquote
 
 from sgagent.core.endpoints import Endpoint
@@ -18,10 +19,10 @@ from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.acceptance import Acceptance, MismatchError
 from sgagent.sources.body import NoAnswerError, TooLargeError
-from sgagent.sources.connecting import LookUp, Whereabouts, look_up
 from sgagent.sources.exchange import Answer, Exchange, Question
 from sgagent.sources.pace import Pace
 from sgagent.sources.polling import Poller
+from sgagent.sources.whereabouts import LookUp, Whereabouts, look_up
 
 FIRST_ANSWER_SECONDS = 10.0
 """How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
@@ -47,6 +48,7 @@ class HttpsSource:
         limits: Limits,
         acceptance: Acceptance | None = None,
         *,
+        memory: Path | None = None,
         look_up: LookUp = look_up,
         random: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
@@ -57,6 +59,7 @@ class HttpsSource:
             settings: where the document is and how it is asked for.
             limits: what it may cost.
             acceptance: decides what becomes of it; None asks for no signature.
+            memory: where the server's addresses are remembered; None forgets them.
             look_up: finds the addresses of a host.
             random: spreads the questions of many hosts; from 0, included, to 1.
             monotonic: tells seconds that never go back.
@@ -64,7 +67,7 @@ class HttpsSource:
         self._settings = settings
         self._limits = limits
         self._monotonic = monotonic
-        self._whereabouts = Whereabouts(settings.url.host, settings.url.port, look_up)
+        self._whereabouts = Whereabouts(settings.url.host, settings.url.port, look_up, memory)
         self._exchange = Exchange(settings, self._whereabouts, limits.document_bytes)
         self._pace = Pace(settings.poll_seconds, random)
         self._poller = Poller(self._poll, self._exchange.cutting.cut)

@@ -9,10 +9,10 @@ from pathlib import Path
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.connecting import Whereabouts, look_up
 from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import ConnectionLostError
 from sgagent.sources.privatefile import require_private
+from sgagent.sources.whereabouts import Whereabouts, look_up
 
 _LONGEST_PASSWORD = 1024
 

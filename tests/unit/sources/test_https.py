@@ -16,7 +16,7 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.ports import Source
-from sgagent.settings import HttpsUrl, SignatureSettings
+from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.body import NoAnswerError
 from sgagent.sources.https import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
@@ -313,6 +313,35 @@ def test_what_was_found_last_is_remembered_when_names_are_no_longer_found(
     lost = HttpsSource(settings_for(stage, server.port), Limits(), look_up=look_up)
     with pytest.raises(SourceUnavailableError, match="can't be reached: Temporary failure in name"):
         lost.fetch()
+
+
+def test_what_was_found_is_remembered_over_restarts(stage: Stage, server: TlsServer, tmp_path: Path) -> None:
+    """By the same server's name only; a damaged memory is none."""
+    found = [["127.0.0.1"]]
+
+    def look_up(_host: str, _port: int) -> list[str]:
+        if not found:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return found.pop()
+
+    memory = tmp_path / "state" / "source-addresses.json"
+    settings = settings_for(stage, server.port)
+
+    def restarted(of: HttpsSourceSettings = settings) -> HttpsSource:
+        return HttpsSource(of, Limits(), memory=memory, look_up=look_up)
+
+    first = restarted()
+    assert groups(first) == ["sg-web"]
+    assert not memory.exists()
+    memory.parent.mkdir()
+    found.append(["127.0.0.1"])
+    assert groups(first) == groups(restarted()) == ["sg-web"]
+    with pytest.raises(SourceUnavailableError, match="Temporary failure"):
+        restarted(replace(settings, url=replace(settings.url, host="other.example.com"))).fetch()
+    for damage in ("", "[]", '{"host": 1}', memory.read_text().replace("127.0.0.1", "here")):
+        memory.write_text(damage)
+        with pytest.raises(SourceUnavailableError, match="Temporary failure"):
+            restarted().fetch()
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(stage: Stage, server: TlsServer) -> None:
