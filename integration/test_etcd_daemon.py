@@ -101,6 +101,7 @@ def test_from_publishing_to_packets(one_interface: Lab, cluster: Cluster, servic
     wait_for(lambda: is_open(82), "the publication after all that", 2 * SOON)
 
 
+@pytest.mark.long
 def test_a_host_that_announces_itself(
     tmp_path: Path, one_interface: Lab, cluster: Cluster, service: Service
 ) -> None:

@@ -205,16 +205,24 @@ class Client:
         for _ in range(len(self._access)):
             access = self._access[0]
             try:
-                channel = access.connect()
-                if self._settings.user is not None:
-                    self._token = self._authenticated(channel)
+                self._channel = self._entered(access)
             except EtcdError as error:
                 reasons.append(f"{access.endpoint}: {error}")
                 self._access.append(self._access.pop(0))
             else:
-                self._channel = channel
-                return channel
+                return self._channel
         raise ConnectionLostError("; ".join(sorted(reasons)))
+
+    def _entered(self, access: EndpointAccess) -> Channel:
+        """Return a channel to an end point at which the configured user is known."""
+        channel = access.connect()
+        if self._settings.user is not None:
+            try:
+                self._token = self._authenticated(channel)
+            except EtcdError:
+                channel.close()
+                raise
+        return channel
 
     def _authenticated(self, channel: Channel) -> str:
         """Return a token for the configured user."""
