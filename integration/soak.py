@@ -1,0 +1,180 @@
+"""Change a policy thousands of times under one daemon, and see what it costs in memory, files and time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+
+from bench.policies import (
+    GROUP_ID,
+    INTERFACE,
+    BenchPolicy,
+    BenchRule,
+    MemberGroup,
+    invent,
+    with_member,
+    with_rule,
+)
+from bench.sizes import Size
+from integration.lab import wait_for
+from integration.service import Service
+from sgagent.core.model import TCP, Policy, PortRange
+
+SIZE = Size(100, 1_000)
+WARM = 0.1
+"""The part of all applies after which memory is taken as what is to stay."""
+
+OF_A_SAMPLE = 100
+"""How many of the first and of the last applies are compared."""
+
+_APPLIED = '"ruleset_applied"'
+_SCRAPED_EVERY = 10
+_CONFIGURATION = f"""
+[[interface]]
+name = "{INTERFACE}"
+security_group_ids = ["{GROUP_ID}"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process takes."""
+
+    kibibytes: int
+    """Resident in memory."""
+
+    descriptors: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long applies took, from the file that was renamed into place to the word that it is in force."""
+
+    median: float
+    worst_of_hundred: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Latency:
+        """Return the middle, and what 99 of 100 stay below."""
+        return cls(statistics.median(seconds), statistics.quantiles(seconds, n=100, method="inclusive")[98])
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """What came of it."""
+
+    applies: int
+    warm: Mapping[str, Footprint]
+    """The daemon's processes by name, when a tenth of the applies was done."""
+
+    end: Mapping[str, Footprint]
+    first: Latency
+    last: Latency
+
+    def growth(self, name: str) -> float:
+        """Return by what part of itself a process's memory grew after the first tenth."""
+        return self.end[name].kibibytes / self.warm[name].kibibytes - 1
+
+
+def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> Soak:
+    """Start the daemon and change its policy so many times, each change for itself.
+
+    Args:
+        service: not started yet; its host has the bench's interface.
+        applies: how many.
+        note: told of each hundredth apply, and how long it took.
+    """
+    service.configure(_CONFIGURATION)
+    policies = _changes(invent(SIZE))
+    service.define(next(policies).document(), "policy.json")
+    service.start()
+    log = _Log(service.directory / "log")
+    log.wait_for_apply()
+    warm: Mapping[str, Footprint] = {}
+    seconds: list[float] = []
+    for number, policy in zip(range(1, applies + 1), policies, strict=False):
+        text = policy.document()
+        began = perf_counter()
+        service.define(text, "policy.json")
+        log.wait_for_apply()
+        seconds.append(perf_counter() - began)
+        if number % _SCRAPED_EVERY == 0:
+            service.scrape()
+        if number % OF_A_SAMPLE == 0:
+            note(number, seconds[-1])
+        if number == int(applies * WARM):
+            warm = footprints(service)
+    first, last = seconds[:OF_A_SAMPLE], seconds[-OF_A_SAMPLE:]
+    return Soak(applies, warm, footprints(service), Latency.of(first), Latency.of(last))
+
+
+def footprints(service: Service) -> Mapping[str, Footprint]:
+    """Return what each process of the daemon takes."""
+    return {"agent": _footprint(service.pid), "applier": _footprint(service.applier_pid)}
+
+
+def _footprint(pid: int) -> Footprint:
+    place = Path("/proc", str(pid))
+    fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+    return Footprint(
+        kibibytes=int(fields["VmRSS"].split()[0]),
+        descriptors=len(list((place / "fd").iterdir())),
+        threads=int(fields["Threads"]),
+    )
+
+
+def _changes(policy: BenchPolicy) -> Iterator[BenchPolicy]:
+    """Return policies without end, each one member, one rule or one group away from that before."""
+    ways: tuple[Callable[[BenchPolicy], BenchPolicy], ...] = (with_member, with_rule, _with_group)
+    changed = [False] * len(ways)
+    for number in count():
+        made = policy
+        for way, is_changed in zip(ways, changed, strict=True):
+            made = way(made) if is_changed else made
+        yield made
+        place = number % len(ways)
+        changed[place] = not changed[place]
+
+
+def _with_group(policy: BenchPolicy) -> BenchPolicy:
+    """Return the policy with one more group, of which a rule of its own speaks."""
+    last = policy.groups[-1].numbers.stop + 10
+    group = MemberGroup("sg-new", range(last, last + 10))
+    rule = BenchRule(
+        rule_id="sgr-of-new",
+        policy=Policy.DROP,
+        priority=40,
+        protocol=TCP,
+        ports=PortRange(60_600, 60_700),
+        authorization_object=group,
+    )
+    return replace(policy, groups=(*policy.groups, group), rules=(*policy.rules, rule))
+
+
+@dataclass(slots=True)
+class _Log:
+    """What the daemon writes, read once."""
+
+    path: Path
+    _read: int = 0
+    _applied: int = field(default=0)
+    _awaited: int = 0
+
+    def wait_for_apply(self) -> None:
+        """Wait until it says that one policy more is in force."""
+        self._awaited += 1
+        wait_for(self._is_there, f"apply {self._awaited}")
+
+    def _is_there(self) -> bool:
+        with self.path.open("rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._applied += whole.count(_APPLIED.encode())
+        return self._applied >= self._awaited
