@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,3 +278,31 @@ def test_changes_of_other_tables_cost_no_listing(namespace: Namespace, owner: Ap
     assert plane.observe().ruleset != tables.ONE_MEMBER_LESS
     bring(plane, tables.ONE_MEMBER_LESS)
     assert plane.observe() == Observed(ruleset=tables.ONE_MEMBER_LESS)
+
+
+UNREADABLE = (
+    b'counter evil { comment "\xff" ; }',
+    b'quota evil { over 5 mbytes; comment "\xff" ; }',
+    b'chain ingress/eth0 { iifname "\xff" accept; }',
+)
+"""What libnftables can't list: it ends the process that tries."""
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+def test_a_table_that_can_not_be_listed_is_replaced(
+    namespace: Namespace, owner: Applier, content: bytes
+) -> None:
+    """The applier lives on, and the next plan puts a table there that can be read, and is owned again."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    namespace.nft("add table inet sgagent")
+    bring(plane, tables.WHOLE)
+    text = b"table inet sgagent {\n" + content + b"\n}\n"
+    argv = ["ip", "netns", "exec", namespace.name, "nft", "-f", "-"]
+    subprocess.run(argv, input=text, check=True)
+    assert plane.observe().ruleset is None
+    bring(plane, tables.WITHOUT_SSH)
+    assert plane.observe() == Observed(ruleset=tables.WITHOUT_SSH)
+    assert plane.is_owner
+    onlooker = LibnftablesDataplane(owned=False)
+    assert onlooker.observe() == Observed(ruleset=tables.WITHOUT_SSH)
+    onlooker.close()

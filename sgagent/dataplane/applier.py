@@ -124,7 +124,7 @@ class _Desk:
         (mask,) = messages.unpacked(messages.NUMBER, content)
         if self._table is not None:
             raise MalformedError("a second beginning")
-        self._table, self._mask = KernelTable(owned=self._owned), mask
+        self._table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
         with contextlib.suppress(OSError):  # without the privilege every other verb says so
             self.followed = FollowedTable(self._table, self._pass_on)
         return b""

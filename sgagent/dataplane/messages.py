@@ -112,7 +112,7 @@ NUMBER = struct.Struct(">I")
 """A mask, a generation of the ruleset, or how many."""
 
 _APPLIED = struct.Struct(">?II?")
-_LISTING = struct.Struct(">?I??")
+_LISTING = struct.Struct(">?I???")
 _MARKS = struct.Struct(">I?I")
 _PACKET = struct.Struct(">BBB16s16sHH")
 _TRACKED = struct.Struct(">?IB")
@@ -148,15 +148,16 @@ def read_applied(content: bytes) -> tuple[Applied, bool]:
 def write_listing(listing: Listing, *, is_owner: bool) -> bytes:
     """Return a listing as a content."""
     known = listing.generation is not None
-    head = _LISTING.pack(known, listing.generation or 0, is_owner, listing.text is not None)
+    stands = listing.text is not None
+    head = _LISTING.pack(known, listing.generation or 0, is_owner, stands, listing.is_unreadable)
     return head + (listing.text or b"")
 
 
 def read_listing(content: bytes) -> tuple[Listing, bool]:
     """Return a listing, and whether the table is owned."""
-    known, generation, is_owner, stands = _LISTING.unpack_from(content)
+    known, generation, is_owner, stands, is_unreadable = _LISTING.unpack_from(content)
     text = content[_LISTING.size :] if stands else None
-    return Listing(generation if known else None, text), is_owner
+    return Listing(generation if known else None, text, is_unreadable), is_owner
 
 
 def write_counters(text: bytes | None) -> bytes:

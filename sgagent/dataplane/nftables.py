@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from sgagent.core.nftjson import Json
 from sgagent.core.nftlisting import decode_ruleset
-from sgagent.core.plan import Plan
+from sgagent.core.plan import DestroyTable, Plan
 from sgagent.core.ruleset import FAMILY, TABLE
 from sgagent.core.transaction import carry_out
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
+
+_UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
+"""A table that can't be listed: it counts as none, and goes with the next plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class TableDataplane:
         """Take what speaks to the kernel; it is closed with this."""
         self._table = table
         self._seen: _Seen | None = None
+        self._is_unreadable = False
+        """Whether the table that stands has to make room, as nobody can tell what is in it."""
 
     @property
     def is_owner(self) -> bool:
@@ -57,7 +62,10 @@ class TableDataplane:
         if listing.text is not None:
             ruleset, foreign = decode_ruleset(_read(listing.text))
             observed = Observed(ruleset=ruleset, foreign=foreign)
+        elif listing.is_unreadable:
+            observed = _UNREADABLE
         self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
+        self._is_unreadable = listing.is_unreadable
         return observed
 
     def refuse_another_owner(self) -> None:
@@ -75,8 +83,12 @@ class TableDataplane:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: CAP_NET_ADMIN is lacking, or another process owns the table.
         """
-        if plan:
-            self._remember(plan, self._table.apply(plan))
+        if not plan:
+            return
+        if self._is_unreadable:
+            plan = Plan((DestroyTable(), *plan.operations))
+        self._remember(plan, self._table.apply(plan))
+        self._is_unreadable = False
 
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""

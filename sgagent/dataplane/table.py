@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
@@ -18,6 +18,7 @@ from sgagent.core.plan import AddTable, DestroyTable, Operation, Plan
 from sgagent.core.ruleset import FAMILY, TABLE
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, following
+from sgagent.dataplane.guarded import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.refusal import find_refused
 
@@ -40,7 +41,10 @@ class Listing:
     """Of the ruleset that was listed; None where somebody kept changing it meanwhile."""
 
     text: bytes | None
-    """JSON; None where there is no table."""
+    """JSON; None where there is no table, or none that can be listed."""
+
+    is_unreadable: bool = False
+    """Whether there is a table in which somebody put what libnftables can't list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +97,19 @@ class TableKeeper(Protocol):
 class KernelTable:
     """The kernel's table, in the network namespace and for the thread in which this was made."""
 
-    def __init__(self, *, owned: bool) -> None:
+    def __init__(self, *, owned: bool, guarded: bool = False) -> None:
         """Open what speaks to the kernel; changes nothing.
 
         Args:
             owned: whether to own the table where the kernel can do that: others can't change it then, and it
                 stays when this process ends. A table that an earlier owner left is taken up.
+            guarded: whether to list in a process of its own, which may die of what somebody put into the
+                table; this process must have one thread.
 
         Raises:
             UsageError: libnftables is not installed.
         """
+        self._list = _list_guarded if guarded else self._list_here
         self._context = Context()
         self.port = self._context.introduce() if _is_permitted() else None
         """The netlink port that makes our changes; None where it could not be found."""
@@ -138,17 +145,20 @@ class KernelTable:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
             KernelRefusedError: it can't be listed.
         """
-        text = None
+        listing = Listing(None, None)
         for _ in range(_ATTEMPTS):
             before = self.read_generation()
             if self._adopt():
                 before = self.read_generation()
-            text = _listed(self._context.list_table)
-            if text is None:
+            listing = self._list()
+            if listing.text is None and not listing.is_unreadable:
                 self._flags = None
             if self.read_generation() == before:
-                return Listing(before, text)
-        return Listing(None, text)
+                return replace(listing, generation=before)
+        return listing
+
+    def _list_here(self) -> Listing:
+        return Listing(None, _listed(self._context.list_table))
 
     def list_counters(self) -> bytes | None:
         """Return the named counters of the table as JSON; None where there is no table.
@@ -250,6 +260,20 @@ def _is_permitted() -> bool:
         except OSError:
             return False
     return True
+
+
+def _list_guarded() -> Listing:
+    """List the table by another process, which may die of it."""
+    try:
+        text = _listed(lambda: guarded(_list_anew, RefusedError))
+    except WorkerDiedError:
+        return Listing(None, None, is_unreadable=True)
+    return Listing(None, text or None)
+
+
+def _list_anew() -> bytes:
+    """List the table by another context; nothing where there is none."""
+    return Context().list_table() or b""
 
 
 def _listed(list_: Callable[[], bytes | None]) -> bytes | None:
