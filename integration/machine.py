@@ -118,10 +118,15 @@ class Machine:
         """Switch off whatever runs."""
         self._end()
 
-    def run(self, *argv: str) -> str:
-        """Run a command in the machine and return what it printed."""
+    def run(self, *argv: str, seconds: float = _COMMAND_SECONDS) -> str:
+        """Run a command in the machine and return what it printed.
+
+        Raises:
+            CommandError: it exited with another status than 0.
+            subprocess.TimeoutExpired: it did not end in time.
+        """
         self._running()
-        return run("nsenter", "--target", str(self._leader), "--all", *argv, seconds=_COMMAND_SECONDS)
+        return run("nsenter", "--target", str(self._leader), "--all", *argv, seconds=seconds)
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 EARLIER = "0.0.9"
 """A version below every real one, made of the same files."""
 
+INSTALLATION_SECONDS = 180.0
+"""For a package to be installed, on a machine that does much else."""
+
 _TOOLS = ("dpkg-buildpackage", "dh", "dh_python3")
 _PLACE = "/var/cache/sgagent-test"
 _BUILD_SECONDS = 300.0
@@ -48,7 +51,7 @@ def install(machine: Machine, package: Path) -> str:
 
 def dpkg(machine: Machine, *arguments: str) -> str:
     """Have the machine's dpkg do something, and return all that it said."""
-    return machine.run("sh", "-c", 'dpkg "$@" 2>&1', "sh", *arguments)
+    return machine.run("sh", "-c", 'dpkg "$@" 2>&1', "sh", *arguments, seconds=INSTALLATION_SECONDS)
 
 
 def is_installed(machine: Machine) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from integration.lab import Lab, LabError, lab, wait_for
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, remove_stale_namespaces
-from integration.package import built
+from integration.package import INSTALLATION_SECONDS, built
 
 HOST, ADMINISTRATOR, STRANGER = "10.0.0.11", "203.0.113.5", "198.51.100.7"
 WEB, SSH = 80, 22
@@ -80,7 +80,8 @@ class Story:
         """
         print(f"root@web:~# {command}")
         try:
-            ended, told = 0, self.machine.run("bash", "-c", f"cd /root; exec 2>&1; {command}")
+            line = f"cd /root; exec 2>&1; {command}"
+            ended, told = 0, self.machine.run("bash", "-c", line, seconds=INSTALLATION_SECONDS)
         except CommandError as error:
             ended, told = error.status, error.output
         print(

@@ -9,7 +9,7 @@ import pytest
 
 from integration.machine import why_not
 from integration.package import why_not as why_no_package
-from integration.tiers import FOLDER, TIERS, Town, town
+from integration.tiers import TIERS, Town, town
 
 pytestmark = pytest.mark.skipif(
     bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
@@ -55,12 +55,7 @@ def reached(made: Town) -> dict[tuple[str, str, int], bool]:
 def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town) -> None:
     """Each ends its provisioning enforcing; traffic then is as examples/three-tier says, IPv6 included."""
     with ThreadPoolExecutor() as pool:
-        told = list(
-            pool.map(
-                lambda tier: built_town.machines[tier.name].run(f"{FOLDER}/vagrant/provision.sh", tier.name),
-                TIERS,
-            )
-        )
+        told = list(pool.map(built_town.provision, TIERS))
     assert [text.rpartition("enforcing since")[1] for text in told] == ["enforcing since"] * 3
     assert reached(built_town) == FLOWS
     for machine in built_town.machines.values():
@@ -72,7 +67,6 @@ def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town
 @pytest.mark.long
 def test_it_may_be_provisioned_again(built_town: Town) -> None:
     """A second run ends as the first, with the package installed anew and nothing lost."""
-    web = built_town.machines["web"]
-    assert "enforcing since" in web.run(f"{FOLDER}/vagrant/provision.sh", "web")
+    assert "enforcing since" in built_town.provision(TIERS[0])
     assert built_town.reaches("customer", "10.1.0.11", 80)
     assert not built_town.reaches("customer", "10.1.0.11", 9999)

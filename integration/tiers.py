@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, Namespace, network_namespace
-from integration.package import ROOT, built
+from integration.package import INSTALLATION_SECONDS, ROOT, built
 
 FOLDER = "/sgagent"
 """Where the machines have the repository, as in the Vagrantfile."""
@@ -39,6 +39,11 @@ class Town:
 
     machines: dict[str, Machine]
     customer: Namespace
+
+    def provision(self, tier: Tier) -> str:
+        """Run the script that vagrant runs, and return what it printed."""
+        script = f"{FOLDER}/vagrant/provision.sh"
+        return self.machines[tier.name].run(script, tier.name, seconds=INSTALLATION_SECONDS)
 
     def reaches(self, source: str, address: str, port: int) -> bool:
         """Tell whether a connection is made from a tier, or from the customer."""
