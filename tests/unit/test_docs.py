@@ -148,6 +148,13 @@ _NOT_OF_THE_CONFIGURATION = {"nodes", "problems"}
 """Limits that follow from others."""
 
 
+def test_the_runbook_knows_every_alarm() -> None:
+    """Whoever is woken by one of docs/metrics.md finds what to do."""
+    alarms = re.findall(r"^- alert: (\w+)", read("docs/metrics.md"), re.MULTILINE)
+    assert len(alarms) > 3
+    assert [name for name in alarms if f"`{name}`" not in read("docs/runbook.md")] == []
+
+
 def test_the_tests_that_the_design_names_exist() -> None:
     """A promise in docs/design.md names the tests that hold it; they are there."""
     named = TEST.findall(read("docs/design.md"))
