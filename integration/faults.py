@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from integration.bootedordeal import BootedService
 from integration.lab import PEER_MAC, LabError, wait_for
 from integration.namespaces import CommandError, network_namespace, run
 from integration.ordeal import HOST, HOST6, Ordeal
@@ -33,9 +34,12 @@ class Fault:
     """How often, for the table."""
 
     quick_tries: int = 1
-    """How often in the tests of every day."""
+    """How often in the tests of every day; those of the units hang a daemon too."""
 
     configuration: str = ""
+    is_booted: bool = False
+    """Whether it takes a machine with systemd, which ``configuration`` and ``owned`` say nothing about."""
+
     owned: bool = True
     """Whether the agent may own its table."""
 
@@ -88,6 +92,15 @@ def stop_and_start(ordeal: Ordeal) -> float:
         raise LabError("the agent did not end in order")
     ordeal.change_policy()
     ordeal.service.start()
+    return perf_counter() - began
+
+
+def hang(ordeal: Ordeal) -> float:
+    """Have the agent stand still, until the watchdog of systemd sees it."""
+    began = perf_counter()
+    if not isinstance(ordeal.service, BootedService):
+        raise LabError("only systemd has a watchdog")
+    ordeal.service.hang()
     return perf_counter() - began
 
 
@@ -327,6 +340,13 @@ FAULTS = (
         name="kill -9 of the applier, anywhere in an apply", strike=kill_the_applier, tries=200, quick_tries=2
     ),
     Fault(name="stop and start", strike=stop_and_start, tries=30),
+    Fault(
+        name="a loop that hangs, under systemd with a watchdog of 3 s",
+        strike=hang,
+        tries=10,
+        quick_tries=0,
+        is_booted=True,
+    ),
     Fault(name="100 × SIGHUP while policies change", strike=storm_of_reloads, tries=20),
     Fault(name="edits and flushes of the table from outside, owned", strike=edits_that_are_refused, tries=50),
     Fault(

@@ -234,14 +234,21 @@ def ordeal(directory: Path, dice: Random, configuration: str = "", *, owned: boo
         made = Ordeal(built, service, dice, busy, Stream(built))
         made.change_policy()
         service.start()
-        _open_sessions(busy)
-        with busy.running():
-            made.stream.start()
-            try:
-                busy.wait_until_all_talk()
-                yield made
-            finally:
-                made.stream.stop()
+        with under_traffic(made):
+            yield made
+
+
+@contextlib.contextmanager
+def under_traffic(made: Ordeal) -> Iterator[None]:
+    """Let traffic begin at a host whose agent enforces a policy; it is over when the context is left."""
+    _open_sessions(made.busy)
+    with made.busy.running():
+        made.stream.start()
+        try:
+            made.busy.wait_until_all_talk()
+            yield
+        finally:
+            made.stream.stop()
 
 
 def _open_sessions(busy: Traffic) -> None:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from integration.bootedordeal import booted_ordeal
 from integration.faults import FAULTS, Fault
-from integration.ordeal import Toll, ordeal, toll
+from integration.ordeal import Ordeal, Toll, ordeal, toll
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->"
@@ -54,11 +55,17 @@ def suffer(fault: Fault, tries: int, directory: Path, dice: Random) -> Outcome:
     Raises:
         LabError: the agent did not become as it was before.
     """
-    with ordeal(directory, dice, fault.configuration, owned=fault.owned) as made:
+    with _ordeal_of(fault, directory, dice) as made:
         with fault.around(made) if fault.around else contextlib.nullcontext():
             longest = max(fault.strike(made) for _ in range(tries))
         paid = toll(made, link_stays=fault.link_stays)
     return Outcome(fault=fault, tries=tries, toll=paid, longest=longest)
+
+
+def _ordeal_of(fault: Fault, directory: Path, dice: Random) -> contextlib.AbstractContextManager[Ordeal]:
+    if fault.is_booted:
+        return booted_ordeal(directory, dice)
+    return ordeal(directory, dice, fault.configuration, owned=fault.owned)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -80,6 +80,24 @@ class Soak:
         """Return by what part of itself a process's memory grew after the first tenth."""
         return self.end[name].kibibytes / self.warm[name].kibibytes - 1
 
+    def rows(self) -> Iterator[str]:
+        """Yield what came of it as lines of tables."""
+        yield f"| | after {int(self.applies * WARM):,} applies | after {self.applies:,} | growth |"
+        yield "|---|---:|---:|---:|"
+        for name, end in self.end.items():
+            warm = self.warm[name]
+            yield (
+                f"| memory of the {name}, MiB | {warm.kibibytes / 1024:.1f} | {end.kibibytes / 1024:.1f}"
+                f" | {self.growth(name):+.1%} |"
+            )
+            yield f"| its open files | {warm.descriptors} | {end.descriptors} | |"
+        yield ""
+        samples = f"first {OF_A_SAMPLE} | last {OF_A_SAMPLE}"
+        yield f"| seconds from a renamed file to the word that it is in force | {samples} |"
+        yield "|---|---:|---:|"
+        yield f"| median | {self.first.median:.3f} | {self.last.median:.3f} |"
+        yield f"| 99 of 100 below | {self.first.worst_of_hundred:.3f} | {self.last.worst_of_hundred:.3f} |"
+
 
 def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> Soak:
     """Start the daemon and change its policy so many times, each change for itself.
