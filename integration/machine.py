@@ -163,7 +163,7 @@ class Machine:
         if not self._leader:
             return False
         try:
-            self.run("systemctl", "is-system-running", "--wait")
+            self.run("systemctl", "is-system-running", "--wait", seconds=_BOOT_SECONDS)
         except CommandError as error:
             return error.status == 1 and error.output.strip() in _SETTLED
         return True
