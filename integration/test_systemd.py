@@ -260,6 +260,17 @@ def packets_before(machine: Machine, counter: str) -> int:
     return int(text.partition(f"counter {counter} {{")[2].split()[1])
 
 
+def test_a_stop_of_the_unit_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
+    """Systemd ends all processes of the unit, and the one with the privilege waits for the other."""
+    machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
+    machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
+    assert lets_in(wire) == WEB_AND_SSH
+    machine.run("systemctl", "stop", DAEMON)
+    assert machine.show(DAEMON, "Result") == "success"
+    assert lets_in(wire) == ONLY_WEB
+    assert '"reason": "stopped"' in machine.journal(DAEMON)
+
+
 def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab) -> None:
     """The boot enforces what was confirmed last, before the network is up; the daemon says so."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
