@@ -285,7 +285,7 @@ def test_a_power_cut_gives_up_what_was_not_confirmed(machine: Machine, wire: Lab
 
 
 def test_a_boot_enforces_what_was_put_in_force_by_hand(machine: Machine, wire: Lab) -> None:
-    """What was confirmed stays and the source's version is held back; the mode is the one that was ordered."""
+    """What was confirmed stays, the source's version is held back, and the mode is what was ordered."""
     machine.write("/root/by-hand.yaml", definitions(WEB, SSH))
     machine.run("sgagent", "apply", "/root/by-hand.yaml", "--confirm-within", "1h")
     machine.run("sgagent", "confirm")

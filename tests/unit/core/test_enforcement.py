@@ -193,7 +193,6 @@ class TestRestart:
         host.step(NARROW, Sessions.KEEP)
         assert host.generation == 1
 
-
     def test_leaving_observe(self) -> None:
         """Every session is judged again, kept or not, as the table tells that it was only observed (§9.1)."""
         observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
