@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from bench.answers import measure_answers
 from bench.linear import TABLE, Order, render_linear
 from bench.packetcost import LAYOUT, OURS, compiled_text
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, with_member, with_rule
@@ -58,6 +59,7 @@ class Files:
 def measure_durations(policy: BenchPolicy, files: Files, repeats: int) -> Iterator[Duration]:
     """Measure all operations at one size."""
     yield _duration(policy.size, "compile, in process", OURS, _compile_seconds(policy, repeats))
+    yield from measure_answers(policy, repeats)
     yield from _measure_loads(policy.size, files, repeats)
     yield from _measure_changes(policy, files, repeats)
 

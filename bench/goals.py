@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.answers import LINT, PLAN_A_RULE
 from bench.linear import Order
 from bench.packetcost import OURS
 from bench.results import Results
@@ -16,6 +17,9 @@ MOST_GROWTH = 4.0
 
 LEAST_GAIN = 30.0
 """A list of 1,000 rules walked to its end, against our ruleset of the same policy."""
+
+MOST_ANSWER_SECONDS = 1.0
+"""A plan, and lint, of 1,000 rules and 10,000 members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Goal:
 
 def judge_goals(results: Results) -> tuple[Goal, ...]:
     """Return the goals that the measured sizes allow to judge."""
-    return (*_growth(results), *_gain(results))
+    return (*_growth(results), *_gain(results), *_answers(results))
 
 
 def _growth(results: Results) -> Iterator[Goal]:
@@ -53,6 +57,18 @@ def _gain(results: Results) -> Iterator[Goal]:
             text = f"linear rules, address first, against sgagent at {size}, packets {aim.value}"
             ratio = linear.above.median / ours
             yield Goal(text, f"at least {LEAST_GAIN:g} times", ratio, ratio >= LEAST_GAIN)
+
+
+def _answers(results: Results) -> Iterator[Goal]:
+    size = SIZES[2]
+    for operation in (PLAN_A_RULE, LINT):
+        duration = results.duration(size, operation, OURS)
+        if duration:
+            seconds = duration.seconds.median
+            is_met = seconds <= MOST_ANSWER_SECONDS
+            yield Goal(
+                f"{operation}, at {size}, in seconds", f"at most {MOST_ANSWER_SECONDS:g}", seconds, is_met
+            )
 
 
 def _ours(results: Results, size: Size, aim: Aim) -> float | None:

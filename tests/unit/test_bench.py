@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.answers import LINT, PLAN_A_RULE, measure_answers
 from bench.goals import judge_goals
 from bench.linear import Order, render_linear
 from bench.packetcost import CONNTRACK_ONLY, OURS
@@ -39,6 +40,17 @@ def test_the_document_says_what_is_compiled(size: Size) -> None:
     """The policy that packets are sent through is the one that commands read."""
     policy = invent(size)
     assert resolved_from_document(policy) == policy.resolved
+
+
+def test_answers_are_measured() -> None:
+    """A plan of each change and lint have a duration; a goal holds them to a second, and is judged by it."""
+    durations = tuple(measure_answers(invent(SIZES[0]), repeats=1))
+    assert {duration.operation for duration in durations} >= {LINT, PLAN_A_RULE}
+    at_size = tuple(replace(duration, size=SIZES[2]) for duration in durations)
+    results = Results(machine=MACHINE, is_quick=False, durations=at_size)
+    assert [goal.is_met for goal in judge_goals(results)] == [True, True]
+    slow = tuple(replace(duration, seconds=Spread(1.1, 1.1, 1.1)) for duration in at_size)
+    assert [goal.is_met for goal in judge_goals(replace(results, durations=slow))] == [False, False]
 
 
 def test_a_policy_has_its_size() -> None:
