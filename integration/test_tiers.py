@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from integration.machine import why_not
-from integration.package import why_not as why_no_package
+from integration.package import EARLIER, why_not as why_no_package
 from integration.tiers import TIERS, Town, town
 
 pytestmark = pytest.mark.skipif(
@@ -56,6 +56,7 @@ def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town
     """Each ends its provisioning enforcing; traffic then is as examples/three-tier says, IPv6 included."""
     with ThreadPoolExecutor() as pool:
         told = list(pool.map(built_town.provision, TIERS))
+    assert all(f"sgagent {EARLIER}" not in text for text in told)
     assert [text.rpartition("enforcing since")[1] for text in told] == ["enforcing since"] * 3
     assert reached(built_town) == FLOWS
     for machine in built_town.machines.values():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, Namespace, network_namespace
-from integration.package import INSTALLATION_SECONDS, ROOT, built
+from integration.package import EARLIER, INSTALLATION_SECONDS, ROOT, built
 
 FOLDER = "/sgagent"
 """Where the machines have the repository, as in the Vagrantfile."""
@@ -89,7 +89,8 @@ def _machine(switch: Namespace, tier: Tier) -> Iterator[Machine]:
         for folder in ("examples", "vagrant"):
             shutil.copytree(ROOT / folder, machine.path(f"{FOLDER}/{folder}"))
         machine.path(f"{FOLDER}/dist").mkdir()
-        shutil.copy(built(), machine.path(f"{FOLDER}/dist"))
+        for package in (built(EARLIER), built()):
+            shutil.copy(package, machine.path(f"{FOLDER}/dist"))
         yield machine
 
 

@@ -27,7 +27,7 @@ main() {
 
 install_agent() {
     local package
-    package=$(find "$FOLDER/dist" -name 'sgagent_*_all.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
+    package=$(find "$FOLDER/dist" -name 'sgagent_*_all.deb' | sort --version-sort | tail -n 1)
     [[ -n $package ]] || fail 2 "there is no package in $FOLDER/dist; script/package builds one"
     say "installing ${package##*/}"
     # Lists that are there are tried first: fetching new ones takes longer than most installations.
