@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ SSH = "ingress accept 1 tcp 22 from 0.0.0.0/0"
 MAIL = "ingress accept 1 tcp 25 from 0.0.0.0/0"
 BROKEN = "version: 1\nsecurity_groups: 7\n"
 PORTS = (22, 25, 80)
+KILLS = 12
 
 
 @pytest.fixture
@@ -271,3 +273,33 @@ def test_an_interrupted_command_interrupts_nothing(agent: Service, one_interface
         connection.sendall(json.dumps(line).encode() + b"\n")
     wait_for_ports(one_interface, {22})
     agent.wait_for_event("applied_by_hand")
+
+
+@pytest.mark.long
+def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> None:
+    """The policy before or the one on trial is in force, never anything else, and the status says which."""
+    documents = [{"name": "a.yaml", "content": definitions(SSH)}]
+    dice = random.Random(1)
+    seen = set()
+    for number in range(KILLS):
+        moment = time.monotonic() + dice.uniform(0, 0.04)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(agent.directory / "run" / "control.sock"))
+            order = {"version": 1, "question": "apply", "documents": documents, "confirm_within": 600.0}
+            connection.sendall(json.dumps(order).encode() + b"\n")
+            while time.monotonic() < moment:
+                pass  # a few hundredths of a second, to the point
+            agent.kill()
+        assert open_ports(one_interface) in ({80}, {22})
+        agent.start()
+        is_pending = status(agent)["pending"] is not None
+        seen.add(is_pending)
+        assert open_ports(one_interface) == ({22} if is_pending else {80})
+        if is_pending and number % 2:
+            assert asked(agent, question="confirm")["answer"]["is_confirmed"]
+            assert open_ports(one_interface) == {22}
+        if is_pending:
+            assert asked(agent, question="rollback")["answer"]["is_changed"]
+        assert open_ports(one_interface) == {80}
+        assert status(agent)["pending"] is None
+    assert seen == {True, False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -71,22 +72,20 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         stack.enter_context(closing(dataplane))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
-        inbox = Inbox()
-        daemon = _assemble(settings, dataplane, inbox, log, stack)
+        daemon = _assemble(settings, dataplane, applier.news, log, stack)
         with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
             state.take_over_old_files()
-        stack.enter_context(news_heard(applier.news, lambda _: None, inbox.applier_lost))
         daemon.run()
     return 0
 
 
 def _assemble(
-    settings: Settings, dataplane: ApplierDataplane, inbox: Inbox, log: EventLog, stack: ExitStack
+    settings: Settings, dataplane: ApplierDataplane, news: socket.socket, log: EventLog, stack: ExitStack
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
-    clock, host = SystemClock(), NetlinkHost()
+    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
     source = make_source(settings, host)
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
@@ -117,7 +116,7 @@ def _assemble(
         if settings.enforcement.sessions is Sessions.REJUDGE:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
-    return Daemon(
+    daemon = Daemon(
         source=source,
         host=host,
         clock=clock,
@@ -129,6 +128,8 @@ def _assemble(
         board=board,
         after_first=reckon,
     )
+    stack.enter_context(news_heard(news, daemon.drift.hear, inbox.applier_lost))
+    return daemon
 
 
 def _keep_presence(
