@@ -12,7 +12,7 @@ from bench.packetcost import OURS
 from bench.policies import BenchPolicy, invent, with_member, with_rule
 from bench.results import Duration, Spread
 from bench.sizes import SIZES, Size
-from sgagent.core.comparison import compare
+from sgagent.core.comparing.comparison import compare
 from sgagent.core.lint.registry import lint
 from sgagent.core.lint.subject import make_subject
 from sgagent.core.model import Snapshot

@@ -23,10 +23,10 @@ from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, with_member, with_r
 from bench.results import Duration, Spread
 from bench.sizes import Size
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.compiler import compile_
-from sgagent.core.enforcement import Enforced, Enforcement, enforce
-from sgagent.core.marks import first_state
-from sgagent.core.nftjson import encode_plan
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
+from sgagent.core.compiling.marks import first_state
+from sgagent.core.kernel.nftjson import encode_plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.nftables import LibnftablesDataplane
 

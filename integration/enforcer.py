@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from integration.judging import LAYOUT
 from integration.lab import Lab
 from sgagent.core.binding import bind
-from sgagent.core.counters import CounterKey
-from sgagent.core.enforcement import Enforced, enforce
+from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.marks import MarkLayout
+from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.kernel.plan import Plan
 from sgagent.core.model import Mode, Sessions
-from sgagent.core.plan import Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.nftables import LibnftablesDataplane

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from integration.lab import Lab
 from integration.wire import ROUTER_ALERT, Address, Extension, WirePacket, icmp, icmpv6, tcp, udp
 from sgagent.core.always import MULTICAST_LISTENER_TYPES
-from sgagent.core.compiler import compile_
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.evaluate import Packet
-from sgagent.core.marks import MarkLayout, first_state
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.kernel.plan import make_plan
 from sgagent.core.model import Direction, Family
-from sgagent.core.nftjson import encode_plan
-from sgagent.core.plan import make_plan
 from sgagent.core.policy import ResolvedPolicy
 
 LAYOUT = MarkLayout(0xFFFF0000)

@@ -24,8 +24,8 @@ from integration.lab import HOST_MAC, TEST_MAC, Lab, LabError, lab, wait_for
 from integration.service import Service, service_on
 from integration.traffic import Traffic, traffic
 from integration.wire import tcp
-from sgagent.agent.counterfile import CounterFile, read_boot_id
-from sgagent.core.counters import RuleCounter
+from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
+from sgagent.core.kernel.counters import RuleCounter
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
 HOST6, CLIENT6 = "2001:db8::11", "2001:db8:1::7"

@@ -17,12 +17,12 @@ import pytest
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import is_alive
-from sgagent.core import plan as p, ruleset as r
 from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
+from sgagent.core.kernel import plan as p, ruleset as r
+from sgagent.core.kernel.plan import Plan
+from sgagent.core.kernel.ruleset import Interval, Match, Rule, SetMark
 from sgagent.core.model import Direction, Family
-from sgagent.core.plan import Plan
-from sgagent.core.ruleset import Interval, Match, Rule, SetMark
 from sgagent.dataplane import messages
 from sgagent.dataplane.boundary import Applier, fork_applier
 from sgagent.dataplane.client import ApplierDataplane

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.compiler import compile_
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.marks import MarkLayout, first_state
-from sgagent.core.nfttext import render
-from sgagent.core.plan import AddChain, AddTable, FlushChain, Plan, make_plan
-from sgagent.core.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.plan import AddChain, AddTable, FlushChain, Plan, make_plan
+from sgagent.core.kernel.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.ports import Observed
 from tests.contract import tables

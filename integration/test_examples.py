@@ -13,8 +13,8 @@ import pytest
 from integration.judging import judge
 from integration.lab import Lab, lab
 from integration.namespaces import run
-from sgagent.core import names
 from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.kernel import names
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.packets import ExpectedPacket, ExpectedReply
 from tests.corpus import Example, examples

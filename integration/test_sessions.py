@@ -13,7 +13,7 @@ from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
 from integration.wire import icmp
-from sgagent.core.marks import MarkLayout
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.model import Mode, Sessions
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from integration.namespaces import network_namespace
-from sgagent.core.nfttext import render
-from sgagent.core.ruleset import Ruleset
+from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.dataplane.verify import NotPossible, Refused, Verified, knows_persist, verify
 from tests.contract import tables
 

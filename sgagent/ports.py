@@ -13,9 +13,9 @@ from typing import Protocol
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem
 from sgagent.core.host import HostFacts
+from sgagent.core.kernel.plan import Plan
+from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.model import Snapshot
-from sgagent.core.plan import Plan
-from sgagent.core.ruleset import Ruleset
 from sgagent.documents import DocumentFile
 from sgagent.signatures import Signed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from sgagent.core.always import DHCP
-from sgagent.core.boxes import Box, Label
+from sgagent.core.comparing.boxes import Box, Label
 from sgagent.core.evaluate import Packet
 from sgagent.core.intervals import Ranges
 from sgagent.core.model import LAST_PORT, Direction, Family

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from sgagent.core import ruleset as r
-from sgagent.core.nftwords import BITS, SYMBOLS
-from sgagent.core.ruleset import (
+from sgagent.core.kernel import ruleset as r
+from sgagent.core.kernel.nftwords import BITS, SYMBOLS
+from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
     Count,

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.core.model import Family
-from sgagent.core.ruleset import (
+from sgagent.core.kernel.ruleset import (
     Accept,
     Count,
     Drop,
@@ -31,6 +30,7 @@ from sgagent.core.ruleset import (
     Value,
     Verdict,
 )
+from sgagent.core.model import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

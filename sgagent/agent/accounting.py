@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.agent.hittimes import HitRecord, HitTimes
-from sgagent.core.counters import CounterKey, ObservedDropCounter, observed_drop
+from sgagent.agent.keeping.hittimes import HitRecord, HitTimes
+from sgagent.core.kernel.counters import CounterKey, ObservedDropCounter, observed_drop
 from sgagent.ports import CounterValue
 
 MOST_RETIRED = 10_000

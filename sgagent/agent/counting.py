@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sgagent.agent.accounting import Accounting
-from sgagent.agent.counterfile import CounterFile
-from sgagent.agent.hittimes import HitTimes
-from sgagent.core.counters import CounterKey
+from sgagent.agent.keeping.counterfile import CounterFile
+from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.core.kernel.counters import CounterKey
 from sgagent.ports import Clock, CounterValue, Dataplane
 
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sgagent.agent.board import Board
+from sgagent.agent.asking.execution import Execution
 from sgagent.agent.counting import Counting
 from sgagent.agent.drift import DriftWatch
-from sgagent.agent.execution import Execution
 from sgagent.agent.inbox import Happened, Inbox
-from sgagent.agent.observing import ObservationLog
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.sdnotify import ServiceManager
-from sgagent.agent.steplog import EventLog, StepLog
+from sgagent.agent.telling.board import Board
+from sgagent.agent.telling.observing import ObservationLog
+from sgagent.agent.telling.sdnotify import ServiceManager
+from sgagent.agent.telling.steplog import EventLog, StepLog
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.ports import Clock, Host, Source
 

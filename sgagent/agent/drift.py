@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sgagent.agent.reconciler import Outcome, Step, Tamperer
-from sgagent.agent.steplog import EventLog
+from sgagent.agent.telling.steplog import EventLog
 from sgagent.dataplane.events import RulesetChange
 from sgagent.ports import Clock
 

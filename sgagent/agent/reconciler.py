@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from sgagent.agent.cuts import NamedCut
-from sgagent.agent.definitions import Definitions
-from sgagent.agent.expectations import Expectations
-from sgagent.agent.kept import Extent
-from sgagent.agent.modes import ModeFile
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.choosing.definitions import Definitions
+from sgagent.agent.choosing.modes import ModeFile
+from sgagent.agent.keeping.expectations import Expectations
+from sgagent.agent.keeping.kept import Extent
+from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.sessions.cuts import NamedCut
 from sgagent.core.binding import Bindings, bind, bind_expected
-from sgagent.core.counters import CounterKey
-from sgagent.core.describe import differences
+from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
+from sgagent.core.compiling.marks import EnforcementState, MarkLayout
+from sgagent.core.compiling.narrowing import ends_observing, may_cut
 from sgagent.core.endpoints import exempt
-from sgagent.core.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.errors import (
     KernelRefusedError,
     NotPermittedError,
@@ -29,13 +29,13 @@ from sgagent.core.errors import (
     Severity,
 )
 from sgagent.core.host import NO_FACTS, HostFacts
-from sgagent.core.marks import EnforcementState, MarkLayout
+from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.kernel.describe import differences
+from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Plan
+from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.model import Direction, Sessions, Snapshot
-from sgagent.core.narrowing import ends_observing, may_cut
-from sgagent.core.plan import AddCounter, DeleteCounter, DestroyTable, Plan
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
-from sgagent.core.ruleset import Ruleset
 from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces

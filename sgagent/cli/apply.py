@@ -7,14 +7,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.agent.orders import (
+from sgagent.agent.asking.orders import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
     ApplyOrder,
     EnforcedAnswer,
     SentDocument,
 )
-from sgagent.agent.questions import StatusAnswer, StatusQuestion
+from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
 from sgagent.cli.enforced import print_enforced
 from sgagent.cli.inputs import load_settings, resolve_for_host
 from sgagent.cli.liveagent import ask, order

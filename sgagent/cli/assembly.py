@@ -10,30 +10,30 @@ from pathlib import Path
 
 import structlog
 
-from sgagent.agent.answers import answering
-from sgagent.agent.board import Board
-from sgagent.agent.control import control_served
-from sgagent.agent.counterfile import CounterFile, read_boot_id
+from sgagent.agent.asking.answers import answering
+from sgagent.agent.asking.control import control_served
+from sgagent.agent.asking.desk import Desk
+from sgagent.agent.asking.execution import Execution
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
-from sgagent.agent.desk import Desk
-from sgagent.agent.execution import Execution
-from sgagent.agent.foresight import Foresight
-from sgagent.agent.health import health_pages
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.livesessions import LiveSessions
-from sgagent.agent.log import configure_log
-from sgagent.agent.metrics import make_registry
-from sgagent.agent.metricsserver import MetricsServer
-from sgagent.agent.opensessions import open_sessions
-from sgagent.agent.reckoning import end_forbidden_sessions
+from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler, Step
-from sgagent.agent.sdnotify import ServiceManager
-from sgagent.agent.state import StateDirectory
-from sgagent.agent.steplog import EventLog
+from sgagent.agent.serving.health import health_pages
+from sgagent.agent.serving.metrics import make_registry
+from sgagent.agent.serving.metricsserver import MetricsServer
+from sgagent.agent.sessions.foresight import Foresight
+from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.sessions.opensessions import open_sessions
+from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.telling.board import Board
+from sgagent.agent.telling.log import configure_log
+from sgagent.agent.telling.sdnotify import ServiceManager
+from sgagent.agent.telling.steplog import EventLog
 from sgagent.cli.inputs import load_settings, read_configuration
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.errors import UsageError
-from sgagent.core.marks import MarkLayout
 from sgagent.core.model import Sessions
 from sgagent.dataplane.boundary import Applier
 from sgagent.dataplane.client import ApplierDataplane
@@ -137,7 +137,7 @@ def _keep_presence(
 ) -> None:
     """Say in the store that definitions come from how this host is doing, until the stack is left."""
     if isinstance(settings.source, EtcdSourceSettings):
-        from sgagent.agent.presence import presence_kept  # noqa: PLC0415 - it needs what other sources do without
+        from sgagent.agent.telling.presence import presence_kept  # noqa: PLC0415 - it needs what other sources do without
 
         stack.enter_context(presence_kept(settings, source, board.status, host.facts))
 

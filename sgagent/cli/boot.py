@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager, nullcontext
 import structlog
 
 from sgagent.agent.daemon import summary
-from sgagent.agent.kept import KeptDocuments
-from sgagent.agent.log import configure_log
-from sgagent.agent.reckoning import end_forbidden_sessions
+from sgagent.agent.keeping.kept import KeptDocuments
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.telling.log import configure_log
 from sgagent.cli.assembly import SystemClock
 from sgagent.cli.inputs import load_settings
 from sgagent.core.endpoints import Endpoint

@@ -10,23 +10,23 @@ from contextlib import closing
 
 import structlog
 
-from sgagent.agent.foresight import Foresight
-from sgagent.agent.log import configure_log
-from sgagent.agent.opensessions import open_sessions
-from sgagent.agent.reckoning import end_forbidden_sessions
 from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.sessions.foresight import Foresight
+from sgagent.agent.sessions.opensessions import open_sessions
+from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.telling.log import configure_log
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.cli.ownsession import refuse_to_cut_own_session
-from sgagent.core.compiler import compile_
-from sgagent.core.enforcement import enforce
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.enforcement import enforce
+from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.plan import DestroyTable, Plan, make_plan
+from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.model import Sessions
-from sgagent.core.nftjson import encode_plan
-from sgagent.core.nfttext import render
-from sgagent.core.plan import DestroyTable, Plan, make_plan
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.ruleset import Ruleset
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.dataplane.verify import Refused, knows_persist, verify

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.orders import ConfirmAnswer, ConfirmOrder
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.orders import ConfirmAnswer, ConfirmOrder
+from sgagent.agent.asking.wire import encode_fields
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import order
 from sgagent.core.errors import printable

@@ -6,8 +6,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from sgagent.agent.orders import EnforcedAnswer
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.orders import EnforcedAnswer
+from sgagent.agent.asking.wire import encode_fields
 from sgagent.cli.moments import count, time_left
 from sgagent.core.errors import printable
 

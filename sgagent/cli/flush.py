@@ -6,7 +6,7 @@ import argparse
 import json
 from contextlib import closing
 
-from sgagent.core.plan import DestroyTable, Plan
+from sgagent.core.kernel.plan import DestroyTable, Plan
 from sgagent.dataplane.nftables import LibnftablesDataplane
 
 

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.kept import Extent
-from sgagent.agent.orders import HistoryAnswer, HistoryEntry, HistoryQuestion
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.orders import HistoryAnswer, HistoryEntry, HistoryQuestion
+from sgagent.agent.asking.wire import encode_fields
+from sgagent.agent.keeping.kept import Extent
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from sgagent.agent.questions import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.questions import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
+from sgagent.agent.asking.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask

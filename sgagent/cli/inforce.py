@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sgagent.agent.questions import DocumentsAnswer, DocumentsQuestion
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.asking.questions import DocumentsAnswer, DocumentsQuestion
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError
 from sgagent.documents import DocumentFile, parse_documents

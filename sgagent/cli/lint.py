@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from sgagent.agent.questions import HitsAnswer, HitsQuestion, HitStep
+from sgagent.agent.asking.questions import HitsAnswer, HitsQuestion, HitStep
 from sgagent.cli.inputs import (
     accept_or_refuse,
     add_policy_arguments,
@@ -20,9 +20,9 @@ from sgagent.cli.inputs import (
 )
 from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.core.binding import bind
-from sgagent.core.counters import RuleCounter
 from sgagent.core.errors import Problem, UsageError, printable
 from sgagent.core.host import HostFacts
+from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import CODES
 from sgagent.core.lint.finding import Finding, Severity
 from sgagent.core.lint.registry import lint

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from typing import TypeVar, assert_never
 
-from sgagent.agent.control import SOCKET_NAME
-from sgagent.agent.orders import Order
-from sgagent.agent.questions import Answer, Question, Refusal, Refused
-from sgagent.agent.wire import LONGEST_ANSWER, MalformedError, decode_answer, encode_question
+from sgagent.agent.asking.control import SOCKET_NAME
+from sgagent.agent.asking.orders import Order
+from sgagent.agent.asking.questions import Answer, Question, Refusal, Refused
+from sgagent.agent.asking.wire import LONGEST_ANSWER, MalformedError, decode_answer, encode_question
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,

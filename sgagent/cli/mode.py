@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.orders import InterfaceMode, ModeAnswer, ModeOrder
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.orders import InterfaceMode, ModeAnswer, ModeOrder
+from sgagent.agent.asking.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import order

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 
-from sgagent.agent.cuts import NamedCut, named
-from sgagent.agent.opensessions import as_live_session
+from sgagent.agent.sessions.cuts import NamedCut, named
+from sgagent.agent.sessions.opensessions import as_live_session
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import UsageError
 from sgagent.core.host import HostFacts

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.cuts import NamedCut, named
-from sgagent.agent.opensessions import open_sessions
+from sgagent.agent.sessions.cuts import NamedCut, named
+from sgagent.agent.sessions.opensessions import open_sessions
 from sgagent.cli.columns import terminal_width
 from sgagent.cli.inforce import InForce, enforced_now
 from sgagent.cli.inputs import (
@@ -23,15 +23,15 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.cli.planreport import PlanReport, as_json, lines
-from sgagent.core.comparison import compare
-from sgagent.core.compiler import compile_
-from sgagent.core.describe import describe
-from sgagent.core.enforcement import Enforced, enforce
+from sgagent.core.comparing.comparison import compare
+from sgagent.core.comparing.wording import ObjectNames
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
-from sgagent.core.marks import MarkLayout, first_state
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
-from sgagent.core.wording import ObjectNames
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.agent.cuts import NamedCut, as_keys
-from sgagent.core.boxes import ALL_PORTS
-from sgagent.core.clauses import Clause
-from sgagent.core.comparison import Comparison, Effect, Fate, FlowChange, RuleChange
-from sgagent.core.errors import printable
-from sgagent.core.intervals import Ranges, joined, without
-from sgagent.core.model import Family, PortRange
-from sgagent.core.policy import Peer, ResolvedRule
-from sgagent.core.wording import (
+from sgagent.agent.sessions.cuts import NamedCut, as_keys
+from sgagent.core.comparing.boxes import ALL_PORTS
+from sgagent.core.comparing.clauses import Clause
+from sgagent.core.comparing.comparison import Comparison, Effect, Fate, FlowChange, RuleChange
+from sgagent.core.comparing.wording import (
     ObjectNames,
     cidrs,
     decision_text,
@@ -21,6 +17,10 @@ from sgagent.core.wording import (
     protocol_text,
     traffic_text,
 )
+from sgagent.core.errors import printable
+from sgagent.core.intervals import Ranges, joined, without
+from sgagent.core.model import Family, PortRange
+from sgagent.core.policy import Peer, ResolvedRule
 
 MOST_SHOWN = 40
 """Lines of a part that people are shown; the rest is counted."""

@@ -16,7 +16,7 @@ from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
 from sgagent.cli.moments import count
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.binding import Bindings
-from sgagent.core.edits import Edit, Edited, edits
+from sgagent.core.comparing.edits import Edit, Edited, edits
 from sgagent.core.errors import DocumentError, UsageError, printable
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Scope, resolve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sgagent.agent.orders import EnforcedAnswer, RollbackOrder
+from sgagent.agent.asking.orders import EnforcedAnswer, RollbackOrder
 from sgagent.cli.enforced import print_enforced
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import order

@@ -7,10 +7,10 @@ import json
 import time
 from collections.abc import Iterator
 
-from sgagent.agent.kept import Origin
-from sgagent.agent.questions import StatusAnswer, StatusQuestion
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
-from sgagent.agent.wire import encode_fields
+from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
+from sgagent.agent.asking.wire import encode_fields
+from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask

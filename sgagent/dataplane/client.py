@@ -7,7 +7,7 @@ import threading
 
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
-from sgagent.core.plan import Plan
+from sgagent.core.kernel.plan import Plan
 from sgagent.dataplane import messages
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.messages import LONGEST_ANSWER, Reply, Verb

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.core.ruleset import TABLE
+from sgagent.core.kernel.ruleset import TABLE
 from sgagent.dataplane.netlink import NETLINK_NETFILTER, attributes
 
 _GROUP = 7

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sgagent.core.plan import Plan
+from sgagent.core.kernel.plan import Plan
 from sgagent.dataplane.events import RulesetChange, RulesetEvents
 from sgagent.dataplane.generation import following
 from sgagent.dataplane.table import Applied, KernelTable, Listing

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.ruleset import TABLE
+from sgagent.core.kernel.ruleset import TABLE
 from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
 
 APPLIER_NAME = "sgagent-applier"

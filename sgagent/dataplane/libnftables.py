@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgagent.core.errors import UsageError
-from sgagent.core.nftjson import Json
-from sgagent.core.ruleset import FAMILY, TABLE
+from sgagent.core.kernel.nftjson import Json
+from sgagent.core.kernel.ruleset import FAMILY, TABLE
 from sgagent.dataplane.netlink import NETLINK_NETFILTER
 
 NOT_PERMITTED = "Operation not permitted"

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sgagent.core.nftjson import Json
-from sgagent.core.nftlisting import decode_ruleset
-from sgagent.core.plan import DestroyTable, Plan
-from sgagent.core.ruleset import FAMILY, TABLE
-from sgagent.core.transaction import carry_out
+from sgagent.core.kernel.nftjson import Json
+from sgagent.core.kernel.nftlisting import decode_ruleset
+from sgagent.core.kernel.plan import DestroyTable, Plan
+from sgagent.core.kernel.ruleset import FAMILY, TABLE
+from sgagent.core.kernel.transaction import carry_out
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 

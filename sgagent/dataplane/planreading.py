@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from sgagent.core.nftwords import BITS, SYMBOLS, check_interface_name
-from sgagent.core.plan import (
+from sgagent.core.kernel.nftwords import BITS, SYMBOLS, check_interface_name
+from sgagent.core.kernel.plan import (
     AddChain,
     AddCounter,
     AddElements,
@@ -31,7 +31,7 @@ from sgagent.core.plan import (
     Operation,
     Plan,
 )
-from sgagent.core.ruleset import (
+from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
     Count,

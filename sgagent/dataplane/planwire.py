@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
-from sgagent.core.nftwords import SELECTORS
-from sgagent.core.plan import (
+from sgagent.core.kernel.nftwords import SELECTORS
+from sgagent.core.kernel.plan import (
     AddChain,
     AddCounter,
     AddElements,
@@ -28,7 +28,7 @@ from sgagent.core.plan import (
     Operation,
     Plan,
 )
-from sgagent.core.ruleset import (
+from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
     Count,

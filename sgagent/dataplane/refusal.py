@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sgagent.core.describe import subject
-from sgagent.core.plan import AddElements, DeleteElements, Operation
+from sgagent.core.kernel.describe import subject
+from sgagent.core.kernel.plan import AddElements, DeleteElements, Operation
 
 Accepts = Callable[[Sequence[Operation]], bool]
 

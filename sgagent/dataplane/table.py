@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.nftjson import encode_plan
-from sgagent.core.plan import AddTable, DestroyTable, Operation, Plan
-from sgagent.core.ruleset import FAMILY, TABLE
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.kernel.plan import AddTable, DestroyTable, Operation, Plan
+from sgagent.core.kernel.ruleset import FAMILY, TABLE
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, following
 from sgagent.dataplane.guarded import WorkerDiedError, guarded

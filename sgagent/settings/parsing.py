@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields as fields_of
 
+from sgagent.core.compiling.marks import is_contiguous
 from sgagent.core.errors import UsageError, printable, shown
 from sgagent.core.host import HandBinding
-from sgagent.core.marks import is_contiguous
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol
 from sgagent.core.policy import Exemption
 from sgagent.documents.addresses import parse_network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.plan import (
+from sgagent.core.kernel.plan import (
     AddChain,
     AddElements,
     AddRule,
@@ -19,7 +19,7 @@ from sgagent.core.plan import (
     Plan,
     make_plan,
 )
-from sgagent.core.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
+from sgagent.core.kernel.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
 from sgagent.ports import CounterValue, Dataplane, Observed
 from tests.contract import tables
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core import ruleset as r
-from sgagent.core.ruleset import (
+from sgagent.core.kernel import ruleset as r
+from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
     Count,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.plan import (
+from sgagent.core.kernel.plan import (
     AddChain,
     AddCounter,
     AddElements,
@@ -27,8 +27,8 @@ from sgagent.core.plan import (
     references,
     target,
 )
-from sgagent.core.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
-from sgagent.core.transaction import Table
+from sgagent.core.kernel.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
+from sgagent.core.kernel.transaction import Table
 from sgagent.dataplane.refusal import find_refused
 from sgagent.ports import CounterValue, Observed
 

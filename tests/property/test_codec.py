@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.nftjson import encode_plan
-from sgagent.core.nftlisting import decode_ruleset
-from sgagent.core.nfttext import render
-from sgagent.core.plan import make_plan
-from sgagent.core.ruleset import Ruleset
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.kernel.nftlisting import decode_ruleset
+from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.plan import make_plan
+from sgagent.core.kernel.ruleset import Ruleset
 from tests.rulesets import rulesets
 
 

@@ -6,8 +6,8 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.crowds import is_crowd
-from sgagent.core.entries import list_entries
+from sgagent.core.compiling.crowds import is_crowd
+from sgagent.core.compiling.entries import list_entries
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy

@@ -7,8 +7,8 @@ from random import Random
 
 from hypothesis import event, given
 
+from sgagent.core.compiling.narrowing import narrows
 from sgagent.core.evaluate import Tracking, evaluate
-from sgagent.core.narrowing import narrows
 from sgagent.core.policy import ResolvedPolicy
 from tests.changes import changed
 from tests.generators import Case, random_case, random_packets

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.core.plan import Plan, make_plan
-from sgagent.core.ruleset import Ruleset
+from sgagent.core.kernel.plan import Plan, make_plan
+from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.dataplane.planreading import MalformedError, read_plan
 from sgagent.dataplane.planwire import write_plan
 from tests.rulesets import ALL_BITS, rulesets

@@ -13,25 +13,12 @@ from typing import TypeVar
 import pytest
 from hypothesis import given
 
-from sgagent.core import names
-from sgagent.core.compiler import Compiled, compile_
-from sgagent.core.counters import RuleCounter
-from sgagent.core.marks import MarkLayout, first_state
-from sgagent.core.model import (
-    ALL_PROTOCOLS,
-    TCP,
-    UDP,
-    Direction,
-    Mode,
-    Policy,
-    Protocol,
-    SecurityGroupRule,
-    Snapshot,
-)
-from sgagent.core.nfttext import render
-from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.resolve import closed_interface
-from sgagent.core.ruleset import (
+from sgagent.core.compiling.compiler import Compiled, compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.core.kernel import names
+from sgagent.core.kernel.counters import RuleCounter
+from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
     Count,
@@ -46,6 +33,19 @@ from sgagent.core.ruleset import (
     Statement,
     VerdictMap,
 )
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    TCP,
+    UDP,
+    Direction,
+    Mode,
+    Policy,
+    Protocol,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import closed_interface
 from tests.generators import Case, random_packets
 from tests.strategies import cases
 from tests.tracing import walk, walk_reply

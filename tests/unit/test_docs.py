@@ -16,10 +16,10 @@ import pytest
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, main
 from sgagent.core.binding import bind
-from sgagent.core.compiler import compile_
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.host import NO_FACTS
-from sgagent.core.marks import MarkLayout, first_state
-from sgagent.core.nfttext import render
+from sgagent.core.kernel.nfttext import render
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.settings import Settings, SourceSettings

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.compiler import Compiled, compile_
-from sgagent.core.counters import RuleCounter
+from sgagent.core.compiling.compiler import Compiled, compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.errors import Severity
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
-from sgagent.core.marks import MarkLayout, first_state
+from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets import ExpectedPacket, ExpectedReply, disagreement

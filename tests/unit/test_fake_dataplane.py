@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.plan import AddTable, make_plan
+from sgagent.core.kernel.plan import AddTable, make_plan
 from sgagent.ports import CounterValue, Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sgagent.core import ruleset as r
-from sgagent.core.nftlisting import decode_ruleset
-from sgagent.core.ruleset import (
+from sgagent.core.kernel import ruleset as r
+from sgagent.core.kernel.nftlisting import decode_ruleset
+from sgagent.core.kernel.ruleset import (
     Chain,
     Counter,
     Drop,

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core import ruleset as r
-from sgagent.core.describe import describe, differences
-from sgagent.core.nfttext import quoted, render
-from sgagent.core.nftwords import check_interface_name, prefix_length
-from sgagent.core.plan import (
+from sgagent.core.kernel import ruleset as r
+from sgagent.core.kernel.describe import describe, differences
+from sgagent.core.kernel.nfttext import quoted, render
+from sgagent.core.kernel.nftwords import check_interface_name, prefix_length
+from sgagent.core.kernel.plan import (
     AddChain,
     AddElements,
     AddRule,
@@ -22,7 +22,7 @@ from sgagent.core.plan import (
     FlushChain,
     FlushVerdictMap,
 )
-from sgagent.core.ruleset import Chain, Goto, Interval, KeyType, Match, Rule, Ruleset, Symbol
+from sgagent.core.kernel.ruleset import Chain, Goto, Interval, KeyType, Match, Rule, Ruleset, Symbol
 from tests.contract import tables
 
 EXPECTED = """\

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.nftjson import encode_plan
-from sgagent.core.plan import (
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.kernel.plan import (
     REFILLED_FROM,
     AddChain,
     AddElements,
@@ -23,8 +23,8 @@ from sgagent.core.plan import (
     Plan,
     make_plan,
 )
-from sgagent.core.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
-from sgagent.core.transaction import carry_out
+from sgagent.core.kernel.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.core.kernel.transaction import carry_out
 from tests.contract import tables
 
 IPV4 = (KeyType.IPV4_ADDR,)

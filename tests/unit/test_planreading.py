@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgagent.core.plan import AddRule, DeleteForeign, Plan
-from sgagent.core.ruleset import Rule, SetMark
+from sgagent.core.kernel.plan import AddRule, DeleteForeign, Plan
+from sgagent.core.kernel.ruleset import Rule, SetMark
 from sgagent.dataplane.planreading import MalformedError, read_plan
 
 MASK = 0xFFFF0000

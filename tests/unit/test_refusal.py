@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sgagent.core.plan import AddChain, AddElements, FlushChain, Operation
-from sgagent.core.ruleset import Chain, KeyType
+from sgagent.core.kernel.plan import AddChain, AddElements, FlushChain, Operation
+from sgagent.core.kernel.ruleset import Chain, KeyType
 from sgagent.dataplane.refusal import find_refused
 from tests.contract import tables
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sgagent.core.boxes import ALL_PORTS
+from sgagent.core.comparing.boxes import ALL_PORTS
+from sgagent.core.comparing.wording import port_text
 from sgagent.core.intervals import Ranges, common, holds, joined, size, without
 from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import RuleKey, key_of
 from sgagent.core.lint.subject import Life, Listener, Stand, Subject, Usage
 from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
-from sgagent.core.wording import port_text
 
 _DAY = 86_400.0
 _DHCP_CLIENTS = frozenset({68, 546})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from sgagent.core.boxes import ALL_PORTS, Box
+from sgagent.core.comparing.boxes import ALL_PORTS, Box
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import Ranges, common, holds, joined, size
 from sgagent.core.lint.finding import Check, Finding, Severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sgagent.core.clauses import Clause
+from sgagent.core.comparing.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import common, joined, size
 from sgagent.core.lint.finding import Check, Finding, Severity

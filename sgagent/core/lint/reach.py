@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sgagent.core.boxes import Box, Columns, cut_into_boxes
-from sgagent.core.clauses import Clause, dhcp_clause, list_clauses
+from sgagent.core.comparing.boxes import Box, Columns, cut_into_boxes
+from sgagent.core.comparing.clauses import Clause, dhcp_clause, list_clauses
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import common, joined
 from sgagent.core.model import Direction, Family, Policy

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from sgagent.core.clauses import Clause
+from sgagent.core.comparing.clauses import Clause
+from sgagent.core.comparing.wording import decider_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import joined, size
 from sgagent.core.lint.finding import Check, Finding, Severity
@@ -13,7 +14,6 @@ from sgagent.core.lint.subject import Stand, Subject
 from sgagent.core.lint.ties import Tie, ties
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedRule
-from sgagent.core.wording import decider_text
 
 
 def denies_all(rule: ResolvedRule) -> bool:

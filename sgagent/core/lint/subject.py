@@ -8,8 +8,8 @@ from functools import cached_property
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings
-from sgagent.core.counters import RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
+from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import MOST_RULES
 from sgagent.core.lint.reach import Reach, RuleKey
 from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sgagent.core.boxes import ALL_PORTS
-from sgagent.core.clauses import Clause
+from sgagent.core.comparing.boxes import ALL_PORTS
+from sgagent.core.comparing.clauses import Clause
+from sgagent.core.comparing.wording import port_text
 from sgagent.core.intervals import Ranges, common, joined
 from sgagent.core.lint.reach import Reach, RuleKey, deciders_within, key_of
 from sgagent.core.lint.subject import Stand
 from sgagent.core.model import Family, Policy, Protocol
 from sgagent.core.policy import ResolvedRule
-from sgagent.core.wording import port_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

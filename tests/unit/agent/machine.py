@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.cuts import NamedCut
-from sgagent.agent.desk import Desk
-from sgagent.agent.execution import Execution
+from sgagent.agent.asking.desk import Desk
+from sgagent.agent.asking.execution import Execution
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state import StateDirectory
-from sgagent.agent.steplog import EventLog
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.telling.steplog import EventLog
 from sgagent.core.host import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import Limits

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.accounting import Accounting
-from sgagent.core.counters import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
+from sgagent.core.kernel.counters import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 

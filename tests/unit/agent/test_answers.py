@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.answers import answering
-from sgagent.agent.board import Board
-from sgagent.agent.hittimes import HitTimes
-from sgagent.agent.inbox import Inbox
-from sgagent.agent.livesessions import LiveSessions
-from sgagent.agent.questions import (
+from sgagent.agent.asking.answers import answering
+from sgagent.agent.asking.questions import (
     Answer,
     Document,
     DocumentsAnswer,
@@ -26,10 +22,18 @@ from sgagent.agent.questions import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.status import InterfaceState, Posture
+from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.telling.board import Board
+from sgagent.agent.telling.status import InterfaceState, Posture
 from sgagent.core.addresses import AddressSet
-from sgagent.core.counters import (
+from sgagent.core.compiling.marks import EnforcementState, MarkLayout
+from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
+from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.host import HostFacts, Link
+from sgagent.core.kernel.counters import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -38,10 +42,6 @@ from sgagent.core.counters import (
     InvalidCounter,
     RuleCounter,
 )
-from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
-from sgagent.core.evaluate import DecidedBy, Packet
-from sgagent.core.host import HostFacts, Link
-from sgagent.core.marks import EnforcementState, MarkLayout
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, Policy, PortRange, Protocol
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.conntrack import TrackedSession

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.kept import KeptDocuments
+from sgagent.agent.keeping.kept import KeptDocuments
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.state import StateDirectory
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
 from sgagent.core.errors import UsageError
 from sgagent.core.host import ExpectedLink

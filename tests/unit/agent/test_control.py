@@ -14,14 +14,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from sgagent.agent.answers import Answering, answering
-from sgagent.agent.board import Board
-from sgagent.agent.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
-from sgagent.agent.inbox import Inbox
-from sgagent.agent.livesessions import LiveSessions
-from sgagent.agent.orders import ConfirmAnswer, ConfirmOrder
-from sgagent.agent.peers import Peer, may_ask, may_change, peer_of
-from sgagent.agent.questions import (
+from sgagent.agent.asking.answers import Answering, answering
+from sgagent.agent.asking.control import MOST_CLIENTS, SOCKET_NAME, ControlServer, control_served
+from sgagent.agent.asking.orders import ConfirmAnswer, ConfirmOrder
+from sgagent.agent.asking.peers import Peer, may_ask, may_change, peer_of
+from sgagent.agent.asking.questions import (
     Answer,
     HitsQuestion,
     Question,
@@ -30,7 +27,11 @@ from sgagent.agent.questions import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.wire import LONGEST_QUESTION, decode_answer, encode_question
+from sgagent.agent.asking.wire import LONGEST_QUESTION, decode_answer, encode_question
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.telling.board import Board
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.errors import (
     NOWHERE,
     DocumentError,
@@ -40,7 +41,6 @@ from sgagent.core.errors import (
     SgagentError,
     UsageError,
 )
-from sgagent.core.marks import MarkLayout
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.accounting import KeptCounters
-from sgagent.agent.counterfile import CounterFile, read_boot_id
-from sgagent.agent.hittimes import HitTimes
-from sgagent.core.counters import (
+from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
+from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.core.kernel.counters import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,

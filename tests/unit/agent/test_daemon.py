@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.board import Board
-from sgagent.agent.counterfile import CounterFile
+from sgagent.agent.asking.desk import Desk
+from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, Daemon
-from sgagent.agent.desk import Desk
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.orders import ApplyOrder, EnforcedAnswer, SentDocument
+from sgagent.agent.keeping.counterfile import CounterFile
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.sdnotify import ServiceManager
+from sgagent.agent.telling.board import Board
+from sgagent.agent.telling.sdnotify import ServiceManager
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.documents import Limits
 from tests.fakes.log import FakeLog

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.execution import Execution
-from sgagent.agent.history import MOST_ENTRIES
-from sgagent.agent.kept import Origin
-from sgagent.agent.orders import ConfirmAnswer
+from sgagent.agent.asking.execution import Execution
+from sgagent.agent.asking.orders import ConfirmAnswer
+from sgagent.agent.keeping.history import MOST_ENTRIES
+from sgagent.agent.keeping.kept import Origin
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import DocumentError, KernelRefusedError, NotPermittedError, SgagentError, UsageError

@@ -6,8 +6,8 @@ import errno
 import os
 from dataclasses import replace
 
-from sgagent.agent.cuts import NamedCut
-from sgagent.agent.foresight import MOST_LOOKED_AT, MOST_NAMED, Foresight
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.sessions.foresight import MOST_LOOKED_AT, MOST_NAMED, Foresight
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family

@@ -7,15 +7,15 @@ from http import HTTPStatus
 
 import pytest
 
-from sgagent.agent.board import Board
-from sgagent.agent.health import (
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.serving.health import (
     LONGEST_TURN_SECONDS,
     STALE_SECONDS,
     health_pages,
     reasons_not_alive,
     reasons_not_ready,
 )
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.telling.board import Board
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from tests.fakes.clock import FakeClock

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.history import MOST_ENTRIES, History
-from sgagent.agent.kept import KeptDocuments, Origin, Record
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.keeping.history import MOST_ENTRIES, History
+from sgagent.agent.keeping.kept import KeptDocuments, Origin, Record
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.documents import DocumentFile
 from tests.deaths import dies_at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.agent.kept import (
+from sgagent.agent.keeping.kept import (
     DamagedStateError,
     Extent,
     Head,

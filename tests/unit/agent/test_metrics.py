@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sgagent.agent.metrics import Totals, make_registry
 from sgagent.agent.reconciler import Outcome
-from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, Status
-from sgagent.core.counters import (
+from sgagent.agent.serving.metrics import Totals, make_registry
+from sgagent.agent.telling.status import Durations, InterfaceState, InterfaceStatus, Status
+from sgagent.core.kernel.counters import (
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,

@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from sgagent.agent.metricsserver import MOST_READERS, MetricsServer
+from sgagent.agent.serving.metricsserver import MOST_READERS, MetricsServer
 
 WAIT_SECONDS = 5.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sgagent.agent.observing import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
-from sgagent.core.counters import (
+from sgagent.agent.telling.observing import MOST_RULES_NAMED, SECONDS_BETWEEN_LINES, ObservationLog
+from sgagent.core.kernel.counters import (
     CounterKey,
     DefaultCounter,
     InnerCounter,

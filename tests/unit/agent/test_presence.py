@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.presence import Presence
-from sgagent.agent.status import Posture, Status
+from sgagent.agent.telling.presence import Presence
+from sgagent.agent.telling.status import Posture, Status
 from sgagent.core.host import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings

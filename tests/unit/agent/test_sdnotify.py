@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.sdnotify import ServiceManager
+from sgagent.agent.telling.sdnotify import ServiceManager
 
 
 @pytest.fixture(params=("path", "abstract"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.kept import KeptDocuments
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.keeping.kept import KeptDocuments
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.documents import DocumentFile
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.cuts import NamedCut
 from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.status import (
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.telling.status import (
     BOUNDS,
     Durations,
     InterfaceState,

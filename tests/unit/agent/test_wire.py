@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.kept import Extent, Origin as KeptFrom
-from sgagent.agent.orders import (
+from sgagent.agent.asking.orders import (
     ApplyOrder,
     ConfirmAnswer,
     ConfirmOrder,
@@ -23,7 +22,7 @@ from sgagent.agent.orders import (
     RollbackOrder,
     SentDocument,
 )
-from sgagent.agent.questions import (
+from sgagent.agent.asking.questions import (
     Answer,
     Document,
     DocumentsAnswer,
@@ -41,14 +40,15 @@ from sgagent.agent.questions import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
-from sgagent.agent.wire import (
+from sgagent.agent.asking.wire import (
     MalformedError,
     decode_answer,
     decode_question,
     encode_answer,
     encode_question,
 )
+from sgagent.agent.keeping.kept import Extent, Origin as KeptFrom
+from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.explanation import ExplainedRule, Explanation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.questions import Hit, HitsAnswer, HitStep, InterfaceHits
+from sgagent.agent.asking.questions import Hit, HitsAnswer, HitStep, InterfaceHits
 from sgagent.cli.hits import table
 from sgagent.core.model import Direction, Mode, Policy
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.kept import Extent, Origin
-from sgagent.agent.orders import EnforcedAnswer, HistoryAnswer, HistoryEntry, InterfaceMode, ModeAnswer
+from sgagent.agent.asking.orders import EnforcedAnswer, HistoryAnswer, HistoryEntry, InterfaceMode, ModeAnswer
+from sgagent.agent.keeping.kept import Extent, Origin
 from sgagent.cli import history, mode
 from sgagent.cli.apply import parse_duration
 from sgagent.cli.enforced import lines, print_enforced

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.kept import KeptDocuments
-from sgagent.agent.state import StateDirectory
+from sgagent.agent.keeping.kept import KeptDocuments
+from sgagent.agent.keeping.state import StateDirectory
 from sgagent.cli.main import main
 from sgagent.documents import DocumentFile
 

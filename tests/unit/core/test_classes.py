@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.core.addresses import AddressRanges, merge
-from sgagent.core.classes import Classes, Peers, classify
+from sgagent.core.compiling.classes import Classes, Peers, classify
 
 LAST = 40
 numbers = st.integers(0, LAST)

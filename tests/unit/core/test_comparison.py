@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core.comparison import UNBOUND_LINKS, Effect, Fate, FlowChange, compare
+from sgagent.core.comparing.comparison import UNBOUND_LINKS, Effect, Fate, FlowChange, compare
+from sgagent.core.comparing.wording import ObjectNames, traffic_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.wording import ObjectNames, traffic_text
 from tests.words import ACCEPT, DROP, OUT, group, interface, policy_of, resolution, rule, snapshot
 
 WEB = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")

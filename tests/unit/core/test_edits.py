@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgagent.core.edits import Edit, Edited, Kind, edits
+from sgagent.core.comparing.edits import Edit, Edited, Kind, edits
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core import names
-from sgagent.core.enforcement import Enforced, Enforcement, MarkClearance, enforce
-from sgagent.core.marks import UNCACHED, EnforcementState, MarkLayout, decode_state
+from sgagent.core.compiling.enforcement import Enforced, Enforcement, MarkClearance, enforce
+from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, decode_state
+from sgagent.core.kernel import names
+from sgagent.core.kernel.plan import AddTable, DeleteForeign
+from sgagent.core.kernel.ruleset import Accept, Chain, Rule, Ruleset
+from sgagent.core.kernel.transaction import carry_out
 from sgagent.core.model import TCP, Mode, Sessions
-from sgagent.core.plan import AddTable, DeleteForeign
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.ruleset import Accept, Chain, Rule, Ruleset
-from sgagent.core.transaction import carry_out
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
 

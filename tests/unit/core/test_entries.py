@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgagent.core.entries import INNER_PEER, Entry, list_entries
+from sgagent.core.compiling.entries import INNER_PEER, Entry, list_entries
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Family, PortList
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.lines import Line, cut_lines, split_lines
+from sgagent.core.compiling.lines import Line, cut_lines, split_lines
 
 LAST = 12
 _numbers = st.integers(0, LAST)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.counters import RuleCounter
+from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import CODES
 from sgagent.core.lint.finding import Finding, Severity
 from sgagent.core.lint.registry import CHECKS, lint

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.core.marks import (
+from sgagent.core.compiling.marks import (
     NO_SLOTS,
     SLOTS,
     UNCACHED,

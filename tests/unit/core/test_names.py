@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import example, given, strategies as st
 
-from sgagent.core import names
+from sgagent.core.kernel import names
 from sgagent.core.model import Direction, Family
 
 _GRAMMAR = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")

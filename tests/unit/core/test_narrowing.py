@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.core.compiling.narrowing import may_cut, narrows
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, SecurityGroupRule
-from sgagent.core.narrowing import may_cut, narrows
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, PLATFORM, block, group, resolution, rule, snapshot

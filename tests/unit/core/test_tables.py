@@ -7,10 +7,18 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.entries import Entry
+from sgagent.core.compiling.entries import Entry
+from sgagent.core.compiling.tables import (
+    PORTED,
+    Cell,
+    Decider,
+    PortTable,
+    Segment,
+    append_segment,
+    make_table,
+)
 from sgagent.core.model import LAST_PORT, Family, PortRange
 from sgagent.core.resolve import merged_ports
-from sgagent.core.tables import PORTED, Cell, Decider, PortTable, Segment, append_segment, make_table
 
 PROTOCOLS = (1, 6, 17, 47, 253)
 _EDGES = (0, 1, 2, 79, 80, 81, 443, 65534, 65535)

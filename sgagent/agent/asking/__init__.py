@@ -1,0 +1,1 @@
+"""Take questions and orders over the control socket, and answer them."""

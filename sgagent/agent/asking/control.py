@@ -1,0 +1,265 @@
+"""Answer on a Unix socket: one line asks or orders, one line answers, and the connection ends.
+
+Questions never hold the loop up: each of a few connections has a thread and a time to end, and what is asked
+is answered from what the loop has left on the board. Orders are carried out by the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from sgagent.agent.asking.answers import Answering
+from sgagent.agent.asking.orders import Order
+from sgagent.agent.asking.peers import may_ask, may_change, peer_of
+from sgagent.agent.asking.questions import Refusal, Refused
+from sgagent.agent.asking.wire import (
+    LONGEST_ORDER,
+    LONGEST_QUESTION,
+    MalformedError,
+    decode_question,
+    encode_answer,
+)
+from sgagent.agent.serving.deadline import Deadline, deadline
+from sgagent.agent.telling.steplog import EventLog
+from sgagent.core.errors import DocumentError, KernelRefusedError, SgagentError, UsageError
+
+SOCKET_NAME = "control.sock"
+"""In the runtime directory."""
+
+MOST_CLIENTS = 8
+"""Connections that are served at the same time; the next ones are closed at once."""
+
+LONGEST_SECONDS = 10.0
+"""From accepting a connection to its end, whatever the client does."""
+
+ORDER_SECONDS = 150.0
+"""The same for an order, once it is read: the largest definitions take seconds, and may have to wait."""
+
+_DRAFT_NAME = "control.new"
+_BACKLOG = 16
+_PAUSE_SECONDS = 0.1
+"""Before the next connection is taken, where there was no room for one."""
+
+_DIRECTORY_MODE = 0o755
+_SOCKET_MODE = 0o660
+
+
+@contextlib.contextmanager
+def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterator[None]:
+    """Serve the control socket until the context is left.
+
+    An agent that can't be asked enforces all the same, and says so.
+
+    Raises:
+        UsageError: another agent serves this socket.
+    """
+    fault = None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(contextlib.closing(ControlServer(directory, answer)))
+        except OSError as error:
+            fault = f"{directory / SOCKET_NAME}: {error.strerror or error}"
+        if fault:
+            log.error("control_not_served", reason=fault)
+        yield
+
+
+class ControlServer:
+    """Serve the control socket of a runtime directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        answer: Answering,
+        *,
+        longest_seconds: float = LONGEST_SECONDS,
+        longest_order: int = LONGEST_ORDER,
+    ) -> None:
+        """Take the socket's place and start to serve.
+
+        A file that a dead agent left is replaced.
+
+        Args:
+            directory: made if it is missing.
+            answer: called from several threads.
+            longest_seconds: after which a client is cut off.
+            longest_order: bytes of a line from those who may change something.
+
+        Raises:
+            UsageError: another agent serves this socket.
+            OSError: the socket can't be made.
+        """
+        self._path = directory / SOCKET_NAME
+        self._answer = answer
+        self._longest_seconds = longest_seconds
+        self._longest_order = longest_order
+        self._free = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._is_closed = threading.Event()
+        self._listener = _listen(directory)
+        made = self._path.stat()
+        self._identity = (made.st_dev, made.st_ino)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop to serve, without waiting for clients, and remove the socket if it is still this one."""
+        self._is_closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._thread.join()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+
+    def _serve(self) -> None:
+        """Give each connection a thread, or close it if there are too many."""
+        for connection in self._connections():
+            if not self._free.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(
+                target=self._serve_client, args=[connection], name="control client", daemon=True
+            ).start()
+
+    def _connections(self) -> Iterator[socket.socket]:
+        """Yield connections until the listener is shut."""
+        while True:
+            try:
+                yield self._listener.accept()[0]
+            except OSError as error:
+                if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
+                    return
+
+    def _serve_client(self, connection: socket.socket) -> None:
+        """Answer one question, or go without a word when the client does."""
+        try:
+            with (
+                contextlib.closing(connection),
+                contextlib.suppress(OSError),
+                deadline(connection, self._longest_seconds) as running,
+            ):
+                connection.sendall(self._reply(connection, running))
+        finally:
+            self._free.release()
+
+    def _reply(self, connection: socket.socket, running: Deadline) -> bytes:
+        """Return the answer to what a client asks or orders, if it may."""
+        peer = peer_of(connection)
+        own_uid = os.geteuid()
+        if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
+            return _refuse(
+                Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask"
+            )
+        is_trusted = may_change(peer, own_uid=own_uid)
+        try:
+            line = _read_line(connection, self._longest_order if is_trusted else LONGEST_QUESTION)
+            question = decode_question(line)
+            if isinstance(question, Order):
+                if not is_trusted:
+                    return _refuse(
+                        Refusal.NOT_PERMITTED, "only root and the agent's user may change anything"
+                    )
+                running.set(ORDER_SECONDS)
+            return encode_answer(self._answer(question))
+        except MalformedError as error:
+            return _refuse(Refusal.MALFORMED, str(error))
+        except SgagentError as error:
+            return encode_answer(_refused(error))
+        except OSError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
+            _LOG.error("question_failed", client=peer.pid, exc_info=fault)
+            return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
+
+
+_PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accepting after which the next connection may be well."""
+
+
+def _refuse(reason: Refusal, message: str) -> bytes:
+    return encode_answer(Refused(reason=reason, message=message))
+
+
+def _refused(error: SgagentError) -> Refused:
+    """Return why something was not answered or not done."""
+    match error:
+        case DocumentError():
+            return Refused(
+                reason=Refusal.DOCUMENTS, message="the definitions have errors", problems=error.problems
+            )
+        case KernelRefusedError():
+            return Refused(reason=Refusal.KERNEL, message=str(error))
+        case UsageError():
+            return Refused(reason=Refusal.WRONG_USE, message=str(error))
+        case _:
+            return Refused(reason=Refusal.FAULT, message=str(error))
+
+
+def _listen(directory: Path) -> socket.socket:
+    """Return a listening socket that stands in the directory.
+
+    It is made beside its place and then renamed into it, so that it never stands there with another mode, nor
+    in pieces.
+
+    Raises:
+        UsageError: another agent listens there.
+        OSError: it can't be made.
+    """
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    path, draft = directory / SOCKET_NAME, directory / _DRAFT_NAME
+    if _is_served(path):
+        raise UsageError(f"{path}: another agent is running; give this one its own state.runtime_directory")
+    draft.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(draft))
+        draft.chmod(_SOCKET_MODE)
+        listener.listen(_BACKLOG)
+        draft.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    """Tell whether somebody listens on a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except TimeoutError:
+            return True
+    return True
+
+
+def _read_line(connection: socket.socket, limit: int) -> bytes:
+    """Return what a client sent up to the end of its line.
+
+    Raises:
+        MalformedError: the line is too long, or never ended.
+    """
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if len(line) >= limit:
+            raise MalformedError(f"a line has at most {limit} bytes")
+        received = connection.recv(min(limit - len(line), _CHUNK))
+        if not received:
+            raise MalformedError("the question has no end")
+        line += received
+    return bytes(line)
+
+
+_CHUNK = 1 << 20
+_LOG = structlog.get_logger(__name__)

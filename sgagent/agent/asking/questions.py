@@ -1,0 +1,312 @@
+"""Name what can be asked of a running agent, and what it answers.
+
+The fields are those of the control protocol (``docs/control.md``): add to them freely, change or remove them
+only with a new version of the protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass
+from typing import Self
+
+from sgagent.agent.asking.orders import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
+from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.telling.status import Drift, InterfaceStatus, Posture
+from sgagent.core.errors import Problem, UsageError
+from sgagent.core.evaluate import Packet
+from sgagent.core.explanation import Explanation
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusQuestion:
+    """Ask how the agent is doing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusAnswer:
+    """How the agent is doing. Times are in seconds since the epoch; what is not known is null."""
+
+    agent_version: str
+    pid: int
+    posture: Posture
+    posture_since: float | None
+    is_ready: bool
+    """As ``/readyz`` says, too."""
+
+    not_ready_because: tuple[str, ...]
+    snapshot_version: str | None
+    snapshot_since: float | None
+    """When this agent enforced that version first."""
+
+    source: str
+    """Where definitions come from."""
+
+    is_source_up: bool | None
+    source_reached_at: float | None
+    source_error: str | None
+    is_refused: bool
+    """Whether the newest definitions have errors, so that older ones stay in force."""
+
+    errors: int
+    """In the newest definitions."""
+
+    first_errors: tuple[str, ...]
+    kernel_error: str | None
+    """Why the kernel refused what should be in force."""
+
+    warnings: int | None
+    unknown_objects: int | None
+    drift_repaired: int
+    """How often someone else's changes were mended since the agent started."""
+
+    is_drift_unhealed: bool
+    last_drift: Drift | None = None
+    """What someone else changed last, and who."""
+
+    is_drift_contested: bool = False
+    """Whether someone else changes the table so often that mending waits between one time and the next."""
+
+    faults: tuple[str, ...]
+    """What is wrong with the agent's own files and its counting."""
+
+    interfaces: tuple[InterfaceStatus, ...]
+    sessions_cut: int = 0
+    """How many open sessions the newest change that cut any has cut, of those that were looked at before."""
+
+    first_sessions_cut: tuple[NamedCut, ...] = ()
+    """The dearest of them."""
+
+    sessions_cut_at: float | None = None
+
+    held: HeldStatus | None = None
+    """What is in force by hand instead of what the source says."""
+
+    pending: PendingStatus | None = None
+    """What is in force on trial."""
+
+    mode_overrides: tuple[ModeOverride, ...] = ()
+    """Modes that stand before those of the configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldStatus:
+    """What is in force by hand, until the source delivers another version than the one that is held back."""
+
+    version: str
+    origin: Origin
+    since: float | None
+    held_back: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingStatus:
+    """What is given up unless it is confirmed."""
+
+    version: str
+    seconds_left: float
+    goes_back_to: str | None
+    """Null is nothing, as before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOverride:
+    """A mode that stands before the configuration's."""
+
+    interface: str | None
+    """Null is every one that has none of its own here."""
+
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitsQuestion:
+    """Ask what was counted."""
+
+    interface: str | None = None
+    """One only; null is all."""
+
+
+class HitStep(enum.Enum):
+    """What counted: the steps of §3 in their order."""
+
+    INVALID = "invalid"
+    PLATFORM = "platform"
+    FAILSAFE = "failsafe"
+    INNER = "inner"
+    RULE = "rule"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """What one counter counted since the host came up; fields of rules only are null elsewhere."""
+
+    step: HitStep
+    verdict: Policy
+    packets: int
+    bytes: int
+    rule_id: str | None = None
+    security_group_id: str | None = None
+    priority: int | None = None
+    protocol: str | None = None
+    ports: str | None = None
+    """Like ``80/80,443/443``; null is any."""
+
+    authorization_object: str | None = None
+    counted_since: float | None = None
+    """From when on this was counted without a known gap; over boots."""
+
+    last_hit_at: float | None = None
+    """Null where there was no hit in that time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceHits:
+    """All counters of one interface and direction, in the order in which they decide (§3)."""
+
+    interface: str
+    direction: Direction
+    mode: Mode
+    hits: tuple[Hit, ...]
+    would_drop_packets: int | None = None
+    """What would have been dropped while the interface was only observed (§9.1); null if it never was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitsAnswer:
+    """What was counted, by interface, ingress first."""
+
+    snapshot_version: str | None
+    interfaces: tuple[InterfaceHits, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainQuestion:
+    """Ask what becomes of a packet under the policy that is in force."""
+
+    direction: Direction
+    source: str
+    destination: str
+    protocol: int
+    source_port: int | None = None
+    destination_port: int | None = None
+    icmp_type: int | None = None
+    hop_limit: int | None = None
+    interface: str | None = None
+    """May be null where one interface is bound, or none."""
+
+    @classmethod
+    def about(cls, packet: Packet) -> Self:
+        """Return the question about a packet."""
+        kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
+        return cls(
+            direction=packet.direction,
+            source=str(kind(packet.source)),
+            destination=str(kind(packet.destination)),
+            protocol=packet.protocol,
+            source_port=packet.source_port,
+            destination_port=packet.destination_port,
+            icmp_type=packet.icmp_type,
+            hop_limit=packet.hop_limit,
+            interface=packet.interface or None,
+        )
+
+    def packet(self, interface: str) -> Packet:
+        """Return the packet that is asked about, at an interface.
+
+        Raises:
+            UsageError: there is no such packet.
+        """
+        try:
+            source, destination = (ipaddress.ip_address(text) for text in (self.source, self.destination))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        ports = (self.source_port, self.destination_port)
+        bytes_ = (self.protocol, self.icmp_type, self.hop_limit)
+        if source.version != destination.version:
+            raise UsageError("source and destination are of different address families")
+        if any(port is not None and not 0 <= port <= LAST_PORT for port in ports):
+            raise UsageError("a port is a number from 0 to 65535")
+        if any(number is not None and not 0 <= number <= 255 for number in bytes_):
+            raise UsageError("protocol, ICMP type and hop limit are numbers from 0 to 255")
+        return Packet(
+            interface=interface,
+            direction=self.direction,
+            family=Family.IPV4 if source.version == 4 else Family.IPV6,
+            source=int(source),
+            destination=int(destination),
+            protocol=self.protocol,
+            source_port=self.source_port,
+            destination_port=self.destination_port,
+            icmp_type=self.icmp_type,
+            hop_limit=self.hop_limit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainAnswer:
+    """What becomes of the packet."""
+
+    snapshot_version: str | None
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsQuestion:
+    """Ask for the definitions that are in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file of definitions, as it was delivered."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsAnswer:
+    """The definitions that are in force."""
+
+    snapshot_version: str | None
+    """Null where there are none."""
+
+    documents: tuple[Document, ...]
+
+
+class Refusal(enum.Enum):
+    """Why a question was not answered."""
+
+    MALFORMED = "malformed"
+    """It is not a question of this protocol, or of a version that this agent does not speak."""
+
+    WRONG_USE = "wrong_use"
+    """It makes no sense here."""
+
+    NOT_PERMITTED = "not_permitted"
+    DOCUMENTS = "documents"
+    """The definitions of an order have errors; nothing was changed."""
+
+    KERNEL = "kernel"
+    """The kernel refused an order; what stood still stands."""
+
+    FAULT = "fault"
+    """The agent failed; its log says more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """No answer, and why."""
+
+    reason: Refusal
+    message: str
+    problems: tuple[Problem, ...] = ()
+    """Of definitions."""
+
+
+Question = StatusQuestion | HitsQuestion | ExplainQuestion | DocumentsQuestion | HistoryQuestion | Order
+Answer = StatusAnswer | HitsAnswer | ExplainAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer

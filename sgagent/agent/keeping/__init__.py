@@ -1,0 +1,1 @@
+"""Keep on disk what has to outlive the process: definitions, their history, counters, where links were."""

@@ -1,0 +1,88 @@
+"""Keep the last good definitions over restarts and reboots (§9.2).
+
+What is kept are the documents as they were delivered; reading them again is the same code as ever. Each file
+is written anew, made durable and then renamed into place, so that a crash at any point leaves the old one or
+the new one. A file that does not hold what its checksum says is named and left, and the one before is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sgagent.agent.keeping.durable import write_durably
+from sgagent.agent.keeping.history import History
+from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, decode_kept
+
+_OLD_NEWEST = "last-good.json"
+_OLD_BEFORE = "last-good.previous.json"
+"""Where earlier versions kept definitions."""
+
+_CONFIGURATION = "last-good.toml"
+
+
+class StateDirectory:
+    """The directory that outlives the agent."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the directory; it is made when something is kept."""
+        self.directory = directory
+        self.history = History(directory / "history")
+
+    def has_enforced(self) -> bool:
+        """Tell whether this host ever enforced a snapshot: if anything was kept, readable or not."""
+        return any(path.exists() for path in self._newest_first())
+
+    def keep(self, kept: KeptDocuments) -> None:
+        """Keep these documents as those in force; those before are what to fall back on.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self.take_over_old_files()
+        self.history.keep(kept)
+
+    def take_over_old_files(self) -> None:
+        """Make what an earlier version kept the beginning of the history.
+
+        Raises:
+            OSError: what was not taken over is still where it was.
+        """
+        for name in (_OLD_BEFORE, _OLD_NEWEST):
+            if (self.directory / name).exists():
+                self.history.take(self.directory / name)
+
+    def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
+        """Return the newest documents that can be read, and what was wrong with those that can't."""
+        faults: list[str] = []
+        for path in self._newest_first():
+            try:
+                return decode_kept(path.read_bytes(), str(path)), tuple(faults)
+            except FileNotFoundError:
+                continue
+            except (OSError, DamagedStateError) as error:
+                faults.append(str(error))
+        return None, tuple(faults)
+
+    def _newest_first(self) -> Iterator[Path]:
+        """Yield where documents may be kept. Old files go before a new one comes, the newest of them last."""
+        yield self.directory / _OLD_NEWEST
+        yield from (self.history.path(number) for number in reversed(self.history.numbers()))
+        yield self.directory / _OLD_BEFORE
+
+    def keep_configuration(self, text: str) -> None:
+        """Keep the configuration that an agent started with, should it be broken at the next boot.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        if text != self.configuration():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(self.directory / _CONFIGURATION, text.encode())
+
+    def configuration(self) -> str | None:
+        """Return the configuration that was kept; None where there is none that can be read."""
+        try:
+            return (self.directory / _CONFIGURATION).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None

@@ -1,0 +1,1 @@
+"""Answer HTTP: metrics, and whether all is well."""

@@ -1,0 +1,194 @@
+"""Put boxes into words: objects by the names that documents give them, where that is exact."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sgagent.core.comparing.boxes import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Label
+from sgagent.core.comparing.clauses import Clause
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.intervals import Ranges, common, joined, without
+from sgagent.core.model import Direction, Family, Policy, Protocol
+from sgagent.core.policy import Peer, ResolvedInterface, ResolvedPolicy
+
+FELLOW_MEMBERS = "fellow members"
+
+_FEW = 4
+"""CIDRs that are shown before another way of saying the same is looked for."""
+
+_EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectNames:
+    """The names of all sets of addresses that rules speak of, by family."""
+
+    by_addresses: Mapping[Family, Mapping[Ranges, str]] = field(
+        default_factory=lambda: {family: {} for family in Family}
+    )
+
+    @classmethod
+    def of(cls, *policies: ResolvedPolicy) -> ObjectNames:
+        """Return the names of what policies speak of; of several for the same addresses, groups first."""
+        judges = [judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge]
+        peers = sorted({id(peer): peer for peer in _peers(judges)}.values(), key=_preference)
+        names: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
+        for peer in peers:
+            for family in Family:
+                ranges = joined(peer.addresses.ranges(family))
+                if ranges:
+                    names[family].setdefault(ranges, peer.name)
+        return cls(names)
+
+    def exact(self, ranges: Ranges, family: Family, preferred: Iterable[Peer] = ()) -> str | None:
+        """Return the name of the object that stands for just these addresses; None if there is none."""
+        if ranges == ((0, family.last_address),):
+            return _EVERYONE[family]
+        for peer in preferred:
+            if joined(peer.addresses.ranges(family)) == ranges:
+                return peer.name
+        return self.by_addresses[family].get(ranges)
+
+    def text(self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = ()) -> str:
+        """Return addresses in the fewest words: an object, a few CIDRs, or an object without some others.
+
+        Args:
+            ranges: the addresses.
+            family: of them.
+            preferred: objects that the reader has in mind, as a rule that decides there names them.
+        """
+        name = self.exact(ranges, family, preferred)
+        if name is not None:
+            return name
+        blocks = cidrs(ranges, family)
+        if len(blocks) <= _FEW:
+            around = _around(ranges, family, preferred)
+            return ", ".join(blocks) + (f" (in {around})" if around else "")
+        return (
+            self._all_but(ranges, family, preferred)
+            or self._together(ranges, family)
+            or f"{', '.join(blocks[:_FEW])} and {len(blocks) - _FEW} more blocks"
+        )
+
+    def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
+        """Return an object and what is missing of it, if that is few."""
+        wholes = [(peer.name, joined(peer.addresses.ranges(family))) for peer in preferred]
+        for name, whole in (*wholes, (_EVERYONE[family], ((0, family.last_address),))):
+            if not without(ranges, whole):
+                missing = without(whole, ranges)
+                blocks = cidrs(missing, family)
+                rest = self.exact(missing, family, preferred)
+                rest = rest or (", ".join(blocks) if len(blocks) <= _FEW else self._together(missing, family))
+                if rest is not None:
+                    return f"{name} but {rest}"
+        return None
+
+    def _together(self, ranges: Ranges, family: Family) -> str | None:
+        """Return several objects that are these addresses together."""
+        left, names = ranges, []
+        for addresses, name in self.by_addresses[family].items():
+            if common(addresses, left) and not without(addresses, ranges):
+                names.append(name)
+                left = without(left, addresses)
+            if not left or len(names) > _FEW:
+                break
+        return ", ".join(names) if not left and len(names) <= _FEW else None
+
+
+def cidrs(ranges: Ranges, family: Family) -> list[str]:
+    """Return the shortest list of CIDRs that are these addresses, single ones without a length."""
+    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
+    return [
+        str(block.network_address) if block.prefixlen == block.max_prefixlen else str(block)
+        for first, last in ranges
+        for block in ipaddress.summarize_address_range(kind(first), kind(last))
+    ]
+
+
+def protocol_text(protocols: Ranges) -> str:
+    """Return protocols as documents name them: ``tcp``, ``tcp, udp``, ``all``, ``all but tcp``."""
+    if protocols == ALL_PROTOCOL_NUMBERS:
+        return "all"
+    missing = without(ALL_PROTOCOL_NUMBERS, protocols)
+    if len(missing) < len(protocols):
+        return f"all but {_numbers(missing)}"
+    return _numbers(protocols)
+
+
+def _numbers(protocols: Ranges) -> str:
+    return ", ".join(
+        str(Protocol(first)) if first == last else f"protocols {first}-{last}" for first, last in protocols
+    )
+
+
+def port_text(ports: Ranges) -> str:
+    """Return ports like ``80, 8000-8100``."""
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
+
+
+def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
+    """Return the packets of a box in words, like ``tcp 80 from 0.0.0.0/0``."""
+    words = [protocol_text(box.protocols)]
+    if box.ports != ALL_PORTS:
+        words.append(port_text(box.ports))
+    words.append("from" if direction is Direction.INGRESS else "to")
+    words.append(peers)
+    if box.source_ports != ALL_PORTS:
+        words.append(f"with source port {port_text(box.source_ports)}")
+    if box.locals != ((0, box.family.last_address),):
+        blocks = cidrs(box.locals, box.family)
+        shown = ", ".join(blocks[:_FEW]) + (f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else "")
+        words.append(f"{'at' if direction is Direction.INGRESS else 'out of'} {shown}")
+    return " ".join(words)
+
+
+_STEPS = {
+    DecidedBy.ALWAYS: "what no group can block",
+    DecidedBy.FAILSAFE: "the fail-safe list",
+    DecidedBy.INNER: "the inner access policy",
+    DecidedBy.DEFAULT: "default",
+    DecidedBy.UNBOUND: "nothing",
+}
+
+
+def decider_text(clause: Clause) -> str:
+    """Return what decides, like ``sgr-1 of sg-web`` or ``default``."""
+    if clause.rule is not None:
+        return f"{clause.rule.rule_id} of {clause.rule.security_group_id}"
+    return _STEPS[clause.decided_by]
+
+
+def decision_text(clause: Clause) -> str:
+    """Return what becomes of packets and by what, like ``dropped by default``."""
+    if clause.decided_by is DecidedBy.UNBOUND:
+        return "accepted, as nothing judges the link"
+    return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
+
+
+def _peers(judges: Iterable[ResolvedInterface]) -> Iterator[Peer]:
+    for judge in judges:
+        for direction in Direction:
+            toward = judge.toward(direction)
+            yield from (rule.peer for rule in toward.rules)
+            if toward.inner:
+                yield Peer(name=FELLOW_MEMBERS, addresses=toward.inner)
+
+
+def _preference(peer: Peer) -> tuple[bool, bool, str]:
+    """Return a sort key that puts names that say most first: groups, then lists, then CIDRs."""
+    return ("sg-" not in peer.name, not _is_name(peer), peer.name)
+
+
+def _is_name(peer: Peer) -> bool:
+    """Tell whether an object is called by a name, not by its addresses."""
+    return peer.name == FELLOW_MEMBERS or "sg-" in peer.name or peer.name.startswith("pl-")
+
+
+def _around(ranges: Ranges, family: Family, preferred: Iterable[Peer]) -> str | None:
+    """Return the group or list that the addresses are a part of."""
+    for peer in preferred:
+        if _is_name(peer) and not without(ranges, joined(peer.addresses.ranges(family))):
+            return peer.name
+    return None

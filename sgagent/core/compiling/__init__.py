@@ -1,0 +1,1 @@
+"""Compile a policy into a table in which every packet costs a fixed number of look-ups."""

@@ -1,0 +1,322 @@
+"""Compile what is to be enforced into one table, in which every packet costs a fixed number of look-ups.
+
+A packet of a known session is accepted by one comparison of its mark. Any other is judged as its session: by
+the class of the far end, then by protocol and port, and ends in a leaf chain that counts it under the entry
+that decided. ``docs/ruleset.md`` reads a compiled table line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
+from sgagent.core.compiling.judging import compile_judging
+from sgagent.core.compiling.marks import EnforcementState, MarkLayout, encode_state
+from sgagent.core.kernel import names, ruleset
+from sgagent.core.kernel.counters import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    RuleCounter,
+)
+from sgagent.core.kernel.ruleset import (
+    Accept,
+    Chain,
+    Count,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    LookUpInline,
+    Match,
+    Rule,
+    Ruleset,
+    SetMark,
+    Statement,
+    Symbol,
+    Verdict,
+    VerdictMap,
+)
+from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
+
+PREROUTING = Hook(name="prerouting", hook_priority=-150)
+"""After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
+
+POSTROUTING = Hook(name="postrouting", hook_priority=300)
+"""After SNAT (100)."""
+
+
+FEW_INTERFACES = 2
+"""Up to so many are compared one after the other, which costs a packet less than a look-up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A table and what its counters count."""
+
+    ruleset: Ruleset
+    counters: Mapping[str, CounterKey]
+    """By the counter's name in the table."""
+
+
+def compile_(policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState) -> Compiled:
+    """Return the table that enforces the policy.
+
+    Args:
+        policy: what to enforce.
+        layout: our bits of the conntrack mark.
+        state: the policy generation under which accepted sessions are remembered, and who has which slot.
+    """
+    table = _Table()
+    for interface in _all_interfaces(policy):
+        _Edge(table, interface, layout, state).compile_()
+    table.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
+    table.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
+    table.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
+    return Compiled(ruleset=table.finished(), counters=table.counters)
+
+
+def _all_interfaces(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
+    return (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
+
+
+def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, policy: ResolvedPolicy) -> Chain:
+    """Return the base chain that sends each bound link's packets to where they are judged."""
+    verdicts: dict[str, Verdict] = {
+        interface.name: Goto(names.entry_chain(direction, interface.name)) for interface in policy.interfaces
+    }
+    rules: list[Rule] = []
+    if policy.unbound:
+        verdicts.setdefault(LOOPBACK, Accept())
+        rules.append(Rule((Goto(names.entry_chain(direction, policy.unbound.name)),)))
+    if len(verdicts) > FEW_INTERFACES:
+        elements = tuple(Element((Symbol(name),), verdicts[name]) for name in sorted(verdicts))
+        rules.insert(0, Rule((LookUpInline((selector,), elements),)))
+    else:
+        rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
+    return Chain(name=hook.name, hook=hook, rules=tuple(rules))
+
+
+class _Table:
+    """Collect what is compiled; names are unique by construction, and a clash is a fault of ours."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, CounterKey] = {}
+        self._chains: dict[str, Chain] = {}
+        self._verdict_maps: dict[str, VerdictMap] = {}
+
+    def add_chain(self, chain: Chain) -> None:
+        """Add a chain; the same chain twice is one."""
+        if self._chains.setdefault(chain.name, chain) != chain:
+            raise AssertionError(f"two chains of one name: {chain.name}")
+
+    def add_verdict_map(self, verdict_map: VerdictMap) -> None:
+        """Add a named map."""
+        if self._verdict_maps.setdefault(verdict_map.name, verdict_map) != verdict_map:
+            raise AssertionError(f"two maps of one name: {verdict_map.name}")
+
+    def add_counter(self, name: str, key: CounterKey) -> None:
+        """Add a named counter."""
+        if self.counters.setdefault(name, key) != key:
+            raise AssertionError(f"two counters of one name: {name}")
+
+    def add_leaf(self, name: str, key: CounterKey, verdict: Verdict) -> None:
+        """Add a counter and the chain of its name that counts and then does what the verdict says."""
+        self.add_counter(name, key)
+        self.add_chain(Chain(name=name, rules=(Rule((Count(name), verdict)),)))
+
+    def finished(self) -> Ruleset:
+        """Return all of it in canonical order."""
+        return Ruleset(
+            chains=tuple(self._chains[name] for name in sorted(self._chains)),
+            verdict_maps=tuple(self._verdict_maps[name] for name in sorted(self._verdict_maps)),
+            counters=tuple(Counter(name=name) for name in sorted(self.counters)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """Compile one interface."""
+
+    table: _Table
+    interface: ResolvedInterface
+    layout: MarkLayout
+    state: EnforcementState
+
+    def compile_(self) -> None:
+        """Add all chains, maps and counters of the interface to the table."""
+        for direction in Direction:
+            self._entry(direction)
+            self._untracked(direction)
+            self._session(direction)
+            self._accept(direction)
+            self._leaves(direction)
+            for family in Family:
+                judging = compile_judging(self.interface, direction, family)
+                for chain in judging.chains:
+                    self.table.add_chain(chain)
+                for verdict_map in judging.verdict_maps:
+                    self.table.add_verdict_map(verdict_map)
+
+    def _entry(self, direction: Direction) -> None:
+        """Add the chain that every packet of the direction enters: known, invalid, untracked or to be judged.
+
+        Of the sessions whose packets come in, those whose original packets do were opened inwards; those
+        whose replies do, outwards. For packets that go out it is the other way round.
+        """
+        onward, backward = _opened(direction)
+        name = self.interface.name
+        elements = (
+            Element((Symbol("invalid"),), Goto(names.invalid_chain(direction, name))),
+            Element((Symbol("untracked"),), Goto(names.untracked_chain(direction, name))),
+        )
+        rules = (
+            *self._known(onward, "original"),
+            *self._known(backward, "reply"),
+            Rule((LookUpInline((ruleset.CT_STATE,), elements),)),
+            Rule(
+                (
+                    Match(ruleset.CT_DIRECTION, (Symbol("reply"),)),
+                    Goto(names.session_chain(backward, name)),
+                )
+            ),
+            Rule((Goto(names.session_chain(onward, name)),)),
+        )
+        self.table.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
+
+    def _known(self, opened: Direction, packet_direction: str) -> tuple[Rule, ...]:
+        """Return the rule that accepts packets of sessions that the current policy allowed (§3, step 1)."""
+        bits = self._remembered(opened)
+        if bits is None:
+            return ()
+        bit, generation = bits
+        mark = Match(
+            ruleset.CT_MARK, (Interval.single(generation | bit),), mask=self.layout.generation_mask | bit
+        )
+        return (Rule((Match(ruleset.CT_DIRECTION, (Symbol(packet_direction),)), mark, Accept())),)
+
+    def _remembered(self, opened: Direction) -> tuple[int, int] | None:
+        """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""
+        slot = self.state.slot(self.interface.name)
+        if slot is None or self.state.generation is None:
+            return None
+        return self.layout.direction_bit(slot, opened), self.layout.generation_bits(self.state.generation)
+
+    def _accept(self, opened: Direction) -> None:
+        """Add the chain that remembers a session as allowed, and accepts.
+
+        A mark of the current generation keeps its bits, which other interfaces may have set; under any other
+        generation all our bits mean nothing any more.
+        """
+        rules: list[Rule] = []
+        bits = self._remembered(opened)
+        if bits is not None:
+            bit, generation = bits
+            current = Match(ruleset.CT_MARK, (Interval.single(generation),), mask=self.layout.generation_mask)
+            rules.append(Rule((current, SetMark(keep=_ALL_BITS, put=bit), Accept())))
+            rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
+        rules.append(Rule((Accept(),)))
+        self.table.add_chain(Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules)))
+
+    def _untracked(self, direction: Direction) -> None:
+        """Add the chain for packets that conntrack does not follow; ND and MLD are among them."""
+        session = names.session_chain(direction, self.interface.name)
+        rules = (*_always_allowed_icmpv6(), Rule((Goto(session),)))
+        self.table.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
+
+    def _session(self, opened: Direction) -> None:
+        """Add the chain that judges sessions opened in the direction, by family."""
+        ipv4 = names.peers_chain(opened, self.interface.name, Family.IPV4)
+        ipv6 = names.peers_chain(opened, self.interface.name, Family.IPV6)
+        rules = (
+            Rule((Match(ruleset.META_NFPROTO, (Symbol("ipv4"),)), Goto(ipv4))),
+            Rule((Goto(ipv6),)),
+        )
+        self.table.add_chain(Chain(name=names.session_chain(opened, self.interface.name), rules=rules))
+
+    def _leaves(self, direction: Direction) -> None:
+        """Add the chains in which all judging ends, each with its counter."""
+        name, toward = self.interface.name, self.interface.toward(direction)
+        for rule in toward.rules:
+            key = RuleCounter(
+                interface=name,
+                security_group_id=rule.security_group_id,
+                rule_id=rule.rule_id,
+                direction=direction,
+                policy=rule.policy,
+            )
+            self.table.add_leaf(
+                names.rule_chain(name, rule.rule_id), key, self._verdict(direction, rule.policy)
+            )
+        for kind, exemptions in (
+            (ExemptionKind.PLATFORM, toward.platform),
+            (ExemptionKind.FAILSAFE, toward.failsafe),
+        ):
+            if exemptions:
+                leaf = names.exemption_chain(kind.value, direction, name)
+                exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
+                self.table.add_leaf(leaf, exempt, self._verdict(direction, Policy.ACCEPT))
+        if direction is Direction.INGRESS:
+            accepted = self._verdict(direction, Policy.ACCEPT)
+            self.table.add_leaf(names.inner_chain(name), InnerCounter(interface=name), accepted)
+        default = names.default_chain(direction, name)
+        by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+        self.table.add_leaf(default, by_default, self._verdict(direction, toward.default))
+        invalid = InvalidCounter(interface=name, direction=direction)
+        self.table.add_leaf(
+            names.invalid_chain(direction, name), invalid, Accept() if self._observes else Drop()
+        )
+
+    @property
+    def _observes(self) -> bool:
+        return self.interface.mode is Mode.OBSERVE
+
+    def _verdict(self, direction: Direction, policy: Policy) -> Verdict:
+        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
+        if policy is Policy.DROP and not self._observes:
+            return Drop()
+        return Goto(names.accept_chain(direction, self.interface.name))
+
+
+_ALL_BITS = 0xFFFFFFFF
+
+
+def _opened(direction: Direction) -> tuple[Direction, Direction]:
+    """Return how sessions were opened whose original, and whose reply, packets go in the direction."""
+    if direction is Direction.INGRESS:
+        return Direction.INGRESS, Direction.EGRESS
+    return Direction.EGRESS, Direction.INGRESS
+
+
+def _always_allowed_icmpv6() -> tuple[Rule, ...]:
+    """Return the rules for neighbour discovery and multicast listeners (§7.1)."""
+    discovery: tuple[Statement, ...] = (
+        Match(ruleset.ICMPV6_TYPE, _intervals(NEIGHBOUR_DISCOVERY_TYPES)),
+        Match(ruleset.IP6_HOPLIMIT, (Interval.single(255),)),
+        Accept(),
+    )
+    listeners: tuple[Statement, ...] = (
+        Match(ruleset.ICMPV6_TYPE, _intervals(MULTICAST_LISTENER_TYPES)),
+        Match(ruleset.IP6_HOPLIMIT, (Interval.single(1),)),
+        Match(ruleset.IP6_SADDR, (Interval.single(0), Interval(*LINK_LOCAL))),
+        Accept(),
+    )
+    return Rule(discovery), Rule(listeners)
+
+
+def _intervals(numbers: tuple[int, ...]) -> tuple[Interval, ...]:
+    """Return numbers as intervals, neighbours joined, as the kernel lists them."""
+    intervals: list[Interval] = []
+    for number in sorted(numbers):
+        if intervals and intervals[-1].last + 1 == number:
+            intervals[-1] = Interval(intervals[-1].first, number)
+        else:
+            intervals.append(Interval.single(number))
+    return tuple(intervals)

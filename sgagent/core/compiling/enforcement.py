@@ -1,0 +1,138 @@
+"""Decide what one step has to do for the kernel to enforce a policy, sessions' marks included.
+
+A function of the policy and of the table that stands, with no memory but for one hint: the policy that is
+known to have been enforced spares sessions a second judgement where the new one takes nothing away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sgagent.core.compiling.compiler import Compiled, compile_
+from sgagent.core.compiling.marks import (
+    UNCACHED,
+    EnforcementState,
+    MarkLayout,
+    decode_state,
+    first_state,
+    next_state,
+)
+from sgagent.core.compiling.narrowing import narrows
+from sgagent.core.kernel import names
+from sgagent.core.kernel.plan import Plan, make_plan
+from sgagent.core.kernel.ruleset import Accept, Ruleset
+from sgagent.core.model import Direction, Mode, Sessions
+from sgagent.core.policy import ResolvedPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforced:
+    """What is known to stand in the kernel because this agent put it there."""
+
+    policy: ResolvedPolicy
+    ruleset: Ruleset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkClearance:
+    """Marks that have to be cleared before the plan is applied."""
+
+    mask: int
+    value: int | None
+    """Only marks that have these bits; None is all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforcement:
+    """What to do: clear marks, then apply the plan; and whether another step has to follow."""
+
+    compiled: Compiled
+    plan: Plan
+    state: EnforcementState
+    """Under which accepted sessions are remembered."""
+
+    clearance: MarkClearance | None = None
+    is_interim: bool = False
+    """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
+
+
+def enforce(
+    policy: ResolvedPolicy,
+    observed: Ruleset | None,
+    foreign: tuple[str, ...],
+    layout: MarkLayout,
+    *,
+    enforced: Enforced | None = None,
+    sessions: Sessions = Sessions.REJUDGE,
+) -> Enforcement:
+    """Return what has to be done for the policy to be enforced.
+
+    Args:
+        policy: what to enforce.
+        observed: our table as it stands; None where there is none.
+        foreign: objects in it that are none of ours.
+        layout: our bits of the conntrack mark.
+        enforced: what is known to have been enforced, if anything is.
+        sessions: whether live sessions are judged again.
+    """
+    table = _Standing(observed, foreign, policy, layout)
+    interfaces = [interface.name for interface in policy.interfaces]
+    state = table.state
+    if observed is None or (state == UNCACHED and layout.can_cache):
+        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask, value=None))
+    if state is None:
+        # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
+        # remember.
+        return replace(table.under(UNCACHED), is_interim=layout.can_cache)
+    kept = next_state(state, interfaces, layout, narrows=False)
+    is_known = enforced is not None and enforced.ruleset == observed and not foreign
+    bumped = next_state(state, interfaces, layout, narrows=True)
+    if sessions is Sessions.KEEP:
+        return table.following(state, bumped if table.ends_observing else kept)
+    if is_known and enforced is not None:
+        return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
+    unbumped = table.under(kept)
+    return table.following(state, bumped) if unbumped.plan else unbumped
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The table that stands, and what it is to become."""
+
+    observed: Ruleset | None
+    foreign: tuple[str, ...]
+    policy: ResolvedPolicy
+    layout: MarkLayout
+
+    @property
+    def state(self) -> EnforcementState | None:
+        """Return the state that the table keeps; None where it can't be read."""
+        keeper = self.observed.chain_by_name.get(names.STATE_CHAIN) if self.observed else None
+        return decode_state(keeper.comment, self.layout) if keeper else None
+
+    @property
+    def ends_observing(self) -> bool:
+        """Tell whether an interface that the table only observes is to be enforced (§9.1).
+
+        The table tells it by what becomes of invalid packets, whoever made it.
+        """
+        chains = self.observed.chain_by_name if self.observed else {}
+        enforced = (i.name for i in self.policy.interfaces if i.mode is Mode.ENFORCE)
+        leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
+        return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
+
+    def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
+        """Return what to do to enforce under a state after another.
+
+        Marks of a generation that is used again are cleared before.
+        """
+        if state.generation is None or state.generation == before.generation or not state.reused:
+            return self.under(state)
+        bits = self.layout.generation_bits(state.generation)
+        return self.under(state, MarkClearance(mask=self.layout.generation_mask, value=bits))
+
+    def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
+        """Return what to do to enforce under a state."""
+        compiled = compile_(self.policy, self.layout, state)
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign)
+        return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)

@@ -1,0 +1,126 @@
+"""Bring all that decides about one direction, interface and family into one list, in the order of §3.
+
+The lists of the configuration, fellow members and rules are entries alike: whom they speak of, what of, and
+the leaf chain that a packet goes to which they decide about. The default stands behind the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgagent.core.addresses import AddressRanges
+from sgagent.core.kernel import names
+from sgagent.core.model import CidrBlock, Direction, Family, PortRange
+from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
+
+INNER_PEER = "(inner)"
+"""No id of a document has parentheses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the list."""
+
+    leaf: str
+    """The chain that counts and carries out the verdict."""
+
+    peer: str
+    """Names the far end; equal names have equal addresses."""
+
+    family: Family
+    """Of the packets that it can match."""
+
+    addresses: AddressRanges
+    protocol: int | None
+    """None is all."""
+
+    ports: tuple[PortRange, ...] | None
+    """Destination ports; None is any, and none at all."""
+
+    source_ports: tuple[PortRange, ...] | None = None
+    local: tuple[int, int] | None = None
+    """First and last address of the near end; None is any."""
+
+    is_exempt: bool = False
+    """Whether it stands before the rules."""
+
+    @property
+    def is_for_everyone(self) -> bool:
+        """Tell whether the far end may be any address of the family.
+
+        The family has to say what any is: all of IPv4 has the numbers of ``::/96``, a small part of IPv6.
+        """
+        return self.addresses == ((0, self.family.last_address),)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether peer, protocol and destination port say whether it matches."""
+        return self.source_ports is None and self.local is None
+
+
+def list_entries(interface: ResolvedInterface, direction: Direction, family: Family) -> tuple[Entry, ...]:
+    """Return the entries that can match packets of the family, the first that decides first."""
+    toward = interface.toward(direction)
+    entries = [
+        _exemption(kind, exemption, interface.name)
+        for kind, exemptions in (("platform", toward.platform), ("failsafe", toward.failsafe))
+        for exemption in exemptions
+        if exemption.peer.family is family and exemption.protocol.only_family in (None, family)
+    ]
+    inner = toward.inner.ranges(family)
+    if inner:
+        leaf = names.inner_chain(interface.name)
+        entries.append(
+            Entry(
+                leaf=leaf,
+                peer=INNER_PEER,
+                family=family,
+                addresses=inner,
+                protocol=None,
+                ports=None,
+                is_exempt=True,
+            )
+        )
+    entries += [_rule(rule, interface.name, family) for rule in toward.rules if _can_match(rule, family)]
+    return tuple(entries)
+
+
+def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
+    block = exemption.peer
+    return Entry(
+        leaf=names.exemption_chain(kind, exemption.direction, interface),
+        peer=str(block),
+        family=block.family,
+        addresses=((block.first, block.last),),
+        protocol=exemption.protocol.number,
+        ports=exemption.ports,
+        is_exempt=True,
+    )
+
+
+def _can_match(rule: ResolvedRule, family: Family) -> bool:
+    return (
+        bool(rule.peer.addresses.ranges(family))
+        and rule.protocol.only_family in (None, family)
+        and (rule.local_address is None or rule.local_address.family is family)
+        and rule.ports != ()
+        and rule.source_ports != ()
+    )
+
+
+def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry:
+    return Entry(
+        leaf=names.rule_chain(interface, rule.rule_id),
+        peer=rule.peer.name,
+        family=family,
+        addresses=rule.peer.addresses.ranges(family),
+        protocol=rule.protocol.number,
+        ports=rule.ports,
+        source_ports=rule.source_ports,
+        local=_constraint(rule.local_address),
+    )
+
+
+def _constraint(block: CidrBlock | None) -> tuple[int, int] | None:
+    """Return the ends of a block; a block that is the whole family constrains nothing."""
+    return None if block is None or block.is_everything else (block.first, block.last)
