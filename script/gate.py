@@ -1,6 +1,8 @@
 """Run every check that a change must pass, all of them even if one fails, and sum up what they said.
 
-Called by script/test, which makes the environments first. Only the standard library is used.
+What looks at the source alone comes first. Then the tests run in two lanes at once, since those on the kernel
+mostly wait; what a section printed is shown when it has ended. Called by script/test, which makes the
+environments first. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +84,12 @@ def main(argv: Sequence[str]) -> int:
     """Run the sections and return 1 if one failed."""
     options = parse_options(argv)
     CACHE.mkdir(exist_ok=True)
+    start = time.monotonic()
     # A folder of its own, so that two runs in one tree don't count each other's tests.
     with tempfile.TemporaryDirectory(prefix="gate-", dir=CACHE) as folder:
-        outcomes = [run(section) for section in list_sections(options, Path(folder))]
-    sum_up(outcomes)
+        outcomes = [run(section) for section in list_static_checks()]
+        outcomes += run_lanes(list_lanes(options, Path(folder)))
+    sum_up(outcomes, time.monotonic() - start)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
 
@@ -97,13 +103,13 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def list_sections(options: argparse.Namespace, folder: Path) -> Iterator[Section]:
-    """Yield the checks in the order in which a person wants to hear of them: the quick ones first."""
-    yield from list_static_checks()
-    yield from list_covered_tests(folder, is_full=options.full)
-    if not options.quick:
-        yield list_oldest_tests(folder, is_full=options.full)
-        yield list_kernel_tests(folder, is_full=options.full)
+def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
+    """Return the tests: those of one lane run one after the other, beside those of the other lane."""
+    covered = list(list_covered_tests(folder, is_full=options.full))
+    if options.quick:
+        return [covered]
+    oldest = list_oldest_tests(folder, is_full=options.full)
+    return [[*covered, oldest], [list_kernel_tests(folder, is_full=options.full)]]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -156,17 +162,46 @@ def pytest_section(title: str, argv: tuple[str, ...], report: Path, *, is_full: 
     )
 
 
+def run_lanes(lanes: Sequence[Sequence[Section]]) -> list[Outcome]:
+    """Run lanes beside one another, each in its order."""
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        return [outcome for lane in pool.map(lambda lane: [run(s) for s in lane], lanes) for outcome in lane]
+
+
+PRINTING = threading.Lock()
+"""Held while a section's output is printed, so that it stays in one piece."""
+
+
 def run(section: Section) -> Outcome:
-    """Run one section, with what it prints passed through."""
-    print(f"\n── {section.title} " + "─" * max(0, 76 - len(section.title)), flush=True)
+    """Run one section; show what it printed once it has ended."""
     if section.skipped_because:
-        print(f"skipped: {section.skipped_because}", flush=True)
+        show(section, f"skipped: {section.skipped_because}\n".encode())
         return Outcome(section=section, is_good=True, seconds=0, count=Count())
+    with PRINTING:
+        print(f"running: {section.title}", flush=True)
     start = time.monotonic()
-    status = subprocess.run(section.argv, cwd=ROOT, env=environment_of(section), check=False).returncode
-    seconds = time.monotonic() - start
+    with tempfile.TemporaryFile(dir=CACHE) as output:
+        done = subprocess.run(
+            section.argv,
+            cwd=ROOT,
+            env=environment_of(section),
+            check=False,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        seconds = time.monotonic() - start
+        output.seek(0)
+        show(section, output.read())
     count = read_count(section.report) if section.report else Count()
-    return Outcome(section=section, is_good=status == 0, seconds=seconds, count=count)
+    return Outcome(section=section, is_good=done.returncode == 0, seconds=seconds, count=count)
+
+
+def show(section: Section, output: bytes) -> None:
+    """Print what a section printed, under its title."""
+    with PRINTING:
+        print(f"\n── {section.title} " + "─" * max(0, 76 - len(section.title)), flush=True)
+        sys.stdout.buffer.write(output)
+        sys.stdout.flush()
 
 
 def environment_of(section: Section) -> Mapping[str, str]:
@@ -190,13 +225,13 @@ def read_count(report: Path) -> Count:
     return total
 
 
-def sum_up(outcomes: Sequence[Outcome]) -> None:
-    """Print a line for each section, and the sum of the tests last, alone on its line."""
+def sum_up(outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Print a line for each section, how long all took, and the sum of the tests last, alone on its line."""
     print("\n── summary " + "─" * 69)
     for outcome in outcomes:
         line = f"{outcome.word:8} {outcome.seconds:6.1f} s  {outcome.section.title:38} {detail_of(outcome)}"
         print(line.rstrip())
-    print(f"{'':8} {sum(outcome.seconds for outcome in outcomes):6.1f} s  all of it\n")
+    print(f"{'':8} {seconds:6.1f} s  all of it\n")
     total = sum((outcome.count for outcome in outcomes), Count())
     # A check that is no test counts when it fails, so that this line alone never speaks well of a bad change.
     failed = total.failed + sum(not o.is_good and not o.count.failed for o in outcomes)

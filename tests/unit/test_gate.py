@@ -51,7 +51,7 @@ def test_the_last_line_counts_a_failed_check_that_is_no_test(tmp_path: Path, is_
     code = f"""
 lint = Outcome(section=Section(title='lint'), is_good={is_good}, seconds=1, count=Count())
 tests = Outcome(section=Section(title='tests'), is_good=True, seconds=1, count=Count(passed=4, skipped=1))
-sum_up([lint, tests])"""
+sum_up([lint, tests], 2.0)"""
     assert in_gate(tmp_path, code).splitlines()[-1] == line
 
 
@@ -62,3 +62,21 @@ os.environ |= {'PYTEST_ADDOPTS': '-x', 'SGAGENT_FULL': '1', 'KEPT': 'yes'}
 seen = environment_of(Section(title='tests', environment=(('ADDED', 'too'),)))
 print('PYTEST_ADDOPTS' in seen, 'SGAGENT_FULL' in seen, seen['KEPT'], seen['ADDED'])"""
     assert in_gate(tmp_path, code) == "False False yes too\n"
+
+
+def test_lanes_run_beside_one_another(tmp_path: Path) -> None:
+    """Sections of two lanes meet while both run; each one's output stays in one piece, under its title."""
+    pipe = tmp_path / "pipe"
+    code = f"""
+import os
+CACHE.mkdir(exist_ok=True)
+os.mkfifo({str(pipe)!r})
+writes = Section(title='writes', argv=('sh', '-c', 'echo one; echo met > {pipe}; echo two'))
+reads = Section(title='reads', argv=('cat', {str(pipe)!r}))
+after = Section(title='after', argv=('false',))
+outcomes = run_lanes([[writes, after], [reads]])
+print([(outcome.section.title, outcome.word) for outcome in outcomes])"""
+    printed = in_gate(tmp_path, code)
+    assert "one\ntwo\n" in printed
+    assert "── reads ─" in printed
+    assert printed.splitlines()[-1] == "[('writes', 'ok'), ('after', 'FAILED'), ('reads', 'ok')]"
