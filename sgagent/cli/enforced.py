@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sgagent.agent.asking.orders import EnforcedAnswer
 from sgagent.agent.asking.wire import encode_fields
-from sgagent.cli.moments import count, time_left
+from sgagent.agent.telling.moments import count, time_left
 from sgagent.core.errors import printable
 
 

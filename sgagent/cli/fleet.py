@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from sgagent.agent.telling.moments import age, count
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.moments import age, count
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client

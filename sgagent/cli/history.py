@@ -9,10 +9,10 @@ import sys
 from sgagent.agent.asking.orders import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.asking.wire import encode_fields
 from sgagent.agent.keeping.kept import Extent
+from sgagent.agent.telling.moments import clock_time
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
-from sgagent.cli.moments import clock_time
 from sgagent.core.errors import printable
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from sgagent.agent.telling.moments import count
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
-from sgagent.cli.moments import count
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.binding import Bindings
 from sgagent.core.comparing.edits import Edit, Edited, edits
