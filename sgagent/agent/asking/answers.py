@@ -115,6 +115,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         kernel_error=status.kernel_error,
         warnings=status.warnings,
         unknown_objects=status.unknown_objects,
+        first_warnings=status.first_warnings,
         drift_repaired=status.drift_repaired,
         is_drift_unhealed=status.is_drift_unhealed,
         last_drift=status.last_drift,

@@ -59,6 +59,10 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.warnings or answer.unknown_objects:
         unknown = count(answer.unknown_objects or 0, "unknown object")
         yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
+        for warning in answer.first_warnings:
+            yield "", warning
+        if answer.warnings and answer.first_warnings and answer.warnings > len(answer.first_warnings):
+            yield "", f"… and {answer.warnings - len(answer.first_warnings)} more"
     yield from _drift(answer, now)
 
 

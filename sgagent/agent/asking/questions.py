@@ -60,6 +60,9 @@ class StatusAnswer:
 
     warnings: int | None
     unknown_objects: int | None
+    first_warnings: tuple[str, ...] = ()
+    """The first few; those about unknown objects before the others."""
+
     drift_repaired: int
     """How often someone else's changes were mended since the agent started."""
 

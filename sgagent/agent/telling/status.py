@@ -22,8 +22,14 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MOST_ERRORS_SHOWN = 5
 """Of a refused delivery, in the status; the log has more."""
 
+MOST_WARNINGS_SHOWN = 5
+"""Of what is enforced all the same, in the status; the log has more."""
+
 MOST_CUTS_SHOWN = 5
 """Of the sessions that a change cut, in the status; the log has more."""
+
+_UNKNOWN_OBJECT = "unknown_object"
+"""The code of warnings about what narrows a rule more than its author may know (§5.3)."""
 
 _COUNTED_OUTCOMES = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED)
 """Of steps that compared the kernel with a policy."""
@@ -172,6 +178,9 @@ class Status:
 
     unknown_objects: int | None = None
     warnings: int | None = None
+    first_warnings: tuple[str, ...] = ()
+    """In words, safe to print; those about objects that nobody knows come first."""
+
     interfaces: tuple[InterfaceStatus, ...] = ()
     """Sorted by name."""
 
@@ -203,7 +212,10 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     is_in_force = is_judged and step.outcome is not Outcome.REFUSED
     is_well = is_in_force and not has_failed and not step.is_closed and step.held_back is None
     version = (step.version if is_in_force else None) or status.snapshot_version
-    warnings = sum(problem.severity is Severity.WARNING for problem in step.problems)
+    warnings = sorted(
+        (problem for problem in step.problems if problem.severity is Severity.WARNING),
+        key=lambda problem: problem.code != _UNKNOWN_OBJECT,
+    )
     errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]
     posture = posture_of(step)
     is_reached = is_fetched and step.source_error is None
@@ -231,7 +243,8 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         last_drift=_drift(step, now) or status.last_drift,
         drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is Outcome.APPLIED),
         unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
-        warnings=warnings,
+        warnings=len(warnings),
+        first_warnings=tuple(map(str, warnings[:MOST_WARNINGS_SHOWN])),
         interfaces=tuple(_interfaces(step)),
         sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
         last_cut=step.sessions_cut or status.last_cut,

@@ -192,6 +192,19 @@ def test_the_status_names_the_first_errors_of_what_was_refused(agent: Agent) -> 
     assert found.posture is Posture.ENFORCING
 
 
+def test_the_status_names_unknown_objects_before_other_warnings(agent: Agent) -> None:
+    """All are counted, a few are shown; those that narrow what is allowed come first."""
+    warnings = tuple(
+        Problem(severity=Severity.WARNING, code=code, origin=NOWHERE, message="unknown group", value=value)
+        for code, value in (*(("code", f"sg-{n}") for n in range(6)), ("unknown_object", "sg-gone"))
+    )
+    agent.board.note_step(replace(APPLIED, problems=warnings, unknown_objects=1), is_fetched=True)
+    found = agent.status()
+    assert (found.warnings, found.unknown_objects, len(found.first_warnings)) == (7, 1, 5)
+    assert "'sg-gone'" in found.first_warnings[0]
+    assert "'sg-0'" in found.first_warnings[1]
+
+
 def test_the_status_shows_what_is_wrong_with_the_agent_itself(agent: Agent) -> None:
     """A step that could not be done comes first."""
     agent.board.note_totals({}, step_fault="links can't be read", faults=("counters: no space",))

@@ -139,6 +139,15 @@ def test_the_errors_of_a_refused_snapshot_are_shown_and_the_rest_is_counted() ->
     assert "           error: one\n           error: two\n           … and 5 more\n" in text
 
 
+def test_warnings_are_shown_and_the_rest_is_counted() -> None:
+    """Whoever reads that an object is unknown wants to know which."""
+    warnings = ("warning: unknown security group: 'sg-gone'", "warning: other")
+    text = shown(replace(WELL, warnings=4, unknown_objects=1, first_warnings=warnings))
+    assert "warnings   4, with 1 unknown object in the rules of this host\n" in text
+    assert f"           {warnings[0]}\n           {warnings[1]}\n           … and 2 more\n" in text
+    assert "more" not in shown(replace(WELL, warnings=2, unknown_objects=1, first_warnings=warnings))
+
+
 def test_each_interface_has_a_row() -> None:
     """Its state, mode, interface, groups, and whether its sessions are remembered."""
     eth0 = InterfaceStatus(
