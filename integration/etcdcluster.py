@@ -72,6 +72,12 @@ class Member:
         return EtcdEndpoint(host=self.address, port=CLIENT_PORT, is_encrypted=self.scheme == "https")
 
     @property
+    def pid(self) -> int:
+        """Return the process id of a member that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """Return what it wrote."""
         return (self.directory.parent / f"{self.name}.log").read_text()
@@ -113,7 +119,7 @@ class Cluster:
     def settings(self, **others: object) -> EtcdSourceSettings:
         """Return the settings of a source on this cluster."""
         endpoints = tuple(member.endpoint for member in self.members)
-        return EtcdSourceSettings(endpoints=endpoints, **{"timeout_seconds": 2, **others})  # type: ignore[arg-type]  # any of its fields
+        return EtcdSourceSettings(**{"endpoints": endpoints, "timeout_seconds": 2, **others})  # type: ignore[arg-type]  # any of its fields
 
     def start(self) -> None:
         """Start every member, and wait until they have chosen a leader."""

@@ -7,16 +7,14 @@ a sign of life, and every wait has an end.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
-import struct
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import unquote
 
 import h2.config
 import h2.connection
@@ -24,22 +22,31 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, Status
+from sgagent.sources.etcd.call import Call, packed
+from sgagent.sources.etcd.failures import ConnectionLostError
 
-PING_AFTER_SECONDS = 10.0
-"""Of silence. Servers take it ill if they are asked more often than every 5 seconds."""
-
-SILENT_SECONDS = 5.0
-"""After which a peer that was asked for a sign of life, or takes nothing we send, is given up."""
-
-LARGEST_MESSAGE = 64 << 20
 _WINDOW = 1 << 20
 """Bytes that the peer may send before they are read, of one call and of all."""
 
-_PREFIX = struct.Struct("!BI")
-"""Before each message: whether it is compressed, and how long it is."""
-
 _RECEIVED_AT_ONCE = 1 << 16
+_GREETING_BYTES = 9
+"""The head of the first frame."""
+
+_TLS_ALERT = b"\x15"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a peer may be silent."""
+
+    ping_after_seconds: float = 10.0
+    """Of silence. Servers take it ill if they are asked more often than every 5 seconds."""
+
+    silent_seconds: float = 5.0
+    """After which a peer that was asked for a sign of life, or takes nothing we send, is given up."""
+
+
+USUAL_PATIENCE = Patience()
 
 
 class Interrupt(Protocol):
@@ -50,71 +57,16 @@ class Interrupt(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Call:
-    """A call that is under way."""
-
-    number: int
-    messages: deque[bytes] = field(default_factory=deque)
-    """That arrived and were not taken yet."""
-
-    is_over: bool = False
-    _partial: bytearray = field(default_factory=bytearray)
-    _answer: dict[str, str] = field(default_factory=dict)
-    _reset: str = ""
-
-    def take_in(self, content: bytes) -> None:
-        """Take bytes of the answer; whole messages become available.
-
-        Raises:
-            ConnectionLostError: the bytes are no messages.
-        """
-        self._partial += content
-        while len(self._partial) >= _PREFIX.size:
-            is_compressed, length = _PREFIX.unpack_from(self._partial)
-            if is_compressed or length > LARGEST_MESSAGE:
-                raise ConnectionLostError(f"not a message that can be read, of {length} bytes")
-            end = _PREFIX.size + length
-            if len(self._partial) < end:
-                return
-            self.messages.append(bytes(self._partial[_PREFIX.size : end]))
-            del self._partial[:end]
-
-    def take_in_headers(self, headers: Iterable[tuple[object, object]]) -> None:
-        """Take headers or trailers of the answer."""
-        self._answer.update((_word(name), _word(value)) for name, value in headers)
-
-    def end(self, reset: str = "") -> None:
-        """Take in that nothing more will arrive."""
-        self.is_over, self._reset = True, self._reset or reset
-
-    def raise_refusal(self) -> None:
-        """Raise what the server said, unless all is well.
-
-        Raises:
-            ConnectionLostError: it did not answer as a server of gRPC.
-            CallRefusedError: it answered with an error.
-        """
-        if self._reset:
-            raise ConnectionLostError(self._reset)
-        code = self._answer.get("grpc-status", "")
-        if not code.isdigit():
-            raise ConnectionLostError(
-                f"no answer of gRPC, but HTTP status {self._answer.get(':status', 'none')}"
-            )
-        if int(code) != Status.OK:
-            raise CallRefusedError(int(code), unquote(self._answer.get("grpc-message", "")))
-
-
 class Channel:
     """One connection to an end point."""
 
-    def __init__(self, connected: socket.socket, authority: str) -> None:
+    def __init__(self, connected: socket.socket, authority: str, patience: Patience = USUAL_PATIENCE) -> None:
         """Take a connected socket, encrypted or not, and say hello.
 
         Args:
             connected: is closed with the channel.
             authority: the host as the server knows it.
+            patience: with its silence.
 
         Raises:
             ConnectionLostError: it takes nothing.
@@ -122,10 +74,12 @@ class Channel:
         self._socket = connected
         self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
         self._authority = authority
+        self._patience = patience
         self._calls: dict[int, Call] = {}
         self._heard_at = time.monotonic()
         self._asked_at: float | None = None
         self._is_ended = ""
+        self._greeting = b""
         self._state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self.bytes_received = 0
         """Over all calls, as they came out of the socket."""
@@ -229,8 +183,8 @@ class Channel:
 
     def _send(self, call: Call, message: bytes, *, is_last: bool) -> None:
         """Send a message as fast as the peer takes it."""
-        left = memoryview(_PREFIX.pack(0, len(message)) + message)
-        deadline = time.monotonic() + SILENT_SECONDS
+        left = memoryview(packed(message))
+        deadline = time.monotonic() + self._patience.silent_seconds
         while left and not call.is_over:
             try:
                 room = self._state.local_flow_control_window(call.number)
@@ -244,10 +198,12 @@ class Channel:
             left = left[size:]
             if not size:
                 if time.monotonic() >= deadline:
-                    raise ConnectionLostError(f"the server takes nothing for {SILENT_SECONDS:g} seconds")
+                    raise ConnectionLostError(
+                        f"the server takes nothing for {self._patience.silent_seconds:g} seconds"
+                    )
                 self._pump(deadline, None)
             else:
-                deadline = time.monotonic() + SILENT_SECONDS
+                deadline = time.monotonic() + self._patience.silent_seconds
 
     def _pump(self, deadline: float, interrupt: Interrupt | None) -> bool:
         """Wait for something to arrive, at most until the deadline; tell whether the wait may go on."""
@@ -255,7 +211,7 @@ class Channel:
         until = min(deadline, self._due())
         if self._is_silent_since(now):
             raise ConnectionLostError(f"no sign of life for {now - self._heard_at:.0f} seconds")
-        if self._asked_at is None and now >= self._heard_at + PING_AFTER_SECONDS:
+        if self._asked_at is None and now >= self._heard_at + self._patience.ping_after_seconds:
             self._state.ping(b"sgagent\0")
             self._asked_at = now
             self._flush()
@@ -275,11 +231,11 @@ class Channel:
     def _due(self) -> float:
         """Return when silence has to be looked at next."""
         if self._asked_at is None:
-            return self._heard_at + PING_AFTER_SECONDS
-        return self._asked_at + SILENT_SECONDS
+            return self._heard_at + self._patience.ping_after_seconds
+        return self._asked_at + self._patience.silent_seconds
 
     def _is_silent_since(self, now: float) -> bool:
-        return self._asked_at is not None and now >= self._asked_at + SILENT_SECONDS
+        return self._asked_at is not None and now >= self._asked_at + self._patience.silent_seconds
 
     def _has_pending(self) -> bool:
         """Tell whether there are bytes that were decrypted and not read yet."""
@@ -305,13 +261,30 @@ class Channel:
 
     def _take_in(self, received: bytes) -> None:
         """Give what arrived to the calls that it is for."""
+        self._look_at_greeting(received)
         try:
             events = self._state.receive_data(received)
         except h2.exceptions.ProtocolError as error:
             raise ConnectionLostError(f"not HTTP/2: {error}") from error
         for event in events:
             self._note(event)
-        self._flush()
+        with contextlib.suppress(ConnectionLostError):  # what was received counts; the next reading tells
+            self._flush()
+
+    def _look_at_greeting(self, received: bytes) -> None:
+        """Give up a peer that does not begin as HTTP/2 has it, say a web server of an older kind.
+
+        Whatever it says reads as the head of a frame of some length, which would be waited for.
+        """
+        missing = _GREETING_BYTES - len(self._greeting)
+        if missing <= 0:
+            return
+        self._greeting += received[:missing]
+        kind_and_flags = self._greeting[3:5]
+        if self._greeting[:1] == _TLS_ALERT:
+            raise ConnectionLostError("not HTTP/2 but TLS, which https:// speaks")
+        if not b"\x04\0".startswith(kind_and_flags):  # settings that acknowledge nothing (RFC 9113, 3.4)
+            raise ConnectionLostError(f"not HTTP/2, as it begins with {self._greeting.decode('latin-1')!r}")
 
     def _note(self, event: h2.events.Event) -> None:
         call = self._calls.get(getattr(event, "stream_id", None) or 0)
@@ -345,7 +318,7 @@ class Channel:
         if not outgoing:
             return
         try:
-            self._socket.settimeout(SILENT_SECONDS)
+            self._socket.settimeout(self._patience.silent_seconds)
             self._socket.sendall(outgoing)
         except OSError as error:
             raise ConnectionLostError(_reason(error)) from error
@@ -353,7 +326,3 @@ class Channel:
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-
-def _word(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

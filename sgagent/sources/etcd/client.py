@@ -12,7 +12,8 @@ from typing import TypeVar
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.access import EndpointAccess, read_password
-from sgagent.sources.etcd.channel import Call, Channel, Interrupt
+from sgagent.sources.etcd.call import Call
+from sgagent.sources.etcd.channel import Channel, Interrupt
 from sgagent.sources.etcd.failures import (
     CallRefusedError,
     CompactedError,
@@ -70,12 +71,17 @@ class Client:
         self._all = tuple(self._access)
         self._channel: Channel | None = None
         self._token: str | None = None
-        self.bytes_received = 0
-        """Over all connections that have ended."""
+        self._bytes_before = 0
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where the end points were found last; may be called from any thread."""
         return tuple(endpoint for access in self._all for endpoint in access.endpoints())
+
+    @property
+    def bytes_received(self) -> int:
+        """Return how many bytes arrived, over all connections; may be asked from any thread."""
+        channel = self._channel
+        return self._bytes_before + (0 if channel is None else channel.bytes_received)
 
     def persistently(self, ask: Callable[[], Answer], seconds: float) -> Answer:
         """Ask again, of other end points too, until there is an answer or time is up.
@@ -165,7 +171,7 @@ class Client:
     def close(self) -> None:
         """Close the connection; the next question makes another, to the next end point."""
         if self._channel is not None:
-            self.bytes_received += self._channel.bytes_received
+            self._bytes_before += self._channel.bytes_received
             self._channel.close()
             self._channel = None
             self._access.append(self._access.pop(0))

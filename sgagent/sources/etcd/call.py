@@ -1,0 +1,80 @@
+"""Put messages of gRPC together from the bytes of a call, and tell how the call ended."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, Status
+
+LARGEST_MESSAGE = 64 << 20
+_PREFIX = struct.Struct("!BI")
+"""Before each message: whether it is compressed, and how long it is."""
+
+
+def packed(message: bytes) -> bytes:
+    """Return a message as it is sent."""
+    return _PREFIX.pack(0, len(message)) + message
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is under way."""
+
+    number: int
+    messages: deque[bytes] = field(default_factory=deque)
+    """That arrived and were not taken yet."""
+
+    is_over: bool = False
+    _partial: bytearray = field(default_factory=bytearray)
+    _answer: dict[str, str] = field(default_factory=dict)
+    _reset: str = ""
+
+    def take_in(self, content: bytes) -> None:
+        """Take bytes of the answer; whole messages become available.
+
+        Raises:
+            ConnectionLostError: the bytes are no messages.
+        """
+        self._partial += content
+        while len(self._partial) >= _PREFIX.size:
+            is_compressed, length = _PREFIX.unpack_from(self._partial)
+            if is_compressed or length > LARGEST_MESSAGE:
+                raise ConnectionLostError(f"not a message that can be read, of {length} bytes")
+            end = _PREFIX.size + length
+            if len(self._partial) < end:
+                return
+            self.messages.append(bytes(self._partial[_PREFIX.size : end]))
+            del self._partial[:end]
+
+    def take_in_headers(self, headers: Iterable[tuple[object, object]]) -> None:
+        """Take headers or trailers of the answer."""
+        self._answer.update((_word(name), _word(value)) for name, value in headers)
+
+    def end(self, reset: str = "") -> None:
+        """Take in that nothing more will arrive."""
+        self.is_over, self._reset = True, self._reset or reset
+
+    def raise_refusal(self) -> None:
+        """Raise what the server said, unless all is well.
+
+        Raises:
+            ConnectionLostError: it did not answer as a server of gRPC.
+            CallRefusedError: it answered with an error.
+        """
+        if self._reset:
+            raise ConnectionLostError(self._reset)
+        code = self._answer.get("grpc-status", "")
+        if not code.isdigit():
+            raise ConnectionLostError(
+                f"no answer of gRPC, but HTTP status {self._answer.get(':status', 'none')}"
+            )
+        if int(code) != Status.OK:
+            raise CallRefusedError(int(code), unquote(self._answer.get("grpc-message", "")))
+
+
+def _word(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

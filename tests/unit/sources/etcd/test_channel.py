@@ -1,0 +1,290 @@
+"""Calls over HTTP/2, to servers that answer and to such that lie, break off or fall silent."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from sgagent.sources.etcd.bell import Bell
+from sgagent.sources.etcd.call import LARGEST_MESSAGE
+from sgagent.sources.etcd.channel import USUAL_PATIENCE, Channel, Patience
+from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError
+
+OK = [(":status", "200"), ("content-type", "application/grpc")]
+DONE = [("grpc-status", "0")]
+
+
+class Server:
+    """The other end of a connection, in a test's hands."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take the connection; nothing is read yet."""
+        self.socket = connected
+        self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self.state.initiate_connection()
+
+    def hear(self) -> list[h2.events.Event]:
+        """Return what arrived; nothing once the client has gone."""
+        received = self.socket.recv(65536)
+        events = self.state.receive_data(received) if received else []
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                self.state.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+        self.flush()
+        return events
+
+    def hear_question(self) -> tuple[int, bytes]:
+        """Wait for a whole request, and return its number and its message."""
+        message = b""
+        while True:
+            for event in self.hear():
+                if isinstance(event, h2.events.DataReceived):
+                    message += event.data or b""
+                if isinstance(event, h2.events.StreamEnded):
+                    return event.stream_id or 0, message[5:]
+
+    def answer(self, number: int, *messages: bytes, trailers: list[tuple[str, str]] = DONE) -> None:
+        """Answer with messages and how it ended."""
+        self.state.send_headers(number, OK)
+        for message in messages:
+            self.send(number, struct.pack("!BI", 0, len(message)) + message)
+        self.state.send_headers(number, trailers, end_stream=True)
+        self.flush()
+
+    def send(self, number: int, content: bytes) -> None:
+        """Send bytes of an answer, as fast as the client takes them."""
+        while content:
+            room = min(self.state.local_flow_control_window(number), self.state.max_outbound_frame_size)
+            if not room:
+                self.hear()
+                continue
+            self.state.send_data(number, content[:room])
+            content = content[room:]
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be sent."""
+        self.socket.sendall(self.state.data_to_send())
+
+
+Behaviour = Callable[[Server], None]
+
+
+class Connect(Protocol):
+    """Make a channel to a server that behaves in some way."""
+
+    def __call__(self, behave: Behaviour, patience: Patience = ...) -> Channel:
+        """Return the channel."""
+        ...
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Give channels to servers that behave as a test says."""
+    opened: list[tuple[Channel, socket.socket, threading.Thread]] = []
+
+    def make(behave: Behaviour, patience: Patience = USUAL_PATIENCE) -> Channel:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(10)
+
+        def serve() -> None:
+            with theirs, contextlib.suppress(ConnectionError):  # the client may have had enough
+                behave(Server(theirs))
+                while theirs.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        opened.append((Channel(ours, "etcd.example.com", patience), theirs, thread))
+        return opened[-1][0]
+
+    yield make
+    for channel, _, thread in opened:
+        channel.close()
+        thread.join(10)
+
+
+def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0) -> bytes:
+    """Ask a question of one answer."""
+    return channel.call("/service/Method", message, metadata={"token": "x"}, seconds=seconds)
+
+
+@pytest.mark.parametrize("size", (0, 5, 100_000, 3_000_000))
+def test_questions_and_answers_of_any_size(connect: Connect, size: int) -> None:
+    """Both ways they are longer than what the other end takes at once."""
+
+    def echo(server: Server) -> None:
+        for _ in range(2):
+            number, message = server.hear_question()
+            server.answer(number, message)
+
+    channel = connect(echo)
+    for _ in range(2):
+        assert ask(channel, b"x" * size) == b"x" * size
+    assert channel.bytes_received > 2 * size
+
+
+def test_an_error_of_the_server(connect: Connect) -> None:
+    """Its code and words are kept."""
+
+    def refuse(server: Server) -> None:
+        number, _ = server.hear_question()
+        server.answer(number, trailers=[("grpc-status", "7"), ("grpc-message", "permission%20denied")])
+
+    with pytest.raises(CallRefusedError, match="permission denied") as caught:
+        ask(connect(refuse))
+    assert caught.value.code == 7
+    assert not caught.value.is_passing
+
+
+def _closes(server: Server) -> None:
+    server.hear_question()
+    server.socket.shutdown(socket.SHUT_WR)
+
+
+def _is_no_http2(server: Server) -> None:
+    server.socket.recv(1000)
+    server.socket.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+
+
+def _speaks_tls(server: Server) -> None:
+    server.socket.recv(1000)
+    server.socket.sendall(b"\x15\x03\x01\0\x02\x02\x46")  # an alert
+
+
+def _is_a_web_server(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.state.send_headers(number, [(":status", "503")], end_stream=True)
+    server.flush()
+
+
+def _resets(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.state.reset_stream(number, error_code=2)
+    server.flush()
+
+
+def _goes_away(server: Server) -> None:
+    server.hear_question()
+    server.state.close_connection(error_code=11)
+    server.flush()
+
+
+def _answers_twice(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.answer(number, b"one", b"two")
+
+
+def _answers_nothing(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.answer(number)
+
+
+def _claims_too_much(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.state.send_headers(number, OK)
+    server.send(number, struct.pack("!BI", 0, LARGEST_MESSAGE + 1))
+
+
+def _compresses(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.state.send_headers(number, OK)
+    server.send(number, struct.pack("!BI", 1, 3) + b"abc")
+
+
+@pytest.mark.parametrize(
+    ("behave", "told"),
+    (
+        (_closes, "closed the connection"),
+        (_is_no_http2, "not HTTP/2, as it begins with 'HTTP/1.1 '"),
+        (_speaks_tls, "TLS, which https:// speaks"),
+        (_is_a_web_server, "HTTP status 503"),
+        (_resets, "broke the call off"),
+        (_goes_away, "ends the connection"),
+        (_answers_twice, "2 answers"),
+        (_answers_nothing, "0 answers"),
+        (_claims_too_much, "not a message that can be read"),
+        (_compresses, "not a message that can be read"),
+    ),
+)
+def test_a_server_that_lies_or_breaks_off(connect: Connect, behave: Behaviour, told: str) -> None:
+    """The connection is given up, and why is told."""
+    with pytest.raises(ConnectionLostError, match=told):
+        ask(connect(behave))
+
+
+def test_a_server_that_does_not_answer(connect: Connect) -> None:
+    """Every question has its time; another may still be asked."""
+
+    def answers_the_second(server: Server) -> None:
+        server.hear_question()
+        number, message = server.hear_question()
+        server.answer(number, message)
+
+    channel = connect(answers_the_second)
+    with pytest.raises(ConnectionLostError, match="no answer within"):
+        ask(channel, seconds=0.1)
+    assert ask(channel) == b"question"
+
+
+def test_a_server_that_fell_silent(connect: Connect) -> None:
+    """It is asked for a sign of life, and given up if there is none."""
+    heard = threading.Event()
+
+    def hears_and_says_nothing(server: Server) -> None:
+        server.socket.recv(65536)
+        heard.wait(10)
+
+    channel = connect(hears_and_says_nothing, Patience(0.05, 0.2))
+    with pytest.raises(ConnectionLostError, match="no sign of life"):
+        ask(channel)
+    heard.set()
+
+
+def test_a_stream_goes_on_beside_questions(connect: Connect) -> None:
+    """What arrives for one while another is waited for is kept."""
+
+    def serve(server: Server) -> None:
+        streams: list[int] = []
+        while not streams:
+            streams = [e.stream_id or 0 for e in server.hear() if isinstance(e, h2.events.DataReceived)]
+        server.state.send_headers(streams[0], OK)
+        server.send(streams[0], struct.pack("!BI", 0, 3) + b"one")
+        number, _ = server.hear_question()
+        server.send(streams[0], struct.pack("!BI", 0, 3) + b"two")
+        server.answer(number, b"answer")
+        server.hear()
+
+    channel = connect(serve)
+    call = channel.open("/service/Stream", b"begin", metadata={}, is_last=False)
+    assert channel.receive(call, 5.0) == b"one"
+    assert ask(channel) == b"answer"
+    assert channel.receive(call, 5.0) == b"two"
+    assert channel.receive(call, 0.01) is None
+    channel.cancel(call)
+
+
+def test_a_wait_that_is_ended_early(connect: Connect) -> None:
+    """By a bell, which any thread may ring."""
+
+    def serve(server: Server) -> None:
+        while server.socket.recv(65536):
+            pass
+
+    channel, bell = connect(serve), Bell()
+    call = channel.open("/service/Stream", b"begin", metadata={}, is_last=False)
+    bell.ring()
+    bell.ring()
+    assert channel.receive(call, 60.0, bell) is None
+    bell.silence()
+    assert channel.receive(call, 0.01, bell) is None
+    bell.close()
