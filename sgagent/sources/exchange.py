@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import urljoin, urlsplit
 
@@ -196,10 +197,23 @@ class Exchange:
 
 
 def _validators(response: http.client.HTTPResponse) -> Validators:
-    """Return what the server calls this content; what can't be sent back as it is does not count."""
-    return Validators(
-        etag=_header_value(response, "ETag"), last_modified=_header_value(response, "Last-Modified")
-    )
+    """Return what the server calls this content and no other; what can't be sent back does not count.
+
+    Servers make an ETag of the second in which a file was written and its size. Within that second, another
+    file of that size has the same (RFC 9110, section 8.8.2, says so of dates).
+    """
+    last_modified = _header_value(response, "Last-Modified")
+    if _is_of_this_second(last_modified, _header_value(response, "Date")):
+        return Validators()
+    return Validators(etag=_header_value(response, "ETag"), last_modified=last_modified)
+
+
+def _is_of_this_second(written: str | None, sent: str | None) -> bool:
+    """Tell whether what was sent may have been replaced since without its date having changed."""
+    try:
+        return written is not None and parsedate_to_datetime(written) >= parsedate_to_datetime(sent or "")
+    except (ValueError, TypeError):  # a date that is none, or one without a zone beside one that has it
+        return False
 
 
 def _header_value(response: http.client.HTTPResponse, name: str) -> str | None:

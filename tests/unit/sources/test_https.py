@@ -127,6 +127,42 @@ def test_a_date_does_where_there_is_no_etag(source: HttpsSource, server: TlsServ
     assert server.requests[-1].headers["if-modified-since"] == date
 
 
+SENT_AT = "Wed, 25 Nov 2026 00:00:01 GMT"
+
+
+def asks_by_name(source: HttpsSource, server: TlsServer, written_at: str, sent_at: str) -> bool:
+    """Tell whether a document with these dates is asked for by its name the next time."""
+    headers = (f"Last-Modified: {written_at}", f"Date: {sent_at}", 'ETag: "1-2"')
+    server.script = answering("200 OK", *headers, body=POLICY)
+    source.fetch()
+    source.fetch()
+    return "if-none-match" in server.requests[-1].headers
+
+
+@pytest.mark.parametrize("written_at", (SENT_AT, "Wed, 25 Nov 2026 00:00:02 GMT"))
+def test_a_document_of_this_second_is_asked_for_as_a_whole(
+    source: HttpsSource, server: TlsServer, written_at: str
+) -> None:
+    """It may have changed since under the same name."""
+    assert not asks_by_name(source, server, written_at, SENT_AT)
+
+
+@pytest.mark.parametrize(
+    ("written_at", "sent_at"),
+    (
+        ("Wed, 25 Nov 2026 00:00:00 GMT", SENT_AT),
+        ("Wed, 25 Nov 2026 00:00:00 GMT", "Wed, 25 Nov 2026 00:00:01 -0000"),
+        ("yesterday", "today"),
+        ("", SENT_AT),
+    ),
+)
+def test_an_older_document_is_asked_for_by_its_name(
+    source: HttpsSource, server: TlsServer, written_at: str, sent_at: str
+) -> None:
+    """And one whose dates tell nothing."""
+    assert asks_by_name(source, server, written_at, sent_at)
+
+
 def test_the_same_content_under_another_name_is_not_read_again(
     source: HttpsSource, server: TlsServer
 ) -> None:
