@@ -15,7 +15,7 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 from sgagent.dataplane.sockets import Ending, destroy, sessions_at_listeners
 
 _GET_SESSION = 0x101

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
-from sgagent.dataplane.netlink import (
+from sgagent.netlink import (
     NESTED,
     NETLINK_NETFILTER,
     NetlinkSocket,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgagent.core.kernel.ruleset import TABLE
-from sgagent.dataplane.netlink import NETLINK_NETFILTER, attributes
+from sgagent.netlink import NETLINK_NETFILTER, attributes
 
 _GROUP = 7
 _SUBSYSTEM_NFTABLES = 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.core.kernel.ruleset import TABLE
-from sgagent.dataplane.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
 
 APPLIER_NAME = "sgagent-applier"
 """Of the process that owns the table for an agent."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from sgagent.core.errors import UsageError
 from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.ruleset import FAMILY, TABLE
-from sgagent.dataplane.netlink import NETLINK_NETFILTER
+from sgagent.netlink import NETLINK_NETFILTER
 
 NOT_PERMITTED = "Operation not permitted"
 _GUESS = "; did you mean"

@@ -7,7 +7,7 @@ import socket
 
 from sgagent.core.lint.subject import Listener
 from sgagent.core.model import Family
-from sgagent.dataplane.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
+from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
 from sgagent.dataplane.sockets import CLOSE, LISTEN, list_in_states
 
 _FIRST_EPHEMERAL = 32_768

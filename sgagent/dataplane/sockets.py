@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
-from sgagent.dataplane.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
+from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
 
 _DIAGNOSE_BY_FAMILY = 20
 _DESTROY = 21

@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import select
 import socket
+import struct
+import sys
 import threading
-from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
-from typing import Protocol
-
-from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_DUMP_INTR
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from sgagent.core.errors import SgagentError
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.model import CidrBlock, Family
+from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake
 
 _DUMPS_TRIED = 10
@@ -40,12 +38,14 @@ class NetlinkHost:
             LinksUnreadableError: the kernel could not give a complete listing.
         """
         # A socket belongs to the namespace that it was made in; a new one each time never shows another's.
-        with IPRoute() as netlink:
+        with NetlinkSocket(NETLINK_ROUTE) as netlink:
             for _ in range(_DUMPS_TRIED):
-                with contextlib.suppress(NetlinkDumpInterrupted):
-                    links, addresses = tuple(netlink.get_links()), tuple(netlink.get_addr())
-                    if not any(map(_is_interrupted, (*links, *addresses))):
-                        return read_facts(links, addresses)
+                links = _dump(netlink, _GET_LINK, _LINK.pack(0, 0, 0, 0, 0))
+                addresses = (
+                    None if links is None else _dump(netlink, _GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0))
+                )
+                if links is not None and addresses is not None:
+                    return read_facts(links, addresses)
         raise LinksUnreadableError(f"the list of links was interrupted {_DUMPS_TRIED} times")
 
     @contextlib.contextmanager
@@ -66,108 +66,114 @@ class NetlinkHost:
                 listener.join()
 
 
-class _Message(Protocol):
-    """What both versions of pyroute2 give for a link or an address."""
-
-    def __getitem__(self, field: str) -> object: ...
-
-    def get_attr(self, name: str) -> object: ...
-
-    def get_nested(self, *names: str) -> object: ...
+def _dump(netlink: NetlinkSocket, kind: int, payload: bytes) -> tuple[memoryview, ...] | None:
+    """Return all messages of a listing; None where a change interrupted it."""
+    found = tuple(message.payload for message in netlink.dump(kind, payload))
+    return None if netlink.was_interrupted else found
 
 
-def _is_interrupted(message: _Message) -> bool:
-    """Tell whether the kernel says that the listing which this is part of changed meanwhile."""
-    header = message["header"]
-    flags = header.get("flags", 0) if isinstance(header, dict) else 0
-    return bool(flags & NLM_F_DUMP_INTR)
-
-
-def read_facts(links: Iterable[_Message], addresses: Iterable[_Message]) -> HostFacts:
-    """Return what rtnetlink's messages say.
+def read_facts(links: Iterable[memoryview], addresses: Iterable[memoryview]) -> HostFacts:
+    """Return what rtnetlink's messages, without their headers, say.
 
     Addresses of links that are not listed, as they went meanwhile, are left out.
     """
-    links = tuple(links)
-    by_index = {link["index"]: link for link in links}
-    carried: dict[object, list[CidrBlock]] = {index: [] for index in by_index}
+    by_index = {told.index: told for told in map(_told, links)}
+    carried: dict[int, list[CidrBlock]] = {index: [] for index in by_index}
     for message in addresses:
-        carried.get(message["index"], []).extend(_address(message))
-    found = (
-        _link(message, carried[message["index"]], by_index.get(message.get_attr("IFLA_MASTER")))
-        for message in links
-    )
+        family, _, _, _, index = _ADDRESS.unpack_from(message)
+        carried.get(index, []).extend(_address(family, attributes(message[_ADDRESS.size :])))
+    found = (_link(told, carried[told.index], by_index.get(told.master)) for told in by_index.values())
     return HostFacts(links=tuple(sorted(found, key=lambda link: link.name)))
 
 
-def _link(message: _Message, addresses: Iterable[CidrBlock], master: _Message | None) -> Link:
-    """Return the link of a message."""
-    is_loopback = bool(_number(message["flags"]) & _IFF_LOOPBACK)
-    return Link(
-        name=_name(message),
-        index=_number(message["index"]),
-        mac_address=_mac_address(message),
-        addresses=tuple(sorted(addresses, key=_address_order)),
-        is_loopback=is_loopback,
-        has_hardware=not is_loopback and _has_hardware(message),
-        master=None if master is None else _name(master),
-        master_kind=None if master is None else _kind(master) or _port_kind(message),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What the message of a link says."""
+
+    name: str
+    index: int
+    is_loopback: bool
+    mac_address: str | None
+    master: int
+    """The index of the link that it is a port of; 0 is none."""
+
+    kind: str | None
+    """What kind of software link it is: ``bridge``, ``veth`` …; None for hardware."""
+
+    port_kind: str | None
+    """What kind of master it says that it is a port of."""
+
+    names_device: bool
+    """Whether the kernel says which device stands under it, as sysfs does (``/sys/class/net/eth0/device``),
+    but for the right network namespace whatever is mounted. Kernels before 5.14 never do."""
+
+
+def _told(message: memoryview) -> _Told:
+    _, _, index, flags, _ = _LINK.unpack_from(message)
+    found = attributes(message[_LINK.size :])
+    about = attributes(found.get(_LINKINFO, _NOTHING))
+    return _Told(
+        name=_text(found.get(_IFNAME, _NOTHING)) or "",
+        index=index,
+        is_loopback=bool(flags & _IFF_LOOPBACK),
+        mac_address=_mac_address(bytes(found.get(_MAC_ADDRESS, _NOTHING))),
+        master=int.from_bytes(found.get(_MASTER, _NOTHING), sys.byteorder),
+        kind=_text(about.get(_KIND, _NOTHING)),
+        port_kind=_text(about.get(_PORT_KIND, _NOTHING)),
+        names_device=_PARENT_DEVICE in found,
     )
 
 
-def _name(message: _Message) -> str:
-    return str(message.get_attr("IFLA_IFNAME"))
+def _link(told: _Told, addresses: Iterable[CidrBlock], master: _Told | None) -> Link:
+    """Return the link that a message tells of; one without a kind counts as hardware."""
+    return Link(
+        name=told.name,
+        index=told.index,
+        mac_address=told.mac_address,
+        addresses=tuple(sorted(addresses, key=_address_order)),
+        is_loopback=told.is_loopback,
+        has_hardware=not told.is_loopback and (told.names_device or told.kind is None),
+        master=None if master is None else master.name,
+        master_kind=None if master is None else master.kind or told.port_kind,
+    )
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _text(value: memoryview) -> str | None:
+    """Return a text that ends with a zero; None for an empty one."""
+    return bytes(value).rstrip(b"\0").decode("utf-8", "surrogateescape") or None
 
 
-def _mac_address(message: _Message) -> str | None:
+def _mac_address(octets: bytes) -> str | None:
     """Return the hardware address if it is a MAC; tunnels keep IP addresses in its place."""
-    text = str(message.get_attr("IFLA_ADDRESS") or "").lower()
-    return text if _MAC.fullmatch(text) and text != _NO_MAC else None
+    return octets.hex(":") if len(octets) == _MAC_OCTETS and any(octets) else None
 
 
-def _has_hardware(message: _Message) -> bool:
-    """Tell whether a device stands under the link.
-
-    The kernel names that device, as sysfs does (``/sys/class/net/eth0/device``), but for the right network
-    namespace whatever is mounted. Kernels before 5.14 don't; there a link without a kind counts as hardware.
-    """
-    return message.get_attr("IFLA_PARENT_DEV_NAME") is not None or _kind(message) is None
-
-
-def _kind(message: _Message) -> str | None:
-    """Return what kind of software link it is: ``bridge``, ``veth`` …; None for hardware."""
-    return _text(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND"))
-
-
-def _port_kind(message: _Message) -> str | None:
-    """Return what kind of master the link says it is a port of."""
-    return _text(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND"))
-
-
-def _text(value: object) -> str | None:
-    return str(value) if value else None
-
-
-def _address(message: _Message) -> Iterator[CidrBlock]:
+def _address(family: int, found: Mapping[int, memoryview]) -> Iterator[CidrBlock]:
     """Return the host's own address; on point-to-point links the plain one is the far end's."""
-    text = _text(message.get_attr("IFA_LOCAL")) or _text(message.get_attr("IFA_ADDRESS"))
-    family = _FAMILIES.get(_number(message["family"]))
-    if text is not None and family is not None:
-        yield CidrBlock(family, ip_network(text))
+    octets = bytes(found.get(_LOCAL, found.get(_PLAIN, _NOTHING)))
+    if family == socket.AF_INET and len(octets) == _IPV4_OCTETS:
+        yield CidrBlock(Family.IPV4, IPv4Network(octets))
+    elif family == socket.AF_INET6 and len(octets) == _IPV6_OCTETS:
+        yield CidrBlock(Family.IPV6, IPv6Network(octets))
 
 
 def _address_order(address: CidrBlock) -> tuple[int, int]:
     return (address.family.bits, address.first)
 
 
+_NOTHING = memoryview(b"")
+_GET_LINK, _GET_ADDRESS = 18, 22
+_LINK = struct.Struct("=BxHiII")
+"""Family, type, index, flags, and which flags are meant."""
+
+_ADDRESS = struct.Struct("=BBBBI")
+"""Family, prefix length, flags, scope, and the index of the link."""
+
+_MAC_ADDRESS, _IFNAME, _MASTER, _LINKINFO, _PARENT_DEVICE = 1, 3, 10, 18, 56
+_KIND, _PORT_KIND = 1, 4
+_PLAIN, _LOCAL = 1, 2
+_MAC_OCTETS, _IPV4_OCTETS, _IPV6_OCTETS = 6, 4, 16
 _IFF_LOOPBACK = 0x8
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_NO_MAC = "00:00:00:00:00:00"
-_FAMILIES = {int(socket.AF_INET): Family.IPV4, int(socket.AF_INET6): Family.IPV6}
 
 
 def _change_socket() -> socket.socket:

@@ -13,7 +13,7 @@ import pytest
 from sgagent.core.errors import NotPermittedError, UsageError
 from sgagent.dataplane.boundary import applier_of_first_life
 
-READS = ("yaml", "tomllib", "http", "ssl", "structlog", "prometheus_client", "pyroute2", "sgagent.documents")
+READS = ("yaml", "tomllib", "http", "ssl", "structlog", "prometheus_client", "sgagent.documents")
 """What reads documents and configuration, or speaks to the network."""
 
 

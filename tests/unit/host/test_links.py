@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Mapping
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 
 import pytest
@@ -10,41 +12,38 @@ import pytest
 from sgagent.core.host import Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import read_facts
+from sgagent.netlink import NESTED, attribute
+
+ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56
+KIND, PORT_KIND = 1, 4
+PLAIN, LOCAL = 1, 2
 
 
-@dataclass(frozen=True)
-class Message:
-    """A message as pyroute2 gives it."""
-
-    fields: dict[str, object]
-    attributes: dict[str, object] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> object:
-        """Return a field."""
-        return self.fields[name]
-
-    def get_attr(self, name: str) -> object:
-        """Return an attribute."""
-        return self.attributes.get(name)
-
-    def get_nested(self, *names: str) -> object:
-        """Return an attribute in an attribute."""
-        return self.attributes.get("/".join(names))
+def text(word: str) -> bytes:
+    """Return a text as the kernel writes it."""
+    return word.encode() + b"\0"
 
 
-def link(name: str, index: int, flags: int = 0, **attributes: object) -> Message:
-    """Return the message of a link; two underscores in an attribute's name stand for nesting."""
-    named = {key.replace("__", "/"): value for key, value in attributes.items()}
-    return Message({"index": index, "flags": flags}, {"IFLA_IFNAME": name, **named})
+def link(
+    name: str, index: int, flags: int = 0, about: Mapping[int, str] | None = None, **found: bytes
+) -> memoryview:
+    """Return the message of a link, with what it is in itself and other attributes by our names for them."""
+    kinds = {"mac": ADDRESS, "master": MASTER, "device": PARENT_DEVICE}
+    nested = b"".join(attribute(kind, text(word)) for kind, word in (about or {}).items())
+    others = b"".join(attribute(kinds[key], value) for key, value in found.items())
+    header = struct.pack("=BxHiII", 0, 1, index, flags, 0)
+    return memoryview(header + attribute(IFNAME, text(name)) + others + attribute(LINKINFO | NESTED, nested))
 
 
-def address(index: int, text: str, local: str | None = None) -> Message:
+def address(index: int, plain: str, local: str | None = None, family: int | None = None) -> memoryview:
     """Return the message of an address."""
-    family = AF_INET6 if ":" in text else AF_INET
-    return Message({"index": index, "family": int(family)}, {"IFA_ADDRESS": text, "IFA_LOCAL": local})
+    family = family or int(AF_INET6 if ":" in plain else AF_INET)
+    header = struct.pack("=BBBBI", family, 24, 0, 0, index)
+    of_host = attribute(LOCAL, ip_address(local).packed) if local else b""
+    return memoryview(header + attribute(PLAIN, ip_address(plain).packed) + of_host)
 
 
-def only_link(*messages: Message, addresses: tuple[Message, ...] = ()) -> Link:
+def only_link(*messages: memoryview, addresses: tuple[memoryview, ...] = ()) -> Link:
     """Return the first by name of the links that the messages tell of."""
     return read_facts(messages, addresses).links[0]
 
@@ -75,28 +74,28 @@ def test_an_address_of_a_link_that_went_meanwhile_is_left_out() -> None:
 
 def test_an_address_of_another_family_is_left_out() -> None:
     """Only IPv4 and IPv6 are known."""
-    other = Message({"index": 2, "family": 28}, {"IFA_ADDRESS": "10.0.0.1"})
+    other = address(2, "10.0.0.1", family=28)
     assert only_link(link("eth0", 2), addresses=(other,)).addresses == ()
 
 
 @pytest.mark.parametrize(
     ("told", "expected"),
     (
-        ("52:54:00:AB:cd:01", "52:54:00:ab:cd:01"),
-        ("00:00:00:00:00:00", None),
-        ("192.0.2.1", None),
-        ("0a:00:00:01", None),
-        (None, None),
+        (b"\x52\x54\x00\xab\xcd\x01", "52:54:00:ab:cd:01"),
+        (bytes(6), None),
+        (b"\xc0\x00\x02\x01", None),
+        (bytes(range(20)), None),
+        (b"", None),
     ),
 )
-def test_only_six_octets_are_a_mac_address(told: str | None, expected: str | None) -> None:
-    """Tunnels keep an IP address in the place of the MAC, and loopback has zeros."""
-    assert only_link(link("eth0", 2, IFLA_ADDRESS=told)).mac_address == expected
+def test_only_six_octets_are_a_mac_address(told: bytes, expected: str | None) -> None:
+    """Tunnels keep an IP address in the place of the MAC, InfiniBand more, and loopback has zeros."""
+    assert only_link(link("eth0", 2, mac=told)).mac_address == expected
 
 
 def test_a_device_under_the_link_is_hardware_whatever_its_kind() -> None:
     """A modem's link has a kind and a device."""
-    found = only_link(link("wwan0", 2, IFLA_PARENT_DEV_NAME="1-1", IFLA_LINKINFO__IFLA_INFO_KIND="wwan"))
+    found = only_link(link("wwan0", 2, about={KIND: "wwan"}, device=text("1-1")))
     assert found.has_hardware
 
 
@@ -107,7 +106,7 @@ def test_a_link_without_a_kind_is_hardware() -> None:
 
 def test_a_software_link_is_not_hardware() -> None:
     """A bridge, tunnel or veth has a kind and no device."""
-    assert not only_link(link("veth0", 2, IFLA_LINKINFO__IFLA_INFO_KIND="veth")).has_hardware
+    assert not only_link(link("veth0", 2, about={KIND: "veth"})).has_hardware
 
 
 def test_loopback_is_not_hardware() -> None:
@@ -119,13 +118,13 @@ def test_loopback_is_not_hardware() -> None:
 
 def test_a_port_names_its_master_and_the_masters_kind() -> None:
     """A port of a bridge is told apart, since its packets show as the bridge's."""
-    bridge = link("br0", 5, IFLA_LINKINFO__IFLA_INFO_KIND="bridge")
-    port, master = reversed(read_facts([link("eth0", 2, IFLA_MASTER=5), bridge], []).links)
+    bridge = link("br0", 5, about={KIND: "bridge"})
+    port, master = reversed(read_facts([link("eth0", 2, master=struct.pack("=I", 5)), bridge], []).links)
     assert (port.master, port.master_kind) == ("br0", "bridge")
     assert (master.master, master.master_kind) == (None, None)
 
 
 def test_the_port_says_the_kind_where_the_master_does_not() -> None:
     """Some masters have no kind of their own."""
-    port = link("eth0", 2, IFLA_MASTER=5, IFLA_LINKINFO__IFLA_INFO_SLAVE_KIND="openvswitch")
+    port = link("eth0", 2, about={PORT_KIND: "openvswitch"}, master=struct.pack("=I", 5))
     assert only_link(port, link("ovs-system", 5)).master_kind == "openvswitch"

@@ -1,7 +1,7 @@
-"""Speak netlink plainly: requests and dumps as bytes, for the few questions that need to be fast.
+"""Speak netlink plainly: requests and dumps as bytes.
 
-pyroute2 builds an object for every attribute of every message, which takes half a minute for the sessions of
-a busy host. Here messages stay bytes and the caller picks out the attributes that it wants.
+Messages stay bytes, and the caller picks out the attributes that it wants: an object for every attribute of
+every message would take half a minute for the sessions of a busy host.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
 NETLINK_NETFILTER = 12
 
 REQUEST = 0x1
 ACK = 0x4
 DUMP = 0x300
+_INTERRUPTED = 0x10
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -54,6 +56,8 @@ class NetlinkSocket:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * _RECEIVE_BYTES)
         self._sequence = 0
+        self.was_interrupted = False
+        """Whether a change made the newest dump inconsistent, as far as it was read."""
 
     def __enter__(self) -> Self:
         """Return the socket."""
@@ -84,6 +88,7 @@ class NetlinkSocket:
         Raises:
             OSError: the kernel refused.
         """
+        self.was_interrupted = False
         self._send([(kind, REQUEST | DUMP, payload)])
         yield from self._answers(dumps=True)
 
@@ -127,7 +132,8 @@ class NetlinkSocket:
         received = memoryview(self._socket.recv(_RECEIVE_BYTES))
         place = 0
         while place + _HEADER.size <= len(received):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(received, place)
+            length, kind, flags, sequence, _ = _HEADER.unpack_from(received, place)
+            self.was_interrupted |= bool(flags & _INTERRUPTED)
             yield Message(kind, sequence, received[place + _HEADER.size : place + length])
             place += length + 3 & ~3
 
