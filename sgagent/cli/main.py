@@ -53,6 +53,7 @@ COMMANDS = (
     "schema",
     "sign",
     "status",
+    "test",
 )
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
@@ -150,6 +151,7 @@ _SUMMARIES = {
     "schema": "Print the JSON Schema of native documents.",
     "sign": "Vouch for documents with a key, so that hosts take no others.",
     "status": "Say how the running agent is doing, on one screen.",
+    "test": "Hold policies to the packets that they must let pass and must not.",
 }
 
 

@@ -4,6 +4,7 @@ The format is described in ``docs/packets.md``. One corpus of it serves several 
 tracer of the compiled ruleset, and the kernel.
 """
 
+from sgagent.packets.outcome import LeftOut, Outcome, Result, specified
 from sgagent.packets.parse import parse_packets
 from sgagent.packets.scenario import (
     ExpectedPacket,
@@ -19,7 +20,11 @@ __all__ = [
     "ExpectedReply",
     "ExpectedTraffic",
     "Judgement",
+    "LeftOut",
+    "Outcome",
+    "Result",
     "Scenario",
     "disagreement",
     "parse_packets",
+    "specified",
 ]

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
-from sgagent.core.errors import DocumentError
+from sgagent.core.errors import DocumentError, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.host import HandBinding
 from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Policy
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Budget, Fields, Reading
+from sgagent.documents.field import Budget, Field, Fields, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.reading import read_tree
 from sgagent.documents.tree import Listing
 from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, Judgement, Scenario
+from sgagent.settings import parse_interface_name
 
 DEFAULT_DEFINITIONS = "groups.d"
 DEFAULT_SOURCE_PORT = 40_000
@@ -88,7 +89,7 @@ def _bindings(top: Fields) -> Iterator[HandBinding]:
     bound = place.fields() if place else None
     for name in sorted(bound.names()) if bound else ():
         what = bound.get(name) if bound else None
-        if what is None:
+        if what is None or not _is_link_name(name, what):
             continue
         origin = f"{what.origin.file}: {what.path}"
         if isinstance(what.node, Listing):
@@ -96,6 +97,16 @@ def _bindings(top: Fields) -> Iterator[HandBinding]:
             yield HandBinding(interface=name, security_group_ids=tuple(groups), origin=origin)
         elif (network_interface_id := what.text()) is not None:
             yield HandBinding(interface=name, network_interface_id=network_interface_id, origin=origin)
+
+
+def _is_link_name(name: str, place: Field) -> bool:
+    """Tell whether a link can be called so; an error is noted if not."""
+    try:
+        parse_interface_name(name, place.path)
+    except UsageError:
+        place.error("bad_interface_name", "not an interface name", "1 to 15 letters, digits and . _ @ + -")
+        return False
+    return True
 
 
 @dataclass(slots=True)

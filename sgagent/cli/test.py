@@ -1,0 +1,178 @@
+"""``sgagent test``: hold policies to the packets that they must let pass and must not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.junit import as_junit
+from sgagent.cli.progress import counted
+from sgagent.cli.testreport import SuiteReport, as_json, lines
+from sgagent.core.binding import bind
+from sgagent.core.errors import DocumentError, Problem, UsageError, printable
+from sgagent.core.host import HostFacts
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions, resolve
+from sgagent.packets import Outcome, Result, Scenario, parse_packets, specified
+from sgagent.ports import Delivery
+from sgagent.settings import FileSourceSettings, Settings
+
+USUAL_NAME = "packets.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        type=Path,
+        help=f"a file of packets, or a directory with {USUAL_NAME} anywhere in it"
+        f" (default: {USUAL_NAME} beside the definitions)",
+    )
+    parser.add_argument(
+        "--definitions",
+        metavar="PATH",
+        type=Path,
+        help="a file or directory of documents, instead of those that the files of packets name",
+    )
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--verbose", action="store_true", help="name every packet, and what decided")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the results as JUnit's XML, too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge the packets and print what came of it; exit with 1 if anything is not as expected."""
+    settings = load_settings(options)
+    suites = _suites(settings, options)
+    reports = [
+        SuiteReport(file=str(s.file), definitions=str(s.definitions), outcomes=_judge(s)) for s in suites
+    ]
+    if options.junit:
+        _write(options.junit, as_junit(reports))
+    if options.json:
+        print(json.dumps(as_json(reports)))
+    else:
+        print("\n".join(lines(reports, is_verbose=options.verbose)))
+    failed = any(outcome.result is Result.FAILED for report in reports for outcome in report.outcomes)
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Suite:
+    """A file of packets and the policy that they are judged by."""
+
+    file: Path
+    definitions: Path
+    scenario: Scenario
+    policy: ResolvedPolicy
+
+
+def _judge(suite: _Suite) -> tuple[Outcome, ...]:
+    """Judge by the specification."""
+    traffic = counted(suite.scenario.traffic, "judging packets", len(suite.scenario.traffic))
+    return tuple(Outcome(entry=entry, answer=specified(suite.policy, entry)) for entry in traffic)
+
+
+def _suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:
+    """Read all that is to be tested.
+
+    Raises:
+        UsageError: a path is not there, or can't be read.
+        DocumentError: files of packets, or the definitions that they name, have errors; all are told.
+    """
+    scenarios = _scenarios(tuple(_files(options.paths, options.definitions, settings)))
+    reader = _Reader(settings, options.definitions)
+    suites = [reader.suite(file, scenario) for file, scenario in scenarios]
+    accept_or_refuse(dict.fromkeys(reader.problems), strict=options.strict or settings.enforcement.strict)
+    return suites
+
+
+def _files(paths: Sequence[Path], definitions: Path | None, settings: Settings) -> Iterator[Path]:
+    """Yield the files of packets that are meant, in order."""
+    for path in paths or [_beside(definitions, settings)]:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(path.rglob(USUAL_NAME))
+        if not found:
+            raise UsageError(f"{path}: there is no {USUAL_NAME} in this directory")
+        yield from found
+
+
+def _beside(definitions: Path | None, settings: Settings) -> Path:
+    """Return where packets are if nobody says.
+
+    Raises:
+        UsageError: the definitions are not on this host, or nothing is beside them.
+    """
+    if definitions is None and isinstance(settings.source, FileSourceSettings):
+        definitions = settings.source.path
+    if definitions is None:
+        raise UsageError("the definitions are not on this host: say which file of packets is meant")
+    beside = definitions.absolute().parent / USUAL_NAME
+    if not beside.exists():
+        raise UsageError(f"{beside}: there is no such file: say which file of packets is meant")
+    return beside
+
+
+def _scenarios(files: Iterable[Path]) -> list[tuple[Path, Scenario]]:
+    """Read the files of packets; all that is wrong with any of them is told at once."""
+    scenarios: list[tuple[Path, Scenario]] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            scenarios.append((file, parse_packets(_read(file), str(file))))
+        except DocumentError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DocumentError(problems)
+    return scenarios
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: the packets can't be read: {error.strerror}") from error
+
+
+class _Reader:
+    """Reads definitions, each once, and keeps what is wrong with them."""
+
+    def __init__(self, settings: Settings, definitions: Path | None) -> None:
+        self.problems: list[Problem] = []
+        self._settings = settings
+        self._definitions = definitions
+        self._deliveries: dict[Path, Delivery] = {}
+
+    def suite(self, file: Path, scenario: Scenario) -> _Suite:
+        """Return a file of packets with the policy that its definitions come to on what it binds."""
+        definitions = self._definitions or file.parent / scenario.definitions
+        if definitions not in self._deliveries:
+            self._deliveries[definitions] = self._fetch(definitions, file)
+        delivery = self._deliveries[definitions]
+        bound = bind(delivery.snapshot, scenario.bindings, HostFacts(), automatically=False)
+        exemptions = Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe)
+        resolution = resolve(delivery.snapshot, bound, exemptions)
+        self.problems += (*delivery.problems, *resolution.problems)
+        return _Suite(file=file, definitions=definitions, scenario=scenario, policy=resolution.policy)
+
+    def _fetch(self, definitions: Path, file: Path) -> Delivery:
+        try:
+            return fetch(self._settings, definitions)
+        except UsageError as error:
+            where = "--definitions" if self._definitions else f"{file}: definitions"
+            raise UsageError(f"{where}: {error}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--junit {printable(str(path))}: can't be written: {error.strerror}") from error
