@@ -169,15 +169,21 @@ def _lines(content: bytes, place: str) -> list[bytes]:
     outer = json.loads(first)
     if outer["format"] in _SINGLE_OBJECT_FORMATS:
         return [first]
-    if outer["format"] != _FORMAT or outer["sha256"] != hashlib.sha256(rest).hexdigest():
-        raise DamagedStateError(f"{place}: the checksum or format does not agree")
+    if outer["format"] != _FORMAT:
+        raise DamagedStateError(f"{place}: of format {outer['format']!r}, which this version does not read")
+    _compare(outer["sha256"], rest, place)
     return rest.splitlines()[:2]
+
+
+def _compare(checksum: object, content: bytes, place: str) -> None:
+    """Hold content against its checksum."""
+    if checksum != hashlib.sha256(content).hexdigest():
+        raise DamagedStateError(f"{place}: damaged: the checksum does not agree")
 
 
 def _decode_single_object(line: bytes, place: str) -> KeptDocuments:
     outer = json.loads(line)
-    if outer["sha256"] != hashlib.sha256(outer["body"].encode()).hexdigest():
-        raise DamagedStateError(f"{place}: the checksum or format does not agree")
+    _compare(outer["sha256"], outer["body"].encode(), place)
     body = json.loads(outer["body"])
     return _decode_body(body, _text(body["version"]), Record())
 
@@ -244,4 +250,4 @@ def _text(value: object) -> str:
 
 
 def _damaged(place: str, error: Exception) -> DamagedStateError:
-    return DamagedStateError(f"{place}: not a file of kept documents: {error}")
+    return DamagedStateError(f"{place}: damaged: not a file of kept documents: {error}")

@@ -70,3 +70,10 @@ def test_a_file_of_something_else_is_damaged(content: bytes) -> None:
     """Among others one of zeros, as a power cut may leave."""
     with pytest.raises(DamagedStateError):
         decode_kept(content, "x")
+
+
+def test_a_file_of_a_newer_version_is_not_called_damaged() -> None:
+    """Whoever went back to an older version has to know that nothing is broken."""
+    newer = encode_kept(KEPT).replace(b'"format": 3', b'"format": 4', 1)
+    with pytest.raises(DamagedStateError, match=r"^history/7: of format 4, which this version does not read$"):
+        decode_kept(newer, "history/7")
