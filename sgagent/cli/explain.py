@@ -11,13 +11,20 @@ from sgagent.agent.asking.questions import ExplainAnswer, ExplainQuestion
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.evaluate import DecidedBy, Packet
-from sgagent.core.explanation import ExplainedRule, Explanation, choose_interface, explain
+from sgagent.core.evaluate import Packet
+from sgagent.core.explanation import (
+    EPHEMERAL_PORT,
+    PROTOCOL_WORDS,
+    REASONS,
+    ExplainedRule,
+    Explanation,
+    choose_interface,
+    describe_packet,
+    explain,
+    protocol_number,
+)
 from sgagent.core.model import (
     LAST_PORT,
-    PROTOCOL_NAMES,
-    TCP,
-    UDP,
     Direction,
     Family,
     Mode,
@@ -25,9 +32,6 @@ from sgagent.core.model import (
     Protocol,
 )
 from sgagent.settings import Settings
-
-EPHEMERAL_PORT = 49152
-"""The source port that is taken where none is given: the first of IANA's dynamic range."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,14 +123,9 @@ def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
 
 
 def _protocol(text: str) -> int:
-    numbers = {
-        name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None
-    }
-    number = numbers.get(text.lower())
-    if number is None and text.isascii() and text.isdigit() and int(text) <= 255:
-        number = int(text)
+    number = protocol_number(text)
     if number is None:
-        raise UsageError(f"--protocol {text}: expected one of {', '.join(sorted(numbers))}, or 0 to 255")
+        raise UsageError(f"--protocol {text}: expected one of {', '.join(PROTOCOL_WORDS)}, or 0 to 255")
     return number
 
 
@@ -150,40 +149,19 @@ def as_json(explanation: Explanation) -> dict[str, object]:
     }
 
 
-_REASONS = {
-    DecidedBy.SESSION: "it belongs to a session that the policy allows",
-    DecidedBy.ALWAYS: "no group can block it",
-    DecidedBy.FAILSAFE: "the configuration's fail-safe list lets it through",
-    DecidedBy.INNER: "it comes from a fellow member of a group whose members may talk",
-    DecidedBy.DEFAULT: "no rule matches, so the default decides",
-    DecidedBy.UNBOUND: "nothing is enforced on this interface",
-    DecidedBy.INVALID: "connection tracking calls it invalid",
-}
-
-
 def _lines(explanation: Explanation, packet: Packet) -> list[str]:
-    what = _what(replace(packet, interface=explanation.interface or ""))
+    what = describe_packet(replace(packet, interface=explanation.interface or ""))
     lines = [f"{explanation.verdict.value}: {what}"]
     if explanation.rule:
         lines.append(f"  by rule {_describe(explanation.rule)}")
     else:
-        lines.append(f"  by {explanation.decided_by.value}: {_REASONS[explanation.decided_by]}")
+        lines.append(f"  by {explanation.decided_by.value}: {REASONS[explanation.decided_by]}")
     if explanation.mode is Mode.OBSERVE:
         lines.append(f"  {explanation.interface} is only observed: nothing is dropped there")
     if explanation.shadowed:
         lines.append("  behind it:" if explanation.rule else "  rules that match, too:")
         lines += [f"    {rule.policy.value} by {_describe(rule)}" for rule in explanation.shadowed]
     return lines
-
-
-def _what(packet: Packet) -> str:
-    kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
-    name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
-    ports = Protocol(packet.protocol) in (TCP, UDP)
-    source = f"{kind(packet.source)}" + (f" port {packet.source_port}" if ports else "")
-    destination = f"{kind(packet.destination)}" + (f" port {packet.destination_port}" if ports else "")
-    where = f" on {packet.interface}" if packet.interface else ""
-    return f"{packet.direction.value} {name} from {source} to {destination}{where}"
 
 
 def _describe(rule: ExplainedRule) -> str:

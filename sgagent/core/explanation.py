@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, evaluate
-from sgagent.core.model import Mode, Policy
+from sgagent.core.model import PROTOCOL_NAMES, TCP, UDP, Family, Mode, Policy, Protocol
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+
+EPHEMERAL_PORT = 49152
+"""The source port that is taken where none is given: the first of IANA's dynamic range."""
+
+_NUMBERS = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
+PROTOCOL_WORDS = tuple(sorted(_NUMBERS))
+"""The protocols that have a name here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,18 @@ class Explanation:
     """None where nobody judges."""
 
 
+REASONS: Mapping[DecidedBy, str] = {
+    DecidedBy.SESSION: "it belongs to a session that the policy allows",
+    DecidedBy.ALWAYS: "no group can block it",
+    DecidedBy.FAILSAFE: "the configuration's fail-safe list lets it through",
+    DecidedBy.INNER: "it comes from a fellow member of a group whose members may talk",
+    DecidedBy.DEFAULT: "no rule matches, so the default decides",
+    DecidedBy.UNBOUND: "nothing is enforced on this interface",
+    DecidedBy.INVALID: "connection tracking calls it invalid",
+}
+"""Why a step decided that is no rule, as a clause."""
+
+
 def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
     """Return what becomes of a packet; one without an interface is on a host without bound ones."""
     decision = evaluate(policy, packet)
@@ -55,6 +76,25 @@ def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
         interface=packet.interface or None,
         mode=judge.mode if judge else None,
     )
+
+
+def describe_packet(packet: Packet) -> str:
+    """Return in words what a packet is and where; without an interface, what it would be anywhere."""
+    kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
+    name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
+    ports = Protocol(packet.protocol) in (TCP, UDP)
+    source = f"{kind(packet.source)}" + (f" port {packet.source_port}" if ports else "")
+    destination = f"{kind(packet.destination)}" + (f" port {packet.destination_port}" if ports else "")
+    where = f" on {packet.interface}" if packet.interface else ""
+    return f"{packet.direction.value} {name} from {source} to {destination}{where}"
+
+
+def protocol_number(text: str) -> int | None:
+    """Return the number of the protocol that a name or a number stands for; None if it stands for none."""
+    number = _NUMBERS.get(text.lower())
+    if number is None and text.isascii() and text.isdigit() and int(text) <= 255:
+        number = int(text)
+    return number
 
 
 def choose_interface(policy: ResolvedPolicy, named: str | None) -> str | None:
