@@ -53,6 +53,14 @@ http {{
     location /clients/ {{ if ($ssl_client_verify != SUCCESS) {{ return 403; }} }}
     location /tokens/ {{ if ($http_authorization != "Bearer {token}") {{ return 401; }} }}
     location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
+    location /elsewhere/ {{ return 302 https://elsewhere.example.com$request_uri; }}
+    location /unencrypted/ {{ return 301 http://$host$request_uri; }}
+    location /circle/ {{ return 302 $request_uri; }}
+    location /hung-up/ {{ return 444; }}
+    location /closed/ {{ add_header Retry-After 120 always; return 503; }}
+    location /slow/ {{ gzip off; limit_rate 100; }}
+    location /packed/ {{ gzip_static always; }}
+    location /behind/ {{ proxy_pass http://127.0.0.1:{backend_port}; proxy_read_timeout 1s; }}
   }}
 }}
 """
@@ -94,10 +102,15 @@ class Nginx:
         os.utime(draft, (written_at, written_at))
         draft.rename(path)
 
-    def configure(self, issued: Issued) -> None:
-        """Write the configuration, with this certificate."""
+    def configure(self, issued: Issued, backend_port: int = 1) -> None:
+        """Write the configuration, with this certificate, and a port of loopback that is behind it."""
         text = _CONFIGURATION.format(
-            directory=self.directory, port=PORT, issued=issued, authority=self.authority.file, token=TOKEN
+            directory=self.directory,
+            port=PORT,
+            issued=issued,
+            authority=self.authority.file,
+            token=TOKEN,
+            backend_port=backend_port,
         )
         (self.directory / "nginx.conf").write_text(text)
 
@@ -107,7 +120,7 @@ class Nginx:
             [_program(), "-p", self.directory, "-e", "error.log", "-c", "nginx.conf"],
             preexec_fn=self._enter,  # noqa: PLW1509 - makes one system call, no lock is involved
         )
-        wait_for(self._listens, "nginx to listen", _START_SECONDS)
+        wait_for(self._is_up, "nginx to be up", _START_SECONDS)
 
     def stop(self) -> None:
         """End it and all connections to it."""
@@ -121,9 +134,13 @@ class Nginx:
         log = self.directory / "access.log"
         return [int(line.split('"')[2].split()[0]) for line in log.read_text().splitlines()]
 
-    def _listens(self) -> bool:
+    def _is_up(self) -> bool:
+        """Tell whether it listens and has a worker: one that is told to end earlier may not hear of it."""
         if self._process is None or self._process.poll() is not None:
             raise LabError(f"nginx ended: {(self.directory / 'error.log').read_text()}")
+        pid = self._process.pid
+        if not Path(f"/proc/{pid}/task/{pid}/children").read_text():
+            return False
         return f":{PORT} " in self.namespace.run("ss", "-Hltn", "sport", "=", str(PORT))
 
     def _enter(self) -> None:
