@@ -28,6 +28,8 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -62,6 +64,8 @@ CHAINS = (
 
 COUNTERS = ("rule/eth0/a", "rule/eth0/b", "default/eth0")
 COMMENTS = ("", "generation 1", "sgr-1 'quoted' ; } \\ ä")
+PREFIXES = ("default/eth0/ingress", "x/0123456789abcdef", "r" * 127)
+LOG_GROUP = 9469
 INTERFACES = ("eth0", "lo", "br-0f.12", "wlan 0", "ä", "6")
 
 ORIGINAL, REPLY = TupleDirection.ORIGINAL, TupleDirection.REPLY
@@ -203,6 +207,11 @@ def set_marks(draw: st.DrawFn) -> SetMark:
     return SetMark.replacing(bits, draw(numbers(KeyType.MARK)) & draw(st.sampled_from((0, ALL_BITS, bits))))
 
 
+def limits() -> st.SearchStrategy[Limit]:
+    """Return a strategy for limits."""
+    return st.builds(Limit, st.integers(1, 10_000), st.integers(1, 10_000))
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a rule may refer to."""
@@ -228,6 +237,8 @@ def rules(draw: st.DrawFn, around: Surroundings) -> Rule:
     statements: list[Statement] = [draw(matches(field)) for field in chosen]
     if shape == "header":
         statements += draw(header_statements())
+    if draw(st.integers(0, 3)) == 0:
+        statements += [draw(limits()), Log(draw(st.sampled_from(PREFIXES)), LOG_GROUP)]
     if bool(around.counters) and draw(st.booleans()):
         statements.append(Count(draw(st.sampled_from(around.counters))))
     if draw(st.integers(0, 3)) == 0:

@@ -17,6 +17,8 @@ from sgagent.core.kernel.ruleset import (
     Goto,
     Interval,
     Jump,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -84,14 +86,24 @@ class Walk:
     """Every chain that it entered."""
 
     counted: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    """The prefixes under which it was logged."""
+
     steps: int = 0
     """Rules that were looked at."""
 
 
-def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None) -> Walk:
-    """Return what becomes of a packet; sets the session's mark as the kernel would."""
+def trace(ruleset: Ruleset, packet: WirePacket, session: Session | None, *, is_limited: bool = False) -> Walk:
+    """Return what becomes of a packet; sets the session's mark as the kernel would.
+
+    Args:
+        ruleset: the table.
+        packet: as it is on the wire.
+        session: what conntrack keeps of its session, if anything.
+        is_limited: whether every limit is used up.
+    """
     walk = Walk(accepted=True)
-    walker = _Walker(ruleset, packet, session, walk)
+    walker = _Walker(ruleset, packet, session, walk, is_limited)
     for chain in ruleset.chains:
         if chain.hook and chain.hook.name == packet.hook and walk.accepted:
             verdict = walker.enter(chain.name)
@@ -109,6 +121,7 @@ class _Walker:
     packet: WirePacket
     session: Session | None
     walk: Walk
+    is_limited: bool
 
     def enter(self, name: str) -> Verdict:
         """Walk a chain and those it leads to; a chain that ends, ends in its base chain's policy, accept."""
@@ -144,9 +157,11 @@ class _Walker:
                         return found
                     case LookUpInline(selectors, elements):
                         return _find(elements, self._read_all(selectors))
-                    case Count(counter):
-                        assert counter in self.ruleset.counter_by_name
-                        self.walk.counted.append(counter)
+                    case Count() | Log():
+                        self._note(statement)
+                    case Limit():
+                        if self.is_limited:
+                            return None
                     case SetMark(keep, put):
                         self._set_mark(keep, put)
                     case Accept() | Drop() | Goto() | Jump():
@@ -156,6 +171,13 @@ class _Walker:
         except NotThereError:
             return None
         return None
+
+    def _note(self, statement: Count | Log) -> None:
+        if isinstance(statement, Log):
+            self.walk.logged.append(statement.prefix)
+            return
+        assert statement.counter in self.ruleset.counter_by_name
+        self.walk.counted.append(statement.counter)
 
     def _set_mark(self, keep: int, put: int) -> None:
         if self.session is None:

@@ -39,8 +39,10 @@ def session_of(packet: Packet, *, mark: int = 0) -> Session | None:
     return Session(protocol=packet.protocol, original=_ELSEWHERE, reply=backward, mark=mark)
 
 
-def walk(ruleset: Ruleset, packet: Packet, session: Session | None = None) -> Walk:
-    """Return what becomes of the packet that opens a session."""
+def walk(
+    ruleset: Ruleset, packet: Packet, session: Session | None = None, *, is_limited: bool = False
+) -> Walk:
+    """Return what becomes of the packet that opens a session; on request where every limit is used up."""
     hook = "prerouting" if packet.direction is Direction.INGRESS else "postrouting"
     wire = WirePacket(
         hook=hook,
@@ -55,7 +57,8 @@ def walk(ruleset: Ruleset, packet: Packet, session: Session | None = None) -> Wa
         hop_limit=packet.hop_limit or 0,
         state=_STATES[packet.tracking],
     )
-    return trace(ruleset, wire, session_of(packet) if session is None else session)
+    session = session_of(packet) if session is None else session
+    return trace(ruleset, wire, session, is_limited=is_limited)
 
 
 def walk_reply(ruleset: Ruleset, packet: Packet, session: Session | None = None) -> Walk:

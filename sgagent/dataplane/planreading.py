@@ -43,6 +43,8 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -62,6 +64,7 @@ from sgagent.dataplane.planwire import SELECTOR_NAMES
 _ALL_BITS = 0xFFFFFFFF
 _LONGEST_NAME = 255
 _LONGEST_COMMENT = 128
+_LONGEST_PREFIX = 127
 _LONGEST_INTERFACE = 15
 """All in bytes, as the kernel counts."""
 
@@ -94,19 +97,20 @@ class MalformedError(Exception):
     """Say that a message is not what an agent in its right mind sends."""
 
 
-def read_plan(text: bytes, mask: int) -> Plan:
+def read_plan(text: bytes, mask: int, log_group: int | None = None) -> Plan:
     """Return the plan that is written in lines.
 
     Args:
         text: as :func:`sgagent.dataplane.planwire.write_plan` makes it.
         mask: the bits of the session mark that a rule may change.
+        log_group: the one to which a rule may log; None: to none.
 
     Raises:
         MalformedError: it is no plan, or one that asks for more than the agent may.
     """
     if not text.endswith(b"\n"):
         raise MalformedError("a plan is made of whole lines")
-    reader = _Reader(mask)
+    reader = _Reader(mask, log_group)
     try:
         return Plan(tuple(reader.operation(json.loads(line)) for line in text[:-1].split(b"\n")))
     except (ValueError, RecursionError) as error:
@@ -116,8 +120,9 @@ def read_plan(text: bytes, mask: int) -> Plan:
 class _Reader:
     """Turn arrays into operations."""
 
-    def __init__(self, mask: int) -> None:
+    def __init__(self, mask: int, log_group: int | None) -> None:
         self._mask = mask
+        self._log_group = log_group
 
     def operation(self, content: Any) -> Operation:  # noqa: ANN401, PLR0911 - JSON; one short case a kind
         """Return one operation."""
@@ -171,6 +176,10 @@ class _Reader:
                 return LookUpInline(selectors, tuple(_elements(elements, types)))
             case ["count", counter]:
                 return Count(_name(counter))
+            case ["limit", per_second, burst]:
+                return Limit(_positive(per_second), _positive(burst))
+            case ["log", prefix, int(group)] if type(group) is int and group == self._log_group:
+                return Log(_prefix(prefix), group)
             case ["set mark", keep, put]:
                 return self._set_mark(_number(keep, _ALL_BITS), _number(put, _ALL_BITS))
             case _:
@@ -306,12 +315,27 @@ def _number(content: Any, last: int) -> int:  # noqa: ANN401 - JSON, in which tr
     return content
 
 
+def _positive(content: Any) -> int:  # noqa: ANN401 - JSON
+    number = _number(content, _ALL_BITS)
+    if not number:
+        raise MalformedError("nothing, where there must be something")
+    return number
+
+
 def _name(content: Any) -> str:  # noqa: ANN401 - JSON
     """Return the name of an object of ours: one that nft takes for a name."""
     name = _standing(content)
     if not _IDENTIFIER.fullmatch(name):
         raise MalformedError("not a name of ours")
     return name
+
+
+def _prefix(content: Any) -> str:  # noqa: ANN401 - JSON
+    """Return what is written before a logged packet: a name of ours, or what stands for one that is long."""
+    prefix = _name(content)
+    if len(prefix) > _LONGEST_PREFIX:
+        raise MalformedError("too long for the prefix of a log")
+    return prefix
 
 
 def _standing(content: Any) -> str:  # noqa: ANN401 - JSON

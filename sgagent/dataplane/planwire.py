@@ -37,6 +37,8 @@ from sgagent.core.kernel.ruleset import (
     Goto,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -167,6 +169,10 @@ def _statement(statement: Statement) -> Array:
             return ["look up inline", _selectors(selectors), _elements(elements)]
         case Count(counter):
             return ["count", counter]
+        case Limit(per_second, burst):
+            return ["limit", per_second, burst]
+        case Log(prefix, group):
+            return ["log", prefix, group]
         case SetMark(keep, put):
             return ["set mark", keep, put]
         case _:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.flowlogging import FlowLogging, without_logging
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.kernel import names
@@ -79,6 +80,27 @@ def test_the_opening_packet_of_a_session(drawn: tuple[Case, Random]) -> None:
         seen = walk(table, judged)
         assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
         assert seen.counted == expected_counters(case.policy, judged), judged
+
+
+@given(cases())
+def test_what_is_told_of_judgements(drawn: tuple[Case, Random]) -> None:
+    """A leaf tells of the verdicts that it is asked to, by its name, and decides as it does otherwise.
+
+    So it does where the limit is used up, and nothing is told.
+    """
+    case, random = drawn
+    silent, verdict = compiled(case.policy), random.choice(tuple(Policy))
+    logging = FlowLogging(verdicts=frozenset({verdict}))
+    telling = compile_(case.policy, LAYOUT, state_of(case.policy), logging).ruleset
+    assert without_logging(telling) == silent
+    for judged in random_packets(random, case.policy, PACKETS // 2):
+        seen, told = walk(silent, judged), walk(telling, judged)
+        limited = walk(telling, judged, is_limited=True)
+        assert told.accepted is limited.accepted is seen.accepted
+        assert told.counted == limited.counted == seen.counted
+        is_meant = evaluate(case.policy, judged).verdict is verdict
+        assert told.logged == (list(map(names.log_prefix, seen.counted)) if is_meant else [])
+        assert limited.logged == []
 
 
 def crowded(random: Random) -> ResolvedPolicy:

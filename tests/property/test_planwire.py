@@ -12,7 +12,7 @@ from sgagent.core.kernel.plan import Plan, make_plan
 from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.dataplane.planreading import MalformedError, read_plan
 from sgagent.dataplane.planwire import write_plan
-from tests.rulesets import ALL_BITS, rulesets
+from tests.rulesets import ALL_BITS, LOG_GROUP, rulesets
 
 FOREIGN = ("chain evil one", "ct helper ftp", "map ä", "policy prerouting", "rule ingress/eth0", "set evil")
 
@@ -22,7 +22,7 @@ def test_a_plan_arrives_as_it_was_sent(first: Ruleset, second: Ruleset, foreign:
     """Any plan from any table to any other, whatever somebody else put into it."""
     for plan in (make_plan(first, None), make_plan(second, first, sorted(foreign))):
         if plan:
-            assert read_plan(write_plan(plan), ALL_BITS) == plan
+            assert read_plan(write_plan(plan), ALL_BITS, LOG_GROUP) == plan
 
 
 @given(text=st.binary(max_size=200))
@@ -56,11 +56,11 @@ def test_a_spoilt_plan_is_refused_or_another_plan(
     _spoil(lines[seed % len(lines)], replaced, seed // len(lines))
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     try:
-        found = read_plan(text, ALL_BITS)
+        found = read_plan(text, ALL_BITS, LOG_GROUP)
     except MalformedError:
         return
     assert isinstance(found, Plan)
-    assert read_plan(write_plan(found), ALL_BITS) == found
+    assert read_plan(write_plan(found), ALL_BITS, LOG_GROUP) == found
 
 
 def _spoil(content: list[Any], replaced: Any, seed: int) -> None:  # noqa: ANN401 - JSON

@@ -124,6 +124,10 @@ IPV4 = (KeyType.IPV4_ADDR,)
         (FlushVerdictMap("a"), "empty map a"),
         (AddRule("a", Rule((Goto("b"),))), "add rule in chain a: goto b"),
         (
+            AddRule("a", Rule((r.Limit(10, 20), r.Log("default/eth0", 9)))),
+            'add rule in chain a: limit rate 10/second burst 20 packets log prefix "default/eth0" group 9',
+        ),
+        (
             AddElements("m", (KeyType.INET_PROTO,), (r.Element((Interval.single(58),), r.Drop()),)),
             "add element icmpv6 of map m: icmpv6 : drop",
         ),

@@ -12,6 +12,7 @@ from sgagent.core.kernel.ruleset import Rule, SetMark
 from sgagent.dataplane.planreading import MalformedError, read_plan
 
 MASK = 0xFFFF0000
+LOG_GROUP = 9469
 V4, MARK = ["ipv4_addr"], ["mark"]
 
 HARMLESS: tuple[list[Any], ...] = (
@@ -22,6 +23,7 @@ HARMLESS: tuple[list[Any], ...] = (
     ["delete chain", "evil one, of 'somebody else'"],
     ["add rule", "a", [["match", "ct mark", "==", 31, [1]], ["set mark", 0xFFFF, 0], ["drop"]]],
     ["add rule", "a", [["match", "meta iifname", "==", None, ["eth0"]], ["goto", "ingress/eth0"]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "default/eth0/ingress", LOG_GROUP]]],
     ["add elements", "m", V4, [[[[1, 2]], ["goto", "a"]]]],
     ["delete elements", "m", V4, [[[1], ["goto", "evil one"]]]],
     ["delete foreign", "ct helper", "evil"],
@@ -73,6 +75,14 @@ REFUSED: tuple[Any, ...] = (
     ["add rule", "a", [["look up inline", ["ct mark"], [[[1]]]]]],
     ["add rule", "a", [["look up inline", ["ct mark"], [[[1], ["queue"]]]]]],
     ["add rule", "a", [["count", None]]],
+    ["add rule", "a", [["limit", 0, 10]]],
+    ["add rule", "a", [["limit", 10, 0]]],
+    ["add rule", "a", [["limit", 10, 1 << 32]]],
+    ["add rule", "a", [["log", "a", LOG_GROUP + 1]]],
+    ["add rule", "a", [["log", "a", True]]],
+    ["add rule", "a", [["log", "", LOG_GROUP]]],
+    ["add rule", "a", [["log", "an evil one", LOG_GROUP]]],
+    ["add rule", "a", [["log", "a" * 128, LOG_GROUP]]],
     ["add rule", "a", [["set mark", 0xFFFF, 1]]],
     ["add rule", "a", [["set mark", 0, 0]]],
     ["add rule", "a", [["set mark", 0xFFFFFFFE, 0]]],
@@ -106,14 +116,20 @@ def lines(*operations: object) -> bytes:
 @pytest.mark.parametrize("operation", HARMLESS, ids=json.dumps)
 def test_what_an_agent_may_want_is_taken(operation: list[Any]) -> None:
     """Names that stand already may be whatever somebody called them."""
-    assert len(read_plan(lines(operation), MASK).operations) == 1
+    assert len(read_plan(lines(operation), MASK, LOG_GROUP).operations) == 1
 
 
 @pytest.mark.parametrize("operation", REFUSED, ids=json.dumps)
 def test_what_none_may_want_is_refused(operation: object) -> None:
     """Other tables, other bits, other kinds, other words: nothing of the plan is read."""
     with pytest.raises(MalformedError):
-        read_plan(lines(["add table"], operation), MASK)
+        read_plan(lines(["add table"], operation), MASK, LOG_GROUP)
+
+
+def test_nothing_is_logged_before_it_was_said_where() -> None:
+    """An agent that has not named its group of the log has none."""
+    with pytest.raises(MalformedError):
+        read_plan(lines(["add rule", "a", [["log", "a", LOG_GROUP]]]), MASK)
 
 
 @pytest.mark.parametrize(

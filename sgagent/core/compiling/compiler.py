@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.judging import compile_judging
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.kernel import names, ruleset
@@ -22,6 +23,7 @@ from sgagent.core.kernel.counters import (
     InnerCounter,
     InvalidCounter,
     RuleCounter,
+    is_of_drops,
 )
 from sgagent.core.kernel.ruleset import (
     Accept,
@@ -66,15 +68,21 @@ class Compiled:
     """By the counter's name in the table."""
 
 
-def compile_(policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState) -> Compiled:
+def compile_(
+    policy: ResolvedPolicy,
+    layout: MarkLayout,
+    state: EnforcementState,
+    flow_logging: FlowLogging = SILENT,
+) -> Compiled:
     """Return the table that enforces the policy.
 
     Args:
         policy: what to enforce.
         layout: our bits of the conntrack mark.
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
+        flow_logging: of which judgements the kernel tells.
     """
-    table = _Table()
+    table = _Table(flow_logging)
     for interface in _all_interfaces(policy):
         _Edge(table, interface, layout, state).compile_()
     table.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
@@ -107,7 +115,8 @@ def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, poli
 class _Table:
     """Collect what is compiled; names are unique by construction, and a clash is a fault of ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, flow_logging: FlowLogging) -> None:
+        self._flow_logging = flow_logging
         self.counters: dict[str, CounterKey] = {}
         self._chains: dict[str, Chain] = {}
         self._verdict_maps: dict[str, VerdictMap] = {}
@@ -128,9 +137,10 @@ class _Table:
             raise AssertionError(f"two counters of one name: {name}")
 
     def add_leaf(self, name: str, key: CounterKey, verdict: Verdict) -> None:
-        """Add a counter and the chain of its name that counts and then does what the verdict says."""
+        """Add a counter and the chain of its name that tells, counts and then does what the verdict says."""
         self.add_counter(name, key)
-        self.add_chain(Chain(name=name, rules=(Rule((Count(name), verdict)),)))
+        logging = self._flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
+        self.add_chain(Chain(name=name, rules=(*logging, Rule((Count(name), verdict)))))
 
     def finished(self) -> Ruleset:
         """Return all of it in canonical order."""

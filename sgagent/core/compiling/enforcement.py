@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sgagent.core.compiling.compiler import Compiled, compile_
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging, without_logging
 from sgagent.core.compiling.marks import (
     UNCACHED,
     EnforcementState,
@@ -64,6 +65,7 @@ def enforce(
     *,
     enforced: Enforced | None = None,
     sessions: Sessions = Sessions.REJUDGE,
+    flow_logging: FlowLogging = SILENT,
 ) -> Enforcement:
     """Return what has to be done for the policy to be enforced.
 
@@ -74,8 +76,9 @@ def enforce(
         layout: our bits of the conntrack mark.
         enforced: what is known to have been enforced, if anything is.
         sessions: whether live sessions are judged again.
+        flow_logging: of which judgements the kernel tells.
     """
-    table = _Standing(observed, foreign, policy, layout)
+    table = _Standing(observed, foreign, policy, layout, flow_logging)
     interfaces = [interface.name for interface in policy.interfaces]
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
@@ -92,7 +95,7 @@ def enforce(
     if is_known and enforced is not None:
         return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
-    return table.following(state, bumped) if unbumped.plan else unbumped
+    return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class _Standing:
     foreign: tuple[str, ...]
     policy: ResolvedPolicy
     layout: MarkLayout
+    flow_logging: FlowLogging
 
     @property
     def state(self) -> EnforcementState | None:
@@ -121,6 +125,12 @@ class _Standing:
         leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
         return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
+    def judges_as(self, desired: Ruleset) -> bool:
+        """Tell whether the table judges as it is to, whatever it tells of that."""
+        if self.observed is None or self.foreign:
+            return False
+        return self.observed == desired or without_logging(self.observed) == without_logging(desired)
+
     def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
         """Return what to do to enforce under a state after another.
 
@@ -133,6 +143,6 @@ class _Standing:
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        compiled = compile_(self.policy, self.layout, state)
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign)
         return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)

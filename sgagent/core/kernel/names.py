@@ -20,6 +20,8 @@ _HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)
 _LONGEST_PART = 80
 _STEM = 24
 _DIGEST = 16
+_LONGEST_PREFIX = 127
+"""Of a log statement, as the kernel has it."""
 
 
 def part(text: str) -> str:
@@ -78,6 +80,11 @@ def exemption_chain(kind: str, direction: Direction, interface: str) -> str:
 def rule_chain(interface: str, rule_id: str) -> str:
     """Return the chain and counter of a rule on an interface: ``rule/eth0/sgr-bp1``."""
     return f"rule/{part(interface)}/{part(rule_id)}"
+
+
+def log_prefix(leaf: str) -> str:
+    """Return what a leaf's log statement says: its name, or for the longest ids a digest of it."""
+    return leaf if len(leaf) <= _LONGEST_PREFIX else f"x/{digest(leaf)}"
 
 
 def peers_chain(direction: Direction, interface: str, family: Family) -> str:

@@ -40,6 +40,8 @@ from sgagent.core.kernel.ruleset import (
     Goto,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -170,6 +172,10 @@ def _statement(statement: Statement) -> Json:
             return {"vmap": {"key": _selectors(selectors), "data": {"set": pairs}}}
         case Count(counter):
             return {"counter": counter}
+        case Limit(per_second, burst):
+            return {"limit": {"rate": per_second, "burst": burst, "per": "second"}}
+        case Log(prefix, group):
+            return {"log": {"prefix": prefix, "group": group}}
         case SetMark():
             return {"mangle": {"key": _MARK, "value": _mark_value(statement)}}
         case _:

@@ -26,6 +26,8 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -182,6 +184,10 @@ def _statement(expression: Json) -> Statement:
             return LookUpInline(selectors, _sorted_elements(_element(pair, types) for pair in pairs))
         case {"counter": str(name)}:
             return Count(name)
+        case {"limit": {"rate": int(rate), "burst": int(burst), "per": "second", **others}} if not others:
+            return Limit(rate, burst)
+        case {"log": {"prefix": str(prefix), "group": int(group), **others}} if not others:
+            return Log(prefix, group)
         case {"mangle": {"key": {"ct": {"key": "mark"}}, "value": value}}:
             return _set_mark(value)
         case _:

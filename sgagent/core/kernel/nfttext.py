@@ -21,6 +21,8 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     Jump,
     KeyType,
+    Limit,
+    Log,
     LookUp,
     LookUpInline,
     Match,
@@ -155,6 +157,10 @@ def _statement(statement: Statement) -> str:
             return f"{_selectors(selectors)} vmap {pairs}"
         case Count(counter):
             return f'counter name "{counter}"'
+        case Limit(per_second, burst):
+            return f"limit rate {per_second}/second burst {burst} packets"
+        case Log(prefix, group):
+            return f"log prefix {quoted(prefix)} group {group}"
         case SetMark():
             return f"ct mark set {_mark_value(statement)}"
         case _:

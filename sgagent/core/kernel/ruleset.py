@@ -218,6 +218,28 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """Go on in the rule only so often; each such statement has a bucket of its own."""
+
+    per_second: int
+    """Packets that go on each second, from 1."""
+
+    burst: int
+    """Packets that go on at once after a rest, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Hand a copy of the packet's head to whoever listens to a group of nfnetlink's log, and go on."""
+
+    prefix: str
+    """What the listener is told of where the packet was; 1 to 127 bytes."""
+
+    group: int
+    """Its number, of 16 bits. Where nobody listens, nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetMark:
     """Set the session's mark to ``(mark & keep) | put``."""
 
@@ -232,7 +254,20 @@ class SetMark:
         return cls(keep=(~bits & 0xFFFFFFFF) | put, put=put)
 
 
-Statement = Match | MatchConcatenation | LookUp | LookUpInline | Count | SetMark | Accept | Drop | Goto | Jump
+Statement = (
+    Match
+    | MatchConcatenation
+    | LookUp
+    | LookUpInline
+    | Count
+    | Limit
+    | Log
+    | SetMark
+    | Accept
+    | Drop
+    | Goto
+    | Jump
+)
 
 
 @dataclass(frozen=True, slots=True)

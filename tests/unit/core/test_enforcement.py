@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, MarkClearance, enforce
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, decode_state
 from sgagent.core.kernel import names
 from sgagent.core.kernel.plan import AddTable, DeleteForeign
-from sgagent.core.kernel.ruleset import Accept, Chain, Rule, Ruleset
+from sgagent.core.kernel.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
 from sgagent.core.kernel.transaction import carry_out
-from sgagent.core.model import TCP, Mode, Sessions
+from sgagent.core.model import TCP, Mode, Policy, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
@@ -34,11 +35,18 @@ class Host:
         self.table: Ruleset | None = None
         self.foreign: tuple[str, ...] = ()
         self.enforced: Enforced | None = None
+        self.flow_logging = SILENT
 
     def ask(self, policy: ResolvedPolicy, sessions: Sessions = Sessions.REJUDGE) -> Enforcement:
         """Return what a step would do."""
         return enforce(
-            policy, self.table, self.foreign, self.layout, enforced=self.enforced, sessions=sessions
+            policy,
+            self.table,
+            self.foreign,
+            self.layout,
+            enforced=self.enforced,
+            sessions=sessions,
+            flow_logging=self.flow_logging,
         )
 
     def step(self, policy: ResolvedPolicy, sessions: Sessions = Sessions.REJUDGE) -> Enforcement:
@@ -183,6 +191,33 @@ class TestRestart:
         host.step(NARROW)
         host.restart()
         host.step(WIDE)
+        assert host.generation == 2
+
+    def test_another_flow_log(self) -> None:
+        """What the kernel tells of its judgements changes none: no session is judged again for it."""
+        host = Host()
+        host.step(NARROW)
+        host.restart()
+        host.flow_logging = FlowLogging(verdicts=frozenset(Policy))
+        assert host.step(NARROW).plan
+        assert host.generation == 1
+        host.restart()
+        host.flow_logging = SILENT
+        host.step(WIDE)
+        assert host.generation == 2
+
+    def test_a_rule_that_does_more_than_log(self) -> None:
+        """Where somebody had marks set beside a log statement, no session is believed."""
+        host = Host()
+        host.step(NARROW)
+        host.restart()
+        assert host.table is not None
+        leaf = host.table.chain_by_name[names.default_chain(IN, "eth0")]
+        forged = Rule((SetMark(keep=0, put=0x410000), Log("default/eth0/ingress", 9469)))
+        changed = replace(leaf, rules=(forged, *leaf.rules))
+        chains = tuple(changed if chain.name == leaf.name else chain for chain in host.table.chains)
+        host.table = replace(host.table, chains=chains)
+        host.step(NARROW)
         assert host.generation == 2
 
     def test_another_policy_and_sessions_are_kept(self) -> None:

@@ -98,6 +98,15 @@ def test_names_of_rules_tell_link_and_rule(link: str, text: str, other: str, oth
     assert same is ((link, text) == (other, other_text))
 
 
+@given(links, hostile)
+def test_the_prefix_of_a_log_fits_and_tells_the_leaf(link: str, text: str) -> None:
+    """The kernel takes 127 bytes of printable ASCII, and no two leaves share one."""
+    leaf = names.rule_chain(link, text)
+    prefix = names.log_prefix(leaf)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9/._-]{0,126}", prefix)
+    assert prefix == leaf or prefix == f"x/{names.digest(leaf)}"
+
+
 @pytest.mark.parametrize(
     "text",
     ("sgr-bp1", "eth0", "eth0.100", "10.0.0.1", "10.0.0.0/8", "1000000000000001/sg-x", "pl-office", "6"),
