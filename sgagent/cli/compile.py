@@ -1,4 +1,4 @@
-"""``sgagent compile``: print the ruleset for this host, or apply it once."""
+"""``sgagent compile``: print the ruleset for this host, or have it applied once."""
 
 from __future__ import annotations
 
@@ -6,31 +6,17 @@ import argparse
 import hashlib
 import json
 import sys
-from contextlib import closing
 
-import structlog
-
-from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.sessions.foresight import Foresight
-from sgagent.agent.sessions.opensessions import open_sessions
-from sgagent.agent.sessions.reckoning import end_forbidden_sessions
-from sgagent.agent.telling.log import configure_log
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
-from sgagent.cli.ownsession import refuse_to_cut_own_session
 from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.enforcement import enforce
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.kernel.nftjson import encode_plan
 from sgagent.core.kernel.nfttext import render
 from sgagent.core.kernel.plan import DestroyTable, Plan, make_plan
 from sgagent.core.kernel.ruleset import Ruleset
-from sgagent.core.model import Sessions
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.nftables import LibnftablesDataplane
-from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.dataplane.verify import Refused, knows_persist, verify
-from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
 
 
@@ -64,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print(resolution.policy, settings, options)
     else:
-        _apply(resolution.policy, settings, options)
+        from sgagent.cli.onceapplied import apply_once  # noqa: PLC0415 - it needs what printing does without
+
+        apply_once(resolution.policy, settings, options)
     return 0
 
 
@@ -97,51 +85,3 @@ def compile_offline(policy: ResolvedPolicy, layout: MarkLayout) -> Ruleset:
     generation = 1 + number % layout.last_generation
     state = EnforcementState(generation=generation, slots=state.slots, reused=True)
     return compile_(policy, layout, state).ruleset
-
-
-def _apply(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
-    """Enforce once, judging live sessions by the new policy, and say what was done."""
-    with closing(LibnftablesDataplane(owned=False)) as dataplane:
-        dataplane.refuse_another_owner()
-        facts = NetlinkHost().facts()
-        if not options.yes:
-            refuse_to_cut_own_session(policy, facts)
-        is_first = dataplane.observe().ruleset is None
-        is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
-        if is_rejudged:
-            configure_log()
-        if is_rejudged and not is_first:
-            Foresight(structlog.get_logger(), open_sessions).look(None, policy, facts)
-        operations = _bring(policy, settings, dataplane)
-    if is_rejudged and is_first:
-        step = Step(outcome=Outcome.APPLIED, policy=policy, facts=facts)
-        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
-    names = [interface.name for interface in policy.interfaces]
-    if options.output == "json":
-        outcome = "applied" if operations else "unchanged"
-        print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
-    else:
-        print(_summary(names, operations))
-
-
-def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
-    """Bring the kernel to the policy; return how many operations that took."""
-    layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
-    while True:
-        observed = dataplane.observe()
-        sessions = settings.enforcement.sessions
-        step = enforce(policy, observed.ruleset, observed.foreign, layout, sessions=sessions)
-        if step.plan and step.clearance:
-            dataplane.clear_marks(step.clearance.mask, step.clearance.value)
-        if step.plan:
-            dataplane.apply(step.plan)
-        operations += len(step.plan.operations)
-        if not step.is_interim or not step.plan:
-            return operations
-
-
-def _summary(names: list[str], operations: int) -> str:
-    interfaces = ", ".join(names) or "no interface"
-    if not operations:
-        return f"unchanged: {interfaces}"
-    return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"

@@ -59,7 +59,10 @@ COMMANDS = (
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Definitions and rulesets are many small values without cycles; looking for some at the interpreter's own
-pace takes as long as all the rest."""
+pace takes as long as all the rest. Commands that end soon don't look at all."""
+
+_LASTING = frozenset({"fleet", "hits", "run"})
+"""The commands that may go on for as long as somebody likes."""
 
 _FAULT = 70
 _INTERRUPTED = 130
@@ -75,7 +78,9 @@ _EXIT_CODES: tuple[tuple[type[SgagentError], int], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name; return its exit code."""
+    """Run the command that the arguments name, by default those of this process; return its exit code."""
+    if arguments is None and _LASTING.isdisjoint(sys.argv):
+        gc.disable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     if "run" in arguments:

@@ -9,7 +9,6 @@ from sgagent.documents.builder import TreeBuilder
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.jsontext import parse_json
 from sgagent.documents.tree import MalformedError
-from sgagent.documents.yamltext import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
                 raise
         else:
             return builder
+    from sgagent.documents.yamltext import parse_yaml  # noqa: PLC0415 - the library takes as long as small documents
+
     builder = TreeBuilder(limits)
     parse_yaml(text, builder)
     return builder

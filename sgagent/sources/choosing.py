@@ -10,9 +10,7 @@ from sgagent.ports import Host, Source
 from sgagent.settings import EtcdSourceSettings, FileSourceSettings, HttpsSourceSettings, Settings
 from sgagent.sources.acceptance import Acceptance, ReadEnforced
 from sgagent.sources.file import FileSource
-from sgagent.sources.https import HttpsSource
 from sgagent.sources.serials import read_signature, signature_file
-from sgagent.sources.whereabouts import addresses_file
 
 
 def make_source(
@@ -37,12 +35,19 @@ def make_source(
         case FileSourceSettings():
             return FileSource(source.path, settings.limits, acceptance)
         case HttpsSourceSettings():
-            memory = addresses_file(settings.state.directory)
-            return HttpsSource(source, settings.limits, acceptance, memory=memory)
+            return _https(source, settings, acceptance)
         case EtcdSourceSettings():
             return _etcd(source, settings, host)
         case _:
             assert_never(source)
+
+
+def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptance) -> Source:
+    from sgagent.sources.https import HttpsSource  # noqa: PLC0415 - it needs what others do without
+    from sgagent.sources.whereabouts import addresses_file  # noqa: PLC0415 - the same
+
+    memory = addresses_file(settings.state.directory)
+    return HttpsSource(source, settings.limits, acceptance, memory=memory)
 
 
 def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None) -> Source:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import structlog
-
 from sgagent.ports import Wake
 from sgagent.sources.inotify import Change, Event, Inotify
 from sgagent.sources.lookups import LookUp, follow
@@ -144,7 +142,9 @@ def _armed(path: Path, open_inotify: Callable[[], Inotify]) -> _Watches | None:
 
 
 def _tell_degraded(path: Path, error: OSError) -> None:
-    _LOG.warning("file_watch_degraded", path=str(path), reason=str(error))
+    import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
+
+    structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
 
 
 def _listened(watches: _Watches, path: Path, wake: Wake, ended: int) -> bool:
@@ -203,6 +203,3 @@ def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> N
             told = now
             wake()
         before = now
-
-
-_LOG = structlog.get_logger(__name__)

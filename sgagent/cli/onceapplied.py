@@ -1,0 +1,72 @@
+"""Apply a policy once, without a daemon: ``sgagent compile`` where it is no dry run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+
+import structlog
+
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.sessions.foresight import Foresight
+from sgagent.agent.sessions.opensessions import open_sessions
+from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.telling.log import configure_log
+from sgagent.cli.ownsession import refuse_to_cut_own_session
+from sgagent.core.compiling.enforcement import enforce
+from sgagent.core.compiling.marks import MarkLayout
+from sgagent.core.model import Sessions
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.sockets import destroy, sessions_at_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.settings import Settings
+
+
+def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
+    """Enforce once, judging live sessions by the new policy, and say what was done."""
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
+        dataplane.refuse_another_owner()
+        facts = NetlinkHost().facts()
+        if not options.yes:
+            refuse_to_cut_own_session(policy, facts)
+        is_first = dataplane.observe().ruleset is None
+        is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
+        if is_rejudged:
+            configure_log()
+        if is_rejudged and not is_first:
+            Foresight(structlog.get_logger(), open_sessions).look(None, policy, facts)
+        operations = _bring(policy, settings, dataplane)
+    if is_rejudged and is_first:
+        step = Step(outcome=Outcome.APPLIED, policy=policy, facts=facts)
+        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
+    names = [interface.name for interface in policy.interfaces]
+    if options.output == "json":
+        outcome = "applied" if operations else "unchanged"
+        print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
+    else:
+        print(_summary(names, operations))
+
+
+def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
+    """Bring the kernel to the policy; return how many operations that took."""
+    layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
+    while True:
+        observed = dataplane.observe()
+        sessions = settings.enforcement.sessions
+        step = enforce(policy, observed.ruleset, observed.foreign, layout, sessions=sessions)
+        if step.plan and step.clearance:
+            dataplane.clear_marks(step.clearance.mask, step.clearance.value)
+        if step.plan:
+            dataplane.apply(step.plan)
+        operations += len(step.plan.operations)
+        if not step.is_interim or not step.plan:
+            return operations
+
+
+def _summary(names: list[str], operations: int) -> str:
+    interfaces = ", ".join(names) or "no interface"
+    if not operations:
+        return f"unchanged: {interfaces}"
+    return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"
