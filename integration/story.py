@@ -1,5 +1,7 @@
 """Tell a machine's story: ``python -m integration.story`` prints what an administrator would see.
 
+``--write`` puts it into docs/story.md too.
+
 A machine without sgagent is booted. The package is installed, a policy is tried and enforced, the agent is
 killed, its rules are tampered with, a policy that locks out is given up by itself, one is rolled back, the
 machine is rebooted without its documents, and in the end the package is removed. Every command is run, and
@@ -8,17 +10,22 @@ every connection from outside is tried; where one ends otherwise than the story 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from integration.lab import Lab, LabError, lab, wait_for
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, remove_stale_namespaces
 from integration.package import INSTALLATION_SECONDS, built
+from integration.parts import with_parts
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "story.md"
+PART = "story"
 HOST, ADMINISTRATOR, STRANGER = "10.0.0.11", "203.0.113.5", "198.51.100.7"
 WEB, SSH = 80, 22
 
@@ -56,16 +63,31 @@ WantedBy=multi-user.target
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A part of what was told."""
+
+    title: str
+    lines: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Story:
     """What is told, in the order in which it happens."""
 
     machine: Machine
     wire: Lab
+    chapters: list[Chapter] = field(default_factory=list)
 
     def chapter(self, title: str) -> None:
         """Begin a part."""
         print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
+        self.chapters.append(Chapter(title))
+
+    def tell(self, line: str) -> None:
+        """Go on with a line."""
+        print(line, flush=True)
+        self.chapters[-1].lines.append(line)
 
     def do(self, command: str, *, status: int = 0, says: str = "") -> str:
         """Run a command on the machine as root, and show it with what it prints.
@@ -78,17 +100,15 @@ class Story:
         Raises:
             LabError: it ended otherwise, or said something else.
         """
-        print(f"root@web:~# {command}")
+        self.tell(f"root@web:~# {command}")
         try:
             line = f"cd /root; exec 2>&1; {command}"
             ended, told = 0, self.machine.run("bash", "-c", line, seconds=INSTALLATION_SECONDS)
         except CommandError as error:
             ended, told = error.status, error.output
-        print(
-            "".join(line for line in told.splitlines(keepends=True) if not _is_tedious(line)),
-            end="",
-            flush=True,
-        )
+        for line in told.splitlines():
+            if not _is_tedious(line):
+                self.tell(line)
         if ended != status or says not in told:
             raise LabError(f"{command}: ended with {ended}, expected {status} and {says!r}")
         return told
@@ -113,7 +133,7 @@ class Story:
             LabError: it is not so.
         """
         seen = f"stranger: {self._reached(STRANGER)}; administrator: {self._reached(ADMINISTRATOR)}"
-        print(f"   from outside: {seen}", flush=True)
+        self.tell(f"   from outside: {seen}")
         if seen != expected:
             raise LabError(f"from outside: expected {expected}")
 
@@ -136,7 +156,9 @@ class Story:
 
 def _is_tedious(line: str) -> bool:
     """Tell whether a line says only how far a package manager has come."""
-    return line.startswith(("(Reading database", "debconf: delaying", "Processing triggers"))
+    return line.startswith(
+        ("(Reading database", "debconf: delaying", "Processing triggers", "Not building database")
+    )
 
 
 OPEN = "stranger: 80 open, 22 open; administrator: 80 open, 22 open"
@@ -144,18 +166,45 @@ ENFORCED = "stranger: 80 open, 22 shut; administrator: 80 open, 22 open"
 LOCKED_OUT = "stranger: 80 open, 22 shut; administrator: 80 open, 22 shut"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Tell the story to its end; return 1 if it went otherwise."""
-    del arguments
+def main(arguments: Sequence[str]) -> int:
+    """Tell the story to its end, and write it down if told to; return 1 if it went otherwise."""
+    parser = argparse.ArgumentParser(description="Tell a machine's story.")
+    parser.add_argument("--write", action="store_true", help=f"put it into {DOCUMENT.name} too")
+    options = parser.parse_args(arguments)
     remove_stale_namespaces()
     try:
-        with _beginning() as story:
-            for chapter in _CHAPTERS:
-                chapter(story)
+        chapters = tell()
     except LabError as error:
         print(f"\nTHE STORY ENDS HERE: {error}")
         return 1
+    if options.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(with_parts(text, {PART: markdown(chapters)}), encoding="utf-8")
     return 0
+
+
+def tell() -> Sequence[Chapter]:
+    """Live through all of it, and return what was told.
+
+    Raises:
+        LabError: it went otherwise.
+    """
+    with _beginning() as story:
+        for chapter in _CHAPTERS:
+            chapter(story)
+        return story.chapters
+
+
+def markdown(chapters: Iterable[Chapter]) -> str:
+    """Return what was told as a part of a page."""
+    return "\n".join(
+        f"## {chapter.title.capitalize()}\n\n```console\n{_joined(chapter.lines)}```\n"
+        for chapter in chapters
+    )
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 @contextlib.contextmanager
@@ -201,6 +250,18 @@ def enforced(story: Story) -> None:
     story.do("sgagent mode default", says="enforce")
     story.do("sgagent status", says="enforcing since")
     story.from_outside(ENFORCED)
+
+
+def confined(story: Story) -> None:
+    """Show what the agent may do: nothing in the process that reads, one thing in the other."""
+    story.chapter("what it may do")
+    story.do("systemd-analyze verify sgagent.service sgagent-boot.service")
+    for unit in ("sgagent.service", "sgagent-boot.service"):
+        story.do(f"SYSTEMD_EMOJI=0 systemd-analyze security --threshold=15 {unit} | tail --lines=1")
+    story.do(
+        "for process in $(pgrep --uid sgagent); do"
+        " grep --no-filename --extended-regexp 'Name|CapEff' /proc/$process/status; done"
+    )
 
 
 def killed(story: Story) -> None:
@@ -270,12 +331,29 @@ def rebooted(story: Story) -> None:
     """Lose the documents and the power: the last good policy is in force before the network."""
     story.chapter("reboot without the documents")
     story.do("rm /etc/sgagent/groups.d/web.yaml; sync")
-    print("   (the power is cut, and comes back)")
-    story.machine.power_off()
-    story.boot()
+    _cut_the_power(story)
     story.from_outside(ENFORCED)
     story.do("journalctl --boot --unit=sgagent-boot --output=cat", says="enforcing")
     story.do("sgagent status")
+
+
+def damaged(story: Story) -> None:
+    """Lose half of what was kept last, too: that is named, and the one before is enforced."""
+    story.chapter("reboot with a damaged file")
+    story.do("sed s/sg-web/sg-new/ policy/web.yaml >/etc/sgagent/groups.d/web.yaml; systemctl reload sgagent")
+    story.do("sgagent history")
+    story.do("rm /etc/sgagent/groups.d/web.yaml")
+    story.do("truncate --size=300 $(ls /var/lib/sgagent/history/*.json | tail --lines=1); sync")
+    _cut_the_power(story)
+    story.from_outside(ENFORCED)
+    story.do("journalctl --boot --unit=sgagent-boot --output=cat", says="damaged")
+    story.do("sgagent status", says="eni-web-1  sg-web")
+
+
+def _cut_the_power(story: Story) -> None:
+    story.tell("   (the power is cut, and comes back)")
+    story.machine.power_off()
+    story.boot()
 
 
 def removed(story: Story) -> None:
@@ -290,12 +368,14 @@ _CHAPTERS = (
     installed,
     tried,
     enforced,
+    confined,
     killed,
     tampered_with,
     locked_out,
     rolled_back,
     misled,
     rebooted,
+    damaged,
     removed,
 )
 
