@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bench.policies import INTERFACE, BenchPolicy
-from integration.wire import WirePacket, tcp, udp
+from sgagent.rehearsal.wire import WirePacket, tcp, udp
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import UDP, Direction, Family, Policy
 from sgagent.core.policy import ResolvedRule

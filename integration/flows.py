@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from integration.judging import judge
 from integration.lab import IP_TRANSPARENT, IPV6_TRANSPARENT, Lab
 from integration.namespaces import Namespace
-from integration.wire import icmp
+from sgagent.rehearsal.wire import icmp
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 

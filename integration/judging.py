@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 
 from integration.lab import Lab
-from integration.wire import ROUTER_ALERT, Address, Extension, WirePacket, icmp, icmpv6, tcp, udp
-from sgagent.core.always import MULTICAST_LISTENER_TYPES
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.evaluate import Packet
 from sgagent.core.kernel.nftjson import encode_plan
 from sgagent.core.kernel.plan import make_plan
-from sgagent.core.model import Direction, Family
+from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.rehearsal.onwire import as_wire
 
 LAYOUT = MarkLayout(0xFFFF0000)
 
@@ -27,8 +25,6 @@ table inet testnotrack {
 }
 """
 """Takes every packet out of conntrack's hands (§6.6)."""
-
-_TOO_SHORT = b"\0\0"
 
 
 def enforce(lab: Lab, policy: ResolvedPolicy) -> None:
@@ -51,24 +47,3 @@ def judge(lab: Lab, packets: Sequence[Packet]) -> list[bool]:
         for place, verdict in zip(chosen, seen, strict=True):
             verdicts[place] = verdict
     return verdicts
-
-
-def as_wire(packet: Packet) -> WirePacket:
-    """Return bytes that the packet could have been read from."""
-    source, destination = _address(packet.family, packet.source), _address(packet.family, packet.destination)
-    if packet.source_port is not None and packet.destination_port is not None:
-        build = tcp if packet.protocol == 6 else udp
-        return build(source, destination, packet.source_port, packet.destination_port)
-    if packet.icmp_type is None:
-        payload = _TOO_SHORT if packet.protocol in (6, 17) else b""
-        return WirePacket(source=source, destination=destination, protocol=packet.protocol, payload=payload)
-    if packet.family is Family.IPV4:
-        return icmp(source, destination, packet.icmp_type)
-    alert = (Extension(number=0, body=ROUTER_ALERT),) if packet.icmp_type in MULTICAST_LISTENER_TYPES else ()
-    hop_limit = 64 if packet.hop_limit is None else packet.hop_limit
-    return icmpv6(source, destination, packet.icmp_type, hop_limit=hop_limit, extensions=alert)
-
-
-def _address(family: Family, number: int) -> Address:
-    """Return an address as a value; a small number alone would be read as IPv4."""
-    return ipaddress.IPv4Address(number) if family is Family.IPV4 else ipaddress.IPv6Address(number)

@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 from integration.namespaces import Namespace, network_namespace
 from integration.probe import SENTINEL, probing
-from integration.wire import WirePacket
+from sgagent.rehearsal.wire import WirePacket
 
 HOST_MAC = "02:00:00:00:01:%02x"
 PEER_MAC = "02:00:00:00:02:%02x"

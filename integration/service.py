@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from integration.enforcer import one_group
 from integration.lab import HOST_MAC, PATIENCE, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
-from integration.wire import Address, tcp, udp
+from sgagent.rehearsal.wire import Address, tcp, udp
 
 METRICS_PORT = 9469
 NOTICED_SECONDS = 2.0

@@ -11,7 +11,7 @@ import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import Lab
-from integration.wire import (
+from sgagent.rehearsal.wire import (
     DESTINATION_OPTIONS,
     HOP_BY_HOP,
     ROUTER_ALERT,

@@ -9,7 +9,7 @@ import pytest
 
 from integration.lab import Lab, LabError, lab
 from integration.namespaces import network_namespace
-from integration.wire import (
+from sgagent.rehearsal.wire import (
     ROUTER_ALERT,
     Extension,
     WirePacket,

@@ -14,7 +14,7 @@ from integration.namespaces import CommandError
 from integration.package import EARLIER, built, dpkg, install, is_installed, why_not as why_no_package
 from integration.service import definitions
 from integration.traffic import traffic
-from integration.wire import tcp
+from sgagent.rehearsal.wire import tcp
 
 HOST, CLIENT, FRIEND = ip_address("10.0.0.11"), ip_address("198.51.100.7"), "198.51.100.9"
 WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.9"

@@ -13,10 +13,11 @@ from random import Random
 import pytest
 
 from integration.enforcer import enforcer
-from integration.judging import NOTRACK, as_wire, enforce, judge
+from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
 from sgagent.core.evaluate import Packet, Tracking, evaluate
 from sgagent.core.model import Policy
+from sgagent.rehearsal.onwire import as_wire
 from tests.generators import Case, random_case, random_packets
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))

@@ -13,9 +13,9 @@ from sgagent.packets import Outcome, Result
 
 def as_junit(reports: Sequence[SuiteReport]) -> str:
     """Return the results; a file of packets is a suite, and each packet a case."""
-    root = ET.Element("testsuites", name="sgagent test", **_counts(reports))
+    root = ET.Element("testsuites", {"name": "sgagent test", **_counts(reports)})
     for report in reports:
-        suite = ET.SubElement(root, "testsuite", name=printable(report.file), **_counts([report]))
+        suite = ET.SubElement(root, "testsuite", {"name": printable(report.file), **_counts([report])})
         for outcome in report.outcomes:
             _add_case(suite, report, outcome)
     ET.indent(root)

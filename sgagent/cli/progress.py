@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO, TypeVar
+from typing import Self, TextIO
 
 PATIENCE_SECONDS = 0.5
 """What takes less is not spoken of."""
 
 _INTERVAL_SECONDS = 0.1
 _BACK, _END_OF_LINE = "\r", "\x1b[K"
-
-_Item = TypeVar("_Item")
 
 
 class Progress:
@@ -70,11 +68,3 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-def counted(items: Iterable[_Item], doing: str, total: int) -> Iterator[_Item]:
-    """Yield items, and tell how many are done with."""
-    with Progress(doing, total) as progress:
-        for item in items:
-            yield item
-            progress.advance()

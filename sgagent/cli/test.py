@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
 from sgagent.cli.junit import as_junit
-from sgagent.cli.progress import counted
+from sgagent.cli.progress import Progress
 from sgagent.cli.testreport import SuiteReport, as_json, lines
 from sgagent.core.binding import bind
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
 from sgagent.core.host import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
-from sgagent.packets import Outcome, Result, Scenario, parse_packets, specified
+from sgagent.packets import ExpectedTraffic, Outcome, Result, Scenario, parse_packets, specified
 from sgagent.ports import Delivery
+from sgagent.rehearsal import rehearse
 from sgagent.settings import FileSourceSettings, Settings
 
 USUAL_NAME = "packets.yaml"
@@ -40,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a file or directory of documents, instead of those that the files of packets name",
     )
+    parser.add_argument(
+        "--kernel",
+        action="store_true",
+        help="have the kernel judge real packets, in a private network of their own",
+    )
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
     parser.add_argument("--verbose", action="store_true", help="name every packet, and what decided")
     parser.add_argument("--junit", metavar="FILE", type=Path, help="write the results as JUnit's XML, too")
@@ -50,9 +57,8 @@ def run(options: argparse.Namespace) -> int:
     """Judge the packets and print what came of it; exit with 1 if anything is not as expected."""
     settings = load_settings(options)
     suites = _suites(settings, options)
-    reports = [
-        SuiteReport(file=str(s.file), definitions=str(s.definitions), outcomes=_judge(s)) for s in suites
-    ]
+    layout = MarkLayout(settings.enforcement.mark_mask) if options.kernel else None
+    reports = [_report(suite, layout) for suite in suites]
     if options.junit:
         _write(options.junit, as_junit(reports))
     if options.json:
@@ -73,10 +79,24 @@ class _Suite:
     policy: ResolvedPolicy
 
 
-def _judge(suite: _Suite) -> tuple[Outcome, ...]:
-    """Judge by the specification."""
-    traffic = counted(suite.scenario.traffic, "judging packets", len(suite.scenario.traffic))
-    return tuple(Outcome(entry=entry, answer=specified(suite.policy, entry)) for entry in traffic)
+def _report(suite: _Suite, layout: MarkLayout | None) -> SuiteReport:
+    """Judge by the specification or, with a layout for its marks of sessions, have the kernel do so."""
+    traffic = suite.scenario.traffic
+    doing = "judging packets" if layout is None else "sending packets"
+    with Progress(f"{suite.file}: {doing}", len(traffic)) as progress:
+        if layout is None:
+            outcomes = tuple(_specified(suite.policy, traffic, progress.advance))
+        else:
+            outcomes = rehearse(suite.policy, traffic, layout, progress.advance)
+    return SuiteReport(file=str(suite.file), definitions=str(suite.definitions), outcomes=outcomes)
+
+
+def _specified(
+    policy: ResolvedPolicy, traffic: Iterable[ExpectedTraffic], tick: Callable[[], None]
+) -> Iterator[Outcome]:
+    for entry in traffic:
+        yield Outcome(entry=entry, answer=specified(policy, entry))
+        tick()
 
 
 def _suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:

@@ -8,7 +8,8 @@ The exceptions::
     ├── KernelRefusedError       the kernel refused a transaction                   (exit code 3)
     ├── SourceUnavailableError   the definitions can't be reached                   (exit code 4)
     ├── NotPermittedError        the caller lacks a privilege                       (exit code 5)
-    └── ApplierLostError         the process that holds the privilege is gone       (exit code 70)
+    ├── ApplierLostError         the process that holds the privilege is gone       (exit code 70)
+    └── RehearsalError           a rehearsal in a private network went wrong        (exit code 70)
 """
 
 from __future__ import annotations
@@ -135,3 +136,7 @@ class NotPermittedError(SgagentError):
 
 class ApplierLostError(SgagentError):
     """Say that the process that holds the privilege is gone or hangs; the rules stay in force."""
+
+
+class RehearsalError(SgagentError):
+    """Say that a rehearsal in a private network went wrong, so that it says nothing about the policy."""

@@ -87,6 +87,14 @@ class Context:
         """
         self._command(json.dumps(commands, separators=(",", ":")))
 
+    def load(self, text: str) -> None:
+        """Carry out commands in nft's own words, in one transaction.
+
+        Raises:
+            RefusedError: nothing was done.
+        """
+        self._command(text)
+
     def accepts(self, commands: Json) -> bool:
         """Tell whether the kernel would take the commands now; nothing is done."""
         before = self._nftables.set_dry_run(True)
@@ -107,13 +115,13 @@ class Context:
         """
         return self._list(f"list table {FAMILY} {TABLE}")
 
-    def list_counters(self) -> bytes | None:
-        """Return the listing of our table's named counters as JSON; None where there is no table.
+    def list_counters(self, table: str = TABLE) -> bytes | None:
+        """Return the listing of a table's named counters as JSON, of ours by default; None where there is none.
 
         Raises:
             RefusedError: they may not be listed.
         """
-        return self._list(f"list counters table {FAMILY} {TABLE}")
+        return self._list(f"list counters table {FAMILY} {table}")
 
     def _list(self, command: str) -> bytes | None:
         try:

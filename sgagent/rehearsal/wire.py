@@ -25,6 +25,9 @@ TCP_SYN = 0x02
 TCP_RST = 0x04
 TCP_ACK = 0x10
 
+FIRST_SEQUENCE_NUMBER = 1000
+"""Of whoever opens a TCP session, and of whoever answers."""
+
 ROUTER_ALERT = b"\x05\x02\x00\x00\x01\x00"
 """The body of a hop-by-hop header with a router alert, as MLD's messages have (§7.1)."""
 
@@ -64,8 +67,7 @@ class WirePacket:
         """Return what is sent: one datagram, or its fragments in order.
 
         Args:
-            identification: 1 to 65535; stands in the identification of IPv4 and in the flow label of IPv6,
-                where the probe reads it.
+            identification: 1 to 65535; stands in the identification of IPv4 and in the flow label of IPv6.
         """
         if isinstance(self.source, IPv4Address) and isinstance(self.destination, IPv4Address):
             return self._datagrams_ipv4(self.source, self.destination, identification)
@@ -116,10 +118,18 @@ class WirePacket:
 
 
 def tcp(
-    source: Address, destination: Address, source_port: int, port: int, flags: int = TCP_SYN
+    source: Address,
+    destination: Address,
+    source_port: int,
+    port: int,
+    flags: int = TCP_SYN,
+    *,
+    acknowledges: int = 0,
 ) -> WirePacket:
     """Return a TCP packet without data."""
-    header = struct.pack("!HHIIBBHHH", source_port, port, 1000, 0, 5 << 4, flags, 8192, 0, 0)
+    header = struct.pack(
+        "!HHIIBBHHH", source_port, port, FIRST_SEQUENCE_NUMBER, acknowledges, 5 << 4, flags, 8192, 0, 0
+    )
     return WirePacket(
         source=source,
         destination=destination,

@@ -1,0 +1,133 @@
+"""``sgagent test --kernel``: real packets in a private network, by anybody, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.namespaces import network_namespace
+from tests.corpus import EXAMPLES, examples
+from tests.unit.test_lint_docs import shown_in
+
+COMMAND = (sys.executable, "-m", "sgagent", "test", "--kernel")
+NOBODY = 65534
+WORLD_READABLE = 0o005
+SESSIONS = """\
+bind: {eth0: [sg-closed], d: [sg-closed]}
+packets:
+  - {name: out, interface: eth0, direction: egress, source: 10.0.0.11, destination: 198.51.100.4,
+     protocol: PROTOCOL, expect: accept, decided_by: default}
+  - {name: back, replies_to: out, expect: accept, decided_by: session}
+  - {name: in, interface: d, direction: ingress, source: 198.51.100.4, destination: 10.0.0.11,
+     protocol: PROTOCOL, expect: drop, decided_by: default}
+  - {name: nothing, replies_to: in, expect: drop}
+"""
+GROUP = """\
+version: 1
+security_groups:
+  - {security_group_id: sg-closed, type: basic, rules: []}
+"""
+
+
+def run(*arguments: str | Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command, as another user where one is given."""
+    return subprocess.run(
+        (*COMMAND, *map(str, arguments)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=EXAMPLES.parent,
+        user=user,
+        extra_groups=None if user is None else (),
+    )
+
+
+def test_the_kernel_does_what_the_examples_say() -> None:
+    """Every packet of every example passes or is dropped, by what its file names; none is left out."""
+    done = run("examples", "--json")
+    found = json.loads(done.stdout)
+    expected = sum(len(example.scenario.traffic) for example in examples())
+    assert (done.returncode, found["passed"], found["failed"], found["left_out"]) == (0, expected, 0, 0)
+
+
+def test_what_is_shown_is_what_is_printed() -> None:
+    """docs/test.md shows what the command prints."""
+    ((command, printed),) = [entry for entry in shown_in("test.md") if "--kernel" in entry[0]]
+    done = run(*command.removeprefix("test ").replace(" --kernel", "").split())
+    assert (done.returncode, done.stdout) == (0, printed)
+
+
+@pytest.mark.parametrize("protocol", ("tcp, port: 443", "udp, port: 53", "icmp", "47"))
+def test_answers_follow_their_sessions(tmp_path: Path, protocol: str) -> None:
+    """What was sent out is answered, though nothing may come in; a link may have a name of one letter."""
+    (tmp_path / "groups.d").mkdir()
+    (tmp_path / "groups.d" / "group.yaml").write_text(GROUP)
+    (tmp_path / "packets.yaml").write_text(SESSIONS.replace("PROTOCOL", protocol))
+    done = run(tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/packets.yaml: 4 passed\n")
+
+
+def test_what_is_not_as_expected_fails(tmp_path: Path) -> None:
+    """The kernel's own answer is told, with the rule that decided; what can't be sent is left out."""
+    (tmp_path / "packets.yaml").write_text(
+        f"definitions: {EXAMPLES}/1-web/groups.d\nbind: {{eth0: [sg-web]}}\npackets:\n"
+        "  - {name: telnet, direction: ingress, source: 198.51.100.4, destination: 10.0.0.11,\n"
+        "     protocol: tcp, port: 23, expect: accept}\n"
+        "  - {name: DHCP, direction: egress, source: 0.0.0.0, destination: 255.255.255.255, protocol: udp,\n"
+        "     source_port: 68, port: 67, expect: accept}\n"
+    )
+    done = run(tmp_path / "packets.yaml")
+    assert done.returncode == 1
+    assert "FAILED telnet: expected accept, got drop by default\n" in done.stdout
+    assert "left out DHCP: the kernel sends nothing from 0.0.0.0" in done.stdout
+
+
+@pytest.mark.skipif(
+    any(folder.stat().st_mode & WORLD_READABLE != WORLD_READABLE for folder in (EXAMPLES, *EXAMPLES.parents)),
+    reason="others may not read this checkout",
+)
+def test_anybody_may_rehearse() -> None:
+    """An ordinary user is root of a network of their own."""
+    done = run("examples/three-tier", user=NOBODY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("35 passed\n")
+
+
+def test_a_host_that_allows_no_private_network_says_so() -> None:
+    """Exit code 5, and what is missing; as in a user namespace in which nobody has a name."""
+    command = ("unshare", "--user", *COMMAND, "examples/1-web")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=EXAMPLES.parent)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "a private network needs root, or user namespaces" in done.stderr
+
+
+def test_nothing_outside_is_touched_and_nothing_is_left() -> None:
+    """Where it is run, links, routes and rules are what they were; two at once do not meet."""
+    with network_namespace() as namespace:
+        namespace.nft("add", "table", "inet", "mine")
+
+        def appearance() -> tuple[str, ...]:
+            links = namespace.run("ip", "-brief", "link")
+            return (
+                links,
+                namespace.run("ip", "route", "show", "table", "all"),
+                namespace.nft("list", "ruleset"),
+            )
+
+        before = appearance()
+        with namespace.entered():
+            both = [
+                subprocess.Popen(
+                    (*COMMAND, "examples/2b-workbench"), cwd=EXAMPLES.parent, stdout=subprocess.PIPE
+                )
+                for _ in range(2)
+            ]
+        assert [one.wait(300) for one in both] == [0, 0]
+        for one in both:
+            one.communicate()
+        assert appearance() == before

@@ -1,0 +1,75 @@
+"""Make packets of a policy's tests into bytes, and bytes that answer them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from sgagent.core.always import MULTICAST_LISTENER_TYPES
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import Family
+from sgagent.rehearsal.wire import (
+    FIRST_SEQUENCE_NUMBER,
+    ICMP,
+    ICMPV6,
+    ROUTER_ALERT,
+    TCP,
+    TCP_ACK,
+    TCP_SYN,
+    UDP,
+    Address,
+    Extension,
+    WirePacket,
+    icmp,
+    icmpv6,
+    tcp,
+    udp,
+)
+
+_TOO_SHORT = b"\0\0"
+_ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18}
+_ICMPV6_ANSWERS = {128: 129}
+"""The messages of each kind that open sessions, and what answers them."""
+
+
+def as_wire(packet: Packet) -> WirePacket:
+    """Return bytes that the packet could have been read from."""
+    source, destination = _ends(packet)
+    if packet.source_port is not None and packet.destination_port is not None:
+        build = tcp if packet.protocol == TCP else udp
+        return build(source, destination, packet.source_port, packet.destination_port)
+    if packet.icmp_type is None:
+        payload = _TOO_SHORT if packet.protocol in (TCP, UDP) else b""
+        return WirePacket(source=source, destination=destination, protocol=packet.protocol, payload=payload)
+    if packet.family is Family.IPV4:
+        return icmp(source, destination, packet.icmp_type)
+    alert = (Extension(number=0, body=ROUTER_ALERT),) if packet.icmp_type in MULTICAST_LISTENER_TYPES else ()
+    hop_limit = 64 if packet.hop_limit is None else packet.hop_limit
+    return icmpv6(source, destination, packet.icmp_type, hop_limit=hop_limit, extensions=alert)
+
+
+def as_answer(opener: Packet) -> WirePacket | None:
+    """Return bytes that answer a packet, the first of its session; None where nothing answers such a one."""
+    destination, source = _ends(opener)
+    if opener.source_port is not None and opener.destination_port is not None:
+        if opener.protocol == TCP:
+            return tcp(
+                source,
+                destination,
+                opener.destination_port,
+                opener.source_port,
+                TCP_SYN | TCP_ACK,
+                acknowledges=FIRST_SEQUENCE_NUMBER + 1,
+            )
+        return udp(source, destination, opener.destination_port, opener.source_port)
+    if opener.icmp_type is None:
+        known = opener.protocol not in (ICMP, ICMPV6)
+        return WirePacket(source=source, destination=destination, protocol=opener.protocol) if known else None
+    answers, build = (_ICMP_ANSWERS, icmp) if opener.family is Family.IPV4 else (_ICMPV6_ANSWERS, icmpv6)
+    answer = answers.get(opener.icmp_type)
+    return None if answer is None else build(source, destination, answer)
+
+
+def _ends(packet: Packet) -> tuple[Address, Address]:
+    """Return source and destination as values; a small number alone would be read as IPv4."""
+    kind = IPv4Address if packet.family is Family.IPV4 else IPv6Address
+    return kind(packet.source), kind(packet.destination)

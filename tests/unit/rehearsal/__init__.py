@@ -1,0 +1,1 @@
+"""What a rehearsal sends, and how it understands what the kernel did."""

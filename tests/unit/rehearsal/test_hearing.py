@@ -1,0 +1,61 @@
+"""What the kernel did is understood by the counters that moved, and held against the specification."""
+
+from __future__ import annotations
+
+from sgagent.core.compiling.compiler import Compiled, compile_
+from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.core.evaluate import DecidedBy, Decision
+from sgagent.core.kernel import names
+from sgagent.core.model import Direction, Policy
+from sgagent.packets import LeftOut, Outcome, Result
+from sgagent.rehearsal.hearing import Heard, outcome
+from tests.corpus import Example, examples
+
+LAYOUT = MarkLayout(0xFFFF0000)
+(WEB,) = (example for example in examples() if example.name == "three-tier/web")
+ABUSER = next(entry for entry in WEB.scenario.packets if entry.name.startswith("an abuser"))
+
+
+def compiled_of(example: Example) -> Compiled:
+    """Return the table of an example."""
+    policy = example.policy()
+    return compile_(policy, LAYOUT, first_state([one.name for one in policy.interfaces], LAYOUT))
+
+
+def heard(*counted: str, passed: bool) -> Outcome:
+    """Return what is made of the abuser's packet."""
+    return outcome(WEB.policy(), compiled_of(WEB), ABUSER, Heard(passed=passed, counted=counted))
+
+
+def test_the_counter_says_what_decided() -> None:
+    """The rule whose counter moved is the one that the file expects, and nothing is suspect."""
+    found = heard(names.rule_chain("eth0", "sgr-web-abuse"), passed=False)
+    assert isinstance(found.answer, Decision)
+    assert found.answer.rule is not None
+    assert (found.answer.rule.rule_id, found.result, found.suspicion) == (
+        "sgr-web-abuse",
+        Result.PASSED,
+        "",
+    )
+
+
+def test_a_kernel_that_does_otherwise_is_our_fault() -> None:
+    """The outcome says what the kernel did, and that the specification says something else."""
+    found = heard(names.default_chain(Direction.INGRESS, "eth0"), passed=True)
+    assert found.answer == Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.DEFAULT)
+    assert found.result is Result.FAILED
+    assert found.suspicion == "this is a fault of sgagent, as the specification says drop by sgr-web-abuse"
+
+
+def test_what_passes_uncounted_is_what_no_group_is_asked_about() -> None:
+    """A packet that should be dropped and passes without a count is told as such."""
+    found = heard(passed=True)
+    assert isinstance(found.answer, Decision)
+    assert (found.answer.decided_by, found.result) == (DecidedBy.SESSION, Result.FAILED)
+
+
+def test_what_was_not_sent_is_left_out() -> None:
+    """It neither passes nor fails."""
+    reason = LeftOut(reason="the kernel sends no such packet")
+    found = outcome(WEB.policy(), compiled_of(WEB), ABUSER, reason)
+    assert (found.result, found.fault) == (Result.LEFT_OUT, None)
