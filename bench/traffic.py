@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bench.policies import INTERFACE, BenchPolicy
-from sgagent.rehearsal.wire import WirePacket, tcp, udp
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import UDP, Direction, Family, Policy
 from sgagent.core.policy import ResolvedRule
+from sgagent.rehearsal.wire import WirePacket, tcp, udp
 
 HOST_ADDRESS = IPv4Address("192.0.2.10")
 _STRANGER = IPv4Address("198.51.100.77")

@@ -23,9 +23,9 @@ import nftables
 from integration.lab import HOST_MAC, TEST_MAC, Lab, LabError, lab, wait_for
 from integration.service import Service, service_on
 from integration.traffic import Traffic, traffic
-from sgagent.rehearsal.wire import tcp
 from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.core.kernel.counters import RuleCounter
+from sgagent.rehearsal.wire import tcp
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
 HOST6, CLIENT6 = "2001:db8::11", "2001:db8:1::7"

@@ -11,6 +11,7 @@ import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import Lab
+from sgagent.core.model import Mode
 from sgagent.rehearsal.wire import (
     DESTINATION_OPTIONS,
     HOP_BY_HOP,
@@ -25,7 +26,6 @@ from sgagent.rehearsal.wire import (
     tcp,
     udp,
 )
-from sgagent.core.model import Mode
 
 HOST, HOST6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
 CLIENT, CLIENT6 = ip_address("198.51.100.7"), ip_address("2001:db8:7::1")

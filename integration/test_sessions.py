@@ -12,9 +12,9 @@ import pytest
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
-from sgagent.rehearsal.wire import icmp
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.model import Mode, Sessions
+from sgagent.rehearsal.wire import icmp
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 STAYS, LEAVES = "198.51.100.7", "198.51.100.8"

@@ -15,8 +15,8 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 from sgagent.dataplane.sockets import Ending, destroy, sessions_at_listeners
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 
 _GET_SESSION = 0x101
 _MARK = 8

@@ -116,7 +116,7 @@ class Context:
         return self._list(f"list table {FAMILY} {TABLE}")
 
     def list_counters(self, table: str = TABLE) -> bytes | None:
-        """Return the listing of a table's named counters as JSON, of ours by default; None where there is none.
+        """Return the listing of a table's named counters as JSON; None where there is no such table.
 
         Raises:
             RefusedError: they may not be listed.
