@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +20,23 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.host import HandBinding
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings import EtcdSourceSettings, SignatureSettings
+from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.layout import GROUPS, Layout
-from sgagent.sources.etcd.messages import Delete, Put
+from sgagent.sources.etcd.messages import Delete, KeyRange, Put
 from sgagent.sources.etcd.publishing import (
     PublishedMeanwhileError,
     plan_publication,
     publish,
     read_published,
 )
+from sgagent.sources.etcd.signing import Sign
 from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
+from sgagent.sources.vouching import Vouching
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
 from tests.fakes.host import FakeHost
+from tests.signing import KEY
 
 CLIENT = "10.9.0.100"
 SOON = 10.0
@@ -76,11 +80,11 @@ class Desk:
         """Return the keys."""
         return Layout(self.prefix)
 
-    def publish(self, snapshot: Snapshot) -> int:
+    def publish(self, snapshot: Snapshot, sign: Sign | None = None) -> int:
         """Publish, and return the revision."""
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             published = client.persistently(lambda: read_published(client, self.layout), SOON)
-            plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time())
+            plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time(), sign=sign)
             return publish(client, plan, self.layout)
 
     def write(self, *writes: Put | Delete) -> None:
@@ -88,12 +92,12 @@ class Desk:
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             client.commit((), writes)
 
-    def source(self, *groups: str) -> EtcdSource:
+    def source(self, *groups: str, vouching: Vouching | None = None) -> EtcdSource:
         """Return the source of a host that is bound to groups by hand; of everything without one."""
         if not groups:
-            return EtcdSource(self.settings, Limits())
+            return EtcdSource(self.settings, Limits(), vouching=vouching)
         by_hand = (HandBinding(interface="eth0", security_group_ids=groups),)
-        return EtcdSource(self.settings, Limits(), by_hand=by_hand, host=FakeHost())
+        return EtcdSource(self.settings, Limits(), by_hand=by_hand, host=FakeHost(), vouching=vouching)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +300,51 @@ def test_interfaces_that_vanish_are_no_empty_policy(desk: Desk) -> None:
     desk.cluster.etcdctl("del", "--prefix", desk.layout.key("interfaces"), through=desk.cluster.members)
     with desk.namespace.entered(), pytest.raises(DocumentError, match="2 interfaces were published, and 0"):
         desk.source("sg-web").fetch()
+
+
+def signed(contents: Mapping[str, bytes], serial: int) -> SignatureFile:
+    """Vouch for contents with the test's key."""
+    manifest = Manifest.of(contents, serial=serial, signed_at=int(time.time()))
+    return SignatureFile(manifest, (KEY.sign(manifest),))
+
+
+def test_only_what_is_signed_is_followed(desk: Desk) -> None:
+    """What somebody writes who has no key is refused until somebody publishes who has."""
+    enforced: list[Signed] = []
+    vouching = Vouching(
+        SignatureSettings(public_keys=(KEY.public,)), read_enforced=lambda: enforced[-1] if enforced else None
+    )
+    source = desk.source("sg-web", vouching=vouching)
+
+    def refusal() -> str:
+        try:
+            enforced[:] = [found] if (found := source.fetch().signed) else []
+        except DocumentError as error:
+            return error.problems[0].code
+        return ""
+
+    desk.publish(definitions(80))
+    with desk.namespace.entered(), source.watch(lambda: None):
+        wait_for(lambda: refusal() == "signature_missing", "word that nobody signed")
+        desk.publish(definitions(81), signed)
+        wait_for_port(source, 81)
+        assert not refusal()
+        member = desk.layout.key("members", "sg-app", "eni-9")
+        desk.write(Put(member, b'{"addresses":["0.0.0.0/0"]}'))
+        wait_for(lambda: refusal() == "signature_mismatch", "the refusal")
+        desk.publish(definitions(82), signed)
+        wait_for_port(source, 82)
+        assert not refusal()
+        with closing(Client(desk.settings)) as client:
+            earlier = client.read(KeyRange.below(f"{desk.prefix}/"))[1]
+        desk.publish(definitions(83), signed)
+        wait_for_port(source, 83)
+        assert not refusal()
+    desk.write(*(Put(item.key, item.value) for item in earlier))  # somebody brings back what was signed then
+    with desk.namespace.entered():
+        again = desk.source("sg-web", vouching=vouching)
+        with pytest.raises(DocumentError, match="is older than"):
+            again.fetch()
 
 
 def test_the_leader_is_killed(own_desk: Desk) -> None:

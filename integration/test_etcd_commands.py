@@ -103,6 +103,33 @@ def test_publish(console: Console) -> None:
     ]
 
 
+def test_publish_with_a_key(console: Console) -> None:
+    """What these keys signed already is not signed again, and no signature is lost by mistake."""
+    first, second = (str(console.directory / name) for name in ("first.key", "second.key"))
+    pinned = [console.run("keygen", "--out", path)[1] for path in (first, second)]
+    assert console.publish(WEB, "--key", first)[0] == 0
+    assert "nothing to publish" in console.publish(WEB, "--key", first)[1]
+    code, _, errors = console.publish(WEB)
+    assert (code, "what is published is signed" in errors) == (2, True)
+    assert console.publish(WEB, "--expires", "1h")[0] == 2
+    assert console.publish(WEB, "--unsigned", "--key", first)[0] == 2
+
+    configuration = console.directory / "sgagent.toml"
+    plain = configuration.read_text()
+    configuration.write_text(f"{plain}[state]\ndirectory = '{console.directory}'\n[signature]\n{pinned[1]}")
+    code, _, errors = console.run("check")
+    assert (code, "signature_unknown_key" in errors or "none of which is pinned" in errors) == (2, True)
+    code, output, _ = console.publish(WEB, "--key", first, "--key", second, "--expires", "30d", "--json")
+    assert (code, json.loads(output)["keys_written"]) == (0, 1)
+    assert console.run("check")[:2] == (0, "ok: nothing wrong\n")
+
+    configuration.write_text(plain)
+    code, output, _ = console.publish(WEB, "--unsigned", "--json")
+    assert (code, json.loads(output)["keys_deleted"]) == (0, 1)
+    code, _, errors = console.publish("version: 1\n", "--allow-empty", "--key", first)
+    assert (code, "can't be signed" in errors) == (2, True)
+
+
 def test_what_is_not_published(console: Console) -> None:
     """Documents with errors of form or meaning, empty ones, and what another publisher has begun."""
     dangling = "version: 1\nnetwork_interfaces: [{network_interface_id: eni-1, security_group_ids: [sg-9]}]\n"

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sgagent.agent.telling.moments import count
+from sgagent.cli import vouching
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.binding import Bindings
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take-over", action="store_true", help="end a publication that somebody began and did not end"
     )
+    vouching.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -64,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
         _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
         before = _snapshot_of(published, layout, settings.limits)
         found = tuple(edits(before, snapshot))
-        plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time())
+        voucher = vouching.make_voucher(options, published, layout)
+        sign = None if voucher is None else voucher.sign
+        plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time(), sign=sign)
         is_needed = bool(plan.writes) or not _is_current(published, snapshot)
         if not options.json:
             _print_plan(found, plan)

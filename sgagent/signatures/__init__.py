@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from sgagent.signatures.checking import SignatureFaultError, check_age, check_contents, check_signature
+from sgagent.signatures.checking import (
+    SignatureFaultError,
+    check_age,
+    check_contents,
+    check_part,
+    check_signature,
+)
 from sgagent.signatures.keys import PublicKey
 from sgagent.signatures.manifest import Manifest, Signature, SignatureFile, Signed, SignedFile
 
@@ -16,5 +22,6 @@ __all__ = [
     "SignedFile",
     "check_age",
     "check_contents",
+    "check_part",
     "check_signature",
 ]

@@ -6,7 +6,7 @@ they mean something: who signed, what was signed, and whether that is the newest
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from sgagent.signatures.keys import PublicKey
 from sgagent.signatures.manifest import (
@@ -64,7 +64,7 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
     )
 
 
-def check_contents(manifest: Manifest, contents: Mapping[str, bytes], *, is_whole: bool = True) -> None:
+def check_contents(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
     """Hold documents against a manifest.
 
     Where there is one document on both sides, its name does not matter: it is the same by any other.
@@ -72,22 +72,42 @@ def check_contents(manifest: Manifest, contents: Mapping[str, bytes], *, is_whol
     Args:
         manifest: what is vouched for.
         contents: the documents by name.
-        is_whole: whether every document of the manifest has to be there.
 
     Raises:
         SignatureFaultError: ``signature_mismatch``, with the first document that is not vouched for, or is
             not there.
     """
     hashes = {file.name: file.sha256 for file in manifest.files}
-    if is_whole and len(hashes) == len(contents) == 1:
+    if len(hashes) == len(contents) == 1:
         hashes = dict(zip(contents, hashes.values(), strict=True))
+    _compare(hashes, contents)
+
+
+def check_part(
+    manifest: Manifest, contents: Mapping[str, bytes], is_asked_for: Callable[[str], bool]
+) -> None:
+    """Hold a part of what a manifest vouches for against it.
+
+    Args:
+        manifest: what is vouched for.
+        contents: all that there is of the part, by name.
+        is_asked_for: tells of a name whether it belongs to the part, so that it has to be there.
+
+    Raises:
+        SignatureFaultError: as :func:`check_contents`.
+    """
+    _compare({file.name: file.sha256 for file in manifest.files if is_asked_for(file.name)}, contents)
+
+
+def _compare(hashes: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
+    """Refuse the first document that nobody vouches for, or is not there."""
     for name, content in sorted(contents.items()):
         if name not in hashes:
             raise _mismatch(name, "nobody vouches for this document")
         if hashes[name] != sha256_of(content):
             raise _mismatch(name, "the document differs from the one that was signed")
     missing = sorted(hashes.keys() - contents.keys())
-    if is_whole and missing:
+    if missing:
         raise _mismatch(missing[0], "a document that was signed is not there")
 
 

@@ -8,9 +8,10 @@ from typing import assert_never
 from sgagent.core.errors import UsageError
 from sgagent.ports import Host, Source
 from sgagent.settings import EtcdSourceSettings, FileSourceSettings, HttpsSourceSettings, Settings
-from sgagent.sources.acceptance import Acceptance, ReadEnforced
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.file import FileSource
 from sgagent.sources.serials import read_signature, signature_file
+from sgagent.sources.vouching import ReadEnforced, Vouching
 
 
 def make_source(
@@ -28,16 +29,15 @@ def make_source(
     """
     source = settings.source
     kept = signature_file(settings.state.directory)
-    acceptance = Acceptance(
-        settings.limits, settings.signature, read_enforced=read_enforced or partial(read_signature, kept)
-    )
+    vouching = Vouching(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
+    acceptance = Acceptance(settings.limits, vouching)
     match source:
         case FileSourceSettings():
             return FileSource(source.path, settings.limits, acceptance)
         case HttpsSourceSettings():
             return _https(source, settings, acceptance)
         case EtcdSourceSettings():
-            return _etcd(source, settings, host)
+            return _etcd(source, settings, host, vouching)
         case _:
             assert_never(source)
 
@@ -50,12 +50,7 @@ def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptan
     return HttpsSource(source, settings.limits, acceptance, memory=memory)
 
 
-def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None) -> Source:
-    if settings.signature.public_keys:
-        raise UsageError(
-            "signature.public_keys: what a source of type etcd delivers can't be verified in this version"
-            " (who may write there is a matter of etcd's roles)"
-        )
+def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vouching: Vouching) -> Source:
     try:
         from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without
     except ModuleNotFoundError as error:
@@ -63,4 +58,5 @@ def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None) -> 
             f"a source of type etcd needs the Python module {error.name}"
             " (Debian: python3-h2; PyPI: sgagent[etcd])"
         ) from error
-    return EtcdSource(source, settings.limits, by_hand=settings.interfaces, host=host)
+    by_hand = settings.interfaces
+    return EtcdSource(source, settings.limits, by_hand=by_hand, host=host, vouching=vouching)

@@ -17,11 +17,12 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity, Source
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.acceptance import Acceptance, MismatchError
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.body import NoAnswerError, TooLargeError
 from sgagent.sources.exchange import Answer, Exchange, Question
 from sgagent.sources.pace import Pace
 from sgagent.sources.polling import Poller
+from sgagent.sources.vouching import MismatchError
 from sgagent.sources.whereabouts import LookUp, Whereabouts, look_up
 
 FIRST_ANSWER_SECONDS = 10.0

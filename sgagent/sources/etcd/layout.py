@@ -18,9 +18,10 @@ from sgagent.sources.etcd.messages import KeyRange
 GROUPS, INTERFACES = "groups", "interfaces"
 PREFIX_LISTS, PORT_LISTS = "prefix-lists", "port-lists"
 BY_MAC, BY_ADDRESS, MEMBERS = "by-mac", "by-address", "members"
+SIGNATURE = "signature"
 FLEET = "fleet"
 
-PUBLISHED = (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS)
+PUBLISHED = (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS, SIGNATURE)
 """The kinds of keys that a publication writes, beside its marker."""
 
 
@@ -59,7 +60,7 @@ class Layout:
 
 
 def published_keys(snapshot: Snapshot, layout: Layout) -> dict[str, bytes]:
-    """Return every key that publishing a snapshot writes, the marker apart, with its value."""
+    """Return every key that publishing a snapshot writes, marker and signature apart, with its value."""
     return dict(_keys(snapshot, layout))
 
 

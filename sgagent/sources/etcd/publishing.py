@@ -25,6 +25,7 @@ from sgagent.sources.etcd.layout import (
 )
 from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State, read_marker
 from sgagent.sources.etcd.messages import Delete, Header, KeyRange, KeyValue, Put, Unchanged, Write
+from sgagent.sources.etcd.signing import Sign, signature_keys
 
 MOST_WRITES = 127
 """In one transaction, beside the marker: etcd takes 128 operations unless told otherwise."""
@@ -112,7 +113,13 @@ def _readable(item: KeyValue) -> Marker | None:
 
 
 def plan_publication(
-    published: Published, snapshot: Snapshot, layout: Layout, *, by: str, at: float
+    published: Published,
+    snapshot: Snapshot,
+    layout: Layout,
+    *,
+    by: str,
+    at: float,
+    sign: Sign | None = None,
 ) -> Publication:
     """Return what has to be written for the store to hold the snapshot.
 
@@ -122,13 +129,18 @@ def plan_publication(
         layout: the keys.
         by: who publishes.
         at: seconds since the epoch.
+        sign: vouches for it; None has nobody do so.
     """
-    writes = tuple(_writes(published, published_keys(snapshot, layout)))
+    serial = max(published.marker.serial + 1 if published.marker else 1, int(at))
+    wanted = published_keys(snapshot, layout)
+    if sign is not None:
+        wanted |= signature_keys(wanted, layout, serial, sign)
+    writes = tuple(_writes(published, wanted))
     is_small = len(writes) <= MOST_WRITES and sum(map(_size, writes)) <= MOST_BYTES
     is_whole = published.marker is not None and published.marker.state is State.COMPLETE
     marker = Marker(
         state=State.COMPLETE,
-        serial=max(published.marker.serial + 1 if published.marker else 1, int(at)),
+        serial=serial,
         version=snapshot.version,
         published_by=by,
         published_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)),

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sgagent.core.endpoints import Endpoint
-from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.host import HandBinding
-from sgagent.documents import Limits, parse_documents
+from sgagent.core.model import Snapshot
+from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.bell import Bell
@@ -22,7 +23,9 @@ from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.replica import Replica
 from sgagent.sources.etcd.rereading import NothingPublishedError
+from sgagent.sources.etcd.signing import Held, SignedInterest, hold, place_of
 from sgagent.sources.polling import Poller
+from sgagent.sources.vouching import Vouched, Vouching
 
 GRACE_SECONDS = 10.0
 """For which the store may be away before that is told: a cluster that chooses a new leader takes a second or
@@ -51,6 +54,15 @@ class Publication:
     """Of what concerns this host in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What documents came to, so that they are not parsed again."""
+
+    documents: tuple[DocumentFile, ...]
+    snapshot: Snapshot
+    problems: tuple[Problem, ...]
+
+
 class EtcdSource:
     """Read definitions from an etcd cluster; implements :class:`Source`."""
 
@@ -61,6 +73,7 @@ class EtcdSource:
         *,
         by_hand: tuple[HandBinding, ...] = (),
         host: Host | None = None,
+        vouching: Vouching | None = None,
     ) -> None:
         """Take where the cluster is; nothing is asked yet.
 
@@ -69,11 +82,13 @@ class EtcdSource:
             limits: what documents may cost.
             by_hand: bindings of the configuration, which lead to groups and interfaces too.
             host: the links, by which the host's interfaces are found; without it, everything is read.
+            vouching: knows whose signatures count; None asks for nobody's.
         """
         self._settings = settings
         self._limits = limits
         self._by_hand = by_hand
         self._host = host
+        self._vouching = vouching or Vouching()
         self._layout = Layout(settings.prefix)
         self._client = Client(settings)
         self._bell = Bell()
@@ -84,7 +99,9 @@ class EtcdSource:
         self._is_refresh_wanted = False
         self._failures = 0
         self._failing_since = 0.0
+        self._parsed: _Parsed | None = None
         self._newest: Delivery | None = None
+        self._vouched: Vouched | None = None
         self._error: DocumentError | SourceUnavailableError | None = None
         self._publication: Publication | None = None
 
@@ -94,18 +111,21 @@ class EtcdSource:
         While somebody watches, this waits only for the first answer, and not for long.
 
         Raises:
-            DocumentError: what is published has errors of form, or the store was set back or lost keys.
+            DocumentError: what is published has errors of form, is not signed by somebody who is trusted, or
+                the store was set back or lost keys.
             SourceUnavailableError: the cluster has been away for a while, or nothing was published.
         """
         if self._poller.is_asking:
             self._poller.wait_for_first(self._settings.timeout_seconds + 1.0)
         else:
             self._ask_once()
-        error, newest = self._error, self._newest
+        error, newest, vouched = self._error, self._newest, self._vouched
         if error is not None:
             raise error.with_traceback(None)
         if newest is None:
             raise SourceUnavailableError(f"{self._settings.place}: no answer yet")
+        if vouched is not None:  # what is not new may have expired
+            self._vouching.check_age(vouched, place_of(self._layout))
         return newest
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -144,9 +164,10 @@ class EtcdSource:
         return self._client.bytes_received
 
     def _interest(self) -> Interest:
-        if self._host is None:
-            return Everything(self._layout)
-        return HostInterest(self._layout, self._host.facts(), self._by_hand, self._limits)
+        interest: Interest = Everything(self._layout)
+        if self._host is not None:
+            interest = HostInterest(self._layout, self._host.facts(), self._by_hand, self._limits)
+        return SignedInterest(interest, self._layout) if self._vouching.wants_signature else interest
 
     def _host_changed(self) -> None:
         self._has_host_changed = True
@@ -213,20 +234,38 @@ class EtcdSource:
         """Make of what is known what a fetch returns or raises; what stays as it was is not parsed again."""
         marker = replica.marker
         try:
-            composed = self._following.interest.documents(replica.values)
-            if self._newest is None or self._newest.documents != composed.documents:
-                snapshot, problems = parse_documents(composed.documents, self._limits)
-                problems = (*composed.problems, *problems)
-                self._newest = Delivery(snapshot=snapshot, problems=problems, documents=composed.documents)
+            held = hold(replica.values, replica.known_until, self._layout, self._vouching)
+            if held.vouched is not None:
+                self._vouching.check_age(held.vouched, place_of(self._layout))
+            self._newest = self._delivery(held)
         except DocumentError as error:
             self._error = error
             return
-        self._error = None
+        self._error, self._vouched = None, held.vouched
         self._publication = Publication(
             serial=marker.serial,
             revision=replica.marker_revision,
             version=self._newest.snapshot.version,
         )
+
+    def _delivery(self, held: Held) -> Delivery:
+        """Return what is delivered; the very same if nothing has changed.
+
+        Raises:
+            DocumentError: there are errors of form.
+        """
+        composed = self._following.interest.documents(held.values)
+        if self._parsed is None or self._parsed.documents != composed.documents:
+            snapshot, problems = parse_documents(composed.documents, self._limits)
+            self._parsed = _Parsed(composed.documents, snapshot, problems)
+        delivery = Delivery(
+            snapshot=self._parsed.snapshot,
+            problems=(*held.problems, *composed.problems, *self._parsed.problems),
+            documents=self._parsed.documents,
+            signed=held.vouched.signed if held.vouched is not None else None,
+        )
+        newest = self._newest
+        return newest if newest is not None and _is_same(newest, delivery) else delivery
 
     def _lose_connection(self) -> None:
         self._is_connected = False
@@ -249,3 +288,8 @@ class EtcdSource:
 
 def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:
     return None if error is None else str(error)
+
+
+def _is_same(one: Delivery, other: Delivery) -> bool:
+    """Tell whether two deliveries come of the same reading, with the same signature."""
+    return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

@@ -17,6 +17,7 @@ from sgagent.signatures import (
     Signed,
     check_age,
     check_contents,
+    check_part,
     check_signature,
 )
 from sgagent.signatures.ed25519 import PrivateKey
@@ -153,11 +154,14 @@ def test_documents_that_are_not_those_that_were_signed(contents: dict[str, bytes
     assert (caught.value.code, caught.value.name) == ("signature_mismatch", name)
 
 
-def test_a_part_can_be_held_against_a_manifest() -> None:
-    """Where a source reads only what concerns this host."""
-    check_contents(verified()[0], {"c.yaml": b""}, is_whole=False)
-    with pytest.raises(SignatureFaultError):
-        check_contents(verified()[0], {"c.yaml": b"x"}, is_whole=False)
+@pytest.mark.parametrize("contents", ({"c.yaml": b"x"}, {}, {"c.yaml": b"", "d.yaml": b""}))
+def test_a_part_is_held_against_a_manifest(contents: dict[str, bytes]) -> None:
+    """Where a source reads only what concerns this host: changed, fewer or more are refused all the same."""
+    asked = {"c.yaml", "d.yaml"}.__contains__
+    check_part(verified()[0], {"c.yaml": b""}, asked)
+    with pytest.raises(SignatureFaultError) as caught:
+        check_part(verified()[0], contents, asked)
+    assert caught.value.code == "signature_mismatch"
 
 
 def test_a_single_document_may_have_any_name() -> None:

@@ -12,9 +12,10 @@ from sgagent.core.errors import DocumentError, Severity
 from sgagent.documents import DocumentFile, Limits
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Signed
-from sgagent.sources.acceptance import Acceptance, MismatchError
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.file import FileSource
 from sgagent.sources.serials import encode_signature, read_signature
+from sgagent.sources.vouching import MismatchError, Vouching
 from tests.fakes.clock import FakeClock
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
 
@@ -36,9 +37,8 @@ class Desk:
 
     def __post_init__(self) -> None:
         """Put it together."""
-        self.acceptance = Acceptance(
-            Limits(), self.settings, read_enforced=lambda: self.enforced, now=self.clock.now
-        )
+        vouching = Vouching(self.settings, read_enforced=lambda: self.enforced, now=self.clock.now)
+        self.acceptance = Acceptance(Limits(), vouching)
 
     def refusal(self, signature: bytes | None, documents: tuple[DocumentFile, ...] = DOCUMENTS) -> str:
         """Return the one problem for which documents are refused."""
@@ -142,7 +142,9 @@ def test_a_damaged_memory_refuses_everything_signed(content: str, tmp_path: Path
     """Without it, anything ever signed would be taken."""
     path = tmp_path / "signature.json"
     path.write_text(content)
-    acceptance = Acceptance(Limits(), PINNED, read_enforced=lambda: read_signature(path), now=lambda: NOW)
+    acceptance = Acceptance(
+        Limits(), Vouching(PINNED, read_enforced=lambda: read_signature(path), now=lambda: NOW)
+    )
     with pytest.raises(DocumentError) as caught:
         acceptance.take(DOCUMENTS, signed(), "sig")
     assert caught.value.problems[0].code == "serial_unknown"
@@ -160,7 +162,7 @@ def test_a_file_source_looks_for_the_signature_beside_the_documents(
     document.write_bytes(WEB)
     path = document.parent if is_directory else document
     signature = path / "sgagent.sig" if is_directory else path.with_name("web.yaml.sig")
-    source = FileSource(path, Limits(), Acceptance(Limits(), PINNED, now=lambda: NOW))
+    source = FileSource(path, Limits(), Acceptance(Limits(), Vouching(PINNED, now=lambda: NOW)))
     woken = threading.Event()
     with source.watch(woken.set):
         with pytest.raises(DocumentError, match="there is no signature"):

@@ -20,6 +20,7 @@ from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.body import NoAnswerError
 from sgagent.sources.https import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
+from sgagent.sources.vouching import Vouching
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.lies import (
@@ -505,7 +506,7 @@ def signing_source(stage: Stage, server: TlsServer) -> HttpsSource:
     pinned = SignatureSettings(public_keys=(KEY.public,))
     limits = replace(Limits(), document_bytes=LIMIT_BYTES)
     return source_for(
-        settings_for(stage, server.port), acceptance=Acceptance(limits, pinned, now=lambda: NOW)
+        settings_for(stage, server.port), acceptance=Acceptance(limits, Vouching(pinned, now=lambda: NOW))
     )
 
 

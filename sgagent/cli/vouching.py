@@ -1,0 +1,102 @@
+"""Vouch for what is published to etcd, with the keys that the command line names."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgagent.cli.keygen import load_key
+from sgagent.cli.sign import parse_lifetime
+from sgagent.core.errors import UsageError
+from sgagent.signatures import Manifest, SignatureFile
+from sgagent.signatures.ed25519 import PrivateKey
+from sgagent.signatures.manifest import MalformedSignatureError
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.publishing import Published
+from sgagent.sources.etcd.signing import signature_in
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who vouches."""
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign with a private key that 'sgagent keygen' made; given twice, both sign",
+    )
+    parser.add_argument(
+        "--expires", metavar="TIME", help="after which a host takes it no more, like 90m, 12h or 30d"
+    )
+    parser.add_argument(
+        "--unsigned", action="store_true", help="publish without a signature where there was one"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """Sign publications."""
+
+    keys: tuple[PrivateKey, ...]
+    signed_at: int
+    expires_at: int | None
+    standing: SignatureFile | None
+    """What stands in the store; None for nothing that can be read."""
+
+    def sign(self, contents: Mapping[str, bytes], serial: int) -> SignatureFile:
+        """Vouch for contents; what stands in the store already does if nothing would be new in it.
+
+        Raises:
+            UsageError: there is nothing to sign.
+        """
+        if not contents:
+            raise UsageError("--key: documents that hold nothing can't be signed")
+        manifest = Manifest.of(contents, serial=serial, signed_at=self.signed_at, expires_at=self.expires_at)
+        if self.standing is not None and self._is_vouched_for(manifest, self.standing):
+            return self.standing
+        return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
+
+    def _is_vouched_for(self, manifest: Manifest, standing: SignatureFile) -> bool:
+        """Tell whether a signature says the same by the same keys, for ever."""
+        is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
+        ids = {key.public.key_id for key in self.keys}
+        signers = {signature.key_id for signature in standing.signatures}
+        return is_for_ever and standing.manifest.files == manifest.files and signers == ids
+
+
+def make_voucher(options: argparse.Namespace, published: Published, layout: Layout) -> Voucher | None:
+    """Return what signs a publication as the options say; None for nobody.
+
+    Raises:
+        UsageError: the options do not fit together, or would take a signature away that nobody spoke of.
+    """
+    if options.unsigned and options.key:
+        raise UsageError("--unsigned: does not go with --key")
+    if options.expires is not None and not options.key:
+        raise UsageError("--expires: is part of a signature, and needs --key")
+    standing = signature_in(published.items, layout)
+    if standing is not None and not options.key and not options.unsigned:
+        raise UsageError(
+            "what is published is signed"
+            " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
+        )
+    if not options.key:
+        return None
+    now = int(time.time())
+    return Voucher(
+        keys=tuple(load_key(path) for path in options.key),
+        signed_at=now,
+        expires_at=None if options.expires is None else now + parse_lifetime(options.expires),
+        standing=None if standing is None else _parsed(standing),
+    )
+
+
+def _parsed(content: bytes) -> SignatureFile | None:
+    try:
+        return SignatureFile.parse(content)
+    except MalformedSignatureError:
+        return None
