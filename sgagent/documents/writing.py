@@ -13,7 +13,9 @@ from sgagent.core.model import (
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
+    Snapshot,
 )
+from sgagent.documents.native import FORMAT_VERSION
 
 Native = Mapping[str, object]
 """An object of a document: names and what JSON can hold."""
@@ -24,6 +26,19 @@ _EVERY_PORT = "-1/-1"
 def as_json(native: object) -> bytes:
     """Return JSON in which equal content makes equal bytes."""
     return json.dumps(native, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def write_document(snapshot: Snapshot) -> Native:
+    """Return all objects as one document; ids of rules that have none are left out, to be derived again."""
+    return {
+        "version": FORMAT_VERSION,
+        **_without_empty(
+            security_groups=[write_group(group) for group in snapshot.security_groups],
+            prefix_lists=[write_prefix_list(entry) for entry in snapshot.prefix_lists],
+            port_lists=[write_port_list(entry) for entry in snapshot.port_lists],
+            network_interfaces=[write_interface(entry) for entry in snapshot.network_interfaces],
+        ),
+    }
 
 
 def write_group(group: SecurityGroup) -> Native:

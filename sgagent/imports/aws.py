@@ -1,0 +1,257 @@
+"""Read answers of the EC2 API as ``aws ec2 describe-…`` prints them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from sgagent.core.model import (
+    AuthorizationObject,
+    CidrBlock,
+    Direction,
+    GroupReference,
+    NetworkInterface,
+    PrefixListReference,
+)
+from sgagent.documents import DocumentFile, Limits
+from sgagent.documents.field import Field, Fields
+from sgagent.documents.scalars import FAMILIES, parse_account, parse_id, parse_mac
+from sgagent.documents.tree import Listing
+from sgagent.imports.allowing import Allowance
+from sgagent.imports.awsvalues import (
+    entries,
+    read_block,
+    read_group_reference,
+    read_id,
+    read_member,
+    read_number,
+    read_protocol,
+    read_text,
+    require_id,
+)
+from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
+from sgagent.imports.imported import Imported, import_files
+
+_DIRECTIONS = (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS))
+_ADDRESSES = (
+    ("PrivateIpAddresses", "PrivateIpAddress"),
+    ("Ipv6Addresses", "Ipv6Address"),
+    ("Ipv4Prefixes", "Ipv4Prefix"),
+    ("Ipv6Prefixes", "Ipv6Prefix"),
+)
+"""Where private addresses and delegated prefixes stand; public ones are never compared (§5.2)."""
+
+_ID_IN_NAME = re.compile(r"pl-[A-Za-z0-9]+")
+
+
+def import_aws(files: Sequence[DocumentFile], limits: Limits) -> Imported:
+    """Return what answers of the EC2 API come to.
+
+    Raises:
+        DocumentError: something can't be understood, or there is nothing to import.
+    """
+    return import_files(files, limits, _read_document)
+
+
+def _read_document(root: Field, gathered: Gathered) -> None:
+    """Take one answer, or each of a list of answers."""
+    if isinstance(root.node, Listing):
+        for item in root.items():
+            _read_answer(item, gathered)
+    else:
+        _read_answer(root, gathered)
+
+
+def _read_answer(field: Field, gathered: Gathered) -> None:
+    """Take an answer by its shape."""
+    answer = field.fields()
+    if answer is None:
+        return
+    for name, read in _SHAPES:
+        if name in answer.names():
+            _refuse_part(answer)
+            read(answer, gathered)
+            return
+    field.error(
+        "unknown_answer",
+        "an answer that is not read here",
+        "describe-security-groups, describe-network-interfaces, describe-managed-prefix-lists, "
+        "get-managed-prefix-list-entries or describe-prefix-lists",
+    )
+
+
+def _refuse_part(answer: Fields) -> None:
+    """Note an error where an answer says that there is more."""
+    token = answer.filled("NextToken")
+    if token is not None:
+        token.error(
+            "missing_page", "the answer is only a part", "all of it: without --max-items or --no-paginate"
+        )
+
+
+def _read_groups(answer: Fields, gathered: Gathered) -> None:
+    for field in entries(answer, "SecurityGroups"):
+        fields = field.fields()
+        group = _group(fields) if fields else None
+        if fields is None or group is None:
+            continue
+        gathered.add_aws_group(group)
+        for name, direction in _DIRECTIONS:
+            for permission in entries(fields, name):
+                gathered.allowances += _allowances(permission, group.security_group_id, direction)
+
+
+def _group(fields: Fields) -> AwsGroup | None:
+    security_group_id, owner = require_id(fields, "GroupId"), fields.filled("OwnerId")
+    group = AwsGroup(
+        place=fields.field,
+        security_group_id=security_group_id or "",
+        name=read_text(fields, "GroupName"),
+        vpc_id=read_id(fields, "VpcId"),
+        account_id=parse_account(owner) if owner else None,
+        tags=_tags(fields),
+    )
+    return group if security_group_id else None
+
+
+def _tags(fields: Fields) -> tuple[tuple[str, str], ...]:
+    tags = [tag for field in entries(fields, "Tags") if (tag := field.fields())]
+    return tuple(sorted({read_text(tag, "Key"): read_text(tag, "Value") for tag in tags}.items()))
+
+
+def _allowances(permission: Field, security_group_id: str, direction: Direction) -> Iterator[Allowance]:
+    """Go through what a permission allows: it has one protocol and any number of other ends."""
+    fields = permission.fields()
+    written = fields.require("IpProtocol") if fields else None
+    protocol = read_protocol(written) if written else None
+    if fields is None or protocol is None:
+        return
+    first, last = read_number(fields, "FromPort"), read_number(fields, "ToPort")
+    for field, peer, vpc_id in _peers(fields):
+        field.count_rule()
+        within = field.fields()
+        yield Allowance(
+            origin=field.origin,
+            security_group_id=security_group_id,
+            direction=direction,
+            protocol=protocol,
+            first=first,
+            last=last,
+            peer=peer,
+            peer_vpc_id=vpc_id,
+            description=read_text(within, "Description") if within else "",
+        )
+
+
+def _peers(fields: Fields) -> Iterator[tuple[Field, AuthorizationObject, str | None]]:
+    """Go through the other ends of a permission, with the VPC of a group where it is said."""
+    for name, inner, read in _ENDS:
+        for field in entries(fields, name):
+            within = field.fields()
+            written = within.require(inner) if within else None
+            peer = read(written, within) if written and within else None
+            if within is not None and peer is not None:
+                yield field, peer, read_id(within, "VpcId")
+
+
+def _block(field: Field, within: Fields) -> CidrBlock | None:
+    del within
+    return read_block(field)
+
+
+def _pair(field: Field, within: Fields) -> GroupReference | None:
+    """Return the group of a pair of group and account."""
+    reference, account = read_group_reference(field), within.filled("UserId")
+    account_id = parse_account(account) if account else None
+    return GroupReference(reference.security_group_id, account_id) if reference else None
+
+
+def _list(field: Field, within: Fields) -> PrefixListReference | None:
+    del within
+    prefix_list_id = parse_id(field)
+    return PrefixListReference(prefix_list_id) if prefix_list_id else None
+
+
+_ENDS: tuple[tuple[str, str, Callable[[Field, Fields], AuthorizationObject | None]], ...] = (
+    ("IpRanges", "CidrIp", _block),
+    ("Ipv6Ranges", "CidrIpv6", _block),
+    ("UserIdGroupPairs", "GroupId", _pair),
+    ("PrefixListIds", "PrefixListId", _list),
+)
+
+
+def _read_interfaces(answer: Fields, gathered: Gathered) -> None:
+    for field in entries(answer, "NetworkInterfaces"):
+        fields = field.fields()
+        interface = _interface(fields) if fields else None
+        if interface is not None:
+            gathered.add_interface(field, interface, Cloud.AWS)
+
+
+def _interface(fields: Fields) -> NetworkInterface | None:
+    network_interface_id = require_id(fields, "NetworkInterfaceId")
+    mac, owner, attachment = (fields.filled(name) for name in ("MacAddress", "OwnerId", "Attachment"))
+    attached_to = attachment.fields() if attachment else None
+    groups = [group for field in entries(fields, "Groups") if (group := field.fields())]
+    found = [read_member(field) for field in _address_fields(fields)]
+    interface = NetworkInterface(
+        network_interface_id=network_interface_id or "",
+        mac_address=parse_mac(mac) if mac else None,
+        addresses=tuple(dict.fromkeys(block for block in found if block)),
+        security_group_ids=tuple(sorted({key for group in groups if (key := require_id(group, "GroupId"))})),
+        account_id=parse_account(owner) if owner else None,
+        vpc_id=read_id(fields, "VpcId"),
+        instance_id=read_id(attached_to, "InstanceId") if attached_to else None,
+        origin=fields.field.origin,
+    )
+    return interface if network_interface_id else None
+
+
+def _address_fields(fields: Fields) -> Iterator[Field]:
+    primary = fields.filled("PrivateIpAddress")
+    if primary is not None:
+        yield primary
+    for outer, inner in _ADDRESSES:
+        for item in entries(fields, outer):
+            within = item.fields()
+            address = within.filled(inner) if within else None
+            if address is not None:
+                yield address
+
+
+def _read_prefix_lists(answer: Fields, gathered: Gathered) -> None:
+    """Take prefix lists; those that AWS keeps itself come with their entries."""
+    for field in entries(answer, "PrefixLists"):
+        fields = field.fields()
+        prefix_list_id = require_id(fields, "PrefixListId") if fields else None
+        if fields is None or prefix_list_id is None:
+            continue
+        draft = gathered.prefix_list(prefix_list_id, field)
+        family = fields.filled("AddressFamily")
+        draft.family = (family.word(FAMILIES) if family else None) or draft.family
+        draft.entries += [block for item in entries(fields, "Cidrs") if (block := read_block(item))]
+        draft.is_delivered = draft.is_delivered or "Cidrs" in fields.names()
+
+
+def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
+    """Take the entries of a prefix list; the answer does not say whose, so the file's name has to."""
+    field = answer.field
+    named = _ID_IN_NAME.search(field.reading.file.rpartition("/")[2]) if not field.path else None
+    prefix_list_id = read_id(answer, "PrefixListId") or (named and named.group(0))
+    if prefix_list_id is None:
+        answer.refuse_missing("PrefixListId", "add the id, or name the file after it, like pl-1.json")
+        return
+    draft = gathered.prefix_list(prefix_list_id, field)
+    items = [fields for item in entries(answer, "Entries") if (fields := item.fields())]
+    written = [entry for fields in items if (entry := fields.require("Cidr"))]
+    draft.entries += [block for entry in written if (block := read_block(entry))]
+    draft.is_delivered = True
+
+
+_SHAPES: tuple[tuple[str, Callable[[Fields, Gathered], None]], ...] = (
+    ("SecurityGroups", _read_groups),
+    ("NetworkInterfaces", _read_interfaces),
+    ("PrefixLists", _read_prefix_lists),
+    ("Entries", _read_prefix_entries),
+)
+"""The field that only one kind of answer has."""

@@ -1,0 +1,225 @@
+"""Gather what several files say, and put it together once all of it is known."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sgagent.core.model import (
+    CidrBlock,
+    Family,
+    GroupType,
+    NetworkInterface,
+    Policy,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.documents.addresses import in_order
+from sgagent.documents.field import Field
+from sgagent.imports.allowing import Allowance, Surroundings, allow
+from sgagent.imports.notes import Effect, Notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsGroup:
+    """A group of AWS, its rules apart."""
+
+    place: Field
+    security_group_id: str
+    name: str = ""
+    vpc_id: str | None = None
+    account_id: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class Cloud(enum.Enum):
+    """Whose words something was told in; it decides what may be left out."""
+
+    AWS = "aws"
+    """Groups only allow: without one, less is allowed."""
+
+    ALIBABA = "alibaba"
+    """Groups may drop: without one, more may be allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredInterface:
+    """An interface as it was told."""
+
+    place: Field
+    interface: NetworkInterface
+    cloud: Cloud
+
+
+@dataclass(slots=True)
+class PrefixListDraft:
+    """What is known of a prefix list so far."""
+
+    place: Field
+    family: Family | None = None
+    entries: list[CidrBlock] = field(default_factory=list)
+    is_delivered: bool = False
+    """Whether its entries were read; without them it is not defined."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What was read so far."""
+
+    notes: Notes
+    aws_groups: dict[str, AwsGroup] = field(default_factory=dict)
+    allowances: list[Allowance] = field(default_factory=list)
+    groups: dict[str, SecurityGroup] = field(default_factory=dict)
+    """Of Alibaba Cloud, their rules apart."""
+
+    rules: list[tuple[str, SecurityGroupRule]] = field(default_factory=list)
+    """Of Alibaba Cloud, each with its group."""
+
+    interfaces: dict[str, GatheredInterface] = field(default_factory=dict)
+    attachments: list[tuple[str, str]] = field(default_factory=list)
+    """Interfaces and groups that are attached to them beside what the interfaces say."""
+
+    prefix_lists: dict[str, PrefixListDraft] = field(default_factory=dict)
+
+    def add_aws_group(self, group: AwsGroup) -> None:
+        """Take a group of AWS; its id must be new."""
+        first = self.aws_groups.setdefault(group.security_group_id, group)
+        if first is not group:
+            _refuse_second(group.place, first.place)
+
+    def add_group(self, place: Field, group: SecurityGroup) -> None:
+        """Take a group of Alibaba Cloud; its id must be new."""
+        if self.groups.setdefault(group.security_group_id, group) is not group:
+            place.error("duplicate_id", f"{group.security_group_id} stands twice", "one of the two")
+
+    def add_interface(self, place: Field, interface: NetworkInterface, cloud: Cloud) -> None:
+        """Take an interface; the same one may be told twice, as by an instance, and the first counts."""
+        told = GatheredInterface(place, interface, cloud)
+        self.interfaces.setdefault(interface.network_interface_id, told)
+
+    def prefix_list(self, prefix_list_id: str, place: Field) -> PrefixListDraft:
+        """Return what is known of a prefix list, to add to it."""
+        return self.prefix_lists.setdefault(prefix_list_id, PrefixListDraft(place))
+
+
+def settle(gathered: Gathered) -> Snapshot:
+    """Return what everything together means in our own words."""
+    prefix_lists = tuple(_prefix_lists(gathered))
+    around = Surroundings(
+        vpc_of_group={
+            **{key: group.vpc_id for key, group in gathered.aws_groups.items()},
+            **{key: group.vpc_id for key, group in gathered.groups.items()},
+        },
+        account_of_group={key: group.account_id for key, group in gathered.aws_groups.items()},
+        family_of_list={entry.prefix_list_id: entry.family for entry in prefix_lists},
+    )
+    groups = (*_aws_groups(gathered, around), *_alibaba_groups(gathered))
+    return Snapshot(
+        version="",
+        security_groups=tuple(sorted(groups, key=lambda group: group.security_group_id)),
+        prefix_lists=tuple(sorted(prefix_lists, key=lambda entry: entry.prefix_list_id)),
+        network_interfaces=tuple(_interfaces(gathered)),
+    )
+
+
+def _refuse_second(second: Field, first: Field) -> None:
+    second.error("duplicate_id", f"the same group as {first.origin}", "one of the two")
+
+
+def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
+    """Go through the groups of AWS.
+
+    An advanced group is what a group of AWS is: nothing comes in and nothing goes out but what a rule of one
+    of the interface's groups accepts, and members are strangers to one another (§3.4, §3.6).
+    """
+    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.aws_groups}
+    for allowance in gathered.allowances:
+        if allowance.security_group_id not in rules:
+            _note_orphan(gathered, allowance)
+            continue
+        rule = allow(allowance, around, gathered.notes)
+        if rule is not None:
+            rules[allowance.security_group_id].append(rule)
+    for key, group in gathered.aws_groups.items():
+        yield SecurityGroup(
+            security_group_id=key,
+            group_type=GroupType.ADVANCED,
+            inner_access_policy=Policy.DROP,
+            account_id=group.account_id,
+            vpc_id=group.vpc_id,
+            name=group.name,
+            tags=group.tags,
+            rules=tuple(_once(rules[key])),
+            origin=group.place.origin,
+        )
+
+
+def _note_orphan(gathered: Gathered, allowance: Allowance) -> None:
+    message = "a rule of a group that is not in what was read"
+    gathered.notes.add(Effect.LEFT_OUT, allowance.origin, allowance.security_group_id, message)
+
+
+def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
+    """Return each rule once, where it stood first: a state tells some twice, only once with their ids."""
+    found: dict[SecurityGroupRule, SecurityGroupRule] = {}
+    for rule in rules:
+        same = replace(rule, rule_id="")
+        if same not in found or not found[same].rule_id:
+            found[same] = rule
+    return list(found.values())
+
+
+def _alibaba_groups(gathered: Gathered) -> Iterator[SecurityGroup]:
+    """Go through the groups of Alibaba Cloud, which are ours already."""
+    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.groups}
+    for key, rule in gathered.rules:
+        if key in rules:
+            rules[key].append(rule)
+        else:
+            message = "a rule of a group that is not in what was read"
+            gathered.notes.add(Effect.LEFT_OUT, rule.origin, key, message)
+    for key, group in gathered.groups.items():
+        yield replace(group, rules=tuple(_once(rules[key])))
+
+
+def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
+    """Go through the prefix lists whose entries were read."""
+    for key, draft in gathered.prefix_lists.items():
+        if not draft.is_delivered:
+            message = (
+                "its entries were not given (get-managed-prefix-list-entries, in a file named after the list)"
+            )
+            gathered.notes.add(Effect.LEFT_OUT, draft.place.origin, key, message)
+            continue
+        family = draft.family or next((entry.family for entry in draft.entries), Family.IPV4)
+        own = [entry for entry in draft.entries if entry.family is family]
+        if len(own) < len(draft.entries):
+            message = f"without its entries that are not {family.value}: a native list has one family"
+            gathered.notes.add(Effect.NARROWED, draft.place.origin, key, message)
+        yield PrefixList(prefix_list_id=key, family=family, entries=in_order(own), origin=draft.place.origin)
+
+
+def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
+    """Go through the interfaces in the order of their ids, with all groups that are attached to them."""
+    for key in sorted(gathered.interfaces):
+        told = gathered.interfaces[key]
+        beside = {group for eni, group in gathered.attachments if eni == key}
+        attached = sorted({*told.interface.security_group_ids, *beside})
+        yield replace(told.interface, security_group_ids=tuple(_known(gathered, told, attached)))
+
+
+def _known(gathered: Gathered, told: GatheredInterface, attached: list[str]) -> Iterator[str]:
+    """Go through the attached groups that were read; others can only be left out if they never drop."""
+    key = told.interface.network_interface_id
+    for group in attached:
+        if group in gathered.aws_groups or group in gathered.groups:
+            yield group
+        elif told.cloud is Cloud.AWS:
+            message = f"attached to {group}, which is not in what was read; what it allows is dropped"
+            gathered.notes.add(Effect.NARROWED, told.place.origin, key, message)
+        else:
+            message = f"{key} has {group}, which is not in what was read"
+            told.place.error("dangling_attachment", message, "the file that holds the group as well")

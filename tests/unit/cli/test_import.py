@@ -1,0 +1,110 @@
+"""``sgagent import`` as a person uses it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgagent.cli.main import main
+
+ANSWER = {
+    "SecurityGroups": [
+        {
+            "GroupId": "sg-1",
+            "OwnerId": "123456789012",
+            "IpPermissions": [
+                {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]},
+                {"IpProtocol": "icmp", "FromPort": 8, "ToPort": -1, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]},
+            ],
+        }
+    ]
+}
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Path:
+    """Return the path of an answer of the EC2 API."""
+    path = tmp_path / "groups.json"
+    path.write_text(json.dumps(ANSWER))
+    return path
+
+
+def test_the_document_is_printed_and_the_losses_are_told(
+    answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed can be checked and explained; what has no equal stands on standard error."""
+    assert main(["import", "aws", str(answer)]) == 0
+    output, errors = capsys.readouterr()
+    assert errors.startswith("left out: ")
+    written = tmp_path / "written.yaml"
+    written.write_text(output)
+    assert main(["check", "--definitions", str(written)]) == 0
+    packet = ["--source", "192.0.2.1", "--destination", "10.0.0.1", "--protocol", "tcp", "--port"]
+    chosen = ["explain", "--definitions", str(written), "--interface", "eth0=sg-1", "ingress", *packet]
+    assert main([*chosen, "443", "--exit-code"]) == 0
+    assert main([*chosen, "80", "--exit-code"]) == 1
+
+
+def test_a_directory_takes_a_file_of_its_own(
+    answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name says what was read; it is replaced as a whole."""
+    groups = tmp_path / "groups.d"
+    groups.mkdir()
+    assert main(["import", "aws", str(answer), "--output", str(groups)]) == 0
+    assert [path.name for path in groups.iterdir()] == ["aws.yaml"]
+    assert (
+        capsys.readouterr().out == f"wrote 1 group, 1 rule, 0 interfaces, 0 prefix lists: {groups}/aws.yaml\n"
+    )
+    assert main(["check", "--definitions", str(groups)]) == 0
+
+
+def test_everything_as_json(answer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object holds the document and what it lost."""
+    assert main(["import", "aws", str(answer), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["document"]["security_groups"][0]["security_group_id"] == "sg-1"
+    assert (report["rules"], [note["effect"] for note in report["notes"]]) == (1, ["left out"])
+    assert report["notes"][0]["path"] == "SecurityGroups[0].IpPermissions[1].IpRanges[0]"
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dash reads what another program prints."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ANSWER).encode())))
+    assert main(["import", "aws", "-"]) == 0
+    assert "sg-1" in capsys.readouterr().out
+
+
+def test_what_hosts_would_refuse_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A drop rule whose object is not there is told where it stood, and nothing is written."""
+    group = {"id": "sg-1", "inner_access_policy": "Accept"}
+    rule = {
+        "security_group_id": "sg-1",
+        "type": "ingress",
+        "ip_protocol": "all",
+        "policy": "drop",
+        "source_security_group_id": "sg-gone",
+    }
+    resources = [
+        {"mode": "managed", "type": "alicloud_security_group", "values": group},
+        {"mode": "managed", "type": "alicloud_security_group_rule", "values": rule},
+    ]
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({"values": {"root_module": {"resources": resources}}}))
+    target = tmp_path / "out.yaml"
+    assert main(["import", "terraform", str(state), "--output", str(target)]) == 2
+    assert (
+        "state.json:1: values.root_module.resources[1].values.authorization_object" in capsys.readouterr().err
+    )
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("arguments", (["aws"], ["gcp", "x"], ["aws", "/nowhere.json"]))
+def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that are not there, and words that nobody knows."""
+    assert main(["import", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("sgagent: ")

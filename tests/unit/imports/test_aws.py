@@ -1,0 +1,172 @@
+"""Answers of the EC2 API in our own words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sgagent.core.errors import DocumentError
+from sgagent.core.model import SecurityGroupRule
+from sgagent.documents import DocumentFile, Limits
+from sgagent.imports import Effect, Imported, import_aws
+
+Answer = dict[str, Any]
+
+
+def imported(*answers: object, **named: object) -> Imported:
+    """Return what answers come to; those with a name stand in a file of that name."""
+    files = {f"{index}.json": answer for index, answer in enumerate(answers)}
+    files |= {f"{name.replace('_', '-')}.json": answer for name, answer in named.items()}
+    return import_aws([DocumentFile(name, json.dumps(it).encode()) for name, it in files.items()], Limits())
+
+
+def group(*permissions: Answer, **more: object) -> Answer:
+    """Return an answer with one group."""
+    usual = {
+        "GroupId": "sg-1",
+        "OwnerId": "123456789012",
+        "VpcId": "vpc-1",
+        "IpPermissions": list(permissions),
+    }
+    return {"SecurityGroups": [{**usual, **more}]}
+
+
+def permission(protocol: str, first: int | None = None, last: int | None = None, **ends: object) -> Answer:
+    """Return a permission, from anywhere unless said."""
+    ports = {} if first is None else {"FromPort": first, "ToPort": last}
+    return {"IpProtocol": protocol, **ports, **(ends or {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]})}
+
+
+def the_rules(found: Imported) -> tuple[SecurityGroupRule, ...]:
+    """Return the rules of the only group."""
+    (only,) = found.snapshot.security_groups
+    return only.rules
+
+
+def effects(found: Imported) -> list[Effect]:
+    """Return what became of what is not what it was."""
+    return [note.effect for note in found.notes]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "written"),
+    (("-1", "all"), ("6", "tcp"), ("icmp", "icmp"), ("47", "gre"), ("50", "50"), ("esp", "50")),
+)
+def test_protocols(protocol: str, written: str) -> None:
+    """A number and a name are the same, and -1 is every protocol; without ports where there are none."""
+    found = imported(group(permission(protocol, *((443, 443) if written == "tcp" else (-1, -1)))))
+    assert [str(rule.protocol) for rule in the_rules(found)] == [written]
+    assert found.notes == ()
+
+
+def test_ports_of_a_protocol_without_any_say_nothing() -> None:
+    """AWS lets all traffic of such a protocol through, whatever ports a rule names."""
+    (rule,) = the_rules(imported(group(permission("-1", 0, 0))))
+    assert rule.ports == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ports", "effect"),
+    (
+        (443, 443, ["443/443"], []),
+        (0, 65535, ["1/65535"], [Effect.NARROWED]),
+        (0, 0, [], [Effect.LEFT_OUT]),
+    ),
+)
+def test_port_0_is_lost(first: int, last: int, ports: list[str], effect: list[Effect]) -> None:
+    """No document can speak of it; what is lost is told."""
+    found = imported(group(permission("tcp", first, last)))
+    assert [str(port) for rule in the_rules(found) for port in rule.ports] == ports
+    assert effects(found) == effect
+
+
+def test_one_type_of_icmp_is_not_all_of_it() -> None:
+    """A rule for echo requests is left out, as all of ICMP would be more; one for all types is taken."""
+    found = imported(group(permission("icmp", 8, -1), permission("icmp", -1, -1)))
+    assert len(the_rules(found)) == 1
+    (note,) = found.notes
+    assert "icmp of type 8 and code -1" in str(note)
+    assert str(note).startswith("left out: 0.json:1: SecurityGroups[0].IpPermissions[0].IpRanges[0]: sg-1: ")
+
+
+def test_groups_of_other_accounts_and_vpcs() -> None:
+    """An account is named where it is another; a peered VPC is out of reach."""
+    pairs = [
+        {"GroupId": "sg-1", "UserId": "123456789012"},
+        {"GroupId": "sg-2", "UserId": "210987654321"},
+        {"GroupId": "sg-3", "UserId": "123456789012", "VpcId": "vpc-2", "PeeringStatus": "active"},
+    ]
+    found = imported(group(permission("-1", UserIdGroupPairs=pairs)))
+    assert [str(rule.authorization_object) for rule in the_rules(found)] == ["sg-1", "210987654321/sg-2"]
+    assert effects(found) == [Effect.NARROWED, Effect.LEFT_OUT]
+
+
+def test_a_group_of_another_vpc_is_known_by_its_own_answer() -> None:
+    """A pair need not say the VPC."""
+    pairs = [{"GroupId": "sg-2", "UserId": "123456789012"}]
+    both = group(permission("-1", UserIdGroupPairs=pairs))
+    both["SecurityGroups"] += group(GroupId="sg-2", VpcId="vpc-2")["SecurityGroups"]
+    assert effects(imported(both)) == [Effect.LEFT_OUT]
+
+
+def test_prefix_lists() -> None:
+    """Entries come in an answer that does not say whose they are; the name of the file does."""
+    listed = {"PrefixLists": [{"PrefixListId": "pl-1", "AddressFamily": "IPv6"}]}
+    entries = {"Entries": [{"Cidr": "2001:db8::/32"}]}
+    rule = permission("tcp", 22, 22, PrefixListIds=[{"PrefixListId": "pl-1"}])
+    found = imported(group(rule), listed, pl_1=entries)
+    (prefix_list,) = found.snapshot.prefix_lists
+    assert list(map(str, prefix_list.entries)) == ["2001:db8::/32"]
+    assert found.notes == ()
+    assert effects(imported(group(rule), listed)) == [Effect.LEFT_OUT, Effect.NARROWED]
+
+
+def test_lists_that_aws_keeps_have_one_family_here() -> None:
+    """Entries of the other family are lost, and told."""
+    found = imported(
+        group(), {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24", "2001:db8::/32"]}]}
+    )
+    assert effects(found) == [Effect.NARROWED]
+
+
+def test_private_addresses_of_an_interface() -> None:
+    """Primary, secondary, IPv6 and delegated prefixes; never a public address."""
+    interface = {
+        "NetworkInterfaceId": "eni-1",
+        "MacAddress": "02:00:00:00:00:01",
+        "PrivateIpAddress": "10.0.0.5",
+        "PrivateIpAddresses": [
+            {"PrivateIpAddress": "10.0.0.6"},
+            {"PrivateIpAddress": "10.0.0.5", "Association": {"PublicIp": "203.0.113.7"}},
+        ],
+        "Ipv6Addresses": [{"Ipv6Address": "2001:db8::5"}],
+        "Ipv4Prefixes": [{"Ipv4Prefix": "10.0.8.0/28"}],
+        "Groups": [{"GroupId": "sg-1", "GroupName": "web"}],
+        "Attachment": {"InstanceId": "i-1"},
+    }
+    (found,) = imported(group(), {"NetworkInterfaces": [interface]}).snapshot.network_interfaces
+    assert list(map(str, found.addresses)) == ["10.0.0.5", "10.0.0.6", "2001:db8::5", "10.0.8.0/28"]
+    assert (found.security_group_ids, found.instance_id) == (("sg-1",), "i-1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    (
+        ({**group(), "NextToken": "more"}, "missing_page"),
+        ({"Reservations": []}, "unknown_answer"),
+        ({"SecurityGroups": []}, "nothing_to_import"),
+        (group(permission("tcp", 1, 1, IpRanges=[{"CidrIp": "any"}])), "bad_address"),
+        (group(permission("carrier pigeon")), "bad_protocol"),
+        (group({"IpRanges": []}), "missing_field"),
+        (group(permission("tcp", 1, 1, IpRanges=[{}])), "missing_field"),
+        ({"SecurityGroups": [*group()["SecurityGroups"], *group()["SecurityGroups"]]}, "duplicate_id"),
+        ({"Entries": []}, "missing_field"),
+    ),
+)
+def test_what_is_refused(answer: object, code: str) -> None:
+    """What can't be understood is told with its place, and nothing is imported."""
+    with pytest.raises(DocumentError) as caught:
+        imported(answer)
+    assert code in [problem.code for problem in caught.value.problems]
