@@ -53,7 +53,13 @@ def behind(script: Script) -> Callable[[Nginx], contextlib.AbstractContextManage
 
 def publishing(content: bytes, name: str) -> Callable[[Nginx], contextlib.AbstractContextManager[object]]:
     """Return what has nginx serve a file."""
-    return lambda nginx: contextlib.nullcontext(nginx.publish(content, name))
+
+    @contextlib.contextmanager
+    def prepare(nginx: Nginx) -> Iterator[None]:
+        nginx.publish(content, name)
+        yield
+
+    return prepare
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.host import HandBinding
-from sgagent.core.model import Snapshot
+from sgagent.core.model import PortRange, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import EtcdSourceSettings, SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
@@ -55,11 +55,15 @@ def definitions(port: int = 80, members: int = 2, others: int = 0) -> Snapshot:
     if members:
         lines.append("network_interfaces:")
     lines.extend(
-        f"  - {{network_interface_id: eni-{number}, addresses: [10.1.{number // 250}.{number % 250}],"
-        " security_group_ids: [sg-app]}"
-        for number in range(members)
+        f"  - {{network_interface_id: eni-{number}, addresses: [{address}], security_group_ids: [sg-app]}}"
+        for number, address in enumerate(addresses(members))
     )
     return parse_documents([DocumentFile("x.yaml", "\n".join(lines).encode())], Limits())[0]
+
+
+def addresses(members: int) -> list[str]:
+    """Return the addresses of the first members of the other group."""
+    return [f"10.1.{number // 250}.{number % 250}" for number in range(members)]
 
 
 @dataclass
@@ -417,6 +421,23 @@ def test_a_member_that_is_cut_off(own_desk: Desk) -> None:
         own_desk.cluster.network.put_back(asked.address)
 
 
+def test_a_member_that_lost_the_others(own_desk: Desk) -> None:
+    """It still answers, but knows nothing new: its watch ends, and a member of the majority is asked."""
+    own_desk.publish(definitions(80))
+    source = own_desk.source("sg-web")
+    with own_desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        peers = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
+        (asked,) = [m for m in own_desk.cluster.members if f" {m.address}:2379" in peers]
+        others = [m for m in own_desk.cluster.members if m is not asked]
+        for other in others:  # the host can still reach all three
+            asked.namespace.ip(f"route add blackhole {other.address}/32")
+            other.namespace.ip(f"route add blackhole {asked.address}/32")
+        beside = Desk(own_desk.cluster, others[0].namespace, own_desk.prefix)
+        beside.publish(definitions(81))
+        wait_for_port(source, 81, 3 * SOON)
+
+
 @pytest.mark.long
 def test_a_store_that_is_away_for_long_is_told(own_desk: Desk) -> None:
     """What was known stays in the reconciler's hands; the source says that it can't be reached, and why."""
@@ -442,6 +463,7 @@ steps = st.lists(
         st.tuples(st.just("cut"), st.just(0), st.just(0)),
         st.tuples(st.just("compact"), st.just(0), st.just(0)),
         st.tuples(st.just("announce"), st.integers(min_value=1, max_value=9), st.just(0)),
+        st.tuples(st.just("delete"), st.just(0), st.integers(0, 3)),
     ),
     min_size=1,
     max_size=6,
@@ -455,17 +477,22 @@ steps = st.lists(
 def test_a_follower_ends_where_the_store_does(
     cluster: Cluster, namespace: Namespace, sequence: list[tuple[str, int, int]]
 ) -> None:
-    """After any sequence of publications, announcements, lost connections and compactions."""
+    """After any sequence of publications, deletions, announcements, lost connections and compactions."""
     desk = Desk(cluster, namespace)
     source = desk.source("sg-web")
     revision = desk.publish(definitions(80))
+    port, there, announced = 80, set(addresses(2)), set[str]()
     with namespace.entered(), source.watch(lambda: None):
         for step, number, members in sequence:
             match step:
                 case "publish" | "large":
                     revision = desk.publish(definitions(number, members))
+                    port, there = number, set(addresses(members))
                 case "cut":
                     namespace.run("ss", "-K", "dport", "=", ":2379")
+                case "delete":  # by hand, without a marker
+                    desk.write(Delete(desk.layout.key("members", "sg-app", f"eni-{members}")))
+                    there.discard(addresses(members + 1)[-1])
                 case "compact":
                     with suppress(CommandError):  # it was before
                         cluster.etcdctl("compact", str(revision), through=[cluster.leader()])
@@ -473,6 +500,7 @@ def test_a_follower_ends_where_the_store_does(
                     lease = cluster.etcdctl("lease", "grant", "600").split()[1]
                     key = desk.layout.key("members", "sg-app", f"h-{number}")
                     desk.write(Put(key, b'{"addresses":["10.2.0.%d"]}' % number, int(lease, 16)))
+                    announced.add(f"10.2.0.{number}")
         wanted = desk.source("sg-web").fetch().documents
 
         def has_ended_there() -> bool:
@@ -481,3 +509,7 @@ def test_a_follower_ends_where_the_store_does(
             return False
 
         wait_for(has_ended_there, "what a new follower sees")
+        snapshot = source.fetch().snapshot
+    (rule,) = snapshot.group_by_id["sg-web"].rules
+    assert rule.ports == (PortRange(port, port),)
+    assert {str(one) for one in snapshot.group_by_id["sg-app"].member_addresses} == there | announced

@@ -35,7 +35,7 @@ FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 8.0
 """Between tries to connect; doubled from the first to the longest, and a random part of that."""
 
-UNPUBLISHED_AGAIN_SECONDS = 2.0
+UNPUBLISHED_AGAIN_SECONDS = 1.0
 """After which a store in which nothing was ever published is looked at again."""
 
 REFUSED_AGAIN_SECONDS = 5.0
