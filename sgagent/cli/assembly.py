@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import structlog
 
-from sgagent.agent.asking.answers import answering
+from sgagent.agent.asking.answers import Answering, answering
 from sgagent.agent.asking.control import control_served
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.execution import Execution
@@ -19,7 +20,10 @@ from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.page.inspection import Inspection
+from sgagent.agent.page.pages import PageSources, status_pages
 from sgagent.agent.reconciler import Reconciler, Step
+from sgagent.agent.serving.exchange import Page
 from sgagent.agent.serving.health import health_pages
 from sgagent.agent.serving.metrics import make_registry
 from sgagent.agent.serving.metricsserver import MetricsServer
@@ -37,6 +41,7 @@ from sgagent.core.errors import UsageError
 from sgagent.core.model import Sessions
 from sgagent.dataplane.boundary import Applier
 from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.listeners import list_listeners
 from sgagent.dataplane.news import news_heard
 from sgagent.dataplane.sockets import sessions_at_listeners
 from sgagent.host.links import NetlinkHost
@@ -102,11 +107,14 @@ def _assemble(
         counters_gone=counting.forget,
         foresee=Foresight(log, open_sessions).look,
     )
-    _serve_metrics(settings, board, clock, stack)
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
     desk = Desk(inbox, execution, state, settings.limits)
     answer = answering(board, clock, settings.source.place, sessions, desk)
+    pages = dict(health_pages(board, clock))
+    if settings.metrics.serves_page:
+        pages |= _status_pages(settings, board, clock, answer)
+    _serve_metrics(settings, board, clock, pages, stack)
     stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
     _keep_presence(settings, source, board, host, stack)
 
@@ -142,8 +150,24 @@ def _keep_presence(
         stack.enter_context(presence_kept(settings, source, board.status, host.facts))
 
 
-def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: ExitStack) -> None:
-    """Serve the metrics, and how the agent is doing, until the stack is left.
+def _status_pages(
+    settings: Settings, board: Board, clock: SystemClock, answer: Answering
+) -> Mapping[str, Page]:
+    """Return the pages that show a person how the agent is doing."""
+    sources = PageSources(
+        board=board,
+        answer=answer,
+        inspection=Inspection(board, settings, clock, list_listeners),
+        clock=clock,
+        host_name=socket.gethostname(),
+    )
+    return status_pages(sources, settings.metrics.listen.host)
+
+
+def _serve_metrics(
+    settings: Settings, board: Board, clock: SystemClock, pages: Mapping[str, Page], stack: ExitStack
+) -> None:
+    """Serve the metrics and pages beside them until the stack is left.
 
     Raises:
         UsageError: the address is taken, or not this host's.
@@ -151,7 +175,7 @@ def _serve_metrics(settings: Settings, board: Board, clock: SystemClock, stack: 
     listen = settings.metrics.listen
     registry = make_registry(board.status, board.totals, clock)
     try:
-        server = MetricsServer(listen.host, listen.port, registry, health_pages(board, clock))
+        server = MetricsServer(listen.host, listen.port, registry, pages)
     except OSError as error:
         raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
     stack.enter_context(closing(server))

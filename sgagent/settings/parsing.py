@@ -292,16 +292,25 @@ def _exempt_ports(table: Fields, protocol: Protocol) -> tuple[PortRange, ...] | 
 
 def _metrics(root: Fields) -> MetricsSettings:
     """Return how metrics are served."""
-    table = _table(root, "metrics", ("listen",))
-    field = table.get("listen") if table else None
+    default = _DEFAULTS.metrics
+    table = _table(root, "metrics", ("listen", "page"))
+    if table is None:
+        return default
+    return MetricsSettings(
+        listen=_listen(table.get("listen"), default.listen), page=read_word(table, "page", default.page)
+    )
+
+
+def _listen(field: Field | None, default: ListenAddress) -> ListenAddress:
+    """Return where a server waits."""
     text = field.text() if field else None
     if field is None or text is None:
-        return _DEFAULTS.metrics
+        return default
     match = _LISTEN.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
         field.error("bad_listen", "not an address with a port", "like 127.0.0.1:9469 or [::1]:9469")
-        return _DEFAULTS.metrics
-    return MetricsSettings(listen=ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"])))
+        return default
+    return ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"]))
 
 
 def _limits(root: Fields) -> Limits:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
 from sgagent.core.host import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, Sessions
@@ -62,12 +64,44 @@ class ListenAddress:
     port: int = 9469
     """0 lets the kernel choose."""
 
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this host can reach it; of a name, ``localhost`` alone is known to be that."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class PageServing(enum.Enum):
+    """When the status page is served beside the metrics."""
+
+    LOOPBACK = "loopback"
+    """If they are served to this host alone."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
     """How metrics are served."""
 
     listen: ListenAddress = ListenAddress()
+    page: PageServing = PageServing.LOOPBACK
+
+    @property
+    def serves_page(self) -> bool:
+        """Tell whether there is a status page."""
+        match self.page:
+            case PageServing.LOOPBACK:
+                return self.listen.is_loopback
+            case PageServing.ALWAYS:
+                return True
+            case PageServing.NEVER:
+                return False
+            case _:
+                assert_never(self.page)
 
 
 METADATA_SERVICE = Exemption(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
-from sgagent.agent.serving.metricsserver import Page, PageContent
+from sgagent.agent.serving.exchange import Page, Response, plain
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.status import Posture, Status
 from sgagent.ports import Clock
@@ -28,8 +28,8 @@ _LACKS = {
 def health_pages(board: Board, clock: Clock) -> Mapping[str, Page]:
     """Return the pages ``/healthz`` and ``/readyz`` by their paths."""
     return {
-        "/healthz": lambda: _page(reasons_not_alive(board)),
-        "/readyz": lambda: _page(reasons_not_ready(board, clock)),
+        "/healthz": lambda _: _page(reasons_not_alive(board)),
+        "/readyz": lambda _: _page(reasons_not_ready(board, clock)),
     }
 
 
@@ -65,7 +65,7 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
         yield "someone else changed the rules, and that could not be mended"
 
 
-def _page(reasons: tuple[str, ...]) -> PageContent:
+def _page(reasons: tuple[str, ...]) -> Response:
     if not reasons:
-        return HTTPStatus.OK, "ok\n"
-    return HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons)
+        return plain(HTTPStatus.OK, "ok\n")
+    return plain(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons))

@@ -1,11 +1,11 @@
-"""Serve metrics over HTTP, and a few short pages beside them, to a few readers at a time."""
+"""Serve metrics over HTTP, and pages beside them, to a few readers at a time."""
 
 from __future__ import annotations
 
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
@@ -17,18 +17,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sgagent.agent.serving.deadline import deadline
+from sgagent.agent.serving.exchange import Page, Request, Response
 
 MOST_READERS = 8
 """Connections that are served at the same time; the next ones are closed at once."""
 
 LONGEST_SECONDS = 10.0
 """From accepting a connection to its end, whatever the reader does."""
-
-PageContent = tuple[HTTPStatus, str]
-"""The status of a page and its plain text."""
-
-Page = Callable[[], PageContent]
-"""Makes a page anew at each request; called from several threads."""
 
 _NO_PAGES: Mapping[str, Page] = MappingProxyType({})
 
@@ -133,26 +128,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send the metrics, in the format that the reader prefers, or a page."""
-        path = urlsplit(self.path).path
-        if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._send(HTTPStatus.OK, content_type, encode(self.server.registry))
-        elif path in self.server.pages:
-            status, text = self.server.pages[path]()
-            self._send(status, "text/plain; charset=utf-8", text.encode())
+        target = urlsplit(self.path)
+        if target.path == "/metrics":
+            self._send(self._metrics())
+        elif target.path in self.server.pages:
+            request = Request(query=target.query, host=self.headers.get("Host"))
+            self._send(self.server.pages[target.path](request))
         else:
             paths = ", ".join(("/metrics", *self.server.pages))
             self.send_error(HTTPStatus.NOT_FOUND, f"here is only {paths}")
 
     do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
-    def _send(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(content)))
+    def _metrics(self) -> Response:
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        content = encode(self.server.registry)
+        return Response(status=HTTPStatus.OK, content_type=content_type, content=content)
+
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.content)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in response.headers:
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(response.content)
 
     def log_message(self, *_: object) -> None:
         """Say nothing: a scrape every few seconds is no event."""

@@ -10,6 +10,7 @@ from sgagent.agent.choosing.standing import Standing
 from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.telling.status import Status, status_after
+from sgagent.agent.telling.trend import Trend
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState
 from sgagent.core.kernel.counters import CounterKey
 from sgagent.core.policy import ResolvedPolicy
@@ -40,6 +41,7 @@ class Board:
         self._definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
         self._totals: Mapping[CounterKey, CounterValue] = {}
         self._times: Mapping[CounterKey, HitTimes] = {}
+        self._trend = Trend()
         self._step_fault: str | None = None
         self._faults: tuple[str, ...] = ()
         self._turned_at = clock.monotonic()
@@ -82,6 +84,7 @@ class Board:
         self._step_fault = step_fault
         self._faults = faults
         self._turned_at = self._clock.monotonic()
+        self._trend = self._trend.after(totals, self._turned_at)
 
     def status(self) -> Status:
         """Return how the agent is doing."""
@@ -114,6 +117,10 @@ class Board:
     def times(self) -> Mapping[CounterKey, HitTimes]:
         """Return since when each total is counted and when it last grew, as of the newest totals."""
         return self._times
+
+    def trend(self) -> Trend:
+        """Return how fast each total grew in the last hour."""
+        return self._trend
 
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return totals as fresh as can be had in a short time."""

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.serving.exchange import Request, plain
 from sgagent.agent.serving.health import (
     LONGEST_TURN_SECONDS,
     STALE_SECONDS,
@@ -47,9 +48,9 @@ def board(clock: FakeClock) -> Board:
 def test_an_agent_in_step_is_alive_and_ready(board: Board, clock: FakeClock) -> None:
     """Both pages say ok, and nothing else."""
     pages = health_pages(board, clock)
-    assert {path: page() for path, page in pages.items()} == {
-        "/healthz": (HTTPStatus.OK, "ok\n"),
-        "/readyz": (HTTPStatus.OK, "ok\n"),
+    assert {path: page(Request()) for path, page in pages.items()} == {
+        "/healthz": plain(HTTPStatus.OK, "ok\n"),
+        "/readyz": plain(HTTPStatus.OK, "ok\n"),
     }
 
 
@@ -58,9 +59,9 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
     clock.pass_seconds(LONGEST_TURN_SECONDS)
     assert reasons_not_alive(board) == ()
     clock.pass_seconds(1)
-    status, text = health_pages(board, clock)["/healthz"]()
-    assert status is HTTPStatus.SERVICE_UNAVAILABLE
-    assert text == "the loop has not turned for 31 seconds\n"
+    answer = health_pages(board, clock)["/healthz"](Request())
+    assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.content == b"the loop has not turned for 31 seconds\n"
     assert reasons_not_ready(board, clock) == reasons_not_alive(board)
     board.note_totals({})
     assert reasons_not_alive(board) == ()
@@ -84,9 +85,9 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
 def test_what_is_amiss_is_named(board: Board, clock: FakeClock, step: Step, reason: str) -> None:
     """A probe that fails says why, until a step goes well."""
     board.note_step(step, is_fetched=True)
-    status, text = health_pages(board, clock)["/readyz"]()
-    assert status is HTTPStatus.SERVICE_UNAVAILABLE
-    assert reason in text
+    answer = health_pages(board, clock)["/readyz"](Request())
+    assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert reason in answer.content.decode()
     board.note_step(APPLIED, is_fetched=True)
     assert reasons_not_ready(board, clock) == ()
 

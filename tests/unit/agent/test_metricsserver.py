@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
+from sgagent.agent.serving.exchange import plain
 from sgagent.agent.serving.metricsserver import MOST_READERS, MetricsServer
 
 WAIT_SECONDS = 5.0
@@ -82,8 +83,8 @@ def test_the_head_alone_can_be_had(served: Served) -> None:
 
 def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> None:
     """Each is made at the request, with a status of its own."""
-    contents = iter(((HTTPStatus.OK, "ok\n"), (HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
-    with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda: next(contents)})) as server:
+    contents = iter((plain(HTTPStatus.OK, "ok\n"), plain(HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
+    with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda _: next(contents)})) as server:
         served = Served("127.0.0.1", server)
         assert served.request("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
         assert served.request("/healthz?probe=1")[::2] == (503, "närrisch\n")

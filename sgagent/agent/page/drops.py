@@ -1,0 +1,69 @@
+"""Show who was dropped last, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sgagent.agent.flows.flow import Flow, FlowEnd
+from sgagent.agent.page.markup import Element, Node, tag
+from sgagent.agent.page.shell import Section
+from sgagent.agent.page.tables import Column, table
+from sgagent.agent.page.verdict import verdict
+from sgagent.agent.telling.moments import age, clock_time
+from sgagent.core.model import Policy
+
+MOST_DROPS = 50
+"""That are shown, the newest first."""
+
+
+def drops_section(flows: Iterable[Flow], now: float) -> Section:
+    """Return the newest drops.
+
+    Args:
+        flows: what was judged last, the oldest first.
+        now: seconds since the epoch.
+    """
+    dropped = [flow for flow in flows if flow.verdict is Policy.DROP]
+    newest = dropped[: -MOST_DROPS - 1 : -1]
+    if not newest:
+        return Section("drops", "Recent drops", (tag("p", "None was seen since the agent started."),))
+    content = table("The newest first", _COLUMNS, (_row(flow, now) for flow in newest))
+    return Section("drops", "Recent drops", (content,))
+
+
+_COLUMNS = (
+    Column("When"),
+    Column("Source", is_name=True),
+    Column("Destination"),
+    Column("Protocol"),
+    Column("Interface"),
+    Column("Verdict"),
+    Column("Decided by"),
+)
+
+
+def _row(flow: Flow, now: float) -> tuple[Node, ...]:
+    seen = clock_time(flow.seen_at).replace(" ", "T", 1)
+    return (
+        tag("time", f"{age(max(0.0, now - flow.seen_at))} ago", datetime=seen),
+        _end(flow.source),
+        _end(flow.destination),
+        flow.protocol if flow.icmp_type is None else f"{flow.protocol} type {flow.icmp_type}",
+        f"{flow.interface} {flow.direction.value}",
+        verdict(flow.verdict, flow.mode),
+        _decider(flow),
+    )
+
+
+def _end(end: FlowEnd) -> Element:
+    port = "" if end.port is None else f" port {end.port}"
+    names = (end.network_interface_id, ", ".join(end.security_group_ids))
+    called = ", ".join(name for name in names if name)
+    known = tag("span", f" ({called})", class_="quiet") if called else None
+    return tag("span", f"{end.address}{port}", known)
+
+
+def _decider(flow: Flow) -> str:
+    if flow.rule_id is None:
+        return flow.decided_by.value
+    return f"{flow.rule_id} of {flow.security_group_id}"

@@ -1,0 +1,183 @@
+"""Have lint look at the definitions in force: once for each policy, and in a thread of its own.
+
+Nothing is looked at before somebody asks. Whoever asks waits a moment, and is told to come again if that was
+too short; what is too large is not begun, so that the loop that enforces is never slowed for long.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from sgagent.agent.telling.board import Board
+from sgagent.core.binding import bind
+from sgagent.core.errors import SgagentError
+from sgagent.core.host import HostFacts
+from sgagent.core.kernel.counters import InnerCounter, RuleCounter
+from sgagent.core.lint.finding import Finding
+from sgagent.core.lint.registry import lint
+from sgagent.core.lint.subject import Life, Listener, Usage, make_subject
+from sgagent.core.model import Snapshot
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions
+from sgagent.documents import DocumentFile, parse_documents
+from sgagent.ports import Clock
+from sgagent.settings import Settings
+
+MOST_RULES = 3_000
+"""Of all that is looked at together, some of them several times; lint takes a second for a thousand."""
+
+FRESH_SECONDS = 600.0
+"""After which it is looked again, as what listens and what is used may have changed."""
+
+PATIENCE_SECONDS = 2.0
+"""For who asks first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What lint found, and when."""
+
+    findings: tuple[Finding, ...]
+    at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Why there are no findings to show, as a sentence."""
+
+    reason: str
+
+
+Inspected = Found | NotFound
+
+_LATER = NotFound("They are being looked for: look again in a moment.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is in force, by which one look is told from another."""
+
+    version: str
+    policy: ResolvedPolicy
+
+
+class Inspection:
+    """Keep the findings of what is in force. May be asked by several threads."""
+
+    def __init__(
+        self,
+        board: Board,
+        settings: Settings,
+        clock: Clock,
+        list_listeners: Callable[[], tuple[Listener, ...]],
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            board: tells what is in force.
+            settings: the configuration.
+            clock: tells how old findings are.
+            list_listeners: lists the ports at which programs of this host wait; may raise OSError.
+            patience_seconds: for which a caller waits.
+        """
+        self._board = board
+        self._settings = settings
+        self._clock = clock
+        self._list_listeners = list_listeners
+        self._patience_seconds = patience_seconds
+        self._lock = threading.Lock()
+        self._subject: _Subject | None = None
+        self._began_at = 0.0
+        self._result: Inspected = _LATER
+        self._done = threading.Event()
+        self._done.set()
+
+    def result(self) -> Inspected:
+        """Return what lint finds, or why that is not known."""
+        version, files = self._board.definitions()
+        if version is None:
+            return NotFound("No definitions are in force.")
+        subject = _Subject(version, self._board.policy())
+        with self._lock:
+            if self._done.is_set() and self._is_due(subject):
+                self._subject, self._began_at = subject, self._clock.monotonic()
+                self._done.clear()
+                threading.Thread(
+                    target=self._look, args=[subject, files], name="findings", daemon=True
+                ).start()
+        is_done = self._done.wait(self._patience_seconds)
+        with self._lock:
+            return self._result if is_done and self._subject == subject else _LATER
+
+    def _is_due(self, subject: _Subject) -> bool:
+        age = self._clock.monotonic() - self._began_at
+        return self._subject != subject or age > FRESH_SECONDS
+
+    def _look(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
+        result: Inspected = NotFound("They could not be looked for; the agent’s log says why.")
+        try:
+            result = self._inspect(subject.policy, files)
+        except SgagentError as error:
+            _LOG.error("inspection_failed", reason=str(error))
+        finally:
+            with self._lock:
+                self._result = result
+            self._done.set()
+
+    def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
+        snapshot, _ = parse_documents(files, self._settings.limits)
+        rules = _rules_to_look_at(snapshot)
+        if rules > MOST_RULES:
+            return NotFound(f"There are too many rules to look at here ({rules}): sgagent lint does.")
+        by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
+        subject = make_subject(
+            snapshot,
+            Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe),
+            by_hand=by_hand.bindings,
+            most_rules=self._settings.lint.most_rules,
+            life=self._life(policy),
+        )
+        disabled = frozenset(self._settings.lint.disable)
+        return Found(findings=lint(subject, disabled), at=self._clock.now())
+
+    def _life(self, policy: ResolvedPolicy) -> Life:
+        present = {interface.name for interface in self._board.status().interfaces}
+        unused = self._settings.lint.unused
+        times = self._board.times().items() if unused is not None else ()
+        used = {
+            key: Usage(counted_since=time.counted_since, last_hit_at=time.last_hit_at) for key, time in times
+        }
+        return Life(
+            stands=tuple(interface for interface in policy.interfaces if interface.name in present),
+            usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
+            inner_usage={
+                key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)
+            },
+            now=self._clock.now(),
+            listeners=self._listeners(),
+            unused_seconds=unused,
+        )
+
+    def _listeners(self) -> tuple[Listener, ...] | None:
+        try:
+            return self._list_listeners()
+        except OSError:
+            return None
+
+
+def _rules_to_look_at(snapshot: Snapshot) -> int:
+    """Return how many rules there are over all combinations of groups that are attached, or stand alone."""
+    rules = {group.security_group_id: len(group.rules) for group in snapshot.security_groups}
+    together = {frozenset(interface.security_group_ids) for interface in snapshot.network_interfaces}
+    attached = frozenset[str]().union(*together)
+    alone = sum(number for group, number in rules.items() if group not in attached)
+    return alone + sum(rules.get(group, 0) for groups in together for group in groups)
+
+
+_LOG = structlog.get_logger(__name__)

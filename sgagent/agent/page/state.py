@@ -1,0 +1,77 @@
+"""Show how the agent is doing: all that ``sgagent status`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from sgagent.agent.asking.facts import facts, headline
+from sgagent.agent.asking.questions import StatusAnswer
+from sgagent.agent.page.markup import Element, Node, tag
+from sgagent.agent.page.shell import Section
+from sgagent.agent.page.tables import Column, table
+from sgagent.agent.telling.moments import clock_time
+from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
+
+
+def lead(answer: StatusAnswer, now: float) -> Element:
+    """Return in one line what becomes of traffic, and whether anything needs a person."""
+    is_well = answer.is_ready and answer.posture in (Posture.ENFORCING, Posture.OBSERVING)
+    return tag(
+        "p",
+        tag("span", "well" if is_well else "look here", class_="badge accept" if is_well else "badge drop"),
+        " ",
+        tag("strong", headline(answer, now)),
+        class_="lead",
+    )
+
+
+def state_section(answer: StatusAnswer, now: float) -> Section:
+    """Return the facts about the agent."""
+    again = tag("p", f"As of {clock_time(now)}. ", tag("a", "Look again", href="./"), class_="quiet")
+    return Section("state", "State", (tag("dl", *_facts(facts(answer, now))), again))
+
+
+def _facts(told: Iterable[tuple[str, str]]) -> Iterator[Element]:
+    """Yield each label with its lines; a line without a label belongs to the one before."""
+    numbered = _numbered(told)
+    for (_, label), lines in groupby(numbered, key=lambda line: line[0]):
+        yield tag("dt", label)
+        yield from (tag("dd", text) for _, text in lines)
+
+
+def _numbered(told: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[int, str], str]]:
+    current, number = "", 0
+    for label, text in told:
+        if label:
+            current, number = label, number + 1
+        yield (number, current), text
+
+
+def interfaces_section(interfaces: Iterable[InterfaceStatus]) -> Section:
+    """Return the links, and the groups that judge each."""
+    rows = [_row(interface) for interface in interfaces]
+    content = table("Links of this host", _COLUMNS, rows) if rows else tag("p", "There is no link.")
+    return Section("interfaces", "Interfaces and groups", (content,))
+
+
+_COLUMNS = (
+    Column("Interface", is_name=True),
+    Column("State"),
+    Column("Mode"),
+    Column("Network interface"),
+    Column("Groups"),
+    Column("Sessions"),
+)
+
+
+def _row(interface: InterfaceStatus) -> tuple[Node, ...]:
+    judged = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
+    return (
+        interface.name,
+        interface.state.value.replace("_", " "),
+        "–" if interface.mode is None else interface.mode.value,
+        interface.network_interface_id or "–",
+        ", ".join(interface.security_group_ids) or "–",
+        "–" if interface.state is InterfaceState.UNBOUND else judged,
+    )

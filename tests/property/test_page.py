@@ -1,0 +1,94 @@
+"""Whatever ids and names are made of, they are only text on a page."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given, settings, strategies as st
+
+from sgagent.agent.page.form import read_form
+from sgagent.agent.page.markup import render, tag
+from sgagent.core.addresses import NO_ADDRESSES
+from sgagent.core.errors import printable
+from sgagent.core.model import TCP, Policy
+from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from tests.unit.agent.flows.flows import dropped
+from tests.unit.agent.page.reading import Reader
+from tests.webpage import Part, barriers, read_page
+
+HOSTILE = st.one_of(
+    st.text(min_size=1, max_size=40),
+    st.text(alphabet="<>&\"'/= -!`\\scriptonload", min_size=1, max_size=40),
+    st.sampled_from(
+        ("</td><script>", "'\"><img src=x onerror=x>", "<!--", "]]>", "&lt;", "javascript:x", "\u202e")
+    ),
+)
+"""Texts, among them those that end what they stand in."""
+
+
+def outline(page: Part) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the elements of a page with the names of their attributes, without any text."""
+    return [(part.name, tuple(sorted(part.attributes))) for part in page.all()]
+
+
+@given(HOSTILE, HOSTILE)
+def test_a_text_is_read_as_it_was_written(text: str, value: str) -> None:
+    """It makes no element, ends none, and is all there, but for what could not be printed."""
+    page = read_page(render(tag("p", text, tag("b", "end"), title=value)))
+    assert [part.name for part in page.all()] == ["p", "b"]
+    assert page.one("p").own_text == printable(text)
+    assert page.one("p").attributes == {"title": printable(value)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_ids_do_not_change_a_page(rule_id: str, group: str, peer: str) -> None:
+    """A page with hostile ids has the elements and attributes of one with harmless ids, and no barriers."""
+    assert outline(page_with(rule_id, group, peer)) == outline(page_with("sgr-1", "sg-1", "pl-1"))
+
+
+def page_with(rule_id: str, group: str, peer: str) -> Part:
+    """Return the first page of an agent whose one rule, group and drop have these names."""
+    rule = ResolvedRule(
+        rule_id=rule_id,
+        security_group_id=group,
+        policy=Policy.DROP,
+        priority=1,
+        protocol=TCP,
+        ports=None,
+        source_ports=None,
+        peer=Peer(name=peer, addresses=NO_ADDRESSES),
+    )
+    judge = ResolvedInterface(
+        name="eth0",
+        network_interface_id=peer,
+        security_group_ids=(group,),
+        ingress=ResolvedDirection(rules=(rule,)),
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        reader = Reader(Path(directory))
+        reader.enforce(ResolvedPolicy(interfaces=(judge,)), version="v1")
+        reader.flows.add([replace(dropped(1), rule_id=rule_id, security_group_id=group)])
+        page = reader.open("/")
+    assert barriers(page) == []
+    assert printable(rule_id) in page.by_id("rules").text
+    return page
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from(("direction", "source", "port", "protocol", "x")), HOSTILE))
+def test_whatever_is_sent_becomes_a_page(fields: dict[str, str]) -> None:
+    """It is answered or refused, and what was written stands in the form as text."""
+    with tempfile.TemporaryDirectory() as directory:
+        reader = Reader(Path(directory))
+        page = reader.open("/explain", fields)
+    assert barriers(page) == []
+
+
+@given(st.text(max_size=200))
+def test_any_query_is_a_form(query: str) -> None:
+    """No text is too strange to be read."""
+    form = read_form(query)
+    assert not (form.question and form.faults)

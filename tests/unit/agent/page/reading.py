@@ -1,0 +1,108 @@
+"""Read the pages of an agent whose board is written on as its loop does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlencode
+
+from sgagent.agent.asking.answers import answering
+from sgagent.agent.flows.recent import RecentFlows
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.page.inspection import Inspection
+from sgagent.agent.page.pages import PageSources, status_pages
+from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.serving.exchange import Request, Response
+from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.telling.board import Board
+from sgagent.core.compiling.marks import MarkLayout
+from sgagent.core.host import HostFacts, Link
+from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import DocumentFile
+from sgagent.ports import CounterValue
+from sgagent.settings import Settings
+from tests.corpus import Example, examples
+from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
+from tests.unit.agent.machine import Machine
+from tests.webpage import Part, read_page
+
+Fields = Mapping[str, str | int]
+NO_FIELDS: Fields = MappingProxyType({})
+
+PATIENCE_SECONDS = 30.0
+"""For findings: a test waits until they are there."""
+
+
+class Reader:
+    """Somebody with a browser before an agent in memory."""
+
+    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+        """Start with nothing known."""
+        self.clock = FakeClock()
+        self.totals: dict[CounterKey, CounterValue] = {}
+        self.flows = RecentFlows()
+        self.board = Board(self.clock, self._read_counters)
+        answer = answering(
+            self.board,
+            self.clock,
+            "file groups.d",
+            LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
+            Machine(directory).desk(Inbox(), FakeLog()),
+        )
+        self.inspection = Inspection(
+            self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
+        )
+        self._pages = status_pages(
+            PageSources(
+                board=self.board,
+                answer=answer,
+                inspection=self.inspection,
+                clock=self.clock,
+                host_name="web-1",
+                flows=self.flows,
+            ),
+            "127.0.0.1",
+        )
+
+    def _read_counters(self, _seconds: float) -> bool:
+        self.board.note_totals(dict(self.totals))
+        return True
+
+    def enforce(
+        self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...] = (), version: str = "v1"
+    ) -> None:
+        """Have a step put a policy in force on links of its names."""
+        links = tuple(
+            Link(name=judge.name, index=number) for number, judge in enumerate(policy.interfaces, start=1)
+        )
+        step = Step(
+            outcome=Outcome.APPLIED,
+            version=version,
+            policy=policy,
+            documents=files,
+            facts=HostFacts(links=links),
+        )
+        self.board.note_step(step, is_fetched=True)
+
+    def enforce_example(self, name: str) -> Example:
+        """Have an example in force, and return it."""
+        (example,) = (one for one in examples() if one.name == name)
+        files = tuple(
+            DocumentFile(path.name, path.read_bytes()) for path in sorted(example.definitions.iterdir())
+        )
+        self.enforce(example.policy(), files)
+        return example
+
+    def get(self, path: str, fields: Fields = NO_FIELDS, host: str | None = None) -> Response:
+        """Return the answer to a request."""
+        return self._pages[path](Request(query=urlencode(fields), host=host))
+
+    def open(self, path: str, fields: Fields = NO_FIELDS) -> Part:
+        """Return a page that is there."""
+        response = self.get(path, fields)
+        assert response.status is HTTPStatus.OK
+        return read_page(response.content)
