@@ -357,7 +357,7 @@ def random_block(random: Random, family: Family) -> CidrBlock:
     """Draw a network from the universe of the family."""
     base = random.choice(_BASES[family])
     length = random.choice(_PREFIX_LENGTHS[family])
-    return CidrBlock(family, ipaddress.ip_network(f"{base}/{length}", strict=False))
+    return CidrBlock.of(ipaddress.ip_network(f"{base}/{length}", strict=False))
 
 
 def is_ordinary_address(family: Family, address: int) -> bool:

@@ -136,11 +136,22 @@ LAST_PORT = 65535
 
 @dataclass(frozen=True, slots=True, order=True)
 class CidrBlock:
-    """A network, or a single address as its longest prefix (§5.1)."""
+    """A network, or a single address as its longest prefix (§5.1).
+
+    The ends are plain numbers: definitions hold very many of these, and nothing is done as often as to
+    compare them.
+    """
 
     family: Family = field(compare=False)
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network
-    """Without host bits."""
+    """The length of the prefix tells apart what has the same ends in both families."""
+
+    first: int
+    """The lowest address as a number."""
+
+    last: int
+    """The greatest."""
+
+    prefix_length: int
 
     @classmethod
     def parse(cls, text: str) -> CidrBlock:
@@ -149,29 +160,45 @@ class CidrBlock:
         Raises:
             ValueError: the text is neither, or has host bits set.
         """
-        network = ipaddress.ip_network(text)
-        return cls(Family.IPV4 if network.version == 4 else Family.IPV6, network)
+        return cls.of(ipaddress.ip_network(text))
+
+    @classmethod
+    def of(cls, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> CidrBlock:
+        """Return a network of the standard library as a block."""
+        family = Family.IPV4 if network.version == 4 else Family.IPV6
+        return cls.around(family, int(network.network_address), network.prefixlen)
+
+    @classmethod
+    def around(cls, family: Family, address: int, prefix_length: int) -> CidrBlock:
+        """Return the block of a prefix that an address is in."""
+        behind = (1 << family.bits - prefix_length) - 1
+        if not behind:
+            return cls(family, address, address, prefix_length)
+        return cls(family, address & ~behind, address | behind, prefix_length)
 
     @property
-    def first(self) -> int:
-        """Return the lowest address as a number."""
-        return int(self.network.network_address)
-
-    @property
-    def last(self) -> int:
-        """Return the greatest address as a number."""
-        return int(self.network.broadcast_address)
+    def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        """Return the block as a network of the standard library."""
+        if self.family is Family.IPV4:
+            return ipaddress.IPv4Network((self.first, self.prefix_length))
+        return ipaddress.IPv6Network((self.first, self.prefix_length))
 
     @property
     def is_everything(self) -> bool:
         """Tell whether the block is the whole family, ``0.0.0.0/0`` or ``::/0``."""
-        return self.network.prefixlen == 0
+        return self.prefix_length == 0
 
     def __str__(self) -> str:
         """Return the address alone for a single address, else the CIDR."""
-        if self.network.prefixlen == self.network.max_prefixlen:
-            return str(self.network.network_address)
-        return str(self.network)
+        address = address_text(self.family, self.first)
+        return address if self.first == self.last else f"{address}/{self.prefix_length}"
+
+
+def address_text(family: Family, number: int) -> str:
+    """Return an address as people write it."""
+    if family is Family.IPV4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,7 +37,12 @@ class TreeBuilder:
     root: Node | None = None
     duplicates: list[DuplicateKey] = field(default_factory=list)
     _open: list[_Open] = field(default_factory=list)
-    _nodes: int = 0
+    _room: int = field(init=False)
+    """How many more values the text may hold."""
+
+    def __post_init__(self) -> None:
+        """Start with all the room that there is."""
+        self._room = self.limits.nodes
 
     @property
     def awaits_key(self) -> bool:
@@ -66,8 +71,11 @@ class TreeBuilder:
 
     def scalar(self, node: Scalar) -> None:
         """Take a single value."""
-        _refuse_bad_characters(node.text, node.line)
-        self._count(1, node.line)
+        if not node.text.isascii() or "\0" in node.text:
+            _refuse_bad_characters(node.text, node.line)
+        self._room -= 1
+        if self._room < 0:
+            self._refuse_more(node.line)
         self._place(node, fresh=True)
 
     def alias(self, node: Node, line: int) -> None:
@@ -81,14 +89,18 @@ class TreeBuilder:
 
     def _count(self, nodes: int, line: int) -> None:
         """Refuse to hold more than the limits allow."""
-        self._nodes += nodes
-        if self._nodes > self.limits.nodes:
-            raise MalformedError(
-                "too_many_values",
-                f"more than {self.limits.nodes} values, aliases expanded",
-                line,
-                remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
-            )
+        self._room -= nodes
+        if self._room < 0:
+            self._refuse_more(line)
+
+    def _refuse_more(self, line: int) -> None:
+        """Say that the text holds more than the limits allow."""
+        raise MalformedError(
+            "too_many_values",
+            f"more than {self.limits.nodes} values, aliases expanded",
+            line,
+            remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
+        )
 
     def _refuse_depth(self, line: int) -> None:
         """Say that lists and mappings are nested too deep."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -27,26 +26,28 @@ def digest(snapshot: Snapshot) -> str:
         snapshot.network_interfaces,
     )
     for thing in (thing for kind in things for thing in kind):
-        hashed.update("\n".join(_canonical(thing)).encode() + b"\n")
+        lines: list[str] = []
+        _write(thing, lines)
+        hashed.update("\n".join(lines).encode() + b"\n")
     return "sha256:" + hashed.hexdigest()[:_DIGITS]
 
 
-def _canonical(value: object) -> Iterator[str]:
-    """Go through a value as lines that no other value has; texts are quoted."""
+def _write(value: object, lines: list[str]) -> None:
+    """Append a value as lines that no other value has; texts are quoted."""
     if isinstance(value, CidrBlock):
-        yield str(value)
-    elif isinstance(value, enum.Enum):
-        yield repr(value.value)
+        lines.append(str(value))
     elif isinstance(value, tuple):
-        yield f"({len(value)}"
+        lines.append(f"({len(value)}")
         for item in value:
-            yield from _canonical(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield type(value).__name__
+            _write(item, lines)
+    elif isinstance(value, enum.Enum):
+        lines.append(repr(value.value))
+    elif dataclasses.is_dataclass(value):
+        lines.append(type(value).__name__)
         for name in _compared(type(value)):
-            yield from _canonical(getattr(value, name))
+            _write(getattr(value, name), lines)
     else:
-        yield repr(value)
+        lines.append(repr(value))
 
 
 @cache

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from sgagent.documents.builder import TreeBuilder
 from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Scalar
 
-_BLANK = re.compile(r"[ \t\n\r]*")
-_STRING = re.compile(r'"((?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+)"')
+_BLANKS = r"[ \t\n\r]*+"
+_BLANK = re.compile(_BLANKS)
+_TEXT = r'"((?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+)"'
 """Possessive, so that a string of many megabytes that does not end costs no more than reading it."""
 
+_STRING = re.compile(_TEXT + _BLANKS)
+_NAME = re.compile(_TEXT + _BLANKS + ":" + _BLANKS)
+_COMMA = re.compile("," + _BLANKS)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORDS = {"true": Kind.BOOLEAN, "false": Kind.BOOLEAN, "null": Kind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
@@ -45,6 +49,9 @@ class _Scanner:
         self._builder = builder
         self._place = 0
         self._line = 1
+        self._line_end = text.find("\n")
+        """Of the line of the place; -1 in the last."""
+
         self._closings: list[str] = []
 
     @property
@@ -53,24 +60,35 @@ class _Scanner:
         return self._place >= len(self._text)
 
     def skip_blanks(self) -> None:
-        """Go on to the next token; line ends occur nowhere else in JSON."""
+        """Go on to the next token."""
         match = _BLANK.match(self._text, self._place)
-        if match is not None and match.end() > self._place:
-            self._line += self._text.count("\n", self._place, match.end())
-            self._place = match.end()
+        if match is not None:
+            self._go_to(match.end())
+
+    def _go_to(self, place: int) -> None:
+        """Go on to a later place, and count the lines; they end nowhere in JSON but among blanks."""
+        self._place = place
+        while -1 < self._line_end < place:
+            self._line += 1
+            self._line_end = self._text.find("\n", self._line_end + 1)
 
     def value(self) -> _State | None:
         """Consume a value, or the beginning of one."""
+        match = _STRING.match(self._text, self._place)
+        if match is not None:
+            self._builder.scalar(Scalar(self._line, Kind.TEXT, _meant(match)))
+            self._go_to(match.end())
+            return self._separator if self._closings else None
         character = self._peek()
         if character in _CLOSING:
             return self._begin(character)
         if character == '"':
-            self._builder.scalar(Scalar(self._line, Kind.TEXT, self._string()))
-        elif character == "-" or character.isdigit():
+            raise self._malformed_string()
+        if character == "-" or character.isdigit():
             self._number()
         else:
             self._word()
-        return self._after_value()
+        return self._separator if self._closings else None
 
     def malformed(self, reason: str) -> MalformedError:
         """Return a complaint about the place reached."""
@@ -89,46 +107,45 @@ class _Scanner:
 
     def _key(self) -> _State | None:
         """Consume a name and its colon."""
-        if self._peek() != '"':
-            raise self.malformed("expected a name in quotes")
-        line = self._line
-        self._builder.key(self._string(), line)
-        if self._peek() != ":":
-            raise self.malformed("expected a colon")
-        self._advance(1)
+        match = _NAME.match(self._text, self._place)
+        if match is None:
+            raise self._malformed_name()
+        self._builder.key(_meant(match), self._line)
+        self._go_to(match.end())
         return self.value
+
+    def _malformed_name(self) -> MalformedError:
+        """Return a complaint about what is no name with a colon."""
+        if self._peek() != '"':
+            return self.malformed("expected a name in quotes")
+        match = _STRING.match(self._text, self._place)
+        if match is None:
+            return self._malformed_string()
+        self._go_to(match.end())
+        return self.malformed("expected a colon")
+
+    def _malformed_string(self) -> MalformedError:
+        """Return a complaint about what begins as a string."""
+        return self.malformed(
+            "a string that does not end, or holds a raw control character or a wrong escape"
+        )
 
     def _end(self) -> _State | None:
         """Leave a list or mapping."""
         self._closings.pop()
         self._builder.close()
         self._advance(1)
-        return self._after_value()
-
-    def _after_value(self) -> _State | None:
-        """Decide what may follow a value."""
         return self._separator if self._closings else None
 
     def _separator(self) -> _State | None:
         """Consume a comma, or the end of the list or mapping."""
-        character = self._peek()
-        if character == self._closings[-1]:
+        match = _COMMA.match(self._text, self._place)
+        if match is not None:
+            self._go_to(match.end())
+            return self.value if self._closings[-1] == "]" else self._key
+        if self._peek() == self._closings[-1]:
             return self._end()
-        if character != ",":
-            raise self.malformed(f"expected a comma or {self._closings[-1]}")
-        self._advance(1)
-        return self.value if self._closings[-1] == "]" else self._key
-
-    def _string(self) -> str:
-        """Consume a string and return what it says."""
-        match = _STRING.match(self._text, self._place)
-        if match is None:
-            raise self.malformed(
-                "a string that does not end, or holds a raw control character or a wrong escape"
-            )
-        self._advance(match.end() - self._place)
-        written = match.group(1)
-        return str(json.loads(match.group(0))) if "\\" in written else written
+        raise self.malformed(f"expected a comma or {self._closings[-1]}")
 
     def _number(self) -> None:
         """Consume a number; its digits are kept, so that no precision is lost."""
@@ -155,6 +172,12 @@ class _Scanner:
         """Go on behind a token and the blanks after it."""
         self._place += characters
         self.skip_blanks()
+
+
+def _meant(match: re.Match[str]) -> str:
+    """Return what a string says."""
+    written = match.group(1)
+    return str(json.loads(f'"{written}"')) if "\\" in written else written
 
 
 _State = Callable[[], "_State | None"]

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 
 from sgagent.core.errors import SgagentError
 from sgagent.core.host import HostFacts, Link
@@ -152,9 +151,9 @@ def _address(family: int, found: Mapping[int, memoryview]) -> Iterator[CidrBlock
     """Return the host's own address; on point-to-point links the plain one is the far end's."""
     octets = bytes(found.get(_LOCAL, found.get(_PLAIN, _NOTHING)))
     if family == socket.AF_INET and len(octets) == _IPV4_OCTETS:
-        yield CidrBlock(Family.IPV4, IPv4Network(octets))
+        yield CidrBlock.around(Family.IPV4, int.from_bytes(octets), 32)
     elif family == socket.AF_INET6 and len(octets) == _IPV6_OCTETS:
-        yield CidrBlock(Family.IPV6, IPv6Network(octets))
+        yield CidrBlock.around(Family.IPV6, int.from_bytes(octets), 128)
 
 
 def _address_order(address: CidrBlock) -> tuple[int, int]:

@@ -231,7 +231,7 @@ def _wider_than_an_address(subject: Subject, rule: SecurityGroupRule) -> str | N
         case PrefixListReference(prefix_list_id):
             found = subject.snapshot.prefix_list_by_id.get(prefix_list_id)
             entries = found.entries if found else ()
-            wide = (b for b in entries if b.network.prefixlen < _LIST_ENTRY[b.family])
+            wide = (b for b in entries if b.prefix_length < _LIST_ENTRY[b.family])
             return next((f"{block} of {prefix_list_id}" for block in wide), None)
         case _:
             return None
