@@ -11,7 +11,10 @@ import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import Lab
-from sgagent.core.model import Mode
+from sgagent.core.evaluate import Packet
+from sgagent.core.explanation import explain
+from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.rehearsal.wire import (
     DESTINATION_OPTIONS,
     HOP_BY_HOP,
@@ -99,6 +102,42 @@ def test_an_invalid_packet_is_dropped_and_counted(agent: Enforcer) -> None:
     assert agent.lab.send_egress(outwards) == [False] * 2
     hits = agent.hits()
     assert (hits["invalid/eth0/ingress"], hits["invalid/eth0/egress"]) == (6, 2)
+
+
+@pytest.mark.parametrize(("source", "destination"), ((CLIENT, HOST), (CLIENT6, HOST6)))
+def test_what_may_open_a_session(agent: Enforcer, source: Address, destination: Address) -> None:
+    """ICMP of any type, the other family's, and empty IPv6 fare as ``explain`` says (§3, §4.1)."""
+    policy = policy_of(
+        one_group("ingress accept 1 all -1/-1 from 0.0.0.0/0", "ingress accept 1 all -1/-1 from ::/0"),
+        eth0="sg-1",
+    )
+    agent.enforce(policy)
+    # 137 speaks of a session; whether 151 and 152 are followed depends on the kernel.
+    kinds = [kind for kind in range(256) if kind not in (137, 151, 152)]
+    ping = icmp if source.version == 4 else icmpv6
+    packets = [ping(source, destination, kind) for kind in kinds]
+    said = [passes(policy, packet, kind) for packet, kind in zip(packets, kinds, strict=True)]
+    strangers = (58, 253) if source.version == 4 else (1, 59, 253)
+    others = [WirePacket(source=source, destination=destination, protocol=number) for number in strangers]
+    said += [passes(policy, packet) for packet in others]
+    assert agent.lab.send_ingress(packets + others) == said
+    assert True in said
+    assert False in said
+
+
+def passes(policy: ResolvedPolicy, packet: WirePacket, icmp_type: int | None = None) -> bool:
+    """Tell whether ``explain`` says that the packet comes in."""
+    question = Packet(
+        interface="eth0",
+        direction=Direction.INGRESS,
+        family=Family.IPV4 if packet.source.version == 4 else Family.IPV6,
+        source=int(packet.source),
+        destination=int(packet.destination),
+        protocol=packet.protocol,
+        icmp_type=icmp_type,
+        hop_limit=64,
+    )
+    return explain(policy, question).verdict is Policy.ACCEPT
 
 
 def test_a_session_that_is_met_midway_is_judged_as_a_new_one(agent: Enforcer) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, evaluate
 from sgagent.core.model import PROTOCOL_NAMES, TCP, UDP, Family, Mode, Policy, Protocol
+from sgagent.core.openers import as_opener
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
 EPHEMERAL_PORT = 49152
@@ -66,7 +67,7 @@ REASONS: Mapping[DecidedBy, str] = {
 
 def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:
     """Return what becomes of a packet; one without an interface is on a host without bound ones."""
-    decision = evaluate(policy, packet)
+    decision = evaluate(policy, as_opener(packet))
     judge = policy.judge(packet.interface)
     return Explanation(
         verdict=decision.verdict,

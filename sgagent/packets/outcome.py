@@ -8,6 +8,7 @@ from typing import assert_never
 
 from sgagent.core.evaluate import Decision, Tracking, evaluate
 from sgagent.core.model import Policy
+from sgagent.core.openers import as_opener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
 
@@ -60,9 +61,9 @@ def specified(policy: ResolvedPolicy, entry: ExpectedTraffic) -> Decision:
     """
     match entry:
         case ExpectedPacket():
-            return evaluate(policy, entry.packet)
+            return evaluate(policy, as_opener(entry.packet))
         case ExpectedReply():
-            opener = entry.opener.packet
+            opener = as_opener(entry.opener.packet)
             opened = evaluate(policy, opener)
             if opened.verdict is Policy.DROP:
                 return opened

@@ -159,6 +159,7 @@ def test_explain_names_the_rule_and_what_it_shadows(run: Run, web: Path) -> None
             ["--source", "198.51.100.9", "--protocol", "udp", "--source-port", 67, "--port", 68],
             ("accept", "always", ["sgr-wide"]),
         ),
+        (["--source", "198.51.100.9", "--protocol", "icmpv6"], ("drop", "invalid", ["sgr-wide"])),
     ),
 )
 def test_explain_says_which_step_decided(
