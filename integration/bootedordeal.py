@@ -16,6 +16,8 @@ from integration.traffic import traffic
 
 _UNIT = "sgagent.service"
 _IMPATIENT = "[Service]\nWatchdogSec=3s\n"
+_NOTICED_SECONDS = 40.0
+"""For the watchdog, the end of what hangs, and the wait of up to ten seconds before the next start."""
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class BootedService(Service):
         """Stop the agent in its tracks, and wait until systemd has noticed and another is ready."""
         machine, before = self._machine(), self._restarts()
         machine.run("kill", "-STOP", str(machine.main_pid(_UNIT)))
-        wait_for(lambda: self._restarts() > before, "the unit to be started anew")
+        wait_for(lambda: self._restarts() > before, "the unit to be started anew", _NOTICED_SECONDS)
         wait_for(lambda: machine.show(_UNIT, "ActiveState") == "active", "the unit to be ready")
 
     def _restarts(self) -> int:

@@ -15,6 +15,7 @@ from sgagent.agent.asking.execution import Execution
 from sgagent.agent.counting import Counting
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Happened, Inbox
+from sgagent.agent.leftovers import Leftovers
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.observing import ObservationLog
@@ -76,6 +77,7 @@ class Daemon:
         self._log = log
         self._step_log = StepLog(log)
         self._observation_log = ObservationLog(log, clock)
+        self._leftovers = Leftovers()
         self._board = board
         self.drift = DriftWatch(clock, log, inbox.table_changed)
         """Hears, from any thread, who else changes the table."""
@@ -208,6 +210,7 @@ class Daemon:
         self._board.note_step(step, is_fetched=fetch)
         self._board.note_contest(is_contested=self.drift.is_contested)
         self._board.note_standing(self._execution.standing())
+        self._leftovers.step_done()
         return step
 
     def _tick(self) -> None:
