@@ -198,6 +198,7 @@ class Daemon:
         if step.counters is not None and step.outcome is not Outcome.REFUSED:
             self._observed = step.policy.observed if step.policy else frozenset()
             self._counting.follow(step.counters, self._observed)
+            self._follow_flows(step)
         if step.outcome is Outcome.REFUSED:
             self._retry_later()
         else:
@@ -213,6 +214,12 @@ class Daemon:
         self._leftovers.step_done()
         return step
 
+    def _follow_flows(self, step: Step) -> None:
+        """Let the flow log know what the table is from now on, and by which names to call addresses."""
+        in_force, flow_log = self._reconciler.definitions.in_force, self._board.flow_log
+        if flow_log is not None and step.policy is not None and step.counters is not None:
+            flow_log.follow(step.policy, step.counters, in_force.snapshot if in_force else None)
+
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._ticked_at = self._clock.monotonic()
@@ -221,6 +228,8 @@ class Daemon:
         readers = self._inbox.take_readers()
         self._read_counters()
         self._observation_log.follow(self._counting.totals, self._observed)
+        if self._board.flow_log is not None:
+            self._board.flow_log.reckon(self._counting.totals)
         self._board.note_totals(
             self._counting.totals,
             times=self._counting.times,

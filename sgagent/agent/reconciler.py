@@ -358,7 +358,9 @@ class Reconciler:
         if observed.ruleset is None:
             return False
         policy = self.overrides.over(closed)
-        return bool(enforce(policy, observed.ruleset, observed.foreign, self._layout).plan)
+        logging = self._settings.flow_log.logging
+        found = enforce(policy, observed.ruleset, observed.foreign, self._layout, flow_logging=logging)
+        return bool(found.plan)
 
     def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:
         named = [binding.interface for binding in self._settings.interfaces]
@@ -395,6 +397,7 @@ class Reconciler:
             self._layout,
             enforced=self._enforced,
             sessions=self._settings.enforcement.sessions,
+            flow_logging=self._settings.flow_log.logging,
         )
         compiled = self._clock.monotonic()
         differed = self._differences() if self.has_drifted() else ()

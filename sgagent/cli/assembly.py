@@ -17,6 +17,8 @@ from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.execution import Execution
 from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
+from sgagent.agent.flows.beginning import begin_flow_log
+from sgagent.agent.flows.hearing import flows_heard
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.agent.keeping.state import StateDirectory
@@ -91,11 +93,14 @@ def _assemble(
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    settings, flow_log, flows = begin_flow_log(settings, dataplane, clock, log)
+    if flows is not None:
+        stack.enter_context(flows_heard(flows, flow_log))
     source = make_source(settings, host)
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
-    board = Board(clock, inbox.wait_for_reading)
+    board = Board(clock, inbox.wait_for_reading, flow_log)
     reconciler = Reconciler(
         settings=settings,
         source=source,
@@ -173,7 +178,8 @@ def _serve_metrics(
         UsageError: the address is taken, or not this host's.
     """
     listen = settings.metrics.listen
-    registry = make_registry(board.status, board.totals, clock)
+    tally = board.flow_log.tally if board.flow_log else None
+    registry = make_registry(board.status, board.totals, clock, tally)
     try:
         server = MetricsServer(listen.host, listen.port, registry, pages)
     except OSError as error:

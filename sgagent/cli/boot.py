@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, nullcontext
 import structlog
 
 from sgagent.agent.daemon import summary
+from sgagent.agent.flows.beginning import in_effect
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Outcome, Reconciler, Step
@@ -69,6 +70,7 @@ def _enforce(settings: Settings, applier: Applier | None) -> Step:
     """Enforce the kept definitions, through the applier if there is one."""
     with closing(_dataplane(settings, applier)) as dataplane:
         dataplane.refuse_another_owner()
+        settings = in_effect(settings, dataplane)
         step = enforce_last_good(
             settings, NetlinkHost(), dataplane, LastGood(settings.state.directory), SystemClock()
         )

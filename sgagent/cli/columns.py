@@ -13,16 +13,24 @@ _NARROWEST = 8
 """Columns are not cut below this; a terminal that is narrower yet wraps."""
 
 
-def lay_out(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), width: int | None) -> list[str]:
+def lay_out(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    width: int | None,
+    least: Sequence[int] | None = None,
+) -> list[str]:
     """Return rows as lines with aligned columns, safe to print.
 
     Args:
         rows: of cells, equally many in each.
         right: columns that are aligned to the right: numbers.
         width: of the terminal; the widest columns are cut until a line fits. None is no limit.
+        least: how wide columns are at least, where rows are printed bit by bit.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    widths = _fit([max(map(len, column)) for column in zip(*cells, strict=True)], width)
+    natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = _fit(list(map(max, natural, least)) if least else natural, width)
     to_the_right = frozenset(right)
     return [
         _GAP.join(

@@ -9,6 +9,7 @@ import sys
 
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.kernel.nftjson import encode_plan
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
-    ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask))
+    layout = MarkLayout(settings.enforcement.mark_mask)
+    ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)
     persist = knows_persist()
     text = render(ruleset, persist=persist)
     if not options.no_verify:
@@ -72,16 +74,18 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
         sys.stdout.write(text)
 
 
-def compile_offline(policy: ResolvedPolicy, layout: MarkLayout) -> Ruleset:
+def compile_offline(
+    policy: ResolvedPolicy, layout: MarkLayout, flow_logging: FlowLogging = SILENT
+) -> Ruleset:
     """Return the ruleset under a generation that follows from the policy.
 
     So the same policy always gives the same bytes, and loading a changed one has live sessions judged again.
     """
     state = first_state([interface.name for interface in policy.interfaces], layout)
     if state == UNCACHED:
-        return compile_(policy, layout, state).ruleset
+        return compile_(policy, layout, state, flow_logging).ruleset
     content = repr((policy, layout))  # all of it is sorted, and its parts are numbers, words and networks
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
     generation = 1 + number % layout.last_generation
     state = EnforcementState(generation=generation, slots=state.slots, reused=True)
-    return compile_(policy, layout, state).ruleset
+    return compile_(policy, layout, state, flow_logging).ruleset

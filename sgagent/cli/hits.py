@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 from sgagent.agent.asking.questions import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
 from sgagent.agent.asking.wire import encode_fields
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
+from sgagent.cli.watching import interruptible
 from sgagent.core.model import Mode, Policy
 
 WATCH_SECONDS = 1.0
@@ -99,29 +98,16 @@ def _row(hit: Hit, mode: Mode) -> tuple[str, ...]:
 
 
 def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:
-    """Show the lines each second until interrupted.
-
-    An interruption is noted beside being raised: raised in a destructor alone, it would be lost.
-    """
-    pause, interruptions = threading.Event(), list[int]()
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        interruptions.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
+    """Show the lines each second until interrupted."""
+    pause = threading.Event()
+    with interruptible() as is_interrupted:
         if repaint:
             sys.stdout.write(_CLEAR)
-        while not interruptions:
+        while not is_interrupted():
             text = "".join(_painted(lines()) if repaint else (f"{line}\n" for line in lines()))
             sys.stdout.write(text)
             sys.stdout.flush()
             pause.wait(WATCH_SECONDS)
-    except KeyboardInterrupt:
-        pass  # the way in which this is meant to end
-    finally:
-        signal.signal(signal.SIGINT, before)
     if repaint:
         sys.stdout.write("\n")
 

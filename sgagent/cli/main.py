@@ -38,9 +38,11 @@ COMMANDS = (
     "check",
     "compile",
     "confirm",
+    "denied",
     "explain",
     "fleet",
     "flush",
+    "graph",
     "history",
     "hits",
     "import",
@@ -62,7 +64,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Definitions and rulesets are many small values without cycles; looking for some at the interpreter's own
 pace takes as long as all the rest. Commands that end soon don't look at all."""
 
-_LASTING = frozenset({"fleet", "hits", "run"})
+_LASTING = frozenset({"denied", "fleet", "hits", "run"})
 """The commands that may go on for as long as somebody likes."""
 
 _FAULT = 70
@@ -142,9 +144,11 @@ _SUMMARIES = {
     "check": "Validate documents and configuration; say all that is wrong with them at once.",
     "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
     "confirm": "Take for good what was applied on trial.",
+    "denied": "Show who was dropped lately, by what, with names instead of bare addresses.",
     "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
     "fleet": "Say how the hosts that follow an etcd cluster are doing, or wait for them.",
     "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
+    "graph": "Draw who may talk to whom, as definitions say it.",
     "history": "List what was enforced, the newest first.",
     "hits": "Show what each rule has decided, in the order in which rules decide.",
     "import": "Write down as native documents what other tools say of security groups.",

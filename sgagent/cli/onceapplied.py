@@ -54,8 +54,14 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
     layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
     while True:
         observed = dataplane.observe()
-        sessions = settings.enforcement.sessions
-        step = enforce(policy, observed.ruleset, observed.foreign, layout, sessions=sessions)
+        step = enforce(
+            policy,
+            observed.ruleset,
+            observed.foreign,
+            layout,
+            sessions=settings.enforcement.sessions,
+            flow_logging=settings.flow_log.logging_without_agent,
+        )
         if step.plan and step.clearance:
             dataplane.clear_marks(step.clearance.mask, step.clearance.value)
         if step.plan:

@@ -138,12 +138,12 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
 
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
     """Return what the kernel would be told, were the old policy's table to stand."""
-    layout = MarkLayout(settings.enforcement.mark_mask)
+    layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
     if old == ResolvedPolicy():
-        plan = enforce(new, None, (), layout).plan
+        plan = enforce(new, None, (), layout, flow_logging=logging).plan
     else:
         state = first_state([interface.name for interface in old.interfaces], layout)
-        standing = compile_(old, layout, state).ruleset
+        standing = compile_(old, layout, state, logging).ruleset
         plan = enforce(
             new,
             standing,
@@ -151,5 +151,6 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
             layout,
             enforced=Enforced(policy=old, ruleset=standing),
             sessions=settings.enforcement.sessions,
+            flow_logging=logging,
         ).plan
     return tuple(map(describe, plan.operations))

@@ -21,6 +21,7 @@ from sgagent.dataplane.events import RulesetChange
 from sgagent.dataplane.freshness import FollowedTable
 from sgagent.dataplane.generation import APPLIER_NAME
 from sgagent.dataplane.messages import LONGEST_REQUEST, Reply, Verb
+from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.planreading import MalformedError, read_plan
 from sgagent.dataplane.privileges import end_with_parent, hide_memory, keep_only_net_admin, name_process
 from sgagent.dataplane.sockets import destroy_socket
@@ -75,6 +76,7 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
                 if request is None:
                     return
                 messages.send(channel, *desk.answer(*request))
+                desk.hand_over(channel)
             if desk.followed is not None:
                 poll.register(desk.followed.events, select.POLLIN)
                 desk.followed.hear()
@@ -88,6 +90,8 @@ class _Desk:
         self._owned = owned
         self._table: KernelTable | None = None
         self._mask = 0
+        self._log_group: int | None = None
+        self._log: socket.socket | None = None
         self.followed: FollowedTable | None = None
         """From the beginning on, if the privilege is there."""
 
@@ -96,6 +100,13 @@ class _Desk:
         for opened in (self.followed, self._table):
             if opened is not None:
                 opened.close()
+
+    def hand_over(self, channel: socket.socket) -> None:
+        """Give what was just opened to who asked for it, and keep nothing of it."""
+        if self._log is not None:
+            with self._log:
+                messages.hand_over(channel, self._log)
+            self._log = None
 
     def _pass_on(self, change: RulesetChange) -> None:
         """Tell the agent of a change by somebody else.
@@ -129,7 +140,9 @@ class _Desk:
             self.followed = FollowedTable(self._table, self._pass_on)
         return b""
 
-    def _do_with(self, table: KernelTable, verb: Verb, content: bytes) -> bytes:
+    def _do_with(  # noqa: PLR0911 - one short case for each verb
+        self, table: KernelTable, verb: Verb, content: bytes
+    ) -> bytes:
         followed = self.followed or table
         match verb:
             case Verb.READ_GENERATION:
@@ -139,7 +152,7 @@ class _Desk:
             case Verb.LIST_COUNTERS:
                 return messages.write_counters(table.list_counters())
             case Verb.APPLY:
-                applied = followed.apply(read_plan(content, self._mask))
+                applied = followed.apply(read_plan(content, self._mask, self._log_group))
                 return messages.write_applied(applied, is_owner=table.is_owner)
             case Verb.CLEAR_MARKS:
                 return self._clear_marks(table, *messages.read_marks(content))
@@ -150,10 +163,30 @@ class _Desk:
                 return messages.write_session(find_session(messages.read_packet(content)))
             case Verb.END_SESSION:
                 return messages.write_ending(destroy_socket(*messages.read_socket(content)))
+            case Verb.ALLOW_LOG:
+                return messages.write_flag(self._allow_log(table, content))
+            case Verb.OPEN_LOG:
+                return self._open_log()
             case Verb.BEGIN:
                 return b""
             case _:
                 assert_never(verb)
+
+    def _allow_log(self, table: KernelTable, content: bytes) -> bool:
+        """Let plans log to a group, once, if the kernel can do that."""
+        (group,) = messages.unpacked(messages.NUMBER, content)
+        if self._log_group is not None or group > LAST_GROUP:
+            raise MalformedError("a second group of the log, or none that there is")
+        is_possible = table.allow_log(group)
+        if is_possible:
+            self._log_group = group
+        return is_possible
+
+    def _open_log(self) -> bytes:
+        if self._log_group is None:
+            raise MalformedError("no group of the log was named")
+        self._log = open_log(self._log_group)
+        return b""
 
     def _clear_marks(self, table: KernelTable, mask: int, value: int | None) -> bytes:
         if mask & ~self._mask:

@@ -91,6 +91,25 @@ class ApplierTable:
         applied, self._is_owner = messages.read_applied(self._ask(Verb.APPLY, write_plan(plan)))
         return applied
 
+    def allow_log(self, group: int) -> bool:
+        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
+
+        Which group is said once, and can't be changed.
+        """
+        return messages.read_flag(self._ask(Verb.ALLOW_LOG, messages.NUMBER.pack(group)))
+
+    def open_log(self) -> socket.socket:
+        """Listen to the group that plans may log to, and return the socket to read.
+
+        Raises:
+            OSError: another program listens to it; the kernel has no such log.
+        """
+        with self._lock:
+            kind, answer = self._exchange(Verb.OPEN_LOG, b"")
+            if kind == Reply.DONE:
+                return self._take_over()
+        raise messages.read_refusal(answer)
+
     def clear_marks(self, mask: int, value: int | None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``.
 
@@ -154,6 +173,12 @@ class ApplierTable:
             raise self._lost("the applier has ended")
         return received
 
+    def _take_over(self) -> socket.socket:
+        try:
+            return messages.take_over(self._channel)
+        except (OSError, MalformedError) as error:
+            raise self._lost(f"the applier hands nothing over: {error}") from error
+
     def _lost(self, reason: str) -> ApplierLostError:
         self._loss = reason
         return ApplierLostError(reason)
@@ -174,3 +199,4 @@ class ApplierDataplane(TableDataplane):
         super().__init__(table)
         self.find_session = table.find_session
         self.destroy = table.destroy
+        self.open_log = table.open_log

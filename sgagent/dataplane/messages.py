@@ -36,6 +36,11 @@ class Verb(enum.IntEnum):
     REFUSE_ANOTHER_OWNER = 7
     FIND_SESSION = 8
     END_SESSION = 9
+    ALLOW_LOG = 10
+    """Say once, before it has read any document, to which group of the kernel's packet log rules may log."""
+
+    OPEN_LOG = 11
+    """Listen to that group; the socket to read follows the answer."""
 
 
 class Reply(enum.IntEnum):
@@ -94,6 +99,33 @@ def _receive(channel: socket.socket, length: int) -> bytes | None:
             return None
         received += piece
     return bytes(received)
+
+
+def hand_over(channel: socket.socket, given: socket.socket) -> None:
+    """Give the other side a socket, behind a message.
+
+    Raises:
+        OSError: the other side is gone, or takes nothing.
+    """
+    socket.send_fds(channel, [_TOKEN], [given.fileno()])
+
+
+def take_over(channel: socket.socket) -> socket.socket:
+    """Return the socket that follows a message.
+
+    Raises:
+        MalformedError: none does.
+        OSError: it does not arrive.
+    """
+    received, descriptors, _, _ = socket.recv_fds(channel, len(_TOKEN), 1)
+    taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    if received != _TOKEN or len(taken) != 1:
+        raise MalformedError("no socket, where one was to come")
+    return taken[0]
+
+
+_TOKEN = b"."
+"""What a socket travels with."""
 
 
 def verb(kind: int) -> Verb:
@@ -285,6 +317,16 @@ def read_change(content: bytes) -> RulesetChange:
         process_name=name.rstrip(b"\0").decode("utf-8", "replace"),
         is_of_table=is_of_table,
     )
+
+
+def write_flag(flag: bool) -> bytes:  # noqa: FBT001 - the content itself
+    """Return yes or no as a content."""
+    return bytes([flag])
+
+
+def read_flag(content: bytes) -> bool:
+    """Return yes or no."""
+    return bool(content[0])
 
 
 Refusal = SgagentError | OSError | MalformedError

@@ -14,7 +14,7 @@ from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.nftlisting import decode_ruleset
 from sgagent.core.kernel.plan import DestroyTable, Plan
 from sgagent.core.kernel.ruleset import FAMILY, TABLE
-from sgagent.core.kernel.transaction import carry_out
+from sgagent.core.kernel.transaction import stands_after
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
@@ -90,6 +90,13 @@ class TableDataplane:
         self._remember(plan, self._table.apply(plan))
         self._is_unreadable = False
 
+    def allow_log(self, group: int) -> bool:
+        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
+
+        It says so once, before it reads any document: which group is meant can't be changed afterwards.
+        """
+        return self._table.allow_log(group)
+
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
         text = self._table.list_counters()
@@ -113,7 +120,7 @@ class TableDataplane:
         """Work out what stands now, if nobody but us changed anything since it was last seen."""
         seen, self._seen = self._seen, None
         if seen is not None and not seen.observed.foreign and applied.before == seen.generation:
-            self._seen = _Seen(applied.after, Observed(ruleset=carry_out(plan, seen.observed.ruleset)))
+            self._seen = _Seen(applied.after, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
 
 
 class LibnftablesDataplane(TableDataplane):

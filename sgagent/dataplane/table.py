@@ -14,8 +14,8 @@ from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.plan import AddTable, DestroyTable, Operation, Plan
-from sgagent.core.kernel.ruleset import FAMILY, TABLE
+from sgagent.core.kernel.plan import AddChain, AddRule, AddTable, DestroyTable, Operation, Plan
+from sgagent.core.kernel.ruleset import FAMILY, TABLE, Chain, Limit, Log, Rule
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, following
 from sgagent.dataplane.guarded import WorkerDiedError, guarded
@@ -26,6 +26,9 @@ _OWNED_FLAGS = (("owner", "persist"), ("persist",), ())
 _ONE_SHOT_FLAGS = (("persist",), ())
 """What the table is declared with, the best first; older kernels and libraries, and a table that stands
 without, take only later ones. Never ``owner`` alone: rules have to outlive the agent."""
+
+_TRIED = "x/tried"
+"""A chain that is never made: by it the kernel is asked what it would take."""
 
 _ATTEMPTS = 5
 """Listings that are tried while somebody else keeps changing the ruleset."""
@@ -79,6 +82,10 @@ class TableKeeper(Protocol):
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan in one transaction."""
+        ...
+
+    def allow_log(self, group: int) -> bool:
+        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that."""
         ...
 
     def clear_marks(self, mask: int, value: int | None) -> int:
@@ -189,6 +196,13 @@ class KernelTable:
         self._flags = None if _leaves_no_table(operations) else flags
         after = self.read_generation()
         return Applied(before if after == following(before) else None, after)
+
+    def allow_log(self, group: int) -> bool:
+        """Tell whether the kernel takes rules that log to a group; nothing is done."""
+        statements = (Limit(per_second=1, burst=1), Log(prefix=_TRIED, group=group))
+        chain = Chain(name=_TRIED, rules=())
+        plan = Plan((AddTable(), AddChain(chain), AddRule(chain.name, Rule(statements))))
+        return self._context.accepts(encode_plan(plan, self._choose_flags(plan)))
 
     def clear_marks(self, mask: int, value: int | None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""

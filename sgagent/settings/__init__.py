@@ -5,6 +5,7 @@ from __future__ import annotations
 from sgagent.core.model import Sessions
 from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
 from sgagent.settings.lint import LintSettings
+from sgagent.settings.flowlog import FlowLogSettings, FlowOutput
 from sgagent.settings.parsing import parse_interface_name, parse_settings
 from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import (
@@ -34,6 +35,8 @@ __all__ = [
     "HttpsSourceSettings",
     "HttpsUrl",
     "LintSettings",
+    "FlowLogSettings",
+    "FlowOutput",
     "ListenAddress",
     "MetricsSettings",
     "PageServing",

@@ -22,6 +22,7 @@ from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
+from sgagent.settings.flowlog import parse_flow_log
 from sgagent.settings.keys import read_boolean, read_path, read_word
 from sgagent.settings.lint import parse_lint
 from sgagent.settings.signature import parse_signature
@@ -47,6 +48,7 @@ _TABLES = (
     "failsafe",
     "platform",
     "metrics",
+    "flow_log",
     "lint",
     "limits",
 )
@@ -135,6 +137,7 @@ def _settings(root: Fields) -> Settings:
         failsafe=_exemptions(root.get("failsafe")),
         platform=_DEFAULTS.platform if platform is None else _platform(platform),
         metrics=_metrics(root),
+        flow_log=parse_flow_log(root),
         lint=parse_lint(root),
         limits=_limits(root),
     )

@@ -12,6 +12,7 @@ from sgagent.core.host import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, Sessions
 from sgagent.core.policy import Exemption
 from sgagent.documents.limits import Limits
+from sgagent.settings.flowlog import FlowLogSettings
 from sgagent.settings.lint import LintSettings
 from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import FileSourceSettings, SourceSettings
@@ -124,5 +125,6 @@ class Settings:
     failsafe: tuple[Exemption, ...] = ()
     platform: tuple[Exemption, ...] = (METADATA_SERVICE,)
     metrics: MetricsSettings = MetricsSettings()
+    flow_log: FlowLogSettings = field(default_factory=FlowLogSettings)
     lint: LintSettings = field(default_factory=LintSettings)
     limits: Limits = field(default_factory=Limits)

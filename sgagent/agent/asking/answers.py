@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from sgagent import __version__
+from sgagent.agent.asking.denied import DeniedQuestion, denied_answer
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.orders import ApplyOrder, ConfirmOrder, HistoryQuestion, ModeOrder, RollbackOrder
 from sgagent.agent.asking.questions import (
@@ -79,6 +80,8 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
                 return hits_answer(board, question)
             case ExplainQuestion():
                 return explain_answer(board, question, sessions)
+            case DeniedQuestion():
+                return denied_answer(board.flow_log, question)
             case DocumentsQuestion():
                 return documents_answer(board)
             case HistoryQuestion():

@@ -11,6 +11,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Self
 
+from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
 from sgagent.agent.asking.orders import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
 from sgagent.agent.keeping.kept import Origin
 from sgagent.agent.sessions.cuts import NamedCut
@@ -311,5 +312,15 @@ class Refused:
     """Of definitions."""
 
 
-Question = StatusQuestion | HitsQuestion | ExplainQuestion | DocumentsQuestion | HistoryQuestion | Order
-Answer = StatusAnswer | HitsAnswer | ExplainAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer
+Question = (
+    StatusQuestion
+    | HitsQuestion
+    | ExplainQuestion
+    | DeniedQuestion
+    | DocumentsQuestion
+    | HistoryQuestion
+    | Order
+)
+Answer = (
+    StatusAnswer | HitsAnswer | ExplainAnswer | DeniedAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer
+)

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import TypeVar
 
+from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
 from sgagent.agent.asking.orders import (
     ApplyOrder,
     ConfirmAnswer,
@@ -57,6 +58,7 @@ _QUESTIONS: Mapping[str, type[Question]] = {
     "rollback": RollbackOrder,
     "mode": ModeOrder,
     "documents": DocumentsQuestion,
+    "denied": DeniedQuestion,
 }
 _ANSWERS: Mapping[type[Question], type[Answer]] = {
     StatusQuestion: StatusAnswer,
@@ -68,6 +70,7 @@ _ANSWERS: Mapping[type[Question], type[Answer]] = {
     RollbackOrder: EnforcedAnswer,
     ModeOrder: ModeAnswer,
     DocumentsQuestion: DocumentsAnswer,
+    DeniedQuestion: DeniedAnswer,
 }
 _Value = TypeVar("_Value")
 

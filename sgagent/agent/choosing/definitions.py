@@ -98,6 +98,13 @@ class Definitions:
             yield delivery
 
     @property
+    def in_force(self) -> Delivery | None:
+        """Return what is in force, for good or on trial, as far as this agent put it there."""
+        if self.proposal is not None and self.is_trial_in_force:
+            return self.proposal.delivery
+        return self.good
+
+    @property
     def held_back(self) -> str | None:
         """Return the version of the source that is not enforced, as something else is by hand."""
         if self.newest is None:

@@ -59,3 +59,20 @@ class Flow:
 
     bytes: int
     """Of the packet, from the IP header on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowsLeftOut:
+    """Packets that were judged alike and counted, and not told of one by one."""
+
+    seen_at: float
+    """When that was found out, up to two seconds later; seconds since the epoch."""
+
+    interface: str
+    direction: Direction
+    verdict: Policy
+    mode: Mode
+    decided_by: DecidedBy
+    rule_id: str | None = None
+    security_group_id: str | None = None
+    left_out: int

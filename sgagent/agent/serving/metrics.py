@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from sgagent import __version__
+from sgagent.agent.flows.flowlog import FlowTally, Loss
 from sgagent.agent.telling.status import BOUNDS, Durations, Status
 from sgagent.core.kernel.counters import (
     CounterKey,
@@ -31,13 +32,17 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.core.model import Policy
 from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]
 
 
 def make_registry(
-    read_status: Callable[[], Status], read_totals: Callable[[], Totals], clock: Clock
+    read_status: Callable[[], Status],
+    read_totals: Callable[[], Totals],
+    clock: Clock,
+    read_tally: Callable[[], FlowTally] | None = None,
 ) -> CollectorRegistry:
     """Return a registry of all metrics.
 
@@ -45,9 +50,10 @@ def make_registry(
         read_status: returns the newest status; called from the threads of the metrics server.
         read_totals: returns totals as fresh as can be had in a short time; called likewise.
         clock: tells how old a snapshot is.
+        read_tally: returns how many flows were told of, if any are; called likewise.
     """
     registry = CollectorRegistry()
-    registry.register(_AgentCollector(read_status, read_totals, clock))
+    registry.register(_AgentCollector(read_status, read_totals, clock, read_tally))
     return registry
 
 
@@ -55,8 +61,13 @@ class _AgentCollector(Collector):
     """Make metric families at each scrape."""
 
     def __init__(
-        self, read_status: Callable[[], Status], read_totals: Callable[[], Totals], clock: Clock
+        self,
+        read_status: Callable[[], Status],
+        read_totals: Callable[[], Totals],
+        clock: Clock,
+        read_tally: Callable[[], FlowTally] | None,
     ) -> None:
+        self._read_tally = read_tally
         self._read_status = read_status
         self._read_totals = read_totals
         self._clock = clock
@@ -71,6 +82,7 @@ class _AgentCollector(Collector):
             *_snapshot(status, self._clock.now()),
             *_source(status),
             *_interfaces(status),
+            *(_flows(self._read_tally()) if self._read_tally else ()),
         )
         return (family for family in families if family.samples)
 
@@ -277,6 +289,26 @@ def _interfaces(status: Status) -> Iterator[Metric]:
             modes.add_metric([interface.name, interface.mode.value], 1)
     yield interfaces
     yield modes
+
+
+def _flows(tally: FlowTally) -> Iterator[Metric]:
+    """Return the families of the flow log."""
+    told = CounterMetricFamily(
+        "sgagent_flow_log_flows",
+        "Flows that the kernel told the agent of, by the verdict on them.",
+        labels=["verdict"],
+    )
+    for verdict in Policy:
+        told.add_metric([verdict.value], tally.told.get(verdict, 0))
+    yield told
+    lost = CounterMetricFamily(
+        "sgagent_flow_log_lost",
+        "Flows that were judged and are not in the flow log, by where they were lost.",
+        labels=["reason"],
+    )
+    for loss in Loss:
+        lost.add_metric([loss.value], tally.lost.get(loss, 0))
+    yield lost
 
 
 def _gauge(name: str, documentation: str, value: float | None) -> Metric:

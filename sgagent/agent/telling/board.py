@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from sgagent.agent.choosing.standing import Standing
+from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.telling.status import Status, status_after
@@ -26,13 +27,19 @@ _NO_TIMES: Mapping[CounterKey, HitTimes] = MappingProxyType({})
 class Board:
     """Let the loop write, and anybody read; each value is replaced whole."""
 
-    def __init__(self, clock: Clock, ask_for_reading: Callable[[float], bool]) -> None:
+    def __init__(
+        self, clock: Clock, ask_for_reading: Callable[[float], bool], flow_log: FlowLog | None = None
+    ) -> None:
         """Start with nothing known.
 
         Args:
             clock: tells when things became known.
             ask_for_reading: has the loop read the counters, and waits for so many seconds until it has.
+            flow_log: what the kernel tells of judgements, if it is asked to.
         """
+        self.flow_log = flow_log
+        """Who was dropped lately; may be read from any thread."""
+
         self._clock = clock
         self._ask_for_reading = ask_for_reading
         self._status = Status()

@@ -1,0 +1,233 @@
+"""Keep the flow log: take in what the kernel tells, name it, remember it, and have it written.
+
+Whatever is lost on the way is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from sgagent.agent.flows.directory import Directory
+from sgagent.agent.flows.flow import Flow, FlowsLeftOut
+from sgagent.agent.flows.heads import read_head
+from sgagent.agent.flows.leaves import Leaf, Leaves, leaves_of
+from sgagent.agent.flows.leftout import LeftOut
+from sgagent.agent.flows.recent import RecentFlows
+from sgagent.agent.flows.telling import tell
+from sgagent.agent.flows.writing import Entry, FlowWriter, NoWriter
+from sgagent.agent.telling.steplog import EventLog
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
+from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.model import Policy, Snapshot
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.nflog import LoggedPacket
+from sgagent.ports import Clock, CounterValue
+
+_SEQUENCE_NUMBERS = 1 << 32
+_MOST_WAITING = 10_000
+"""Entries that wait to be written."""
+
+_MOST_LEFT_OUT = 1_000
+"""Rules and defaults of which it is remembered how much was left out."""
+
+
+class Loss(enum.Enum):
+    """Why a flow that was judged is not in the log."""
+
+    LIMITED = "limited"
+    """The kernel told of enough others of its rule in that second."""
+
+    OVERRUN = "overrun"
+    """The kernel told of it, and there was no room for it until the agent came to read."""
+
+    UNREADABLE = "unreadable"
+    """It was no IP packet, or of a rule that nobody knows."""
+
+    NOT_WRITTEN = "not_written"
+    """It was remembered, and could not be written down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowTally:
+    """How many flows there were since the agent started."""
+
+    told: Mapping[Policy, int]
+    lost: Mapping[Loss, int]
+
+
+class FlowLog:
+    """Keep what the kernel tells of judgements.
+
+    One thread takes in and writes, the daemon's loop follows and reckons, and anybody reads.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        log: EventLog,
+        *,
+        logging: FlowLogging = SILENT,
+        writer: FlowWriter | None = None,
+        unavailable: str | None = None,
+    ) -> None:
+        """Start with nothing told.
+
+        Args:
+            clock: tells when something was seen.
+            log: hears that flows can't be written.
+            logging: of which judgements the kernel tells.
+            writer: where flows go besides being remembered.
+            unavailable: why the kernel tells of none although it was to.
+        """
+        self._clock = clock
+        self._log = log
+        self._writer = writer or NoWriter()
+        self._followed: tuple[ResolvedPolicy | None, Mapping[str, CounterKey] | None] = (None, None)
+        self._newest_leaves: Leaves = {}
+        self._leaves: Leaves = {}
+        self._directory = Directory(Snapshot(version=""))
+        self._expected = 0
+        self._numbered = 0
+        self._waiting: list[FlowsLeftOut] = []
+        self._write_fault: str | None = None
+        self._reckoning = LeftOut()
+        self._lock = threading.Lock()
+        self._told: Counter[CounterKey] = Counter()
+        self._told_by_verdict: Counter[Policy] = Counter()
+        self._lost: Counter[Loss] = Counter()
+        self._missing = 0
+        self._left_out: dict[Leaf, FlowsLeftOut] = {}
+        self.logging = logging
+        self.unavailable = unavailable
+        self.begun_at = clock.now()
+        """When numbers began with 1: it tells one run of the agent from another."""
+
+        self.drops = RecentFlows()
+        """The newest that were dropped, or would have been."""
+
+    def follow(
+        self, policy: ResolvedPolicy, counters: Mapping[str, CounterKey], snapshot: Snapshot | None
+    ) -> None:
+        """Take note of what the table is from now on; packets of the one before may still be on their way.
+
+        Args:
+            policy: what is enforced.
+            counters: what its counters count, by name.
+            snapshot: the definitions, which name addresses.
+        """
+        if snapshot is not None and snapshot is not self._directory.snapshot:
+            self._directory = Directory(snapshot)
+        if (policy, counters) != self._followed:
+            self._followed = (policy, counters)
+            before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
+            self._leaves = {**before, **self._newest_leaves}
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it is known what the table is; before, nothing that is told means anything."""
+        return bool(self._leaves)
+
+    def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
+        """Take in what the kernel told, if anything, and write what waits."""
+        flows = list(self._flows(packets))
+        self.drops.add(flow for flow in flows if flow.verdict is Policy.DROP)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if flows or waiting:
+            self._write([*flows, *waiting])
+
+    def reckon(self, totals: Mapping[CounterKey, CounterValue]) -> None:
+        """Find out from newer totals what the kernel judged without telling of it."""
+        leaves = {leaf.key: leaf for leaf in self._newest_leaves.values()}
+        meant = {
+            key: value
+            for key, value in totals.items()
+            if key in leaves and leaves[key].verdict in self.logging.verdicts
+        }
+        with self._lock:
+            self._told = Counter({key: count for key, count in self._told.items() if key in meant})
+            for key, packets in self._reckoning.reckon(meant, self._told):
+                self._leave_out(leaves[key], packets)
+            behind = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
+            self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - behind)
+
+    def fail(self, fault: Exception) -> None:
+        """Say that nothing is taken in any more, and why."""
+        self.unavailable = "the agent failed; its log says why"
+        self._log.error("flow_log_failed", exc_info=fault)
+
+    def left_out(self) -> tuple[FlowsLeftOut, ...]:
+        """Return how many drops the newest list lacks, for each that decides; all since the agent started."""
+        with self._lock:
+            return tuple(found for found in self._left_out.values() if found.verdict is Policy.DROP)
+
+    def tally(self) -> FlowTally:
+        """Return how many flows there were, and how many of them are not in the log."""
+        with self._lock:
+            return FlowTally(told=dict(self._told_by_verdict), lost=dict(self._lost))
+
+    def _flows(self, packets: Iterable[LoggedPacket]) -> Iterator[Flow]:
+        """Yield the flows of packets, and count those that are none."""
+        leaves, directory = self._leaves, self._directory
+        for packet in packets:
+            self._count_gap(packet.sequence)
+            leaf, head = leaves.get(packet.prefix), read_head(packet.head)
+            if leaf is None or head is None:
+                self._lose(Loss.UNREADABLE, 1)
+                continue
+            with self._lock:
+                self._told[leaf.key] += 1
+                self._told_by_verdict[leaf.verdict] += 1
+            self._numbered += 1
+            now = self._clock.now()
+            yield tell(packet, head, leaf, directory, number=self._numbered, seen_at=now)
+
+    def _count_gap(self, sequence: int) -> None:
+        gap = (sequence - self._expected) % _SEQUENCE_NUMBERS
+        self._expected = (sequence + 1) % _SEQUENCE_NUMBERS
+        if gap < _SEQUENCE_NUMBERS // 2:
+            self._lose(Loss.OVERRUN, gap)
+
+    def _lose(self, loss: Loss, count: int) -> None:
+        if count:
+            with self._lock:
+                self._lost[loss] += count
+
+    def _leave_out(self, leaf: Leaf, packets: int) -> None:
+        """Add to what was left out, for whatever reason."""
+        found = FlowsLeftOut(
+            seen_at=self._clock.now(),
+            interface=leaf.interface,
+            direction=leaf.direction,
+            verdict=leaf.verdict,
+            mode=leaf.mode,
+            decided_by=leaf.decided_by,
+            rule_id=leaf.rule_id,
+            security_group_id=leaf.security_group_id,
+            left_out=packets,
+        )
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(found)
+        self._missing += packets
+        known = self._left_out.pop(leaf, None)
+        self._left_out[leaf] = replace(found, left_out=packets + (known.left_out if known else 0))
+        while len(self._left_out) > _MOST_LEFT_OUT:
+            del self._left_out[next(iter(self._left_out))]
+
+    def _write(self, entries: list[Entry]) -> None:
+        """Write entries; that they can't be written is said once."""
+        fault = None
+        try:
+            self._writer.write(entries)
+        except OSError as error:
+            fault = error.strerror or str(error)
+            self._lose(Loss.NOT_WRITTEN, len(entries))
+        if fault and not self._write_fault:
+            self._log.error("flow_log_not_written", reason=fault)
+        if self._write_fault and not fault:
+            self._log.info("flow_log_written_again")
+        self._write_fault = fault

@@ -1,0 +1,190 @@
+"""``sgagent denied``: who was dropped lately, by what, with names instead of bare addresses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
+from sgagent.agent.asking.wire import encode_fields
+from sgagent.agent.flows.flow import Flow, FlowEnd, FlowsLeftOut
+from sgagent.agent.flows.words import decider, sentence, traffic
+from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import ask
+from sgagent.cli.watching import interruptible
+from sgagent.core.errors import printable
+from sgagent.core.model import Direction, Mode
+from sgagent.settings import parse_interface_name
+
+FOLLOW_SECONDS = 0.5
+"""Between two questions."""
+
+_SHOWN = 20
+"""Of the newest drops, unless another number is asked for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--follow", action="store_true", help="go on with what is dropped from now on")
+    parser.add_argument("--interface", metavar="NAME", help="on this interface only")
+    parser.add_argument(
+        "--direction", choices=[direction.value for direction in Direction], help="in this direction only"
+    )
+    parser.add_argument("--rule", metavar="ID", help="by this rule only")
+    parser.add_argument(
+        "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N (default: {_SHOWN})"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, with --follow one a line for each drop"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print who was dropped."""
+    settings = load_settings(options)
+    question = DeniedQuestion(
+        interface=parse_interface_name(options.interface, "--interface") if options.interface else None,
+        direction=Direction(options.direction) if options.direction else None,
+        rule_id=options.rule,
+    )
+
+    def look(after: int) -> DeniedAnswer:
+        return ask(settings, replace(question, after=after), DeniedAnswer)
+
+    first = look(0)
+    if options.follow:
+        _follow(first, look, lines=options.lines, as_json=options.json)
+    elif options.json:
+        print(json.dumps(encode_fields(replace(first, flows=_newest(first.flows, options.lines)))))
+    else:
+        print("\n".join(report(first, options.lines, terminal_width())))
+    return 0
+
+
+def _lines(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number of lines: {text}")
+    return int(text)
+
+
+def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
+    """Return the lines of the report: the newest drops, and how many more there were.
+
+    Args:
+        answer: what the agent said.
+        shown: how many of the newest are shown.
+        width: of the terminal; None is no limit.
+    """
+    if answer.unavailable is not None:
+        return [printable(f"nobody is told of: {answer.unavailable}")]
+    flows = _newest(answer.flows, shown)
+    lines = lay_out([_HEADINGS, *map(_row, flows)], width=width) if flows else ["nobody was dropped"]
+    return [*lines, *map(printable, _rest(answer, len(flows)))]
+
+
+def _newest(flows: tuple[Flow, ...], most: int) -> tuple[Flow, ...]:
+    return flows[max(0, len(flows) - most) :]
+
+
+def _rest(answer: DeniedAnswer, shown: int) -> Iterator[str]:
+    """Yield what is not shown."""
+    earlier = len(answer.flows) - shown
+    if earlier:
+        yield f"… and {earlier} earlier: --lines {len(answer.flows)} shows them"
+    yield from map(sentence, answer.left_out)
+
+
+_HEADINGS = ("TIME", "INTERFACE", "WAY", "TRAFFIC", "FROM", "TO", "BY")
+
+
+def _row(flow: Flow) -> tuple[str, ...]:
+    would = "would, by " if flow.mode is Mode.OBSERVE else ""
+    by = flow.rule_id or decider(flow)
+    return (
+        _moment(flow.seen_at),
+        flow.interface,
+        "in" if flow.direction is Direction.INGRESS else "out",
+        traffic(flow) + (" (reply)" if flow.is_reply else ""),
+        _end(flow.source),
+        _end(flow.destination),
+        would + by,
+    )
+
+
+def _moment(seconds: float) -> str:
+    """Return a moment of today by its time, any other with its date, where this is."""
+    then, now = time.localtime(seconds), time.localtime()
+    is_today = (then.tm_year, then.tm_yday) == (now.tm_year, now.tm_yday)
+    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", then)
+
+
+def _end(one: FlowEnd) -> str:
+    """Return an end by its names, or by its address where it has none: ``eni-web-1 (sg-web)``."""
+    groups = ", ".join(one.security_group_ids)
+    if one.network_interface_id is not None:
+        return f"{one.network_interface_id} ({groups})" if groups else one.network_interface_id
+    return f"{one.address} ({groups})" if groups else one.address
+
+
+def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], *, lines: int, as_json: bool) -> None:
+    """Print what is dropped until interrupted, the newest that were dropped before at first."""
+    printer = _Printer(as_json=as_json)
+    with interruptible() as is_interrupted:
+        pause = threading.Event()
+        printer.print(_newest(answer.flows, lines), ())
+        known = answer
+        if known.unavailable is not None:
+            print(printable(f"nobody is told of: {known.unavailable}"), file=sys.stderr)
+        while not is_interrupted():
+            pause.wait(FOLLOW_SECONDS)
+            answer = look(known.newest)
+            if answer.begun_at != known.begun_at:  # another agent, that counts anew
+                answer = look(0)
+                known = replace(answer, left_out=())
+            printer.print(answer.flows, _grown(known.left_out, answer.left_out))
+            known = answer
+
+
+def _grown(before: tuple[FlowsLeftOut, ...], now: tuple[FlowsLeftOut, ...]) -> Iterator[FlowsLeftOut]:
+    """Yield how many more were left out."""
+    known = {replace(entry, seen_at=0.0, left_out=0): entry.left_out for entry in before}
+    for entry in now:
+        more = entry.left_out - known.get(replace(entry, seen_at=0.0, left_out=0), 0)
+        if more > 0:
+            yield replace(entry, left_out=more)
+
+
+class _Printer:
+    """Print flows as they come."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._is_begun = False
+
+    def print(self, flows: tuple[Flow, ...], left_out: Iterator[FlowsLeftOut] | tuple[()]) -> None:
+        """Print a line for each, at once."""
+        if self._as_json:
+            for entry in (*flows, *left_out):
+                print(json.dumps(encode_fields(entry)))
+        else:
+            self._print_rows(flows)
+            for entry in left_out:
+                print(sentence(entry))
+        sys.stdout.flush()
+
+    def _print_rows(self, flows: tuple[Flow, ...]) -> None:
+        """Print rows, below headings at the first of them."""
+        if flows:
+            headings, *rows = lay_out([_HEADINGS, *map(_row, flows)], width=terminal_width(), least=_WIDTHS)
+            print("\n".join(rows if self._is_begun else (headings, *rows)))
+            self._is_begun = True
+
+
+_WIDTHS = (8, 9, 3, 10, 24, 24, 0)
+"""Of columns that are printed bit by bit, so that most rows stand below each other."""

@@ -1,0 +1,160 @@
+"""How flows are written down."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.flows.beginning import make_writer
+from sgagent.agent.flows.writing import (
+    FileWriter,
+    JournalWriter,
+    NoWriter,
+    StreamWriter,
+    as_line,
+    written_time,
+)
+from sgagent.core.model import Mode
+from sgagent.settings import FlowLogSettings, FlowOutput
+from tests.unit.agent.flows.flows import dropped, left_out
+
+
+def test_a_flow_is_an_object_on_a_line() -> None:
+    """Its time is UTC; whatever is no plain ASCII is escaped."""
+    line = as_line(replace(dropped(1), rule_id="ä\n"))
+    assert line.endswith("\n")
+    assert line.isascii()
+    assert line.count("\n") == 1
+    found = json.loads(line)
+    assert found["time"] == "2023-11-14T22:13:21.000000Z"
+    assert (found["verdict"], found["decided_by"], found["rule_id"]) == ("drop", "default", "ä\n")
+    assert found["source"] == {
+        "address": "203.0.113.9",
+        "port": 40_000,
+        "network_interface_id": None,
+        "security_group_ids": [],
+    }
+    assert "seen_at" not in found
+
+
+def test_what_was_left_out_is_a_line_too() -> None:
+    """With how many they were."""
+    found = json.loads(as_line(left_out(7)))
+    assert (found["left_out"], found["interface"], found["direction"]) == (7, "eth0", "ingress")
+
+
+def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
+    """By the next agent, too; nobody but its owner and group may read it."""
+    path = tmp_path / "flows.log"
+    for number in (1, 2):
+        FileWriter(path, rotate_bytes=1 << 20, keep_files=2).write([dropped(number)])
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [1, 2]
+    assert path.stat().st_mode & 0o137 == 0
+
+
+def numbers_in(path: Path) -> list[int]:
+    """Return the numbers of the flows in a file."""
+    return [json.loads(line)["number"] for line in path.read_text().splitlines()]
+
+
+def test_a_full_file_makes_room_for_the_next(tmp_path: Path) -> None:
+    """The newest of the earlier ones is number 1, and the oldest goes."""
+    path = tmp_path / "flows.log"
+    writer = FileWriter(path, rotate_bytes=2 * len(as_line(dropped(1))), keep_files=2)
+    for number in range(1, 8):
+        writer.write([dropped(number)])
+    assert numbers_in(path) == [7]
+    assert numbers_in(tmp_path / "flows.log.1") == [5, 6]
+    assert numbers_in(tmp_path / "flows.log.2") == [3, 4]
+    assert not (tmp_path / "flows.log.3").exists()
+
+
+def test_earlier_files_need_not_be_kept(tmp_path: Path) -> None:
+    """Then a full one just goes."""
+    path = tmp_path / "flows.log"
+    writer = FileWriter(path, rotate_bytes=1, keep_files=0)
+    writer.write([dropped(1)])
+    assert list(tmp_path.iterdir()) == []
+    writer.write([])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["flows.log"]
+
+
+def test_a_file_that_somebody_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    """As other programs that turn logs over do."""
+    path = tmp_path / "flows.log"
+    writer = FileWriter(path, rotate_bytes=1 << 20, keep_files=2)
+    writer.write([dropped(1)])
+    path.rename(tmp_path / "elsewhere")
+    writer.write([dropped(2)])
+    assert numbers_in(path) == [2]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write to the directory can't have another file written."""
+    (tmp_path / "flows.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        FileWriter(tmp_path / "flows.log", rotate_bytes=1, keep_files=1).write([dropped(1)])
+    assert not (tmp_path / "precious").exists()
+
+
+def test_the_journal_has_a_sentence_and_fields(tmp_path: Path) -> None:
+    """No id of a document can end a field."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        entry = replace(
+            dropped(1),
+            rule_id="a\nPRIORITY=0",
+            security_group_id="sg-1",
+            mode=Mode.OBSERVE,
+        )
+        JournalWriter(tmp_path / "journal").write([entry])
+        lines = journal.recv(1 << 16).decode().splitlines()
+    assert lines[0] == (
+        r"MESSAGE=would be dropped on eth0 ingress by rule a\nPRIORITY=0 of sg-1: tcp 22 from 203.0.113.9"
+        " port 40000 to eni-web-1 (sg-web) 10.0.0.11"
+    )
+    fields = dict(line.split("=", 1) for line in lines)
+    assert fields["PRIORITY"] == "6"
+    assert fields["SYSLOG_IDENTIFIER"] == "sgagent-flows"
+    assert fields["SGAGENT_RULE_ID"] == r"a\nPRIORITY=0"
+    assert json.loads(fields["SGAGENT_FLOW"])["number"] == 1
+
+
+def test_a_journal_that_was_started_anew_is_found_again(tmp_path: Path) -> None:
+    """What is written meanwhile is lost."""
+    writer = JournalWriter(tmp_path / "journal")
+    with pytest.raises(FileNotFoundError):
+        writer.write([dropped(1)])
+    for number in (1, 2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+            journal.bind(str(tmp_path / "journal"))
+            writer.write([dropped(number)])
+            assert f'"number": {number}' in journal.recv(1 << 16).decode()
+        with pytest.raises(ConnectionRefusedError):
+            writer.write([left_out(1)])
+        (tmp_path / "journal").unlink()
+
+
+def test_standard_output_has_lines() -> None:
+    """At once."""
+    stream = io.StringIO()
+    StreamWriter(stream).write([dropped(1), left_out(2)])
+    assert [json.loads(line)["verdict"] for line in stream.getvalue().splitlines()] == ["drop", "drop"]
+
+
+def test_the_configuration_says_where(tmp_path: Path) -> None:
+    """Each word, and a path."""
+    kinds = {FlowOutput.NONE: NoWriter, FlowOutput.JOURNAL: JournalWriter, FlowOutput.STDOUT: StreamWriter}
+    for output, kind in kinds.items():
+        assert isinstance(make_writer(FlowLogSettings(output=output)), kind)
+    assert isinstance(make_writer(FlowLogSettings(output=tmp_path / "flows.log")), FileWriter)
+
+
+def test_moments_are_written_in_utc() -> None:
+    """With as much as the clock knows."""
+    assert written_time(0.25) == "1970-01-01T00:00:00.250000Z"

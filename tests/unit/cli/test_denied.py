@@ -1,0 +1,124 @@
+"""The report of ``sgagent denied``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion, denied_answer
+from sgagent.agent.asking.wire import decode_answer, encode_answer
+from sgagent.agent.flows.flowlog import FlowLog
+from sgagent.cli.denied import report
+from sgagent.core.compiling.flowlogging import FlowLogging
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Direction, Mode, Policy
+from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
+from tests.unit.agent.flows.flows import dropped, left_out
+
+BY_RULE = replace(
+    dropped(2),
+    interface="eth1",
+    direction=Direction.EGRESS,
+    mode=Mode.OBSERVE,
+    decided_by=DecidedBy.RULE,
+    rule_id="r1",
+    security_group_id="sg-web",
+    priority=5,
+    is_reply=True,
+)
+ANSWER = DeniedAnswer(
+    begun_at=1_000.0,
+    newest=2,
+    flows=(dropped(1), BY_RULE),
+    left_out=(left_out(990),),
+    rate_per_second=10,
+)
+
+
+@pytest.fixture(autouse=True)
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tell times as UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_each_drop_has_its_line_with_names_for_addresses() -> None:
+    """Who has none keeps the address; what more there was is said below."""
+    assert report(ANSWER, 20, None) == [
+        "TIME                 INTERFACE  WAY  TRAFFIC         FROM         TO                  BY",
+        "2023-11-14 22:13:21  eth0       in   tcp 22          203.0.113.9  eni-web-1 (sg-web)  the default",
+        "2023-11-14 22:13:22  eth1       out  tcp 22 (reply)  203.0.113.9  eni-web-1 (sg-web)  would, by r1",
+        "990 more packets dropped on eth0 ingress by the default, not told of one by one",
+    ]
+
+
+def test_only_the_newest_are_shown() -> None:
+    """And how to see the others."""
+    lines = report(ANSWER, 1, None)
+    assert "eth1" in lines[1]
+    assert lines[2] == "… and 1 earlier: --lines 2 shows them"
+
+
+def test_the_report_fits_the_terminal() -> None:
+    """Names are cut before lines wrap."""
+    long = replace(BY_RULE, rule_id="sgr-" + 60 * "x")
+    lines = report(replace(ANSWER, flows=(long,), left_out=()), 20, 80)
+    assert max(map(len, lines)) <= 80
+
+
+def test_nobody_was_dropped() -> None:
+    """It says so, rather than nothing; and where it can't be known, why."""
+    nothing = replace(ANSWER, flows=(), left_out=())
+    assert report(nothing, 20, None) == ["nobody was dropped"]
+    assert report(replace(nothing, unavailable="the kernel\x1b"), 20, None) == [
+        "nobody is told of: the kernel\\x1b"
+    ]
+
+
+def agent(*, logging: FlowLogging | None = None, unavailable: str | None = None) -> FlowLog:
+    """Return the flow log of an agent that dropped two."""
+    made = FlowLog(
+        FakeClock(),
+        FakeLog(),
+        logging=FlowLogging(verdicts=frozenset({Policy.DROP})) if logging is None else logging,
+        unavailable=unavailable,
+    )
+    made.drops.add((dropped(1), BY_RULE))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("question", "numbers"),
+    (
+        (DeniedQuestion(), [1, 2]),
+        (DeniedQuestion(after=1), [2]),
+        (DeniedQuestion(interface="eth0"), [1]),
+        (DeniedQuestion(direction=Direction.EGRESS), [2]),
+        (DeniedQuestion(rule_id="r1"), [2]),
+        (DeniedQuestion(rule_id="r1", interface="eth0"), []),
+    ),
+)
+def test_a_question_restricts_what_is_told(question: DeniedQuestion, numbers: list[int]) -> None:
+    """Where to go on is told all the same."""
+    answer = denied_answer(agent(), question)
+    assert [flow.number for flow in answer.flows] == numbers
+    assert (answer.newest, answer.begun_at, answer.unavailable) == (2, 1_000.0, None)
+
+
+def test_where_nobody_is_told_of_the_answer_says_why() -> None:
+    """The configuration, the kernel, or another program."""
+    for flow_log in (None, agent(logging=FlowLogging())):
+        assert "flow_log.dropped" in (denied_answer(flow_log, DeniedQuestion()).unavailable or "")
+    assert denied_answer(agent(unavailable="taken"), DeniedQuestion()).unavailable == "taken"
+
+
+def test_an_answer_arrives_as_it_was_sent() -> None:
+    """Flows, their ends, and what was left out."""
+    assert decode_answer(DeniedQuestion(), encode_answer(ANSWER)) == ANSWER
