@@ -111,9 +111,9 @@ class Browser:
         wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.ask("Emulation.setEmulatedMedia", features=wanted)
 
-    def forbid_scripts(self) -> None:
-        """Have pages run no scripts from the next one on."""
-        self.ask("Emulation.setScriptExecutionDisabled", value=True)
+    def forbid_scripts(self, *, forbidden: bool = True) -> None:
+        """Have pages run no scripts from the next one on, or allow it again."""
+        self.ask("Emulation.setScriptExecutionDisabled", value=forbidden)
 
     def picture(self, *, whole: bool = True) -> bytes:
         """Return what the page looks like, as a PNG.

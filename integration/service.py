@@ -188,11 +188,21 @@ class Service:
 
     def scrape(self) -> str:
         """Return the metrics page, asked for over HTTP on the host."""
+        return self.get("/metrics")[1]
+
+    def get(self, target: str, host: str | None = None) -> tuple[int, str]:
+        """Return the status and the text of a page, asked for over HTTP on the host.
+
+        Args:
+            target: the path and what is behind it.
+            host: whom the reader believes to speak to; None tells where it is.
+        """
         with self.namespace.entered():
             connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
             with contextlib.closing(connection):
-                connection.request("GET", "/metrics")
-                return connection.getresponse().read().decode()
+                connection.request("GET", target, headers={"Host": host} if host else {})
+                response = connection.getresponse()
+                return response.status, response.read().decode()
 
     def families(self) -> dict[str, Metric]:
         """Return the metric families of a scrape by their names."""

@@ -42,7 +42,7 @@ def form_section(form: Form, interfaces: Sequence[str]) -> Section:
     content = tag(
         "form",
         *(_field(each, form) for each in _fields(interfaces)),
-        tag("p", tag("button", "Explain", type="submit"), class_="field"),
+        tag("p", tag("button", "Explain", type="submit"), class_="sending"),
         action="explain#answer",
         method="get",
         autocomplete="off",

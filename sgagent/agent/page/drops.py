@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from sgagent.agent.flows.flow import Flow, FlowEnd
 from sgagent.agent.page.markup import Element, Node, tag
+from sgagent.agent.page.moments import moment
 from sgagent.agent.page.shell import Section
 from sgagent.agent.page.tables import Column, table
 from sgagent.agent.page.verdict import verdict
-from sgagent.agent.telling.moments import age, clock_time
 from sgagent.core.model import Policy
 
 MOST_DROPS = 50
@@ -43,9 +43,8 @@ _COLUMNS = (
 
 
 def _row(flow: Flow, now: float) -> tuple[Node, ...]:
-    seen = clock_time(flow.seen_at).replace(" ", "T", 1)
     return (
-        tag("time", f"{age(max(0.0, now - flow.seen_at))} ago", datetime=seen),
+        moment(flow.seen_at, now),
         _end(flow.source),
         _end(flow.destination),
         flow.protocol if flow.icmp_type is None else f"{flow.protocol} type {flow.icmp_type}",

@@ -51,7 +51,7 @@ def _finding(finding: Finding) -> Element:
             f"{where} ",
             tag("code", finding.code),
         ),
-        tag("p", f"{finding.message}."),
+        tag("p", f"Why: {finding.message}."),
         tag("p", f"What to do: {finding.remedy}."),
         _place(finding.origin),
     )

@@ -117,7 +117,7 @@ class _Pages:
         """Return the page that answers the form."""
         form = read_form(request.query)
         sections = (*self._answers(form), form_section(form, self._interfaces()))
-        return self._page("What becomes of a packet?", sections, (_BACK,))
+        return self._page("Explain a packet", sections, (_BACK,))
 
     def _page(self, title_: str, sections: Iterable[Section], places: tuple[Place, ...] = ()) -> Response:
         status, now = self._ask(StatusQuestion(), StatusAnswer), self._sources.clock.now()

@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 from sgagent.agent.asking.counted import counter_of
 from sgagent.agent.asking.questions import Hit, HitsAnswer, HitStep, InterfaceHits
 from sgagent.agent.page.markup import Element, Node, tag
+from sgagent.agent.page.moments import moment
 from sgagent.agent.page.shell import Section
 from sgagent.agent.page.sparkline import sparkline
 from sgagent.agent.page.tables import Align, Column, table
 from sgagent.agent.page.verdict import verdict
-from sgagent.agent.telling.moments import age, clock_time, count
+from sgagent.agent.telling.moments import count
 from sgagent.agent.telling.trend import Trend
 from sgagent.core.model import Direction, Mode
 
@@ -145,5 +146,4 @@ def _row(part: InterfaceHits, hit: Hit, figures: Figures) -> tuple[Node, ...]:
 def _last_hit(hit: Hit, now: float) -> Node:
     if hit.last_hit_at is None:
         return tag("span", "never", class_="quiet")
-    ago = age(max(0.0, now - hit.last_hit_at))
-    return tag("time", f"{ago} ago", datetime=clock_time(hit.last_hit_at).replace(" ", "T", 1))
+    return moment(hit.last_hit_at, now)

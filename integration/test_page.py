@@ -1,0 +1,256 @@
+"""The page in a real browser, served by the daemon on a host with traffic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
+from ipaddress import ip_address
+
+import pytest
+
+from integration.browser import Browser, browser_on, why_not
+from integration.lab import Lab, lab
+from integration.service import METRICS_PORT, Service, definitions, is_let_in, service_on
+
+HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+POLICY = definitions(
+    "ingress accept 1 tcp 80 from 0.0.0.0/0",
+    "ingress drop 1 tcp 23 from 0.0.0.0/0",
+    "ingress accept 2 tcp 22 from 198.51.100.0/24",
+)
+PAGE = f"http://127.0.0.1:{METRICS_PORT}/"
+WIDTHS = (360, 768, 1280)
+"""Of a phone, a tablet and a desk."""
+
+pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no page can be opened: {_reason}")
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Lab]:
+    """Build a host with an address."""
+    with lab() as built:
+        built.add_host_addresses([str(HOST)])
+        yield built
+
+
+@pytest.fixture(scope="module")
+def agent(wire: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Have an agent that has let in, and dropped."""
+    with service_on(wire.host, tmp_path_factory.mktemp("page")) as made:
+        made.define(POLICY)
+        made.start()
+        for port in (80, 80, 23, 24):
+            is_let_in(wire, CLIENT, HOST, port)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def started(wire: Lab) -> Iterator[Browser]:
+    """Start a browser on the host."""
+    with browser_on(wire.host) as made:
+        yield made
+
+
+@pytest.fixture
+def browser(agent: Service, started: Browser) -> Iterator[Browser]:
+    """Give the browser, which must find nothing to complain about."""
+    assert agent.pid
+    started.complaints.clear()
+    started.resize(1280, 900)
+    started.prefer(prefers_color_scheme="light")
+    yield started
+    assert started.complaints == []
+
+
+def test_the_page_opens(browser: Browser) -> None:
+    """It shows the rules with their hits, and its style is taken."""
+    browser.open(PAGE)
+    assert browser.evaluate("document.title").startswith("Security groups of ")
+    rows = browser.evaluate(_ROWS)
+    assert ["sgr-0", "accept", "2"] in rows
+    assert ["sgr-1", "drop", "1"] in rows
+    assert ["default", "drop", "1"] in rows
+    assert browser.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse") == "collapse"
+
+
+_ROWS = """
+[...document.querySelectorAll('#rules table')][0] &&
+[...[...document.querySelectorAll('#rules table')][0].tBodies[0].rows].map(
+  row => [0, 2, 7].map(number => row.cells[number].innerText.trim()))
+"""
+"""The names, verdicts and hits of what decides inwards."""
+
+
+def test_a_script_would_not_run(browser: Browser) -> None:
+    """The policy forbids scripts and styles in the page, whoever got them there."""
+    browser.open(PAGE)
+    browser.evaluate(
+        """
+        window.forbidden = [];
+        document.addEventListener(
+          'securitypolicyviolation', event => forbidden.push(event.effectiveDirective));
+        const script = document.createElement('script');
+        script.textContent = 'window.harm = 1';
+        document.body.append(script);
+        document.body.insertAdjacentHTML(
+          'beforeend', '<details open ontoggle="window.harm = 2" style="top: 0">');
+        """
+    )
+    browser.wait_for("forbidden.length === 3")
+    assert sorted(browser.evaluate("forbidden")) == ["script-src-attr", "script-src-elem", "style-src-attr"]
+    assert browser.evaluate("window.harm") is None
+    browser.complaints.clear()
+
+
+def test_the_form_works_by_keyboard_alone(browser: Browser) -> None:
+    """From the address bar on: skip to the content, come to the form, fill it in, and send it."""
+    browser.open(PAGE)
+    browser.press("Tab")
+    assert browser.evaluate("document.activeElement.hash") == "#content"
+    assert browser.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    for _ in range(60):
+        if browser.evaluate("document.activeElement.id") == "direction":
+            break
+        browser.press("Tab")
+    for name, text in (
+        ("source", "198.51.100.7"),
+        ("destination", "10.0.0.11"),
+        ("protocol", "tcp"),
+        ("port", "23"),
+    ):
+        browser.press("Tab")
+        assert browser.evaluate("document.activeElement.id") == name
+        browser.write(text)
+    browser.press("Tab", "Tab", "Enter")
+    browser.wait_for("location.pathname === '/explain' && document.readyState === 'complete'")
+    answer = browser.evaluate("document.querySelector('#answer').innerText")
+    assert "drop ingress tcp from 198.51.100.7" in answer
+    assert "sgr-1 of sg-1" in answer
+    assert browser.evaluate("document.querySelector('#port').value") == "23"
+
+
+def test_a_fault_leads_to_its_field(browser: Browser) -> None:
+    """The link in the list of faults puts the cursor where something is to be mended."""
+    browser.open(f"{PAGE}explain?direction=ingress&source=nowhere&destination=10.0.0.11&protocol=tcp&port=80")
+    browser.evaluate("document.querySelector('#answer a').focus()")
+    browser.press("Enter")
+    browser.wait_for("document.activeElement.id === 'source' || location.hash === '#source'")
+    assert browser.evaluate("document.querySelector('#source').getAttribute('aria-invalid')") == "true"
+
+
+def test_it_works_without_scripts(browser: Browser) -> None:
+    """Nothing is different where the reader has switched them off."""
+    browser.open(PAGE)
+    with_scripts = browser.evaluate("document.querySelector('#rules').innerText.split('\\n').length")
+    browser.forbid_scripts()
+    browser.open(PAGE)
+    names = {node.get("name", {}).get("value") for node in browser.accessible()}
+    browser.forbid_scripts(forbidden=False)
+    assert with_scripts > 10
+    assert {"Effective rules", "What becomes of a packet?", "Explain"} <= names
+
+
+@pytest.mark.parametrize("path", ("", "explain", "rules?interface=eth0&direction=ingress"))
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_its_window(browser: Browser, path: str, width: int) -> None:
+    """Nobody has to scroll sideways, on a phone as little as at a desk."""
+    browser.resize(width, 740)
+    browser.open(PAGE + path)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(_OVER_THE_EDGE) == []
+
+
+_OVER_THE_EDGE = """
+[...document.querySelectorAll('main *')].filter(one =>
+  one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(one => one.outerHTML)
+"""
+
+
+@pytest.mark.parametrize("scheme", ("light", "dark"))
+@pytest.mark.parametrize("path", ("", "explain?direction=ingress&source=x"))
+def test_everything_can_be_read(browser: Browser, scheme: str, path: str) -> None:
+    """Each text stands out from its ground by 4.5 to 1 at least, in light and in dark."""
+    browser.prefer(prefers_color_scheme=scheme)
+    browser.open(PAGE + path)
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
+    assert json.loads(browser.evaluate(_FAINT)) == []
+
+
+_FAINT = """
+(() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => {
+    const [red, green, blue] = parts(colour).slice(0, 3).map(part => part / 255).map(
+      part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const ground = one => {
+    for (; one; one = one.parentElement) {
+      const colour = getComputedStyle(one).backgroundColor;
+      const [, , , opacity = 1] = parts(colour);
+      if (opacity > 0) return colour;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const faint = [];
+  for (const one of document.querySelectorAll('body *')) {
+    const texts = [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!texts || !one.getClientRects().length) continue;
+    const [low, high] = [light(getComputedStyle(one).color), light(ground(one))].sort((a, b) => a - b);
+    const contrast = (high + 0.05) / (low + 0.05);
+    if (contrast < 4.5) faint.push(`${one.outerHTML}: ${contrast.toFixed(2)}`);
+  }
+  return JSON.stringify(faint);
+})()
+"""
+"""Texts whose contrast is too low, by the formula of WCAG 2."""
+
+
+def test_a_screen_reader_hears_what_is_shown(browser: Browser) -> None:
+    """Landmarks, headings, tables with their headings, and a name for each field and drawing."""
+    browser.open(PAGE)
+    heard = [(_value(node, "role"), _value(node, "name")) for node in browser.accessible()]
+    roles = {role for role, _ in heard}
+    assert {"banner", "navigation", "main", "contentinfo", "table", "columnheader", "rowheader"} <= roles
+    fields = [name for role, name in heard if role in {"textbox", "combobox"}]
+    assert fields == ["Direction", "Source", "Destination", "Protocol", "Port", "Source port"]
+    nameless = {"button", "link", "heading", "img", "image", "table", "region"}
+    assert [role for role, name in heard if role in nameless and not name] == []
+
+
+@pytest.mark.parametrize("width", (360, 1280))
+def test_a_table_stays_a_table(browser: Browser, width: int) -> None:
+    """Also where a narrow screen shows its rows one below the other."""
+    browser.resize(width, 740)
+    browser.open(PAGE)
+    roles = [_value(node, "role") for node in browser.accessible()]
+    assert roles.count("table") == browser.evaluate("document.querySelectorAll('table').length")
+    assert roles.count("cell") + roles.count("rowheader") == browser.evaluate(
+        "[...document.querySelectorAll('tbody tr')].reduce((sum, row) => sum + row.cells.length, 0)"
+    ) - (browser.evaluate("document.querySelectorAll('td:empty').length") if width < 600 else 0)
+
+
+def test_what_has_the_focus_is_seen(browser: Browser) -> None:
+    """Each link and field has an outline while it has it."""
+    browser.open(PAGE)
+    unseen, reached = [], 0
+    browser.press("Tab")
+    while browser.evaluate("document.activeElement !== document.body"):
+        reached += 1
+        if browser.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") < 2:
+            unseen.append(browser.evaluate("document.activeElement.outerHTML"))
+        browser.press("Tab")
+    assert unseen == []
+    assert reached >= browser.evaluate("document.querySelectorAll('a, input, select, button').length")
+
+
+def test_a_strangers_name_is_turned_away(agent: Service) -> None:
+    """A page of somebody else whose name leads to this host could read along otherwise."""
+    assert agent.get("/", host="evil.example")[0] == HTTPStatus.MISDIRECTED_REQUEST
+    assert agent.get("/", host=f"127.0.0.1:{METRICS_PORT}")[0] == HTTPStatus.OK
+
+
+def _value(node: dict[str, dict[str, str]], key: str) -> str:
+    return str(node.get(key, {}).get("value", ""))
