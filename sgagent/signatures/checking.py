@@ -149,4 +149,5 @@ def _signed(manifest: Manifest, key_id: str) -> Signed:
 
 
 def _mismatch(name: str, message: str) -> SignatureFaultError:
-    return SignatureFaultError("signature_mismatch", message, "sign what is there", name=name)
+    remedy = "bring back what was signed, or sign what is there, if it is meant"
+    return SignatureFaultError("signature_mismatch", message, remedy, name=name)

@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 """Between looks whether they are still the same."""
 
 FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 10.0
 STOP_SECONDS = 2.0
 """How long the end of the thread is waited for."""
 

@@ -123,7 +123,7 @@ class EtcdSource:
         if error is not None:
             raise error.with_traceback(None)
         if newest is None:
-            raise SourceUnavailableError(f"{self._settings.place}: no answer yet")
+            raise SourceUnavailableError("etcd: no answer yet")
         if vouched is not None:  # what is not new may have expired
             self._vouching.check_age(vouched, place_of(self._layout))
         return newest
