@@ -71,6 +71,9 @@ def test_the_page_opens(browser: Browser) -> None:
     assert ["sgr-0", "accept", "2"] in rows
     assert ["sgr-1", "drop", "1"] in rows
     assert ["default", "drop", "1"] in rows
+    drops = browser.evaluate("document.querySelector('#drops').innerText")
+    assert "sgr-1 of sg-1" in drops
+    assert "198.51.100.7 port 1024" in drops
     assert browser.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse") == "collapse"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
+from sgagent.agent.asking.denied import DeniedAnswer
 from sgagent.agent.flows.flow import Flow, FlowEnd
 from sgagent.agent.page.markup import Element, Node, tag
 from sgagent.agent.page.moments import moment
@@ -16,19 +17,28 @@ MOST_DROPS = 50
 """That are shown, the newest first."""
 
 
-def drops_section(flows: Iterable[Flow], now: float) -> Section:
-    """Return the newest drops.
+def drops_section(answer: DeniedAnswer, now: float) -> Section:
+    """Return the newest drops, and how many there were besides.
 
     Args:
-        flows: what was judged last, the oldest first.
+        answer: what the flow log remembers.
         now: seconds since the epoch.
     """
-    dropped = [flow for flow in flows if flow.verdict is Policy.DROP]
-    newest = dropped[: -MOST_DROPS - 1 : -1]
-    if not newest:
-        return Section("drops", "Recent drops", (tag("p", "None was seen since the agent started."),))
-    content = table("The newest first", _COLUMNS, (_row(flow, now) for flow in newest))
-    return Section("drops", "Recent drops", (content,))
+    return Section("drops", "Recent drops", tuple(_content(answer, now)))
+
+
+def _content(answer: DeniedAnswer, now: float) -> Iterator[Element]:
+    newest = answer.flows[: -MOST_DROPS - 1 : -1]
+    if answer.unavailable is not None:
+        yield tag("p", f"They are not known: {answer.unavailable}.")
+    elif not newest:
+        yield tag("p", "None was seen since the agent started.")
+    if newest:
+        yield table("The newest first", _COLUMNS, (_row(flow, now) for flow in newest))
+    left_out = sum(entry.left_out for entry in answer.left_out if entry.verdict is Policy.DROP)
+    if left_out:
+        limit = f"the kernel tells of {answer.rate_per_second} a second of each rule"
+        yield tag("p", f"{left_out} more since the agent started were not told of: {limit}.", class_="quiet")
 
 
 _COLUMNS = (

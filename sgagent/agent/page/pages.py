@@ -10,6 +10,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from sgagent.agent.asking.answers import Answering
+from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
 from sgagent.agent.asking.questions import (
     Answer,
     ExplainAnswer,
@@ -19,7 +20,6 @@ from sgagent.agent.asking.questions import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.flows.recent import RecentFlows
 from sgagent.agent.page.asking import answer_section, faults_section, form_section, refusal_section
 from sgagent.agent.page.drops import drops_section
 from sgagent.agent.page.findings import findings_section
@@ -45,9 +45,6 @@ class PageSources:
     clock: Clock
     host_name: str
     """Of this host; in the title, and what a browser may call it by."""
-
-    flows: RecentFlows | None = None
-    """None where the newest flows are not known."""
 
 
 def status_pages(sources: PageSources, listens_at: str) -> Mapping[str, Page]:
@@ -130,8 +127,7 @@ class _Pages:
         yield interfaces_section(status.interfaces)
         yield rules_section(self._ask(HitsQuestion(), HitsAnswer), self._figures())
         yield findings_section(sources.inspection.result())
-        if sources.flows is not None:
-            yield drops_section(sources.flows.recent(), now)
+        yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer), now)
         yield form_section(Form(), self._interfaces())
 
     def _answers(self, form: Form) -> Iterator[Section]:

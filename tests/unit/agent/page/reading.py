@@ -9,7 +9,7 @@ from types import MappingProxyType
 from urllib.parse import urlencode
 
 from sgagent.agent.asking.answers import answering
-from sgagent.agent.flows.recent import RecentFlows
+from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.page.inspection import Inspection
 from sgagent.agent.page.pages import PageSources, status_pages
@@ -17,9 +17,11 @@ from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.serving.exchange import Request, Response
 from sgagent.agent.sessions.livesessions import LiveSessions
 from sgagent.agent.telling.board import Board
+from sgagent.core.compiling.flowlogging import FlowLogging
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.ports import CounterValue
@@ -44,8 +46,9 @@ class Reader:
         """Start with nothing known."""
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
-        self.flows = RecentFlows()
-        self.board = Board(self.clock, self._read_counters)
+        told = FlowLogging(verdicts=frozenset((Policy.DROP,)))
+        self.flow_log = FlowLog(self.clock, FakeLog(), logging=told)
+        self.board = Board(self.clock, self._read_counters, self.flow_log)
         answer = answering(
             self.board,
             self.clock,
@@ -63,7 +66,6 @@ class Reader:
                 inspection=self.inspection,
                 clock=self.clock,
                 host_name="web-1",
-                flows=self.flows,
             ),
             "127.0.0.1",
         )

@@ -79,7 +79,7 @@ def test_the_first_page_shows_everything(reader: Reader) -> None:
 
 def test_pages_can_be_used_by_keyboard_and_by_ear(reader: Reader) -> None:
     """Nothing stands in the way on any page, with or without something wrong."""
-    reader.flows.add([dropped(1)])
+    reader.flow_log.drops.add([dropped(1)])
     reader.totals = dict.fromkeys(_counters("sgr-web-ipv4"), CounterValue(packets=3, bytes=180))
     pages = (
         reader.open("/"),
@@ -173,7 +173,7 @@ def test_findings_are_those_of_lint(reader: Reader) -> None:
 
 def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
     """With the names of both ends as far as they are known, and bounded."""
-    reader.flows.add(dropped(number) for number in range(1, MOST_DROPS + 20))
+    reader.flow_log.drops.add(dropped(number) for number in range(1, MOST_DROPS + 20))
     rows = table_of(reader.open("/"), "The newest first")
     assert len(rows) == MOST_DROPS
     assert rows[0][1:] == [
