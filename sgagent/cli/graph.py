@@ -1,0 +1,166 @@
+"""``sgagent graph``: draw who may talk to whom, as definitions say it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.progress import Progress
+from sgagent.core.comparing.wording import port_text
+from sgagent.core.errors import Problem, Severity, UsageError, printable
+from sgagent.core.graphing.graph import Edge, Graph, Node
+from sgagent.core.graphing.making import make_graph
+from sgagent.core.graphing.marking import Way, compared, highlighted
+from sgagent.core.graphing.svg import as_svg
+from sgagent.core.graphing.texts import as_dot, as_mermaid
+from sgagent.core.graphing.traffic import Traffic
+from sgagent.core.lint.subject import make_subject
+from sgagent.core.model import LAST_PORT, Snapshot
+from sgagent.core.resolve import Exemptions
+from sgagent.ports import Delivery
+from sgagent.settings import Settings
+
+_FEW = 5
+_WRITERS = {"svg": as_svg, "dot": as_dot, "mermaid": as_mermaid}
+_WAY = re.compile(
+    r"(?P<source>[^>]+)->(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<target>[^:>]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--definitions",
+        metavar="PATH",
+        type=Path,
+        help="a file or directory of documents, instead of the configured source",
+    )
+    parser.add_argument(
+        "--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)"
+    )
+    parser.add_argument(
+        "--highlight",
+        metavar="SOURCE->DESTINATION[:PORT]",
+        type=_way,
+        help="mark the shortest ways from one group, object or address to another",
+    )
+    parser.add_argument(
+        "--changes-from",
+        metavar="PATH",
+        type=Path,
+        help="mark what opens and what closes against these documents",
+    )
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the graph."""
+    settings = load_settings(options)
+    delivery = fetch(settings, options.definitions)
+    graph = _graph(settings, delivery, options)
+    if options.changes_from is not None:
+        graph = compared(_graph(settings, fetch(settings, options.changes_from), options), graph)
+    if options.highlight is not None:
+        graph = _highlighted(graph, options.highlight, delivery.snapshot)
+    if options.json:
+        print(json.dumps(as_json(graph)))
+    else:
+        sys.stdout.write(_WRITERS[options.output](graph))
+    return 0
+
+
+def _way(text: str) -> Way:
+    """Return the way that an argument names."""
+    found = _WAY.fullmatch(text)
+    if found is None or int(found["port"] or 1) not in range(1, LAST_PORT + 1):
+        raise argparse.ArgumentTypeError(f"not SOURCE->DESTINATION[:PORT]: {text}")
+    return Way(
+        source=found["source"].strip(),
+        target=(found["address"] or found["target"]).strip(),
+        port=int(found["port"]) if found["port"] else None,
+    )
+
+
+def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Graph:
+    """Return what definitions come to; their problems are told."""
+    subject = make_subject(delivery.snapshot, Exemptions())
+    problems = (*delivery.problems, *map(_bearable, subject.problems))
+    accept_or_refuse(problems, strict=options.strict or settings.enforcement.strict)
+    with Progress("looking at groups", len(subject.stands)) as progress:
+        return make_graph(subject, progress.advance)
+
+
+def _bearable(problem: Problem) -> Problem:
+    """Return a problem, as a warning where it is an object that is not there: nobody, and so no edge."""
+    is_absence = problem.code in ("unknown_object", "unknown_object_in_drop")
+    return replace(problem, severity=Severity.WARNING) if is_absence else problem
+
+
+def _highlighted(graph: Graph, way: Way, snapshot: Snapshot) -> Graph:
+    """Return the graph with a way marked, and tell if there is none.
+
+    Raises:
+        UsageError: an end of it is nowhere in the graph.
+    """
+    try:
+        found = highlighted(graph, way, snapshot)
+    except ValueError as error:
+        names = sorted({node.node_id.name for node in graph.nodes})
+        near = difflib.get_close_matches(str(error), names) or names[:_FEW]
+        raise UsageError(
+            f"--highlight {error}: neither in the graph nor an address (there is {', '.join(near)} …)"
+        ) from error
+    if not found.highlighted:
+        to = way.target if way.port is None else f"port {way.port} of {way.target}"
+        print(printable(f"warning: nothing leads from {way.source} to {to}"), file=sys.stderr)
+    return found
+
+
+def as_json(graph: Graph) -> dict[str, object]:
+    """Return the graph as the object that scripts read."""
+    return {
+        "nodes": [_node_json(node) for node in graph.nodes],
+        "edges": [_edge_json(edge, graph) for edge in graph.edges],
+    }
+
+
+def _node_json(node: Node) -> dict[str, object]:
+    return {
+        "id": str(node.node_id),
+        "name": node.node_id.name,
+        "kind": node.kind.value,
+        "title": node.title,
+        "outward": node.outward.value if node.outward else None,
+    }
+
+
+def _edge_json(edge: Edge, graph: Graph) -> dict[str, object]:
+    return {
+        "source": str(edge.source),
+        "target": str(edge.target),
+        "allowed": _traffic_json(edge.traffic),
+        "rule_ids": list(edge.rules),
+        "families": sorted(family.value for family in edge.families),
+        "is_partial": edge.is_partial,
+        "opened": _traffic_json(edge.opened) if edge.before is not None else None,
+        "closed": _traffic_json(edge.closed) if edge.before is not None else None,
+        "is_highlighted": (edge.source, edge.target) in graph.highlighted,
+    }
+
+
+def _traffic_json(traffic: Traffic) -> dict[str, object]:
+    """Return traffic: ports of TCP and UDP, numbers of other protocols, and all of it in words."""
+    return {
+        "text": str(traffic),
+        "tcp": port_text(traffic.tcp) or None,
+        "udp": port_text(traffic.udp) or None,
+        "other_protocols": port_text(traffic.others) or None,
+    }

@@ -1,0 +1,1 @@
+"""Draw who may talk to whom, as definitions say it."""

@@ -1,0 +1,223 @@
+"""Lay a graph out in columns: nodes in every other one, what edges carry in those between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from sgagent.core.graphing.ranks import acyclic, ordered, ranked
+
+_COLUMN_GAP = 26.0
+_ROW_GAP = 18.0
+_BEND_HEIGHT = 6.0
+_SWEEPS = 10
+_MARGIN = 16.0
+_NARROWEST = 900.0
+"""Lonely nodes fill rows of at least this width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a text takes."""
+
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A rectangle, by its middle."""
+
+    x: float
+    y: float
+    size: Size
+
+    @property
+    def left(self) -> float:
+        """Return where it begins."""
+        return self.x - self.size.width / 2
+
+    @property
+    def right(self) -> float:
+        """Return where it ends."""
+        return self.x + self.size.width / 2
+
+    @property
+    def top(self) -> float:
+        """Return where it begins, from above."""
+        return self.y - self.size.height / 2
+
+    @property
+    def bottom(self) -> float:
+        """Return where it ends, from above."""
+        return self.y + self.size.height / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an edge is drawn."""
+
+    points: tuple[tuple[float, float], ...]
+    """From its source to its target; between two of them it may bend."""
+
+    label: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is."""
+
+    size: Size
+    nodes: tuple[Place, ...]
+    routes: tuple[Route, ...]
+
+
+def lay_out(nodes: Sequence[Size], edges: Sequence[tuple[int, int, Size]]) -> Layout:
+    """Return where nodes and edges are.
+
+    Args:
+        nodes: what each takes.
+        edges: source, target and what the label takes; none leads to its own source.
+    """
+    pairs = acyclic(len(nodes), ((source, target) for source, target, _ in edges))
+    touched = {end for pair in pairs for end in pair}
+    ranks = [2 * rank for rank in ranked(len(nodes), pairs)]
+    columns = _Columns(list(nodes))
+    for node in sorted(touched):
+        columns.put(node, ranks[node])
+    chains = [columns.chain(pair, ranks, label) for pair, (_, _, label) in zip(pairs, edges, strict=True)]
+    places = columns.places()
+    bottom = max((place.bottom for place in places.values()), default=_MARGIN - _ROW_GAP)
+    right = max((place.right for place in places.values()), default=0.0)
+    lonely = [node for node in range(len(nodes)) if node not in touched]
+    places |= _in_rows(lonely, nodes, bottom + _ROW_GAP, max(right, _NARROWEST))
+    routes = [
+        _route(chain, places, is_turned=pair != (source, target))
+        for chain, pair, (source, target, _) in zip(chains, pairs, edges, strict=True)
+    ]
+    return Layout(
+        size=Size(
+            max((place.right for place in places.values()), default=0.0) + _MARGIN,
+            max((place.bottom for place in places.values()), default=0.0) + _MARGIN,
+        ),
+        nodes=tuple(places[node] for node in range(len(nodes))),
+        routes=tuple(routes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """What an edge runs through, from lower to higher columns."""
+
+    stops: tuple[int, ...]
+    label: int
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Nodes, labels and bends, all as numbers, in columns."""
+
+    sizes: list[Size]
+    _columns: dict[int, list[int]] = field(default_factory=dict)
+    _links: list[tuple[int, int]] = field(default_factory=list)
+
+    def put(self, item: int, column: int) -> None:
+        """Put something into a column."""
+        self._columns.setdefault(column, []).append(item)
+
+    def chain(self, pair: tuple[int, int], ranks: Sequence[int], label: Size) -> _Chain:
+        """Lead an edge through the columns between its ends; its label stands in the last of them."""
+        source, target = pair
+        stops = [source]
+        for column in range(ranks[source] + 1, ranks[target]):
+            is_label = column == ranks[target] - 1
+            self.sizes.append(label if is_label else Size(0.0, _BEND_HEIGHT))
+            self.put(len(self.sizes) - 1, column)
+            stops.append(len(self.sizes) - 1)
+        stops.append(target)
+        self._links += pairwise(stops)
+        return _Chain(tuple(stops), stops[-2])
+
+    def places(self) -> dict[int, Place]:
+        """Return where everything is."""
+        numbers = sorted(self._columns)
+        layers = ordered([self._columns[number] for number in numbers], self._links)
+        heights = self._heights(layers)
+        lowest = min((heights[item] - self.sizes[item].height / 2 for item in heights), default=0.0)
+        places: dict[int, Place] = {}
+        x = _MARGIN
+        for layer in layers:
+            width = max(self.sizes[item].width for item in layer)
+            for item in layer:
+                size = self.sizes[item]
+                if not size.width:  # a bend: the line keeps its height past all that stands in the column
+                    size = Size(width, size.height)
+                places[item] = Place(x + width / 2, heights[item] - lowest + _MARGIN, size)
+            x += width + _COLUMN_GAP
+        return places
+
+    def _heights(self, layers: Sequence[Sequence[int]]) -> dict[int, float]:
+        """Return how far down everything is, close to what it is linked to."""
+        neighbours: dict[int, list[int]] = {}
+        for one, other in self._links:
+            neighbours.setdefault(one, []).append(other)
+            neighbours.setdefault(other, []).append(one)
+        heights: dict[int, float] = {}
+        for layer in layers:
+            heights |= self._apart(layer, dict.fromkeys(layer, 0.0))
+        for sweep in range(_SWEEPS):
+            for layer in layers if sweep % 2 else reversed(layers):
+                wanted = {
+                    item: sum(heights[one] for one in near) / len(near)
+                    for item in layer
+                    if (near := neighbours.get(item))
+                }
+                heights |= self._apart(layer, {item: wanted.get(item, heights[item]) for item in layer})
+        return heights
+
+    def _apart(self, layer: Sequence[int], wanted: Mapping[int, float]) -> Iterator[tuple[int, float]]:
+        """Yield heights as near to those that are wanted as can be, in order and without overlap.
+
+        With the room that each needs taken off, that is the nearest sequence that never falls: wherever one
+        would, those that stand in each other's way meet at their mean.
+        """
+        offsets, offset = [], 0.0
+        for number, item in enumerate(layer):
+            if number:
+                above = self.sizes[layer[number - 1]].height
+                offset += (above + self.sizes[item].height) / 2 + _ROW_GAP
+            offsets.append(offset)
+        blocks: list[tuple[float, int]] = []
+        for item, far in zip(layer, offsets, strict=True):
+            total, count = wanted[item] - far, 1
+            while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+                total, count = total + blocks[-1][0], count + blocks[-1][1]
+                blocks.pop()
+            blocks.append((total, count))
+        means = (total / count for total, count in blocks for _ in range(count))
+        yield from ((item, mean + far) for item, mean, far in zip(layer, means, offsets, strict=True))
+
+
+def _in_rows(items: Iterable[int], sizes: Sequence[Size], top: float, width: float) -> dict[int, Place]:
+    """Return places in rows, from the left to the right, for what nothing leads to or from."""
+    places: dict[int, Place] = {}
+    x, row = _MARGIN, 0.0
+    for item in items:
+        size = sizes[item]
+        if x > _MARGIN and x + size.width > width:
+            x, top, row = _MARGIN, top + row + _ROW_GAP, 0.0
+        places[item] = Place(x + size.width / 2, top + size.height / 2, size)
+        x += size.width + _COLUMN_GAP
+        row = max(row, size.height)
+    return places
+
+
+def _route(chain: _Chain, places: Mapping[int, Place], *, is_turned: bool) -> Route:
+    """Return how an edge runs: out of the right of its lower end, into the left of its higher one."""
+    source, *between, target = (places[stop] for stop in chain.stops)
+    points = [(source.right, source.y)]
+    for stop in between:
+        points += [(stop.left, stop.y), (stop.right, stop.y)]
+    points.append((target.left, target.y))
+    return Route(tuple(reversed(points) if is_turned else points), places[chain.label])

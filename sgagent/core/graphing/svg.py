@@ -1,0 +1,160 @@
+"""Draw a graph as an SVG that needs nothing else: light or dark as the reader likes it, and readable aloud.
+
+Nothing is said by colour alone: what a change opens has a plus, what it closes a minus and a dashed line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import pairwise
+
+from sgagent.core.graphing.graph import Edge, Graph, Node, NodeId, Side
+from sgagent.core.graphing.labels import Line, Mark, edge_lines, edge_mark, node_lines, sentence
+from sgagent.core.graphing.layout import Place, Route, Size, lay_out
+
+_CHARACTER = 7.25
+"""The width of one, of 12 pixels of a font in which all are alike."""
+
+_LINE = 16.0
+_PADDING = 10.0
+_TITLE = "Who may talk to whom"
+
+_STYLE = """\
+svg{--paper:#fff;--ink:#1c2733;--faint:#56657a;--line:#6b7a90;--box:#eef3f9;--rim:#9fb0c6;--beyond:#fff7e6;
+--brink:#c9a24b;--open:#0b7a3b;--shut:#b3261e;--way:#1857c4;color-scheme:light dark}
+@media(prefers-color-scheme:dark){svg{--paper:#12181f;--ink:#e6edf5;--faint:#a3b1c4;--line:#8a99ae;--box:#1f2a37;
+--rim:#50627a;--beyond:#2c2614;--brink:#a8873a;--open:#4cc47f;--shut:#ff8a80;--way:#7fb0ff}}
+.paper,.label rect{fill:var(--paper)}
+text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;fill:var(--ink)}
+.node rect{fill:var(--box);stroke:var(--rim);stroke-width:1.2}
+.beyond rect{fill:var(--beyond);stroke:var(--brink)}
+.node .name{font-weight:700}
+.node .more{fill:var(--faint)}
+.edge path{fill:none;stroke:var(--line);stroke-width:1.4}
+.opened path{stroke:var(--open);stroke-width:2.4}
+.closed path{stroke:var(--shut);stroke-width:2.4;stroke-dasharray:7 5}
+.way path{stroke:var(--way);stroke-width:3.2}
+.label .plus,.node .plus{fill:var(--open);font-weight:700}
+.label .minus,.node .minus{fill:var(--shut);font-weight:700}
+.tip{fill:var(--line)}.tip-opened{fill:var(--open)}.tip-closed{fill:var(--shut)}.tip-way{fill:var(--way)}
+"""
+
+_LINE_CLASSES = {Mark.PLAIN: "more", Mark.OPENED: "plus", Mark.CLOSED: "minus"}
+
+
+def as_svg(graph: Graph) -> str:
+    """Return the drawing as a document of its own."""
+    return "\n".join(_document(graph)) + "\n"
+
+
+def _document(graph: Graph) -> Iterator[str]:
+    numbers = {node.node_id: number for number, node in enumerate(graph.nodes)}
+    edges = [edge for edge in graph.edges if edge.source != edge.target]
+    lines = [edge_lines(edge, graph.node_by_id[edge.source].kind) for edge in edges]
+    texts = [node_lines(graph, node) for node in graph.nodes]
+    layout = lay_out(
+        [_size(text, _PADDING) for text in texts],
+        [
+            (numbers[edge.source], numbers[edge.target], _size(text, 3.0))
+            for edge, text in zip(edges, lines, strict=True)
+        ],
+    )
+    width, height = layout.size.width, layout.size.height
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
+        f' height="{height:.0f}" role="img" aria-labelledby="sgagent-graph-title sgagent-graph-text">'
+    )
+    yield f'<title id="sgagent-graph-title">{_TITLE}</title>'
+    yield f'<desc id="sgagent-graph-text">{escape(_description(graph))}</desc>'
+    yield f"<style>\n{_STYLE}</style>"
+    yield "<defs>"
+    yield from (_tip(name) for name in ("tip", "tip-opened", "tip-closed", "tip-way"))
+    yield "</defs>"
+    yield f'<rect class="paper" width="{width:.0f}" height="{height:.0f}"/>'
+    ways = [(edge.source, edge.target) in graph.highlighted for edge in edges]
+    drawn = sorted(zip(ways, edges, layout.routes, strict=True), key=lambda drawing: drawing[0])
+    for is_way, edge, route in drawn:  # what stands out comes last, above the others
+        yield from _edge(edge, route, is_way=is_way)
+    for edge, route, text in zip(edges, layout.routes, lines, strict=True):
+        yield from _label(edge, route.label, text)
+    for node, place, text in zip(graph.nodes, layout.nodes, texts, strict=True):
+        yield from _node(node, place, text)
+    yield "</svg>"
+
+
+def _size(lines: Sequence[Line], padding: float) -> Size:
+    """Return the room that lines of text take."""
+    longest = max((len(line.text) for line in lines), default=0)
+    return Size(longest * _CHARACTER + 2 * padding, len(lines) * _LINE + padding)
+
+
+def _description(graph: Graph) -> str:
+    """Return the drawing in words, for who can't see it."""
+    said = "An arrow leads from who opens a session to who is reached. "
+    return said + ". ".join(sentence(edge) for edge in graph.edges) + ("." if graph.edges else "No arrows.")
+
+
+def _tip(name: str) -> str:
+    return (
+        f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerUnits="userSpaceOnUse"'
+        f' markerWidth="9" markerHeight="9" orient="auto"><path class="{name}" d="M0 0L10 5L0 10z"/></marker>'
+    )
+
+
+def _edge(edge: Edge, route: Route, *, is_way: bool) -> Iterator[str]:
+    kind = (
+        "way" if is_way else {Mark.PLAIN: "", Mark.OPENED: "opened", Mark.CLOSED: "closed"}[edge_mark(edge)]
+    )
+    tip = f"tip-{kind}" if kind else "tip"
+    yield f'<g class="edge {kind}"><title>{escape(sentence(edge))}</title>'
+    yield f'<path d="{_path(route.points)}" marker-end="url(#{tip})"/></g>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """Return a line that runs level through every point."""
+    (x, y), *_ = points
+    parts = [f"M{x:.1f} {y:.1f}"]
+    for (x, y), (following_x, following_y) in pairwise(points):
+        if y == following_y:
+            parts.append(f"H{following_x:.1f}")
+        else:
+            middle = (x + following_x) / 2
+            parts.append(
+                f"C{middle:.1f} {y:.1f} {middle:.1f} {following_y:.1f} {following_x:.1f} {following_y:.1f}"
+            )
+    return "".join(parts)
+
+
+def _label(edge: Edge, place: Place, lines: Sequence[Line]) -> Iterator[str]:
+    yield f'<g class="label"><title>{escape(sentence(edge))}</title>'
+    yield _rectangle(place, 3)
+    yield from _text(place, lines, 3.0, first="")
+    yield "</g>"
+
+
+def _node(node: Node, place: Place, lines: Sequence[Line]) -> Iterator[str]:
+    kind = "node" if _is_group(node.node_id) else "node beyond"
+    yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
+    yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2)
+    yield from _text(place, lines, _PADDING, first="name")
+    yield "</g>"
+
+
+def _is_group(node_id: NodeId) -> bool:
+    return node_id.side is Side.BOTH
+
+
+def _rectangle(place: Place, radius: float) -> str:
+    return (
+        f'<rect x="{place.left:.1f}" y="{place.top:.1f}" width="{place.size.width:.1f}"'
+        f' height="{place.size.height:.1f}" rx="{radius:.0f}"/>'
+    )
+
+
+def _text(place: Place, lines: Sequence[Line], padding: float, *, first: str) -> Iterator[str]:
+    """Yield lines of text, one below the other."""
+    x, y = place.left + padding, place.top + padding / 2 + _LINE * 0.75
+    for number, line in enumerate(lines):
+        kind = first if first and not number else _LINE_CLASSES[line.mark]
+        yield f'<text x="{x:.1f}" y="{y + number * _LINE:.1f}" class="{kind}">{escape(line.text)}</text>'

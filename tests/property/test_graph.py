@@ -1,0 +1,206 @@
+"""The graph of who may talk to whom is what judging packets between all members at every border says."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from random import Random
+
+from hypothesis import given, settings
+
+from sgagent.core.always import DHCP
+from sgagent.core.binding import bind_everywhere
+from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
+from sgagent.core.graphing.graph import Side
+from sgagent.core.graphing.making import make_graph
+from sgagent.core.graphing.traffic import Traffic
+from sgagent.core.intervals import holds
+from sgagent.core.lint.subject import make_subject
+from sgagent.core.model import (
+    Direction,
+    Family,
+    GroupReference,
+    GroupType,
+    NetworkInterface,
+    Policy,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+from sgagent.core.resolve import Exemptions, members_by_group, resolve
+from tests.generators import random_snapshot
+from tests.strategies import seeds
+
+MOST_RULES = 4
+PORTED = (6, 17)
+Point = tuple[int, int | None]
+"""A protocol and a destination port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Everything that packets of a snapshot are drawn from."""
+
+    snapshot: Snapshot
+    policy: ResolvedPolicy
+
+    @property
+    def rules(self) -> list[ResolvedRule]:
+        """Return every rule on every interface."""
+        return [
+            rule
+            for judge in self.policy.interfaces
+            for direction in Direction
+            for rule in judge.toward(direction).rules
+        ]
+
+    def points(self) -> list[Point]:
+        """Return each protocol that anybody names, and one that nobody does, with ports at every border."""
+        numbers = {rule.protocol.number for rule in self.rules if rule.protocol.number is not None}
+        ranges = [ports for rule in self.rules for ports in rule.ports or ()]
+        ports = {1, *(border for one in ranges for border in (one.first, one.last + 1) if border <= 65535)}
+        ports -= {port for pair in DHCP.values() for port in pair}  # in which no group has a say (§7.1)
+        plain: list[Point] = [(number, None) for number in sorted({*numbers, 254} - set(PORTED))]
+        return plain + list(product(PORTED, sorted(ports)))
+
+    def source_ports(self) -> list[int]:
+        """Return source ports at every border."""
+        ranges = [ports for rule in self.rules for ports in rule.source_ports or ()]
+        return sorted({1, *(one for r in ranges for one in (r.first, r.last + 1) if one <= 65535)})
+
+    def addresses(self, family: Family) -> list[int]:
+        """Return addresses at every border."""
+        borders = {0}
+        for rule in self.rules:
+            near = rule.local_address
+            ranges = list(rule.peer.addresses.ranges(family))
+            ranges += [(near.first, near.last)] if near and near.family is family else []
+            borders |= {border for first, last in ranges for border in (first, last + 1)}
+        for interface in self.snapshot.network_interfaces:
+            borders |= {block.first for block in interface.addresses if block.family is family}
+        return sorted(border for border in borders if border <= family.last_address)
+
+    def at(self, interface: NetworkInterface, family: Family) -> list[int]:
+        """Return the addresses of an interface that any border tells apart."""
+        blocks = [block for block in interface.addresses if block.family is family]
+        return [a for a in self.addresses(family) if any(block.first <= a <= block.last for block in blocks)]
+
+
+def ends_of(snapshot: Snapshot) -> Ends:
+    """Resolve definitions wherever groups are attached."""
+    return Ends(snapshot, resolve(snapshot, bind_everywhere(snapshot), Exemptions()).policy)
+
+
+def packet(
+    interface: str, direction: Direction, ends: tuple[Family, int, int], what: Point, port: int
+) -> Packet:
+    """Return a packet between two addresses."""
+    family, source, target = ends
+    protocol, destination_port = what
+    return Packet(
+        interface=interface,
+        direction=direction,
+        family=family,
+        source=source,
+        destination=target,
+        protocol=protocol,
+        source_port=None if destination_port is None else port,
+        destination_port=destination_port,
+    )
+
+
+def permitted(ends: Ends) -> dict[tuple[str, str], set[Point]]:
+    """Return, of each pair of groups, what gets out of one and into the other, by rules that name them."""
+    found: dict[tuple[str, str], set[Point]] = defaultdict(set)
+    interfaces = ends.snapshot.network_interfaces
+    for one, other, family in product(interfaces, interfaces, Family):
+        pairs = product(ends.at(one, family), ends.at(other, family))
+        for (source, target), what, port in product(pairs, ends.points(), ends.source_ports()):
+            if what[1] is None and port != 1:
+                continue
+            way = (family, source, target)
+            leaving = packet(one.network_interface_id, Direction.EGRESS, way, what, port)
+            coming = packet(other.network_interface_id, Direction.INGRESS, way, what, port)
+            decisions = evaluate(ends.policy, leaving), evaluate(ends.policy, coming)
+            if all(decision.verdict is Policy.ACCEPT for decision in decisions):
+                for pair in named(ends.snapshot, (one, other), decisions, way):
+                    found[pair].add(what)
+    return found
+
+
+def named(
+    snapshot: Snapshot,
+    hosts: tuple[NetworkInterface, NetworkInterface],
+    decisions: tuple[Decision, Decision],
+    way: tuple[Family, int, int],
+) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of groups whom the deciding rules name, of whom the two hosts are."""
+    (sender, receiver), (out, into) = hosts, decisions
+    if (target := named_group(snapshot, out)) in receiver.security_group_ids and out.rule:
+        yield out.rule.security_group_id, target or ""
+    if (source := named_group(snapshot, into)) in sender.security_group_ids and into.rule:
+        yield source or "", into.rule.security_group_id
+    if into.decided_by is DecidedBy.INNER:
+        members = members_by_group(snapshot)
+        for group_id in receiver.security_group_ids:
+            group = snapshot.group_by_id[group_id]
+            lets = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+            if lets and group_id in sender.security_group_ids and members[group_id].contains(*way[:2]):
+                yield group_id, group_id
+
+
+def named_group(snapshot: Snapshot, decision: Decision) -> str | None:
+    """Return the group that is the object of the rule that decided."""
+    if decision.rule is None:
+        return None
+    group = snapshot.group_by_id[decision.rule.security_group_id]
+    (rule,) = [rule for rule in group.rules if rule.rule_id == decision.rule.rule_id]
+    what = rule.authorization_object
+    return what.security_group_id if isinstance(what, GroupReference) else None
+
+
+def definitions(random: Random) -> Snapshot:
+    """Return definitions that often speak of groups, and whose members are all on interfaces."""
+    snapshot = random_snapshot(random, most_rules=MOST_RULES)
+    ids = [group.security_group_id for group in snapshot.security_groups]
+
+    def of_a_group(rule: SecurityGroupRule) -> SecurityGroupRule:
+        speaks_of_one = random.random() < 0.6 and rule.protocol.only_family is None
+        return (
+            replace(rule, authorization_object=GroupReference(random.choice(ids))) if speaks_of_one else rule
+        )
+
+    return replace(
+        snapshot,
+        security_groups=tuple(
+            replace(group, member_addresses=(), account_id=None, rules=tuple(map(of_a_group, group.rules)))
+            for group in snapshot.security_groups
+        ),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_edges_between_groups_are_what_both_ends_let_pass(seed: int) -> None:
+    """No point at any border passes between members without being on the edge, and none on it fails to."""
+    ends = ends_of(definitions(Random(seed)))
+    graph = make_graph(make_subject(ends.snapshot, Exemptions()))
+    drawn = {
+        (edge.source.name, edge.target.name): edge.traffic
+        for edge in graph.edges
+        if edge.source.side is edge.target.side is Side.BOTH
+    }
+    expected = permitted(ends)
+    for pair in {*drawn, *expected}:
+        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
+        assert on_edge == expected.get(pair, set()), pair
+
+
+def is_on(traffic: Traffic, what: Point) -> bool:
+    """Tell whether an edge carries a point."""
+    protocol, port = what
+    if port is None:
+        return holds(traffic.others, protocol)
+    return holds(traffic.tcp if protocol == 6 else traffic.udp, port)
