@@ -218,7 +218,8 @@ class Daemon:
         """Let the flow log know what the table is from now on, and by which names to call addresses."""
         in_force, flow_log = self._reconciler.definitions.in_force, self._board.flow_log
         if flow_log is not None and step.policy is not None and step.counters is not None:
-            flow_log.follow(step.policy, step.counters, in_force.snapshot if in_force else None)
+            snapshot = in_force.snapshot if in_force else None
+            flow_log.follow(step.policy, step.counters, snapshot, self._counting.totals)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""

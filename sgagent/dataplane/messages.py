@@ -121,6 +121,7 @@ def take_over(channel: socket.socket) -> socket.socket:
     taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     if received != _TOKEN or len(taken) != 1:
         raise MalformedError("no socket, where one was to come")
+    taken[0].set_inheritable(False)
     return taken[0]
 
 

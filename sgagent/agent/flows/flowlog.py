@@ -15,7 +15,7 @@ from sgagent.agent.flows.directory import Directory
 from sgagent.agent.flows.flow import Flow, FlowsLeftOut
 from sgagent.agent.flows.heads import read_head
 from sgagent.agent.flows.leaves import Leaf, Leaves, leaves_of
-from sgagent.agent.flows.leftout import LeftOut
+from sgagent.agent.flows.leftout import LeftOut, Totals
 from sgagent.agent.flows.recent import RecentFlows
 from sgagent.agent.flows.telling import tell
 from sgagent.agent.flows.writing import Entry, FlowWriter, NoWriter
@@ -25,11 +25,14 @@ from sgagent.core.kernel.counters import CounterKey
 from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.nflog import LoggedPacket
-from sgagent.ports import Clock, CounterValue
+from sgagent.ports import Clock
 
 _SEQUENCE_NUMBERS = 1 << 32
 _MOST_WAITING = 10_000
 """Entries that wait to be written."""
+
+RECKONED_SECONDS = 1.0
+"""Between two reckonings at least: by then what was counted at the first is told of, or lost."""
 
 _MOST_LEFT_OUT = 1_000
 """Rules and defaults of which it is remembered how much was left out."""
@@ -95,6 +98,7 @@ class FlowLog:
         self._waiting: list[FlowsLeftOut] = []
         self._write_fault: str | None = None
         self._reckoning = LeftOut()
+        self._reckoned_at: float | None = None
         self._lock = threading.Lock()
         self._told: Counter[CounterKey] = Counter()
         self._told_by_verdict: Counter[Policy] = Counter()
@@ -110,7 +114,11 @@ class FlowLog:
         """The newest that were dropped, or would have been."""
 
     def follow(
-        self, policy: ResolvedPolicy, counters: Mapping[str, CounterKey], snapshot: Snapshot | None
+        self,
+        policy: ResolvedPolicy,
+        counters: Mapping[str, CounterKey],
+        snapshot: Snapshot | None,
+        totals: Totals,
     ) -> None:
         """Take note of what the table is from now on; packets of the one before may still be on their way.
 
@@ -118,6 +126,7 @@ class FlowLog:
             policy: what is enforced.
             counters: what its counters count, by name.
             snapshot: the definitions, which name addresses.
+            totals: what its counters stood at when they were read last; those that are new, at their begin.
         """
         if snapshot is not None and snapshot is not self._directory.snapshot:
             self._directory = Directory(snapshot)
@@ -125,6 +134,7 @@ class FlowLog:
             self._followed = (policy, counters)
             before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
             self._leaves = {**before, **self._newest_leaves}
+            self._reckoning.begin(self._meant(totals))
 
     @property
     def is_ready(self) -> bool:
@@ -140,20 +150,25 @@ class FlowLog:
         if flows or waiting:
             self._write([*flows, *waiting])
 
-    def reckon(self, totals: Mapping[CounterKey, CounterValue]) -> None:
+    def reckon(self, totals: Totals) -> None:
         """Find out from newer totals what the kernel judged without telling of it."""
+        now = self._clock.monotonic()
+        if self._reckoned_at is not None and now < self._reckoned_at + RECKONED_SECONDS:
+            return
+        self._reckoned_at = now
         leaves = {leaf.key: leaf for leaf in self._newest_leaves.values()}
-        meant = {
-            key: value
-            for key, value in totals.items()
-            if key in leaves and leaves[key].verdict in self.logging.verdicts
-        }
+        meant = self._meant(totals)
         with self._lock:
             self._told = Counter({key: count for key, count in self._told.items() if key in meant})
             for key, packets in self._reckoning.reckon(meant, self._told):
                 self._leave_out(leaves[key], packets)
             behind = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
             self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - behind)
+
+    def _meant(self, totals: Totals) -> Totals:
+        """Return the totals of what is to be told of."""
+        keys = {leaf.key for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts}
+        return {key: value for key, value in totals.items() if key in keys}
 
     def fail(self, fault: Exception) -> None:
         """Say that nothing is taken in any more, and why."""

@@ -17,7 +17,7 @@ class _Account:
     """What is known of one leaf."""
 
     begun_at: int
-    """Its total when it was first looked at, without what had been told by then."""
+    """Its total when it was first looked at."""
 
     total: int
     """As of the reading before the newest: what was counted later may be on its way."""
@@ -35,6 +35,17 @@ class LeftOut:
     def __init__(self) -> None:
         """Start with nothing known."""
         self._accounts: dict[CounterKey, _Account] = {}
+        self._is_begun = False
+
+    def begin(self, totals: Totals) -> None:
+        """Take note of where counters begin that are new since the last reckoning, if there was one.
+
+        Args:
+            totals: as of that reckoning, and of what began to be counted since.
+        """
+        if self._is_begun:
+            for key, value in totals.items():
+                self._accounts.setdefault(key, _Account(value.packets, value.packets))
 
     def reckon(self, totals: Totals, told: Counter[CounterKey]) -> Iterator[tuple[CounterKey, int]]:
         """Yield what was newly found to be left out, by what counted it.
@@ -43,11 +54,12 @@ class LeftOut:
             totals: the newest, of what is to be told of.
             told: how many were told of until now.
         """
+        self._is_begun = True
         self._accounts = {key: account for key, account in self._accounts.items() if key in totals}
         for key, value in totals.items():
             account = self._accounts.get(key)
             if account is None:
-                self._accounts[key] = _Account(value.packets - told[key], value.packets)
+                self._accounts[key] = _Account(value.packets, value.packets)
                 continue
             missing = account.total - account.begun_at - told[key] - account.left_out
             account.total = value.packets

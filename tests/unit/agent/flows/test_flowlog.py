@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sgagent.agent.flows.flow import Flow, FlowEnd, FlowsLeftOut
-from sgagent.agent.flows.flowlog import FlowLog, Loss
+from sgagent.agent.flows.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.agent.flows.writing import Entry
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.flowlogging import FlowLogging
@@ -64,7 +64,8 @@ class Told:
         """Let it know of another table."""
         state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
         counters = compile_(policy, LAYOUT, state).counters
-        self.flow_log.follow(policy, counters, definitions)
+        totals = {key: CounterValue(packets=0, bytes=0) for key in counters.values()}
+        self.flow_log.follow(policy, counters, definitions, totals)
 
     def packet(
         self, head: bytes = SYN, prefix: str = DEFAULT, *, is_leaving: bool = False, lost: int = 0
@@ -77,6 +78,11 @@ class Told:
         """Take in packets, and return the drops that are remembered."""
         self.flow_log.take_in(packets)
         return self.flow_log.drops.recent()
+
+    def reckon(self, totals: Mapping[CounterKey, CounterValue]) -> None:
+        """Let it know of newer totals, a while after those before."""
+        self.clock.pass_seconds(RECKONED_SECONDS)
+        self.flow_log.reckon(totals)
 
     def lost(self) -> Mapping[Loss, int]:
         """Return what was lost, and where."""
@@ -199,15 +205,15 @@ def totals(default: int, by_rule: int = 0) -> Mapping[CounterKey, CounterValue]:
 def test_what_was_counted_and_not_told_of_is_left_out() -> None:
     """It is said once it can't be on its way any more, for each that decided, and written down."""
     told = Told()
-    told.flow_log.reckon(totals(1_000))
+    told.reckon(totals(1_000))
     told.tell(told.packet())
-    told.flow_log.reckon(totals(1_011))
+    told.reckon(totals(1_011))
     assert told.flow_log.left_out() == ()
-    told.flow_log.reckon(totals(1_011))
-    told.flow_log.reckon(totals(1_011, 5))
+    told.reckon(totals(1_011))
+    told.reckon(totals(1_011, 5))
     (found,) = told.flow_log.left_out()
     assert (found.left_out, found.decided_by, found.interface) == (10, DecidedBy.DEFAULT, "eth0")
-    told.flow_log.reckon(totals(1_011, 5))
+    told.reckon(totals(1_011, 5))
     assert {found.rule_id: found.left_out for found in told.flow_log.left_out()} == {None: 10, "no-ssh": 5}
     assert told.lost() == {Loss.LIMITED: 15}
     told.flow_log.take_in()
@@ -215,25 +221,55 @@ def test_what_was_counted_and_not_told_of_is_left_out() -> None:
     assert [entry.left_out for entry in written] == [10, 5]
 
 
+def test_a_rule_that_is_new_is_accounted_for_from_its_begin() -> None:
+    """A flood may meet it at once, before its counter is read for the first time."""
+    told = Told(policy_of(group("sg-1")))
+    told.reckon(totals(1_000))
+    told.follow(POLICY)
+    told.tell(told.packet(prefix="rule/eth0/no-ssh"))
+    for _ in range(3):
+        told.reckon(totals(1_000, 500))
+    assert {found.rule_id: found.left_out for found in told.flow_log.left_out()} == {"no-ssh": 499}
+
+
+def test_what_is_told_before_the_first_reading_was_not_left_out() -> None:
+    """Nor is what the kernel counted while no agent ran."""
+    told = Told()
+    told.tell(*(told.packet() for _ in range(5)))
+    told.reckon(totals(3))
+    for _ in range(3):
+        told.reckon(totals(5))
+    assert told.flow_log.left_out() == ()
+
+
 def test_what_comes_late_was_not_left_out() -> None:
     """The kernel gathers packets for a moment; the counters may be read before it tells of them."""
     told = Told()
-    told.flow_log.reckon(totals(0))
-    told.flow_log.reckon(totals(1))
+    told.reckon(totals(0))
+    told.reckon(totals(1))
     told.tell(told.packet())
     for _ in range(3):
-        told.flow_log.reckon(totals(1))
+        told.reckon(totals(1))
     assert told.flow_log.left_out() == ()
     assert told.lost() == {}
+
+
+def test_totals_that_come_thick_and_fast_are_not_all_looked_at() -> None:
+    """As many as somebody scrapes the metrics: what they count may still be on its way."""
+    told = Told()
+    told.reckon(totals(0))
+    for _ in range(3):
+        told.flow_log.reckon(totals(9))
+    assert told.flow_log.left_out() == ()
 
 
 def test_what_was_lost_on_the_way_is_not_limited_too() -> None:
     """Each is counted once; the total of a leaf does not tell where."""
     told = Told()
-    told.flow_log.reckon(totals(0))
+    told.reckon(totals(0))
     told.tell(told.packet(lost=4))
     for _ in range(3):
-        told.flow_log.reckon(totals(10))
+        told.reckon(totals(10))
     assert told.lost() == {Loss.OVERRUN: 4, Loss.LIMITED: 5}
 
 
