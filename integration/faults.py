@@ -19,6 +19,7 @@ from integration.bootedordeal import BootedService
 from integration.lab import PEER_MAC, LabError, wait_for
 from integration.namespaces import CommandError, network_namespace, run
 from integration.ordeal import HOST, HOST6, Ordeal
+from integration.trials import kill_in_a_trial
 
 Strike = Callable[[Ordeal], float]
 """Makes it happen once, and returns the seconds until all was as before; 0 if nothing was ever otherwise."""
@@ -338,6 +339,12 @@ FAULTS = (
     Fault(name="kill -9 of the agent, anywhere in an apply", strike=kill_the_agent, tries=200, quick_tries=3),
     Fault(
         name="kill -9 of the applier, anywhere in an apply", strike=kill_the_applier, tries=200, quick_tries=2
+    ),
+    Fault(
+        name="kill -9 of the agent anywhere in a trial, which then runs out or is confirmed",
+        strike=kill_in_a_trial,
+        tries=50,
+        quick_tries=2,
     ),
     Fault(name="stop and start", strike=stop_and_start, tries=30),
     Fault(

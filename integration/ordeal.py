@@ -118,10 +118,14 @@ class Ordeal:
 
         About the traffic all policies agree; about nothing else do they.
         """
-        self._policies += 1
-        mark = f"sgr-try-{self._policies}"
+        mark = self.next_mark()
         self.service.define(self.policy(mark))
         return mark
+
+    def next_mark(self) -> str:
+        """Return the name of a rule that no policy had before."""
+        self._policies += 1
+        return f"sgr-try-{self._policies}"
 
     def policy(self, mark: str) -> str:
         """Return a document with a rule of a name, and others by chance."""

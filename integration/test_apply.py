@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from integration.asking import asked, ordered, status
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
 from sgagent.rehearsal.wire import tcp
@@ -55,19 +55,6 @@ def open_ports(lab: Lab) -> set[int]:
     """Return the ports that let a new session in."""
     found = lab.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in PORTS])
     return {port for port, passed in zip(PORTS, found, strict=True) if passed}
-
-
-def asked(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - what the protocol has room for
-    """Ask the agent as other programs do, which takes no time to start."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(agent.directory / "run" / "control.sock"))
-        connection.sendall(json.dumps({"version": 1, **question}).encode() + b"\n")
-        return dict(json.loads(connection.makefile().readline()))
-
-
-def status(agent: Service) -> dict[str, Any]:
-    """Return what the agent says of itself."""
-    return dict(asked(agent, question="status")["answer"])
 
 
 def wait_for_ports(lab: Lab, ports: set[int], seconds: float = NOTICED_SECONDS) -> None:
@@ -267,10 +254,7 @@ def test_a_damaged_entry_is_named(agent: Service) -> None:
 def test_an_interrupted_command_interrupts_nothing(agent: Service, one_interface: Lab) -> None:
     """A client that goes away right after it has asked leaves an order that is carried out."""
     documents = [{"name": "a.yaml", "content": definitions(SSH)}]
-    line = {"version": 1, "question": "apply", "documents": documents, "confirm_within": None}
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(agent.directory / "run" / "control.sock"))
-        connection.sendall(json.dumps(line).encode() + b"\n")
+    ordered(agent, question="apply", documents=documents, confirm_within=None).close()
     wait_for_ports(one_interface, {22})
     agent.wait_for_event("applied_by_hand")
 
@@ -283,10 +267,7 @@ def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> N
     seen = set()
     for number in range(KILLS):
         moment = time.monotonic() + dice.uniform(0, 0.04)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(agent.directory / "run" / "control.sock"))
-            order = {"version": 1, "question": "apply", "documents": documents, "confirm_within": 600.0}
-            connection.sendall(json.dumps(order).encode() + b"\n")
+        with ordered(agent, question="apply", documents=documents, confirm_within=600.0):
             while time.monotonic() < moment:
                 pass  # a few hundredths of a second, to the point
             agent.kill()
