@@ -264,15 +264,16 @@ def _exemption(field: Field) -> Exemption | None:
     if table is None:
         return None
     table.refuse_unknown(_EXEMPTION_KEYS)
-    written = [table.require(name) for name in ("direction", "cidr", "protocol")]
-    direction, cidr, protocol = written
-    if direction is None or cidr is None or protocol is None:
-        return None
-    way, block, number = direction.word(DIRECTIONS), parse_network(cidr), parse_protocol(protocol)
+    direction, cidr, protocol = (table.require(name) for name in ("direction", "cidr", "protocol"))
+    way = direction.word(DIRECTIONS) if direction else None
+    block = parse_network(cidr) if cidr else None
+    number = parse_protocol(protocol) if protocol else None
+    ports = _exempt_ports(table, number)
+    if cidr and block and number:
+        _check_family(cidr, block, number)
     if way is None or block is None or number is None:
         return None
-    _check_family(cidr, block, number)
-    return Exemption(direction=way, peer=block, protocol=number, ports=_exempt_ports(table, number))
+    return Exemption(direction=way, peer=block, protocol=number, ports=ports)
 
 
 def _check_family(field: Field, block: CidrBlock, protocol: Protocol) -> None:
@@ -282,10 +283,12 @@ def _check_family(field: Field, block: CidrBlock, protocol: Protocol) -> None:
         field.error("family_of_protocol", f"{protocol} with {block.family.value}", f"an {only.value} CIDR")
 
 
-def _exempt_ports(table: Fields, protocol: Protocol) -> tuple[PortRange, ...] | None:
-    """Return the ports of an entry, None for any; the rules' own law (§4.2)."""
+def _exempt_ports(table: Fields, protocol: Protocol | None) -> tuple[PortRange, ...] | None:
+    """Return the ports of an entry, None for any; the rules' own law (§4.2), if the protocol is known."""
     field = table.get("port_range")
     ports = parse_ports(field) if field else None
+    if protocol is None:
+        return None
     if field is None and protocol.has_ports:
         table.refuse_missing("port_range", PORT_FORMS)
     elif field is not None and ports and not protocol.has_ports:

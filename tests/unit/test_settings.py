@@ -204,6 +204,12 @@ def test_sources_to_come_are_known_by_name() -> None:
 def test_all_faults_are_told_at_once() -> None:
     """Nobody mends a configuration one fault at a time."""
     assert len(faults("a = 1\n[enforcement]\nmode = 'x'\n[metrics]\nlisten = ''\n")) == 3
+    entry = "[[failsafe]]\ndirection = 'in'\ncidr = '10.0.0.1/8'\nprotocol = 'tcp'"
+    assert [fault.split(": ")[2] for fault in faults(entry)] == [
+        "failsafe[0].direction",
+        "failsafe[0].cidr",
+        "failsafe[0].port_range",
+    ]
 
 
 def test_an_interface_is_bound_once() -> None:
