@@ -11,23 +11,30 @@ from pathlib import Path
 from sgagent.agent.telling.moments import count
 from sgagent.cli.inputs import load_settings
 from sgagent.core.binding import Bindings
-from sgagent.core.errors import DocumentError, Problem, UsageError, printable
+from sgagent.core.errors import DocumentError, NotPermittedError, Problem, UsageError, printable
 from sgagent.core.model import Snapshot
-from sgagent.core.resolve import Exemptions, Scope, resolve
-from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.documents import DocumentFile, parse_documents
 from sgagent.documents.writing import write_document
 from sgagent.documents.yamlwriting import as_yaml
 from sgagent.imports import Imported, Note, import_aws, import_terraform
+from sgagent.settings import AliyunSourceSettings, Settings
+from sgagent.sources.aliyun.calls import NotAllowedError
+from sgagent.sources.choosing import make_source
 
 _STANDARD_INPUT = "-"
+_CLOUD = "aliyun"
 _READERS = {"aws": import_aws, "terraform": import_terraform}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("what", choices=sorted(_READERS), help="whose words are read")
+    parser.add_argument("what", choices=sorted((_CLOUD, *_READERS)), help="whose words are read")
     parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="what 'aws ec2 describe-…' or 'terraform show -json' printed"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="what 'aws ec2 describe-…' or 'terraform show -json' printed; none for aliyun, which is asked",
     )
     parser.add_argument(
         "--output", metavar="PATH", type=Path, help="write there: a file, or a directory that is there"
@@ -37,11 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the document that all of it comes to; say on standard error what is not what it was."""
-    limits = load_settings(options).limits
-    imported = _READERS[options.what]([_read(name) for name in options.files], limits)
+    settings = load_settings(options)
+    imported = _imported(options, settings)
     native = write_document(imported.snapshot)
     text = f"# Written by `sgagent import {options.what}`.\n{as_yaml(native)}"
-    _refuse_what_hosts_would_refuse(imported.snapshot, text, limits)
+    parse_documents(
+        [DocumentFile("<imported>", text.encode())], settings.limits
+    )  # refuse to write what is refused
     place = _place(options.output, options.what)
     if place is not None:
         _replace(place, text)
@@ -51,9 +60,55 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for line in (*imported.problems, *imported.notes):
         print(line, file=sys.stderr)
-    print(text if place is None else f"wrote {_summary(imported.snapshot)}: {printable(str(place))}", end="")
-    print("" if place is None else "\n", end="")
+    sys.stdout.write(
+        text if place is None else f"wrote {_summary(imported.snapshot)}: {printable(str(place))}\n"
+    )
     return 0
+
+
+def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
+    """Return what is read, of files or of the API.
+
+    Raises:
+        UsageError: files where none are read, or none where some are.
+        DocumentError: what is read can't be understood, or an agent would not take what it comes to.
+    """
+    if options.what == _CLOUD:
+        if options.files:
+            raise UsageError("import aliyun takes no files: the API is asked ([source] of the configuration)")
+        return _from_the_cloud(settings)
+    if not options.files:
+        raise UsageError(f"import {options.what}: which files? (- is standard input)")
+    imported = _READERS[options.what]([_read(name) for name in options.files], settings.limits)
+    errors = _resolve(imported.snapshot).errors
+    if errors:
+        raise DocumentError(errors)
+    return imported
+
+
+def _from_the_cloud(settings: Settings) -> Imported:
+    """Return everything that the API of the configuration tells.
+
+    What makes no sense in it is told and kept: an agent that it does not concern takes it, too (§8.3).
+
+    Raises:
+        UsageError: the configuration names another source.
+        NotPermittedError: the credentials won't do.
+        SourceUnavailableError: the API can't be reached, or a part of its answers is missing.
+    """
+    if not isinstance(settings.source, AliyunSourceSettings):
+        raise UsageError('the configured source is no API (type = "aliyun" in [source], or --config)')
+    try:
+        delivery = make_source(settings).fetch()
+    except NotAllowedError as error:
+        raise NotPermittedError(str(error)) from error
+    problems = (*delivery.problems, *_resolve(delivery.snapshot).problems)
+    return Imported(snapshot=delivery.snapshot, problems=problems)
+
+
+def _resolve(snapshot: Snapshot) -> Resolution:
+    """Return what definitions come to as a whole, with all that makes no sense in them."""
+    return resolve(snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
 
 
 def _read(name: str) -> DocumentFile:
@@ -68,18 +123,6 @@ def _read(name: str) -> DocumentFile:
         return DocumentFile(name, Path(name).read_bytes())
     except OSError as error:
         raise UsageError(f"{name}: can't be read: {error.strerror}") from error
-
-
-def _refuse_what_hosts_would_refuse(snapshot: Snapshot, text: str, limits: Limits) -> None:
-    """Write nothing that an agent would not take.
-
-    Raises:
-        DocumentError: with what is wrong, where it stood in what was read as far as that is known.
-    """
-    errors = resolve(snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING).errors
-    if errors:
-        raise DocumentError(errors)
-    parse_documents([DocumentFile("<imported>", text.encode())], limits)
 
 
 def _place(output: Path | None, what: str) -> Path | None:

@@ -151,7 +151,7 @@ _SUMMARIES = {
     "graph": "Draw who may talk to whom, as definitions say it.",
     "history": "List what was enforced, the newest first.",
     "hits": "Show what each rule has decided, in the order in which rules decide.",
-    "import": "Write down as native documents what other tools say of security groups.",
+    "import": "Write down as native documents what the cloud or other tools say of security groups.",
     "keygen": "Make a key to sign documents with.",
     "lint": "Find what is dangerous, void or needless in definitions, and say what to do about it.",
     "mode": "Enforce or observe from now on, whatever the configuration says.",

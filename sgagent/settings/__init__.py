@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sgagent.core.model import Sessions
+from sgagent.settings.aliyun import AliyunSourceSettings, ApiEndpoint
 from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
-from sgagent.settings.lint import LintSettings
 from sgagent.settings.flowlog import FlowLogSettings, FlowOutput
+from sgagent.settings.lint import LintSettings
 from sgagent.settings.parsing import parse_interface_name, parse_settings
 from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import (
@@ -28,15 +29,17 @@ from sgagent.settings.values import (
 
 __all__ = [
     "METADATA_SERVICE",
+    "AliyunSourceSettings",
+    "ApiEndpoint",
     "EnforcementSettings",
     "EtcdEndpoint",
     "EtcdSourceSettings",
     "FileSourceSettings",
+    "FlowLogSettings",
+    "FlowOutput",
     "HttpsSourceSettings",
     "HttpsUrl",
     "LintSettings",
-    "FlowLogSettings",
-    "FlowOutput",
     "ListenAddress",
     "MetricsSettings",
     "PageServing",

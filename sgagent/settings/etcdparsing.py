@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgagent.documents.field import Field, Fields
 from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
-from sgagent.settings.keys import read_boolean, read_number, read_optional_path
+from sgagent.settings.keys import read_boolean, read_form, read_number, read_optional_path
 from sgagent.settings.urls import split_url
 
 ETCD_KEYS = tuple(EtcdSourceSettings.__dataclass_fields__)
@@ -25,14 +25,15 @@ def parse_etcd(table: Fields) -> EtcdSourceSettings | None:
     endpoints = tuple(dict.fromkeys(_endpoints(table)))
     settings = EtcdSourceSettings(
         endpoints=endpoints,
-        prefix=_text(table, "prefix", _PREFIX, "a path of plain names, like /sgagent") or _DEFAULTS.prefix,
+        prefix=read_form(table, "prefix", _PREFIX, "a path of plain names, like /sgagent")
+        or _DEFAULTS.prefix,
         timeout_seconds=read_number(table, "timeout_seconds", _DEFAULTS.timeout_seconds, least=1, most=60),
         ca_file=_path(table, "ca_file", "ca.pem"),
         client_certificate=_path(table, "client_certificate", "client.pem"),
         client_key=_path(table, "client_key", "client.key"),
-        user=_text(table, "user", _USER, "the name of a user of etcd"),
+        user=read_form(table, "user", _USER, "the name of a user of etcd"),
         password_file=_path(table, "password_file", "etcd-password"),
-        host_name=_text(table, "host_name", _HOST_NAME, "at most 64 letters, digits and . _ -"),
+        host_name=read_form(table, "host_name", _HOST_NAME, "at most 64 letters, digits and . _ -"),
         report=read_boolean(table, "report", default=_DEFAULTS.report),
         announce=read_boolean(table, "announce", default=_DEFAULTS.announce),
         lease_seconds=read_number(table, "lease_seconds", _DEFAULTS.lease_seconds, least=5, most=86_400),
@@ -77,15 +78,3 @@ def _refuse_halves(table: Fields, settings: EtcdSourceSettings) -> None:
 
 def _path(table: Fields, name: str, like: str) -> Path | None:
     return read_optional_path(table, name, like=f"/etc/sgagent/{like}")
-
-
-def _text(table: Fields, name: str, form: re.Pattern[str], right: str) -> str | None:
-    """Return a text of a form; None, with an error noted if there is another one."""
-    field = table.get(name)
-    text = field.text() if field else None
-    if field is None or text is None:
-        return None
-    if not form.fullmatch(text):
-        field.error("bad_form", "not of the form that it has", right)
-        return None
-    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,3 +59,22 @@ def read_optional_path(table: Fields, name: str, *, like: str) -> Path | None:
         field.error("bad_path", "not a path", like)
         return None
     return Path(text)
+
+
+def read_form(table: Fields, name: str, form: re.Pattern[str], right: str) -> str | None:
+    """Return a text of a form; None, with an error noted if there is another one.
+
+    Args:
+        table: the table with the key.
+        name: the key.
+        form: what the whole text has to match.
+        right: that in words, for the error.
+    """
+    field = table.get(name)
+    text = field.text() if field else None
+    if field is None or text is None:
+        return None
+    if not form.fullmatch(text):
+        field.error("bad_form", "not of the form that it has", right)
+        return None
+    return text

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields as fields_of
 
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.tree import Node
+from sgagent.settings.aliyunparsing import ALIYUN_KEYS, parse_aliyun
 from sgagent.settings.etcdparsing import ETCD_KEYS, parse_etcd
 from sgagent.settings.keys import read_number, read_optional_path, read_path, read_word
 from sgagent.settings.sources import (
@@ -28,11 +29,7 @@ def parse_source(root: Fields) -> SourceSettings:
     if table is None:
         return _DEFAULT
     kind = read_word(table, "type", SourceType.FILE)
-    form = _FORMS.get(kind)
-    if form is None:
-        known = " or ".join(f'type = "{known.value}"' for known in _FORMS)
-        table.field.error("unknown_source", f"sources of type {kind.value} are not in this version", known)
-        return _DEFAULT
+    form = _FORMS[kind]
     _refuse_keys_of_others(table, kind, form)
     return form.parse(table) or _DEFAULT
 
@@ -94,6 +91,7 @@ _FORMS: Mapping[SourceType, _Form] = {
     SourceType.FILE: _Form(tuple(field.name for field in fields_of(FileSourceSettings)), _file),
     SourceType.HTTPS: _Form(tuple(field.name for field in fields_of(HttpsSourceSettings)), _https),
     SourceType.ETCD: _Form(ETCD_KEYS, parse_etcd),
+    SourceType.ALIYUN: _Form(ALIYUN_KEYS, parse_aliyun),
 }
 
 

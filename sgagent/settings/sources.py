@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgagent.settings.aliyun import AliyunSourceSettings
 from sgagent.settings.etcd import EtcdSourceSettings
 
 
@@ -88,4 +89,4 @@ class HttpsSourceSettings:
         return f"{SourceType.HTTPS.value} {self.url}"
 
 
-SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings
+SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings

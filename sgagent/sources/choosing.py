@@ -7,7 +7,13 @@ from typing import assert_never
 
 from sgagent.core.errors import UsageError
 from sgagent.ports import Host, Source
-from sgagent.settings import EtcdSourceSettings, FileSourceSettings, HttpsSourceSettings, Settings
+from sgagent.settings import (
+    AliyunSourceSettings,
+    EtcdSourceSettings,
+    FileSourceSettings,
+    HttpsSourceSettings,
+    Settings,
+)
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.file import FileSource
 from sgagent.sources.serials import read_signature, signature_file
@@ -38,6 +44,8 @@ def make_source(
             return _https(source, settings, acceptance)
         case EtcdSourceSettings():
             return _etcd(source, settings, host, vouching)
+        case AliyunSourceSettings():
+            return _aliyun(source, settings, host)
         case _:
             assert_never(source)
 
@@ -60,3 +68,33 @@ def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vou
         ) from error
     by_hand = settings.interfaces
     return EtcdSource(source, settings.limits, by_hand=by_hand, host=host, vouching=vouching)
+
+
+def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None) -> Source:
+    if settings.signature.public_keys:
+        raise UsageError(
+            "signature.public_keys: nobody signs the answers of the cloud's API"
+            " (a source of type file, https or etcd, or no [signature])"
+        )
+    if host is not None and not (source.uses_metadata or source.instance_id or settings.interfaces):
+        raise UsageError(
+            "source.instance_id: with credentials_file, it has to be said which interfaces are this host's"
+            ' (instance_id = "i-…", or [[interface]])'
+        )
+    try:
+        from sgagent.sources.aliyun.client import SdkApi  # noqa: PLC0415 - it needs what others do without
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a source of type aliyun needs the Python module {error.name}"
+            " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
+        ) from error
+    from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
+    from sgagent.sources.whereabouts import addresses_file  # noqa: PLC0415 - the same
+
+    return AliyunSource(
+        source,
+        settings.limits,
+        SdkApi(source),
+        by_hand=None if host is None else settings.interfaces,
+        memory=addresses_file(settings.state.directory),
+    )

@@ -195,12 +195,6 @@ def test_wrong_configurations(text: str, key: str) -> None:
     assert fault.endswith(")")
 
 
-def test_sources_to_come_are_known_by_name() -> None:
-    """They are told from typing mistakes."""
-    (fault,) = faults("[source]\ntype = 'aliyun'\nurl = 'x'")
-    assert "aliyun are not in this version" in fault
-
-
 def test_all_faults_are_told_at_once() -> None:
     """Nobody mends a configuration one fault at a time."""
     assert len(faults("a = 1\n[enforcement]\nmode = 'x'\n[metrics]\nlisten = ''\n")) == 3

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sgagent.cli.main import main
+from tests.ecsserver import KEY_ID, SECRET, EcsServer, ecs_server
+from tests.fakes.cloud import REGION, FakeCloud, RefusalError, permission
 
 ANSWER = {
     "SecurityGroups": [
@@ -108,3 +111,62 @@ def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     """Files that are not there, and words that nobody knows."""
     assert main(["import", *arguments]) == 2
     assert capsys.readouterr().err.startswith("sgagent: ")
+
+
+@pytest.fixture
+def server() -> Iterator[EcsServer]:
+    """Give a cloud with a group whose members may not all be known."""
+    cloud = FakeCloud()
+    cloud.add_group("sg-web", permission(SecurityGroupRuleId="sgr-1", SourceCidrIp="0.0.0.0/0"))
+    cloud.add_group("sg-lost", permission(Policy="Drop", SourceGroupId="sg-gone"))
+    cloud.add_interface("eni-1", "10.0.0.1", "sg-web", instance="i-1")
+    with ecs_server(cloud) as running:
+        yield running
+
+
+@pytest.fixture
+def configuration(tmp_path: Path, server: EcsServer) -> Path:
+    """Give a configuration that leads to the cloud."""
+    key = tmp_path / "key"
+    key.write_text(f"[default]\naccess_key_id = {KEY_ID}\naccess_key_secret = {SECRET}\n")
+    key.chmod(0o600)
+    path = tmp_path / "sgagent.toml"
+    path.write_text(
+        f'[source]\ntype = "aliyun"\nregion = "{REGION}"\nendpoint = "http://127.0.0.1:{server.port}"\n'
+        f'credentials_file = "{key}"\ntimeout_seconds = 1\n[state]\ndirectory = "{tmp_path}"\n'
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_everything_that_the_api_tells(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All groups with their rules and ids; what makes no sense is told and kept."""
+    assert main(["import", "aliyun", "--config", str(configuration)]) == 0
+    output, errors = capsys.readouterr()
+    for word in ("sg-web", "sgr-1", "sg-lost", "sg-gone", "eni-1"):
+        assert word in output
+    assert "a drop rule refers to a security group that is not in the definitions: 'sg-gone'" in errors
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("refusal", "code"), ((RefusalError(403, "Forbidden.RAM"), 5), (RefusalError(500, "InternalError"), 4))
+)
+def test_an_api_that_does_not_answer(
+    server: EcsServer,
+    configuration: Path,
+    capsys: pytest.CaptureFixture[str],
+    refusal: RefusalError,
+    code: int,
+) -> None:
+    """Not permitted is 5, out of reach is 4."""
+    server.cloud.refusals = [refusal]
+    assert main(["import", "aliyun", "--config", str(configuration)]) == code
+    assert refusal.code in capsys.readouterr().err
+
+
+def test_the_api_of_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another source, and files for a command that reads none."""
+    assert main(["import", "aliyun"]) == 2
+    assert main(["import", "aliyun", "file.json"]) == 2
+    assert "takes no files" in capsys.readouterr().err

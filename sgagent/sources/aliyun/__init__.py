@@ -1,0 +1,1 @@
+"""Definitions from the ECS API of Alibaba Cloud."""

@@ -1,0 +1,209 @@
+"""Ask the ECS API through Alibaba Cloud's own SDK; nothing else here knows it.
+
+The SDK makes and signs the questions, speaks HTTP, and takes errors apart. Its models of answers are not
+used: what the API says is handed on as it is, to the reader that reads saved answers too.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from alibabacloud_credentials.exceptions import CredentialException
+from alibabacloud_credentials.models import CredentialModel
+from alibabacloud_credentials.provider import EcsRamRoleCredentialsProvider
+from alibabacloud_ecs20140526.client import Client
+from alibabacloud_tea_openapi.exceptions import AlibabaCloudException, ThrottlingException
+from alibabacloud_tea_openapi.utils import Utils
+from alibabacloud_tea_openapi.utils_models import Config, OpenApiRequest, Params
+from darabonba.runtime import RuntimeOptions
+from Tea.exceptions import TeaException
+
+from sgagent import __version__
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.settings import AliyunSourceSettings
+from sgagent.sources.aliyun.calls import (
+    Answer,
+    ApiError,
+    Call,
+    NotAllowedError,
+    NotThereError,
+    ThrottledError,
+)
+from sgagent.sources.aliyun.credentials import AccessKey, read_access_key
+
+_VERSION = "2014-05-26"
+_LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
+"""Of the SDK, which writes to standard error by itself; what matters of it is raised."""
+
+_NOT_ALLOWED = (
+    "Forbidden",
+    "IncompleteSignature",
+    "InvalidAccessKey",
+    "InvalidSecurityToken",
+    "MissingSecurityToken",
+    "NoPermission",
+    "SignatureDoesNotMatch",
+    "SignatureNonceUsed",
+)
+"""How codes begin that say that the credentials won't do."""
+
+
+class SdkApi:
+    """The API of one region; implements :class:`Api`."""
+
+    def __init__(self, settings: AliyunSourceSettings) -> None:
+        """Take where the API is and how it is asked; nothing is asked yet."""
+        _keep_quiet()
+        self._settings = settings
+        protocol = "HTTPS" if settings.api.is_encrypted else "HTTP"
+        self._client = Client(
+            Config(
+                region_id=settings.region,
+                endpoint=settings.api.authority,
+                protocol=protocol,
+                credential=_Signer(settings),
+                connect_timeout=settings.connect_timeout_seconds * 1000,
+                read_timeout=settings.timeout_seconds * 1000,
+                ca=None if settings.ca_file is None else str(settings.ca_file),
+                user_agent=f"sgagent/{__version__}",
+                tls_min_version="TLSv1.2",
+            )
+        )
+
+    def ask(self, call: Call) -> Answer:
+        """Return the body of the answer.
+
+        Raises:
+            ApiError: there is none that can be used.
+            SourceUnavailableError: there are no credentials.
+        """
+        query = Utils.query({**call.parameters, "RegionId": self._settings.region})
+        try:
+            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), RuntimeOptions())
+        except AlibabaCloudException as error:
+            raise _refusal(call, error) from error
+        except TeaException as error:
+            raise self._failure(call, error) from error
+        body = answer.get("body")
+        if not isinstance(body, Mapping):
+            raise ApiError(f"{call}: the answer is not understood: no JSON object")
+        return body
+
+    def _failure(self, call: Call, error: Exception) -> SourceUnavailableError:
+        """Return why a question got no answer, in words that are the same as long as the reason is."""
+        chain = list(_causes(error))
+        ours = next((cause for cause in chain if isinstance(cause, SourceUnavailableError)), None)
+        if ours is not None:
+            return ours
+        place = self._settings.api
+        if any(isinstance(cause, CredentialException) for cause in chain):
+            return NotAllowedError(f"{call}: the metadata service gives no credentials (see ram_role)")
+        tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
+        if tls is not None:
+            return ApiError(f"{place}: TLS failed: {_reason_of_tls(tls)}")
+        if any("Timeout" in type(cause).__name__ for cause in chain):
+            return ApiError(f"{place}: no answer within {self._patience}")
+        if any(isinstance(cause, ValueError) and not isinstance(cause, OSError) for cause in chain):
+            return ApiError(f"{call}: the answer is not understood: not JSON")
+        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
+        return ApiError(f"{place}: can't be reached: {reasons[-1] if reasons else type(chain[-1]).__name__}")
+
+    @property
+    def _patience(self) -> str:
+        settings = self._settings
+        return f"{settings.timeout_seconds} s ({settings.connect_timeout_seconds} s to connect)"
+
+
+class _Signer:
+    """Give the SDK what it signs with, anew for each question, so that who changes it need not tell us."""
+
+    def __init__(self, settings: AliyunSourceSettings) -> None:
+        self._file = settings.credentials_file
+        self._role: EcsRamRoleCredentialsProvider | None = None
+        if self._file is None:
+            self._role = EcsRamRoleCredentialsProvider(
+                role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
+            )
+
+    def get_credential(self) -> CredentialModel:
+        """Return the credentials of this moment; the SDK calls this."""
+        key = self._access_key()
+        return CredentialModel(
+            access_key_id=key.access_key_id,
+            access_key_secret=key.access_key_secret,
+            security_token=key.security_token,
+            type="sts" if key.security_token else "access_key",
+        )
+
+    def _access_key(self) -> AccessKey:
+        if self._role is None:
+            assert self._file is not None  # noqa: S101 - one of the two, see above
+            return read_access_key(self._file)
+        found = self._role.get_credentials()
+        return AccessKey(
+            access_key_id=found.get_access_key_id(),
+            access_key_secret=found.get_access_key_secret(),
+            security_token=found.get_security_token(),
+        )
+
+
+def _form(call: Call) -> Params:
+    return Params(
+        action=call.action.value,
+        version=_VERSION,
+        protocol="HTTPS",
+        pathname="/",
+        method="POST",
+        auth_type="AK",
+        style="RPC",
+        req_body_type="formData",
+        body_type="json",
+    )
+
+
+def _refusal(call: Call, error: AlibabaCloudException) -> ApiError:
+    """Return what an error of the API means."""
+    code, status = str(error.code or ""), error.status_code
+    told = error.data.get("Message") if isinstance(error.data, Mapping) else None
+    message = f"{call}: {code}: {told or 'without a message'}"
+    is_busy = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    if isinstance(error, ThrottlingException) or code.startswith("Throttling") or is_busy:
+        return ThrottledError(message, wait_seconds=(error.retry_after or 0) / 1000)
+    if "NotFound" in code or "NotExist" in code:
+        return NotThereError(message)
+    if code.startswith(_NOT_ALLOWED) or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return NotAllowedError(message)
+    return ApiError(message)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Go from an error to what it came of, through what the SDK and the libraries below wrap around it."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = [
+            getattr(cause, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__")
+        ]
+        waiting += [*inner, *cause.args]
+
+
+def _reason_of_tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    return (error.reason or "no reason given").replace("_", " ").lower()
+
+
+def _keep_quiet() -> None:
+    """Take away the handlers by which the SDK writes to standard error."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [logging.NullHandler()]
+        logger.propagate = False

@@ -1,0 +1,61 @@
+"""Get the credentials that questions are signed with: from a file, or of the instance's RAM role."""
+
+from __future__ import annotations
+
+import configparser
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.sources.privatefile import require_private
+
+_SECTION = "default"
+_MOST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """What a question is signed with."""
+
+    access_key_id: str
+    access_key_secret: str
+    security_token: str | None = None
+    """Of a key for a while."""
+
+    def __repr__(self) -> str:
+        """Return nothing that is secret."""
+        return f"AccessKey({self.access_key_id!r})"
+
+
+def read_access_key(path: Path) -> AccessKey:
+    """Return the access key of a file in the form of Alibaba Cloud's own tools: ``[default]`` and its keys.
+
+    Raises:
+        SourceUnavailableError: it can't be read, everybody can read it, or it holds none. The message never
+            says what it holds.
+    """
+    require_private(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SourceUnavailableError(f"{path}: can't be read: {reason}") from error
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        raise _no_key(path) from None  # the error quotes the line, which may be the secret
+    key_id, secret = (
+        parser.get(_SECTION, f"access_key_{name}", fallback="").strip() for name in ("id", "secret")
+    )
+    if not (key_id and secret and (key_id + secret).isascii() and (key_id + secret).isprintable()):
+        raise _no_key(path)
+    token = parser.get(_SECTION, "security_token", fallback="").strip()
+    return AccessKey(access_key_id=key_id, access_key_secret=secret, security_token=token or None)
+
+
+def _no_key(path: Path) -> SourceUnavailableError:
+    return SourceUnavailableError(
+        f"{path}: no access key ([default] with access_key_id = … and access_key_secret = …)"
+    )

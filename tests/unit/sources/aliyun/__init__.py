@@ -1,0 +1,1 @@
+"""Tests of sgagent.sources.aliyun."""

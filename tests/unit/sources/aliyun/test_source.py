@@ -1,0 +1,365 @@
+"""The source as it asks a server that speaks the API's own protocol, through the cloud's own SDK."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sgagent.core.endpoints import Endpoint
+from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.host import HandBinding
+from sgagent.documents import Limits
+from sgagent.settings import AliyunSourceSettings, ApiEndpoint
+from sgagent.sources.aliyun.calls import Action, Api, ApiError, Call, NotAllowedError, ThrottledError
+from sgagent.sources.aliyun.source import AliyunSource
+from tests.certificates import Authority
+from tests.contract.source import Origin, SourceContract
+from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
+from tests.fakes.cloud import REGION, FakeApi, FakeCloud, RefusalError, permission
+
+pytest.importorskip("alibabacloud_ecs20140526", reason="the cloud's SDK is not installed (sgagent[aliyun])")
+
+from sgagent.sources.aliyun.client import SdkApi
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(Tea|alibabacloud|darabonba).*")
+"""The SDK's own affair."""
+
+GROUPS = Call(Action.GROUPS)
+
+
+@pytest.fixture
+def server() -> Iterator[EcsServer]:
+    """Give a server with one group and this host's interface."""
+    cloud = FakeCloud()
+    cloud.add_group("sg-web", permission(SourceCidrIp="0.0.0.0/0"))
+    cloud.add_interface("eni-1", "10.0.0.1", "sg-web", instance="i-here")
+    with ecs_server(cloud) as running:
+        yield running
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Give a file with the right access key."""
+    return write_key(tmp_path / "key")
+
+
+def write_key(path: Path, secret: str = SECRET, token: str = "") -> Path:
+    """Write an access key as Alibaba Cloud's tools do."""
+    path.write_text(
+        f"[default]\ntype = access_key\naccess_key_id = {KEY_ID}\naccess_key_secret = {secret}\n"
+        + (f"security_token = {token}\n" if token else "")
+    )
+    path.chmod(0o600)
+    return path
+
+
+def settings_for(server: EcsServer, key_file: Path) -> AliyunSourceSettings:
+    """Return settings that lead to a server."""
+    endpoint = ApiEndpoint(host="127.0.0.1", port=server.port, is_encrypted=server.is_encrypted)
+    return AliyunSourceSettings(
+        region=REGION,
+        endpoint=endpoint,
+        poll_seconds=1,
+        connect_timeout_seconds=1,
+        timeout_seconds=1,
+        credentials_file=key_file,
+        instance_id="i-here",
+    )
+
+
+def source_for(
+    settings: AliyunSourceSettings, by_hand: tuple[HandBinding, ...] | None = (), limits: Limits | None = None
+) -> AliyunSource:
+    """Return a source that never puts anything off."""
+    return AliyunSource(settings, limits or Limits(), SdkApi(settings), by_hand=by_hand, random=lambda: 0.0)
+
+
+def said(source: AliyunSource) -> str:
+    """Return why a source delivers nothing."""
+    with pytest.raises(SourceUnavailableError) as caught:
+        source.fetch()
+    return str(caught.value)
+
+
+def test_signed_questions_are_answered(server: EcsServer, key_file: Path) -> None:
+    """Signatures, dates and nonces are checked by the server; the group comes with its rule."""
+    (group,) = source_for(settings_for(server, key_file)).fetch().snapshot.security_groups
+    assert [str(rule.authorization_object) for rule in group.rules] == ["0.0.0.0/0"]
+    assert [action for action, _ in server.cloud.asked][:2] == [
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroups",
+    ]
+    assert len(server.nonces) == len(server.cloud.asked)
+
+
+def test_what_has_not_changed_is_the_same_delivery(server: EcsServer, key_file: Path) -> None:
+    """Answers with other numbers and times are no news."""
+    source = source_for(settings_for(server, key_file))
+    assert source.fetch() is source.fetch()
+
+
+def test_lists_and_texts_are_signed_as_they_are_sent(server: EcsServer, key_file: Path) -> None:
+    """Parameters with several values, quotes and letters of any kind."""
+    api = SdkApi(settings_for(server, key_file))
+    names = ["eni-1", "eni ü&=/~*"]
+    answer = api.ask(Call(Action.INTERFACES, {"NetworkInterfaceId": names, "MaxResults": 10}))
+    assert json.dumps(answer).count("eni-1") == 1
+    asked = dict(server.cloud.asked[-1][1])
+    assert [asked[f"NetworkInterfaceId.{number}"] for number in (1, 2)] == names
+
+
+def test_a_key_for_a_while_is_shown_with_its_token(server: EcsServer, key_file: Path) -> None:
+    """And who renews the file need not tell the agent."""
+    server.wants_token = True
+    api = SdkApi(settings_for(server, key_file))
+    with pytest.raises(NotAllowedError, match="InvalidSecurityToken"):
+        api.ask(GROUPS)
+    write_key(key_file, token=TOKEN)
+    assert api.ask(GROUPS)["SecurityGroups"]
+
+
+def test_wrong_keys_are_refused_and_never_shown(server: EcsServer, key_file: Path) -> None:
+    """The message says what the API says."""
+    write_key(key_file, secret="not-the-secret")  # noqa: S106 - a wrong one
+    with pytest.raises(NotAllowedError, match="SignatureDoesNotMatch") as caught:
+        SdkApi(settings_for(server, key_file)).ask(GROUPS)
+    assert "not-the-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    (
+        ("[default]\naccess_key_id = a\naccess_key_secret = b\n", 0o644, "everybody can read this secret"),
+        ("my-secret", 0o600, "no access key"),
+        ("[default]\naccess_key_id = a\n", 0o600, "no access key"),
+        ("[other]\naccess_key_id = a\naccess_key_secret = my-secret\n", 0o600, "no access key"),
+    ),
+)
+def test_files_that_hold_no_key(
+    server: EcsServer, key_file: Path, content: str, mode: int, reason: str
+) -> None:
+    """What is wrong is told without what is in the file."""
+    key_file.write_text(content)
+    key_file.chmod(mode)
+    told = said(source_for(settings_for(server, key_file)))
+    assert told.startswith(f"{key_file}: {reason}")
+    assert "my-secret" not in told
+
+
+def test_throttling_is_told_apart(server: EcsServer, key_file: Path) -> None:
+    """By its code, and by the status that proxies in between use."""
+    api = SdkApi(settings_for(server, key_file))
+    for refusal in (RefusalError(400, "Throttling.User"), RefusalError(503, "ServiceUnavailable")):
+        server.cloud.refusals = [refusal]
+        with pytest.raises(ThrottledError):
+            api.ask(GROUPS)
+    server.cloud.refusals = [RefusalError(400, "Throttling")] * 3
+    assert source_for(settings_for(server, key_file)).fetch().snapshot.security_groups
+
+
+def test_a_refusal_is_worded_alike_each_time(server: EcsServer, key_file: Path) -> None:
+    """Its number changes with each answer; what is told does not, so that it is told once."""
+    server.cloud.refusals = [RefusalError(403, "Forbidden.RAM", "User not authorized")] * 2
+    source = source_for(settings_for(server, key_file))
+    first, second = said(source), said(source)
+    assert first == second == "DescribeNetworkInterfaces i-here: Forbidden.RAM: User not authorized"
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """Close without an answer."""
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def page_for_people(handler: BaseHTTPRequestHandler) -> None:
+    """Answer as a captive portal does."""
+    reply(handler, 200, b"<html>Please sign in</html>")
+
+
+def half(handler: BaseHTTPRequestHandler) -> None:
+    """Announce more than is sent."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"SecurityGroups": ')
+    handler.close_connection = True
+
+
+def list_of(handler: BaseHTTPRequestHandler) -> None:
+    """Answer JSON of another shape."""
+    reply(handler, 200, b"[]")
+
+
+def broken(handler: BaseHTTPRequestHandler) -> None:
+    """Fail in a way that is not the API's."""
+    reply(handler, 502, b"<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    (
+        (hang_up, "can't be reached"),
+        (page_for_people, "the answer is not understood: not JSON"),
+        (half, "can't be reached"),
+        (list_of, "the answer is not understood: no JSON object"),
+        (broken, "the answer is not understood: not JSON"),
+    ),
+)
+def test_answers_that_are_none(server: EcsServer, key_file: Path, script: object, reason: str) -> None:
+    """Each is told in a line, alike each time, and nothing is taken."""
+    server.script = script  # type: ignore[assignment]  # one of the above
+    source = source_for(settings_for(server, key_file))
+    first = said(source)
+    assert reason in first
+    assert said(source) == first
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(server: EcsServer, key_file: Path) -> None:
+    """It has the configured time."""
+    waiting = threading.Event()
+
+
+    def say_nothing(_: BaseHTTPRequestHandler) -> None:
+        waiting.wait(10)
+
+    server.script = say_nothing
+    told = said(source_for(settings_for(server, key_file)))
+    waiting.set()
+    assert told.endswith("no answer within 1 s (1 s to connect)")
+
+
+def test_nobody_at_the_end_point(server: EcsServer, key_file: Path) -> None:
+    """The reason of the system is told."""
+    settings = settings_for(server, key_file)
+    nobody = replace(settings, endpoint=ApiEndpoint(host="127.0.0.1", port=1, is_encrypted=False))
+    assert said(source_for(nobody)) == "http://127.0.0.1:1: can't be reached: Connection refused"
+
+
+def test_tls_is_verified(tmp_path: Path, key_file: Path) -> None:
+    """A certificate of an authority that the configuration names; and no other."""
+    authority = Authority(tmp_path)
+    with ecs_server(FakeCloud(), issued=authority.issue("127.0.0.1")) as server:
+        settings = settings_for(server, key_file)
+        trusting = replace(settings, ca_file=authority.file)
+        assert source_for(trusting, by_hand=None).fetch().snapshot.security_groups == ()
+    with ecs_server(
+        FakeCloud(), issued=Authority(tmp_path, "another").issue("127.0.0.1", name="other")
+    ) as server:
+        told = said(source_for(settings_for(server, key_file), by_hand=None))
+        assert "TLS failed: the server's certificate is not trusted" in told
+
+
+def test_documents_that_are_too_large_are_refused(server: EcsServer, key_file: Path) -> None:
+    """By the limits of all documents."""
+    source = source_for(settings_for(server, key_file), limits=Limits(document_bytes=100))
+    with pytest.raises(DocumentError, match="more than 100 bytes"):
+        source.fetch()
+
+
+def test_the_way_to_the_api_is_told(server: EcsServer, key_file: Path) -> None:
+    """The end point's addresses, and the metadata service where that is asked."""
+    settings = settings_for(server, key_file)
+    source = source_for(settings)
+    server.cloud.is_away = True
+    assert "ServiceUnavailable" in said(source)
+    assert source.endpoints() == (Endpoint.at("127.0.0.1", server.port),)
+    by_role = AliyunSource(
+        replace(settings, credentials_file=None), Limits(), SdkApi(settings), by_hand=(), read_instance_id=str
+    )
+    assert Endpoint.at("100.100.100.200", 80) in by_role.endpoints()
+
+
+def test_the_metadata_service_is_asked_once_who_this_host_is(server: EcsServer, key_file: Path) -> None:
+    """The instance stays what it is."""
+    asked: list[str] = []
+
+    def answer() -> str:
+        asked.append("who")
+        return "i-here"
+
+    settings = replace(settings_for(server, key_file), credentials_file=None, instance_id=None)
+    api = SdkApi(settings_for(server, key_file))
+    source = AliyunSource(settings, Limits(), api, by_hand=(), read_instance_id=answer)
+    assert source.fetch().snapshot.network_interfaces
+    assert source.fetch().snapshot.network_interfaces
+    assert asked == ["who"]
+
+
+def test_the_sdk_is_kept_quiet(server: EcsServer, key_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The log is JSON, and nobody else writes to it."""
+    api = SdkApi(settings_for(server, key_file))
+    for name in ("credentials", "darabonba-core"):
+        logging.getLogger(name).error("something")
+    api.ask(GROUPS)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    (
+        RefusalError(400, "Throttling.User"),
+        RefusalError(503, "ServiceUnavailable"),
+        RefusalError(404, "InvalidPrefixListId.NotFound"),
+        RefusalError(403, "Forbidden.RAM"),
+        RefusalError(500, "InternalError"),
+    ),
+    ids=lambda refusal: str(refusal.code),
+)
+def test_the_fake_refuses_as_the_real_client_does(
+    server: EcsServer, key_file: Path, refusal: RefusalError
+) -> None:
+    """The same kind of error, in the same words; and the same answer."""
+    told = []
+    apis: list[Api] = [SdkApi(settings_for(server, key_file)), FakeApi(server.cloud)]
+    for api in apis:
+        server.cloud.refusals = [refusal]
+        with pytest.raises(ApiError) as caught:
+            api.ask(GROUPS)
+        told.append((type(caught.value), str(caught.value)))
+    assert told[0] == told[1]
+    one, other = ({**api.ask(GROUPS), "RequestId": ""} for api in apis)
+    assert one == other
+
+
+class CloudOrigin:
+    """A cloud that has what a test writes as a native document."""
+
+    def __init__(self, source: AliyunSource, cloud: FakeCloud) -> None:
+        """Take the source and the cloud that it asks."""
+        self.source = source
+        self._cloud = cloud
+
+    def write(self, content: str) -> None:
+        """Have the cloud know the groups of a document; a broken one is a rule that is none."""
+        document = yaml.safe_load(content)
+        self._cloud.is_away = False
+        self._cloud.groups.clear()
+        for group in document.get("security_groups", []):
+            self._cloud.add_group(group["security_group_id"])
+        if "nonsense" in document:
+            self._cloud.add_group("sg-broken", permission(PortRange="nonsense", SourceCidrIp="192.0.2.1"))
+        self.source.refresh()
+
+    def remove(self) -> None:
+        """Be out of reach."""
+        self._cloud.is_away = True
+        self.source.refresh()
+
+
+class TestAliyunSource(SourceContract):
+    """It keeps the contract of all sources."""
+
+    @pytest.fixture
+    def origin(self, server: EcsServer, key_file: Path) -> Origin:
+        """Give a cloud out of reach."""
+        server.cloud.interfaces.clear()
+        server.cloud.is_away = True
+        return CloudOrigin(source_for(settings_for(server, key_file), by_hand=None), server.cloud)
