@@ -33,13 +33,14 @@ NARROW = definitions(
 OBSERVE = '[enforcement]\nmode = "observe"\n'
 
 LOGIN_SERVER = """
-import socket, subprocess, sys
+import os, socket, subprocess, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family)
 connection, _ = listener.accept()
+terminal = os.openpty()
 sys.exit(subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *sys.argv[3:]]).returncode)
 """
-"""Waits for one session, and runs a command in it, in a shell."""
+"""Waits for one session, and runs a command in it, in a shell; it holds a terminal, as login servers do."""
 
 
 @pytest.fixture
@@ -175,6 +176,15 @@ def in_a_session(agent: Service, lab: Lab, peer: str, address: str, *arguments: 
     command.join()
     clients[0].close()
     return ended[0]
+
+
+def test_what_else_serves_is_no_login(agent: Service, sessions: Mapping[str, int]) -> None:
+    """This process holds the near ends of all sessions and calls the command, and nobody logged in."""
+    agent.define(NARROW)
+    done = agent.command("compile")
+    assert done.status == 0, done.errors
+    assert sessions
+    assert agent.table()
 
 
 @pytest.mark.parametrize(("peer", "address"), ((ADMIN, HOST), (ADMIN6, HOST6)), ids=("IPv4", "IPv6"))

@@ -13,14 +13,14 @@ from sgagent.core.host import HostFacts
 from sgagent.core.lockout import LiveSession, SessionKind, sessions_newly_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.sockets import TcpSession, list_sockets
-from sgagent.host.processes import sockets_of_callers
+from sgagent.host.processes import sockets_of_logins
 
 
 def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
     """Look whether the session in which this command runs would live under a policy.
 
-    Sessions are found by what an SSH server tells its shell, and by the sockets of the processes that called
-    this one. A shell in ``tmux`` or ``screen`` is told of the session in which it was opened.
+    Sessions are found by what an SSH server tells its shell, and by the sockets of the login servers that
+    called this one. A shell in ``tmux`` or ``screen`` is told of the session in which it was opened.
 
     Args:
         policy: what is to be enforced.
@@ -48,7 +48,7 @@ def own_sessions_cut(policy: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut
         live = list_sockets().at_listeners
     except OSError:
         live = ()  # a kernel that can't tell: what the SSH server said has to do
-    own = own_sessions(live, sockets_of_callers(), os.environ)
+    own = own_sessions(live, sockets_of_logins(), os.environ)
     return tuple(map(named, sessions_newly_cut(None, policy, facts, own)))
 
 
@@ -59,7 +59,7 @@ def own_sessions(
 
     Args:
         live: the sessions at this host's listeners.
-        callers: inodes of the sockets of the processes that called it.
+        callers: inodes of the sockets of the login servers that called it.
         environment: of the command.
     """
     held = (as_live_session(s, SessionKind.MANAGEMENT) for s in live if s.inode in callers)

@@ -32,11 +32,9 @@ def as_opener(packet: Packet) -> Packet:
 
 def _may_open(packet: Packet) -> bool:
     """Tell whether conntrack lets the packet open a session, or does not follow its kind at all."""
-    if packet.family is Family.IPV4:
-        may_open, strangers = _ICMP_REQUESTS, (ICMPV6.number,)
-    else:
-        may_open, strangers = _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED, (ICMP.number, _NO_NEXT_HEADER)
-    if packet.protocol in strangers:
+    is_ipv4 = packet.family is Family.IPV4
+    may_open = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
+    if packet.protocol in ((ICMPV6.number,) if is_ipv4 else (ICMP.number, _NO_NEXT_HEADER)):
         return False
     is_message = packet.protocol in (ICMP.number, ICMPV6.number) and packet.icmp_type is not None
     return not is_message or packet.icmp_type in may_open

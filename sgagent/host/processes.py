@@ -13,6 +13,9 @@ from pathlib import Path
 
 _PROCESSES = Path("/proc")
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
+_FAR_END = re.compile(r"/dev/(pts/)?ptmx")
+"""What a process reads and writes that shows a terminal to somebody elsewhere."""
+
 _PARENT = re.compile(r"^PPid:\s+([0-9]+)$", re.MULTILINE)
 _SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear"})
 _FIRST_PROCESS = 1
@@ -34,13 +37,18 @@ def sockets_of_ssh_servers() -> frozenset[int]:
     )
 
 
-def sockets_of_callers() -> frozenset[int]:
-    """Return the inodes of the sockets that the processes hold by which this one was called, up to the first.
+def sockets_of_logins() -> frozenset[int]:
+    """Return the inodes of the sockets of the login servers by which this process was called.
 
-    The server of the session that a command was typed in is among them, also behind ``sudo``; not where the
-    shell is a child of another server (``tmux``, ``screen``).
+    A login server is an SSH server, or whoever else holds the far end of a terminal. It is found behind
+    ``sudo``, too; not where the shell is a child of another server (``tmux``, ``screen``). Any other caller
+    may serve anything to anybody: what it holds is nobody's login.
     """
-    return frozenset(inode for pid in _callers() for inode in _sockets_of(pid))
+    return frozenset(inode for pid in _callers() if _serves_logins(pid) for inode in _sockets_of(pid))
+
+
+def _serves_logins(pid: int) -> bool:
+    return _name_of(pid) in _SSH_SERVERS or any(_FAR_END.fullmatch(target) for target in _targets_of(pid))
 
 
 def _callers() -> Iterator[int]:
@@ -67,15 +75,16 @@ def _name_of(pid: int) -> str:
 
 def _sockets_of(pid: int) -> frozenset[int]:
     """Return the inodes of a process's sockets; none where it is gone or hidden."""
-    inodes = set()
+    found = map(_SOCKET.fullmatch, _targets_of(pid))
+    return frozenset(int(match[1]) for match in found if match)
+
+
+def _targets_of(pid: int) -> tuple[str, ...]:
+    """Return what a process's descriptors stand for; nothing where it is gone or hidden."""
     try:
-        for descriptor in (_PROCESSES / str(pid) / "fd").iterdir():
-            found = _SOCKET.fullmatch(_target(descriptor))
-            if found:
-                inodes.add(int(found[1]))
+        return tuple(map(_target, (_PROCESSES / str(pid) / "fd").iterdir()))
     except OSError:
-        pass  # it ended meanwhile, or is not ours to look into
-    return frozenset(inodes)
+        return ()  # it ended meanwhile, or is not ours to look into
 
 
 def _target(descriptor: Path) -> str:

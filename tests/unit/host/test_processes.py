@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sgagent.host.processes import own_sockets, sockets_of_callers, sockets_of_ssh_servers
+from sgagent.host.processes import own_sockets, sockets_of_logins, sockets_of_ssh_servers
 
-CHILD = "from sgagent.host.processes import sockets_of_callers; print(*sockets_of_callers())"
+CHILD = "from sgagent.host.processes import sockets_of_logins; print(*sockets_of_logins())"
 
 
 def inode(opened: socket.socket) -> int:
@@ -26,15 +26,26 @@ def test_our_own_sockets() -> None:
     assert number not in own_sockets()
 
 
-def test_the_sockets_of_callers() -> None:
-    """A command sees those of the process that called it, through a shell between them; not its own."""
+def seen_by_a_command() -> list[str]:
+    """Return the sockets that a command sees which this process calls, through a shell."""
+    command = ["/bin/sh", "-c", '"$@"; true', "sh", sys.executable, "-c", CHILD]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own words
+    return done.stdout.split()
+
+
+def test_the_sockets_of_logins() -> None:
+    """A command sees those of a caller that shows a terminal to somebody, not of whatever else called it."""
     with socket.socket() as opened:
-        command = [sys.executable, "-c", CHILD]
-        done = subprocess.run(  # noqa: S603 - this very interpreter
-            ["/bin/sh", "-c", '"$@"; true', "sh", *command], capture_output=True, text=True, check=True
-        )
-        assert str(inode(opened)) in done.stdout.split()
-        assert inode(opened) not in sockets_of_callers()
+        before = seen_by_a_command()
+        far, near = os.openpty()
+        try:
+            seen = seen_by_a_command()
+        finally:
+            os.close(far)
+            os.close(near)
+        assert str(inode(opened)) not in before
+        assert str(inode(opened)) in seen
+        assert inode(opened) not in sockets_of_logins()
 
 
 def test_the_sockets_of_ssh_servers(tmp_path: Path) -> None:
