@@ -19,13 +19,14 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.cli.liveagent import NoAgentError, ask
+from sgagent.cli.progress import Progress
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem, UsageError, printable
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import CODES
 from sgagent.core.lint.finding import Finding, Severity
-from sgagent.core.lint.registry import lint
+from sgagent.core.lint.registry import lint, steps
 from sgagent.core.lint.subject import Life, Listener, Subject, Usage, make_subject
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions
@@ -66,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
         (*delivery.problems, *_fatal(subject.problems)),
         strict=options.strict or settings.enforcement.strict,
     )
-    findings = lint(subject, disabled)
+    with Progress("looking for faults", steps(subject)) as progress:
+        findings = lint(subject, disabled, progress.advance)
     if options.json:
         print(json.dumps(as_json(findings, disabled)))
     else:

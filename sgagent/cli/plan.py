@@ -23,7 +23,8 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.cli.planreport import PlanReport, as_json, lines
-from sgagent.core.comparing.comparison import compare
+from sgagent.cli.progress import Progress
+from sgagent.core.comparing.comparison import compare, links
 from sgagent.core.comparing.wording import ObjectNames
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
@@ -115,9 +116,11 @@ def _present(settings: Settings, against: Path | None) -> InForce:
 
 
 def _report(old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str) -> PlanReport:
+    with Progress("comparing links", links(old, new)) as progress:
+        comparison = compare(old, new, progress.advance)
     return PlanReport(
         origin=origin,
-        comparison=compare(old, new),
+        comparison=comparison,
         names=ObjectNames.of(old, new),
         sessions=_sessions_cut(old, new) if scope.is_this_host else (),
         operations=_operations(old, new, scope.settings),

@@ -78,6 +78,12 @@ def test_every_option_is_documented_and_every_documented_option_exists(command: 
     assert documented - _OF_OTHER_PROGRAMS == options_of(command)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_prints_a_result_has_json(command: str) -> None:
+    """All but the daemon, which prints none."""
+    assert ("--json" in options_of(command)) is (command != "run")
+
+
 _WHOLE = re.DOTALL | re.MULTILINE
 _OF_OTHER_PROGRAMS = {"--check", "--config"}
 """Options of nft, and the one of every command."""

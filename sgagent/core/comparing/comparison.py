@@ -6,7 +6,7 @@ Where the two agree nothing is worked out. What §7.1 always allows is left out,
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sgagent.core.comparing.boxes import Box, Columns, cut_into_boxes
@@ -113,11 +113,22 @@ class Comparison:
         return not (self.flows or self.rules or self.bound or self.unbound or self.modes)
 
 
-def compare(old: ResolvedPolicy, new: ResolvedPolicy) -> Comparison:
-    """Return all in which two policies differ; what is judged alike on several links is told once."""
+def compare(old: ResolvedPolicy, new: ResolvedPolicy, tick: Callable[[], None] = lambda: None) -> Comparison:
+    """Return all in which two policies differ; what is judged alike on several links is told once.
+
+    Args:
+        old: what is enforced.
+        new: what may be.
+        tick: is called after each link of either, as :func:`links` counts them.
+    """
     pairs = _pairs(old, new)
     groups = _alike(pairs)
-    flows = _told_once(flow for names, pair in groups for flow in _compare_judges(names, pair))
+    found: list[FlowChange] = []
+    for names, pair in groups:
+        found += _compare_judges(names, pair)
+        for _ in names:
+            tick()
+    flows = _told_once(found)
     both = [name for name, (before, after) in pairs.items() if before and after]
     return Comparison(
         flows=tuple(sorted(flows, key=_order)),
@@ -126,6 +137,11 @@ def compare(old: ResolvedPolicy, new: ResolvedPolicy) -> Comparison:
         unbound=tuple(name for name, (_, after) in pairs.items() if after is None),
         modes=tuple(name for name in both if _modes_differ(*pairs[name])),
     )
+
+
+def links(old: ResolvedPolicy, new: ResolvedPolicy) -> int:
+    """Return how many links are compared."""
+    return len(_pairs(old, new))
 
 
 _Pair = tuple[ResolvedInterface | None, ResolvedInterface | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from sgagent.core.lint import life, objects, openness, planning, reaching
 from sgagent.core.lint.finding import Check, Finding, order
@@ -14,12 +14,28 @@ CHECKS: Mapping[str, Check] = {
 """Those that :data:`sgagent.core.lint.codes.CODES` names, in that order."""
 
 
-def lint(subject: Subject, disabled: Container[str] = frozenset()) -> tuple[Finding, ...]:
-    """Return what all checks find that are not disabled, the heaviest first."""
-    found = [
-        finding
-        for code, check in CHECKS.items()
-        if code not in disabled
-        for finding in check.find(subject, check)
-    ]
+def lint(
+    subject: Subject, disabled: Container[str] = frozenset(), tick: Callable[[], None] = lambda: None
+) -> tuple[Finding, ...]:
+    """Return what all checks find that are not disabled, the heaviest first.
+
+    Args:
+        subject: what is looked at.
+        disabled: codes of checks.
+        tick: is called after each of :func:`steps`.
+    """
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            _ = reach.boxes  # what most checks stand on, and most of the work
+            tick()
+    found: list[Finding] = []
+    for code, check in CHECKS.items():
+        if code not in disabled:
+            found += check.find(subject, check)
+        tick()
     return tuple(sorted(found, key=order))
+
+
+def steps(subject: Subject) -> int:
+    """Return how many steps it takes to look at a subject."""
+    return sum(len(stand.reaches) for stand in subject.stands) + len(CHECKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core.comparing.comparison import UNBOUND_LINKS, Effect, Fate, FlowChange, compare
+from sgagent.core.comparing.comparison import UNBOUND_LINKS, Effect, Fate, FlowChange, compare, links
 from sgagent.core.comparing.wording import ObjectNames, traffic_text
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
@@ -169,3 +169,12 @@ def test_objects_together() -> None:
     base = CidrBlock.parse("10.0.0.0/16").first
     ranges = tuple((base + n, base + n) for n in (1, 3, 5, 257, 259, 261))
     assert ObjectNames.of(policy).text(ranges, Family.IPV4) == "sg-a, sg-b"
+
+
+def test_who_waits_is_told_of_every_link() -> None:
+    """Also of those that are judged alike, and compared once."""
+    old = policy_of(group("sg-1", WEB), on={"eth0": "sg-1", "eth1": "sg-1"})
+    new = policy_of(group("sg-1", SSH), on={"eth1": "sg-1", "eth2": "sg-1"})
+    told: list[None] = []
+    compare(old, new, lambda: told.append(None))
+    assert len(told) == links(old, new) == 3

@@ -11,7 +11,7 @@ import pytest
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import CODES
 from sgagent.core.lint.finding import Finding, Severity
-from sgagent.core.lint.registry import CHECKS, lint
+from sgagent.core.lint.registry import CHECKS, lint, steps
 from sgagent.core.lint.subject import Life, Listener, Usage, make_subject
 from sgagent.core.model import TCP, Direction, Family, Policy, Snapshot
 from sgagent.core.resolve import Exemptions
@@ -98,6 +98,14 @@ def test_a_check_that_is_disabled_finds_nothing(code: str) -> None:
     subject = make_subject(definitions, EXEMPTIONS, life=life_of(definitions) if code in OF_LIFE else Life())
     everything = lint(subject)
     assert lint(subject, {code}) == tuple(one for one in everything if one.code != code)
+
+
+def test_who_waits_is_told_of_every_step() -> None:
+    """As many as were announced, whatever is disabled."""
+    subject = make_subject(read(LINT / "never_reached" / "bad.yaml"), EXEMPTIONS)
+    told: list[None] = []
+    lint(subject, {"never_reached"}, lambda: told.append(None))
+    assert len(told) == steps(subject) > len(CODES)
 
 
 SHOWN: Mapping[str, set[tuple[str, str]]] = {
