@@ -14,6 +14,7 @@ _REASON = why_not() or why_no_package()
 _PASSING = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"\d+ seconds?", "SECONDS"),
+    (r"  \d+s$", "  SECONDS"),
     (r"confirm-within \d+s", "confirm-within SECONDS"),
     (r"process \d+|MainPID=\d+", "PROCESS"),
     (r"[GU]ID \d+", "ID"),

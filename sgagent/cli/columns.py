@@ -19,6 +19,7 @@ def lay_out(
     right: Iterable[int] = (),
     width: int | None,
     least: Sequence[int] | None = None,
+    narrowest: int = _NARROWEST,
 ) -> list[str]:
     """Return rows as lines with aligned columns, safe to print.
 
@@ -27,10 +28,11 @@ def lay_out(
         right: columns that are aligned to the right: numbers.
         width: of the terminal; the widest columns are cut until a line fits. None is no limit.
         least: how wide columns are at least, where rows are printed bit by bit.
+        narrowest: below which none is cut.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    widths = _fit(list(map(max, natural, least)) if least else natural, width)
+    widths = _fit(list(map(max, natural, least)) if least else natural, width, narrowest)
     to_the_right = frozenset(right)
     return [
         _GAP.join(
@@ -46,14 +48,14 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _fit(widths: list[int], width: int | None) -> list[int]:
+def _fit(widths: list[int], width: int | None, narrowest: int) -> list[int]:
     """Return the widths with the widest made smaller until all of them fit."""
     if width is None:
         return widths
     fitted = list(widths)
     while fitted and sum(fitted) + len(_GAP) * (len(fitted) - 1) > width:
         widest = max(fitted)
-        if widest <= _NARROWEST:
+        if widest <= narrowest:
             break
         fitted[fitted.index(widest)] -= 1
     return fitted

@@ -7,94 +7,73 @@ import json
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
-from sgagent.agent.asking.questions import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
+from sgagent.agent.asking.questions import HitsAnswer, HitsQuestion
 from sgagent.agent.asking.wire import encode_fields
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.cli.columns import terminal_width
+from sgagent.cli.hitstable import Rates, sift_unused, table, unused_lines
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
 from sgagent.cli.watching import interruptible
-from sgagent.core.model import Mode, Policy
+from sgagent.settings.lint import SPAN_FORM, parse_span
 
 WATCH_SECONDS = 1.0
 """Between two looks."""
 
+_UNUSED = "30d"
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _CLEAR = "\x1b[2J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--watch", action="store_true", help="show them anew each second, until Ctrl-C")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--watch", action="store_true", help="show them anew each second, with rates, until Ctrl-C"
+    )
+    what.add_argument(
+        "--unused",
+        metavar="SPAN",
+        nargs="?",
+        const=_UNUSED,
+        type=_span,
+        help=f"only rules without a hit for so long (default: {_UNUSED})",
+    )
     parser.add_argument("--interface", metavar="NAME", help="of this interface only")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with --watch one a line")
 
 
+def _span(text: str) -> float:
+    seconds = parse_span(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"not a span of time: {text} ({SPAN_FORM})")
+    return seconds
+
+
 def run(options: argparse.Namespace) -> int:
     """Print what was counted."""
-    settings = load_settings(options)
+    settings, rates = load_settings(options), Rates()
 
     def look() -> HitsAnswer:
-        return ask(settings, HitsQuestion(interface=options.interface), HitsAnswer)
+        answer = ask(settings, HitsQuestion(interface=options.interface), HitsAnswer)
+        return answer if options.unused is None else sift_unused(answer, options.unused, time.time())
 
     def lines() -> list[str]:
+        answer = look()
         if options.json:
-            return [json.dumps(encode_fields(look()))]
-        return table(look(), terminal_width())
+            return [json.dumps(encode_fields(answer))]
+        if options.unused is not None:
+            return unused_lines(answer, options.unused, time.time(), terminal_width())
+        known = rates.after(answer, time.monotonic()) if options.watch else None
+        return table(answer, terminal_width(), now=time.time(), rates=known)
 
     if options.watch:
         _watch(lines, repaint=sys.stdout.isatty() and not options.json)
     else:
         print("\n".join(lines()))
     return 0
-
-
-def table(answer: HitsAnswer, width: int | None) -> list[str]:
-    """Return the lines of the table, a part for each interface and direction.
-
-    Args:
-        answer: what the agent said.
-        width: of the terminal; None is no limit.
-    """
-    if not answer.interfaces:
-        return ["nothing is judged on this host"]
-    rows = [_HEADINGS, *(_row(hit, part.mode) for part in answer.interfaces for hit in part.hits)]
-    headings, *laid_out = lay_out(rows, right=(0, 1, 3), width=width)
-    left = iter(laid_out)
-    lines: list[str] = []
-    for part in answer.interfaces:
-        lines += ["", _title(part), headings, *(next(left) for _ in part.hits)]
-    return lines[1:]
-
-
-_HEADINGS = ("PACKETS", "BYTES", "VERDICT", "PRIO", "RULE", "GROUP", "OBJECT", "PROTOCOL", "PORTS")
-
-
-def _title(part: InterfaceHits) -> str:
-    title = f"{part.interface} {part.direction.value}"
-    if part.mode is Mode.OBSERVE:
-        packets = part.would_drop_packets or 0
-        title += (
-            f", only observed: nothing is dropped, and {packets} packet{'s' * (packets != 1)} would have been"
-        )
-    return title
-
-
-def _row(hit: Hit, mode: Mode) -> tuple[str, ...]:
-    by_rule = hit.step is HitStep.RULE
-    is_observed = mode is Mode.OBSERVE and hit.verdict is Policy.DROP
-    return (
-        str(hit.packets),
-        str(hit.bytes),
-        f"would {hit.verdict.value}" if is_observed else hit.verdict.value,
-        "" if hit.priority is None else str(hit.priority),
-        hit.rule_id or f"({hit.step.value})",
-        hit.security_group_id or "",
-        hit.authorization_object or "",
-        hit.protocol or "",
-        hit.ports or ("any" if by_rule else ""),
-    )
 
 
 def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:

@@ -28,6 +28,12 @@ def time_left(seconds: float) -> str:
 _SECONDS_MATTER = 600.0
 
 
+def short_age(seconds: float) -> str:
+    """Return a time span in its largest whole unit, in few signs: ``7s``, ``41d``."""
+    number, unit = age(seconds).split()
+    return f"{number}{unit[0]}"
+
+
 def age(seconds: float) -> str:
     """Return a time span in its largest whole unit."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):

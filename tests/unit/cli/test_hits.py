@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sgagent.agent.asking.questions import Hit, HitsAnswer, HitStep, InterfaceHits
-from sgagent.cli.hits import table
+from sgagent.cli.hitstable import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
 
 RULE = Hit(
@@ -19,6 +19,8 @@ RULE = Hit(
     protocol="tcp",
     ports="80/80",
     authorization_object="0.0.0.0/0",
+    counted_since=1_000.0,
+    last_hit_at=90_000.0,
 )
 ANY_PORT = Hit(
     step=HitStep.RULE,
@@ -30,7 +32,9 @@ ANY_PORT = Hit(
     priority=100,
     protocol="all",
     authorization_object="pl-bad",
+    counted_since=1_000.0,
 )
+NOW = 90_007.5
 DEFAULT = Hit(step=HitStep.DEFAULT, verdict=Policy.DROP, packets=3, bytes=120)
 ANSWER = HitsAnswer(
     snapshot_version="v1",
@@ -51,12 +55,12 @@ ANSWER = HitsAnswer(
 
 def test_each_interface_and_direction_has_its_part() -> None:
     """The columns of all parts stand under each other; what no rule decided has its step for a name."""
-    headings = "PACKETS  BYTES  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTOCOL  PORTS"
-    assert table(ANSWER, None) == [
+    headings = "PACKETS  BYTES  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTOCOL  PORTS  LAST"
+    assert table(ANSWER, None, now=NOW) == [
         "eth0 ingress",
         headings,
-        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp       80/80",
-        "      0      0  drop         100  sgr-2      sg-web  pl-bad     all       any",
+        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp       80/80  7s",
+        "      0      0  drop         100  sgr-2      sg-web  pl-bad     all       any    none",
         "      3    120  drop              (default)",
         "",
         "eth0 egress, only observed: nothing is dropped, and 2 packets would have been",
@@ -69,11 +73,45 @@ def test_the_table_fits_the_terminal() -> None:
     """Long ids are cut before lines wrap."""
     long = replace(RULE, rule_id="sgr-" + 40 * "x", authorization_object="2001:db8:1:2:3:4:5:6/128")
     part = replace(ANSWER.interfaces[0], hits=(long,))
-    lines = table(replace(ANSWER, interfaces=(part,)), 80)
+    lines = table(replace(ANSWER, interfaces=(part,)), 80, now=NOW)
     assert max(map(len, lines)) <= 80
     assert "sgr-xxx" in lines[-1]
 
 
 def test_a_host_without_bound_interfaces_has_no_hits() -> None:
     """It says so, rather than nothing."""
-    assert table(HitsAnswer(snapshot_version=None, interfaces=()), None) == ["nothing is judged on this host"]
+    nothing = HitsAnswer(snapshot_version=None, interfaces=())
+    assert table(nothing, None, now=NOW) == ["nothing is judged on this host"]
+
+
+def test_rates_are_those_between_two_looks() -> None:
+    """The first look has none, nor has a rule that is new; a total that was begun anew is no negative one."""
+    rates = Rates()
+    assert rates.after(ANSWER, 10.0) == {}
+    part = ANSWER.interfaces[0]
+    new = replace(RULE, rule_id="sgr-new", packets=7)
+    more = replace(part, hits=(replace(RULE, packets=17), new, replace(DEFAULT, packets=0)))
+    answer = replace(ANSWER, interfaces=(more,))
+    known = rates.after(answer, 12.0)
+    lines = table(answer, None, now=NOW, rates=known)
+    assert [line.split()[-1] for line in lines[1:3]] == ["RATE", "2.5"]
+    assert lines[3].endswith("  7s")
+    assert lines[4].endswith("  0.0")
+
+
+def test_only_rules_that_nobody_hit_for_long_enough_are_unused() -> None:
+    """Of what is counted for less it is not known, and steps that are no rules can't be taken out."""
+    young = replace(ANY_PORT, rule_id="sgr-young", counted_since=NOW - 100.0)
+    part = replace(ANSWER.interfaces[0], hits=(RULE, ANY_PORT, young, replace(DEFAULT, counted_since=0.0)))
+    answer = replace(ANSWER, interfaces=(part, ANSWER.interfaces[1]))
+    found = sift_unused(answer, 86_400.0, NOW)
+    assert [hit.rule_id for part in found.interfaces for hit in part.hits] == ["sgr-2"]
+    lines = unused_lines(found, 86_400.0, NOW, None)
+    assert lines[:3] == [
+        "without a hit for 1 day or longer, as far as the agent has counted:",
+        "",
+        "eth0 ingress",
+    ]
+    assert "sgr-2" in lines[-1]
+    (line,) = unused_lines(sift_unused(answer, 864_000.0, NOW), 864_000.0, NOW, None)
+    assert line == "no rule is known to have been without a hit for 10 days"
