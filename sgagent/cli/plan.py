@@ -117,7 +117,7 @@ def _present(settings: Settings, against: Path | None) -> InForce:
 
 def _report(old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str) -> PlanReport:
     with Progress("comparing links", links(old, new)) as progress:
-        comparison = compare(old, new, progress.advance)
+        comparison = compare(old, new, tick=progress.advance)
     return PlanReport(
         origin=origin,
         comparison=comparison,

@@ -113,7 +113,9 @@ class Comparison:
         return not (self.flows or self.rules or self.bound or self.unbound or self.modes)
 
 
-def compare(old: ResolvedPolicy, new: ResolvedPolicy, tick: Callable[[], None] = lambda: None) -> Comparison:
+def compare(
+    old: ResolvedPolicy, new: ResolvedPolicy, *, tick: Callable[[], None] = lambda: None
+) -> Comparison:
     """Return all in which two policies differ; what is judged alike on several links is told once.
 
     Args:

@@ -176,5 +176,5 @@ def test_who_waits_is_told_of_every_link() -> None:
     old = policy_of(group("sg-1", WEB), on={"eth0": "sg-1", "eth1": "sg-1"})
     new = policy_of(group("sg-1", SSH), on={"eth1": "sg-1", "eth2": "sg-1"})
     told: list[None] = []
-    compare(old, new, lambda: told.append(None))
+    compare(old, new, tick=lambda: told.append(None))
     assert len(told) == links(old, new) == 3
