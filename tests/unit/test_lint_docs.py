@@ -37,7 +37,9 @@ def test_what_is_shown_is_what_is_printed(code: str) -> None:
     assert f"```\n{printed}\n```" in section
 
 
-COMMAND = re.compile(r"^```\n\$ sgagent ((?:graph|lint|plan|test) [^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(
+    r"^```\n\$ sgagent ((?:check|explain|graph|lint|plan|test) [^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 def shown_in(name: str) -> list[tuple[str, str]]:
