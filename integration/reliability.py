@@ -1,4 +1,4 @@
-"""Try every fault many times and write down what it cost, in docs/reliability.md.
+"""Try every fault many times, soak the daemon, and write down what came of it, in docs/reliability.md.
 
 ``python -m integration.reliability --write``, as root. It takes the better part of an hour.
 """
@@ -11,17 +11,21 @@ import datetime as dt
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from integration.bootedordeal import booted_ordeal
 from integration.faults import FAULTS, Fault
+from integration.lab import lab
 from integration.ordeal import Ordeal, Toll, ordeal, toll
+from integration.parts import with_parts
+from integration.service import service_on
+from integration.soak import APPLIES, soak
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
-_BEGIN, _END = "<!-- faults: begin -->\n", "<!-- faults: end -->"
+FAULTS_PART, SOAK_PART = "faults", "soak"
 _HEAD = (
     "| fault | tries | new sessions meanwhile | denied packets that passed | allowed sessions lost"
     " | new sessions not let in | seconds to heal, at most | not counted |\n"
@@ -69,38 +73,63 @@ def _ordeal_of(fault: Fault, directory: Path, dice: Random) -> contextlib.Abstra
 
 
 def main(argv: Sequence[str]) -> int:
-    """Try the faults, print what they cost, and write it down if told to."""
+    """Try the faults, soak the daemon, print what came of it, and write it down if told to."""
     options = _options(argv)
-    rows = []
-    for fault in FAULTS:
-        if options.only and options.only not in fault.strike.__name__:
-            continue
-        tries = max(1, round(fault.tries * options.share))
-        with tempfile.TemporaryDirectory(prefix="sgtest-") as directory:
-            rows.append(suffer(fault, tries, Path(directory), Random(options.seed)).row())
-        print(rows[-1], flush=True)
+    parts: dict[str, str] = {}
+    if FAULTS_PART in options.part:
+        rows = list(_fault_rows(options))
+        parts[FAULTS_PART] = f"{_HEAD}{_lines(rows)}\n{_where()}, seed {options.seed}.\n"
+    if SOAK_PART in options.part:
+        parts[SOAK_PART] = f"{_lines(_soak_rows(options))}\n{_where()}.\n"
     if options.write:
-        _write("\n".join(rows), options.seed)
+        DOCUMENT.write_text(with_parts(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return 0
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Try every fault many times.")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
+    parser = argparse.ArgumentParser(description="Try every fault many times, and soak the daemon.")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
+    parser.add_argument("--part", choices=(FAULTS_PART, SOAK_PART), action="append", help="this part alone")
     parser.add_argument("--share", type=float, default=1.0, help="the part of the tries that is made")
     parser.add_argument("--seed", type=int, default=1, help="of what is left to chance")
     parser.add_argument("--only", default="", help="the faults whose function's name has this in it")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.part = options.part or [FAULTS_PART, SOAK_PART]
+    return options
 
 
-def _write(rows: str, seed: int) -> None:
-    """Put the rows in the place of those that were there."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BEGIN)
-    _, _, behind = rest.partition(_END)
+def _fault_rows(options: argparse.Namespace) -> Iterator[str]:
+    for fault in FAULTS:
+        if options.only in fault.strike.__name__:
+            tries = max(1, round(fault.tries * options.share))
+            with tempfile.TemporaryDirectory(prefix="sgtest-") as directory:
+                row = suffer(fault, tries, Path(directory), Random(options.seed)).row()
+            print(row, flush=True)
+            yield row
+
+
+def _soak_rows(options: argparse.Namespace) -> Iterator[str]:
+    applies = max(200, round(APPLIES * options.share))
+    with (
+        lab() as built,
+        tempfile.TemporaryDirectory(prefix="sgtest-") as directory,
+        service_on(built.host, Path(directory)) as service,
+    ):
+        done = soak(service, applies, lambda number, seconds: print(f"{number}: {seconds:.3f} s", flush=True))
+    for row in done.rows():
+        print(row, flush=True)
+        yield row
+
+
+def _lines(rows: Iterable[str]) -> str:
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _where() -> str:
+    """Return where this was seen, and when."""
     day = dt.datetime.now(tz=dt.UTC).date()
-    where = f"\nLinux {platform.release()}, Python {platform.python_version()}, {day}, seed {seed}.\n"
-    DOCUMENT.write_text(f"{before}{_BEGIN}{_HEAD}{rows}\n{where}{_END}{behind}", encoding="utf-8")
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"Linux {kernel}, Python {platform.python_version()}, {day}"
 
 
 if __name__ == "__main__":

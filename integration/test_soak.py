@@ -8,14 +8,13 @@ import pytest
 
 from integration.lab import Lab
 from integration.service import service_on
-from integration.soak import footprints, soak
+from integration.soak import APPLIES, footprints, soak
 
-APPLIES = 10_000
 MOST_GROWTH = 0.05
 """After the first tenth."""
 
-LEAST_LATENCY = 0.2
-"""Seconds below which a median is as good as any other: the machine has other things to do."""
+MOST_SLOWDOWN = 1.5
+"""Of what is computed for an apply, as it takes longer on a machine that has other things to do."""
 
 
 @pytest.mark.long
@@ -30,7 +29,7 @@ def test_the_daemon_does_not_grow(
     for name in done.warm:
         assert done.growth(name) <= MOST_GROWTH
         assert done.end[name].descriptors <= done.warm[name].descriptors + 2
-    assert done.last.median <= max(LEAST_LATENCY, 2 * done.first.median)
+    assert done.last.processor <= MOST_SLOWDOWN * done.first.processor
 
 
 def test_each_change_is_an_apply(one_interface: Lab, tmp_path: Path) -> None:
@@ -42,4 +41,5 @@ def test_each_change_is_an_apply(one_interface: Lab, tmp_path: Path) -> None:
         assert set(footprints(service)) == {"agent", "applier"}
     assert told == []
     assert 0 < done.first.median <= done.first.worst_of_hundred
+    assert 0 < done.first.processor < 1
     assert all(footprint.kibibytes > 1000 for footprint in done.end.values())
