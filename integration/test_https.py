@@ -185,7 +185,7 @@ def test_a_server_that_is_away_changes_nothing(stage: Stage) -> None:
 
 
 def test_a_reboot_does_not_lose_the_way_to_the_server(stage: Stage) -> None:
-    """The policy that is in force before the network is there cuts the agent off for a step at most."""
+    """The policy that is in force before the network is there leaves it open."""
     stage.agent.start()
     stage.agent.stop()
     stage.lab.host.nft("delete", "table", "inet", "sgagent")

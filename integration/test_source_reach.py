@@ -87,3 +87,16 @@ def test_a_closed_host_still_follows_its_source(agent: Service, cluster: Cluster
     wait_for(lambda: not has_a_second_rule(agent), "what was published meanwhile", SOON)
     assert not is_reached(agent, member, ELSEWHERE)
     assert not [cut for cut in agent.events("session_cut_foreseen") if cut["kind"] == "source"]
+
+
+def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: Cluster) -> None:
+    """The table of the boot leaves it open, so that the agent gets its first answer at once."""
+    agent.start()
+    publish(agent, CLOSED)
+    agent.wait_for_event("ruleset_applied", 1, SOON)
+    agent.kill()
+    agent.namespace.nft("destroy", "table", "inet", "sgagent")
+    assert agent.command("boot").status == 0
+    member = cluster.members[0].address
+    assert is_reached(agent, member, CLIENT_PORT)
+    assert not is_reached(agent, member, ELSEWHERE)

@@ -35,6 +35,7 @@ from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings
+from sgagent.sources.choosing import known_endpoints
 
 _ROOT = 0
 """Root keeps its privilege: without, it could not read the state directory, which is the agent's user's."""
@@ -111,7 +112,7 @@ def enforce_last_good(
     """Do the first step of an agent whose source is out of reach (§9.2)."""
     reconciler = Reconciler(
         settings=settings,
-        source=NoSource(),
+        source=NoSource(known_endpoints(settings)),
         host=host,
         dataplane=dataplane,
         state=state,
@@ -144,6 +145,10 @@ def describe(step: Step) -> str:
 class NoSource:
     """A source that is not asked; implements :class:`Source`."""
 
+    def __init__(self, known: tuple[Endpoint, ...] = ()) -> None:
+        """Take where it will be asked by an agent that finds this table."""
+        self._known = known
+
     def fetch(self) -> Delivery:
         """Deliver nothing.
 
@@ -153,8 +158,8 @@ class NoSource:
         raise SourceUnavailableError("the source is not asked before the network is there")
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return nothing: a source that is not asked needs no way to it."""
-        return ()
+        """Return where it was found last: the agent asks before it makes a table of its own."""
+        return self._known
 
     def refresh(self) -> None:
         """Do nothing: there is nothing to look at."""

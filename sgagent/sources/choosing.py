@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import assert_never
 
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import UsageError
 from sgagent.ports import Host, Source
 from sgagent.settings import (
@@ -13,11 +14,13 @@ from sgagent.settings import (
     FileSourceSettings,
     HttpsSourceSettings,
     Settings,
+    SourceSettings,
 )
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.file import FileSource
 from sgagent.sources.serials import read_signature, signature_file
 from sgagent.sources.vouching import ReadEnforced, Vouching
+from sgagent.sources.whereabouts import Whereabouts, addresses_file
 
 
 def make_source(
@@ -50,9 +53,34 @@ def make_source(
             assert_never(source)
 
 
+def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
+    """Return where the source that the configuration names was found last, as far as that is remembered."""
+    return tuple(
+        endpoint
+        for number, (host, port) in enumerate(_servers(settings.source))
+        for endpoint in Whereabouts(
+            host, port, memory=addresses_file(settings.state.directory, number)
+        ).endpoints()
+    )
+
+
+def _servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
+    """Return the servers that a source speaks to, in the order in which they are remembered."""
+    match source:
+        case FileSourceSettings():
+            return ()
+        case HttpsSourceSettings():
+            return ((source.url.host, source.url.port),)
+        case EtcdSourceSettings():
+            return tuple((endpoint.host, endpoint.port) for endpoint in source.endpoints)
+        case AliyunSourceSettings():
+            return ((source.api.host, source.api.port),)
+        case _:
+            assert_never(source)
+
+
 def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptance) -> Source:
     from sgagent.sources.https import HttpsSource  # noqa: PLC0415 - it needs what others do without
-    from sgagent.sources.whereabouts import addresses_file  # noqa: PLC0415 - the same
 
     memory = addresses_file(settings.state.directory)
     return HttpsSource(source, settings.limits, acceptance, memory=memory)
@@ -66,8 +94,14 @@ def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vou
             f"a source of type etcd needs the Python module {error.name}"
             " (Debian: python3-h2; PyPI: sgagent[etcd])"
         ) from error
-    by_hand = settings.interfaces
-    return EtcdSource(source, settings.limits, by_hand=by_hand, host=host, vouching=vouching)
+    return EtcdSource(
+        source,
+        settings.limits,
+        by_hand=settings.interfaces,
+        host=host,
+        vouching=vouching,
+        memory=settings.state.directory,
+    )
 
 
 def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None) -> Source:
@@ -89,7 +123,6 @@ def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None)
             " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
         ) from error
     from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
-    from sgagent.sources.whereabouts import addresses_file  # noqa: PLC0415 - the same
 
     return AliyunSource(
         source,

@@ -18,13 +18,13 @@ from sgagent.core.endpoints import Endpoint
 LookUp = Callable[[str, int], list[str]]
 """Return the addresses of a host for TCP, or raise OSError."""
 
-_NAME = "source-addresses.json"
+_NAME = "source-addresses"
 _MOST_ADDRESSES = 64
 
 
-def addresses_file(state_directory: Path) -> Path:
-    """Return where the addresses are remembered."""
-    return state_directory / _NAME
+def addresses_file(state_directory: Path, number: int = 0) -> Path:
+    """Return where the addresses of a server are remembered; sources that have several number them from 0."""
+    return state_directory / (f"{_NAME}-{number}.json" if number else f"{_NAME}.json")
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -50,7 +50,7 @@ class Whereabouts:
     """The addresses of one server."""
 
     def __init__(self, host: str, port: int, look_up: LookUp = look_up, memory: Path | None = None) -> None:
-        """Start without having looked; an address is known without a look.
+        """Start without having looked; an address is known without a look, and so is what was found before.
 
         Args:
             host: the server's name, or its address.
@@ -59,7 +59,7 @@ class Whereabouts:
             memory: the file in which they are remembered; its directory need not be there yet. None forgets.
         """
         self._host, self._port, self._look_up, self._memory = host, port, look_up, memory
-        self._addresses = _written_out(host)
+        self._addresses = _written_out(host) or self._recalled()
         self._remembered: tuple[str, ...] | None = None
 
     def find(self) -> tuple[str, ...]:
@@ -71,7 +71,6 @@ class Whereabouts:
         try:
             self._addresses = tuple(self._look_up(self._host, self._port))[:_MOST_ADDRESSES]
         except OSError:
-            self._addresses = self._addresses or self._recall()
             if not self._addresses:
                 raise
         else:
@@ -94,7 +93,7 @@ class Whereabouts:
             draft.replace(self._memory)
             self._remembered = self._addresses
 
-    def _recall(self) -> tuple[str, ...]:
+    def _recalled(self) -> tuple[str, ...]:
         """Return the addresses that were written down; none if those are another server's, or damaged."""
         if self._memory is None:
             return ()

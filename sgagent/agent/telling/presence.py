@@ -38,7 +38,7 @@ def presence_kept(
     if not (store.report or store.announce):
         return nullcontext()
     presence = Presence(store, status, lambda: source.publication, facts, settings.interfaces)
-    return keys_kept(store, presence.keys)
+    return keys_kept(store, presence.keys, settings.state.directory)
 
 
 class Presence:

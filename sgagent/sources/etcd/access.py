@@ -20,11 +20,13 @@ _LONGEST_PASSWORD = 1024
 class EndpointAccess:
     """Reach one end point."""
 
-    def __init__(self, endpoint: EtcdEndpoint, settings: EtcdSourceSettings) -> None:
-        """Take where it is, and how to talk to it."""
+    def __init__(
+        self, endpoint: EtcdEndpoint, settings: EtcdSourceSettings, memory: Path | None = None
+    ) -> None:
+        """Take where it is, how to talk to it, and the file in which its addresses are remembered."""
         self.endpoint = endpoint
         self._settings = settings
-        self._whereabouts = Whereabouts(endpoint.host, endpoint.port, look_up)
+        self._whereabouts = Whereabouts(endpoint.host, endpoint.port, look_up, memory)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return at which addresses it was found last."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.endpoints import Endpoint
@@ -43,6 +44,7 @@ from sgagent.sources.etcd.messages import (
     watch_request,
 )
 from sgagent.sources.etcd.protobuf import MalformedMessageError
+from sgagent.sources.whereabouts import addresses_file
 
 Answer = TypeVar("Answer")
 
@@ -60,13 +62,20 @@ _WITH_LEADER = {"hasleader": "true"}
 class Client:
     """Hold a connection to one of a cluster's end points. Belongs to one thread but for :meth:`endpoints`."""
 
-    def __init__(self, settings: EtcdSourceSettings) -> None:
+    def __init__(self, settings: EtcdSourceSettings, memory: Path | None = None) -> None:
         """Take where the cluster is; nothing is connected yet.
 
         Hosts begin with different end points, so that these share the load.
+
+        Args:
+            settings: the end points, and how to talk to them.
+            memory: the directory in which their addresses are remembered; None forgets them.
         """
         self._settings = settings
-        self._access = [EndpointAccess(endpoint, settings) for endpoint in settings.endpoints]
+        self._access = [
+            EndpointAccess(endpoint, settings, None if memory is None else addresses_file(memory, number))
+            for number, endpoint in enumerate(settings.endpoints)
+        ]
         random.shuffle(self._access)
         self._all = tuple(self._access)
         self._channel: Channel | None = None

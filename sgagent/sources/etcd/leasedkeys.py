@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import structlog
 
@@ -73,13 +74,18 @@ class LeasedKeys:
 
 
 @contextlib.contextmanager
-def keys_kept(settings: EtcdSourceSettings, contents: Contents) -> Iterator[None]:
+def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | None = None) -> Iterator[None]:
     """Keep keys in the store from a thread of their own, until the context is left.
 
     A store that is away or refuses is told once, and tried again ever more rarely.
+
+    Args:
+        settings: the store.
+        contents: the keys.
+        memory: the directory in which the store's addresses are remembered; None forgets them.
     """
     ended = threading.Event()
-    client = Client(settings)
+    client = Client(settings, memory)
     thread = threading.Thread(
         target=_keep, args=(client, settings.lease_seconds, contents, ended), name="reports", daemon=True
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
@@ -74,6 +75,7 @@ class EtcdSource:
         by_hand: tuple[HandBinding, ...] = (),
         host: Host | None = None,
         vouching: Vouching | None = None,
+        memory: Path | None = None,
     ) -> None:
         """Take where the cluster is; nothing is asked yet.
 
@@ -83,6 +85,7 @@ class EtcdSource:
             by_hand: bindings of the configuration, which lead to groups and interfaces too.
             host: the links, by which the host's interfaces are found; without it, everything is read.
             vouching: knows whose signatures count; None asks for nobody's.
+            memory: the directory in which the end points' addresses are remembered; None forgets them.
         """
         self._settings = settings
         self._limits = limits
@@ -90,7 +93,7 @@ class EtcdSource:
         self._host = host
         self._vouching = vouching or Vouching()
         self._layout = Layout(settings.prefix)
-        self._client = Client(settings)
+        self._client = Client(settings, memory)
         self._bell = Bell()
         self._following = Following(self._client, self._layout, self._interest(), self._bell)
         self._poller = Poller(self._ask, self._bell.ring)
@@ -190,7 +193,7 @@ class EtcdSource:
 
     def _ask(self) -> tuple[bool, float]:
         """Connect, or wait for changes; return whether a fetch says something new, and how long to wait."""
-        newest, said = self._newest, _said(self._error)
+        newest, said, endpoints = self._newest, _said(self._error), self.endpoints()
         try:
             replica = self._next()
         except DocumentError as error:
@@ -206,7 +209,8 @@ class EtcdSource:
             self._failures, wait = 0, 0.0
             if replica is not None:
                 self._deliver(replica)
-        return self._newest is not newest or _said(self._error) != said, wait
+        is_same = self._newest is newest and (_said(self._error), self.endpoints()) == (said, endpoints)
+        return not is_same, wait
 
     def _next(self) -> Replica | None:
         """Return what is known once it has changed; None if it has not.

@@ -1,0 +1,73 @@
+"""Where servers are, before anybody has looked."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sgagent.core.endpoints import Endpoint
+from sgagent.settings import (
+    EtcdEndpoint,
+    EtcdSourceSettings,
+    HttpsSourceSettings,
+    HttpsUrl,
+    Settings,
+    SourceSettings,
+    StateSettings,
+)
+from sgagent.sources.choosing import known_endpoints
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.whereabouts import Whereabouts, addresses_file
+
+NAMED = EtcdSourceSettings(
+    endpoints=(
+        EtcdEndpoint(host="etcd-1.example.com", port=2379),
+        EtcdEndpoint(host="192.0.2.2", port=2379),
+        EtcdEndpoint(host="etcd-3.example.com", port=2379),
+    )
+)
+
+
+def remember(directory: Path, number: int, host: str, *addresses: str, port: int = 2379) -> None:
+    """Have an earlier agent find a server."""
+    found = list(addresses)
+    Whereabouts(host, port, lambda _host, _port: found, addresses_file(directory, number)).find()
+
+
+def known(source: SourceSettings, directory: Path) -> list[str]:
+    """Return where a source was found last."""
+    settings = replace(Settings(), source=source, state=StateSettings(directory=directory))
+    return [f"{endpoint.address} {endpoint.port}" for endpoint in known_endpoints(settings)]
+
+
+def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
+    """So the first table of an agent leaves the way open, though a name can't be looked up yet."""
+
+    def fails(_host: str, _port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    remember(tmp_path, 0, "policy.example.com", "192.0.2.80", "2001:db8::80", port=443)
+    later = Whereabouts("policy.example.com", 443, fails, addresses_file(tmp_path))
+    assert later.endpoints() == (Endpoint.at("192.0.2.80", 443), Endpoint.at("2001:db8::80", 443))
+    assert later.find() == ("192.0.2.80", "2001:db8::80")
+    other = Whereabouts("other.example.com", 443, fails, addresses_file(tmp_path))
+    assert other.endpoints() == ()
+    with pytest.raises(OSError, match="Temporary failure"):
+        other.find()
+
+
+def test_every_server_of_a_source_is_remembered(tmp_path: Path) -> None:
+    """Those that are named, each in a file of its own; an address needs no memory."""
+    assert known(NAMED, tmp_path) == ["192.0.2.2 2379"]
+    remember(tmp_path, 0, "etcd-1.example.com", "192.0.2.1")
+    remember(tmp_path, 2, "etcd-3.example.com", "192.0.2.3", "192.0.2.33")
+    everything = ["192.0.2.1 2379", "192.0.2.2 2379", "192.0.2.3 2379", "192.0.2.33 2379"]
+    assert known(NAMED, tmp_path) == everything
+    client = Client(NAMED, tmp_path)
+    assert sorted(f"{one.address} {one.port}" for one in client.endpoints()) == everything
+    web = HttpsSourceSettings(url=HttpsUrl(host="192.0.2.80", port=8443, target="/"))
+    assert known(web, tmp_path) == ["192.0.2.80 8443"]
+    assert known(Settings().source, tmp_path) == []
