@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -22,21 +22,22 @@ from integration.service import METRICS_PORT
 
 _PACKAGES = Path(__file__).parent.parent / ".cache" / "packages"
 _SERVER = _PACKAGES / "prometheus/usr/bin/prometheus"
-_PROMTOOL = _PACKAGES / "promtool/usr/bin/promtool"
+PROMTOOL = _PACKAGES / "promtool/usr/bin/promtool"
 _PORT = 9090
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 5.0
-_CONFIGURATION = f"""
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+_CONFIGURATION = """
+global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 1s}}
+rule_files: {rules}
 scrape_configs:
   - job_name: sgagent
-    static_configs: [{{targets: ["127.0.0.1:{METRICS_PORT}"]}}]
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
 """
 
 
 def why_not() -> str:
     """Return why there is no Prometheus; empty if there is one."""
-    for program in (_SERVER, _PROMTOOL):
+    for program in (_SERVER, PROMTOOL):
         if not program.exists():
             return f"no {program.name} in .cache/packages; script/setup --development fetches it, as root"
     return ""
@@ -45,7 +46,7 @@ def why_not() -> str:
 def complaints(page: str) -> str:
     """Return what ``promtool check metrics`` has to say about a page; nothing, if all is well."""
     done = subprocess.run(
-        (_PROMTOOL, "check", "metrics"), input=page, capture_output=True, text=True, check=False
+        (PROMTOOL, "check", "metrics"), input=page, capture_output=True, text=True, check=False
     )
     told = done.stdout + done.stderr
     return told if told or not done.returncode else f"exit {done.returncode}"
@@ -78,6 +79,10 @@ class Prometheus:
         """Wait until a scrape has brought the value."""
         wait_for(lambda: self.value(expression) == expected, f"{expression} to be {expected}")
 
+    def wait_until(self, expression: str) -> None:
+        """Wait until an expression has any value at all."""
+        wait_for(lambda: bool(self.query(expression)), f"{expression} to hold")
+
     def wait_for_scrapes(self, number: int) -> None:
         """Wait until the agent has been scraped so many times more."""
         before = self._scrapes()
@@ -104,9 +109,16 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus_on(namespace: Namespace, directory: Path) -> Iterator[Prometheus]:
-    """Start a server on a host that keeps its series in a directory, and end it with the context."""
-    (directory / "prometheus.yml").write_text(_CONFIGURATION)
+def prometheus_on(namespace: Namespace, directory: Path, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+    """Start a server on a host, and end it with the context.
+
+    Args:
+        namespace: of the host.
+        directory: where it keeps its series.
+        rules: files of rules that it evaluates.
+    """
+    files = json.dumps([str(path) for path in rules])
+    (directory / "prometheus.yml").write_text(_CONFIGURATION.format(rules=files, port=METRICS_PORT))
     argv = (
         *("ip", "netns", "exec", namespace.name, "setpriv", "--pdeathsig", "KILL", str(_SERVER)),
         f"--config.file={directory / 'prometheus.yml'}",

@@ -15,7 +15,7 @@ import sgagent
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_FOLDERS = ("sgagent", "tests", "integration", "bench", "release", "script")
-TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "systemd", "debian", "vagrant", ".ci")
+TEXT_FOLDERS = (*CODE_FOLDERS, "docs", "examples", "monitoring", "systemd", "debian", "vagrant", ".ci")
 TEXT_SUFFIXES = {"", ".conf", ".json", ".md", ".nft", ".py", ".service", ".sh", ".toml", ".yaml", ".yml"}
 
 EXCEPTION_WITH_REASON = {
