@@ -39,8 +39,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._done = 0
-        self._next = clock() + PATIENCE_SECONDS
-        self._is_shown = False
+        self._first = self._next = clock() + PATIENCE_SECONDS
 
     def __enter__(self) -> Self:
         """Return this."""
@@ -52,8 +51,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the line away."""
-        if self._is_shown:
+        """Take the line away, also where it was written by another process that has done the work."""
+        if self._clock() >= self._first and self._stream.isatty():
             self._write(_BACK + _END_OF_LINE)
 
     def advance(self) -> None:
@@ -62,7 +61,6 @@ class Progress:
         now = self._clock()
         if now >= self._next and self._stream.isatty():
             self._next = now + _INTERVAL_SECONDS
-            self._is_shown = True
             self._write(f"{_BACK}{self._doing}: {self._done} of {self._total}{_END_OF_LINE}")
 
     def _write(self, text: str) -> None:

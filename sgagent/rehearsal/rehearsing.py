@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -24,6 +25,7 @@ from sgagent.core.model import Direction
 from sgagent.core.policy import LOOPBACK, ResolvedPolicy
 from sgagent.dataplane.guarded import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import Context, RefusedError
+from sgagent.dataplane.privileges import end_with_parent
 from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, LeftOut, Outcome
 from sgagent.rehearsal.hearing import Heard, outcome
 from sgagent.rehearsal.isolation import enter_private_network
@@ -89,6 +91,7 @@ def _in_private(
     """Do the rehearsal in this process, which does nothing else, and write what came of it."""
     try:
         enter_private_network()
+        end_with_parent()  # once more, as a new user namespace may have ended that
         stage = _Stage(Network(tuple(interface.name for interface in policy.interfaces), Context()))
         stage.set_up(compiled)
         content: object = {"answers": [_written(answer) for answer in stage.play(traffic, tick)]}
@@ -96,6 +99,8 @@ def _in_private(
         content = {"error": type(error).__name__, "reason": str(error)}
     except RefusedError as refusal:
         content = {"error": KernelRefusedError.__name__, "reason": refusal.reason}
+    except (OSError, subprocess.SubprocessError) as error:
+        content = {"error": RehearsalError.__name__, "reason": str(error)}
     return json.dumps(content).encode()
 
 

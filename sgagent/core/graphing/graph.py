@@ -123,11 +123,6 @@ class Graph:
         """Return the edges that begin at a node."""
         return self.edges_by_source.get(source, ())
 
-    @property
-    def compares(self) -> bool:
-        """Tell whether what a change does is marked."""
-        return any(edge.before is not None for edge in self.edges)
-
 
 def order(node_id: NodeId) -> tuple[str, str]:
     """Return a sort key."""

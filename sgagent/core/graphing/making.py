@@ -50,7 +50,7 @@ def make_graph(subject: Subject, tick: Tick = lambda: None) -> Graph:
         subject: definitions, and what they come to wherever groups are attached.
         tick: is called after each stand.
     """
-    places = tuple(_Place(subject, stand) for stand in subject.stands)
+    places = tuple(_Place(number, subject, stand) for number, stand in enumerate(subject.stands))
     finder = _Finder(subject, places)
     for place in places:
         finder.look_inwards(place)
@@ -59,10 +59,11 @@ def make_graph(subject: Subject, tick: Tick = lambda: None) -> Graph:
     return finder.graph()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Place:
     """Where groups are attached together, and which addresses are there."""
 
+    number: int
     subject: Subject
     stand: Stand
 
@@ -128,7 +129,6 @@ class _Finder:
 
     def __init__(self, subject: Subject, places: tuple[_Place, ...]) -> None:
         self._subject = subject
-        self._places = places
         self._edges: dict[tuple[NodeId, NodeId, str], _Found] = {}
         self._at: dict[str, list[_Place]] = {}
         for place in places:
@@ -220,8 +220,7 @@ class _Finder:
         if not traffic:
             return
         found = self._edges.setdefault(key, _Found())
-        number = self._places.index(place)
-        found.by_place[number] = found.by_place.get(number, NO_TRAFFIC) | traffic
+        found.by_place[place.number] = found.by_place.get(place.number, NO_TRAFFIC) | traffic
         found.families.add(box.family)
         found.is_partial = found.is_partial or is_partial or box.source_ports != ALL_PORTS
         if box.label.rule is not None:
@@ -259,7 +258,7 @@ class _Finder:
         for part in found.by_place.values():
             traffic |= part
         everywhere = all(
-            found.by_place.get(self._places.index(place)) == traffic
+            found.by_place.get(place.number) == traffic
             for place in self._at[owner]
             if any(place.addresses.values())
         )

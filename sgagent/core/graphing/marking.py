@@ -10,8 +10,8 @@ from typing import assert_never
 
 from sgagent.core.graphing.graph import Edge, Graph, Node, NodeId, NodeKind, Side, order
 from sgagent.core.graphing.traffic import NO_TRAFFIC
+from sgagent.core.members import members_by_group
 from sgagent.core.model import CidrBlock, Snapshot
-from sgagent.core.resolve import members_by_group
 
 
 def compared(old: Graph, new: Graph) -> Graph:
