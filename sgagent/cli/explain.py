@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source-port", metavar="N", type=_port, help=f"default for TCP and UDP: {EPHEMERAL_PORT}"
     )
     parser.add_argument("--port", metavar="N", type=_port, help="the destination port")
-    parser.add_argument("--icmp-type", metavar="N", type=int, help="for neighbour discovery and the like")
-    parser.add_argument("--hop-limit", metavar="N", type=int)
+    parser.add_argument("--icmp-type", metavar="N", type=_byte, help="for neighbour discovery and the like")
+    parser.add_argument("--hop-limit", metavar="N", type=_byte)
     parser.add_argument("--on", metavar="NAME", help="which of several bound interfaces")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -130,8 +130,16 @@ def _protocol(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= LAST_PORT):
-        raise argparse.ArgumentTypeError(f"not a port: {text}")
+    return _number(text, LAST_PORT)
+
+
+def _byte(text: str) -> int:
+    return _number(text, 255)
+
+
+def _number(text: str, last: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= last):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {last}")
     return int(text)
 
 

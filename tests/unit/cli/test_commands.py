@@ -190,6 +190,9 @@ def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) 
         ["--source", "203.0.113.9", "--protocol", "300"],
         ["--source", "nowhere", "--protocol", "gre"],
         ["--source", "2001:db8::1", "--protocol", "gre"],
+        ["--source", "203.0.113.9", "--protocol", "tcp", "--port", "65536"],
+        ["--source", "203.0.113.9", "--protocol", "icmp", "--icmp-type", "256"],
+        ["--source", "203.0.113.9", "--protocol", "icmp", "--hop-limit", "-1"],
     ),
 )
 def test_explain_refuses_packets_that_cannot_be(run: Run, web: Path, arguments: list[str]) -> None:
