@@ -22,17 +22,13 @@ from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
 from sgagent.core.endpoints import exempt
-from sgagent.core.errors import (
-    KernelRefusedError,
-    NotPermittedError,
-    Problem,
-    Severity,
-)
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity
 from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.kernel.counters import CounterKey
 from sgagent.core.kernel.describe import differences
 from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Plan
 from sgagent.core.kernel.ruleset import Ruleset
+from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Sessions, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
@@ -176,6 +172,7 @@ class Reconciler:
         self._counters_gone = counters_gone
         self._foresee = foresee
         self._layout = MarkLayout(settings.enforcement.mark_mask)
+        self._resolved, self._compiled = Memory(), Memory()
         self._expectations: Expectations | None = None
         self._wanted: ResolvedPolicy | None = None
         self._enforced: Enforced | None = None
@@ -288,6 +285,7 @@ class Reconciler:
             self._exemptions,
             default_mode=enforcement.mode,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
+            memory=self._resolved,
         )
 
     def _bind(self, snapshot: Snapshot, facts: HostFacts) -> Bindings:
@@ -398,6 +396,7 @@ class Reconciler:
             enforced=self._enforced,
             sessions=self._settings.enforcement.sessions,
             flow_logging=self._settings.flow_log.logging,
+            memory=self._compiled,
         )
         compiled = self._clock.monotonic()
         differed = self._differences() if self.has_drifted() else ()

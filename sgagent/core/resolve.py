@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.members import members_by_group
+from sgagent.core.memory import Memory
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -31,8 +34,8 @@ from sgagent.core.policy import (
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
-    precedence,
 )
+from sgagent.core.resolved import Object, Reference, Resolved, ResolvedRules, Same, ordered, references
 
 MOST_GROUPS_PER_INTERFACE = 10
 MOST_RULES_PER_INTERFACE = 1000
@@ -82,6 +85,7 @@ def resolve(
     default_mode: Mode = Mode.ENFORCE,
     unbound_closed: bool = False,
     scope: Scope = Scope.HOST,
+    memory: Memory | None = None,
 ) -> Resolution:
     """Return what is to be enforced on this host's interfaces, and all that is wrong with the snapshot.
 
@@ -92,9 +96,10 @@ def resolve(
         default_mode: for bindings that name none.
         unbound_closed: whether links that nothing is bound to are closed (§9.3).
         scope: whose errors of meaning count as errors.
+        memory: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope)
+    resolver = _Resolver(snapshot, concerned, scope, memory or Memory())
     resolver.problems.extend(bound.problems)
     interfaces = tuple(
         resolver.interface(binding, exemptions, binding.mode or default_mode) for binding in bound.bindings
@@ -139,14 +144,16 @@ class _Resolver:
     """The groups on bound interfaces."""
 
     scope: Scope
+    memory: Memory
     problems: list[Problem] = field(default_factory=list)
     unknown_objects: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     """The groups that rules of concerned groups refer to."""
 
     def __post_init__(self) -> None:
-        self._members = members_by_group(self.snapshot)
-        self._rules: dict[str, tuple[tuple[SecurityGroupRule, ResolvedRule], ...]] = {}
+        self.memory.turn()
+        self._members = members_by_group(self.snapshot, self.memory.part("members"))
+        self._rules: dict[str, ResolvedRules] = {}
         self._peers: dict[str, Peer] = {}
 
     def interface(self, binding: Binding, exemptions: Exemptions, mode: Mode) -> ResolvedInterface:
@@ -156,19 +163,25 @@ class _Resolver:
         closed = closed_interface(binding.interface, exemptions, mode, network_interface_id=interface_id)
         if not groups:
             return closed
-        rules = [pair for group in groups for pair in self._resolved_rules(group)]
+        rules = tuple(self._resolved_rules(group) for group in groups)
         inner = NO_ADDRESSES
         for group in groups:
             if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT:
-                inner = inner.union(self._members[group.security_group_id])
+                members = self._members[group.security_group_id]
+                inner = self.memory.part("inner").recall((inner, members), partial(inner.union, members))
         group_type = groups[0].group_type
         egress_default = Policy.ACCEPT if group_type is GroupType.BASIC else Policy.DROP
+        memory = self.memory.part("direction", binding.interface)
+        ingress = replace(closed.ingress, inner=inner, rules=ordered(rules, Direction.INGRESS, memory))
+        egress = replace(
+            closed.egress, rules=ordered(rules, Direction.EGRESS, memory), default=egress_default
+        )
         return replace(
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),
             group_type=group_type,
-            ingress=replace(closed.ingress, inner=inner, rules=_ordered(rules, Direction.INGRESS)),
-            egress=replace(closed.egress, rules=_ordered(rules, Direction.EGRESS), default=egress_default),
+            ingress=memory.part(Direction.INGRESS).revise(partial(_the_same, ingress)),
+            egress=memory.part(Direction.EGRESS).revise(partial(_the_same, egress)),
         )
 
     def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
@@ -260,17 +273,71 @@ class _Resolver:
                 for problem in self.problems[before:]
             ]
 
-    def _resolved_rules(self, group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, ResolvedRule], ...]:
+    def _resolved_rules(self, group: SecurityGroup) -> ResolvedRules:
         """Return the group's rules with references resolved; what is wrong with them is said once."""
         present = self._rules.get(group.security_group_id)
         if present is not None:
             return present
-        before = len(self.problems)
-        rules = tuple((rule, self._resolved_rule(group, rule)) for rule in group.rules)
-        if self.scope is Scope.HOST and group.security_group_id not in self.concerned:
-            self.problems[before:] = [_as_warning(problem) for problem in self.problems[before:]]
+        is_concerned = group.security_group_id in self.concerned
+        counts = is_concerned or self.scope is Scope.EVERYTHING
+        part = self.memory.part(
+            group.security_group_id, group.group_type, group.vpc_id, group.account_id, counts
+        )
+        rules: ResolvedRules = part.revise(partial(self._resolve_again, group))
+        found = [problem for rule in rules.found if rule.problems for problem in rule.problems]
+        self.problems.extend(found if counts else map(_as_warning, found))
+        if counts:
+            self.unknown_objects.update(p.value or "" for p in found if p.code in _OF_UNKNOWN_OBJECTS)
+        if is_concerned:
+            self.reached.update(self._reached(group, rules))
         self._rules[group.security_group_id] = rules
         return rules
+
+    def _reached(self, group: SecurityGroup, rules: ResolvedRules) -> Iterator[str]:
+        """Yield the groups that a group's rules refer to and that there are."""
+        for reference in rules.objects:
+            if isinstance(reference, GroupReference):
+                found = self.snapshot.group_by_id.get(reference.security_group_id)
+                if found is not None and is_of_account(found, group, reference):
+                    yield found.security_group_id
+
+    def _resolve_again(self, group: SecurityGroup, before: ResolvedRules | None) -> ResolvedRules:
+        """Resolve the rules that are not what they were, or refer to what is not what it was."""
+        objects = {reference: self._object(reference) for reference in references(group, self.memory)}
+        if before is None:
+            return ResolvedRules(objects, tuple(self._resolved(group, rule) for rule in group.rules))
+        changed = frozenset(
+            reference for reference, found in objects.items() if before.objects.get(reference) != found
+        )
+        known = {id(found.rule): found for found in before.found}
+        found = tuple(
+            old
+            if (old := known.get(id(rule))) is not None and not (changed and old.refers_to(changed))
+            else self._resolved(group, rule)
+            for rule in group.rules
+        )
+        return before if found == before.found else ResolvedRules(objects, found)
+
+    def _object(self, reference: Reference) -> Object:
+        """Return what a reference stands for, and all of it that its resolution depends on."""
+        match reference:
+            case GroupReference(security_group_id):
+                group = self.snapshot.group_by_id.get(security_group_id)
+                if group is None:
+                    return Object(None)
+                return Object(Same(self._members[security_group_id]), group.account_id, group.vpc_id)
+            case PrefixListReference(prefix_list_id):
+                return Object(Same(self.snapshot.prefix_list_by_id.get(prefix_list_id)))
+            case PortListReference(port_list_id):
+                return Object(Same(self.snapshot.port_list_by_id.get(port_list_id)))
+
+    def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
+        """Return a rule with references resolved, and what is wrong with it."""
+        before = len(self.problems)
+        resolved = self._resolved_rule(group, rule)
+        problems = tuple(self.problems[before:])
+        del self.problems[before:]
+        return Resolved(rule, resolved, problems)
 
     def _resolved_rule(self, group: SecurityGroup, rule: SecurityGroupRule) -> ResolvedRule:
         return ResolvedRule(
@@ -279,19 +346,19 @@ class _Resolver:
             policy=rule.policy,
             priority=rule.priority,
             protocol=rule.protocol,
-            ports=self._ports(group, rule),
+            ports=self._ports(rule),
             source_ports=merged_ports(rule.source_ports) if rule.source_ports else None,
             peer=self._peer(group, rule),
             local_address=rule.local_address,
         )
 
-    def _ports(self, group: SecurityGroup, rule: SecurityGroupRule) -> tuple[PortRange, ...] | None:
+    def _ports(self, rule: SecurityGroupRule) -> tuple[PortRange, ...] | None:
         """Return the destination ports; an unknown port list is an unknown object (§5.3)."""
         if not isinstance(rule.ports, PortListReference):
             return merged_ports(rule.ports) if rule.ports else None
         port_list = self.snapshot.port_list_by_id.get(rule.ports.port_list_id)
         if port_list is None:
-            self._unknown(group, rule, rule.ports.port_list_id, "port_list_id", "port list")
+            self._unknown(rule, rule.ports.port_list_id, "port_list_id", "port list")
             return ()
         return merged_ports(port_list.entries)
 
@@ -301,7 +368,7 @@ class _Resolver:
             case CidrBlock() as block:
                 return self._named_peer(str(block), (block,))
             case PrefixListReference(prefix_list_id):
-                return self._prefix_list(group, rule, prefix_list_id)
+                return self._prefix_list(rule, prefix_list_id)
             case GroupReference() as reference:
                 return self._group_members(group, rule, reference)
 
@@ -311,10 +378,10 @@ class _Resolver:
             present = self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
         return present
 
-    def _prefix_list(self, group: SecurityGroup, rule: SecurityGroupRule, prefix_list_id: str) -> Peer:
+    def _prefix_list(self, rule: SecurityGroupRule, prefix_list_id: str) -> Peer:
         prefix_list = self.snapshot.prefix_list_by_id.get(prefix_list_id)
         if prefix_list is None:
-            return self._unknown(group, rule, prefix_list_id, "authorization_object", "prefix list")
+            return self._unknown(rule, prefix_list_id, "authorization_object", "prefix list")
         self._check_family(rule, prefix_list)
         return self._named_peer(prefix_list_id, prefix_list.entries)
 
@@ -339,11 +406,9 @@ class _Resolver:
         found = self.snapshot.group_by_id.get(reference.security_group_id)
         if found is not None and not is_of_account(found, group, reference):
             noun = f"security group of {_whose(group, reference)} (that id is account {found.account_id}'s)"
-            return self._unknown(group, rule, str(reference), "authorization_object", noun)
+            return self._unknown(rule, str(reference), "authorization_object", noun)
         if found is None:
-            return self._unknown(group, rule, str(reference), "authorization_object", "security group")
-        if group.security_group_id in self.concerned:
-            self.reached.add(found.security_group_id)
+            return self._unknown(rule, str(reference), "authorization_object", "security group")
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
             remedy = "groups reach only members in the same VPC; use a CIDR"
@@ -360,12 +425,8 @@ class _Resolver:
             )
         return Peer(name=str(reference), addresses=self._members[found.security_group_id])
 
-    def _unknown(
-        self, group: SecurityGroup, rule: SecurityGroupRule, name: str, where: str, noun: str
-    ) -> Peer:
+    def _unknown(self, rule: SecurityGroupRule, name: str, where: str, noun: str) -> Peer:
         """Say that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
-        if group.security_group_id in self.concerned or self.scope is Scope.EVERYTHING:
-            self.unknown_objects.add(name)
         origin = rule.origin.at(where)
         remedy = f"add the {noun} to the definitions, or mend the id"
         if rule.policy is Policy.DROP:
@@ -393,16 +454,7 @@ class _Resolver:
         self.problems[-1] = _as_warning(self.problems[-1])
 
 
-def members_by_group(snapshot: Snapshot) -> dict[str, AddressSet]:
-    """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
-    blocks: dict[str, list[CidrBlock]] = {
-        group.security_group_id: list(group.member_addresses) for group in snapshot.security_groups
-    }
-    for interface in snapshot.network_interfaces:
-        for group_id in interface.security_group_ids:
-            if group_id in blocks:
-                blocks[group_id].extend(interface.addresses)
-    return {group_id: AddressSet.of(members) for group_id, members in blocks.items()}
+_OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
 
 
 def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
@@ -421,12 +473,9 @@ def _whose(own: SecurityGroup, reference: GroupReference) -> str:
     return f"account {account}" if account else "the rule's own account"
 
 
-def _ordered(
-    rules: Iterable[tuple[SecurityGroupRule, ResolvedRule]], direction: Direction
-) -> tuple[ResolvedRule, ...]:
-    return tuple(
-        sorted((resolved for rule, resolved in rules if rule.direction is direction), key=precedence)
-    )
+def _the_same(made: ResolvedDirection, before: ResolvedDirection | None) -> ResolvedDirection:
+    """Return the value of before if it is equal, so that nobody has to compare it again."""
+    return before if before == made else made
 
 
 def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:

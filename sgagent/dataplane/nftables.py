@@ -14,7 +14,7 @@ from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.nftlisting import decode_ruleset
 from sgagent.core.kernel.plan import DestroyTable, Plan
 from sgagent.core.kernel.ruleset import FAMILY, TABLE
-from sgagent.core.kernel.transaction import carry_out
+from sgagent.core.kernel.transaction import stands_after
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
@@ -120,7 +120,7 @@ class TableDataplane:
         """Work out what stands now, if nobody but us changed anything since it was last seen."""
         seen, self._seen = self._seen, None
         if seen is not None and not seen.observed.foreign and applied.before == seen.generation:
-            self._seen = _Seen(applied.after, Observed(ruleset=carry_out(plan, seen.observed.ruleset)))
+            self._seen = _Seen(applied.after, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
 
 
 class LibnftablesDataplane(TableDataplane):

@@ -42,7 +42,7 @@ def _write(value: object, lines: list[str]) -> None:
             _write(item, lines)
     elif isinstance(value, enum.Enum):
         lines.append(repr(value.value))
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         lines.append(type(value).__name__)
         for name in _compared(type(value)):
             _write(getattr(value, name), lines)

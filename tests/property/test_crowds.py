@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.entries import list_entries
 from sgagent.core.evaluate import Tracking, evaluate
+from sgagent.core.memory import Memory
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from tests.generators import random_packets
@@ -78,8 +79,8 @@ def test_what_people_write_is_no_crowd() -> None:
         for number in range(500)
     ]
     (interface,) = policy_of(group("sg-1", *rules), on={"eth0": "sg-1"}).interfaces
-    entries = list_entries(interface, IN, Family.IPV4)
+    entries = list_entries(interface, IN, Family.IPV4, Memory())
     assert not is_crowd(entries, range(len(entries)), ())
     (interface,) = crowd(Random(1), 100).interfaces
-    entries = list_entries(interface, IN, Family.IPV4)
+    entries = list_entries(interface, IN, Family.IPV4, Memory())
     assert is_crowd(entries, range(len(entries)), ())

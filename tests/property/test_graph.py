@@ -18,6 +18,7 @@ from sgagent.core.graphing.making import make_graph
 from sgagent.core.graphing.traffic import Traffic
 from sgagent.core.intervals import holds
 from sgagent.core.lint.subject import make_subject
+from sgagent.core.members import members_by_group
 from sgagent.core.model import (
     Direction,
     Family,
@@ -29,7 +30,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
-from sgagent.core.resolve import Exemptions, members_by_group, resolve
+from sgagent.core.resolve import Exemptions, resolve
 from tests.generators import random_snapshot
 from tests.strategies import seeds
 

@@ -8,9 +8,9 @@ word.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sgagent.core.addresses import AddressRanges
@@ -52,6 +52,69 @@ def classify(peers: Iterable[AddressRanges]) -> Classes:
         },
         networks=networks,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """Classes, and what they were made of."""
+
+    peers: tuple[AddressRanges, ...]
+    classes: Classes
+    changed: frozenset[int] | None
+    """The single addresses that came, went, or are in other peers than before; None where all may be."""
+
+    before: object = None
+    """Tells what was there before."""
+
+    mark: object = field(default_factory=object, compare=False)
+    """What tells this one from others, as the next one's ``before``."""
+
+
+MOST_CHANGED = 256
+"""Single addresses up to which it is worth while to look at each of them."""
+
+
+def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> Classified:
+    """Return what :func:`classify` does; single addresses that came or went are all that is looked at.
+
+    Args:
+        peers: as for that function.
+        before: what this one returned for other peers.
+    """
+    changed = None if before is None else _changed_addresses(before.peers, peers)
+    if before is None or changed is None:
+        return Classified(peers, classify(peers), None)
+    networks = before.classes.networks
+    starts = [first for first, _, _ in networks]
+    addresses = dict(before.classes.addresses)
+    for address in changed:
+        addresses.pop(address, None)
+        indices = [index for index, ranges in enumerate(peers) if _holds_single(ranges, address)]
+        if indices:
+            addresses[address] = _with_network(indices, address, starts, networks)
+    return Classified(peers, Classes(addresses=addresses, networks=networks), changed, before.mark)
+
+
+def _changed_addresses(
+    before: tuple[AddressRanges, ...], after: tuple[AddressRanges, ...]
+) -> frozenset[int] | None:
+    """Return the single addresses that some peer gained or lost; None if there is more to it than a few."""
+    if len(before) != len(after):
+        return None
+    changed: set[int] = set()
+    for old, new in zip(before, after, strict=True):
+        if old is new or old == new:
+            continue
+        for first, last in set(old).symmetric_difference(new):
+            changed.add(first)
+            if first != last or len(changed) > MOST_CHANGED:
+                return None
+    return frozenset(changed)
+
+
+def _holds_single(ranges: AddressRanges, address: int) -> bool:
+    place = bisect_left(ranges, (address, address))
+    return place < len(ranges) and ranges[place] == (address, address)
 
 
 def _sweep(blocks: list[tuple[int, int, int]]) -> tuple[tuple[int, int, Peers], ...]:

@@ -12,25 +12,17 @@ from dataclasses import dataclass
 
 from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
-from sgagent.core.compiling.judging import compile_judging
+from sgagent.core.compiling.judging import remembered_judging
+from sgagent.core.compiling.leaves import Leaf, make_leaves
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.kernel import names, ruleset
 from sgagent.core.kernel.counters import (
     CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    InnerCounter,
-    InvalidCounter,
-    RuleCounter,
-    is_of_drops,
 )
 from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
-    Count,
     Counter,
-    Drop,
     Element,
     Goto,
     Hook,
@@ -45,7 +37,8 @@ from sgagent.core.kernel.ruleset import (
     Verdict,
     VerdictMap,
 )
-from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.core.memory import Memory
+from sgagent.core.model import Direction, Family
 from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
 
 PREROUTING = Hook(name="prerouting", hook_priority=-150)
@@ -73,6 +66,7 @@ def compile_(
     layout: MarkLayout,
     state: EnforcementState,
     flow_logging: FlowLogging = SILENT,
+    memory: Memory | None = None,
 ) -> Compiled:
     """Return the table that enforces the policy.
 
@@ -81,8 +75,9 @@ def compile_(
         layout: our bits of the conntrack mark.
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
         flow_logging: of which judgements the kernel tells.
+        memory: of what was compiled before, to spare work; the result is the same without.
     """
-    table = _Table(flow_logging)
+    table = _Table(flow_logging, memory or Memory())
     for interface in _all_interfaces(policy):
         _Edge(table, interface, layout, state).compile_()
     table.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
@@ -115,39 +110,40 @@ def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, poli
 class _Table:
     """Collect what is compiled; names are unique by construction, and a clash is a fault of ours."""
 
-    def __init__(self, flow_logging: FlowLogging) -> None:
-        self._flow_logging = flow_logging
+    def __init__(self, flow_logging: FlowLogging, memory: Memory) -> None:
+        self.memory = memory
+        self.flow_logging = flow_logging
         self.counters: dict[str, CounterKey] = {}
+        self._counters: dict[str, Counter] = {}
         self._chains: dict[str, Chain] = {}
         self._verdict_maps: dict[str, VerdictMap] = {}
 
     def add_chain(self, chain: Chain) -> None:
         """Add a chain; the same chain twice is one."""
-        if self._chains.setdefault(chain.name, chain) != chain:
+        found = self._chains.setdefault(chain.name, chain)
+        if found is not chain and found != chain:
             raise AssertionError(f"two chains of one name: {chain.name}")
 
     def add_verdict_map(self, verdict_map: VerdictMap) -> None:
         """Add a named map."""
-        if self._verdict_maps.setdefault(verdict_map.name, verdict_map) != verdict_map:
+        found = self._verdict_maps.setdefault(verdict_map.name, verdict_map)
+        if found is not verdict_map and found != verdict_map:
             raise AssertionError(f"two maps of one name: {verdict_map.name}")
 
-    def add_counter(self, name: str, key: CounterKey) -> None:
-        """Add a named counter."""
-        if self.counters.setdefault(name, key) != key:
+    def add_leaf(self, leaf: Leaf) -> None:
+        """Add a counter and the chain of its name."""
+        name = leaf.counter.name
+        if self.counters.setdefault(name, leaf.key) is not leaf.key:
             raise AssertionError(f"two counters of one name: {name}")
-
-    def add_leaf(self, name: str, key: CounterKey, verdict: Verdict) -> None:
-        """Add a counter and the chain of its name that tells, counts and then does what the verdict says."""
-        self.add_counter(name, key)
-        logging = self._flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
-        self.add_chain(Chain(name=name, rules=(*logging, Rule((Count(name), verdict)))))
+        self._counters[name] = leaf.counter
+        self.add_chain(leaf.chain)
 
     def finished(self) -> Ruleset:
         """Return all of it in canonical order."""
         return Ruleset(
             chains=tuple(self._chains[name] for name in sorted(self._chains)),
             verdict_maps=tuple(self._verdict_maps[name] for name in sorted(self._verdict_maps)),
-            counters=tuple(Counter(name=name) for name in sorted(self.counters)),
+            counters=tuple(self._counters[name] for name in sorted(self._counters)),
         )
 
 
@@ -162,14 +158,16 @@ class _Edge:
 
     def compile_(self) -> None:
         """Add all chains, maps and counters of the interface to the table."""
+        memory = self.table.memory.part("interface", self.interface.name)
         for direction in Direction:
             self._entry(direction)
             self._untracked(direction)
             self._session(direction)
             self._accept(direction)
-            self._leaves(direction)
+            for leaf in make_leaves(self.interface, direction, self.table.flow_logging, memory):
+                self.table.add_leaf(leaf)
             for family in Family:
-                judging = compile_judging(self.interface, direction, family)
+                judging = remembered_judging(self.interface, direction, family, memory)
                 for chain in judging.chains:
                     self.table.add_chain(chain)
                 for verdict_map in judging.verdict_maps:
@@ -250,49 +248,6 @@ class _Edge:
             Rule((Goto(ipv6),)),
         )
         self.table.add_chain(Chain(name=names.session_chain(opened, self.interface.name), rules=rules))
-
-    def _leaves(self, direction: Direction) -> None:
-        """Add the chains in which all judging ends, each with its counter."""
-        name, toward = self.interface.name, self.interface.toward(direction)
-        for rule in toward.rules:
-            key = RuleCounter(
-                interface=name,
-                security_group_id=rule.security_group_id,
-                rule_id=rule.rule_id,
-                direction=direction,
-                policy=rule.policy,
-            )
-            self.table.add_leaf(
-                names.rule_chain(name, rule.rule_id), key, self._verdict(direction, rule.policy)
-            )
-        for kind, exemptions in (
-            (ExemptionKind.PLATFORM, toward.platform),
-            (ExemptionKind.FAILSAFE, toward.failsafe),
-        ):
-            if exemptions:
-                leaf = names.exemption_chain(kind.value, direction, name)
-                exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
-                self.table.add_leaf(leaf, exempt, self._verdict(direction, Policy.ACCEPT))
-        if direction is Direction.INGRESS:
-            accepted = self._verdict(direction, Policy.ACCEPT)
-            self.table.add_leaf(names.inner_chain(name), InnerCounter(interface=name), accepted)
-        default = names.default_chain(direction, name)
-        by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-        self.table.add_leaf(default, by_default, self._verdict(direction, toward.default))
-        invalid = InvalidCounter(interface=name, direction=direction)
-        self.table.add_leaf(
-            names.invalid_chain(direction, name), invalid, Accept() if self._observes else Drop()
-        )
-
-    @property
-    def _observes(self) -> bool:
-        return self.interface.mode is Mode.OBSERVE
-
-    def _verdict(self, direction: Direction, policy: Policy) -> Verdict:
-        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
-        if policy is Policy.DROP and not self._observes:
-            return Drop()
-        return Goto(names.accept_chain(direction, self.interface.name))
 
 
 _ALL_BITS = 0xFFFFFFFF

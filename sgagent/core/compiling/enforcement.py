@@ -22,6 +22,7 @@ from sgagent.core.compiling.narrowing import narrows
 from sgagent.core.kernel import names
 from sgagent.core.kernel.plan import Plan, make_plan
 from sgagent.core.kernel.ruleset import Accept, Ruleset
+from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Mode, Sessions
 from sgagent.core.policy import ResolvedPolicy
 
@@ -66,6 +67,7 @@ def enforce(
     enforced: Enforced | None = None,
     sessions: Sessions = Sessions.REJUDGE,
     flow_logging: FlowLogging = SILENT,
+    memory: Memory | None = None,
 ) -> Enforcement:
     """Return what has to be done for the policy to be enforced.
 
@@ -77,8 +79,11 @@ def enforce(
         enforced: what is known to have been enforced, if anything is.
         sessions: whether live sessions are judged again.
         flow_logging: of which judgements the kernel tells.
+        memory: of what was compiled before, to spare work; the result is the same without.
     """
-    table = _Standing(observed, foreign, policy, layout, flow_logging)
+    memory = memory or Memory()
+    memory.turn()
+    table = _Standing(observed, foreign, policy, layout, flow_logging, memory)
     interfaces = [interface.name for interface in policy.interfaces]
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
@@ -88,7 +93,11 @@ def enforce(
         # remember.
         return replace(table.under(UNCACHED), is_interim=layout.can_cache)
     kept = next_state(state, interfaces, layout, narrows=False)
-    is_known = enforced is not None and enforced.ruleset == observed and not foreign
+    is_known = (
+        enforced is not None
+        and (enforced.ruleset is observed or enforced.ruleset == observed)
+        and not foreign
+    )
     bumped = next_state(state, interfaces, layout, narrows=True)
     if sessions is Sessions.KEEP:
         return table.following(state, bumped if table.ends_observing else kept)
@@ -107,6 +116,7 @@ class _Standing:
     policy: ResolvedPolicy
     layout: MarkLayout
     flow_logging: FlowLogging
+    memory: Memory
 
     @property
     def state(self) -> EnforcementState | None:
@@ -143,6 +153,6 @@ class _Standing:
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        compiled = compile_(self.policy, self.layout, state, self.flow_logging)
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign)
         return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)

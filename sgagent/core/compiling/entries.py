@@ -7,9 +7,11 @@ the leaf chain that a packet goes to which they decide about. The default stands
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.kernel import names
+from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Direction, Family, PortRange
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
 
@@ -58,36 +60,43 @@ class Entry:
         return self.source_ports is None and self.local is None
 
 
-def list_entries(interface: ResolvedInterface, direction: Direction, family: Family) -> tuple[Entry, ...]:
+def list_entries(
+    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory
+) -> tuple[Entry, ...]:
     """Return the entries that can match packets of the family, the first that decides first."""
     toward = interface.toward(direction)
     entries = [
-        _exemption(kind, exemption, interface.name)
+        _exemption(kind, exemption, interface.name, memory)
         for kind, exemptions in (("platform", toward.platform), ("failsafe", toward.failsafe))
         for exemption in exemptions
         if exemption.peer.family is family and exemption.protocol.only_family in (None, family)
     ]
     inner = toward.inner.ranges(family)
     if inner:
-        leaf = names.inner_chain(interface.name)
-        entries.append(
-            Entry(
-                leaf=leaf,
-                peer=INNER_PEER,
-                family=family,
-                addresses=inner,
-                protocol=None,
-                ports=None,
-                is_exempt=True,
-            )
-        )
-    entries += [_rule(rule, interface.name, family) for rule in toward.rules if _can_match(rule, family)]
+        make = partial(_inner, inner, interface.name, family)
+        entries.append(memory.part(INNER_PEER).recall((inner,), make))
+    for rule in toward.rules:
+        entry = memory.recall((rule,), partial(_rule, rule, interface.name, family))
+        if entry is not None:
+            entries.append(entry)
     return tuple(entries)
 
 
-def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
-    block = exemption.peer
+def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:
     return Entry(
+        leaf=names.inner_chain(interface),
+        peer=INNER_PEER,
+        family=family,
+        addresses=members,
+        protocol=None,
+        ports=None,
+        is_exempt=True,
+    )
+
+
+def _exemption(kind: str, exemption: Exemption, interface: str, memory: Memory) -> Entry:
+    block = exemption.peer
+    entry = Entry(
         leaf=names.exemption_chain(kind, exemption.direction, interface),
         peer=str(block),
         family=block.family,
@@ -96,6 +105,7 @@ def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
         ports=exemption.ports,
         is_exempt=True,
     )
+    return memory.part(entry).recall((), lambda: entry)
 
 
 def _can_match(rule: ResolvedRule, family: Family) -> bool:
@@ -108,7 +118,10 @@ def _can_match(rule: ResolvedRule, family: Family) -> bool:
     )
 
 
-def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry:
+def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry | None:
+    """Return the entry of a rule; None if it can match nothing of the family."""
+    if not _can_match(rule, family):
+        return None
     return Entry(
         leaf=names.rule_chain(interface, rule.rule_id),
         peer=rule.peer.name,

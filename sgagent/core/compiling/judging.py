@@ -1,24 +1,21 @@
-"""Compile how sessions of one direction and family are judged: the far end's class, then protocol and port.
-
-Every chain here reads tracked sessions first. For an untracked packet those reads find nothing, and the rule
-goes on to the next; behind them stands a guard that sends the tracked ones on, and then the same once more by
-header.
-"""
+"""Compile how sessions of one direction and family are judged: by the class of the far end, then by port."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from sgagent.core.always import DHCP
-from sgagent.core.compiling.classes import Classes, Peers, classify
+from sgagent.core.compiling.addressed import address_elements
+from sgagent.core.compiling.classes import Classified, Peers, reclassify
 from sgagent.core.compiling.crowds import is_crowd
+from sgagent.core.compiling.deciding import Deciding, read_twice
 from sgagent.core.compiling.entries import Entry, list_entries
-from sgagent.core.compiling.lines import MANY_LINES, Line, cut_lines, split_lines
 from sgagent.core.compiling.selectors import Reading, readings
-from sgagent.core.compiling.tables import PORTED, Cell, Decider, PortTable, ProtocolTable, Segment, make_table
-from sgagent.core.kernel import names, ruleset
+from sgagent.core.compiling.tables import Decider, make_table
+from sgagent.core.kernel import names
 from sgagent.core.kernel.ruleset import (
     Chain,
     Element,
@@ -26,19 +23,13 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     KeyType,
     LookUp,
-    Match,
-    Operator,
     Rule,
     Statement,
-    Symbol,
     VerdictMap,
 )
-from sgagent.core.model import LAST_PORT, UDP, Direction, Family, Protocol
+from sgagent.core.memory import Memory
+from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
-
-FEW = 4
-"""Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
-Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +40,45 @@ class Judging:
     verdict_maps: tuple[VerdictMap, ...]
 
 
-def compile_judging(interface: ResolvedInterface, direction: Direction, family: Family) -> Judging:
-    """Return how sessions opened in the direction through the interface are judged, from the far end on."""
-    judge = _Judge(interface.name, direction, family, list_entries(interface, direction, family))
-    judge.compile_()
+def remembered_judging(
+    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory
+) -> Judging:
+    """Return how sessions opened in the direction through the interface are judged, from the far end on.
+
+    Args:
+        interface: what is enforced on it.
+        direction: in which sessions are opened.
+        family: of their packets.
+        memory: of this interface.
+    """
+    inside = memory.part("inside", direction, family)
+    return memory.part("judging", direction, family).recall(
+        (interface.toward(direction),), lambda: _judging(interface, direction, family, inside)
+    )
+
+
+def _judging(interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory) -> Judging:
+    entries = list_entries(interface, direction, family, memory.part("entries"))
+    judge = _Judge(interface.name, direction, family, entries)
+    judge.compile_(memory)
     return Judging(
         chains=tuple(judge.chains[name] for name in sorted(judge.chains)),
         verdict_maps=tuple(judge.verdict_maps[name] for name in sorted(judge.verdict_maps)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What decides about some addresses, and where that begins."""
+
+    target: str
+    chains: Mapping[str, Chain]
+    verdict_maps: Mapping[str, VerdictMap]
+
+    @classmethod
+    def of(cls, target: str, deciding: Deciding) -> _Made:
+        """Return what was made."""
+        return cls(target, deciding.chains, deciding.verdict_maps)
 
 
 class _Judge:
@@ -71,7 +93,17 @@ class _Judge:
         self.entries = entries
         self.chains: dict[str, Chain] = {}
         self.verdict_maps: dict[str, VerdictMap] = {}
-        self.readings = readings(direction, family)
+        self.by_peer: dict[str, list[int]] = {}
+        """The entries of each peer that is not everyone."""
+
+        for_everyone: list[int] = []
+        for index, entry in enumerate(entries):
+            if entry.is_for_everyone:
+                for_everyone.append(index)
+            else:
+                self.by_peer.setdefault(entry.peer, []).append(index)
+        self.base = Decider(entries, for_everyone)
+        self.peers = sorted(self.by_peer)
 
     @cached_property
     def _place(self) -> tuple[Direction, str, Family]:
@@ -85,51 +117,77 @@ class _Judge:
     def _everyone(self) -> str:
         return names.everyone_chain(*self._place)
 
-    def compile_(self) -> None:
+    def compile_(self, memory: Memory) -> None:
         """Add all chains and maps."""
-        for_everyone = [i for i, entry in enumerate(self.entries) if entry.is_for_everyone]
-        base = Decider(self.entries, for_everyone)
-        nobody = Decider(self.entries, ())
-        by_peer = self._entries_by_peer()
-        peers = sorted(by_peer)
-        classes = classify(self.entries[by_peer[peer][0]].addresses for peer in peers)
-        targets = {members: self._class(members, peers, by_peer, base) for members in classes.distinct()}
-        if is_crowd(self.entries, for_everyone, ()):
-            self._list_chain(self._everyone, for_everyone)
-        elif for_everyone or self.chains:
-            self._table_chain(self._everyone, make_table(self.entries, for_everyone, nobody), self._default)
-        self._peers_chain(classes, targets)
+        ranges = tuple(self.entries[self.by_peer[peer][0]].addresses for peer in self.peers)
+        classified = memory.part("classes", *self.peers).revise(partial(reclassify, ranges))
+        given = tuple(self.entries[index] for index in self.base.members)
+        of_everyone = memory.part("everyone").recall(given, self._for_everyone)
+        targets: dict[Peers, str] = {}
+        for members in classified.classes.distinct():
+            made = self._class(members, of_everyone, memory.part("class"))
+            targets[members] = made.target
+            self._take(made)
+        if self.base.members or self.chains:
+            self._take(of_everyone)
+        self._peers_chain(classified, targets, memory)
 
-    def _entries_by_peer(self) -> dict[str, list[int]]:
-        """Return the entries of each peer that is not everyone."""
-        by_peer: dict[str, list[int]] = {}
-        for index, entry in enumerate(self.entries):
-            if not entry.is_for_everyone:
-                by_peer.setdefault(entry.peer, []).append(index)
-        return by_peer
+    def _take(self, made: _Made) -> None:
+        """Add what was made apart; what several share is the same in all."""
+        for name, chain in made.chains.items():
+            self.chains.setdefault(name, chain)
+        for name, verdict_map in made.verdict_maps.items():
+            self.verdict_maps.setdefault(name, verdict_map)
 
-    def _class(
-        self, members: Peers, peers: list[str], by_peer: Mapping[str, list[int]], base: Decider
-    ) -> str:
-        """Return the chain that decides about addresses of a class, made if need be.
+    def _deciding(self) -> Deciding:
+        return Deciding(self.interface, self.direction, self.family, self.entries)
+
+    def _for_everyone(self) -> _Made:
+        """Make the chain of the rules for everyone."""
+        deciding, indices = self._deciding(), self.base.members
+        if is_crowd(self.entries, indices, ()):
+            deciding.list_chain(self._everyone, indices)
+        else:
+            table = make_table(self.entries, indices, Decider(self.entries, ()))
+            deciding.table_chain(self._everyone, table, self._default)
+        return _Made.of(self._everyone, deciding)
+
+    def _class(self, members: Peers, of_everyone: _Made, memory: Memory) -> _Made:
+        """Return what decides about addresses of a class.
+
+        That depends on the entries of its peers, on those for everyone, and on which stand before which; the
+        names depend on the peers'.
+        """
+        peers = tuple(self.peers[place] for place in members)
+        own = sorted(index for peer in peers for index in self.by_peer[peer])
+        places = tuple(bisect_left(self.base.members, index) for index in own)
+        given = (of_everyone, *(self.entries[index] for index in own))
+        return memory.part(places, peers).recall(given, lambda: self._make_class(peers, own))
+
+    def _make_class(self, peers: tuple[str, ...], own: list[int]) -> _Made:
+        """Make the chain that decides about addresses of a class.
 
         Where the first entry exempts all traffic there is nothing to decide.
         """
-        own = sorted(index for peer in members for index in by_peer[peers[peer]])
+        deciding, everyone = self._deciding(), self.base.members
         first = self.entries[own[0]]
-        earlier = bool(base.members) and base.members[0] < own[0]
+        earlier = bool(everyone) and everyone[0] < own[0]
         if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
-            return first.leaf
-        name = names.class_chain(*self._place, tuple(peers[peer] for peer in members))
-        if is_crowd(self.entries, own, base.members):
-            self._list_chain(name, sorted((*own, *base.members)))
+            return _Made.of(first.leaf, deciding)
+        name = names.class_chain(*self._place, peers)
+        if is_crowd(self.entries, own, everyone):
+            deciding.list_chain(name, sorted((*own, *everyone)))
         else:
-            self._table_chain(name, make_table(self.entries, own, base), self._everyone)
-        return name
+            deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
+        return _Made.of(name, deciding)
 
-    def _peers_chain(self, classes: Classes, targets: Mapping[Peers, str]) -> None:
+    def _peers_chain(self, classified: Classified, targets: Mapping[Peers, str], memory: Memory) -> None:
         """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
-        look_ups = [name for name in self._peer_maps(classes, targets) if name]
+        gotos = {members: Goto(target) for members, target in targets.items()}
+        look_ups = [
+            *self._address_map(classified, gotos, memory),
+            *self._network_map(classified, gotos, memory),
+        ]
         accept = Goto(names.accept_chain(self.direction, self.interface))
 
         def lines(reading: Reading) -> list[Rule]:
@@ -137,206 +195,41 @@ class _Judge:
             return [dhcp, *(Rule((LookUp((reading.peer,), name),)) for name in look_ups)]
 
         onward = self._everyone if self._everyone in self.chains else self._default
-        self._add(names.peers_chain(*self._place), self._twice(lines, onward))
+        name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
+        self.chains[name] = Chain(name=name, rules=read_twice(ways, lines, onward))
 
-    def _peer_maps(self, classes: Classes, targets: Mapping[Peers, str]) -> tuple[str | None, str | None]:
-        """Add the maps from addresses and from networks to classes; return their names."""
-        addresses = tuple(
-            Element((Interval.single(address),), Goto(targets[classes.addresses[address]]))
-            for address in sorted(classes.addresses)
-        )
-        networks = tuple(
-            Element((Interval(first, last),), Goto(targets[members]))
-            for first, last, members in classes.networks
-        )
-        key = (KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR,)
-        return (
-            self._verdict_map(names.peers_chain(*self._place), key, addresses, is_interval=False),
-            self._verdict_map(names.networks_map(*self._place), key, networks, is_interval=True),
-        )
-
-    def _list_chain(self, name: str, indices: Iterable[int]) -> None:
-        """Add a chain that goes through entries one after the other, where a table would be too large."""
-        entries: list[Entry] = []
-        final = self._default
-        for entry in (self.entries[index] for index in indices):
-            if entry.is_plain and entry.protocol is None:
-                final = entry.leaf
-                break
-            entries.append(entry)
-
-        def lines(reading: Reading) -> list[Rule]:
-            return [
-                Rule((*matches, Goto(entry.leaf)))
-                for entry in entries
-                for matches in _whole_matches(entry, reading)
-            ]
-
-        self._add(name, self._twice(lines, final))
-
-    def _table_chain(self, name: str, table: PortTable, base: str) -> None:
-        """Add a chain that decides by protocol and port."""
-        final = base if table.other is None else self._target(table.other)
-        plain_protocols = [t for t in table.protocols if not t.rows and t.short is None]
-        many = len(plain_protocols) > FEW
-        rows = [(t.protocol, row) for t in table.protocols for row in t.rows]
-        port_lines = self._port_lines(name, rows)
-        by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
-
-        def lines(reading: Reading) -> list[Rule]:
-            rules = port_lines(reading)
-            for protocol_table in table.protocols:
-                if not (many and protocol_table in plain_protocols):
-                    rules += self._rest(protocol_table, reading, base, final)
-            if by_protocol:
-                rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))
-            return rules
-
-        self._add(name, self._twice(lines, final))
-
-    def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
-        """Add what maps the rows need, and return how to write the rules that look them up.
-
-        A few rows are compared one by one. Many single ports are looked up at once, with the protocol, in a
-        hash map; many ranges of a protocol in a map of intervals of that protocol.
-        """
-        singles = [row for row in rows if row[1][0] == row[1][1]]
-        ranges = [row for row in rows if row[1][0] != row[1][1]]
-        exact = self._exact_map(chain, singles) if len(singles) > FEW else None
-        in_line = [] if exact else singles
-        interval_maps: list[tuple[int, str]] = []
-        for protocol in PORTED:
-            of_protocol = [row for row in ranges if row[0] == protocol]
-            if len(of_protocol) > FEW:
-                interval_maps.append((protocol, self._interval_map(chain, protocol, of_protocol)))
-            else:
-                in_line += of_protocol
-
-        def lines(reading: Reading) -> list[Rule]:
-            rules = [Rule((LookUp(reading.protocol_and_port, exact),))] if exact else []
-            for protocol, (first, last, cell) in in_line:
-                match = reading.match_port(protocol, Interval(first, last))
-                rules.append(Rule((*match, Goto(self._target(cell)))))
-            for protocol, name in interval_maps:
-                before, port = reading.read_port(protocol)
-                rules.append(Rule((*before, LookUp((port,), name))))
-            return rules
-
-        return lines
-
-    def _exact_map(self, chain: str, rows: list[tuple[int, Segment]]) -> str | None:
-        """Add the map of single ports, by protocol and port."""
-        elements = tuple(
-            Element((Interval.single(protocol), Interval.single(port)), Goto(self._target(cell)))
-            for protocol, (port, _, cell) in rows
-        )
-        key_types = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
-        return self._verdict_map(names.ports_map(chain), key_types, elements, is_interval=False)
-
-    def _interval_map(self, chain: str, protocol: int, rows: list[tuple[int, Segment]]) -> str:
-        """Add the map of one protocol's ranges of ports.
-
-        Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
-        taking one out of such a map costs it a walk over the whole.
-        """
-        name = names.port_ranges_map(chain, Protocol(protocol))
-        elements = tuple(
-            Element((Interval(first, last),), Goto(self._target(cell))) for _, (first, last, cell) in rows
-        )
-        self._verdict_map(name, (KeyType.INET_SERVICE,), elements, is_interval=True)
-        return name
-
-    def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
-        """Add the map of protocols that are decided whatever the port."""
-        elements = tuple(
-            Element(
-                (Interval.single(table.protocol),),
-                Goto(base if table.rest is None else self._target(table.rest)),
+    def _address_map(
+        self, classified: Classified, gotos: Mapping[Peers, Goto], memory: Memory
+    ) -> Iterator[str]:
+        """Add the map from single addresses to classes, and yield its name, if there are any."""
+        addressed = memory.part("addresses").revise(partial(address_elements, classified, gotos))
+        if addressed.elements:
+            name = names.peers_chain(*self._place)
+            self.verdict_maps[name] = memory.part("address map").recall(
+                (addressed.elements,),
+                lambda: VerdictMap(name=name, key_types=self._address_key, elements=addressed.elements),
             )
-            for table in tables
-        )
-        return self._verdict_map(f"protocols/{chain}", (KeyType.INET_PROTO,), elements, is_interval=False)
+            yield name
 
-    def _rest(self, table: ProtocolTable, reading: Reading, base: str, final: str) -> list[Rule]:
-        """Return the rules for what no row of the protocol spoke of.
-
-        Packets too short to hold ports are none of conntrack's: it calls them invalid.
-        """
-        rest = base if table.rest is None else self._target(table.rest)
-        protocol = reading.match_protocol(table.protocol)
-        if reading.is_tracked or table.short is None:
-            return [] if rest == final else [Rule((*protocol, Goto(rest)))]
-        with_ports = reading.match_port(table.protocol, Interval(0, 65535))
-        return [Rule((*with_ports, Goto(rest))), Rule((*protocol, Goto(self._target(table.short))))]
-
-    def _target(self, cell: Cell) -> str:
-        """Return the chain that carries a cell out: a leaf, or a chain that looks further."""
-        return self._target_of(tuple(Line.of(self.entries[index]) for index in cell))
-
-    def _target_of(self, lines: tuple[Line, ...]) -> str:
-        if not lines:
-            return self._default
-        return lines[0].leaf if lines[0].is_plain else self._cell_chain(lines)
-
-    def _cell_chain(self, lines: tuple[Line, ...]) -> str:
-        """Return the chain that looks at source ports and near ends, made if need be.
-
-        A few lines are gone through one after the other; many are told apart by a look-up of the source port,
-        and what that leaves by one of the near end.
-        """
-        name = names.cell_chain(*self._place, "\n".join(map(str, lines)))
-        if name in self.chains:
-            return name
-        if len(lines) <= MANY_LINES:
-            final = lines[-1].leaf if lines[-1].is_plain else self._default
-            constrained = lines[:-1] if lines[-1].is_plain else lines
-            self._add(name, self._twice(lambda reading: _line_rules(constrained, reading), final))
-        else:
-            self._split(name, lines)
-        return name
-
-    def _split(self, name: str, lines: tuple[Line, ...]) -> None:
-        """Add the chain and the map that tell many lines apart by source port, or else by near end."""
-        by_port = any(line.source_ports is not None for line in lines)
-        protocol = next((line.protocol for line in lines if line.source_ports is not None), 0)
-        pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
-        address_type = KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR
+    def _network_map(
+        self, classified: Classified, gotos: Mapping[Peers, Goto], memory: Memory
+    ) -> Iterator[str]:
+        """Add the map from networks to classes, and yield its name, if there are any."""
         elements = tuple(
-            Element((Interval(first, last),), Goto(self._target_of(rest))) for first, last, rest in pieces
+            Element((Interval(first, last),), gotos[members])
+            for first, last, members in classified.classes.networks
         )
-        key_type = KeyType.INET_SERVICE if by_port else address_type
-        look_up = self._verdict_map(names.split_map(name), (key_type,), elements, is_interval=True)
-        rest = tuple(line for line in lines if line.source_ports is None) if by_port else ()
+        if elements:
+            name = names.networks_map(*self._place)
+            made = VerdictMap(name=name, key_types=self._address_key, is_interval=True, elements=elements)
+            self.verdict_maps[name] = memory.part("network map").revise(
+                lambda before: before if before == made else made
+            )
+            yield name
 
-        def rules(reading: Reading) -> list[Rule]:
-            selector = reading.source_port_of(protocol) if by_port else reading.local
-            return [Rule((LookUp((selector,), look_up),))] if look_up else []
-
-        self._add(name, self._twice(rules, self._target_of(cut_lines(rest))))
-
-    def _twice(self, lines: Callable[[Reading], list[Rule]], final: str) -> tuple[Rule, ...]:
-        """Return rules for tracked sessions, then for untracked packets, and where both go on to."""
-        tracked, untracked = (lines(reading) for reading in self.readings)
-        on = Rule((Goto(final),))
-        if not untracked:
-            return (*tracked, on)
-        guard = Rule((Match(ruleset.CT_STATE, (Symbol("untracked"),), Operator.NOT_EQUAL), Goto(final)))
-        return (*tracked, guard, *untracked, on)
-
-    def _add(self, name: str, rules: Iterable[Rule]) -> None:
-        self.chains[name] = Chain(name=name, rules=tuple(rules))
-
-    def _verdict_map(
-        self, name: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
-    ) -> str | None:
-        """Add a map and return its name; None if it would be empty."""
-        if not elements:
-            return None
-        elements = tuple(sorted(elements, key=lambda element: ruleset.sort_key(element.key)))
-        self.verdict_maps[name] = VerdictMap(
-            name=name, key_types=key_types, is_interval=is_interval, elements=elements
-        )
-        return name
+    @property
+    def _address_key(self) -> tuple[KeyType, ...]:
+        return (KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR,)
 
 
 def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[Statement, ...]:
@@ -349,47 +242,3 @@ def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[State
     number = UDP.number or 0
     *protocol, port = reading.match_port(number, destination)
     return (*protocol, reading.match_source_port(number, source), port)
-
-
-def _line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
-    """Return the rules that go through lines one after the other."""
-    return [
-        Rule((*matches, Goto(line.leaf))) for line in lines for matches in _further_matches(line, reading)
-    ]
-
-
-def _further_matches(line: Line, reading: Reading) -> list[tuple[Match, ...]]:
-    """Return the alternatives in which a line matches."""
-    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
-    if line.source_ports is None:
-        return [local]
-    return [
-        (reading.match_source_port(line.protocol, Interval(first, last)), *local)
-        for first, last in line.source_ports
-    ]
-
-
-def _whole_matches(entry: Entry, reading: Reading) -> list[tuple[Statement, ...]]:
-    """Return the alternatives in which an entry matches, the far end being settled.
-
-    The source port stands before the destination port: that is how libnftables lists fields of one header.
-    """
-    number = entry.protocol
-    further = _further_matches(Line.of(entry), reading)
-    if number is None or (entry.ports is None and entry.source_ports and not reading.is_tracked):
-        return [*further]  # a source port in a header says the protocol itself, and is listed without it
-    if entry.ports is None:
-        return [(*reading.match_protocol(number), *matches) for matches in further]
-    return [
-        _in_header_order(reading.match_port(number, Interval(ports.first, ports.last)), matches)
-        for ports in entry.ports
-        for matches in further
-    ]
-
-
-def _in_header_order(port: tuple[Match, ...], further: tuple[Match, ...]) -> tuple[Statement, ...]:
-    """Return matches on a protocol and port, and on what else a line looks at, as they are listed."""
-    *protocol, destination = port
-    sources = [match for match in further if match.selector.key_type is KeyType.INET_SERVICE]
-    others = [match for match in further if match not in sources]
-    return (*protocol, *sources, destination, *others)

@@ -59,8 +59,25 @@ def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
         (old.default is Policy.ACCEPT and new.default is Policy.DROP)
         or not _exemptions(old) <= _exemptions(new)
         or not old.inner.issubset(new.inner)
-        or not _all_within(_by_match(old.rules, Policy.ACCEPT), _by_match(new.rules, Policy.ACCEPT))
-        or not _all_within(_by_match(new.rules, Policy.DROP), _by_match(old.rules, Policy.DROP))
+        or _rules_narrow(old.rules, new.rules)
+    )
+
+
+def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) -> bool:
+    """Tell whether an accepting rule lost members, or a dropping one gained some.
+
+    Most rules are the very same as before. Of these only those of a changed rule's priority are looked at, as
+    no others can match what it matches.
+    """
+    if old is new:
+        return False
+    same = {id(rule) for rule in old}.intersection(id(rule) for rule in new)
+    changed = {rule.priority for rules in (old, new) for rule in rules if id(rule) not in same}
+    before = [rule for rule in old if rule.priority in changed]
+    after = [rule for rule in new if rule.priority in changed]
+    return not (
+        _all_within(_by_match(before, Policy.ACCEPT), _by_match(after, Policy.ACCEPT))
+        and _all_within(_by_match(after, Policy.DROP), _by_match(before, Policy.DROP))
     )
 
 

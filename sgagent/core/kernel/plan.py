@@ -7,7 +7,7 @@ says that desired and observed agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sgagent.core.kernel.nftwords import BITS
@@ -154,6 +154,11 @@ class Plan:
     """Operations to be carried out in order, in one transaction."""
 
     operations: tuple[Operation, ...] = ()
+    before: Ruleset | None = field(default=None, compare=False, repr=False)
+    """What it was made for; None is no table."""
+
+    after: Ruleset | None = field(default=None, compare=False, repr=False)
+    """What it leads to from there; None where that was not worked out."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to do."""
@@ -189,7 +194,7 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
     change = _Change(desired, observed or Ruleset(), _Foreign.parse(foreign))
     operations = tuple(change.operations())
     must_declare = observed is None or change.foreign.is_asleep
-    return Plan((AddTable(), *operations) if must_declare else operations)
+    return Plan((AddTable(), *operations) if must_declare else operations, observed, desired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +252,7 @@ class _Change:
         self.leaving_chains = _leaving(observed.chain_by_name, desired.chain_by_name, _same_declaration)
         self.leaving_maps = _leaving(observed.verdict_map_by_name, desired.verdict_map_by_name, _same_key)
         self.leaving_counters = _leaving(observed.counter_by_name, desired.counter_by_name, _same)
+        self.anything_leaves = bool(self.leaving_chains or self.leaving_maps or self.leaving_counters)
         self.flushed = frozenset(chain.name for chain in observed.chains if self._must_flush(chain))
 
     def operations(self) -> Iterator[Operation]:
@@ -263,7 +269,9 @@ class _Change:
         wanted = self.desired.chain_by_name.get(chain.name)
         if chain.name in self.leaving_chains or wanted is None or wanted.rules != chain.rules:
             return bool(chain.rules)
-        return any(self._leaves(kind, name) for rule in chain.rules for kind, name in references(rule))
+        return self.anything_leaves and any(
+            self._leaves(kind, name) for rule in chain.rules for kind, name in references(rule)
+        )
 
     def _leaves(self, kind: type, name: str) -> bool:
         if kind is Chain:
@@ -275,6 +283,8 @@ class _Change:
         for name in sorted({*self.flushed, *self.foreign.chains}):
             yield FlushChain(name)
         for verdict_map, wanted in self._standing_maps():
+            if verdict_map is wanted and not self.leaving_chains:
+                continue
             leaving = self._leaving_elements(verdict_map, wanted)
             if _is_refilled(verdict_map, leaving):
                 yield FlushVerdictMap(verdict_map.name)
@@ -290,6 +300,8 @@ class _Change:
     def _leaving_elements(self, verdict_map: VerdictMap, wanted: VerdictMap) -> tuple[Element, ...]:
         """Return the elements that go, or come again since the chain that they lead to is replaced."""
         gone = _missing(verdict_map.elements, wanted.elements)
+        if not self.leaving_chains:
+            return gone
         led_away = [e for e in verdict_map.elements if target(e.verdict) in self.leaving_chains]
         if not led_away:
             return gone
@@ -343,6 +355,8 @@ class _Change:
         if self._is_new_map(wanted):
             return wanted.elements
         verdict_map = self.observed.verdict_map_by_name[wanted.name]
+        if verdict_map is wanted and not self.leaving_chains:
+            return ()
         leaving = self._leaving_elements(verdict_map, wanted)
         if _is_refilled(verdict_map, leaving):
             return wanted.elements
@@ -360,13 +374,28 @@ def _missing(elements: tuple[Element, ...], others: tuple[Element, ...]) -> tupl
     Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
     one changed, comparing takes a moment where hashing them all would take a second.
     """
-    if elements == others:
+    if elements is others or elements == others:
         return ()
     shorter = min(len(elements), len(others))
-    head = next((i for i in range(shorter) if elements[i] != others[i]), shorter)
-    tail = next((i for i in range(shorter - head) if elements[-1 - i] != others[-1 - i]), shorter - head)
+    head = _common(elements, others, shorter)
+    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
     among = set(others[head : len(others) - tail])
     return tuple(element for element in elements[head : len(elements) - tail] if element not in among)
+
+
+def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
+    """Return how many elements both begin with, at most so many.
+
+    Halves are compared whole, as most elements are the very same, and tuples of those are compared at once.
+    """
+    start, stop = 0, most
+    while start < stop:
+        middle = (start + stop + 1) // 2
+        if elements[start:middle] == others[start:middle]:
+            start = middle
+        else:
+            stop = middle - 1
+    return start
 
 
 def _leaving(
@@ -374,7 +403,9 @@ def _leaving(
 ) -> frozenset[str]:
     """Return the names of objects that are deleted, for good or to be declared anew."""
     return frozenset(
-        name for name, one in standing.items() if name not in wanted or not same(one, wanted[name])
+        name
+        for name, one in standing.items()
+        if (other := wanted.get(name)) is not one and (other is None or not same(one, other))
     )
 
 

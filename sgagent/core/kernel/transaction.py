@@ -43,6 +43,13 @@ def carry_out(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
     return table.ruleset()
 
 
+def stands_after(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
+    """Return what :func:`carry_out` does, as the plan's own value where it was made for just this table."""
+    if plan.after is not None and plan.before is ruleset:
+        return plan.after
+    return carry_out(plan, ruleset)
+
+
 class Table:
     """A table while a transaction is carried out; what is not touched is not copied."""
 

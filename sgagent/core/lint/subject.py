@@ -12,9 +12,10 @@ from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import MOST_RULES
 from sgagent.core.lint.reach import Reach, RuleKey
+from sgagent.core.members import members_by_group
 from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface
-from sgagent.core.resolve import Exemptions, Scope, members_by_group, resolve
+from sgagent.core.resolve import Exemptions, Scope, resolve
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sgagent.core.compiling.entries import INNER_PEER, Entry, list_entries
+from sgagent.core.memory import Memory
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Family, PortList
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
@@ -11,7 +12,7 @@ from tests.words import ACCEPT, DROP, IN, OUT, block, group, policy_of, resoluti
 
 def entries(policy: ResolvedPolicy, family: Family = Family.IPV4) -> tuple[Entry, ...]:
     """Return the entries of sessions opened inwards through the one interface."""
-    return list_entries(policy.interfaces[0], IN, family)
+    return list_entries(policy.interfaces[0], IN, family, Memory())
 
 
 def test_the_whole_family_is_everyone() -> None:
@@ -89,5 +90,5 @@ def test_each_direction_has_its_own_list() -> None:
     """Rules of the other direction are not listed."""
     policy = policy_of(group("sg-1", rule("r1", ACCEPT, TCP, "80", "10.0.0.2", direction=OUT)))
     assert entries(policy) == ()
-    outwards = list_entries(policy.interfaces[0], OUT, Family.IPV4)
+    outwards = list_entries(policy.interfaces[0], OUT, Family.IPV4, Memory())
     assert [entry.leaf for entry in outwards] == ["platform/eth0/egress", "rule/eth0/r1"]

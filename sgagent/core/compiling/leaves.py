@@ -1,0 +1,109 @@
+"""Make the chains in which all judging ends, each with its counter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from sgagent.core.compiling.flowlogging import FlowLogging
+from sgagent.core.kernel import names
+from sgagent.core.kernel.counters import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    RuleCounter,
+    is_of_drops,
+)
+from sgagent.core.kernel.ruleset import Accept, Chain, Count, Counter, Drop, Goto, Rule, Verdict
+from sgagent.core.memory import Memory
+from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A chain, the counter of its name, and what that counts."""
+
+    chain: Chain
+    counter: Counter
+    key: CounterKey
+
+
+def make_leaves(
+    interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memory: Memory
+) -> Iterator[Leaf]:
+    """Yield the leaves of one direction.
+
+    Args:
+        interface: what is enforced on it.
+        direction: in which sessions are opened.
+        flow_logging: of which judgements the kernel tells.
+        memory: of this interface.
+    """
+    of_rules = memory.part("leaves", direction, interface.mode, flow_logging)
+    tree = _Tree(interface, direction, flow_logging)
+    for rule in interface.toward(direction).rules:
+        yield of_rules.recall((rule,), partial(tree.of_rule, rule))
+    yield from tree.of_others()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What the leaves of one direction have in common."""
+
+    interface: ResolvedInterface
+    direction: Direction
+    flow_logging: FlowLogging
+
+    def of_rule(self, rule: ResolvedRule) -> Leaf:
+        """Return the leaf of a rule."""
+        key = RuleCounter(
+            interface=self.interface.name,
+            security_group_id=rule.security_group_id,
+            rule_id=rule.rule_id,
+            direction=self.direction,
+            policy=rule.policy,
+        )
+        name = names.rule_chain(self.interface.name, rule.rule_id)
+        return self._leaf(name, key, self._verdict(rule.policy))
+
+    def of_others(self) -> Iterator[Leaf]:
+        """Yield the leaves of all that is no rule."""
+        name, direction = self.interface.name, self.direction
+        toward = self.interface.toward(direction)
+        for kind, exemptions in (
+            (ExemptionKind.PLATFORM, toward.platform),
+            (ExemptionKind.FAILSAFE, toward.failsafe),
+        ):
+            if exemptions:
+                exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
+                leaf = names.exemption_chain(kind.value, direction, name)
+                yield self._leaf(leaf, exempt, self._verdict(Policy.ACCEPT))
+        if direction is Direction.INGRESS:
+            inner = InnerCounter(interface=name)
+            yield self._leaf(names.inner_chain(name), inner, self._verdict(Policy.ACCEPT))
+        by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+        yield self._leaf(names.default_chain(direction, name), by_default, self._verdict(toward.default))
+        invalid = InvalidCounter(interface=name, direction=direction)
+        verdict = Accept() if self._observes else Drop()
+        yield self._leaf(names.invalid_chain(direction, name), invalid, verdict)
+
+    def _leaf(self, name: str, key: CounterKey, verdict: Verdict) -> Leaf:
+        """Return a leaf that tells, counts and then does what the verdict says."""
+        logging = self.flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
+        chain = Chain(name=name, rules=(*logging, Rule((Count(name), verdict))))
+        return Leaf(chain, Counter(name=name), key)
+
+    @property
+    def _observes(self) -> bool:
+        return self.interface.mode is Mode.OBSERVE
+
+    def _verdict(self, policy: Policy) -> Verdict:
+        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
+        if policy is Policy.DROP and not self._observes:
+            return Drop()
+        return Goto(names.accept_chain(self.direction, self.interface.name))

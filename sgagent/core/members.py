@@ -1,0 +1,31 @@
+"""Know which addresses belong to which group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
+
+from sgagent.core.addresses import AddressSet
+from sgagent.core.memory import Memory
+from sgagent.core.model import CidrBlock, Snapshot
+
+
+def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[str, AddressSet]:
+    """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
+    memory = memory or Memory()
+    blocks: dict[str, list[tuple[CidrBlock, ...]]] = {
+        group.security_group_id: [group.member_addresses] for group in snapshot.security_groups
+    }
+    for interface in snapshot.network_interfaces:
+        for group_id in interface.security_group_ids:
+            if group_id in blocks:
+                blocks[group_id].append(interface.addresses)
+    return {
+        group_id: memory.recall(tuple(members), partial(_union, members))
+        for group_id, members in blocks.items()
+    }
+
+
+def _union(members: Iterable[tuple[CidrBlock, ...]]) -> AddressSet:
+    return AddressSet.of(chain.from_iterable(members))

@@ -1,0 +1,112 @@
+"""What is remembered from step to step spares work, and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import event, given
+
+from sgagent.core.binding import Bindings, bind
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.kernel.plan import Plan
+from sgagent.core.kernel.ruleset import Ruleset
+from sgagent.core.kernel.transaction import carry_out, stands_after
+from sgagent.core.memory import Memory
+from sgagent.core.model import CidrBlock, Family, Snapshot
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from tests.changes import changed
+from tests.generators import Case
+from tests.strategies import cases
+
+CHANGES = 6
+LAYOUT = MarkLayout(0xFFFF0000)
+
+
+def bound(snapshot: Snapshot, hands: tuple[HandBinding, ...]) -> Bindings:
+    """Return the bindings of a snapshot, made by hand."""
+    return bind(snapshot, hands, HostFacts(), automatically=False)
+
+
+def snapshots(random: Random, first: Snapshot) -> list[Snapshot]:
+    """Return a snapshot and what becomes of it, change by change; now and then it is as it was once."""
+    found = [first]
+    for _ in range(CHANGES):
+        change = random.choice((changed, changed, joined, joined, lambda random, _: random.choice(found)))
+        found.append(change(random, found[-1]))
+    return found
+
+
+def joined(random: Random, definitions: Snapshot) -> Snapshot:
+    """Return the definitions with an address more in a group, which may be in others already."""
+    groups = list(definitions.security_groups)
+    place = random.randrange(len(groups))
+    address = CidrBlock.around(Family.IPV4, random.randrange(1 << 24, 1 << 24 | 4), 32)
+    members = tuple(dict.fromkeys((*groups[place].member_addresses, address)))
+    groups[place] = replace(groups[place], member_addresses=members)
+    return replace(definitions, security_groups=tuple(groups))
+
+
+@given(cases(most_rules=10))
+def test_resolving_after_any_changes_is_resolving_from_nothing(drawn: tuple[Case, Random]) -> None:
+    """Policy, problems and the number of unknown objects are the same, whatever was resolved before."""
+    case, random = drawn
+    memory = Memory()
+    for snapshot in snapshots(random, case.snapshot):
+        scope = random.choice((Scope.HOST, Scope.HOST, Scope.EVERYTHING))
+        bindings = bound(snapshot, case.bindings)
+        remembering = resolve(snapshot, bindings, Exemptions(), scope=scope, memory=memory)
+        assert remembering == resolve(snapshot, bindings, Exemptions(), scope=scope)
+        event(f"has problems: {bool(remembering.problems)}")
+
+
+@given(cases(most_rules=10))
+def test_compiling_after_any_changes_is_compiling_from_nothing(drawn: tuple[Case, Random]) -> None:
+    """The table and the meaning of its counters are the same, whatever was compiled before."""
+    case, random = drawn
+    memory, resolving = Memory(), Memory()
+    for snapshot in snapshots(random, case.snapshot):
+        policy = _resolved(snapshot, case.bindings, resolving).policy
+        state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
+        assert compile_(policy, LAYOUT, state, memory=memory) == compile_(policy, LAYOUT, state)
+        memory.turn()
+
+
+@given(cases(most_rules=10))
+def test_steps_that_remember_are_steps_that_do_not(drawn: tuple[Case, Random]) -> None:
+    """Each plan, its result, and the state of marks are the same as for an agent without memory."""
+    case, random = drawn
+    memory, resolving = Memory(), Memory()
+    table: Ruleset | None = None
+    enforced: Enforced | None = None
+    for snapshot in snapshots(random, case.snapshot):
+        policy = _resolved(snapshot, case.bindings, resolving).policy
+        afresh = _resolved(snapshot, case.bindings, Memory()).policy
+        found = enforce(policy, table, (), LAYOUT, enforced=enforced, memory=memory)
+        assert found == enforce(afresh, table, (), LAYOUT, enforced=enforced)
+        after = stands_after(found.plan, table)
+        assert after == carry_out(Plan(found.plan.operations), table) == found.compiled.ruleset
+        table, enforced = after, Enforced(policy=policy, ruleset=found.compiled.ruleset)
+
+
+@given(cases(most_rules=10))
+def test_what_has_not_changed_is_the_very_same(drawn: tuple[Case, Random]) -> None:
+    """Resolving and compiling the same once more gives values that are compared by identity."""
+    case, _ = drawn
+    memory, resolving = Memory(), Memory()
+    first, second = (_resolved(case.snapshot, case.bindings, resolving).policy for _ in range(2))
+    state = first_state([interface.name for interface in first.interfaces], LAYOUT)
+    before = compile_(first, LAYOUT, state, memory=memory).ruleset
+    memory.turn()
+    after = compile_(second, LAYOUT, state, memory=memory).ruleset
+    for old, new in zip(before.verdict_maps, after.verdict_maps, strict=True):
+        assert old is new
+    for one, other in zip(before.counters, after.counters, strict=True):
+        assert one is other or not one.name.startswith("rule/")
+
+
+def _resolved(snapshot: Snapshot, hands: tuple[HandBinding, ...], memory: Memory) -> Resolution:
+    return resolve(snapshot, bound(snapshot, hands), Exemptions(), memory=memory)
