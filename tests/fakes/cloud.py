@@ -123,7 +123,7 @@ class FakeCloud:
         with self._lock:
             self.asked.append((action, parameters))
             if self.is_away:
-                raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable")
+                raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError")
             if self.refusals:
                 raise self.refusals.pop(0)
             if parameters.get("RegionId") != REGION:
