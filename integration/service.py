@@ -147,16 +147,18 @@ class Service:
             self._process.wait()
         self._notify_socket.close()
 
-    def command(self, *arguments: str, through: tuple[str, ...] = ()) -> Ended:
+    def command(self, *arguments: str, through: tuple[str, ...] = (), directory: Path | None = None) -> Ended:
         """Run a command of the program on the host with the daemon's configuration.
 
         Args:
             arguments: of the program.
             through: a program that runs it.
+            directory: in which it is run; None for the test's own.
         """
         done = subprocess.run(
             [*through, *self._command(*arguments)],
             env=_environment(),
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=_START_SECONDS * PATIENCE,
