@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,38 @@ def test_a_closed_host_still_follows_its_source(agent: Service, cluster: Cluster
     wait_for(lambda: not has_a_second_rule(agent), "what was published meanwhile", SOON)
     assert not is_reached(agent, member, ELSEWHERE)
     assert not [cut for cut in agent.events("session_cut_foreseen") if cut["kind"] == "source"]
+
+
+def test_commands_know_the_way_too(agent: Service, cluster: Cluster) -> None:
+    """As it is what the agent enforces: a change does not seem to close it, nor does its session seem cut."""
+    agent.start()
+    publish(agent, "egress accept 1 tcp 9 to 0.0.0.0/0")
+    agent.wait_for_event("ruleset_applied", 1, SOON)
+    document = agent.directory / "closed.yaml"
+    document.write_text(definitions(CLOSED))
+    named = ("--definitions", str(document), "--json")
+    address = cluster.members[0].address
+    packet = ("--on", LINK, "egress", "--source", HERE, "--destination", address, "--protocol", "tcp")
+    for port, step in ((CLIENT_PORT, "failsafe"), (ELSEWHERE, "rule")):
+        ended = agent.command("explain", *packet, "--port", str(port), *named)
+        assert ended.status == 0, ended.errors
+        assert json.loads(ended.output)["decided_by"] == step
+    assert json.loads(agent.command("check", *named).output)["sessions_cut"] == []
+    assert "failsafe" not in agent.command("plan", str(document)).output
+
+
+def test_check_names_what_an_agent_has_open(agent: Service) -> None:
+    """Also a session to an end point that the configuration does not know any more."""
+    agent.start()
+    publish(agent, "egress accept 1 tcp 9 to 0.0.0.0/0")
+    agent.wait_for_event("ruleset_applied", 1, SOON)
+    document = agent.directory / "closed.yaml"
+    document.write_text(definitions(CLOSED))
+    agent.configure(BOUND)
+    ended = agent.command("check", "--definitions", str(document), "--json")
+    cut = json.loads(ended.output)["sessions_cut"]
+    assert {one["kind"] for one in cut} == {"source"}, ended.errors
+    assert {one["peer_port"] for one in cut} == {CLIENT_PORT}
 
 
 def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: Cluster) -> None:

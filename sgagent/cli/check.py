@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sgagent.agent.sessions.cuts import NamedCut, as_keys, named
-from sgagent.agent.sessions.opensessions import open_sessions
+from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import DocumentError, Problem, Severity
 from sgagent.core.lockout import sessions_cut
@@ -54,9 +54,9 @@ def _verdict(errors: int, warnings: int) -> str:
 
 
 def _sessions_cut(policy: ResolvedPolicy) -> tuple[NamedCut, ...]:
-    """Return the open sessions at this host's listeners that the policy would cut (§7.4), as far as known."""
+    """Return the open sessions at listeners, and an agent's to others, that the policy would cut (§7.4)."""
     try:
-        return tuple(map(named, sessions_cut(policy, NetlinkHost().facts(), open_sessions())))
+        return tuple(map(named, sessions_cut(policy, NetlinkHost().facts(), open_sessions_of_agents_too())))
     except OSError as error:
         print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
         return ()

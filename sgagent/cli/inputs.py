@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.core.binding import bind, bind_everywhere
+from sgagent.core.endpoints import exempt
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
@@ -19,7 +20,7 @@ from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
 from sgagent.signatures import Signed
-from sgagent.sources.choosing import make_source
+from sgagent.sources.choosing import known_endpoints, make_source
 from sgagent.sources.file import FileSource
 from sgagent.sources.serials import read_signature, signature_file
 
@@ -172,7 +173,7 @@ def resolve_for_host(
     resolution = resolve(
         delivery.snapshot,
         bound,
-        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+        _exemptions(settings),
         default_mode=settings.enforcement.mode,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         scope=scope,
@@ -188,11 +189,17 @@ def resolve_everywhere(settings: Settings, delivery: Delivery) -> Resolution:
     resolution = resolve(
         delivery.snapshot,
         bind_everywhere(delivery.snapshot),
-        Exemptions(platform=settings.platform, failsafe=settings.failsafe),
+        _exemptions(settings),
         default_mode=settings.enforcement.mode,
         scope=Scope.EVERYTHING,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
+
+
+def _exemptions(settings: Settings) -> Exemptions:
+    """Return what no group can block, also for the agent: its lists, and the way to the source (§7.4)."""
+    failsafe = (*settings.failsafe, *exempt(known_endpoints(settings)))
+    return Exemptions(platform=settings.platform, failsafe=failsafe)
 
 
 def _facts_if_any() -> HostFacts:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgagent.agent.sessions.cuts import NamedCut, named
-from sgagent.agent.sessions.opensessions import open_sessions
+from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
 from sgagent.cli.columns import terminal_width
 from sgagent.cli.inforce import InForce, enforced_now
 from sgagent.cli.inputs import (
@@ -131,7 +131,7 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
     """Return the open sessions that would be cut, as far as this host can tell."""
     try:
         found: Iterable[NamedCut] = map(
-            named, sessions_newly_cut(old, new, NetlinkHost().facts(), open_sessions())
+            named, sessions_newly_cut(old, new, NetlinkHost().facts(), open_sessions_of_agents_too())
         )
         return tuple(found)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _PROCESSES = Path("/proc")
@@ -18,6 +18,7 @@ _FAR_END = re.compile(r"/dev/(pts/)?ptmx")
 
 _PARENT = re.compile(r"^PPid:\s+([0-9]+)$", re.MULTILINE)
 _SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear"})
+_APPLIERS = frozenset({"sgagent-applier"})
 _FIRST_PROCESS = 1
 _MOST_ANCESTORS = 100
 
@@ -27,14 +28,15 @@ def own_sockets() -> frozenset[int]:
     return _sockets_of(os.getpid())
 
 
+def sockets_of_agents() -> frozenset[int]:
+    """Return the inodes of the sockets that agents hold: those who have an applier for a child."""
+    agents = {_parent_of(pid) for pid in _called(_APPLIERS)} - {_FIRST_PROCESS}
+    return frozenset(inode for pid in agents for inode in _sockets_of(pid))
+
+
 def sockets_of_ssh_servers() -> frozenset[int]:
     """Return the inodes of the sockets that SSH servers hold, listeners and sessions, as far as they show."""
-    return frozenset(
-        inode
-        for entry in _PROCESSES.iterdir()
-        if entry.name.isdigit() and _name_of(int(entry.name)) in _SSH_SERVERS
-        for inode in _sockets_of(int(entry.name))
-    )
+    return frozenset(inode for pid in _called(_SSH_SERVERS) for inode in _sockets_of(pid))
 
 
 def sockets_of_logins() -> frozenset[int]:
@@ -58,11 +60,22 @@ def _callers() -> Iterator[int]:
         if pid <= _FIRST_PROCESS:
             return
         yield pid
-        try:
-            found = _PARENT.search((_PROCESSES / str(pid) / "status").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
-            return
-        pid = int(found[1]) if found else 0
+        pid = _parent_of(pid)
+
+
+def _parent_of(pid: int) -> int:
+    """Return the process that called another; the first where that is gone or hidden."""
+    try:
+        found = _PARENT.search((_PROCESSES / str(pid) / "status").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return _FIRST_PROCESS
+    return int(found[1]) if found else _FIRST_PROCESS
+
+
+def _called(names: Collection[str]) -> Iterator[int]:
+    """Yield the processes of some names, as far as they show."""
+    pids = (int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit())
+    yield from (pid for pid in pids if _name_of(pid) in names)
 
 
 def _name_of(pid: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import Direction
 from sgagent.dataplane.sockets import TcpSession, TcpSockets, list_sockets
-from sgagent.host.processes import own_sockets, sockets_of_ssh_servers
+from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
 
 SSH_PORT = 22
 
@@ -30,6 +30,16 @@ def open_sessions() -> tuple[LiveSession, ...]:
         OSError: the kernel can't tell.
     """
     holders = Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets())
+    return classified(list_sockets(), holders)
+
+
+def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
+    """Return the sessions as a command sees them: also those that a running agent has opened to others.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    holders = Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets() | sockets_of_agents())
     return classified(list_sockets(), holders)
 
 

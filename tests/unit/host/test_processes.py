@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sgagent.host.processes import own_sockets, sockets_of_logins, sockets_of_ssh_servers
+from sgagent.host.processes import (
+    own_sockets,
+    sockets_of_agents,
+    sockets_of_logins,
+    sockets_of_ssh_servers,
+)
 
 CHILD = "from sgagent.host.processes import sockets_of_logins; print(*sockets_of_logins())"
 
@@ -46,6 +51,23 @@ def test_the_sockets_of_logins() -> None:
         assert str(inode(opened)) not in before
         assert str(inode(opened)) in seen
         assert inode(opened) not in sockets_of_logins()
+
+
+def test_the_sockets_of_agents(tmp_path: Path) -> None:
+    """They are those of the process that has an applier for a child, not the applier's."""
+    applier = tmp_path / "sgagent-applier"
+    applier.write_text("#!/bin/sh\necho ready\nread stop\n")
+    applier.chmod(0o755)
+    near, far = socket.socketpair()
+    with near, far:
+        assert inode(near) not in sockets_of_agents()
+        with subprocess.Popen(  # noqa: S603 - what was just written
+            [applier], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            assert inode(near) in sockets_of_agents()
+            process.communicate()
 
 
 def test_the_sockets_of_ssh_servers(tmp_path: Path) -> None:
