@@ -25,15 +25,19 @@ def lay_out(
 
     Args:
         rows: of cells, equally many in each.
-        right: columns that are aligned to the right: numbers.
+        right: columns that are aligned to the right, and never cut: numbers.
         width: of the terminal; the widest columns are cut until a line fits. None is no limit.
         least: how wide columns are at least, where rows are printed bit by bit.
         narrowest: below which none is cut.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    widths = _fit(list(map(max, natural, least)) if least else natural, width, narrowest)
     to_the_right = frozenset(right)
+    numbers = [size for number, size in enumerate(natural) if number in to_the_right]
+    room = None if width is None else width - sum(numbers) - len(_GAP) * (len(natural) - 1)
+    texts = [max(size, least[n] if least else 0) for n, size in enumerate(natural) if n not in to_the_right]
+    fitted = iter(_fit(texts, room, narrowest))
+    widths = [size if number in to_the_right else next(fitted) for number, size in enumerate(natural)]
     return [
         _GAP.join(
             _cut(cell, size).rjust(size) if number in to_the_right else _cut(cell, size).ljust(size)
@@ -48,12 +52,12 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _fit(widths: list[int], width: int | None, narrowest: int) -> list[int]:
+def _fit(widths: list[int], room: int | None, narrowest: int) -> list[int]:
     """Return the widths with the widest made smaller until all of them fit."""
-    if width is None:
+    if room is None:
         return widths
     fitted = list(widths)
-    while fitted and sum(fitted) + len(_GAP) * (len(fitted) - 1) > width:
+    while fitted and sum(fitted) > room:
         widest = max(fitted)
         if widest <= narrowest:
             break

@@ -57,19 +57,36 @@ def table(
     """
     if not answer.interfaces:
         return ["nothing is judged on this host"]
-    headings = _HEADINGS if rates is None else (*_HEADINGS, "RATE")
-    rows = [
-        (*_row(hit, part.mode, now), *(() if rates is None else (_rate(rates.get(counter_of(part, hit))),)))
-        for part in answer.interfaces
-        for hit in part.hits
-    ]
-    right = (0, 1, 3) if rates is None else (0, 1, 3, len(headings) - 1)
-    headline, *laid_out = lay_out([headings, *rows], right=right, width=width, narrowest=_NARROWEST)
+    rows = [_row(hit, part.mode, now) for part in answer.interfaces for hit in part.hits]
+    headline, *laid_out = _laid_out([_HEADINGS, *rows], _rates(answer, rates), width)
     left = iter(laid_out)
     lines: list[str] = []
     for part in answer.interfaces:
         lines += ["", _title(part), headline, *(next(left) for _ in part.hits)]
     return lines[1:]
+
+
+def _rates(answer: HitsAnswer, rates: PacketsPerSecond | None) -> list[str]:
+    """Return the column of rates; nothing where none are to be shown."""
+    if rates is None:
+        return []
+    keys = (counter_of(part, hit) for part in answer.interfaces for hit in part.hits)
+    return ["RATE", *(f"{rates[key]:.1f}" if key in rates else "" for key in keys)]
+
+
+def _laid_out(rows: list[tuple[str, ...]], rates: list[str], width: int | None) -> list[str]:
+    """Return the rows as lines, with rates before bytes if there are some.
+
+    Where a terminal is too narrow for all columns then, bytes make room.
+    """
+    if not rates:
+        return lay_out(rows, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
+    whole = [(row[0], rate, *row[1:]) for row, rate in zip(rows, rates, strict=True)]
+    lines = lay_out(whole, right=(0, 1, 2, 4), width=None)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    narrow = [(row[0], row[1], *row[3:]) for row in whole]
+    return lay_out(narrow, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
 
 
 def sift_unused(answer: HitsAnswer, seconds: float, now: float) -> HitsAnswer:
@@ -104,7 +121,7 @@ _HEADINGS = (
     "RULE",
     "GROUP",
     "OBJECT",
-    "PROTOCOL",
+    "PROTO",
     "PORTS",
     "LAST",
 )
@@ -140,7 +157,3 @@ def _last_hit(hit: Hit, now: float) -> str:
     if hit.last_hit_at is None:
         return "" if hit.counted_since is None else "none"
     return short_age(max(0.0, now - hit.last_hit_at))
-
-
-def _rate(per_second: float | None) -> str:
-    return "" if per_second is None else f"{per_second:.1f}"

@@ -27,6 +27,17 @@ def test_the_widest_column_is_cut_to_what_the_terminal_holds(width: int) -> None
     assert "…  all" in lines[1]
 
 
+def test_numbers_are_never_cut() -> None:
+    """Half a number is another one."""
+    (line,) = lay_out([("123456789012", "a name of some length")], right=(0,), width=24)
+    assert line == "123456789012  a name of…"
+
+
+def test_columns_may_have_a_least_width() -> None:
+    """So that rows that are printed one by one stand below each other."""
+    assert lay_out([("a", "b")], width=None, least=(5, 0)) == ["a      b"]
+
+
 def test_a_terminal_that_is_far_too_narrow_wraps() -> None:
     """Columns keep a few letters."""
     assert lay_out(ROWS, width=3)[1] == "1     a name …  all"

@@ -55,12 +55,12 @@ ANSWER = HitsAnswer(
 
 def test_each_interface_and_direction_has_its_part() -> None:
     """The columns of all parts stand under each other; what no rule decided has its step for a name."""
-    headings = "PACKETS  BYTES  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTOCOL  PORTS  LAST"
+    headings = "PACKETS  BYTES  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTO  PORTS  LAST"
     assert table(ANSWER, None, now=NOW) == [
         "eth0 ingress",
         headings,
-        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp       80/80  7s",
-        "      0      0  drop         100  sgr-2      sg-web  pl-bad     all       any    none",
+        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp    80/80  7s",
+        "      0      0  drop         100  sgr-2      sg-web  pl-bad     all    any    none",
         "      3    120  drop              (default)",
         "",
         "eth0 egress, only observed: nothing is dropped, and 2 packets would have been",
@@ -94,9 +94,18 @@ def test_rates_are_those_between_two_looks() -> None:
     answer = replace(ANSWER, interfaces=(more,))
     known = rates.after(answer, 12.0)
     lines = table(answer, None, now=NOW, rates=known)
-    assert [line.split()[-1] for line in lines[1:3]] == ["RATE", "2.5"]
-    assert lines[3].endswith("  7s")
-    assert lines[4].endswith("  0.0")
+    assert [line[:22] for line in lines[1:]] == [
+        "PACKETS  RATE  BYTES  ",
+        "     17   2.5    720  ",
+        "      7          720  ",
+        "      0   0.0    120  ",
+    ]
+
+
+def test_bytes_make_room_for_rates_on_a_narrow_terminal() -> None:
+    """What stands for a rule is worth more."""
+    lines = table(ANSWER, 81, now=NOW, rates={})
+    assert lines[1] == "PACKETS  RATE  VERDICT     PRIO  RULE       GROUP   OBJECT     PROTO  PORTS  LAST"
 
 
 def test_only_rules_that_nobody_hit_for_long_enough_are_unused() -> None:
