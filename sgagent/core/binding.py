@@ -191,7 +191,11 @@ class _Search:
             if not carriers:
                 continue
             if interface.mac_address:
-                self._warn_of_other_mac(interface, min(carriers))
+                others = [
+                    name for name, link in carriers.items() if link.mac_address != interface.mac_address
+                ]
+                if others:
+                    self._warn_of_other_mac(interface, min(others))
             elif len(carriers) > 1:
                 self._refuse_several(interface, sorted(carriers))
             else:

@@ -102,7 +102,8 @@ class TestByMac:
     @pytest.mark.parametrize("kind", ("bridge", "bond", "team", "openvswitch"))
     def test_a_port(self, kind: str) -> None:
         """Binding a port is an error that names the master (§9.4)."""
-        found = bound([interface("eni-1", mac=MAC_1)], [link("eth0", mac=MAC_1, port_of=("m0", kind))])
+        port = link("eth0", "10.0.0.2", mac=MAC_1, port_of=("m0", kind))
+        found = bound([interface("eni-1", addresses=["10.0.0.2"], mac=MAC_1)], [port])
         assert pairs(found) == []
         assert codes(found) == ["port_of_master"]
         assert "m0" in found.problems[0].remedy
