@@ -85,6 +85,18 @@ _ROWS = """
 """The names, verdicts and hits of what decides inwards."""
 
 
+def test_the_drawing_is_shown(browser: Browser) -> None:
+    """The picture is loaded, in the page's own colours: also in dark."""
+    browser.open(PAGE)
+    browser.wait_for("document.querySelector('#graph img').complete")
+    assert browser.evaluate("document.querySelector('#graph img').naturalWidth") > 100
+    browser.open(f"{PAGE}graph.svg")
+    assert browser.evaluate("getComputedStyle(document.querySelector('.paper')).fill") == "rgb(255, 255, 255)"
+    browser.prefer(prefers_color_scheme="dark")
+    dark = browser.evaluate("getComputedStyle(document.querySelector('.paper')).fill")
+    assert sum(map(int, dark[4:-1].split(","))) < 200
+
+
 def test_a_script_would_not_run(browser: Browser) -> None:
     """The policy forbids scripts and styles in the page, whoever got them there."""
     browser.open(PAGE)

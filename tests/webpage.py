@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import pairwise
 
-_WITHOUT_END = {"br", "hr", "input", "link", "meta", "path"}
+_WITHOUT_END = {"br", "hr", "img", "input", "link", "meta", "path"}
 
 
 @dataclass(eq=False)
@@ -118,7 +118,8 @@ def _names(page: Part) -> Iterator[str]:
         if control.attributes.get("id") not in labelled:
             yield f"{control.name} {control.attributes} has no label"
     for part in page.all("a", "button"):
-        if not part.text.strip():
+        pictured = "".join(image.attributes.get("alt", "") for image in part.all("img"))
+        if not (part.text + pictured).strip():
             yield f"{part.name} {part.attributes} says nothing"
     for drawing in page.all("svg", "img"):
         if not (drawing.attributes.get("aria-label") or drawing.attributes.get("alt")):

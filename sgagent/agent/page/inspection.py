@@ -1,4 +1,4 @@
-"""Have lint look at the definitions in force: once for each policy, and in a thread of its own.
+"""Look at the definitions in force, for findings and a drawing: once for each policy, in a thread of its own.
 
 Nothing is looked at before somebody asks. Whoever asks waits a moment, and is told to come again if that was
 too short; what is too large is not begun, so that the loop that enforces is never slowed for long.
@@ -15,6 +15,9 @@ import structlog
 from sgagent.agent.telling.board import Board
 from sgagent.core.binding import bind
 from sgagent.core.errors import SgagentError
+from sgagent.core.graphing.graph import Graph
+from sgagent.core.graphing.making import make_graph
+from sgagent.core.graphing.svg import as_svg
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.counters import InnerCounter, RuleCounter
 from sgagent.core.lint.finding import Finding
@@ -30,6 +33,9 @@ from sgagent.settings import Settings
 MOST_RULES = 3_000
 """Of all that is looked at together, some of them several times; lint takes a second for a thousand."""
 
+MOST_EDGES = 250
+"""Of a drawing; more of them take seconds to lay out, and nobody could read them."""
+
 FRESH_SECONDS = 600.0
 """After which it is looked again, as what listens and what is used may have changed."""
 
@@ -39,9 +45,15 @@ PATIENCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What lint found, and when."""
+    """What there was to be found, and when."""
 
     findings: tuple[Finding, ...]
+    graph: Graph
+    """Who may talk to whom."""
+
+    drawing: bytes | None
+    """Of that, as an SVG; None where there is too much to draw."""
+
     at: float
     """Seconds since the epoch."""
 
@@ -143,8 +155,10 @@ class Inspection:
             most_rules=self._settings.lint.most_rules,
             life=self._life(policy),
         )
-        disabled = frozenset(self._settings.lint.disable)
-        return Found(findings=lint(subject, disabled), at=self._clock.now())
+        findings = lint(subject, frozenset(self._settings.lint.disable))
+        graph = make_graph(make_subject(snapshot, Exemptions()))
+        drawing = as_svg(graph).encode() if len(graph.edges) <= MOST_EDGES else None
+        return Found(findings=findings, graph=graph, drawing=drawing, at=self._clock.now())
 
     def _life(self, policy: ResolvedPolicy) -> Life:
         present = {interface.name for interface in self._board.status().interfaces}

@@ -21,6 +21,7 @@ from sgagent.agent.asking.questions import (
     StatusQuestion,
 )
 from sgagent.agent.page.asking import answer_section, faults_section, form_section, refusal_section
+from sgagent.agent.page.drawing import DRAWING_PATH, drawing_response, graph_section
 from sgagent.agent.page.drops import drops_section
 from sgagent.agent.page.findings import findings_section
 from sgagent.agent.page.form import MOST_FIELDS, Form, read_form
@@ -60,6 +61,7 @@ def status_pages(sources: PageSources, listens_at: str) -> Mapping[str, Page]:
         "/": pages.overview,
         "/rules": pages.rules,
         "/explain": pages.explain,
+        DRAWING_PATH: lambda _: drawing_response(sources.inspection.result()),
         STYLE_PATH: _kept("page.css", "text/css; charset=utf-8"),
         ICON_PATH: _kept("icon.svg", "image/svg+xml"),
     }
@@ -126,7 +128,9 @@ class _Pages:
         yield state_section(status, now)
         yield interfaces_section(status.interfaces)
         yield rules_section(self._ask(HitsQuestion(), HitsAnswer), self._figures())
-        yield findings_section(sources.inspection.result())
+        inspected = sources.inspection.result()
+        yield findings_section(inspected)
+        yield graph_section(inspected)
         yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer), now)
         yield form_section(Form(), self._interfaces())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.page.drops import MOST_DROPS
+from sgagent.agent.page.inspection import MOST_EDGES
 from sgagent.agent.page.rules import ROWS_AT_FIRST, ROWS_OF_A_PAGE
 from sgagent.agent.page.shell import POLICY
 from sgagent.agent.telling.trend import STEP_SECONDS
@@ -16,6 +17,7 @@ from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.documents import DocumentFile
 from sgagent.ports import CounterValue
 from tests.unit.agent.flows.flows import dropped
 from tests.unit.agent.page.reading import Reader
@@ -66,10 +68,10 @@ def table_of(page: Part, caption: str) -> list[list[str]]:
 
 
 def test_the_first_page_shows_everything(reader: Reader) -> None:
-    """State, interfaces, rules, findings, drops and the form: landmarks to which the navigation leads."""
+    """State, interfaces, rules, findings, graph, drops, form: landmarks to which the navigation leads."""
     page = reader.open("/")
     sections = [section.attributes["id"] for section in page.one("main").all("section")]
-    assert sections == ["state", "interfaces", "rules", "findings", "drops", "explain"]
+    assert sections == ["state", "interfaces", "rules", "findings", "graph", "drops", "explain"]
     links = [link.attributes["href"] for link in page.one("nav").all("a")]
     assert links == [f"#{name}" for name in sections]
     assert page.one("h1").text == "Security groups of web-1"
@@ -171,6 +173,38 @@ def test_findings_are_those_of_lint(reader: Reader) -> None:
     assert "front.yaml:" in text
 
 
+def test_who_may_talk_to_whom_is_drawn_and_said(reader: Reader) -> None:
+    """The picture is one of ours, with a style of its own, and stands in words below it."""
+    section = reader.open("/").by_id("graph")
+    drawing = reader.get(f"/{section.one('img').attributes['src']}")
+    assert (drawing.status, drawing.content_type) == (HTTPStatus.OK, "image/svg+xml")
+    assert "default-src 'none'" in dict(drawing.headers)["Content-Security-Policy"]
+    assert b"sg-database" in drawing.content
+    sentences = [item.text for item in section.one("details").all("li")]
+    assert any("sg-web" in text and "sg-app" in text for text in sentences)
+
+
+def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
+    """Nobody waits for a drawing that nobody could read."""
+    numbers = range(MOST_EDGES + 1)
+    rules = "\n".join(
+        f"      - {{rule_id: r{number}, direction: ingress, policy: accept, priority: 1, protocol: tcp, "
+        f"port_range: 443, authorization_object: 10.{number // 250}.{number % 250}.0/24}}"
+        for number in numbers
+    )
+    text = (
+        f"version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    rules:\n{rules}\n"
+        "network_interfaces:\n"
+        "  - {network_interface_id: eni-1, addresses: [10.9.9.9], security_group_ids: [sg-1]}\n"
+    )
+    reader.enforce(many_rules(1), (DocumentFile("a.yaml", text.encode()),), version="v2")
+    section = reader.open("/").by_id("graph")
+    assert f"({MOST_EDGES + 1} arrows)" in section.text
+    assert list(section.all("img")) == []
+    assert reader.get("/graph.svg").status is HTTPStatus.NOT_FOUND
+    assert len(list(section.all("li"))) == MOST_EDGES + 1
+
+
 def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
     """With the names of both ends as far as they are known, and bounded."""
     reader.flow_log.drops.add(dropped(number) for number in range(1, MOST_DROPS + 20))
@@ -257,7 +291,7 @@ def test_what_pages_load_is_there(reader: Reader) -> None:
         assert "url(" not in response.content.decode()
 
 
-@pytest.mark.parametrize("path", ("/", "/rules", "/explain", "/page.css", "/icon.svg"))
+@pytest.mark.parametrize("path", ("/", "/rules", "/explain", "/graph.svg", "/page.css", "/icon.svg"))
 def test_a_strangers_name_gets_nothing(reader: Reader, path: str) -> None:
     """A page of somebody else whose name leads here reads nothing."""
     response = reader.get(path, host="evil.example:9469")
