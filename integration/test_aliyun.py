@@ -13,6 +13,7 @@ import pytest
 from integration.lab import HOST_MAC, Lab, wait_for
 from integration.service import Service, service_on
 from sgagent.sources.aliyun.metadata import METADATA_HOST
+from tests.certificates import Authority
 from tests.ecsserver import EcsServer, ecs_server
 from tests.fakes.cloud import REGION, FakeCloud, permission
 from tests.metadataserver import metadata_server
@@ -57,7 +58,7 @@ class Instance:
 @pytest.fixture
 def instance(tmp_path: Path, one_interface: Lab) -> Iterator[Instance]:
     """Give the host the cloud's API and metadata service at the other end of its wire, and an agent."""
-    cloud = FakeCloud(most_per_page=2)
+    cloud, authority = FakeCloud(most_per_page=2), Authority(tmp_path)
     cloud.add_interface("eni-1", HERE, "sg-web", instance="i-here", mac=HOST_MAC % 0)
     (tmp_path / "agent").mkdir()
     one_interface.peer.ip(*(f"address add {address}/32 dev lo" for address in (API, METADATA_HOST)))
@@ -69,11 +70,14 @@ def instance(tmp_path: Path, one_interface: Lab) -> Iterator[Instance]:
         }
         with one_interface.peer.entered():
             stack.enter_context(metadata_server("i-here", address=(METADATA_HOST, 80)))
-            api = stack.enter_context(ecs_server(cloud, address=(API, 8080)))
+            api = stack.enter_context(ecs_server(cloud, address=(API, 8443), issued=authority.issue(API)))
         api.wants_token = True
         agent = stack.enter_context(service_on(one_interface.host, tmp_path / "agent"))
         path = agent.directory / "sgagent.toml"
-        source = f'type = "aliyun"\nregion = "{REGION}"\nendpoint = "http://{API}:8080"\npoll_seconds = 1\n'
+        source = (
+            f'type = "aliyun"\nregion = "{REGION}"\nendpoint = "https://{API}:8443"\npoll_seconds = 1\n'
+            f'ca_file = "{authority.file}"\n'
+        )
         path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
         yield Instance(cloud, api, one_interface, agent, listeners)
 

@@ -42,7 +42,7 @@ class AliyunSourceSettings:
 
     connect_timeout_seconds: int = 5
     timeout_seconds: int = 10
-    """For which an answer may fall silent."""
+    """For the whole answer to one question."""
 
     ca_file: Path | None = None
     """Certificates of authorities that are trusted beside the system's, in PEM."""

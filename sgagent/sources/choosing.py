@@ -116,18 +116,21 @@ def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None)
             ' (instance_id = "i-…", or [[interface]])'
         )
     try:
-        from sgagent.sources.aliyun.client import SdkApi  # noqa: PLC0415 - it needs what others do without
+        from sgagent.sources.aliyun.client import connect  # noqa: PLC0415 - it needs what others do without
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a source of type aliyun needs the Python module {error.name}"
             " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
         ) from error
     from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
+    from sgagent.sources.whereabouts import Whereabouts, addresses_file  # noqa: PLC0415 - the same
 
+    api, memory = source.api, addresses_file(settings.state.directory)
+    whereabouts = Whereabouts(api.host, api.port, memory=memory)
     return AliyunSource(
         source,
         settings.limits,
-        SdkApi(source),
+        connect(source, settings.limits, whereabouts),
         by_hand=None if host is None else settings.interfaces,
-        memory=addresses_file(settings.state.directory),
+        whereabouts=whereabouts,
     )

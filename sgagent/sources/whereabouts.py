@@ -77,6 +77,11 @@ class Whereabouts:
             self._remember()
         return self._addresses
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses that were found last, in the order in which to try them."""
+        return self._addresses
+
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where the server was found last, in a total order."""
         found = {Endpoint.at(address, self._port) for address in self._addresses}

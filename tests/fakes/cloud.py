@@ -220,6 +220,9 @@ class FakeApi:
         except RefusalError as refusal:
             raise _error(refusal)(f"{call}: {refusal.code}: {refusal.message}") from refusal
 
+    def break_off(self) -> None:
+        """Do nothing: no answer takes time."""
+
 
 def flattened(parameters: Mapping[str, object]) -> dict[str, str]:
     """Return parameters as they go over the wire: each of a list by its number, and all as text."""

@@ -34,6 +34,7 @@ class Asking:
     def break_off(self) -> None:
         """End every wait, from another thread, and ask nothing more."""
         self._is_over.set()
+        self._api.break_off()
 
     def mend(self) -> None:
         """Allow questions again."""

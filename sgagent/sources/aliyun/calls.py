@@ -67,6 +67,10 @@ class Api(Protocol):
         """
         ...
 
+    def break_off(self) -> None:
+        """End a question that is being asked, from another thread."""
+        ...
+
 
 class ApiError(SourceUnavailableError):
     """Say that the API gave no answer that can be used."""

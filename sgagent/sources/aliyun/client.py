@@ -23,6 +23,7 @@ from Tea.exceptions import TeaException
 
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
+from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings
 from sgagent.sources.aliyun.calls import (
     Answer,
@@ -33,6 +34,8 @@ from sgagent.sources.aliyun.calls import (
     ThrottledError,
 )
 from sgagent.sources.aliyun.credentials import AccessKey, read_access_key
+from sgagent.sources.aliyun.passage import Passage
+from sgagent.sources.whereabouts import Whereabouts
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
@@ -51,13 +54,31 @@ _NOT_ALLOWED = (
 """How codes begin that say that the credentials won't do."""
 
 
+def connect(settings: AliyunSourceSettings, limits: Limits, whereabouts: Whereabouts) -> SdkApi:
+    """Return the API that the settings name, wherever it is found; nothing is asked yet."""
+    passage = Passage(
+        settings.api,
+        lambda: whereabouts.addresses,
+        connect_seconds=settings.connect_timeout_seconds,
+        answer_seconds=settings.timeout_seconds,
+        most_bytes=limits.document_bytes,
+    )
+    return SdkApi(settings, passage)
+
+
 class SdkApi:
     """The API of one region; implements :class:`Api`."""
 
-    def __init__(self, settings: AliyunSourceSettings) -> None:
-        """Take where the API is and how it is asked; nothing is asked yet."""
+    def __init__(self, settings: AliyunSourceSettings, passage: Passage) -> None:
+        """Take where the API is and how it is asked; nothing is asked yet.
+
+        Args:
+            settings: where the API is, and who asks.
+            passage: what every question goes through, unless the end point is without TLS, as in tests.
+        """
         _keep_quiet()
         self._settings = settings
+        self._passage = passage
         protocol = "HTTPS" if settings.api.is_encrypted else "HTTP"
         self._client = Client(
             Config(
@@ -81,8 +102,14 @@ class SdkApi:
             SourceUnavailableError: there are no credentials.
         """
         query = Utils.query({**call.parameters, "RegionId": self._settings.region})
+        way = (
+            RuntimeOptions(https_proxy=self._passage.url())
+            if self._settings.api.is_encrypted
+            else RuntimeOptions()
+        )
+        self._passage.fault = ""
         try:
-            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), RuntimeOptions())
+            answer = self._client.call_api(_form(call), OpenApiRequest(query=query), way)
         except AlibabaCloudException as error:
             raise _refusal(call, error) from error
         except TeaException as error:
@@ -91,6 +118,10 @@ class SdkApi:
         if not isinstance(body, Mapping):
             raise ApiError(f"{call}: the answer is not understood: no JSON object")
         return body
+
+    def break_off(self) -> None:
+        """End a question that is being asked, from another thread."""
+        self._passage.cut()
 
     def _failure(self, call: Call, error: Exception) -> SourceUnavailableError:
         """Return why a question got no answer, in words that are the same as long as the reason is."""
@@ -101,6 +132,8 @@ class SdkApi:
         place = self._settings.api
         if any(isinstance(cause, CredentialException) for cause in chain):
             return NotAllowedError(f"{call}: the metadata service gives no credentials (see ram_role)")
+        if self._passage.fault:
+            return ApiError(f"{place}: {self._passage.fault}")
         tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
         if tls is not None:
             return ApiError(f"{place}: TLS failed: {_reason_of_tls(tls)}")

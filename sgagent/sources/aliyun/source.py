@@ -6,7 +6,6 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
@@ -21,7 +20,7 @@ from sgagent.sources.aliyun.metadata import METADATA_ENDPOINT, read_instance_id
 from sgagent.sources.aliyun.reading import Subject, read_everything_about
 from sgagent.sources.pace import Pace
 from sgagent.sources.polling import Poller
-from sgagent.sources.whereabouts import LookUp, Whereabouts, look_up
+from sgagent.sources.whereabouts import Whereabouts
 
 FIRST_ANSWER_SECONDS = 20.0
 """How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
@@ -41,8 +40,7 @@ class AliyunSource:
         api: Api,
         *,
         by_hand: tuple[HandBinding, ...] | None,
-        memory: Path | None = None,
-        look_up: LookUp = look_up,
+        whereabouts: Whereabouts | None = None,
         random: Callable[[], float] = random.random,
         read_instance_id: Callable[[], str] = read_instance_id,
     ) -> None:
@@ -53,8 +51,7 @@ class AliyunSource:
             limits: what answers may cost.
             api: who answers.
             by_hand: what the configuration binds links of this host to; None reads everything of the region.
-            memory: where the addresses of the API are remembered; None forgets them.
-            look_up: finds the addresses of a host.
+            whereabouts: where the API is; None looks that up and forgets it.
             random: spreads the questions of many hosts; from 0, included, to 1.
             read_instance_id: asks the metadata service who this host is.
         """
@@ -63,7 +60,7 @@ class AliyunSource:
         self._by_hand = by_hand
         self._read_instance_id = read_instance_id
         self._instance_id = settings.instance_id
-        self._whereabouts = Whereabouts(settings.api.host, settings.api.port, look_up, memory)
+        self._whereabouts = whereabouts or Whereabouts(settings.api.host, settings.api.port)
         self._asker = Asking(api, random)
         self._pace = Pace(settings.poll_seconds, random)
         self._poller = Poller(self._poll, self._asker.break_off)
@@ -114,7 +111,7 @@ class AliyunSource:
 
     def _ask(self) -> _Outcome:
         """Return what comes of reading everything that concerns the host."""
-        with suppress(OSError):  # who asks tells that the name is not found; this is for the fail-safe list
+        with suppress(OSError):  # what was found before still counts; if nothing was, who asks says so
             self._whereabouts.find()
         try:
             documents = read_everything_about(self._subject(), self._asker, self._limits)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -20,6 +22,7 @@ from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint
 from sgagent.sources.aliyun.calls import Action, Api, ApiError, Call, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
+from sgagent.sources.whereabouts import LookUp, Whereabouts
 from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
@@ -27,7 +30,7 @@ from tests.fakes.cloud import REGION, FakeApi, FakeCloud, RefusalError, permissi
 
 pytest.importorskip("alibabacloud_ecs20140526", reason="the cloud's SDK is not installed (sgagent[aliyun])")
 
-from sgagent.sources.aliyun.client import SdkApi
+from sgagent.sources.aliyun.client import SdkApi, connect
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(Tea|alibabacloud|darabonba).*")
 """The SDK's own affair."""
@@ -79,7 +82,23 @@ def source_for(
     settings: AliyunSourceSettings, by_hand: tuple[HandBinding, ...] | None = (), limits: Limits | None = None
 ) -> AliyunSource:
     """Return a source that never puts anything off."""
-    return AliyunSource(settings, limits or Limits(), SdkApi(settings), by_hand=by_hand, random=lambda: 0.0)
+    api, whereabouts = api_for(settings, limits)
+    return AliyunSource(
+        settings,
+        limits or Limits(),
+        api,
+        by_hand=by_hand,
+        whereabouts=whereabouts,
+        random=lambda: 0.0,
+    )
+
+
+def api_for(
+    settings: AliyunSourceSettings, limits: Limits | None = None, look_up: LookUp = lambda *_: ["127.0.0.1"]
+) -> tuple[SdkApi, Whereabouts]:
+    """Return the API, and what finds it."""
+    whereabouts = Whereabouts(settings.api.host, settings.api.port, look_up)
+    return connect(settings, limits or Limits(), whereabouts), whereabouts
 
 
 def said(source: AliyunSource) -> str:
@@ -108,7 +127,7 @@ def test_what_has_not_changed_is_the_same_delivery(server: EcsServer, key_file: 
 
 def test_lists_and_texts_are_signed_as_they_are_sent(server: EcsServer, key_file: Path) -> None:
     """Parameters with several values, quotes and letters of any kind."""
-    api = SdkApi(settings_for(server, key_file))
+    api = api_for(settings_for(server, key_file))[0]
     names = ["eni-1", "eni ü&=/~*"]
     answer = api.ask(Call(Action.INTERFACES, {"NetworkInterfaceId": names, "MaxResults": 10}))
     assert json.dumps(answer).count("eni-1") == 1
@@ -119,7 +138,7 @@ def test_lists_and_texts_are_signed_as_they_are_sent(server: EcsServer, key_file
 def test_a_key_for_a_while_is_shown_with_its_token(server: EcsServer, key_file: Path) -> None:
     """And who renews the file need not tell the agent."""
     server.wants_token = True
-    api = SdkApi(settings_for(server, key_file))
+    api = api_for(settings_for(server, key_file))[0]
     with pytest.raises(NotAllowedError, match="InvalidSecurityToken"):
         api.ask(GROUPS)
     write_key(key_file, token=TOKEN)
@@ -130,7 +149,7 @@ def test_wrong_keys_are_refused_and_never_shown(server: EcsServer, key_file: Pat
     """The message says what the API says."""
     write_key(key_file, secret="not-the-secret")  # noqa: S106 - a wrong one
     with pytest.raises(NotAllowedError, match="SignatureDoesNotMatch") as caught:
-        SdkApi(settings_for(server, key_file)).ask(GROUPS)
+        api_for(settings_for(server, key_file))[0].ask(GROUPS)
     assert "not-the-secret" not in str(caught.value)
 
 
@@ -156,7 +175,7 @@ def test_files_that_hold_no_key(
 
 def test_throttling_is_told_apart(server: EcsServer, key_file: Path) -> None:
     """By its code, and by the status that proxies in between use."""
-    api = SdkApi(settings_for(server, key_file))
+    api = api_for(settings_for(server, key_file))[0]
     for refusal in (RefusalError(400, "Throttling.User"), RefusalError(503, "ServiceUnavailable")):
         server.cloud.refusals = [refusal]
         with pytest.raises(ThrottledError):
@@ -242,18 +261,150 @@ def test_nobody_at_the_end_point(server: EcsServer, key_file: Path) -> None:
     assert said(source_for(nobody)) == "http://127.0.0.1:1: can't be reached: Connection refused"
 
 
-def test_tls_is_verified(tmp_path: Path, key_file: Path) -> None:
-    """A certificate of an authority that the configuration names; and no other."""
-    authority = Authority(tmp_path)
-    with ecs_server(FakeCloud(), issued=authority.issue("127.0.0.1")) as server:
-        settings = settings_for(server, key_file)
-        trusting = replace(settings, ca_file=authority.file)
-        assert source_for(trusting, by_hand=None).fetch().snapshot.security_groups == ()
-    with ecs_server(
-        FakeCloud(), issued=Authority(tmp_path, "another").issue("127.0.0.1", name="other")
-    ) as server:
-        told = said(source_for(settings_for(server, key_file), by_hand=None))
-        assert "TLS failed: the server's certificate is not trusted" in told
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Give an authority that the configuration trusts."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def secure(authority: Authority) -> Iterator[EcsServer]:
+    """Give a server with TLS, under a name."""
+    cloud = FakeCloud()
+    cloud.add_group("sg-web", permission(SourceCidrIp="0.0.0.0/0"))
+    with ecs_server(cloud, issued=authority.issue(NAME)) as running:
+        yield running
+
+
+NAME = "ecs.example.com"
+
+
+def by_name(server: EcsServer, key_file: Path, authority: Authority | None) -> AliyunSourceSettings:
+    """Return settings that lead to a server by its name, over TLS."""
+    settings = settings_for(server, key_file)
+    return replace(
+        settings,
+        endpoint=ApiEndpoint(host=NAME, port=server.port),
+        ca_file=authority.file if authority else None,
+    )
+
+
+def test_the_api_is_found_again_without_a_resolver(
+    secure: EcsServer, key_file: Path, authority: Authority
+) -> None:
+    """A policy may cut the host off it; the way to the API stays open, and so it must be found (§7.4)."""
+    settings = by_name(secure, key_file, authority)
+    answers = [["127.0.0.1"]]
+
+    def look_up(host: str, port: int) -> list[str]:
+        assert (host, port) == (NAME, secure.port)
+        if not answers:
+            raise OSError
+        return answers.pop()
+
+    api, whereabouts = api_for(settings, look_up=look_up)
+    source = AliyunSource(settings, Limits(), api, by_hand=None, whereabouts=whereabouts)
+    assert source.fetch().snapshot.security_groups
+    secure.cloud.add_group("sg-new")
+    assert len(source.fetch().snapshot.security_groups) == 2
+    assert source.endpoints() == (Endpoint.at("127.0.0.1", secure.port),)
+
+
+def test_certificates_are_verified(secure: EcsServer, key_file: Path) -> None:
+    """One of an authority that nobody named is not trusted."""
+    told = said(source_for(by_name(secure, key_file, None), by_hand=None))
+    assert told.startswith(
+        f"https://{NAME}:{secure.port}: TLS failed: the server's certificate is not trusted"
+    )
+
+
+def test_an_answer_that_trickles_has_its_time(
+    secure: EcsServer, key_file: Path, authority: Authority
+) -> None:
+    """Each byte in time does not make the whole in time."""
+    is_over = threading.Event()
+
+    def trickle(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.end_headers()
+        while not is_over.wait(0.1):
+            try:
+                handler.wfile.write(b" ")
+            except OSError:
+                return
+
+    secure.script = trickle
+    told = said(source_for(by_name(secure, key_file, authority), by_hand=None))
+    is_over.set()
+    assert told == f"https://{NAME}:{secure.port}: no whole answer within 1 s"
+
+
+def test_an_answer_without_end_is_cut(secure: EcsServer, key_file: Path, authority: Authority) -> None:
+    """Before the memory is full of it."""
+
+    def pour(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b" " * 10_000)
+
+    secure.script = pour
+    source = source_for(
+        by_name(secure, key_file, authority), by_hand=None, limits=Limits(document_bytes=50_000)
+    )
+    assert said(source) == f"https://{NAME}:{secure.port}: the answer has more than 50000 bytes"
+
+
+def test_nobody_is_led_elsewhere(secure: EcsServer, key_file: Path, authority: Authority) -> None:
+    """A redirect to another host ends in front of it, and what the questions hold stays here."""
+    reached = threading.Event()
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers["Host"] != f"{NAME}:{secure.port}":
+            reached.set()
+        handler.send_response(307)
+        handler.send_header("Location", f"https://elsewhere.example.com:{secure.port}/")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    secure.script = elsewhere
+    told = said(source_for(by_name(secure, key_file, authority), by_hand=None))
+    assert f"led to 'elsewhere.example.com:{secure.port}', which is not the end point" in told
+    assert not reached.is_set()
+
+
+def test_nobody_at_the_address(secure: EcsServer, key_file: Path, authority: Authority) -> None:
+    """And no address at all."""
+    settings = by_name(secure, key_file, authority)
+    nobody = replace(settings, endpoint=ApiEndpoint(host=NAME, port=1))
+    assert said(source_for(nobody, by_hand=None)) == f"https://{NAME}:1: can't be reached: Connection refused"
+
+    def nowhere(host: str, port: int) -> list[str]:
+        raise OSError(host, port)
+
+    api, whereabouts = api_for(settings, look_up=nowhere)
+    lost = AliyunSource(settings, Limits(), api, by_hand=None, whereabouts=whereabouts)
+    assert said(lost).endswith("can't be reached: its address is not known")
+
+
+def test_a_question_is_broken_off(secure: EcsServer, key_file: Path, authority: Authority) -> None:
+    """Whoever stops does not wait for a silent server."""
+    asked, is_over = threading.Event(), threading.Event()
+
+    def say_nothing(_: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        is_over.wait(30)
+
+    secure.script = say_nothing
+    settings = replace(by_name(secure, key_file, authority), timeout_seconds=30)
+    source = source_for(settings, by_hand=None)
+    with source.watch(lambda: None):
+        assert asked.wait(10)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    is_over.set()
 
 
 def test_documents_that_are_too_large_are_refused(server: EcsServer, key_file: Path) -> None:
@@ -271,7 +422,11 @@ def test_the_way_to_the_api_is_told(server: EcsServer, key_file: Path) -> None:
     assert "InternalError" in said(source)
     assert source.endpoints() == (Endpoint.at("127.0.0.1", server.port),)
     by_role = AliyunSource(
-        replace(settings, credentials_file=None), Limits(), SdkApi(settings), by_hand=(), read_instance_id=str
+        replace(settings, credentials_file=None),
+        Limits(),
+        api_for(settings)[0],
+        by_hand=(),
+        read_instance_id=str,
     )
     assert Endpoint.at("100.100.100.200", 80) in by_role.endpoints()
 
@@ -285,7 +440,7 @@ def test_the_metadata_service_is_asked_once_who_this_host_is(server: EcsServer, 
         return "i-here"
 
     settings = replace(settings_for(server, key_file), credentials_file=None, instance_id=None)
-    api = SdkApi(settings_for(server, key_file))
+    api = api_for(settings_for(server, key_file))[0]
     source = AliyunSource(settings, Limits(), api, by_hand=(), read_instance_id=answer)
     assert source.fetch().snapshot.network_interfaces
     assert source.fetch().snapshot.network_interfaces
@@ -294,7 +449,7 @@ def test_the_metadata_service_is_asked_once_who_this_host_is(server: EcsServer, 
 
 def test_the_sdk_is_kept_quiet(server: EcsServer, key_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The log is JSON, and nobody else writes to it."""
-    api = SdkApi(settings_for(server, key_file))
+    api = api_for(settings_for(server, key_file))[0]
     for name in ("credentials", "darabonba-core"):
         logging.getLogger(name).error("something")
     api.ask(GROUPS)
@@ -317,7 +472,7 @@ def test_the_fake_refuses_as_the_real_client_does(
 ) -> None:
     """The same kind of error, in the same words; and the same answer."""
     told = []
-    apis: list[Api] = [SdkApi(settings_for(server, key_file)), FakeApi(server.cloud)]
+    apis: list[Api] = [api_for(settings_for(server, key_file))[0], FakeApi(server.cloud)]
     for api in apis:
         server.cloud.refusals = [refusal]
         with pytest.raises(ApiError) as caught:
