@@ -4,92 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
-from sgagent.agent.counting import Counting
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS, Daemon
-from sgagent.agent.inbox import Inbox
-from sgagent.agent.keeping.counterfile import CounterFile
-from sgagent.agent.reconciler import Outcome, Step
-from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.sdnotify import ServiceManager
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.reconciler import Outcome
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.documents import Limits
-from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, Machine
-
-_DEADLINE_SECONDS = 20.0
-
-
-class Running:
-    """A daemon, and what a test may do to it while it runs."""
-
-    def __init__(self, machine: Machine, directory: Path) -> None:
-        """Put a daemon together."""
-        self.machine = machine
-        self.log = FakeLog()
-        self.clock = machine.clock
-        self.inbox = Inbox()
-        self.board = Board(self.clock, self.inbox.wait_for_reading)
-        self.execution = machine.execution(machine.reconciler(), self.log)
-        self.first_steps: list[Step] = []
-        self.daemon = Daemon(
-            source=machine.source,
-            host=machine.host,
-            clock=self.clock,
-            execution=self.execution,
-            counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
-            inbox=self.inbox,
-            service_manager=ServiceManager({}),
-            log=self.log,
-            board=self.board,
-            after_first=self.first_steps.append,
-        )
-
-    def while_it_runs(self, script: Callable[[], object]) -> None:
-        """Run the daemon in this thread, and in another what is to happen meanwhile; then stop it."""
-        faults: list[BaseException] = []
-
-        def act() -> None:
-            try:
-                self.wait_for("agent_started")
-                script()
-            except BaseException as fault:  # noqa: BLE001 - raised again in the test's own thread
-                faults.append(fault)
-            finally:
-                self.inbox.stop()
-
-        thread = threading.Thread(target=act)
-        thread.start()
-        self.daemon.run()
-        thread.join()
-        if faults:
-            raise faults[0]
-
-    def wait_for(self, event: str, count: int = 1) -> None:
-        """Wait until an event was logged so often."""
-        wait_until(lambda: self.log.events().count(event) >= count, event)
-
-    def wait_for_fetches(self, count: int) -> None:
-        """Wait until the source was asked so often."""
-        wait_until(lambda: self.machine.source.fetches == count, f"{count} fetches")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        pause.wait(0.005)
+from tests.unit.agent.running import Running
 
 
 @pytest.fixture

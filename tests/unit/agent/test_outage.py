@@ -1,0 +1,82 @@
+"""A source that is away for hours, or delivers what is refused: what is in force stays, which is said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
+from sgagent.agent.reconciler import Outcome
+from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.running import Running, wait_until
+
+HOUR = 3600.0
+BROKEN = GOOD.replace("security_groups:", "nonsense:", 1)
+NEXT = GOOD.replace("10.0.0.11", "10.0.0.12")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    """Return a daemon on a host with definitions."""
+    machine = Machine(tmp_path)
+    machine.source.write(GOOD)
+    return Running(machine, tmp_path)
+
+
+def let_pass(running: Running, seconds: float, times: int) -> None:
+    """Let time pass, each time until the source was asked again."""
+    assert seconds >= FETCH_AGAIN_SECONDS
+    for _ in range(times):
+        fetches = running.machine.source.fetches
+        running.clock.pass_seconds(seconds)
+        wait_until(lambda fetches=fetches: running.machine.source.fetches > fetches, "a fetch")  # type: ignore[misc]  # a default binds the loop's value
+
+
+def test_a_source_may_be_away_for_hours(running: Running) -> None:
+    """Nothing changes, the status and the age of the snapshot tell, and what comes then is followed."""
+
+    def script() -> None:
+        before = running.machine.dataplane.ruleset
+        version = running.board.status().snapshot_version
+        running.machine.source.remove()
+        running.wait_for("source_failed")
+        let_pass(running, 2 * HOUR, 3)
+        status = running.board.status()
+        assert running.machine.dataplane.ruleset == before
+        assert (status.is_source_up, status.snapshot_version) == (False, version)
+        assert status.source_error is not None
+        running.machine.source.write(NEXT)
+        running.wait_for("source_recovered")
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
+    assert [running.log.events().count(event) for event in ("source_failed", "source_recovered")] == [1, 1]
+
+
+def test_an_agent_may_start_while_the_source_is_away(running: Running) -> None:
+    """However long ago the last good definitions came, they are enforced."""
+    machine = running.machine
+    running.while_it_runs(lambda: None)
+    machine.source.remove()
+    machine.clock.pass_seconds(100 * HOUR)
+    machine.dataplane.ruleset = None
+    step = machine.reconciler().step(fetch=True)
+    assert (step.outcome, step.policy is not None) == (Outcome.APPLIED, True)
+    assert machine.dataplane.ruleset is not None
+
+
+def test_what_is_refused_is_refused_once(running: Running) -> None:
+    """Not at each fetch that finds it unchanged, though the errors stay in the status."""
+
+    def script() -> None:
+        running.machine.source.write(BROKEN)
+        running.wait_for("snapshot_refused")
+        let_pass(running, FETCH_AGAIN_SECONDS, 3)
+        assert running.board.status().is_refused
+        running.machine.source.write(NEXT)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
+    assert running.log.events().count("snapshot_refused") == 1
+    assert running.log.events().count("ruleset_applied") == 2
