@@ -1,4 +1,4 @@
-"""A source that is away for hours, or delivers what is refused: what is in force stays, which is said once."""
+"""A source that is away for hours, or delivers what is refused: what is in force stays, and is said once."""
 
 from __future__ import annotations
 
