@@ -74,8 +74,8 @@ def measure_new(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
             host.close_edge()
         for aim in Aim:
             frames = Frames(choose(policy, aim, effort.frames))
-            rounds = _take_turns(hosts, frames, effort)
-            yield from _costs(rounds, policy, "new", aim.value, CONNTRACK_ONLY)
+            rounds = take_turns(hosts, frames, effort)
+            yield from measured_costs(rounds, policy, "new", aim.value, CONNTRACK_ONLY)
 
 
 def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
@@ -90,11 +90,11 @@ def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
         for host in hosts.values():
             host.close_edge()
         frames = Frames([session.request for session in sessions])
-        rounds = _take_turns(hosts, frames, effort)
-        yield from _costs(rounds, policy, "known", "known sessions", CONNTRACK_ONLY)
+        rounds = take_turns(hosts, frames, effort)
+        yield from measured_costs(rounds, policy, "known", "known sessions", CONNTRACK_ONLY)
 
 
-def _take_turns(hosts: Mapping[str, BenchHost], frames: Frames, effort: Effort) -> list[Mapping[str, float]]:
+def take_turns(hosts: Mapping[str, BenchHost], frames: Frames, effort: Effort) -> list[Mapping[str, float]]:
     """Return nanoseconds per packet for each host, round by round."""
     with one_processor():
         turns = {name: _Turn(host, frames) for name, host in hosts.items()}
@@ -131,9 +131,10 @@ class _Turn:
         return took / self._per_call
 
 
-def _costs(
+def measured_costs(
     rounds: Sequence[Mapping[str, float]], policy: BenchPolicy, session: str, aim: str, baseline: str
 ) -> Iterator[PacketCost]:
+    """Yield what each contender's packets cost, by themselves and above the baseline's."""
     for contender in rounds[0]:
         yield PacketCost(
             size=policy.size,

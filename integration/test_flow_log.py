@@ -20,7 +20,7 @@ from integration.service import Service, definitions, service_on
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.kernel import plan as p
 from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Chain, Log, Rule
+from sgagent.core.kernel.ruleset import Chain, Limit, Log, Rule
 from sgagent.dataplane.boundary import fork_applier
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.nflog import open_log
@@ -31,6 +31,7 @@ GUEST, STRANGER, STRANGER_6 = (ip_address(a) for a in ("203.0.113.9", "198.51.10
 RULES = ("ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 5 tcp 22 from 203.0.113.0/24")
 OFTEN = "\n[flow_log]\nrate_per_second = 1000\n"
 GROUP = 9469
+LIMIT = Limit(per_second=10, burst=10)
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ class TestApplier:
         assert plane.allow_log(GROUP)
         chain = Chain(name="rule/eth0/sgr-1")
         for group, is_taken in ((7, False), (GROUP, True)):
-            rule = p.AddRule(chain.name, Rule((Log("rule/eth0/sgr-1", group),)))
+            rule = p.AddRule(chain.name, Rule((LIMIT, Log("rule/eth0/sgr-1", group))))
             plan = Plan((p.AddTable(), p.AddChain(chain), rule))
             if is_taken:
                 plane.apply(plan)
@@ -310,7 +311,9 @@ class TestApplier:
         observed = plane.observe()
         assert observed.ruleset is not None
         assert observed.foreign == ()
-        assert observed.ruleset.chain_by_name[chain.name].rules == (Rule((Log("rule/eth0/sgr-1", GROUP),)),)
+        assert observed.ruleset.chain_by_name[chain.name].rules == (
+            Rule((LIMIT, Log("rule/eth0/sgr-1", GROUP))),
+        )
 
     def test_asking_leaves_no_trace(self, plane: ApplierDataplane) -> None:
         """Whether the kernel can do it is tried without doing anything."""

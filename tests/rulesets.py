@@ -209,7 +209,7 @@ def set_marks(draw: st.DrawFn) -> SetMark:
 
 def limits() -> st.SearchStrategy[Limit]:
     """Return a strategy for limits."""
-    return st.builds(Limit, st.integers(1, 10_000), st.integers(1, 10_000))
+    return st.builds(Limit, st.integers(1, 1000), st.integers(1, 1000))
 
 
 @dataclass(frozen=True)

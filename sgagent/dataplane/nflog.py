@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 from sgagent.netlink import ACK, NETLINK_NETFILTER, REQUEST, attribute, attributes
 
-COPIED_BYTES = 96
-"""Of each packet: room for an IP header with options and the ports behind it, and little of what is said."""
+COPIED_BYTES = 64
+"""Of each packet: the longest header of IPv4 and the ports behind it, or that of IPv6 with a few extensions.
+No more, since what follows is what people say to each other."""
 
 RECEIVE_BYTES = 1 << 16
 """Of one reading; the kernel gathers packets into messages of a few kilobytes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sgagent.core.kernel.nftwords import BITS, SYMBOLS, check_interface_name
@@ -65,6 +65,9 @@ _ALL_BITS = 0xFFFFFFFF
 _LONGEST_NAME = 255
 _LONGEST_COMMENT = 128
 _LONGEST_PREFIX = 127
+_MOST_LOGGED = 1000
+"""Packets of a rule each second."""
+
 _LONGEST_INTERFACE = 15
 """All in bytes, as the kernel counts."""
 
@@ -138,7 +141,7 @@ class _Reader:
             case ["delete chain", name]:
                 return DeleteChain(_standing(name))
             case ["add rule", chain, [*statements]]:
-                return AddRule(_name(chain), Rule(tuple(map(self._statement, statements))))
+                return AddRule(_name(chain), _logging_within_limits(map(self._statement, statements)))
             case ["add map", name, types, bool(is_interval)]:
                 return AddVerdictMap(
                     VerdictMap(name=_name(name), key_types=_types(types), is_interval=is_interval)
@@ -189,6 +192,16 @@ class _Reader:
         if (~keep & _ALL_BITS | put) & ~self._mask:
             raise MalformedError("bits of the mark that are not the agent's")
         return SetMark(keep=keep, put=put)
+
+
+def _logging_within_limits(statements: Iterable[Statement]) -> Rule:
+    """Return a rule in which no packet is logged but behind a limit: a log is a sample of what passes."""
+    rule = Rule(tuple(statements))
+    for before, statement in zip((None, *rule.statements), rule.statements, strict=False):
+        is_limited = isinstance(before, Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
+        if isinstance(statement, Log) and not is_limited:
+            raise MalformedError("a log without a limit")
+    return rule
 
 
 def _match(selector: Selector, operator: Operator, mask: Any, values: list[Any]) -> Match:  # noqa: ANN401 - JSON

@@ -78,11 +78,15 @@ REFUSED: tuple[Any, ...] = (
     ["add rule", "a", [["limit", 0, 10]]],
     ["add rule", "a", [["limit", 10, 0]]],
     ["add rule", "a", [["limit", 10, 1 << 32]]],
-    ["add rule", "a", [["log", "a", LOG_GROUP + 1]]],
-    ["add rule", "a", [["log", "a", True]]],
-    ["add rule", "a", [["log", "", LOG_GROUP]]],
-    ["add rule", "a", [["log", "an evil one", LOG_GROUP]]],
-    ["add rule", "a", [["log", "a" * 128, LOG_GROUP]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "a", LOG_GROUP + 1]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "a", True]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "", LOG_GROUP]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "an evil one", LOG_GROUP]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "a" * 128, LOG_GROUP]]],
+    ["add rule", "a", [["log", "a", LOG_GROUP]]],
+    ["add rule", "a", [["limit", 1001, 10], ["log", "a", LOG_GROUP]]],
+    ["add rule", "a", [["limit", 10, 1001], ["log", "a", LOG_GROUP]]],
+    ["add rule", "a", [["limit", 10, 10], ["log", "a", LOG_GROUP], ["log", "b", LOG_GROUP]]],
     ["add rule", "a", [["set mark", 0xFFFF, 1]]],
     ["add rule", "a", [["set mark", 0, 0]]],
     ["add rule", "a", [["set mark", 0xFFFFFFFE, 0]]],
@@ -129,7 +133,7 @@ def test_what_none_may_want_is_refused(operation: object) -> None:
 def test_nothing_is_logged_before_it_was_said_where() -> None:
     """An agent that has not named its group of the log has none."""
     with pytest.raises(MalformedError):
-        read_plan(lines(["add rule", "a", [["log", "a", LOG_GROUP]]]), MASK)
+        read_plan(lines(["add rule", "a", [["limit", 10, 10], ["log", "a", LOG_GROUP]]]), MASK)
 
 
 @pytest.mark.parametrize(
