@@ -139,6 +139,7 @@ def _node_json(node: Node) -> dict[str, object]:
         "kind": node.kind.value,
         "title": node.title,
         "outward": node.outward.value if node.outward else None,
+        "together_with": sorted(map(str, node.together_with)),
     }
 
 

@@ -66,6 +66,9 @@ class Node:
     outward: Outward | None = None
     """None for what is no group, and for groups without members."""
 
+    together_with: frozenset[NodeId] = frozenset()
+    """The other groups that some member is in, too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:

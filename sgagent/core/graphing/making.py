@@ -278,6 +278,13 @@ class _Finder:
             kind=NodeKind.GROUP,
             title=group.name,
             outward=_outward(self._at.get(group_id, ())),
+            together_with=frozenset(
+                _group(other)
+                for place in self._at.get(group_id, ())
+                if any(place.addresses.values())
+                for other in place.groups
+                if other != group_id
+            ),
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from sgagent.core.graphing.graph import Edge, Graph, Node, NodeId, NodeKind, Side, order
+from sgagent.core.graphing.graph import Graph, Node, NodeId, NodeKind, Side, order
 from sgagent.core.graphing.traffic import NO_TRAFFIC
 from sgagent.core.members import members_by_group
 from sgagent.core.model import CidrBlock, Snapshot
@@ -29,6 +29,10 @@ def compared(old: Graph, new: Graph) -> Graph:
     )
 
 
+_Stop = NodeId | None
+"""Where somebody on a way may go on from; None is where the way ends."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """From whom to whom, and to which port there."""
@@ -41,6 +45,8 @@ class Way:
 def highlighted(graph: Graph, way: Way, snapshot: Snapshot) -> Graph:
     """Return the graph with the shortest ways marked: every edge that is on one.
 
+    Who reaches a host by one of its groups may go on by another.
+
     Args:
         graph: the graph.
         way: its ends are nodes, or addresses of them; a port is asked for where the way ends.
@@ -51,43 +57,44 @@ def highlighted(graph: Graph, way: Way, snapshot: Snapshot) -> Graph:
     """
     sources = _ends(graph, way.source, snapshot, Side.SOURCE)
     targets = _ends(graph, way.target, snapshot, Side.TARGET)
+    return replace(graph, highlighted=frozenset(_on_shortest_ways(graph, sources, targets, way.port)))
+
+
+def _on_shortest_ways(
+    graph: Graph, sources: frozenset[NodeId], targets: frozenset[NodeId], port: int | None
+) -> Iterator[tuple[NodeId, NodeId]]:
+    """Yield the ends of all edges on the shortest ways of at least one; none where there is no way."""
+    reached = _with_fellows(graph, targets)
     edges = [
         edge
         for edge in graph.edges
-        if edge.traffic
-        and edge.source != edge.target
-        and (way.port is None or edge.target not in targets or edge.traffic.has_port(way.port))
+        if edge.traffic and (port is None or edge.target not in reached or edge.traffic.has_port(port))
     ]
-    onward = _steps(((edge.source, edge.target) for edge in edges), sources)
-    backward = _steps(((edge.target, edge.source) for edge in edges), targets)
-    shortest = min((onward[end] for end in targets if end in onward), default=None)
-    marked = {
-        (edge.source, edge.target)
+    stops: dict[NodeId, Iterable[_Stop]] = {
+        edge.target: [None] if edge.target in reached else _with_fellows(graph, {edge.target})
         for edge in edges
-        if shortest is not None
-        and edge.source in onward
-        and edge.target in backward
-        and onward[edge.source] + 1 + backward[edge.target] == shortest
     }
-    marked |= _own(graph.edges, sources & targets, way.port)
-    return replace(graph, highlighted=frozenset(marked))
+    steps = [(edge.source, stop) for edge in edges for stop in stops[edge.target]]
+    after = _distances(steps, _with_fellows(graph, sources))
+    before = _distances(((stop, source) for source, stop in steps), [None])
+    lengths: dict[tuple[NodeId, NodeId], int] = {}
+    for edge in edges:
+        left = [before[stop] for stop in stops[edge.target] if stop in before]
+        if edge.source in after and left:
+            lengths[edge.source, edge.target] = after[edge.source] + 1 + min(left)
+    shortest = min(lengths.values(), default=0)
+    return (ends for ends, length in lengths.items() if length == shortest)
 
 
-def _own(edges: Iterable[Edge], ends: frozenset[NodeId], port: int | None) -> set[tuple[NodeId, NodeId]]:
-    """Return the edges between fellow members, where these are asked about."""
-    return {
-        (edge.source, edge.target)
-        for edge in edges
-        if edge.source == edge.target
-        and edge.source in ends
-        and edge.traffic
-        and (port is None or edge.traffic.has_port(port))
-    }
+def _with_fellows(graph: Graph, nodes: Iterable[NodeId]) -> frozenset[NodeId]:
+    """Return nodes, and the groups that some member of theirs is in, too."""
+    nodes = frozenset(nodes)
+    return nodes.union(*(graph.node_by_id[node].together_with for node in nodes))
 
 
-def _steps(pairs: Iterable[tuple[NodeId, NodeId]], starts: Iterable[NodeId]) -> Mapping[NodeId, int]:
-    """Return how many edges lead from the nearest start to each node that can be reached."""
-    onward: dict[NodeId, list[NodeId]] = {}
+def _distances(pairs: Iterable[tuple[_Stop, _Stop]], starts: Iterable[_Stop]) -> Mapping[_Stop, int]:
+    """Return how many steps lead from the nearest start to each stop that can be reached."""
+    onward: dict[_Stop, list[_Stop]] = {}
     for source, target in pairs:
         onward.setdefault(source, []).append(target)
     steps = dict.fromkeys(starts, 0)

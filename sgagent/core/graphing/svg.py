@@ -28,6 +28,7 @@ svg{--paper:#fff;--ink:#1c2733;--faint:#56657a;--line:#6b7a90;--box:#eef3f9;--ri
 .paper,.label rect{fill:var(--paper)}
 text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;fill:var(--ink)}
 .node rect{fill:var(--box);stroke:var(--rim);stroke-width:1.2}
+.node.way rect{stroke:var(--way);stroke-width:3.2}
 .beyond rect{fill:var(--beyond);stroke:var(--brink)}
 .node .name{font-weight:700}
 .node .more{fill:var(--faint)}
@@ -79,7 +80,7 @@ def _document(graph: Graph) -> Iterator[str]:
     for edge, route, text in zip(edges, layout.routes, lines, strict=True):
         yield from _label(edge, route.label, text)
     for node, place, text in zip(graph.nodes, layout.nodes, texts, strict=True):
-        yield from _node(node, place, text)
+        yield from _node(node, place, text, is_way=(node.node_id, node.node_id) in graph.highlighted)
     yield "</svg>"
 
 
@@ -133,8 +134,8 @@ def _label(edge: Edge, place: Place, lines: Sequence[Line]) -> Iterator[str]:
     yield "</g>"
 
 
-def _node(node: Node, place: Place, lines: Sequence[Line]) -> Iterator[str]:
-    kind = "node" if _is_group(node.node_id) else "node beyond"
+def _node(node: Node, place: Place, lines: Sequence[Line], *, is_way: bool) -> Iterator[str]:
+    kind = ("node" if _is_group(node.node_id) else "node beyond") + " way" * is_way
     yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
     yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2)
     yield from _text(place, lines, _PADDING, first="name")

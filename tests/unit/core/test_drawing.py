@@ -122,6 +122,8 @@ def test_ways_stand_out_in_every_language() -> None:
     graph = highlighted(graph_of(TIERS), Way(source="anywhere", target="sg-app"), TIERS)
     kinds = re.findall(r'<g class="edge (\w*)">', as_svg(graph))
     assert kinds == ["", "", "", "", "way", "way"]
+    own = highlighted(graph_of(TIERS), Way(source="sg-app", target="10.1.0.22"), TIERS)
+    assert as_svg(own).count('<g class="node way">') == 1
     assert as_dot(graph).count("penwidth=3") == 2
     assert as_mermaid(graph).count("stroke-width:3px") == 2
 

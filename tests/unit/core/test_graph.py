@@ -135,6 +135,8 @@ def test_a_comparison_knows_what_opens_and_closes() -> None:
         (Way(source="sg-web", target="10.1.0.31"), {"sg-web -> sg-app", "sg-app -> sg-database"}),
         (Way(source="203.0.113.9", target="sg-base", port=22), {"pl-office -> sg-base"}),
         (Way(source="sg-database", target="sg-web"), set()),
+        (Way(source="pl-office", target="sg-web", port=22), {"pl-office -> sg-base"}),
+        (Way(source="pl-office", target="sg-database"), {"pl-office -> sg-base", "sg-app -> sg-database"}),
         (Way(source="sg-app", target="10.1.0.22"), {"sg-app -> sg-app"}),
     ),
 )
