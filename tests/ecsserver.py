@@ -59,8 +59,7 @@ def ecs_server(
         address: where to listen; port 0 lets the kernel choose.
         issued: a certificate with its key, for TLS; None speaks plain HTTP.
     """
-    server = ThreadingHTTPServer(address, _Handler)
-    server.daemon_threads = True
+    server = _Server(address, _Handler)
     if issued is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(issued.certificate, issued.key)
@@ -75,6 +74,15 @@ def ecs_server(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves each connection in a thread of its own."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that hang up, which is what many tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,11 @@ def test_what_does_not_go_together(text: str, reason: str) -> None:
     """It is told at the start, before anything is asked."""
     with pytest.raises(UsageError, match=reason):
         make_source(parse_settings(text, "sgagent.toml"), FakeHost())
+
+
+def test_without_the_sdk_it_is_told_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most hosts do without; those that need it learn its name."""
+    monkeypatch.delitem(sys.modules, "sgagent.sources.aliyun.client", raising=False)
+    monkeypatch.setitem(sys.modules, "alibabacloud_credentials.exceptions", None)
+    with pytest.raises(UsageError, match=r"needs the Python module alibabacloud_\w+.*sgagent\[aliyun\]"):
+        make_source(parse_settings(ALIYUN, "sgagent.toml"), FakeHost())

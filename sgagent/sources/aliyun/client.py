@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 
 from alibabacloud_credentials.exceptions import CredentialException
@@ -19,7 +20,7 @@ from alibabacloud_tea_openapi.exceptions import AlibabaCloudException, Throttlin
 from alibabacloud_tea_openapi.utils import Utils
 from alibabacloud_tea_openapi.utils_models import Config, OpenApiRequest, Params
 from darabonba.runtime import RuntimeOptions
-from Tea.exceptions import TeaException
+from Tea.exceptions import RetryError, TeaException
 
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
@@ -34,6 +35,7 @@ from sgagent.sources.aliyun.calls import (
     ThrottledError,
 )
 from sgagent.sources.aliyun.credentials import AccessKey, read_access_key
+from sgagent.sources.aliyun.metadata import METADATA_HOST
 from sgagent.sources.aliyun.passage import Passage
 from sgagent.sources.whereabouts import Whereabouts
 
@@ -49,7 +51,6 @@ _NOT_ALLOWED = (
     "MissingSecurityToken",
     "NoPermission",
     "SignatureDoesNotMatch",
-    "SignatureNonceUsed",
 )
 """How codes begin that say that the credentials won't do."""
 
@@ -85,7 +86,7 @@ class SdkApi:
                 region_id=settings.region,
                 endpoint=settings.api.authority,
                 protocol=protocol,
-                credential=_Signer(settings),
+                credential=_signer(settings),
                 connect_timeout=settings.connect_timeout_seconds * 1000,
                 read_timeout=settings.timeout_seconds * 1000,
                 ca=None if settings.ca_file is None else str(settings.ca_file),
@@ -130,8 +131,6 @@ class SdkApi:
         if ours is not None:
             return ours
         place = self._settings.api
-        if any(isinstance(cause, CredentialException) for cause in chain):
-            return NotAllowedError(f"{call}: the metadata service gives no credentials (see ram_role)")
         if self._passage.fault:
             return ApiError(f"{place}: {self._passage.fault}")
         tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
@@ -141,8 +140,7 @@ class SdkApi:
             return ApiError(f"{place}: no answer within {self._patience}")
         if any(isinstance(cause, ValueError) and not isinstance(cause, OSError) for cause in chain):
             return ApiError(f"{call}: the answer is not understood: not JSON")
-        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
-        return ApiError(f"{place}: can't be reached: {reasons[-1] if reasons else type(chain[-1]).__name__}")
+        return ApiError(f"{place}: can't be reached: {_system_reason(chain)}")
 
     @property
     def _patience(self) -> str:
@@ -153,17 +151,12 @@ class SdkApi:
 class _Signer:
     """Give the SDK what it signs with, anew for each question, so that who changes it need not tell us."""
 
-    def __init__(self, settings: AliyunSourceSettings) -> None:
-        self._file = settings.credentials_file
-        self._role: EcsRamRoleCredentialsProvider | None = None
-        if self._file is None:
-            self._role = EcsRamRoleCredentialsProvider(
-                role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
-            )
+    def __init__(self, read: Callable[[], AccessKey]) -> None:
+        self._read = read
 
     def get_credential(self) -> CredentialModel:
         """Return the credentials of this moment; the SDK calls this."""
-        key = self._access_key()
+        key = self._read()
         return CredentialModel(
             access_key_id=key.access_key_id,
             access_key_secret=key.access_key_secret,
@@ -171,16 +164,36 @@ class _Signer:
             type="sts" if key.security_token else "access_key",
         )
 
-    def _access_key(self) -> AccessKey:
-        if self._role is None:
-            assert self._file is not None  # noqa: S101 - one of the two, see above
-            return read_access_key(self._file)
-        found = self._role.get_credentials()
-        return AccessKey(
-            access_key_id=found.get_access_key_id(),
-            access_key_secret=found.get_access_key_secret(),
-            security_token=found.get_security_token(),
-        )
+
+def _signer(settings: AliyunSourceSettings) -> _Signer:
+    """Return what signs by the file of the configuration, else by the instance's RAM role."""
+    if settings.credentials_file is not None:
+        return _Signer(partial(read_access_key, settings.credentials_file))
+    role = EcsRamRoleCredentialsProvider(
+        role_name=settings.ram_role, disable_imds_v1=True, async_update_enabled=False
+    )
+    return _Signer(partial(_key_of_role, role))
+
+
+def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:
+    """Return the credentials of a RAM role; the SDK keeps them until they are about to expire.
+
+    Raises:
+        NotAllowedError: the instance has no such role.
+        SourceUnavailableError: the metadata service can't be reached, or says something else.
+    """
+    place = f"http://{METADATA_HOST}: no credentials of the RAM role"
+    try:
+        found = role.get_credentials()
+    except CredentialException as error:
+        raise NotAllowedError(f"{place}: {error.message}") from error
+    except (RetryError, OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceUnavailableError(f"{place}: {_system_reason(list(_causes(error)))}") from error
+    return AccessKey(
+        access_key_id=found.get_access_key_id(),
+        access_key_secret=found.get_access_key_secret(),
+        security_token=found.get_security_token(),
+    )
 
 
 def _form(call: Call) -> Params:
@@ -226,6 +239,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             getattr(cause, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__")
         ]
         waiting += [*inner, *cause.args]
+
+
+def _system_reason(chain: Sequence[BaseException]) -> str:
+    """Return what the system says is wrong, the innermost; else what kind of error there is."""
+    reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
+    return reasons[-1] if reasons else type(chain[-1]).__name__
 
 
 def _reason_of_tls(error: ssl.SSLError) -> str:
