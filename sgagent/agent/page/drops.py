@@ -13,8 +13,8 @@ from sgagent.agent.page.tables import Column, table
 from sgagent.agent.page.verdict import verdict
 from sgagent.core.model import Policy
 
-MOST_DROPS = 50
-"""That are shown, the newest first."""
+MOST_DROPS = 20
+"""That are shown, the newest first; ``sgagent denied`` shows more."""
 
 
 def drops_section(answer: DeniedAnswer, now: float) -> Section:
@@ -42,12 +42,12 @@ def _content(answer: DeniedAnswer, now: float) -> Iterator[Element]:
 
 
 _COLUMNS = (
-    Column("When"),
+    Column("When", is_short=True),
     Column("Source", is_name=True),
     Column("Destination"),
-    Column("Protocol"),
-    Column("Interface"),
-    Column("Verdict"),
+    Column("Protocol", is_short=True),
+    Column("Interface", is_short=True),
+    Column("Verdict", is_short=True),
     Column("Decided by"),
 )
 

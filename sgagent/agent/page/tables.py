@@ -26,6 +26,9 @@ class Column:
     is_name: bool = False
     """Whether its cells say what their rows are about."""
 
+    is_short: bool = False
+    """Whether its cells fit into one line, whatever they hold."""
+
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Node]]) -> Element:
     """Return a table; each row has a cell for each column.
@@ -60,4 +63,5 @@ def _cells(columns: Sequence[Column], row: Sequence[Node]) -> Iterator[Element]:
 
 
 def _class(column: Column) -> str | None:
-    return "number" if column.align is Align.RIGHT else None
+    classes = {"number": column.align is Align.RIGHT, "short": column.is_short}
+    return " ".join(name for name, is_so in classes.items() if is_so) or None

@@ -193,7 +193,8 @@ def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
         for number in numbers
     )
     text = (
-        f"version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    rules:\n{rules}\n"
+        "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    inner_access_policy: drop\n"
+        f"    rules:\n{rules}\n"
         "network_interfaces:\n"
         "  - {network_interface_id: eni-1, addresses: [10.9.9.9], security_group_ids: [sg-1]}\n"
     )
