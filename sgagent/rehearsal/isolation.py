@@ -25,14 +25,22 @@ def enter_private_network() -> None:
     user, group = os.geteuid(), os.getegid()
     if user == 0 and not _unshare(_CLONE_NEWNET):
         return
-    fault = _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    fault = _unshare(_CLONE_NEWUSER | _CLONE_NEWNET) or _become_root(user, group)
     if fault:
         raise NotPermittedError(
             f"a private network needs root, or user namespaces, which this host does not allow: {fault}"
         )
-    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1", encoding="ascii")
-    Path("/proc/self/gid_map").write_text(f"0 {group} 1", encoding="ascii")
+
+
+def _become_root(user: int, group: int) -> str | None:
+    """Be root in the new user namespace; return why it failed, if it did."""
+    try:
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1", encoding="ascii")
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _unshare(flags: int) -> str | None:

@@ -9,6 +9,7 @@ anything confirms it, so that each packet is the first of its session.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -198,8 +199,10 @@ class Network:
         for name, value in _KERNEL_PARAMETERS.items():
             try:
                 Path("/proc/sys", *name.split(".")).write_text(f"{value}\n", encoding="ascii")
-            except PermissionError as error:
-                raise NotPermittedError(f"a private network can't be set up: {name}: {error}") from error
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+                    raise NotPermittedError(f"a private network can't be set up: {error}") from error
+                raise RehearsalError(f"a private network can't be set up: {error}") from error
 
 
 def packets_by_counter(listing: bytes | None) -> Mapping[str, int]:

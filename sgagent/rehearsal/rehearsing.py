@@ -62,6 +62,8 @@ def rehearse(
     """
     if any(interface.name == LOOPBACK for interface in policy.interfaces):
         raise UsageError(f"{LOOPBACK} can't be made anew: bind the groups to a link of another name")
+    if not traffic:
+        return ()
     compiled = compile_(policy, layout, first_state([one.name for one in policy.interfaces], layout))
     try:
         text = guarded(lambda: _in_private(policy, compiled, traffic, tick), RehearsalError)
