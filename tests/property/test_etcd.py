@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
 from hypothesis import given
 
 from sgagent.core.binding import bind
+from sgagent.core.errors import DocumentError
 from sgagent.core.host import HandBinding, HostFacts, Link
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits, parse_documents
+from sgagent.settings import SignatureSettings
+from sgagent.signatures import Manifest, SignatureFile
 from sgagent.sources.etcd.interest import Everything, HostInterest
 from sgagent.sources.etcd.layout import Layout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.signing import SignedInterest, hold, signature_keys
+from sgagent.sources.vouching import Vouching
 from tests.etcd import read_all
 from tests.generators import random_snapshot
+from tests.signing import KEY, NOW
 from tests.strategies import seeds
 
 LAYOUT = Layout("/sgagent")
@@ -33,11 +40,8 @@ def policy_of(snapshot: Snapshot, facts: HostFacts, by_hand: tuple[HandBinding, 
     return resolve(snapshot, bind(snapshot, by_hand, facts, automatically=True), Exemptions()).policy
 
 
-@given(seeds)
-def test_a_host_enforces_what_it_would_with_everything(seed: int) -> None:
-    """Whatever is published, and however the host's links are bound."""
-    random = Random(seed)
-    snapshot = random_snapshot(random, most_rules=8)
+def random_interest(random: Random, snapshot: Snapshot) -> HostInterest:
+    """Return the interest of a host whose links are bound in some way."""
     macs = [f"00:16:3e:00:00:{number:02x}" for number in range(random.randint(0, 3))]
     links = tuple(Link(name=f"eth{n}", index=n + 2, mac_address=mac) for n, mac in enumerate(macs))
     groups = [group.security_group_id for group in snapshot.security_groups]
@@ -45,11 +49,54 @@ def test_a_host_enforces_what_it_would_with_everything(seed: int) -> None:
         HandBinding(interface=f"eth{n}", security_group_ids=(random.choice(groups),))
         for n in range(random.randint(0, 2))
     )
-    facts = HostFacts(links=links)
-    interest = HostInterest(LAYOUT, facts, by_hand, Limits())
+    return HostInterest(LAYOUT, HostFacts(links=links), by_hand, Limits())
+
+
+@given(seeds)
+def test_a_host_enforces_what_it_would_with_everything(seed: int) -> None:
+    """Whatever is published, and however the host's links are bound."""
+    random = Random(seed)
+    snapshot = random_snapshot(random, most_rules=8)
+    interest = random_interest(random, snapshot)
+    facts, by_hand = interest.facts, interest.by_hand
     composed = interest.documents(read_all(published(snapshot), interest))
     part, _ = parse_documents(composed.documents, Limits())
     assert policy_of(part, facts, by_hand) == policy_of(snapshot, facts, by_hand)
+
+
+def sign(contents: Mapping[str, bytes], serial: int) -> SignatureFile:
+    """Vouch for contents with the test's key."""
+    manifest = Manifest.of(contents, serial=serial, signed_at=NOW)
+    return SignatureFile(manifest, (KEY.sign(manifest),))
+
+
+def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> bool:
+    """Tell whether a host takes what it reads of a store."""
+    vouching = Vouching(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
+    values = read_all(store, interest)
+    try:
+        return hold(values, interest.wanted(values), LAYOUT, vouching).vouched is not None
+    except DocumentError:
+        return False
+
+
+@given(seeds)
+def test_no_key_that_a_host_reads_can_be_changed_unnoticed(seed: int) -> None:
+    """Whichever it is: replaced by something else, by what another key holds, or deleted."""
+    random = Random(seed)
+    snapshot = random_snapshot(random, most_rules=4)
+    interest = SignedInterest(random_interest(random, snapshot), LAYOUT)
+    store = published(snapshot)
+    contents = {key: item.value for key, item in store.items()}
+    signature = signature_keys(contents, LAYOUT, 1, sign)
+    store |= {key: KeyValue(key=key, value=value, mod_revision=1) for key, value in signature.items()}
+    assert is_vouched_for(store, interest)
+    read = read_all(store, interest)
+    for key in random.sample(sorted(read), min(3, len(read))):
+        value = random.choice([b"{}", b"", *contents.values()])
+        changed = {**store, key: KeyValue(key=key, value=value, mod_revision=2)}
+        assert value == read[key].value or not is_vouched_for(changed, interest), key
+        assert not is_vouched_for({name: kept for name, kept in store.items() if name != key}, interest), key
 
 
 @given(seeds)
