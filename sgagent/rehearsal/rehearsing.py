@@ -22,7 +22,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.kernel.nftjson import encode_plan
 from sgagent.core.kernel.plan import make_plan
 from sgagent.core.model import Direction
-from sgagent.core.policy import LOOPBACK, ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.guarded import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import Context, RefusedError
 from sgagent.dataplane.privileges import end_with_parent
@@ -58,10 +58,8 @@ def rehearse(
         NotPermittedError: there can be no private network.
         KernelRefusedError: the kernel does not take the policy.
         RehearsalError: something went wrong that is not the policy's fault.
-        UsageError: a tool is not installed, or the policy is of a link that can't be made.
+        UsageError: a tool is not installed.
     """
-    if any(interface.name == LOOPBACK for interface in policy.interfaces):
-        raise UsageError(f"{LOOPBACK} can't be made anew: bind the groups to a link of another name")
     if not traffic:
         return ()
     compiled = compile_(policy, layout, first_state([one.name for one in policy.interfaces], layout))

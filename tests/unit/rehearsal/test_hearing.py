@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sgagent.core.compiling.compiler import Compiled, compile_
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Decision
@@ -37,6 +39,23 @@ def test_the_counter_says_what_decided() -> None:
         Result.PASSED,
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("counter", "decided_by"),
+    (
+        (names.inner_chain("eth0"), DecidedBy.INNER),
+        (names.default_chain(Direction.EGRESS, "eth0"), DecidedBy.DEFAULT),
+        (names.invalid_chain(Direction.INGRESS, "eth0"), DecidedBy.INVALID),
+        (names.exemption_chain("platform", Direction.EGRESS, "eth0"), DecidedBy.ALWAYS),
+        ("of another table", DecidedBy.SESSION),
+    ),
+)
+def test_every_step_is_told_by_its_counter(counter: str, decided_by: DecidedBy) -> None:
+    """What moves none of them is a session, or what no group can block."""
+    found = heard(counter, passed=True)
+    assert isinstance(found.answer, Decision)
+    assert (found.answer.verdict, found.answer.decided_by) == (Policy.ACCEPT, decided_by)
 
 
 def test_a_kernel_that_does_otherwise_is_our_fault() -> None:
