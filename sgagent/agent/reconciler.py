@@ -17,7 +17,7 @@ from sgagent.agent.keeping.expectations import Expectations
 from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.core.binding import Bindings, bind, bind_expected
+from sgagent.core.binding import Bindings, bind, bind_expected, can_be_matched
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
@@ -362,7 +362,8 @@ class Reconciler:
 
     def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:
         named = [binding.interface for binding in self._settings.interfaces]
-        names = named or [link.name for link in facts.links if link.has_hardware and not link.is_loopback]
+        hardware = [link.name for link in facts.links if link.has_hardware and not link.is_loopback]
+        names = named or filter(can_be_matched, hardware)
         mode = self._settings.enforcement.mode
         interfaces = (closed_interface(name, self._exemptions, mode) for name in sorted(set(names)))
         return ResolvedPolicy(interfaces=tuple(interfaces))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.host import ExpectedLink, HandBinding, HostFacts, Link
+from sgagent.core.kernel.nftwords import check_interface_name
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
 
 LOOPBACK = "lo"
@@ -211,6 +212,9 @@ class _Search:
         present = self.bindings.get(link.name)
         if is_hidden(link):
             self._refuse_port(link, interface.origin)
+        elif not can_be_matched(link.name):
+            message = "nftables can't match a link of this name"
+            self._refuse(interface.origin, "bad_interface_name", link.name, message, "rename the link")
         elif present is None:
             self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
         elif present.network_interface is not None and present.origin is present.network_interface.origin:
@@ -258,6 +262,15 @@ class _Search:
                 remedy="mend the MAC, leave it out, or bind the link by hand",
             )
         )
+
+
+def can_be_matched(link: str) -> bool:
+    """Tell whether rules can speak of a link of this name; Linux lets one be called ``@a`` or ``a*``."""
+    try:
+        check_interface_name(link)
+    except ValueError:
+        return False
+    return link.isprintable()
 
 
 def is_hidden(link: Link) -> bool:

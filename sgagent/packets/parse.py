@@ -104,7 +104,9 @@ def _is_link_name(name: str, place: Field) -> bool:
     try:
         parse_interface_name(name, place.path)
     except UsageError:
-        place.error("bad_interface_name", "not an interface name", "1 to 15 letters, digits and . _ @ + -")
+        place.error(
+            "bad_interface_name", "not an interface name", "1 to 15 letters, digits and . _ @ + -, no @ first"
+        )
         return False
     return True
 

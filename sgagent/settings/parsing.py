@@ -53,9 +53,9 @@ _TABLES = (
     "limits",
 )
 
-_INTERFACE_NAME = re.compile(r"[A-Za-z0-9._@+-]{1,15}")
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._@+-]{0,14}")
 _LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
-_INTERFACE_NAME_FORM = "1 to 15 letters, digits and . _ @ + -"
+_INTERFACE_NAME_FORM = "1 to 15 letters, digits and . _ @ + -, no @ first"
 
 
 def parse_settings(content: str, file: str) -> Settings:

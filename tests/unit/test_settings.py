@@ -219,7 +219,9 @@ def test_what_is_not_toml(text: str) -> None:
     assert fault.startswith("sgagent.toml: not TOML: ")
 
 
-@pytest.mark.parametrize("name", ("", ".", "..", "a/b", "a b", "a:b", "sixteen-letters-", "é", "a\n", 'a"b'))
+@pytest.mark.parametrize(
+    "name", ("", ".", "..", "a/b", "a b", "a:b", "sixteen-letters-", "é", "a\n", 'a"b', "@a")
+)
 def test_names_that_no_link_can_have(name: str) -> None:
     """Or that nft or a terminal would not take."""
     with pytest.raises(UsageError, match="not an interface name"):

@@ -108,6 +108,13 @@ class TestByMac:
         assert codes(found) == ["port_of_master"]
         assert "m0" in found.problems[0].remedy
 
+    @pytest.mark.parametrize("name", ("@a", "a*", 'a"b', "a\x1b"))
+    def test_a_name_that_rules_can_not_speak_of(self, name: str) -> None:
+        """Linux lets links be called so; one that is meant is an error that says it."""
+        found = bound([interface("eni-1", mac=MAC_1)], [link(name, mac=MAC_1)])
+        assert pairs(found) == []
+        assert codes(found) == ["bad_interface_name"]
+
     def test_a_port_of_a_vrf_is_seen(self) -> None:
         """A VRF does not hide which link a packet came by."""
         found = bound([interface("eni-1", mac=MAC_1)], [link("eth0", mac=MAC_1, port_of=("vrf0", "vrf"))])
