@@ -22,6 +22,7 @@ CHOSEN = (
     "test_dataplane.py::test_counters_keep_their_values_over_applies",
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
+    "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
 )
 CHOSEN_SECONDS = 240.0
 """Enough for a machine that is busy with other things; an idle one needs a minute."""
@@ -36,6 +37,7 @@ WHOLE = (
         "test_verify.py",
     ),
     *("test_applier.py", "test_daemon.py", "test_daemon_life.py", "test_daemon_ownership.py"),
+    "test_flow_log.py",
 )
 WHOLE_SECONDS = 3600.0
 
@@ -62,10 +64,18 @@ def test_it_is_debians_kernel(report: Report) -> None:
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    (("test_examples", 1), ("test_dataplane", 6), ("test_sessions_in_kernel", 1), ("test_daemon_life", 1)),
+    (
+        *(
+            ("test_examples", 1),
+            ("test_dataplane", 6),
+            ("test_sessions_in_kernel", 1),
+            ("test_daemon_life", 1),
+        ),
+        ("test_flow_log", 1),
+    ),
 )
 def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:
-    """An example is decided, tables are owned and taken up, marks cleared; a killed agent comes back."""
+    """An example is decided, tables owned and taken up, marks cleared, drops told of; agents come back."""
     cases = report.of(module)
     assert len(cases) >= least, report.console
     assert _complaints(cases) == {}

@@ -153,6 +153,31 @@ def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def test_flows_are_written_where_the_unit_may(machine: Machine, wire: Lab) -> None:
+    """To a file in its own directory of logs, or to the journal, by a process that holds no privilege."""
+    configuration, written = "/etc/sgagent/sgagent.toml", machine.path("/var/log/sgagent/flows.log")
+    try:
+        for output in ("/var/log/sgagent/flows.log", "journal"):
+            machine.write(configuration, f'[flow_log]\noutput = "{output}"\n')
+            machine.run("systemctl", "restart", DAEMON)
+            assert lets_in(wire) == ONLY_WEB
+            wait_for(
+                lambda: '"port": 22' in written.read_text() if written.exists() else False,
+                "the drop to be in the file",
+            )
+        rights = machine.run("stat", "--format=%U %a", "/var/log/sgagent/flows.log")
+        assert rights.split() == ["sgagent", "600"]
+        wait_for(lambda: f"tcp 22 from {CLIENT}" in told(machine), "the drop to be in the journal")
+    finally:
+        machine.path(configuration).unlink()
+        machine.run("systemctl", "restart", DAEMON)
+
+
+def told(machine: Machine) -> str:
+    """Return the flow log in the journal."""
+    return machine.run("journalctl", "--no-pager", "--identifier=sgagent-flows", "--output=cat")
+
+
 def test_a_lost_applier_takes_the_agent_along(machine: Machine, wire: Lab) -> None:
     """The agent says so and ends, both are started anew, and the rules are in force all the while."""
     before = restarts(machine)
