@@ -9,21 +9,29 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-STEPS_BETWEEN = 200
-"""A sweep takes a thirtieth of a second where a step takes a tenth, and grows with the policy as steps do."""
+STEPS_BETWEEN_SEARCHES = 2_000
+"""Between looks at all that is alive, for cycles that are not; each takes as long as a large step."""
 
 
 class Leftovers:
     """What steps leave behind, until it is swept."""
 
-    def __init__(self, sweep: Callable[[], object] = gc.collect) -> None:
-        """Take what sweeps."""
-        self._sweep = sweep
+    def __init__(self, search: Callable[[], object] = gc.collect) -> None:
+        """Take what looks for cycles, and gives back what was freed."""
+        self._search = search
         self._steps = 0
 
     def step_done(self) -> None:
-        """Sweep now and then."""
+        """Give back what was freed; now and then, look for cycles too."""
         self._steps += 1
-        if self._steps >= STEPS_BETWEEN:
-            self._steps = 0
-            self._sweep()
+        if self._steps % STEPS_BETWEEN_SEARCHES == 0:
+            self._search()
+        else:
+            _give_back()
+
+
+def _give_back() -> None:
+    """Give back what was freed, which only a search does: one that finds nothing to look at takes no time."""
+    gc.freeze()
+    gc.collect()
+    gc.unfreeze()
