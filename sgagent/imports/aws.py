@@ -75,8 +75,8 @@ def _read_answer(field: Field, gathered: Gathered) -> None:
     field.error(
         "unknown_answer",
         "an answer that is not read here",
-        "describe-security-groups, describe-network-interfaces, describe-managed-prefix-lists, "
-        "get-managed-prefix-list-entries or describe-prefix-lists",
+        "describe-security-groups, describe-security-group-rules, describe-network-interfaces, "
+        "describe-managed-prefix-lists, get-managed-prefix-list-entries or describe-prefix-lists",
     )
 
 
@@ -180,6 +180,54 @@ _ENDS: tuple[tuple[str, str, Callable[[Field, Fields], AuthorizationObject | Non
 )
 
 
+def _read_rules(answer: Fields, gathered: Gathered) -> None:
+    """Take rules one by one, which only this call tells with their ids."""
+    for field in entries(answer, "SecurityGroupRules"):
+        fields = field.fields()
+        allowance = _allowance(fields) if fields else None
+        if allowance is not None:
+            gathered.allowances.append(allowance)
+
+
+def _allowance(fields: Fields) -> Allowance | None:
+    fields.field.count_rule()
+    group_id, rule_id = require_id(fields, "GroupId"), read_id(fields, "SecurityGroupRuleId")
+    way, written = fields.require("IsEgress"), fields.require("IpProtocol")
+    protocol = read_protocol(written) if written else None
+    peer, vpc_id = _only_peer(fields)
+    is_egress = way.boolean() if way else None
+    if group_id is None or protocol is None or peer is None or is_egress is None:
+        return None
+    return Allowance(
+        origin=fields.field.origin,
+        security_group_id=group_id,
+        direction=Direction.EGRESS if is_egress else Direction.INGRESS,
+        protocol=protocol,
+        first=read_number(fields, "FromPort"),
+        last=read_number(fields, "ToPort"),
+        peer=peer,
+        peer_vpc_id=vpc_id,
+        rule_id=rule_id or "",
+        description=read_text(fields, "Description"),
+    )
+
+
+def _only_peer(fields: Fields) -> tuple[AuthorizationObject | None, str | None]:
+    """Return the other end of a rule that has one, with the VPC of a group where it is said."""
+    block = fields.filled("CidrIpv4") or fields.filled("CidrIpv6")
+    prefix_list, group = fields.filled("PrefixListId"), fields.filled("ReferencedGroupInfo")
+    if block is not None:
+        return read_block(block), None
+    if prefix_list is not None:
+        return _list(prefix_list, fields), None
+    within = group.fields() if group else None
+    written = within.require("GroupId") if within else None
+    if within is not None and written is not None:
+        return _pair(written, within), read_id(within, "VpcId")
+    fields.refuse_missing("CidrIpv4", "one of CidrIpv4, CidrIpv6, PrefixListId or ReferencedGroupInfo")
+    return None, None
+
+
 def _read_interfaces(answer: Fields, gathered: Gathered) -> None:
     for field in entries(answer, "NetworkInterfaces"):
         fields = field.fields()
@@ -250,6 +298,7 @@ def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
 
 _SHAPES: tuple[tuple[str, Callable[[Fields, Gathered], None]], ...] = (
     ("SecurityGroups", _read_groups),
+    ("SecurityGroupRules", _read_rules),
     ("NetworkInterfaces", _read_interfaces),
     ("PrefixLists", _read_prefix_lists),
     ("Entries", _read_prefix_entries),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import SecurityGroupRule
+from sgagent.core.model import Direction, SecurityGroupRule
 from sgagent.documents import DocumentFile, Limits
 from sgagent.imports import Effect, Imported, import_aws
 
@@ -136,6 +136,39 @@ def test_lists_that_aws_keeps_have_one_family_here() -> None:
     assert effects(found) == [Effect.NARROWED]
 
 
+def rule_answer(**ends: object) -> Answer:
+    """Return an answer with one rule and its id."""
+    usual = {"SecurityGroupRuleId": "sgr-1", "GroupId": "sg-1", "IsEgress": False, "IpProtocol": "tcp"}
+    return {"SecurityGroupRules": [{**usual, "FromPort": 443, "ToPort": 443, "Description": "", **ends}]}
+
+
+@pytest.mark.parametrize(
+    ("ends", "peer"),
+    (
+        ({"CidrIpv4": "192.0.2.0/24"}, "192.0.2.0/24"),
+        ({"CidrIpv6": "2001:db8::/32"}, "2001:db8::/32"),
+        ({"PrefixListId": "pl-1"}, "pl-1"),
+        ({"ReferencedGroupInfo": {"GroupId": "sg-1", "UserId": "123456789012"}}, "sg-1"),
+        ({"ReferencedGroupInfo": {"GroupId": "sg-9", "UserId": "210987654321"}}, "210987654321/sg-9"),
+    ),
+)
+def test_rules_with_their_ids(ends: Answer, peer: str) -> None:
+    """A call of its own tells them; the group's own answer may tell the same rule without its id."""
+    (rule,) = the_rules(imported(group(), rule_answer(**ends)))
+    assert (rule.rule_id, str(rule.authorization_object)) == ("sgr-1", peer)
+    (egress,) = the_rules(imported(group(), rule_answer(IsEgress=True, **ends)))
+    assert egress.direction is Direction.EGRESS
+
+
+def test_a_rule_that_is_told_twice_is_one() -> None:
+    """Once in its group, once with its id; in any order."""
+    once = group(permission("tcp", 443, 443))
+    again = rule_answer(CidrIpv4="0.0.0.0/0", Description="HTTPS")
+    for answers in ((once, again), (again, once)):
+        (rule,) = the_rules(imported(*answers))
+        assert rule.rule_id == "sgr-1"
+
+
 def test_private_addresses_of_an_interface() -> None:
     """Primary, secondary, IPv6 and delegated prefixes; never a public address."""
     interface = {
@@ -168,6 +201,8 @@ def test_private_addresses_of_an_interface() -> None:
         (group(permission("tcp", 1, 1, IpRanges=[{}])), "missing_field"),
         ({"SecurityGroups": [*group()["SecurityGroups"], *group()["SecurityGroups"]]}, "duplicate_id"),
         ({"Entries": []}, "missing_field"),
+        (rule_answer(), "missing_field"),
+        (rule_answer(CidrIpv4="192.0.2.1", IsEgress="no"), "wrong_type"),
     ),
 )
 def test_what_is_refused(answer: object, code: str) -> None:
