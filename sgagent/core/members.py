@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
 from itertools import chain
 
 from sgagent.core.addresses import AddressSet
@@ -21,11 +19,10 @@ def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[s
         for group_id in interface.security_group_ids:
             if group_id in blocks:
                 blocks[group_id].append(interface.addresses)
-    return {
-        group_id: memory.recall(tuple(members), partial(_union, members))
-        for group_id, members in blocks.items()
-    }
+    return {group_id: _members(group_id, members, memory) for group_id, members in blocks.items()}
 
 
-def _union(members: Iterable[tuple[CidrBlock, ...]]) -> AddressSet:
-    return AddressSet.of(chain.from_iterable(members))
+def _members(group_id: str, blocks: list[tuple[CidrBlock, ...]], memory: Memory) -> AddressSet:
+    """Return the members of one group, as the value of before if it is equal."""
+    members = memory.recall(tuple(blocks), lambda: AddressSet.of(chain.from_iterable(blocks)))
+    return memory.part(group_id).revise(lambda before: before if before == members else members)

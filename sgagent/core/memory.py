@@ -29,6 +29,14 @@ class Memory:
             found = self._parts[of] = Memory()
         return found
 
+    def apart(self, *of: Hashable) -> Memory:
+        """Return a memory that only its user turns: it outlasts steps in which it has nothing to do."""
+        kept = self.part(*of)
+        found = kept.last()
+        memory = found if isinstance(found, Memory) else Memory()
+        kept.keep(memory)
+        return memory
+
     def recall(self, given: tuple[object, ...], make: Callable[[], T]) -> T:
         """Return what was made of the very same values before, or make it.
 
@@ -48,10 +56,18 @@ class Memory:
 
         It has to return the same, whatever it is given.
         """
-        found = self._now.get(()) or self._before.get(())
-        made = make(None if found is None else cast("T", found[1]))
-        self._now[()] = ((), made)
+        made = make(cast("T | None", self.last()))
+        self.keep(made)
         return made
+
+    def last(self) -> object:
+        """Return what was kept last, in this step or in the one before; None if nothing was."""
+        found = self._now.get(()) or self._before.get(())
+        return None if found is None else found[1]
+
+    def keep(self, value: object) -> None:
+        """Keep a value for this step and the next."""
+        self._now[()] = ((), value)
 
     def turn(self) -> None:
         """Begin a step: forget what was not asked for in the last."""

@@ -309,11 +309,13 @@ class _Resolver:
         changed = frozenset(
             reference for reference, found in objects.items() if before.objects.get(reference) != found
         )
-        known = {id(found.rule): found for found in before.found}
+        known = {found.rule.rule_id: found for found in before.found}
         found = tuple(
             old
-            if (old := known.get(id(rule))) is not None and not (changed and old.refers_to(changed))
-            else self._resolved(group, rule)
+            if (old := known.get(rule.rule_id)) is not None
+            and old.rule is rule
+            and not (changed and old.refers_to(changed))
+            else self._resolved(group, rule, old)
             for rule in group.rules
         )
         return before if found == before.found else ResolvedRules(objects, found)
@@ -331,13 +333,15 @@ class _Resolver:
             case PortListReference(port_list_id):
                 return Object(Same(self.snapshot.port_list_by_id.get(port_list_id)))
 
-    def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
-        """Return a rule with references resolved, and what is wrong with it."""
-        before = len(self.problems)
-        resolved = self._resolved_rule(group, rule)
-        problems = tuple(self.problems[before:])
-        del self.problems[before:]
-        return Resolved(rule, resolved, problems)
+    def _resolved(
+        self, group: SecurityGroup, rule: SecurityGroupRule, old: Resolved | None = None
+    ) -> Resolved:
+        """Return a rule with references resolved, the old one if it is equal, and what is wrong with it."""
+        known = len(self.problems)
+        made = self._resolved_rule(group, rule)
+        problems = tuple(self.problems[known:])
+        del self.problems[known:]
+        return Resolved(rule, old.resolved if old and old.resolved == made else made, problems)
 
     def _resolved_rule(self, group: SecurityGroup, rule: SecurityGroupRule) -> ResolvedRule:
         return ResolvedRule(

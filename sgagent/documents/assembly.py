@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.memory import Memory
 from sgagent.core.model import (
     NetworkInterface,
     PortList,
@@ -23,20 +24,20 @@ from sgagent.documents.findings import Findings
 Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
 
 
-def assemble(collected: Collected, findings: Findings, version: str | None) -> Snapshot:
+def assemble(collected: Collected, findings: Findings, version: str | None, memory: Memory) -> Snapshot:
     """Return the snapshot, sorted by ids; it is worth something only if no error was noted."""
     groups = _unique(collected.groups, lambda group: group.security_group_id, findings)
     prefix_lists = _unique(collected.prefix_lists, lambda entry: entry.prefix_list_id, findings)
     snapshot = Snapshot(
         version=version or "",
-        security_groups=tuple(_settled(group, findings) for group in groups),
+        security_groups=tuple(_settled(group, findings, memory.part("settled")) for group in groups),
         prefix_lists=prefix_lists,
         port_lists=_unique(collected.port_lists, lambda entry: entry.port_list_id, findings),
         network_interfaces=_unique(collected.interfaces, lambda entry: entry.network_interface_id, findings),
     )
     _check_rule_ids(snapshot, findings)
     _check_mac_addresses(snapshot, findings)
-    return snapshot if version else replace(snapshot, version=digest(snapshot))
+    return snapshot if version else replace(snapshot, version=digest(snapshot, memory.part("digest")))
 
 
 def _unique(things: Iterable[Thing], id_of: Callable[[Thing], str], findings: Findings) -> tuple[Thing, ...]:
@@ -49,13 +50,28 @@ def _unique(things: Iterable[Thing], id_of: Callable[[Thing], str], findings: Fi
     return tuple(by_id[key] for key in sorted(by_id))
 
 
-def _settled(group: SecurityGroup, findings: Findings) -> SecurityGroup:
+def _settled(group: SecurityGroup, findings: Findings, memory: Memory) -> SecurityGroup:
     """Return the group with its rules sorted, each with an id, and none twice (§4.7)."""
-    return replace(group, rules=tuple(sorted(_with_ids(group, findings), key=lambda rule: rule.rule_id)))
+    settled, alike = memory.recall((group,), lambda: _settle(group))
+    for second, first in alike:
+        _note_alike(findings, second, first)
+    return settled
 
 
-def _with_ids(group: SecurityGroup, findings: Findings) -> Iterator[SecurityGroupRule]:
-    """Go through the rules, those without an id under a derived one, alike ones once with a warning."""
+_Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
+"""Rules that are the same as one before, and that one."""
+
+
+def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
+    alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
+    rules = sorted(_with_ids(group, alike), key=lambda rule: rule.rule_id)
+    return replace(group, rules=tuple(rules)), tuple(alike)
+
+
+def _with_ids(
+    group: SecurityGroup, alike: list[tuple[SecurityGroupRule, SecurityGroupRule]]
+) -> Iterator[SecurityGroupRule]:
+    """Go through the rules, those without an id under a derived one, alike ones once; those are noted."""
     derived: dict[str, SecurityGroupRule] = {}
     for rule in group.rules:
         if rule.rule_id:
@@ -63,7 +79,7 @@ def _with_ids(group: SecurityGroup, findings: Findings) -> Iterator[SecurityGrou
             continue
         rule_id = derive_rule_id(group.security_group_id, rule)
         if rule_id in derived:
-            _note_alike(findings, rule, derived[rule_id])
+            alike.append((rule, derived[rule_id]))
             continue
         derived[rule_id] = replace(rule, rule_id=rule_id)
         yield derived[rule_id]

@@ -66,6 +66,19 @@ class Collected:
         """Tell whether there are API documents among the documents."""
         return bool(self.listed or self.attributes or self.delivered_interfaces or self.pages)
 
+    def take(self, other: Collected) -> None:
+        """Add all that another file holds."""
+        self.groups += other.groups
+        self.prefix_lists += other.prefix_lists
+        self.port_lists += other.port_lists
+        self.interfaces += other.interfaces
+        self.listed += other.listed
+        self.attributes += other.attributes
+        self.delivered_interfaces += other.delivered_interfaces
+        for question, pages in other.pages.items():
+            self.pages.setdefault(question, []).extend(pages)
+        self.has_left_out |= other.has_left_out
+
     def add_group(self, group: SecurityGroup | None) -> None:
         """Take a group that is complete."""
         if group is None:

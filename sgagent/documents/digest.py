@@ -5,31 +5,43 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from typing import Any
 
+from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Snapshot
 
 _DIGITS = 12
 
 
-def digest(snapshot: Snapshot) -> str:
+def digest(snapshot: Snapshot, memory: Memory | None = None) -> str:
     """Return ``sha256:`` and 12 hexadecimal digits of all that counts when snapshots are compared.
 
     Files, their names and order, comments, names and descriptions do not count.
+
+    Args:
+        snapshot: all objects.
+        memory: of those that were seen before, to spare work; the result is the same without.
     """
-    hashed = hashlib.sha256()
-    things = (
+    memory = memory or Memory()
+    things = chain[Any](
         snapshot.security_groups,
         snapshot.prefix_lists,
         snapshot.port_lists,
         snapshot.network_interfaces,
     )
-    for thing in (thing for kind in things for thing in kind):
-        lines: list[str] = []
-        _write(thing, lines)
-        hashed.update("\n".join(lines).encode() + b"\n")
+    hashed = hashlib.sha256()
+    for thing in things:
+        hashed.update(memory.recall((thing,), partial(_digest, thing)))
     return "sha256:" + hashed.hexdigest()[:_DIGITS]
+
+
+def _digest(thing: object) -> bytes:
+    """Return the digest of one object."""
+    lines: list[str] = []
+    _write(thing, lines)
+    return hashlib.sha256("\n".join(lines).encode()).digest()
 
 
 def _write(value: object, lines: list[str]) -> None:

@@ -25,6 +25,22 @@ class Findings:
         """Tell whether problems are only counted from here on, so that nobody need word them."""
         return len(self._kept[severity]) >= self._most
 
+    def has_room_for(self, number: int, severity: Severity) -> bool:
+        """Tell whether so many more problems would all be told one by one."""
+        return len(self._kept[severity]) + number <= self._most
+
+    def mark(self) -> tuple[int, int, int]:
+        """Return where the findings stand, for :meth:`warnings_since`."""
+        kept = self._kept
+        return len(kept[Severity.ERROR]), len(kept[Severity.WARNING]), sum(self._dropped.values())
+
+    def warnings_since(self, mark: tuple[int, int, int]) -> tuple[Problem, ...] | None:
+        """Return what was noted since then; None if that is more than warnings that are told one by one."""
+        errors, warnings, dropped = mark
+        if len(self._kept[Severity.ERROR]) != errors or sum(self._dropped.values()) != dropped:
+            return None
+        return tuple(self._kept[Severity.WARNING][warnings:])
+
     def count(self, severity: Severity) -> None:
         """Take note of a problem that nobody worded."""
         self._dropped[severity] += 1

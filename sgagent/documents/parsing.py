@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.memory import Memory
 from sgagent.core.model import Snapshot
 from sgagent.documents.api import read_answer, settle_answers
 from sgagent.documents.assembly import assemble
 from sgagent.documents.collected import Collected
 from sgagent.documents.field import Budget, Field, Fields, OverBudgetError, Reading
+from sgagent.documents.fileread import FileRead
 from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.native import read_native
@@ -19,7 +21,10 @@ from sgagent.documents.tree import Listing, Mapping
 
 
 def parse_documents(
-    files: Sequence[DocumentFile], limits: Limits, version: str | None = None
+    files: Sequence[DocumentFile],
+    limits: Limits,
+    version: str | None = None,
+    memory: Memory | None = None,
 ) -> tuple[Snapshot, tuple[Problem, ...]]:
     """Return the snapshot that the files make together, and the warnings.
 
@@ -30,20 +35,24 @@ def parse_documents(
         files: all documents; their order decides only which of two duplicates is told first.
         limits: what they may cost.
         version: what the source calls this content; None derives it from the content.
+        memory: of the files that were read before, under the same limits, to spare work; the result is the
+            same without.
 
     Raises:
         DocumentError: at least one error of form (§8.1), with all of them and the warnings.
     """
+    memory = memory or Memory()
+    memory.turn()
     findings = Findings(limits.problems)
     collected = Collected()
     if not files:
         findings.add(_no_documents())
     try:
-        _read_all(files, findings, Budget(limits=limits), collected)
+        _read_all(files, findings, Budget(limits=limits), collected, memory)
     except OverBudgetError:
         raise DocumentError(findings.all()) from None
     settle_answers(collected)
-    snapshot = assemble(collected, findings, version)
+    snapshot = assemble(collected, findings, version, memory)
     if findings.has_errors:
         has_left_out = collected.has_left_out or collected.has_answers
         raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
@@ -51,15 +60,37 @@ def parse_documents(
 
 
 def _read_all(
-    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected
+    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memory: Memory
 ) -> None:
-    """Take what each file holds, in the order of their names."""
+    """Take what each file holds, in the order of their names; what is in one as it was is not read again."""
     for file in sorted(files, key=lambda file: file.name):
-        root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
-        if root is None:
-            collected.has_left_out = True
+        kept = memory.part("file", file.name)
+        before = kept.last()
+        if isinstance(before, FileRead) and before.says_the_same(file, findings, budget):
+            read = before
+            read.repeat(findings, budget)
         else:
-            _read_document(root, collected)
+            read = _read_file(file, findings, budget)
+        kept.keep(read if read.is_repeatable else None)
+        collected.take(read.collected)
+
+
+def _read_file(file: DocumentFile, findings: Findings, budget: Budget) -> FileRead:
+    """Return what a file holds."""
+    mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
+    collected = Collected()
+    root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
+    if root is None:
+        collected.has_left_out = True
+    else:
+        _read_document(root, collected)
+    return FileRead(
+        content=file.content,
+        collected=collected,
+        warnings=findings.warnings_since(mark),
+        rules=budget.rules - rules,
+        addresses=budget.addresses - addresses,
+    )
 
 
 def _read_document(root: Field, collected: Collected) -> None:

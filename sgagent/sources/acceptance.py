@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgagent.core.errors import DocumentError, Problem
+from sgagent.core.memory import Memory
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery
@@ -29,6 +30,7 @@ class Acceptance:
         self._vouching = vouching or Vouching()
         self._vouched: _Vouched | None = None
         self._read: _Read | None = None
+        self._memory = Memory()
         self._newest: Delivery | None = None
 
     @property
@@ -90,7 +92,7 @@ class Acceptance:
         """
         if self._read is None or self._read.documents != documents:
             try:
-                self._read = _Read(documents, parse_documents(documents, self._limits))
+                self._read = _Read(documents, parse_documents(documents, self._limits, memory=self._memory))
             except DocumentError as error:
                 self._read = _Read(documents, error)
         reading = self._read.reading

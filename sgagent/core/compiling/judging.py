@@ -51,13 +51,14 @@ def remembered_judging(
         family: of their packets.
         memory: of this interface.
     """
-    inside = memory.part("inside", direction, family)
+    inside = memory.apart("inside", direction, family)
     return memory.part("judging", direction, family).recall(
         (interface.toward(direction),), lambda: _judging(interface, direction, family, inside)
     )
 
 
 def _judging(interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory) -> Judging:
+    memory.turn()
     entries = list_entries(interface, direction, family, memory.part("entries"))
     judge = _Judge(interface.name, direction, family, entries)
     judge.compile_(memory)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from sgagent.core.kernel.names import STATE_CHAIN
 from sgagent.core.kernel.nftwords import BITS
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -252,7 +253,14 @@ class _Change:
         self.leaving_chains = _leaving(observed.chain_by_name, desired.chain_by_name, _same_declaration)
         self.leaving_maps = _leaving(observed.verdict_map_by_name, desired.verdict_map_by_name, _same_key)
         self.leaving_counters = _leaving(observed.counter_by_name, desired.counter_by_name, _same)
-        self.anything_leaves = bool(self.leaving_chains or self.leaving_maps or self.leaving_counters)
+        self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - {STATE_CHAIN}
+        """Those that something that stays may lead to; to the keeper of the state nothing does."""
+
+        self.is_anything_replaced = bool(
+            self.replaced_chains
+            or self.leaving_maps & desired.verdict_map_by_name.keys()
+            or self.leaving_counters & desired.counter_by_name.keys()
+        )
         self.flushed = frozenset(chain.name for chain in observed.chains if self._must_flush(chain))
 
     def operations(self) -> Iterator[Operation]:
@@ -269,7 +277,7 @@ class _Change:
         wanted = self.desired.chain_by_name.get(chain.name)
         if chain.name in self.leaving_chains or wanted is None or wanted.rules != chain.rules:
             return bool(chain.rules)
-        return self.anything_leaves and any(
+        return self.is_anything_replaced and any(
             self._leaves(kind, name) for rule in chain.rules for kind, name in references(rule)
         )
 
@@ -283,7 +291,7 @@ class _Change:
         for name in sorted({*self.flushed, *self.foreign.chains}):
             yield FlushChain(name)
         for verdict_map, wanted in self._standing_maps():
-            if verdict_map is wanted and not self.leaving_chains:
+            if verdict_map is wanted and not self.replaced_chains:
                 continue
             leaving = self._leaving_elements(verdict_map, wanted)
             if _is_refilled(verdict_map, leaving):
@@ -300,9 +308,9 @@ class _Change:
     def _leaving_elements(self, verdict_map: VerdictMap, wanted: VerdictMap) -> tuple[Element, ...]:
         """Return the elements that go, or come again since the chain that they lead to is replaced."""
         gone = _missing(verdict_map.elements, wanted.elements)
-        if not self.leaving_chains:
+        if not self.replaced_chains:
             return gone
-        led_away = [e for e in verdict_map.elements if target(e.verdict) in self.leaving_chains]
+        led_away = [e for e in verdict_map.elements if target(e.verdict) in self.replaced_chains]
         if not led_away:
             return gone
         leaving = {*gone, *led_away}
@@ -355,7 +363,7 @@ class _Change:
         if self._is_new_map(wanted):
             return wanted.elements
         verdict_map = self.observed.verdict_map_by_name[wanted.name]
-        if verdict_map is wanted and not self.leaving_chains:
+        if verdict_map is wanted and not self.replaced_chains:
             return ()
         leaving = self._leaving_elements(verdict_map, wanted)
         if _is_refilled(verdict_map, leaving):

@@ -1,0 +1,65 @@
+"""Documents that are read again while some have changed come to what they come to when read at first."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import event, given, strategies as st
+
+from sgagent.core.errors import DocumentError, Problem
+from sgagent.core.memory import Memory
+from sgagent.core.model import Snapshot
+from sgagent.documents import DocumentFile, Limits, parse_documents
+
+READINGS = 8
+LIMITS = Limits(rules=4, addresses=8, problems=3)
+
+RULE = """{direction: ingress, policy: accept, protocol: tcp, port_range: 80, authorization_object: %s}"""
+CONTENTS = (
+    "version: 1",
+    "version: 1\nsecurity_groups: [{security_group_id: sg-a, member_addresses: [10.0.0.1, 10.0.0.2]}]",
+    "version: 1\nsecurity_groups: [{security_group_id: sg-a, member_addresses: [10.0.0.1]}]",
+    f"version: 1\nsecurity_groups: [{{security_group_id: sg-b, rules: [{RULE % 'sg-a'}, {RULE % 'sg-a'}]}}]",
+    f"version: 1\nsecurity_groups:\n- {{security_group_id: sg-c, rules: [{RULE % '10.1.2.3/24'}]}}",
+    f"version: 1\nsecurity_groups:\n- {{security_group_id: sg-d, rules: [{RULE % '10.0.0.0/33'}]}}",
+    "version: 1\nprefix_lists: [{prefix_list_id: pl-a, address_family: ipv4, entries: [10.0.0.0/8]}]",
+    "version: 1\nnetwork_interfaces: [{network_interface_id: eni-a, mac_address: 00:16:3e:00:00:01}]",
+    "version: 1\nnetwork_interfaces: [{network_interface_id: eni-b, mac_address: 00:16:3e:00:00:01}]",
+    '{"SecurityGroups": {"SecurityGroup": [{"SecurityGroupId": "sg-e", "SecurityGroupType": "normal"}]}}',
+    '{"SecurityGroupId": "sg-e", "InnerAccessPolicy": "Accept", "Permissions": {"Permission": []}}',
+    "version: 2",
+    "",
+)
+NAMES = ("a.yaml", "b.yaml", "c.yaml", "d.yaml")
+
+
+def read(files: list[DocumentFile], memory: Memory | None) -> tuple[Snapshot | None, tuple[Problem, ...]]:
+    """Return what files come to, be it errors."""
+    try:
+        return parse_documents(files, LIMITS, memory=memory)
+    except DocumentError as error:
+        return None, error.problems
+
+
+@given(st.randoms(use_true_random=False))
+def test_rereading_is_reading(random: Random) -> None:
+    """Snapshot, version, warnings and errors are the same, whatever was read before."""
+    memory, contents = Memory(), dict.fromkeys(NAMES, CONTENTS[0])
+    for _ in range(READINGS):
+        contents[random.choice(NAMES)] = random.choice(CONTENTS)
+        names = random.sample(NAMES, random.choice((3, 4, 4, 4)))
+        files = [DocumentFile(name, contents[name].encode()) for name in names]
+        found = read(files, memory)
+        assert found == read(files, None)
+        event(f"can be enforced: {found[0] is not None}")
+
+
+def test_what_has_not_changed_is_the_very_same() -> None:
+    """A file that says the same gives the same objects, so that all that follows is spared."""
+    memory = Memory()
+    files = [DocumentFile("a.yaml", CONTENTS[1].encode()), DocumentFile("b.yaml", CONTENTS[0].encode())]
+    first, _ = parse_documents(files, Limits(), memory=memory)
+    files[1] = DocumentFile("b.yaml", CONTENTS[3].encode())
+    second, _ = parse_documents(files, Limits(), memory=memory)
+    assert second.group_by_id["sg-a"] is first.group_by_id["sg-a"]
+    assert second.version != first.version
