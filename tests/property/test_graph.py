@@ -20,6 +20,7 @@ from sgagent.core.intervals import holds
 from sgagent.core.lint.subject import make_subject
 from sgagent.core.members import members_by_group
 from sgagent.core.model import (
+    CidrBlock,
     Direction,
     Family,
     GroupReference,
@@ -182,7 +183,7 @@ def definitions(random: Random) -> Snapshot:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_edges_between_groups_are_what_both_ends_let_pass(seed: int) -> None:
     """No point at any border passes between members without being on the edge, and none on it fails to."""
@@ -194,6 +195,54 @@ def test_edges_between_groups_are_what_both_ends_let_pass(seed: int) -> None:
         if edge.source.side is edge.target.side is Side.BOTH
     }
     expected = permitted(ends)
+    for pair in {*drawn, *expected}:
+        on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
+        assert on_edge == expected.get(pair, set()), pair
+
+
+def permitted_beyond(ends: Ends) -> dict[tuple[str, str], set[Point]]:
+    """Return what passes between groups and what is none, by ids of nodes and the rules that decide."""
+    found: dict[tuple[str, str], set[Point]] = defaultdict(set)
+    for one, family, direction in product(ends.snapshot.network_interfaces, Family, Direction):
+        pairs = product(ends.at(one, family), ends.addresses(family))
+        for (near, far), what, port in product(pairs, ends.points(), ends.source_ports()):
+            if what[1] is None and port != 1:
+                continue
+            inwards = direction is Direction.INGRESS
+            way = (family, far, near) if inwards else (family, near, far)
+            rule = evaluate(ends.policy, packet(one.network_interface_id, direction, way, what, port)).rule
+            if rule is None or rule.policy is Policy.DROP:
+                continue
+            name = beyond(ends.snapshot, rule)
+            if name is not None:
+                found[
+                    (name, rule.security_group_id) if inwards else (rule.security_group_id, f"to {name}")
+                ].add(what)
+    return found
+
+
+def beyond(snapshot: Snapshot, rule: ResolvedRule) -> str | None:
+    """Return the name of a rule's object; None where it is a group."""
+    group = snapshot.group_by_id[rule.security_group_id]
+    (written,) = [one for one in group.rules if one.rule_id == rule.rule_id]
+    what = written.authorization_object
+    if isinstance(what, GroupReference):
+        return None
+    return "anywhere" if isinstance(what, CidrBlock) and what.is_everything else str(what)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_edges_beyond_groups_are_what_this_end_lets_pass(seed: int) -> None:
+    """For networks, lists and anywhere too: each point that an accept decides about, and no other."""
+    ends = ends_of(definitions(Random(seed)))
+    graph = make_graph(make_subject(ends.snapshot, Exemptions()))
+    drawn = {
+        (str(edge.source), str(edge.target)): edge.traffic
+        for edge in graph.edges
+        if edge.source.side is not edge.target.side
+    }
+    expected = permitted_beyond(ends)
     for pair in {*drawn, *expected}:
         on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
         assert on_edge == expected.get(pair, set()), pair
