@@ -14,6 +14,7 @@ from sgagent.cli.main import main
 from tests.ecsserver import KEY_ID, SECRET, EcsServer, ecs_server
 from tests.fakes.cloud import REGION, FakeCloud, RefusalError, permission
 
+DOCS = Path(__file__).parents[3] / "docs" / "import.md"
 ANSWER = {
     "SecurityGroups": [
         {
@@ -50,6 +51,26 @@ def test_the_document_is_printed_and_the_losses_are_told(
     chosen = ["explain", "--definitions", str(written), "--interface", "eth0=sg-1", "ingress", *packet]
     assert main([*chosen, "443", "--exit-code"]) == 0
     assert main([*chosen, "80", "--exit-code"]) == 1
+
+
+def test_the_documentation_shows_what_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/import.md, letter by letter."""
+    monkeypatch.chdir(tmp_path)
+    interface = {
+        "NetworkInterfaceId": "eni-1",
+        "Groups": [{"GroupId": "sg-1"}],
+        "PrivateIpAddress": "10.0.0.5",
+    }
+    Path("groups.json").write_text(json.dumps(ANSWER, indent=4))
+    Path("interfaces.json").write_text(json.dumps({"NetworkInterfaces": [interface]}, indent=4))
+    Path("groups.d").mkdir()
+    example = DOCS.read_text(encoding="utf-8").partition("$ sgagent ")[2].partition("```")[0]
+    command, _, printed = example.partition("\n")
+    assert main(command.split()) == 0
+    output, errors = capsys.readouterr()
+    assert errors + output == printed
 
 
 def test_a_directory_takes_a_file_of_its_own(
