@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -193,6 +194,10 @@ def _speaks_of(permission: Answer, judged: Typed) -> bool:
     return packet.destination_port is None or bool(first <= packet.destination_port <= last)
 
 
+_network = cache(ipaddress.ip_network)
+"""A few are asked about again and again."""
+
+
 def _holds(permission: Answer, packet: Packet, interfaces: list[Answer], lists: list[Answer]) -> bool:
     """Tell whether the far end is one that the permission names."""
     far = (
@@ -208,4 +213,4 @@ def _holds(permission: Answer, packet: Packet, interfaces: list[Answer], lists: 
     for eni in interfaces:
         if pairs & {group["GroupId"] for group in eni["Groups"]}:
             blocks += [eni["PrivateIpAddress"], *(entry["Ipv6Address"] for entry in eni["Ipv6Addresses"])]
-    return any(far in ipaddress.ip_network(block) for block in blocks)
+    return any(far in _network(block) for block in blocks)

@@ -20,7 +20,7 @@ from tests.ec2 import Answer, allows, answers, packets
 from tests.generators import random_snapshot
 from tests.strategies import seeds
 
-PACKETS = 100
+PACKETS = 60
 """Of those that answers can tell apart, for each set of answers."""
 
 EVERY_PACKET = tuple(packets())
