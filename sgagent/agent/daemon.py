@@ -219,7 +219,7 @@ class Daemon:
         in_force, flow_log = self._reconciler.definitions.in_force, self._board.flow_log
         if flow_log is not None and step.policy is not None and step.counters is not None:
             snapshot = in_force.snapshot if in_force else None
-            flow_log.follow(step.policy, step.counters, snapshot, self._counting.totals)
+            flow_log.follow(step.policy, step.counters, snapshot, lambda: self._counting.totals)
 
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
@@ -228,11 +228,12 @@ class Daemon:
         self._board.note_contest(is_contested=self.drift.is_contested)
         readers = self._inbox.take_readers()
         self._read_counters()
-        self._observation_log.follow(self._counting.totals, self._observed)
+        totals = self._counting.totals
+        self._observation_log.follow(totals, self._observed)
         if self._board.flow_log is not None:
-            self._board.flow_log.reckon(self._counting.totals)
+            self._board.flow_log.reckon(totals)
         self._board.note_totals(
-            self._counting.totals,
+            totals,
             times=self._counting.times,
             step_fault=self._step_fault,
             faults=self._faults,

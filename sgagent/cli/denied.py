@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
 from sgagent.agent.asking.wire import encode_fields
@@ -16,7 +17,7 @@ from sgagent.agent.flows.flow import Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flows.words import decider, sentence, traffic
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import ask
+from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.cli.watching import interruptible
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
@@ -143,12 +144,25 @@ def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], *, lines:
             print(printable(f"nobody is told of: {known.unavailable}"), file=sys.stderr)
         while not is_interrupted():
             pause.wait(FOLLOW_SECONDS)
-            answer = look(known.newest)
+            answer = _waited_for(partial(look, known.newest), pause)
             if answer.begun_at != known.begun_at:  # another agent, that counts anew
                 answer = look(0)
                 known = replace(answer, left_out=())
             printer.print(answer.flows, _grown(known.left_out, answer.left_out))
             known = answer
+
+
+def _waited_for(look: Callable[[], DeniedAnswer], pause: threading.Event) -> DeniedAnswer:
+    """Return an answer, if need be by waiting for an agent that is started anew; that is said."""
+    is_said = False
+    while True:
+        try:
+            return look()
+        except NoAgentError as error:
+            if not is_said:
+                print(printable(f"sgagent: {error}; waiting for one"), file=sys.stderr)
+            is_said = True
+            pause.wait(FOLLOW_SECONDS)
 
 
 def _grown(before: tuple[FlowsLeftOut, ...], now: tuple[FlowsLeftOut, ...]) -> Iterator[FlowsLeftOut]:

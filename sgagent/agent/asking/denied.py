@@ -8,9 +8,6 @@ from sgagent.agent.flows.flow import Flow, FlowsLeftOut
 from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.core.model import Direction, Policy
 
-MOST_TOLD = 1_000
-"""Flows of one answer: the newest."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedQuestion:
@@ -26,7 +23,7 @@ class DeniedQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedAnswer:
-    """Who was dropped, or would have been; as many of the newest as are remembered and fit."""
+    """Who was dropped, or would have been; as many of the newest as are remembered."""
 
     begun_at: float
     """When the agent began to count flows from 1, in seconds since the epoch."""
@@ -59,7 +56,7 @@ def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion) -> DeniedA
     return DeniedAnswer(
         begun_at=flow_log.begun_at,
         newest=remembered[-1].number if remembered else 0,
-        flows=tuple(flows[-MOST_TOLD:]),
+        flows=tuple(flows),
         left_out=tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question)),
         rate_per_second=flow_log.logging.rate_per_second,
         unavailable=flow_log.unavailable or (_SWITCHED_OFF if is_off else None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sgagent.agent.flows.directory import Directory
@@ -91,6 +91,9 @@ class FlowLog:
         self._writer = writer or NoWriter()
         self._followed: tuple[ResolvedPolicy | None, Mapping[str, CounterKey] | None] = (None, None)
         self._newest_leaves: Leaves = {}
+        self._told_leaves: Mapping[CounterKey, Leaf] = {}
+        """Those of the newest that are to be told of, by what counts there."""
+
         self._leaves: Leaves = {}
         self._directory = Directory(Snapshot(version=""))
         self._expected = 0
@@ -110,6 +113,9 @@ class FlowLog:
         self.begun_at = clock.now()
         """When numbers began with 1: it tells one run of the agent from another."""
 
+        self.ready = threading.Event()
+        """Set once it is known what the table is: before, nothing that is told means anything."""
+
         self.drops = RecentFlows()
         """The newest that were dropped, or would have been."""
 
@@ -118,7 +124,7 @@ class FlowLog:
         policy: ResolvedPolicy,
         counters: Mapping[str, CounterKey],
         snapshot: Snapshot | None,
-        totals: Totals,
+        read_totals: Callable[[], Totals],
     ) -> None:
         """Take note of what the table is from now on; packets of the one before may still be on their way.
 
@@ -126,7 +132,8 @@ class FlowLog:
             policy: what is enforced.
             counters: what its counters count, by name.
             snapshot: the definitions, which name addresses.
-            totals: what its counters stood at when they were read last; those that are new, at their begin.
+            read_totals: returns what its counters stood at when they were read last; those that are new, at
+                their begin.
         """
         if snapshot is not None and snapshot is not self._directory.snapshot:
             self._directory = Directory(snapshot)
@@ -134,12 +141,10 @@ class FlowLog:
             self._followed = (policy, counters)
             before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
             self._leaves = {**before, **self._newest_leaves}
-            self._reckoning.begin(self._meant(totals))
-
-    @property
-    def is_ready(self) -> bool:
-        """Tell whether it is known what the table is; before, nothing that is told means anything."""
-        return bool(self._leaves)
+            meant = (leaf for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts)
+            self._told_leaves = {leaf.key: leaf for leaf in meant}
+            self._reckoning.begin(self._meant(read_totals()))
+            self.ready.set()
 
     def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
         """Take in what the kernel told, if anything, and write what waits."""
@@ -156,19 +161,17 @@ class FlowLog:
         if self._reckoned_at is not None and now < self._reckoned_at + RECKONED_SECONDS:
             return
         self._reckoned_at = now
-        leaves = {leaf.key: leaf for leaf in self._newest_leaves.values()}
         meant = self._meant(totals)
         with self._lock:
             self._told = Counter({key: count for key, count in self._told.items() if key in meant})
             for key, packets in self._reckoning.reckon(meant, self._told):
-                self._leave_out(leaves[key], packets)
+                self._leave_out(self._told_leaves[key], packets)
             behind = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
             self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - behind)
 
     def _meant(self, totals: Totals) -> Totals:
         """Return the totals of what is to be told of."""
-        keys = {leaf.key for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts}
-        return {key: value for key, value in totals.items() if key in keys}
+        return {key: totals[key] for key in self._told_leaves if key in totals}
 
     def fail(self, fault: Exception) -> None:
         """Say that nothing is taken in any more, and why."""
@@ -239,7 +242,7 @@ class FlowLog:
         try:
             self._writer.write(entries)
         except OSError as error:
-            fault = error.strerror or str(error)
+            fault = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
             self._lose(Loss.NOT_WRITTEN, len(entries))
         if fault and not self._write_fault:
             self._log.error("flow_log_not_written", reason=fault)

@@ -15,9 +15,6 @@ from sgagent.dataplane.nflog import RECEIVE_BYTES, LoggedPacket, read_packets
 _LONGEST_WAIT_MILLISECONDS = 1000
 """For news, before what waits to be written is written without any."""
 
-_FIRST_WAIT_MILLISECONDS = 100
-"""Between two looks whether the first step is done."""
-
 _MOST_MESSAGES = 16
 """That are taken in at once: some hundred packets."""
 
@@ -41,6 +38,7 @@ def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
             yield
         finally:
             rope.shutdown(socket.SHUT_RDWR)
+            flow_log.ready.set()
             thread.join()
 
 
@@ -53,12 +51,10 @@ def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None
 
 
 def _take_in(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:
+    flow_log.ready.wait()
     poll = select.poll()
-    poll.register(bell, select.POLLIN)
-    while not flow_log.is_ready:
-        if poll.poll(_FIRST_WAIT_MILLISECONDS):
-            return
-    poll.register(opened, select.POLLIN)
+    for one in (opened, bell):
+        poll.register(one, select.POLLIN)
     while True:
         ready = {number for number, _ in poll.poll(_LONGEST_WAIT_MILLISECONDS)}
         flow_log.take_in(_waiting(opened))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -74,7 +75,7 @@ class StreamWriter:
 
 
 class FileWriter:
-    """Write to a file, and begin the next when it is full; ``FILE.1`` is then the one before."""
+    """Write to a file, and begin the next where it is full; ``FILE.1`` is then the one before."""
 
     def __init__(self, path: Path, *, rotate_bytes: int, keep_files: int) -> None:
         """Take the place; the file is opened for each batch, so that others may move it away.
@@ -89,18 +90,21 @@ class FileWriter:
         self._keep_files = keep_files
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write a line for each, whole lines only in each file."""
+        """Write a line for each, all of them or none."""
+        self._make_room()
         text = "".join(map(as_line, entries)).encode("ascii")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, _FILE_MODE)
         try:
-            while text:
-                text = text[os.write(descriptor, text) :]
-            is_full = os.fstat(descriptor).st_size >= self._rotate_bytes
+            _write_whole(descriptor, text)
         finally:
             os.close(descriptor)
-        if is_full:
-            self._rotate()
+
+    def _make_room(self) -> None:
+        """Begin the next file if there is a full one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.lstat().st_size >= self._rotate_bytes:
+                self._rotate()
 
     def _rotate(self) -> None:
         """Move every file on by one; the last is gone."""
@@ -114,6 +118,18 @@ class FileWriter:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _write_whole(descriptor: int, text: bytes) -> None:
+    """Append a text; of one that has no room, nothing stays behind that is no line."""
+    before = os.fstat(descriptor).st_size
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, before)
+        raise
 
 
 class JournalWriter:

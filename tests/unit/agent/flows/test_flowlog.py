@@ -65,7 +65,7 @@ class Told:
         state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
         counters = compile_(policy, LAYOUT, state).counters
         totals = {key: CounterValue(packets=0, bytes=0) for key in counters.values()}
-        self.flow_log.follow(policy, counters, definitions, totals)
+        self.flow_log.follow(policy, counters, definitions, lambda: totals)
 
     def packet(
         self, head: bytes = SYN, prefix: str = DEFAULT, *, is_leaving: bool = False, lost: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +80,39 @@ def test_earlier_files_need_not_be_kept(tmp_path: Path) -> None:
     """Then a full one just goes."""
     path = tmp_path / "flows.log"
     writer = FileWriter(path, rotate_bytes=1, keep_files=0)
-    writer.write([dropped(1)])
-    assert list(tmp_path.iterdir()) == []
-    writer.write([])
+    for number in (1, 2):
+        writer.write([dropped(number)])
+        assert numbers_in(path) == [number]
     assert [entry.name for entry in tmp_path.iterdir()] == ["flows.log"]
+
+
+def test_what_has_no_room_leaves_no_half_line(tmp_path: Path) -> None:
+    """The next one that has begins a line of its own."""
+    path = tmp_path / "flows.log"
+    writer = FileWriter(path, rotate_bytes=1 << 20, keep_files=1)
+    writer.write([dropped(1)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writer.write([dropped(2)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    writer.write([dropped(3)])
+    assert numbers_in(path) == [1, 3]
+
+
+def test_a_full_file_that_can_not_be_moved_does_not_grow(tmp_path: Path) -> None:
+    """What would be written then is not."""
+    path = tmp_path / "flows.log"
+    (tmp_path / "flows.log.1").mkdir()
+    writer = FileWriter(path, rotate_bytes=1, keep_files=1)
+    writer.write([dropped(1)])
+    with pytest.raises(IsADirectoryError):
+        writer.write([dropped(2)])
+    assert numbers_in(path) == [1]
 
 
 def test_a_file_that_somebody_moved_away_is_begun_anew(tmp_path: Path) -> None:
