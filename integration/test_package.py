@@ -77,6 +77,10 @@ def test_it_holds_what_an_administrator_expects(files: Path) -> None:
         "usr/share/doc/sgagent/changelog.Debian.gz",
         "usr/share/doc/sgagent/runbook.md.gz",
         "usr/share/doc/sgagent/examples/three-tier/groups.d/front.yaml",
+        "usr/share/doc/sgagent/examples/monitoring/prometheus/sgagent.rules.yaml",
+        "usr/share/doc/sgagent/examples/monitoring/grafana/sgagent.json",
+        "usr/lib/python3/dist-packages/sgagent/agent/page/page.css",
+        "usr/lib/python3/dist-packages/sgagent/agent/page/icon.svg",
     ):
         assert (files / name).exists(), name
 

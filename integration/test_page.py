@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from integration.browser import Browser, browser_on, why_not
-from integration.lab import Lab, lab
+from integration.lab import Lab, lab, wait_for
 from integration.service import METRICS_PORT, Service, definitions, is_let_in, service_on
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -180,6 +180,19 @@ _OVER_THE_EDGE = """
 [...document.querySelectorAll('main *')].filter(one =>
   one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(one => one.outerHTML)
 """
+
+
+def test_the_longest_ids_break(browser: Browser, agent: Service) -> None:
+    """Also where there is nothing at which a line could end."""
+    longest = "r" * 128
+    agent.define(POLICY.replace("sgr-1", longest).replace("sg-1", f"sg-{'g' * 125}"))
+    wait_for(lambda: longest in agent.get("/")[1], "the page to show the new policy")
+    browser.open(PAGE)
+    for width in WIDTHS:
+        browser.resize(width, 740)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    agent.define(POLICY)
+    wait_for(lambda: longest not in agent.get("/rules?interface=eth0&direction=ingress")[1], "the old one")
 
 
 @pytest.mark.parametrize("scheme", ("light", "dark"))
