@@ -11,11 +11,12 @@ from dataclasses import replace
 from sgagent.agent.sessions.cuts import NamedCut, as_keys, named
 from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
-from sgagent.core.errors import DocumentError, Problem, Severity
+from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import sessions_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
 from sgagent.host.links import NetlinkHost
+from sgagent.settings import RefusedSettingsError, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print every problem of the whole (§8.3); the exit code says whether the documents would be refused."""
-    settings = load_settings(options)
-    policy: ResolvedPolicy | None = None
     try:
-        resolution = read_policy(settings, options.definitions, options.interface, scope=Scope.EVERYTHING)
-        problems, policy = resolution.problems, resolution.policy
-    except DocumentError as error:
-        problems = error.problems
+        settings = load_settings(options)
+        problems, policy = _look(settings, options)
+    except RefusedSettingsError as error:
+        settings, policy = error.readable, None
+        problems = (*error.problems, *_problems_of_documents(error, options))
     if options.strict or settings.enforcement.strict:
         problems = tuple(replace(problem, severity=Severity.ERROR) for problem in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
@@ -44,6 +44,30 @@ def run(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
         print(_verdict(errors, len(problems) - errors))
     return 2 if errors else 0
+
+
+def _look(
+    settings: Settings, options: argparse.Namespace
+) -> tuple[tuple[Problem, ...], ResolvedPolicy | None]:
+    """Return what is wrong with the documents, and what they come to; nothing if they have errors of form."""
+    try:
+        resolution = read_policy(settings, options.definitions, options.interface, scope=Scope.EVERYTHING)
+    except DocumentError as error:
+        return error.problems, None
+    return resolution.problems, resolution.policy
+
+
+def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namespace) -> tuple[Problem, ...]:
+    """Return what is wrong with the documents, as far as a configuration with errors lets them be found."""
+    settings = error.readable
+    if not error.spares(["interface"]):
+        settings = replace(settings, interfaces=())
+    if options.definitions is None and not error.spares(["source", "signature", "limits"]):
+        return ()
+    try:
+        return _look(settings, options)[0]
+    except SourceUnavailableError:
+        return ()
 
 
 def _verdict(errors: int, warnings: int) -> str:

@@ -8,6 +8,7 @@ from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
 from sgagent.settings.flowlog import FlowLogSettings, FlowOutput
 from sgagent.settings.lint import LintSettings
 from sgagent.settings.parsing import parse_interface_name, parse_settings
+from sgagent.settings.refused import RefusedSettingsError
 from sgagent.settings.signature import SignatureSettings
 from sgagent.settings.sources import (
     FileSourceSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "ListenAddress",
     "MetricsSettings",
     "PageServing",
+    "RefusedSettingsError",
     "Sessions",
     "Settings",
     "SignatureSettings",

@@ -25,6 +25,7 @@ from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
 from sgagent.settings.flowlog import parse_flow_log
 from sgagent.settings.keys import read_boolean, read_path, read_word
 from sgagent.settings.lint import parse_lint
+from sgagent.settings.refused import RefusedSettingsError
 from sgagent.settings.signature import parse_signature
 from sgagent.settings.sourceparsing import parse_source
 from sgagent.settings.values import (
@@ -66,14 +67,15 @@ def parse_settings(content: str, file: str) -> Settings:
         file: its name, for messages.
 
     Raises:
-        UsageError: with every fault, one a line.
+        RefusedSettingsError: with every fault, one a line.
+        UsageError: it is not TOML.
     """
     findings = Findings(Limits().problems)
     reading = Reading(file=file, findings=findings, budget=Budget(limits=Limits()))
     root = Mapping(0, _entries(_parse_toml(content, file)))
     settings = _settings(Fields(Field(root, reading), root.entries))
     if findings.has_errors:
-        raise UsageError("\n".join(str(problem) for problem in findings.all()))
+        raise RefusedSettingsError(findings.all(), settings)
     return settings
 
 

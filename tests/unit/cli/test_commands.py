@@ -220,6 +220,35 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     }
 
 
+@pytest.mark.parametrize(
+    ("configuration", "codes"),
+    (
+        ("a = 1", {"unknown_field", "port_out_of_range"}),
+        ("[enforcement]\nmode = 1", {"wrong_type", "port_out_of_range"}),
+        ("[[interface]]\nname = 'eth0'\nsecurity_group_ids = ['sg-x']\n[a]", {"unknown_field"}),
+        ("[source]\npath = 1", {"wrong_type"}),
+    ),
+)
+def test_check_tells_of_configuration_and_documents_at_once(
+    run: Run, tmp_path: Path, configuration: str, codes: set[str]
+) -> None:
+    """A wrong configuration hides no document, unless it does not say which documents are meant."""
+    documents = tmp_path / "wrong.yaml"
+    documents.write_text(WEB.replace("443/443", "99999"))
+    path = tmp_path / "sgagent.toml"
+    path.write_text(
+        f"{configuration}\n" + ("" if "[source]" in configuration else f'[source]\npath = "{documents}"')
+    )
+    code, output, _ = run("check", "--json", "--config", path)
+    found = json.loads(output)
+    assert (code, found["ok"]) == (2, False)
+    assert {problem["code"] for problem in found["problems"]} == codes
+    code, output, errors = run("check", "--config", path, "--definitions", documents)
+    assert (code, output[:7]) == (2, "refused")
+    assert f"error: {path}: " in errors
+    assert f"error: {documents}:9: " in errors
+
+
 def test_strict_makes_a_warning_refuse(run: Run, web: Path) -> None:
     """An unknown object in an accept rule is a warning, with --strict an error (§8.2)."""
     web.write_text(WEB.replace("198.51.100.0/24", "sg-unknown"))
