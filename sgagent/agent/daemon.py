@@ -245,9 +245,10 @@ class Daemon:
 
     @property
     def _faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the agent's own files and its counting."""
+        """Return what is wrong with the agent's own files, its counting, and its flow log."""
         of_counters = (self._counting.damage, self._counting.fault, self._reading_fault)
-        return (*self._reconciler.state_faults, *(fault for fault in of_counters if fault))
+        of_flows = self._board.flow_log.fault if self._board.flow_log else None
+        return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, of_flows) if fault))
 
     def _read_counters(self) -> None:
         """Read the counters; that they can't be read is logged once."""

@@ -56,8 +56,16 @@ def begin_flow_log(
         opened, reason = None, f"group {wanted.group} of the kernel's packet log: {error.strerror}"
     if opened is None:
         log.warning("flow_log_unavailable", reason=reason)
-        return without_flow_log(settings), FlowLog(clock, log, unavailable=reason), None
-    return settings, FlowLog(clock, log, logging=wanted, writer=make_writer(settings.flow_log)), opened
+        missed = FlowLog(clock, log, unavailable=reason, is_asked_for=settings.flow_log.is_asked_for)
+        return without_flow_log(settings), missed, None
+    flow_log = FlowLog(
+        clock,
+        log,
+        logging=wanted,
+        writer=make_writer(settings.flow_log),
+        is_asked_for=settings.flow_log.is_asked_for,
+    )
+    return settings, flow_log, opened
 
 
 def in_effect(settings: Settings, dataplane: LogKeeper) -> Settings:

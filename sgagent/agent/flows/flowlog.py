@@ -76,6 +76,7 @@ class FlowLog:
         logging: FlowLogging = SILENT,
         writer: FlowWriter | None = None,
         unavailable: str | None = None,
+        is_asked_for: bool = False,
     ) -> None:
         """Start with nothing told.
 
@@ -85,6 +86,7 @@ class FlowLog:
             logging: of which judgements the kernel tells.
             writer: where flows go besides being remembered.
             unavailable: why the kernel tells of none although it was to.
+            is_asked_for: whether somebody misses the log where there is none.
         """
         self._clock = clock
         self._log = log
@@ -110,6 +112,7 @@ class FlowLog:
         self._left_out: dict[Leaf, FlowsLeftOut] = {}
         self.logging = logging
         self.unavailable = unavailable
+        self._is_asked_for = is_asked_for
         self.begun_at = clock.now()
         """When numbers began with 1: it tells one run of the agent from another."""
 
@@ -177,6 +180,15 @@ class FlowLog:
         """Say that nothing is taken in any more, and why."""
         self.unavailable = "the agent failed; its log says why"
         self._log.error("flow_log_failed", exc_info=fault)
+
+    @property
+    def fault(self) -> str | None:
+        """Return what is wrong with the log, for the status."""
+        if self._write_fault is not None:
+            return f"the flow log is not written: {self._write_fault}"
+        if self.unavailable is not None and self._is_asked_for:
+            return f"no flow log: {self.unavailable}"
+        return None
 
     def left_out(self) -> tuple[FlowsLeftOut, ...]:
         """Return how many drops the newest list lacks, for each that decides; all since the agent started."""

@@ -84,6 +84,10 @@ class Told:
         self.clock.pass_seconds(RECKONED_SECONDS)
         self.flow_log.reckon(totals)
 
+    def fault(self) -> str | None:
+        """Return what the status says."""
+        return self.flow_log.fault
+
     def lost(self) -> Mapping[Loss, int]:
         """Return what was lost, and where."""
         return {loss: count for loss, count in self.flow_log.tally().lost.items() if count}
@@ -282,8 +286,10 @@ def test_flows_that_can_not_be_written_are_remembered_and_counted() -> None:
     assert told.log.events() == ["flow_log_not_written"]
     assert told.log.keys_of("flow_log_not_written") == {"reason": "No space left on device"}
     assert told.lost() == {Loss.NOT_WRITTEN: 2}
+    assert told.fault() == "the flow log is not written: No space left on device"
     told.paper.is_full = False
     told.tell(told.packet())
+    assert told.fault() is None
     assert told.log.events() == ["flow_log_not_written", "flow_log_written_again"]
     assert len(told.paper.entries) == 1
 
