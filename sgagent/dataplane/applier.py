@@ -20,6 +20,7 @@ from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.events import RulesetChange
 from sgagent.dataplane.freshness import FollowedTable
 from sgagent.dataplane.generation import APPLIER_NAME
+from sgagent.dataplane.heap import LARGE_BYTES, give_back
 from sgagent.dataplane.messages import LONGEST_REQUEST, Reply, Verb
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.planreading import MalformedError, read_plan
@@ -76,6 +77,9 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
                 if request is None:
                     return
                 messages.send(channel, *desk.answer(*request))
+                if len(request[1]) >= LARGE_BYTES:
+                    request = None  # it is among what can be given back
+                    give_back()
                 desk.hand_over(channel)
             if desk.followed is not None:
                 poll.register(desk.followed.events, select.POLLIN)

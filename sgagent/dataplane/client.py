@@ -10,6 +10,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.kernel.plan import Plan
 from sgagent.dataplane import messages
 from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.heap import LARGE_BYTES, give_back
 from sgagent.dataplane.messages import LONGEST_ANSWER, Reply, Verb
 from sgagent.dataplane.nftables import TableDataplane
 from sgagent.dataplane.planreading import MalformedError
@@ -88,7 +89,11 @@ class ApplierTable:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        applied, self._is_owner = messages.read_applied(self._ask(Verb.APPLY, write_plan(plan)))
+        written = write_plan(plan)
+        applied, self._is_owner = messages.read_applied(self._ask(Verb.APPLY, written))
+        if len(written) >= LARGE_BYTES:
+            del written
+            give_back()
         return applied
 
     def allow_log(self, group: int) -> bool:
