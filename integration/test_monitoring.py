@@ -85,7 +85,7 @@ def _send(wire: Lab) -> None:
 
 def shown_expressions() -> list[str]:
     """Return the expressions of the dashboard as Grafana sends them when everything is chosen."""
-    chosen = {"$job": ".*", "$instance": ".*", "$interface": ".*", "$__rate_interval": "1m"}
+    chosen = {"$job": "sgagent", "$instance": ".*", "$interface": ".*", "$__rate_interval": "1m"}
     found = [target["expr"] for panel in panels() for target in panel.get("targets", ())]
     for name, value in chosen.items():
         found = [expression.replace(name, value) for expression in found]

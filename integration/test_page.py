@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from http import HTTPStatus
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -272,6 +273,16 @@ def test_what_has_the_focus_is_seen(browser: Browser) -> None:
         browser.press("Tab")
     assert unseen == []
     assert reached >= browser.evaluate("document.querySelectorAll('a, input, select, button').length")
+
+
+def test_who_wants_no_page_has_none(wire: Lab, tmp_path: Path) -> None:
+    """What programs ask for is there all the same."""
+    with service_on(wire.peer, tmp_path) as other:
+        other.configure('[metrics]\npage = "never"\n')
+        other.define(POLICY)
+        other.start()
+        assert other.get("/")[0] == HTTPStatus.NOT_FOUND
+        assert other.get("/healthz")[0] == HTTPStatus.OK
 
 
 def test_a_strangers_name_is_turned_away(agent: Service) -> None:

@@ -60,14 +60,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Why there are no findings to show, as a sentence."""
+    """Why there is nothing to show, as a sentence."""
 
     reason: str
 
 
 Inspected = Found | NotFound
 
-_LATER = NotFound("They are being looked for: look again in a moment.")
+_LATER = NotFound("The definitions are being looked at: look again in a moment.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,49 +104,56 @@ class Inspection:
         self._list_listeners = list_listeners
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
-        self._subject: _Subject | None = None
+        self._idle = threading.Event()
+        """Set while nobody looks."""
+
+        self._idle.set()
         self._began_at = 0.0
-        self._result: Inspected = _LATER
-        self._done = threading.Event()
-        self._done.set()
+        self._known: tuple[_Subject | None, Inspected] = (None, _LATER)
 
     def result(self) -> Inspected:
-        """Return what lint finds, or why that is not known."""
+        """Return what there is to be found, or why that is not known.
+
+        What is old is returned until it is known anew.
+        """
         version, files = self._board.definitions()
         if version is None:
             return NotFound("No definitions are in force.")
         subject = _Subject(version, self._board.policy())
-        with self._lock:
-            if self._done.is_set() and self._is_due(subject):
-                self._subject, self._began_at = subject, self._clock.monotonic()
-                self._done.clear()
-                threading.Thread(
-                    target=self._look, args=[subject, files], name="findings", daemon=True
-                ).start()
-        is_done = self._done.wait(self._patience_seconds)
-        with self._lock:
-            return self._result if is_done and self._subject == subject else _LATER
+        if not self._is_known(subject) or self._clock.monotonic() - self._began_at > FRESH_SECONDS:
+            self._begin(subject, files)
+        if not self._is_known(subject):
+            self._idle.wait(self._patience_seconds)
+        known, found = self._known
+        return found if known == subject else _LATER
 
-    def _is_due(self, subject: _Subject) -> bool:
-        age = self._clock.monotonic() - self._began_at
-        return self._subject != subject or age > FRESH_SECONDS
+    def _is_known(self, subject: _Subject) -> bool:
+        return self._known[0] == subject
+
+    def _begin(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
+        """Begin to look, unless that is being done."""
+        with self._lock:
+            if self._idle.is_set():
+                self._idle.clear()
+                self._began_at = self._clock.monotonic()
+                look = threading.Thread(target=self._look, args=[subject, files], name="page", daemon=True)
+                look.start()
 
     def _look(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
-        result: Inspected = NotFound("They could not be looked for; the agent’s log says why.")
+        result: Inspected = NotFound("The definitions could not be looked at; the agent’s log says why.")
         try:
             result = self._inspect(subject.policy, files)
         except SgagentError as error:
             _LOG.error("inspection_failed", reason=str(error))
         finally:
-            with self._lock:
-                self._result = result
-            self._done.set()
+            self._known = (subject, result)
+            self._idle.set()
 
     def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
         snapshot, _ = parse_documents(files, self._settings.limits)
         rules = _rules_to_look_at(snapshot)
         if rules > MOST_RULES:
-            return NotFound(f"There are too many rules to look at here ({rules}): sgagent lint does.")
+            return NotFound(f"There are too many rules to look at here ({rules}): sgagent lint and graph do.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
         subject = make_subject(
             snapshot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,9 +77,14 @@ def test_it_looks_once_for_each_policy(reader: Reader, listening: Listening) -> 
 def test_it_looks_again_after_a_while(reader: Reader, listening: Listening) -> None:
     """What listens and what is used may have changed."""
     inspection = inspection_of(reader, listening)
-    inspection.result()
+    first = inspection.result()
     reader.clock.pass_seconds(FRESH_SECONDS + 1)
-    inspection.result()
+    listening.may_answer.clear()
+    assert inspection.result() is first, "nobody waits for what is known"
+    listening.may_answer.set()
+    until = time.monotonic() + PATIENCE_SECONDS
+    while inspection.result() is first:
+        assert time.monotonic() < until
     assert listening.asked == 2
 
 
@@ -126,4 +132,4 @@ def test_definitions_that_cannot_be_read_are_no_fault_of_the_page(
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", b"nonsense"),), version="v2")
     told = inspection_of(reader, listening).result()
     assert isinstance(told, NotFound)
-    assert "could not be looked for" in told.reason
+    assert "could not be looked at" in told.reason
