@@ -9,7 +9,8 @@ import pytest
 
 from integration.faults import FAULTS, Fault
 from integration.ordeal import OPEN, ordeal, toll
-from integration.reliability import suffer
+from integration.parts import with_parts
+from integration.reliability import DOCUMENT, FAULTS_PART, SOAK_PART, suffer
 
 QUICK = [fault for fault in FAULTS if fault.quick_tries]
 
@@ -48,3 +49,13 @@ def test_a_shut_host_is_noticed(tmp_path: Path) -> None:
         paid = toll(made)
     assert paid.leaked == 0
     assert paid.kept_out > 0
+
+
+def test_the_document_has_the_tables() -> None:
+    """What was tried is written down whole: a row for each fault, and the soak; both can be written anew."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [fault.name for fault in FAULTS if f"| {fault.name} |" not in text] == []
+    assert "| memory of the applier, MiB |" in text
+    changed = with_parts(text, {FAULTS_PART: "a\n", SOAK_PART: "b\n"})
+    assert "begin -->\na\n<!-- faults: end" in changed
+    assert "begin -->\nb\n<!-- soak: end" in changed
