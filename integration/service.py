@@ -56,6 +56,7 @@ class Service:
 
     namespace: Namespace
     directory: Path
+    interpreter: str = sys.executable
     _process: subprocess.Popen[bytes] | None = None
     _notices: list[str] = field(default_factory=list)
     _notify_socket: socket.socket = field(
@@ -241,7 +242,7 @@ class Service:
 
     def _command(self, *arguments: str) -> list[str]:
         return [
-            sys.executable,
+            self.interpreter,
             "-m",
             "sgagent",
             *arguments,
@@ -278,9 +279,9 @@ class Service:
 
 
 @contextlib.contextmanager
-def service_on(namespace: Namespace, directory: Path) -> Iterator[Service]:
+def service_on(namespace: Namespace, directory: Path, interpreter: str = sys.executable) -> Iterator[Service]:
     """Give a host an agent that is not started yet, and end it with the context."""
-    made = Service(namespace, directory)
+    made = Service(namespace, directory, interpreter)
     try:
         yield made
     finally:

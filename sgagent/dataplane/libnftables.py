@@ -13,9 +13,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.core.errors import UsageError
 from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.ruleset import FAMILY, TABLE
+from sgagent.dataplane.binding import open_binding
 from sgagent.netlink import NETLINK_NETFILTER
 
 NOT_PERMITTED = "Operation not permitted"
@@ -55,16 +55,10 @@ class Context:
         """Open a context.
 
         Raises:
-            UsageError: the binding or the library is not installed.
+            UsageError: binding or library are not installed, or are too old.
         """
         self._others = set(_netlink_ports())
-        try:
-            import nftables  # noqa: PLC0415 - all but the data plane works without
-
-            self._nftables = nftables.Nftables()
-        except (ImportError, OSError) as error:
-            raise UsageError(f"libnftables can't be used: {error} (install python3-nftables)") from error
-        self._nftables.set_input_flags("no-dns")
+        self._nftables = open_binding()
         self._nftables.set_json_output(True)
         self._nftables.set_numeric_proto_output(True)
         self._nftables.set_numeric_prio_output(True)
