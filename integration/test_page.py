@@ -138,7 +138,7 @@ def test_the_form_works_by_keyboard_alone(browser: Browser) -> None:
         browser.press("Tab")
         assert browser.evaluate("document.activeElement.id") == name
         browser.write(text)
-    browser.press("Tab", "Tab", "Enter")
+    browser.press("Tab", "Tab", "Tab", "Enter")
     browser.wait_for("location.pathname === '/explain' && document.readyState === 'complete'")
     answer = browser.evaluate("document.querySelector('#answer').innerText")
     assert "drop ingress tcp from 198.51.100.7" in answer
@@ -244,7 +244,7 @@ def test_a_screen_reader_hears_what_is_shown(browser: Browser) -> None:
     roles = {role for role, _ in heard}
     assert {"banner", "navigation", "main", "contentinfo", "table", "columnheader", "rowheader"} <= roles
     fields = [name for role, name in heard if role in {"textbox", "combobox"}]
-    assert fields == ["Direction", "Source", "Destination", "Protocol", "Port", "Source port"]
+    assert fields == ["Direction", "Source", "Destination", "Protocol", "Port", "Source port", "ICMP type"]
     nameless = {"button", "link", "heading", "img", "image", "table", "region"}
     assert [role for role, name in heard if role in nameless and not name] == []
 

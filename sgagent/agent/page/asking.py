@@ -9,6 +9,7 @@ from sgagent.agent.asking.questions import ExplainAnswer
 from sgagent.agent.page.form import (
     DESTINATION,
     DIRECTION,
+    ICMP_TYPE,
     INTERFACE,
     PORT,
     PROTOCOL,
@@ -85,6 +86,7 @@ def _fields(interfaces: Sequence[str]) -> Iterator[_Field]:
     )
     yield _Field(name=PORT, label="Port", hint="of TCP and UDP", is_number=True)
     yield _Field(name=SOURCE_PORT, label="Source port", hint=f"{EPHEMERAL_PORT} if empty", is_number=True)
+    yield _Field(name=ICMP_TYPE, label="ICMP type", hint="of ICMP and ICMPv6", is_number=True)
 
 
 def _field(field: _Field, form: Form) -> Element:

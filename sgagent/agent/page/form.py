@@ -10,14 +10,16 @@ from urllib.parse import parse_qsl
 
 from sgagent.agent.asking.questions import ExplainQuestion
 from sgagent.core.explanation import EPHEMERAL_PORT, PROTOCOL_WORDS, protocol_number
-from sgagent.core.model import LAST_PORT, Direction, Protocol
+from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, Direction, Protocol
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
 
 MOST_FIELDS = 16
 
-DIRECTION, INTERFACE, SOURCE, DESTINATION, PROTOCOL, PORT, SOURCE_PORT = (
+_LAST_TYPE = 255
+
+DIRECTION, INTERFACE, SOURCE, DESTINATION, PROTOCOL, PORT, SOURCE_PORT, ICMP_TYPE = (
     "direction",
     "interface",
     "source",
@@ -25,6 +27,7 @@ DIRECTION, INTERFACE, SOURCE, DESTINATION, PROTOCOL, PORT, SOURCE_PORT = (
     "protocol",
     "port",
     "source_port",
+    "icmp_type",
 )
 """The names of the fields."""
 
@@ -78,6 +81,7 @@ def _faults(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield PROTOCOL, f"write one of {', '.join(PROTOCOL_WORDS)}, or a number from 0 to 255"
     else:
         yield from _faults_of_ports(values, Protocol(number))
+        yield from _faults_of_type(values, Protocol(number))
 
 
 def _faults_of_ports(values: Mapping[str, str], protocol: Protocol) -> Iterator[tuple[str, str]]:
@@ -88,14 +92,22 @@ def _faults_of_ports(values: Mapping[str, str], protocol: Protocol) -> Iterator[
                 yield name, f"write a port: {protocol} needs one"
         elif not protocol.has_ports:
             yield name, f"leave it empty: {protocol} has no ports"
-        elif _port(text) is None:
+        elif _number(text, LAST_PORT) is None:
             yield name, f"write a number from 0 to {LAST_PORT}"
+
+
+def _faults_of_type(values: Mapping[str, str], protocol: Protocol) -> Iterator[tuple[str, str]]:
+    text = values.get(ICMP_TYPE)
+    if text is not None and protocol not in (ICMP, ICMPV6):
+        yield ICMP_TYPE, f"leave it empty: {protocol} has no types"
+    elif text is not None and _number(text, _LAST_TYPE) is None:
+        yield ICMP_TYPE, f"write a number from 0 to {_LAST_TYPE}"
 
 
 def _question(values: Mapping[str, str]) -> ExplainQuestion:
     """Return what is asked, of values with which nothing is wrong."""
     number = protocol_number(values[PROTOCOL]) or 0
-    source_port = _port(values.get(SOURCE_PORT, ""))
+    source_port = _number(values.get(SOURCE_PORT, ""), LAST_PORT)
     if source_port is None and Protocol(number).has_ports:
         source_port = EPHEMERAL_PORT
     return ExplainQuestion(
@@ -104,7 +116,8 @@ def _question(values: Mapping[str, str]) -> ExplainQuestion:
         destination=values[DESTINATION],
         protocol=number,
         source_port=source_port,
-        destination_port=_port(values.get(PORT, "")),
+        destination_port=_number(values.get(PORT, ""), LAST_PORT),
+        icmp_type=_number(values.get(ICMP_TYPE, ""), _LAST_TYPE),
         interface=values.get(INTERFACE),
     )
 
@@ -120,7 +133,7 @@ def _address(text: str) -> Address | None:
     return None if isinstance(address, ipaddress.IPv6Address) and address.scope_id else address
 
 
-def _port(text: str) -> int | None:
+def _number(text: str, most: int) -> int | None:
     if not (text.isascii() and text.isdigit()):
         return None
-    return int(text) if int(text) <= LAST_PORT else None
+    return int(text) if int(text) <= most else None

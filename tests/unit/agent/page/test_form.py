@@ -49,6 +49,9 @@ def test_protocols_may_be_numbers_and_have_no_ports() -> None:
     question = sent(protocol="47", port="").question
     assert question is not None
     assert (question.protocol, question.source_port, question.destination_port) == (47, None, None)
+    ping = sent(protocol="icmp", port="", icmp_type="8").question
+    assert ping is not None
+    assert (ping.protocol, ping.icmp_type) == (1, 8)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,8 @@ def test_protocols_may_be_numbers_and_have_no_ports() -> None:
         ({"port": "\uff14\uff14\uff13"}, "port"),
         ({"source_port": "-1"}, "source_port"),
         ({"protocol": "icmp"}, "port"),
+        ({"icmp_type": "8"}, "icmp_type"),
+        ({"protocol": "icmp", "port": "", "icmp_type": "256"}, "icmp_type"),
     ),
 )
 def test_each_fault_is_told_at_its_field(changes: dict[str, str], field: str) -> None:
