@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from sgagent.sources.etcd.signing import Sign
 from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
 from sgagent.sources.vouching import Vouching
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
+from tests.fakes.clock import FakeClock
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
 
@@ -306,17 +308,20 @@ def test_interfaces_that_vanish_are_no_empty_policy(desk: Desk) -> None:
         desk.source("sg-web").fetch()
 
 
-def signed(contents: Mapping[str, bytes], serial: int) -> SignatureFile:
+def signed(contents: Mapping[str, bytes], serial: int, expires_at: int | None = None) -> SignatureFile:
     """Vouch for contents with the test's key."""
-    manifest = Manifest.of(contents, serial=serial, signed_at=int(time.time()))
+    manifest = Manifest.of(contents, serial=serial, signed_at=int(time.time()), expires_at=expires_at)
     return SignatureFile(manifest, (KEY.sign(manifest),))
 
 
 def test_only_what_is_signed_is_followed(desk: Desk) -> None:
     """What somebody writes who has no key is refused until somebody publishes who has."""
     enforced: list[Signed] = []
+    clock = FakeClock(time.time())
     vouching = Vouching(
-        SignatureSettings(public_keys=(KEY.public,)), read_enforced=lambda: enforced[-1] if enforced else None
+        SignatureSettings(public_keys=(KEY.public,)),
+        read_enforced=lambda: enforced[-1] if enforced else None,
+        now=clock.now,
     )
     source = desk.source("sg-web", vouching=vouching)
 
@@ -344,6 +349,11 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
         desk.publish(definitions(83), signed)
         wait_for_port(source, 83)
         assert not refusal()
+        desk.publish(definitions(84), partial(signed, expires_at=int(clock.now()) + 3600))
+        wait_for_port(source, 84)
+        assert not refusal()
+        clock.pass_seconds(3600)
+        assert refusal() == "signature_expired"
     desk.write(*(Put(item.key, item.value) for item in earlier))  # somebody brings back what was signed then
     with desk.namespace.entered():
         again = desk.source("sg-web", vouching=vouching)

@@ -17,6 +17,9 @@ where that is not known."""
 HoldAgainst = Callable[[Manifest], None]
 """Hold what was got against a manifest; raise :class:`SignatureFaultError` where it differs."""
 
+NameOf = Callable[[str], str]
+"""Return how messages call what a manifest calls by some name."""
+
 
 class MismatchError(DocumentError):
     """Say that documents and signature do not belong together; one of the two may still be on its way."""
@@ -117,9 +120,6 @@ class Vouching:
                 remedy="mend the file; without it, anything ever signed would be taken",
             )
             raise DocumentError([problem]) from error
-
-
-NameOf = Callable[[str], str]
 
 
 def _refused(fault: SignatureFaultError, place: str) -> DocumentError:
