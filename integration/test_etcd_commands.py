@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,8 @@ class Console:
         path.write_text(text)
         return self.run("publish", str(path), *options)
 
-    def report(self, host: str, revision: int, *errors: str) -> None:
-        """Report what a host would."""
+    def report(self, host: str, revision: int, *errors: str, **more: int) -> None:
+        """Report what a host would, and more fields that are not as they should be."""
         report = Report(
             host=host,
             agent_version="0.1.0",
@@ -60,6 +60,7 @@ class Console:
             since=1000.0,
             errors=errors,
         )
+        report = replace(report, **more)  # type: ignore[arg-type]  # any of its fields
         self.cluster.etcdctl("put", LAYOUT.key(FLEET, host), report.encoded().decode())
 
 
@@ -176,6 +177,15 @@ def test_fleet(console: Console) -> None:
     ]
     assert lines[1].endswith("error: it is wrong")
     assert lines[4] == "3 hosts: 1 refusing, 1 lagging, 1 current; newest publication: revision 2"
+    for field, told in (
+        ("has_kernel_refused", "kernel refused"),
+        ("is_drift_unhealed", "could not be mended"),
+        ("drift_repaired", "mended 1 time"),
+    ):
+        console.report("web-1", revision, **{field: 1})
+        output = console.run("fleet", "status")[1]
+        assert [line for line in output.splitlines() if told in line and "web-1" in line], output
+    console.report("web-1", revision)
     report = json.loads(console.run("fleet", "status", "--json")[1])
     assert [host["host"] for host in report["hosts"]] == ["web-3", "web-2", "web-1"]
 

@@ -19,7 +19,7 @@ from sgagent.cli.inputs import load_settings
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.fleet import Reported, Standing, read_reports
+from sgagent.sources.etcd.fleet import Report, Reported, Standing, read_reports
 from sgagent.sources.etcd.layout import FLEET, Layout
 from sgagent.sources.etcd.messages import KeyRange
 
@@ -107,11 +107,23 @@ def _row(one: Reported) -> tuple[str, ...]:
     if report is None:
         return (one.host, one.standing.value, "", "", "", "", "its report can't be read")
     since = "" if report.since is None else age(max(0.0, time.time() - report.since))
-    why = report.errors[0] if report.errors else ""
     return (
         *(one.host, one.standing.value, str(report.revision or "-"), since),
-        *(report.posture, report.agent_version, why),
+        *(report.posture, report.agent_version, _why(report)),
     )
+
+
+def _why(report: Report) -> str:
+    """Return what somebody should know who looks at a host; the worst only."""
+    if report.errors:
+        return report.errors[0]
+    if report.has_kernel_refused:
+        return "its kernel refused what the definitions come to"
+    if report.is_drift_unhealed:
+        return "somebody changes its table, and that could not be mended"
+    if report.drift_repaired:
+        return f"its table was changed by others, and mended {count(report.drift_repaired, 'time')}"
+    return ""
 
 
 def _as_json(fleet: _Fleet) -> dict[str, object]:
