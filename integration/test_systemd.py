@@ -153,6 +153,22 @@ def status_of(machine: Machine, pid: int) -> Mapping[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def test_the_page_is_there(machine: Machine, wire: Lab) -> None:
+    """Inside the bounds of the unit the agent can look at definitions, drops and who listens."""
+    assert lets_in(wire) == ONLY_WEB
+    wait_for(lambda: f"{CLIENT} port" in page_of(machine), "the drop that the kernel told of")
+    page = page_of(machine)
+    assert "Effective rules" in page
+    assert "nothing_listens" in page, "a finding that takes the kernel's list of sockets"
+    assert "graph.svg" in page
+
+
+def page_of(machine: Machine) -> str:
+    """Return the agent's page."""
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9469/').read().decode())"
+    return machine.run("/usr/bin/python3", "-c", ask)
+
+
 def test_flows_are_written_where_the_unit_may(machine: Machine, wire: Lab) -> None:
     """To a file in its own directory of logs, or to the journal, by a process that holds no privilege."""
     configuration, written = "/etc/sgagent/sgagent.toml", machine.path("/var/log/sgagent/flows.log")
