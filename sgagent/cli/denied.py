@@ -6,28 +6,28 @@ import argparse
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
 from sgagent.agent.asking.wire import encode_fields
-from sgagent.agent.flows.flow import Flow, FlowEnd, FlowsLeftOut
-from sgagent.agent.flows.words import decider, sentence, traffic
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.agent.flows.flow import Flow, FlowsLeftOut
+from sgagent.agent.flows.words import sentence
+from sgagent.cli.columns import terminal_width
+from sgagent.cli.deniedtable import FollowedTable, report
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.cli.watching import interruptible
 from sgagent.core.errors import printable
-from sgagent.core.model import Direction, Mode
+from sgagent.core.model import Direction
 from sgagent.settings import parse_interface_name
 
 FOLLOW_SECONDS = 0.5
 """Between two questions."""
 
 _SHOWN = 20
-"""Of the newest drops, unless another number is asked for."""
+"""Lines, unless another number is asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rule", metavar="ID", help="by this rule only")
     parser.add_argument(
-        "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N (default: {_SHOWN})"
+        "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, with --follow one a line for each drop"
@@ -74,63 +74,8 @@ def _lines(text: str) -> int:
     return int(text)
 
 
-def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
-    """Return the lines of the report: the newest drops, and how many more there were.
-
-    Args:
-        answer: what the agent said.
-        shown: how many of the newest are shown.
-        width: of the terminal; None is no limit.
-    """
-    if answer.unavailable is not None:
-        return [printable(f"nobody is told of: {answer.unavailable}")]
-    flows = _newest(answer.flows, shown)
-    lines = lay_out([_HEADINGS, *map(_row, flows)], width=width) if flows else ["nobody was dropped"]
-    return [*lines, *map(printable, _rest(answer, len(flows)))]
-
-
 def _newest(flows: tuple[Flow, ...], most: int) -> tuple[Flow, ...]:
     return flows[max(0, len(flows) - most) :]
-
-
-def _rest(answer: DeniedAnswer, shown: int) -> Iterator[str]:
-    """Yield what is not shown."""
-    earlier = len(answer.flows) - shown
-    if earlier:
-        yield f"… and {earlier} earlier: --lines {len(answer.flows)} shows them"
-    yield from map(sentence, answer.left_out)
-
-
-_HEADINGS = ("TIME", "INTERFACE", "WAY", "TRAFFIC", "FROM", "TO", "BY")
-
-
-def _row(flow: Flow) -> tuple[str, ...]:
-    would = "would, by " if flow.mode is Mode.OBSERVE else ""
-    by = flow.rule_id or decider(flow)
-    return (
-        _moment(flow.seen_at),
-        flow.interface,
-        "in" if flow.direction is Direction.INGRESS else "out",
-        traffic(flow) + (" (reply)" if flow.is_reply else ""),
-        _end(flow.source),
-        _end(flow.destination),
-        would + by,
-    )
-
-
-def _moment(seconds: float) -> str:
-    """Return a moment of today by its time, any other with its date, where this is."""
-    then, now = time.localtime(seconds), time.localtime()
-    is_today = (then.tm_year, then.tm_yday) == (now.tm_year, now.tm_yday)
-    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", then)
-
-
-def _end(one: FlowEnd) -> str:
-    """Return an end by its names, or by its address where it has none: ``eni-web-1 (sg-web)``."""
-    groups = ", ".join(one.security_group_ids)
-    if one.network_interface_id is not None:
-        return f"{one.network_interface_id} ({groups})" if groups else one.network_interface_id
-    return f"{one.address} ({groups})" if groups else one.address
 
 
 def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], *, lines: int, as_json: bool) -> None:
@@ -179,26 +124,14 @@ class _Printer:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._is_begun = False
+        self._table = FollowedTable()
 
     def print(self, flows: tuple[Flow, ...], left_out: Iterator[FlowsLeftOut] | tuple[()]) -> None:
-        """Print a line for each, at once."""
+        """Print what is new, at once."""
         if self._as_json:
-            for entry in (*flows, *left_out):
-                print(json.dumps(encode_fields(entry)))
+            lines = [json.dumps(encode_fields(entry)) for entry in (*flows, *left_out)]
         else:
-            self._print_rows(flows)
-            for entry in left_out:
-                print(sentence(entry))
+            lines = [*self._table.lines(flows, terminal_width()), *map(sentence, left_out)]
+        for line in lines:
+            print(line)
         sys.stdout.flush()
-
-    def _print_rows(self, flows: tuple[Flow, ...]) -> None:
-        """Print rows, below headings at the first of them."""
-        if flows:
-            headings, *rows = lay_out([_HEADINGS, *map(_row, flows)], width=terminal_width(), least=_WIDTHS)
-            print("\n".join(rows if self._is_begun else (headings, *rows)))
-            self._is_begun = True
-
-
-_WIDTHS = (8, 9, 3, 10, 24, 24, 0)
-"""Of columns that are printed bit by bit, so that most rows stand below each other."""

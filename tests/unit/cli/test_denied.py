@@ -11,7 +11,7 @@ import pytest
 from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion, denied_answer
 from sgagent.agent.asking.wire import decode_answer, encode_answer
 from sgagent.agent.flows.flowlog import FlowLog
-from sgagent.cli.denied import report
+from sgagent.cli.deniedtable import FollowedTable, report
 from sgagent.core.compiling.flowlogging import FlowLogging
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Mode, Policy
@@ -49,14 +49,31 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def test_each_drop_has_its_line_with_names_for_addresses() -> None:
-    """Who has none keeps the address; what more there was is said below."""
-    assert report(ANSWER, 20, None) == [
-        "TIME                 INTERFACE  WAY  TRAFFIC         FROM         TO                  BY",
-        "2023-11-14 22:13:21  eth0       in   tcp 22          203.0.113.9  eni-web-1 (sg-web)  the default",
-        "2023-11-14 22:13:22  eth1       out  tcp 22 (reply)  203.0.113.9  eni-web-1 (sg-web)  would, by r1",
+def test_drops_that_read_alike_are_one_line_with_names_for_addresses() -> None:
+    """With how many they are, and when the newest was; who has no name keeps the address."""
+    again = replace(dropped(3), source=replace(dropped(3).source, port=40_001))
+    lines = report(replace(ANSWER, flows=(dropped(1), BY_RULE, again)), 20, None)
+    assert [" ".join(line.split()) for line in lines] == [
+        "TIME PACKETS INTERFACE WAY TRAFFIC FROM TO BY",
+        "2023-11-14 22:13:22 1 eth1 out tcp 22 (reply) 203.0.113.9 eni-web-1 (sg-web) would, by r1",
+        "2023-11-14 22:13:23 2 eth0 in tcp 22 203.0.113.9 eni-web-1 (sg-web) the default",
         "990 more packets dropped on eth0 ingress by the default, not told of one by one",
     ]
+
+
+def test_followed_rows_stand_below_each_other() -> None:
+    """Columns grow, and the headings come once."""
+    table = FollowedTable()
+    assert table.lines((), None) == []
+    first, second, third = (
+        *table.lines((dropped(1),), None),
+        *table.lines((replace(dropped(2), protocol="udp"),), None),
+    )
+    assert first.split()[:2] == ["TIME", "PACKETS"]
+    assert second.index("203.0.113.9") == third.index("203.0.113.9")
+    (longer,) = table.lines((replace(dropped(3), interface="a-long-name-1"),), None)
+    (after,) = table.lines((dropped(4),), None)
+    assert longer.index("203.0.113.9") == after.index("203.0.113.9")
 
 
 def test_only_the_newest_are_shown() -> None:
