@@ -108,7 +108,8 @@ def test_publish_with_a_key(console: Console) -> None:
     """What these keys signed already is not signed again, and no signature is lost by mistake."""
     first, second = (str(console.directory / name) for name in ("first.key", "second.key"))
     pinned = [console.run("keygen", "--out", path)[1] for path in (first, second)]
-    assert console.publish(WEB, "--key", first)[0] == 0
+    code, output, _ = console.publish(WEB, "--key", first)
+    assert (code, ", signed by " in output) == (0, True)
     assert "nothing to publish" in console.publish(WEB, "--key", first)[1]
     code, _, errors = console.publish(WEB)
     assert (code, "what is published is signed" in errors) == (2, True)
@@ -121,7 +122,9 @@ def test_publish_with_a_key(console: Console) -> None:
     code, _, errors = console.run("check")
     assert (code, "signature_unknown_key" in errors or "none of which is pinned" in errors) == (2, True)
     code, output, _ = console.publish(WEB, "--key", first, "--key", second, "--expires", "30d", "--json")
-    assert (code, json.loads(output)["keys_written"]) == (0, 1)
+    report = json.loads(output)
+    assert (code, report["keys_written"], len(report["signed_by"])) == (0, 1, 2)
+    assert report["expires_at"] > report["serial"]
     assert console.run("check")[:2] == (0, "ok: nothing wrong\n")
 
     configuration.write_text(plain)

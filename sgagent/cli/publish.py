@@ -16,6 +16,7 @@ from sgagent.agent.telling.moments import count
 from sgagent.cli import vouching
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
+from sgagent.cli.vouching import Voucher
 from sgagent.core.binding import Bindings
 from sgagent.core.comparing.edits import Edit, Edited, edits
 from sgagent.core.errors import DocumentError, UsageError, printable
@@ -74,13 +75,13 @@ def run(options: argparse.Namespace) -> int:
             _print_plan(found, plan)
         if options.dry_run or not is_needed:
             revision = None if is_needed else published.marker_revision
-            return _tell(options, found, plan, revision, is_written=False)
+            return _tell(options, found, plan, revision, voucher, is_written=False)
         try:
             revision = publish(client, plan, layout)
         except PublishedMeanwhileError as error:
             print(f"sgagent: {error}: nothing more was written (publish again)", file=sys.stderr)
             return 1
-        return _tell(options, found, plan, revision, is_written=True)
+        return _tell(options, found, plan, revision, voucher, is_written=True)
 
 
 def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
@@ -161,21 +162,29 @@ def _tell(
     found: Sequence[Edited],
     plan: Publication,
     revision: int | None,
+    voucher: Voucher | None,
     *,
     is_written: bool,
 ) -> int:
     """Say what came of it."""
     if options.json:
-        print(json.dumps(_report(found, plan, revision, is_written=is_written), indent=2))
+        print(json.dumps(_report(found, plan, revision, voucher, is_written=is_written), indent=2))
     elif is_written:
-        print(f"published: revision {revision}, serial {plan.marker.serial}, version {plan.marker.version}")
+        signed = "" if voucher is None else f", {voucher.summary}"
+        marker = plan.marker
+        print(f"published: revision {revision}, serial {marker.serial}, version {marker.version}{signed}")
     elif revision is not None:
         print(f"nothing to publish: revision {revision} holds just this")
     return 0
 
 
 def _report(
-    found: Sequence[Edited], plan: Publication, revision: int | None, *, is_written: bool
+    found: Sequence[Edited],
+    plan: Publication,
+    revision: int | None,
+    voucher: Voucher | None,
+    *,
+    is_written: bool,
 ) -> dict[str, object]:
     return {
         "published": is_written,
@@ -184,6 +193,8 @@ def _report(
         "version": plan.marker.version,
         "keys_written": plan.puts,
         "keys_deleted": plan.deletions,
+        "signed_by": [] if voucher is None else voucher.key_ids,
+        "expires_at": None if voucher is None else voucher.expires_at,
         "edits": [
             {
                 "edit": edited.edit.value,

@@ -13,7 +13,7 @@ from sgagent.cli.sign import parse_lifetime
 from sgagent.core.errors import UsageError
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.ed25519 import PrivateKey
-from sgagent.signatures.manifest import MalformedSignatureError
+from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.publishing import Published
 from sgagent.sources.etcd.signing import signature_in
@@ -47,6 +47,17 @@ class Voucher:
     standing: SignatureFile | None
     """What stands in the store; None for nothing that can be read."""
 
+    @property
+    def key_ids(self) -> list[str]:
+        """Return what the keys are known by."""
+        return [key.public.key_id for key in self.keys]
+
+    @property
+    def summary(self) -> str:
+        """Return in words who vouches, and until when."""
+        until = "" if self.expires_at is None else f", good until {time_in_words(self.expires_at)}"
+        return f"signed by {', '.join(self.key_ids)}{until}"
+
     def sign(self, contents: Mapping[str, bytes], serial: int) -> SignatureFile:
         """Vouch for contents; what stands in the store already does if nothing would be new in it.
 
@@ -63,9 +74,8 @@ class Voucher:
     def _is_vouched_for(self, manifest: Manifest, standing: SignatureFile) -> bool:
         """Tell whether a signature says the same by the same keys, for ever."""
         is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
-        ids = {key.public.key_id for key in self.keys}
         signers = {signature.key_id for signature in standing.signatures}
-        return is_for_ever and standing.manifest.files == manifest.files and signers == ids
+        return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)
 
 
 def make_voucher(options: argparse.Namespace, published: Published, layout: Layout) -> Voucher | None:
