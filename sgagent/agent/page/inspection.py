@@ -33,6 +33,9 @@ from sgagent.settings import Settings
 MOST_RULES = 3_000
 """Of all that is looked at together, some of them several times; lint takes a second for a thousand."""
 
+MOST_BYTES = 2 * 1024 * 1024
+"""Of all documents; they are read again to be looked at, at about a megabyte a second."""
+
 MOST_EDGES = 250
 """Of a drawing; more of them take seconds to lay out, and nobody could read them."""
 
@@ -67,6 +70,7 @@ class NotFound:
 
 Inspected = Found | NotFound
 
+_WHO_DOES = "sgagent lint and graph do"
 _LATER = NotFound("The definitions are being looked at: look again in a moment.")
 
 
@@ -150,10 +154,13 @@ class Inspection:
             self._idle.set()
 
     def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
+        size = sum(len(file.content) for file in files)
+        if size > MOST_BYTES:
+            return NotFound(f"The definitions are too large to look at here ({size} bytes): {_WHO_DOES}.")
         snapshot, _ = parse_documents(files, self._settings.limits)
         rules = _rules_to_look_at(snapshot)
         if rules > MOST_RULES:
-            return NotFound(f"There are too many rules to look at here ({rules}): sgagent lint and graph do.")
+            return NotFound(f"There are too many rules to look at here ({rules}): {_WHO_DOES}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
         subject = make_subject(
             snapshot,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.page.inspection import FRESH_SECONDS, MOST_RULES, Found, Inspection, NotFound
+from sgagent.agent.page.inspection import FRESH_SECONDS, MOST_BYTES, MOST_RULES, Found, Inspection, NotFound
 from sgagent.core.lint.subject import Listener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -112,6 +112,15 @@ def test_what_is_too_large_is_not_begun(reader: Reader, listening: Listening) ->
     assert isinstance(told, NotFound)
     assert f"({MOST_RULES + 1})" in told.reason
     assert listening.asked == 0
+
+
+def test_what_takes_long_to_read_is_not_read(reader: Reader, listening: Listening) -> None:
+    """Its size is known without reading it."""
+    long = b"version: 1\n#" + b" " * MOST_BYTES
+    reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", long),), version="v2")
+    told = inspection_of(reader, listening).result()
+    assert isinstance(told, NotFound)
+    assert f"({len(long)} bytes)" in told.reason
 
 
 def test_checks_are_left_out_as_the_configuration_says(reader: Reader, listening: Listening) -> None:
