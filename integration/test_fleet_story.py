@@ -16,6 +16,7 @@ _PASSING = (
     (r"(current|refusing) +\d+", r"\1 REVISION"),
     (r"serial \d+", "SERIAL"),
     (r"sha256:[0-9a-f]+", "VERSION"),
+    (r"signed by [0-9a-f]+", "SIGNED"),
     (r"root@m\d:", "MEMBER:"),
 )
 """What differs from run to run."""
