@@ -7,7 +7,7 @@ too short; what is too large is not begun, so that the loop that enforces is nev
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -23,7 +23,7 @@ from sgagent.core.kernel.counters import InnerCounter, RuleCounter
 from sgagent.core.lint.finding import Finding
 from sgagent.core.lint.registry import lint
 from sgagent.core.lint.subject import Life, Listener, Usage, make_subject
-from sgagent.core.model import Snapshot
+from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
@@ -51,6 +51,9 @@ class Found:
     """What there was to be found, and when."""
 
     findings: tuple[Finding, ...]
+    groups: Mapping[str, SecurityGroup]
+    """All that are defined, by id."""
+
     graph: Graph
     """Who may talk to whom."""
 
@@ -172,7 +175,8 @@ class Inspection:
         findings = lint(subject, frozenset(self._settings.lint.disable))
         graph = make_graph(make_subject(snapshot, Exemptions()))
         drawing = as_svg(graph).encode() if len(graph.edges) <= MOST_EDGES else None
-        return Found(findings=findings, graph=graph, drawing=drawing, at=self._clock.now())
+        groups = {group.security_group_id: group for group in snapshot.security_groups}
+        return Found(findings=findings, groups=groups, graph=graph, drawing=drawing, at=self._clock.now())
 
     def _life(self, policy: ResolvedPolicy) -> Life:
         present = {interface.name for interface in self._board.status().interfaces}

@@ -27,9 +27,10 @@ from sgagent.agent.page.findings import findings_section
 from sgagent.agent.page.form import MOST_FIELDS, Form, read_form
 from sgagent.agent.page.hosts import is_meant
 from sgagent.agent.page.inspection import Inspection
+from sgagent.agent.page.interfaces import interfaces_section
 from sgagent.agent.page.rules import ROWS_OF_A_PAGE, Figures, part_section, rules_section, title
 from sgagent.agent.page.shell import ICON_PATH, PRIVATE, STYLE_PATH, Place, Section, page
-from sgagent.agent.page.state import interfaces_section, lead, state_section
+from sgagent.agent.page.state import lead, state_section
 from sgagent.agent.serving.exchange import Page, Request, Response, plain
 from sgagent.agent.telling.board import Board
 from sgagent.core.errors import UsageError
@@ -125,10 +126,10 @@ class _Pages:
     def _sections(self) -> Iterator[Section]:
         sources, now = self._sources, self._sources.clock.now()
         status = self._ask(StatusQuestion(), StatusAnswer)
-        yield state_section(status, now)
-        yield interfaces_section(status.interfaces)
-        yield rules_section(self._ask(HitsQuestion(), HitsAnswer), self._figures())
         inspected = sources.inspection.result()
+        yield state_section(status, now)
+        yield interfaces_section(status.interfaces, inspected)
+        yield rules_section(self._ask(HitsQuestion(), HitsAnswer), self._figures())
         yield findings_section(inspected)
         yield graph_section(inspected)
         yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer), now)

@@ -7,11 +7,10 @@ from itertools import groupby
 
 from sgagent.agent.asking.facts import facts, headline
 from sgagent.agent.asking.questions import StatusAnswer
-from sgagent.agent.page.markup import Element, Node, tag
+from sgagent.agent.page.markup import Element, tag
 from sgagent.agent.page.shell import Section
-from sgagent.agent.page.tables import Column, table
 from sgagent.agent.telling.moments import clock_time
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.telling.status import Posture
 
 
 def lead(answer: StatusAnswer, now: float) -> Element:
@@ -46,32 +45,3 @@ def _numbered(told: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[int, str]
         if label:
             current, number = label, number + 1
         yield (number, current), text
-
-
-def interfaces_section(interfaces: Iterable[InterfaceStatus]) -> Section:
-    """Return the links, and the groups that judge each."""
-    rows = [_row(interface) for interface in interfaces]
-    content = table("Links of this host", _COLUMNS, rows) if rows else tag("p", "There is no link.")
-    return Section("interfaces", "Interfaces and groups", (content,))
-
-
-_COLUMNS = (
-    Column("Interface", is_name=True),
-    Column("State"),
-    Column("Mode"),
-    Column("Network interface"),
-    Column("Groups"),
-    Column("Sessions"),
-)
-
-
-def _row(interface: InterfaceStatus) -> tuple[Node, ...]:
-    judged = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
-    return (
-        interface.name,
-        interface.state.value.replace("_", " "),
-        "–" if interface.mode is None else interface.mode.value,
-        interface.network_interface_id or "–",
-        ", ".join(interface.security_group_ids) or "–",
-        "–" if interface.state is InterfaceState.UNBOUND else judged,
-    )

@@ -101,6 +101,13 @@ def test_a_barrier_would_be_seen(reader: Reader) -> None:
     assert len(barriers(page)) > 2
 
 
+def test_groups_are_shown_with_what_is_said_of_them(reader: Reader) -> None:
+    """By name, and with how many rules they have each way."""
+    rows = table_of(reader.open("/"), "Groups in force here")
+    assert [row[0] for row in rows] == ["sg-base", "sg-web"]
+    assert rows[1][1:] == ["web tier", "basic", "drop", "3", "2", "eth0"]
+
+
 def test_rules_stand_in_the_order_in_which_they_decide(reader: Reader) -> None:
     """With what they counted; the default comes last."""
     counter = RuleCounter(
