@@ -56,11 +56,15 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return 0 if everything was as expected, else 1."""
+    """Run the demo; return 0 if everything was as expected, 2 for a case that is not there, else 1."""
     options = _options(arguments)
+    chosen = [example for example in examples() if _is_chosen(example, options)]
+    if unknown := [case for case in options.cases if not any(case in example.name for example in chosen)]:
+        names = ", ".join(example.name for example in examples())
+        print(f"script/demo: no such case: {unknown[0]!r} (there are {names})", file=sys.stderr)
+        return 2
     remove_stale_namespaces()
     began = time.monotonic()
-    chosen = [example for example in examples() if _is_chosen(example, options)]
     faults, flows, scrape = 0, 0, ""
     for example in chosen:
         print(f"\n{example.name}   {_bound(example)}")
@@ -68,9 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, scrape = _show(example)
         flows += len(rows)
         faults += sum(row.fault is not None for row in rows)
-    if not chosen:
-        print("no such case")
-        return 1
     print(f"\nThe daemon's metrics, scraped over HTTP on {chosen[-1].name}:\n")
     print(_excerpt(scrape))
     seconds = time.monotonic() - began

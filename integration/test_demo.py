@@ -19,9 +19,12 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_case_that_is_not_there_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing shown is nothing proved."""
-    assert demo.main(["no-such-case"]) == 1
-    assert "no such case" in capsys.readouterr().out
+    """Nothing shown is nothing proved: a name that no example has is said, with those that there are."""
+    assert demo.main(["1-web", "no-such-case"]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert "no such case: 'no-such-case'" in told.err
+    assert "6t-the-trap" in told.err
 
 
 def test_a_mismatch_stands_out() -> None:
