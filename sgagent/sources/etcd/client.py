@@ -6,21 +6,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.access import EndpointAccess, read_password
-from sgagent.sources.etcd.call import Call
-from sgagent.sources.etcd.channel import Channel, Interrupt
+from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import (
     CallRefusedError,
-    CompactedError,
     ConnectionLostError,
     EtcdError,
     Status,
+    as_compacted,
 )
 from sgagent.sources.etcd.messages import (
     Header,
@@ -29,7 +27,6 @@ from sgagent.sources.etcd.messages import (
     Lease,
     Range,
     Unchanged,
-    WatchAnswer,
     Write,
     authenticate_request,
     lease_grant_request,
@@ -39,11 +36,11 @@ from sgagent.sources.etcd.messages import (
     read_range,
     read_token,
     read_transaction,
-    read_watch,
     transaction_request,
     watch_request,
 )
 from sgagent.sources.etcd.protobuf import MalformedMessageError
+from sgagent.sources.etcd.watch import Watch
 from sgagent.sources.whereabouts import addresses_file
 
 Answer = TypeVar("Answer")
@@ -79,6 +76,7 @@ class Client:
         random.shuffle(self._access)
         self._all = tuple(self._access)
         self._channel: Channel | None = None
+        self._place = ""
         self._token: str | None = None
         self._bytes_before = 0
 
@@ -163,7 +161,7 @@ class Client:
         call = channel.open(method, requests[0], metadata=metadata, is_last=False)
         for request in requests[1:]:
             channel.send(call, request)
-        return Watch(channel, call, [one for one, _ in followed])
+        return Watch(channel, call, [one for one, _ in followed], self._place)
 
     def grant_lease(self, seconds: int) -> Lease:
         """Return a new lease."""
@@ -192,18 +190,20 @@ class Client:
             answer = self._call(channel, method, request)
         except CallRefusedError as error:
             if not _is_about_token(error) or self._settings.user is None:
-                raise _as_compacted(error) from error
+                raise as_compacted(error) from error
             self._token = self._authenticated(channel)
             answer = self._call(channel, method, request)
         try:
             return read(answer)
         except (MalformedMessageError, UnicodeDecodeError) as error:
-            raise ConnectionLostError(f"an answer that can't be read: {error}") from error
+            raise ConnectionLostError(f"{self._place}: an answer that can't be read: {error}") from error
 
     def _call(self, channel: Channel, method: str, request: bytes) -> bytes:
-        return channel.call(
-            f"{_SERVICE}{method}", request, metadata=self._metadata(), seconds=self._settings.timeout_seconds
-        )
+        seconds = self._settings.timeout_seconds
+        try:
+            return channel.call(f"{_SERVICE}{method}", request, metadata=self._metadata(), seconds=seconds)
+        except ConnectionLostError as error:
+            raise ConnectionLostError(f"{self._place}: {error}") from error
 
     def _metadata(self) -> Mapping[str, str]:
         return {} if self._token is None else {"token": self._token}
@@ -225,6 +225,7 @@ class Client:
                 reasons.append(f"{access.endpoint}: {error}")
                 self._access.append(self._access.pop(0))
             else:
+                self._place = str(access.endpoint)
                 return self._channel
         raise ConnectionLostError("; ".join(sorted(reasons)))
 
@@ -248,51 +249,6 @@ class Client:
         return read_token(answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """A watch that has begun."""
-
-    channel: Channel
-    call: Call
-    followed: list[KeyRange]
-    """In the order of the watches' numbers."""
-
-    def add(self, followed: KeyRange, revision: int) -> None:
-        """Follow another range, from a revision on."""
-        self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
-        self.followed.append(followed)
-
-    def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
-        """Return what is told next; None if nothing was in time.
-
-        Raises:
-            CompactedError: the revision that it was to begin with is gone.
-            EtcdError: the watch has ended.
-        """
-        try:
-            message = self.channel.receive(self.call, seconds, interrupt)
-            answer = None if message is None else read_watch(message)
-        except CallRefusedError as error:
-            raise _as_compacted(error) from error
-        except MalformedMessageError as error:
-            raise ConnectionLostError(f"an answer that can't be read: {error}") from error
-        if answer is not None and answer.is_canceled:
-            if answer.compact_revision:
-                raise CompactedError(f"before revision {answer.compact_revision}")
-            raise CallRefusedError(Status.CANCELLED, answer.reason or "the watch was canceled")
-        return answer
-
-    def end(self) -> None:
-        """End the watch; the connection goes on."""
-        self.channel.cancel(self.call)
-
-    def range_of(self, answer: WatchAnswer) -> KeyRange | None:
-        """Return which range an answer is about; None if that is not known."""
-        if 0 <= answer.watch_id < len(self.followed):
-            return self.followed[answer.watch_id]
-        return None
-
-
 def _is_passing(error: EtcdError) -> bool:
     return isinstance(error, ConnectionLostError) or (
         isinstance(error, CallRefusedError) and error.is_passing
@@ -301,7 +257,3 @@ def _is_passing(error: EtcdError) -> bool:
 
 def _is_about_token(error: CallRefusedError) -> bool:
     return error.code == Status.UNAUTHENTICATED or "auth store" in str(error)
-
-
-def _as_compacted(error: CallRefusedError) -> EtcdError:
-    return CompactedError(str(error)) if error.code == Status.OUT_OF_RANGE else error

@@ -52,3 +52,8 @@ class CallRefusedError(EtcdError):
 
 class CompactedError(EtcdError):
     """Say that the revision that was asked for is gone from the history."""
+
+
+def as_compacted(error: CallRefusedError) -> EtcdError:
+    """Return a refusal as what it means: that the store has forgotten a revision, or itself."""
+    return CompactedError(str(error)) if error.code == Status.OUT_OF_RANGE else error

@@ -14,7 +14,7 @@ from typing import assert_never
 import structlog
 
 from sgagent.sources.etcd.bell import Bell
-from sgagent.sources.etcd.client import Client, Watch
+from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.failures import CompactedError, ConnectionLostError
 from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.layout import Layout
@@ -22,6 +22,7 @@ from sgagent.sources.etcd.marker import MalformedMarkerError
 from sgagent.sources.etcd.messages import KeyRange, WatchAnswer
 from sgagent.sources.etcd.replica import Condition, Replica
 from sgagent.sources.etcd.rereading import NothingPublishedError, extend, marker_refused, read_replica
+from sgagent.sources.etcd.watch import Watch
 
 SETTLE_SECONDS = 1.0
 """How long changes that belong together may take to arrive one after another."""
