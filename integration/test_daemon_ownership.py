@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -213,6 +214,22 @@ def test_a_second_agent_is_refused(running: Service) -> None:
     ended = running.command("run")
     assert ended.status == 5
     assert f"process {running.applier_pid} (sgagent-applier)" in ended.errors
+
+
+def test_one_shots_at_once_leave_one_of_their_tables(running: Service) -> None:
+    """Commands that change the table under each other's hands plan anew: none fails, and nothing is mixed."""
+    assert running.stop() == 0
+    paths = [running.directory / name for name in ("one.yaml", "two.yaml")]
+    for number, path in enumerate(paths, start=1):
+        path.write_text(
+            definitions(*(f"ingress accept 1 tcp {port} from 10.{number}.0.{port}" for port in range(1, 40)))
+        )
+    for _ in range(2):
+        with ThreadPoolExecutor(4) as pool:
+            commands = [pool.submit(running.command, "compile", "--definitions", str(p)) for p in paths * 2]
+        assert [command.result().errors for command in commands if command.result().status] == []
+        standing = {number for number in (1, 2) if f" 10.{number}.0." in running.table()}
+        assert len(standing) == 1
 
 
 def test_one_shots_work_after_the_agent_has_ended(running: Service, one_interface: Lab) -> None:

@@ -16,12 +16,16 @@ from sgagent.agent.telling.log import configure_log
 from sgagent.cli.ownsession import refuse_to_cut_own_session
 from sgagent.core.compiling.enforcement import enforce
 from sgagent.core.compiling.marks import MarkLayout
+from sgagent.core.errors import KernelRefusedError
 from sgagent.core.model import Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.settings import Settings
+
+_TRIES = 20
+"""How often a change is planned anew before what the kernel says of it is taken for the last word."""
 
 
 def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
@@ -50,9 +54,13 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
 
 
 def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
-    """Bring the kernel to the policy; return how many operations that took."""
+    """Bring the kernel to the policy; return how many operations that took.
+
+    Where others change the table meanwhile, like another of these commands, it is looked at again and planned
+    for anew: the last one to look leaves a table that is wholly its own.
+    """
     layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
-    while True:
+    for is_last in (*(False,) * _TRIES, True):
         observed = dataplane.observe()
         step = enforce(
             policy,
@@ -64,11 +72,18 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
         )
         if step.plan and step.clearance:
             dataplane.clear_marks(step.clearance.mask, step.clearance.value)
-        if step.plan:
+        if not step.plan:
+            break
+        try:
             dataplane.apply(step.plan)
+        except KernelRefusedError:
+            if is_last or dataplane.observe() == observed:
+                raise
+            continue
         operations += len(step.plan.operations)
-        if not step.is_interim or not step.plan:
-            return operations
+        if not step.is_interim and dataplane.is_known:
+            break
+    return operations
 
 
 def _summary(names: list[str], operations: int) -> str:

@@ -49,6 +49,11 @@ class TableDataplane:
         """Tell whether the table is ours alone to change."""
         return self._table.is_owner
 
+    @property
+    def is_known(self) -> bool:
+        """Tell whether nobody else has changed anything since the table was observed."""
+        return self._seen is not None
+
     def observe(self) -> Observed:
         """Return the table as it stands in the kernel; take it up if an earlier owner left it.
 
