@@ -135,13 +135,13 @@ def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> 
     warm: Mapping[str, Footprint] = {}
     done: list[Apply] = []
     processes = (service.pid, service.applier_pid)
-    spent = _processor_seconds(processes)
+    spent = processor_seconds(processes)
     for number, policy in zip(range(1, applies + 1), policies, strict=False):
         text = policy.document()
         began = perf_counter()
         service.define(text, "policy.json")
         log.wait_for_apply()
-        seconds, before, spent = perf_counter() - began, spent, _processor_seconds(processes)
+        seconds, before, spent = perf_counter() - began, spent, processor_seconds(processes)
         done.append(Apply(seconds, spent - before))
         if number % _SCRAPED_EVERY == 0:
             service.scrape()
@@ -158,7 +158,7 @@ def footprints(service: Service) -> Mapping[str, Footprint]:
     return {"agent": _footprint(service.pid), "applier": _footprint(service.applier_pid)}
 
 
-def _processor_seconds(processes: Iterable[int]) -> float:
+def processor_seconds(processes: Iterable[int]) -> float:
     """Return how long processes have computed so far."""
     ticks = sum(map(_ticks, processes))
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands import measure_dry_run
+from bench.daemon import measure_daemon
 from bench.durations import Files, measure_durations
 from bench.linear import Order, render_linear
 from bench.packetcost import (
@@ -77,3 +78,11 @@ def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Pat
     command = measure_dry_run(policy.size, files.definitions, verifies=True)
     assert command.status == 0
     assert command.peak_mebibytes > 0
+
+
+def test_the_daemon_is_measured(policy: BenchPolicy) -> None:
+    """Members join and leave, and each change is enforced; the same is done by nft."""
+    found = measure_daemon(policy, changes=2)
+    assert 0 < found.enforced.median <= found.worst
+    assert found.by_nft.median > 0
+    assert found.mebibytes > 0
