@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from sgagent.core.errors import printable
 
-_WITHOUT_CONTENT = frozenset({"br", "hr", "img", "input", "link", "meta", "path", "rect", "use"})
+_WITHOUT_CONTENT = frozenset({"br", "img", "input", "link", "meta", "path"})
 """Elements that have no end tag; those of SVG are written as closing themselves, which both allow."""
 
 Attribute: TypeAlias = str | int | bool | None

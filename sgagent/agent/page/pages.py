@@ -20,9 +20,9 @@ from sgagent.agent.asking.questions import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.page.asking import answer_section, faults_section, form_section, refusal_section
 from sgagent.agent.page.drawing import DRAWING_PATH, drawing_response, graph_section
 from sgagent.agent.page.drops import drops_section
+from sgagent.agent.page.explanation import answer_section, faults_section, form_section, refusal_section
 from sgagent.agent.page.findings import findings_section
 from sgagent.agent.page.form import MOST_FIELDS, Form, read_form
 from sgagent.agent.page.hosts import is_meant
