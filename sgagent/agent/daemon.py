@@ -16,7 +16,7 @@ from sgagent.agent.counting import Counting
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.leftovers import Leftovers
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.observing import ObservationLog
 from sgagent.agent.telling.sdnotify import ServiceManager

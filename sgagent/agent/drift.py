@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from sgagent.agent.reconciler import Outcome, Step, Tamperer
+from sgagent.agent.step import Outcome, Step, Tamperer
 from sgagent.agent.telling.steplog import EventLog
 from sgagent.dataplane.events import RulesetChange
 from sgagent.ports import Clock

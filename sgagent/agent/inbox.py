@@ -10,7 +10,7 @@ from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from sgagent.agent.reconciler import Step
+from sgagent.agent.step import Step
 
 _Result = TypeVar("_Result")
 Job: TypeAlias = Callable[[Callable[[], Step]], _Result]

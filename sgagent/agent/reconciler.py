@@ -7,9 +7,8 @@ noticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import replace
 
 from sgagent.agent.choosing.definitions import Definitions
 from sgagent.agent.choosing.modes import ModeFile
@@ -17,14 +16,14 @@ from sgagent.agent.keeping.expectations import Expectations
 from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.binding import Bindings, bind, bind_expected, can_be_matched
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
-from sgagent.core.compiling.marks import EnforcementState, MarkLayout
+from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
 from sgagent.core.endpoints import exempt
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity
-from sgagent.core.host import NO_FACTS, HostFacts
-from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.host import HostFacts
 from sgagent.core.kernel.describe import differences
 from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Plan
 from sgagent.core.kernel.ruleset import Ruleset
@@ -32,95 +31,8 @@ from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Sessions, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
-from sgagent.documents import DocumentFile
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
-
-
-class Outcome(Enum):
-    """How a step ended."""
-
-    APPLIED = "applied"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"
-    """The kernel refused; what stood still stands."""
-
-    WAITING = "waiting"
-    """There is nothing to enforce yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tamperer:
-    """The process that changed our table."""
-
-    process_id: int
-    """As the host numbers processes, whatever namespace it is in."""
-
-    process_name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What a step found and did."""
-
-    outcome: Outcome
-    policy: ResolvedPolicy | None = None
-    """What is enforced now, as far as this agent knows."""
-
-    version: str | None = None
-    """The snapshot that is enforced."""
-
-    documents: tuple[DocumentFile, ...] = ()
-    """What that snapshot was read from."""
-
-    held_back: str | None = None
-    """The source's newest snapshot, where another one is in force because somebody wished so."""
-
-    problems: tuple[Problem, ...] = ()
-    """Of the newest delivery: the warnings of one that is enforced, the errors of one that was refused."""
-
-    is_refused: bool = False
-    """Whether the newest delivery has errors, so that an older one stays in force."""
-
-    source_error: str | None = None
-    """Why the source can't be reached."""
-
-    kernel_error: str | None = None
-    unknown_objects: int = 0
-    counters: Mapping[str, CounterKey] | None = None
-    """What the counters of the table count; None where it was not compiled."""
-
-    was_drift: bool = False
-    """Whether the table was found changed by someone else, and mended."""
-
-    differed: tuple[str, ...] = ()
-    """The objects that someone else had changed, like ``chain ingress/eth0``, the first few of them."""
-
-    tamperer: Tamperer | None = None
-    """Who that was last, where it is known."""
-
-    is_closed: bool = False
-    """Whether the host is closed for lack of any snapshot (§9.2)."""
-
-    is_standing: bool = False
-    """Whether, for lack of any snapshot, rules that an earlier agent left stay in force."""
-
-    uncached: tuple[str, ...] = ()
-    """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
-
-    state: EnforcementState | None = None
-    """Under which accepted sessions are remembered now; None where that did not change or is not known."""
-
-    is_first_table: bool = False
-    """Whether there was no table before."""
-
-    facts: HostFacts = NO_FACTS
-    compile_seconds: float = 0.0
-    apply_seconds: float = 0.0
-    operations: int = 0
-    sessions_cut: tuple[NamedCut, ...] = ()
-    """Open sessions that the change cuts, of those that were looked at."""
-
 
 Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[NamedCut, ...]]
 """Names the open sessions that live by the one policy, if it is known, and will not by the other."""

@@ -24,7 +24,7 @@ from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.page.inspection import Inspection
 from sgagent.agent.page.pages import PageSources, status_pages
-from sgagent.agent.reconciler import Reconciler, Step
+from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.serving.exchange import Page
 from sgagent.agent.serving.health import health_pages
 from sgagent.agent.serving.metrics import make_registry
@@ -33,6 +33,7 @@ from sgagent.agent.sessions.foresight import Foresight
 from sgagent.agent.sessions.livesessions import LiveSessions
 from sgagent.agent.sessions.opensessions import open_sessions
 from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.step import Step
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.log import configure_log
 from sgagent.agent.telling.sdnotify import ServiceManager

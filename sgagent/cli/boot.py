@@ -15,8 +15,9 @@ from sgagent.agent.daemon import summary
 from sgagent.agent.flows.beginning import in_effect
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.log import configure_log
 from sgagent.cli.assembly import SystemClock
 from sgagent.cli.inputs import load_settings

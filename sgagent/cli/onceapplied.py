@@ -6,13 +6,11 @@ import argparse
 import json
 from contextlib import closing
 
-import structlog
-
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sessions.foresight import Foresight
 from sgagent.agent.sessions.opensessions import open_sessions
 from sgagent.agent.sessions.reckoning import end_forbidden_sessions
-from sgagent.agent.telling.log import configure_log
+from sgagent.agent.step import Outcome, Step
+from sgagent.agent.telling.steplog import EventLog
 from sgagent.cli.ownsession import refuse_to_cut_own_session
 from sgagent.core.compiling.enforcement import enforce
 from sgagent.core.compiling.marks import MarkLayout
@@ -37,14 +35,12 @@ def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Nam
             refuse_to_cut_own_session(policy, facts)
         is_first = dataplane.observe().ruleset is None
         is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
-        if is_rejudged:
-            configure_log()
         if is_rejudged and not is_first:
-            Foresight(structlog.get_logger(), open_sessions).look(None, policy, facts)
+            Foresight(_LateLog(), open_sessions).look(None, policy, facts)
         operations = _bring(policy, settings, dataplane)
     if is_rejudged and is_first:
         step = Step(outcome=Outcome.APPLIED, policy=policy, facts=facts)
-        end_forbidden_sessions(step, structlog.get_logger(), sessions_at_listeners, destroy)
+        end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, destroy)
     names = [interface.name for interface in policy.interfaces]
     if options.output == "json":
         outcome = "applied" if operations else "unchanged"
@@ -91,3 +87,29 @@ def _summary(names: list[str], operations: int) -> str:
     if not operations:
         return f"unchanged: {interfaces}"
     return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"
+
+
+class _LateLog:
+    """A log that is opened when there is something to say: most often there is not, and it takes a moment."""
+
+    def info(self, event: str, **keys: object) -> object:
+        """Log what is normal."""
+        return _opened().info(event, **keys)
+
+    def warning(self, event: str, **keys: object) -> object:
+        """Log what somebody should look at."""
+        return _opened().warning(event, **keys)
+
+    def error(self, event: str, **keys: object) -> object:
+        """Log what is wrong."""
+        return _opened().error(event, **keys)
+
+
+def _opened() -> EventLog:
+    import structlog  # noqa: PLC0415 - see above
+
+    from sgagent.agent.telling.log import configure_log  # noqa: PLC0415 - see above
+
+    configure_log()
+    log: EventLog = structlog.get_logger()
+    return log

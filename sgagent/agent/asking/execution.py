@@ -14,7 +14,8 @@ from sgagent.agent.choosing.standing import Held, Pending, Standing
 from sgagent.agent.choosing.trial import is_running
 from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, Origin, Terms
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.steplog import EventLog
 from sgagent.core.errors import DocumentError, KernelRefusedError, SgagentError, UsageError
 from sgagent.core.model import Mode

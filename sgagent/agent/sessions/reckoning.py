@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from sgagent.agent.reconciler import Step
 from sgagent.agent.sessions.cuts import as_keys, named
 from sgagent.agent.sessions.opensessions import as_live_session
+from sgagent.agent.step import Step
 from sgagent.agent.telling.steplog import EventLog
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.lockout import sessions_cut

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from sgagent.agent.choosing.standing import Standing
 from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.agent.keeping.hittimes import HitTimes
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.status import Status, status_after
 from sgagent.agent.telling.trend import Trend
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState

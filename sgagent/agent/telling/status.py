@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from sgagent.agent.choosing.standing import Standing
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.errors import Problem, Severity
 
 _MOST_PROBLEMS = 50

@@ -11,7 +11,7 @@ from sgagent.agent.counting import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.counterfile import CounterFile
-from sgagent.agent.reconciler import Step
+from sgagent.agent.step import Step
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.sdnotify import ServiceManager
 from tests.fakes.log import FakeLog

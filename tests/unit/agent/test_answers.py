@@ -24,8 +24,8 @@ from sgagent.agent.asking.questions import (
 )
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.hittimes import HitTimes
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.status import InterfaceState, Posture
 from sgagent.core.addresses import AddressSet

@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
 from sgagent.core.errors import UsageError
 from sgagent.core.host import ExpectedLink

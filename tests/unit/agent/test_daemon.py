@@ -11,7 +11,7 @@ import pytest
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
-from sgagent.agent.reconciler import Outcome
+from sgagent.agent.step import Outcome
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.documents import Limits
 from tests.unit.agent.machine import GOOD, Machine

@@ -14,7 +14,7 @@ from sgagent.agent.drift import (
     UTMOST_PAUSE_SECONDS,
     DriftWatch,
 )
-from sgagent.agent.reconciler import Outcome, Step, Tamperer
+from sgagent.agent.step import Outcome, Step, Tamperer
 from sgagent.dataplane.events import MISSED, RulesetChange
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog

@@ -12,7 +12,8 @@ from sgagent.agent.asking.execution import Execution
 from sgagent.agent.asking.orders import ConfirmAnswer
 from sgagent.agent.keeping.history import MOST_ENTRIES
 from sgagent.agent.keeping.kept import Origin
-from sgagent.agent.reconciler import Outcome, Reconciler, Step
+from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.step import Outcome, Step
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import DocumentError, KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.model import Mode

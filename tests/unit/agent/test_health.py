@@ -7,7 +7,6 @@ from http import HTTPStatus
 
 import pytest
 
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.serving.exchange import Request, plain
 from sgagent.agent.serving.health import (
     LONGEST_TURN_SECONDS,
@@ -16,6 +15,7 @@ from sgagent.agent.serving.health import (
     reasons_not_alive,
     reasons_not_ready,
 )
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.board import Board
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy

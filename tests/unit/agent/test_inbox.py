@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from sgagent.agent.inbox import Happened, Inbox, NotBegunError, NotDoneError
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 
 TraceFunction = Callable[[FrameType, str, object], "TraceFunction"]
 

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sgagent.agent.reconciler import Outcome
 from sgagent.agent.serving.metrics import Totals, make_registry
+from sgagent.agent.step import Outcome
 from sgagent.agent.telling.status import Durations, InterfaceState, InterfaceStatus, Status
 from sgagent.core.kernel.counters import (
     DefaultCounter,

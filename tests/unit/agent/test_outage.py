@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
-from sgagent.agent.reconciler import Outcome
+from sgagent.agent.step import Outcome
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.running import Running, wait_until
 

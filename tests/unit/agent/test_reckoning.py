@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sessions.reckoning import end_forbidden_sessions
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.host import HostFacts, Link
 from sgagent.core.model import CidrBlock, Family, Mode

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.status import (
     BOUNDS,
     Durations,

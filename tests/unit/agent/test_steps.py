@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.reconciler import Outcome
+from sgagent.agent.step import Outcome
 from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError
 from tests.unit.agent.machine import GOOD, Machine

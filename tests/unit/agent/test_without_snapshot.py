@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.reconciler import Outcome, Step
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.host import Link
 from tests.unit.agent.machine import GOOD, MAC, Machine
 

@@ -13,9 +13,9 @@ from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.page.inspection import Inspection
 from sgagent.agent.page.pages import PageSources, status_pages
-from sgagent.agent.reconciler import Outcome, Step
 from sgagent.agent.serving.exchange import Request, Response
 from sgagent.agent.sessions.livesessions import LiveSessions
+from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.board import Board
 from sgagent.core.compiling.flowlogging import FlowLogging
 from sgagent.core.compiling.marks import MarkLayout

@@ -1,0 +1,100 @@
+"""Say what a step found and did, for whoever tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.core.compiling.marks import EnforcementState
+from sgagent.core.errors import Problem
+from sgagent.core.host import NO_FACTS, HostFacts
+from sgagent.core.kernel.counters import CounterKey
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import DocumentFile
+
+
+class Outcome(Enum):
+    """How a step ended."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    """The kernel refused; what stood still stands."""
+
+    WAITING = "waiting"
+    """There is nothing to enforce yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tamperer:
+    """The process that changed our table."""
+
+    process_id: int
+    """As the host numbers processes, whatever namespace it is in."""
+
+    process_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step found and did."""
+
+    outcome: Outcome
+    policy: ResolvedPolicy | None = None
+    """What is enforced now, as far as this agent knows."""
+
+    version: str | None = None
+    """The snapshot that is enforced."""
+
+    documents: tuple[DocumentFile, ...] = ()
+    """What that snapshot was read from."""
+
+    held_back: str | None = None
+    """The source's newest snapshot, where another one is in force because somebody wished so."""
+
+    problems: tuple[Problem, ...] = ()
+    """Of the newest delivery: the warnings of one that is enforced, the errors of one that was refused."""
+
+    is_refused: bool = False
+    """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    source_error: str | None = None
+    """Why the source can't be reached."""
+
+    kernel_error: str | None = None
+    unknown_objects: int = 0
+    counters: Mapping[str, CounterKey] | None = None
+    """What the counters of the table count; None where it was not compiled."""
+
+    was_drift: bool = False
+    """Whether the table was found changed by someone else, and mended."""
+
+    differed: tuple[str, ...] = ()
+    """The objects that someone else had changed, like ``chain ingress/eth0``, the first few of them."""
+
+    tamperer: Tamperer | None = None
+    """Who that was last, where it is known."""
+
+    is_closed: bool = False
+    """Whether the host is closed for lack of any snapshot (§9.2)."""
+
+    is_standing: bool = False
+    """Whether, for lack of any snapshot, rules that an earlier agent left stay in force."""
+
+    uncached: tuple[str, ...] = ()
+    """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""
+
+    state: EnforcementState | None = None
+    """Under which accepted sessions are remembered now; None where that did not change or is not known."""
+
+    is_first_table: bool = False
+    """Whether there was no table before."""
+
+    facts: HostFacts = NO_FACTS
+    compile_seconds: float = 0.0
+    apply_seconds: float = 0.0
+    operations: int = 0
+    sessions_cut: tuple[NamedCut, ...] = ()
+    """Open sessions that the change cuts, of those that were looked at."""
