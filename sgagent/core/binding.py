@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
 from sgagent.core.host import ExpectedLink, HandBinding, HostFacts, Link
 from sgagent.core.kernel.nftwords import check_interface_name
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
@@ -31,6 +31,14 @@ class Binding:
 
     origin: Origin
     """What made the binding, for messages."""
+
+    @property
+    def attached_at(self) -> Origin:
+        """Return where the groups are attached: in the documents, or where the binding was made by hand."""
+        interface = self.network_interface
+        if interface is None or self.origin is not interface.origin or interface.attachment_origin is NOWHERE:
+            return self.origin
+        return interface.attachment_origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -347,6 +347,8 @@ class NetworkInterface:
     vpc_id: str | None = None
     instance_id: str | None = None
     origin: Origin = field(default=NOWHERE, compare=False)
+    attachment_origin: Origin = field(default=NOWHERE, compare=False)
+    """Of the list of its groups."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from functools import partial
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.members import members_by_group
+from sgagent.core.members import is_of_account, members_by_group, whose
 from sgagent.core.memory import Memory
 from sgagent.core.model import (
     CidrBlock,
@@ -193,9 +193,8 @@ class _Resolver:
                 message = (
                     "the security group is not in the definitions, so the interface can't be judged by it"
                 )
-                self._error(
-                    binding.origin, "dangling_attachment", group_id, message, "add the group or detach it"
-                )
+                remedy = "add the group or detach it"
+                self._error(binding.attached_at, "dangling_attachment", group_id, message, remedy)
             else:
                 found.append(group)
         self._check_attachment(binding, found)
@@ -208,13 +207,14 @@ class _Resolver:
         if len(types) > 1:
             message = f"interface {binding.interface} has basic and advanced groups"
             value = ", ".join(f"{g.security_group_id} ({g.group_type.value})" for g in groups)
-            self._error(binding.origin, "mixed_group_types", value, message, "attach groups of one type only")
+            remedy = "attach groups of one type only"
+            self._error(binding.attached_at, "mixed_group_types", value, message, remedy)
         vpc_id = binding.network_interface.vpc_id if binding.network_interface else None
         for group in groups:
             if vpc_id and group.vpc_id and group.vpc_id != vpc_id:
                 message = f"the group belongs to {group.vpc_id}, the interface to {vpc_id}"
                 remedy = "attach groups of the interface's own VPC"
-                self._error(binding.origin, "other_vpc", group.security_group_id, message, remedy)
+                self._error(binding.attached_at, "other_vpc", group.security_group_id, message, remedy)
 
     def _check_sizes(self, binding: Binding, groups: list[SecurityGroup]) -> None:
         """Warn of what the cloud would refuse (§8.2)."""
@@ -409,7 +409,7 @@ class _Resolver:
         origin = rule.origin.at("authorization_object")
         found = self.snapshot.group_by_id.get(reference.security_group_id)
         if found is not None and not is_of_account(found, group, reference):
-            noun = f"security group of {_whose(group, reference)} (that id is account {found.account_id}'s)"
+            noun = f"security group of {whose(group, reference)} (that id is account {found.account_id}'s)"
             return self._unknown(rule, str(reference), "authorization_object", noun)
         if found is None:
             return self._unknown(rule, str(reference), "authorization_object", "security group")
@@ -459,22 +459,6 @@ class _Resolver:
 
 
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
-
-
-def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
-    """Tell whether the group that was found by its id is the one that the reference means (§5.2).
-
-    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
-    whose account is not known may be either.
-    """
-    meant = reference.account_id or own.account_id
-    return found.account_id is None or found.account_id == meant
-
-
-def _whose(own: SecurityGroup, reference: GroupReference) -> str:
-    """Return whose group a reference means, in words."""
-    account = reference.account_id or own.account_id
-    return f"account {account}" if account else "the rule's own account"
 
 
 def _the_same(made: ResolvedDirection, before: ResolvedDirection | None) -> ResolvedDirection:

@@ -39,6 +39,7 @@ def _interface(field: Field) -> NetworkInterface | None:
     _warn_of_timeouts(fields)
     network_interface_id = required_id(fields, "NetworkInterfaceId")
     mac = fields.filled("MacAddress")
+    attachment = fields.get("SecurityGroupIds")
     attached = [parse_id(item) for item in wrapped(fields, "SecurityGroupIds", "SecurityGroupId")]
     interface = NetworkInterface(
         network_interface_id=network_interface_id or "",
@@ -49,6 +50,7 @@ def _interface(field: Field) -> NetworkInterface | None:
         vpc_id=optional_id(fields, "VpcId"),
         instance_id=optional_id(fields, "InstanceId"),
         origin=field.origin,
+        attachment_origin=attachment.origin if attachment else field.origin,
     )
     return interface if network_interface_id else None
 

@@ -239,6 +239,7 @@ def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
     owner = _owner(fields, default)
     mac, instance = fields.get("mac_address"), fields.get("instance_id")
     network_interface_id = _required_id(fields, "network_interface_id")
+    attachment = fields.get("security_group_ids")
     attached = [parse_id(item) for item in fields.items("security_group_ids")]
     interface = NetworkInterface(
         network_interface_id=network_interface_id or "",
@@ -249,6 +250,7 @@ def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
         vpc_id=owner.vpc_id,
         instance_id=instance and parse_id(instance),
         origin=field.origin,
+        attachment_origin=attachment.origin if attachment else field.origin,
     )
     return interface if network_interface_id else None
 

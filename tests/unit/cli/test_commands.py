@@ -220,6 +220,22 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     }
 
 
+def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
+    """An attachment that leads nowhere is told with its own field and line, in both formats (§8.1)."""
+    native = tmp_path / "native.yaml"
+    native.write_text(
+        "version: 1\nnetwork_interfaces:\n- network_interface_id: eni-1\n  security_group_ids: [sg-none]\n"
+    )
+    assert (
+        f"error: {native}:4: network_interfaces[0].security_group_ids: "
+        in run("check", "--definitions", native)[2]
+    )
+    interface = {"NetworkInterfaceId": "eni-1", "SecurityGroupIds": {"SecurityGroupId": ["sg-none"]}}
+    answer = tmp_path / "answer.json"
+    answer.write_text(json.dumps({"NetworkInterfaceSets": {"NetworkInterfaceSet": [interface]}}))
+    assert "NetworkInterfaceSet[0].SecurityGroupIds: " in run("check", "--definitions", answer)[2]
+
+
 @pytest.mark.parametrize(
     ("configuration", "codes"),
     (
