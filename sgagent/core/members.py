@@ -6,7 +6,7 @@ from itertools import chain
 
 from sgagent.core.addresses import AddressSet
 from sgagent.core.memory import Memory
-from sgagent.core.model import CidrBlock, Snapshot
+from sgagent.core.model import CidrBlock, GroupReference, SecurityGroup, Snapshot
 
 
 def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[str, AddressSet]:
@@ -26,3 +26,19 @@ def _members(group_id: str, blocks: list[tuple[CidrBlock, ...]], memory: Memory)
     """Return the members of one group, as the value of before if it is equal."""
     members = memory.recall(tuple(blocks), lambda: AddressSet.of(chain.from_iterable(blocks)))
     return memory.part(group_id).revise(lambda before: before if before == members else members)
+
+
+def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
+    """Tell whether the group that was found by its id is the one that the reference means (§5.2).
+
+    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
+    whose account is not known may be either.
+    """
+    meant = reference.account_id or own.account_id
+    return found.account_id is None or found.account_id == meant
+
+
+def whose(own: SecurityGroup, reference: GroupReference) -> str:
+    """Return whose group a reference means, in words."""
+    account = reference.account_id or own.account_id
+    return f"account {account}" if account else "the rule's own account"

@@ -9,6 +9,7 @@ from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import RuleKey
 from sgagent.core.lint.reaching import CHECKS as REACHING
 from sgagent.core.lint.subject import Subject
+from sgagent.core.members import is_of_account
 from sgagent.core.model import (
     CidrBlock,
     Family,
@@ -20,7 +21,6 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.resolve import is_of_account
 
 
 def _find_unknown(subject: Subject, check: Check) -> Iterator[Finding]:
