@@ -38,7 +38,7 @@ def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupRefe
     return found.account_id is None or found.account_id == meant
 
 
-def whose(own: SecurityGroup, reference: GroupReference) -> str:
+def whose_group(own: SecurityGroup, reference: GroupReference) -> str:
     """Return whose group a reference means, in words."""
     account = reference.account_id or own.account_id
     return f"account {account}" if account else "the rule's own account"

@@ -10,7 +10,7 @@ from functools import partial
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.members import is_of_account, members_by_group, whose
+from sgagent.core.members import is_of_account, members_by_group, whose_group
 from sgagent.core.memory import Memory
 from sgagent.core.model import (
     CidrBlock,
@@ -409,7 +409,8 @@ class _Resolver:
         origin = rule.origin.at("authorization_object")
         found = self.snapshot.group_by_id.get(reference.security_group_id)
         if found is not None and not is_of_account(found, group, reference):
-            noun = f"security group of {whose(group, reference)} (that id is account {found.account_id}'s)"
+            owner = whose_group(group, reference)
+            noun = f"security group of {owner} (that id is account {found.account_id}'s)"
             return self._unknown(rule, str(reference), "authorization_object", noun)
         if found is None:
             return self._unknown(rule, str(reference), "authorization_object", "security group")
