@@ -103,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except Exception as fault:  # noqa: BLE001 - the outermost frame: a person gets one line, the trace goes to a file
         return _report_fault(fault)
+    if not gc.isenabled():
+        gc.freeze()  # or the interpreter would look for cycles once more as it ends
     return code
 
 

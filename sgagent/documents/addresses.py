@@ -6,6 +6,8 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable
+from itertools import chain
+from operator import attrgetter
 from typing import assert_never
 
 from sgagent.core.model import AuthorizationObject, CidrBlock, Family, GroupReference, PrefixListReference
@@ -15,6 +17,7 @@ from sgagent.documents.scalars import checked_account, checked_id
 BLOCK_FORMS = "an address or a CIDR"
 OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-… or pl-…"
 
+_ENDS = attrgetter("first", "last")
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}(?:/(3[0-2]|[12]?[0-9]))?")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
@@ -75,7 +78,9 @@ def group_reference(field: Field, text: str, account: str | None = None) -> Grou
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
     """Return each block once, sorted, IPv4 first."""
-    return tuple(sorted(set(blocks), key=lambda block: (block.family.bits, block.first, block.last)))
+    found = set(blocks)
+    of_family = ((block for block in found if block.family is family) for family in Family)
+    return tuple(chain.from_iterable(sorted(some, key=_ENDS) for some in of_family))
 
 
 def _parse_text(field: Field, text: str, host_bits: HostBits, forms: str) -> CidrBlock | None:
