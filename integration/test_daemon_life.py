@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -40,6 +41,8 @@ PROMISED = {
     "sgagent_mode": ("gauge", ("interface", "mode")),
 }
 """The metric families that others build on, as a scrape types and labels them."""
+
+_STRANGER = 65534
 
 End = Callable[[Service], object]
 
@@ -195,3 +198,35 @@ def test_without_the_privilege_it_ends_with_5(agent: Service, *, is_defined: boo
     assert "CAP_NET_ADMIN" in ended.errors
     assert ended.errors.count("\n") == 1
     assert not agent.table()
+
+
+@pytest.mark.parametrize("what", ("state", "state/history"))
+def test_what_another_user_keeps_is_refused_in_a_line(agent: Service, what: str) -> None:
+    """The agent holds no privilege, as root neither: of what another user keeps it says so, and ends."""
+    agent.start()
+    assert agent.stop() == 0
+    os.chown(agent.directory / what, _STRANGER, -1)
+    ended = agent.command("run")
+    assert ended.status == 5
+    assert f"{agent.directory / what}: user {_STRANGER} keeps the state there" in ended.errors
+    assert ended.errors.count("\n") == 1
+    assert agent.table(), "what was in force stays"
+
+
+def test_boot_closes_a_host_whose_state_it_may_not_read(agent: Service, one_interface: Lab) -> None:
+    """What can't be looked at may have been enforced, and so the host is closed (§9.2)."""
+    agent.start()
+    assert agent.stop() == 0
+    one_interface.host.nft("destroy", "table", "inet", "sgagent")
+    os.chown(agent.state, _STRANGER, -1)
+    ended = agent.command("boot", through=("setpriv", "--bounding-set=-dac_override,-dac_read_search"))
+    assert ended.status == 0
+    assert ended.output.startswith("closed, for lack of a snapshot")
+    assert f"Permission denied: '{agent.state / 'history'}'" in ended.errors
+
+
+def test_boot_without_the_privilege_ends_with_5(agent: Service) -> None:
+    """It says in a line what is missing, before it asks the kernel for anything."""
+    ended = agent.command("boot", through=("setpriv", "--bounding-set=-net_admin"))
+    assert (ended.status, ended.output) == (5, "")
+    assert ended.errors == "sgagent: nftables can be read and changed only with CAP_NET_ADMIN\n"

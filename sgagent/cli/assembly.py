@@ -80,6 +80,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         stack.enter_context(closing(dataplane))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
+        StateDirectory(settings.state.directory).refuse_unreadable()
         daemon = _assemble(settings, dataplane, applier.news, log, stack)
         with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
             state = StateDirectory(settings.state.directory)

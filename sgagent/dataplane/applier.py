@@ -115,9 +115,10 @@ class _Desk:
     def _pass_on(self, change: RulesetChange) -> None:
         """Tell the agent of a change by somebody else.
 
-        If it has not taken up what it was told before, more of the same tells it nothing: it will look.
+        If it has not taken up what it was told before, more of the same tells it nothing: it will look. If
+        it has ended, the channel says so next.
         """
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             self._news.send(messages.write_change(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:

@@ -67,7 +67,8 @@ def send(channel: socket.socket, kind: Verb | Reply, content: bytes) -> None:
         OSError: the other side is gone, or takes nothing.
     """
     channel.sendall(_HEADER.pack(kind, len(content)))
-    channel.sendall(content)
+    if content:  # with nothing to come the other side has all of it, and may be gone
+        channel.sendall(content)
 
 
 def receive(channel: socket.socket, longest: int) -> tuple[int, bytes] | None:

@@ -198,7 +198,12 @@ class KernelTable:
         return Applied(before if after == following(before) else None, after)
 
     def allow_log(self, group: int) -> bool:
-        """Tell whether the kernel takes rules that log to a group; nothing is done."""
+        """Tell whether the kernel takes rules that log to a group; nothing is done.
+
+        Raises:
+            NotPermittedError: the process lacks CAP_NET_ADMIN.
+        """
+        self.read_generation()  # without the privilege the library would print, and say no
         statements = (Limit(per_second=1, burst=1), Log(prefix=_TRIED, group=group))
         chain = Chain(name=_TRIED, rules=())
         plan = Plan((AddTable(), AddChain(chain), AddRule(chain.name, Rule(statements))))

@@ -7,18 +7,21 @@ the new one. A file that does not hold what its checksum says is named and left,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from sgagent.agent.keeping.durable import write_durably
 from sgagent.agent.keeping.history import History
 from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, decode_kept
+from sgagent.core.errors import NotPermittedError
 
 _OLD_NEWEST = "last-good.json"
 _OLD_BEFORE = "last-good.previous.json"
 """Where earlier versions kept definitions."""
 
 _CONFIGURATION = "last-good.toml"
+_HISTORY = "history"
 
 
 class StateDirectory:
@@ -27,11 +30,31 @@ class StateDirectory:
     def __init__(self, directory: Path) -> None:
         """Take the directory; it is made when something is kept."""
         self.directory = directory
-        self.history = History(directory / "history")
+        self.history = History(directory / _HISTORY)
+
+    def refuse_unreadable(self) -> None:
+        """Make sure that this process may look at what an earlier one kept.
+
+        Raises:
+            NotPermittedError: it may not, since that was another user.
+        """
+        for directory in (self.directory, self.directory / _HISTORY):
+            if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):
+                raise NotPermittedError(
+                    f"{directory}: user {directory.stat().st_uid} keeps the state there, and an agent of user"
+                    f" {os.geteuid()}, without privilege as it is, may not read it: run it as that user, or"
+                    " have the directory belong to this one"
+                )
 
     def has_enforced(self) -> bool:
-        """Tell whether this host ever enforced a snapshot: if anything was kept, readable or not."""
-        return any(path.exists() for path in self._newest_first())
+        """Tell whether this host ever enforced a snapshot: if anything was kept, readable or not.
+
+        Where nobody lets us look, something may be there, and so the answer is yes.
+        """
+        try:
+            return any(path.exists() for path in self._newest_first())
+        except OSError:
+            return True
 
     def keep(self, kept: KeptDocuments) -> None:
         """Keep these documents as those in force; those before are what to fall back on.
@@ -55,7 +78,11 @@ class StateDirectory:
     def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
         """Return the newest documents that can be read, and what was wrong with those that can't."""
         faults: list[str] = []
-        for path in self._newest_first():
+        try:
+            paths = tuple(self._newest_first())
+        except OSError as error:
+            return None, (str(error),)
+        for path in paths:
             try:
                 return decode_kept(path.read_bytes(), str(path)), tuple(faults)
             except FileNotFoundError:
