@@ -12,6 +12,7 @@ from pathlib import Path
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.host import HandBinding
+from sgagent.core.memory import Memory
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Host, Wake
@@ -103,6 +104,7 @@ class EtcdSource:
         self._failures = 0
         self._failing_since = 0.0
         self._parsed: _Parsed | None = None
+        self._memory = Memory()
         self._newest: Delivery | None = None
         self._vouched: Vouched | None = None
         self._error: DocumentError | SourceUnavailableError | None = None
@@ -260,7 +262,7 @@ class EtcdSource:
         """
         composed = self._following.interest.documents(held.values)
         if self._parsed is None or self._parsed.documents != composed.documents:
-            snapshot, problems = parse_documents(composed.documents, self._limits)
+            snapshot, problems = parse_documents(composed.documents, self._limits, memory=self._memory)
             self._parsed = _Parsed(composed.documents, snapshot, problems)
         delivery = Delivery(
             snapshot=self._parsed.snapshot,
