@@ -40,7 +40,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 PART = "measured"
 SIZES = (100, 300, 1000)
 PROXIES = 2
-ROUNDS = 5
+ROUNDS = 3
 IDLE_SECONDS = 15.0
 REPORTS = 500
 """Hosts that report and renew a lease, one after the other."""
