@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sgagent.agent.telling.moments import age, count
 from sgagent.cli.columns import lay_out, terminal_width
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import load_settings, whole_number
 from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
@@ -38,12 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "revision",
         metavar="REVISION",
         nargs="?",
-        type=int,
+        type=whole_number,
         help="with wait: what 'sgagent publish' printed (default: of the newest publication)",
     )
-    parser.add_argument("--timeout", metavar="TIME", default="60s", help="with wait: like 90s, 5m (60s)")
     parser.add_argument(
-        "--hosts", metavar="NUMBER", type=int, default=1, help="with wait: at least so many (1)"
+        "--timeout",
+        metavar="TIME",
+        default="60s",
+        help="with wait: how long at most, like 90s, 5m or 1h (default: 60s)",
+    )
+    parser.add_argument(
+        "--hosts",
+        metavar="NUMBER",
+        type=whole_number,
+        default=1,
+        help="with wait: at least so many hosts must report (default: 1)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

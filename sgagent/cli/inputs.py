@@ -43,6 +43,17 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
 
 
+def whole_number(text: str) -> int:
+    """Return the number that an argument is, for the parser.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"not a whole number: {text}")
+    return int(text)
+
+
 def load_settings(options: argparse.Namespace) -> Settings:
     """Return the configuration; a default file that is not there is an empty one.
 
@@ -65,8 +76,10 @@ def read_configuration(options: argparse.Namespace) -> str:
         if options.config is not None:
             raise UsageError(f"{path}: no such configuration file") from None
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the configuration can't be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: the configuration can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the configuration is not UTF-8 (save the file as UTF-8)") from error
 
 
 def read_policy(

@@ -29,6 +29,7 @@ from sgagent.core.comparing.wording import ObjectNames
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
 from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.core.errors import UsageError
 from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
 from sgagent.core.policy import ResolvedPolicy
@@ -58,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what would change; the exit code says on request whether anything does."""
+    if options.everywhere and options.interface:
+        raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
     candidate = scope.resolve(fetch(settings, options.definitions))

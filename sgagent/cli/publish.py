@@ -42,7 +42,7 @@ _SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="documents, a file or a directory")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a file or directory of documents")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, write nothing")
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
     parser.add_argument(

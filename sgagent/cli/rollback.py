@@ -6,7 +6,7 @@ import argparse
 
 from sgagent.agent.asking.orders import EnforcedAnswer, RollbackOrder
 from sgagent.cli.enforced import print_enforced
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import load_settings, whole_number
 from sgagent.cli.liveagent import order
 
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "number",
         metavar="N",
-        type=int,
+        type=whole_number,
         nargs="?",
         help="of 'sgagent history'; without it, the newest that is not in force",
     )

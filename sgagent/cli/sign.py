@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host
+from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host, whole_number
 from sgagent.cli.keygen import load_key
 from sgagent.core.errors import SourceUnavailableError, UsageError
 from sgagent.core.resolve import Scope
@@ -26,7 +26,7 @@ _LAST_SERIAL = 10**18 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="a document, or a directory of documents")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a file or directory of documents")
     parser.add_argument(
         "--key",
         metavar="FILE",
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a private key that 'sgagent keygen' made; given twice, both sign",
     )
     parser.add_argument(
-        "--serial", metavar="N", type=int, help="of this publication (default: one more than before)"
+        "--serial", metavar="N", type=whole_number, help="of this publication (default: one more than before)"
     )
     parser.add_argument(
         "--expires", metavar="TIME", help="after which it is not taken any more, like 90m, 12h or 30d"

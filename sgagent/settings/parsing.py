@@ -336,4 +336,5 @@ def _given_limits(table: Fields) -> Iterator[tuple[str, int]]:
             continue
         if number < 1:
             field.error("bad_limit", "a limit that nothing can keep", "at least 1")
+            continue
         yield name, number

@@ -314,6 +314,37 @@ def test_a_loop_of_links_is_no_fault_of_ours(run: Run, web: Path) -> None:
     assert errors.count("\n") == 1
 
 
+def test_a_configuration_that_cannot_be_read_is_told_in_plain_words(run: Run, tmp_path: Path) -> None:
+    """No number of an error and no codec: what it is, and what would be right."""
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    for path, told in (
+        (tmp_path, "the configuration can't be read: Is a directory"),
+        (binary, "the configuration is not UTF-8 (save the file as UTF-8)"),
+    ):
+        assert run("check", "--config", path) == (2, "", f"sgagent: {path}: {told}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (("rollback", "two"), ("sign", "--key", "k", "--serial", "-1", "d"), ("fleet", "wait", "--hosts", "1.5")),
+)
+def test_what_is_no_whole_number_is_called_that(run: Run, arguments: tuple[str, ...]) -> None:
+    """The words are about numbers, not about types of a programming language."""
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert ": not a whole number: " in errors
+
+
+def test_a_limit_that_nothing_can_keep_is_the_only_error(run: Run, web: Path, tmp_path: Path) -> None:
+    """The error is the limit's alone."""
+    (tmp_path / "sgagent.toml").write_text("[limits]\nrules = -1\n")
+    code, _, errors = run("check", "--config", tmp_path / "sgagent.toml", "--definitions", web)
+    assert code == 2
+    assert errors.endswith("limits.rules: a limit that nothing can keep: '-1' (at least 1)\n")
+    assert errors.count("\n") == 1
+
+
 def test_a_file_whose_name_is_no_text_is_named_all_the_same(run: Run, tmp_path: Path) -> None:
     """As JSON too, in which such a name can be escaped."""
     (tmp_path / b"a\xff.yaml".decode(errors="surrogateescape")).write_text("version: 7\n")

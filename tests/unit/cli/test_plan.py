@@ -74,6 +74,13 @@ def test_everywhere_tells_what_is_alike_once(run: Run, tmp_path: Path) -> None:
     assert [flow["interfaces"] for flow in found["flows"]] == [["eni-1", "eni-2"]] * 2
 
 
+def test_everywhere_goes_with_no_binding(run: Run) -> None:
+    """One of the two options would have to be passed over, so both together are wrong use."""
+    code, output, errors = run("--everywhere", "--interface", "eth0=sg-web")
+    assert (code, output) == (2, "")
+    assert "does not go with --interface" in errors
+
+
 def test_json_says_what_decides_on_each_side(run: Run, tmp_path: Path) -> None:
     """Every flow has its object, addresses, protocol, ports, and both verdicts."""
     _, output, _ = run("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web", "--json")
