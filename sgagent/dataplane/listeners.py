@@ -7,8 +7,8 @@ import socket
 
 from sgagent.core.lint.subject import Listener
 from sgagent.core.model import Family
-from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
 from sgagent.dataplane.sockets import CLOSE, LISTEN, list_in_states
+from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket
 
 _FIRST_EPHEMERAL = 32_768
 """UDP has no listening: a socket without a peer at such a port is most often that of a client."""
