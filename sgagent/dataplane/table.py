@@ -221,7 +221,7 @@ class KernelTable:
         """
         owner = None if self.is_owner else self._generation.owner()
         if owner is not None:
-            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner}")
+            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner} (stop that first)")
 
     def close(self) -> None:
         """Give the table up as it stands; the rules stay in force."""
