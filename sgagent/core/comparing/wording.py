@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sgagent.core.comparing.boxes import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Label
 from sgagent.core.comparing.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import Ranges, common, joined, without
 from sgagent.core.model import Direction, Family, Policy, Protocol
-from sgagent.core.policy import Peer, ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import Peer, ResolvedPolicy
 
 FELLOW_MEMBERS = "fellow members"
 
@@ -29,27 +29,43 @@ class ObjectNames:
         default_factory=lambda: {family: {} for family in Family}
     )
 
+    meanings: Mapping[tuple[Family, str], frozenset[Ranges]] = field(default_factory=dict)
+    """All that a name stands for in the last policy: members differ from link to link."""
+
     @classmethod
     def of(cls, *policies: ResolvedPolicy) -> ObjectNames:
-        """Return the names of what policies speak of; of several for the same addresses, groups first."""
-        judges = [judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge]
-        peers = sorted({id(peer): peer for peer in _peers(judges)}.values(), key=_preference)
-        names: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
+        """Return the names of what policies speak of; of several for the same addresses, groups first.
+
+        A name means what it means in the last policy that has it.
+        """
+        peers = sorted({id(peer): peer for peer in _peers(policies)}.values(), key=_preference)
+        names = cls(meanings=_meanings(_peers(policies[-1:])))
+        by_addresses: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
         for peer in peers:
             for family in Family:
                 ranges = joined(peer.addresses.ranges(family))
-                if ranges:
-                    names[family].setdefault(ranges, peer.name)
-        return cls(names)
+                if ranges and not names.is_former(peer.name, ranges, family):
+                    by_addresses[family].setdefault(ranges, peer.name)
+        return replace(names, by_addresses=by_addresses)
+
+    def is_former(self, name: str, ranges: Ranges, family: Family) -> bool:
+        """Tell whether an object stood for these addresses, and stands for others now."""
+        return ranges not in self.meanings.get((family, name), {ranges})
 
     def exact(self, ranges: Ranges, family: Family, preferred: Iterable[Peer] = ()) -> str | None:
         """Return the name of the object that stands for just these addresses; None if there is none."""
         if ranges == ((0, family.last_address),):
             return _EVERYONE[family]
         for peer in preferred:
-            if joined(peer.addresses.ranges(family)) == ranges:
+            is_exact = joined(peer.addresses.ranges(family)) == ranges
+            if is_exact and not self.is_former(peer.name, ranges, family):
                 return peer.name
         return self.by_addresses[family].get(ranges)
+
+    def _called(self, peer: Peer, family: Family) -> str:
+        """Return how an object is called that may have been another one in the last policy."""
+        is_former = self.is_former(peer.name, joined(peer.addresses.ranges(family)), family)
+        return f"the former {peer.name}" if is_former else peer.name
 
     def text(self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = ()) -> str:
         """Return addresses in the fewest words: an object, a few CIDRs, or an object without some others.
@@ -62,6 +78,9 @@ class ObjectNames:
         name = self.exact(ranges, family, preferred)
         if name is not None:
             return name
+        for peer in preferred:
+            if joined(peer.addresses.ranges(family)) == ranges:
+                return self._called(peer, family)
         blocks = cidrs(ranges, family)
         if len(blocks) <= _FEW:
             around = _around(ranges, family, preferred)
@@ -74,7 +93,7 @@ class ObjectNames:
 
     def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
         """Return an object and what is missing of it, if that is few."""
-        wholes = [(peer.name, joined(peer.addresses.ranges(family))) for peer in preferred]
+        wholes = [(self._called(peer, family), joined(peer.addresses.ranges(family))) for peer in preferred]
         for name, whole in (*wholes, (_EVERYONE[family], ((0, family.last_address),))):
             if not without(ranges, whole):
                 missing = without(whole, ranges)
@@ -172,8 +191,18 @@ def decision_text(clause: Clause) -> str:
     return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
 
 
-def _peers(judges: Iterable[ResolvedInterface]) -> Iterator[Peer]:
-    for judge in judges:
+def _meanings(peers: Iterable[Peer]) -> dict[tuple[Family, str], frozenset[Ranges]]:
+    """Return what each name stands for, in each family."""
+    meanings: dict[tuple[Family, str], frozenset[Ranges]] = {}
+    for peer in peers:
+        for family in Family:
+            key, ranges = (family, peer.name), joined(peer.addresses.ranges(family))
+            meanings[key] = meanings.get(key, frozenset()) | {ranges}
+    return meanings
+
+
+def _peers(policies: Iterable[ResolvedPolicy]) -> Iterator[Peer]:
+    for judge in (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge):
         for direction in Direction:
             toward = judge.toward(direction)
             yield from (rule.peer for rule in toward.rules)

@@ -154,6 +154,20 @@ def test_inner_access_comes_before_the_rules() -> None:
     assert differences(old, new) == ["opens all from fellow members"]
 
 
+def test_a_name_means_what_it_means_in_the_candidate() -> None:
+    """What a changed group stood for before is the former one, and no object for programs."""
+    accept = rule("http", ACCEPT, TCP, "80", "10.0.0.0/24")
+    drop = rule("not-those", DROP, ALL_PROTOCOLS, "", "sg-2")
+    old, new = (
+        policy_of(group("sg-1", accept, drop), group("sg-2", members=[member]), on={"eth0": "sg-1"})
+        for member in ("10.0.0.66", "10.0.0.99")
+    )
+    assert differences(old, new) == ["opens tcp 80 from the former sg-2", "closes tcp 80 from sg-2"]
+    names = ObjectNames.of(old, new)
+    objects = [names.exact(flow.box.peers, Family.IPV4) for flow in compare(old, new).flows]
+    assert objects == [None, "sg-2"]
+
+
 def test_many_pieces_are_counted() -> None:
     """Where no name and no short list is exact, the first CIDRs are shown and the others counted."""
     names = ObjectNames.of(policy_of(group("sg-1", WEB)))
