@@ -12,8 +12,9 @@ from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Ruleset
+from sgagent.core.kernel.names import STATE_CHAIN
+from sgagent.core.kernel.plan import Plan, references, target
+from sgagent.core.kernel.ruleset import Chain, Ruleset
 from sgagent.core.kernel.transaction import carry_out, stands_after
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Family, Snapshot
@@ -88,6 +89,7 @@ def test_steps_that_remember_are_steps_that_do_not(drawn: tuple[Case, Random]) -
         found = enforce(policy, table, (), LAYOUT, enforced=enforced, memory=memory)
         assert found == enforce(afresh, table, (), LAYOUT, enforced=enforced)
         after = stands_after(found.plan, table)
+        assert not leading_to(STATE_CHAIN, found.compiled.ruleset)
         assert after == carry_out(Plan(found.plan.operations), table) == found.compiled.ruleset
         table, enforced = after, Enforced(policy=policy, ruleset=found.compiled.ruleset)
 
@@ -106,6 +108,13 @@ def test_what_has_not_changed_is_the_very_same(drawn: tuple[Case, Random]) -> No
         assert old is new
     for one, other in zip(before.counters, after.counters, strict=True):
         assert one is other or not one.name.startswith("rule/")
+
+
+def leading_to(chain: str, ruleset: Ruleset) -> list[str]:
+    """Return the names of what leads to a chain."""
+    rules = ((one.name, to) for one in ruleset.chains for rule in one.rules for to in references(rule))
+    elements = ((one.name, target(e.verdict)) for one in ruleset.verdict_maps for e in one.elements)
+    return [name for name, to in (*rules, *elements) if to in (chain, (Chain, chain))]
 
 
 def _resolved(snapshot: Snapshot, hands: tuple[HandBinding, ...], memory: Memory) -> Resolution:

@@ -154,5 +154,5 @@ class _Standing:
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
         compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory)
-        plan = make_plan(compiled.ruleset, self.observed, self.foreign)
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
         return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from sgagent.core.kernel.names import STATE_CHAIN
 from sgagent.core.kernel.nftwords import BITS
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -179,7 +178,13 @@ stand.
 """
 
 
-def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str] = ()) -> Plan:
+def make_plan(
+    desired: Ruleset,
+    observed: Ruleset | None,
+    foreign: Iterable[str] = (),
+    *,
+    apart: frozenset[str] = frozenset(),
+) -> Plan:
     """Return what one transaction must do to turn what is observed into what is desired.
 
     What is equal stays untouched, so that counters keep their values and maps that stand are changed by
@@ -191,8 +196,10 @@ def make_plan(desired: Ruleset, observed: Ruleset | None, foreign: Iterable[str]
         desired: what is to stand.
         observed: what stands; None where there is no table.
         foreign: what else stands, as :func:`sgagent.core.kernel.nftlisting.decode_ruleset` names it.
+        apart: chains to which nothing that is desired leads; nobody looks for what does where one of them is
+            replaced.
     """
-    change = _Change(desired, observed or Ruleset(), _Foreign.parse(foreign))
+    change = _Change(desired, observed or Ruleset(), _Foreign.parse(foreign), apart)
     operations = tuple(change.operations())
     must_declare = observed is None or change.foreign.is_asleep
     return Plan((AddTable(), *operations) if must_declare else operations, observed, desired)
@@ -246,15 +253,15 @@ class _Change:
     that refers to it has to let go of it meanwhile.
     """
 
-    def __init__(self, desired: Ruleset, observed: Ruleset, foreign: _Foreign) -> None:
+    def __init__(self, desired: Ruleset, observed: Ruleset, foreign: _Foreign, apart: frozenset[str]) -> None:
         self.desired = desired
         self.observed = observed
         self.foreign = foreign
         self.leaving_chains = _leaving(observed.chain_by_name, desired.chain_by_name, _same_declaration)
         self.leaving_maps = _leaving(observed.verdict_map_by_name, desired.verdict_map_by_name, _same_key)
         self.leaving_counters = _leaving(observed.counter_by_name, desired.counter_by_name, _same)
-        self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - {STATE_CHAIN}
-        """Those that something that stays may lead to; to the keeper of the state nothing does."""
+        self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - apart
+        """Those that something that stays may lead to."""
 
         self.is_anything_replaced = bool(
             self.replaced_chains
