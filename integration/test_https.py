@@ -17,7 +17,7 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
 from sgagent.signatures.ed25519 import PrivateKey
-from sgagent.sources.https import HttpsSource
+from sgagent.sources.https.source import HttpsSource
 from tests.signing import KEY, OTHER_KEY, signature_of
 
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"nginx can't be run: {_reason}")

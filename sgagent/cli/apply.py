@@ -24,7 +24,7 @@ from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
-from sgagent.sources.file import FileSource
+from sgagent.sources.files.source import FileSource
 
 _DURATION = re.compile(r"([0-9]+)(s|m|h|)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}

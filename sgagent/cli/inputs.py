@@ -21,7 +21,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.choosing import known_endpoints, make_source
-from sgagent.sources.file import FileSource
+from sgagent.sources.files.source import FileSource
 from sgagent.sources.serials import read_signature, signature_file
 
 

@@ -17,7 +17,7 @@ from sgagent.settings import Settings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
 from sgagent.sources.acceptance import base_name
-from sgagent.sources.file import FileSource, signature_path
+from sgagent.sources.files.source import FileSource, signature_path
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}

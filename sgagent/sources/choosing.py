@@ -17,7 +17,7 @@ from sgagent.settings import (
     SourceSettings,
 )
 from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.file import FileSource
+from sgagent.sources.files.source import FileSource
 from sgagent.sources.serials import read_signature, signature_file
 from sgagent.sources.vouching import ReadEnforced, Vouching
 from sgagent.sources.whereabouts import Whereabouts, addresses_file
@@ -80,7 +80,7 @@ def _servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
 
 
 def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptance) -> Source:
-    from sgagent.sources.https import HttpsSource  # noqa: PLC0415 - it needs what others do without
+    from sgagent.sources.https.source import HttpsSource  # noqa: PLC0415 - it needs what others do without
 
     memory = addresses_file(settings.state.directory)
     return HttpsSource(source, settings.limits, acceptance, memory=memory)

@@ -13,7 +13,7 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Signed
 from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.file import FileSource
+from sgagent.sources.files.source import FileSource
 from sgagent.sources.serials import encode_signature, read_signature
 from sgagent.sources.vouching import MismatchError, Vouching
 from tests.fakes.clock import FakeClock

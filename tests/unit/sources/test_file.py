@@ -12,8 +12,8 @@ import pytest
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.sources.file import FileSource
-from sgagent.sources.reading import is_document_name
+from sgagent.sources.files.reading import is_document_name
+from sgagent.sources.files.source import FileSource
 
 GROUP = "version: 1\nsecurity_groups: [{security_group_id: %s, type: basic}]\n"
 

@@ -18,8 +18,8 @@ from sgagent.documents import Limits
 from sgagent.ports import Source
 from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
 from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.body import NoAnswerError
-from sgagent.sources.https import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
+from sgagent.sources.https.body import NoAnswerError
+from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from sgagent.sources.vouching import Vouching
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock

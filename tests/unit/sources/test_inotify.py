@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.sources.inotify import Change, Event, Inotify, decode
+from sgagent.sources.files.inotify import Change, Event, Inotify, decode
 
 
 @pytest.fixture

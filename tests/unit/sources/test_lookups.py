@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.sources.lookups import LookUp, follow
+from sgagent.sources.files.lookups import LookUp, follow
 
 
 def looked_up(path: Path, below: Path) -> list[tuple[str, str]]:

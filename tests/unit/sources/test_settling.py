@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.settling import LONGEST_SECONDS, QUIET_SECONDS, UNSETTLED_SECONDS, Settling
+from sgagent.sources.files.settling import LONGEST_SECONDS, QUIET_SECONDS, UNSETTLED_SECONDS, Settling
 
 
 def test_without_changes_nothing_is_due() -> None:

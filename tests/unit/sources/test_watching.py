@@ -13,8 +13,8 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from sgagent.sources.inotify import Inotify
-from sgagent.sources.watching import watch_path
+from sgagent.sources.files.inotify import Inotify
+from sgagent.sources.files.watching import watch_path
 
 WITHIN_SECONDS = 2.0
 """The contract's bound on enforcing a changed file."""

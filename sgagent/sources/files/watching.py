@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sgagent.ports import Wake
-from sgagent.sources.inotify import Change, Event, Inotify
-from sgagent.sources.lookups import LookUp, follow
-from sgagent.sources.reading import appearance, is_document_name
-from sgagent.sources.settling import Settling
+from sgagent.sources.files.inotify import Change, Event, Inotify
+from sgagent.sources.files.lookups import LookUp, follow
+from sgagent.sources.files.reading import appearance, is_document_name
+from sgagent.sources.files.settling import Settling
 
 POLL_SECONDS = 0.5
 """Between looks at the files where there is no inotify. A change is told at the second look that shows it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.sources.file import FileSource
+from sgagent.sources.files.source import FileSource
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.source import FakeSource
 

@@ -11,8 +11,8 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity, Source
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.reading import Reading, appearance, document_paths, read_document
-from sgagent.sources.watching import watch_path
+from sgagent.sources.files.reading import Reading, appearance, document_paths, read_document
+from sgagent.sources.files.watching import watch_path
 
 _TRIES = 5
 """Readings of files that change meanwhile."""

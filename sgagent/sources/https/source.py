@@ -18,8 +18,8 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.body import NoAnswerError, TooLargeError
-from sgagent.sources.exchange import Answer, Exchange, Question
+from sgagent.sources.https.body import NoAnswerError, TooLargeError
+from sgagent.sources.https.exchange import Answer, Exchange, Question
 from sgagent.sources.pace import Pace
 from sgagent.sources.polling import Poller
 from sgagent.sources.vouching import MismatchError

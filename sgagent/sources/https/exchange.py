@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 from sgagent import __version__
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.body import NoAnswerError, read_body
-from sgagent.sources.connecting import BoundedConnection, Cutting, Deadline, make_context
+from sgagent.sources.https.body import NoAnswerError, read_body
+from sgagent.sources.https.connecting import BoundedConnection, Cutting, Deadline, make_context
 from sgagent.sources.privatefile import read_token
 from sgagent.sources.whereabouts import Whereabouts
 

@@ -67,7 +67,7 @@ def _output_of(
     """
     done = subprocess.run(  # noqa: S603 - this Python, and texts of this file
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=environment,
         pass_fds=files,
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sgagent.core.errors import SourceUnavailableError, printable
 from sgagent.settings import HttpsUrl
-from sgagent.sources.inflating import WINDOWS, InflationError, inflate
+from sgagent.sources.https.inflating import WINDOWS, InflationError, inflate
 
 _PIECE_BYTES = 64 * 1024
 

@@ -1,0 +1,1 @@
+"""Fetch definitions from files of this host, and notice when they change."""
