@@ -13,6 +13,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.lab import PATIENCE, LabError
+from integration.lab import PATIENCE, LabError, wait_for
 from integration.namespaces import Namespace
 
 _PROGRAM = "chromium-headless-shell"
@@ -177,14 +178,25 @@ _KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "ArrowDown": (40, 
 def browser_on(namespace: Namespace | None = None) -> Iterator[Browser]:
     """Start a browser on a host, or where the caller is, and end it with the context."""
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sgagent-browser-"))
+        folder = tempfile.mkdtemp(prefix="sgagent-browser-")
+        stack.callback(_remove, folder)
         to_us, to_it = _pipe(stack), _pipe(stack)
         argv = (*_entering(namespace), _PROGRAM, *_ARGUMENTS, f"--user-data-dir={folder}")
         process = stack.enter_context(_started(argv, to_it[0], to_us[1]))
-        stack.callback(process.kill)
+        stack.callback(os.killpg, process.pid, signal.SIGKILL)
         browser = Browser(to_it[1], to_us[0])
         browser.begin()
         yield browser
+
+
+def _remove(folder: str) -> None:
+    """Remove the browser's folder, into which those of its processes write that have not quite ended."""
+
+    def is_gone() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not os.path.exists(folder)  # noqa: PTH110 - the name is what there is
+
+    wait_for(is_gone, f"{folder} to be left alone")
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
@@ -211,6 +223,7 @@ def _started(argv: Sequence[str], read: int, write: int) -> subprocess.Popen[byt
     return subprocess.Popen(
         ("bash", "-c", shell, "browser", *argv),
         pass_fds=(read, write),
+        start_new_session=True,  # so that all its processes can be ended together
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ from sgagent.core.model import CidrBlock, Family
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake
 
-_DUMPS_TRIED = 10
-"""A dump that a change interrupted is made again, this often at most."""
+_LISTED_WITHIN_SECONDS = 1.0
+_BETWEEN_SECONDS = 0.005
+"""A listing that a change interrupted is made again after a moment, for this long at most."""
 
 
 class LinksUnreadableError(SgagentError):
@@ -38,14 +40,20 @@ class NetlinkHost:
         """
         # A socket belongs to the namespace that it was made in; a new one each time never shows another's.
         with NetlinkSocket(NETLINK_ROUTE) as netlink:
-            for _ in range(_DUMPS_TRIED):
+            until = time.monotonic() + _LISTED_WITHIN_SECONDS
+            while True:
                 links = _dump(netlink, _GET_LINK, _LINK.pack(0, 0, 0, 0, 0))
                 addresses = (
                     None if links is None else _dump(netlink, _GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0))
                 )
                 if links is not None and addresses is not None:
                     return read_facts(links, addresses)
-        raise LinksUnreadableError(f"the list of links was interrupted {_DUMPS_TRIED} times")
+                if time.monotonic() >= until:
+                    break
+                time.sleep(_BETWEEN_SECONDS)
+        raise LinksUnreadableError(
+            f"links or addresses changed all the time for {_LISTED_WITHIN_SECONDS:g} s"
+        )
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

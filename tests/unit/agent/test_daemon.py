@@ -67,7 +67,7 @@ def test_a_step_that_can_not_be_done_is_tried_again(running: Running) -> None:
 
     def script() -> None:
         host = running.machine.host
-        host.fault = SgagentError("the list of links was interrupted 10 times")
+        host.fault = SgagentError("links or addresses changed again whenever they were listed")
         host.remove_link("eth0")
         running.wait_for("step_failed")
         fetches = running.machine.source.fetches
