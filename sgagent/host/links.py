@@ -21,8 +21,7 @@ from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake
 
 _LISTED_WITHIN_SECONDS = 1.0
-_BETWEEN_SECONDS = 0.005
-"""A listing that a change interrupted is made again after a moment, for this long at most."""
+"""A listing that a change interrupted is made again, for this long at most."""
 
 
 class LinksUnreadableError(SgagentError):
@@ -50,10 +49,7 @@ class NetlinkHost:
                     return read_facts(links, addresses)
                 if time.monotonic() >= until:
                     break
-                time.sleep(_BETWEEN_SECONDS)
-        raise LinksUnreadableError(
-            f"links or addresses changed all the time for {_LISTED_WITHIN_SECONDS:g} s"
-        )
+        raise LinksUnreadableError("links or addresses changed again whenever they were listed")
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
