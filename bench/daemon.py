@@ -7,6 +7,7 @@ others use too, processor time says more than the clock.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import random
@@ -14,7 +15,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -199,12 +200,17 @@ def _rows(sizes: tuple[Size, ...]) -> Iterator[str]:
         )
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.daemon", description="Measure the daemon at work.")
+    parser.add_argument(
+        "--size", type=int, choices=range(len(SIZES)), help="measure this size alone, from 0, the smallest"
+    )
+    size = parser.parse_args(argv).size
     remove_stale_namespaces()
-    for row in _rows(SIZES[1:] if len(sys.argv) < 2 else (SIZES[int(sys.argv[1])],)):
+    for row in _rows(SIZES[1:] if size is None else (SIZES[size],)):
         print(row, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

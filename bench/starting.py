@@ -6,11 +6,12 @@ shown, as on a machine that others use too everything else is theirs.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,11 @@ def _processor_seconds(argv: tuple[str, ...]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Print a table."""
+    argparse.ArgumentParser(
+        prog="python -m bench.starting", description="Measure how commands start, and the first apply."
+    ).parse_args(argv)
     remove_stale_namespaces()
     print("| command | processor time, s | baseline | processor time, s | times | at most |")
     print("|---|---|---|---|---|---|")
@@ -113,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
