@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sgagent.agent.telling.moments import count
 from sgagent.cli.inputs import load_settings
+from sgagent.cli.replacing import replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, NotPermittedError, Problem, UsageError, printable
 from sgagent.core.model import Snapshot
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     )  # refuse to write what is refused
     place = _place(options.output, options.what)
     if place is not None:
-        _replace(place, text)
+        replace_file(place, text)
     if options.json:
         report = _report(imported, place)
         print(json.dumps({"document": native if place is None else None, **report}, indent=2))
@@ -128,20 +129,6 @@ def _read(name: str) -> DocumentFile:
 def _place(output: Path | None, what: str) -> Path | None:
     """Return the file to be written; in a directory it is named after what was read."""
     return output / f"{what}.yaml" if output is not None and output.is_dir() else output
-
-
-def _replace(place: Path, text: str) -> None:
-    """Write a file, all of it or nothing.
-
-    Raises:
-        UsageError: it can't be written.
-    """
-    draft = place.with_name(f".{place.name}.new")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(place)
-    except OSError as error:
-        raise UsageError(f"{place}: can't be written: {error.strerror}") from error
 
 
 def _summary(snapshot: Snapshot) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host, whole_number
 from sgagent.cli.keygen import load_key
+from sgagent.cli.replacing import replace_file
 from sgagent.core.errors import SourceUnavailableError, UsageError
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         manifest = Manifest.of(contents, serial=serial, signed_at=now, expires_at=expires_at)
     except ValueError as error:
         raise UsageError(f"{options.path}: {error}") from error
-    _replace(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
+    replace_file(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
     print(json.dumps(_report(place, manifest)) if options.json else _summary(place, manifest))
     return 0
 
@@ -108,20 +109,6 @@ def _next_serial(place: Path) -> int:
         raise UsageError(f"{place}: can't be read: {error.strerror}") from error
     except MalformedSignatureError as error:
         raise UsageError(f"{place}: not a signature file: {error}; say --serial, or remove it") from error
-
-
-def _replace(place: Path, text: str) -> None:
-    """Write the signature file, all of it or nothing.
-
-    Raises:
-        UsageError: it can't be written.
-    """
-    draft = place.with_name(f".{place.name}.new")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(place)
-    except OSError as error:
-        raise UsageError(f"{place}: can't be written: {error.strerror}") from error
 
 
 def _summary(place: Path, manifest: Manifest) -> str:

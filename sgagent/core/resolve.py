@@ -205,7 +205,7 @@ class _Resolver:
         """Refuse groups of both types, and groups of another VPC, on one interface (§3, §8.1)."""
         types = sorted({group.group_type.value for group in groups})
         if len(types) > 1:
-            message = f"interface {binding.interface} has basic and advanced groups"
+            message = f"interface {_named(binding)} has basic and advanced groups"
             value = ", ".join(f"{g.security_group_id} ({g.group_type.value})" for g in groups)
             remedy = "attach groups of one type only"
             self._error(binding.attached_at, "mixed_group_types", value, message, remedy)
@@ -225,7 +225,7 @@ class _Resolver:
         ):
             if count > most:
                 message = (
-                    f"interface {binding.interface} has more than {most} {noun}, which the cloud would refuse"
+                    f"interface {_named(binding)} has more than {most} {noun}, which the cloud would refuse"
                 )
                 self._warn(binding.origin, f"many_{noun}", str(count), message, f"keep to {most}")
 
@@ -480,3 +480,9 @@ def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 def _as_warning(problem: Problem) -> Problem:
     return replace(problem, severity=Severity.WARNING)
+
+
+def _named(binding: Binding) -> str:
+    """Return what a person calls an interface: as the documents do, where they know it."""
+    known = binding.network_interface
+    return known.network_interface_id if known else binding.interface

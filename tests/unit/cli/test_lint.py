@@ -125,3 +125,17 @@ def test_definitions_that_would_be_refused(run: Run, tmp_path: Path) -> None:
     code, output, _ = run("--definitions", path)
     assert code == 0
     assert "error: no of sg-1 [unknown_object]" in output
+
+
+def test_an_interface_has_the_name_that_its_author_gave(run: Run, tmp_path: Path) -> None:
+    """What can't be judged is told of by the document's own words, as ``check`` does."""
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "version: 1\n"
+        "security_groups: [{security_group_id: sg-1}, {security_group_id: sg-2, type: advanced}]\n"
+        "network_interfaces: [{network_interface_id: eni-b, security_group_ids: [sg-1, sg-2]}]\n",
+        encoding="utf-8",
+    )
+    code, _, errors = run("--definitions", path)
+    assert code == 2
+    assert "interface eni-b has basic and advanced groups" in errors

@@ -1,0 +1,29 @@
+"""Facts about files that commands put in the place of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.cli.replacing import replace_file
+from sgagent.core.errors import UsageError
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """The new text stands there, and nothing beside it."""
+    place = tmp_path / "a.yaml"
+    place.write_text("old, and longer", encoding="utf-8")
+    replace_file(place, "new\n")
+    assert place.read_text(encoding="utf-8") == "new\n"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_can_not_be_replaced_stays_alone(tmp_path: Path) -> None:
+    """The error names the place, which stays as it was, and no draft is left beside it."""
+    place = tmp_path / "a.yaml"
+    (place / "within").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"a\.yaml: can't be written: "):
+        replace_file(place, "new\n")
+    assert list(tmp_path.iterdir()) == [place]
+    assert list(place.iterdir()) == [place / "within"]
