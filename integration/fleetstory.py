@@ -10,7 +10,6 @@ there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import shlex
@@ -24,10 +23,9 @@ from pathlib import Path
 
 from integration.etcdcluster import Cluster, Member, etcd_cluster
 from integration.lab import LabError, wait_for
-from integration.namespaces import Namespace, network_namespace, remove_stale_namespaces
-from integration.parts import with_parts
+from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
-from integration.story import Chapter
+from integration.story import Chapter, tell_whole
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "etcd.md"
 PART = "fleet"
@@ -232,19 +230,7 @@ CHAPTERS = (first, leaderless, forged, lost, found)
 
 def main(arguments: Sequence[str]) -> int:
     """Tell the story to its end, and write it down if told to; return 1 if it went otherwise."""
-    parser = argparse.ArgumentParser(description="Tell a fleet's story.")
-    parser.add_argument("--write", action="store_true", help=f"put it into {DOCUMENT.name} too")
-    options = parser.parse_args(arguments)
-    remove_stale_namespaces()
-    try:
-        chapters = tell()
-    except LabError as error:
-        print(f"\nTHE STORY ENDS HERE: {error}")
-        return 1
-    if options.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(with_parts(text, {PART: markdown(chapters)}), encoding="utf-8")
-    return 0
+    return tell_whole(arguments, "fleet's", DOCUMENT, PART, lambda: markdown(tell()))
 
 
 def tell() -> Sequence[Chapter]:

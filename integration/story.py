@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,18 +168,25 @@ LOCKED_OUT = "stranger: 80 open, 22 shut; administrator: 80 open, 22 shut"
 
 def main(arguments: Sequence[str]) -> int:
     """Tell the story to its end, and write it down if told to; return 1 if it went otherwise."""
-    parser = argparse.ArgumentParser(description="Tell a machine's story.")
-    parser.add_argument("--write", action="store_true", help=f"put it into {DOCUMENT.name} too")
+    return tell_whole(arguments, "machine's", DOCUMENT, PART, lambda: markdown(tell()))
+
+
+def tell_whole(
+    arguments: Sequence[str], whose: str, document: Path, part: str, told: Callable[[], str]
+) -> int:
+    """Have a story told, and write it into a part of a document if told to; return 1 if it went otherwise."""
+    parser = argparse.ArgumentParser(description=f"Tell a {whose} story.")
+    parser.add_argument("--write", action="store_true", help=f"put it into {document.name} too")
     options = parser.parse_args(arguments)
     remove_stale_namespaces()
     try:
-        chapters = tell()
+        content = told()
     except LabError as error:
         print(f"\nTHE STORY ENDS HERE: {error}")
         return 1
     if options.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(with_parts(text, {PART: markdown(chapters)}), encoding="utf-8")
+        text = document.read_text(encoding="utf-8")
+        document.write_text(with_parts(text, {part: content}), encoding="utf-8")
     return 0
 
 
