@@ -63,8 +63,13 @@ def to_port(port: int) -> WirePacket:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a flow log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the whole lines of a flow log, which may be written to or moved away at the same time."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    whole, _, _ = text.rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def test_who_was_dropped_is_told_with_what_decided(one_interface: Lab, agent: Service) -> None:
@@ -155,7 +160,8 @@ def test_full_files_are_turned_over(one_interface: Lab, agent: Service) -> None:
     agent.start()
     for _ in range(4):
         one_interface.send_ingress([to_port(port) for port in range(2000, 2200)])
-    wait_for(lambda: agent.metric("sgagent_flow_log_flows_total", verdict="drop") == 800, "all to be told of")
+    wait_for(lambda: [line["number"] for line in lines_of(path)[-1:]] == [800], "the last one to be written")
+    assert agent.metric("sgagent_flow_log_flows_total", verdict="drop") == 800
     names = sorted(entry.name for entry in agent.directory.glob("flows.log*"))
     assert names[-2:] == ["flows.log.1", "flows.log.2"]
     numbers = [
