@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Validate, print the plan, and publish; 1 if somebody else published meanwhile."""
+    wish = vouching.Wish.of(options)
     settings = load_settings(options)
     source = etcd_settings(settings)
     snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
         before = _snapshot_of(published, layout, settings.limits)
         found = tuple(edits(before, snapshot))
-        voucher = vouching.make_voucher(options, published, layout)
+        voucher = wish.voucher(published, layout)
         sign = None if voucher is None else voucher.sign
         plan = plan_publication(published, snapshot, layout, by=_who(), at=time.time(), sign=sign)
         is_needed = bool(plan.writes) or not _is_current(published, snapshot)

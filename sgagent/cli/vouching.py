@@ -78,31 +78,55 @@ class Voucher:
         return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)
 
 
-def make_voucher(options: argparse.Namespace, published: Published, layout: Layout) -> Voucher | None:
-    """Return what signs a publication as the options say; None for nobody.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Say how a publication is to be signed."""
 
-    Raises:
-        UsageError: the options do not fit together, or would take a signature away that nobody spoke of.
-    """
-    if options.unsigned and options.key:
-        raise UsageError("--unsigned: does not go with --key")
-    if options.expires is not None and not options.key:
-        raise UsageError("--expires: is part of a signature, and needs --key")
-    standing = signature_in(published.items, layout)
-    if standing is not None and not options.key and not options.unsigned:
-        raise UsageError(
-            "what is published is signed"
-            " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
+    keys: tuple[PrivateKey, ...]
+    lifetime: int | None
+    """Seconds; None for ever."""
+
+    is_unsigned: bool
+    """No signature is wanted, even where there was one."""
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Wish:
+        """Return what the options say, and read the keys; the store is not asked yet.
+
+        Raises:
+            UsageError: the options do not fit together, or a key or a time is none.
+        """
+        if options.unsigned and options.key:
+            raise UsageError("--unsigned: does not go with --key")
+        if options.expires is not None and not options.key:
+            raise UsageError("--expires: is part of a signature, and needs --key")
+        return cls(
+            keys=tuple(load_key(path) for path in options.key),
+            lifetime=None if options.expires is None else parse_lifetime(options.expires),
+            is_unsigned=options.unsigned,
         )
-    if not options.key:
-        return None
-    now = int(time.time())
-    return Voucher(
-        keys=tuple(load_key(path) for path in options.key),
-        signed_at=now,
-        expires_at=None if options.expires is None else now + parse_lifetime(options.expires),
-        standing=None if standing is None else _parsed(standing),
-    )
+
+    def voucher(self, published: Published, layout: Layout) -> Voucher | None:
+        """Return what signs in place of what is published; None for nobody.
+
+        Raises:
+            UsageError: that would take a signature away that nobody spoke of.
+        """
+        standing = signature_in(published.items, layout)
+        if standing is not None and not self.keys and not self.is_unsigned:
+            raise UsageError(
+                "what is published is signed"
+                " (--key FILE signs this, too; --unsigned if no host asks for signatures any more)"
+            )
+        if not self.keys:
+            return None
+        now = int(time.time())
+        return Voucher(
+            keys=self.keys,
+            signed_at=now,
+            expires_at=None if self.lifetime is None else now + self.lifetime,
+            standing=None if standing is None else _parsed(standing),
+        )
 
 
 def _parsed(content: bytes) -> SignatureFile | None:
