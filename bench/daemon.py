@@ -1,51 +1,76 @@
-"""Measure the daemon at work: from a changed file to what the kernel enforces, and what that takes.
+"""Measure the daemon at work: from a changed file or key to what the kernel enforces, and what that takes.
 
-``python -m bench.daemon`` measures only this, as root, and keeps nothing. Beside each change stands what
-``nft`` takes for the same one-element transaction on a copy of the table that nobody owns. On a machine that
+``python -m bench.daemon``, as root; ``--write`` keeps it. In turns with the daemon's changes ``nft`` makes
+the same ones by transactions that are ready, on a copy of the table that nobody owns. On a machine that
 others use too, processor time says more than the clock.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import random
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.desks import FIRST_NEWCOMER, FREE_PORT, Change, Desk, FileDesk, Notice, store_desk
 from bench.durations import run_in
-from bench.packetcost import compiled_text
-from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, MemberGroup, invent
-from bench.results import Spread
+from bench.goals import Goal
+from bench.packetcost import LAYOUT, compiled_text
+from bench.policies import INTERFACE, BenchPolicy, invent
+from bench.section import Section, begin, finish, goal_table, milliseconds, parser_of, percentile, table
 from bench.sizes import SIZES, Size
 from integration.lab import wait_for
-from integration.namespaces import Namespace, network_namespace, remove_stale_namespaces
+from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
 from integration.soak import footprints, processor_seconds
+from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.marks import first_state
 from sgagent.core.kernel.names import class_chain, peers_chain
-from sgagent.core.model import Direction, Family
+from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.core.model import Direction, Family, PortRange
 from sgagent.dataplane.generation import RulesetGeneration
 
-CHANGES = 30
-GROUPS_OF_A_FILE = 20
-"""The rules stand in a file of their own."""
+CHANGES = {SIZES[1]: 60, SIZES[2]: 100, SIZES[3]: 60}
+"""Of each kind, told of by a signal; of the other ways to be told there are a third as many."""
+
+QUICK_CHANGES = 6
+NAME = "daemon"
+
+_LIMITS = {Change.MEMBER: (2.0, 0.005), Change.RULE: (3.0, 0.0)}
+"""How many times what nft takes, and how many seconds on top, for 99 of 100."""
 
 _START_SECONDS = 300.0
 _ENFORCED_SECONDS = 60.0
-_FIRST_NEWCOMER = int(IPv4Address("10.200.0.0"))
 _KIBIBYTES_PER_MEBIBYTE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What changes of one kind took, told of in one way."""
+
+    change: str
+    notice: str
+    enforced: tuple[float, ...]
+    """Seconds from the word to the daemon until the kernel has the change, for each."""
+
+    processor_seconds: float
+    """Of both processes for each change, all that comes after it included."""
+
+    by_nft: tuple[float, ...]
+    """Seconds for the same transaction, the start of a process included, for each."""
+
+    processor_seconds_by_nft: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AtWork:
-    """What the daemon took at one size."""
+    """What the daemon took at one size, told in one way."""
 
     size: Size
     start_seconds: float
@@ -55,52 +80,44 @@ class AtWork:
     mebibytes_later: float
     """After all changes."""
 
-    enforced: Spread
-    """Seconds from the renaming of a file to the kernel's new table."""
-
-    worst: float
-    processor_seconds: float
-    """Of both processes for each change, all that comes after it included."""
-
-    by_nft: Spread
-    """Seconds for the same transaction, the start of a process included."""
-
-    processor_seconds_by_nft: float
+    changed: tuple[Changed, ...]
 
 
-def measure_daemon(policy: BenchPolicy, changes: int) -> AtWork:
-    """Run the daemon on a policy, have members join and leave, and do the same with ``nft``."""
+def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
+    """Run the daemon on a policy, change a member and a rule so many times each, and do the same with nft."""
     with (
         network_namespace("daemon") as host,
         network_namespace("copy") as copy,
-        tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
-        service_on(host, Path(directory)) as service,
+        tempfile.TemporaryDirectory(prefix="sgagent-bench-") as name,
+        service_on(host, Path(name)) as service,
+        _desk(service, policy, notice) as desk,
         contextlib.closing(_generation_in(host)) as generation,
     ):
-        desk = _Desk(service, policy, generation)
-        desk.write_all()
         began = time.perf_counter()
         service.launch()
         wait_for(lambda: any("READY=1" in n for n in service.notices()), "the daemon", _START_SECONDS)
         started, first = time.perf_counter() - began, _mebibytes(service)
-        processes = (service.pid, service.applier_pid)
-        before = processor_seconds(processes)
-        seconds = [desk.change(number) for number in range(changes)]
-        spent = (processor_seconds(processes) - before) / changes
-        (copy_text := Path(directory) / "copy.nft").write_text(compiled_text(policy))
-        run_in(copy, ("nft", "-f", str(copy_text)))
-        by_nft, spent_by_nft = _by_nft(policy, copy, changes)
+        run_in(copy, ("nft", "-f", "-"), compiled_text(policy))
+        watch = _Watch(service, generation, is_signalled=notice is Notice.SIGNAL)
+        changed = [
+            _measure_changes(policy, copy, desk, watch, (change, notice, changes)) for change in Change
+        ]
         return AtWork(
             size=policy.size,
             start_seconds=started,
             mebibytes=first,
             mebibytes_later=_mebibytes(service),
-            enforced=Spread.of(seconds),
-            worst=max(seconds),
-            processor_seconds=spent,
-            by_nft=Spread.of(by_nft),
-            processor_seconds_by_nft=spent_by_nft,
+            changed=tuple(changed),
         )
+
+
+@contextlib.contextmanager
+def _desk(service: Service, policy: BenchPolicy, notice: Notice) -> Iterator[Desk]:
+    if notice is Notice.STORE:
+        with store_desk(service, policy, service.namespace, service.directory / "store") as desk:
+            yield desk
+    else:
+        yield FileDesk(service, policy, notice)
 
 
 def _mebibytes(service: Service) -> float:
@@ -112,71 +129,87 @@ def _generation_in(host: Namespace) -> RulesetGeneration:
         return RulesetGeneration()
 
 
-class _Desk:
-    """The documents of a daemon, and who changes them."""
+def _measure_changes(
+    policy: BenchPolicy, copy: Namespace, desk: Desk, watch: _Watch, wanted: tuple[Change, Notice, int]
+) -> Changed:
+    """Make changes of one kind, in turns with ``nft``."""
+    change, notice, count = wanted
+    there_and_back = _transactions(policy, change)
+    ours: list[float] = []
+    by_nft: list[float] = []
+    before, before_nft = watch.processor_seconds(), _children_seconds()
+    for number in range(count):
+        ours.append(watch.enforced_seconds(desk.prepare(change, number)))
+        argv, stdin = there_and_back[number % 2]
+        by_nft.append(run_in(copy, argv, stdin))
+    return Changed(
+        change=change.value,
+        notice=notice.value,
+        enforced=tuple(ours),
+        processor_seconds=(watch.processor_seconds() - before) / count,
+        by_nft=tuple(by_nft),
+        processor_seconds_by_nft=(_children_seconds() - before_nft) / count,
+    )
 
-    def __init__(self, service: Service, policy: BenchPolicy, generation: RulesetGeneration) -> None:
-        self._service = service
-        self._rules, *self._groups = json.loads(policy.document())["security_groups"]
-        self._dice = random.Random(1)
-        self._generation = generation
-        service.configure(f'[[interface]]\nname = "{INTERFACE}"\nsecurity_group_ids = ["{GROUP_ID}"]\n')
 
-    def write_all(self) -> None:
-        """Write all documents."""
-        self._service.define(_document([self._rules]), "rules.json")
-        for first in range(0, len(self._groups), GROUPS_OF_A_FILE):
-            self._write_file(first)
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Sees when a change is enforced, and when the daemon is done with it."""
 
-    def _write_file(self, first: int) -> None:
-        self._service.define(_document(self._groups[first : first + GROUPS_OF_A_FILE]), f"{first}.json")
+    service: Service
+    generation: RulesetGeneration
+    is_signalled: bool
+    """So that the daemon says when it is ready again."""
 
-    def change(self, number: int) -> float:
-        """Have a member join a group or leave one, and return the seconds until that is enforced.
-
-        The daemon is told by a signal, so that it does not wait for more changes to come.
-        """
-        place = self._dice.randrange(len(self._groups))
-        members = self._groups[place]["member_addresses"]
-        if number % 2:
-            members.pop(self._dice.randrange(len(members)))
-        else:
-            members.append(str(IPv4Address(_FIRST_NEWCOMER + number)))
-        self._service.notices()
-        before = self._generation.read()
-        self._write_file(place // GROUPS_OF_A_FILE * GROUPS_OF_A_FILE)
+    def enforced_seconds(self, make_known: Callable[[], None]) -> float:
+        """Make a change known, and return the seconds until it is enforced."""
+        told, noticed = self._told(), len(self.service.notices())
+        before = self.generation.read()
         began = time.perf_counter()
-        self._service.reload()
-        wait_for(lambda: self._generation.read() != before, "the change to be enforced", _ENFORCED_SECONDS)
+        make_known()
+        wait_for(lambda: self.generation.read() != before, "the change to be enforced", _ENFORCED_SECONDS)
         seconds = time.perf_counter() - began
-        told = self._service.log.count("ruleset_applied")
-        wait_for(lambda: self._is_done(told), "the step to end", _ENFORCED_SECONDS)
+        wait_for(lambda: self._is_done(told, noticed), "the step to end", _ENFORCED_SECONDS)
         return seconds
 
-    def _is_done(self, told: int) -> bool:
-        """Tell whether the daemon has said that it is ready again."""
-        return (
-            self._service.log.count("ruleset_applied") >= told and "READY=1" in self._service.notices()[-2:]
+    def processor_seconds(self) -> float:
+        """Return how long both processes of the daemon have computed."""
+        return processor_seconds((self.service.pid, self.service.applier_pid))
+
+    def _is_done(self, told: int, noticed: int) -> bool:
+        if self.is_signalled and "READY=1" not in self.service.notices()[noticed:]:
+            return False
+        return self._told() > told
+
+    def _told(self) -> int:
+        return self.service.log.count('"ruleset_applied"')
+
+
+def _transactions(policy: BenchPolicy, change: Change) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """Return how nft makes a change on the copy, and how it takes it back: its arguments and its input."""
+    if change is Change.MEMBER:
+        rule = next(rule for rule in policy.rules if rule.authorization_object in policy.groups)
+        place = (Direction.INGRESS, INTERFACE, Family.IPV4)
+        target = class_chain(*place, (str(rule.authorization_object),))
+        element = f"{{ {FIRST_NEWCOMER} : goto {target} }}"
+        return tuple(
+            (("nft", f"{verb} element inet sgagent {peers_chain(*place)} {element}"), "")
+            for verb in ("add", "delete")
         )
+    first, *others = policy.rules
+    moved = replace(first, ports=PortRange(FREE_PORT, FREE_PORT))
+    changed = replace(policy, rules=(moved, *others))
+    return (
+        (("nft", "-j", "-f", "-"), _commands(policy, changed)),
+        (("nft", "-j", "-f", "-"), _commands(changed, policy)),
+    )
 
 
-def _document(groups: list[dict[str, object]]) -> str:
-    return json.dumps({"version": 1, "security_groups": groups}, indent=1)
-
-
-def _by_nft(policy: BenchPolicy, copy: Namespace, changes: int) -> tuple[list[float], float]:
-    """Put one element in and take it out again, and return the seconds and the processor seconds for each."""
-    group: MemberGroup = policy.groups[-1]
-    place = (Direction.INGRESS, INTERFACE, Family.IPV4)
-    target = class_chain(*place, (group.group_id,))
-    element = f"{{ {IPv4Address(_FIRST_NEWCOMER)} : goto {target} }}"
-    before = _children_seconds()
-    seconds = [
-        run_in(copy, ("nft", f"{verb} element inet sgagent {peers_chain(*place)} {element}"))
-        for _ in range(changes // 2)
-        for verb in ("add", "delete")
-    ]
-    return seconds, (_children_seconds() - before) / len(seconds)
+def _commands(before: BenchPolicy, after: BenchPolicy) -> str:
+    """Return the transaction that leads from one policy to another, as our data plane hands it on."""
+    stands = compile_(before.resolved, LAYOUT, first_state([INTERFACE], LAYOUT)).ruleset
+    enforced = Enforced(policy=before.resolved, ruleset=stands)
+    return json.dumps(encode_plan(enforce(after.resolved, stands, (), LAYOUT, enforced=enforced).plan, []))
 
 
 def _children_seconds() -> float:
@@ -184,33 +217,85 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _rows(sizes: tuple[Size, ...]) -> Iterator[str]:
-    yield (
-        "| rules / members | start, s | memory then, MiB | memory later | one member: enforced, ms | worst"
-        " | processor time, ms | nft, the same: ms | processor time, ms |"
+def judge(found: Sequence[AtWork]) -> Iterator[Goal]:
+    """Yield what was promised of changes, at the sizes for which it was."""
+    for at_work in found:
+        for changed in at_work.changed if at_work.size in SIZES[2:] else ():
+            times, more = _LIMITS[Change(changed.change)]
+            limit = times * percentile(changed.by_nft, 50) + more
+            measured = percentile(changed.enforced, 99)
+            yield Goal(
+                f"{changed.change} at {at_work.size}, told by {changed.notice}: ms for 99 of 100",
+                f"{milliseconds(limit)}: {times:g} times `nft`" + (f" and {1000 * more:g}" if more else ""),
+                1000 * measured,
+                measured <= limit,
+            )
+
+
+def lines(found: Sequence[AtWork]) -> Iterator[str]:
+    """Yield all tables."""
+    yield from goal_table(list(judge(found)))
+    yield from table(
+        (
+            *("rules / members", "change", "told by", "changes", "enforced, ms: half", "99 of 100"),
+            *("the worst", "processor time, ms", "`nft`, the same, ms: half", "99 of 100"),
+            "processor time, ms",
+        ),
+        (_row(at_work.size, changed) for at_work in found for changed in at_work.changed),
     )
-    yield "|" + "---|" * 9
-    for size in sizes:
-        found = measure_daemon(invent(size), CHANGES)
-        yield (
-            f"| {size} | {found.start_seconds:.1f} | {found.mebibytes:.0f} | {found.mebibytes_later:.0f}"
-            f" | {1000 * found.enforced.median:.1f} | {1000 * found.worst:.1f}"
-            f" | {1000 * found.processor_seconds:.1f} | {1000 * found.by_nft.median:.1f}"
-            f" | {1000 * found.processor_seconds_by_nft:.1f} |"
-        )
+    yield from table(
+        (
+            "rules / members",
+            "told by",
+            "start, s",
+            "memory of both processes, MiB, after it",
+            "after the changes",
+        ),
+        (
+            (
+                *(str(at_work.size), at_work.changed[0].notice, f"{at_work.start_seconds:.1f}"),
+                *(f"{at_work.mebibytes:.0f}", f"{at_work.mebibytes_later:.0f}"),
+            )
+            for at_work in found
+        ),
+    )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.daemon", description="Measure the daemon at work.")
+def _row(size: Size, changed: Changed) -> tuple[str, ...]:
+    return (
+        *(str(size), changed.change, changed.notice, str(len(changed.enforced))),
+        *(milliseconds(percentile(changed.enforced, percent)) for percent in (50, 99, 100)),
+        milliseconds(changed.processor_seconds),
+        *(milliseconds(percentile(changed.by_nft, percent)) for percent in (50, 99)),
+        milliseconds(changed.processor_seconds_by_nft),
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, and print tables."""
+    parser = parser_of(NAME, "Measure the daemon at work.")
     parser.add_argument(
         "--size", type=int, choices=range(len(SIZES)), help="measure this size alone, from 0, the smallest"
     )
-    size = parser.parse_args(argv).size
-    remove_stale_namespaces()
-    for row in _rows(SIZES[1:] if size is None else (SIZES[size],)):
-        print(row, flush=True)
+    parser.add_argument(
+        "--notice", choices=[n.name.lower() for n in Notice], help="have the daemon be told in this way alone"
+    )
+    options = parser.parse_args(argv)
+    begin()
+    sizes = SIZES[1:] if options.size is None else (SIZES[options.size],)
+    notices = [n for n in Notice if options.notice in (None, n.name.lower())]
+    found = []
+    for size in sizes:
+        for notice in notices:
+            count = QUICK_CHANGES if options.quick else CHANGES.get(size, 60)
+            shown = measure_daemon(
+                invent(size), notice, count if notice is Notice.SIGNAL else max(2, count // 3)
+            )
+            print("\n".join(lines([shown])), file=sys.stderr, flush=True)
+            found.append(shown)
+    goals = list(judge(found))
+    return finish(Section(NAME, list(lines(found)), found), goals, writes=options.write)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

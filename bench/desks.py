@@ -1,0 +1,222 @@
+"""Write the definitions of a bench's policy and change them, in files or in a store, as a person would.
+
+Member groups stand in files of twenty, the rules in a file of their own. In the store each group is a key; a
+store takes no key as large as ten thousand rules, so there they are spread over groups of a thousand, which
+the interface has all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
+from integration.etcdcluster import Cluster, etcd_cluster
+from integration.namespaces import Namespace
+from integration.service import Service
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.layout import MEMBERS, Layout, write_member
+from sgagent.sources.etcd.messages import Delete, Put
+from sgagent.sources.etcd.publishing import plan_publication, publish, read_published
+
+GROUPS_OF_A_FILE = 20
+RULES_OF_A_KEY = 1_000
+FIRST_NEWCOMER = IPv4Address("10.200.0.0")
+"""In no group of any policy."""
+
+FREE_PORT = 60_500
+"""Of no rule of any policy."""
+
+_LAYOUT = Layout("/sgagent")
+_HOST_ADDRESS = "10.9.0.50"
+
+
+class Change(enum.Enum):
+    """What is changed."""
+
+    MEMBER = "one member"
+    """Joins a group, or leaves one."""
+
+    RULE = "one rule"
+    """Moves to another port."""
+
+
+class Notice(enum.Enum):
+    """How the daemon hears of a change."""
+
+    SIGNAL = "a file, by SIGHUP"
+    FILE = "a file, by itself"
+    STORE = "etcd"
+
+
+class Desk(Protocol):
+    """Where definitions are written."""
+
+    def prepare(self, change: Change, number: int) -> Callable[[], None]:
+        """Return what makes a change known; it is to be called once, before the next is prepared."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The groups of a policy as documents have them, and who changes them."""
+
+    ruled: list[dict[str, Any]]
+    """With the rules, on the interface."""
+
+    members: list[dict[str, Any]]
+    spoken_of: list[int]
+    """The places of those that rules refer to: nothing changes in the kernel for the others."""
+
+    dice: random.Random
+
+    @classmethod
+    def of(cls, policy: BenchPolicy, rules_of_a_group: int) -> _Groups:
+        whole, *members = json.loads(policy.document())["security_groups"]
+        rules = whole["rules"]
+        parts = [rules[first : first + rules_of_a_group] for first in range(0, len(rules), rules_of_a_group)]
+        names = [GROUP_ID] if len(parts) == 1 else [f"{GROUP_ID}-{number}" for number in range(len(parts))]
+        pairs = zip(names, parts, strict=True)
+        ruled = [{**whole, "security_group_id": name, "rules": part} for name, part in pairs]
+        named = {rule["authorization_object"] for rule in rules}
+        spoken_of = [place for place, group in enumerate(members) if group["security_group_id"] in named]
+        return cls(ruled, members, spoken_of, random.Random(1))
+
+    def binding(self) -> str:
+        names = json.dumps([group["security_group_id"] for group in self.ruled])
+        return f'[[interface]]\nname = "{INTERFACE}"\nsecurity_group_ids = {names}\n'
+
+    def change_member(self, number: int) -> int:
+        """Have somebody join a group by chance or leave one, and return its place."""
+        place = self.dice.choice(self.spoken_of)
+        addresses = self.members[place]["member_addresses"]
+        if number % 2:
+            addresses.pop(self.dice.randrange(len(addresses)))
+        else:
+            addresses.append(str(FIRST_NEWCOMER + number))
+        return place
+
+    def change_rule(self, number: int) -> None:
+        """Move a rule to a port of its own."""
+        rules = self.dice.choice(self.ruled)["rules"]
+        self.dice.choice(rules)["port_range"] = f"{FREE_PORT + number}/{FREE_PORT + number}"
+
+
+class FileDesk:
+    """Definitions in files."""
+
+    def __init__(self, service: Service, policy: BenchPolicy, notice: Notice) -> None:
+        """Write them all, for a service that is not started yet."""
+        self._service = service
+        self._is_told = notice is Notice.SIGNAL
+        self._groups = _Groups.of(policy, len(policy.rules))
+        service.configure(self._groups.binding())
+        self._rules_text().define(service)
+        for place in range(0, len(self._groups.members), GROUPS_OF_A_FILE):
+            self._members_text(place).define(service)
+
+    def prepare(self, change: Change, number: int) -> Callable[[], None]:
+        """Make a change on paper, and return what puts it in its place."""
+        if change is Change.MEMBER:
+            text = self._members_text(self._groups.change_member(number))
+        else:
+            self._groups.change_rule(number)
+            text = self._rules_text()
+
+        def make_known() -> None:
+            text.define(self._service)
+            if self._is_told:
+                self._service.reload()
+
+        return make_known
+
+    def _rules_text(self) -> _Text:
+        return _Text("rules.json", _document(self._groups.ruled))
+
+    def _members_text(self, place: int) -> _Text:
+        first = place // GROUPS_OF_A_FILE * GROUPS_OF_A_FILE
+        return _Text(f"{first}.json", _document(self._groups.members[first : first + GROUPS_OF_A_FILE]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A file that is about to be written."""
+
+    name: str
+    text: str
+
+    def define(self, service: Service) -> None:
+        service.define(self.text, self.name)
+
+
+class StoreDesk:
+    """Definitions in a store. A member announces itself there, as hosts do; a rule is published."""
+
+    def __init__(self, service: Service, policy: BenchPolicy, cluster: Cluster, client: Client) -> None:
+        """Publish them all, for a service that is not started yet."""
+        self._client = client
+        self._groups = _Groups.of(policy, RULES_OF_A_KEY)
+        service.configure(self._groups.binding())
+        endpoints = ", ".join(f'"{member.endpoint}"' for member in cluster.members)
+        source = f'type = "etcd"\nendpoints = [{endpoints}]\nhost_name = "bench"\n'
+        configuration = service.directory / "sgagent.toml"
+        text = configuration.read_text()
+        configuration.write_text(text.replace(f'path = "{service.documents}"\n', source))
+        self._publication()()
+        self._lease = client.grant_lease(3_600).number
+        self._last = ""
+
+    def prepare(self, change: Change, number: int) -> Callable[[], None]:
+        """Make a change on paper, and return what writes it to the store."""
+        if change is Change.RULE:
+            self._groups.change_rule(number)
+            return self._publication()
+        if number % 2:
+            return lambda: self._commit(Delete(self._last))
+        group = self._groups.members[self._groups.dice.choice(self._groups.spoken_of)]
+        self._last = _LAYOUT.key(MEMBERS, group["security_group_id"], f"new-{number}")
+        return lambda: self._commit(
+            Put(self._last, write_member([str(FIRST_NEWCOMER + number)]), self._lease)
+        )
+
+    def _commit(self, write: Put | Delete) -> None:
+        self._client.commit((), [write])
+
+    def _publication(self) -> Callable[[], None]:
+        text = _document([*self._groups.ruled, *self._groups.members])
+        snapshot = parse_documents([DocumentFile("bench.json", text.encode())], Limits())[0]
+        published = read_published(self._client, _LAYOUT)
+        plan = plan_publication(published, snapshot, _LAYOUT, by="bench", at=time.time())
+        return lambda: _drop(publish(self._client, plan, _LAYOUT))
+
+
+@contextlib.contextmanager
+def store_desk(
+    service: Service, policy: BenchPolicy, host: Namespace, directory: Path
+) -> Iterator[StoreDesk]:
+    """Run a store of one member beside a host, and write the policy's definitions to it."""
+    directory.mkdir()
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(etcd_cluster(directory, size=1))
+        cluster.network.plug_in(host, _HOST_ADDRESS)
+        cluster.start()
+        stack.enter_context(host.entered())
+        client = stack.enter_context(contextlib.closing(Client(cluster.settings(timeout_seconds=30))))
+        yield StoreDesk(service, policy, cluster, client)
+
+
+def _document(groups: list[dict[str, Any]]) -> str:
+    return json.dumps({"version": 1, "security_groups": groups}, indent=1)
+
+
+def _drop(_: object) -> None:
+    """Take a value that nobody wants."""

@@ -1,0 +1,111 @@
+"""Put what one bench measured on paper: tables for people, numbers as JSON, and what was promised of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.goals import Goal
+from integration.namespaces import remove_stale_namespaces
+from integration.parts import with_parts
+
+_ROOT = Path(__file__).resolve().parents[1]
+PAGE = _ROOT / "docs" / "performance.md"
+RESULTS = _ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What one bench writes: a part of the page, between its marks, and a file of numbers."""
+
+    name: str
+    """Of the part and of the file."""
+
+    lines: Sequence[str]
+    """In Markdown."""
+
+    numbers: object
+    """A dataclass, or a sequence of such."""
+
+    def write(self) -> None:
+        """Keep the numbers, and put the lines into the page."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        numbers = json.dumps(self.numbers, default=dataclasses.asdict, indent=1)
+        self._file.write_text(numbers + "\n", encoding="utf-8")
+        text = "\n" + "\n".join(self.lines) + "\n"
+        PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), {self.name: text}), encoding="utf-8")
+
+    @property
+    def _file(self) -> Path:
+        return RESULTS / f"{self.name}.json"
+
+
+def parser_of(module: str, text: str) -> argparse.ArgumentParser:
+    """Return a parser of a bench's arguments, with those that all have."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=text)
+    parser.add_argument(
+        "--write", action="store_true", help=f"keep the numbers, and put the tables into docs/{PAGE.name}"
+    )
+    parser.add_argument("--quick", action="store_true", help="measure less; don't quote it")
+    return parser
+
+
+def begin() -> None:
+    """Refuse to go on without privilege, and remove what a killed run left behind.
+
+    Raises:
+        SystemExit: with 2.
+    """
+    if os.geteuid() != 0:
+        print("network namespaces and nftables need root", file=sys.stderr)
+        raise SystemExit(2)
+    remove_stale_namespaces()
+
+
+def finish(section: Section, goals: Sequence[Goal], *, writes: bool) -> int:
+    """Print a section, write it down if asked to, and return 1 if a goal is missed."""
+    print("\n".join(section.lines))
+    if writes:
+        section.write()
+    return 0 if all(goal.is_met for goal in goals) else 1
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, and an empty one behind them."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def goal_table(goals: Sequence[Goal]) -> Iterator[str]:
+    """Yield the table of what was promised and what was measured of it."""
+    rows = ((g.text, g.limit, figure(g.measured), "met" if g.is_met else "**missed**") for g in goals)
+    yield from table(("promised", "limit", "measured", ""), rows)
+
+
+def figure(value: float) -> str:
+    """Return a number with three digits that count, and no more places than that takes."""
+    if not value or abs(value) >= 100:
+        return f"{value:,.0f}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}".rstrip("0").rstrip(".") if places else f"{value:.0f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration in milliseconds, without the unit."""
+    return figure(1000 * seconds)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value that so many percent of the values do not exceed: one of them, nothing in between."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
