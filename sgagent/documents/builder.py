@@ -27,6 +27,8 @@ class _Open:
     node: Listing | Mapping
     key: str | None = None
     key_line: int = 0
+    item_lines: list[int] = field(default_factory=list)
+    name_lines: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class TreeBuilder:
 
     limits: Limits
     root: Node | None = None
+    root_line: int = 0
     duplicates: list[DuplicateKey] = field(default_factory=list)
     _open: list[_Open] = field(default_factory=list)
     _room: int = field(init=False)
@@ -57,35 +60,59 @@ class TreeBuilder:
             self._refuse_depth(node.line)
         self._open.append(_Open(node))
 
-    def close(self) -> Node:
+    def close(self) -> Listing | Mapping:
         """End the innermost list or mapping and return it."""
-        node = self._open.pop().node
+        closed = self._open.pop()
+        node = closed.node
+        if isinstance(node, Listing):
+            node.lines = closed.item_lines
+        else:
+            node.lines = closed.name_lines
         self._count(1, node.line)
-        self._place(node, fresh=True)
+        self._place(node, node.line, fresh=True)
         return node
+
+    def has_room_for(self, nodes: int) -> bool:
+        """Tell whether a list or mapping of so many single values, itself included, is within the limits."""
+        return nodes <= self._room and len(self._open) < self.limits.depth
+
+    def whole(self, node: Listing | Mapping) -> None:
+        """Take a list or mapping of nothing but single values, for which there is room."""
+        self._room -= node.size
+        self._place(node, node.line, fresh=True)
 
     def key(self, key: str, line: int) -> None:
         """Take the name of the next value."""
         _refuse_bad_characters(key, line)
         self._open[-1].key, self._open[-1].key_line = key, line
 
-    def scalar(self, node: Scalar) -> None:
-        """Take a single value."""
-        if not node.text.isascii() or "\0" in node.text:
-            _refuse_bad_characters(node.text, node.line)
+    def scalar(self, node: str | Scalar, line: int) -> int:
+        """Take a single value; return the line that it counts as standing on."""
+        text = node if isinstance(node, str) else node.text
+        if not text.isascii() or "\0" in text:
+            _refuse_bad_characters(text, line)
         self._room -= 1
         if self._room < 0:
-            self._refuse_more(node.line)
-        self._place(node, fresh=True)
+            self._refuse_more(line)
+        return self._place(node, line, fresh=True)
 
-    def alias(self, node: Node, line: int) -> None:
-        """Take a value that stands elsewhere in the text; it costs as much as if it stood here."""
+    def alias(self, node: Node, node_line: int, line: int) -> None:
+        """Take a value that stands elsewhere in the text; it costs as much as if it stood here.
+
+        Args:
+            node: the value.
+            node_line: where it stands.
+            line: where the alias stands.
+        """
         if self.awaits_key:
             raise MalformedError("complex_key", "a name must be plain text, not an alias", line)
-        if not isinstance(node, Scalar) and len(self._open) + node.height > self.limits.depth:
-            self._refuse_depth(line)
-        self._count(1 if isinstance(node, Scalar) else node.size, line)
-        self._place(node, fresh=False)
+        if isinstance(node, (Listing, Mapping)):
+            if len(self._open) + node.height > self.limits.depth:
+                self._refuse_depth(line)
+            self._count(node.size, line)
+        else:
+            self._count(1, line)
+        self._place(node, node_line, fresh=False)
 
     def _count(self, nodes: int, line: int) -> None:
         """Refuse to hold more than the limits allow."""
@@ -106,31 +133,36 @@ class TreeBuilder:
         """Say that lists and mappings are nested too deep."""
         raise MalformedError("too_deep", f"nested deeper than {self.limits.depth} levels", line)
 
-    def _place(self, node: Node, *, fresh: bool) -> None:
-        """Put a complete value where it belongs."""
+    def _place(self, node: Node, line: int, *, fresh: bool) -> int:
+        """Put a complete value where it belongs; return the line that it counts as standing on."""
         if not self._open:
-            self.root = node
-            return
+            self.root, self.root_line = node, line
+            return line
         parent = self._open[-1]
-        if isinstance(parent.node, Listing):
-            parent.node.items.append(node)
-        else:
-            self._place_by_name(parent, parent.node, node, fresh=fresh)
-        if isinstance(node, Scalar):
-            parent.node.size += 1
-        else:
+        if parent.key is not None and fresh:
+            line = parent.key_line
+        self._enter(parent, node, line)
+        if isinstance(node, (Listing, Mapping)):
+            if fresh:
+                node.line = line
             parent.node.size += node.size
             parent.node.height = max(parent.node.height, node.height + 1)
+        else:
+            parent.node.size += 1
+        return line
 
-    def _place_by_name(self, parent: _Open, mapping: Mapping, node: Node, *, fresh: bool) -> None:
-        """Put a complete value under the name that was taken before it."""
+    def _enter(self, parent: _Open, node: Node, line: int) -> None:
+        """Add a complete value to what it stands in: at the end, or under the name taken before it."""
+        if isinstance(parent.node, Listing):
+            parent.node.items.append(node)
+            parent.item_lines.append(line)
+            return
         key, parent.key = parent.key or "", None
-        if fresh:
-            node.line = parent.key_line
-        if key in mapping.entries:
+        if key in parent.node.entries:
             self._note_duplicate(key, parent.key_line)
         else:
-            mapping.entries[key] = node
+            parent.node.entries[key] = node
+            parent.name_lines[key] = line
 
     def _note_duplicate(self, key: str, line: int) -> None:
         """Remember a name that stands twice, and where."""

@@ -54,9 +54,16 @@ class Field:
     __slots__ = ("_parent", "_step", "node", "reading")
 
     def __init__(
-        self, node: Node, reading: Reading, parent: Field | None = None, step: str | int = ""
+        self, node: Node, reading: Reading, parent: Field | None = None, step: str | int = 0
     ) -> None:
-        """Stand on a value that is reached from its parent by a name or a number."""
+        """Stand on a value.
+
+        Args:
+            node: the value.
+            reading: of the file that it stands in.
+            parent: the list or mapping that it stands in; None for the whole document.
+            step: its number or name there; for the whole document its line.
+        """
         self.node = node
         self.reading = reading
         self._parent = parent
@@ -65,7 +72,22 @@ class Field:
     @property
     def origin(self) -> Origin:
         """Return where the value stands."""
-        return Origin(file=self.reading.file, line=self.node.line, path=self.path)
+        return Origin(file=self.reading.file, line=self.line, path=self.path)
+
+    @property
+    def line(self) -> int:
+        """Return the line that the value stands on."""
+        if isinstance(self.node, (Listing, Mapping)):
+            return self.node.line
+        match self._parent.node if self._parent else None, self._step:
+            case (Listing() as listing, int(index)):
+                return listing.line_of(index)
+            case (Mapping() as mapping, str(name)):
+                return mapping.line_of(name)
+            case (None, int(line)):
+                return line
+            case _:
+                raise AssertionError("a value stands in a list, in a mapping or alone")
 
     @property
     def path(self) -> str:
@@ -80,7 +102,11 @@ class Field:
     @property
     def written(self) -> str | None:
         """Return a single value as it was written; None for a list or mapping."""
-        return self.node.text if isinstance(self.node, Scalar) else None
+        match self.node:
+            case str(text) | Scalar(text=text):
+                return text
+            case _:
+                return None
 
     @property
     def is_null(self) -> bool:
@@ -106,8 +132,8 @@ class Field:
 
     def text(self) -> str | None:
         """Return a text; None, with an error noted, if it is none."""
-        if isinstance(self.node, Scalar) and self.node.kind is Kind.TEXT:
-            return self.node.text
+        if isinstance(self.node, str):
+            return self.node
         self.refuse_type("a text")
         return None
 
@@ -226,7 +252,7 @@ class Fields:
     def filled(self, name: str) -> Field | None:
         """Return a field; None if it is missing, null or an empty text, as the API leaves fields unused."""
         node = self._entries.get(name)
-        if node is None or (isinstance(node, Scalar) and (node.kind is Kind.NULL or not node.text)):
+        if not node or (isinstance(node, Scalar) and node.kind is Kind.NULL):
             return None
         return self.field.child(name, node)
 

@@ -1,35 +1,55 @@
-"""Read JSON text (RFC 8259) with the line of every value, which the standard library does not tell."""
+"""Read JSON text (RFC 8259) with the line of every value, which the standard library does not tell.
+
+Lists and mappings that hold no others are most of a large document. Each of these is read at once by the
+standard library, and its lines are counted only when somebody asks for one. Where anything about it is out of
+the ordinary, it is read again word by word, to say what and where.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping as MappingOf, Sequence
+from functools import partial
 
 from sgagent.documents.builder import TreeBuilder
-from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Scalar
+from sgagent.documents.limits import Limits
+from sgagent.documents.tree import NO_LINES, Kind, Listing, MalformedError, Mapping, Node, Scalar
 
 _BLANKS = r"[ \t\n\r]*+"
 _BLANK = re.compile(_BLANKS)
-_TEXT = r'"((?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+)"'
+_CHARACTERS = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+'
 """Possessive, so that a string of many megabytes that does not end costs no more than reading it."""
 
+_TEXT = f'"({_CHARACTERS})"'
 _STRING = re.compile(_TEXT + _BLANKS)
 _NAME = re.compile(_TEXT + _BLANKS + ":" + _BLANKS)
 _COMMA = re.compile("," + _BLANKS)
+_WHOLE = re.compile(rf'[\[{{](?:[-+0-9.eE:, \t\n\r]++|"{_CHARACTERS}")*+[\]}}]')
+"""What may be a list or mapping of nothing but texts and numbers."""
+
+_BAD_ESCAPE = re.compile(r"\\u(?:0000|[Dd][89A-Fa-f])")
+"""Half a surrogate pair, maybe, or NUL."""
+
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORDS = {"true": Kind.BOOLEAN, "false": Kind.BOOLEAN, "null": Kind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
 
 
-def parse_json(text: str, builder: TreeBuilder) -> None:
+def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_word: bool = False) -> None:
     """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
+
+    Args:
+        text: decoded from UTF-8.
+        builder: what becomes of it.
+        first_line: the number of the text's first line.
+        word_by_word: whether to read nothing at once. It comes to the same, with all lines counted.
 
     Raises:
         MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
     """
-    scanner = _Scanner(text, builder)
+    scanner = _Scanner(text, builder, first_line, word_by_word=word_by_word)
     scanner.skip_blanks()
     if scanner.at_end:
         return
@@ -43,12 +63,13 @@ def parse_json(text: str, builder: TreeBuilder) -> None:
 class _Scanner:
     """A place in the text; each state consumes a token and returns the next state, None at the end."""
 
-    def __init__(self, text: str, builder: TreeBuilder) -> None:
+    def __init__(self, text: str, builder: TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
         """Start at the first character."""
         self._text = text
         self._builder = builder
+        self._word_by_word = word_by_word
         self._place = 0
-        self._line = 1
+        self._line = first_line
         self._line_end = text.find("\n")
         """Of the line of the place; -1 in the last."""
 
@@ -76,19 +97,36 @@ class _Scanner:
         """Consume a value, or the beginning of one."""
         match = _STRING.match(self._text, self._place)
         if match is not None:
-            self._builder.scalar(Scalar(self._line, Kind.TEXT, _meant(match)))
+            self._builder.scalar(_meant(match), self._line)
             self._go_to(match.end())
-            return self._separator if self._closings else None
+            return self._next()
         character = self._peek()
         if character in _CLOSING:
-            return self._begin(character)
+            return self._next() if self._took_whole() else self._begin(character)
         if character == '"':
             raise self._malformed_string()
         if character == "-" or character.isdigit():
             self._number()
         else:
             self._word()
+        return self._next()
+
+    def _next(self) -> _State | None:
+        """Return the state after a value."""
         return self._separator if self._closings else None
+
+    def _took_whole(self) -> bool:
+        """Consume a list or mapping at once, if it holds no other and nothing odd."""
+        match = None if self._word_by_word else _WHOLE.match(self._text, self._place)
+        node = match and _read_whole(match.group(), self._line)
+        if match is None or node is None or not self._builder.has_room_for(node.size):
+            return False
+        self._builder.whole(node)
+        self._line += match.group().count("\n")
+        self._line_end = self._text.find("\n", match.end())
+        self._place = match.end()
+        self.skip_blanks()
+        return True
 
     def malformed(self, reason: str) -> MalformedError:
         """Return a complaint about the place reached."""
@@ -135,7 +173,7 @@ class _Scanner:
         self._closings.pop()
         self._builder.close()
         self._advance(1)
-        return self._separator if self._closings else None
+        return self._next()
 
     def _separator(self) -> _State | None:
         """Consume a comma, or the end of the list or mapping."""
@@ -153,7 +191,7 @@ class _Scanner:
         if match is None:
             raise self.malformed("not a number")
         kind = Kind.NUMBER if match.group(1) or match.group(2) else Kind.INTEGER
-        self._builder.scalar(Scalar(self._line, kind, match.group(0)))
+        self._builder.scalar(Scalar(kind, match.group(0)), self._line)
         self._advance(match.end() - self._place)
 
     def _word(self) -> None:
@@ -161,7 +199,7 @@ class _Scanner:
         match = _WORD.match(self._text, self._place)
         if match is None or match.group(0) not in _WORDS:
             raise self.malformed("expected a value")
-        self._builder.scalar(Scalar(self._line, _WORDS[match.group(0)], match.group(0)))
+        self._builder.scalar(Scalar(_WORDS[match.group(0)], match.group(0)), self._line)
         self._advance(match.end() - self._place)
 
     def _peek(self) -> str:
@@ -172,6 +210,55 @@ class _Scanner:
         """Go on behind a token and the blanks after it."""
         self._place += characters
         self.skip_blanks()
+
+
+def _read_whole(written: str, line: int) -> Listing | Mapping | None:
+    """Return a list or mapping of texts and numbers; None if it is none, or odd in any way."""
+    if "\\u" in written and _BAD_ESCAPE.search(written):
+        return None
+    try:
+        value: list[Node] | dict[str, Node] = _AT_ONCE.decode(written)
+    except ValueError:
+        return None
+    if isinstance(value, dict):
+        return Mapping(line, value, partial(_lines_of_names, written, line), len(value) + 1, written=written)
+    return Listing(line, value, partial(_lines_of_items, written, line), len(value) + 1, written=written)
+
+
+def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
+    """Return values by their names.
+
+    Raises:
+        ValueError: a name stands twice.
+    """
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError
+    return entries
+
+
+_AT_ONCE = json.JSONDecoder(
+    object_pairs_hook=_entries,
+    parse_int=partial(Scalar, Kind.INTEGER),
+    parse_float=partial(Scalar, Kind.NUMBER),
+)
+
+
+def _lines_of_items(written: str, line: int) -> Sequence[int]:
+    node = _read_again(written, line)
+    return node.lines if isinstance(node, Listing) and not callable(node.lines) else ()
+
+
+def _lines_of_names(written: str, line: int) -> MappingOf[str, int]:
+    node = _read_again(written, line)
+    return node.lines if isinstance(node, Mapping) and not callable(node.lines) else NO_LINES
+
+
+def _read_again(written: str, line: int) -> Node | None:
+    """Return what was read at once, now with its lines."""
+    builder = TreeBuilder(Limits(rules=len(written)))
+    parse_json(written, builder, first_line=line, word_by_word=True)
+    return builder.root
 
 
 def _meant(match: re.Match[str]) -> str:

@@ -33,7 +33,7 @@ def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
     if builder.root is None:
         _note(reading, MalformedError("empty_document", "nothing in the file", 0, remedy="version: 1"))
         return None
-    return Field(builder.root, reading)
+    return Field(builder.root, reading, step=builder.root_line)
 
 
 def _decode(content: bytes, reading: Reading) -> str:

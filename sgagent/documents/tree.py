@@ -1,13 +1,15 @@
 """Hold what a YAML or JSON text says, with the line of every value, before it means anything.
 
-The classes are not frozen only because a large document makes millions of them; nothing changes them once the
-text is read.
+The classes are not frozen only because a large document makes very many of them; nothing changes them once
+the text is read, but that lines are counted when they are asked for.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Mapping as MappingOf, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 class Kind(enum.Enum):
@@ -24,14 +26,17 @@ class Kind(enum.Enum):
     NULL = "null"
 
 
+NO_LINES: MappingOf[str, int] = MappingProxyType({})
+"""Of a mapping that stands in no text with lines."""
+
+
 @dataclass(slots=True)
 class Scalar:
-    """A single value."""
+    """A single value that is no text."""
 
-    line: int
     kind: Kind
     text: str
-    """As it was written, without quotes; numbers keep every digit."""
+    """As it was written; numbers keep every digit."""
 
 
 @dataclass(slots=True)
@@ -40,11 +45,23 @@ class Listing:
 
     line: int
     items: list[Node]
+    lines: Sequence[int] | Callable[[], Sequence[int]] = ()
+    """Those that the items stand on, or what counts them once somebody asks."""
+
     size: int = 1
     """Values in it, itself and all expanded aliases included."""
 
     height: int = 1
     """Lists and mappings inside each other, itself included."""
+
+    written: str = ""
+    """How it was written, if it holds no other and somebody knows."""
+
+    def line_of(self, index: int) -> int:
+        """Return the line that a single value in it stands on; its own where nobody recorded any."""
+        if callable(self.lines):
+            self.lines = self.lines()
+        return self.lines[index] if index < len(self.lines) else self.line
 
 
 @dataclass(slots=True)
@@ -53,19 +70,35 @@ class Mapping:
 
     line: int
     entries: dict[str, Node]
+    lines: MappingOf[str, int] | Callable[[], MappingOf[str, int]] = NO_LINES
+    """Those that the names stand on, or what counts them once somebody asks."""
+
     size: int = 1
     height: int = 1
+    written: str = ""
+
+    def line_of(self, name: str) -> int:
+        """Return the line that a single value in it stands on; its own where nobody recorded any."""
+        if callable(self.lines):
+            self.lines = self.lines()
+        return self.lines.get(name, self.line)
 
 
-Node = Scalar | Listing | Mapping
-"""The line of a value in a mapping is the one that its name stands on."""
+Node = str | Scalar | Listing | Mapping
+"""A text is its own node. The line of a value in a mapping is the one that its name stands on."""
 
 
 def kind_of(node: Node) -> str:
     """Return what a value is, for messages."""
-    if isinstance(node, Scalar):
-        return node.kind.value
-    return "a list" if isinstance(node, Listing) else "a mapping"
+    match node:
+        case str():
+            return Kind.TEXT.value
+        case Scalar(kind):
+            return kind.value
+        case Listing():
+            return "a list"
+        case Mapping():
+            return "a mapping"
 
 
 class MalformedError(Exception):

@@ -48,7 +48,9 @@ class _Reading:
     def __init__(self, builder: TreeBuilder) -> None:
         """Start before the first event."""
         self._builder = builder
-        self._anchors: dict[str, Node] = {}
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        """With the line that each counts as standing on."""
+
         self._open_anchors: list[str | None] = []
         self._documents = 0
 
@@ -59,7 +61,8 @@ class _Reading:
         elif isinstance(event, yaml.CollectionStartEvent):
             self._open(event)
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._remember(self._open_anchors.pop(), self._builder.close())
+            node = self._builder.close()
+            self._remember(self._open_anchors.pop(), node, node.line)
         elif isinstance(event, yaml.AliasEvent):
             self._take_alias(event)
         elif isinstance(event, yaml.DocumentStartEvent):
@@ -81,12 +84,11 @@ class _Reading:
                     remedy="write the fields out",
                 )
             self._builder.key(event.value, line)
-            self._remember(event.anchor, Scalar(line, Kind.TEXT, event.value))
+            self._remember(event.anchor, event.value, line)
             return
         kind = _kind(event.value) if is_plain and event.tag is None else Kind.TEXT
-        node = Scalar(line, kind, event.value)
-        self._builder.scalar(node)
-        self._remember(event.anchor, node)
+        node = event.value if kind is Kind.TEXT else Scalar(kind, event.value)
+        self._remember(event.anchor, node, self._builder.scalar(node, line))
 
     def _open(self, event: yaml.CollectionStartEvent) -> None:
         """Begin a list or mapping."""
@@ -100,17 +102,17 @@ class _Reading:
     def _take_alias(self, event: yaml.AliasEvent) -> None:
         """Take a value by the name of its anchor; one that is still open would be within itself."""
         line = _line(event)
-        node = self._anchors.get(event.anchor or "")
-        if node is None:
+        found = self._anchors.get(event.anchor or "")
+        if found is None:
             raise MalformedError(
                 "bad_alias", "an alias within itself or without an anchor before it", line, value=event.anchor
             )
-        self._builder.alias(node, line)
+        self._builder.alias(*found, line)
 
-    def _remember(self, anchor: str | None, node: Node) -> None:
+    def _remember(self, anchor: str | None, node: Node, line: int) -> None:
         """Keep a complete value for aliases."""
         if anchor is not None:
-            self._anchors[anchor] = node
+            self._anchors[anchor] = node, line
 
     def _begin_document(self, event: yaml.Event) -> None:
         """Refuse a second document: the first would seem to be all there is."""

@@ -117,13 +117,13 @@ def _node(value: object) -> Node:
         case list():
             return Listing(0, [_node(item) for item in value])
         case bool():
-            return Scalar(0, Kind.BOOLEAN, str(value).lower())
+            return Scalar(Kind.BOOLEAN, str(value).lower())
         case int():
-            return Scalar(0, Kind.INTEGER, str(value))
+            return Scalar(Kind.INTEGER, str(value))
         case str():
-            return Scalar(0, Kind.TEXT, value)
+            return value
         case _:
-            return Scalar(0, Kind.NUMBER, str(value))
+            return Scalar(Kind.NUMBER, str(value))
 
 
 def _settings(root: Fields) -> Settings:

@@ -1,0 +1,123 @@
+"""JSON that is read in large pieces comes to what it comes to when it is read word by word."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import example, given, strategies as st
+
+from sgagent.documents import Limits
+from sgagent.documents.builder import DuplicateKey, TreeBuilder
+from sgagent.documents.jsontext import parse_json
+from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar
+
+LIMITS = Limits(depth=4, rules=1, addresses=10)
+
+Read = tuple[object, ...]
+"""Values with their lines, and names that stand twice; or a complaint."""
+
+
+def read(text: str, *, word_by_word: bool, limits: Limits = LIMITS) -> Read:
+    """Return what a text comes to."""
+    builder = TreeBuilder(limits)
+    try:
+        parse_json(text, builder, word_by_word=word_by_word)
+    except MalformedError as error:
+        return error.code, error.message, error.line, error.value, error.remedy
+    root = builder.root
+    return (None if root is None else with_lines(root, builder.root_line)), builder.duplicates
+
+
+def with_lines(node: Node, line: int) -> object:
+    """Return a value as plain tuples, with all lines and sizes."""
+    match node:
+        case str():
+            return line, node
+        case Scalar(kind, text):
+            return line, kind, text
+        case Listing():
+            items = [with_lines(item, node.line_of(index)) for index, item in enumerate(node.items)]
+            return node.line, node.size, tuple(items)
+        case Mapping():
+            entries = [(name, with_lines(value, node.line_of(name))) for name, value in node.entries.items()]
+            return node.line, node.size, tuple(entries)
+
+
+def alike(text: str, limits: Limits = LIMITS) -> None:
+    """Check that both ways come to the same; half a surrogate pair gets in as an escape only."""
+    text = text.encode(errors="replace").decode()
+    assert read(text, word_by_word=False, limits=limits) == read(text, word_by_word=True, limits=limits)
+
+
+TEXTS = st.text(max_size=4) | st.sampled_from(("10.0.0.1", "a\nb", 'a"b', "\\ud800", "é", "\ud83d", "\0"))
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+TREES = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=25,
+)
+SNIPPETS = st.sampled_from(
+    (
+        "",
+        " ",
+        "\n",
+        ",",
+        ":",
+        "[",
+        "]",
+        "{",
+        "}",
+        '"',
+        "\\",
+        "\\u",
+        "-",
+        "0",
+        "1e5",
+        "null",
+        "NaN",
+        '"a":1,',
+        "\t",
+    )
+)
+
+
+@given(TREES, st.sampled_from((None, 0, 1)), st.booleans())
+def test_any_value(tree: object, indent: int | None, is_ascii: bool) -> None:  # noqa: FBT001 - hypothesis calls it
+    """So it is with all that the standard library writes, NaN and the like included."""
+    text = json.dumps(tree, indent=indent, ensure_ascii=is_ascii)
+    alike(text, Limits())
+    alike(text)
+
+
+@given(TREES, st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), SNIPPETS), max_size=4))
+@example(tree={"a": 1}, changes=[(1.0, 0, '{"a": 1, "a": 2}')])
+def test_any_damage(tree: object, changes: list[tuple[float, int, str]]) -> None:
+    """So it is with what is broken anywhere, and the complaint is the same, with its line."""
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    for part, length, snippet in changes:
+        place = round(part * len(text))
+        text = text[:place] + snippet + text[place + length :]
+    alike(text)
+
+
+@given(st.text(alphabet='{}[]":,-\n\t 01eE.\\unlNa', max_size=40))
+def test_any_punctuation(text: str) -> None:
+    """So it is with what is mostly syntax."""
+    alike(text)
+
+
+def test_names_that_stand_twice_are_told() -> None:
+    """A mapping that is read at once hides none of them."""
+    text = '[\n{"a": "1",\n"a": "2"}]'
+    found = read(text, word_by_word=False)
+    assert found[1] == [DuplicateKey("[0].a", 3)]
+    alike(text)
+
+
+def test_what_does_not_fit_is_told_where_it_is() -> None:
+    """Limits hold within what could be read at once."""
+    text = "[" + ",\n".join("0" for _ in range(100)) + "]"
+    code, _, line, *_ = read(text, word_by_word=False)
+    assert (code, line) == ("too_many_values", LIMITS.nodes + 1)
+    alike(text)
+    alike("[[[[[1]]]]]")
