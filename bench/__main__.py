@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +15,12 @@ from pathlib import Path
 from bench.commands import measure_dry_run
 from bench.durations import ROOT, Files, measure_durations
 from bench.goals import judge_goals
+from bench.machine import look_at_machine
 from bench.packetcost import FULL, QUICK, measure_known, measure_new
 from bench.picture import draw
 from bench.policies import BenchPolicy, invent
 from bench.report import insert_tables, write_tables
-from bench.results import Command, Duration, Machine, PacketCost, Results, read_results, write_results
+from bench.results import Command, Duration, PacketCost, Results, read_results, write_results
 from bench.sizes import QUICK_SIZES, SIZES
 from integration.namespaces import remove_stale_namespaces
 
@@ -66,7 +65,7 @@ def _parse_arguments() -> argparse.Namespace:
 def _measure(*, is_quick: bool) -> Results:
     remove_stale_namespaces()
     gc.set_threshold(*_COLLECTOR)
-    results = Results(machine=_look_at_machine(), is_quick=is_quick)
+    results = Results(machine=look_at_machine(), is_quick=is_quick)
     for size in QUICK_SIZES if is_quick else SIZES:
         policy = invent(size)
         results = replace(results, packets=(*results.packets, *_packets(policy, is_quick=is_quick)))
@@ -104,21 +103,6 @@ def _commands(policy: BenchPolicy, files: Files) -> Iterator[Command]:
         command = measure_dry_run(policy.size, files.definitions, verifies=verifies)
         _say(f"{command.size} {command.command}: {command.seconds:.2f} s, {command.peak_mebibytes:.0f} MiB")
         yield command
-
-
-def _look_at_machine() -> Machine:
-    return Machine(
-        processors=os.cpu_count() or 1,
-        kernel=".".join(platform.release().split("-")[0].split(".")[:2]),
-        nftables=_first_line("nft", "--version"),
-        python=platform.python_version(),
-        load=os.getloadavg()[0],
-    )
-
-
-def _first_line(*argv: str) -> str:
-    output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return output.partition(" (")[0].strip()
 
 
 def _publish(results: Results) -> None:

@@ -40,7 +40,7 @@ def render_linear(policy: ResolvedPolicy, order: Order) -> str:
             "type filter hook prerouting priority -150; policy accept;",
             f'iifname != "{INTERFACE}" accept',
             "ct state vmap { established : accept, related : accept, invalid : drop }",
-            *(_line(rule, order) for rule in rules),
+            *(line_of(rule, order) for rule in rules),
             "counter drop",
             "}",
             "}",
@@ -60,7 +60,8 @@ def _has_set(peer: Peer) -> bool:
     return len(peer.addresses.ipv4) > 1
 
 
-def _line(rule: ResolvedRule, order: Order) -> str:
+def line_of(rule: ResolvedRule, order: Order) -> str:
+    """Return a rule as a line of the list."""
     address = _address(rule.peer)
     port = f"{rule.protocol} dport {_ports(rule.ports or ())}"
     matches = f"{port} {address}" if order is Order.PORT_FIRST else f"{address} {port}"

@@ -21,15 +21,27 @@ def one_processor() -> Iterator[None]:
     Raises:
         LostPacketsError: on leaving.
     """
-    allowed, policy, before = os.sched_getaffinity(0), os.sched_getscheduler(0), _lost()
+    allowed, policy = os.sched_getaffinity(0), os.sched_getscheduler(0)
     parameters = os.sched_getparam(0)
     os.sched_setaffinity(0, {max(allowed)})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, parameters)
-        os.sched_setaffinity(0, allowed)
+    with losing_nothing():
+        try:
+            yield
+        finally:
+            os.sched_setscheduler(0, policy, parameters)
+            os.sched_setaffinity(0, allowed)
+
+
+@contextlib.contextmanager
+def losing_nothing() -> Iterator[None]:
+    """See to it that the kernel dropped no packet from a full queue meanwhile.
+
+    Raises:
+        LostPacketsError: on leaving.
+    """
+    before = _lost()
+    yield
     if lost := _lost() - before:
         raise LostPacketsError(f"the kernel dropped {lost} packets from a full queue")
 

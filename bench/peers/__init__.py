@@ -1,0 +1,1 @@
+"""Measure, side by side, what users would pick instead."""

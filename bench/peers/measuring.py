@@ -1,0 +1,242 @@
+"""Measure every contender at one size: its operations one contender after the other, its packets in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from bench.frames import Frames
+from bench.hosts import BenchHost, bench_host
+from bench.packetcost import CONNTRACK_ONLY, Effort, take_turns
+from bench.peers.contender import Contender, Hook, Newcomer, Took
+from bench.peers.contenders import CONTENDERS
+from bench.peers.figures import Counted, Figures, Operation
+from bench.peers.place import PlaceError, TooSlowError, place_in
+from bench.peers.watch import Stream, Watch
+from bench.policies import BenchPolicy, with_rule
+from bench.results import PacketCost, Spread
+from bench.traffic import Aim, choose
+from integration.lab import LabError
+from sgagent.core.model import TCP, Policy, PortRange
+from sgagent.core.policy import ResolvedRule
+
+_ENOUGH_SECONDS = 4.0
+"""What took so long is not repeated."""
+
+_FIRST_NEWCOMER = int(IPv4Address("10.200.0.0"))
+_FIRST_PORT = 60_600
+_KIBIBYTES_PER_MEBIBYTE = 1024
+_SINK = """
+table ip bench_sink {
+    chain entered {
+        type filter hook input priority 200; policy drop;
+    }
+}
+"""
+"""Drops what got in, behind those that judge there."""
+
+
+@dataclass(slots=True)
+class Bout:
+    """One contender on a host of its own, and what it took so far."""
+
+    name: str
+    policy: BenchPolicy
+    repeats: int
+    _seconds: dict[str, Spread] = field(default_factory=dict)
+    _failures: dict[str, str] = field(default_factory=dict)
+    _most: float = 0.0
+
+    def measure(self, stack: contextlib.ExitStack) -> tuple[Figures, BenchHost | None]:
+        """Measure all operations, and leave the host to the stack; None if it enforces nothing."""
+        starts: list[Took] = []
+        with contextlib.suppress(_NotMeasuredError):
+            while self._wants_more(starts, self.repeats - 1):
+                with contextlib.ExitStack() as soon:
+                    starts.append(self._started(soon)[2])
+            host, contender, took = self._started(stack)
+            self._keep(Operation.START, [*starts, took])
+            return self._measure_running(host, contender), host
+        return self._figures(), None
+
+    def _started(self, stack: contextlib.ExitStack) -> tuple[BenchHost, Contender, Took]:
+        host = stack.enter_context(bench_host(""))
+        kind = CONTENDERS[self.name]
+        contender = kind(stack.enter_context(place_in(host.host, has_packages=kind.has_packages)))
+        stack.callback(contender.close)
+        with self._trying(Operation.START):
+            return host, contender, contender.start(self.policy)
+
+    def _measure_running(self, host: BenchHost, contender: Contender) -> Figures:
+        watch = Watch(host, self.policy)
+        wrong = watch.probe()
+        self._measure_changes(contender)
+        watch.probe()
+        counted = self._measure_reload(host, contender)
+        stream = self._stream(watch, contender)
+        watch.end()
+        steady = _mebibytes(contender.processes(), "VmRSS")
+        self._most = max(self._most, _mebibytes(contender.processes(), "VmHWM"))
+        made = self._figures()
+        return dataclasses.replace(made, steady_mebibytes=steady, wrong=wrong, stream=stream, counted=counted)
+
+    def _measure_changes(self, contender: Contender) -> None:
+        """Measure a member's coming, and a rule's."""
+        group = self.policy.groups[-1]
+        newcomers = (
+            Newcomer(group, IPv4Address(_FIRST_NEWCOMER + 2 * number)) for number in range(self.repeats)
+        )
+        self._repeat(Operation.MEMBER, (partial(contender.add_member, newcomer) for newcomer in newcomers))
+        rules = (_new_rule(self.policy, number) for number in range(self.repeats))
+        self._repeat(Operation.RULE, (partial(contender.add_rule, rule) for rule in rules))
+
+    def _measure_reload(self, host: BenchHost, contender: Contender) -> Counted | None:
+        """Measure how changed files are read again, and what that does to counters."""
+        before = _counted_packets(host)
+        policies = (
+            with_rule(self.policy) if number % 2 == 0 else self.policy for number in range(self.repeats)
+        )
+        if not self._repeat(Operation.RELOAD, (partial(contender.reload, policy) for policy in policies)):
+            return None
+        return Counted(before=before, after=_counted_packets(host))
+
+    def _stream(self, watch: Watch, contender: Contender) -> Stream | None:
+        """Send packets while the files, which now say something else, are read again."""
+        if Operation.RELOAD.value in self._failures:
+            return None
+        with watch.streaming() as sender:
+            contender.reload(with_rule(self.policy) if self.repeats % 2 == 0 else self.policy)
+        return sender.outcome
+
+    def _repeat(self, operation: Operation, calls: Iterator[Callable[[], Took]]) -> bool:
+        """Do something until it was done often enough, and tell whether it can be done."""
+        took: list[Took] = []
+        with contextlib.suppress(_NotMeasuredError), self._trying(operation):
+            for call in calls:
+                took.append(call())
+                if not self._wants_more(took, self.repeats):
+                    break
+            self._keep(operation, took)
+        return bool(took)
+
+    def _wants_more(self, took: Sequence[Took], most: int) -> bool:
+        return len(took) < most and sum(one.seconds for one in took) < _ENOUGH_SECONDS
+
+    def _keep(self, operation: Operation, took: Sequence[Took]) -> None:
+        self._seconds[operation.value] = Spread.of(one.seconds for one in took)
+        self._most = max(self._most, *(one.mebibytes for one in took))
+
+    @contextlib.contextmanager
+    def _trying(self, operation: Operation) -> Iterator[None]:
+        """Keep why something did not work."""
+        try:
+            yield
+        except TooSlowError as error:
+            self._failures[operation.value] = "> 120 s"
+            raise _NotMeasuredError(operation.value) from error
+        except (PlaceError, LabError, subprocess.SubprocessError) as error:
+            self._failures[operation.value] = str(error)
+            raise _NotMeasuredError(operation.value) from error
+
+    def _figures(self) -> Figures:
+        return Figures(
+            size=self.policy.size,
+            contender=self.name,
+            seconds=self._seconds,
+            failures=self._failures,
+            peak_mebibytes=self._most,
+        )
+
+
+class _NotMeasuredError(Exception):
+    """Say that an operation did not work; why is kept."""
+
+
+def _new_rule(policy: BenchPolicy, number: int) -> ResolvedRule:
+    """Return a rule for a group, as others of the policy are, but for a port that none has."""
+    group = next(
+        rule.peer for rule in policy.resolved.interfaces[0].ingress.rules if len(rule.peer.addresses.ipv4) > 1
+    )
+    model = policy.resolved.interfaces[0].ingress.rules[0]
+    port = _FIRST_PORT + number
+    return dataclasses.replace(
+        model,
+        rule_id=f"sgr-new-{number}",
+        policy=Policy.ACCEPT,
+        priority=50,
+        protocol=TCP,
+        ports=(PortRange(port, port),),
+        peer=group,
+    )
+
+
+def measure_packets(
+    policy: BenchPolicy, hosts: Mapping[str, BenchHost], effort: Effort
+) -> Iterator[PacketCost]:
+    """Measure packets that open sessions, each above connection tracking with the drop at the same place."""
+    with contextlib.ExitStack() as stack:
+        floors = {hook: stack.enter_context(bench_host("")) for hook in Hook}
+        all_hosts = {_floor(hook): host for hook, host in floors.items()} | dict(hosts)
+        hooks = {_floor(hook): hook for hook in Hook} | {name: CONTENDERS[name].hook for name in hosts}
+        for name, host in all_hosts.items():
+            _close(host, hooks[name])
+        for aim in (Aim.SPREAD, Aim.NONE):
+            rounds = take_turns(all_hosts, Frames(choose(policy, aim, effort.frames)), effort)
+            for name in all_hosts:
+                floor = _floor(hooks[name])
+                yield PacketCost(
+                    size=policy.size,
+                    session="new",
+                    aim=aim.value,
+                    contender=name,
+                    whole=Spread.of(found[name] for found in rounds),
+                    above=Spread.of(found[name] - found[floor] for found in rounds),
+                )
+
+
+def _floor(hook: Hook) -> str:
+    return f"{CONNTRACK_ONLY}, {hook.value}"
+
+
+def _close(host: BenchHost, hook: Hook) -> None:
+    """Drop from now on whatever is let in, right behind where that is decided."""
+    if hook is Hook.EDGE:
+        host.close_edge()
+    else:
+        host.host.nft("-f", "-", stdin=_SINK)
+
+
+def _counted_packets(host: BenchHost) -> int:
+    """Return the sum of all counters that are not the bench's."""
+    listing = json.loads(host.host.run("nft", "-j", "list", "ruleset", seconds=120))
+    return sum(_packets_of(item) for item in listing["nftables"])
+
+
+def _packets_of(item: Mapping[str, Mapping[str, object]]) -> int:
+    ((kind, content),) = item.items()
+    if str(content.get("table", "")).startswith("bench_"):
+        return 0
+    if kind == "counter":
+        return int(str(content["packets"]))
+    expressions = content.get("expr", []) if kind == "rule" else []
+    if not isinstance(expressions, list):
+        return 0
+    counters = (expression["counter"] for expression in expressions if "counter" in expression)
+    return sum(int(counter["packets"]) for counter in counters if isinstance(counter, dict))
+
+
+def _mebibytes(processes: Sequence[int], what: str) -> float:
+    """Return what processes have in memory by their status, all together."""
+    return sum(_kibibytes(process, what) for process in processes) / _KIBIBYTES_PER_MEBIBYTE
+
+
+def _kibibytes(process: int, what: str) -> int:
+    lines = Path("/proc", str(process), "status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{what}:")))

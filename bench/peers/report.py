@@ -1,0 +1,166 @@
+"""Write the tables of the peers for people, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from bench.peers.contenders import DAEMON
+from bench.peers.figures import Figures, Operation, PeerResults
+from bench.sizes import Size
+from bench.traffic import Aim
+
+BEGIN = "<!-- measured: written by python -m bench.peers -->"
+END = "<!-- end of what was measured -->"
+
+
+def insert_peers(page: str, results: PeerResults) -> str:
+    """Return the page with what stands between the marks replaced by the tables.
+
+    Raises:
+        ValueError: the page lacks a mark.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the page has no place for the tables")
+    return f"{before}{BEGIN}\n\n{write_peers(results)}\n{END}{after}"
+
+
+def write_peers(results: PeerResults) -> str:
+    """Return all tables."""
+    return "\n".join(
+        [
+            *_about(results),
+            *(line for size in results.sizes for line in _operations(results, size)),
+            *(line for aim in (Aim.SPREAD, Aim.NONE) for line in _packets(results, aim)),
+            *_reloads(results),
+            *_failures(results),
+        ]
+    )
+
+
+def _about(results: PeerResults) -> Iterator[str]:
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    yield (
+        f"Measured on {machine.processors} processors, Linux {machine.kernel}, {machine.nftables}, "
+        f"Python {machine.python}; load before the run {machine.load:.2f}. {versions}."
+    )
+    if results.is_quick:
+        yield "\nThis was a quick run: fewer sizes, fewer rounds. Don't quote it."
+    yield ""
+
+
+def _operations(results: PeerResults, size: Size) -> Iterator[str]:
+    rows = [
+        (
+            figures.contender,
+            *(_milliseconds(figures, operation) for operation in Operation),
+            f"{figures.peak_mebibytes:,.0f}" if figures.peak_mebibytes else "",
+            f"{figures.steady_mebibytes:,.0f}",
+            _wrong(figures),
+        )
+        for figures in results.of(size)
+    ]
+    head = (
+        "",
+        *(operation.value for operation in Operation),
+        "MiB at most",
+        "MiB that stay",
+        "decided otherwise",
+    )
+    yield from _table(f"Milliseconds and memory at {size}", head, rows)
+
+
+def _wrong(figures: Figures) -> str:
+    found = figures.wrong
+    return f"{found.kept_out + found.let_in} of {found.probes}" if found else ""
+
+
+def _packets(results: PeerResults, aim: Aim) -> Iterator[str]:
+    rows = []
+    for contender in results.contenders:
+        if any(results.cost(size, aim.value, contender) for size in results.sizes):
+            cells = (_cost(results, size, aim, contender) for size in results.sizes)
+            rows.append((contender, *cells))
+    heading = f"Nanoseconds of a new session above connection tracking alone, packets {aim.value}"
+    yield from _table(heading, ("", *map(str, results.sizes)), rows)
+
+
+def _cost(results: PeerResults, size: Size, aim: Aim, contender: str) -> str:
+    """Return a cost, and how many times the daemon's it is."""
+    cost, ours = (results.cost(size, aim.value, name) for name in (contender, DAEMON))
+    if cost is None:
+        return ""
+    number = f"{cost.above.median:,.0f}"
+    if ours is None or contender == DAEMON or ours.above.median <= 0:
+        return number
+    times = cost.above.median / ours.above.median
+    return f"{number} ({times:.1f}×)" if times < 10 else f"{number} ({times:.0f}×)"
+
+
+def _reloads(results: PeerResults) -> Iterator[str]:
+    rows = [
+        (
+            str(figures.size),
+            figures.contender,
+            f"{found.sent:,}",
+            f"{found.kept_out:,}",
+            f"{found.let_in:,}",
+            f"{found.cut:,}",
+            _kept(figures),
+        )
+        for figures in results.figures
+        if (found := figures.stream)
+    ]
+    head = (
+        "rules / members",
+        "",
+        "packets of each kind",
+        "allowed, not let in",
+        "denied, let in",
+        "of known sessions, lost",
+        "counters kept",
+    )
+    yield from _table("While the files are read again", head, rows)
+
+
+def _kept(figures: Figures) -> str:
+    found = figures.counted
+    if found is None or not found.before:
+        return ""
+    return f"{found.after:,} of {found.before:,}"
+
+
+def _failures(results: PeerResults) -> Iterator[str]:
+    rows = [
+        (str(figures.size), figures.contender, operation, _one_line(why))
+        for figures in results.figures
+        for operation, why in figures.failures.items()
+    ]
+    yield from _table("What did not work", ("rules / members", "", "", "why"), rows)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())[:200]
+
+
+def _table(heading: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    rows = list(rows)
+    if not rows:
+        return
+    yield f"### {heading}\n"
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _milliseconds(figures: Figures, operation: Operation) -> str:
+    found = figures.seconds.get(operation.value)
+    if found is None:
+        why = figures.failures.get(operation.value, "")
+        return why if why.startswith(">") else "can't" if why else ""
+    value = found.median * 1000
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
