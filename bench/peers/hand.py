@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,8 +45,10 @@ def _run(asked: dict[str, Any]) -> dict[str, Any]:
         given.write(asked["stdin"].encode())
         given.seek(0)
         began = time.perf_counter()
-        process = subprocess.Popen(asked["argv"], stdin=given, stdout=output, stderr=output)
-        clock = threading.Timer(asked["limit"], process.kill)
+        process = subprocess.Popen(
+            asked["argv"], stdin=given, stdout=output, stderr=output, start_new_session=True
+        )
+        clock = threading.Timer(asked["limit"], os.killpg, (process.pid, signal.SIGKILL))
         clock.start()
         _, status, usage = os.wait4(process.pid, 0)
         took = time.perf_counter() - began

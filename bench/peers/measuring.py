@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +28,11 @@ from integration.lab import LabError
 from sgagent.core.model import TCP, Policy, PortRange
 from sgagent.core.policy import ResolvedRule
 
-_ENOUGH_SECONDS = 4.0
+_ENOUGH_SECONDS = 5.0
 """What took so long is not repeated."""
+
+_LONGEST_STREAM_SECONDS = 30.0
+"""No stream is sent while something changes that takes longer: the smaller sizes have shown it."""
 
 _FIRST_NEWCOMER = int(IPv4Address("10.200.0.0"))
 _FIRST_PORT = 60_600
@@ -53,12 +57,14 @@ class Bout:
     _seconds: dict[str, Spread] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
     _most: float = 0.0
+    _reloads: int = 0
 
     def measure(self, stack: contextlib.ExitStack) -> tuple[Figures, BenchHost | None]:
         """Measure all operations, and leave the host to the stack; None if it enforces nothing."""
         starts: list[Took] = []
+        began = time.perf_counter()
         with contextlib.suppress(_NotMeasuredError):
-            while self._wants_more(starts, self.repeats - 1):
+            while len(starts) < self.repeats - 1 and _goes_on(began):
                 with contextlib.ExitStack() as soon:
                     starts.append(self._started(soon)[2])
             host, contender, took = self._started(stack)
@@ -100,34 +106,36 @@ class Bout:
     def _measure_reload(self, host: BenchHost, contender: Contender) -> Counted | None:
         """Measure how changed files are read again, and what that does to counters."""
         before = _counted_packets(host)
-        policies = (
-            with_rule(self.policy) if number % 2 == 0 else self.policy for number in range(self.repeats)
-        )
-        if not self._repeat(Operation.RELOAD, (partial(contender.reload, policy) for policy in policies)):
+        calls = (partial(self._reload, contender) for _ in range(self.repeats))
+        if not self._repeat(Operation.RELOAD, calls):
             return None
         return Counted(before=before, after=_counted_packets(host))
 
     def _stream(self, watch: Watch, contender: Contender) -> Stream | None:
         """Send packets while the files, which now say something else, are read again."""
-        if Operation.RELOAD.value in self._failures:
+        took = self._seconds.get(Operation.RELOAD.value)
+        if took is None or took.median > _LONGEST_STREAM_SECONDS:
             return None
         with watch.streaming() as sender:
-            contender.reload(with_rule(self.policy) if self.repeats % 2 == 0 else self.policy)
+            self._reload(contender)
         return sender.outcome
+
+    def _reload(self, contender: Contender) -> Took:
+        """Have a rule more, or the policy as it was, by turns."""
+        self._reloads += 1
+        return contender.reload(with_rule(self.policy) if self._reloads % 2 else self.policy)
 
     def _repeat(self, operation: Operation, calls: Iterator[Callable[[], Took]]) -> bool:
         """Do something until it was done often enough, and tell whether it can be done."""
         took: list[Took] = []
+        began = time.perf_counter()
         with contextlib.suppress(_NotMeasuredError), self._trying(operation):
             for call in calls:
                 took.append(call())
-                if not self._wants_more(took, self.repeats):
+                if not _goes_on(began):
                     break
             self._keep(operation, took)
         return bool(took)
-
-    def _wants_more(self, took: Sequence[Took], most: int) -> bool:
-        return len(took) < most and sum(one.seconds for one in took) < _ENOUGH_SECONDS
 
     def _keep(self, operation: Operation, took: Sequence[Took]) -> None:
         self._seconds[operation.value] = Spread.of(one.seconds for one in took)
@@ -153,6 +161,11 @@ class Bout:
             failures=self._failures,
             peak_mebibytes=self._most,
         )
+
+
+def _goes_on(began: float) -> bool:
+    """Tell whether there is time to do it once more."""
+    return time.perf_counter() - began < _ENOUGH_SECONDS
 
 
 class _NotMeasuredError(Exception):
