@@ -36,7 +36,9 @@ FIRST_NEWCOMER = IPv4Address("10.200.0.0")
 FREE_PORT = 60_500
 """Of no rule of any policy."""
 
-_LAYOUT = Layout("/sgagent")
+LAYOUT = Layout("/sgagent")
+"""Of the keys in the store."""
+
 _HOST_ADDRESS = "10.9.0.50"
 
 
@@ -172,7 +174,9 @@ class StoreDesk:
         text = configuration.read_text()
         configuration.write_text(text.replace(f'path = "{service.documents}"\n', source))
         self._publication()()
-        self._lease = client.grant_lease(3_600).number
+        self.lease = client.grant_lease(3_600).number
+        """Of the keys of members."""
+
         self._last = ""
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
@@ -181,22 +185,26 @@ class StoreDesk:
             self._groups.change_rule(number)
             return self._publication()
         if number % 2:
-            return lambda: self._commit(Delete(self._last))
+            return lambda: self.commit(Delete(self._last))
         group = self._groups.members[self._groups.dice.choice(self._groups.spoken_of)]
-        self._last = _LAYOUT.key(MEMBERS, group["security_group_id"], f"new-{number}")
-        return lambda: self._commit(
-            Put(self._last, write_member([str(FIRST_NEWCOMER + number)]), self._lease)
-        )
+        self._last = LAYOUT.key(MEMBERS, group["security_group_id"], f"new-{number}")
+        return lambda: self.commit(Put(self._last, write_member([str(FIRST_NEWCOMER + number)]), self.lease))
 
-    def _commit(self, write: Put | Delete) -> None:
-        self._client.commit((), [write])
+    @property
+    def spoken_of(self) -> list[str]:
+        """Return the groups that rules refer to."""
+        return [self._groups.members[place]["security_group_id"] for place in self._groups.spoken_of]
+
+    def commit(self, *writes: Put | Delete) -> None:
+        """Write to the store in one transaction."""
+        self._client.commit((), writes)
 
     def _publication(self) -> Callable[[], None]:
         text = _document([*self._groups.ruled, *self._groups.members])
         snapshot = parse_documents([DocumentFile("bench.json", text.encode())], Limits())[0]
-        published = read_published(self._client, _LAYOUT)
-        plan = plan_publication(published, snapshot, _LAYOUT, by="bench", at=time.time())
-        return lambda: _drop(publish(self._client, plan, _LAYOUT))
+        published = read_published(self._client, LAYOUT)
+        plan = plan_publication(published, snapshot, LAYOUT, by="bench", at=time.time())
+        return lambda: _drop(publish(self._client, plan, LAYOUT))
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ class BenchHost:
     """A host under one ruleset, and the socket by which packets get to it."""
 
     host: Namespace
+    peer: Namespace
     wire: socket.socket
 
     def open_sessions(self, sessions: Sequence[Session]) -> None:
@@ -95,7 +96,7 @@ def bench_host(ruleset: str, *, tracks: bool = True) -> Iterator[BenchHost]:
             host.sysctl(_PATIENCE)
         host.run("nft", "-f", "-", stdin=ruleset, seconds=_LOAD_SECONDS)
         with open_wire(peer, INTERFACE) as wire:
-            yield BenchHost(host, wire)
+            yield BenchHost(host, peer, wire)
 
 
 def _join(host: Namespace, peer: Namespace) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.churn import Way, measure_churn
 from bench.commands import measure_dry_run
 from bench.daemon import measure_daemon
 from bench.desks import Change, Notice
@@ -23,7 +24,9 @@ from bench.packetcost import (
 )
 from bench.policies import BenchPolicy, invent
 from bench.sizes import SIZES, Size
+from bench.stream import measure_streams
 from bench.traffic import Aim, choose
+from bench.upheavals import Upheaval
 from integration.lab import lab
 
 A_MOMENT = Effort(rounds=2, seconds=0.002, frames=64)
@@ -88,3 +91,20 @@ def test_the_daemon_is_measured(policy: BenchPolicy, notice: Notice) -> None:
     assert [changed.change for changed in found.changed] == [change.value for change in Change]
     assert all(min((*changed.enforced, *changed.by_nft)) > 0 for changed in found.changed)
     assert found.mebibytes > 0
+
+
+def test_streams_are_measured_through_every_kind_of_change() -> None:
+    """Each kind is applied under traffic, of which nothing is lost and nothing leaks, and waits are told."""
+    found = measure_streams(SIZES[0], rounds=1, applies=1)
+    assert [toll.upheaval for toll in found.tolls] == [upheaval.value for upheaval in Upheaval]
+    for toll in found.tolls:
+        assert min(toll.accepted, toll.known, toll.denied) > 0
+        assert (toll.accepted_lost, toll.known_lost, toll.leaked) == (0, 0, 0)
+    assert all(waits.half > 0 for by_stream in found.waits.values() for waits in by_stream.values())
+
+
+def test_churn_is_measured(policy: BenchPolicy) -> None:
+    """Members come and go at a pace, and in the end the kernel has those who are there."""
+    found = measure_churn(policy, Way.FILES, seconds=1)
+    assert (found.missing, found.left_over) == (0, 0)
+    assert found.changes > 0

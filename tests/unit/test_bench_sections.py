@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from bench import churn, tolls
+from bench.churn import Churn, Sample
 from bench.daemon import AtWork, Changed, judge
 from bench.desks import Change, Notice
 from bench.goals import Goal
 from bench.section import figure, goal_table, percentile, table
+from bench.sending import Stream
 from bench.sizes import SIZES, Size
+from bench.tolls import Situation, Streams, Toll, Waits
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,68 @@ def test_changes_are_held_to_what_nft_takes(change: Change, enforced: float, *, 
     """A member twice and five milliseconds, a rule three times; small policies are not judged."""
     found = [at_work(size, change, enforced, 0.01) for size in SIZES[1:3]]
     assert [goal.is_met for goal in judge(found)] == [is_met]
+
+
+def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: float = 1_500.0) -> Streams:
+    """Return streams of which little was lost and little waited."""
+    toll = Toll(
+        upheaval="everything replaced",
+        applies=50,
+        accepted=1_000_000,
+        accepted_lost=lost,
+        known=1_000_000,
+        known_lost=0,
+        denied=denied,
+        leaked=leaked,
+    )
+    quiet = dict.fromkeys((stream.value for stream in Stream), Waits(1_000, 5.0, 20.0, 600.0, 0))
+    waits = {situation.value: quiet for situation in Situation}
+    waits[Situation.HERE.value] = quiet | {Stream.KNOWN.value: Waits(1_000, 5.0, 20.0, worst, 1)}
+    return Streams(size=SIZES[2], tolls=(toll,), waits=waits)
+
+
+@pytest.mark.parametrize(
+    ("found", "missed"),
+    (
+        (streams(), []),
+        (streams(leaked=1), [0]),
+        (streams(denied=999_999), [0]),
+        (streams(lost=1), [1]),
+        (streams(worst=1_601.0), [3]),
+    ),
+)
+def test_traffic_is_held_to_what_was_promised(found: Streams, missed: list[int]) -> None:
+    """One packet is too many, a million is the least, and waits count above those without applies."""
+    goals = list(tolls.judge(found))
+    assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed
+
+
+def test_waits_are_told_in_microseconds() -> None:
+    """The half, what few exceed, the worst, and how many took more than a millisecond."""
+    waits = Waits.of([1_000] * 1_998 + [1_000_000, 1_000_001])
+    assert waits == Waits(2_000, 1.0, 1.0, 1_000.001, 1)
+
+
+def churned(*, lag: float = 0.5, missing: int = 0, processor: float = 1.0, applies: int = 10) -> Churn:
+    """Return three seconds of a thousand changes each; the last is as told."""
+    first = Sample(changes=1_000, applies=10, processor_seconds=1.0, mebibytes=90.0, lags=(0.4,))
+    last = Sample(changes=1_000, applies=applies, processor_seconds=processor, mebibytes=90.0, lags=(lag,))
+    return Churn(
+        way="files", seconds=3.0, samples=(first, first, last), last_lag=0.3, missing=missing, left_over=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "missed"),
+    (
+        (churned(), []),
+        (churned(lag=2.1), [0]),
+        (churned(missing=1), [1]),
+        (churned(processor=1.2), [2]),
+        (churned(applies=1_000), [4]),
+    ),
+)
+def test_churn_is_held_to_what_was_promised(found: Churn, missed: list[int]) -> None:
+    """It keeps up, is right in the end, stays as it is, and takes many changes at once."""
+    goals = list(churn.judge([found]))
+    assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed

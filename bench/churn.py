@@ -1,0 +1,342 @@
+"""Change a thousand members a second for a minute, and see whether the daemon keeps up and stays as it is.
+
+``python -m bench.churn``, as root; ``--write`` keeps it. Each change writes the file of one group anew, or a
+key of the store, at an even pace. All the while the newest member is followed into the kernel, then the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import itertools
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from bench.crowds import Book, FileBook, Member, StoreBook
+from bench.desks import FIRST_NEWCOMER, store_desk
+from bench.goals import Goal
+from bench.policies import INTERFACE, BenchPolicy, invent
+from bench.section import (
+    Section,
+    begin,
+    figure,
+    finish,
+    goal_table,
+    milliseconds,
+    parser_of,
+    percentile,
+    table,
+)
+from bench.sizes import SIZES
+from integration.lab import wait_for
+from integration.namespaces import Namespace, network_namespace
+from integration.service import Service, service_on
+from integration.soak import footprints, processor_seconds
+from sgagent.core.kernel.names import peers_chain
+from sgagent.core.model import Direction, Family
+
+NAME = "churn"
+SIZE = SIZES[2]
+A_SECOND = 1_000
+SECONDS, QUICK_SECONDS = 60, 6
+SAMPLES = 6
+"""Equal parts of that time, for each of which is told what it took."""
+
+MOST_LAG = 2.0
+"""Seconds until a change is enforced, as is promised for a file."""
+
+MOST_GROWTH = 1.1
+"""Of memory, and of processor time, from the second part to the last."""
+
+LEAST_COALESCED = 50
+"""Changes that are enforced together, in the mean."""
+
+_AT_ONCE = 10
+_STAY = 2_000
+"""Newcomers that are members at a time."""
+
+_MAP = peers_chain(Direction.INGRESS, INTERFACE, Family.IPV4)
+_ENFORCED_SECONDS = 60.0
+_MOST_NEWCOMERS = 1 << 20
+
+
+class Way(enum.Enum):
+    """How changes get to the daemon."""
+
+    FILES = "a file for each group"
+    STORE = "a key for each member, in etcd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a part of the time took."""
+
+    changes: int
+    applies: int
+    processor_seconds: float
+    """Of both processes."""
+
+    mebibytes: float
+    """Of both, at its end."""
+
+    lags: tuple[float, ...]
+    """Seconds until members who were followed were in the kernel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Churn:
+    """All that was measured of one way."""
+
+    way: str
+    seconds: float
+    samples: tuple[Sample, ...]
+    last_lag: float
+    """Seconds after the very last change until the kernel had it."""
+
+    missing: int
+    """Members who are not in the kernel in the end."""
+
+    left_over: int
+    """Those who are in the kernel and have left."""
+
+    @property
+    def changes(self) -> int:
+        """Return how many members joined or left."""
+        return sum(sample.changes for sample in self.samples)
+
+    @property
+    def lags(self) -> tuple[float, ...]:
+        """Return all lags, the last one among them."""
+        return (*(lag for sample in self.samples for lag in sample.lags), self.last_lag)
+
+
+def measure_churn(policy: BenchPolicy, way: Way, seconds: int) -> Churn:
+    """Change members for so many seconds."""
+    with (
+        network_namespace("churn") as host,
+        tempfile.TemporaryDirectory(prefix="sgagent-bench-") as directory,
+        service_on(host, Path(directory)) as service,
+        _book(service, policy, way) as book,
+    ):
+        service.start()
+        crowd, began = _Crowd(book), time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            pace = _Pace(service, crowd, _Follower(host, pool))
+            samples = [pace.keep(seconds / SAMPLES) for _ in range(SAMPLES)]
+            lasted = time.monotonic() - began
+            lag = _Follower(host, pool).lag_of(crowd.move())
+        wait_for(lambda: _newcomers(host) == crowd.present, "those who left to be gone", _ENFORCED_SECONDS)
+        there = _newcomers(host)
+        return Churn(
+            way=way.value,
+            seconds=lasted,
+            samples=tuple(samples),
+            last_lag=lag,
+            missing=len(crowd.present - there),
+            left_over=len(there - crowd.present),
+        )
+
+
+@contextlib.contextmanager
+def _book(service: Service, policy: BenchPolicy, way: Way) -> Iterator[Book]:
+    if way is Way.FILES:
+        yield FileBook(service, policy)
+        return
+    with store_desk(service, policy, service.namespace, service.directory / "store") as desk:
+        yield StoreBook(desk)
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """Members who come and go."""
+
+    book: Book
+    changes: int = 0
+    _dice: random.Random = field(default_factory=lambda: random.Random(3))
+    _there: deque[Member] = field(default_factory=deque)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def move(self) -> IPv4Address:
+        """Have some join, and those leave who came first if there are many; return who joined last."""
+        leaving = len(self._there) >= _STAY
+        count = _AT_ONCE // 2 if leaving else _AT_ONCE
+        joined = [
+            Member(self._dice.randrange(self.book.groups), FIRST_NEWCOMER + next(self._numbers))
+            for _ in range(count)
+        ]
+        left = [self._there.popleft() for _ in range(count)] if leaving else []
+        self.book.write(joined, left)
+        self._there.extend(joined)
+        self.changes += len(joined) + len(left)
+        return joined[-1].address
+
+    @property
+    def present(self) -> set[IPv4Address]:
+        """Return who has come and not gone."""
+        return {member.address for member in self._there}
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Waits, beside the one who asks, until the kernel knows a member."""
+
+    host: Namespace
+    pool: Executor
+    _lag: Future[float] | None = None
+
+    def follow(self, address: IPv4Address) -> None:
+        """Follow a member from now on, if nobody else is followed."""
+        if self._lag is None:
+            self._lag = self.pool.submit(self._wait, address, time.perf_counter())
+
+    def lag_of(self, address: IPv4Address) -> float:
+        """Return how many seconds it takes until the kernel knows a member."""
+        return self._wait(address, time.perf_counter())
+
+    def take(self) -> float | None:
+        """Return how many seconds it took, once; None while nobody has been seen."""
+        if self._lag is None or not self._lag.done():
+            return None
+        lag, self._lag = self._lag.result(), None
+        return lag
+
+    def _wait(self, address: IPv4Address, since: float) -> float:
+        wait_for(lambda: _has(self.host, address), f"{address} to be enforced", _ENFORCED_SECONDS)
+        return time.perf_counter() - since
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Moves the crowd, so many times a second."""
+
+    service: Service
+    crowd: _Crowd
+    follower: _Follower
+    _due: float = field(default_factory=time.monotonic)
+
+    def keep(self, seconds: float) -> Sample:
+        """Go on for a while, and return what that took the daemon."""
+        processes, lags, changes = (self.service.pid, self.service.applier_pid), [], self.crowd.changes
+        spent, applies, until = processor_seconds(processes), self._applies(), self._due + seconds
+        while self._due < until:
+            _IMPATIENCE.wait(max(0.0, self._due - time.monotonic()))
+            self.follower.follow(self.crowd.move())
+            if (lag := self.follower.take()) is not None:
+                lags.append(lag)
+            self._due += _AT_ONCE / A_SECOND
+        return Sample(
+            changes=self.crowd.changes - changes,
+            applies=self._applies() - applies,
+            processor_seconds=processor_seconds(processes) - spent,
+            mebibytes=sum(found.kibibytes for found in footprints(self.service).values()) / 1024,
+            lags=tuple(lags),
+        )
+
+    def _applies(self) -> int:
+        return self.service.log.count('"ruleset_applied"')
+
+
+_IMPATIENCE = threading.Event()
+"""Is never set: to wait for it is to wait until something is due."""
+
+
+def _has(host: Namespace, address: IPv4Address) -> bool:
+    """Tell whether the kernel knows a member."""
+    argv = ("nft", "get", "element", "inet", "sgagent", _MAP, f"{{ {address} }}")
+    with host.entered():
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def _newcomers(host: Namespace) -> set[IPv4Address]:
+    """Return those whom the kernel knows of who were in no group at first."""
+    listing = json.loads(host.nft("-j", "list", "map", "inet", "sgagent", _MAP))
+    (elements,) = (item["map"]["elem"] for item in listing["nftables"] if "map" in item)
+    found = (IPv4Address(address) for address, _ in elements if isinstance(address, str))
+    return {address for address in found if FIRST_NEWCOMER <= address < FIRST_NEWCOMER + _MOST_NEWCOMERS}
+
+
+def judge(found: Sequence[Churn]) -> Iterator[Goal]:
+    """Yield what was promised of many changes."""
+    for churn in found:
+        way, (_, second, *_, last) = churn.way, churn.samples
+        lag = max(churn.lags)
+        yield Goal(
+            f"{way}: seconds until a change is enforced, at most", f"{MOST_LAG:g}", lag, lag <= MOST_LAG
+        )
+        wrong = churn.missing + churn.left_over
+        yield Goal(
+            f"{way}: members wrong in the end, of {churn.changes:,} changes", "none", wrong, wrong == 0
+        )
+        for what, before, after in (
+            ("processor time", second.processor_seconds, last.processor_seconds),
+            ("memory", second.mebibytes, last.mebibytes),
+        ):
+            growth = after / before
+            text = f"{way}: {what} of the last ten seconds, against the second ten"
+            yield Goal(text, f"at most {MOST_GROWTH:g} times", growth, growth <= MOST_GROWTH)
+        each = churn.changes / max(1, sum(sample.applies for sample in churn.samples))
+        text = f"{way}: changes that an apply has, in the mean"
+        yield Goal(text, f"at least {LEAST_COALESCED}", each, each >= LEAST_COALESCED)
+
+
+def lines(found: Sequence[Churn]) -> Iterator[str]:
+    """Yield all tables."""
+    yield from goal_table(list(judge(found)))
+    yield from table(
+        (
+            *(
+                "changes by",
+                "seconds",
+                "changes",
+                "applies",
+                "processor time, s",
+                "memory of both processes, MiB",
+            ),
+            *("until enforced, ms: half", "at most"),
+        ),
+        (row for churn in found for row in _rows(churn)),
+    )
+
+
+def _rows(churn: Churn) -> Iterator[tuple[str, ...]]:
+    each = churn.seconds / len(churn.samples)
+    for number, sample in enumerate(churn.samples):
+        lags = (
+            [milliseconds(percentile(sample.lags, percent)) for percent in (50, 100)]
+            if sample.lags
+            else ["", ""]
+        )
+        yield (
+            *(churn.way, f"{number * each:.0f} to {(number + 1) * each:.0f}", f"{sample.changes:,}"),
+            *(f"{sample.applies:,}", figure(sample.processor_seconds), f"{sample.mebibytes:.0f}", *lags),
+        )
+    yield (churn.way, "the last change", "", "", "", "", "", milliseconds(churn.last_lag))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, and print tables."""
+    parser = parser_of(NAME, "Change a thousand members a second.")
+    parser.add_argument(
+        "--way", choices=[way.name.lower() for way in Way], help="change them in this way alone"
+    )
+    options = parser.parse_args(argv)
+    begin()
+    seconds = QUICK_SECONDS if options.quick else SECONDS
+    ways = [way for way in Way if options.way in (None, way.name.lower())]
+    found = [measure_churn(invent(SIZE), way, seconds) for way in ways]
+    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

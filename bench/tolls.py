@@ -1,0 +1,128 @@
+"""Say what applies did to streams of packets: what leaked, what was lost, and how long packets waited."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.goals import Goal
+from bench.section import figure, goal_table, percentile, table
+from bench.sending import Stream
+from bench.sizes import Size
+
+LEAST_PACKETS = 1_000_000
+MOST_LONGER = 1.0
+"""Milliseconds."""
+
+
+class Situation(enum.Enum):
+    """What goes on while the streams are sent."""
+
+    HERE = "applies"
+    ELSEWHERE = "the same applies on another host"
+    QUIET = "no applies"
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long calls of eight packets took, in microseconds."""
+
+    calls: int
+    half: float
+    most: float
+    """999 of 1,000 took no longer."""
+
+    worst: float
+    long: int
+    """Calls that took more than a millisecond."""
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Waits:
+        """Return the waits of at least one call."""
+        half, most, worst = (percentile(nanoseconds, percent) / 1000 for percent in (50, 99.9, 100))
+        return cls(len(nanoseconds), half, most, worst, sum(took > 1_000_000 for took in nanoseconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toll:
+    """What became of the packets of one kind of change while it was applied."""
+
+    upheaval: str
+    applies: int
+    accepted: int
+    """Packets of new sessions that were sent and are to get past."""
+
+    accepted_lost: int
+    known: int
+    known_lost: int
+    denied: int
+    leaked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """All that was measured."""
+
+    size: Size
+    tolls: tuple[Toll, ...]
+    waits: Mapping[str, Mapping[str, Waits]]
+    """By situation and by stream."""
+
+
+def judge(found: Streams) -> Iterator[Goal]:
+    """Yield what was promised of traffic."""
+    applies = sum(toll.applies for toll in found.tolls)
+    for text, sent, wrong in (
+        ("denied packets that passed", _sum(found, "denied"), _sum(found, "leaked")),
+        ("packets of new sessions that were lost", _sum(found, "accepted"), _sum(found, "accepted_lost")),
+        ("packets of known sessions that were lost", _sum(found, "known"), _sum(found, "known_lost")),
+    ):
+        is_met = wrong == 0 and sent >= LEAST_PACKETS
+        yield Goal(f"{text}, of {sent:,} during {applies} applies", "none of a million", wrong, is_met)
+    longer = (_worst(found, Situation.HERE) - _worst(found, Situation.QUIET)) / 1000
+    text = "the longest wait of a packet during applies, less that without applies: ms"
+    yield Goal(text, f"at most {MOST_LONGER:g}", longer, longer <= MOST_LONGER)
+
+
+def _sum(found: Streams, name: str) -> int:
+    return sum(int(getattr(toll, name)) for toll in found.tolls)
+
+
+def _worst(found: Streams, situation: Situation) -> float:
+    return max(waits.worst for waits in found.waits[situation.value].values())
+
+
+def lines(found: Streams) -> Iterator[str]:
+    """Yield all tables."""
+    yield from goal_table(list(judge(found)))
+    yield from table(
+        (
+            *("change", "applies", "packets of new sessions", "lost", "of known sessions", "lost"),
+            *("denied packets", "passed"),
+        ),
+        map(_toll_row, found.tolls),
+    )
+    yield from table(
+        (
+            "packets",
+            "while there are",
+            "calls",
+            "half, µs",
+            "999 of 1,000, µs",
+            "the worst, µs",
+            "above 1 ms",
+        ),
+        (_waits_row(found, stream, situation) for stream in Stream for situation in Situation),
+    )
+
+
+def _toll_row(toll: Toll) -> tuple[str, ...]:
+    numbers = (toll.accepted, toll.accepted_lost, toll.known, toll.known_lost, toll.denied, toll.leaked)
+    return (toll.upheaval, str(toll.applies), *(f"{number:,}" for number in numbers))
+
+
+def _waits_row(found: Streams, stream: Stream, situation: Situation) -> tuple[str, ...]:
+    waits = found.waits[situation.value][stream.value]
+    times = (waits.half, waits.most, waits.worst)
+    return (stream.value, situation.value, f"{waits.calls:,}", *map(figure, times), f"{waits.long:,}")
