@@ -8,6 +8,7 @@ from bench.packetcost import Effort
 from bench.peers.contenders import COMMAND, CONTENDERS
 from bench.peers.figures import Operation
 from bench.peers.measuring import Bout, measure_packets
+from bench.peers.watch import choose_probes
 from bench.policies import invent
 from bench.sizes import SIZES
 from integration.namespaces import run
@@ -22,8 +23,9 @@ def test_two_contenders_decide_as_the_policy_says() -> None:
     """Each does all that is asked of it, no packet is decided otherwise, and nothing else changes."""
     before = run("nft", "list", "tables")
     policy = invent(SIZES[0])
+    probes = choose_probes(policy)
     with contextlib.ExitStack() as stack:
-        bouts = {name: Bout(name, policy, repeats=1).measure(stack) for name in NAMES}
+        bouts = {name: Bout(name, policy, probes, repeats=1).measure(stack) for name in NAMES}
         hosts = {name: host for name, (_, host) in bouts.items() if host is not None}
         costs = list(measure_packets(policy, hosts, EFFORT))
     for figures, _ in bouts.values():

@@ -21,6 +21,7 @@ from bench.peers.measuring import Bout, measure_packets
 from bench.peers.packages import PACKAGES, PackagesError, check_packages, fetch_packages, version_of
 from bench.peers.picture import draw
 from bench.peers.report import insert_peers, write_peers
+from bench.peers.watch import choose_probes
 from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost
 from bench.sizes import SIZES
@@ -121,10 +122,11 @@ def _measured(options: argparse.Namespace) -> PeerResults:
 def _measure_size(
     policy: BenchPolicy, names: Sequence[str], *, is_quick: bool
 ) -> tuple[list[Figures], list[PacketCost]]:
-    figures, hosts = [], {}
+    figures, hosts, probes = [], {}, choose_probes(policy)
+    repeats = _QUICK_REPEATS if is_quick else _REPEATS
     with contextlib.ExitStack() as stack:
         for name in names:
-            found, host = Bout(name, policy, _QUICK_REPEATS if is_quick else _REPEATS).measure(stack)
+            found, host = Bout(name, policy, probes, repeats).measure(stack)
             figures.append(found)
             _say(f"{policy.size} {name}: {', '.join(_told(found))}")
             if host is not None:

@@ -20,7 +20,7 @@ from bench.peers.contender import Contender, Hook, Newcomer, Took
 from bench.peers.contenders import CONTENDERS
 from bench.peers.figures import Counted, Figures, Operation
 from bench.peers.place import PlaceError, TooSlowError, place_in
-from bench.peers.watch import Stream, Watch
+from bench.peers.watch import Probes, Stream, Watch
 from bench.policies import BenchPolicy, with_rule
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose
@@ -53,6 +53,7 @@ class Bout:
 
     name: str
     policy: BenchPolicy
+    probes: Probes
     repeats: int
     _seconds: dict[str, Spread] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Bout:
             return host, contender, contender.start(self.policy)
 
     def _measure_running(self, host: BenchHost, contender: Contender) -> Figures:
-        watch = Watch(host, self.policy)
+        watch = Watch(host, self.probes)
         wrong = watch.probe()
         self._measure_changes(contender)
         watch.probe()

@@ -14,7 +14,7 @@ from bench.frames import Frames
 from bench.hosts import BenchHost
 from bench.policies import INTERFACE, BenchPolicy
 from bench.processor import losing_nothing
-from bench.traffic import Aim, choose, choose_sessions
+from bench.traffic import Aim, Session, choose, choose_sessions
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.rehearsal.wire import WirePacket
@@ -50,8 +50,8 @@ class Probes:
 
     allowed: tuple[WirePacket, ...]
     denied: tuple[WirePacket, ...]
-    known: tuple[WirePacket, ...]
-    """Of sessions that were opened before."""
+    sessions: tuple[Session, ...]
+    """That the policy allows, and that are opened before all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +83,25 @@ class Stream:
 class Watch:
     """Counts what gets in at a host."""
 
-    def __init__(self, host: BenchHost, policy: BenchPolicy) -> None:
-        """Choose the packets, have the host know sessions, and count from now on."""
+    def __init__(self, host: BenchHost, probes: Probes) -> None:
+        """Have the host know the sessions, and count from now on."""
         self._host = host
-        self.probes = choose_probes(policy)
-        host.open_sessions(choose_sessions(policy, KNOWN_SESSIONS))
-        host.host.nft("-f", "-", stdin=_WATCH.format(allowed=", ".join(_keys(self.probes.allowed))))
+        self._probes = probes
+        host.open_sessions(probes.sessions)
+        host.host.nft("-f", "-", stdin=_WATCH.format(allowed=", ".join(_keys(probes.allowed))))
 
     def probe(self) -> Wrong:
         """Send each packet once, and count the wrong verdicts."""
         before = self._counted()
-        for packets in (self.probes.allowed, self.probes.denied):
+        for packets in (self._probes.allowed, self._probes.denied):
             frames = Frames(packets)
             for number in range(frames.count):
                 frames.send(self._host.wire, number, 1)
         after = self._counted()
         allowed = after["allowed"] - before["allowed"]
         return Wrong(
-            probes=len(self.probes.allowed) + len(self.probes.denied),
-            kept_out=len(self.probes.allowed) - allowed,
+            probes=len(self._probes.allowed) + len(self._probes.denied),
+            kept_out=len(self._probes.allowed) - allowed,
             let_in=after["leaked"] - before["leaked"],
         )
 
@@ -112,7 +112,7 @@ class Watch:
         Raises:
             LostPacketsError: the kernel dropped packets before any ruleset saw them.
         """
-        before, sender = self._counted(), _Sender(self._host, self.probes)
+        before, sender = self._counted(), _Sender(self._host, self._probes)
         thread = threading.Thread(target=sender.run, name="stream")
         thread.start()
         try:
@@ -152,7 +152,7 @@ class _Sender:
 
     def run(self) -> None:
         """Send until told to stop."""
-        kinds = (self.probes.allowed, self.probes.denied, self.probes.known)
+        kinds = (self.probes.allowed, self.probes.denied, _requests(self.probes.sessions))
         frames = Frames([kind[number % len(kind)] for number in range(_OF_EACH) for kind in kinds])
         while not self.stop.is_set():
             frames.send(self.host.wire, 0, frames.count)
@@ -163,12 +163,15 @@ def choose_probes(policy: BenchPolicy) -> Probes:
     """Return packets that the policy decides, by what it decides."""
     packets = [packet for aim, count in _PROBES.items() for packet in choose(policy, aim, count, seed=7)]
     verdicts = [evaluate(policy.resolved, _judged(packet)).verdict for packet in packets]
-    known = [session.request for session in choose_sessions(policy, KNOWN_SESSIONS)]
     return Probes(
         allowed=_of(packets, verdicts, Policy.ACCEPT),
         denied=_of(packets, verdicts, Policy.DROP),
-        known=tuple(known),
+        sessions=tuple(choose_sessions(policy, KNOWN_SESSIONS)),
     )
+
+
+def _requests(sessions: Sequence[Session]) -> tuple[WirePacket, ...]:
+    return tuple(session.request for session in sessions)
 
 
 def _of(packets: Sequence[WirePacket], verdicts: Sequence[Policy], wanted: Policy) -> tuple[WirePacket, ...]:

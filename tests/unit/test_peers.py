@@ -103,7 +103,7 @@ def test_probes_are_told_apart_by_what_the_policy_says() -> None:
     """There are packets of every kind, and all that were aimed at no rule are denied."""
     probes = choose_probes(POLICY)
     assert probes.allowed
-    assert probes.known
+    assert probes.sessions
     assert len(probes.denied) >= 60
     assert len(probes.allowed) + len(probes.denied) == 300
 
