@@ -5,12 +5,12 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import assert_never
 
 from sgagent.core.model import AuthorizationObject, CidrBlock, Family, GroupReference, PrefixListReference
+from sgagent.documents.budget import Budget
 from sgagent.documents.field import Field
 from sgagent.documents.scalars import checked_account, checked_id
 
@@ -48,6 +48,17 @@ def parse_block(field: Field, host_bits: HostBits, forms: str = BLOCK_FORMS) -> 
     return known or _parse_text(field, text, host_bits, forms)
 
 
+def parse_members(field: Field) -> Iterator[CidrBlock]:
+    """Go through a list of addresses that make members, in which host bits are errors (§5.3)."""
+    nodes, budget = field.nodes(), field.reading.budget
+    has_room = budget.has_room_for(0, len(nodes))
+    for index, node in enumerate(nodes):
+        block = _plain_address(node, budget) if has_room and isinstance(node, str) else None
+        block = block or parse_block(field.child(index, node), HostBits.REFUSED_IN_MEMBERS)
+        if block is not None:
+            yield block
+
+
 def parse_network(field: Field) -> CidrBlock | None:
     """Return an address or CIDR of the configuration."""
     return parse_block(field, HostBits.REFUSED)
@@ -78,9 +89,26 @@ def group_reference(field: Field, text: str, account: str | None = None) -> Grou
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
     """Return each block once, sorted, IPv4 first."""
-    found = set(blocks)
-    of_family = ((block for block in found if block.family is family) for family in Family)
-    return tuple(chain.from_iterable(sorted(some, key=_ENDS) for some in of_family))
+    found = tuple(blocks)
+    of_family = ({_ENDS(block): block for block in found if block.family is family} for family in Family)
+    return tuple(some[ends] for some in of_family for ends in sorted(some))
+
+
+def _plain_address(text: str, budget: Budget) -> CidrBlock | None:
+    """Return an IPv4 address, which is counted; None for what takes a closer look."""
+    block = budget.blocks.get(text)
+    if block is None:
+        try:
+            one, two, three, four = text.split(".")
+            address = _OCTETS[one] << 24 | _OCTETS[two] << 16 | _OCTETS[three] << 8 | _OCTETS[four]
+        except (KeyError, ValueError):
+            return None
+        block = budget.blocks[text] = CidrBlock(Family.IPV4, address, address, 32)
+    budget.addresses += 1
+    return block
+
+
+_OCTETS = {str(number): number for number in range(256)}
 
 
 def _parse_text(field: Field, text: str, host_bits: HostBits, forms: str) -> CidrBlock | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping as MappingOf
+from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, final
 
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.model import CidrBlock
+from sgagent.documents.budget import Budget, OverBudgetError
 from sgagent.documents.findings import Findings
-from sgagent.documents.limits import Limits
+from sgagent.documents.passages import Passages
 from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar, kind_of
 
 T = TypeVar("T")
@@ -23,21 +23,6 @@ _LONGEST_NUMBER = 18
 """Digits of a number that can make sense anywhere."""
 
 
-class OverBudgetError(Exception):
-    """Say that the documents hold more rules or addresses than the limits allow; reading ends there."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Budget:
-    """What all documents of one reading have used up, and what they share."""
-
-    limits: Limits
-    rules: int = 0
-    addresses: int = 0
-    blocks: dict[str, CidrBlock] = field(default_factory=dict)
-    """Addresses and CIDRs that were read before, by their text: the same ones come again and again."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One file that is being read."""
@@ -45,6 +30,7 @@ class Reading:
     file: str
     findings: Findings
     budget: Budget
+    passages: Passages = field(default_factory=Passages)
 
 
 @final
@@ -170,13 +156,34 @@ class Field:
             self.error("bad_value", "not one of the known words", "one of " + ", ".join(words))
         return meaning
 
+    def nodes(self) -> Sequence[Node]:
+        """Return what a list holds; nothing, with an error noted, if it is none."""
+        if isinstance(self.node, Listing):
+            return self.node.items
+        self.refuse_type("a list")
+        return ()
+
     def items(self) -> Iterator[Field]:
         """Go through a list; nothing, with an error noted, if it is none."""
-        if not isinstance(self.node, Listing):
-            self.refuse_type("a list")
-            return
-        for index, node in enumerate(self.node.items):
+        for index, node in enumerate(self.nodes()):
             yield self.child(index, node)
+
+    def recall(self, make: Callable[[Field], T]) -> T:
+        """Return what ``make`` makes of this value, or made of it when the file was read before.
+
+        It may have stood elsewhere then. What is made must depend on the value alone, and be frozen.
+        """
+        node, reading = self.node, self.reading
+        if not isinstance(node, (Listing, Mapping)) or not node.written:
+            return make(self)
+        return reading.passages.recall(
+            make, node.written, lambda: make(self), reading.findings, reading.budget
+        )
+
+    def revise(self, make: Callable[[Field], object], value: object) -> None:
+        """Have another value recalled from now on: the same, but from this place."""
+        if isinstance(self.node, (Listing, Mapping)):
+            self.reading.passages.replace(make, self.node.written, value)
 
     def fields(self) -> Fields | None:
         """Return the fields of a mapping."""

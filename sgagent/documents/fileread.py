@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgagent.core.errors import Problem, Severity
+from sgagent.documents.budget import Budget
 from sgagent.documents.collected import Collected
-from sgagent.documents.field import Budget
 from sgagent.documents.findings import Findings
+from sgagent.documents.passages import Passages
 from sgagent.documents.reading import DocumentFile
 
 
@@ -24,6 +25,8 @@ class FileRead:
 
     rules: int
     addresses: int
+    passages: Passages
+    """What it is made of, for when it changes."""
 
     @property
     def is_repeatable(self) -> bool:
@@ -37,14 +40,12 @@ class FileRead:
         """Tell whether reading a file of that name would come to this again, within all limits."""
         return (
             self.content == file.content
-            and budget.rules + self.rules <= budget.limits.rules
-            and budget.addresses + self.addresses <= budget.limits.addresses
+            and budget.has_room_for(self.rules, self.addresses)
             and findings.has_room_for(len(self.warnings or ()), Severity.WARNING)
         )
 
     def repeat(self, findings: Findings, budget: Budget) -> None:
         """Do to both what reading the file did."""
-        budget.rules += self.rules
-        budget.addresses += self.addresses
+        budget.use_up(self.rules, self.addresses)
         for problem in self.warnings or ():
             findings.add(problem)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from sgagent.core.model import (
     CidrBlock,
@@ -15,7 +15,7 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.documents.addresses import HostBits, in_order, parse_block, parse_object
+from sgagent.documents.addresses import HostBits, in_order, parse_block, parse_members, parse_object
 from sgagent.documents.collected import Collected
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.lists import make_port_list, make_prefix_list
@@ -148,7 +148,7 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
         vpc_id=owner.vpc_id,
         name=_free_text(fields, "name"),
         tags=_tags(fields),
-        member_addresses=in_order(_member_blocks(fields, "member_addresses")),
+        member_addresses=_addresses(fields, "member_addresses", _sorted_members),
         rules=tuple(_rules(fields)),
         origin=field.origin,
     )
@@ -158,7 +158,10 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
 def _rules(fields: Fields) -> Iterator[SecurityGroupRule]:
     """Go through the rules of a group that can be read."""
     for field in fields.items("rules"):
-        rule = _rule(field)
+        rule, origin = field.recall(_rule), field.origin
+        if rule is not None and rule.origin != origin:
+            rule = replace(rule, origin=origin)
+            field.revise(_rule, rule)
         if rule is not None:
             yield rule
 
@@ -176,11 +179,10 @@ def _rule(field: Field) -> SecurityGroupRule | None:
 def _form(fields: Fields) -> RuleForm:
     """Return the parts of a rule."""
     rule_id, priority = fields.get("rule_id"), fields.get("priority")
-    direction, policy, protocol = (fields.require(name) for name in ("direction", "policy", "protocol"))
+    direction, policy = fields.require("direction"), fields.require("policy")
+    protocol, port_list = fields.require("protocol"), fields.get("port_list_id")
+    ports, source_ports = fields.get("port_range"), fields.get("source_port_range")
     peer, local = fields.require("authorization_object"), fields.get("local_address")
-    ports, source_ports, port_list = (
-        fields.get(name) for name in ("port_range", "source_port_range", "port_list_id")
-    )
     return RuleForm(
         place=fields.field,
         rule_id=(rule_id and parse_id(rule_id)) or "",
@@ -244,7 +246,7 @@ def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
     interface = NetworkInterface(
         network_interface_id=network_interface_id or "",
         mac_address=mac and parse_mac(mac),
-        addresses=tuple(dict.fromkeys(_member_blocks(fields, "addresses"))),
+        addresses=_addresses(fields, "addresses", _members),
         security_group_ids=tuple(sorted({group for group in attached if group})),
         account_id=owner.account_id,
         vpc_id=owner.vpc_id,
@@ -255,12 +257,20 @@ def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
     return interface if network_interface_id else None
 
 
-def _member_blocks(fields: Fields, name: str) -> Iterator[CidrBlock]:
-    """Go through addresses that make members, in which host bits are errors (§5.3)."""
-    for item in fields.items(name):
-        block = parse_block(item, HostBits.REFUSED_IN_MEMBERS)
-        if block is not None:
-            yield block
+def _addresses(
+    fields: Fields, name: str, make: Callable[[Field], tuple[CidrBlock, ...]]
+) -> tuple[CidrBlock, ...]:
+    """Return addresses that make members, none where the field is not there."""
+    field = fields.get(name)
+    return field.recall(make) if field else ()
+
+
+def _members(field: Field) -> tuple[CidrBlock, ...]:
+    return tuple(dict.fromkeys(parse_members(field)))
+
+
+def _sorted_members(field: Field) -> tuple[CidrBlock, ...]:
+    return in_order(parse_members(field))
 
 
 def _required_id(fields: Fields, name: str) -> str | None:

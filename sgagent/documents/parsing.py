@@ -9,12 +9,14 @@ from sgagent.core.memory import Memory
 from sgagent.core.model import Snapshot
 from sgagent.documents.api import read_answer, settle_answers
 from sgagent.documents.assembly import assemble
+from sgagent.documents.budget import Budget, OverBudgetError
 from sgagent.documents.collected import Collected
-from sgagent.documents.field import Budget, Field, Fields, OverBudgetError, Reading
+from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.fileread import FileRead
 from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.native import read_native
+from sgagent.documents.passages import Passages
 from sgagent.documents.reading import DocumentFile, read_tree
 from sgagent.documents.refused import RefusedDocumentsError
 from sgagent.documents.tree import Listing, Mapping
@@ -70,26 +72,28 @@ def _read_all(
             read = before
             read.repeat(findings, budget)
         else:
-            read = _read_file(file, findings, budget)
+            read = _read_file(file, findings, budget, before if isinstance(before, FileRead) else None)
         kept.keep(read if read.is_repeatable else None)
         collected.take(read.collected)
 
 
-def _read_file(file: DocumentFile, findings: Findings, budget: Budget) -> FileRead:
-    """Return what a file holds."""
+def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
+    """Return what a file holds that may have held something else before."""
     mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
-    collected = Collected()
-    root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget))
+    collected, passages = Collected(), Passages(before.passages if before else None)
+    root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
     if root is None:
         collected.has_left_out = True
     else:
         _read_document(root, collected)
+    passages.end()
     return FileRead(
         content=file.content,
         collected=collected,
         warnings=findings.warnings_since(mark),
         rules=budget.rules - rules,
         addresses=budget.addresses - addresses,
+        passages=passages,
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Budget, Field, OverBudgetError, Reading
+from sgagent.documents.budget import Budget, OverBudgetError
+from sgagent.documents.field import Field, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.reading import read_tree
 from sgagent.imports.gathered import Gathered, settle

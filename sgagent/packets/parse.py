@@ -13,7 +13,8 @@ from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.host import HandBinding
 from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Policy
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Budget, Field, Fields, Reading
+from sgagent.documents.budget import Budget
+from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.reading import read_tree
 from sgagent.documents.tree import Listing

@@ -17,7 +17,8 @@ from sgagent.core.host import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol
 from sgagent.core.policy import Exemption
 from sgagent.documents.addresses import parse_network
-from sgagent.documents.field import Budget, Field, Fields, Reading
+from sgagent.documents.budget import Budget
+from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
