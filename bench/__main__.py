@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from bench.bytecode import write_bytecode
 from bench.commands import measure_dry_run
 from bench.durations import ROOT, Files, measure_durations
 from bench.goals import judge_goals
@@ -63,6 +64,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _measure(*, is_quick: bool) -> Results:
+    write_bytecode()
     remove_stale_namespaces()
     gc.set_threshold(*_COLLECTOR)
     results = Results(machine=look_at_machine(), is_quick=is_quick)

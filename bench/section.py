@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.bytecode import write_bytecode
 from bench.goals import Goal
 from integration.namespaces import remove_stale_namespaces
 from integration.parts import with_parts
@@ -58,7 +59,7 @@ def parser_of(module: str, text: str) -> argparse.ArgumentParser:
 
 
 def begin() -> None:
-    """Refuse to go on without privilege, and remove what a killed run left behind.
+    """Refuse to go on without privilege, compile the program, and remove what a killed run left behind.
 
     Raises:
         SystemExit: with 2.
@@ -66,6 +67,7 @@ def begin() -> None:
     if os.geteuid() != 0:
         print("network namespaces and nftables need root", file=sys.stderr)
         raise SystemExit(2)
+    write_bytecode()
     remove_stale_namespaces()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.bytecode import write_bytecode
 from bench.durations import BINDING, ROOT, Files, sgagent
 from bench.policies import invent
 from bench.sizes import SIZES, Size
@@ -103,6 +104,7 @@ def main(argv: Sequence[str]) -> None:
     argparse.ArgumentParser(
         prog="python -m bench.starting", description="Measure how commands start, and the first apply."
     ).parse_args(argv)
+    write_bytecode()
     remove_stale_namespaces()
     print("| command | processor time, s | baseline | processor time, s | times | at most |")
     print("|---|---|---|---|---|---|")
