@@ -91,14 +91,14 @@ def measure_daemon(policy: BenchPolicy, notice: Notice, changes: int) -> AtWork:
         tempfile.TemporaryDirectory(prefix="sgagent-bench-") as name,
         service_on(host, Path(name)) as service,
         _desk(service, policy, notice) as desk,
-        contextlib.closing(_generation_in(host)) as generation,
+        contextlib.closing(generation_in(host)) as generation,
     ):
         began = time.perf_counter()
         service.launch()
         wait_for(lambda: any("READY=1" in n for n in service.notices()), "the daemon", _START_SECONDS)
         started, first = time.perf_counter() - began, _mebibytes(service)
         run_in(copy, ("nft", "-f", "-"), compiled_text(policy))
-        watch = _Watch(service, generation, is_signalled=notice is Notice.SIGNAL)
+        watch = Watch(service, generation, is_signalled=notice is Notice.SIGNAL)
         changed = [
             _measure_changes(policy, copy, desk, watch, (change, notice, changes)) for change in Change
         ]
@@ -124,13 +124,14 @@ def _mebibytes(service: Service) -> float:
     return sum(found.kibibytes for found in footprints(service).values()) / _KIBIBYTES_PER_MEBIBYTE
 
 
-def _generation_in(host: Namespace) -> RulesetGeneration:
+def generation_in(host: Namespace) -> RulesetGeneration:
+    """Return the number of the ruleset of a host, to be looked at from anywhere."""
     with host.entered():
         return RulesetGeneration()
 
 
 def _measure_changes(
-    policy: BenchPolicy, copy: Namespace, desk: Desk, watch: _Watch, wanted: tuple[Change, Notice, int]
+    policy: BenchPolicy, copy: Namespace, desk: Desk, watch: Watch, wanted: tuple[Change, Notice, int]
 ) -> Changed:
     """Make changes of one kind, in turns with ``nft``."""
     change, notice, count = wanted
@@ -153,7 +154,7 @@ def _measure_changes(
 
 
 @dataclass(frozen=True, slots=True)
-class _Watch:
+class Watch:
     """Sees when a change is enforced, and when the daemon is done with it."""
 
     service: Service

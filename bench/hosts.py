@@ -18,7 +18,7 @@ from bench.traffic import HOST_ADDRESS, Session
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 
-_GATEWAY = "192.0.2.1"
+GATEWAY = "192.0.2.1"
 _LOAD_SECONDS = 300.0
 
 _TRACKING = """
@@ -105,7 +105,7 @@ def _join(host: Namespace, peer: Namespace) -> None:
         f"peer name {INTERFACE} address {PEER_MAC} netns {peer.name}",
         f"link set {INTERFACE} up",
         f"address add {HOST_ADDRESS}/24 dev {INTERFACE}",
-        f"neighbour replace {_GATEWAY} lladdr {PEER_MAC} dev {INTERFACE} nud permanent",
+        f"neighbour replace {GATEWAY} lladdr {PEER_MAC} dev {INTERFACE} nud permanent",
     )
     peer.ip(f"link set {INTERFACE} up")
-    host.ip(f"route add default via {_GATEWAY} dev {INTERFACE}")
+    host.ip(f"route add default via {GATEWAY} dev {INTERFACE}")

@@ -31,7 +31,7 @@ _PROBE_FRAMES = 16
 _CALL_NANOSECONDS = 5_000_000
 """About how long one call of the kernel may last: short against a round."""
 
-_ESTABLISHED = f"""
+ESTABLISHED_RULESET = f"""
 table ip established {{
     chain ingress {{
         type filter hook prerouting priority -150; policy accept;
@@ -81,7 +81,7 @@ def measure_new(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
 def measure_known(policy: BenchPolicy, effort: Effort) -> Iterator[PacketCost]:
     """Measure packets of known sessions, under our ruleset and under the least that knows sessions."""
     sessions = choose_sessions(policy, _SESSIONS)
-    rulesets = {CONNTRACK_ONLY: "", ESTABLISHED_ONLY: _ESTABLISHED, OURS: compiled_text(policy)}
+    rulesets = {CONNTRACK_ONLY: "", ESTABLISHED_ONLY: ESTABLISHED_RULESET, OURS: compiled_text(policy)}
     with contextlib.ExitStack() as stack:
         hosts = {name: stack.enter_context(bench_host(text)) for name, text in rulesets.items()}
         for host in hosts.values():

@@ -23,8 +23,10 @@ from bench.packetcost import (
     measure_new,
 )
 from bench.policies import BenchPolicy, invent
+from bench.scrape import measure_scrapes
 from bench.sizes import SIZES, Size
 from bench.stream import measure_streams
+from bench.throughput import measure_throughput
 from bench.traffic import Aim, choose
 from bench.upheavals import Upheaval
 from integration.lab import lab
@@ -108,3 +110,18 @@ def test_churn_is_measured(policy: BenchPolicy) -> None:
     found = measure_churn(policy, Way.FILES, seconds=1)
     assert (found.missing, found.left_over) == (0, 0)
     assert found.changes > 0
+
+
+def test_scrapes_are_measured(policy: BenchPolicy) -> None:
+    """Alone and while changes are applied, and of the changes some while nobody scrapes."""
+    found = measure_scrapes(policy, scrapes=1, blocks=1, changes=2)
+    assert [len(seconds) for seconds in (found.alone, found.without, found.with_scrapes)] == [1, 2, 2]
+    assert found.meanwhile
+    assert found.kibibytes > 0
+
+
+def test_throughput_is_measured_under_every_contender(policy: BenchPolicy) -> None:
+    """A session is let in under each, and carries what is sent, in large packets and in small ones."""
+    found = measure_throughput(policy, rounds=1)
+    assert len({(carried.packets, carried.contender) for carried in found}) == 8
+    assert all(carried.gigabits.median > 0 for carried in found)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from bench import churn, tolls
+from bench import churn, scrape, throughput, tolls
 from bench.churn import Churn, Sample
 from bench.daemon import AtWork, Changed, judge
 from bench.desks import Change, Notice
 from bench.goals import Goal
+from bench.packetcost import CONNTRACK_ONLY, NO_FIREWALL, OURS
+from bench.results import Spread
+from bench.scrape import Scraped
 from bench.section import figure, goal_table, percentile, table
 from bench.sending import Stream
 from bench.sizes import SIZES, Size
+from bench.throughput import Carried
 from bench.tolls import Situation, Streams, Toll, Waits
 
 
@@ -140,3 +144,31 @@ def test_churn_is_held_to_what_was_promised(found: Churn, missed: list[int]) -> 
     """It keeps up, is right in the end, stays as it is, and takes many changes at once."""
     goals = list(churn.judge([found]))
     assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed
+
+
+@pytest.mark.parametrize(
+    ("alone", "with_scrapes", "missed"), ((0.2, 0.1, []), (0.251, 0.1, [0]), (0.2, 0.12, [1]))
+)
+def test_scrapes_are_held_to_what_was_promised(alone: float, with_scrapes: float, missed: list[int]) -> None:
+    """A scrape takes so long at most, and slows no change."""
+    found = Scraped(
+        size=SIZES[3],
+        kibibytes=2_500.0,
+        alone=(alone,),
+        meanwhile=(0.5,),
+        without=(0.1,),
+        with_scrapes=(with_scrapes,),
+    )
+    goals = list(scrape.judge(found))
+    assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed
+
+
+@pytest.mark.parametrize(("share", "is_met"), ((0.98, True), (0.97, False)))
+def test_throughput_is_held_to_that_without_a_firewall(share: float, *, is_met: bool) -> None:
+    """What sgagent carries counts, of what the kernel joins: that comes first."""
+    found = [
+        Carried(packets=packets, contender=contender, gigabits=Spread.of([5.0]), share=Spread.of([value]))
+        for packets, ours in (("joined", share), ("small", 0.9))
+        for contender, value in ((NO_FIREWALL, 1.0), (CONNTRACK_ONLY, 0.5), (OURS, ours))
+    ]
+    assert [goal.is_met for goal in throughput.judge(found)] == [is_met]
