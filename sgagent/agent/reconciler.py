@@ -346,7 +346,7 @@ class Reconciler:
     ) -> tuple[NamedCut, ...]:
         """Name the open sessions that this policy will cut; without a look where it takes nothing away."""
         old = self._policy_in_force
-        if old is not None and not may_cut(old, policy):
+        if old is not None and not may_cut(old, policy, self._compiled):
             return ()
         is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
         if is_kept and not (old and ends_observing(old, policy)):

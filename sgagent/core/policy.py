@@ -7,6 +7,7 @@ are one list in the order that §3.5 gives them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
@@ -50,6 +51,17 @@ def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
     rule that gets the hit, and cannot change a verdict.
     """
     return (rule.priority, rule.policy is Policy.ACCEPT, rule.rule_id, rule.security_group_id)
+
+
+def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Return the same ports as sorted ranges that neither overlap nor touch."""
+    merged: list[PortRange] = []
+    for port_range in sorted(ranges):
+        if merged and port_range.first <= merged[-1].last + 1:
+            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port_range.last))
+        else:
+            merged.append(port_range)
+    return tuple(merged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

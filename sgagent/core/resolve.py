@@ -34,8 +34,9 @@ from sgagent.core.policy import (
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
+    merged_ports,
 )
-from sgagent.core.resolved import Object, Reference, Resolved, ResolvedRules, Same, ordered, references
+from sgagent.core.resolved import Object, Reference, Resolved, ResolvedRules, Same, naming, ordered
 
 MOST_GROUPS_PER_INTERFACE = 10
 MOST_RULES_PER_INTERFACE = 1000
@@ -233,7 +234,7 @@ class _Resolver:
         """Find what is wrong with every group, also those that no bound interface depends on."""
         for group in self.snapshot.security_groups:
             self._resolved_rules(group)
-            objects = sum(isinstance(rule.authorization_object, GroupReference) for rule in group.rules)
+            objects = naming(group, self.memory).group_objects if group.rules else 0
             if objects > MOST_GROUP_OBJECTS_PER_GROUP:
                 message = (
                     f"the group has more than {MOST_GROUP_OBJECTS_PER_GROUP} rules whose object is a group,"
@@ -280,17 +281,24 @@ class _Resolver:
             return present
         is_concerned = group.security_group_id in self.concerned
         counts = is_concerned or self.scope is Scope.EVERYTHING
+        rules = self._remembered_rules(group, counts=counts)
+        self.problems.extend(rules.problems if counts else map(_as_warning, rules.problems))
+        if counts:
+            unknown = (p.value or "" for p in rules.problems if p.code in _OF_UNKNOWN_OBJECTS)
+            self.unknown_objects.update(unknown)
+        if is_concerned:
+            self.reached.update(self._reached(group, rules))
+        self._rules[group.security_group_id] = rules
+        return rules
+
+    def _remembered_rules(self, group: SecurityGroup, *, counts: bool) -> ResolvedRules:
+        """Return the group's rules with references resolved, as far as possible as before."""
+        if not group.rules:
+            return _NO_RULES
         part = self.memory.part(
             group.security_group_id, group.group_type, group.vpc_id, group.account_id, counts
         )
         rules: ResolvedRules = part.revise(partial(self._resolve_again, group))
-        found = [problem for rule in rules.found if rule.problems for problem in rule.problems]
-        self.problems.extend(found if counts else map(_as_warning, found))
-        if counts:
-            self.unknown_objects.update(p.value or "" for p in found if p.code in _OF_UNKNOWN_OBJECTS)
-        if is_concerned:
-            self.reached.update(self._reached(group, rules))
-        self._rules[group.security_group_id] = rules
         return rules
 
     def _reached(self, group: SecurityGroup, rules: ResolvedRules) -> Iterator[str]:
@@ -303,14 +311,29 @@ class _Resolver:
 
     def _resolve_again(self, group: SecurityGroup, before: ResolvedRules | None) -> ResolvedRules:
         """Resolve the rules that are not what they were, or refer to what is not what it was."""
-        objects = {reference: self._object(reference) for reference in references(group, self.memory)}
+        places = naming(group, self.memory).places
+        objects = {reference: self._object(reference) for reference in places}
         if before is None:
-            return ResolvedRules(objects, tuple(self._resolved(group, rule) for rule in group.rules))
+            found = tuple(self._resolved(group, rule) for rule in group.rules)
+            return ResolvedRules.of(group, objects, found)
         changed = frozenset(
             reference for reference, found in objects.items() if before.objects.get(reference) != found
         )
+        if group.rules is not before.rules:
+            return ResolvedRules.of(group, objects, self._resolve_others(group, before, changed))
+        if not changed:
+            return before
+        again = list(before.found)
+        for place in sorted({place for reference in changed for place in places[reference]}):
+            again[place] = self._resolved(group, group.rules[place], again[place])
+        return ResolvedRules.of(group, objects, tuple(again))
+
+    def _resolve_others(
+        self, group: SecurityGroup, before: ResolvedRules, changed: frozenset[Reference]
+    ) -> tuple[Resolved, ...]:
+        """Resolve rules that are not all the same as before."""
         known = {found.rule.rule_id: found for found in before.found}
-        found = tuple(
+        return tuple(
             old
             if (old := known.get(rule.rule_id)) is not None
             and old.rule is rule
@@ -318,7 +341,6 @@ class _Resolver:
             else self._resolved(group, rule, old)
             for rule in group.rules
         )
-        return before if found == before.found else ResolvedRules(objects, found)
 
     def _object(self, reference: Reference) -> Object:
         """Return what a reference stands for, and all of it that its resolution depends on."""
@@ -459,23 +481,13 @@ class _Resolver:
         self.problems[-1] = _as_warning(self.problems[-1])
 
 
+_NO_RULES = ResolvedRules((), {}, (), ())
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
 
 
 def _the_same(made: ResolvedDirection, before: ResolvedDirection | None) -> ResolvedDirection:
     """Return the value of before if it is equal, so that nobody has to compare it again."""
     return before if before == made else made
-
-
-def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
-    """Return the same ports as sorted ranges that neither overlap nor touch."""
-    merged: list[PortRange] = []
-    for port_range in sorted(ranges):
-        if merged and port_range.first <= merged[-1].last + 1:
-            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port_range.last))
-        else:
-            merged.append(port_range)
-    return tuple(merged)
 
 
 def _as_warning(problem: Problem) -> Problem:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 
 from sgagent.core.errors import Problem
 from sgagent.core.memory import Memory
@@ -68,25 +70,50 @@ class Resolved:
 class ResolvedRules:
     """The rules of a group, in the order of their ids."""
 
+    rules: tuple[SecurityGroupRule, ...]
     objects: Mapping[Reference, Object]
     """What they name."""
 
     found: tuple[Resolved, ...]
+    problems: tuple[Problem, ...]
+    """What is wrong with them."""
+
+    @classmethod
+    def of(
+        cls, group: SecurityGroup, objects: Mapping[Reference, Object], found: tuple[Resolved, ...]
+    ) -> ResolvedRules:
+        """Return what a group's rules were resolved to, and all that is wrong with them."""
+        problems = tuple(problem for one in found if one.problems for problem in one.problems)
+        return cls(group.rules, objects, found, problems)
 
 
-def references(group: SecurityGroup, memory: Memory) -> tuple[Reference, ...]:
-    """Return what the rules of a group name, each once."""
-    return memory.part("references").recall((group.rules,), lambda: _references(group.rules))
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the rules of a group name."""
+
+    places: Mapping[Reference, tuple[int, ...]]
+    """Which rules name it, by their places."""
+
+    group_objects: int
+    """How many rules have a group as their object."""
 
 
-def _references(rules: Sequence[SecurityGroupRule]) -> tuple[Reference, ...]:
-    named: dict[Reference, None] = {}
-    for rule in rules:
+def naming(group: SecurityGroup, memory: Memory) -> Naming:
+    """Return what the rules of a group name."""
+    return memory.part("naming").recall((group.rules,), lambda: _naming(group.rules))
+
+
+def _naming(rules: Sequence[SecurityGroupRule]) -> Naming:
+    places: dict[Reference, list[int]] = {}
+    for place, rule in enumerate(rules):
         if not isinstance(rule.authorization_object, CidrBlock):
-            named[rule.authorization_object] = None
+            places.setdefault(rule.authorization_object, []).append(place)
         if isinstance(rule.ports, PortListReference):
-            named[rule.ports] = None
-    return tuple(named)
+            places.setdefault(rule.ports, []).append(place)
+    return Naming(
+        places={reference: tuple(found) for reference, found in places.items()},
+        group_objects=sum(isinstance(rule.authorization_object, GroupReference) for rule in rules),
+    )
 
 
 def ordered(
@@ -96,11 +123,15 @@ def ordered(
 
     The order does not depend on what they name, so it stays where only that changed.
     """
-    rules = tuple(one for group in groups for one in group.found)
+    rules = tuple(chain.from_iterable(group.found for group in groups))
     places = memory.part("order", direction).recall(
-        tuple(one.rule for one in rules), lambda: _places(rules, direction)
+        tuple(group.rules for group in groups), lambda: _places(rules, direction)
     )
-    return tuple(rules[place].resolved for place in places)
+    resolved = tuple(map(_RESOLVED, rules))
+    return tuple(map(resolved.__getitem__, places))
+
+
+_RESOLVED: Callable[[Resolved], ResolvedRule] = attrgetter("resolved")
 
 
 def _places(rules: tuple[Resolved, ...], direction: Direction) -> tuple[int, ...]:

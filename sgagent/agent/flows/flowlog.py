@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from sgagent.agent.flows.directory import Directory
 from sgagent.agent.flows.flow import Flow, FlowsLeftOut
 from sgagent.agent.flows.heads import read_head
-from sgagent.agent.flows.leaves import Leaf, Leaves, leaves_of
+from sgagent.agent.flows.leaves import Leaf, Leaves, have_same_leaves, leaves_of
 from sgagent.agent.flows.leftout import LeftOut, Totals
 from sgagent.agent.flows.recent import RecentFlows
 from sgagent.agent.flows.telling import tell
@@ -140,8 +140,10 @@ class FlowLog:
         """
         if snapshot is not None and snapshot is not self._directory.snapshot:
             self._directory = Directory(snapshot)
-        if (policy, counters) != self._followed:
-            self._followed = (policy, counters)
+        before_policy, before_counters = self._followed
+        self._followed = (policy, counters)
+        is_known = counters is before_counters or counters == before_counters
+        if before_policy is None or not (is_known and have_same_leaves(before_policy, policy)):
             before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
             self._leaves = {**before, **self._newest_leaves}
             meant = (leaf for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts)

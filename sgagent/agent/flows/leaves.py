@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from sgagent.core.evaluate import DecidedBy
@@ -20,7 +20,8 @@ from sgagent.core.kernel.counters import (
 )
 from sgagent.core.kernel.names import log_prefix
 from sgagent.core.model import Direction, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.remaking import changed_places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,36 +55,75 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
         counters: what its counters count, by name: each leaf has one of its own name.
     """
     priorities = dict(_priorities(policy))
-    return {log_prefix(name): _leaf(key, policy, priorities) for name, key in counters.items()}
+    judges = {judge.name: judge for judge in _judges(policy)}
+    return {
+        log_prefix(name): _leaf(key, judges.get(key.interface, policy.unbound), priorities)
+        for name, key in counters.items()
+    }
+
+
+def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
+    """Tell whether what two policies say of a leaf is the same, if their tables have the same counters.
+
+    Whom rules speak of makes no difference. Most rules are the very same, and nobody looks at those.
+    """
+    return (
+        len(one.interfaces) == len(other.interfaces)
+        and (one.unbound is None) is (other.unbound is None)
+        and all(map(_are_alike, _judges(one), _judges(other)))
+    )
+
+
+def _are_alike(before: ResolvedInterface, after: ResolvedInterface) -> bool:
+    about_before, about_after = (
+        (judge.name, judge.network_interface_id, judge.security_group_ids, judge.mode)
+        for judge in (before, after)
+    )
+    return about_before == about_after and all(
+        _have_same_rules(before.toward(direction).rules, after.toward(direction).rules)
+        for direction in Direction
+    )
+
+
+def _have_same_rules(before: tuple[ResolvedRule, ...], after: tuple[ResolvedRule, ...]) -> bool:
+    """Tell whether rules have the same ids and priorities, one by one."""
+    return len(before) == len(after) and all(
+        (before[place].rule_id, before[place].priority) == (after[place].rule_id, after[place].priority)
+        for place in changed_places(before, after)
+    )
+
+
+def _judges(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
+    return (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
 
 
 def _priorities(policy: ResolvedPolicy) -> Iterator[tuple[tuple[str, Direction, str], int]]:
-    for judge in (*policy.interfaces, *((policy.unbound,) if policy.unbound else ())):
+    for judge in _judges(policy):
         for direction in Direction:
             for rule in judge.toward(direction).rules:
                 yield (judge.name, direction, rule.rule_id), rule.priority
 
 
 def _leaf(
-    key: CounterKey, policy: ResolvedPolicy, priorities: Mapping[tuple[str, Direction, str], int]
+    key: CounterKey,
+    judge: ResolvedInterface | None,
+    priorities: Mapping[tuple[str, Direction, str], int],
 ) -> Leaf:
     direction = Direction.INGRESS if isinstance(key, InnerCounter) else key.direction
-    bound = policy.interface(key.interface)
-    judge = bound or policy.unbound
-    leaf = Leaf(
+    rule = key if isinstance(key, RuleCounter) else None
+    return Leaf(
         key=key,
         interface=key.interface,
-        network_interface_id=bound.network_interface_id if bound else None,
+        network_interface_id=judge.network_interface_id if judge else None,
         interface_groups=judge.security_group_ids if judge else (),
         direction=direction,
         verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
         mode=judge.mode if judge else Mode.ENFORCE,
         decided_by=_decided_by(key),
+        rule_id=rule.rule_id if rule else None,
+        security_group_id=rule.security_group_id if rule else None,
+        priority=priorities.get((key.interface, direction, rule.rule_id)) if rule else None,
     )
-    if not isinstance(key, RuleCounter):
-        return leaf
-    priority = priorities.get((key.interface, direction, key.rule_id))
-    return replace(leaf, rule_id=key.rule_id, security_group_id=key.security_group_id, priority=priority)
 
 
 def _decided_by(key: CounterKey) -> DecidedBy:

@@ -1,4 +1,4 @@
-"""Lead each single address to the chain of its class."""
+"""Lead each address and network to the chain of its class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sgagent.core.compiling.classes import Classified, Peers
+from sgagent.core.compiling.classes import Classified, Networks, Peers
 from sgagent.core.kernel.ruleset import Element, Goto, Interval
+
+Gotos = Mapping[Peers, Goto]
+"""Where each class leads."""
+
+
+def lead(classes: tuple[Peers, ...], targets: tuple[str, ...], before: Gotos | None) -> Gotos:
+    """Return where classes lead: the very same as before, if all still lead there.
+
+    Args:
+        classes: all of them.
+        targets: the chain of each.
+        before: what this function returned for others.
+    """
+    if before is not None and tuple(before) == classes:
+        standing = tuple(goto.chain for goto in before.values())
+        if standing == targets:
+            return before
+    return {members: Goto(target) for members, target in zip(classes, targets, strict=True)}
+
+
+def network_elements(networks: Networks, gotos: Gotos) -> tuple[Element, ...]:
+    """Return the elements of all networks."""
+    return tuple(Element((Interval(first, last),), gotos[members]) for first, last, members in networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +40,12 @@ class Addressed:
     elements: tuple[Element, ...]
     """Sorted by address."""
 
-    gotos: Mapping[Peers, Goto]
+    gotos: Gotos
     mark: object
     """Of the classes."""
 
 
-def address_elements(
-    classified: Classified, gotos: Mapping[Peers, Goto], before: Addressed | None
-) -> Addressed:
+def address_elements(classified: Classified, gotos: Gotos, before: Addressed | None) -> Addressed:
     """Return the elements of all single addresses.
 
     Args:
@@ -45,9 +66,11 @@ def address_elements(
     return Addressed(tuple(elements), gotos, classified.mark)
 
 
-def _differ(before: Addressed, gotos: Mapping[Peers, Goto]) -> bool:
+def _differ(before: Addressed, gotos: Gotos) -> bool:
     """Tell whether a class leads elsewhere than before."""
-    return any(before.gotos.get(members, goto) != goto for members, goto in gotos.items())
+    return before.gotos is not gotos and any(
+        before.gotos.get(members, goto) != goto for members, goto in gotos.items()
+    )
 
 
 def _element(address: int, goto: Goto) -> Element:

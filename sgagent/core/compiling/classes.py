@@ -9,6 +9,7 @@ word.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +19,9 @@ from sgagent.core.addresses import AddressRanges
 Peers = tuple[int, ...]
 """Sorted indices of the peers that the addresses of a class are in."""
 
+Networks = tuple[tuple[int, int, Peers], ...]
+"""First and last address, and what they are in; sorted, disjoint; neighbours differ in their peers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Classes:
@@ -26,12 +30,15 @@ class Classes:
     addresses: Mapping[int, Peers]
     """Single addresses."""
 
-    networks: tuple[tuple[int, int, Peers], ...]
-    """First and last address; sorted, disjoint; neighbours differ in their peers."""
+    networks: Networks
 
     def distinct(self) -> tuple[Peers, ...]:
         """Return every combination of peers that occurs, sorted."""
-        return tuple(sorted({*self.addresses.values(), *(peers for _, _, peers in self.networks)}))
+        return _distinct(self.addresses.values(), self.networks)
+
+
+def _distinct(of_addresses: Iterable[Peers], networks: Networks) -> tuple[Peers, ...]:
+    return tuple(sorted({*of_addresses, *(peers for _, _, peers in networks)}))
 
 
 def classify(peers: Iterable[AddressRanges]) -> Classes:
@@ -60,6 +67,12 @@ class Classified:
 
     peers: tuple[AddressRanges, ...]
     classes: Classes
+    distinct: tuple[Peers, ...]
+    """Every combination of peers that occurs, sorted."""
+
+    sizes: Mapping[Peers, int]
+    """How many single addresses each class has."""
+
     changed: frozenset[int] | None
     """The single addresses that came, went, or are in other peers than before; None where all may be."""
 
@@ -69,13 +82,19 @@ class Classified:
     mark: object = field(default_factory=object, compare=False)
     """What tells this one from others, as the next one's ``before``."""
 
+    @classmethod
+    def of(cls, peers: tuple[AddressRanges, ...]) -> Classified:
+        """Return the classes that peers sort addresses into."""
+        classes = classify(peers)
+        return cls(peers, classes, classes.distinct(), Counter(classes.addresses.values()), None)
+
 
 MOST_CHANGED = 256
 """Single addresses up to which it is worth while to look at each of them."""
 
 
 def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> Classified:
-    """Return what :func:`classify` does; single addresses that came or went are all that is looked at.
+    """Return what :meth:`Classified.of` does; single addresses that came or went are all that is looked at.
 
     Args:
         peers: as for that function.
@@ -83,16 +102,21 @@ def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> C
     """
     changed = None if before is None else _changed_addresses(before.peers, peers)
     if before is None or changed is None:
-        return Classified(peers, classify(peers), None)
+        return Classified.of(peers)
     networks = before.classes.networks
     starts = [first for first, _, _ in networks]
-    addresses = dict(before.classes.addresses)
+    addresses, sizes = dict(before.classes.addresses), Counter(before.sizes)
     for address in changed:
-        addresses.pop(address, None)
+        members = addresses.pop(address, None)
+        if members is not None:
+            sizes[members] -= 1
         indices = [index for index, ranges in enumerate(peers) if _holds_single(ranges, address)]
         if indices:
             addresses[address] = _with_network(indices, address, starts, networks)
-    return Classified(peers, Classes(addresses=addresses, networks=networks), changed, before.mark)
+            sizes[addresses[address]] += 1
+    classes, sizes = Classes(addresses=addresses, networks=networks), +sizes
+    distinct = before.distinct if sizes.keys() == before.sizes.keys() else _distinct(sizes, networks)
+    return Classified(peers, classes, distinct, sizes, changed, before.mark)
 
 
 def _changed_addresses(
@@ -117,7 +141,7 @@ def _holds_single(ranges: AddressRanges, address: int) -> bool:
     return place < len(ranges) and ranges[place] == (address, address)
 
 
-def _sweep(blocks: list[tuple[int, int, int]]) -> tuple[tuple[int, int, Peers], ...]:
+def _sweep(blocks: list[tuple[int, int, int]]) -> Networks:
     """Cut overlapping blocks into disjoint pieces, each with the blocks that cover it."""
     borders: dict[int, list[tuple[int, int]]] = {}
     for first, last, index in blocks:
@@ -144,9 +168,7 @@ def _append(pieces: list[tuple[int, int, Peers]], first: int, last: int, peers: 
         pieces.append((first, last, peers))
 
 
-def _with_network(
-    indices: list[int], address: int, starts: list[int], networks: tuple[tuple[int, int, Peers], ...]
-) -> Peers:
+def _with_network(indices: list[int], address: int, starts: list[int], networks: Networks) -> Peers:
     """Return the peers of a single address: those that hold it as such and those of the network around it."""
     place = bisect_right(starts, address) - 1
     if place < 0 or networks[place][1] < address:

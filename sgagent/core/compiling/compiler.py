@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.judging import remembered_judging
-from sgagent.core.compiling.leaves import Leaf, make_leaves
+from sgagent.core.compiling.leaves import make_leaves
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, encode_state
+from sgagent.core.compiling.parts import Parts, joined
 from sgagent.core.kernel import names, ruleset
 from sgagent.core.kernel.counters import (
     CounterKey,
@@ -22,7 +23,6 @@ from sgagent.core.kernel.counters import (
 from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
-    Counter,
     Element,
     Goto,
     Hook,
@@ -35,7 +35,6 @@ from sgagent.core.kernel.ruleset import (
     Statement,
     Symbol,
     Verdict,
-    VerdictMap,
 )
 from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Family
@@ -77,13 +76,15 @@ def compile_(
         flow_logging: of which judgements the kernel tells.
         memory: of what was compiled before, to spare work; the result is the same without.
     """
-    table = _Table(flow_logging, memory or Memory())
+    memory = memory or Memory()
+    parts = Parts()
+    parts.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
+    parts.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
+    parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
     for interface in _all_interfaces(policy):
-        _Edge(table, interface, layout, state).compile_()
-    table.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
-    table.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
-    table.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
-    return Compiled(ruleset=table.finished(), counters=table.counters)
+        _Edge(parts, interface, layout, state, flow_logging).compile_(memory)
+    keys = memory.part("keys").recall(tuple(parts.keys), lambda: joined(parts.keys))
+    return Compiled(ruleset=parts.table(memory.part("table")), counters=keys)
 
 
 def _all_interfaces(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
@@ -107,71 +108,29 @@ def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, poli
     return Chain(name=hook.name, hook=hook, rules=tuple(rules))
 
 
-class _Table:
-    """Collect what is compiled; names are unique by construction, and a clash is a fault of ours."""
-
-    def __init__(self, flow_logging: FlowLogging, memory: Memory) -> None:
-        self.memory = memory
-        self.flow_logging = flow_logging
-        self.counters: dict[str, CounterKey] = {}
-        self._counters: dict[str, Counter] = {}
-        self._chains: dict[str, Chain] = {}
-        self._verdict_maps: dict[str, VerdictMap] = {}
-
-    def add_chain(self, chain: Chain) -> None:
-        """Add a chain; the same chain twice is one."""
-        found = self._chains.setdefault(chain.name, chain)
-        if found is not chain and found != chain:
-            raise AssertionError(f"two chains of one name: {chain.name}")
-
-    def add_verdict_map(self, verdict_map: VerdictMap) -> None:
-        """Add a named map."""
-        found = self._verdict_maps.setdefault(verdict_map.name, verdict_map)
-        if found is not verdict_map and found != verdict_map:
-            raise AssertionError(f"two maps of one name: {verdict_map.name}")
-
-    def add_leaf(self, leaf: Leaf) -> None:
-        """Add a counter and the chain of its name."""
-        name = leaf.counter.name
-        if self.counters.setdefault(name, leaf.key) is not leaf.key:
-            raise AssertionError(f"two counters of one name: {name}")
-        self._counters[name] = leaf.counter
-        self.add_chain(leaf.chain)
-
-    def finished(self) -> Ruleset:
-        """Return all of it in canonical order."""
-        return Ruleset(
-            chains=tuple(self._chains[name] for name in sorted(self._chains)),
-            verdict_maps=tuple(self._verdict_maps[name] for name in sorted(self._verdict_maps)),
-            counters=tuple(self._counters[name] for name in sorted(self._counters)),
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Edge:
     """Compile one interface."""
 
-    table: _Table
+    parts: Parts
     interface: ResolvedInterface
     layout: MarkLayout
     state: EnforcementState
+    flow_logging: FlowLogging
 
-    def compile_(self) -> None:
+    def compile_(self, memory: Memory) -> None:
         """Add all chains, maps and counters of the interface to the table."""
-        memory = self.table.memory.part("interface", self.interface.name)
+        memory = memory.part("interface", self.interface.name)
         for direction in Direction:
             self._entry(direction)
             self._untracked(direction)
             self._session(direction)
             self._accept(direction)
-            for leaf in make_leaves(self.interface, direction, self.table.flow_logging, memory):
-                self.table.add_leaf(leaf)
+            leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
+            self.parts.add(chains=leaves.chains, counters=leaves.counters, keys=leaves.keys)
             for family in Family:
                 judging = remembered_judging(self.interface, direction, family, memory)
-                for chain in judging.chains:
-                    self.table.add_chain(chain)
-                for verdict_map in judging.verdict_maps:
-                    self.table.add_verdict_map(verdict_map)
+                self.parts.add(chains=judging.chains, verdict_maps=judging.verdict_maps)
 
     def _entry(self, direction: Direction) -> None:
         """Add the chain that every packet of the direction enters: known, invalid, untracked or to be judged.
@@ -197,7 +156,7 @@ class _Edge:
             ),
             Rule((Goto(names.session_chain(onward, name)),)),
         )
-        self.table.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
+        self.parts.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
 
     def _known(self, opened: Direction, packet_direction: str) -> tuple[Rule, ...]:
         """Return the rule that accepts packets of sessions that the current policy allowed (§3, step 1)."""
@@ -231,13 +190,13 @@ class _Edge:
             rules.append(Rule((current, SetMark(keep=_ALL_BITS, put=bit), Accept())))
             rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
         rules.append(Rule((Accept(),)))
-        self.table.add_chain(Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules)))
+        self.parts.add_chain(Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules)))
 
     def _untracked(self, direction: Direction) -> None:
         """Add the chain for packets that conntrack does not follow; ND and MLD are among them."""
         session = names.session_chain(direction, self.interface.name)
         rules = (*_always_allowed_icmpv6(), Rule((Goto(session),)))
-        self.table.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
+        self.parts.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
 
     def _session(self, opened: Direction) -> None:
         """Add the chain that judges sessions opened in the direction, by family."""
@@ -247,7 +206,7 @@ class _Edge:
             Rule((Match(ruleset.META_NFPROTO, (Symbol("ipv4"),)), Goto(ipv4))),
             Rule((Goto(ipv6),)),
         )
-        self.table.add_chain(Chain(name=names.session_chain(opened, self.interface.name), rules=rules))
+        self.parts.add_chain(Chain(name=names.session_chain(opened, self.interface.name), rules=rules))
 
 
 _ALL_BITS = 0xFFFFFFFF

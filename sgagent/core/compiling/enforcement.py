@@ -102,7 +102,7 @@ def enforce(
     if sessions is Sessions.KEEP:
         return table.following(state, bumped if table.ends_observing else kept)
     if is_known and enforced is not None:
-        return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
+        return table.following(state, bumped if narrows(enforced.policy, policy, memory) else kept)
     unbumped = table.under(kept)
     return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
 

@@ -14,6 +14,7 @@ from sgagent.core.kernel import names
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Direction, Family, PortRange
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
+from sgagent.core.remaking import remake
 
 INNER_PEER = "(inner)"
 """No id of a document has parentheses."""
@@ -73,13 +74,12 @@ def list_entries(
     ]
     inner = toward.inner.ranges(family)
     if inner:
-        make = partial(_inner, inner, interface.name, family)
-        entries.append(memory.part(INNER_PEER).recall((inner,), make))
-    for rule in toward.rules:
-        entry = memory.recall((rule,), partial(_rule, rule, interface.name, family))
-        if entry is not None:
-            entries.append(entry)
-    return tuple(entries)
+        entries.append(
+            memory.part(INNER_PEER).recall((inner,), lambda: _inner(inner, interface.name, family))
+        )
+    make_entry = partial(_rule, interface=interface.name, family=family)
+    of_rules = memory.part("rules").revise(partial(remake, toward.rules, make_entry)).made
+    return (*entries, *filter(None, of_rules))
 
 
 def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from sgagent.core.always import DHCP
-from sgagent.core.compiling.addressed import address_elements
-from sgagent.core.compiling.classes import Classified, Peers, reclassify
+from sgagent.core.compiling.addressed import Gotos, address_elements, lead, network_elements
+from sgagent.core.compiling.classes import Classified, Networks, Peers, reclassify
 from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.deciding import Deciding, read_twice
 from sgagent.core.compiling.entries import Entry, list_entries
+from sgagent.core.compiling.grouped import Grouped, group
 from sgagent.core.compiling.selectors import Reading, readings
 from sgagent.core.compiling.tables import Decider, make_table
 from sgagent.core.kernel import names
 from sgagent.core.kernel.ruleset import (
     Chain,
-    Element,
     Goto,
     Interval,
     KeyType,
@@ -30,14 +30,15 @@ from sgagent.core.kernel.ruleset import (
 from sgagent.core.memory import Memory
 from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
+from sgagent.core.remaking import changed_places
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Judging:
-    """Chains and maps that judge; they end in the leaves, which are made elsewhere."""
+    """Chains and maps that judge, by name; they end in the leaves, which are made elsewhere."""
 
-    chains: tuple[Chain, ...]
-    verdict_maps: tuple[VerdictMap, ...]
+    chains: Mapping[str, Chain]
+    verdict_maps: Mapping[str, VerdictMap]
 
 
 def remembered_judging(
@@ -60,12 +61,10 @@ def remembered_judging(
 def _judging(interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory) -> Judging:
     memory.turn()
     entries = list_entries(interface, direction, family, memory.part("entries"))
-    judge = _Judge(interface.name, direction, family, entries)
+    grouped = memory.part("grouped").revise(partial(group, entries))
+    judge = _Judge(interface.name, direction, family, grouped)
     judge.compile_(memory)
-    return Judging(
-        chains=tuple(judge.chains[name] for name in sorted(judge.chains)),
-        verdict_maps=tuple(judge.verdict_maps[name] for name in sorted(judge.verdict_maps)),
-    )
+    return Judging(judge.chains, judge.verdict_maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +81,58 @@ class _Made:
         return cls(target, deciding.chains, deciding.verdict_maps)
 
 
+@dataclass(frozen=True, slots=True)
+class _MadeOfClass:
+    """What decides about a class, and all that it was made of."""
+
+    entries: tuple[Entry, ...]
+    """Those of the class alone."""
+
+    places: tuple[int, ...]
+    """Before how many entries for everyone each stands, counted from the first."""
+
+    of_everyone: _Made
+    made: _Made
+
+    def is_of(self, entries: tuple[Entry, ...], places: tuple[int, ...], of_everyone: _Made) -> bool:
+        """Tell whether it was made of the very same."""
+        return (
+            of_everyone is self.of_everyone
+            and places == self.places
+            and not changed_places(self.entries, entries)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """What decides about each class."""
+
+    grouped: Grouped
+    of_everyone: _Made
+    made: Mapping[tuple[str, ...], _MadeOfClass]
+    """By the names of the peers, in the order of the classes."""
+
+    def still_hold(self, grouped: Grouped, of_everyone: _Made) -> Mapping[tuple[str, ...], _MadeOfClass]:
+        """Return those of classes in which no entry has changed, as far as that is seen at a glance."""
+        if of_everyone is not self.of_everyone or grouped.by_peer is not self.grouped.by_peer:
+            return {}
+        changed = changed_places(self.grouped.entries, grouped.entries)
+        peers = {grouped.entries[place].peer for place in changed}
+        return {names: made for names, made in self.made.items() if peers.isdisjoint(names)}
+
+
 class _Judge:
     """Compile the judging of one interface, direction and family."""
 
-    def __init__(
-        self, interface: str, direction: Direction, family: Family, entries: tuple[Entry, ...]
-    ) -> None:
+    def __init__(self, interface: str, direction: Direction, family: Family, grouped: Grouped) -> None:
         self.interface = interface
         self.direction = direction
         self.family = family
-        self.entries = entries
+        self.grouped = grouped
+        self.entries = grouped.entries
         self.chains: dict[str, Chain] = {}
         self.verdict_maps: dict[str, VerdictMap] = {}
-        self.by_peer: dict[str, list[int]] = {}
-        """The entries of each peer that is not everyone."""
-
-        for_everyone: list[int] = []
-        for index, entry in enumerate(entries):
-            if entry.is_for_everyone:
-                for_everyone.append(index)
-            else:
-                self.by_peer.setdefault(entry.peer, []).append(index)
-        self.base = Decider(entries, for_everyone)
-        self.peers = sorted(self.by_peer)
+        self.base = Decider(self.entries, grouped.for_everyone)
 
     @cached_property
     def _place(self) -> tuple[Direction, str, Family]:
@@ -120,28 +148,50 @@ class _Judge:
 
     def compile_(self, memory: Memory) -> None:
         """Add all chains and maps."""
-        ranges = tuple(self.entries[self.by_peer[peer][0]].addresses for peer in self.peers)
-        classified = memory.part("classes", *self.peers).revise(partial(reclassify, ranges))
+        peers, by_peer = self.grouped.peers, self.grouped.by_peer
+        ranges = tuple(self.entries[by_peer[peer][0]].addresses for peer in peers)
+        classified = memory.part("classes", *peers).revise(partial(reclassify, ranges))
         given = tuple(self.entries[index] for index in self.base.members)
         of_everyone = memory.part("everyone").recall(given, self._for_everyone)
-        targets: dict[Peers, str] = {}
-        for members in classified.classes.distinct():
-            made = self._class(members, of_everyone, memory.part("class"))
-            targets[members] = made.target
-            self._take(made)
+        classes = memory.part("made").revise(partial(self._classes, classified.distinct, of_everyone))
+        for one in classes.made.values():
+            self._take(one.made)
         if self.base.members or self.chains:
             self._take(of_everyone)
-        self._peers_chain(classified, targets, memory)
+        targets = tuple(one.made.target for one in classes.made.values())
+        gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
+        self._peers_chain(classified, gotos, memory)
 
     def _take(self, made: _Made) -> None:
         """Add what was made apart; what several share is the same in all."""
-        for name, chain in made.chains.items():
-            self.chains.setdefault(name, chain)
-        for name, verdict_map in made.verdict_maps.items():
-            self.verdict_maps.setdefault(name, verdict_map)
+        self.chains.update(made.chains)
+        self.verdict_maps.update(made.verdict_maps)
 
     def _deciding(self) -> Deciding:
         return Deciding(self.interface, self.direction, self.family, self.entries)
+
+    def _classes(self, distinct: tuple[Peers, ...], of_everyone: _Made, before: _Classes | None) -> _Classes:
+        """Return what decides about each class."""
+        made: dict[tuple[str, ...], _MadeOfClass] = {}
+        known = before.made if before else {}
+        holding = before.still_hold(self.grouped, of_everyone) if before else {}
+        for members in distinct:
+            peers = tuple(self.grouped.peers[place] for place in members)
+            made[peers] = holding.get(peers) or self._class(peers, of_everyone, known.get(peers))
+        return _Classes(self.grouped, of_everyone, made)
+
+    def _class(self, peers: tuple[str, ...], of_everyone: _Made, before: _MadeOfClass | None) -> _MadeOfClass:
+        """Return what decides about addresses of a class.
+
+        That depends on the entries of its peers, on those for everyone, and on which stand before which; the
+        names depend on the peers'.
+        """
+        own = self.grouped.own(peers)
+        entries = tuple(self.entries[index] for index in own)
+        places = tuple(bisect_left(self.base.members, index) for index in own)
+        if before is not None and before.is_of(entries, places, of_everyone):
+            return before
+        return _MadeOfClass(entries, places, of_everyone, self._make_class(peers, own))
 
     def _for_everyone(self) -> _Made:
         """Make the chain of the rules for everyone."""
@@ -152,18 +202,6 @@ class _Judge:
             table = make_table(self.entries, indices, Decider(self.entries, ()))
             deciding.table_chain(self._everyone, table, self._default)
         return _Made.of(self._everyone, deciding)
-
-    def _class(self, members: Peers, of_everyone: _Made, memory: Memory) -> _Made:
-        """Return what decides about addresses of a class.
-
-        That depends on the entries of its peers, on those for everyone, and on which stand before which; the
-        names depend on the peers'.
-        """
-        peers = tuple(self.peers[place] for place in members)
-        own = sorted(index for peer in peers for index in self.by_peer[peer])
-        places = tuple(bisect_left(self.base.members, index) for index in own)
-        given = (of_everyone, *(self.entries[index] for index in own))
-        return memory.part(places, peers).recall(given, lambda: self._make_class(peers, own))
 
     def _make_class(self, peers: tuple[str, ...], own: list[int]) -> _Made:
         """Make the chain that decides about addresses of a class.
@@ -182,12 +220,11 @@ class _Judge:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
         return _Made.of(name, deciding)
 
-    def _peers_chain(self, classified: Classified, targets: Mapping[Peers, str], memory: Memory) -> None:
+    def _peers_chain(self, classified: Classified, gotos: Gotos, memory: Memory) -> None:
         """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
-        gotos = {members: Goto(target) for members, target in targets.items()}
         look_ups = [
-            *self._address_map(classified, gotos, memory),
-            *self._network_map(classified, gotos, memory),
+            *self._address_map(classified, gotos, memory.part("addresses")),
+            *self._network_map(classified.classes.networks, gotos, memory.part("networks")),
         ]
         accept = Goto(names.accept_chain(self.direction, self.interface))
 
@@ -199,31 +236,28 @@ class _Judge:
         name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
         self.chains[name] = Chain(name=name, rules=read_twice(ways, lines, onward))
 
-    def _address_map(
-        self, classified: Classified, gotos: Mapping[Peers, Goto], memory: Memory
-    ) -> Iterator[str]:
+    def _address_map(self, classified: Classified, gotos: Gotos, memory: Memory) -> Iterator[str]:
         """Add the map from single addresses to classes, and yield its name, if there are any."""
-        addressed = memory.part("addresses").revise(partial(address_elements, classified, gotos))
+        addressed = memory.part("elements").revise(partial(address_elements, classified, gotos))
         if addressed.elements:
             name = names.peers_chain(*self._place)
-            self.verdict_maps[name] = memory.part("address map").recall(
+            self.verdict_maps[name] = memory.recall(
                 (addressed.elements,),
                 lambda: VerdictMap(name=name, key_types=self._address_key, elements=addressed.elements),
             )
             yield name
 
-    def _network_map(
-        self, classified: Classified, gotos: Mapping[Peers, Goto], memory: Memory
-    ) -> Iterator[str]:
+    def _network_map(self, networks: Networks, gotos: Gotos, memory: Memory) -> Iterator[str]:
         """Add the map from networks to classes, and yield its name, if there are any."""
-        elements = tuple(
-            Element((Interval(first, last),), gotos[members])
-            for first, last, members in classified.classes.networks
-        )
-        if elements:
+        if networks:
             name = names.networks_map(*self._place)
-            made = VerdictMap(name=name, key_types=self._address_key, is_interval=True, elements=elements)
-            self.verdict_maps[name] = memory.part("network map").revise(
+
+            def make() -> VerdictMap:
+                elements = network_elements(networks, gotos)
+                return VerdictMap(name=name, key_types=self._address_key, is_interval=True, elements=elements)
+
+            made = memory.recall((networks, gotos), make)
+            self.verdict_maps[name] = memory.part("map").revise(
                 lambda before: before if before == made else made
             )
             yield name

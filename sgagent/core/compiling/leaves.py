@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,7 @@ from sgagent.core.kernel.ruleset import Accept, Chain, Count, Counter, Drop, Got
 from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.remaking import remake
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,31 @@ class Leaf:
     key: CounterKey
 
 
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Leaves by their common name."""
+
+    chains: Mapping[str, Chain]
+    counters: Mapping[str, Counter]
+    keys: Mapping[str, CounterKey]
+
+    @classmethod
+    def of(cls, leaves: tuple[Leaf, ...]) -> Leaves:
+        """Return leaves by name; a name that two have is a fault of ours."""
+        found = cls(
+            chains={leaf.chain.name: leaf.chain for leaf in leaves},
+            counters={leaf.counter.name: leaf.counter for leaf in leaves},
+            keys={leaf.counter.name: leaf.key for leaf in leaves},
+        )
+        if len(found.keys) < len(leaves):
+            raise AssertionError("two counters of one name")
+        return found
+
+
 def make_leaves(
     interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memory: Memory
-) -> Iterator[Leaf]:
-    """Yield the leaves of one direction.
+) -> Leaves:
+    """Return the leaves of one direction, the very same where nothing changed that they depend on.
 
     Args:
         interface: what is enforced on it.
@@ -44,11 +66,13 @@ def make_leaves(
         flow_logging: of which judgements the kernel tells.
         memory: of this interface.
     """
-    of_rules = memory.part("leaves", direction, interface.mode, flow_logging)
+    memory = memory.part("leaves", direction, interface.mode, flow_logging)
     tree = _Tree(interface, direction, flow_logging)
-    for rule in interface.toward(direction).rules:
-        yield of_rules.recall((rule,), partial(tree.of_rule, rule))
-    yield from tree.of_others()
+    rules = interface.toward(direction).rules
+    of_rules = memory.part("rules").revise(partial(remake, rules, tree.of_rule)).made
+    of_others = tuple(tree.of_others())
+    of_others = memory.part("others").revise(lambda before: before if before == of_others else of_others)
+    return memory.recall((of_rules, of_others), lambda: Leaves.of((*of_rules, *of_others)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,23 +9,32 @@ before it: what drops it now at a better place would have dropped it before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.remaking import changed_places, common_ends
 
 _Match = tuple[object, ...]
 """All of a rule but whom it speaks of."""
 
 
-def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
+def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
     """Tell whether the new policy may drop a session that the old one allowed, on an interface of both.
 
     An interface that is newly bound has a slot of its own, in which no session has been allowed yet.
+
+    Args:
+        old: what was in force.
+        new: what is to be.
+        memory: of what was compared before in this step, to spare work; the result is the same without.
     """
+    compared = (memory or Memory()).part("narrowing")
     before = {interface.name: interface for interface in old.interfaces}
     return any(
-        _interface_narrows(before[interface.name], interface)
+        _interface_narrows(before[interface.name], interface, compared)
         for interface in new.interfaces
         if interface.name in before
     )
@@ -37,21 +46,22 @@ def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
 
 
-def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
+def may_cut(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
     """Tell whether a session that lives by the old policy may not by the new one, on any interface.
 
-    Those that are newly judged count, too.
+    Those that are newly judged count, too. The memory is as for :func:`narrows`.
     """
     before = {interface.name for interface in old.interfaces}
     is_newly_judged = any(interface.name not in before for interface in new.interfaces)
     closes_others = new.unbound is not None and new.unbound != old.unbound
-    return is_newly_judged or closes_others or narrows(old, new)
+    return is_newly_judged or closes_others or narrows(old, new, memory)
 
 
-def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
+def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface, compared: Memory) -> bool:
     if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
         return True  # what was only observed was remembered as allowed (§9.1)
-    return any(_direction_narrows(old.toward(direction), new.toward(direction)) for direction in Direction)
+    pairs = ((old.toward(direction), new.toward(direction)) for direction in Direction)
+    return any(compared.recall(pair, partial(_direction_narrows, *pair)) for pair in pairs)
 
 
 def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
@@ -66,19 +76,34 @@ def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
 def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) -> bool:
     """Tell whether an accepting rule lost members, or a dropping one gained some.
 
-    Most rules are the very same as before. Of these only those of a changed rule's priority are looked at, as
-    no others can match what it matches.
+    Most rules are the very same as before. Of these only those that match what a changed one does are looked
+    at: they may speak of the same members.
     """
     if old is new:
         return False
-    same = {id(rule) for rule in old}.intersection(id(rule) for rule in new)
-    changed = {rule.priority for rules in (old, new) for rule in rules if id(rule) not in same}
-    before = [rule for rule in old if rule.priority in changed]
-    after = [rule for rule in new if rule.priority in changed]
+    gone, come = _differing(old, new)
+    if not gone and not come:
+        return False
+    changed = {(rule.priority, rule.protocol.number) for rule in (*gone, *come)}
+    before = [rule for rule in old if (rule.priority, rule.protocol.number) in changed]
+    after = [rule for rule in new if (rule.priority, rule.protocol.number) in changed]
     return not (
         _all_within(_by_match(before, Policy.ACCEPT), _by_match(after, Policy.ACCEPT))
         and _all_within(_by_match(after, Policy.DROP), _by_match(before, Policy.DROP))
     )
+
+
+def _differing(
+    old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]
+) -> tuple[list[ResolvedRule], list[ResolvedRule]]:
+    """Return the rules of each that are not in their place in the other, but for those that only moved."""
+    head, tail = common_ends(old, new)
+    left, right = old[head : len(old) - tail], new[head : len(new) - tail]
+    if len(left) == len(right):
+        places = changed_places(left, right)
+        left, right = tuple(left[place] for place in places), tuple(right[place] for place in places)
+    moved = set(map(id, left)).intersection(map(id, right))
+    return [rule for rule in left if id(rule) not in moved], [rule for rule in right if id(rule) not in moved]
 
 
 def _exemptions(toward: ResolvedDirection) -> frozenset[Exemption]:

@@ -6,10 +6,10 @@ says that desired and observed agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
+from sgagent.core.kernel.differing import Differing, differing_elements
 from sgagent.core.kernel.nftwords import BITS
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -165,8 +165,6 @@ class Plan:
         return bool(self.operations)
 
 
-_Object = TypeVar("_Object", Chain, Counter, VerdictMap)
-
 REFILLED_FROM = 32
 """Elements that leave a map of intervals from which on the map is emptied and filled again, in the same
 transaction.
@@ -257,9 +255,12 @@ class _Change:
         self.desired = desired
         self.observed = observed
         self.foreign = foreign
-        self.leaving_chains = _leaving(observed.chain_by_name, desired.chain_by_name, _same_declaration)
-        self.leaving_maps = _leaving(observed.verdict_map_by_name, desired.verdict_map_by_name, _same_key)
-        self.leaving_counters = _leaving(observed.counter_by_name, desired.counter_by_name, _same)
+        chains = Differing.between(observed.chain_by_name, desired.chain_by_name)
+        maps = Differing.between(observed.verdict_map_by_name, desired.verdict_map_by_name)
+        counters = Differing.between(observed.counter_by_name, desired.counter_by_name)
+        self.leaving_chains = chains.leaving(_same_declaration)
+        self.leaving_maps = maps.leaving(_same_key)
+        self.leaving_counters = counters.leaving(_same)
         self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - apart
         """Those that something that stays may lead to."""
 
@@ -268,7 +269,17 @@ class _Change:
             or self.leaving_maps & desired.verdict_map_by_name.keys()
             or self.leaving_counters & desired.counter_by_name.keys()
         )
-        self.flushed = frozenset(chain.name for chain in observed.chains if self._must_flush(chain))
+        must_look_at_all = self.is_anything_replaced or foreign.rules_in
+        standing = observed.chains if must_look_at_all else chains.standing_ones()
+        self.flushed = frozenset(chain.name for chain in standing if self._must_flush(chain))
+        self.chains = chains.wanted_ones(also=self.flushed | foreign.policies_of)
+        """The desired ones that may have to be declared, or get rules, in order."""
+
+        self.verdict_maps = desired.verdict_maps if self.replaced_chains else maps.wanted_ones()
+        """Those that may have to be declared, or get elements."""
+
+        self.counters = counters.wanted_ones()
+        self._elements: dict[str, tuple[tuple[Element, ...], tuple[Element, ...]]] = {}
 
     def operations(self) -> Iterator[Operation]:
         """Yield the operations in an order in which the kernel takes them."""
@@ -298,8 +309,6 @@ class _Change:
         for name in sorted({*self.flushed, *self.foreign.chains}):
             yield FlushChain(name)
         for verdict_map, wanted in self._standing_maps():
-            if verdict_map is wanted and not self.replaced_chains:
-                continue
             leaving = self._leaving_elements(verdict_map, wanted)
             if _is_refilled(verdict_map, leaving):
                 yield FlushVerdictMap(verdict_map.name)
@@ -308,13 +317,13 @@ class _Change:
 
     def _standing_maps(self) -> Iterator[tuple[VerdictMap, VerdictMap]]:
         """Yield the maps that stand and stay, as they are and as they are wanted."""
-        for verdict_map in self.observed.verdict_maps:
-            if verdict_map.name not in self.leaving_maps:
-                yield verdict_map, self.desired.verdict_map_by_name[verdict_map.name]
+        for wanted in self.verdict_maps:
+            if not self._is_new_map(wanted):
+                yield self.observed.verdict_map_by_name[wanted.name], wanted
 
     def _leaving_elements(self, verdict_map: VerdictMap, wanted: VerdictMap) -> tuple[Element, ...]:
         """Return the elements that go, or come again since the chain that they lead to is replaced."""
-        gone = _missing(verdict_map.elements, wanted.elements)
+        gone, _ = self._gone_and_new(wanted)
         if not self.replaced_chains:
             return gone
         led_away = [e for e in verdict_map.elements if target(e.verdict) in self.replaced_chains]
@@ -334,13 +343,13 @@ class _Change:
             yield DeleteCounter(name)
 
     def _declare(self) -> Iterator[Operation]:
-        for counter in self.desired.counters:
+        for counter in self.counters:
             if counter.name in self.leaving_counters or counter.name not in self.observed.counter_by_name:
                 yield AddCounter(counter)
-        for chain in self.desired.chains:
+        for chain in self.chains:
             if self._is_new(chain) or chain.name in self.foreign.policies_of:
                 yield AddChain(replace(chain, rules=()))
-        for verdict_map in self.desired.verdict_maps:
+        for verdict_map in self.verdict_maps:
             if self._is_new_map(verdict_map):
                 yield AddVerdictMap(replace(verdict_map, elements=()))
 
@@ -354,11 +363,11 @@ class _Change:
 
     def _refer(self) -> Iterator[Operation]:
         """Put elements and rules in."""
-        for verdict_map in self.desired.verdict_maps:
+        for verdict_map in self.verdict_maps:
             coming = self._coming_elements(verdict_map)
             if coming:
                 yield AddElements(verdict_map.name, verdict_map.key_types, coming)
-        for chain in self.desired.chains:
+        for chain in self.chains:
             if self._is_new(chain) or chain.name in self.flushed or not self._has_rules(chain):
                 for rule in chain.rules:
                     yield AddRule(chain.name, rule)
@@ -370,58 +379,23 @@ class _Change:
         if self._is_new_map(wanted):
             return wanted.elements
         verdict_map = self.observed.verdict_map_by_name[wanted.name]
-        if verdict_map is wanted and not self.replaced_chains:
-            return ()
         leaving = self._leaving_elements(verdict_map, wanted)
         if _is_refilled(verdict_map, leaving):
             return wanted.elements
-        new = _missing(wanted.elements, verdict_map.elements)
-        again = set(leaving).difference(_missing(verdict_map.elements, wanted.elements))
+        gone, new = self._gone_and_new(wanted)
+        again = set(leaving).difference(gone)
         if not again:
             return new
         coming = again.union(new)
         return tuple(element for element in wanted.elements if element in coming)
 
-
-def _missing(elements: tuple[Element, ...], others: tuple[Element, ...]) -> tuple[Element, ...]:
-    """Return the elements that are not among the others.
-
-    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
-    one changed, comparing takes a moment where hashing them all would take a second.
-    """
-    if elements is others or elements == others:
-        return ()
-    shorter = min(len(elements), len(others))
-    head = _common(elements, others, shorter)
-    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
-    among = set(others[head : len(others) - tail])
-    return tuple(element for element in elements[head : len(elements) - tail] if element not in among)
-
-
-def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
-    """Return how many elements both begin with, at most so many.
-
-    Halves are compared whole, as most elements are the very same, and tuples of those are compared at once.
-    """
-    start, stop = 0, most
-    while start < stop:
-        middle = (start + stop + 1) // 2
-        if elements[start:middle] == others[start:middle]:
-            start = middle
-        else:
-            stop = middle - 1
-    return start
-
-
-def _leaving(
-    standing: Mapping[str, _Object], wanted: Mapping[str, _Object], same: Callable[[_Object, _Object], bool]
-) -> frozenset[str]:
-    """Return the names of objects that are deleted, for good or to be declared anew."""
-    return frozenset(
-        name
-        for name, one in standing.items()
-        if (other := wanted.get(name)) is not one and (other is None or not same(one, other))
-    )
+    def _gone_and_new(self, wanted: VerdictMap) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+        """Return the elements of a standing map that it is not to have, and those that it lacks."""
+        known = self._elements.get(wanted.name)
+        if known is None:
+            standing = self.observed.verdict_map_by_name[wanted.name]
+            known = self._elements[wanted.name] = differing_elements(standing.elements, wanted.elements)
+        return known
 
 
 def _same_declaration(one: Chain, other: Chain) -> bool:

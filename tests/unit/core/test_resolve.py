@@ -22,7 +22,8 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.resolve import Exemptions, Resolution, Scope, merged_ports, resolve
+from sgagent.core.policy import merged_ports
+from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
     ACCEPT,
     ADVANCED,

@@ -18,7 +18,7 @@ from sgagent.core.compiling.tables import (
     make_table,
 )
 from sgagent.core.model import LAST_PORT, Family, PortRange
-from sgagent.core.resolve import merged_ports
+from sgagent.core.policy import merged_ports
 
 PROTOCOLS = (1, 6, 17, 47, 253)
 _EDGES = (0, 1, 2, 79, 80, 81, 443, 65534, 65535)

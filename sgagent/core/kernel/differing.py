@@ -1,0 +1,82 @@
+"""Find what two tables do not have in common, without a look at what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
+from typing import Generic, Self, TypeVar
+
+from sgagent.core.kernel.ruleset import Chain, Counter, Element, VerdictMap
+
+_Object = TypeVar("_Object", Chain, Counter, VerdictMap)
+
+
+@dataclass(frozen=True, slots=True)
+class Differing(Generic[_Object]):
+    """Objects of one kind that are not the very same in two tables; most are, and nobody looks at those."""
+
+    standing: Mapping[str, _Object]
+    wanted: Mapping[str, _Object]
+    names: frozenset[str]
+    """Of those that differ, come, or go."""
+
+    @classmethod
+    def between(cls, standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> Self:
+        """Compare all objects of a kind, by name."""
+        if standing is wanted:
+            return cls(standing, wanted, frozenset())
+        names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
+        return cls(standing, wanted, frozenset(names.union(standing.keys() - wanted.keys())))
+
+    def leaving(self, same: Callable[[_Object, _Object], bool]) -> frozenset[str]:
+        """Return the names of objects that are deleted, for good or to be declared anew."""
+        return frozenset(
+            name
+            for name in self.names & self.standing.keys()
+            if (other := self.wanted.get(name)) is None or not same(self.standing[name], other)
+        )
+
+    def standing_ones(self) -> Iterator[_Object]:
+        """Yield the objects that stand and differ, or go."""
+        return (self.standing[name] for name in self.names & self.standing.keys())
+
+    def wanted_ones(self, also: frozenset[str] = frozenset()) -> tuple[_Object, ...]:
+        """Return the objects that are wanted and differ, or are to come, and some others, in order."""
+        names = (self.names | also) & self.wanted.keys()
+        return tuple(self.wanted[name] for name in sorted(names))
+
+
+def differing_elements(
+    elements: tuple[Element, ...], others: tuple[Element, ...]
+) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+    """Return the elements that are not among the others, and those of the others that are not among these.
+
+    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
+    one changed, comparing takes a moment where hashing them all would take a second.
+    """
+    if elements is others:
+        return (), ()
+    shorter = min(len(elements), len(others))
+    head = _common(elements, others, shorter)
+    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
+    left, right = elements[head : len(elements) - tail], others[head : len(others) - tail]
+    among_left, among_right = set(left), set(right)
+    gone = tuple(element for element in left if element not in among_right)
+    return gone, tuple(element for element in right if element not in among_left)
+
+
+def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
+    """Return how many elements both begin with, at most so many.
+
+    Halves are compared whole, as most elements are the very same, and tuples of those are compared at once.
+    """
+    start, stop = 0, most
+    while start < stop:
+        middle = (start + stop + 1) // 2
+        if elements[start:middle] == others[start:middle]:
+            start = middle
+        else:
+            stop = middle - 1
+    return start
