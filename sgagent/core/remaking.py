@@ -40,26 +40,29 @@ def remake(
         return Remade(given, tuple(map(make, given)))
     if given is before.given:
         return before
+    if len(given) == len(before.given):
+        return _remake_in_place(given, make, before)
     head, tail = common_ends(before.given, given)
-    if len(given) != len(before.given):
-        middle = _remade_elsewhere(given[head : len(given) - tail], make, before)
-        behind = before.made[len(before.made) - tail :]
-        return Remade(given, (*before.made[:head], *middle, *behind))
+    old = slice(head, len(before.given) - tail)
+    known = dict(zip(map(id, before.given[old]), before.made[old], strict=True))
+    middle = (known[id(one)] if id(one) in known else make(one) for one in given[head : len(given) - tail])
+    return Remade(given, (*before.made[:head], *middle, *before.made[old.stop :]))
+
+
+def _remake_in_place(
+    given: tuple[Given, ...], make: Callable[[Given], Made], before: Remade[Given, Made]
+) -> Remade[Given, Made]:
+    """Return what is made of as many as before; some may only have moved."""
+    places = changed_places(before.given, given)
+    known = {id(before.given[place]): before.made[place] for place in places}
     made = list(before.made)
     has_changed = False
-    for place in changed_places(before.given, given):
-        value = make(given[place])
+    for place in places:
+        one = given[place]
+        value = known[id(one)] if id(one) in known else make(one)
         if value != made[place]:
             made[place], has_changed = value, True
     return Remade(given, tuple(made) if has_changed else before.made)
-
-
-def _remade_elsewhere(
-    given: Iterable[Given], make: Callable[[Given], Made], before: Remade[Given, Made]
-) -> list[Made]:
-    """Return what is made of each; some stood elsewhere before."""
-    known = dict(zip(map(id, before.given), before.made, strict=True))
-    return [known[id(one)] if id(one) in known else make(one) for one in given]
 
 
 def changed_places(before: Sequence[object], after: Sequence[object]) -> tuple[int, ...]:
