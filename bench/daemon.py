@@ -135,7 +135,7 @@ def _measure_changes(
 ) -> Changed:
     """Make changes of one kind, in turns with ``nft``."""
     change, notice, count = wanted
-    there_and_back = _transactions(policy, change)
+    there_and_back = transactions(policy, change)
     ours: list[float] = []
     by_nft: list[float] = []
     before, before_nft = watch.processor_seconds(), _children_seconds()
@@ -186,7 +186,7 @@ class Watch:
         return self.service.log.count('"ruleset_applied"')
 
 
-def _transactions(policy: BenchPolicy, change: Change) -> tuple[tuple[tuple[str, ...], str], ...]:
+def transactions(policy: BenchPolicy, change: Change) -> tuple[tuple[tuple[str, ...], str], ...]:
     """Return how nft makes a change on the copy, and how it takes it back: its arguments and its input."""
     if change is Change.MEMBER:
         rule = next(rule for rule in policy.rules if rule.authorization_object in policy.groups)

@@ -11,6 +11,7 @@ from bench.commands import measure_dry_run
 from bench.daemon import measure_daemon
 from bench.desks import Change, Notice
 from bench.durations import Files, measure_durations
+from bench.floor import BY_NFT, IN_PROCESS, LOAD, MESSAGE, measure_floor
 from bench.linear import Order, render_linear
 from bench.packetcost import (
     CONNTRACK_ONLY,
@@ -125,3 +126,12 @@ def test_throughput_is_measured_under_every_contender(policy: BenchPolicy) -> No
     found = measure_throughput(policy, rounds=1)
     assert len({(carried.packets, carried.contender) for carried in found}) == 8
     assert all(carried.gigabits.median > 0 for carried in found)
+
+
+def test_the_floor_is_measured(policy: BenchPolicy) -> None:
+    """A member is changed in all three ways, a rule and all at once in two, and each takes some time."""
+    found = list(measure_floor(policy, repeats=1, loads=1))
+    ways = {(took.change, took.way) for took in found}
+    two_ways = {(change, way) for change in (Change.RULE.value, LOAD) for way in (IN_PROCESS, BY_NFT)}
+    assert ways == two_ways | {(Change.MEMBER.value, way) for way in (MESSAGE, IN_PROCESS, BY_NFT)}
+    assert all(took.seconds > 0 for took in found)
