@@ -13,8 +13,9 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.errors import NotPermittedError
+from sgagent.core.kernel.nftcommands import write_additions
 from sgagent.core.kernel.nfttext import render
-from sgagent.core.kernel.plan import AddChain, AddTable, FlushChain, Plan, make_plan
+from sgagent.core.kernel.plan import AddChain, AddTable, DestroyTable, FlushChain, Plan, make_plan
 from sgagent.core.kernel.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.ports import Observed
@@ -110,6 +111,18 @@ def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, seeds: 
 def test_text_and_json_mean_the_same(namespace: Namespace, desired: Ruleset) -> None:
     """The text for people, loaded by nft, is listed as the table that it was written from."""
     namespace.nft("-f", "-", stdin=render(desired, persist=True))
+    assert listed_anew() == Observed(ruleset=desired)
+
+
+@_RANDOM
+@given(desired=rulesets())
+def test_what_only_adds_means_the_same_as_commands_and_as_json(
+    owner: LibnftablesDataplane, desired: Ruleset
+) -> None:
+    """A table that is made anew goes to the kernel as commands, and is listed as the one that was meant."""
+    plan = Plan((DestroyTable(), *make_plan(desired, None).operations))
+    assert write_additions(plan.operations)
+    owner.apply(plan)
     assert listed_anew() == Observed(ruleset=desired)
 
 

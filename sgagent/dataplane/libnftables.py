@@ -1,7 +1,7 @@
 """Hand commands to libnftables and turn what it says into values and exceptions.
 
-Everything goes in and comes out as JSON. The library looks nothing up: input is numeric, DNS is off, and
-output is as numeric as it can be.
+Everything comes out as JSON, and goes in as such or, where it is large and every name in it is ours, in nft's
+own words. The library looks nothing up: input is numeric, DNS is off, and output is as numeric as it can be.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.core.kernel.nftcommands import write_additions
 from sgagent.core.kernel.nftjson import encode_plan
 from sgagent.core.kernel.plan import AddChain, AddRule, AddTable, DestroyTable, Operation, Plan
 from sgagent.core.kernel.ruleset import FAMILY, TABLE, Chain, Limit, Log, Rule
@@ -190,7 +191,7 @@ class KernelTable:
             operations = _declaring_first(operations)
         before = self.read_generation()
         try:
-            self._context.run(encode_plan(Plan(operations), flags))
+            self._carry_out(operations, flags)
         except RefusedError as refusal:
             self._explain(refusal, operations, flags)
         self._flags = None if _leaves_no_table(operations) else flags
@@ -227,6 +228,13 @@ class KernelTable:
         """Give the table up as it stands; the rules stay in force."""
         self._generation.close()
         del self._context
+
+    def _carry_out(self, operations: tuple[Operation, ...], flags: Sequence[str]) -> None:
+        additions = write_additions(operations, flags)
+        if additions is None:
+            self._context.run(encode_plan(Plan(operations), flags))
+        else:
+            self._context.load(additions)
 
     def _adopt(self) -> bool:
         """Take the table up that an earlier owner left, if there is one, before somebody changes it.

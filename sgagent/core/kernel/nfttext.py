@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
@@ -38,6 +37,7 @@ from sgagent.core.kernel.ruleset import (
     Verdict,
     VerdictMap,
 )
+from sgagent.core.model import Family, address_text
 
 
 def render(ruleset: Ruleset, *, persist: bool) -> str:
@@ -104,6 +104,11 @@ def key_text(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
     return _key(key, key_types)
 
 
+def types_text(key_types: tuple[KeyType, ...]) -> str:
+    """Return the types of a map's keys, ``inet_proto . inet_service``."""
+    return " . ".join(key_type.value for key_type in key_types)
+
+
 def quoted(text: str) -> str:
     """Return a text between quotes; nft knows no escapes, so what would end the text is left out.
 
@@ -118,9 +123,8 @@ def _counter(counter: Counter) -> str:
 
 
 def _verdict_map(verdict_map: VerdictMap) -> Iterator[str]:
-    types = " . ".join(key_type.value for key_type in verdict_map.key_types)
     yield f"map {verdict_map.name} {{"
-    yield f"\ttype {types} : verdict"
+    yield f"\ttype {types_text(verdict_map.key_types)} : verdict"
     if verdict_map.is_interval:
         yield "\tflags interval"
     if verdict_map.elements:
@@ -251,9 +255,9 @@ def _word(number: int, key_type: KeyType) -> str:
 def _number(number: int, key_type: KeyType) -> str:
     match key_type:
         case KeyType.IPV4_ADDR:
-            return str(ipaddress.IPv4Address(number))
+            return address_text(Family.IPV4, number)
         case KeyType.IPV6_ADDR:
-            return str(ipaddress.IPv6Address(number))
+            return address_text(Family.IPV6, number)
         case KeyType.MARK:
             return f"{number:#010x}"
         case _:
