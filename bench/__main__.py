@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.bytecode import write_bytecode
 from bench.commands import measure_dry_run
+from bench.daemon import read_at_work
 from bench.durations import ROOT, Files, measure_durations
 from bench.goals import judge_goals
 from bench.machine import look_at_machine
@@ -109,7 +110,7 @@ def _commands(policy: BenchPolicy, files: Files) -> Iterator[Command]:
 
 def _publish(results: Results) -> None:
     write_results(results, RESULTS)
-    PICTURE.write_text(draw(results), encoding="utf-8")
+    PICTURE.write_text(draw(results, read_at_work()), encoding="utf-8")
     PAGE.write_text(insert_tables(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 

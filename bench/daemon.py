@@ -16,13 +16,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench.desks import FIRST_NEWCOMER, FREE_PORT, Change, Desk, FileDesk, Notice, store_desk
 from bench.durations import run_in
 from bench.goals import Goal
 from bench.packetcost import LAYOUT, compiled_text
 from bench.policies import INTERFACE, BenchPolicy, invent
-from bench.section import Section, begin, finish, goal_table, milliseconds, parser_of, percentile, table
+from bench.section import (
+    RESULTS,
+    Section,
+    begin,
+    finish,
+    goal_table,
+    milliseconds,
+    parser_of,
+    percentile,
+    table,
+)
 from bench.sizes import SIZES, Size
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
@@ -216,6 +227,21 @@ def _commands(before: BenchPolicy, after: BenchPolicy) -> str:
 def _children_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def read_at_work() -> list[AtWork]:
+    """Return what was kept of the last run; nothing where there was none."""
+    path = RESULTS / f"{NAME}.json"
+    return [_revived(item) for item in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def _revived(item: dict[str, Any]) -> AtWork:
+    """Return the value with the values within it made again."""
+    rows = [
+        Changed(**{**row, "enforced": tuple(row["enforced"]), "by_nft": tuple(row["by_nft"])})
+        for row in item["changed"]
+    ]
+    return AtWork(**{**item, "size": Size(**item["size"]), "changed": tuple(rows)})
 
 
 def judge(found: Sequence[AtWork]) -> Iterator[Goal]:

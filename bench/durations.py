@@ -32,6 +32,7 @@ from sgagent.dataplane.nftables import LibnftablesDataplane
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_NFT = "nft, the same"
+FIRST_APPLY = "first apply, as a command"
 LINEAR = Order.ADDRESS_FIRST.value
 
 _SECONDS = 600.0
@@ -87,7 +88,7 @@ def _measure_loads(size: Size, files: Files, repeats: int) -> Iterator[Duration]
             with network_namespace("load") as namespace:
                 first[name].append(run_in(namespace, argv))
                 again[name].append(run_in(namespace, argv))
-    for operation, found in (("first apply, as a command", first), ("the same once more", again)):
+    for operation, found in ((FIRST_APPLY, first), ("the same once more", again)):
         for name, seconds in found.items():
             yield _duration(size, operation, name, seconds)
 

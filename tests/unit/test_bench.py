@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.answers import LINT, PLAN_A_RULE, measure_answers
+from bench.daemon import AtWork, Changed
+from bench.desks import Change, Notice
+from bench.durations import FIRST_APPLY
 from bench.goals import judge_goals
 from bench.linear import Order, render_linear
 from bench.packetcost import CONNTRACK_ONLY, OURS
@@ -131,10 +134,46 @@ def test_a_page_without_marks_is_left_alone() -> None:
         insert_tables("nothing", FINE)
 
 
+def points(picture: str, label: str) -> list[float]:
+    """Return how far down the points of a line lie, from left to right."""
+    root = ET.fromstring(picture)  # noqa: S314 - drawn just now
+    circles = root.findall("{http://www.w3.org/2000/svg}circle")
+    titles = [(circle.findtext("{http://www.w3.org/2000/svg}title") or "", circle) for circle in circles]
+    return [float(circle.get("cy", "0")) for title, circle in titles if title.startswith(f"{label}: ")]
+
+
 def test_the_picture_has_a_point_for_every_figure() -> None:
     """It is well-formed, and each size of each line has its point, higher where it costs more."""
-    root = ET.fromstring(draw(FINE))  # noqa: S314 - drawn just now
-    circles = root.findall("{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 6
-    ours = [float(circle.get("cy", "0")) for circle in circles if circle.get("fill") == "#2f81f7"]
+    picture = draw(FINE)
+    ours = points(picture, "sgagent, new session")
+    assert len(ours) == 3
     assert ours == sorted(ours, reverse=True)
+    assert len(points(picture, "linear, address first")) == 3
+
+
+def test_the_picture_has_a_chart_for_each_that_was_measured() -> None:
+    """Loads, changes and memory have theirs where there are figures, and none else."""
+    changed = Changed(
+        change=Change.MEMBER.value,
+        notice=Notice.SIGNAL.value,
+        enforced=(0.02, 0.03),
+        processor_seconds=0.02,
+        by_nft=(0.01,),
+        processor_seconds_by_nft=0.01,
+    )
+    at_work = [
+        AtWork(size=size, start_seconds=1.0, mebibytes=80.0, mebibytes_later=later, changed=(changed,))
+        for size, later in zip(SIZES[1:], (80.0, 90.0, 250.0), strict=True)
+    ]
+    spread = Spread.of([0.5])
+    load = Duration(size=SIZES[0], operation=FIRST_APPLY, contender=OURS, seconds=spread)
+    picture = draw(replace(FINE, durations=(load,)), at_work)
+    labels = (
+        "sgagent compile",
+        "sgagent, the daemon",
+        "nft, the same transaction",
+        "the daemon, both processes",
+    )
+    assert [len(points(picture, label)) for label in labels] == [1, 3, 3, 3]
+    assert points(picture, "the daemon, both processes")[0] > points(picture, "the daemon, both processes")[2]
+    assert "Memory" not in draw(FINE)
