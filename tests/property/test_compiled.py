@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.flowlogging import FlowLogging, without_logging
+from sgagent.core.compiling.listing import MOST_LINES
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.kernel import names
@@ -35,9 +36,15 @@ def state_of(policy: ResolvedPolicy) -> EnforcementState:
     return first_state([interface.name for interface in policy.interfaces], LAYOUT)
 
 
-def compiled(policy: ResolvedPolicy, state: EnforcementState | None = None) -> Ruleset:
+SHAPES = (0, MOST_LINES, 100)
+"""Most lines of a list: look-ups alone, as an agent chooses, and lists of what otherwise is looked up."""
+
+
+def compiled(
+    policy: ResolvedPolicy, state: EnforcementState | None = None, *, most_lines: int = MOST_LINES
+) -> Ruleset:
     """Return the table that enforces the policy, from a fresh start unless said."""
-    return compile_(policy, LAYOUT, state or state_of(policy)).ruleset
+    return compile_(policy, LAYOUT, state or state_of(policy), most_lines=most_lines).ruleset
 
 
 def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
@@ -75,7 +82,7 @@ def untracked(judged: Packet, random: Random) -> Packet:
 def test_the_opening_packet_of_a_session(drawn: tuple[Case, Random]) -> None:
     """What opens a session is decided, and counted under, what the specification says."""
     case, random = drawn
-    table = compiled(case.policy)
+    table = compiled(case.policy, most_lines=random.choice(SHAPES))
     for judged in random_packets(random, case.policy, PACKETS):
         seen = walk(table, judged)
         assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
@@ -147,7 +154,7 @@ def test_rules_that_only_source_ports_and_near_ends_tell_apart(seed: int) -> Non
     """However many there are, the first that matches decides; tracked, untracked, and without ports."""
     random = Random(seed)
     policy = crowded(random)
-    table = compiled(policy)
+    table = compiled(policy, most_lines=random.choice(SHAPES[:2]))
     for drawn_packet in random_packets(random, policy, PACKETS):
         for judged in (drawn_packet, untracked(drawn_packet, random)):
             seen = walk(table, judged)
@@ -160,7 +167,7 @@ def test_rules_that_only_source_ports_and_near_ends_tell_apart(seed: int) -> Non
 def test_the_reply_judges_its_session(drawn: tuple[Case, Random]) -> None:
     """A reply whose session is not known is judged as the session, by the packet that opened it (§6.4)."""
     case, random = drawn
-    table = compiled(case.policy)
+    table = compiled(case.policy, most_lines=random.choice(SHAPES))
     for judged in random_packets(random, case.policy, PACKETS):
         if judged.tracking is Tracking.NEW:
             seen = walk_reply(table, judged)
@@ -172,7 +179,7 @@ def test_the_reply_judges_its_session(drawn: tuple[Case, Random]) -> None:
 def test_a_packet_that_conntrack_does_not_follow(drawn: tuple[Case, Random]) -> None:
     """An untracked packet, be it too short for ports, is judged by its own header (§6.6)."""
     case, random = drawn
-    table = compiled(case.policy)
+    table = compiled(case.policy, most_lines=random.choice(SHAPES))
     for drawn_packet in random_packets(random, case.policy, PACKETS):
         judged = untracked(drawn_packet, random)
         seen = walk(table, judged)

@@ -14,6 +14,7 @@ from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_
 from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.judging import remembered_judging
 from sgagent.core.compiling.leaves import make_leaves
+from sgagent.core.compiling.listing import MOST_LINES
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.compiling.parts import Parts, joined
 from sgagent.core.kernel import names, ruleset
@@ -66,6 +67,8 @@ def compile_(
     state: EnforcementState,
     flow_logging: FlowLogging = SILENT,
     memory: Memory | None = None,
+    *,
+    most_lines: int = MOST_LINES,
 ) -> Compiled:
     """Return the table that enforces the policy.
 
@@ -75,6 +78,7 @@ def compile_(
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
         flow_logging: of which judgements the kernel tells.
         memory: of what was compiled before, to spare work; the result is the same without.
+        most_lines: up to how many lines of a direction and family are a list; where it is 0, none is.
     """
     memory = memory or Memory()
     parts = Parts()
@@ -82,7 +86,7 @@ def compile_(
     parts.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
     parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
     for interface in _all_interfaces(policy):
-        _Edge(parts, interface, layout, state, flow_logging).compile_(memory)
+        _Edge(parts, interface, layout, state, flow_logging, most_lines).compile_(memory)
     keys = memory.part("keys").recall(tuple(parts.keys), lambda: joined(parts.keys))
     return Compiled(ruleset=parts.table(memory.part("table")), counters=keys)
 
@@ -117,6 +121,7 @@ class _Edge:
     layout: MarkLayout
     state: EnforcementState
     flow_logging: FlowLogging
+    most_lines: int
 
     def compile_(self, memory: Memory) -> None:
         """Add all chains, maps and counters of the interface to the table."""
@@ -129,7 +134,7 @@ class _Edge:
             leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
             self.parts.add(chains=leaves.chains, counters=leaves.counters, keys=leaves.keys)
             for family in Family:
-                judging = remembered_judging(self.interface, direction, family, memory)
+                judging = remembered_judging(self.interface, direction, family, memory, self.most_lines)
                 self.parts.add(chains=judging.chains, verdict_maps=judging.verdict_maps)
 
     def _entry(self, direction: Direction) -> None:
@@ -147,6 +152,7 @@ class _Edge:
         rules = (
             *self._known(onward, "original"),
             *self._known(backward, "reply"),
+            Rule((Match(ruleset.CT_STATE, (Symbol("new"),)), Goto(names.session_chain(onward, name)))),
             Rule((LookUpInline((ruleset.CT_STATE,), elements),)),
             Rule(
                 (

@@ -1,16 +1,18 @@
 """Compile how one class of addresses is decided about: by protocol and port, and by what is left if need be.
 
-Every chain here reads tracked sessions first. For an untracked packet those reads find nothing, and the rule
-goes on to the next; behind them stands a guard that sends the tracked ones on, and then the same once more by
-header.
+Every chain here reads the packet's header, which costs the least, and for the first packet of a session says
+what its session is. Any other packet of a session may be an answer, or an error about it: a guard at the top
+sends those to a chain beside it, which says the same once more by what conntrack keeps of the session.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from sgagent.core.compiling.entries import Entry
 from sgagent.core.compiling.lines import MANY_LINES, Line, cut_lines, split_lines
+from sgagent.core.compiling.listing import line_rules, settled_rules, up_to
 from sgagent.core.compiling.selectors import Reading, readings
 from sgagent.core.compiling.tables import PORTED, Cell, PortTable, ProtocolTable, Segment
 from sgagent.core.kernel import names, ruleset
@@ -22,15 +24,13 @@ from sgagent.core.kernel.ruleset import (
     KeyType,
     LookUp,
     Match,
-    Operator,
     Rule,
-    Statement,
     Symbol,
     VerdictMap,
 )
 from sgagent.core.model import LAST_PORT, Direction, Family, Protocol
 
-FEW = 4
+FEW = 8
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
 
@@ -59,22 +59,10 @@ class Deciding:
 
     def list_chain(self, name: str, indices: Iterable[int]) -> None:
         """Add a chain that goes through entries one after the other, where a table would be too large."""
-        entries: list[Entry] = []
-        final = self._default
-        for entry in (self.entries[index] for index in indices):
-            if entry.is_plain and entry.protocol is None:
-                final = entry.leaf
-                break
-            entries.append(entry)
-
-        def lines(reading: Reading) -> list[Rule]:
-            return [
-                Rule((*matches, Goto(entry.leaf)))
-                for entry in entries
-                for matches in _whole_matches(entry, reading)
-            ]
-
-        self._add(name, read_twice(self._readings, lines, final))
+        chosen = (self.entries[index] for index in indices)
+        entries, last = up_to(chosen, lambda entry: entry.is_for_all)
+        final = self._default if last is None else last.leaf
+        self._add(name, partial(settled_rules, entries), final)
 
     def table_chain(self, name: str, table: PortTable, base: str) -> None:
         """Add a chain that decides by protocol and port."""
@@ -94,7 +82,7 @@ class Deciding:
                 rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))
             return rules
 
-        self._add(name, read_twice(self._readings, lines, final))
+        self._add(name, lines, final)
 
     def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
         """Add what maps the rows need, and return how to write the rules that look them up.
@@ -192,9 +180,7 @@ class Deciding:
         if len(lines) <= MANY_LINES:
             final = lines[-1].leaf if lines[-1].is_plain else self._default
             constrained = lines[:-1] if lines[-1].is_plain else lines
-            self._add(
-                name, read_twice(self._readings, lambda reading: _line_rules(constrained, reading), final)
-            )
+            self._add(name, partial(line_rules, constrained), final)
         else:
             self._split(name, lines)
         return name
@@ -216,10 +202,12 @@ class Deciding:
             selector = reading.source_port_of(protocol) if by_port else reading.local
             return [Rule((LookUp((selector,), look_up),))] if look_up else []
 
-        self._add(name, read_twice(self._readings, rules, self._target_of(cut_lines(rest))))
+        self._add(name, rules, self._target_of(cut_lines(rest)))
 
-    def _add(self, name: str, rules: Iterable[Rule]) -> None:
-        self.chains[name] = Chain(name=name, rules=tuple(rules))
+    def _add(self, name: str, lines: Callable[[Reading], list[Rule]], final: str) -> None:
+        """Add the chains that read sessions and headers by the lines, and then go on to the last one."""
+        for chain in read_twice(name, self._readings, lines, final):
+            self.chains[chain.name] = chain
 
     def _verdict_map(
         self, name: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
@@ -235,62 +223,25 @@ class Deciding:
 
 
 def read_twice(
-    ways: tuple[Reading, Reading], lines: Callable[[Reading], list[Rule]], final: str
-) -> tuple[Rule, ...]:
-    """Return rules for tracked sessions, then for untracked packets, and where both go on to.
+    name: str, ways: tuple[Reading, Reading], lines: Callable[[Reading], list[Rule]], final: str
+) -> tuple[Chain, ...]:
+    """Return the chain of the name, which reads headers, and the one that it sends live sessions to.
 
     Args:
-        ways: how each of the two is read.
+        name: of the first.
+        ways: how sessions are read, and how headers are.
         lines: makes the rules for one of them.
         final: the chain behind.
     """
-    tracked, untracked = (lines(reading) for reading in ways)
+    by_session, by_header = (lines(reading) for reading in ways)
     on = Rule((Goto(final),))
-    if not untracked:
-        return (*tracked, on)
-    guard = Rule((Match(ruleset.CT_STATE, (Symbol("untracked"),), Operator.NOT_EQUAL), Goto(final)))
-    return (*tracked, guard, *untracked, on)
+    if not by_header:
+        return (Chain(name=name, rules=(on,)),)
+    live = Chain(name=names.live_chain(name), rules=(*by_session, on))
+    guard = Rule((_IS_LIVE, Goto(live.name if by_session else final)))
+    chain = Chain(name=name, rules=(guard, *by_header, on))
+    return (chain, live) if by_session else (chain,)
 
 
-def _line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
-    """Return the rules that go through lines one after the other."""
-    return [
-        Rule((*matches, Goto(line.leaf))) for line in lines for matches in _further_matches(line, reading)
-    ]
-
-
-def _further_matches(line: Line, reading: Reading) -> list[tuple[Match, ...]]:
-    """Return the alternatives in which a line matches."""
-    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
-    if line.source_ports is None:
-        return [local]
-    return [
-        (reading.match_source_port(line.protocol, Interval(first, last)), *local)
-        for first, last in line.source_ports
-    ]
-
-
-def _whole_matches(entry: Entry, reading: Reading) -> list[tuple[Statement, ...]]:
-    """Return the alternatives in which an entry matches, the far end being settled.
-
-    The source port stands before the destination port: that is how libnftables lists fields of one header.
-    """
-    number = entry.protocol
-    further = _further_matches(Line.of(entry), reading)
-    if number is None or (entry.ports is None and entry.source_ports and not reading.is_tracked):
-        return [*further]  # a source port in a header says the protocol itself, and is listed without it
-    if entry.ports is None:
-        return [(*reading.match_protocol(number), *matches) for matches in further]
-    return [
-        _in_header_order(reading.match_port(number, Interval(ports.first, ports.last)), matches)
-        for ports in entry.ports
-        for matches in further
-    ]
-
-
-def _in_header_order(port: tuple[Match, ...], further: tuple[Match, ...]) -> tuple[Statement, ...]:
-    """Return matches on a protocol and port, and on what else a line looks at, as they are listed."""
-    *protocol, destination = port
-    sources = [match for match in further if match.selector.key_type is KeyType.INET_SERVICE]
-    others = [match for match in further if match not in sources]
-    return (*protocol, *sources, destination, *others)
+_IS_LIVE = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
+"""Of a packet that is not the first of its session, which may be an answer to it or an error about it."""

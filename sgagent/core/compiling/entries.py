@@ -60,6 +60,11 @@ class Entry:
         """Tell whether peer, protocol and destination port say whether it matches."""
         return self.source_ports is None and self.local is None
 
+    @property
+    def is_for_all(self) -> bool:
+        """Tell whether it matches all that the far end sends or is sent."""
+        return self.is_plain and self.protocol is None
+
 
 def list_entries(
     interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from sgagent.core.always import DHCP
 from sgagent.core.compiling.addressed import Gotos, address_elements, lead, network_elements
 from sgagent.core.compiling.classes import Classified, Networks, Peers, reclassify
 from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.deciding import Deciding, read_twice
+from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
 from sgagent.core.compiling.grouped import Grouped, group
+from sgagent.core.compiling.listing import entry_rules, is_short, up_to
 from sgagent.core.compiling.selectors import Reading, readings
 from sgagent.core.compiling.tables import Decider, make_table
 from sgagent.core.kernel import names
 from sgagent.core.kernel.ruleset import (
     Chain,
-    Goto,
-    Interval,
     KeyType,
     LookUp,
     Rule,
-    Statement,
     VerdictMap,
 )
 from sgagent.core.memory import Memory
-from sgagent.core.model import UDP, Direction, Family
+from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.remaking import changed_places
 
@@ -42,7 +40,7 @@ class Judging:
 
 
 def remembered_judging(
-    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory
+    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory, most_lines: int
 ) -> Judging:
     """Return how sessions opened in the direction through the interface are judged, from the far end on.
 
@@ -51,18 +49,21 @@ def remembered_judging(
         direction: in which sessions are opened.
         family: of their packets.
         memory: of this interface.
+        most_lines: that a list may have, before it is told apart by look-ups.
     """
     inside = memory.apart("inside", direction, family)
     return memory.part("judging", direction, family).recall(
-        (interface.toward(direction),), lambda: _judging(interface, direction, family, inside)
+        (interface.toward(direction),), lambda: _judging(interface, direction, family, inside, most_lines)
     )
 
 
-def _judging(interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory) -> Judging:
+def _judging(
+    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory, most_lines: int
+) -> Judging:
     memory.turn()
     entries = list_entries(interface, direction, family, memory.part("entries"))
     grouped = memory.part("grouped").revise(partial(group, entries))
-    judge = _Judge(interface.name, direction, family, grouped)
+    judge = _Judge(interface.name, direction, family, grouped, most_lines)
     judge.compile_(memory)
     return Judging(judge.chains, judge.verdict_maps)
 
@@ -124,12 +125,15 @@ class _Classes:
 class _Judge:
     """Compile the judging of one interface, direction and family."""
 
-    def __init__(self, interface: str, direction: Direction, family: Family, grouped: Grouped) -> None:
+    def __init__(
+        self, interface: str, direction: Direction, family: Family, grouped: Grouped, most_lines: int
+    ) -> None:
         self.interface = interface
         self.direction = direction
         self.family = family
         self.grouped = grouped
         self.entries = grouped.entries
+        self.most_lines = most_lines
         self.chains: dict[str, Chain] = {}
         self.verdict_maps: dict[str, VerdictMap] = {}
         self.base = Decider(self.entries, grouped.for_everyone)
@@ -148,6 +152,27 @@ class _Judge:
 
     def compile_(self, memory: Memory) -> None:
         """Add all chains and maps."""
+        if is_short(self.entries, self.most_lines):
+            self._list()
+        else:
+            self._tables(memory)
+
+    def _list(self) -> None:
+        """Add the chain that goes through all entries, behind what no group can block: DHCP."""
+        entries, last = up_to(self.entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
+
+        def lines(reading: Reading) -> list[Rule]:
+            return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading)]
+
+        self._peers_chain(lines, self._default if last is None else last.leaf)
+
+    def _peers_chain(self, lines: Callable[[Reading], list[Rule]], onward: str) -> None:
+        """Add the chain in which judging begins."""
+        name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
+        self.chains |= {chain.name: chain for chain in read_twice(name, ways, lines, onward)}
+
+    def _tables(self, memory: Memory) -> None:
+        """Add the chains and maps that look the far end up, then the port."""
         peers, by_peer = self.grouped.peers, self.grouped.by_peer
         ranges = tuple(self.entries[by_peer[peer][0]].addresses for peer in peers)
         classified = memory.part("classes", *peers).revise(partial(reclassify, ranges))
@@ -160,7 +185,7 @@ class _Judge:
             self._take(of_everyone)
         targets = tuple(one.made.target for one in classes.made.values())
         gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
-        self._peers_chain(classified, gotos, memory)
+        self._look_ups_chain(classified, gotos, memory)
 
     def _take(self, made: _Made) -> None:
         """Add what was made apart; what several share is the same in all."""
@@ -220,21 +245,20 @@ class _Judge:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
         return _Made.of(name, deciding)
 
-    def _peers_chain(self, classified: Classified, gotos: Gotos, memory: Memory) -> None:
+    def _look_ups_chain(self, classified: Classified, gotos: Gotos, memory: Memory) -> None:
         """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
         look_ups = [
             *self._address_map(classified, gotos, memory.part("addresses")),
             *self._network_map(classified.classes.networks, gotos, memory.part("networks")),
         ]
-        accept = Goto(names.accept_chain(self.direction, self.interface))
 
         def lines(reading: Reading) -> list[Rule]:
-            dhcp = Rule((*_dhcp(reading, self.direction, self.family), accept))
-            return [dhcp, *(Rule((LookUp((reading.peer,), name),)) for name in look_ups)]
+            return [
+                dhcp_rule(reading, *self._place),
+                *(Rule((LookUp((reading.peer,), name),)) for name in look_ups),
+            ]
 
-        onward = self._everyone if self._everyone in self.chains else self._default
-        name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
-        self.chains[name] = Chain(name=name, rules=read_twice(ways, lines, onward))
+        self._peers_chain(lines, self._everyone if self._everyone in self.chains else self._default)
 
     def _address_map(self, classified: Classified, gotos: Gotos, memory: Memory) -> Iterator[str]:
         """Add the map from single addresses to classes, and yield its name, if there are any."""
@@ -265,15 +289,3 @@ class _Judge:
     @property
     def _address_key(self) -> tuple[KeyType, ...]:
         return (KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR,)
-
-
-def _dhcp(reading: Reading, direction: Direction, family: Family) -> tuple[Statement, ...]:
-    """Return the match on DHCP between this host, as a client, and any server (§7.1).
-
-    The source port stands first: libnftables lists neighbouring fields of a header in the header's order.
-    """
-    server, client = (Interval.single(port) for port in DHCP[family])
-    source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
-    number = UDP.number or 0
-    *protocol, port = reading.match_port(number, destination)
-    return (*protocol, reading.match_source_port(number, source), port)

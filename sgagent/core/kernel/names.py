@@ -47,6 +47,11 @@ def session_chain(direction: Direction, interface: str) -> str:
     return f"session/{part(interface)}/{direction.value}"
 
 
+def live_chain(chain: str) -> str:
+    """Return the chain that judges live sessions as another judges new ones: ``live/everyone/eth0/…``."""
+    return f"live/{chain}"
+
+
 def untracked_chain(direction: Direction, interface: str) -> str:
     """Return the chain for packets without conntrack: ``untracked/eth0/ingress``."""
     return f"untracked/{part(interface)}/{direction.value}"

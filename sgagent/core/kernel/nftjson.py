@@ -188,9 +188,10 @@ def _match(match: Match) -> Json:
     left = _selector(match.selector)
     if match.mask is not None:
         left = {"&": [left, match.mask]}
-    bitmask = key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL and len(values) == 1
+    if key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
+        return {"op": "in", "left": left, "right": values[0] if len(values) == 1 else values}
     return {
-        "op": "in" if bitmask else match.operator.value,
+        "op": match.operator.value,
         "left": left,
         "right": values[0] if len(values) == 1 else {"set": values},
     }

@@ -7,7 +7,7 @@ that somebody else put into the table can make the decoder fail.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,16 +210,23 @@ def _match(operator: str, left: Json, right: Json) -> Match | MatchConcatenation
 
 
 def _match_one(operator: str, selector: Selector, mask: int | None, right: Json) -> Match:
-    listed = right["set"] if isinstance(right, dict) and "set" in right else (right,)
     values = sorted(
-        (_value(value, selector.key_type) for value in listed), key=lambda value: sort_key((value,))
+        (_value(value, selector.key_type) for value in _any_of(right, selector)),
+        key=lambda value: sort_key((value,)),
     )
-    return Match(selector, tuple(values), _operator(operator, selector, len(values)), mask)
+    return Match(selector, tuple(values), _operator(operator, selector), mask)
 
 
-def _operator(word: str, selector: Selector, count: int) -> Operator:
-    """Return the operator; ``in`` asks for a bit of a bit mask, which for one conntrack state is equality."""
-    if word == "in" and selector.key_type is KeyType.CT_STATE and count == 1:
+def _any_of(right: Json, selector: Selector) -> Sequence[Json]:
+    """Return the values of a set, of several bits of a bit mask, or the only one."""
+    if isinstance(right, list) and selector.key_type is KeyType.CT_STATE:
+        return right
+    return right["set"] if isinstance(right, dict) and "set" in right else (right,)
+
+
+def _operator(word: str, selector: Selector) -> Operator:
+    """Return the operator; ``in`` asks for bits of a bit mask, of which a conntrack state is always one."""
+    if word == "in" and selector.key_type is KeyType.CT_STATE:
         return Operator.EQUAL
     return Operator(word)
 

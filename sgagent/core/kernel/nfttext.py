@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
+from sgagent.core.kernel.names import live_chain
 from sgagent.core.kernel.nftjson import ALL_BITS
 from sgagent.core.kernel.nftwords import BITS, check_interface_name, prefix_length
 from sgagent.core.kernel.ruleset import (
@@ -83,10 +84,12 @@ _READING_ORDER = (
 """First words of chains, as a packet may meet them; others come last."""
 
 
-def _place_in_text(chain: Chain) -> tuple[bool, int]:
-    word = chain.name.partition("/")[0]
+def _place_in_text(chain: Chain) -> tuple[bool, int, str, bool]:
+    """Return a sort key that puts a chain for live sessions behind the one that it stands beside."""
+    name = chain.name.removeprefix(live_chain(""))
+    word = name.partition("/")[0]
     rank = _READING_ORDER.index(word) if word in _READING_ORDER else len(_READING_ORDER)
-    return (chain.hook is None, rank)
+    return (chain.hook is None, rank, name, chain.name != name)
 
 
 def rule_text(rule: Rule) -> str:
@@ -178,6 +181,8 @@ def _match(match: Match) -> str:
     if match.mask is not None:
         left = f"{left} & {match.mask:#010x}"
         operator = f"{match.operator.value} "
+    if match.selector.key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
+        return f"{left} {','.join(values)}"
     return f"{left} {operator}{values[0] if len(values) == 1 else _braced(values)}"
 
 

@@ -56,6 +56,10 @@ STATEMENTS: tuple[tuple[Json, Statement], ...] = (
     (match({"meta": {"key": "l4proto"}}, 6), Match(r.META_L4PROTO, (Interval.single(6),))),
     (match({"ct": {"key": "state"}}, "invalid", "in"), Match(r.CT_STATE, (Symbol("invalid"),))),
     (
+        match({"ct": {"key": "state"}}, [4, 2], "in"),
+        Match(r.CT_STATE, (Symbol("established"), Symbol("related"))),
+    ),
+    (
         match({"ct": {"key": "state"}}, {"set": [64, 1]}),
         Match(r.CT_STATE, (Symbol("invalid"), Symbol("untracked"))),
     ),

@@ -1,0 +1,117 @@
+"""Write entries as rules that stand one below the other, in the order of §3: the first that matches decides.
+
+A policy of a few lines is compiled so, as a person would write it: comparing a port costs a packet much less
+than a look-up does, and a table without classes is smaller and easier to read. ``python -m bench.shapes``
+measures up to where that is so. The limits are fixed, so a packet still meets no more than a fixed number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from sgagent.core.compiling.entries import Entry
+from sgagent.core.compiling.lines import Line
+from sgagent.core.compiling.selectors import Reading
+from sgagent.core.intervals import joined
+from sgagent.core.kernel.ruleset import Goto, Interval, Match, Rule
+
+MOST_LINES = 12
+"""Of a direction of an interface, for one family."""
+
+MOST_ADDRESSES = 256
+"""In all lines together, ranges counted as one. They stand in the rules: each change writes them all anew."""
+
+
+def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
+    """Tell whether the entries are few enough to be compiled as a list.
+
+    Args:
+        entries: of a direction of an interface, for one family.
+        most_lines: that a list may have.
+    """
+    if len(entries) > most_lines:
+        return False
+    lines = sum(len(entry.ports or (None,)) * len(entry.source_ports or (None,)) for entry in entries)
+    return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
+
+
+def up_to(
+    entries: Iterable[Entry], is_last: Callable[[Entry], bool]
+) -> tuple[tuple[Entry, ...], Entry | None]:
+    """Return the entries before the first that decides about all that is left, and that one if there is."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if is_last(entry):
+            return tuple(kept), entry
+        kept.append(entry)
+    return tuple(kept), None
+
+
+def entry_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
+    """Return the rules that send a packet to the leaf of the first entry that matches it."""
+    return [
+        Rule((*matches, Goto(entry.leaf)))
+        for entry in entries
+        for matches in _matches(entry, _far_end(entry), reading)
+    ]
+
+
+def settled_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
+    """Return the same where it is settled that the far end is among those of all the entries."""
+    return [
+        Rule((*matches, Goto(entry.leaf))) for entry in entries for matches in _matches(entry, (), reading)
+    ]
+
+
+def line_rules(lines: Iterable[Line], reading: Reading) -> list[Rule]:
+    """Return the rules for what is left to be looked at, far end, protocol and port being settled."""
+    return [
+        Rule((*source_port, *_ends(line, (), reading), Goto(line.leaf)))
+        for line in lines
+        for source_port in _source_ports(line, reading)
+    ]
+
+
+def _far_end(entry: Entry) -> tuple[Interval, ...]:
+    """Return the addresses that are compared; none where any will do."""
+    if entry.is_for_everyone:
+        return ()
+    return tuple(Interval(first, last) for first, last in joined(entry.addresses))
+
+
+def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Reading) -> Iterator[tuple[Match, ...]]:
+    """Yield the alternatives in which an entry matches: ports first, since comparing these costs the least.
+
+    The source port stands before the destination port: that is how libnftables lists fields of one header.
+    """
+    line, number = Line.of(entry), entry.protocol
+    ends = _ends(line, peers, reading)
+    for source_port in _source_ports(line, reading):
+        if number is None or (entry.ports is None and source_port and not reading.is_tracked):
+            yield (
+                *source_port,
+                *ends,
+            )  # a source port in a header says the protocol, and is listed without it
+        elif entry.ports is None:
+            yield (*reading.match_protocol(number), *source_port, *ends)
+        else:
+            for ports in entry.ports:
+                *protocol, port = reading.match_port(number, Interval(ports.first, ports.last))
+                yield (*protocol, *source_port, port, *ends)
+
+
+def _source_ports(line: Line, reading: Reading) -> tuple[tuple[Match, ...], ...]:
+    """Return the alternatives of a line's source ports, each as what to match."""
+    if line.source_ports is None:
+        return ((),)
+    return tuple(
+        (reading.match_source_port(line.protocol, Interval(first, last)),)
+        for first, last in line.source_ports
+    )
+
+
+def _ends(line: Line, peers: tuple[Interval, ...], reading: Reading) -> tuple[Match, ...]:
+    """Return what to match of far and near end, in the order of the header, as libnftables lists them."""
+    peer = (Match(reading.peer, peers),) if peers else ()
+    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
+    return (*peer, *local) if reading.peer.key.endswith("saddr") else (*local, *peer)

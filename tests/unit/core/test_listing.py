@@ -1,0 +1,114 @@
+"""Write a short policy as a list, and tell which policies are short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.core.compiling.entries import list_entries
+from sgagent.core.compiling.listing import MOST_ADDRESSES, MOST_LINES, entry_rules, is_short, up_to
+from sgagent.core.compiling.selectors import readings
+from sgagent.core.kernel.nfttext import rule_text
+from sgagent.core.memory import Memory
+from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, UDP, Direction, Family, PortRange, SecurityGroupRule
+from tests.words import ACCEPT, DROP, IN, OUT, group, policy_of, rule
+
+
+def written(*rules: SecurityGroupRule, direction: Direction = IN, live: bool = False) -> list[str]:
+    """Return the lines of a group's rules, of sessions opened inwards and read by header unless said."""
+    there = group("sg-2", members=["10.0.0.2", "10.0.0.3", "10.0.0.9"])
+    policy = policy_of(group("sg-1", *rules), there, on={"eth0": "sg-1"})
+    entries = list_entries(policy.interfaces[0], direction, Family.IPV4, Memory())
+    of_rules = [entry for entry in entries if not entry.is_exempt]
+    by_session, by_header = readings(direction, Family.IPV4)
+    return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header)]
+
+
+def test_lines_stand_in_the_order_in_which_rules_decide() -> None:
+    """Priority orders lines, and drop stands before accept; the port is compared before the far end."""
+    assert written(
+        rule("r1", ACCEPT, TCP, "80", "10.0.0.0/8", priority=2),
+        rule("r2", ACCEPT, UDP, "53-54", "0.0.0.0/0"),
+        rule("r3", DROP, ICMP, "", "10.9.0.0/16"),
+        rule("r4", DROP, ALL_PROTOCOLS, "", "10.0.0.7", priority=3),
+    ) == [
+        "meta l4proto icmp ip saddr 10.9.0.0/16 goto rule/eth0/r3",
+        "udp dport 53-54 goto rule/eth0/r2",
+        "tcp dport 80 ip saddr 10.0.0.0/8 goto rule/eth0/r1",
+        "ip saddr 10.0.0.7 goto rule/eth0/r4",
+    ]
+
+
+def test_members_that_are_neighbours_are_one_range() -> None:
+    """The kernel lists a set of addresses so, and a range that is a network as one."""
+    (line,) = written(rule("r1", ACCEPT, TCP, "80", "sg-2"))
+    assert line == "tcp dport 80 ip saddr { 10.0.0.2/31, 10.0.0.9 } goto rule/eth0/r1"
+
+
+_LIVE = "ct protocol udp ct reply proto-dst 7 ct reply proto-src 53"
+
+
+@pytest.mark.parametrize(
+    ("direction", "live", "line"),
+    (
+        (IN, False, "udp sport 7 udp dport 53 ip saddr 10.0.0.2 ip daddr 10.0.0.1"),
+        (OUT, False, "udp sport 7 udp dport 53 ip saddr 10.0.0.1 ip daddr 10.0.0.2"),
+        (OUT, True, f"{_LIVE} ct reply ip saddr 10.0.0.2 ct reply ip daddr 10.0.0.1"),
+    ),
+)
+def test_fields_stand_in_the_order_of_the_header(direction: Direction, *, live: bool, line: str) -> None:
+    """So libnftables lists them; and far and near end are where the direction has them."""
+    looks_further = rule(
+        "r1", ACCEPT, UDP, "53", "10.0.0.2", direction=direction, source_ports="7", local="10.0.0.1"
+    )
+    assert written(looks_further, direction=direction, live=live) == [f"{line} goto rule/eth0/r1"]
+
+
+def many_rules(count: int) -> tuple[SecurityGroupRule, ...]:
+    """Return so many rules of one port each."""
+    return tuple(rule(f"r{number}", ACCEPT, TCP, f"{9 + number}", "10.0.0.2") for number in range(count))
+
+
+def with_ports(count: int) -> SecurityGroupRule:
+    """Return a rule of so many ports."""
+    ports = tuple(PortRange(first, first) for first in range(10, 10 + 2 * count, 2))
+    return replace(rule("r1", ACCEPT, TCP, "80", "10.0.0.2"), ports=ports)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    (
+        (many_rules(MOST_LINES), True),
+        (many_rules(MOST_LINES + 1), False),
+        ((with_ports(MOST_LINES),), True),
+        ((with_ports(MOST_LINES + 1),), False),
+        ((rule("r1", ACCEPT, TCP, "80", "sg-many"), rule("r2", ACCEPT, TCP, "81", "10.0.0.2")), True),
+        ((rule("r1", ACCEPT, TCP, "80", "sg-many"), rule("r2", ACCEPT, TCP, "81", "sg-many")), False),
+    ),
+)
+def test_a_policy_is_short_by_its_lines_and_its_addresses(
+    rules: tuple[SecurityGroupRule, ...], *, expected: bool
+) -> None:
+    """Each port is a line; a range of addresses counts once in each line that names it."""
+    members = [f"10.0.{number // 100}.{number % 100 * 2}" for number in range(MOST_ADDRESSES - 1)]
+    policy = policy_of(group("sg-1", *rules), group("sg-many", members=members), on={"eth0": "sg-1"})
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    assert is_short(entries, MOST_LINES) is expected
+
+
+def test_nothing_stands_behind_what_decides_about_all() -> None:
+    """What is left is cut off there, and so is the entry itself."""
+    policy = policy_of(
+        group(
+            "sg-1",
+            rule("r1", ACCEPT, TCP, "80", "10.0.0.2", priority=1),
+            rule("r2", DROP, ALL_PROTOCOLS, "", "0.0.0.0/0", priority=2),
+            rule("r3", ACCEPT, TCP, "81", "10.0.0.2", priority=3),
+        )
+    )
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    kept, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
+    assert [entry.leaf for entry in kept] == ["rule/eth0/r1"]
+    assert last is not None
+    assert last.leaf == "rule/eth0/r2"
