@@ -8,13 +8,14 @@ word.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sgagent.core.addresses import AddressRanges
+from sgagent.core.remaking import changed_places
 
 Peers = tuple[int, ...]
 """Sorted indices of the peers that the addresses of a class are in."""
@@ -55,7 +56,10 @@ def classify(peers: Iterable[AddressRanges]) -> Classes:
     starts = [first for first, _, _ in networks]
     return Classes(
         addresses={
-            address: _with_network(indices, address, starts, networks) for address, indices in singles.items()
+            address: tuple(sorted({*indices, *around}))
+            if (around := _network_around(address, starts, networks))
+            else tuple(indices)
+            for address, indices in singles.items()
         },
         networks=networks,
     )
@@ -106,39 +110,36 @@ def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> C
     networks = before.classes.networks
     starts = [first for first, _, _ in networks]
     addresses, sizes = dict(before.classes.addresses), Counter(before.sizes)
-    for address in changed:
-        members = addresses.pop(address, None)
-        if members is not None:
+    for address, other in changed.items():
+        around = _network_around(address, starts, networks)
+        members = addresses.pop(address, ())
+        if members:
             sizes[members] -= 1
-        indices = [index for index, ranges in enumerate(peers) if _holds_single(ranges, address)]
+        indices = set(members).difference(around).symmetric_difference(other)
         if indices:
-            addresses[address] = _with_network(indices, address, starts, networks)
+            addresses[address] = tuple(sorted(indices.union(around)))
             sizes[addresses[address]] += 1
     classes, sizes = Classes(addresses=addresses, networks=networks), +sizes
     distinct = before.distinct if sizes.keys() == before.sizes.keys() else _distinct(sizes, networks)
-    return Classified(peers, classes, distinct, sizes, changed, before.mark)
+    return Classified(peers, classes, distinct, sizes, frozenset(changed), before.mark)
 
 
 def _changed_addresses(
     before: tuple[AddressRanges, ...], after: tuple[AddressRanges, ...]
-) -> frozenset[int] | None:
-    """Return the single addresses that some peer gained or lost; None if there is more to it than a few."""
+) -> Mapping[int, set[int]] | None:
+    """Return which peers gained or lost single addresses, by address; None if there is more to it.
+
+    No peer holds an address both as such and in a network: of what overlaps it has made one.
+    """
     if len(before) != len(after):
         return None
-    changed: set[int] = set()
-    for old, new in zip(before, after, strict=True):
-        if old is new or old == new:
-            continue
-        for first, last in set(old).symmetric_difference(new):
-            changed.add(first)
+    changed: dict[int, set[int]] = {}
+    for index in changed_places(before, after):
+        for first, last in set(before[index]).symmetric_difference(after[index]):
+            changed.setdefault(first, set()).add(index)
             if first != last or len(changed) > MOST_CHANGED:
                 return None
-    return frozenset(changed)
-
-
-def _holds_single(ranges: AddressRanges, address: int) -> bool:
-    place = bisect_left(ranges, (address, address))
-    return place < len(ranges) and ranges[place] == (address, address)
+    return changed
 
 
 def _sweep(blocks: list[tuple[int, int, int]]) -> Networks:
@@ -168,9 +169,7 @@ def _append(pieces: list[tuple[int, int, Peers]], first: int, last: int, peers: 
         pieces.append((first, last, peers))
 
 
-def _with_network(indices: list[int], address: int, starts: list[int], networks: Networks) -> Peers:
-    """Return the peers of a single address: those that hold it as such and those of the network around it."""
+def _network_around(address: int, starts: list[int], networks: Networks) -> Peers:
+    """Return the peers of the network around an address; none where there is no network."""
     place = bisect_right(starts, address) - 1
-    if place < 0 or networks[place][1] < address:
-        return tuple(indices)
-    return tuple(sorted({*indices, *networks[place][2]}))
+    return () if place < 0 or networks[place][1] < address else networks[place][2]

@@ -6,7 +6,7 @@ the leaf chain that a packet goes to which they decide about. The default stands
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sgagent.core.addresses import AddressRanges
@@ -59,6 +59,10 @@ class Entry:
     def is_plain(self) -> bool:
         """Tell whether peer, protocol and destination port say whether it matches."""
         return self.source_ports is None and self.local is None
+
+    def decides_like(self, other: Entry) -> bool:
+        """Tell whether both decide alike, whatever addresses they hold for."""
+        return self is other or replace(self, addresses=other.addresses) == other
 
     @property
     def is_for_all(self) -> bool:

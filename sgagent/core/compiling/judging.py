@@ -96,11 +96,11 @@ class _MadeOfClass:
     made: _Made
 
     def is_of(self, entries: tuple[Entry, ...], places: tuple[int, ...], of_everyone: _Made) -> bool:
-        """Tell whether it was made of the very same."""
+        """Tell whether the same is made of these: it does not depend on the addresses of entries."""
         return (
             of_everyone is self.of_everyone
             and places == self.places
-            and not changed_places(self.entries, entries)
+            and all(map(Entry.decides_like, entries, self.entries))
         )
 
 

@@ -84,13 +84,23 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
     gone, come = _differing(old, new)
     if not gone and not come:
         return False
-    changed = {(rule.priority, rule.protocol.number) for rule in (*gone, *come)}
-    before = [rule for rule in old if (rule.priority, rule.protocol.number) in changed]
-    after = [rule for rule in new if (rule.priority, rule.protocol.number) in changed]
+    changed = (*gone, *come)
+    before, after = _as_urgent(old, changed), _as_urgent(new, changed)
     return not (
         _all_within(_by_match(before, Policy.ACCEPT), _by_match(after, Policy.ACCEPT))
         and _all_within(_by_match(after, Policy.DROP), _by_match(before, Policy.DROP))
     )
+
+
+def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...]) -> list[ResolvedRule]:
+    """Return those of rules that may match what a changed one does: of its priority, and its first port."""
+    priorities = {rule.priority for rule in changed}
+    matches = {(rule.priority, rule.ports and rule.ports[0].first) for rule in changed}
+    return [
+        rule
+        for rule in rules
+        if rule.priority in priorities and (rule.priority, rule.ports and rule.ports[0].first) in matches
+    ]
 
 
 def _differing(

@@ -28,7 +28,10 @@ class Differing(Generic[_Object]):
         if standing is wanted:
             return cls(standing, wanted, frozenset())
         names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
-        return cls(standing, wanted, frozenset(names.union(standing.keys() - wanted.keys())))
+        coming = names - standing.keys()
+        if len(wanted) - len(coming) < len(standing):
+            names |= standing.keys() - wanted.keys()
+        return cls(standing, wanted, frozenset(names))
 
     def leaving(self, same: Callable[[_Object, _Object], bool]) -> frozenset[str]:
         """Return the names of objects that are deleted, for good or to be declared anew."""
