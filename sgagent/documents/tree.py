@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping as MappingOf, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 
@@ -70,7 +70,7 @@ class Mapping:
 
     line: int
     entries: dict[str, Node]
-    lines: MappingOf[str, int] | Callable[[], MappingOf[str, int]] = NO_LINES
+    lines: MappingOf[str, int] | Callable[[], MappingOf[str, int]] = field(default_factory=lambda: NO_LINES)
     """Those that the names stand on, or what counts them once somebody asks."""
 
     size: int = 1
