@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from sgagent import __version__
 from sgagent.agent.flows.flowlog import FlowTally, Loss
+from sgagent.agent.serving.exposition import RuleHits, RuleLabels
 from sgagent.agent.telling.status import BOUNDS, Durations, Status
 from sgagent.core.kernel.counters import (
     CounterKey,
@@ -84,7 +85,7 @@ class _AgentCollector(Collector):
             *_interfaces(status),
             *(_flows(self._read_tally()) if self._read_tally else ()),
         )
-        return (family for family in families if family.samples)
+        return (family for family in families if isinstance(family, RuleHits) or family.samples)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: what there is to be had is known at a scrape only."""
@@ -144,25 +145,21 @@ def _hits(totals: Totals) -> Iterator[Metric]:
 
 
 def _rule_hits(hits: Iterable[tuple[RuleCounter, CounterValue]]) -> Iterator[Metric]:
-    names = ["interface", "security_group_id", "rule_id", "direction", "policy"]
-    packets = CounterMetricFamily(
-        "sgagent_rule_packets", "Sessions that the rule decided, by the packet that was judged.", labels=names
+    totals = dict(hits)
+    if not totals:
+        return
+    rules = RuleLabels.of(tuple(totals))
+    packets = [total.packets for total in totals.values()]
+    octets = [total.bytes for total in totals.values()]
+    yield RuleHits(
+        "sgagent_rule_packets",
+        "Sessions that the rule decided, by the packet that was judged.",
+        rules,
+        packets,
     )
-    octets = CounterMetricFamily(
-        "sgagent_rule_bytes", "Bytes of the packets by which the rule decided sessions.", labels=names
+    yield RuleHits(
+        "sgagent_rule_bytes", "Bytes of the packets by which the rule decided sessions.", rules, octets
     )
-    for key, total in hits:
-        labels = [
-            key.interface,
-            key.security_group_id,
-            key.rule_id,
-            key.direction.value,
-            key.policy.value,
-        ]
-        packets.add_metric(labels, total.packets)
-        octets.add_metric(labels, total.bytes)
-    yield packets
-    yield octets
 
 
 _Key = TypeVar("_Key")

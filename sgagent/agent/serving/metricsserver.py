@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from sgagent.agent.serving.deadline import deadline
 from sgagent.agent.serving.exchange import Page, Request, Response
+from sgagent.agent.serving.exposition import write_page
 
 MOST_READERS = 8
 """Connections that are served at the same time; the next ones are closed at once."""
@@ -141,8 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
     def _metrics(self) -> Response:
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        content = encode(self.server.registry)
+        content, content_type = write_page(self.server.registry, self.headers.get("Accept", ""))
         return Response(status=HTTPStatus.OK, content_type=content_type, content=content)
 
     def _send(self, response: Response) -> None:
