@@ -19,8 +19,11 @@ from pathlib import Path
 class Change(enum.Enum):
     """What happened to a name."""
 
+    REPLACED = "replaced"
+    """It was moved here, whole: whoever does that does not write where others read."""
+
     READY = "ready"
-    """It was written and closed, moved here, or its attributes changed: what it holds can be read."""
+    """It was written and closed, or its attributes changed: what it holds can be read."""
 
     UNSETTLED = "unsettled"
     """It is being written, or it is gone and may be about to come back under the same name."""
@@ -110,7 +113,9 @@ def _change(mask: int) -> Change:
         return Change.OVERFLOW
     if mask & (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
         return Change.WATCH_ENDED
-    return Change.UNSETTLED if mask & (_CREATE | _MODIFY | _DELETE | _MOVED_FROM) else Change.READY
+    if mask & (_CREATE | _MODIFY | _DELETE | _MOVED_FROM):
+        return Change.UNSETTLED
+    return Change.REPLACED if mask & _MOVED_TO else Change.READY
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import enum
+from collections.abc import Hashable, Mapping
+
+ALONE_SECONDS = 0.005
+"""How long a file that was moved into its place, whole, is waited with to see whether it is one of many."""
 
 QUIET_SECONDS = 0.05
 """How long after a complete change more of the same burst may follow: a check-out writes many files."""
@@ -15,25 +19,47 @@ LONGEST_SECONDS = 1.0
 """How long a burst may put off its first change; changes are enforced within 2 seconds."""
 
 
+class State(enum.Enum):
+    """What a change left behind."""
+
+    WHOLE = "whole"
+    """All of a file, put in its place at once."""
+
+    COMPLETE = "complete"
+    """What was written in its place, to the end as it seems."""
+
+    INCOMPLETE = "incomplete"
+
+
+_SECONDS: Mapping[State, float] = {
+    State.WHOLE: QUIET_SECONDS,
+    State.COMPLETE: QUIET_SECONDS,
+    State.INCOMPLETE: UNSETTLED_SECONDS,
+}
+
+
 class Settling:
     """Keep the names that changed, and when they will have settled. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         """Start with nothing to wait for."""
         self._quiet_at: dict[Hashable, float] = {}
-        self._latest = 0.0
+        self._began = 0.0
+        self._patience = LONGEST_SECONDS
 
-    def note(self, name: Hashable, now: float, *, settled: bool) -> None:
+    def note(self, name: Hashable, now: float, state: State) -> None:
         """Take in a change; only the newest of a name counts."""
-        if not self._quiet_at:
-            self._latest = now + LONGEST_SECONDS
-        self._quiet_at[name] = now + (QUIET_SECONDS if settled else UNSETTLED_SECONDS)
+        is_alone = not self._quiet_at
+        if is_alone:
+            self._began = now
+        self._patience = ALONE_SECONDS if is_alone and state is State.WHOLE else LONGEST_SECONDS
+        self._quiet_at[name] = now + _SECONDS[state]
 
     def due(self) -> float | None:
         """Return when all changes will have settled if no other comes; None if there are none."""
         if not self._quiet_at:
             return None
-        return min(self._latest, max(self._quiet_at.values()))
+        return min(self._began + self._patience, max(self._quiet_at.values()))
 
     def clear(self) -> None:
         """Forget the changes, as someone has been told of them."""

@@ -7,14 +7,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
 from sgagent.sources.files.inotify import Change, Event, Inotify
 from sgagent.sources.files.lookups import LookUp, follow
 from sgagent.sources.files.reading import appearance, is_document_name
-from sgagent.sources.files.settling import Settling
+from sgagent.sources.files.settling import Settling, State
 
 POLL_SECONDS = 0.5
 """Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
@@ -186,10 +186,18 @@ def _take_in(watches: _Watches, settling: Settling) -> None:
     """Note what inotify tells."""
     events = [event for event in watches.inotify.read() if watches.concern_documents(event)]
     for event in events:
-        settled = event.change in {Change.READY, Change.OVERFLOW}
-        settling.note((event.watch, event.name), time.monotonic(), settled=settled)
+        settling.note((event.watch, event.name), time.monotonic(), _STATES[event.change])
     if any(map(watches.concern_ways, events)):
         watches.arm()
+
+
+_STATES: Mapping[Change, State] = {
+    Change.REPLACED: State.WHOLE,
+    Change.READY: State.COMPLETE,
+    Change.OVERFLOW: State.COMPLETE,
+    Change.UNSETTLED: State.INCOMPLETE,
+    Change.WATCH_ENDED: State.INCOMPLETE,
+}
 
 
 def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> None:

@@ -36,12 +36,12 @@ def test_a_file_is_ready_when_it_was_closed(inotify: Inotify, tmp_path: Path) ->
     assert changes(inotify) == [Change.READY]
 
 
-def test_a_file_that_was_moved_in_is_ready(inotify: Inotify, tmp_path: Path) -> None:
+def test_a_file_that_was_moved_in_is_whole(inotify: Inotify, tmp_path: Path) -> None:
     """A rename puts whole files in place."""
     (tmp_path / "draft").touch()
     inotify.add(tmp_path)
     (tmp_path / "draft").rename(tmp_path / "web.yaml")
-    assert changes(inotify) == [Change.READY]
+    assert changes(inotify) == [Change.REPLACED]
 
 
 @pytest.mark.parametrize("is_moved", (False, True))
