@@ -18,7 +18,7 @@ from bench.packetcost import Effort
 from bench.peers.contenders import CONTENDERS
 from bench.peers.figures import Figures, PeerResults, read_figures, write_figures
 from bench.peers.measuring import Bout, measure_packets
-from bench.peers.packages import PACKAGES, PackagesError, check_packages, fetch_packages, version_of
+from bench.peers.packages import PACKAGES, PeersError, check_packages, fetch_packages, version_of
 from bench.peers.picture import draw
 from bench.peers.report import insert_peers, write_peers
 from bench.peers.watch import choose_probes
@@ -31,6 +31,7 @@ RESULTS = ROOT / "bench" / "results" / "peers.json"
 PAGE = ROOT / "docs" / "peers.md"
 PICTURE = ROOT / "docs" / "peers.svg"
 
+_PURPOSE = "Measure what users would pick instead, with the same policies and packets."
 _COLLECTOR = (100_000, 20, 100)
 """As sgagent's own commands set it."""
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         if options.fetch:
             fetch_packages()
         results = read_figures(RESULTS) if options.report_only else _measured(options)
-    except PackagesError as error:
+    except PeersError as error:
         print(error, file=sys.stderr)
         return 2
     print(write_peers(results))
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=_PURPOSE)
     parser.add_argument(
         "--fetch",
         action="store_true",
@@ -72,7 +73,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"measure only those with this in their names, of {', '.join(CONTENDERS)}; prints only",
+        help=f"measure only those with this in their names, of {'; '.join(CONTENDERS)}: prints only",
     )
     parser.add_argument(
         "--largest",
@@ -91,12 +92,14 @@ def _measured(options: argparse.Namespace) -> PeerResults:
     """Measure, and see to it that this machine's own ruleset stays as it is.
 
     Raises:
-        PackagesError: the peers are not here.
+        PeersError: it can't be measured here.
         RuntimeError: this machine's own ruleset changed meanwhile.
     """
     if os.geteuid() != 0:
-        raise PackagesError("network namespaces and nftables need root")
+        raise PeersError("network namespaces and nftables need root")
     names = [name for name in CONTENDERS if not options.only or any(part in name for part in options.only)]
+    if not names:
+        raise PeersError(f"nobody is called so; there are {'; '.join(CONTENDERS)}")
     if any(CONTENDERS[name].has_packages for name in names):
         check_packages()
     remove_stale_namespaces()

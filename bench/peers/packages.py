@@ -16,8 +16,8 @@ UNPACKED = PLACE / "root"
 _STAMP = PLACE / "complete"
 
 
-class PackagesError(Exception):
-    """Say that the peers are not here, and how to get them."""
+class PeersError(Exception):
+    """Say why the peers can't be measured, and what to do about it."""
 
 
 def fetch_packages() -> None:
@@ -41,10 +41,10 @@ def check_packages() -> None:
     """See to it that the peers are here.
 
     Raises:
-        PackagesError: they are not.
+        PeersError: they are not.
     """
     if not _STAMP.exists():
-        raise PackagesError(
+        raise PeersError(
             "the peers are not here: python -m bench.peers --fetch unpacks them into .cache/peers"
         )
 
@@ -58,4 +58,4 @@ def version_of(package: str) -> str:
 def _run(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PackagesError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        raise PeersError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")

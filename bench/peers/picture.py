@@ -1,4 +1,4 @@
-"""Draw what the peers take over the size of the policy, both axes logarithmic: three charts in one SVG."""
+"""Draw what the peers take over the size of the policy, both axes logarithmic: several charts in one SVG."""
 
 from __future__ import annotations
 
@@ -97,12 +97,14 @@ def draw(results: PeerResults) -> str:
 
 def charts_of(results: PeerResults) -> tuple[Chart, ...]:
     """Return what is drawn."""
-    starts = {name: list(_starts(results, name)) for name in results.contenders}
+    starts = {name: list(_times(results, name, Operation.START)) for name in results.contenders}
+    members = {name: list(_times(results, name, Operation.MEMBER)) for name in results.contenders}
     memory = {name: list(_memory(results, name)) for name in results.contenders}
     costs = {name: list(_costs(results, name)) for name in results.contenders}
     return (
         Chart("A packet that no rule matches, above connection tracking alone", ("ns", "µs", "ms"), costs),
         Chart("From nothing to enforced", ("ms", "s", "ks"), starts),
+        Chart("One member joins, by the quickest way there is", ("ms", "s", "ks"), members),
         Chart("Memory of processes, at most", ("MiB", "GiB", "TiB"), memory),
     )
 
@@ -114,9 +116,9 @@ def _costs(results: PeerResults, contender: str) -> Iterator[tuple[Size, float]]
             yield size, cost.above.median
 
 
-def _starts(results: PeerResults, contender: str) -> Iterator[tuple[Size, float]]:
+def _times(results: PeerResults, contender: str, operation: Operation) -> Iterator[tuple[Size, float]]:
     for figures in _of(results, contender):
-        if found := figures.seconds.get(Operation.START.value):
+        if found := figures.seconds.get(operation.value):
             yield figures.size, found.median * 1000
 
 
@@ -158,7 +160,7 @@ def _grid(chart: Chart, scale: _Scale) -> Iterator[str]:
     for size in scale.sizes:
         x, top = scale.across(size), scale.down(10.0**scale.highest)
         yield f'<line class="grid" x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{scale.bottom:.1f}"/>'
-        yield f'<text x="{x:.1f}" y="{scale.bottom + 20:.1f}" text-anchor="middle">{size}</text>'
+        yield f'<text x="{x:.1f}" y="{scale.bottom + 24:.1f}" text-anchor="middle">{size}</text>'
 
 
 def _curve(name: str, points: Sequence[tuple[Size, float]], scale: _Scale, chart: Chart) -> Iterator[str]:

@@ -168,9 +168,9 @@ def test_a_page_without_marks_is_left_alone() -> None:
 
 
 def test_the_picture_has_a_point_for_every_figure() -> None:
-    """It is well-formed; a packet, a start and the memory are drawn of whoever has them."""
+    """It is well-formed; a packet, two times and the memory are drawn of whoever has them."""
     root = ET.fromstring(draw(measured()))  # noqa: S314 - drawn just now
     circles = root.findall("{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2 + 2 + 2
+    assert len(circles) == 2 + 2 + 2 + 2
     names = {text.text for text in root.findall("{http://www.w3.org/2000/svg}text")}
     assert {DAEMON, "firewalld"} <= names & set(CONTENDERS)
