@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
@@ -42,6 +43,7 @@ from tests.signing import KEY
 
 CLIENT = "10.9.0.100"
 SOON = 10.0
+NOTHING_FORGED: Mapping[str, bytes] = MappingProxyType({})
 _prefixes = itertools.count()
 
 
@@ -86,12 +88,16 @@ class Desk:
         """Return the keys."""
         return Layout(self.prefix)
 
-    def publish(self, snapshot: Snapshot, sign: Sign | None = None) -> int:
-        """Publish, and return the revision."""
+    def publish(
+        self, snapshot: Snapshot, sign: Sign | None = None, forged: Mapping[str, bytes] = NOTHING_FORGED
+    ) -> int:
+        """Publish, with other values than those of the snapshot in some keys, and return the revision."""
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             published = client.persistently(lambda: read_published(client, self.layout), SOON)
             plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time(), sign=sign)
-            return publish(client, plan, self.layout)
+            puts = (Put(key, value) for key, value in forged.items())
+            others = (write for write in plan.writes if write.key not in forged)
+            return publish(client, replace(plan, writes=(*others, *puts)), self.layout)
 
     def write(self, *writes: Put | Delete) -> None:
         """Write keys as nobody should: without a marker."""
@@ -165,9 +171,9 @@ class EtcdOrigin:
     def write(self, content: str) -> None:
         """Publish a document; one that nobody could publish is written into a key."""
         if content == BROKEN:
-            self._desk.publish(parse_documents([DocumentFile("x.yaml", WEB.encode())], Limits())[0])
+            snapshot = parse_documents([DocumentFile("x.yaml", WEB.encode())], Limits())[0]
             key = self._desk.layout.key(GROUPS, "sg-web")
-            self._desk.write(Put(key, b'{"security_group_id":"sg-web","nonsense":true}'))
+            self._desk.publish(snapshot, forged={key: b'{"security_group_id":"sg-web","nonsense":true}'})
             return
         self._desk.publish(parse_documents([DocumentFile("x.yaml", content.encode())], Limits())[0])
 

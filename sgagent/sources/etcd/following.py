@@ -33,9 +33,6 @@ ALONE_SECONDS = 0.005
 QUIET_SECONDS = 0.05
 """For which more of the same burst of changes is waited for before they are delivered."""
 
-CALM_SECONDS = 1.0
-"""Without changes, after which one that makes sense by itself is delivered at once."""
-
 HEARTBEAT_SECONDS = 30.0
 """Between looks whether the watch tells all: give or take a fifth, so that hosts don't all ask at once."""
 
@@ -70,7 +67,6 @@ class Following:
         self._serial = 0
         self._heartbeat_at = 0.0
         self._behind_since: float | None = None
-        self._calm_at = 0.0
         self._unsettled_since: float | None = None
         self._publishing_since: float | None = None
         self._is_unfinished_told = False
@@ -189,15 +185,14 @@ class Following:
     def _hear(self) -> bool:
         """Take in what the watch tells and what comes in one burst with it; tell whether anything changed."""
         answer = self._watching.receive(self._seconds_to_wait(), self._bell)
-        has_changed, began = False, time.monotonic()
+        has_changed, patience = False, ALONE_SECONDS
+        deadline = time.monotonic() + SETTLE_SECONDS
         while answer is not None:
             has_changed |= self._take_in(answer)
-            if time.monotonic() >= began + SETTLE_SECONDS:
+            if time.monotonic() >= deadline:
                 break
-            is_whole = began >= self._calm_at and self._known.condition is Condition.SETTLED
-            answer = self._watching.receive(0.0 if is_whole else QUIET_SECONDS)
-        if has_changed:
-            self._calm_at = time.monotonic() + CALM_SECONDS
+            answer = self._watching.receive(patience)
+            patience = QUIET_SECONDS
         return has_changed
 
     def _look_whether_all_is_told(self) -> None:
