@@ -10,7 +10,8 @@ from integration.service import Service
 
 
 def asked(agent: Service, **question: Any) -> dict[str, Any]:  # noqa: ANN401 - what the protocol has room for
-    """Ask, and return the whole line that comes back."""
+    """Ask, once the agent has done what it is at, and return the whole line that comes back."""
+    agent.scrape()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(agent.directory / "run" / "control.sock"))
         _send(connection, question)

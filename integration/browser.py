@@ -16,13 +16,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.lab import PATIENCE, LabError, wait_for
+from integration.lab import LabError, wait_for
 from integration.namespaces import Namespace
+from tests.patience import PATIENCE
 
 _PROGRAM = "chromium-headless-shell"
 _ANSWER_SECONDS = 20.0
@@ -79,11 +79,16 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Wait until an expression holds on the page."""
-        until = time.monotonic() + _ANSWER_SECONDS * PATIENCE
-        while not self.evaluate(expression):
-            if time.monotonic() > until:
-                raise LabError(f"in vain waited for {expression}")
+        """Wait until an expression holds on the page, which may be about to give way to another."""
+        wait_for(lambda: self._holds(expression), f"{expression} to hold", _ANSWER_SECONDS)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(expression))
+        except LabError as error:
+            if any(sign in str(error) for sign in _SIGNS_OF_LEAVING):
+                return False
+            raise
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other: ``Tab``, ``Enter``, or what a text consists of."""
@@ -169,6 +174,9 @@ class Browser:
         message: dict[str, Any] = json.loads(line)
         return message
 
+
+_SIGNS_OF_LEAVING = ("Inspected target navigated", "context was destroyed", "Cannot find context")
+"""How it says that a page went while it was asked about it."""
 
 _KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "ArrowDown": (40, "")}
 """Keys that are no characters: their codes, and what they write."""

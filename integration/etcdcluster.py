@@ -15,8 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from integration.lab import wait_for
-from integration.namespaces import CommandError, Namespace, network_namespace, run, set_network_namespace
+from integration.namespaces import (
+    CommandError,
+    Namespace,
+    network_namespace,
+    run,
+    set_network_namespace,
+)
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from tests.patience import PATIENCE
 
 START_SECONDS = 30.0
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -97,7 +104,7 @@ class Member:
         """End it without a warning."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(START_SECONDS)
+            self._process.wait(START_SECONDS * PATIENCE)
             self._process = None
 
     def wipe(self) -> None:

@@ -97,8 +97,12 @@ class _Attempt:
     def wait(self, number: int) -> None:
         """Serve both ends until all are answered, or patience is at its end."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(self.answered) < number and (left := deadline - time.monotonic()) > 0:
-            for key, _ in self._selector.select(left):
+        while len(self.answered) < number:
+            # What has come while this process had to wait is taken in, also when the time is up.
+            ready = self._selector.select(max(deadline - time.monotonic(), 0))
+            if not ready:
+                break
+            for key, _ in ready:
                 key.data()
         self._selector.close()
 

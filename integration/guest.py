@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from integration.lab import Lab
-from integration.namespaces import Namespace, network_namespace
+from integration.lab import Lab, wait_for
+from integration.namespaces import CommandError, Namespace, network_namespace
 
 HOST_ADDRESS = "172.20.0.1"
 GUEST_ADDRESS = "172.20.0.2"
@@ -49,7 +49,18 @@ def guest(lab: Lab, bridge: str = "docker0") -> Iterator[Namespace]:
         )
         made.ip(f"route add default via {HOST_ADDRESS}")
         made.ip(f"route add default via {HOST_ADDRESS6}", version=6)
+        for address in (HOST_ADDRESS, HOST_ADDRESS6):
+            wait_for(lambda to=address: _reaches(made, to), f"the bridge to carry what goes to {address}")  # type: ignore[misc]  # a default binds the loop's value
         yield made
+
+
+def _reaches(made: Namespace, address: str) -> bool:
+    """Tell whether an address answers; both ends know each other's hardware then."""
+    try:
+        made.run("ping", "-n", "-q", "-c", "1", "-W", "1", address)
+    except CommandError:
+        return False
+    return True
 
 
 def publish(lab: Lab) -> None:

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
 from integration.namespaces import Namespace, network_namespace
 from integration.probe import SENTINEL, probing
 from sgagent.rehearsal.wire import WirePacket
+from tests.patience import PATIENCE
 
 HOST_MAC = "02:00:00:00:01:%02x"
 PEER_MAC = "02:00:00:00:02:%02x"
@@ -32,10 +34,10 @@ IPV6_TRANSPARENT = 75
 """Options of sockets that may be bound to foreign addresses; Python has no names for them."""
 
 _ANY_ADDRESS_TABLE = 253
-_DEADLINE_SECONDS = 20.0
+_LOCAL_ROUTE = 1 << 31
+"""The kernel's flag of a route to an address of its own."""
 
-PATIENCE = float(os.environ.get("SGAGENT_PATIENCE", "1"))
-"""By what deadlines are multiplied, where a machine is slower than those that they were set for."""
+_DEADLINE_SECONDS = 20.0
 
 _QUIET = {
     "net.ipv4.conf.all.rp_filter": 0,
@@ -120,10 +122,11 @@ class Lab:
             return probe.verdicts(packets)
 
     def add_host_addresses(self, addresses: Iterable[str], interface: str | None = None) -> None:
-        """Give the host addresses and tell the peer the way to them."""
+        """Give the host addresses and tell the peer the way to them; packets to them arrive from then on."""
         name = interface or self.interfaces[0]
         number = self.interfaces.index(name)
-        for address in addresses:
+        given = tuple(addresses)
+        for address in given:
             version = ip_address(address).version
             length = 32 if version == 4 else 128
             nodad = " nodad" if version == 6 else ""
@@ -133,6 +136,7 @@ class Lab:
                 + (" onlink" if version == 4 else ""),
                 version=version,
             )
+        wait_for(lambda: all(map(self._is_taken_up, given)), f"{given} to be taken up")
 
     def listen(
         self, namespace: Namespace, address: str, port: int, kind: int = socket.SOCK_STREAM
@@ -173,6 +177,21 @@ class Lab:
         listing = json.loads(self.host.nft("-j", "list", "counters", "table", "inet", table))
         found = (item["counter"] for item in listing["nftables"] if "counter" in item)
         return {counter["name"]: (counter["packets"], counter["bytes"]) for counter in found}
+
+    def _is_taken_up(self, address: str) -> bool:
+        """Tell whether the host takes packets to an address of its own.
+
+        The kernel sets the route of an IPv6 address behind the command that adds it, when it comes to that.
+        """
+        own = ip_address(address)
+        if own.version == 4:
+            return True
+        with self.host.entered():
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+        return any(
+            fields[:2] == [f"{int(own):032x}", "80"] and int(fields[8], 16) & _LOCAL_ROUTE
+            for fields in map(str.split, routes)
+        )
 
     def close(self) -> None:
         """Close the sockets that packets were sent by."""
@@ -241,17 +260,19 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLIN
     """Wait until a condition holds, and return how many seconds that took.
 
     Args:
-        condition: what is looked at again and again.
+        condition: what is looked at again and again, and for the last time when the time is up: a look that
+            began before says nothing of then.
         what: what is waited for, for the error.
         seconds: how long at most, on a machine of usual speed.
 
     Raises:
         LabError: it did not within the time.
     """
-    started = time.monotonic()
+    started, is_over = time.monotonic(), False
     while not condition():
-        if time.monotonic() - started > seconds * PATIENCE:
+        if is_over:
             raise LabError(f"waited {seconds} seconds in vain for {what}")
+        is_over = time.monotonic() - started > seconds * PATIENCE
         time.sleep(0.002)  # noqa: TID251 - between two looks at the condition; the deadline bounds them
     return time.monotonic() - started
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from integration.lab import LabError, wait_for
 from integration.namespaces import CommandError, Namespace, run
+from tests.patience import PATIENCE
 
 _ROOT = Path(__file__).parent.parent
 _PROJECT = "usr/lib/python3/dist-packages/sgagent"
@@ -111,7 +112,7 @@ class Machine:
         """Shut the machine down in order; the kernel loses our table with it."""
         process = self._running()
         self.run("systemctl", "poweroff", "--no-block")
-        process.wait(_BOOT_SECONDS)
+        process.wait(_BOOT_SECONDS * PATIENCE)
         self.power_off()
 
     def close(self) -> None:
@@ -134,7 +135,16 @@ class Machine:
 
     def journal(self, unit: str) -> str:
         """Return what a unit logged since the machine booted."""
-        return self.run("journalctl", "--boot", "--output=cat", f"--unit={unit}")
+        return self.logged(f"--unit={unit}")
+
+    def logged(self, *chosen: str) -> str:
+        """Return messages that the journal has of this boot, once it has taken in what was sent to it.
+
+        Args:
+            chosen: options of journalctl that choose them.
+        """
+        self.run("journalctl", "--sync")
+        return self.run("journalctl", "--no-pager", "--boot", "--output=cat", *chosen)
 
     def main_pid(self, unit: str) -> int:
         """Return the process id that a service's main process has in the machine; 0 if there is none."""
@@ -160,7 +170,7 @@ class Machine:
             self._nspawn = None
             raise LabError(f"the machine ended with {process.returncode}:\n{self._console.read_text()}")
         self._leader = _only_child(_only_child(process.pid))
-        if not self._leader:
+        if not _is_first_of_its_own(self._leader):
             return False
         try:
             self.run("systemctl", "is-system-running", "--wait", seconds=_BOOT_SECONDS)
@@ -176,7 +186,7 @@ class Machine:
     def _end(self) -> None:
         if self._nspawn is not None:
             self._nspawn.kill()
-            self._nspawn.wait(_BOOT_SECONDS)
+            self._nspawn.wait(_BOOT_SECONDS * PATIENCE)
             leader = Path(f"/proc/{self._leader}")
             wait_for(lambda: leader.name == "0" or not leader.exists(), "all processes of the machine to end")
             self._nspawn, self._leader = None, 0
@@ -189,6 +199,15 @@ def _only_child(pid: int) -> int:
     except OSError:
         return 0
     return int(children[0]) if len(children) == 1 else 0
+
+
+def _is_first_of_its_own(pid: int) -> bool:
+    """Tell whether a process is the first one of a machine, and not one that is about to make it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in lines)
 
 
 @contextlib.contextmanager

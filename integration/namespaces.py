@@ -18,9 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 _PREFIX = "sgtest"
 _DIRECTORY = Path("/run/netns")
 _COMMAND_SECONDS = 60.0
+
 _numbers = itertools.count()
 _living: set[str] = set()
 
@@ -123,7 +126,8 @@ def run(*argv: str, stdin: str | None = None, seconds: float = _COMMAND_SECONDS)
         CommandError: it exited with another status than 0.
         subprocess.TimeoutExpired: it did not end in time.
     """
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
+    limit = seconds * PATIENCE
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=limit, check=False)
     if done.returncode:
         raise CommandError(argv, done.returncode, done.stdout + done.stderr)
     return done.stdout

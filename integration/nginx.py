@@ -18,12 +18,13 @@ from pathlib import Path
 from integration.lab import LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from tests.certificates import Authority, Issued
+from tests.patience import PATIENCE
 
 PORT = 8443
 TOKEN = "a-token-of-the-test"  # noqa: S105 - opens nothing but a server of the test
 
 _SERVER = Path(__file__).parent.parent / ".cache/packages/nginx/usr/sbin/nginx"
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 _CONFIGURATION = """
 daemon off;
 user root;
@@ -126,13 +127,17 @@ class Nginx:
         """End it and all connections to it."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(_START_SECONDS)
+            self._process.wait(_START_SECONDS * PATIENCE)
             self._process = None
 
     def statuses(self) -> list[int]:
-        """Return the status of each answer so far."""
-        log = self.directory / "access.log"
-        return [int(line.split('"')[2].split()[0]) for line in log.read_text().splitlines()]
+        """Return the status of each answer so far; it is written when the answer may have arrived already."""
+        whole, _, _ = (self.directory / "access.log").read_text().rpartition("\n")
+        return [int(line.split('"')[2].split()[0]) for line in whole.splitlines()]
+
+    def wait_for_statuses(self, *expected: int) -> None:
+        """Wait until just these answers were given."""
+        wait_for(lambda: self.statuses() == list(expected), f"the answers {expected}, not {self.statuses()}")
 
     def _is_up(self) -> bool:
         """Tell whether it listens and has a worker: one that is told to end earlier may not hear of it."""

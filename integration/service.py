@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -22,9 +23,11 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.enforcer import one_group
-from integration.lab import HOST_MAC, PATIENCE, Lab, LabError, wait_for
+from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
+from sgagent.agent.telling.board import LONGEST_WAIT_SECONDS
 from sgagent.rehearsal.wire import Address, tcp, udp
+from tests.patience import PATIENCE
 
 METRICS_PORT = 9469
 NOTICED_SECONDS = 2.0
@@ -32,6 +35,7 @@ NOTICED_SECONDS = 2.0
 
 _ROOT = Path(__file__).parent.parent
 _START_SECONDS = 20.0
+_MOST_SCRAPES = 20
 _CONFIGURATION = """
 [source]
 path = "{directory}/groups.d"
@@ -135,6 +139,7 @@ class Service:
 
     def reload(self) -> None:
         """Send the signal that asks for a reload."""
+        self.notices()
         self._running().send_signal(signal.SIGHUP)
 
     def wait_for_end(self) -> int:
@@ -175,23 +180,45 @@ class Service:
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """Return the events of a name, over all runs."""
-        lines = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
-        return [line for line in lines if line["event"] == name]
+        return [event for event in self.all_events() if event["event"] == name]
+
+    def all_events(self) -> list[Mapping[str, Any]]:
+        """Return what the daemon logged, over all its runs; a line that it is writing is not there yet."""
+        whole, _, _ = self.log.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def wait_for_event(self, name: str, count: int = 1, seconds: float = NOTICED_SECONDS) -> None:
         """Wait until the log has so many events of a name."""
         wait_for(lambda: len(self.events(name)) >= count, f"{count} events {name}", seconds)
 
     def notices(self) -> list[str]:
-        """Return what the service manager was told since the last start."""
+        """Return what the service manager was told since the last start.
+
+        Few notices find room before they are taken in; without room the daemon waits, and then goes without.
+        """
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._notices.append(self._notify_socket.recv(4096).decode())
         return self._notices
 
     def scrape(self) -> str:
-        """Return the metrics page, asked for over HTTP on the host."""
-        return self.get("/metrics")[1]
+        """Return the metrics page, asked for over HTTP on the host, once the daemon has done what it is at.
+
+        One that is at it for long shows what it read last. That has kept its reader waiting, by which it is
+        known, and so the page is asked for again.
+        """
+        self.notices()
+        seconds, page = self._timed_scrape()
+        for _ in range(_MOST_SCRAPES):
+            if seconds < LONGEST_WAIT_SECONDS:
+                break
+            seconds, page = self._timed_scrape()
+        return page
+
+    def _timed_scrape(self) -> tuple[float, str]:
+        began = time.monotonic()
+        _, page = self.get("/metrics")
+        return time.monotonic() - began, page
 
     def get(self, target: str, host: str | None = None) -> tuple[int, str]:
         """Return the status and the text of a page, asked for over HTTP on the host.
@@ -201,7 +228,7 @@ class Service:
             host: whom the reader believes to speak to; None tells where it is.
         """
         with self.namespace.entered():
-            connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
+            connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=_START_SECONDS * PATIENCE)
             with contextlib.closing(connection):
                 connection.request("GET", target, headers={"Host": host} if host else {})
                 response = connection.getresponse()
@@ -265,6 +292,7 @@ class Service:
     def _end(self, number: signal.Signals) -> int:
         process = self._running()
         applier = _child_of(process.pid)
+        self.notices()
         process.send_signal(number)
         status = process.wait(_START_SECONDS * PATIENCE)
         self._process = None
@@ -322,7 +350,13 @@ def is_alive(pid: int) -> bool:
 def _child_of(pid: int) -> int | None:
     """Return the process that a process has for a child; None if it has none."""
     numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return next((child for child in numbers if is_alive(child) and _stat(child)[1] == str(pid)), None)
+    return next((child for child in numbers if _living_parent(child) == str(pid)), None)
+
+
+def _living_parent(pid: int) -> str | None:
+    """Return whose child a process is; None once it has ended, which it may do at any moment."""
+    fields = _stat(pid)
+    return fields[1] if fields and fields[0] != "Z" else None
 
 
 def _stat(pid: int) -> list[str]:

@@ -33,6 +33,7 @@ from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring
+from tests.patience import PATIENCE
 
 ALL_BITS = 0xFFFFFFFF
 MASK = 0xFFFF0000
@@ -128,7 +129,7 @@ def test_a_killed_applier_is_noticed_at_once(owner: Applier) -> None:
     ended = threading.Event()
     with news_heard(owner.news, lambda _: None, ended.set):
         os.kill(owner.pid, signal.SIGKILL)
-        assert ended.wait(5.0)
+        assert ended.wait(5.0 * PATIENCE)
     for _ in range(2):
         with pytest.raises(ApplierLostError):
             plane.observe()

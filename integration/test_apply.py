@@ -160,14 +160,14 @@ def test_a_first_policy_on_trial_leaves_nothing_behind(one_interface: Lab, tmp_p
     with service_on(one_interface.host, tmp_path) as agent:
         agent.start()
         for goes_on in (True, False):
-            answer = apply(agent, WEB, within="2s")
+            answer = apply(agent, WEB, within="3s")
             assert answer["goes_back_to"] is None
             assert open_ports(one_interface) == {80}
             if not goes_on:
                 agent.kill()
                 (agent.state / "pending.json").rename(agent.state / "unconfirmed.json")
                 agent.start()
-            wait_for_ports(one_interface, set(PORTS), 2 + NOTICED_SECONDS)
+            wait_for_ports(one_interface, set(PORTS), 3 + NOTICED_SECONDS)
             assert not agent.table()
             assert status(agent)["posture"] == "nothing"
 

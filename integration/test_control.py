@@ -22,6 +22,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import METRICS_PORT, Ended, Service, definitions, is_let_in, service_on
+from tests.patience import PATIENCE
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
@@ -150,7 +151,7 @@ def test_watched_hits_are_painted_until_interrupted(agent: Service, one_interfac
         is_let_in(one_interface, CLIENT, HOST, 80)
         wait_for(lambda: shows(rb"      1 +[0-9.]* +accept +1 +sgr-0"), "the hit to show", 10)
         watcher.send_signal(signal.SIGINT)
-        assert watcher.wait(5) == 0
+        assert watcher.wait(5 * PATIENCE) == 0
     finally:
         watcher.kill()
         watcher.wait()

@@ -77,8 +77,10 @@ def test_documents_that_vanish_and_come_back(agent: Service, one_interface: Lab)
     assert (agent.metric("sgagent_source_errors_total") or 0) >= 1
     assert is_let_in(one_interface, CLIENT, HOST, OPEN)
     assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
-    agent.documents.mkdir()
-    agent.define(opening(OTHER))
+    whole = agent.documents.with_name("whole")  # an empty directory would be another reason to log
+    whole.mkdir()
+    (whole / "policy.yaml").write_text(opening(OTHER))
+    whole.rename(agent.documents)
     wait_until_open(one_interface, OTHER)
     agent.wait_for_event("source_recovered")
     assert agent.metric("sgagent_source_up") == 1

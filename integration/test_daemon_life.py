@@ -75,6 +75,7 @@ def test_it_enforces_from_the_moment_that_it_is_ready(running: Service, one_inte
     """The service manager is told when the rules stand; the log says so, with what is enforced."""
     assert is_let_in(one_interface, CLIENT, HOST, 80)
     assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    running.wait_for_event("agent_started")
     assert [event["level"] for event in running.events("agent_started")] == ["info"]
     assert [event["interfaces"] for event in running.events("ruleset_applied")] == [["eth0"]]
     assert "eth0" in next(notice for notice in running.notices() if notice.startswith("STATUS="))

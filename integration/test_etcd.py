@@ -39,6 +39,7 @@ from sgagent.sources.vouching import Vouching
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.fakes.host import FakeHost
+from tests.patience import PATIENCE
 from tests.signing import KEY
 
 CLIENT = "10.9.0.100"
@@ -93,7 +94,7 @@ class Desk:
     ) -> int:
         """Publish, with other values than those of the snapshot in some keys, and return the revision."""
         with self.namespace.entered(), closing(Client(self.settings)) as client:
-            published = client.persistently(lambda: read_published(client, self.layout), SOON)
+            published = client.persistently(lambda: read_published(client, self.layout), SOON * PATIENCE)
             plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time(), sign=sign)
             puts = (Put(key, value) for key, value in forged.items())
             others = (write for write in plan.writes if write.key not in forged)

@@ -71,7 +71,7 @@ def console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cons
         cluster.network.plug_in(namespace, "10.9.0.100")
         cluster.start()
         endpoint = cluster.members[0].endpoint
-        text = f'[source]\ntype = "etcd"\nendpoints = ["{endpoint}"]\ntimeout_seconds = 1\n'
+        text = f'[source]\ntype = "etcd"\nendpoints = ["{endpoint}"]\ntimeout_seconds = 10\n'
         (tmp_path / "sgagent.toml").write_text(text)
         yield Console(namespace, cluster, tmp_path, capsys)
 

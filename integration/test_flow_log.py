@@ -25,6 +25,7 @@ from sgagent.dataplane.boundary import fork_applier
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.nflog import open_log
 from sgagent.rehearsal.wire import WirePacket, icmpv6, tcp, udp
+from tests.patience import PATIENCE
 
 HOST, HOST_6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
 GUEST, STRANGER, STRANGER_6 = (ip_address(a) for a in ("203.0.113.9", "198.51.100.7", "2001:db8:1::7"))
@@ -227,7 +228,7 @@ def test_what_is_followed_appears_until_it_is_interrupted(one_interface: Lab, ag
                 one_interface.send_ingress([to_port(port)])
                 assert json.loads(follower.stdout.readline())["destination"]["port"] == port
             follower.send_signal(signal.SIGINT)
-            assert follower.wait(10) == 0
+            assert follower.wait(10 * PATIENCE) == 0
             assert follower.stderr is not None
             assert "Traceback" not in follower.stderr.read()
         finally:

@@ -13,9 +13,10 @@ from sgagent.core.host import Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
 from tests.contract.host import HostContract, Machine
+from tests.patience import PATIENCE
 
-_NOTICED_WITHIN_SECONDS = 1.0
-_DEADLINE_SECONDS = 20.0
+_NOTICED_WITHIN_SECONDS = 1.0 * PATIENCE
+_DEADLINE_SECONDS = 20.0 * PATIENCE
 
 
 @pytest.fixture

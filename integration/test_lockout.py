@@ -104,7 +104,7 @@ def test_sessions_are_named_before_they_are_cut(agent: Service, sessions: Mappin
         ("management", ADMIN, sessions["login"], "sgr-0"),
         ("management", ADMIN6, sessions["login over IPv6"], None),
     }
-    order = [line["event"] for line in map(json.loads, agent.log.splitlines())]
+    order = [event["event"] for event in agent.all_events()]
     assert order.index("session_cut_foreseen") < len(order) - 1 - order[::-1].index("ruleset_applied")
     wait_for(
         lambda: agent.metric("sgagent_sessions_cut_total", kind="management") == 2, "the metric to say so"
@@ -124,7 +124,7 @@ def test_the_first_start_names_them_too(agent: Service, sessions: Mapping[str, i
         (ADMIN, sessions["login"]),
         (ADMIN6, sessions["login over IPv6"]),
     }
-    order = [line["event"] for line in map(json.loads, agent.log.splitlines())]
+    order = [event["event"] for event in agent.all_events()]
     assert order.index("session_cut_foreseen") < order.index("ruleset_applied") < order.index("session_cut")
 
 

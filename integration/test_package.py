@@ -13,7 +13,10 @@ import pytest
 from integration.namespaces import run
 from integration.package import ROOT, built, unpacked, why_not
 
-pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no package can be built: {_reason}")
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(bool(_reason := why_not()), reason=f"no package can be built: {_reason}"),
+]
 
 ASK_BASH = """
 source /dev/stdin

@@ -24,9 +24,12 @@ OPEN, ONLY_WEB = ((True, True), (True, False))
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
 UNITS = ("sgagent.service", "sgagent-boot.service")
 
-pytestmark = pytest.mark.skipif(
-    bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
-)
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
+    ),
+]
 
 
 @pytest.fixture
@@ -51,10 +54,19 @@ def lets_in(wire: Lab) -> tuple[bool, bool]:
     return web, ssh
 
 
+def says_enforcing(machine: Machine) -> bool:
+    """Tell whether an agent answers that it enforces."""
+    try:
+        return machine.run("sgagent", "status").startswith("enforcing")
+    except CommandError:
+        return False
+
+
 def enforce(machine: Machine, wire: Lab, *rules: str) -> None:
     """Write a document, and wait until it is followed."""
     machine.write(DOCUMENT, definitions(*rules))
     wait_for(lambda: lets_in(wire) == ONLY_WEB, "the document to be enforced")
+    wait_for(lambda: says_enforcing(machine), "the agent to say so")
 
 
 def hits(machine: Machine) -> dict[str, float]:
@@ -93,7 +105,7 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
             before = hits(machine)
             with flooding(wire):
                 install(machine, built())
-                wait_for(lambda: "process" in machine.run("sgagent", "status"), "the agent to answer")
+                wait_for(lambda: says_enforcing(machine), "the agent to answer")
             sessions.wait_until_all_talk()
             sessions.settle(set(sessions.sessions))
     seen, after = watched(wire), hits(machine)

@@ -74,10 +74,10 @@ def test_series_have_the_values_of_the_kernel(agent: Service, prometheus: Promet
     prometheus.wait_for(WEB_HITS, 3)
     prometheus.wait_for(TELNET_HITS, 1)
     prometheus.wait_for(DEFAULT_DROPS, 1)
-    assert prometheus.value('sgagent_apply_total{outcome="applied"}') == 1
-    assert prometheus.value('sgagent_mode{interface="eth0",mode="enforce"}') == 1
-    assert prometheus.value("sgagent_source_up") == 1
-    (labels,) = prometheus.query(WEB_HITS)
+    prometheus.wait_for('sgagent_apply_total{outcome="applied"}', 1)
+    prometheus.wait_for('sgagent_mode{interface="eth0",mode="enforce"}', 1)
+    prometheus.wait_for("sgagent_source_up", 1)
+    (labels,) = prometheus.query(f"last_over_time({WEB_HITS}[1m])")
     assert {
         ("interface", "eth0"),
         ("security_group_id", "sg-1"),

@@ -17,6 +17,7 @@ from sgagent.core.model import Family
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.sockets import Ending, destroy, sessions_at_listeners
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
+from tests.patience import PATIENCE
 
 _GET_SESSION = 0x101
 _MARK = 8
@@ -87,7 +88,7 @@ def test_thousands_of_sessions_are_cleared_at_once() -> None:
     before = len([mark for mark in marks() if mark & 0xFFFF0000])
     started = time.monotonic()
     assert clear_marks(0xFFFF0000) == before
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 * PATIENCE
     assert before > _MANY / 2
     assert not any(mark & 0xFFFF0000 for mark in marks())
 

@@ -40,7 +40,10 @@ WantedBy=sysinit.target
 """
 IMPATIENT = "[Service]\nWatchdogSec=3s\n"
 
-pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no machine can be booted: {_reason}")
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(bool(_reason := why_not()), reason=f"no machine can be booted: {_reason}"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,7 @@ def test_the_page_is_there(machine: Machine, wire: Lab) -> None:
     """Inside the bounds of the unit the agent can look at definitions, drops and who listens."""
     assert lets_in(wire) == ONLY_WEB
     wait_for(lambda: f"{CLIENT} port" in page_of(machine), "the drop that the kernel told of")
+    wait_for(lambda: "being looked at" not in page_of(machine), "the definitions to be looked at")
     page = page_of(machine)
     assert "Effective rules" in page
     assert "nothing_listens" in page, "a finding that takes the kernel's list of sockets"
@@ -191,7 +195,7 @@ def test_flows_are_written_where_the_unit_may(machine: Machine, wire: Lab) -> No
 
 def told(machine: Machine) -> str:
     """Return the flow log in the journal."""
-    return machine.run("journalctl", "--no-pager", "--identifier=sgagent-flows", "--output=cat")
+    return machine.logged("--identifier=sgagent-flows")
 
 
 def test_a_lost_applier_takes_the_agent_along(machine: Machine, wire: Lab) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import pytest
 
@@ -11,12 +12,18 @@ from integration.machine import why_not
 from integration.package import EARLIER, why_not as why_no_package
 from integration.tiers import TIERS, Town, town
 
-pytestmark = pytest.mark.skipif(
-    bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
-)
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
+    ),
+]
+
+Flow: TypeAlias = tuple[str, str, int]
 
 OPEN, SHUT = True, False
-FLOWS = {
+TRIES = 5
+FLOWS: Mapping[Flow, bool] = {
     ("customer", "10.1.0.11", 80): OPEN,
     ("customer", "10.1.0.12", 80): OPEN,
     ("customer", "2001:db8:1::11", 80): OPEN,
@@ -46,10 +53,15 @@ def built_town() -> Iterator[Town]:
         yield made
 
 
-def reached(made: Town) -> dict[tuple[str, str, int], bool]:
-    """Try all flows at once."""
-    with ThreadPoolExecutor(len(FLOWS)) as pool:
-        return dict(zip(FLOWS, pool.map(lambda flow: made.reaches(*flow), FLOWS), strict=True))
+def reached(made: Town, wanted: Mapping[Flow, bool]) -> dict[Flow, bool]:
+    """Try all flows at once; what is to be open is tried again, as a busy machine may need longer."""
+
+    def is_reached(flow: Flow) -> bool:
+        tries = TRIES if wanted[flow] is OPEN else 1
+        return any(made.reaches(*flow) for _ in range(tries))
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return dict(zip(wanted, pool.map(is_reached, wanted), strict=True))
 
 
 def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town) -> None:
@@ -58,11 +70,12 @@ def test_the_provisioned_machines_reach_what_their_groups_allow(built_town: Town
         told = list(pool.map(built_town.provision, TIERS))
     assert all(f"sgagent {EARLIER}" not in text for text in told)
     assert [text.rpartition("enforcing since")[1] for text in told] == ["enforcing since"] * 3
-    assert reached(built_town) == FLOWS
+    assert reached(built_town, FLOWS) == FLOWS
     for machine in built_town.machines.values():
         machine.run("systemctl", "stop", "sgagent.service")
         machine.run("sgagent", "flush")
-    assert set(reached(built_town).values()) == {OPEN}
+    without = dict.fromkeys(FLOWS, OPEN)
+    assert reached(built_town, without) == without
 
 
 @pytest.mark.long

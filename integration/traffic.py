@@ -18,8 +18,13 @@ from dataclasses import dataclass, field
 
 from integration.lab import Lab, wait_for
 from integration.namespaces import Namespace
+from tests.patience import PATIENCE
 
 _TICK_SECONDS = 0.002
+_SILENT_TICKS = 50
+"""Whoever talks is heard within so many, however long a busy machine takes for them."""
+
+_MEETING_SECONDS = 10.0
 _MESSAGE = struct.Struct("!Q")
 
 
@@ -101,6 +106,7 @@ class Traffic:
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _stop: threading.Event = field(default_factory=threading.Event)
     _still: threading.Event = field(default_factory=threading.Event)
+    _ticks: int = 0
 
     def open(
         self,
@@ -131,7 +137,7 @@ class Traffic:
         opener = self.lab.connect(client, (source, source_port), destination, kind)
         if kind == socket.SOCK_STREAM:
             with listener:
-                listener.settimeout(2)
+                listener.settimeout(_MEETING_SECONDS * PATIENCE)
                 answerer = listener.accept()[0]
         else:
             answerer = _met(opener, listener)
@@ -163,14 +169,16 @@ class Traffic:
         wait_for(lambda: all(self.sessions[name].lost() == 0 for name in names), "what was sent to arrive")
 
     def silent_since(self, moment: float, seconds: float) -> dict[str, float]:
-        """Watch for a while and tell which sessions hear nothing at its end, and when they last did.
+        """Watch for a while and tell which sessions hear nothing in its second half, and when they last did.
 
         Returns:
             Seconds after the moment, by the names of the sessions that fell silent.
         """
-        end = moment + seconds
-        wait_for(lambda: time.perf_counter() >= end, "the watch to end", seconds + 1)
-        limit = time.perf_counter() - seconds / 2
+        half = moment + seconds / 2
+        wait_for(lambda: time.perf_counter() >= half, "the first half of the watch", seconds)
+        limit, last_tick = time.perf_counter(), self._ticks + _SILENT_TICKS
+        end = limit + seconds / 2
+        wait_for(lambda: time.perf_counter() >= end and self._ticks >= last_tick, "the second", seconds + 20)
         return {
             name: session.last_heard - moment
             for name, session in self.sessions.items()
@@ -196,6 +204,7 @@ class Traffic:
                     key.data.hear()
                 if time.perf_counter() >= due:
                     due = time.perf_counter() + _TICK_SECONDS
+                    self._ticks += 1
                     for end in ends:
                         if not self._still.is_set() or end.unsent:
                             end.send()
@@ -233,10 +242,10 @@ def is_open(attempt: Callable[[], socket.socket]) -> bool:
 def _met(opener: socket.socket, listener: socket.socket) -> socket.socket:
     """Exchange the first datagrams of a session, and return the listener as an end that is connected."""
     opener.send(b"hello")
-    listener.settimeout(2)
+    listener.settimeout(_MEETING_SECONDS * PATIENCE)
     _, opened_by = listener.recvfrom(64)
     listener.connect(opened_by)
     listener.send(b"welcome")
-    opener.settimeout(2)
+    opener.settimeout(_MEETING_SECONDS * PATIENCE)
     opener.recv(64)
     return listener

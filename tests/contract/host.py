@@ -8,8 +8,9 @@ from typing import Protocol
 from sgagent.core.host import Link
 from sgagent.core.model import CidrBlock
 from sgagent.ports import Host
+from tests.patience import PATIENCE
 
-WITHIN_SECONDS = 1.0
+WITHIN_SECONDS = 1.0 * PATIENCE
 
 
 class Machine(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from sgagent.agent.telling.board import Board
 from sgagent.agent.telling.sdnotify import ServiceManager
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
-
-_DEADLINE_SECONDS = 20.0
+from tests.waiting import wait_until
 
 
 class Running:
@@ -72,13 +70,3 @@ class Running:
     def wait_for_fetches(self, count: int) -> None:
         """Wait until the source was asked so often."""
         wait_until(lambda: self.machine.source.fetches == count, f"{count} fetches")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        pause.wait(0.005)

@@ -43,9 +43,10 @@ from sgagent.core.errors import (
 )
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
+from tests.patience import PATIENCE
 from tests.unit.agent.machine import Machine
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 5.0 * PATIENCE
 NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
 PROBLEM = Problem(severity=Severity.ERROR, code="x", origin=NOWHERE, message="wrong")
 AGENT = {"own_uid": 990, "group_id": 991}
@@ -314,12 +315,12 @@ def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
     over = threading.Event()
 
     def last(question: Question) -> Answer:
-        assert not over.wait(0.3)
+        assert not over.wait(1.2)
         assert isinstance(question, ConfirmOrder)
         return ConfirmAnswer(is_confirmed=False)
 
     with (
-        closing(ControlServer(directory, last, longest_seconds=0.1)),
+        closing(ControlServer(directory, last, longest_seconds=1.0)),
         connect(directory / SOCKET_NAME) as connection,
     ):
         connection.sendall(encode_question(ConfirmOrder()))

@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 
 from sgagent.agent.serving.exchange import plain
 from sgagent.agent.serving.metricsserver import MOST_READERS, MetricsServer
+from tests.patience import PATIENCE
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 5.0 * PATIENCE
 
 
 @dataclass(frozen=True)

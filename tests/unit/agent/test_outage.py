@@ -9,7 +9,8 @@ import pytest
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
 from sgagent.agent.step import Outcome
 from tests.unit.agent.machine import GOOD, Machine
-from tests.unit.agent.running import Running, wait_until
+from tests.unit.agent.running import Running
+from tests.waiting import wait_until
 
 HOUR = 3600.0
 BROKEN = GOOD.replace("security_groups:", "nonsense:", 1)

@@ -77,7 +77,7 @@ def test_nobody_waits_for_a_manager_that_does_not_listen(manager: socket.socket,
     for number in range(200):
         service.alive()
         service.status(f"{number}")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 10, "each wait would be a second"
     manager.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -17,13 +17,14 @@ from sgagent.sources.files.source import FileSource
 from sgagent.sources.serials import encode_signature, read_signature
 from sgagent.sources.vouching import MismatchError, Vouching
 from tests.fakes.clock import FakeClock
+from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
 
 WEB = b"version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}]\n"
 APP = WEB.replace(b"sg-web", b"sg-app")
 DOCUMENTS = (DocumentFile("/etc/groups.d/web.yaml", WEB),)
 PINNED = SignatureSettings(public_keys=(KEY.public,))
-WITHIN_SECONDS = 2.0
+WITHIN_SECONDS = 2.0 * PATIENCE
 
 
 @dataclass

@@ -14,6 +14,7 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.sources.files.reading import is_document_name
 from sgagent.sources.files.source import FileSource
+from tests.patience import PATIENCE
 
 GROUP = "version: 1\nsecurity_groups: [{security_group_id: %s, type: basic}]\n"
 
@@ -245,7 +246,8 @@ def test_a_change_of_a_relative_path_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     relative, changed = source(Path("groups.d")), threading.Event()
     with relative.watch(changed.set):
-        (tmp_path / "groups.d").mkdir()
-        (tmp_path / "groups.d" / "web.yaml").write_text(GROUP % "sg-web")
-        assert changed.wait(2.0)
+        (tmp_path / "whole").mkdir()
+        (tmp_path / "whole" / "web.yaml").write_text(GROUP % "sg-web")
+        (tmp_path / "whole").rename(tmp_path / "groups.d")
+        assert changed.wait(2.0 * PATIENCE)
     assert group_ids(relative) == ["sg-web"]

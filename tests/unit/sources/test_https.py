@@ -36,12 +36,13 @@ from tests.lies import (
     source_for,
     told,
 )
+from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, signature_of
 from tests.tlsserver import Request, Script, TlsServer, Wire, tls_server
 
 DOCS = Path(__file__).parents[3] / "docs" / "https.md"
 OTHER = POLICY.replace("sg-web", "sg-app")
-WITHIN_SECONDS = 5.0
+WITHIN_SECONDS = 5.0 * PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from sgagent.sources.files.inotify import Inotify
 from sgagent.sources.files.watching import watch_path
+from tests.patience import PATIENCE
 
-WITHIN_SECONDS = 2.0
+WITHIN_SECONDS = 2.0 * PATIENCE
 """The contract's bound on enforcing a changed file."""
 
 NOT_WITHIN_SECONDS = 0.5
@@ -207,7 +208,7 @@ def test_a_file_is_not_told_while_it_is_being_written(watching: Watching, direct
     with watching(directory) as changed, (directory / "web.yaml").open("w") as file:
         file.write("version: 1\nsecurity")
         file.flush()
-        assert not changed.wait(0.1)
+        assert not changed.wait(0.05)
         file.write("_groups: []\n")
         file.close()
         assert changed.wait(WITHIN_SECONDS)
@@ -229,7 +230,7 @@ def test_a_watch_that_ended_tells_nothing(watching: Watching, directory: Path) -
     rewrite(directory)
     assert not changed.wait(0.1)
     assert "documents" not in {thread.name for thread in threading.enumerate()}
-    assert set(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208  as above
+    assert set(os.listdir("/proc/self/fd")) <= descriptors  # noqa: PTH208  as above; others may close theirs
 
 
 def test_the_log_says_that_files_are_only_looked_at(directory: Path) -> None:

@@ -15,6 +15,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings, parse_settings
 from tests.unit.agent.page.reading import PATIENCE_SECONDS, Reader
+from tests.waiting import wait_until
 
 
 class Listening:
@@ -95,6 +96,7 @@ def test_nobody_waits_for_long(reader: Reader, listening: Listening) -> None:
     told = hasty.result()
     assert isinstance(told, NotFound)
     assert "look again in a moment" in told.reason
+    wait_until(lambda: listening.asked > 0, "the look to come to who listens")
     hasty.result()
     assert listening.asked == 1
 
