@@ -1,8 +1,8 @@
 """Run every check that a change must pass, all of them even if one fails, and sum up what they said.
 
-What looks at the source alone comes first. Then the tests run in two lanes at once, since those on the kernel
-mostly wait; what a section printed is shown when it has ended. Called by script/test, which makes the
-environments first. Only the standard library is used.
+What looks at the source alone comes first. Then the tests run in lanes at once, since those on the kernel
+mostly wait, and those that boot machines do nothing else; what a section printed is shown when it has ended.
+Called by script/test, which makes the environments first. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ COVERED = "sgagent/core/*,sgagent/documents/*"
 
 COVERAGE_FLOOR = 90
 """Percent of lines and branches."""
+
+PATIENCE = "4"
+"""By what tests multiply their deadlines beside other lanes; a test that is run alone is strict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +107,13 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
-    """Return the tests: those of one lane run one after the other, beside those of the other lane."""
+    """Return the tests: those of one lane run one after the other, beside those of the other lanes."""
     covered = list(list_covered_tests(folder, is_full=options.full))
     if options.quick:
         return [covered]
     oldest = list_oldest_tests(folder, is_full=options.full)
-    return [[*covered, oldest], [list_kernel_tests(folder, is_full=options.full)]]
+    on_kernel = list_kernel_tests(folder, is_full=options.full)
+    return [[*covered, oldest], *([section] for section in on_kernel)]
 
 
 def list_static_checks() -> Iterator[Section]:
@@ -149,22 +153,37 @@ def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
     return pytest_section(title, argv, folder / "oldest.xml", is_full=is_full)
 
 
-def list_kernel_tests(folder: Path, *, is_full: bool) -> Section:
-    """Return the tests on the kernel, where this user may make namespaces."""
-    title = "integration, on the kernel"
-    if os.geteuid() != 0:
-        return Section(title=title, skipped_because="network namespaces and nftables need root")
-    argv = (f"{DEBIAN}/python", "-m", "pytest", "integration")
-    return pytest_section(title, argv, folder / "integration.xml", is_full=is_full)
+def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
+    """Yield the tests on the kernel, where this user may make namespaces: those of each lane."""
+    for name, title, chosen in (
+        ("kernel", "integration, on the kernel", "not machines"),
+        ("machines", "integration, machines that boot", "machines"),
+    ):
+        if os.geteuid() == 0:
+            argv = (f"{DEBIAN}/python", "-m", "pytest", "integration")
+            yield pytest_section(title, argv, folder / f"{name}.xml", is_full=is_full, chosen=chosen)
+        else:
+            yield Section(title=title, skipped_because="network namespaces and nftables need root")
 
 
-def pytest_section(title: str, argv: tuple[str, ...], report: Path, *, is_full: bool) -> Section:
-    """Return a section that runs pytest and leaves a report behind."""
+def pytest_section(
+    title: str, argv: tuple[str, ...], report: Path, *, is_full: bool, chosen: str = ""
+) -> Section:
+    """Return a section that runs pytest and leaves a report behind.
+
+    Args:
+        title: of the section.
+        argv: what runs pytest, with the tests.
+        report: where the report is left.
+        is_full: whether what takes long is run too.
+        chosen: an expression of pytest's markers, where not all tests are meant.
+    """
+    markers = " and ".join(filter(None, ("" if is_full else "not long", chosen)))
     return Section(
         title=title,
-        argv=(*argv, "--quiet", f"--junit-xml={report}", *(("-m", "") if is_full else ())),
+        argv=(*argv, "--quiet", f"--junit-xml={report}", "-m", markers),
         report=report,
-        environment=(("SGAGENT_FULL", "1"),) if is_full else (),
+        environment=(("SGAGENT_PATIENCE", PATIENCE), *((("SGAGENT_FULL", "1"),) if is_full else ())),
     )
 
 
