@@ -8,6 +8,7 @@ sessions at this host's own sockets. It ends when the agent does, and leaves the
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -79,6 +80,8 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
                 messages.send(channel, *desk.answer(*request))
                 if len(request[1]) >= LARGE_BYTES:
                     request = None  # it is among what can be given back
+                    desk.forget()
+                    gc.collect()  # only this empties Python's lists of free objects, which hold whole pages
                     give_back()
                 desk.hand_over(channel)
             if desk.followed is not None:
@@ -104,6 +107,11 @@ class _Desk:
         for opened in (self.followed, self._table):
             if opened is not None:
                 opened.close()
+
+    def forget(self) -> None:
+        """Keep nothing in memory of what was done."""
+        if self._table is not None:
+            self._table.forget()
 
     def hand_over(self, channel: socket.socket) -> None:
         """Give what was just opened to who asked for it, and keep nothing of it."""
@@ -155,7 +163,7 @@ class _Desk:
             case Verb.LIST_TABLE:
                 return messages.write_listing(followed.list_table(), is_owner=table.is_owner)
             case Verb.LIST_COUNTERS:
-                return messages.write_counters(table.list_counters())
+                return table.list_counters()
             case Verb.APPLY:
                 applied = followed.apply(read_plan(content, self._mask, self._log_group))
                 return messages.write_applied(applied, is_owner=table.is_owner)

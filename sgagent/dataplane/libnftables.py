@@ -101,6 +101,13 @@ class Context:
         finally:
             self._nftables.set_dry_run(before)
 
+    def forget(self) -> None:
+        """Have the library drop what it keeps of the ruleset to spare a reading.
+
+        After a change it would read it anew anyway; it drops all that as soon as something was only tried.
+        """
+        self.accepts({"nftables": [{"add": {"table": {"family": FAMILY, "name": TABLE}}}]})
+
     def list_table(self) -> bytes | None:
         """Return the listing of our table as JSON; None where there is none.
 
