@@ -209,6 +209,10 @@ class KernelTable:
         """Keep nothing in memory of what was done; costs a moment, so it is for after a large plan."""
         self._context.forget()
 
+    def forget(self) -> None:
+        """Keep nothing in memory of what was done; costs a moment, so it is for after a large plan."""
+        self._context.forget()
+
     def allow_log(self, group: int) -> bool:
         """Tell whether the kernel takes rules that log to a group; nothing is done.
 
