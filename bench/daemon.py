@@ -7,6 +7,7 @@ others use too, processor time says more than the clock.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import resource
@@ -309,19 +310,22 @@ def main(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     begin()
-    sizes = SIZES[1:] if options.size is None else (SIZES[options.size],)
-    notices = [n for n in Notice if options.notice in (None, n.name.lower())]
     found = []
-    for size in sizes:
-        for notice in notices:
-            count = QUICK_CHANGES if options.quick else CHANGES.get(size, 60)
-            shown = measure_daemon(
-                invent(size), notice, count if notice is Notice.SIGNAL else max(2, count // 3)
-            )
-            print("\n".join(lines([shown])), file=sys.stderr, flush=True)
-            found.append(shown)
-    goals = list(judge(found))
-    return finish(Section(NAME, list(lines(found)), found), goals, writes=options.write)
+    for size, notice, changes in _runs(options):
+        found.append(measure_daemon(invent(size), notice, changes))
+        print("\n".join(lines(found[-1:])), file=sys.stderr, flush=True)
+    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+
+
+def _runs(options: argparse.Namespace) -> Iterator[tuple[Size, Notice, int]]:
+    """Yield what is measured, and by how many changes of each kind."""
+    for size in SIZES[1:] if options.size is None else (SIZES[options.size],):
+        count = QUICK_CHANGES if options.quick else CHANGES.get(size, CHANGES[SIZES[1]])
+        for notice in Notice:
+            if notice is Notice.SIGNAL and options.notice in (None, "signal"):
+                yield size, notice, count
+            elif options.notice == notice.name.lower() or (options.notice is None and size in SIZES[2:]):
+                yield size, notice, max(2, count // 3)
 
 
 if __name__ == "__main__":
