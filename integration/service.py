@@ -35,7 +35,7 @@ NOTICED_SECONDS = 2.0
 
 _ROOT = Path(__file__).parent.parent
 _START_SECONDS = 20.0
-_MOST_SCRAPES = 20
+_MOST_SCRAPES = 5
 _CONFIGURATION = """
 [source]
 path = "{directory}/groups.d"

@@ -44,6 +44,9 @@ from tests.signing import KEY
 
 CLIENT = "10.9.0.100"
 SOON = 10.0
+QUIET_SECONDS = 0.5
+"""Longer than any change waits for others before it is told."""
+
 NOTHING_FORGED: Mapping[str, bytes] = MappingProxyType({})
 _prefixes = itertools.count()
 
@@ -217,7 +220,8 @@ def test_a_host_follows_what_concerns_it(desk: Desk) -> None:
         wait_for_port(source, 81)
         desk.publish(definitions(81, members=3))
         wait_for(lambda: len(source.fetch().snapshot.group_by_id["sg-app"].member_addresses) == 3, "a member")
-        woken.clear()
+        while woken.wait(QUIET_SECONDS):  # for the member, which may be fetched before
+            woken.clear()
         revision = desk.publish(definitions(81, members=3, others=1))
         wait_for(
             lambda: (source.publication is not None and source.publication.revision) == revision, "word of it"
