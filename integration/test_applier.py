@@ -99,7 +99,7 @@ def test_the_applier_has_one_privilege(owner: Applier) -> None:
     assert {int(fields[f"Cap{name}"], 16) for name in ("Inh", "Amb")} == {0}
     assert fields["NoNewPrivs"] == "1"
     opened = {int(path.name) for path in Path(f"/proc/{owner.pid}/fd").iterdir()}
-    assert len(opened) == 3 + 2 + 3  # standard files, its ends of the sockets, and three for netlink
+    assert len(opened) == 3 + 2 + 4  # standard files, its ends of the sockets, and four for netlink
     os.kill(owner.pid, signal.SIGTERM)
     os.kill(owner.pid, signal.SIGINT)
     os.kill(owner.pid, signal.SIGHUP)

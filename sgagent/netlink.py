@@ -92,6 +92,25 @@ class NetlinkSocket:
         self._send([(kind, REQUEST | DUMP, payload)])
         yield from self._answers(dumps=True)
 
+    def dump_unread(self, kind: int, payload: bytes) -> bytes:
+        """Send a request for many answers, and return them as they came, for :func:`payloads_in`.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        self.was_interrupted = False
+        self._send([(kind, REQUEST | DUMP, payload)])
+        received: list[bytes] = []
+        while True:
+            received.append(self._socket.recv(_RECEIVE_BYTES))
+            for answer, flags, start, _ in _headers(received[-1]):
+                self.was_interrupted |= bool(flags & _INTERRUPTED)
+                if answer == _DONE:
+                    return b"".join(received)
+                if answer == _ERROR:
+                    (negative,) = struct.unpack_from("=i", received[-1], start)
+                    _raise(-int(negative))
+
     def order(self, requests: Sequence[tuple[int, bytes]]) -> list[int]:
         """Send requests that answer nothing, and return the error numbers of those that failed.
 
@@ -136,6 +155,20 @@ class NetlinkSocket:
             self.was_interrupted |= bool(flags & _INTERRUPTED)
             yield Message(kind, sequence, received[place + _HEADER.size : place + length])
             place += length + 3 & ~3
+
+
+def payloads_in(received: bytes, kind: int) -> Iterator[tuple[int, int]]:
+    """Yield where the payload of each message of a kind begins and ends in what was received unread."""
+    return ((start, stop) for found, _, start, stop in _headers(received) if found == kind)
+
+
+def _headers(received: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield kind and flags of each message, and where its payload begins and ends."""
+    place, size, unpack = 0, _HEADER.size, _HEADER.unpack_from
+    while place + size <= len(received):
+        length, kind, flags, _, _ = unpack(received, place)
+        yield kind, flags, place + size, place + length
+        place += max(size, length + 3 & ~3)
 
 
 def _error_number(message: Message) -> int:

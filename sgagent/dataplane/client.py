@@ -73,14 +73,14 @@ class ApplierTable:
         listing, self._is_owner = messages.read_listing(self._ask(Verb.LIST_TABLE))
         return listing
 
-    def list_counters(self) -> bytes | None:
-        """Return the named counters of the table as JSON; None where there is no table.
+    def list_counters(self) -> bytes:
+        """Return the table's named counters, unread, as :class:`sgagent.dataplane.table.KernelTable` does.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: they can't be listed.
         """
-        return messages.read_counters(self._ask(Verb.LIST_COUNTERS))
+        return self._ask(Verb.LIST_COUNTERS)
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, which is not empty, in one transaction: all of it or nothing.

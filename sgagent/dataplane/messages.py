@@ -194,16 +194,6 @@ def read_listing(content: bytes) -> tuple[Listing, bool]:
     return Listing(generation if known else None, text, is_unreadable), is_owner
 
 
-def write_counters(text: bytes | None) -> bytes:
-    """Return a listing of counters as a content; an empty one where there is no table."""
-    return text or b""
-
-
-def read_counters(content: bytes) -> bytes | None:
-    """Return a listing of counters; None where there is no table."""
-    return content or None
-
-
 def write_marks(mask: int, value: int | None) -> bytes:
     """Return which marks are meant as a content."""
     return _MARKS.pack(mask, value is not None, value or 0)

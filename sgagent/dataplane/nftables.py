@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.nftlisting import decode_ruleset
 from sgagent.core.kernel.plan import DestroyTable, Plan
-from sgagent.core.kernel.ruleset import FAMILY, TABLE
+from sgagent.core.kernel.ruleset import TABLE
 from sgagent.core.kernel.transaction import stands_after
+from sgagent.dataplane.counterreading import read_counters
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
@@ -104,14 +105,7 @@ class TableDataplane:
 
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
-        text = self._table.list_counters()
-        listing = {} if text is None else _read(text)
-        counters = (entry["counter"] for entry in listing.get("nftables", ()) if "counter" in entry)
-        return {
-            counter["name"]: CounterValue(counter["packets"], counter["bytes"])
-            for counter in counters
-            if counter["family"] == FAMILY and counter["table"] == TABLE
-        }
+        return read_counters(self._table.list_counters())
 
     def clear_marks(self, mask: int, value: int | None = None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""

@@ -21,7 +21,9 @@ from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, following
 from sgagent.dataplane.guarded import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
+from sgagent.dataplane.namedcounters import list_counters
 from sgagent.dataplane.refusal import find_refused
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
 
 _OWNED_FLAGS = (("owner", "persist"), ("persist",), ())
 _ONE_SHOT_FLAGS = (("persist",), ())
@@ -77,8 +79,8 @@ class TableKeeper(Protocol):
         """Return the table as it stands; take it up if an earlier owner left it."""
         ...
 
-    def list_counters(self) -> bytes | None:
-        """Return the named counters of the table as JSON; None where there is no table."""
+    def list_counters(self) -> bytes:
+        """Return the table's named counters, unread, for :mod:`sgagent.dataplane.counterreading`."""
         ...
 
     def apply(self, plan: Plan) -> Applied:
@@ -123,6 +125,7 @@ class KernelTable:
         """The netlink port that makes our changes; None where it could not be found."""
 
         self._generation = RulesetGeneration()
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._candidates = _OWNED_FLAGS if owned else _ONE_SHOT_FLAGS
         self._must_declare = owned
         self._flags: Sequence[str] | None = None
@@ -168,15 +171,19 @@ class KernelTable:
     def _list_here(self) -> Listing:
         return Listing(None, _listed(self._context.list_table))
 
-    def list_counters(self) -> bytes | None:
-        """Return the named counters of the table as JSON; None where there is no table.
+    def list_counters(self) -> bytes:
+        """Return the table's named counters as the kernel tells of them, unread.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
             KernelRefusedError: they can't be listed.
         """
         self.read_generation()
-        return _listed(self._context.list_counters)
+        try:
+            return list_counters(self._netlink)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise KernelRefusedError(reason, f"listing of counters of table {FAMILY} {TABLE}") from error
 
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
@@ -231,6 +238,7 @@ class KernelTable:
     def close(self) -> None:
         """Give the table up as it stands; the rules stay in force."""
         self._generation.close()
+        self._netlink.close()
         del self._context
 
     def _carry_out(self, operations: tuple[Operation, ...], flags: Sequence[str]) -> None:
