@@ -26,6 +26,7 @@ from pathlib import Path
 from bench.crowds import Book, FileBook, Member, StoreBook
 from bench.desks import FIRST_NEWCOMER, store_desk
 from bench.goals import Goal
+from bench.memory import mebibytes_together
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import (
     Section,
@@ -42,7 +43,7 @@ from bench.sizes import SIZES
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
-from integration.soak import footprints, processor_seconds
+from integration.soak import processor_seconds
 from sgagent.core.kernel.names import peers_chain
 from sgagent.core.model import Direction, Family
 
@@ -239,7 +240,7 @@ class _Pace:
             changes=self.crowd.changes - changes,
             applies=self._applies() - applies,
             processor_seconds=processor_seconds(processes) - spent,
-            mebibytes=sum(found.kibibytes for found in footprints(self.service).values()) / 1024,
+            mebibytes=mebibytes_together((self.service.pid, self.service.applier_pid)),
             lags=tuple(lags),
         )
 

@@ -22,6 +22,7 @@ from typing import Any
 from bench.desks import FIRST_NEWCOMER, FREE_PORT, Change, Desk, FileDesk, Notice, store_desk
 from bench.durations import run_in
 from bench.goals import Goal
+from bench.memory import mebibytes_together
 from bench.packetcost import LAYOUT, compiled_text
 from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import (
@@ -39,7 +40,7 @@ from bench.sizes import SIZES, Size
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
-from integration.soak import footprints, processor_seconds
+from integration.soak import processor_seconds
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
 from sgagent.core.compiling.marks import first_state
@@ -59,7 +60,6 @@ _LIMITS = {Change.MEMBER: (2.0, 0.005), Change.RULE: (3.0, 0.0)}
 
 _START_SECONDS = 300.0
 _ENFORCED_SECONDS = 60.0
-_KIBIBYTES_PER_MEBIBYTE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def _desk(service: Service, policy: BenchPolicy, notice: Notice) -> Iterator[Des
 
 
 def _mebibytes(service: Service) -> float:
-    return sum(found.kibibytes for found in footprints(service).values()) / _KIBIBYTES_PER_MEBIBYTE
+    return mebibytes_together((service.pid, service.applier_pid))
 
 
 def generation_in(host: Namespace) -> RulesetGeneration:
