@@ -39,7 +39,7 @@ MOST_MILLISECONDS = 250.0
 MOST_SLOWED = 1.1
 """What half of the changes may take with somebody who scrapes, as often as without."""
 
-SCRAPES, BLOCKS, CHANGES_OF_A_BLOCK = 20, 4, 8
+SCRAPES, BLOCKS, CHANGES_OF_A_BLOCK = 20, 6, 12
 _PERIOD = 1.0
 _START_SECONDS = 300.0
 

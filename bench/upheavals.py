@@ -13,14 +13,16 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from bench.desks import FIRST_NEWCOMER, GROUPS_OF_A_FILE
 from bench.policies import GROUP_ID, INTERFACE, invent
 from bench.sizes import Size
-from integration.service import Service
 
-CONFIGURATION = f'[[interface]]\nname = "{INTERFACE}"\nsecurity_group_ids = ["{GROUP_ID}", "sg-stream"]\n'
+STREAM_GROUP_ID = "sg-stream"
+CONFIGURATION = (
+    f'[[interface]]\nname = "{INTERFACE}"\nsecurity_group_ids = ["{GROUP_ID}", "{STREAM_GROUP_ID}"]\n'
+)
 STREAMERS = tuple(IPv4Address("198.51.100.1") + number for number in range(100))
 """Who sends the streams."""
 
@@ -41,7 +43,7 @@ class Upheaval(enum.Enum):
 
 
 _STREAM: Mapping[str, Any] = {
-    "security_group_id": "sg-stream",
+    "security_group_id": STREAM_GROUP_ID,
     "type": "basic",
     "inner_access_policy": "drop",
     "rules": [
@@ -64,11 +66,19 @@ _STREAM: Mapping[str, Any] = {
 }
 
 
+class Desk(Protocol):
+    """Where documents are written: a service."""
+
+    def define(self, text: str, name: str) -> None:
+        """Write a document under a name."""
+        ...
+
+
 @dataclass(slots=True)
 class Definitions:
-    """The documents of one daemon, and what becomes of them. The same seed gives the same changes."""
+    """The documents of one daemon, and what becomes of them: the same ones every time."""
 
-    service: Service
+    desk: Desk
     size: Size
     _dice: random.Random = field(default_factory=lambda: random.Random(2))
     _generation: int = 0
@@ -144,4 +154,4 @@ class Definitions:
             self._define(f"{first}.json", self._groups[first : first + GROUPS_OF_A_FILE])
 
     def _define(self, name: str, groups: list[dict[str, Any]]) -> None:
-        self.service.define(json.dumps({"version": 1, "security_groups": groups}), name)
+        self.desk.define(json.dumps({"version": 1, "security_groups": groups}), name)
