@@ -34,6 +34,10 @@ _ENOUGH_SECONDS = 5.0
 _LONGEST_STREAM_SECONDS = 30.0
 """No stream is sent while something changes that takes longer: the smaller sizes have shown it."""
 
+_MOST_STREAMED = 20
+_ENOUGH_STREAMED_SECONDS = 2.0
+"""Changes are made under a stream for so long, or so often."""
+
 _FIRST_NEWCOMER = int(IPv4Address("10.200.0.0"))
 _FIRST_PORT = 60_600
 _KIBIBYTES_PER_MEBIBYTE = 1024
@@ -117,9 +121,14 @@ class Bout:
         took = self._seconds.get(Operation.RELOAD.value)
         if took is None or took.median > _LONGEST_STREAM_SECONDS:
             return None
+        changes, began = 0, time.perf_counter()
         with watch.streaming() as sender:
-            self._reload(contender)
-        return sender.outcome
+            while not changes or (
+                changes < _MOST_STREAMED and time.perf_counter() - began < _ENOUGH_STREAMED_SECONDS
+            ):
+                self._reload(contender)
+                changes += 1
+        return dataclasses.replace(sender.outcome, changes=changes)
 
     def _reload(self, contender: Contender) -> Took:
         """Have a rule more, or the policy as it was, by turns."""

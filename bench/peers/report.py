@@ -57,7 +57,7 @@ def _operations(results: PeerResults, size: Size) -> Iterator[str]:
             figures.contender,
             *(_milliseconds(figures, operation) for operation in Operation),
             f"{figures.peak_mebibytes:,.0f}" if figures.peak_mebibytes else "",
-            f"{figures.steady_mebibytes:,.0f}",
+            f"{figures.steady_mebibytes:,.0f}" if figures.seconds else "",
             _wrong(figures),
         )
         for figures in results.of(size)
@@ -104,6 +104,7 @@ def _reloads(results: PeerResults) -> Iterator[str]:
         (
             str(figures.size),
             figures.contender,
+            str(found.changes),
             f"{found.sent:,}",
             f"{found.kept_out:,}",
             f"{found.let_in:,}",
@@ -116,6 +117,7 @@ def _reloads(results: PeerResults) -> Iterator[str]:
     head = (
         "rules / members",
         "",
+        "times",
         "packets of each kind",
         "allowed, not let in",
         "denied, let in",

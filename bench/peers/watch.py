@@ -67,6 +67,7 @@ class Wrong:
 class Stream:
     """What became of packets that were sent while something changed."""
 
+    changes: int = 0
     sent: int = 0
     """Packets of each of the three kinds."""
 

@@ -117,7 +117,7 @@ def measured() -> PeerResults:
         peak_mebibytes=80.0,
         steady_mebibytes=70.0,
         wrong=Wrong(probes=300, kept_out=0, let_in=0),
-        stream=Stream(sent=1_000, kept_out=0, let_in=0, cut=0),
+        stream=Stream(changes=3, sent=1_000, kept_out=0, let_in=0, cut=0),
         counted=Counted(before=300, after=300),
     )
     slow = Figures(
@@ -158,7 +158,7 @@ def test_tables_say_what_was_cut_off_and_what_failed() -> None:
     assert "no such rule" in page
     assert "| sgagent run | 12.5 | 12.5 | 12.5 | 12.5 | 80 | 70 | 0 of 300 |" in page
     assert "20,000 (40×)" in page
-    assert "| 1,000 | 0 | 0 | 0 | 300 of 300 |" in page
+    assert "| 3 | 1,000 | 0 | 0 | 0 | 300 of 300 |" in page
 
 
 def test_a_page_without_marks_is_left_alone() -> None:
