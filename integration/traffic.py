@@ -174,11 +174,9 @@ class Traffic:
         Returns:
             Seconds after the moment, by the names of the sessions that fell silent.
         """
-        half = moment + seconds / 2
-        wait_for(lambda: time.perf_counter() >= half, "the first half of the watch", seconds)
-        limit, last_tick = time.perf_counter(), self._ticks + _SILENT_TICKS
-        end = limit + seconds / 2
-        wait_for(lambda: time.perf_counter() >= end and self._ticks >= last_tick, "the second", seconds + 20)
+        self._watch_until(moment + seconds / 2)
+        limit = time.perf_counter()
+        self._watch_until(limit + seconds / 2)
         return {
             name: session.last_heard - moment
             for name, session in self.sessions.items()
@@ -188,6 +186,11 @@ class Traffic:
     def close(self) -> None:
         """Close all sockets."""
         self._opened.close()
+
+    def _watch_until(self, end: float) -> None:
+        """Wait until a moment, and until all that was sent before has been taken in."""
+        last = self._ticks + _SILENT_TICKS
+        wait_for(lambda: time.perf_counter() >= end and self._ticks >= last, "the watch to end")
 
     def _all_heard_since(self, moment: float) -> bool:
         return all(end.last_heard > moment for session in self.sessions.values() for end in session.ends)
