@@ -1,300 +1,115 @@
 """Measure what a new session pays for: by statement, by stage, and under other shapes of the table.
 
-``python -m bench.shapes`` prints tables, as root, in three minutes, and keeps nothing. What stands in a
-column was measured in turns.
+``python -m bench.shapes`` measures only this, as root, in three minutes; the figures of a column in turns.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from ipaddress import IPv4Address
 
 from bench.frames import Frames
 from bench.hosts import bench_host
-from bench.linear import Order, render_linear
-from bench.packetcost import CONNTRACK_ONLY, LAYOUT, Effort, measured_costs, take_turns
-from bench.policies import INTERFACE, BenchPolicy, invent
+from bench.packetcost import CONNTRACK_ONLY, Effort, measured_costs, take_turns
+from bench.policies import BenchPolicy, invent
+from bench.results import PacketCost
+from bench.section import Section, begin, finish, parser_of, table
 from bench.sizes import SIZES, Size
 from bench.traffic import Aim, choose
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.listing import MOST_LINES
-from sgagent.core.compiling.marks import first_state
-from sgagent.core.kernel.nfttext import element_text, render
-from sgagent.core.kernel.ruleset import TCP_DPORT, UDP_DPORT, Goto, Interval, LookUp, Match, Ruleset
+from bench.variants import by_length, shapes, stages, statements
+
+NAME = "shapes"
 
 _EFFORT = Effort(rounds=15, seconds=0.03, frames=16_384)
 _AIMS = (Aim.SPREAD, Aim.NONE)
-_LISTED = 10_000
-"""More lines than any policy measured here has: all of them are lists."""
-
 _LENGTHS = (4, 8, 12, 16, 24, 40)
 """Rules of the policies by which lists and look-ups are compared."""
 
 
-def statements() -> Mapping[str, str]:
-    """Return a ruleset for each statement: the line that all have in common, one more, and an accept."""
-    lines = {
-        "nothing more": "",
-        "tcp dport 7": "tcp dport 7 goto other",
-        "ct original proto-dst 7, of tcp": "ct protocol tcp ct original proto-dst 7 goto other",
-        "ip saddr": "ip saddr 192.0.2.77 goto other",
-        "ct original ip saddr": "ct original ip saddr 192.0.2.77 goto other",
-        "ct state new": "ct state new goto other",
-        "ct state, in a map": "ct state vmap { invalid : goto other, untracked : goto other }",
-        "ip saddr, in a map": "ip saddr vmap @addresses",
-        "protocol and port, in a map": "meta l4proto . th dport vmap @ports",
-        "a range of networks, in a map": "ip saddr vmap @networks",
-        "a counter of the table": 'counter name "one"',
-        "a counter of the rule": "counter",
-        "the mark set": "ct mark set ct mark & 0x0041ffff | 0x00410000",
-    }
-    return {name: _STATEMENT.replace("LINE", line) for name, line in lines.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What was measured in turns: a policy under several rulesets."""
 
-
-_STATEMENT = f"""
-table inet statement {{
-    counter one {{ }}
-    map addresses {{
-        type ipv4_addr : verdict
-        elements = {{ {", ".join(f"192.0.2.{number} : drop" for number in range(40, 80))} }}
-    }}
-    map networks {{
-        type ipv4_addr : verdict
-        flags interval
-        elements = {{ {", ".join(f"192.0.2.{number}/31 : drop" for number in range(40, 80, 4))} }}
-    }}
-    map ports {{
-        type inet_proto . inet_service : verdict
-        elements = {{ {", ".join(f"tcp . {port} : drop" for port in range(1, 30))} }}
-    }}
-    chain other {{
-        accept
-    }}
-    chain on {{
-        LINE
-        accept
-    }}
-    chain prerouting {{
-        type filter hook prerouting priority -150; policy accept;
-        iifname "{INTERFACE}" goto on
-    }}
-}}
-"""
-
-
-def stages(policy: BenchPolicy) -> Mapping[str, str]:
-    """Return our ruleset cut off before each stage by an accept: a stage costs the difference to the next."""
-    whole = _text(policy)
-    ends = {
-        "the door": r"prerouting",
-        "known, invalid or new": rf"ingress/{INTERFACE}",
-        "the family": rf"session/{INTERFACE}/ingress",
-        "the far end, or the list": rf"peers/{INTERFACE}/ingress/ipv4",
-        "the port": rf"(?:class|everyone)/{INTERFACE}/ingress/ipv4\S*",
-        "the leaf": rf"(?:rule|default)/{INTERFACE}/\S+",
-        "remembering and accepting": rf"accept/{INTERFACE}/ingress",
-    }
-    return {f"before {name}": _cut(whole, chain) for name, chain in ends.items()} | {"the whole": whole}
-
-
-def _cut(text: str, chain: str) -> str:
-    """Return a ruleset in which chains whose name fits accept at once."""
-    return re.sub(rf"(?m)^(\tchain {chain} \{{\n(?:\t\ttype .*\n)?)", r"\1\t\taccept\n", text)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Another way in which the table could be made."""
+    table: str
+    """What the rulesets are."""
 
     name: str
-    text: Callable[[BenchPolicy], str]
-    most_rules: int = _LISTED
-    """Of policies for which it is measured."""
+    """Of the policy."""
+
+    costs: tuple[PacketCost, ...]
 
 
-def shapes() -> tuple[Shape, ...]:
-    """Return ours, what it is made of, and what else was thought of."""
-    return (
-        Shape("sgagent", _text),
-        Shape("sgagent, look-ups alone", lambda policy: _text(policy, most_lines=0)),
-        Shape("sgagent, a list alone", lambda policy: _text(policy, most_lines=_LISTED), 100),
-        Shape("a list, members apart", lambda policy: _apart(_text(policy, most_lines=_LISTED)), 10),
-        Shape(
-            "look-ups, sessions read from their tuples",
-            lambda policy: _by_session(_text(policy, most_lines=0)),
-        ),
-        Shape("look-ups, maps of declared size", lambda policy: _sized(_text(policy, most_lines=0))),
-        Shape(
-            "look-ups, counters of the rules' own", lambda policy: _own_counters(_text(policy, most_lines=0))
-        ),
-        Shape("look-ups, nothing counted", lambda policy: _uncounted(_text(policy, most_lines=0))),
-        Shape("one map of address, protocol and port", _concatenated, 100),
-        *(Shape(order.value, partial(_linear, order), 1_000) for order in Order),
-    )
+def measure_shapes(sizes: Sequence[Size], lengths: Sequence[int]) -> Iterator[Column]:
+    """Measure statements, stages, shapes, and the lengths up to which lists are shorter in time, too."""
+    yield _column("statement", "", invent(SIZES[0]), statements(), [Aim.SPREAD])
+    for size in sizes:
+        policy = invent(size)
+        yield _column("stage", str(size), policy, stages(policy), _AIMS)
+    for size in sizes:
+        policy = invent(size)
+        texts = {shape.name: shape.text(policy) for shape in shapes() if size.rules <= shape.most_rules}
+        yield _column("shape", str(size), policy, texts, _AIMS)
+    for rules in lengths:
+        policy = invent(Size(rules, SIZES[0].members))
+        yield _column("length", f"{rules} rules", policy, by_length(policy), _AIMS)
 
 
-def _table(policy: BenchPolicy, most_lines: int = MOST_LINES) -> Ruleset:
-    state = first_state([INTERFACE], LAYOUT)
-    return compile_(policy.resolved, LAYOUT, state, most_lines=most_lines).ruleset
-
-
-def _text(policy: BenchPolicy, most_lines: int = MOST_LINES) -> str:
-    return render(_table(policy, most_lines), persist=False)
-
-
-def _linear(order: Order, policy: BenchPolicy) -> str:
-    return render_linear(policy.resolved, order)
-
-
-def _apart(text: str) -> str:
-    """Return a ruleset in which members that are neighbours are no range."""
-
-    def numbered(found: re.Match[str]) -> str:
-        first, last = (int(IPv4Address(end)) for end in found.groups())
-        return f"ip saddr {{ {', '.join(str(IPv4Address(number)) for number in range(first, last + 1))} }}"
-
-    return re.sub(r"ip saddr ([0-9.]+)-([0-9.]+)", numbered, text)
-
-
-def _by_session(text: str) -> str:
-    """Return a ruleset in which every packet is sent to the chains that read sessions."""
-    return text.replace("ct state established,related goto live/", "goto live/")
-
-
-def _sized(text: str) -> str:
-    """Return a ruleset whose hash maps can't grow, which the kernel keeps in a simpler table."""
-
-    def declared(found: re.Match[str]) -> str:
-        if "flags interval" in found[0]:
-            return found[0]
-        return f"{found[1]}\t\tsize {found[2].count(' : ')}\n{found[2]}"
-
-    return re.sub(r"(?ms)^(\tmap [^\n]*\n[^\n]*\n)(.*?^\t\}\n)", declared, text)
-
-
-def _own_counters(text: str) -> str:
-    """Return a ruleset whose counters are parts of the rules, and can't be read alone."""
-    return re.sub(r'counter name "[^"]*"', "counter", text)
-
-
-def _uncounted(text: str) -> str:
-    return re.sub(r'counter name "[^"]*" ', "", text)
-
-
-def _concatenated(policy: BenchPolicy) -> str:
-    """Return a ruleset in which address, protocol and port are looked up together; a miss is for everyone."""
-    table, place = _table(policy, most_lines=0), f"{INTERFACE}/ingress/ipv4"
-    elements = [
-        f"{_addresses(key)} . {row}"
-        for name in (f"peers/{place}", f"networks/{place}")
-        for element in (table.verdict_map_by_name[name].elements if name in table.verdict_map_by_name else ())
-        for key in element.key
-        if isinstance(key, Interval) and isinstance(element.verdict, Goto)
-        for row in _rows(table, element.verdict.chain)
-    ]
-    together = (
-        "\tmap together {\n\t\ttype ipv4_addr . inet_proto . inet_service : verdict\n\t\tflags interval\n"
-        f"\t\telements = {{ {', '.join(elements)} }}\n\t}}\n\n"
-    )
-    text = render(table, persist=False).replace("\tchain ", f"{together}\tchain ", 1)
-    text = text.replace(f"\t\tip saddr vmap @networks/{place}\n", "")
-    return text.replace(
-        f"\t\tip saddr vmap @peers/{place}\n", "\t\tip saddr . meta l4proto . th dport vmap @together\n"
-    )
-
-
-def _addresses(interval: Interval) -> str:
-    first, last = IPv4Address(interval.first), IPv4Address(interval.last)
-    return str(first) if interval.is_single else f"{first}-{last}"
-
-
-def _rows(table: Ruleset, chain: str) -> Iterator[str]:
-    """Yield what a class's chain compares or looks up: protocol, ports and verdict."""
-    for rule in table.chain_by_name[chain].rules:
-        match rule.statements:
-            case (Match(selector, (Interval(first, last),)), Goto(leaf)) if selector in _PORTS:
-                yield f"{_PORTS[selector]} . {first}-{last} : goto {leaf}"
-            case (LookUp(_, verdict_map),):
-                found = table.verdict_map_by_name[verdict_map]
-                yield from (element_text(element, found.key_types) for element in found.elements)
-            case _:
-                pass  # the guard, and what leads on
-
-
-_PORTS = {TCP_DPORT: "tcp", UDP_DPORT: "udp"}
-
-
-def _measured(
-    policy: BenchPolicy, rulesets: Mapping[str, str], aims: Iterable[Aim]
-) -> Mapping[str, tuple[float, ...]]:
-    """Return nanoseconds above connection tracking alone, by ruleset, for each aim."""
-    found: dict[str, tuple[float, ...]] = {}
+def _column(
+    table_name: str, name: str, policy: BenchPolicy, rulesets: Mapping[str, str], aims: Sequence[Aim]
+) -> Column:
+    """Measure a policy's packets under rulesets, in turns."""
+    costs: list[PacketCost] = []
     with contextlib.ExitStack() as stack:
         texts = {CONNTRACK_ONLY: "", **rulesets}
-        hosts = {name: stack.enter_context(bench_host(text)) for name, text in texts.items()}
+        hosts = {ruleset: stack.enter_context(bench_host(text)) for ruleset, text in texts.items()}
         for host in hosts.values():
             host.close_edge()
         for aim in aims:
             rounds = take_turns(hosts, Frames(choose(policy, aim, _EFFORT.frames)), _EFFORT)
-            for cost in measured_costs(rounds, policy, "new", aim.value, CONNTRACK_ONLY):
-                found[cost.contender] = (*found.get(cost.contender, ()), cost.above.median)
-    return {name: figures for name, figures in found.items() if name != CONNTRACK_ONLY}
+            costs += measured_costs(rounds, policy, "new", aim.value, CONNTRACK_ONLY)
+    return Column(table=table_name, name=name, costs=tuple(costs))
 
 
-def _print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    head = tuple(head)
-    for row in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(row)} |", flush=True)
-    print(flush=True)
+_HEADS = {
+    "statement": ("a chain of one line and an accept", "ns"),
+    "stage": ("our table, cut off",),
+    "shape": ("shape",),
+    "length": ("a short policy",),
+}
 
 
-def _print_columns(first: str, columns: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
-    """Print a row for each ruleset, and a column for each policy: the figures of its aims."""
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    rows = (
-        [
-            name,
-            *(" / ".join(f"{figure:,.0f}" for figure in column.get(name, ())) for column in columns.values()),
-        ]
-        for name in names
-    )
-    _print_table([first, *columns], rows)
+def lines(columns: Sequence[Column]) -> Iterator[str]:
+    """Yield the tables: nanoseconds above connection tracking alone."""
+    for name, head in _HEADS.items():
+        of_table = [column for column in columns if column.table == name]
+        if not of_table:
+            continue
+        rulesets = dict.fromkeys(cost.contender for column in of_table for cost in column.costs)
+        rows = (
+            (ruleset, *(_figures(column, ruleset) for column in of_table))
+            for ruleset in rulesets
+            if ruleset != CONNTRACK_ONLY
+        )
+        yield from table((*head, *(column.name for column in of_table if column.name)), rows)
 
 
-def main() -> None:
-    """Print what statements, stages and shapes cost, and from where on look-ups pay."""
-    print("Nanoseconds above connection tracking alone, spread over the rules / at no rule.\n")
-    smallest = invent(SIZES[0])
-    _print_columns("a door, a chain, and", {"ns": _measured(smallest, statements(), [Aim.SPREAD])})
-    policies = {str(size): invent(size) for size in SIZES}
-    _print_columns(
-        "our table", {size: _measured(policy, stages(policy), _AIMS) for size, policy in policies.items()}
-    )
-    _print_columns("shape", {size: _of_shapes(policy) for size, policy in policies.items()})
-    lengths = {f"{rules} rules": invent(Size(rules, 100)) for rules in _LENGTHS}
-    _print_columns("a short policy", {length: _of_lengths(policy) for length, policy in lengths.items()})
+def _figures(column: Column, ruleset: str) -> str:
+    """Return what packets cost, by where they hit."""
+    return " / ".join(f"{cost.above.median:,.0f}" for cost in column.costs if cost.contender == ruleset)
 
 
-def _of_shapes(policy: BenchPolicy) -> Mapping[str, tuple[float, ...]]:
-    rulesets = {shape.name: shape.text(policy) for shape in shapes() if policy.size.rules <= shape.most_rules}
-    return _measured(policy, rulesets, _AIMS)
-
-
-def _of_lengths(policy: BenchPolicy) -> Mapping[str, tuple[float, ...]]:
-    return _measured(
-        policy,
-        {
-            "a list": _text(policy, most_lines=_LISTED),
-            "look-ups": _text(policy, most_lines=0),
-            Order.PORT_FIRST.value: render_linear(policy.resolved, Order.PORT_FIRST),
-        },
-        _AIMS,
-    )
+def main(argv: Sequence[str]) -> int:
+    """Measure, and print the tables."""
+    options = parser_of(
+        NAME, "Measure what of our table a new session pays for, and other shapes."
+    ).parse_args(argv)
+    begin()
+    sizes, lengths = (SIZES[:1], ()) if options.quick else (SIZES, _LENGTHS)
+    found = list(measure_shapes(sizes, lengths))
+    return finish(Section(NAME, list(lines(found)), found), [], writes=options.write)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
