@@ -115,9 +115,13 @@ def read_plan(text: bytes, mask: int, log_group: int | None = None) -> Plan:
         raise MalformedError("a plan is made of whole lines")
     reader = _Reader(mask, log_group)
     try:
-        return Plan(tuple(reader.operation(json.loads(line)) for line in text[:-1].split(b"\n")))
+        lines = text[:-1].decode("ascii").split("\n")
+        return Plan(tuple(map(reader.operation, map(_DECODER.decode, lines))))
     except (ValueError, RecursionError) as error:
         raise MalformedError("the plan can't be read") from error
+
+
+_DECODER = json.JSONDecoder()
 
 
 class _Reader:
@@ -250,9 +254,9 @@ def _key(content: Any, types: tuple[KeyType, ...]) -> tuple[Value, ...]:  # noqa
 def _value(content: Any, key_type: KeyType) -> Value:  # noqa: ANN401 - JSON, whose shape is tested here
     if isinstance(content, str):
         return _symbol(content, key_type)
-    if key_type not in BITS:
+    last = _LAST.get(key_type)
+    if last is None:
         raise MalformedError("a number where there is none")
-    last = (1 << BITS[key_type]) - 1
     if isinstance(content, list):
         if len(content) != 2:
             raise MalformedError("no range")
@@ -261,6 +265,10 @@ def _value(content: Any, key_type: KeyType) -> Value:  # noqa: ANN401 - JSON, wh
             raise MalformedError("a range that is turned round")
         return interval
     return Interval.single(_number(content, last))
+
+
+_LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
+"""The greatest value of each type whose values are numbers."""
 
 
 def _symbol(word: str, key_type: KeyType) -> Symbol:

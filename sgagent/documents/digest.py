@@ -50,8 +50,11 @@ def _write(value: object, lines: list[str]) -> None:
         lines.append(str(value))
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
-        for item in value:
-            _write(item, lines)
+        if value and isinstance(value[0], CidrBlock):  # then all are
+            lines += map(str, value)
+        else:
+            for item in value:
+                _write(item, lines)
     elif isinstance(value, enum.Enum):
         lines.append(repr(value.value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

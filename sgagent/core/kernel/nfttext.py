@@ -224,6 +224,8 @@ def _selector(selector: Selector) -> str:
 
 
 def _key(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
+    if len(key) == len(key_types) == 1:  # as nearly all are
+        return _value(key[0], key_types[0])
     return " . ".join(_value(value, key_type) for value, key_type in zip(key, key_types, strict=True))
 
 
@@ -258,12 +260,8 @@ def _word(number: int, key_type: KeyType) -> str:
 
 
 def _number(number: int, key_type: KeyType) -> str:
-    match key_type:
-        case KeyType.IPV4_ADDR:
-            return address_text(Family.IPV4, number)
-        case KeyType.IPV6_ADDR:
-            return address_text(Family.IPV6, number)
-        case KeyType.MARK:
-            return f"{number:#010x}"
-        case _:
-            return str(number)
+    if key_type is KeyType.IPV4_ADDR:
+        return address_text(Family.IPV4, number)
+    if key_type is KeyType.IPV6_ADDR:
+        return address_text(Family.IPV6, number)
+    return f"{number:#010x}" if key_type is KeyType.MARK else str(number)
