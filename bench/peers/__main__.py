@@ -37,6 +37,7 @@ _COLLECTOR = (100_000, 20, 100)
 
 _REPEATS = 5
 _QUICK_REPEATS = 2
+_QUICK_LARGEST = 2
 _EFFORT = Effort(rounds=15, seconds=0.04, frames=16_384)
 _QUICK_EFFORT = Effort(rounds=5, seconds=0.02, frames=4_096)
 
@@ -110,7 +111,7 @@ def _measured(options: argparse.Namespace) -> PeerResults:
         versions={package: version_of(package) for package in PACKAGES},
         is_quick=options.quick,
     )
-    for size in SIZES[1 : 3 if options.quick else options.largest + 1]:
+    for size in SIZES[1 : 1 + min(options.largest, _QUICK_LARGEST if options.quick else len(SIZES))]:
         figures, packets = _measure_size(invent(size), names, is_quick=options.quick)
         results = dataclasses.replace(
             results, figures=(*results.figures, *figures), packets=(*results.packets, *packets)

@@ -19,9 +19,10 @@ from bench.peers.contender import (
     ports_of,
     rules_of,
 )
-from bench.peers.place import LIMIT_SECONDS, Place, PlaceError, Ran, TooSlowError
+from bench.peers.place import LIMIT_SECONDS, Place, PlaceError, Ran
 from bench.policies import INTERFACE, BenchPolicy
-from integration.lab import LabError, wait_for
+from integration.lab import wait_for
+from integration.service import is_alive
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedRule
 
@@ -64,10 +65,7 @@ class Firewalld(Contender):
         self.place.launch("dbus-daemon", "--nofork", "--nopidfile", "--config-file=/etc/dbus-bench.conf")
         began = time.perf_counter()
         self._pid = self.place.launch("/usr/sbin/firewalld", "--nofork", "--nopid")
-        try:
-            wait_for(self._is_running, "firewalld to be running", LIMIT_SECONDS)
-        except LabError as error:
-            raise TooSlowError(str(error)) from error
+        wait_for(self._is_running, "firewalld to be running", LIMIT_SECONDS)
         return Took(time.perf_counter() - began)
 
     def add_member(self, newcomer: Newcomer) -> Took:
@@ -91,6 +89,8 @@ class Firewalld(Contender):
         return (self._pid,)
 
     def _is_running(self) -> bool:
+        if not is_alive(self._pid):
+            raise PlaceError(f"firewalld has ended:\n{self.place.log}")
         property_of = (f"string:{_SERVICE}", "string:state")
         try:
             return "RUNNING" in self._send("org.freedesktop.DBus.Properties.Get", *property_of).output

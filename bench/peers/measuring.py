@@ -22,6 +22,7 @@ from bench.peers.figures import Counted, Figures, Operation
 from bench.peers.place import PlaceError, TooSlowError, place_in
 from bench.peers.watch import Probes, Stream, Watch
 from bench.policies import BenchPolicy, with_rule
+from bench.processor import LostPacketsError
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose
 from integration.lab import LabError
@@ -121,14 +122,20 @@ class Bout:
         took = self._seconds.get(Operation.RELOAD.value)
         if took is None or took.median > _LONGEST_STREAM_SECONDS:
             return None
-        changes, began = 0, time.perf_counter()
-        with watch.streaming() as sender:
-            while not changes or (
-                changes < _MOST_STREAMED and time.perf_counter() - began < _ENOUGH_STREAMED_SECONDS
-            ):
-                self._reload(contender)
-                changes += 1
-        return dataclasses.replace(sender.outcome, changes=changes)
+        with contextlib.suppress(_NotMeasuredError), self._trying(Operation.RELOAD):
+            with watch.streaming() as sender:
+                changes = self._reload_for_a_while(contender)
+            return dataclasses.replace(sender.outcome, changes=changes)
+        return None
+
+    def _reload_for_a_while(self, contender: Contender) -> int:
+        """Change the policy as often as there is time for, and return how often that was."""
+        until = time.perf_counter() + _ENOUGH_STREAMED_SECONDS
+        for number in range(_MOST_STREAMED):
+            self._reload(contender)
+            if time.perf_counter() > until:
+                return number + 1
+        return _MOST_STREAMED
 
     def _reload(self, contender: Contender) -> Took:
         """Have a rule more, or the policy as it was, by turns."""
@@ -156,10 +163,10 @@ class Bout:
         """Keep why something did not work."""
         try:
             yield
-        except TooSlowError as error:
+        except (TooSlowError, LabError) as error:
             self._failures[operation.value] = "> 120 s"
             raise _NotMeasuredError(operation.value) from error
-        except (PlaceError, LabError, subprocess.SubprocessError) as error:
+        except (PlaceError, LostPacketsError, subprocess.SubprocessError) as error:
             self._failures[operation.value] = str(error)
             raise _NotMeasuredError(operation.value) from error
 

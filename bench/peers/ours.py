@@ -10,10 +10,10 @@ from pathlib import Path
 
 from bench.durations import BINDING, sgagent
 from bench.peers.contender import Contender, Hook, Newcomer, Took
-from bench.peers.place import LIMIT_SECONDS, Place
+from bench.peers.place import LIMIT_SECONDS, Place, PlaceError
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
 from integration.lab import wait_for
-from integration.service import Service
+from integration.service import Service, is_alive
 from sgagent.core.policy import ResolvedRule
 from sgagent.dataplane.generation import RulesetGeneration
 
@@ -170,4 +170,6 @@ class Daemon(Contender):
         return self._service.log.count("ruleset_applied") > told and self._is_ready()
 
     def _is_ready(self) -> bool:
+        if not is_alive(self._service.pid):
+            raise PlaceError(f"the daemon has ended:\n{self._service.log}")
         return any("READY=1" in notice.splitlines() for notice in self._service.notices())

@@ -65,16 +65,16 @@ class Ran:
 class Place:
     """Where a peer lives."""
 
-    def __init__(self, network: Namespace, hand: subprocess.Popen[str], root: Path) -> None:
-        """Take the hand, and where its files are as they are seen from here."""
+    def __init__(self, network: Namespace, hand: subprocess.Popen[str], root: Path | None) -> None:
+        """Take the hand, and where its files are as they are seen from here; None has none of its own."""
         self.network = network
         self._hand = hand
         self._root = root
 
     def write(self, files: dict[str, str]) -> None:
-        """Write files by their absolute names in the place."""
+        """Write files by their absolute names in the place, which has to have its own."""
         for name, text in files.items():
-            path = self._root / name.removeprefix("/")
+            path = self._path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
 
@@ -99,7 +99,12 @@ class Place:
     @property
     def log(self) -> str:
         """Return what the processes that stay have written."""
-        return (self._root / "tmp/launched.log").read_text(errors="replace")
+        return self._path("/tmp/launched.log").read_text(errors="replace")  # noqa: S108 - the place's own
+
+    def _path(self, name: str) -> Path:
+        if self._root is None:
+            raise PlaceError("the place has no files of its own")
+        return self._root / name.removeprefix("/")
 
     def _ask(self, asked: dict[str, object]) -> Ran:
         if self._hand.stdin is None or self._hand.stdout is None:
@@ -136,7 +141,7 @@ def place_in(network: Namespace, *, has_packages: bool) -> Iterator[Place]:
         if told.strip() != "ready":
             raise PlaceError(f"no place could be made: {told}")
         try:
-            yield Place(network, hand, Path(f"/proc/{hand.pid}/root") if has_packages else Path("/"))
+            yield Place(network, hand, Path(f"/proc/{hand.pid}/root") if has_packages else None)
         finally:
             if hand.stdin:
                 hand.stdin.close()
