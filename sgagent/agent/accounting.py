@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sgagent.agent.keeping.hittimes import HitRecord, HitTimes
 from sgagent.core.kernel.counters import CounterKey, ObservedDropCounter, observed_drop
@@ -48,6 +49,8 @@ class Accounting:
         self._record = HitRecord(kept.times)
         self._observed: frozenset[str] = frozenset()
         self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
+        self._shown: Mapping[CounterKey, CounterValue] | None = None
+        """The totals as they were read last; None once they have changed."""
 
     def take_in(
         self,
@@ -65,11 +68,12 @@ class Accounting:
             observed: interfaces on which nothing was dropped since the last reading (§9.1).
             now: seconds since the epoch.
         """
-        self._observed = observed
+        if observed != self._observed:
+            self._observed, self._shown = observed, None
         is_news = False
         if keys is not self._keys:
             is_news = self._record.follow(keys.values(), now)
-            self._keys = keys
+            self._keys, self._shown = keys, None
             self._drop_of = {key: drop for key in keys.values() if (drop := observed_drop(key)) is not None}
             self._retire()
         gone = self._seen.keys() - reading.keys()
@@ -93,7 +97,10 @@ class Accounting:
     @property
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return the totals of what has counters now, and of what would have been dropped there."""
-        return {key: self._totals.get(key, _NOTHING) for key in (*self._keys.values(), *self._drops())}
+        if self._shown is None:
+            keys = (*self._keys.values(), *self._drops())
+            self._shown = MappingProxyType({key: self._totals.get(key, _NOTHING) for key in keys})
+        return self._shown
 
     @property
     def times(self) -> Mapping[CounterKey, HitTimes]:
@@ -118,6 +125,7 @@ class Accounting:
         return value != self._seen.get(name, _NOTHING) and name in self._keys
 
     def _add(self, key: CounterKey, counted: CounterValue) -> None:
+        self._shown = None
         total = self._totals.get(key, _NOTHING)
         self._totals[key] = CounterValue(
             packets=total.packets + counted.packets, bytes=total.bytes + counted.bytes

@@ -233,3 +233,31 @@ def test_a_rule_that_comes_back_is_counted_anew() -> None:
     accounting.take_in({}, {}, now=200.0)
     assert accounting.take_in(reading(0), dict(KEYS), now=300.0)
     assert times(accounting) == (300.0, 100.0)
+
+
+def test_what_was_read_stays_as_it_was() -> None:
+    """Readers in other threads keep what they have; where nothing changed, the same is read again."""
+    accounting = Accounting()
+    accounting.take_in(reading(1), KEYS, now=10.0)
+    totals, times = accounting.totals, accounting.times
+    accounting.take_in(reading(1), KEYS, now=20.0)
+    assert accounting.totals is totals
+    assert accounting.times is times
+    accounting.take_in(reading(4), KEYS, now=30.0)
+    assert totals[WEB].packets == 1
+    assert packets(accounting) == 4
+    assert times[WEB].last_hit_at == 10.0
+    assert accounting.times[WEB].last_hit_at == 30.0
+
+
+def test_totals_follow_what_is_counted() -> None:
+    """What comes to be counted, or no longer is, is told at the next look."""
+    accounting = Accounting()
+    app = rule("sgr-app")
+    accounting.take_in(reading(1), KEYS)
+    assert set(accounting.totals) == {WEB}
+    accounting.take_in(reading(1), {**KEYS, "rule/eth0/sgr-app": app})
+    assert set(accounting.totals) == {WEB, app}
+    accounting.take_in(reading(1), {"rule/eth0/sgr-app": app})
+    assert set(accounting.totals) == {app}
+    assert set(accounting.times) == {app}
