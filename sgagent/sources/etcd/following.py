@@ -33,6 +33,9 @@ ALONE_SECONDS = 0.005
 QUIET_SECONDS = 0.05
 """For which more of the same burst of changes is waited for before they are delivered."""
 
+LONGEST_SECONDS = 0.5
+"""How long a burst may put off its first change."""
+
 HEARTBEAT_SECONDS = 30.0
 """Between looks whether the watch tells all: give or take a fifth, so that hosts don't all ask at once."""
 
@@ -186,7 +189,7 @@ class Following:
         """Take in what the watch tells and what comes in one burst with it; tell whether anything changed."""
         answer = self._watching.receive(self._seconds_to_wait(), self._bell)
         has_changed, patience = False, ALONE_SECONDS
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:
             has_changed |= self._take_in(answer)
             if time.monotonic() >= deadline:

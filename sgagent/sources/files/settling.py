@@ -15,7 +15,7 @@ UNSETTLED_SECONDS = 0.3
 """How long a change may take to be completed that looks incomplete: a file that is still open, or that an
 editor moved away and is about to write anew."""
 
-LONGEST_SECONDS = 1.0
+LONGEST_SECONDS = 0.5
 """How long a burst may put off its first change; changes are enforced within 2 seconds."""
 
 
