@@ -16,6 +16,7 @@ from sgagent.core.explanation import explain
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.rehearsal.wire import (
+    AUTHENTICATION,
     DESTINATION_OPTIONS,
     HOP_BY_HOP,
     ROUTER_ALERT,
@@ -66,14 +67,14 @@ def in_fragments(packet: WirePacket) -> WirePacket:
 
 
 def test_the_upper_layer_is_found_behind_extension_headers(agent: Enforcer) -> None:
-    """TCP behind hop-by-hop and destination options is judged by its ports (§4.1)."""
+    """TCP behind hop-by-hop and destination options, and authenticated, is judged by its ports (§4.1)."""
     agent.enforce(policy_of(WEB, eth0="sg-1"))
     packets = [
         behind_extensions(tcp(CLIENT6, HOST6, 1024, port), *chain)
-        for chain in ((DESTINATION_OPTIONS,), (HOP_BY_HOP, DESTINATION_OPTIONS))
+        for chain in ((DESTINATION_OPTIONS,), (HOP_BY_HOP, DESTINATION_OPTIONS), (AUTHENTICATION,))
         for port in (80, 81)
     ]
-    assert agent.lab.send_ingress(packets) == [True, False] * 2
+    assert agent.lab.send_ingress(packets) == [True, False] * 3
 
 
 @pytest.mark.parametrize(("source", "destination"), ((CLIENT, HOST), (CLIENT6, HOST6)))

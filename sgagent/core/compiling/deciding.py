@@ -238,10 +238,23 @@ def read_twice(
     if not by_header:
         return (Chain(name=name, rules=(on,)),)
     live = Chain(name=names.live_chain(name), rules=(*by_session, on))
-    guard = Rule((_IS_LIVE, Goto(live.name if by_session else final)))
-    chain = Chain(name=name, rules=(guard, *by_header, on))
+    guards = _guards(Goto(live.name if by_session else final), ways[1].family)
+    chain = Chain(name=name, rules=(*guards, *by_header, on))
     return (chain, live) if by_session else (chain,)
 
 
-_IS_LIVE = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
-"""Of a packet that is not the first of its session, which may be an answer to it or an error about it."""
+def _guards(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+    """Return the rules that send on what a header doesn't say of its session.
+
+    That is a packet which is not the first of its session: it may be an answer to it, or an error about it.
+    And behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+    """
+    is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
+    if family is Family.IPV4:
+        return (Rule((is_live, to_live)),)
+    is_authenticated = Match(ruleset.META_L4PROTO, (Interval.single(_AUTHENTICATION),))
+    is_new = Match(ruleset.CT_STATE, (Symbol("new"),))
+    return Rule((is_live, to_live)), Rule((is_authenticated, is_new, to_live))
+
+
+_AUTHENTICATION = 51

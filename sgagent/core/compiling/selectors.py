@@ -19,6 +19,7 @@ from sgagent.core.model import TCP, Direction, Family
 class Reading:
     """Where to read the ends of a session of one direction and family."""
 
+    family: Family
     peer: Selector
     local: Selector
     protocol: Selector
@@ -79,6 +80,7 @@ def _tracked(direction: Direction, family: Family) -> Reading:
     if not inwards:
         source, destination = destination, source
     return Reading(
+        family=family,
         peer=ct_tuple(side, f"{prefix} saddr"),
         local=ct_tuple(side, f"{prefix} daddr"),
         protocol=ruleset.CT_PROTOCOL,
@@ -96,6 +98,7 @@ def _untracked(direction: Direction, family: Family) -> Reading:
     }[family]
     peer, local = ends if direction is Direction.INGRESS else ends[::-1]
     return Reading(
+        family=family,
         peer=peer,
         local=local,
         protocol=ruleset.META_L4PROTO,
