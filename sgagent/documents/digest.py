@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from sgagent.core.memory import Memory
-from sgagent.core.model import CidrBlock, Snapshot
+from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snapshot
 
 _DIGITS = 12
 
@@ -33,34 +33,53 @@ def digest(snapshot: Snapshot, memory: Memory | None = None) -> str:
     )
     hashed = hashlib.sha256()
     for thing in things:
-        hashed.update(memory.recall((thing,), partial(_digest, thing)))
+        hashed.update(memory.recall((thing,), partial(_digest, thing, _texts(thing, memory))))
     return "sha256:" + hashed.hexdigest()[:_DIGITS]
 
 
-def _digest(thing: object) -> bytes:
+_MANY = 100
+"""Rules of a group from which on it is worth while to remember what each is written as."""
+
+
+def _texts(thing: object, memory: Memory) -> Memory | None:
+    """Return what remembers the texts of a large group's rules; None for anything else."""
+    if isinstance(thing, SecurityGroup) and len(thing.rules) >= _MANY:
+        return memory.apart(thing.security_group_id)
+    return None
+
+
+def _digest(thing: object, texts: Memory | None) -> bytes:
     """Return the digest of one object."""
+    if texts is not None:
+        texts.turn()
+    return hashlib.sha256(_text(thing, texts).encode()).digest()
+
+
+def _text(value: object, texts: Memory | None = None) -> str:
+    """Return a value as lines that no other value has; texts are quoted."""
     lines: list[str] = []
-    _write(thing, lines)
-    return hashlib.sha256("\n".join(lines).encode()).digest()
+    _write(value, lines, texts)
+    return "\n".join(lines)
 
 
-def _write(value: object, lines: list[str]) -> None:
-    """Append a value as lines that no other value has; texts are quoted."""
+def _write(value: object, lines: list[str], texts: Memory | None) -> None:
     if isinstance(value, CidrBlock):
         lines.append(str(value))
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
         if value and isinstance(value[0], CidrBlock):  # then all are
             lines += map(str, value)
+        elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
+            lines += [texts.recall((rule,), partial(_text, rule)) for rule in value]
         else:
             for item in value:
-                _write(item, lines)
+                _write(item, lines, texts)
     elif isinstance(value, enum.Enum):
         lines.append(repr(value.value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         lines.append(type(value).__name__)
         for name in _compared(type(value)):
-            _write(getattr(value, name), lines)
+            _write(getattr(value, name), lines, texts)
     else:
         lines.append(repr(value))
 

@@ -217,8 +217,11 @@ def _read_whole(written: str, line: int) -> Listing | Mapping | None:
     if "\\u" in written and _BAD_ESCAPE.search(written):
         return None
     try:
-        value: list[Node] | dict[str, Node] = _AT_ONCE.decode(written)
+        value: list[Node] | dict[str, Node]
+        value, end = _AT_ONCE.raw_decode(written)
     except ValueError:
+        return None
+    if end < len(written):
         return None
     if isinstance(value, dict):
         return Mapping(line, value, partial(_lines_of_names, written, line), len(value) + 1, written=written)

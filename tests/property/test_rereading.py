@@ -105,3 +105,20 @@ def test_what_has_not_changed_in_a_file_is_the_very_same() -> None:
     assert moved.rules[0].origin.line == first.rules[0].origin.line + 1
     assert moved == second
     assert reread(other, head="\n").rules[0] is moved.rules[0]
+
+
+def test_the_version_of_a_large_group_follows_its_rules() -> None:
+    """What is remembered of its many rules shows in no version."""
+    kind = '"direction": "egress", "policy": "drop", "protocol": "all"'
+    rule = f'{{"rule_id": "sgr-%d", {kind}, "authorization_object": "%s"}}'
+    memory, versions = Memory(), []
+    for peers in (["::/0"] * 150, ["::/0"] * 149 + ["10.0.0.0/8"], ["::/0"] * 150, ["::/0"] * 120):
+        rules = ",\n".join(rule % (number, peer) for number, peer in enumerate(peers))
+        content = (
+            f'{{"version": 1, "security_groups": [{{"security_group_id": "sg-b", "rules": [{rules}]}}]}}'
+        )
+        files = [DocumentFile("a.json", content.encode())]
+        versions.append(parse_documents(files, Limits(), memory=memory)[0].version)
+        assert versions[-1] == parse_documents(files, Limits())[0].version
+    assert versions[0] == versions[2]
+    assert len(set(versions)) == 3
