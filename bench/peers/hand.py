@@ -22,13 +22,17 @@ def main() -> None:
     """Do what is asked until nobody asks any more, and end what was left running."""
     print("ready", flush=True)
     running: list[subprocess.Popen[bytes]] = []
-    for line in sys.stdin:
-        asked = json.loads(line)
-        answer = _launch(asked, running) if asked["stays"] else _run(asked)
-        print(json.dumps(answer), flush=True)
-    for process in running:
-        process.kill()
-        process.wait()
+    try:
+        for line in sys.stdin:
+            asked = json.loads(line)
+            answer = _launch(asked, running) if asked["stays"] else _run(asked)
+            print(json.dumps(answer), flush=True)
+    except BrokenPipeError:
+        pass  # who asked has died
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def _launch(asked: dict[str, Any], running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
