@@ -16,12 +16,12 @@ from pathlib import Path
 from bench.frames import Frames
 from bench.hosts import BenchHost, bench_host
 from bench.packetcost import CONNTRACK_ONLY, Effort, take_turns
-from bench.peers.contender import Contender, Hook, Newcomer, Took
+from bench.peers.contender import Contender, Hook, Newcomer, Took, is_group, rules_of
 from bench.peers.contenders import CONTENDERS
 from bench.peers.figures import Counted, Figures, Operation
 from bench.peers.place import PlaceError, TooSlowError, place_in
 from bench.peers.watch import Probes, Stream, Watch
-from bench.policies import BenchPolicy, with_rule
+from bench.policies import BenchPolicy, MemberGroup, with_rule
 from bench.processor import LostPacketsError
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose
@@ -101,7 +101,7 @@ class Bout:
 
     def _measure_changes(self, contender: Contender) -> None:
         """Measure a member's coming, and a rule's."""
-        group = self.policy.groups[-1]
+        group = _spoken_of(self.policy)
         newcomers = (
             Newcomer(group, IPv4Address(_FIRST_NEWCOMER + 2 * number)) for number in range(self.repeats)
         )
@@ -189,12 +189,15 @@ class _NotMeasuredError(Exception):
     """Say that an operation did not work; why is kept."""
 
 
+def _spoken_of(policy: BenchPolicy) -> MemberGroup:
+    """Return a group that some rule speaks of: nothing need change in the kernel for the others."""
+    objects = (rule.authorization_object for rule in policy.rules)
+    return next(found for found in objects if isinstance(found, MemberGroup))
+
+
 def _new_rule(policy: BenchPolicy, number: int) -> ResolvedRule:
-    """Return a rule for a group, as others of the policy are, but for a port that none has."""
-    group = next(
-        rule.peer for rule in policy.resolved.interfaces[0].ingress.rules if len(rule.peer.addresses.ipv4) > 1
-    )
-    model = policy.resolved.interfaces[0].ingress.rules[0]
+    """Return a rule like one for a group that there is, but for a port that none has."""
+    model = next(rule for rule in rules_of(policy.resolved) if is_group(rule.peer))
     port = _FIRST_PORT + number
     return dataclasses.replace(
         model,
@@ -203,7 +206,6 @@ def _new_rule(policy: BenchPolicy, number: int) -> ResolvedRule:
         priority=50,
         protocol=TCP,
         ports=(PortRange(port, port),),
-        peer=group,
     )
 
 
