@@ -303,7 +303,7 @@ def main(argv: Sequence[str]) -> int:
     """Measure, and print tables."""
     parser = parser_of(NAME, "Measure the daemon at work.")
     parser.add_argument(
-        "--size", type=int, choices=range(len(SIZES)), help="measure this size alone, from 0, the smallest"
+        "--size", type=int, choices=range(1, len(SIZES)), help="measure this size alone, 1 is the smallest"
     )
     parser.add_argument(
         "--notice", choices=[n.name.lower() for n in Notice], help="have the daemon be told in this way alone"
