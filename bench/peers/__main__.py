@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import gc
-import os
 import subprocess
 import sys
 import time
@@ -20,15 +19,17 @@ from bench.peers.figures import Figures, PeerResults, read_figures, write_figure
 from bench.peers.measuring import Bout, measure_packets
 from bench.peers.packages import PACKAGES, PeersError, check_packages, fetch_packages, version_of
 from bench.peers.picture import draw
-from bench.peers.report import insert_peers, write_peers
+from bench.peers.report import peer_lines
 from bench.peers.watch import choose_probes
 from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost
+from bench.section import begin
 from bench.sizes import SIZES
-from integration.namespaces import remove_stale_namespaces
+from integration.parts import with_parts
 
 RESULTS = ROOT / "bench" / "results" / "peers.json"
 PAGE = ROOT / "docs" / "peers.md"
+PART = "peers"
 PICTURE = ROOT / "docs" / "peers.svg"
 
 _PURPOSE = "Measure what users would pick instead, with the same policies and packets."
@@ -52,11 +53,13 @@ def main(argv: Sequence[str]) -> int:
     except PeersError as error:
         print(error, file=sys.stderr)
         return 2
-    print(write_peers(results))
+    lines = list(peer_lines(results))
+    print("\n".join(lines))
     if not (results.is_quick or options.only or options.largest < len(SIZES) - 1):
         write_figures(results, RESULTS)
         PICTURE.write_text(draw(results), encoding="utf-8")
-        PAGE.write_text(insert_peers(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+        parts = {PART: "\n" + "\n".join(lines) + "\n"}
+        PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return 0
 
 
@@ -96,14 +99,12 @@ def _measured(options: argparse.Namespace) -> PeerResults:
         PeersError: it can't be measured here.
         RuntimeError: this machine's own ruleset changed meanwhile.
     """
-    if os.geteuid() != 0:
-        raise PeersError("network namespaces and nftables need root")
     names = [name for name in CONTENDERS if not options.only or any(part in name for part in options.only)]
     if not names:
         raise PeersError(f"nobody is called so; there are {'; '.join(CONTENDERS)}")
     if any(CONTENDERS[name].has_packages for name in names):
         check_packages()
-    remove_stale_namespaces()
+    begin()
     gc.set_threshold(*_COLLECTOR)
     before = _own_ruleset()
     results = PeerResults(

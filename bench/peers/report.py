@@ -6,37 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.peers.contenders import DAEMON
 from bench.peers.figures import Figures, Operation, PeerResults
+from bench.section import milliseconds, table
 from bench.sizes import Size
 from bench.traffic import Aim
 
-BEGIN = "<!-- measured: written by python -m bench.peers -->"
-END = "<!-- end of what was measured -->"
 
-
-def insert_peers(page: str, results: PeerResults) -> str:
-    """Return the page with what stands between the marks replaced by the tables.
-
-    Raises:
-        ValueError: the page lacks a mark.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("the page has no place for the tables")
-    return f"{before}{BEGIN}\n\n{write_peers(results)}\n{END}{after}"
-
-
-def write_peers(results: PeerResults) -> str:
-    """Return all tables."""
-    return "\n".join(
-        [
-            *_about(results),
-            *(line for size in results.sizes for line in _operations(results, size)),
-            *(line for aim in (Aim.SPREAD, Aim.NONE) for line in _packets(results, aim)),
-            *_reloads(results),
-            *_failures(results),
-        ]
-    )
+def peer_lines(results: PeerResults) -> Iterator[str]:
+    """Yield all tables."""
+    yield from _about(results)
+    for size in results.sizes:
+        yield from _operations(results, size)
+    for aim in (Aim.SPREAD, Aim.NONE):
+        yield from _packets(results, aim)
+    yield from _reloads(results)
+    yield from _failures(results)
 
 
 def _about(results: PeerResults) -> Iterator[str]:
@@ -148,15 +131,9 @@ def _one_line(text: str) -> str:
 
 
 def _table(heading: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    rows = list(rows)
-    if not rows:
-        return
-    yield f"### {heading}\n"
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
+    if found := list(rows):
+        yield f"### {heading}\n"
+        yield from table(head, found)
 
 
 def _milliseconds(figures: Figures, operation: Operation) -> str:
@@ -164,5 +141,4 @@ def _milliseconds(figures: Figures, operation: Operation) -> str:
     if found is None:
         why = figures.failures.get(operation.value, "")
         return why if why.startswith(">") else "can't" if why else ""
-    value = found.median * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return milliseconds(found.median)

@@ -6,8 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
+from bench.peers.__main__ import PAGE, PART, RESULTS
 from bench.peers.contender import rules_of
 from bench.peers.contenders import CONTENDERS, DAEMON
 from bench.peers.figures import Counted, Figures, Operation, PeerResults, read_figures, write_figures
@@ -15,12 +14,13 @@ from bench.peers.firewalld import firewalld_files, rich_rule
 from bench.peers.foomuuri import foomuuri_file
 from bench.peers.iptables import ipset_text, iptables_rule, iptables_text
 from bench.peers.picture import draw
-from bench.peers.report import BEGIN, END, insert_peers
+from bench.peers.report import peer_lines
 from bench.peers.watch import Stream, Wrong, choose_probes
 from bench.policies import BenchPolicy, invent
 from bench.results import Machine, PacketCost, Spread
 from bench.sizes import SIZES
 from bench.traffic import Aim
+from integration.parts import with_parts
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedRule
 
@@ -150,10 +150,7 @@ def test_figures_survive_being_written(tmp_path: Path) -> None:
 
 def test_tables_say_what_was_cut_off_and_what_failed() -> None:
     """A cut-off operation shows the limit, one that failed says that it can't be, with the reason below."""
-    page = insert_peers(f"before\n{BEGIN}\nold\n{END}\nafter\n", measured())
-    assert page.startswith("before\n")
-    assert page.endswith("\nafter\n")
-    assert "old" not in page
+    page = "\n".join(peer_lines(measured()))
     assert "| firewalld | > 120 s |  | can't |" in page
     assert "no such rule" in page
     assert "| sgagent run | 12.5 | 12.5 | 12.5 | 12.5 | 80 | 70 | 0 of 300 |" in page
@@ -161,10 +158,11 @@ def test_tables_say_what_was_cut_off_and_what_failed() -> None:
     assert "| 3 | 1,000 | 0 | 0 | 0 | 300 of 300 |" in page
 
 
-def test_a_page_without_marks_is_left_alone() -> None:
-    """There is no guessing where the tables belong."""
-    with pytest.raises(ValueError, match="no place"):
-        insert_peers("nothing", measured())
+def test_the_page_has_a_place_for_the_tables() -> None:
+    """What the last run kept is what the page shows."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_parts(page, {PART: "\nnew\n"}) != page
+    assert "\n".join(peer_lines(read_figures(RESULTS))) in page
 
 
 def test_the_picture_has_a_point_for_every_figure() -> None:
