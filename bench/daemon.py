@@ -55,6 +55,7 @@ CHANGES = {SIZES[1]: 60, SIZES[2]: 100, SIZES[3]: 60}
 QUICK_CHANGES = 6
 NAME = "daemon"
 
+_MOST_MEBIBYTES = {SIZES[2]: 80, SIZES[3]: 300}
 _LIMITS = {Change.MEMBER: (2.0, 0.005), Change.RULE: (3.0, 0.0)}
 """How many times what nft takes, and how many seconds on top, for 99 of 100."""
 
@@ -260,9 +261,18 @@ def judge(found: Sequence[AtWork]) -> Iterator[Goal]:
             )
 
 
+def judge_memory(found: Sequence[AtWork]) -> Iterator[Goal]:
+    """Yield what was promised of both processes' memory, likewise."""
+    for at_work in found:
+        most = _MOST_MEBIBYTES.get(at_work.size)
+        if most is not None:
+            text = f"memory at {at_work.size}, in MiB, after changes told by {at_work.changed[0].notice}"
+            yield Goal(text, f"at most {most}", at_work.mebibytes_later, at_work.mebibytes_later <= most)
+
+
 def lines(found: Sequence[AtWork]) -> Iterator[str]:
     """Yield all tables."""
-    yield from goal_table(list(judge(found)))
+    yield from goal_table([*judge(found), *judge_memory(found)])
     yield from table(
         (
             *("rules / members", "change", "told by", "changes", "enforced, ms: half", "99 of 100"),
@@ -314,7 +324,8 @@ def main(argv: Sequence[str]) -> int:
     for size, notice, changes in _runs(options):
         found.append(measure_daemon(invent(size), notice, changes))
         print("\n".join(lines(found[-1:])), file=sys.stderr, flush=True)
-    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+    goals = [*judge(found), *judge_memory(found)]
+    return finish(Section(NAME, list(lines(found)), found), goals, writes=options.write)
 
 
 def _runs(options: argparse.Namespace) -> Iterator[tuple[Size, Notice, int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from bench import churn, scrape, throughput, tolls
+from bench import churn, scrape, starting, throughput, tolls
 from bench.churn import Churn, Sample
-from bench.daemon import AtWork, Changed, judge
+from bench.daemon import AtWork, Changed, judge, judge_memory
 from bench.desks import Change, Notice
 from bench.goals import Goal
 from bench.packetcost import CONNTRACK_ONLY, NO_FIREWALL, OURS
@@ -15,6 +17,7 @@ from bench.scrape import Scraped
 from bench.section import figure, goal_table, percentile, table
 from bench.sending import Stream
 from bench.sizes import SIZES, Size
+from bench.starting import Compared
 from bench.throughput import Carried
 from bench.tolls import Situation, Streams, Toll, Waits
 
@@ -79,6 +82,21 @@ def test_changes_are_held_to_what_nft_takes(change: Change, enforced: float, *, 
     """A member twice and five milliseconds, a rule three times; small policies are not judged."""
     found = [at_work(size, change, enforced, 0.01) for size in SIZES[1:3]]
     assert [goal.is_met for goal in judge(found)] == [is_met]
+
+
+def test_memory_is_held_to_what_was_promised() -> None:
+    """80 MiB at 1,000 rules, 300 at 10,000; small policies are not judged."""
+    found = [replace(at_work(size, Change.RULE, 0.03, 0.01), mebibytes_later=81.0) for size in SIZES[1:]]
+    assert [goal.is_met for goal in judge_memory(found)] == [False, True]
+
+
+def test_commands_are_held_to_their_baselines() -> None:
+    """By processor time in multiples, and by the clock where that was promised."""
+    quick = Compared(
+        command="a", elapsed=0.9, seconds=0.3, baseline="b", baseline_seconds=0.1, limit=4.0, most_seconds=1.0
+    )
+    slow = replace(quick, elapsed=1.1, seconds=0.5)
+    assert [goal.is_met for goal in starting.judge([quick, slow])] == [True, True, False, False]
 
 
 def streams(*, leaked: int = 0, lost: int = 0, denied: int = 2_000_000, worst: float = 1_500.0) -> Streams:
