@@ -1,7 +1,8 @@
 """Encode a plan as libnftables' JSON commands; :mod:`sgagent.core.kernel.nftlisting` is the way back.
 
-Names and texts become JSON strings and never a part of nft's grammar. Numbers stay numbers, so that nothing
-is left to be looked up.
+Names and texts become JSON strings and never a part of nft's grammar, whoever gave them. Numbers stay
+numbers, so that nothing is left to be looked up. Where all names are ours,
+:mod:`sgagent.core.kernel.nftcommands` is the quicker way.
 """
 
 from __future__ import annotations
