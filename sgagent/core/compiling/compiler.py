@@ -132,10 +132,10 @@ class _Edge:
             self._session(direction)
             self._accept(direction)
             leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
-            self.parts.add(chains=leaves.chains, counters=leaves.counters, keys=leaves.keys)
+            self.parts.add_leaves(leaves.chains, leaves.counters, leaves.keys)
             for family in Family:
                 judging = remembered_judging(self.interface, direction, family, memory, self.most_lines)
-                self.parts.add(chains=judging.chains, verdict_maps=judging.verdict_maps)
+                self.parts.add_judging(judging.chains, judging.verdict_maps)
 
     def _entry(self, direction: Direction) -> None:
         """Add the chain that every packet of the direction enters: known, invalid, untracked or to be judged.

@@ -21,6 +21,10 @@ class Grouped:
     peers: tuple[str, ...]
     """Sorted."""
 
+    def is_like(self, other: Grouped) -> bool:
+        """Tell whether the same stand at the same places, but for the addresses of some."""
+        return self.by_peer is other.by_peer
+
     def own(self, peers: tuple[str, ...]) -> list[int]:
         """Return the entries of some peers, in order."""
         return sorted(index for peer in peers for index in self.by_peer[peer])

@@ -33,10 +33,13 @@ from sgagent.core.remaking import changed_places
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """Chains and maps that judge, by name; they end in the leaves, which are made elsewhere."""
+    """Chains and maps that judge, by name; they end in the leaves, which are made elsewhere.
 
-    chains: Mapping[str, Chain]
-    verdict_maps: Mapping[str, VerdictMap]
+    They come in parts: one that is the very same as before has not changed.
+    """
+
+    chains: tuple[Mapping[str, Chain], ...]
+    verdict_maps: tuple[Mapping[str, VerdictMap], ...]
 
 
 def remembered_judging(
@@ -64,8 +67,7 @@ def _judging(
     entries = list_entries(interface, direction, family, memory.part("entries"))
     grouped = memory.part("grouped").revise(partial(group, entries))
     judge = _Judge(interface.name, direction, family, grouped, most_lines)
-    judge.compile_(memory)
-    return Judging(judge.chains, judge.verdict_maps)
+    return judge.compile_(memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,26 @@ class _Classes:
     made: Mapping[tuple[str, ...], _MadeOfClass]
     """By the names of the peers, in the order of the classes."""
 
-    def still_hold(self, grouped: Grouped, of_everyone: _Made) -> Mapping[tuple[str, ...], _MadeOfClass]:
-        """Return those of classes in which no entry has changed, as far as that is seen at a glance."""
-        if of_everyone is not self.of_everyone or grouped.by_peer is not self.grouped.by_peer:
-            return {}
+    def may_have_changed(self, grouped: Grouped) -> set[tuple[str, ...]]:
+        """Return the classes in which an entry has changed, if nothing but addresses may have."""
         changed = changed_places(self.grouped.entries, grouped.entries)
         peers = {grouped.entries[place].peer for place in changed}
-        return {names: made for names, made in self.made.items() if peers.isdisjoint(names)}
+        return {names for names in self.made if not peers.isdisjoint(names)}
+
+    def together(self) -> Judging:
+        """Return all that decides; what several classes share is the same in all."""
+        chains: dict[str, Chain] = {}
+        verdict_maps: dict[str, VerdictMap] = {}
+        made = [one.made for one in self.made.values()]
+        for one in (*made, *((self.of_everyone,) if self.asks_everyone else ())):
+            chains.update(one.chains)
+            verdict_maps.update(one.verdict_maps)
+        return Judging((chains,), (verdict_maps,))
+
+    @property
+    def asks_everyone(self) -> bool:
+        """Tell whether anything leads to the rules for everyone."""
+        return bool(self.grouped.for_everyone) or any(one.made.chains for one in self.made.values())
 
 
 class _Judge:
@@ -150,12 +165,13 @@ class _Judge:
     def _everyone(self) -> str:
         return names.everyone_chain(*self._place)
 
-    def compile_(self, memory: Memory) -> None:
-        """Add all chains and maps."""
+    def compile_(self, memory: Memory) -> Judging:
+        """Return all chains and maps."""
         if is_short(self.entries, self.most_lines):
             self._list()
-        else:
-            self._tables(memory)
+            return Judging((self.chains,), (self.verdict_maps,))
+        of_classes = self._tables(memory)
+        return Judging((*of_classes.chains, self.chains), (*of_classes.verdict_maps, self.verdict_maps))
 
     def _list(self) -> None:
         """Add the chain that goes through all entries, behind what no group can block: DHCP."""
@@ -171,26 +187,20 @@ class _Judge:
         name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
         self.chains |= {chain.name: chain for chain in read_twice(name, ways, lines, onward)}
 
-    def _tables(self, memory: Memory) -> None:
-        """Add the chains and maps that look the far end up, then the port."""
+    def _tables(self, memory: Memory) -> Judging:
+        """Add the chains and maps that look the far end up, and return those that look at the port then."""
         peers, by_peer = self.grouped.peers, self.grouped.by_peer
         ranges = tuple(self.entries[by_peer[peer][0]].addresses for peer in peers)
         classified = memory.part("classes", *peers).revise(partial(reclassify, ranges))
         given = tuple(self.entries[index] for index in self.base.members)
         of_everyone = memory.part("everyone").recall(given, self._for_everyone)
         classes = memory.part("made").revise(partial(self._classes, classified.distinct, of_everyone))
-        for one in classes.made.values():
-            self._take(one.made)
-        if self.base.members or self.chains:
-            self._take(of_everyone)
         targets = tuple(one.made.target for one in classes.made.values())
         gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
-        self._look_ups_chain(classified, gotos, memory)
-
-    def _take(self, made: _Made) -> None:
-        """Add what was made apart; what several share is the same in all."""
-        self.chains.update(made.chains)
-        self.verdict_maps.update(made.verdict_maps)
+        onward = self._everyone if classes.asks_everyone else self._default
+        self._look_ups_chain(classified, gotos, memory, onward)
+        together: Judging = memory.part("together").recall((classes.made, of_everyone), classes.together)
+        return together
 
     def _deciding(self) -> Deciding:
         return Deciding(self.interface, self.direction, self.family, self.entries)
@@ -199,11 +209,15 @@ class _Judge:
         """Return what decides about each class."""
         made: dict[tuple[str, ...], _MadeOfClass] = {}
         known = before.made if before else {}
-        holding = before.still_hold(self.grouped, of_everyone) if before else {}
+        are_alike = before and before.of_everyone is of_everyone and before.grouped.is_like(self.grouped)
+        again = before.may_have_changed(self.grouped) if before and are_alike else None
         for members in distinct:
             peers = tuple(self.grouped.peers[place] for place in members)
-            made[peers] = holding.get(peers) or self._class(peers, of_everyone, known.get(peers))
-        return _Classes(self.grouped, of_everyone, made)
+            one = known.get(peers)
+            if one is None or again is None or peers in again:
+                one = self._class(peers, of_everyone, one)
+            made[peers] = one
+        return _Classes(self.grouped, of_everyone, before.made if before and before.made == made else made)
 
     def _class(self, peers: tuple[str, ...], of_everyone: _Made, before: _MadeOfClass | None) -> _MadeOfClass:
         """Return what decides about addresses of a class.
@@ -245,7 +259,7 @@ class _Judge:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
         return _Made.of(name, deciding)
 
-    def _look_ups_chain(self, classified: Classified, gotos: Gotos, memory: Memory) -> None:
+    def _look_ups_chain(self, classified: Classified, gotos: Gotos, memory: Memory, onward: str) -> None:
         """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
         look_ups = [
             *self._address_map(classified, gotos, memory.part("addresses")),
@@ -258,7 +272,7 @@ class _Judge:
                 *(Rule((LookUp((reading.peer,), name),)) for name in look_ups),
             ]
 
-        self._peers_chain(lines, self._everyone if self._everyone in self.chains else self._default)
+        self._peers_chain(lines, onward)
 
     def _address_map(self, classified: Classified, gotos: Gotos, memory: Memory) -> Iterator[str]:
         """Add the map from single addresses to classes, and yield its name, if there are any."""

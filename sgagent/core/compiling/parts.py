@@ -37,19 +37,20 @@ class Parts:
             raise AssertionError(f"two chains of one name: {chain.name}")
         self._single[chain.name] = chain
 
-    def add(
-        self,
-        *,
-        chains: Mapping[str, Chain],
-        verdict_maps: Mapping[str, VerdictMap] | None = None,
-        counters: Mapping[str, Counter] | None = None,
-        keys: Mapping[str, CounterKey] | None = None,
+    def add_judging(
+        self, chains: Sequence[Mapping[str, Chain]], verdict_maps: Sequence[Mapping[str, VerdictMap]]
     ) -> None:
-        """Add what belongs together, by name."""
+        """Add what judges, by name."""
+        self._chains += chains
+        self._verdict_maps += verdict_maps
+
+    def add_leaves(
+        self, chains: Mapping[str, Chain], counters: Mapping[str, Counter], keys: Mapping[str, CounterKey]
+    ) -> None:
+        """Add where judging ends, by name."""
         self._chains.append(chains)
-        self._verdict_maps.append(verdict_maps or {})
-        self._counters.append(counters or {})
-        self.keys.append(keys or {})
+        self._counters.append(counters)
+        self.keys.append(keys)
 
     def table(self, memory: Memory) -> Ruleset:
         """Return all of it in canonical order."""
@@ -57,6 +58,7 @@ class Parts:
             chains=_in_order(self._chains, memory.part("chains")),
             verdict_maps=_in_order(self._verdict_maps, memory.part("maps")),
             counters=_in_order(self._counters, memory.part("counters")),
+            chain_parts=tuple(self._chains),
         )
 
 

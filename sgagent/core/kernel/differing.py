@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import is_not
 from typing import Generic, Self, TypeVar
 
-from sgagent.core.kernel.ruleset import Chain, Counter, Element, VerdictMap
+from sgagent.core.kernel.ruleset import Chain, Counter, Element, Ruleset, VerdictMap
 
 _Object = TypeVar("_Object", Chain, Counter, VerdictMap)
 
@@ -25,13 +25,7 @@ class Differing(Generic[_Object]):
     @classmethod
     def between(cls, standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> Self:
         """Compare all objects of a kind, by name."""
-        if standing is wanted:
-            return cls(standing, wanted, frozenset())
-        names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
-        coming = names - standing.keys()
-        if len(wanted) - len(coming) < len(standing):
-            names |= standing.keys() - wanted.keys()
-        return cls(standing, wanted, frozenset(names))
+        return cls(standing, wanted, _differing_names(standing, wanted))
 
     def leaving(self, same: Callable[[_Object, _Object], bool]) -> frozenset[str]:
         """Return the names of objects that are deleted, for good or to be declared anew."""
@@ -49,6 +43,38 @@ class Differing(Generic[_Object]):
         """Return the objects that are wanted and differ, or are to come, and some others, in order."""
         names = (self.names | also) & self.wanted.keys()
         return tuple(self.wanted[name] for name in sorted(names))
+
+
+def differing_chains(standing: Ruleset, wanted: Ruleset) -> Differing[Chain]:
+    """Compare all chains of two tables; nobody looks at parts that both have."""
+    of_both = {id(part) for part in standing.chain_parts}.intersection(map(id, wanted.chain_parts))
+    standing_rest, wanted_rest = (
+        _together([part for part in table.chain_parts if id(part) not in of_both])
+        for table in (standing, wanted)
+    )
+    names = _differing_names(standing_rest, wanted_rest)
+    return Differing(standing.chain_by_name, wanted.chain_by_name, names)
+
+
+def _together(parts: Sequence[Mapping[str, Chain]]) -> Mapping[str, Chain]:
+    """Return the chains of several parts."""
+    if len(parts) == 1:
+        return parts[0]
+    chains: dict[str, Chain] = {}
+    for part in parts:
+        chains.update(part)
+    return chains
+
+
+def _differing_names(standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> frozenset[str]:
+    """Return the names of objects that differ, come, or go."""
+    if standing is wanted:
+        return frozenset()
+    names = set(compress(wanted, map(is_not, map(standing.get, wanted), wanted.values())))
+    coming = names - standing.keys()
+    if len(wanted) - len(coming) < len(standing):
+        names |= standing.keys() - wanted.keys()
+    return frozenset(names)
 
 
 def differing_elements(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from sgagent.core.kernel.differing import Differing, differing_elements
+from sgagent.core.kernel.differing import Differing, differing_chains, differing_elements
 from sgagent.core.kernel.nftwords import BITS
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -255,7 +255,7 @@ class _Change:
         self.desired = desired
         self.observed = observed
         self.foreign = foreign
-        chains = Differing.between(observed.chain_by_name, desired.chain_by_name)
+        chains = differing_chains(observed, desired)
         maps = Differing.between(observed.verdict_map_by_name, desired.verdict_map_by_name)
         counters = Differing.between(observed.counter_by_name, desired.counter_by_name)
         self.leaving_chains = chains.leaving(_same_declaration)
