@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
 from hypothesis import event, given
 
+from sgagent.agent.flows.leaves import have_same_leaves, leaves_of
 from sgagent.core.binding import Bindings, bind
-from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.compiler import Compiled, compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.kernel.counters import CounterKey
 from sgagent.core.kernel.names import STATE_CHAIN
 from sgagent.core.kernel.plan import Plan, references, target
 from sgagent.core.kernel.ruleset import Chain, Ruleset
 from sgagent.core.kernel.transaction import carry_out, stands_after
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Family, Snapshot
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.changes import changed
 from tests.generators import Case
@@ -108,6 +112,29 @@ def test_what_has_not_changed_is_the_very_same(drawn: tuple[Case, Random]) -> No
         assert old is new
     for one, other in zip(before.counters, after.counters, strict=True):
         assert one is other or not one.name.startswith("rule/")
+
+
+@given(cases(most_rules=10))
+def test_policies_that_are_said_to_have_the_same_leaves_have(drawn: tuple[Case, Random]) -> None:
+    """What the flow log says of a leaf is not worked out again only where it would be the same."""
+    case, random = drawn
+    memory, resolving = Memory(), Memory()
+    before: tuple[ResolvedPolicy, Compiled] | None = None
+    for snapshot in snapshots(random, case.snapshot):
+        policy = _resolved(snapshot, case.bindings, resolving).policy
+        state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
+        compiled = compile_(policy, LAYOUT, state, memory=memory)
+        if before is not None and compiled.counters == before[1].counters:
+            said = have_same_leaves(before[0], policy)
+            event(f"said to be the same: {said}")
+            assert not said or leaves_of(*_told(before)) == leaves_of(*_told((policy, compiled)))
+        before = policy, compiled
+        memory.turn()
+
+
+def _told(table: tuple[ResolvedPolicy, Compiled]) -> tuple[ResolvedPolicy, Mapping[str, CounterKey]]:
+    policy, compiled = table
+    return policy, compiled.counters
 
 
 def leading_to(chain: str, ruleset: Ruleset) -> list[str]:
