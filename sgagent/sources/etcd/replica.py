@@ -14,6 +14,9 @@ from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import Marker, State, read_marker
 from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
 
+LEAST_SEEN = 1_000
+"""Changes that are remembered before it is worth looking which of them may come again."""
+
 
 class Condition(enum.Enum):
     """Whether what is known can be taken for what was published."""
@@ -68,6 +71,7 @@ class Replica:
 
         self.layout = layout
         self._seen: dict[str, int] = {}
+        self._most_seen = LEAST_SEEN
         self._expected: dict[str, int] = {}
         self._ahead = 0
         self._is_stale = False
@@ -132,10 +136,28 @@ class Replica:
         return Condition.SETTLED
 
     def settle(self) -> None:
-        """Forget what was only kept to tell whether all changes have arrived, as they have."""
+        """Forget what was only kept to tell whether all changes have arrived, as they have.
+
+        Hosts that come and go write nothing that a marker follows. Once there is much of that, what no watch
+        can tell again is forgotten, too.
+        """
         self._seen = {
             key: revision for key, revision in self._seen.items() if revision > self.marker_revision
         }
+        if len(self._seen) > self._most_seen:
+            self._seen = {
+                key: revision for key, revision in self._seen.items() if self._may_come(key, revision)
+            }
+            self._most_seen = max(LEAST_SEEN, 2 * len(self._seen))
+
+    @property
+    def remembered(self) -> int:
+        """Return how many changes are kept in mind in case they come again."""
+        return len(self._seen)
+
+    def _may_come(self, key: str, revision: int) -> bool:
+        """Tell whether some watch has yet to tell of a change."""
+        return any(until < revision and key in followed for followed, until in self.known_until.items())
 
     def _note_marker(self, event: Event) -> None:
         revision = event.item.mod_revision

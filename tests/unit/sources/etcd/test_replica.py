@@ -9,7 +9,7 @@ import pytest
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State
 from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
-from sgagent.sources.etcd.replica import Condition, Replica
+from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica
 
 LAYOUT = Layout("/sgagent")
 WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
@@ -144,6 +144,43 @@ def test_what_is_told_twice_changes_nothing() -> None:
         known.note(event)
     assert condition(known) is Condition.SETTLED
     assert (known.values[WEB].value, known.values[APP].value) == (b"new", b"app")
+
+
+def test_hosts_that_come_and_go_leave_nothing_behind() -> None:
+    """However many did since the last publication: what all who watch them have told of can't come again."""
+    known = replica()
+    for number in range(3 * LEAST_SEEN):
+        key, revision = LAYOUT.key("members", "sg-web", f"new-{number}"), 30 + 2 * number
+        for event in (put(key, b"x", revision, lease=6), deletion(key, revision + 1)):
+            known.note(event)
+            known.note_progress(MEMBERS, event.item.mod_revision)
+            known.settle()
+    assert known.remembered <= LEAST_SEEN + 1
+    assert set(known.values) == {WEB, APP, ONE}
+
+
+def test_what_another_watch_may_tell_again_is_kept_in_mind() -> None:
+    """A range within another is told of apart, and may be behind: it brings nobody back who has gone."""
+    known = replica()
+    known.add(narrow := LAYOUT.all_of("members", "sg-web", "eni"), [], 12)
+    keys = [LAYOUT.key("members", "sg-web", "eni", str(number)) for number in range(2 * LEAST_SEEN)]
+    for number, key in enumerate(keys):
+        known.note(put(key, b"x", 30 + number, lease=6))
+    for number, key in enumerate(keys):
+        known.note(deletion(key, 30 + len(keys) + number))
+    known.note_progress(MEMBERS, 30 + 2 * len(keys))
+    known.settle()
+    assert known.remembered == len(keys)
+    known.note(put(keys[0], b"x", 30, lease=6))
+    assert keys[0] not in known.values
+    known.note_progress(narrow, 30 + 2 * len(keys))
+    known.note(deletion(ONE, 40 + 2 * len(keys)))
+    known.note_progress(MEMBERS, 40 + 2 * len(keys))
+    for number in range(2 * len(keys)):
+        known.note(put(LAYOUT.key("members", "sg-web", f"eni-{number}"), b"x", 10_000 + number, lease=6))
+        known.note_progress(MEMBERS, 10_000 + number)
+    known.settle()
+    assert known.remembered == 0
 
 
 def test_what_is_no_longer_followed_is_forgotten() -> None:
