@@ -17,7 +17,6 @@ from sgagent.core.kernel.nfttext import render
 from sgagent.core.kernel.plan import DestroyTable, Plan, make_plan
 from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.verify import Refused, knows_persist, verify
 from sgagent.settings import Settings
 
 
@@ -59,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
+    from sgagent.dataplane.verify import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
+
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)
     persist = knows_persist()

@@ -20,6 +20,7 @@ from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
 from sgagent.signatures import Signed
+from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.choosing import known_endpoints, make_source
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.serials import read_signature, signature_file
@@ -82,6 +83,10 @@ def read_configuration(options: argparse.Namespace) -> str:
         raise UsageError(f"{path}: the configuration is not UTF-8 (save the file as UTF-8)") from error
 
 
+_UNNAMED = "unnamed"
+"""What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
+
+
 def read_policy(
     settings: Settings, definitions: Path | None, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
 ) -> Resolution:
@@ -93,7 +98,7 @@ def read_policy(
         DocumentError: the documents have errors of form; those of meaning are told with them.
     """
     try:
-        delivery = fetch(settings, definitions)
+        delivery = fetch(settings, definitions, _UNNAMED)
     except RefusedDocumentsError as error:
         problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
         raise DocumentError(problems) from None
@@ -117,8 +122,13 @@ def _errors_of_meaning(
     )
 
 
-def fetch(settings: Settings, definitions: Path | None) -> Delivery:
+def fetch(settings: Settings, definitions: Path | None, version: str | None = None) -> Delivery:
     """Return the definitions that are meant.
+
+    Args:
+        settings: of the source.
+        definitions: the path that was named on the command line.
+        version: what is called what stands there; None names it by its digest.
 
     Raises:
         UsageError: the path that was named on the command line is not there.
@@ -128,7 +138,7 @@ def fetch(settings: Settings, definitions: Path | None) -> Delivery:
     if definitions is None:
         return make_source(settings, read_enforced=partial(_read_enforced, settings)).fetch()
     try:
-        return FileSource(definitions, settings.limits).fetch()
+        return FileSource(definitions, settings.limits, Acceptance(settings.limits, version=version)).fetch()
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
 

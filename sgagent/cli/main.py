@@ -12,8 +12,6 @@ import io
 import os
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Container, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -203,6 +201,9 @@ def _report(error: SgagentError) -> int:
 
 def _report_fault(fault: Exception) -> int:
     """Print one line about a fault of our own and keep its trace in a file."""
+    import tempfile  # noqa: PLC0415 - nearly as much to load as all of ``--version``, for what should never be
+    import traceback  # noqa: PLC0415 - likewise
+
     with tempfile.NamedTemporaryFile(
         "w", prefix="sgagent-trace-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
@@ -287,6 +286,8 @@ class Fields:
 
 def _nearest(name: str, known: Collection[str]) -> str:
     """Return a hint at the known name that was probably meant."""
+    import difflib  # noqa: PLC0415 - few documents have a fault, and every command would pay for it
+
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
     near = difflib.get_close_matches(cut, known, n=1)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)

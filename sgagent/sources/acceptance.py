@@ -19,14 +19,16 @@ from sgagent.sources.vouching import Vouched, Vouching
 class Acceptance:
     """Decide what becomes of documents."""
 
-    def __init__(self, limits: Limits, vouching: Vouching | None = None) -> None:
+    def __init__(self, limits: Limits, vouching: Vouching | None = None, version: str | None = None) -> None:
         """Take what documents have to be like.
 
         Args:
             limits: what they may cost.
             vouching: tells who may vouch for them; None asks for nobody.
+            version: what all content is called; None names each by a digest.
         """
         self._limits = limits
+        self._version = version
         self._vouching = vouching or Vouching()
         self._vouched: _Vouched | None = None
         self._read: _Read | None = None
@@ -92,7 +94,9 @@ class Acceptance:
         """
         if self._read is None or self._read.documents != documents:
             try:
-                self._read = _Read(documents, parse_documents(documents, self._limits, memory=self._memory))
+                self._read = _Read(
+                    documents, parse_documents(documents, self._limits, self._version, self._memory)
+                )
             except DocumentError as error:
                 self._read = _Read(documents, error)
         reading = self._read.reading

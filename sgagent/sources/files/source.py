@@ -12,7 +12,6 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.reading import Reading, appearance, document_paths, read_document
-from sgagent.sources.files.watching import watch_path
 
 _TRIES = 5
 """Readings of files that change meanwhile."""
@@ -84,6 +83,8 @@ class FileSource:
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Call ``wake`` when the documents or their signature have changed, until the context is left."""
+        from sgagent.sources.files.watching import watch_path  # noqa: PLC0415 - only the daemon watches
+
         path = Path.cwd() / self._path
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
         with ExitStack() as watches:
