@@ -66,7 +66,7 @@ class Bout:
     _reloads: int = 0
 
     def measure(self, stack: contextlib.ExitStack) -> tuple[Figures, BenchHost | None]:
-        """Measure all operations, and leave the host to the stack; None if it enforces nothing."""
+        """Measure all operations, and leave the host to the stack; None if nobody knows what it enforces."""
         starts: list[Took] = []
         began = time.perf_counter()
         with contextlib.suppress(_NotMeasuredError):
@@ -75,7 +75,8 @@ class Bout:
                     starts.append(self._started(soon)[2])
             host, contender, took = self._started(stack)
             self._keep(Operation.START, [*starts, took])
-            return self._measure_running(host, contender), host
+            figures = self._measure_running(host, contender)
+            return figures, None if Operation.RELOAD.value in self._failures else host
         return self._figures(), None
 
     def _started(self, stack: contextlib.ExitStack) -> tuple[BenchHost, Contender, Took]:
