@@ -26,11 +26,15 @@ class Holders:
 def open_sessions() -> tuple[LiveSession, ...]:
     """Return the sessions at this host's listeners, and those that this process has opened to others.
 
+    Where there are none, nobody looks for who holds them, in all processes.
+
     Raises:
         OSError: the kernel can't tell.
     """
-    holders = Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets())
-    return classified(list_sockets(), holders)
+    sockets = list_sockets()
+    if not sockets.sessions:
+        return ()
+    return classified(sockets, Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets()))
 
 
 def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
