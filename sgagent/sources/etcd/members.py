@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.sources.etcd.layout import MEMBERS, Layout
@@ -29,34 +30,44 @@ class Members:
     problems: list[Problem] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+_Read: TypeAlias = tuple[int, tuple[str, ...] | None]
+"""The revision at which a key was written, and what was read then."""
+
+
+@dataclass(slots=True)
 class MemberReader:
     """Read members, each key once for each time that it is written."""
 
     layout: Layout
-    _read: dict[str, tuple[int, tuple[str, ...] | None]] = field(default_factory=dict)
-    """By key: the revision at which it was written, and what was read then."""
+    _known: Mapping[str, _Read] = field(default_factory=dict)
+    """By key: of those that there were at the last reading."""
+
+    @property
+    def remembered(self) -> int:
+        """Return of how many keys it is kept in mind what was read."""
+        return len(self._known)
 
     def read(self, items: Iterable[KeyValue]) -> Members:
         """Return the members that can be read among all keys, by group, in the order of keys."""
         members = Members()
+        known: dict[str, _Read] = {}
         for item in items:
             kind, *names = self.layout.parts(item.key)
             if kind != MEMBERS:
                 continue
-            addresses = self._addresses(item)
+            known[item.key] = _, addresses = self._look(item)
             if addresses is None or len(names) != 2:
                 members.problems.append(_not_a_member(item))
             else:
                 members.by_group.setdefault(names[0], []).extend(addresses)
+        self._known = known
         return members
 
-    def _addresses(self, item: KeyValue) -> tuple[str, ...] | None:
-        revision, addresses = self._read.get(item.key, (0, None))
-        if revision != item.mod_revision:
-            addresses = read_member(item.value, is_announced=item.lease != 0)
-            self._read[item.key] = (item.mod_revision, addresses)
-        return addresses
+    def _look(self, item: KeyValue) -> _Read:
+        known = self._known.get(item.key)
+        if known is not None and known[0] == item.mod_revision:
+            return known
+        return item.mod_revision, read_member(item.value, is_announced=item.lease != 0)
 
 
 def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:

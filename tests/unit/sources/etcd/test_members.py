@@ -40,6 +40,14 @@ def test_what_is_written_anew_is_read_anew() -> None:
         }
 
 
+def test_members_that_left_are_forgotten() -> None:
+    """However many hosts come and go, those are kept in mind that are there."""
+    reader = MemberReader(LAYOUT)
+    for number in range(100):
+        reader.read([member("sg-1", f"eni-{number}", b'{"addresses":["10.0.0.1"]}')])
+    assert reader.remembered == 1
+
+
 @pytest.mark.parametrize(
     "value",
     (
