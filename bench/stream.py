@@ -72,15 +72,14 @@ class _Tally:
 
 def measure_streams(size: Size, rounds: int, applies: int) -> Streams:
     """Send streams through so many rounds of so many applies of each kind."""
-    tally = _Tally()
-    busy, free = _processors()
+    tally, allowed = _Tally(), os.sched_getaffinity(0)
     with contextlib.ExitStack() as stack:
-        os.sched_setaffinity(0, {free})
-        stack.callback(os.sched_setaffinity, 0, {busy, free})
+        os.sched_setaffinity(0, allowed - {max(allowed)})
+        stack.callback(os.sched_setaffinity, 0, allowed)
         here, elsewhere = (stack.enter_context(_enforced_host(size)) for _ in range(2))
         here.open_streams()
         hosts = {Situation.HERE: here, Situation.ELSEWHERE: elsewhere}
-        sender = stack.enter_context(sender_at(here.bench.peer, busy))
+        sender = stack.enter_context(sender_at(here.bench.peer, max(allowed)))
         for upheaval in Upheaval:
             tally.tolls.append(_suffer(upheaval, hosts, sender, (rounds, applies), tally))
     waits = {
@@ -88,12 +87,6 @@ def measure_streams(size: Size, rounds: int, applies: int) -> Streams:
         for situation, found in tally.nanoseconds.items()
     }
     return Streams(size=size, tolls=tuple(tally.tolls), waits=waits)
-
-
-def _processors() -> tuple[int, int]:
-    """Return the processor of the streams, and that of all else."""
-    free, *_, busy = sorted(os.sched_getaffinity(0))
-    return busy, free
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +178,9 @@ def main(argv: Sequence[str]) -> int:
     """Measure, and print tables."""
     options = parser_of(NAME, "Measure what applies do to traffic at full packet rate.").parse_args(argv)
     begin()
+    if len(os.sched_getaffinity(0)) == 1:
+        print("the streams need a processor of their own: there is only one", file=sys.stderr)
+        return 2
     rounds, applies = (1, 2) if options.quick else (ROUNDS, APPLIES_OF_A_ROUND)
     found = measure_streams(SIZES[1] if options.quick else SIZE, rounds, applies)
     return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
