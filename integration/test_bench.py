@@ -93,7 +93,7 @@ def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Pat
     assert command.peak_mebibytes > 0
 
 
-@pytest.mark.parametrize("notice", list(Notice))
+@pytest.mark.parametrize("notice", (Notice.SIGNAL, Notice.STORE))
 def test_the_daemon_is_measured(larger_policy: BenchPolicy, notice: Notice) -> None:
     """A member joins and leaves, a rule moves, and each change is enforced; the same is done by nft."""
     found = measure_daemon(larger_policy, notice, changes=2)
