@@ -253,7 +253,7 @@ class _Judge:
         if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
             return _Made.of(first.leaf, deciding)
         name = names.class_chain(*self._place, peers)
-        if is_crowd(self.entries, own, everyone):
+        if is_crowd(self.entries, own, self.base.constrained):
             deciding.list_chain(name, sorted((*own, *everyone)))
         else:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)

@@ -73,9 +73,22 @@ class Decider:
         """Return the cell of protocols that no entry names."""
         return self.cut(i for i in self.members if self.entries[i].protocol is None)
 
+    @cached_property
+    def constrained(self) -> tuple[int, ...]:
+        """Return the entries that look at more than protocol and port."""
+        return tuple(i for i in self.members if not self.entries[i].is_plain)
+
     def without_ports(self, protocol: int) -> Cell:
         """Return the cell of a packet of the protocol that has no ports."""
-        return self.cut(i for i in self._of(protocol) if self.entries[i].ports is None)
+        known = self._without_ports.get(protocol)
+        if known is None:
+            cell = self.cut(i for i in self._of(protocol) if self.entries[i].ports is None)
+            known = self._without_ports[protocol] = cell
+        return known
+
+    @cached_property
+    def _without_ports(self) -> dict[int, Cell]:
+        return {}
 
     def segments(self, protocol: int) -> tuple[Segment, ...]:
         """Return the cells of a protocol with ports; every port that some entry speaks of is in a segment."""
@@ -86,6 +99,17 @@ class Decider:
 
     @cached_property
     def _segments(self) -> dict[int, tuple[Segment, ...]]:
+        return {}
+
+    def place(self, protocol: int, port: int) -> int:
+        """Return from which segment on to look for what holds at a port: none before reaches that far."""
+        starts = self._starts.get(protocol)
+        if starts is None:
+            starts = self._starts[protocol] = [first for first, _, _ in self.segments(protocol)]
+        return max(bisect_right(starts, port) - 1, 0)
+
+    @cached_property
+    def _starts(self) -> dict[int, list[int]]:
         return {}
 
     def _of(self, protocol: int) -> list[int]:
@@ -162,7 +186,7 @@ def _protocol_table(protocol: int, mine: Decider, base: Decider, other: Cell | N
         if cell is None and (other is None or other == base.other):
             return None
         return ProtocolTable(protocol=protocol, rows=(), rest=cell, short=None)
-    rows, rest = _fewest_rows(_merged_segments(protocol, mine, base), base.segments(protocol), bare)
+    rows, rest = _fewest_rows(protocol, _merged_segments(protocol, mine, base), base, bare)
     led_to = base_bare if rest is None else rest
     short = None if bare == led_to else bare
     is_said = not rows and short is None
@@ -180,11 +204,10 @@ def _merge(mine: Decider, own: Cell, base: Cell) -> Cell:
 def _merged_segments(protocol: int, mine: Decider, base: Decider) -> list[Segment]:
     """Return the class's cells at every port that an entry of its own speaks of."""
     base_segments = base.segments(protocol)
-    starts = [first for first, _, _ in base_segments]
     merged: list[Segment] = []
     for first, last, own in mine.segments(protocol):
         reached = first
-        place = max(bisect_right(starts, first) - 1, 0)
+        place = base.place(protocol, first)
         while reached <= last:
             upto, cell = _base_at(base_segments, place, reached, last)
             append_segment(merged, reached, upto, _merge(mine, own, cell))
@@ -206,14 +229,14 @@ def _base_at(segments: tuple[Segment, ...], place: int, port: int, last: int) ->
 
 
 def _fewest_rows(
-    merged: list[Segment], base: tuple[Segment, ...], bare: Cell
+    protocol: int, merged: list[Segment], base: Decider, bare: Cell
 ) -> tuple[tuple[Segment, ...], Cell | None]:
     """Return rows and the cell of the rest, whichever way needs fewer rows.
 
     Either the rest goes on to the base and the rows say where the class differs; or the rest is the class's
     most frequent cell, which is possible only where the class speaks of every port.
     """
-    deltas = tuple(_differing(merged, base))
+    deltas = tuple(_differing(protocol, merged, base))
     covers_all = _covers_all_ports(merged)
     if not covers_all or not deltas:
         return deltas, None
@@ -232,16 +255,17 @@ def _covers_all_ports(segments: list[Segment]) -> bool:
     return reached == LAST_PORT + 1
 
 
-def _differing(merged: list[Segment], base: tuple[Segment, ...]) -> Iterable[Segment]:
-    """Yield the class's segments where the base has another cell."""
-    place = 0
+def _differing(protocol: int, merged: list[Segment], base: Decider) -> Iterable[Segment]:
+    """Return the class's segments where the base has another cell."""
+    base_segments = base.segments(protocol)
     kept: list[Segment] = []
     for first, last, cell in merged:
         reached = first
+        place = base.place(protocol, first)
         while reached <= last:
-            while place < len(base) and base[place][1] < reached:
+            while place < len(base_segments) and base_segments[place][1] < reached:
                 place += 1
-            upto, base_cell = _base_at(base, place, reached, last)
+            upto, base_cell = _base_at(base_segments, place, reached, last)
             if cell != base_cell:
                 append_segment(kept, reached, upto, cell)
             reached = upto + 1
