@@ -157,10 +157,10 @@ class _Edge:
             Rule(
                 (
                     Match(ruleset.CT_DIRECTION, (Symbol("reply"),)),
-                    Goto(names.session_chain(backward, name)),
+                    Goto(names.live_chain(names.session_chain(backward, name))),
                 )
             ),
-            Rule((Goto(names.session_chain(onward, name)),)),
+            Rule((Goto(names.live_chain(names.session_chain(onward, name))),)),
         )
         self.parts.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
 
@@ -205,14 +205,17 @@ class _Edge:
         self.parts.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
 
     def _session(self, opened: Direction) -> None:
-        """Add the chain that judges sessions opened in the direction, by family."""
+        """Add the chains that judge sessions opened in the direction, new ones and live ones, by family."""
+        session = names.session_chain(opened, self.interface.name)
         ipv4 = names.peers_chain(opened, self.interface.name, Family.IPV4)
         ipv6 = names.peers_chain(opened, self.interface.name, Family.IPV6)
-        rules = (
-            Rule((Match(ruleset.META_NFPROTO, (Symbol("ipv4"),)), Goto(ipv4))),
-            Rule((Goto(ipv6),)),
-        )
-        self.parts.add_chain(Chain(name=names.session_chain(opened, self.interface.name), rules=rules))
+        self._by_family(session, ipv4, ipv6)
+        self._by_family(*map(names.live_chain, (session, ipv4, ipv6)))
+
+    def _by_family(self, name: str, ipv4: str, ipv6: str) -> None:
+        is_ipv4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
+        rules = (Rule((is_ipv4, Goto(ipv4))), Rule((Goto(ipv6),)))
+        self.parts.add_chain(Chain(name=name, rules=rules))
 
 
 _ALL_BITS = 0xFFFFFFFF

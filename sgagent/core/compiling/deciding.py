@@ -1,8 +1,8 @@
 """Compile how one class of addresses is decided about: by protocol and port, and by what is left if need be.
 
 Every chain here reads the packet's header, which costs the least, and for the first packet of a session says
-what its session is. Any other packet of a session may be an answer, or an error about it: a guard at the top
-sends those to a chain beside it, which says the same once more by what conntrack keeps of the session.
+what its session is. Beside it stands one that says the same by what conntrack keeps, for any packet of a
+session. Maps are there once and lead to the former, where a guard sends on what belongs to the latter.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Deciding:
 
     def _add(self, name: str, lines: Callable[[Reading], list[Rule]], final: str) -> None:
         """Add the chains that read sessions and headers by the lines, and then go on to the last one."""
-        for chain in read_twice(name, self._readings, lines, final):
+        for chain in read_twice(name, self._readings, lines, final, guards_of_maps):
             self.chains[chain.name] = chain
 
     def _verdict_map(
@@ -223,38 +223,49 @@ class Deciding:
 
 
 def read_twice(
-    name: str, ways: tuple[Reading, Reading], lines: Callable[[Reading], list[Rule]], final: str
+    name: str,
+    ways: tuple[Reading, Reading],
+    lines: Callable[[Reading], list[Rule]],
+    final: str,
+    guards: Callable[[Goto, Family], tuple[Rule, ...]],
 ) -> tuple[Chain, ...]:
-    """Return the chain of the name, which reads headers, and the one that it sends live sessions to.
+    """Return the chain of the name, which reads headers, and the one beside it, which reads sessions.
 
     Args:
         name: of the first.
         ways: how sessions are read, and how headers are.
         lines: makes the rules for one of them.
         final: the chain behind.
+        guards: makes the rules that send packets from the first to the second.
     """
     by_session, by_header = (lines(reading) for reading in ways)
     on = Rule((Goto(final),))
     if not by_header:
         return (Chain(name=name, rules=(on,)),)
     live = Chain(name=names.live_chain(name), rules=(*by_session, on))
-    guards = _guards(Goto(live.name if by_session else final), ways[1].family)
-    chain = Chain(name=name, rules=(*guards, *by_header, on))
+    to_live = Goto(live.name if by_session else final)
+    chain = Chain(name=name, rules=(*guards(to_live, ways[1].family), *by_header, on))
     return (chain, live) if by_session else (chain,)
 
 
-def _guards(to_live: Goto, family: Family) -> tuple[Rule, ...]:
-    """Return the rules that send on what a header doesn't say of its session.
+def guards_of_maps(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+    """Return the guards of a chain to which maps lead, whoever looks something up.
 
-    That is a packet which is not the first of its session: it may be an answer to it, or an error about it.
-    And behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+    A packet that is not the first of its session may be an answer to it, or an error about it.
     """
     is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
+    return (Rule((is_live, to_live)), *guards_of_new(to_live, family))
+
+
+def guards_of_new(to_live: Goto, family: Family) -> tuple[Rule, ...]:
+    """Return the guards of a chain to which only packets come that open a session or have none.
+
+    Behind an authentication header of IPv6 conntrack sees the protocol, but nft does not.
+    """
     if family is Family.IPV4:
-        return (Rule((is_live, to_live)),)
+        return ()
     is_authenticated = Match(ruleset.META_L4PROTO, (Interval.single(_AUTHENTICATION),))
-    is_new = Match(ruleset.CT_STATE, (Symbol("new"),))
-    return Rule((is_live, to_live)), Rule((is_authenticated, is_new, to_live))
+    return (Rule((is_authenticated, Match(ruleset.CT_STATE, (Symbol("new"),)), to_live)),)
 
 
 _AUTHENTICATION = 51

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from sgagent.core.compiling.addressed import Gotos, address_elements, lead, network_elements
 from sgagent.core.compiling.classes import Classified, Networks, Peers, reclassify
 from sgagent.core.compiling.crowds import is_crowd
-from sgagent.core.compiling.deciding import Deciding, read_twice
+from sgagent.core.compiling.deciding import Deciding, guards_of_new, read_twice
 from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
 from sgagent.core.compiling.grouped import Grouped, group
@@ -185,7 +185,7 @@ class _Judge:
     def _peers_chain(self, lines: Callable[[Reading], list[Rule]], onward: str) -> None:
         """Add the chain in which judging begins."""
         name, ways = names.peers_chain(*self._place), readings(self.direction, self.family)
-        self.chains |= {chain.name: chain for chain in read_twice(name, ways, lines, onward)}
+        self.chains |= {chain.name: chain for chain in read_twice(name, ways, lines, onward, guards_of_new)}
 
     def _tables(self, memory: Memory) -> Judging:
         """Add the chains and maps that look the far end up, and return those that look at the port then."""
