@@ -148,7 +148,9 @@ def _apart(text: str) -> str:
 
 def _by_session(text: str) -> str:
     """Return a ruleset in which every packet is sent to the chains that read sessions."""
-    return text.replace("ct state established,related goto live/", "goto live/")
+    return text.replace("ct state established,related goto live/", "goto live/").replace(
+        "goto session/", "goto live/session/"
+    )
 
 
 def _sized(text: str) -> str:
