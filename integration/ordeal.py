@@ -26,6 +26,7 @@ from integration.traffic import Traffic, traffic
 from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.rehearsal.wire import tcp
+from tests.patience import PATIENCE
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
 HOST6, CLIENT6 = "2001:db8::11", "2001:db8:1::7"
@@ -300,8 +301,9 @@ def _uncounted(service: Service, seen: Mapping[str, int]) -> int:
     return difference()
 
 
-_COUNTED_SECONDS = 3.0
-"""For a scrape that shows a reading of now: an agent that is busy shows the last one."""
+_COUNTED_SECONDS = 3.0 / PATIENCE
+"""For a scrape that shows a reading of now: an agent that is busy shows the last one. Not longer on a busy
+machine, as it is waited out wherever something was not counted."""
 
 
 def _kept_hits(service: Service) -> Counter[str]:
