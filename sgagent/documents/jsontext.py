@@ -118,11 +118,15 @@ class _Scanner:
     def _took_whole(self) -> bool:
         """Consume a list or mapping at once, if it holds no other and nothing odd."""
         match = None if self._word_by_word else _WHOLE.match(self._text, self._place)
-        node = match and _read_whole(match.group(), self._line)
-        if match is None or node is None or not self._builder.has_room_for(node.size):
+        if match is None:
+            return False
+        written = match.group()
+        most = 2 + written.count(",")  # values, itself included; more than there are where texts hold commas
+        node = _read_whole(written, self._line) if self._builder.has_room_for(most) else None
+        if node is None:
             return False
         self._builder.whole(node)
-        self._line += match.group().count("\n")
+        self._line += written.count("\n")
         self._line_end = self._text.find("\n", match.end())
         self._place = match.end()
         self.skip_blanks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 from hypothesis import example, given, strategies as st
 
@@ -121,3 +122,14 @@ def test_what_does_not_fit_is_told_where_it_is() -> None:
     assert (code, line) == ("too_many_values", LIMITS.nodes + 1)
     alike(text)
     alike("[[[[[1]]]]]")
+
+
+def test_what_does_not_fit_is_not_even_read() -> None:
+    """A list of very many values takes no more memory than the limits allow."""
+    text = "[" + ",".join("0" for _ in range(200_000)) + "]"
+    tracemalloc.start()
+    try:
+        assert read(text, word_by_word=False)[0] == "too_many_values"
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+    finally:
+        tracemalloc.stop()
