@@ -35,11 +35,15 @@ class Section:
     numbers: object
     """A dataclass, or a sequence of such."""
 
+    @property
+    def json(self) -> str:
+        """Return the numbers as they are kept."""
+        return json.dumps(self.numbers, default=dataclasses.asdict, indent=1)
+
     def write(self) -> None:
         """Keep the numbers, and put the lines into the page."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        numbers = json.dumps(self.numbers, default=dataclasses.asdict, indent=1)
-        self._file.write_text(numbers + "\n", encoding="utf-8")
+        self._file.write_text(self.json + "\n", encoding="utf-8")
         text = "\n" + "\n".join(self.lines) + "\n"
         PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), {self.name: text}), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from bench.goals import Goal
 from bench.packetcost import CONNTRACK_ONLY, NO_FIREWALL, OURS
 from bench.results import Spread
 from bench.scrape import Scraped
-from bench.section import figure, goal_table, percentile, table
+from bench.section import Section, figure, goal_table, percentile, table
 from bench.sending import Stream
 from bench.sizes import SIZES, Size
 from bench.starting import Compared
@@ -190,3 +191,14 @@ def test_throughput_is_held_to_that_without_a_firewall(share: float, *, is_met: 
         for contender, value in ((NO_FIREWALL, 1.0), (CONNTRACK_ONLY, 0.5), (OURS, ours))
     ]
     assert [goal.is_met for goal in throughput.judge(found)] == [is_met]
+
+
+def test_numbers_are_kept_whatever_they_are_of() -> None:
+    """What is kept can be read again by anybody, values within values, too."""
+    kept = json.loads(Section("stream", [], streams(lost=3)).json)
+    assert kept["tolls"][0]["accepted_lost"] == 3
+    assert kept["waits"][Situation.QUIET.value][Stream.KNOWN.value]["worst"] == 600.0
+    (kept,) = json.loads(Section("churn", [], [churned(lag=0.7)]).json)
+    assert kept["samples"][-1]["lags"] == [0.7]
+    (kept,) = json.loads(Section("daemon", [], [at_work(SIZES[2], Change.RULE, 0.02, 0.01)]).json)
+    assert kept["size"] == {"rules": 1_000, "members": 10_000}
