@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TypeVar, assert_never
 
@@ -71,7 +72,8 @@ def ask(
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(patience)
             connection.connect(str(path))
-            connection.sendall(encode_question(question))
+            with contextlib.suppress(BrokenPipeError):  # who may not ask is told so unheard
+                connection.sendall(encode_question(question))
             line = _read_line(connection)
         answer = decode_answer(question, line)
     except (FileNotFoundError, ConnectionRefusedError) as error:
