@@ -21,6 +21,9 @@ MOST_LINES = 12
 MOST_ADDRESSES = 256
 """In all lines together, ranges counted as one. They stand in the rules: each change writes them all anew."""
 
+MOST_MEMBERS = 4_096
+"""Likewise, before neighbours are joined: more aren't looked at to tell."""
+
 
 def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
     """Tell whether the entries are few enough to be compiled as a list.
@@ -29,7 +32,7 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
         entries: of a direction of an interface, for one family.
         most_lines: that a list may have.
     """
-    if len(entries) > most_lines:
+    if len(entries) > most_lines or sum(len(entry.addresses) for entry in entries) > MOST_MEMBERS:
         return False
     lines = sum(len(entry.ports or (None,)) * len(entry.source_ports or (None,)) for entry in entries)
     return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
 from sgagent.core.compiling.entries import list_entries
-from sgagent.core.compiling.listing import MOST_ADDRESSES, MOST_LINES, entry_rules, is_short, up_to
+from sgagent.core.compiling.listing import (
+    MOST_ADDRESSES,
+    MOST_LINES,
+    MOST_MEMBERS,
+    entry_rules,
+    is_short,
+    up_to,
+)
 from sgagent.core.compiling.selectors import readings
 from sgagent.core.kernel.nfttext import rule_text
 from sgagent.core.memory import Memory
@@ -93,6 +101,16 @@ def test_a_policy_is_short_by_its_lines_and_its_addresses(
     """Each port is a line; a range of addresses counts once in each line that names it."""
     members = [f"10.0.{number // 100}.{number % 100 * 2}" for number in range(MOST_ADDRESSES - 1)]
     policy = policy_of(group("sg-1", *rules), group("sg-many", members=members), on={"eth0": "sg-1"})
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    assert is_short(entries, MOST_LINES) is expected
+
+
+@pytest.mark.parametrize(("count", "expected"), ((MOST_MEMBERS, True), (MOST_MEMBERS + 1, False)))
+def test_members_are_counted_before_they_are_joined(count: int, *, expected: bool) -> None:
+    """A large group is no list, be it one range: to tell would take time at each change."""
+    members = [str(IPv4Address("10.0.0.0") + number) for number in range(count)]
+    rules, there = rule("r1", ACCEPT, TCP, "80", "sg-2"), group("sg-2", members=members)
+    policy = policy_of(group("sg-1", rules, inner=DROP), there, on={"eth0": "sg-1"})
     entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
     assert is_short(entries, MOST_LINES) is expected
 
