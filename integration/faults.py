@@ -177,12 +177,10 @@ _DELETIONS = (_FLUSH, "delete table inet sgagent")
 
 def _edits(ordeal: Ordeal) -> list[str]:
     """Return ways to damage the table as it stands."""
-    maps = re.findall(r"^\tmap (\S+) {", ordeal.service.table(), re.MULTILINE)
+    parts = re.findall(r"^\t(chain|map) (\S+) {", ordeal.service.table(), re.MULTILINE)
     return [
-        "flush chain inet sgagent prerouting",
-        "flush chain inet sgagent ingress/eth0",
         "insert rule inet sgagent prerouting accept",
-        *(f"flush map inet sgagent {name}" for name in maps),
+        *(f"flush {kind} inet sgagent {name}" for kind, name in parts),
     ]
 
 
