@@ -147,10 +147,9 @@ class Service:
         return self._running().wait(_START_SECONDS * PATIENCE)
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End whatever still runs, the applier too: as long as it lives, nobody else can change the table."""
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         self._notify_socket.close()
 
     def command(self, *arguments: str, through: tuple[str, ...] = (), directory: Path | None = None) -> Ended:
