@@ -102,14 +102,17 @@ class NetlinkSocket:
         self._send([(kind, REQUEST | DUMP, payload)])
         received: list[bytes] = []
         while True:
-            received.append(self._socket.recv(_RECEIVE_BYTES))
-            for answer, flags, start, _ in _headers(received[-1]):
+            datagram = self._socket.recv(_RECEIVE_BYTES)
+            for answer, flags, sequence, start, stop in _headers(datagram):
+                if sequence != self._sequence:  # left over from a request that was given up
+                    break
                 self.was_interrupted |= bool(flags & _INTERRUPTED)
+                if answer in {_DONE, _ERROR}:
+                    _raise(_error_number(datagram[start:stop]))
                 if answer == _DONE:
-                    return b"".join(received)
-                if answer == _ERROR:
-                    (negative,) = struct.unpack_from("=i", received[-1], start)
-                    _raise(-int(negative))
+                    return b"".join([*received, datagram])
+            else:
+                received.append(datagram)
 
     def order(self, requests: Sequence[tuple[int, bytes]]) -> list[int]:
         """Send requests that answer nothing, and return the error numbers of those that failed.
@@ -124,7 +127,7 @@ class NetlinkSocket:
         while True:
             for message in self._receive():
                 if message.kind == _ERROR:
-                    errors.append(_error_number(message))
+                    errors.append(_error_number(message.payload))
                 if message.sequence == last:
                     return [number for number in errors if number]
 
@@ -139,40 +142,40 @@ class NetlinkSocket:
     def _answers(self, *, dumps: bool) -> Iterator[Message]:
         while True:
             for message in self._receive():
+                if message.sequence != self._sequence:  # left over from a request that was given up
+                    continue
+                if message.kind in {_DONE, _ERROR}:
+                    _raise(_error_number(message.payload))
                 if message.kind == _DONE:
                     return
-                if message.kind == _ERROR:
-                    _raise(_error_number(message))
                 yield message
                 if not dumps:
                     return
 
     def _receive(self) -> Iterator[Message]:
         received = memoryview(self._socket.recv(_RECEIVE_BYTES))
-        place = 0
-        while place + _HEADER.size <= len(received):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(received, place)
+        for kind, flags, sequence, start, stop in _headers(received):
             self.was_interrupted |= bool(flags & _INTERRUPTED)
-            yield Message(kind, sequence, received[place + _HEADER.size : place + length])
-            place += length + 3 & ~3
+            yield Message(kind, sequence, received[start:stop])
 
 
 def payloads_in(received: bytes, kind: int) -> Iterator[tuple[int, int]]:
     """Yield where the payload of each message of a kind begins and ends in what was received unread."""
-    return ((start, stop) for found, _, start, stop in _headers(received) if found == kind)
+    return ((start, stop) for found, _, _, start, stop in _headers(received) if found == kind)
 
 
-def _headers(received: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield kind and flags of each message, and where its payload begins and ends."""
+def _headers(received: bytes | memoryview) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield kind, flags and sequence number of each message, and where its payload begins and ends."""
     place, size, unpack = 0, _HEADER.size, _HEADER.unpack_from
     while place + size <= len(received):
-        length, kind, flags, _, _ = unpack(received, place)
-        yield kind, flags, place + size, place + length
+        length, kind, flags, sequence, _ = unpack(received, place)
+        yield kind, flags, sequence, place + size, place + length
         place += max(size, length + 3 & ~3)
 
 
-def _error_number(message: Message) -> int:
-    (negative,) = struct.unpack_from("=i", message.payload)
+def _error_number(payload: bytes | memoryview) -> int:
+    """Return what an acknowledgement or the end of a dump says went wrong; 0 for nothing."""
+    (negative,) = struct.unpack_from("=i", payload)
     return -int(negative)
 
 
