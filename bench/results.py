@@ -8,9 +8,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.sizes import Size
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,8 @@ class Results:
         return sorted({cost.size for cost in self.packets})
 
 
-def write_results(results: Results, path: Path) -> None:
-    """Write the results as JSON."""
+def write_results(results: DataclassInstance, path: Path) -> None:
+    """Write the results of a bench as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n", encoding="utf-8")
 

@@ -15,14 +15,14 @@ from bench.durations import ROOT
 from bench.machine import look_at_machine
 from bench.packetcost import Effort
 from bench.peers.contenders import CONTENDERS
-from bench.peers.figures import Figures, PeerResults, read_figures, write_figures
+from bench.peers.figures import Figures, PeerResults, read_figures
 from bench.peers.measuring import Bout, measure_packets
 from bench.peers.packages import PACKAGES, PeersError, check_packages, fetch_packages, version_of
 from bench.peers.picture import draw
 from bench.peers.report import peer_lines
 from bench.peers.watch import choose_probes
 from bench.policies import BenchPolicy, invent
-from bench.results import PacketCost
+from bench.results import PacketCost, write_results
 from bench.section import begin
 from bench.sizes import SIZES
 from integration.parts import with_parts
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     lines = list(peer_lines(results))
     print("\n".join(lines))
     if not (results.is_quick or options.only or options.largest < len(SIZES) - 1):
-        write_figures(results, RESULTS)
+        write_results(results, RESULTS)
         PICTURE.write_text(draw(results), encoding="utf-8")
         parts = {PART: "\n" + "\n".join(lines) + "\n"}
         PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")

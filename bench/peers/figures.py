@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 from collections.abc import Iterator
@@ -86,12 +85,6 @@ class PeerResults:
     def cost(self, size: Size, aim: str, contender: str) -> PacketCost | None:
         """Return what a packet cost; None if that was not measured."""
         return next((p for p in self.packets if (p.size, p.aim, p.contender) == (size, aim, contender)), None)
-
-
-def write_figures(results: PeerResults, path: Path) -> None:
-    """Keep results in a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n", encoding="utf-8")
 
 
 def read_figures(path: Path) -> PeerResults:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.peers.__main__ import PAGE, PART, RESULTS
 from bench.peers.contender import rules_of
 from bench.peers.contenders import CONTENDERS, DAEMON
-from bench.peers.figures import Counted, Figures, Operation, PeerResults, read_figures, write_figures
+from bench.peers.figures import Counted, Figures, Operation, PeerResults, read_figures
 from bench.peers.firewalld import firewalld_files, rich_rule
 from bench.peers.foomuuri import foomuuri_file
 from bench.peers.iptables import ipset_text, iptables_rule, iptables_text
@@ -17,7 +17,7 @@ from bench.peers.picture import draw
 from bench.peers.report import peer_lines
 from bench.peers.watch import Stream, Wrong, choose_probes
 from bench.policies import BenchPolicy, invent
-from bench.results import Machine, PacketCost, Spread
+from bench.results import Machine, PacketCost, Spread, write_results
 from bench.sizes import SIZES
 from bench.traffic import Aim
 from integration.parts import with_parts
@@ -144,7 +144,7 @@ def measured() -> PeerResults:
 
 def test_figures_survive_being_written(tmp_path: Path) -> None:
     """What is read back equals what was written."""
-    write_figures(measured(), tmp_path / "peers.json")
+    write_results(measured(), tmp_path / "peers.json")
     assert read_figures(tmp_path / "peers.json") == measured()
 
 

@@ -91,10 +91,8 @@ def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Reading) -> Ite
     ends = _ends(line, peers, reading)
     for source_port in _source_ports(line, reading):
         if number is None or (entry.ports is None and source_port and not reading.is_tracked):
-            yield (
-                *source_port,
-                *ends,
-            )  # a source port in a header says the protocol, and is listed without it
+            # A source port in a header says the protocol, and is listed without it.
+            yield (*source_port, *ends)
         elif entry.ports is None:
             yield (*reading.match_protocol(number), *source_port, *ends)
         else:
