@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
+from sgagent.sources.files.settling import ALONE_SECONDS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 OPEN, OTHER = 80, 81
@@ -97,6 +99,30 @@ def test_a_document_that_is_half_written(agent: Service, one_interface: Lab) -> 
             assert is_let_in(one_interface, CLIENT, HOST, OPEN)
     wait_until_open(one_interface, OTHER)
     assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+
+
+def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> None:
+    """Two files that are moved into place in one go exchange what they say: half of it is never enforced.
+
+    By turns it would be a policy without the interface, and two objects with the same id.
+    """
+    rounds, at_once = 20, 0
+    for turn in range(rounds):
+        texts = [opening(OPEN, OTHER + turn), "version: 1\n"]
+        moves = list(zip(("policy.yaml", "other.yaml"), texts if turn % 2 else reversed(texts), strict=True))
+        for name, text in moves:
+            (agent.documents / f".{name}").write_text(text)
+        began = time.perf_counter()
+        for name, _ in moves:
+            (agent.documents / f".{name}").rename(agent.documents / name)
+        is_at_once = time.perf_counter() - began < ALONE_SECONDS
+        agent.wait_for_event("ruleset_applied", 2 + turn)
+        if not is_at_once:
+            continue
+        at_once += 1
+        assert not agent.events("problem_found")
+        assert all(event["interfaces"] for event in agent.events("ruleset_applied"))
+    assert at_once, "no two files were moved quickly enough to tell"
 
 
 @pytest.mark.parametrize("broken", (BROKEN, "version: [", definitions(DROP_UNKNOWN), "\0"))

@@ -36,11 +36,6 @@ class Happened:
     applier_lost: bool = False
     table_changed: bool = False
 
-    @property
-    def wants_step(self) -> bool:
-        """Tell whether something may have to be enforced anew."""
-        return self.source_changed or self.host_changed or self.reload
-
 
 class Inbox:
     """Take events from any thread and from signal handlers; one loop takes them out."""

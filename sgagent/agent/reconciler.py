@@ -16,7 +16,7 @@ from sgagent.agent.keeping.expectations import Expectations
 from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.agent.step import Outcome, Step
+from sgagent.agent.step import NotSettledError, Outcome, Step
 from sgagent.core.binding import Bindings, bind, bind_expected, can_be_matched
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import MarkLayout
@@ -90,6 +90,7 @@ class Reconciler:
         self._enforced: Enforced | None = None
         self._is_closed = False
         self._settled: Step | None = None
+        self._may_act = True
         self._modes = ModeFile(state.directory)
         self.definitions = Definitions(source, state, settings.limits, clock)
         self.is_standing = False
@@ -118,16 +119,42 @@ class Reconciler:
         except OSError as error:
             self.mode_fault = f"the modes could not be kept: {error}"
 
-    def step(self, *, fetch: bool) -> Step:
+    def step(self, *, fetch: bool, patient: bool = False) -> Step:
         """Do one step.
 
         Args:
             fetch: whether to ask the source; without, the newest delivery is taken again.
+            patient: whether what is fetched may have an effect only once it has settled.
+
+        Raises:
+            NotSettledError: what was fetched is one change of many under way; nothing was done.
         """
+        before = self.definitions.fetched
         if fetch or self.definitions.newest is None:
             self.definitions.fetch()
+        self._may_act = not patient
+        try:
+            return self._act()
+        except NotSettledError:
+            self.definitions.fetched = before
+            raise
+
+    def _await_settled(self) -> None:
+        """Wait until what was fetched may have an effect; all before that is worked out meanwhile.
+
+        Raises:
+            NotSettledError: it may not.
+        """
+        if not self._may_act and not self._source.has_settled():
+            raise NotSettledError
+        self._may_act = True
+
+    def _act(self) -> Step:
+        """Have the host enforce what was fetched, or whatever is the next best."""
         facts = self._host.facts()
         chosen, refusal = self._choose(facts)
+        if chosen is None or refusal:
+            self._await_settled()
         if chosen is None:
             return self._without_snapshot(facts, refusal)
         delivery, resolution = chosen
@@ -141,6 +168,7 @@ class Reconciler:
             source_error=self.definitions.source_error,
             unknown_objects=resolution.unknown_objects,
         )
+        self._await_settled()
         if step.outcome is not Outcome.REFUSED:
             self._is_closed, self.is_standing = False, False
             self._accept(delivery, facts)
@@ -328,6 +356,7 @@ class Reconciler:
         )
         if enforcement.plan:
             cut = self._sessions_cut(policy, facts, is_first=observed.ruleset is None)
+            self._await_settled()
             step = self._apply(enforcement, step, compiled)
             step = step if step.outcome is Outcome.REFUSED else replace(step, sessions_cut=cut)
         if step.outcome is not Outcome.REFUSED:

@@ -27,6 +27,10 @@ class Outcome(Enum):
     """There is nothing to enforce yet."""
 
 
+class NotSettledError(Exception):
+    """What was fetched is one change of many under way: nothing was done, and the watch will call again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tamperer:
     """The process that changed our table."""

@@ -26,6 +26,9 @@ class FakeSource:
         self.signed: Signed | None = None
         """Who vouches for what it delivers; set by tests."""
 
+        self.is_settled = True
+        """Whether no more follows what was fetched; set by tests."""
+
         self._content = content
         self._watchers: list[Wake] = []
 
@@ -51,6 +54,10 @@ class FakeSource:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what a test set."""
         return self.reached_at
+
+    def has_settled(self) -> bool:
+        """Return what a test set."""
+        return self.is_settled
 
     def refresh(self) -> None:
         """Do nothing: each fetch looks."""

@@ -35,6 +35,20 @@ class Proposal:
         return self.record.terms is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What came of asking the source."""
+
+    newest: Delivery | None = None
+    """What it delivered last."""
+
+    problems: tuple[Problem, ...] = ()
+    """Why it delivered nothing at the last try."""
+
+    source_error: str | None = None
+    """Why it could not be reached at the last try."""
+
+
 class Definitions:
     """Know which definitions there are, and keep those that are in force."""
 
@@ -50,14 +64,8 @@ class Definitions:
         self._kept_signature: Signed | None = None
         self._signature_fault: str | None = None
         self._kept_as: tuple[str, tuple[ExpectedLink, ...], Record] | None = None
-        self.newest: Delivery | None = None
-        """What the source delivered last."""
-
-        self.problems: tuple[Problem, ...] = ()
-        """Why the source delivered nothing at the last try."""
-
-        self.source_error: str | None = None
-        """Why it could not be reached at the last try."""
+        self.fetched = Fetched()
+        """What the source said last; put back by whoever finds that nothing may come of the newest."""
 
         self.good: Delivery | None = None
         """What is in force for good, if this agent enforced it; what is on trial is not."""
@@ -77,13 +85,28 @@ class Definitions:
 
     def fetch(self) -> None:
         """Ask the source; what it does not deliver leaves the newest delivery as it is."""
-        self.problems, self.source_error = (), None
+        newest = self.newest
         try:
-            self.newest = self._source.fetch()
+            self.fetched = Fetched(newest=self._source.fetch())
         except DocumentError as error:
-            self.problems = error.problems
+            self.fetched = Fetched(newest=newest, problems=error.problems)
         except SourceUnavailableError as error:
-            self.source_error = str(error)
+            self.fetched = Fetched(newest=newest, source_error=str(error))
+
+    @property
+    def newest(self) -> Delivery | None:
+        """Return what the source delivered last."""
+        return self.fetched.newest
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return why the source delivered nothing at the last try."""
+        return self.fetched.problems
+
+    @property
+    def source_error(self) -> str | None:
+        """Return why it could not be reached at the last try."""
+        return self.fetched.source_error
 
     def candidates(self) -> Iterator[Delivery]:
         """Yield what may be enforced, the best first."""

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Hashable, Mapping
 
 ALONE_SECONDS = 0.005
-"""How long a file that was moved into its place, whole, is waited with to see whether it is one of many."""
+"""How long a file that was moved into its place, whole, has no effect, to see whether it is one of many."""
 
 QUIET_SECONDS = 0.05
 """How long after a complete change more of the same burst may follow: a check-out writes many files."""
@@ -60,6 +60,11 @@ class Settling:
         if not self._quiet_at:
             return None
         return min(self._began + self._patience, max(self._quiet_at.values()))
+
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether there is one change, of a whole file, that may be the only one."""
+        return bool(self._quiet_at) and self._patience == ALONE_SECONDS
 
     def clear(self) -> None:
         """Forget the changes, as someone has been told of them."""

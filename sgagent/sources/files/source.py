@@ -11,6 +11,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity, Source
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
+from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.reading import Reading, appearance, document_paths, read_document
 
 _TRIES = 5
@@ -42,6 +43,8 @@ class FileSource:
         self._path = path
         self._limits = limits
         self._acceptance = acceptance or Acceptance(limits)
+        self._bursts = Bursts()
+        self._is_granted = False
 
     def fetch(self) -> Delivery:
         """Return what the documents say now; those that are what they were are not parsed again.
@@ -53,6 +56,7 @@ class FileSource:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
+        self._is_granted = self._bursts.take_grant()
         if not self._acceptance.wants_signature:
             return self._acceptance.take(self.read_documents(), None, str(self._path))
         place = signature_path(self._path)
@@ -77,6 +81,10 @@ class FileSource:
         """Return nothing: the documents are on this host."""
         return ()
 
+    def has_settled(self) -> bool:
+        """Wait until it is known whether more follows what was read, and return whether nothing does."""
+        return self._is_granted or self._bursts.wait()
+
     def refresh(self) -> None:
         """Do nothing: each fetch looks."""
 
@@ -89,7 +97,7 @@ class FileSource:
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
         with ExitStack() as watches:
             for one in dict.fromkeys((path, *signatures)):
-                watches.enter_context(watch_path(one, wake))
+                watches.enter_context(watch_path(one, wake, self._bursts))
             yield
 
     def read_documents(self) -> tuple[DocumentFile, ...]:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
+from sgagent.sources.files.announcing import Announcer
+from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.inotify import Change, Event, Inotify
 from sgagent.sources.files.lookups import LookUp, follow
 from sgagent.sources.files.reading import appearance, is_document_name
-from sgagent.sources.files.settling import Settling, State
+from sgagent.sources.files.settling import State
 
 POLL_SECONDS = 0.5
 """Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
@@ -22,16 +24,22 @@ POLL_SECONDS = 0.5
 
 @contextlib.contextmanager
 def watch_path(
-    path: Path, wake: Wake, open_inotify: Callable[[], Inotify] = Inotify, poll_seconds: float = POLL_SECONDS
+    path: Path,
+    wake: Wake,
+    bursts: Bursts,
+    open_inotify: Callable[[], Inotify] = Inotify,
+    poll_seconds: float = POLL_SECONDS,
 ) -> Iterator[None]:
     """Call ``wake`` when the documents at a path may have changed, until the context is left.
 
-    Changes are told when they have settled. The path need not exist; its directories may come and go. Where
-    the kernel gives no inotify, the files are looked at now and then, and the log says so.
+    Changes are told when they have settled; a whole file that may be the only one is told at once, and
+    again with the others if it is not. The path need not exist; its directories may come and go. Where the
+    kernel gives no inotify, the files are looked at now and then, and the log says so.
 
     Args:
         path: an absolute path of a document or of a directory of documents.
         wake: called from a thread of the watch.
+        bursts: is told whether more changes follow those that were told.
         open_inotify: fails in tests of what happens without inotify.
         poll_seconds: between looks, where there is no inotify.
     """
@@ -39,7 +47,7 @@ def watch_path(
     ended, end = os.pipe2(os.O_CLOEXEC)
 
     def watch() -> None:
-        if watches is None or not _listened(watches, path, wake, ended):
+        if watches is None or not _listened(watches, path, Announcer(path, wake, bursts), ended):
             _poll(path, wake, ended, seen, poll_seconds)
 
     thread = threading.Thread(target=watch, name="documents", daemon=True)
@@ -147,19 +155,20 @@ def _tell_degraded(path: Path, error: OSError) -> None:
     structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
 
 
-def _listened(watches: _Watches, path: Path, wake: Wake, ended: int) -> bool:
+def _listened(watches: _Watches, path: Path, announcer: Announcer, ended: int) -> bool:
     """Wake at changes until ``ended`` is readable, and return whether that worked to the end."""
-    with contextlib.closing(watches.inotify):
+    with contextlib.closing(watches.inotify), contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(announcer.give_up)
         try:
-            _listen(watches, wake, ended)
+            _listen(watches, announcer, ended)
         except OSError as error:
             _tell_degraded(path, error)
             return False
         return True
 
 
-def _listen(watches: _Watches, wake: Wake, ended: int) -> None:
-    """Wake at changes that inotify tells and that have settled.
+def _listen(watches: _Watches, announcer: Announcer, ended: int) -> None:
+    """Wake at changes that inotify tells.
 
     Raises:
         OSError: the kernel does not let us watch any more.
@@ -167,14 +176,9 @@ def _listen(watches: _Watches, wake: Wake, ended: int) -> None:
     poll = select.poll()
     poll.register(watches.inotify, select.POLLIN)
     poll.register(ended, select.POLLIN)
-    settling = Settling()
-    while all(descriptor != ended for descriptor, _ in poll.poll(_milliseconds(settling.due()))):
-        _take_in(watches, settling)
-        due = settling.due()
-        if due is not None and due <= time.monotonic():
-            settling.clear()
-            watches.arm()
-            wake()
+    while all(descriptor != ended for descriptor, _ in poll.poll(_milliseconds(announcer.due()))):
+        _take_in(watches, announcer)
+        announcer.tell(watches.arm)
 
 
 def _milliseconds(due: float | None) -> float | None:
@@ -182,11 +186,11 @@ def _milliseconds(due: float | None) -> float | None:
     return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
 
 
-def _take_in(watches: _Watches, settling: Settling) -> None:
+def _take_in(watches: _Watches, announcer: Announcer) -> None:
     """Note what inotify tells."""
     events = [event for event in watches.inotify.read() if watches.concern_documents(event)]
     for event in events:
-        settling.note((event.watch, event.name), time.monotonic(), _STATES[event.change])
+        announcer.note((event.watch, event.name), _STATES[event.change])
     if any(map(watches.concern_ways, events)):
         watches.arm()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ import pytest
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
-from sgagent.agent.step import Outcome
+from sgagent.agent.step import Outcome, Step
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.documents import Limits
+from tests.patience import PATIENCE
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.running import Running
+from tests.unit.agent.test_steps import BROKEN, CLOSED
 
 
 @pytest.fixture
@@ -58,6 +61,42 @@ def test_links_wake_it_without_a_fetch(running: Running) -> None:
         running.machine.host.remove_link("eth0")
         running.wait_for("ruleset_applied", 2)
         assert running.machine.source.fetches == fetches
+
+    running.while_it_runs(script)
+
+
+def test_what_has_not_settled_is_not_enforced(running: Running) -> None:
+    """Of a file that is one of many nothing is told; all are enforced when the source calls again."""
+
+    def script() -> None:
+        source = running.machine.source
+        fetches = source.fetches
+        source.is_settled = False
+        source.write(BROKEN)
+        running.wait_for_fetches(fetches + 1)
+        running.machine.host.remove_link("eth0")
+        running.wait_for("ruleset_applied", 2)
+        source.is_settled = True
+        source.write(CLOSED)
+        running.wait_for_fetches(fetches + 2)
+
+    running.while_it_runs(script)
+    assert not {"problem_found", "snapshot_refused"} & set(running.log.events())
+
+
+def test_a_link_that_changes_with_what_has_not_settled_is_followed(running: Running) -> None:
+    """Whatever else there is to do is done with the definitions that are known."""
+
+    def script() -> None:
+        machine = running.machine
+        machine.source.is_settled = False
+
+        def change_both(_step: Callable[[], Step]) -> None:
+            machine.source.write(CLOSED)
+            machine.host.remove_link("eth0")
+
+        running.inbox.have_done(change_both, timeout=10.0 * PATIENCE)  # the loop hears of both at once
+        running.wait_for("ruleset_applied", 2)
 
     running.while_it_runs(script)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.step import Outcome
+from sgagent.agent.step import NotSettledError, Outcome
 from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError
 from tests.unit.agent.machine import GOOD, Machine
@@ -56,6 +56,42 @@ def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
     machine.source.write(GOOD)
     assert agent.step(fetch=True).outcome is Outcome.APPLIED
     assert machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+
+
+CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")
+BROKEN = GOOD.replace("sg-1]", "sg-2]")
+
+
+@pytest.mark.parametrize(
+    "half", (CLOSED, BROKEN, "version: 1\nsecurity"), ids=("good", "dangling", "no YAML")
+)
+def test_nothing_comes_of_what_has_not_settled(machine: Machine, half: str) -> None:
+    """One change of many leaves everything as it was, also for steps that ask nobody; then all count."""
+    agent = machine.reconciler()
+    before = agent.step(fetch=True)
+    table, kept = machine.dataplane.ruleset, machine.state.load()
+    machine.source.write(half)
+    machine.source.is_settled = False
+    with pytest.raises(NotSettledError):
+        agent.step(fetch=True, patient=True)
+    machine.host.add_link("eth9", "02:00:00:00:00:09")
+    meanwhile = agent.step(fetch=False)
+    assert (meanwhile.outcome, meanwhile.version) == (Outcome.UNCHANGED, before.version)
+    assert (meanwhile.problems, meanwhile.is_refused) == ((), False)
+    assert (machine.dataplane.ruleset, machine.state.load()) == (table, kept)
+    machine.source.write(CLOSED)
+    machine.source.is_settled = True
+    assert agent.step(fetch=True, patient=True).outcome is Outcome.APPLIED
+    assert machine.dataplane.ruleset != table
+
+
+def test_whoever_is_not_patient_gets_what_is_there(machine: Machine) -> None:
+    """A reload takes the files as they are."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    machine.source.write(CLOSED)
+    machine.source.is_settled = False
+    assert agent.step(fetch=True).outcome is Outcome.APPLIED
 
 
 def test_the_way_to_the_source_is_open(machine: Machine) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
+from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.inotify import Inotify
 from sgagent.sources.files.watching import watch_path
 from tests.patience import PATIENCE
@@ -46,7 +47,10 @@ class Watching:
     @contextlib.contextmanager
     def __call__(self, path: Path) -> Iterator[threading.Event]:
         """Watch a path, and give an event that is set at each change."""
-        with capture_logs(), watch_path(path, self.changed.set, self.open_inotify, poll_seconds=0.1):
+        with (
+            capture_logs(),
+            watch_path(path, self.changed.set, Bursts(), self.open_inotify, poll_seconds=0.1),
+        ):
             yield self.changed
 
 
@@ -235,7 +239,7 @@ def test_a_watch_that_ended_tells_nothing(watching: Watching, directory: Path) -
 
 def test_the_log_says_that_files_are_only_looked_at(directory: Path) -> None:
     """An operator can see why a change takes a moment, and what to raise."""
-    with capture_logs() as logged, watch_path(directory, lambda: None, no_inotify):
+    with capture_logs() as logged, watch_path(directory, lambda: None, Bursts(), no_inotify):
         pass
     assert [(entry["event"], entry["log_level"]) for entry in logged] == [("file_watch_degraded", "warning")]
     assert "Too many open files" in logged[0]["reason"]

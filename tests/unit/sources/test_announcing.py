@@ -1,0 +1,152 @@
+"""One change is told at once, and counts once it is known to be the only one; many are told together."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sgagent.sources.files.announcing import Announcer
+from sgagent.sources.files.bursts import Bursts
+from sgagent.sources.files.settling import ALONE_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, State
+from tests.patience import PATIENCE
+
+WATCH = "groups.d"
+A_MOMENT = ALONE_SECONDS / 5
+
+
+class Told:
+    """An announcer on a clock of its own, and what it told."""
+
+    def __init__(self, bursts: Bursts | None = None, watch: str = WATCH) -> None:
+        """Start at zero."""
+        self.now = 0.0
+        self.times: list[float] = []
+        """When it told."""
+
+        self.armed = 0
+        self.bursts = bursts or Bursts()
+        self.announcer = Announcer(watch, lambda: self.times.append(self.now), self.bursts, lambda: self.now)
+
+    def change(self, after: float, name: str = "web.yaml", state: State = State.WHOLE) -> None:
+        """Let a file change, after so many seconds."""
+        self.now += after
+        self.announcer.note(name, state)
+        self.announcer.tell(self._arm)
+
+    def wait(self) -> None:
+        """Let it be as late as the announcer waits for."""
+        due = self.announcer.due()
+        assert due is not None
+        self.now = due
+        self.announcer.tell(self._arm)
+
+    def _arm(self) -> None:
+        self.armed += 1
+
+
+@pytest.fixture
+def told() -> Told:
+    """Give an announcer that has nothing to tell."""
+    return Told()
+
+
+def is_settled(bursts: Bursts) -> bool:
+    """Do as the one who reads does."""
+    return bursts.take_grant() or bursts.wait()
+
+
+def test_one_change_is_told_at_once_and_once(told: Told) -> None:
+    """Nobody has to wait for what may be read already; that it stayed alone is no news."""
+    told.change(after=1.0)
+    assert told.times == [1.0]
+    told.wait()
+    assert told.now == pytest.approx(1.0 + ALONE_SECONDS)
+    assert told.times == [1.0]
+    assert told.announcer.due() is None
+    assert is_settled(told.bursts)
+
+
+def test_who_reads_waits_until_it_is_known(told: Told) -> None:
+    """Nothing may come of a first change before there could have been a second."""
+    told.change(after=1.0)
+    answers: list[bool] = []
+    reader = threading.Thread(target=lambda: answers.append(is_settled(told.bursts)))
+    reader.start()
+    assert answers == []
+    told.wait()
+    reader.join(10.0 * PATIENCE)
+    assert answers == [True]
+
+
+@pytest.mark.parametrize("state", (State.WHOLE, State.COMPLETE, State.INCOMPLETE))
+@pytest.mark.parametrize("name", ("web.yaml", "app.yaml"))
+def test_a_second_change_makes_the_first_one_half(told: Told, name: str, state: State) -> None:
+    """What was read of the first is worth nothing then; both are told when they have settled."""
+    told.change(after=1.0)
+    told.change(after=A_MOMENT, name=name, state=state)
+    assert not is_settled(told.bursts)
+    told.wait()
+    assert told.times == [1.0, told.now]
+    assert is_settled(told.bursts)
+
+
+@pytest.mark.parametrize("state", (State.COMPLETE, State.INCOMPLETE))
+def test_what_was_written_in_place_is_not_told_early(told: Told, state: State) -> None:
+    """It may not be there to its end."""
+    told.change(after=1.0, state=state)
+    assert told.times == []
+    told.wait()
+    assert told.times == [told.now]
+    assert told.now >= 1.0 + QUIET_SECONDS
+
+
+def test_changes_without_a_pause_are_enforced_all_the_same(told: Told) -> None:
+    """What settled in the end may be taken, though the next change is under way by the time it is read."""
+    told.change(after=1.0)
+    while len(told.times) < 2:
+        told.change(after=A_MOMENT)
+    assert told.now == pytest.approx(1.0 + LONGEST_SECONDS, abs=2 * A_MOMENT)
+    told.change(after=A_MOMENT)
+    told.change(after=A_MOMENT)
+    assert is_settled(told.bursts)
+    assert not is_settled(told.bursts), "that held once"
+
+
+def test_a_thread_that_came_late_loses_nothing(told: Told) -> None:
+    """A second change that is seen long after it was due is told all the same."""
+    told.change(after=1.0)
+    told.change(after=2 * LONGEST_SECONDS, name="app.yaml")
+    assert told.times == [1.0, told.now]
+    assert is_settled(told.bursts)
+
+
+def test_another_watch_counts_as_well() -> None:
+    """Documents are not taken while their signature is one change of many, but what settled there is."""
+    documents = Told()
+    signature = Told(documents.bursts, "sgagent.sig")
+    documents.change(after=1.0)
+    documents.wait()
+    signature.change(after=1.0)
+    signature.change(after=A_MOMENT)
+    assert not is_settled(documents.bursts)
+    documents.change(after=1.0)
+    documents.change(after=A_MOMENT)
+    documents.wait()
+    assert is_settled(documents.bursts)
+
+
+def test_what_is_given_up_holds_up_nobody(told: Told) -> None:
+    """A watch that ends may leave a change behind."""
+    told.change(after=1.0)
+    told.announcer.give_up()
+    assert is_settled(told.bursts)
+
+
+def test_all_is_watched_before_it_is_told(told: Told) -> None:
+    """Whatever is read after a word is watched: later changes are not missed."""
+    told.change(after=1.0)
+    assert told.armed == 1
+    told.change(after=A_MOMENT)
+    told.wait()
+    assert told.armed == 2
