@@ -273,9 +273,7 @@ def judge(found: Sequence[Churn]) -> Iterator[Goal]:
     for churn in found:
         way, (_, second, *_, last) = churn.way, churn.samples
         lag = max(churn.lags)
-        yield Goal(
-            f"{way}: seconds until a change is enforced, at most", f"{MOST_LAG:g}", lag, lag <= MOST_LAG
-        )
+        yield Goal.at_most(MOST_LAG, f"{way}: seconds until a change is enforced", lag)
         wrong = churn.missing + churn.left_over
         yield Goal(
             f"{way}: members wrong in the end, of {churn.changes:,} changes", "none", wrong, wrong == 0
@@ -286,10 +284,10 @@ def judge(found: Sequence[Churn]) -> Iterator[Goal]:
         ):
             growth = after / before
             text = f"{way}: {what} of the last ten seconds, against the second ten"
-            yield Goal(text, f"at most {MOST_GROWTH:g} times", growth, growth <= MOST_GROWTH)
+            yield Goal.at_most(MOST_GROWTH, text, growth, "times")
         each = churn.changes / max(1, sum(sample.applies for sample in churn.samples))
         text = f"{way}: changes that an apply has, in the mean"
-        yield Goal(text, f"at least {LEAST_COALESCED}", each, each >= LEAST_COALESCED)
+        yield Goal.at_least(LEAST_COALESCED, text, each)
 
 
 def lines(found: Sequence[Churn]) -> Iterator[str]:

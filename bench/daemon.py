@@ -267,7 +267,7 @@ def judge_memory(found: Sequence[AtWork]) -> Iterator[Goal]:
         most = _MOST_MEBIBYTES.get(at_work.size)
         if most is not None:
             text = f"memory at {at_work.size}, in MiB, after changes told by {at_work.changed[0].notice}"
-            yield Goal(text, f"at most {most}", at_work.mebibytes_later, at_work.mebibytes_later <= most)
+            yield Goal.at_most(most, text, at_work.mebibytes_later)
 
 
 def lines(found: Sequence[AtWork]) -> Iterator[str]:

@@ -39,6 +39,20 @@ class Goal:
 
     is_met: bool
 
+    @classmethod
+    def at_most(cls, limit: float, text: str, measured: float, unit: str = "") -> Goal:
+        """Promise no more than the limit."""
+        return cls(text, _with_unit(f"at most {limit:g}", unit), measured, measured <= limit)
+
+    @classmethod
+    def at_least(cls, limit: float, text: str, measured: float, unit: str = "") -> Goal:
+        """Promise no less than the limit."""
+        return cls(text, _with_unit(f"at least {limit:g}", unit), measured, measured >= limit)
+
+
+def _with_unit(limit: str, unit: str) -> str:
+    return f"{limit} {unit}" if unit else limit
+
 
 def judge_goals(results: Results) -> tuple[Goal, ...]:
     """Return the goals that the measured sizes allow to judge."""
@@ -51,15 +65,17 @@ def _growth(results: Results) -> Iterator[Goal]:
     for aim in (Aim.SPREAD, Aim.NONE):
         before, after = results.cost(small, aim.value, OURS), results.cost(large, aim.value, OURS)
         if before and after:
-            yield _at_most(
+            yield Goal.at_most(
                 MOST_GROWTH,
                 f"a new session, above its tracking, at {large} against one at {small}, packets {aim.value}",
                 after.above.median / before.above.median,
+                "times",
             )
-            yield _at_most(
+            yield Goal.at_most(
                 MOST_GROWTH,
                 f"a new session, with its tracking, at {large} against one at {small}, packets {aim.value}",
                 after.whole.median / before.whole.median,
+                "times",
             )
 
 
@@ -72,23 +88,19 @@ def _gain(results: Results) -> Iterator[Goal]:
         ours = results.cost(size, aim.value, OURS)
         if linear and ours:
             text = f"{order.value}, against sgagent at {size}, packets {aim.value}"
-            ratio = linear.above.median / ours.above.median
-            yield Goal(text, f"at least {least:g} times", ratio, ratio >= least)
+            yield Goal.at_least(least, text, linear.above.median / ours.above.median, "times")
 
 
 def _known(results: Results) -> Iterator[Goal]:
     size = SIZES[2]
     least, ours = (results.cost(size, "known sessions", name) for name in (ESTABLISHED_ONLY, OURS))
     if least and ours:
-        yield _at_most(
+        yield Goal.at_most(
             MOST_OF_KNOWN,
             f"a packet of a known session at {size}, against one rule that accepts it",
             ours.whole.median / least.whole.median,
+            "times",
         )
-
-
-def _at_most(limit: float, text: str, ratio: float) -> Goal:
-    return Goal(text, f"at most {limit:g} times", ratio, ratio <= limit)
 
 
 def _answers(results: Results) -> Iterator[Goal]:
@@ -96,8 +108,5 @@ def _answers(results: Results) -> Iterator[Goal]:
     for operation in (PLAN_A_RULE, LINT):
         duration = results.duration(size, operation, OURS)
         if duration:
-            seconds = duration.seconds.median
-            is_met = seconds <= MOST_ANSWER_SECONDS
-            yield Goal(
-                f"{operation}, at {size}, in seconds", f"at most {MOST_ANSWER_SECONDS:g}", seconds, is_met
-            )
+            text = f"{operation}, at {size}, in seconds"
+            yield Goal.at_most(MOST_ANSWER_SECONDS, text, duration.seconds.median)

@@ -136,15 +136,10 @@ class _Reader:
 def judge(found: Scraped) -> Iterator[Goal]:
     """Yield what was promised of scrapes."""
     measured = 1000 * percentile(found.alone, 50)
-    yield Goal(
-        f"a scrape at {found.size}: ms, half",
-        f"at most {MOST_MILLISECONDS:g}",
-        measured,
-        measured <= MOST_MILLISECONDS,
-    )
+    yield Goal.at_most(MOST_MILLISECONDS, f"a scrape at {found.size}: ms, half", measured)
     slowed = percentile(found.with_scrapes, 50) / percentile(found.without, 50)
     text = "a change while somebody scrapes each second, against one without: half"
-    yield Goal(text, f"at most {MOST_SLOWED:g} times", slowed, slowed <= MOST_SLOWED)
+    yield Goal.at_most(MOST_SLOWED, text, slowed, "times")
 
 
 def lines(found: Scraped) -> Iterator[str]:

@@ -132,11 +132,9 @@ def _run(argv: tuple[str, ...]) -> _Took:
 def judge(found: Sequence[Compared]) -> Iterator[Goal]:
     """Yield what was promised of commands."""
     for one in found:
-        text, limit = f"{one.command}, against {one.baseline}", f"at most {one.limit:g} times"
-        yield Goal(text, limit, one.ratio, one.ratio <= one.limit)
+        yield Goal.at_most(one.limit, f"{one.command}, against {one.baseline}", one.ratio, "times")
         if one.most_seconds is not None:
-            text, limit = f"{one.command}: seconds by the clock", f"under {one.most_seconds:g}"
-            yield Goal(text, limit, one.elapsed, one.elapsed < one.most_seconds)
+            yield Goal.at_most(one.most_seconds, f"{one.command}: seconds by the clock", one.elapsed)
 
 
 def lines(found: Sequence[Compared]) -> Iterator[str]:

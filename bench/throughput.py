@@ -180,7 +180,7 @@ def judge(found: Sequence[Carried]) -> Iterator[Goal]:
     ours = next(carried for carried in found if carried.contender == OURS)
     share = ours.share.median
     text = "what TCP carries under sgagent, of what it carries without a firewall"
-    yield Goal(text, f"at least {LEAST_SHARE:g}", share, share >= LEAST_SHARE)
+    yield Goal.at_least(LEAST_SHARE, text, share)
 
 
 def lines(found: Sequence[Carried]) -> Iterator[str]:

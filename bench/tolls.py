@@ -82,7 +82,7 @@ def judge(found: Streams) -> Iterator[Goal]:
         yield Goal(f"{text}, of {sent:,} during {applies} applies", "none of a million", wrong, is_met)
     longer = (_worst(found, Situation.HERE) - _worst(found, Situation.QUIET)) / 1000
     text = "the longest wait of a packet during applies, less that without applies: ms"
-    yield Goal(text, f"at most {MOST_LONGER:g}", longer, longer <= MOST_LONGER)
+    yield Goal.at_most(MOST_LONGER, text, longer)
 
 
 def _sum(found: Streams, name: str) -> int:
