@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from hypothesis import event, given
@@ -12,6 +13,7 @@ from sgagent.agent.flows.leaves import have_same_leaves, leaves_of
 from sgagent.core.binding import Bindings, bind
 from sgagent.core.compiling.compiler import Compiled, compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.listing import MOST_LINES
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.kernel.counters import CounterKey
@@ -21,11 +23,12 @@ from sgagent.core.kernel.ruleset import Chain, Ruleset
 from sgagent.core.kernel.transaction import carry_out, stands_after
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Family, Snapshot
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.changes import changed
-from tests.generators import Case
-from tests.strategies import cases
+from tests.generators import Case, random_case
+from tests.property.test_crowds import crowd
+from tests.strategies import cases, seeds
 
 CHANGES = 6
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -72,12 +75,48 @@ def test_resolving_after_any_changes_is_resolving_from_nothing(drawn: tuple[Case
 def test_compiling_after_any_changes_is_compiling_from_nothing(drawn: tuple[Case, Random]) -> None:
     """The table and the meaning of its counters are the same, whatever was compiled before."""
     case, random = drawn
-    memory, resolving = Memory(), Memory()
-    for snapshot in snapshots(random, case.snapshot):
-        policy = _resolved(snapshot, case.bindings, resolving).policy
+    resolving, most_lines = Memory(), random.choice((0, MOST_LINES))
+    policies = [
+        _resolved(found, case.bindings, resolving).policy for found in snapshots(random, case.snapshot)
+    ]
+    compiles_as_from_nothing(policies, most_lines)
+
+
+@given(seeds)
+def test_a_changed_rule_reaches_all_that_it_meets(seed: int) -> None:
+    """Compiling is compiling from nothing too where rules change that decide in many classes."""
+    random = Random(seed)
+    some = random_case(random, interfaces=("eth0",)).policy
+    policies = [random.choice((some, crowd(random, random.choice((12, 50)))))]
+    for _ in range(2 * CHANGES):
+        policies.append(with_a_rule_changed(random, policies[-1]))
+    compiles_as_from_nothing(policies, most_lines=0)
+
+
+def compiles_as_from_nothing(policies: list[ResolvedPolicy], most_lines: int) -> None:
+    """Check that policies compile one after the other as each does alone."""
+    memory, compiling = Memory(), partial(compile_, layout=LAYOUT, most_lines=most_lines)
+    for policy in policies:
         state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
-        assert compile_(policy, LAYOUT, state, memory=memory) == compile_(policy, LAYOUT, state)
+        assert compiling(policy, state=state, memory=memory) == compiling(policy, state=state)
         memory.turn()
+
+
+def with_a_rule_changed(random: Random, policy: ResolvedPolicy) -> ResolvedPolicy:
+    """Return the policy of one interface with a rule less, more or other among those inwards."""
+    (interface,) = policy.interfaces
+    rules = list(interface.ingress.rules)
+    if rules:
+        other = random.choice(rules)
+        one = rules.pop(random.randrange(len(rules)))
+        moved = replace(one, protocol=other.protocol, ports=other.ports, source_ports=other.source_ports)
+        elsewhere = replace(one, peer=other.peer, local_address=other.local_address)
+        plain = replace(elsewhere, source_ports=None, local_address=None)
+        urgent = replace(one, priority=random.randrange(1, 101))
+        another = replace(moved, rule_id=f"new-{random.getrandbits(64)}")
+        rules += random.choice(((), (moved,), (elsewhere,), (plain,), (urgent,), (one, another)))
+    ingress = replace(interface.ingress, rules=tuple(sorted(rules, key=precedence)))
+    return ResolvedPolicy(interfaces=(replace(interface, ingress=ingress),))
 
 
 @given(cases(most_rules=10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from sgagent.core.compiling.addressed import Gotos, address_elements, lead, network_elements
@@ -13,6 +13,7 @@ from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.deciding import Deciding, guards_of_new, read_twice
 from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
+from sgagent.core.compiling.everyone import ChangeForEveryone, change_for_everyone
 from sgagent.core.compiling.grouped import Grouped, group
 from sgagent.core.compiling.listing import entry_rules, is_short, up_to
 from sgagent.core.compiling.selectors import Reading, readings
@@ -92,17 +93,26 @@ class _MadeOfClass:
     """Those of the class alone."""
 
     places: tuple[int, ...]
-    """Before how many entries for everyone each stands, counted from the first."""
+    """Behind how many entries for everyone each stands."""
 
-    of_everyone: _Made
+    is_list: bool
+    """Whether those for everyone stand in one list with its own."""
+
     made: _Made
 
-    def is_of(self, entries: tuple[Entry, ...], places: tuple[int, ...], of_everyone: _Made) -> bool:
-        """Tell whether the same is made of these: it does not depend on the addresses of entries."""
+    def is_of(self, entries: tuple[Entry, ...], places: tuple[int, ...], change: ChangeForEveryone) -> bool:
+        """Tell whether the same is made of these: it does not depend on the addresses of entries.
+
+        Args:
+            entries: those of the class alone.
+            places: behind how many entries for everyone each stands now.
+            change: what changed among these.
+        """
         return (
-            of_everyone is self.of_everyone
-            and places == self.places
+            not change.moves(self.places, places)
             and all(map(Entry.decides_like, entries, self.entries))
+            and not (self.is_list and change.entries)
+            and not any(map(change.touches, entries))
         )
 
 
@@ -111,30 +121,50 @@ class _Classes:
     """What decides about each class."""
 
     grouped: Grouped
+    everyone: tuple[Entry, ...]
+    """The entries for everyone, in order."""
+
     of_everyone: _Made
     made: Mapping[tuple[str, ...], _MadeOfClass]
     """By the names of the peers, in the order of the classes."""
 
-    def may_have_changed(self, grouped: Grouped) -> set[tuple[str, ...]]:
-        """Return the classes in which an entry has changed, if nothing but addresses may have."""
+    def may_have_changed(self, grouped: Grouped, change: ChangeForEveryone) -> set[tuple[str, ...]]:
+        """Return the classes that may have changed, where the same peers stand at the same places.
+
+        Those are the ones in which an entry has changed, or of which one meets what changed for everyone.
+        """
         changed = changed_places(self.grouped.entries, grouped.entries)
         peers = {grouped.entries[place].peer for place in changed}
-        return {names for names in self.made if not peers.isdisjoint(names)}
+        if change.entries:
+            peers.update(entry.peer for entry in grouped.entries if change.touches(entry))
+        return {
+            names
+            for names, one in self.made.items()
+            if not peers.isdisjoint(names) or (one.is_list and change.entries)
+        }
 
-    def together(self) -> Judging:
-        """Return all that decides; what several classes share is the same in all."""
-        chains: dict[str, Chain] = {}
-        verdict_maps: dict[str, VerdictMap] = {}
-        made = [one.made for one in self.made.values()]
-        for one in (*made, *((self.of_everyone,) if self.asks_everyone else ())):
-            chains.update(one.chains)
-            verdict_maps.update(one.verdict_maps)
-        return Judging((chains,), (verdict_maps,))
+    @property
+    def parts(self) -> tuple[_Made, ...]:
+        """Return all that is needed of what was made."""
+        return (
+            *(one.made for one in self.made.values()),
+            *((self.of_everyone,) if self.asks_everyone else ()),
+        )
 
     @property
     def asks_everyone(self) -> bool:
         """Tell whether anything leads to the rules for everyone."""
         return bool(self.grouped.for_everyone) or any(one.made.chains for one in self.made.values())
+
+
+def _together(parts: tuple[_Made, ...]) -> Judging:
+    """Return all that decides; what several classes share is the same in all."""
+    chains: dict[str, Chain] = {}
+    verdict_maps: dict[str, VerdictMap] = {}
+    for one in parts:
+        chains.update(one.chains)
+        verdict_maps.update(one.verdict_maps)
+    return Judging((chains,), (verdict_maps,))
 
 
 class _Judge:
@@ -192,45 +222,59 @@ class _Judge:
         peers, by_peer = self.grouped.peers, self.grouped.by_peer
         ranges = tuple(self.entries[by_peer[peer][0]].addresses for peer in peers)
         classified = memory.part("classes", *peers).revise(partial(reclassify, ranges))
-        given = tuple(self.entries[index] for index in self.base.members)
-        of_everyone = memory.part("everyone").recall(given, self._for_everyone)
-        classes = memory.part("made").revise(partial(self._classes, classified.distinct, of_everyone))
+        everyone = tuple(self.entries[index] for index in self.base.members)
+        of_everyone = memory.part("everyone").recall(everyone, self._for_everyone)
+        remake = partial(self._classes, classified.distinct, everyone, of_everyone)
+        classes = memory.part("made").revise(remake)
         targets = tuple(one.made.target for one in classes.made.values())
         gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
         onward = self._everyone if classes.asks_everyone else self._default
         self._look_ups_chain(classified, gotos, memory, onward)
-        together: Judging = memory.part("together").recall((classes.made, of_everyone), classes.together)
+        together: Judging = memory.part("together").recall(classes.parts, partial(_together, classes.parts))
         return together
 
     def _deciding(self) -> Deciding:
         return Deciding(self.interface, self.direction, self.family, self.entries)
 
-    def _classes(self, distinct: tuple[Peers, ...], of_everyone: _Made, before: _Classes | None) -> _Classes:
+    def _classes(
+        self,
+        distinct: tuple[Peers, ...],
+        everyone: tuple[Entry, ...],
+        of_everyone: _Made,
+        before: _Classes | None,
+    ) -> _Classes:
         """Return what decides about each class."""
         made: dict[tuple[str, ...], _MadeOfClass] = {}
         known = before.made if before else {}
-        are_alike = before and before.of_everyone is of_everyone and before.grouped.is_like(self.grouped)
-        again = before.may_have_changed(self.grouped) if before and are_alike else None
+        change = change_for_everyone(before.everyone, everyone) if before else None
+        are_alike = before and change and before.grouped.is_like(self.grouped)
+        again = before.may_have_changed(self.grouped, change) if before and change and are_alike else None
         for members in distinct:
             peers = tuple(self.grouped.peers[place] for place in members)
             one = known.get(peers)
             if one is None or again is None or peers in again:
-                one = self._class(peers, of_everyone, one)
+                one = self._class(peers, one, change)
             made[peers] = one
-        return _Classes(self.grouped, of_everyone, before.made if before and before.made == made else made)
+        return _Classes(self.grouped, everyone, of_everyone, made)
 
-    def _class(self, peers: tuple[str, ...], of_everyone: _Made, before: _MadeOfClass | None) -> _MadeOfClass:
+    def _class(
+        self, peers: tuple[str, ...], before: _MadeOfClass | None, change: ChangeForEveryone | None
+    ) -> _MadeOfClass:
         """Return what decides about addresses of a class.
 
-        That depends on the entries of its peers, on those for everyone, and on which stand before which; the
-        names depend on the peers'.
+        That depends on the entries of its peers, on those for everyone that these meet, and on which stand
+        before which; the names depend on the peers'.
         """
         own = self.grouped.own(peers)
         entries = tuple(self.entries[index] for index in own)
         places = tuple(bisect_left(self.base.members, index) for index in own)
-        if before is not None and before.is_of(entries, places, of_everyone):
-            return before
-        return _MadeOfClass(entries, places, of_everyone, self._make_class(peers, own))
+        if before is not None and change is not None and before.is_of(entries, places, change):
+            return before if before.places == places else replace(before, places=places)
+        is_list = is_crowd(self.entries, own, self.base.constrained)
+        made = self._make_class(peers, own, is_list=is_list)
+        if before is not None and before.made == made:
+            made = before.made
+        return _MadeOfClass(entries, places, is_list, made)
 
     def _for_everyone(self) -> _Made:
         """Make the chain of the rules for everyone."""
@@ -242,7 +286,7 @@ class _Judge:
             deciding.table_chain(self._everyone, table, self._default)
         return _Made.of(self._everyone, deciding)
 
-    def _make_class(self, peers: tuple[str, ...], own: list[int]) -> _Made:
+    def _make_class(self, peers: tuple[str, ...], own: list[int], *, is_list: bool) -> _Made:
         """Make the chain that decides about addresses of a class.
 
         Where the first entry exempts all traffic there is nothing to decide.
@@ -253,7 +297,7 @@ class _Judge:
         if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
             return _Made.of(first.leaf, deciding)
         name = names.class_chain(*self._place, peers)
-        if is_crowd(self.entries, own, self.base.constrained):
+        if is_list:
             deciding.list_chain(name, sorted((*own, *everyone)))
         else:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
