@@ -29,7 +29,7 @@ def statements() -> Mapping[str, str]:
         "ct original proto-dst 7, of tcp": "ct protocol tcp ct original proto-dst 7 goto other",
         "ip saddr": "ip saddr 192.0.2.77 goto other",
         "ct original ip saddr": "ct original ip saddr 192.0.2.77 goto other",
-        "ct state new": "ct state new goto other",
+        "ct state new": "ct state == new goto other",
         "ct state, in a map": "ct state vmap { invalid : goto other, untracked : goto other }",
         "ip saddr, in a map": "ip saddr vmap @addresses",
         "protocol and port, in a map": "meta l4proto . th dport vmap @ports",
@@ -78,7 +78,6 @@ def stages(policy: BenchPolicy) -> Mapping[str, str]:
     ends = {
         "the door": r"prerouting",
         "known, invalid or new": rf"ingress/{INTERFACE}",
-        "the family": rf"session/{INTERFACE}/ingress",
         "the far end, or the list": rf"peers/{INTERFACE}/ingress/ipv4",
         "the port": rf"(?:class|everyone)/{INTERFACE}/ingress/ipv4\S*",
         "the leaf": rf"(?:rule|default)/{INTERFACE}/\S+",
@@ -149,7 +148,7 @@ def _apart(text: str) -> str:
 def _by_session(text: str) -> str:
     """Return a ruleset in which every packet is sent to the chains that read sessions."""
     return text.replace("ct state established,related goto live/", "goto live/").replace(
-        "goto session/", "goto live/session/"
+        "goto peers/", "goto live/peers/"
     )
 
 

@@ -30,7 +30,7 @@ def test_each_stage_is_cut_off_behind_the_one_before() -> None:
 def test_sessions_are_read_by_tuples_alone_where_that_is_said() -> None:
     """No way leads to a header: neither from the entry nor past a guard."""
     text = TEXTS["look-ups, sessions read from their tuples"]
-    assert "goto session/" not in text.replace("live/session/", "")
+    assert "goto peers/" not in text
     assert "established,related" not in text
 
 

@@ -129,7 +129,7 @@ class _Edge:
         for direction in Direction:
             self._entry(direction)
             self._untracked(direction)
-            self._session(direction)
+            self._live(direction)
             self._accept(direction)
             leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
             self.parts.add_leaves(leaves.chains, leaves.counters, leaves.keys)
@@ -149,31 +149,37 @@ class _Edge:
             Element((Symbol("invalid"),), Goto(names.invalid_chain(direction, name))),
             Element((Symbol("untracked"),), Goto(names.untracked_chain(direction, name))),
         )
+        is_new = Match(ruleset.CT_STATE, (Symbol("new"),))
+        is_reply = Match(ruleset.CT_DIRECTION, (Symbol("reply"),))
         rules = (
-            *self._known(onward, "original"),
-            *self._known(backward, "reply"),
-            Rule((Match(ruleset.CT_STATE, (Symbol("new"),)), Goto(names.session_chain(onward, name)))),
+            *self._known(onward, backward),
+            *self._by_family(onward, is_new),
             Rule((LookUpInline((ruleset.CT_STATE,), elements),)),
-            Rule(
-                (
-                    Match(ruleset.CT_DIRECTION, (Symbol("reply"),)),
-                    Goto(names.live_chain(names.session_chain(backward, name))),
-                )
-            ),
-            Rule((Goto(names.live_chain(names.session_chain(onward, name))),)),
+            Rule((is_reply, Goto(names.live_session_chain(backward, name)))),
+            Rule((Goto(names.live_session_chain(onward, name)),)),
         )
         self.parts.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
 
-    def _known(self, opened: Direction, packet_direction: str) -> tuple[Rule, ...]:
-        """Return the rule that accepts packets of sessions that the current policy allowed (§3, step 1)."""
+    def _known(self, onward: Direction, backward: Direction) -> tuple[Rule, ...]:
+        """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
+
+        Of original packets the mark is compared first, and of replies the direction: so the first packet of
+        a session, which is no reply and has no mark, is told from both as soon as may be.
+        """
+        original, reply = (Match(ruleset.CT_DIRECTION, (Symbol(word),)) for word in ("original", "reply"))
+        return (
+            *(Rule((mark, original, Accept())) for mark in self._marks(onward)),
+            *(Rule((reply, mark, Accept())) for mark in self._marks(backward)),
+        )
+
+    def _marks(self, opened: Direction) -> tuple[Match, ...]:
+        """Return how the marks of allowed sessions are told; nothing where none is remembered."""
         bits = self._remembered(opened)
         if bits is None:
             return ()
         bit, generation = bits
-        mark = Match(
-            ruleset.CT_MARK, (Interval.single(generation | bit),), mask=self.layout.generation_mask | bit
-        )
-        return (Rule((Match(ruleset.CT_DIRECTION, (Symbol(packet_direction),)), mark, Accept())),)
+        mask = self.layout.generation_mask | bit
+        return (Match(ruleset.CT_MARK, (Interval.single(generation | bit),), mask=mask),)
 
     def _remembered(self, opened: Direction) -> tuple[int, int] | None:
         """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""
@@ -200,24 +206,26 @@ class _Edge:
 
     def _untracked(self, direction: Direction) -> None:
         """Add the chain for packets that conntrack does not follow; ND and MLD are among them."""
-        session = names.session_chain(direction, self.interface.name)
-        rules = (*_always_allowed_icmpv6(), Rule((Goto(session),)))
+        rules = (*_always_allowed_icmpv6(), *self._by_family(direction))
         self.parts.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
 
-    def _session(self, opened: Direction) -> None:
-        """Add the chains that judge sessions opened in the direction, new ones and live ones, by family."""
-        session = names.session_chain(opened, self.interface.name)
-        ipv4 = names.peers_chain(opened, self.interface.name, Family.IPV4)
-        ipv6 = names.peers_chain(opened, self.interface.name, Family.IPV6)
-        self._by_family(session, ipv4, ipv6)
-        self._by_family(*map(names.live_chain, (session, ipv4, ipv6)))
+    def _live(self, opened: Direction) -> None:
+        """Add the chain that judges live sessions opened in the direction, by family."""
+        ipv4, ipv6 = (names.live_chain(self._peers(opened, family)) for family in Family)
+        rules = (Rule((_IS_IPV4, Goto(ipv4))), Rule((Goto(ipv6),)))
+        chain = names.live_session_chain(opened, self.interface.name)
+        self.parts.add_chain(Chain(name=chain, rules=rules))
 
-    def _by_family(self, name: str, ipv4: str, ipv6: str) -> None:
-        is_ipv4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
-        rules = (Rule((is_ipv4, Goto(ipv4))), Rule((Goto(ipv6),)))
-        self.parts.add_chain(Chain(name=name, rules=rules))
+    def _by_family(self, opened: Direction, *matches: Match) -> tuple[Rule, ...]:
+        """Return the rules that judge packets by their own header, all or those that match, by family."""
+        ipv4, ipv6 = (Goto(self._peers(opened, family)) for family in Family)
+        return Rule((*matches, _IS_IPV4, ipv4)), Rule((*matches, ipv6))
+
+    def _peers(self, opened: Direction, family: Family) -> str:
+        return names.peers_chain(opened, self.interface.name, family)
 
 
+_IS_IPV4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
 _ALL_BITS = 0xFFFFFFFF
 
 

@@ -42,9 +42,9 @@ def entry_chain(direction: Direction, interface: str) -> str:
     return f"{direction.value}/{part(interface)}"
 
 
-def session_chain(direction: Direction, interface: str) -> str:
-    """Return the chain that judges sessions opened in the direction: ``session/eth0/ingress``."""
-    return f"session/{part(interface)}/{direction.value}"
+def live_session_chain(direction: Direction, interface: str) -> str:
+    """Return the chain that judges live sessions opened in the direction: ``live/session/eth0/ingress``."""
+    return live_chain(f"session/{part(interface)}/{direction.value}")
 
 
 def live_chain(chain: str) -> str:

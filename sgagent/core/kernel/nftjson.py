@@ -189,8 +189,8 @@ def _match(match: Match) -> Json:
     left = _selector(match.selector)
     if match.mask is not None:
         left = {"&": [left, match.mask]}
-    if key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
-        return {"op": "in", "left": left, "right": values[0] if len(values) == 1 else values}
+    if key_type is KeyType.CT_STATE and len(values) > 1 and match.operator is Operator.EQUAL:
+        return {"op": "in", "left": left, "right": values}
     return {
         "op": match.operator.value,
         "left": left,

@@ -182,7 +182,8 @@ def _match(match: Match) -> str:
         left = f"{left} & {match.mask:#010x}"
         operator = f"{match.operator.value} "
     if match.selector.key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
-        return f"{left} {','.join(values)}"
+        # Compared as a number, which a packet's state always is: nft asks for bits if nothing else is said.
+        return f"{left} == {values[0]}" if len(values) == 1 else f"{left} {','.join(values)}"
     return f"{left} {operator}{values[0] if len(values) == 1 else _braced(values)}"
 
 

@@ -32,7 +32,7 @@ def all_names(link: str, text: str) -> list[str]:
     for direction in Direction:
         made += [
             names.entry_chain(direction, link),
-            names.session_chain(direction, link),
+            names.live_session_chain(direction, link),
             names.untracked_chain(direction, link),
             names.invalid_chain(direction, link),
             names.accept_chain(direction, link),

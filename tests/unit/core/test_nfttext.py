@@ -60,7 +60,7 @@ table inet sgagent {
 	}
 
 	chain ingress/eth0 {
-		ct state invalid drop
+		ct state == invalid drop
 		ip saddr vmap @peers/eth0
 		ip saddr vmap @networks/eth0
 		meta l4proto . th dport vmap @ports/eth0
