@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -36,6 +36,7 @@ from sgagent.core.policy import (
     ResolvedRule,
     merged_ports,
 )
+from sgagent.core.remaking import Revised, changed_places
 from sgagent.core.resolved import Object, Reference, Resolved, ResolvedRules, Same, naming, ordered
 
 MOST_GROUPS_PER_INTERFACE = 10
@@ -314,33 +315,36 @@ class _Resolver:
         places = naming(group, self.memory).places
         objects = {reference: self._object(reference) for reference in places}
         if before is None:
-            found = tuple(self._resolved(group, rule) for rule in group.rules)
-            return ResolvedRules.of(group, objects, found)
+            return ResolvedRules.of(group, objects, (self._resolved(group, rule) for rule in group.rules))
         changed = frozenset(
             reference for reference, found in objects.items() if before.objects.get(reference) != found
         )
-        if group.rules is not before.rules:
-            return ResolvedRules.of(group, objects, self._resolve_others(group, before, changed))
-        if not changed:
+        if len(group.rules) != len(before.rules):
+            again = self._resolve_some(group, before, changed, range(len(group.rules)))
+            return ResolvedRules.of(group, objects, again.values())
+        of_changed = {place for reference in changed for place in places[reference]}
+        concerned = sorted(of_changed.union(changed_places(before.rules, group.rules)))
+        if not concerned:
             return before
-        again = list(before.found)
-        for place in sorted({place for reference in changed for place in places[reference]}):
-            again[place] = self._resolved(group, group.rules[place], again[place])
-        return ResolvedRules.of(group, objects, tuple(again))
+        return before.but(group, objects, self._resolve_some(group, before, changed, concerned))
 
-    def _resolve_others(
-        self, group: SecurityGroup, before: ResolvedRules, changed: frozenset[Reference]
-    ) -> tuple[Resolved, ...]:
-        """Resolve rules that are not all the same as before."""
-        known = {found.rule.rule_id: found for found in before.found}
-        return tuple(
-            old
-            if (old := known.get(rule.rule_id)) is not None
-            and old.rule is rule
-            and not (changed and old.refers_to(changed))
-            else self._resolved(group, rule, old)
-            for rule in group.rules
-        )
+    def _resolve_some(
+        self,
+        group: SecurityGroup,
+        before: ResolvedRules,
+        changed: frozenset[Reference],
+        concerned: Sequence[int],
+    ) -> dict[int, Resolved]:
+        """Resolve rules that may not be the same as before, by their places; one that only moved is."""
+        olds = before.found if len(concerned) == len(group.rules) else [before.found[p] for p in concerned]
+        known = {old.rule.rule_id: old for old in olds}
+        found: dict[int, Resolved] = {}
+        for place in concerned:
+            rule = group.rules[place]
+            old = known.get(rule.rule_id)
+            is_same = old is not None and old.rule is rule and not (changed and old.refers_to(changed))
+            found[place] = old if old and is_same else self._resolved(group, rule, old)
+        return found
 
     def _object(self, reference: Reference) -> Object:
         """Return what a reference stands for, and all of it that its resolution depends on."""
@@ -481,7 +485,7 @@ class _Resolver:
         self.problems[-1] = _as_warning(self.problems[-1])
 
 
-_NO_RULES = ResolvedRules((), {}, (), ())
+_NO_RULES = ResolvedRules((), {}, Revised(), ())
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
 
 

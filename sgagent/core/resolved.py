@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
+from functools import partial
 
 from sgagent.core.errors import Problem
 from sgagent.core.memory import Memory
@@ -19,6 +19,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedRule, precedence
+from sgagent.core.remaking import Revised, changed_places, gone_and_come
 
 Reference = GroupReference | PrefixListReference | PortListReference
 """What a rule may name that stands elsewhere in the snapshot."""
@@ -74,17 +75,29 @@ class ResolvedRules:
     objects: Mapping[Reference, Object]
     """What they name."""
 
-    found: tuple[Resolved, ...]
+    found: Revised[Resolved]
     problems: tuple[Problem, ...]
     """What is wrong with them."""
 
     @classmethod
     def of(
-        cls, group: SecurityGroup, objects: Mapping[Reference, Object], found: tuple[Resolved, ...]
+        cls, group: SecurityGroup, objects: Mapping[Reference, Object], found: Iterable[Resolved]
     ) -> ResolvedRules:
         """Return what a group's rules were resolved to, and all that is wrong with them."""
-        problems = tuple(problem for one in found if one.problems for problem in one.problems)
-        return cls(group.rules, objects, found, problems)
+        resolved = Revised(found)
+        return cls(group.rules, objects, resolved, tuple(_problems(resolved)))
+
+    def but(
+        self, group: SecurityGroup, objects: Mapping[Reference, Object], others: Mapping[int, Resolved]
+    ) -> ResolvedRules:
+        """Return the same for rules of which some, by their places, were resolved to something else."""
+        found = self.found.but(others)
+        are_fine = not self.problems and not any(_problems(others.values()))
+        return ResolvedRules(group.rules, objects, found, () if are_fine else tuple(_problems(found)))
+
+
+def _problems(found: Iterable[Resolved]) -> Iterator[Problem]:
+    return (problem for one in found if one.problems for problem in one.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +113,41 @@ class Naming:
 
 def naming(group: SecurityGroup, memory: Memory) -> Naming:
     """Return what the rules of a group name."""
-    return memory.part("naming").recall((group.rules,), lambda: _naming(group.rules))
+    part = memory.part("naming", group.security_group_id)
+    named: _Named = part.revise(partial(_named, group.rules))
+    return named.naming
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Rules, and what they name."""
+
+    rules: tuple[SecurityGroupRule, ...]
+    naming: Naming
+
+
+def _named(rules: tuple[SecurityGroupRule, ...], before: _Named | None) -> _Named:
+    """Return what rules name; that is the same if the changed ones name what those did in their places."""
+    if before is not None and before.rules is rules:
+        return before
+    if before is not None and len(before.rules) == len(rules):
+        places = changed_places(before.rules, rules)
+        if all(_names(before.rules[place]) == _names(rules[place]) for place in places):
+            return _Named(rules, before.naming)
+    return _Named(rules, _naming(rules))
+
+
+def _names(rule: SecurityGroupRule) -> tuple[Reference, ...]:
+    """Return what a rule names that stands elsewhere."""
+    named = (rule.authorization_object, rule.ports)
+    return tuple(one for one in named if isinstance(one, Reference))
 
 
 def _naming(rules: Sequence[SecurityGroupRule]) -> Naming:
     places: dict[Reference, list[int]] = {}
     for place, rule in enumerate(rules):
-        if not isinstance(rule.authorization_object, CidrBlock):
-            places.setdefault(rule.authorization_object, []).append(place)
-        if isinstance(rule.ports, PortListReference):
-            places.setdefault(rule.ports, []).append(place)
+        for named in _names(rule):
+            places.setdefault(named, []).append(place)
     return Naming(
         places={reference: tuple(found) for reference, found in places.items()},
         group_objects=sum(isinstance(rule.authorization_object, GroupReference) for rule in rules),
@@ -119,22 +157,69 @@ def _naming(rules: Sequence[SecurityGroupRule]) -> Naming:
 def ordered(
     groups: tuple[ResolvedRules, ...], direction: Direction, memory: Memory
 ) -> tuple[ResolvedRule, ...]:
-    """Return the rules of several groups in one direction, the one that decides first at the front.
-
-    The order does not depend on what they name, so it stays where only that changed.
-    """
-    rules = tuple(chain.from_iterable(group.found for group in groups))
-    places = memory.part("order", direction).recall(
-        tuple(group.rules for group in groups), lambda: _places(rules, direction)
-    )
-    resolved = tuple(map(_RESOLVED, rules))
-    return tuple(map(resolved.__getitem__, places))
+    """Return the rules of several groups in one direction, the one that decides first at the front."""
+    found: _Ordered = memory.part("order", direction).revise(partial(_ordered, groups, direction))
+    return found.rules
 
 
-_RESOLVED: Callable[[Resolved], ResolvedRule] = attrgetter("resolved")
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """Rules of groups in the order in which they decide."""
+
+    groups: tuple[ResolvedRules, ...]
+    rules: Revised[ResolvedRule]
 
 
-def _places(rules: tuple[Resolved, ...], direction: Direction) -> tuple[int, ...]:
-    """Return the places of the rules of one direction, in order."""
-    places = (place for place, one in enumerate(rules) if one.rule.direction is direction)
-    return tuple(sorted(places, key=lambda place: precedence(rules[place].resolved)))
+_MOST_PUT_IN_PLACE = 64
+"""Rules that are put in their places one by one; more are sorted with all others."""
+
+
+def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction, before: _Ordered | None) -> _Ordered:
+    """Return the rules of one direction in order; of those before, only what came and went is looked at."""
+    if before is not None and len(before.groups) == len(groups):
+        gone, come = _gone_and_come(before.groups, groups, direction)
+        if len(gone) + len(come) <= _MOST_PUT_IN_PLACE:
+            rules = _put_in_place(before.rules, gone, come)
+            if rules is not None:
+                return _Ordered(groups, rules)
+    all_rules = (one.resolved for group in groups for one in group.found if one.rule.direction is direction)
+    return _Ordered(groups, Revised(sorted(all_rules, key=precedence)))
+
+
+def _gone_and_come(
+    before: tuple[ResolvedRules, ...], after: tuple[ResolvedRules, ...], direction: Direction
+) -> tuple[list[ResolvedRule], list[ResolvedRule]]:
+    """Return the rules of one direction that went, and those that came."""
+    gone: list[ResolvedRule] = []
+    come: list[ResolvedRule] = []
+    for old, new in zip(before, after, strict=True):
+        for found, differing in zip((gone, come), gone_and_come(old.found, new.found), strict=True):
+            found += [one.resolved for one in differing if one.rule.direction is direction]
+    return gone, come
+
+
+def _put_in_place(
+    rules: Revised[ResolvedRule], gone: Sequence[ResolvedRule], come: Sequence[ResolvedRule]
+) -> Revised[ResolvedRule] | None:
+    """Return rules in order, without some and with others; None where ids are not unique, and so no order."""
+    places = {precedence(rule): _place(rules, rule) for rule in gone}
+    others = {precedence(rule): rule for rule in come}
+    if len(places) < len(gone) or len(others) < len(come):
+        return None
+    if any(rules[place : place + 1] != (rule,) for place, rule in zip(places.values(), gone, strict=True)):
+        return None
+    if others.keys() == places.keys():
+        return rules.but({place: others[key] for key, place in places.items()})
+    kept = list(rules)
+    for place in sorted(places.values(), reverse=True):
+        del kept[place]
+    for key, rule in others.items():
+        place = _place(kept, rule)
+        if place < len(kept) and precedence(kept[place]) == key:
+            return None
+        kept.insert(place, rule)
+    return Revised(kept)
+
+
+def _place(rules: Sequence[ResolvedRule], rule: ResolvedRule) -> int:
+    return bisect_left(rules, precedence(rule), key=precedence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.remaking import Remade, changed_places, common_ends, remake
+from sgagent.core.remaking import Remade, Revised, changed_places, common_ends, gone_and_come, remake
 
 POOL = tuple((number,) for number in range(6))
 """Values that are told apart by identity."""
@@ -57,3 +57,33 @@ def test_what_both_begin_and_end_with(
     assert first + last <= min(len(before), len(after))
     assert before[:first] == after[:first]
     assert before[len(before) - last :] == after[len(after) - last :]
+
+
+others_in_places = st.dictionaries(st.integers(0, 11), st.sampled_from(POOL), max_size=3)
+
+
+@given(sequences, st.lists(others_in_places, max_size=3))
+def test_revised_values_tell_where_others_stood(
+    first: tuple[tuple[int], ...], revisions: list[dict[int, tuple[int]]]
+) -> None:
+    """They are as any tuple is, and tell of whatever stood before what comparing all of it would tell."""
+    editions = [Revised(first)]
+    for revision in revisions:
+        others = {place: value for place, value in revision.items() if place < len(first)}
+        editions.append(editions[-1].but(others))
+        assert editions[-1] == tuple(others.get(place, value) for place, value in enumerate(editions[-2]))
+        assert (editions[-1] is editions[-2]) == (editions[-1] == editions[-2])
+    for before in editions:
+        for after in editions:
+            assert changed_places(before, after) == changed_places(tuple(before), tuple(after))
+
+
+@given(sequences, sequences)
+def test_what_went_and_what_came(before: tuple[tuple[int], ...], after: tuple[tuple[int], ...]) -> None:
+    """What is in one alone went or came; nothing did that is only somewhere else."""
+    gone, come = gone_and_come(before, after)
+    assert {*before} - {*after} <= {*gone}
+    assert {*after} - {*before} <= {*come}
+    assert not {*gone} & {*come}
+    assert {*gone} <= {*before}
+    assert {*come} <= {*after}

@@ -8,14 +8,16 @@ before it: what drops it now at a better place would have dropped it before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from sgagent.core.remaking import changed_places, common_ends
+from sgagent.core.remaking import gone_and_come
 
 _Match = tuple[object, ...]
 """All of a rule but whom it speaks of."""
@@ -81,7 +83,7 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
     """
     if old is new:
         return False
-    gone, come = _differing(old, new)
+    gone, come = gone_and_come(old, new)
     if not gone and not come:
         return False
     changed = (*gone, *come)
@@ -98,22 +100,18 @@ def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...
     matches = {(rule.priority, rule.ports and rule.ports[0].first) for rule in changed}
     return [
         rule
-        for rule in rules
-        if rule.priority in priorities and (rule.priority, rule.ports and rule.ports[0].first) in matches
+        for priority in priorities
+        for rule in _of_priority(rules, priority)
+        if (priority, rule.ports and rule.ports[0].first) in matches
     ]
 
 
-def _differing(
-    old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]
-) -> tuple[list[ResolvedRule], list[ResolvedRule]]:
-    """Return the rules of each that are not in their place in the other, but for those that only moved."""
-    head, tail = common_ends(old, new)
-    left, right = old[head : len(old) - tail], new[head : len(new) - tail]
-    if len(left) == len(right):
-        places = changed_places(left, right)
-        left, right = tuple(left[place] for place in places), tuple(right[place] for place in places)
-    moved = set(map(id, left)).intersection(map(id, right))
-    return [rule for rule in left if id(rule) not in moved], [rule for rule in right if id(rule) not in moved]
+def _of_priority(rules: tuple[ResolvedRule, ...], priority: int) -> tuple[ResolvedRule, ...]:
+    first, behind = (find(rules, priority, key=_PRIORITY) for find in (bisect_left, bisect_right))
+    return rules[first:behind]
+
+
+_PRIORITY: Callable[[ResolvedRule], int] = attrgetter("priority")
 
 
 def _exemptions(toward: ResolvedDirection) -> frozenset[Exemption]:
