@@ -27,8 +27,9 @@ from sgagent.sources.etcd.watch import Watch
 SETTLE_SECONDS = 1.0
 """How long changes that belong together may take to arrive one after another."""
 
-ALONE_SECONDS = 0.005
-"""For which is waited after one answer to see whether it begins a burst."""
+ALONE_SECONDS = 0.001
+"""For which is waited after one answer to see whether it begins a burst: what hosts write in one transaction
+is told range by range, one answer right behind the other."""
 
 QUIET_SECONDS = 0.05
 """For which more of the same burst of changes is waited for before they are delivered."""
@@ -186,17 +187,26 @@ class Following:
         return max(0.0, due - time.monotonic())
 
     def _hear(self) -> bool:
-        """Take in what the watch tells and what comes in one burst with it; tell whether anything changed."""
+        """Take in what the watch tells and what comes in one burst with it; tell whether anything changed.
+
+        A publication that is whole puts an end to that: its marker says that nothing is missing.
+        """
+        published = self._known.marker_revision
         answer = self._watching.receive(self._seconds_to_wait(), self._bell)
-        has_changed, patience = False, ALONE_SECONDS
+        has_changed = False
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:
+            is_alone = not has_changed
             has_changed |= self._take_in(answer)
             if time.monotonic() >= deadline:
                 break
-            answer = self._watching.receive(patience)
-            patience = QUIET_SECONDS
+            is_alone |= self._is_whole_since(published)
+            answer = self._watching.receive(ALONE_SECONDS if is_alone else QUIET_SECONDS)
         return has_changed
+
+    def _is_whole_since(self, revision: int) -> bool:
+        """Tell whether something was published after a revision, all of which is known."""
+        return self._known.marker_revision > revision and self._known.condition is Condition.SETTLED
 
     def _look_whether_all_is_told(self) -> None:
         """Ask now and then what is published, and give up a watch that does not tell of it.
