@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given
@@ -10,15 +11,16 @@ from hypothesis import given
 from sgagent.core.binding import bind
 from sgagent.core.errors import DocumentError
 from sgagent.core.host import HandBinding, HostFacts, Link
-from sgagent.core.model import Snapshot
+from sgagent.core.model import GroupReference, PortListReference, PrefixListReference, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.sources.etcd.interest import Everything, HostInterest
+from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
 from sgagent.sources.etcd.layout import Layout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.references import references_of_rules
 from sgagent.sources.etcd.signing import SignedInterest, hold, signature_keys
 from sgagent.sources.vouching import Vouching
 from tests.etcd import read_all
@@ -62,6 +64,82 @@ def test_a_host_enforces_what_it_would_with_everything(seed: int) -> None:
     composed = interest.documents(read_all(published(snapshot), interest))
     part, _ = parse_documents(composed.documents, Limits())
     assert policy_of(part, facts, by_hand) == policy_of(snapshot, facts, by_hand)
+
+
+@given(seeds)
+def test_keys_refer_to_what_their_documents_refer_to(seed: int) -> None:
+    """Whatever the rules are."""
+    snapshot = random_snapshot(Random(seed), most_rules=8)
+    store = published(snapshot)
+    for group in snapshot.security_groups:
+        found = references_of_rules(store[LAYOUT.key("groups", group.security_group_id)], Limits())
+        objects = [rule.authorization_object for rule in group.rules]
+        ports = [rule.ports for rule in group.rules]
+        assert found.groups == {one.security_group_id for one in objects if isinstance(one, GroupReference)}
+        assert found.prefix_lists == {
+            one.prefix_list_id for one in objects if isinstance(one, PrefixListReference)
+        }
+        assert found.port_lists == {one.port_list_id for one in ports if isinstance(one, PortListReference)}
+
+
+@given(seeds)
+def test_what_was_read_before_changes_nothing(seed: int) -> None:
+    """Over any history of a store, an interest with a memory wants and composes what a new one does."""
+    random = Random(seed)
+    store = published(random_snapshot(random, most_rules=4))
+    of_a_host = random_interest(random, random_snapshot(Random(seed), most_rules=4))
+    interests: tuple[HostInterest | Everything, ...] = (of_a_host, Everything(LAYOUT))
+    for revision in range(2, 10):
+        change_store(random, store, revision)
+        for interest in interests:
+            new = afresh(interest)
+            values = read_all(store, interest)
+            assert values == read_all(store, new)
+            assert composed(interest, values) == composed(new, values)
+
+
+def afresh(interest: HostInterest | Everything) -> Interest:
+    """Return the same interest without a memory."""
+    if isinstance(interest, Everything):
+        return Everything(LAYOUT)
+    return HostInterest(LAYOUT, interest.facts, interest.by_hand, Limits())
+
+
+def composed(interest: Interest, values: Mapping[str, KeyValue]) -> object:
+    """Return what values come to, be it an error."""
+    try:
+        return interest.documents(values)
+    except DocumentError as error:
+        return error.problems
+
+
+def change_store(random: Random, store: dict[str, KeyValue], revision: int) -> None:
+    """Publish something else, have a host come or go, break a key, read all again, or in another order."""
+    match random.choice(("publish", "announce", "leave", "break", "again", "shuffle")):
+        case "publish":
+            after = published(random_snapshot(random, most_rules=4))
+            for key in store.keys() - after.keys():
+                del store[key]
+            for key, item in after.items():
+                if key not in store or store[key].value != item.value:
+                    store[key] = replace(item, mod_revision=revision)
+        case "announce":
+            key = LAYOUT.key("members", f"sg-{random.randint(0, 5)}", f"host-{random.randint(0, 3)}.eth0")
+            value = random.choice((b'{"addresses":["10.1.2.3"]}', b'{"addresses":[]}', b"?"))
+            store[key] = KeyValue(key=key, value=value, mod_revision=revision, lease=1)
+        case "leave" if leased := [key for key, item in store.items() if item.lease]:
+            del store[random.choice(leased)]
+        case "break" if store:
+            key = random.choice(sorted(store))
+            values = [b"{}", b"", *(item.value for item in store.values())]
+            store[key] = replace(store[key], value=random.choice(values), mod_revision=revision)
+        case "again":
+            store |= {key: replace(item) for key, item in store.items()}
+        case _:
+            items = list(store.items())
+            random.shuffle(items)
+            store.clear()
+            store.update(items)
 
 
 def sign(contents: Mapping[str, bytes], serial: int) -> SignatureFile:

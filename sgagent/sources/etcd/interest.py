@@ -1,4 +1,4 @@
-"""Say which keys concern a host, and put together what they hold.
+"""Say which keys concern a host, or somebody who looks at everything.
 
 A host finds its network interfaces by MAC and address, these lead to groups, and the rules of the groups
 to what they refer to. Nothing else is read: of a group that rules only refer to, its members and what it says
@@ -7,23 +7,16 @@ of itself, not its rules. Somebody who looks at everything reads everything.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from sgagent.core.binding import is_hidden
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.model import (
-    GroupReference,
-    PortListReference,
-    PrefixListReference,
-    SecurityGroupRule,
-    Snapshot,
-)
-from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.documents.writing import as_json
+from sgagent.core.memory import Memory
+from sgagent.documents import Limits
+from sgagent.sources.etcd.composing import Composed, Composer
+from sgagent.sources.etcd.folders import Folder, FolderName, Folders, Values
 from sgagent.sources.etcd.layout import (
     BY_ADDRESS,
     BY_MAC,
@@ -34,22 +27,8 @@ from sgagent.sources.etcd.layout import (
     PREFIX_LISTS,
     Layout,
 )
-from sgagent.sources.etcd.members import MemberReader, Members
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
-
-Values = Mapping[str, KeyValue]
-"""What was read, by key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """What was read, as native documents."""
-
-    documents: tuple[DocumentFile, ...]
-    """In the order of keys."""
-
-    problems: tuple[Problem, ...] = ()
-    """Warnings."""
+from sgagent.sources.etcd.references import References, groups_of_interface, references_of_rules
 
 
 class Interest(Protocol):
@@ -68,47 +47,54 @@ class Interest(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class Everything:
     """Want to know all."""
 
-    layout: Layout
-    _members: MemberReader = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Start without having read a member."""
-        object.__setattr__(self, "_members", MemberReader(self.layout))
+    def __init__(self, layout: Layout) -> None:
+        """Start without having read anything."""
+        self._layout = layout
+        self._composer = Composer(layout)
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return everything that is no index."""
         del values
         kinds = (GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS)
-        return frozenset(self.layout.all_of(kind) for kind in kinds)
+        return frozenset(self._layout.all_of(kind) for kind in kinds)
 
     def documents(self, values: Values) -> Composed:
         """Return all objects; as members, those that hosts announced."""
-        of_interfaces = {names[0] for kind, *names in map(self.layout.parts, values) if kind == INTERFACES}
-        others = (key for key in sorted(values) if self.layout.parts(key)[-1] not in of_interfaces)
-        members = self._members.read(values[key] for key in others)
-        return _composed(values, self.layout, members, is_whole=lambda _: True)
+        parts = {key: self._layout.parts(key) for key in values}
+        of_interfaces = {name for kind, *names in parts.values() if kind == INTERFACES for name in names}
+        kept = {
+            key: item
+            for key, item in values.items()
+            if parts[key][0] != MEMBERS or parts[key][-1] not in of_interfaces
+        }
+        return self._composer.compose(kept, is_whole=lambda _: True)
 
 
-@dataclass(frozen=True, slots=True)
 class HostInterest:
     """Want to know what concerns one host."""
 
-    layout: Layout
-    facts: HostFacts
-    by_hand: tuple[HandBinding, ...]
-    limits: Limits
-    _read: dict[str, tuple[int, Snapshot]] = field(default_factory=dict)
-    """By key: the revision at which it was written, and what was parsed then."""
+    def __init__(
+        self, layout: Layout, facts: HostFacts, by_hand: tuple[HandBinding, ...], limits: Limits
+    ) -> None:
+        """Start without having read anything.
 
-    _members: MemberReader = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Start without having read a member."""
-        object.__setattr__(self, "_members", MemberReader(self.layout))
+        Args:
+            layout: the keys.
+            facts: the links, by which interfaces are found.
+            by_hand: bindings that lead to interfaces and groups, too.
+            limits: what one key may cost.
+        """
+        self.facts = facts
+        self.by_hand = by_hand
+        self._layout = layout
+        self._limits = limits
+        self._folders = Folders(layout)
+        self._composer = Composer(layout)
+        self._wanted = Memory()
+        self._references = Memory()
 
     def roots(self) -> frozenset[KeyRange]:
         """Return what leads to everything else; to ports of bridges and the like nothing does (§9.4)."""
@@ -117,55 +103,73 @@ class HostInterest:
         addresses = {str(block) for link in links for block in link.addresses}
         return frozenset(
             {
-                *(self.layout.all_of(BY_MAC, mac) for mac in macs),
-                *(self.layout.all_of(BY_ADDRESS, address) for address in addresses),
-                *(KeyRange(self.layout.key(INTERFACES, name)) for name in self._bound_by_hand()),
-                *(KeyRange(self.layout.key(GROUPS, name)) for name in self._groups_by_hand()),
+                *(self._layout.all_of(BY_MAC, mac) for mac in macs),
+                *(self._layout.all_of(BY_ADDRESS, address) for address in addresses),
+                *(KeyRange(self._layout.key(INTERFACES, name)) for name in self._bound_by_hand()),
+                *(KeyRange(self._layout.key(GROUPS, name)) for name in self._groups_by_hand()),
             }
         )
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return the roots, and all that what was read so far leads to."""
-        wanted = set(self.roots())
-        wanted.update(KeyRange(self.layout.key(INTERFACES, name)) for name in self.interfaces(values))
-        groups = self.groups(values)
-        for name in groups | self._referenced_groups(values, groups):
-            wanted.add(KeyRange(self.layout.key(GROUPS, name)))
-            wanted.add(self.layout.all_of(MEMBERS, name))
-        for rule in self._rules(values, groups):
-            if isinstance(rule.authorization_object, PrefixListReference):
-                name = rule.authorization_object.prefix_list_id
-                wanted.add(KeyRange(self.layout.key(PREFIX_LISTS, name)))
-            if isinstance(rule.ports, PortListReference):
-                wanted.add(KeyRange(self.layout.key(PORT_LISTS, rule.ports.port_list_id)))
-        return frozenset(wanted)
+        folders = self._folders.sort(values)
+        self._wanted.turn()
+        leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
+        return self._wanted.recall(leading, partial(self._led_to, folders))
 
     def documents(self, values: Values) -> Composed:
         """Return what concerns the host."""
-        members = self._members.read(values[key] for key in sorted(values))
-        return _composed(values, self.layout, members, is_whole=self.groups(values).__contains__)
+        return self._composer.compose(values, is_whole=self.groups(values).__contains__)
 
     def interfaces(self, values: Values) -> frozenset[str]:
         """Return the ids of the network interfaces that are this host's, as far as was read."""
-        found = {parts[2] for parts in map(self.layout.parts, values) if parts[0] in (BY_MAC, BY_ADDRESS)}
-        return frozenset(found | self._bound_by_hand())
+        return self._interfaces(self._folders.sort(values))
 
     def groups(self, values: Values) -> frozenset[str]:
         """Return the ids of the groups that are attached to this host's interfaces, as far as was read."""
-        found = set(self._groups_by_hand())
-        for name in self.interfaces(values):
-            for interface in self._parsed(values, INTERFACES, name).network_interfaces:
-                found.update(interface.security_group_ids)
-        return frozenset(found)
+        return self._groups(self._folders.sort(values))
 
-    def _referenced_groups(self, values: Values, groups: Iterable[str]) -> frozenset[str]:
-        objects = (rule.authorization_object for rule in self._rules(values, groups))
-        return frozenset(one.security_group_id for one in objects if isinstance(one, GroupReference))
+    def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
+        """Return what is wanted as long as all that leads anywhere is what it is."""
+        groups = self._groups(folders)
+        references = self._references_of(folders, groups)
+        wanted = set(self.roots())
+        wanted.update(self._keys(INTERFACES, self._interfaces(folders)))
+        for name in groups.union(*(one.groups for one in references)):
+            wanted.add(KeyRange(self._layout.key(GROUPS, name)))
+            wanted.add(self._layout.all_of(MEMBERS, name))
+        for one in references:
+            wanted.update(self._keys(PREFIX_LISTS, one.prefix_lists))
+            wanted.update(self._keys(PORT_LISTS, one.port_lists))
+        return frozenset(wanted)
 
-    def _rules(self, values: Values, groups: Iterable[str]) -> Iterator[SecurityGroupRule]:
-        for name in groups:
-            for group in self._parsed(values, GROUPS, name).security_groups:
-                yield from group.rules
+    def _keys(self, kind: str, names: Iterable[str]) -> Iterator[KeyRange]:
+        return (KeyRange(self._layout.key(kind, name)) for name in names)
+
+    def _interfaces(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+        found = (*folders.get((BY_MAC,), ()), *folders.get((BY_ADDRESS,), ()))
+        return self._bound_by_hand().union(self._layout.parts(item.key)[2] for item in found)
+
+    def _groups(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+        interfaces = self._named(folders, INTERFACES, self._interfaces(folders))
+        return self._groups_by_hand().union(*(groups_of_interface(item, self._limits) for item in interfaces))
+
+    def _references_of(
+        self, folders: Mapping[FolderName, Folder], groups: Collection[str]
+    ) -> list[References]:
+        """Return what the rules of groups refer to, which is read once of each key as it is written."""
+        self._references.turn()
+        return [
+            self._references.recall((item,), partial(references_of_rules, item, self._limits))
+            for item in self._named(folders, GROUPS, groups)
+        ]
+
+    def _named(
+        self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
+    ) -> Iterator[KeyValue]:
+        """Go through the objects of a kind that have these names, as far as was read."""
+        keys = {self._layout.key(kind, name) for name in names}
+        return (item for item in folders.get((kind,), ()) if item.key in keys)
 
     def _bound_by_hand(self) -> frozenset[str]:
         return frozenset(
@@ -179,101 +183,3 @@ class HostInterest:
             if not binding.network_interface_id
             for name in binding.security_group_ids
         )
-
-    def _parsed(self, values: Values, kind: str, name: str) -> Snapshot:
-        """Return what an object's key holds; nothing if it is not there, or has errors, which show later."""
-        item = values.get(self.layout.key(kind, name))
-        if item is None:
-            return _NOTHING
-        revision, snapshot = self._read.get(item.key, (0, _NOTHING))
-        if revision != item.mod_revision:
-            snapshot = self._parse(item, kind)
-            self._read[item.key] = (item.mod_revision, snapshot)
-        return snapshot
-
-    def _parse(self, item: KeyValue, kind: str) -> Snapshot:
-        try:
-            return parse_documents(
-                [_document(item, kind, _read_json(item.value) or {})], self.limits, "one key"
-            )[0]
-        except DocumentError:
-            return _NOTHING
-
-
-_NOTHING = Snapshot(version="nothing")
-
-_LIST_OF = {
-    GROUPS: ("security_groups", "security_group_id"),
-    INTERFACES: ("network_interfaces", "network_interface_id"),
-    PREFIX_LISTS: ("prefix_lists", "prefix_list_id"),
-    PORT_LISTS: ("port_lists", "port_list_id"),
-}
-"""Where in a document objects of a kind stand, and the field with their id."""
-
-
-def _composed(
-    values: Values, layout: Layout, members: Members, *, is_whole: Callable[[str], bool]
-) -> Composed:
-    """Return what was read as documents.
-
-    Args:
-        values: what was read.
-        layout: the keys.
-        members: of the groups.
-        is_whole: tells of a group whether its rules count.
-    """
-    documents = [DocumentFile(f"etcd:{layout.root}", b'{"version":1}')]
-    mismatches = []
-    for key in sorted(values):
-        kind, *names = layout.parts(key)
-        if kind not in _LIST_OF:
-            continue
-        item = values[key]
-        read = _read_json(item.value)
-        if read is None:
-            documents.append(DocumentFile(f"etcd:{key}.json", item.value))  # whose errors are told there
-            continue
-        if read.get(_LIST_OF[kind][1]) != "/".join(names):
-            mismatches.append(_mismatch(item, read.get(_LIST_OF[kind][1])))
-        if kind == GROUPS:
-            read = _with_members(read, members.by_group.get(names[0], []), is_whole=is_whole(names[0]))
-        documents.append(_document(item, kind, read))
-    if mismatches:
-        raise DocumentError(mismatches)
-    return Composed(tuple(documents), tuple(members.problems))
-
-
-def _document(item: KeyValue, kind: str, read: dict[str, object]) -> DocumentFile:
-    """Return an object as a document of its own."""
-    return DocumentFile(f"etcd:{item.key}", as_json({"version": 1, _LIST_OF[kind][0]: [read]}))
-
-
-def _with_members(read: dict[str, object], addresses: list[str], *, is_whole: bool) -> dict[str, object]:
-    """Return a group with its members as its own addresses, and without rules that do not count.
-
-    As addresses they can be bound to no link, whoever announced them.
-    """
-    own = read.get("member_addresses", [])
-    kept = read if is_whole else {name: value for name, value in read.items() if name != "rules"}
-    return {**kept, "member_addresses": [*own, *addresses]} if isinstance(own, list) else kept
-
-
-def _read_json(value: bytes) -> dict[str, object] | None:
-    """Return the object that JSON holds; None if it is none."""
-    try:
-        read = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None
-
-
-def _mismatch(item: KeyValue, found: object) -> Problem:
-    """Return the error of a key that holds another object than its name says."""
-    return Problem(
-        severity=Severity.ERROR,
-        code="key_mismatch",
-        origin=Origin(file=f"etcd:{item.key}"),
-        message="the key holds another object than its name says",
-        value=str(found),
-        remedy="publish with 'sgagent publish', or name the key as the object",
-    )

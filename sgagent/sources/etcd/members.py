@@ -8,66 +8,67 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
 
 from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.remaking import Remade, remake
+from sgagent.sources.etcd.folders import Folder, FolderName
 from sgagent.sources.etcd.layout import MEMBERS, Layout
 from sgagent.sources.etcd.messages import KeyValue
 
 MOST_ANNOUNCED = 64
 """Addresses that a host may announce for one interface."""
 
+_PARTS = 3
+"""Of a member's key: the kind, its group, and its name."""
+
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The addresses of groups' members, and what was wrong with others."""
+    """The members of one group, and what was wrong with others."""
 
-    by_group: dict[str, list[str]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    read: Remade[KeyValue, tuple[str, ...] | None]
+    """What stands in each key: addresses; None where it is not what a member is known by."""
+
+    problems: tuple[Problem, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of all members, in the order of keys."""
+        return tuple(chain.from_iterable(filter(None, self.read.made)))
 
 
-_Read: TypeAlias = tuple[int, tuple[str, ...] | None]
-"""The revision at which a key was written, and what was read then."""
-
-
-@dataclass(slots=True)
 class MemberReader:
     """Read members, each key once for each time that it is written."""
 
-    layout: Layout
-    _known: Mapping[str, _Read] = field(default_factory=dict)
-    """By key: of those that there were at the last reading."""
+    def __init__(self, layout: Layout) -> None:
+        """Start without having read a member."""
+        self._layout = layout
+        self._known: Mapping[str, Members] = {}
 
-    @property
-    def remembered(self) -> int:
-        """Return of how many keys it is kept in mind what was read."""
-        return len(self._known)
+    def read(self, folders: Mapping[FolderName, Folder]) -> Mapping[str, Members]:
+        """Return the members of each group; the very same as before where nothing changed."""
+        self._known = {
+            name[-1]: self._members(folder, self._known.get(name[-1]))
+            for name, folder in folders.items()
+            if name[0] == MEMBERS
+        }
+        return self._known
 
-    def read(self, items: Iterable[KeyValue]) -> Members:
-        """Return the members that can be read among all keys, by group, in the order of keys."""
-        members = Members()
-        known: dict[str, _Read] = {}
-        for item in items:
-            kind, *names = self.layout.parts(item.key)
-            if kind != MEMBERS:
-                continue
-            known[item.key] = _, addresses = self._look(item)
-            if addresses is None or len(names) != 2:
-                members.problems.append(_not_a_member(item))
-            else:
-                members.by_group.setdefault(names[0], []).extend(addresses)
-        self._known = known
-        return members
+    def _members(self, folder: Folder, before: Members | None) -> Members:
+        read = remake(folder, self._addresses, before.read if before else None)
+        if before is not None and read is before.read:
+            return before
+        pairs = zip(read.given, read.made, strict=True)
+        return Members(read, tuple(_not_a_member(item) for item, addresses in pairs if addresses is None))
 
-    def _look(self, item: KeyValue) -> _Read:
-        known = self._known.get(item.key)
-        if known is not None and known[0] == item.mod_revision:
-            return known
-        return item.mod_revision, read_member(item.value, is_announced=item.lease != 0)
+    def _addresses(self, item: KeyValue) -> tuple[str, ...] | None:
+        is_named = len(self._layout.parts(item.key)) == _PARTS
+        return read_member(item.value, is_announced=item.lease != 0) if is_named else None
 
 
 def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.signatures import Manifest, SignatureFile, check_part
-from sgagent.sources.etcd.interest import Composed, Interest, Values
+from sgagent.sources.etcd.composing import Composed
+from sgagent.sources.etcd.folders import Values
+from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.layout import MEMBERS, PUBLISHED, SIGNATURE, Layout
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
 from sgagent.sources.vouching import Vouched, Vouching

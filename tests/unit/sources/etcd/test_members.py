@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.sources.etcd.folders import Folders
 from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.members import MOST_ANNOUNCED, MemberReader, read_member
+from sgagent.sources.etcd.members import MOST_ANNOUNCED, MemberReader, Members, read_member
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = Layout("/sgagent")
@@ -17,35 +18,53 @@ def member(group: str, name: str, value: bytes, *, revision: int = 1, lease: int
     return KeyValue(key=key, value=value, mod_revision=revision, lease=lease)
 
 
+def read(reader: MemberReader, *items: KeyValue) -> dict[str, Members]:
+    """Return the members among all keys, by group."""
+    return dict(reader.read(Folders(LAYOUT).sort({item.key: item for item in items})))
+
+
 def test_members_are_told_by_group() -> None:
     """One interface may be in several groups, with other addresses in each."""
-    items = [
-        member("sg-1", "eni-1", b'{"addresses":["10.0.0.1","2001:db8::/64"]}'),
+    found = read(
+        MemberReader(LAYOUT),
         member("sg-1", "eni-2", b'{"addresses":[]}'),
         member("sg-2", "eni-1", b'{"addresses":["10.0.0.2"]}'),
+        member("sg-1", "eni-1", b'{"addresses":["10.0.0.1","2001:db8::/64"]}'),
         KeyValue(key=LAYOUT.key("groups", "sg-1"), value=b"{}"),
-    ]
-    found = MemberReader(LAYOUT).read(items)
-    assert found.by_group == {"sg-1": ["10.0.0.1", "2001:db8::/64"], "sg-2": ["10.0.0.2"]}
-    assert found.problems == []
+    )
+    addresses = {group: members.addresses for group, members in found.items()}
+    assert addresses == {"sg-1": ("10.0.0.1", "2001:db8::/64"), "sg-2": ("10.0.0.2",)}
+    assert [members.problems for members in found.values()] == [(), ()]
 
 
 def test_what_is_written_anew_is_read_anew() -> None:
     """And what was not is not."""
-    reader = MemberReader(LAYOUT)
+    reader, folders = MemberReader(LAYOUT), Folders(LAYOUT)
+    other = member("sg-2", "eni-1", b'{"addresses":["10.0.0.9"]}')
+    known: list[Members] = []
     for revision, address in ((1, "10.0.0.1"), (2, "10.0.0.2")):
         value = b'{"addresses":["%b"]}' % address.encode()
-        assert reader.read([member("sg-1", "eni-1", value, revision=revision)]).by_group == {
-            "sg-1": [address]
-        }
+        written = member("sg-1", "eni-1", value, revision=revision)
+        found = reader.read(folders.sort({item.key: item for item in (written, other)}))
+        assert found["sg-1"].addresses == (address,)
+        known.append(found["sg-2"])
+    assert known[0] is known[1]
 
 
-def test_members_that_left_are_forgotten() -> None:
+def test_groups_without_members_are_forgotten() -> None:
     """However many hosts come and go, those are kept in mind that are there."""
     reader = MemberReader(LAYOUT)
-    for number in range(100):
-        reader.read([member("sg-1", f"eni-{number}", b'{"addresses":["10.0.0.1"]}')])
-    assert reader.remembered == 1
+    read(reader, member("sg-1", "eni-1", b'{"addresses":["10.0.0.1"]}'))
+    assert read(reader, member("sg-2", "eni-1", b'{"addresses":["10.0.0.1"]}')).keys() == {"sg-2"}
+
+
+@pytest.mark.parametrize("name", ("members/sg-1", "members/sg-1/eni-1/eth0"))
+def test_a_key_that_names_no_member_is_left_out(name: str) -> None:
+    """A member has a group and a name of its own."""
+    item = KeyValue(key=LAYOUT.key(name), value=b'{"addresses":["10.0.0.1"]}')
+    (found,) = read(MemberReader(LAYOUT), item).values()
+    assert found.addresses == ()
+    assert [problem.code for problem in found.problems] == ["not_a_member"]
 
 
 @pytest.mark.parametrize(
@@ -65,10 +84,9 @@ def test_members_that_left_are_forgotten() -> None:
 )
 def test_one_that_cannot_be_read_is_left_out(value: bytes) -> None:
     """It is told, and all others count: whoever may write one key can't hold up a policy."""
-    found = MemberReader(LAYOUT).read(
-        [member("sg-1", "a", value), member("sg-1", "b", b'{"addresses":["10.0.0.9"]}')]
-    )
-    assert found.by_group == {"sg-1": ["10.0.0.9"]}
+    good = member("sg-1", "b", b'{"addresses":["10.0.0.9"]}')
+    found = read(MemberReader(LAYOUT), member("sg-1", "a", value), good)["sg-1"]
+    assert found.addresses == ("10.0.0.9",)
     (problem,) = found.problems
     assert problem.code == "not_a_member"
     assert str(problem).startswith("warning: etcd:/sgagent/v1/members/sg-1/a: ")

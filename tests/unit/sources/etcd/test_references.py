@@ -1,0 +1,71 @@
+"""What objects of the store refer to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sgagent.documents import Limits
+from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.references import References, groups_of_interface, references_of_rules
+
+LAYOUT = Layout("/sgagent")
+
+
+def key(value: object) -> KeyValue:
+    """Return a key that holds JSON."""
+    return KeyValue(key=LAYOUT.key("groups", "sg-1"), value=json.dumps(value).encode())
+
+
+def references(*rules: object, limits: Limits | None = None) -> References:
+    """Return what rules refer to."""
+    return references_of_rules(key({"security_group_id": "sg-1", "rules": rules}), limits or Limits())
+
+
+def test_rules_refer_to_groups_and_lists() -> None:
+    """Whosever group it is."""
+    found = references(
+        {"authorization_object": "sg-2"},
+        {"authorization_object": "1000000000000001/sg-3"},
+        {"authorization_object": "pl-1", "port_list_id": "prl-1"},
+        {"authorization_object": "10.0.0.0/8"},
+        {"authorization_object": "2001:db8::1"},
+    )
+    assert found == References(
+        groups=frozenset({"sg-2", "sg-3"}), prefix_lists=frozenset({"pl-1"}), port_lists=frozenset({"prl-1"})
+    )
+
+
+def test_what_has_errors_refers_to_nothing() -> None:
+    """And takes nothing from what has none; a name that is no id makes no key."""
+    found = references(
+        "sg-2",
+        {},
+        {"authorization_object": ["sg-2"], "port_list_id": 1},
+        {"authorization_object": "sg-\ud800", "port_list_id": "../meta"},
+        {"authorization_object": "nonsense"},
+        {"authorization_object": "sg-4"},
+    )
+    assert found == References(groups=frozenset({"sg-4"}))
+
+
+def test_what_costs_more_than_the_limits_refers_to_nothing() -> None:
+    """It is refused as a document, too."""
+    rules = [{"authorization_object": f"10.0.0.{number}"} for number in range(3)]
+    assert references({"authorization_object": "sg-2"}, *rules, limits=Limits(addresses=2)) == References()
+
+
+@pytest.mark.parametrize("value", (b"", b"[]", b"\xff", b'{"rules":{}}', b"[" * 100_000))
+def test_a_key_that_holds_no_list_refers_to_nothing(value: bytes) -> None:
+    """Whatever it holds instead."""
+    item = KeyValue(key=LAYOUT.key("groups", "sg-1"), value=value)
+    assert references_of_rules(item, Limits()) == References()
+    assert groups_of_interface(item, Limits()) == frozenset()
+
+
+def test_an_interface_has_groups() -> None:
+    """Those that can be read."""
+    item = key({"network_interface_id": "eni-1", "security_group_ids": ["sg-1", 2, "sg-2", "", None]})
+    assert groups_of_interface(item, Limits()) == {"sg-1", "sg-2"}
