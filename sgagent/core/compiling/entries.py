@@ -6,6 +6,7 @@ the leaf chain that a packet goes to which they decide about. The default stands
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from sgagent.core.kernel import names
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, Direction, Family, PortRange
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
-from sgagent.core.remaking import remake
+from sgagent.core.remaking import Revised, changed_places, remake
 
 INNER_PEER = "(inner)"
 """No id of a document has parentheses."""
@@ -88,7 +89,47 @@ def list_entries(
         )
     make_entry = partial(_rule, interface=interface.name, family=family)
     of_rules = memory.part("rules").revise(partial(remake, toward.rules, make_entry)).made
-    return (*entries, *filter(None, of_rules))
+    listed: _Listed = memory.part("listed").revise(partial(_listed, tuple(entries), of_rules))
+    return listed.entries
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """All entries, and what they were put together of."""
+
+    before_rules: tuple[Entry, ...]
+    of_rules: Revised[Entry | None]
+    places: tuple[int, ...]
+    """Of the rules that have an entry."""
+
+    entries: Revised[Entry]
+
+
+def _listed(
+    before_rules: tuple[Entry, ...], of_rules: Revised[Entry | None], before: _Listed | None
+) -> _Listed:
+    """Return all entries; where the same rules have one as before, only those that changed are put in."""
+    if before is not None and _are_the_same(before.before_rules, before_rules):
+        others = _others(before.of_rules, of_rules)
+        if others is not None:
+            ahead = len(before_rules)
+            revised = {ahead + bisect_left(before.places, place): entry for place, entry in others.items()}
+            return _Listed(before_rules, of_rules, before.places, before.entries.but(revised))
+    places = tuple(place for place, entry in enumerate(of_rules) if entry is not None)
+    return _Listed(before_rules, of_rules, places, Revised((*before_rules, *filter(None, of_rules))))
+
+
+def _are_the_same(some: tuple[Entry, ...], others: tuple[Entry, ...]) -> bool:
+    return len(some) == len(others) and not changed_places(some, others)
+
+
+def _others(before: Revised[Entry | None], after: Revised[Entry | None]) -> dict[int, Entry] | None:
+    """Return the entries that stand in the places of others; None if anything else changed."""
+    if len(before) != len(after):
+        return None
+    places = changed_places(before, after)
+    others = {place: entry for place in places if before[place] and (entry := after[place])}
+    return others if len(others) == len(places) else None
 
 
 def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:

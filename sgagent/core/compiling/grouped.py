@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sgagent.core.addresses import AddressRanges
 from sgagent.core.compiling.entries import Entry
-from sgagent.core.remaking import changed_places
+from sgagent.core.remaking import Revised, changed_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,18 @@ class Grouped:
     peers: tuple[str, ...]
     """Sorted."""
 
+    addresses: Revised[AddressRanges]
+    """Of each of these."""
+
     def is_like(self, other: Grouped) -> bool:
         """Tell whether the same stand at the same places, but for the addresses of some."""
         return self.by_peer is other.by_peer
+
+    def addresses_with(self, changed: Iterable[str], entries: tuple[Entry, ...]) -> Revised[AddressRanges]:
+        """Return the addresses of all peers, for entries that are like these but for some that changed."""
+        return self.addresses.but(
+            {bisect_left(self.peers, peer): entries[self.by_peer[peer][0]].addresses for peer in changed}
+        )
 
     def own(self, peers: tuple[str, ...]) -> list[int]:
         """Return the entries of some peers, in order."""
@@ -37,8 +48,11 @@ def group(entries: tuple[Entry, ...], before: Grouped | None) -> Grouped:
         entries: all of them, in order.
         before: what this function returned for others.
     """
-    if before is not None and _are_alike(before.entries, entries):
-        return replace(before, entries=entries)
+    if before is not None and len(before.entries) == len(entries):
+        places = changed_places(before.entries, entries)
+        if all(_is_alike(before.entries[place], entries[place]) for place in places):
+            changed = {entries[place].peer for place in places if not entries[place].is_for_everyone}
+            return replace(before, entries=entries, addresses=before.addresses_with(changed, entries))
     by_peer: dict[str, list[int]] = {}
     for_everyone: list[int] = []
     for index, entry in enumerate(entries):
@@ -46,13 +60,11 @@ def group(entries: tuple[Entry, ...], before: Grouped | None) -> Grouped:
             for_everyone.append(index)
         else:
             by_peer.setdefault(entry.peer, []).append(index)
-    return Grouped(entries, by_peer, tuple(for_everyone), tuple(sorted(by_peer)))
+    peers = tuple(sorted(by_peer))
+    addresses = Revised(entries[by_peer[peer][0]].addresses for peer in peers)
+    return Grouped(entries, by_peer, tuple(for_everyone), peers, addresses)
 
 
-def _are_alike(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> bool:
-    """Tell whether the same stand at the same places, but for the addresses of some."""
-    return len(before) == len(after) and all(
-        before[place].peer == after[place].peer
-        and before[place].is_for_everyone == after[place].is_for_everyone
-        for place in changed_places(before, after)
-    )
+def _is_alike(one: Entry, other: Entry) -> bool:
+    """Tell whether two speak of the same peer, whatever its addresses are."""
+    return one.peer == other.peer and one.is_for_everyone == other.is_for_everyone

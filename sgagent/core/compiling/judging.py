@@ -121,6 +121,9 @@ class _Classes:
     """What decides about each class."""
 
     grouped: Grouped
+    distinct: tuple[Peers, ...]
+    """The peers of each class."""
+
     everyone: tuple[Entry, ...]
     """The entries for everyone, in order."""
 
@@ -219,9 +222,8 @@ class _Judge:
 
     def _tables(self, memory: Memory) -> Judging:
         """Add the chains and maps that look the far end up, and return those that look at the port then."""
-        peers, by_peer = self.grouped.peers, self.grouped.by_peer
-        ranges = tuple(self.entries[by_peer[peer][0]].addresses for peer in peers)
-        classified = memory.part("classes", *peers).revise(partial(reclassify, ranges))
+        addresses = partial(reclassify, self.grouped.addresses)
+        classified = memory.part("classes", *self.grouped.peers).revise(addresses)
         everyone = tuple(self.entries[index] for index in self.base.members)
         of_everyone = memory.part("everyone").recall(everyone, self._for_everyone)
         remake = partial(self._classes, classified.distinct, everyone, of_everyone)
@@ -244,18 +246,22 @@ class _Judge:
         before: _Classes | None,
     ) -> _Classes:
         """Return what decides about each class."""
-        made: dict[tuple[str, ...], _MadeOfClass] = {}
-        known = before.made if before else {}
         change = change_for_everyone(before.everyone, everyone) if before else None
         are_alike = before and change and before.grouped.is_like(self.grouped)
         again = before.may_have_changed(self.grouped, change) if before and change and are_alike else None
+        made: dict[tuple[str, ...], _MadeOfClass] = {}
+        if before is not None and again is not None and before.distinct is distinct:
+            remade = {peers: self._class(peers, before.made[peers], change) for peers in again}
+            made = {**before.made, **remade}
+            return _Classes(self.grouped, distinct, everyone, of_everyone, made)
+        known = before.made if before else {}
         for members in distinct:
             peers = tuple(self.grouped.peers[place] for place in members)
             one = known.get(peers)
             if one is None or again is None or peers in again:
                 one = self._class(peers, one, change)
             made[peers] = one
-        return _Classes(self.grouped, everyone, of_everyone, made)
+        return _Classes(self.grouped, distinct, everyone, of_everyone, made)
 
     def _class(
         self, peers: tuple[str, ...], before: _MadeOfClass | None, change: ChangeForEveryone | None
