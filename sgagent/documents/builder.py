@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sgagent.documents.limits import Limits
@@ -80,6 +81,17 @@ class TreeBuilder:
         """Take a list or mapping of nothing but single values, for which there is room."""
         self._room -= node.size
         self._place(node, node.line, fresh=True)
+
+    def wholes(self, nodes: Sequence[Listing | Mapping]) -> None:
+        """Take items of the innermost list, which is open: such as these, for all of which there is room."""
+        parent = self._open[-1]
+        assert isinstance(parent.node, Listing)  # noqa: S101 - else they would need names
+        size = sum(node.size for node in nodes)
+        self._room -= size
+        parent.node.size += size
+        parent.node.height = max(parent.node.height, *(node.height + 1 for node in nodes))
+        parent.node.items += nodes
+        parent.item_lines += [node.line for node in nodes]
 
     def key(self, key: str, line: int) -> None:
         """Take the name of the next value."""

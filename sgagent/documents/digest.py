@@ -11,6 +11,7 @@ from typing import Any
 
 from sgagent.core.memory import Memory
 from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.remaking import remake
 
 _DIGITS = 12
 
@@ -70,7 +71,7 @@ def _write(value: object, lines: list[str], texts: Memory | None) -> None:
         if value and isinstance(value[0], CidrBlock):  # then all are
             lines += map(str, value)
         elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
-            lines += [texts.recall((rule,), partial(_text, rule)) for rule in value]
+            lines += texts.revise(partial(remake, value, _text)).made
         else:
             for item in value:
                 _write(item, lines, texts)

@@ -179,10 +179,24 @@ class Field:
             make, node.written, lambda: make(self), reading.findings, reading.budget
         )
 
-    def revise(self, make: Callable[[Field], object], value: object) -> None:
-        """Have another value recalled from now on: the same, but from this place."""
-        if isinstance(self.node, (Listing, Mapping)):
-            self.reading.passages.replace(make, self.node.written, value)
+    def recall_each(self, make: Callable[[Field], T], move: Callable[[T, Field], T]) -> list[T]:
+        """Return what ``make`` makes of each item of a list; nothing, with an error noted, if it is none.
+
+        Args:
+            make: as for :meth:`recall`.
+            move: returns what was made of an item as it is at its place: the very same if it stood there.
+        """
+        nodes, passages = self.nodes(), self.reading.passages
+
+        def made_at(index: int) -> T:
+            item = self.child(index, nodes[index])
+            recalled = item.recall(make)
+            moved = move(recalled, item)
+            if moved is not recalled and isinstance(item.node, (Listing, Mapping)):
+                passages.replace(make, item.node.written, moved)
+            return moved
+
+        return passages.recall_each(make, self.path, nodes, made_at, self.reading.budget)
 
     def fields(self) -> Fields | None:
         """Return the fields of a mapping."""

@@ -14,6 +14,7 @@ from functools import partial
 
 from sgagent.documents.builder import TreeBuilder
 from sgagent.documents.limits import Limits
+from sgagent.documents.rows import Recurrence, Row, Rows
 from sgagent.documents.tree import NO_LINES, Kind, Listing, MalformedError, Mapping, Node, Scalar
 
 _BLANKS = r"[ \t\n\r]*+"
@@ -37,7 +38,14 @@ _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
 
 
-def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_word: bool = False) -> None:
+def parse_json(
+    text: str,
+    builder: TreeBuilder,
+    *,
+    first_line: int = 1,
+    word_by_word: bool = False,
+    earlier: Rows | None = None,
+) -> Rows | None:
     """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
 
     Args:
@@ -45,28 +53,44 @@ def parse_json(text: str, builder: TreeBuilder, *, first_line: int = 1, word_by_
         builder: what becomes of it.
         first_line: the number of the text's first line.
         word_by_word: whether to read nothing at once. It comes to the same, with all lines counted.
+        earlier: what this function returned for another text; it comes to the same without.
+
+    Returns:
+        What spares work when a text that has much in common is read.
 
     Raises:
         MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
     """
-    scanner = _Scanner(text, builder, first_line, word_by_word=word_by_word)
+    recurrence = None if earlier is None else Recurrence(earlier, text)
+    scanner = _Scanner(text, builder, first_line, recurrence, word_by_word=word_by_word)
     scanner.skip_blanks()
-    if scanner.at_end:
-        return
-    state: _State | None = scanner.value
+    state: _State | None = None if scanner.at_end else scanner.value
     while state is not None:
         state = state()
     if not scanner.at_end:
         raise scanner.malformed("something follows the value")
+    return Rows.of(text, scanner.rows)
 
 
 class _Scanner:
     """A place in the text; each state consumes a token and returns the next state, None at the end."""
 
-    def __init__(self, text: str, builder: TreeBuilder, first_line: int, *, word_by_word: bool) -> None:
+    def __init__(
+        self,
+        text: str,
+        builder: TreeBuilder,
+        first_line: int,
+        recurrence: Recurrence | None,
+        *,
+        word_by_word: bool,
+    ) -> None:
         """Start at the first character."""
+        self.rows: list[Row] = []
+        """All that were read so far."""
+
         self._text = text
         self._builder = builder
+        self._recurrence = recurrence
         self._word_by_word = word_by_word
         self._place = 0
         self._line = first_line
@@ -74,6 +98,8 @@ class _Scanner:
         """Of the line of the place; -1 in the last."""
 
         self._closings: list[str] = []
+        self._row: Row | None = None
+        """What the next item of a list continues."""
 
     @property
     def at_end(self) -> bool:
@@ -95,14 +121,19 @@ class _Scanner:
 
     def value(self) -> _State | None:
         """Consume a value, or the beginning of one."""
+        if self._recurrence is not None and self._closings and self._closings[-1] == "]":
+            self._take_row(self._recurrence.at(self._place))
+        character = self._peek()
+        if character in _CLOSING and self._took_whole():
+            return self._next()
+        self._row = None
         match = _STRING.match(self._text, self._place)
         if match is not None:
             self._builder.scalar(_meant(match), self._line)
             self._go_to(match.end())
             return self._next()
-        character = self._peek()
         if character in _CLOSING:
-            return self._next() if self._took_whole() else self._begin(character)
+            return self._begin(character)
         if character == '"':
             raise self._malformed_string()
         if character == "-" or character.isdigit():
@@ -115,6 +146,25 @@ class _Scanner:
         """Return the state after a value."""
         return self._separator if self._closings else None
 
+    def _take_row(self, row: Row | None) -> None:
+        """Consume at once what stands here as it stood in an earlier text, up to the last of a row."""
+        if row is None or not self._builder.has_room_for(sum(node.size for node in row.nodes)):
+            return
+        shift = self._line - row.nodes[0].line
+        *starts, self._place = row.starts
+        *nodes, last = row.nodes if not shift else [_moved(node, shift) for node in row.nodes]
+        self._builder.wholes(nodes)
+        self._row_here().extend(starts, nodes)
+        self._line = last.line
+        self._line_end = self._text.find("\n", self._place)
+
+    def _row_here(self) -> Row:
+        """Return the row that the next item of the list continues, or begins."""
+        if self._row is None:
+            self._row = Row()
+            self.rows.append(self._row)
+        return self._row
+
     def _took_whole(self) -> bool:
         """Consume a list or mapping at once, if it holds no other and nothing odd."""
         match = None if self._word_by_word else _WHOLE.match(self._text, self._place)
@@ -126,6 +176,8 @@ class _Scanner:
         if node is None:
             return False
         self._builder.whole(node)
+        if self._closings and self._closings[-1] == "]":
+            self._row_here().add(self._place, node)
         self._line += written.count("\n")
         self._line_end = self._text.find("\n", match.end())
         self._place = match.end()
@@ -175,6 +227,7 @@ class _Scanner:
     def _end(self) -> _State | None:
         """Leave a list or mapping."""
         self._closings.pop()
+        self._row = None
         self._builder.close()
         self._advance(1)
         return self._next()
@@ -230,6 +283,17 @@ def _read_whole(written: str, line: int) -> Listing | Mapping | None:
     if isinstance(value, dict):
         return Mapping(line, value, partial(_lines_of_names, written, line), len(value) + 1, written=written)
     return Listing(line, value, partial(_lines_of_items, written, line), len(value) + 1, written=written)
+
+
+def _moved(node: Listing | Mapping, lines: int) -> Listing | Mapping:
+    """Return the same so many lines further down."""
+    line = node.line + lines
+    if isinstance(node, Mapping):
+        count = partial(_lines_of_names, node.written, line)
+        return Mapping(line, node.entries, count, node.size, written=node.written)
+    return Listing(
+        line, node.items, partial(_lines_of_items, node.written, line), node.size, written=node.written
+    )
 
 
 def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:

@@ -157,13 +157,14 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
 
 def _rules(fields: Fields) -> Iterator[SecurityGroupRule]:
     """Go through the rules of a group that can be read."""
-    for field in fields.items("rules"):
-        rule, origin = field.recall(_rule), field.origin
-        if rule is not None and rule.origin != origin:
-            rule = replace(rule, origin=origin)
-            field.revise(_rule, rule)
-        if rule is not None:
-            yield rule
+    field = fields.get("rules")
+    return filter(None, field.recall_each(_rule, _moved)) if field else iter(())
+
+
+def _moved(rule: SecurityGroupRule | None, field: Field) -> SecurityGroupRule | None:
+    """Return a rule as it is where it stands now."""
+    origin = field.origin
+    return rule if rule is None or rule.origin == origin else replace(rule, origin=origin)
 
 
 def _rule(field: Field) -> SecurityGroupRule | None:

@@ -6,12 +6,16 @@ nothing else, but for the place at which it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TypeVar, cast
 
+from sgagent.core.remaking import changed_places, common_ends
 from sgagent.documents.budget import Budget
 from sgagent.documents.findings import Findings
+from sgagent.documents.rows import Rows
+from sgagent.documents.tree import Listing, Mapping, Node
 
 T = TypeVar("T")
 
@@ -20,9 +24,29 @@ T = TypeVar("T")
 class Passage:
     """What a passage came to without any problem, and what that used up."""
 
+    written: str
     value: object
     rules: int
     addresses: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassageList:
+    """What each item of a list came to where it stands."""
+
+    nodes: Sequence[Node]
+    passages: Sequence[Passage | None]
+    """None if it is no passage, or not without a problem."""
+
+    def again(self, nodes: Sequence[Node]) -> list[Passage | None]:
+        """Return what the items of a list at that place come to; None where that is not known."""
+        if len(nodes) != len(self.nodes):
+            head, _ = common_ends(self.nodes, nodes)
+            return [*self.passages[:head], *[None] * (len(nodes) - head)]
+        found = list(self.passages)
+        for place in changed_places(self.nodes, nodes):
+            found[place] = None
+        return found
 
 
 class Passages:
@@ -31,7 +55,15 @@ class Passages:
     def __init__(self, before: Passages | None = None) -> None:
         """Begin to read the file, with what it came to the last time."""
         self._before = before
-        self._now: dict[tuple[Hashable, str], Passage] = {}
+        self._now: dict[Hashable, dict[str, Passage]] = {}
+        self._lists: dict[tuple[Hashable, str], PassageList] = {}
+        self.rows: Rows | None = None
+        """What long lists of them the text holds."""
+
+    @property
+    def earlier_rows(self) -> Rows | None:
+        """Return what long lists the text held the last time."""
+        return None if self._before is None else self._before.rows
 
     def recall(
         self, of: Hashable, written: str, make: Callable[[], T], findings: Findings, budget: Budget
@@ -48,23 +80,76 @@ class Passages:
         found = None if self._before is None else self._before.kept(of, written)
         if found is not None and budget.has_room_for(found.rules, found.addresses):
             budget.use_up(found.rules, found.addresses)
-            self._now[of, written] = found
+            self._keep(of, (found,))
             return cast("T", found.value)
         mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
         value = make()
         if findings.warnings_since(mark) == ():
-            self._now[of, written] = Passage(value, budget.rules - rules, budget.addresses - addresses)
+            used = budget.rules - rules, budget.addresses - addresses
+            self._keep(of, (Passage(written, value, *used),))
         return value
+
+    def recall_each(
+        self, of: Hashable, path: str, nodes: Sequence[Node], make: Callable[[int], T], budget: Budget
+    ) -> list[T]:
+        """Return what each item of a list comes to.
+
+        Those that are the very same nodes as the last time, at their places, come to what they came to then.
+
+        Args:
+            of: what is made of each.
+            path: the way to the list.
+            nodes: its items.
+            make: recalls or makes one, told by its place, as it is at that place.
+            budget: what is used up.
+        """
+        before = None if self._before is None else self._before.listed(of, path)
+        found: list[Passage | None] = [None] * len(nodes) if before is None else before.again(nodes)
+        values = [passage and passage.value for passage in found]
+        for is_known, places in groupby(range(len(nodes)), lambda place: found[place] is not None):
+            together = tuple(places)
+            known = found[together[0] : together[-1] + 1]
+            if is_known and self._takes(of, [passage for passage in known if passage is not None], budget):
+                continue
+            for place in together:
+                values[place] = make(place)
+                found[place] = self._kept_with(of, nodes[place], values[place])
+        self._lists[of, path] = PassageList(nodes, found)
+        return cast("list[T]", values)
+
+    def _takes(self, of: Hashable, passages: Sequence[Passage], budget: Budget) -> bool:
+        """Use up what passages that follow each other hold, and keep them, if there is room."""
+        rules = sum(passage.rules for passage in passages)
+        addresses = sum(passage.addresses for passage in passages)
+        if not budget.has_room_for(rules, addresses):
+            return False
+        budget.use_up(rules, addresses)
+        self._keep(of, passages)
+        return True
+
+    def _keep(self, of: Hashable, passages: Iterable[Passage]) -> None:
+        self._now.setdefault(of, {}).update((passage.written, passage) for passage in passages)
+
+    def _kept_with(self, of: Hashable, node: Node, value: object) -> Passage | None:
+        """Return the passage with a value that was just made or recalled; None if it is not kept."""
+        if not isinstance(node, (Listing, Mapping)):
+            return None
+        passage = self.kept(of, node.written)
+        return passage if passage is not None and passage.value is value else None
+
+    def listed(self, of: Hashable, path: str) -> PassageList | None:
+        """Return what the items of a list came to in this reading."""
+        return self._lists.get((of, path))
 
     def kept(self, of: Hashable, written: str) -> Passage | None:
         """Return what a passage came to in this reading."""
-        return self._now.get((of, written))
+        return self._now.get(of, {}).get(written)
 
     def replace(self, of: Hashable, written: str, value: object) -> None:
         """Keep another value for a passage that was just recalled: it is the same but for its place."""
         found = self.kept(of, written)
         if found is not None:
-            self._now[of, written] = Passage(value, found.rules, found.addresses)
+            self._keep(of, (replace(found, value=value),))
 
     def end(self) -> None:
         """End the reading: of the one before nothing is needed any more."""

@@ -56,11 +56,11 @@ def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
     A name in ``.json`` says JSON. Anything else that begins as JSON does is read as JSON if it is, since
     YAML would read some of its texts otherwise; else as YAML.
     """
-    limits = reading.budget.limits
+    limits, passages = reading.budget.limits, reading.passages
     if name.lower().endswith(".json") or text.lstrip()[:1] in ("{", "["):
         builder = TreeBuilder(limits)
         try:
-            parse_json(text, builder)
+            passages.rows = parse_json(text, builder, earlier=passages.earlier_rows)
         except MalformedError as error:
             if name.lower().endswith(".json") or error.code != "syntax":
                 raise

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from random import Random
 
-from hypothesis import example, given, strategies as st
+from hypothesis import event, example, given, strategies as st
 
 from sgagent.documents import Limits
 from sgagent.documents.builder import DuplicateKey, TreeBuilder
 from sgagent.documents.jsontext import parse_json
+from sgagent.documents.rows import Rows
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar
+from tests.strategies import seeds
 
 LIMITS = Limits(depth=4, rules=1, addresses=10)
 
@@ -20,13 +23,20 @@ Read = tuple[object, ...]
 
 def read(text: str, *, word_by_word: bool, limits: Limits = LIMITS) -> Read:
     """Return what a text comes to."""
+    return reread(text, None, word_by_word=word_by_word, limits=limits)[0]
+
+
+def reread(
+    text: str, earlier: Rows | None, *, word_by_word: bool = False, limits: Limits = LIMITS
+) -> tuple[Read, Rows | None]:
+    """Return what a text comes to after another, and what spares work for the next."""
     builder = TreeBuilder(limits)
     try:
-        parse_json(text, builder, word_by_word=word_by_word)
+        rows = parse_json(text, builder, word_by_word=word_by_word, earlier=earlier)
     except MalformedError as error:
-        return error.code, error.message, error.line, error.value, error.remedy
+        return (error.code, error.message, error.line, error.value, error.remedy), None
     root = builder.root
-    return (None if root is None else with_lines(root, builder.root_line)), builder.duplicates
+    return ((None if root is None else with_lines(root, builder.root_line)), builder.duplicates), rows
 
 
 def with_lines(node: Node, line: int) -> object:
@@ -105,6 +115,61 @@ def test_any_damage(tree: object, changes: list[tuple[float, int, str]]) -> None
 def test_any_punctuation(text: str) -> None:
     """So it is with what is mostly syntax."""
     alike(text)
+
+
+@given(seeds)
+def test_any_changes_of_long_lists(seed: int) -> None:
+    """What is read after other texts is what it is by itself, with all lines, and so are complaints."""
+    random = Random(seed)
+    limits = random.choice((Limits(), Limits(), Limits(depth=3), Limits(rules=2, addresses=0)))
+    text, rows = long_lists(random), None
+    for _ in range(8):
+        again, rows = reread(text, rows, limits=limits)
+        assert again == read(text, word_by_word=True, limits=limits)
+        event(f"rows: {len(rows.rows) if rows else 0}")
+        broken = damaged(random, text)
+        assert reread(broken, rows, limits=limits)[0] == read(broken, word_by_word=True, limits=limits)
+        text = changed(random, text)
+
+
+def long_lists(random: Random) -> str:
+    """Return a text of lists of passages, with some other values in between."""
+
+    def passage() -> object:
+        number = random.randrange(3)
+        return random.choice(({"a": f"{number}", "b": "x"}, {"a": number}, [f"{number}", "y"], ["1,2"]))
+
+    def items() -> list[object]:
+        inner = [passage() for _ in range(random.randrange(1, 40))]
+        return [one if random.random() < 0.95 else random.choice((1, "a", None, [one])) for one in inner]
+
+    tree = random.choice((items(), {"k": items()}, [items(), items()], {"k": items(), "l": {"m": items()}}))
+    return json.dumps(tree, indent=random.choice((None, 0, 1)))
+
+
+def changed(random: Random, text: str) -> str:
+    """Return the text with what stands between two commas taken out, said again, or said otherwise."""
+    parts = text.split(",")
+    first = random.randrange(len(parts))
+    end = first + random.randrange(1, 4)
+    stretch, place = parts[first:end], random.randrange(len(parts))
+    match random.choice(("out", "again", "other", "blank")):
+        case "out":
+            parts[first:end] = []
+        case "again":
+            parts[place:place] = stretch
+        case "other":
+            parts[first] = parts[first].replace("1", "2").replace("x", "z")
+        case "blank":
+            parts[first] += random.choice((" ", "\n", "\n\n"))
+    return ",".join(parts)
+
+
+def damaged(random: Random, text: str) -> str:
+    """Return the text with a few characters less or more somewhere."""
+    place, length = random.randrange(len(text) + 1), random.randrange(3)
+    more = random.choice(("", "", "[", "}", '"', ",", "\n", "[1],", '{"a": 1},', "\\"))
+    return text[:place] + more + text[place + length :]
 
 
 def test_names_that_stand_twice_are_told() -> None:

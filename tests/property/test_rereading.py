@@ -10,6 +10,7 @@ from sgagent.core.errors import DocumentError, Problem
 from sgagent.core.memory import Memory
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
+from tests.strategies import seeds
 
 READINGS = 8
 LIMITS = Limits(rules=4, addresses=8, problems=3)
@@ -51,10 +52,12 @@ CONTENTS = (
 NAMES = ("a.yaml", "b.yaml", "c.yaml", "d.yaml")
 
 
-def read(files: list[DocumentFile], memory: Memory | None) -> tuple[Snapshot | None, tuple[Problem, ...]]:
+def read(
+    files: list[DocumentFile], memory: Memory | None, limits: Limits = LIMITS
+) -> tuple[Snapshot | None, tuple[Problem, ...]]:
     """Return what files come to, be it errors."""
     try:
-        return parse_documents(files, LIMITS, memory=memory)
+        return parse_documents(files, limits, memory=memory)
     except DocumentError as error:
         return None, error.problems
 
@@ -70,6 +73,44 @@ def test_rereading_is_reading(random: Random) -> None:
         found = read(files, memory)
         assert repr(found) == repr(read(files, None))  # with all places
         event(f"can be enforced: {found[0] is not None}")
+
+
+@given(seeds)
+def test_rereading_long_lists_is_reading(seed: int) -> None:
+    """So it is where a file has many rules, some of them faulty or odd, and near the limits."""
+    random = Random(seed)
+    limits = Limits(rules=random.choice((22, 100)), addresses=random.choice((22, 100)), problems=3)
+    memory, rules = Memory(), [drawn_rule(random) for _ in range(20)]
+    for _ in range(READINGS):
+        place = random.randrange(len(rules))
+        match random.choice(("other", "other", "more", "less", "turned", "blank")):
+            case "other":
+                rules[place] = drawn_rule(random)
+            case "more":
+                rules.insert(place, drawn_rule(random))
+            case "less":
+                rules[place : place + 2] = rules[place + 1 : place + 2] or rules[:1]
+            case "turned":
+                rules[place:] = reversed(rules[place:])
+            case "blank":
+                rules[place] = "\n" + rules[place]
+        group = '{"security_group_id": "sg-a", "member_addresses": ["10.0.0.1"], "rules": [%s]}'
+        content = '{"version": 1, "security_groups": [%s]}' % (
+            group % random.choice((",", ",\n")).join(rules)
+        )
+        other = random.choice((CONTENTS[0], CONTENTS[3]))
+        files = [DocumentFile("a.yaml", other.encode()), DocumentFile("b.json", content.encode())]
+        found = read(files, memory, limits)
+        assert repr(found) == repr(read(files, None, limits))  # with all places
+        event(f"can be enforced: {found[0] is not None}")
+
+
+def drawn_rule(random: Random) -> str:
+    """Return a rule as it is written, right most often; alike ones are one, and some are warned of."""
+    ports = random.choice(("22/22", "80/80", "1/65535", *("-1/-1",) * (random.random() < 0.2)))
+    peer = random.choice(("10.0.0.1", "sg-a", *("10.0.0.1/33",) * (random.random() < 0.01)))
+    kind = f'"direction": "ingress", "policy": "accept", "protocol": "tcp", "port_range": "{ports}"'
+    return f'{{{kind}, "priority": {random.randrange(1, 30)}, "authorization_object": "{peer}"}}'
 
 
 def test_what_has_not_changed_is_the_very_same() -> None:
