@@ -15,19 +15,27 @@ from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
 from sgagent.core.compiling.everyone import ChangeForEveryone, change_for_everyone
 from sgagent.core.compiling.grouped import Grouped, group
-from sgagent.core.compiling.listing import entry_rules, is_short, up_to
+from sgagent.core.compiling.listing import (
+    entry_rules,
+    is_mostly_tcp,
+    is_short,
+    rules_of_others,
+    tcp_rules,
+    up_to,
+)
 from sgagent.core.compiling.selectors import Reading, readings
 from sgagent.core.compiling.tables import Decider, make_table
 from sgagent.core.kernel import names
 from sgagent.core.kernel.ruleset import (
     Chain,
+    Goto,
     KeyType,
     LookUp,
     Rule,
     VerdictMap,
 )
 from sgagent.core.memory import Memory
-from sgagent.core.model import Direction, Family
+from sgagent.core.model import TCP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.remaking import changed_places
 
@@ -207,13 +215,25 @@ class _Judge:
         return Judging((*of_classes.chains, self.chains), (*of_classes.verdict_maps, self.verdict_maps))
 
     def _list(self) -> None:
-        """Add the chain that goes through all entries, behind what no group can block: DHCP."""
+        """Add the chain that goes through all entries, behind what no group can block: DHCP.
+
+        Where most are about TCP, headers of all else, DHCP too, are read in a chain of their own.
+        """
         entries, last = up_to(self.entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
+        onward = self._default if last is None else last.leaf
+        apart = is_mostly_tcp(entries)
+        others = names.others_chain(*self._place)
 
         def lines(reading: Reading) -> list[Rule]:
+            if apart and not reading.is_tracked:
+                return [Rule((reading.match_others(TCP), Goto(others))), *tcp_rules(entries, reading)]
             return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading)]
 
-        self._peers_chain(lines, self._default if last is None else last.leaf)
+        self._peers_chain(lines, onward)
+        if apart:
+            _, by_header = readings(self.direction, self.family)
+            rules = (dhcp_rule(by_header, *self._place), *rules_of_others(entries, by_header))
+            self.chains[others] = Chain(name=others, rules=(*rules, Rule((Goto(onward),))))
 
     def _peers_chain(self, lines: Callable[[Reading], list[Rule]], onward: str) -> None:
         """Add the chain in which judging begins."""

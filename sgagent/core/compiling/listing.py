@@ -14,6 +14,7 @@ from sgagent.core.compiling.lines import Line
 from sgagent.core.compiling.selectors import Reading
 from sgagent.core.intervals import joined
 from sgagent.core.kernel.ruleset import Goto, Interval, Match, Rule
+from sgagent.core.model import TCP
 
 MOST_LINES = 12
 """Of a direction of an interface, for one family."""
@@ -23,6 +24,10 @@ MOST_ADDRESSES = 256
 
 MOST_MEMBERS = 4_096
 """Likewise, before neighbours are joined: more aren't looked at to tell."""
+
+ALIKE = 3
+"""From so many lines on that compare ports of TCP, the protocol is asked for but once. Two would cost less so,
+too, but read better as they are."""
 
 
 def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
@@ -36,6 +41,12 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
         return False
     lines = sum(len(entry.ports or (None,)) * len(entry.source_ports or (None,)) for entry in entries)
     return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
+
+
+def is_mostly_tcp(entries: Iterable[Entry]) -> bool:
+    """Tell whether so many lines compare ports of TCP that it pays to ask for the protocol but once."""
+    of_tcp = (entry for entry in entries if entry.protocol == TCP.number and entry.source_ports is None)
+    return sum(len(entry.ports or ()) for entry in of_tcp) >= ALIKE
 
 
 def up_to(
@@ -57,6 +68,26 @@ def entry_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
         for entry in entries
         for matches in _matches(entry, _far_end(entry), reading)
     ]
+
+
+def tcp_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
+    """Return the same where it is settled that the packet, which is read by its header, is of TCP.
+
+    Then its port is compared without asking for the protocol once more, unless its source port is, too:
+    libnftables lists both ports of a header as those of its protocol.
+    """
+    settled = reading.of_protocol(TCP)
+    return [
+        rule
+        for entry in entries
+        if entry.protocol in (None, TCP.number)
+        for rule in entry_rules([entry], settled if entry.source_ports is None else reading)
+    ]
+
+
+def rules_of_others(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
+    """Return the same where it is settled that the packet is not of TCP."""
+    return entry_rules((entry for entry in entries if entry.protocol != TCP.number), reading)
 
 
 def settled_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:

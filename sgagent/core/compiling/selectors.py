@@ -8,11 +8,11 @@ own header.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core.kernel import ruleset
-from sgagent.core.kernel.ruleset import Interval, Match, Selector, TupleDirection, ct_tuple
-from sgagent.core.model import TCP, Direction, Family
+from sgagent.core.kernel.ruleset import Interval, Match, Operator, Selector, TupleDirection, ct_tuple
+from sgagent.core.model import TCP, Direction, Family, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,16 @@ class Reading:
     """None for headers, where the protocol has to say."""
 
     destination_port: Selector | None
+    settled: int | None = None
+    """The protocol, where it need not be asked for."""
+
+    def of_protocol(self, protocol: Protocol) -> Reading:
+        """Return how headers are read where the protocol, which has ports, is settled."""
+        return replace(self, settled=protocol.number, destination_port=ruleset.TH_DPORT)
+
+    def match_others(self, protocol: Protocol) -> Match:
+        """Return the match on every protocol but one."""
+        return Match(self.protocol, (Interval.single(protocol.number or 0),), Operator.NOT_EQUAL)
 
     def match_protocol(self, protocol: int) -> tuple[Match, ...]:
         """Return the match on a protocol."""
@@ -40,13 +50,16 @@ class Reading:
         """Return the matches on a protocol and its destination port."""
         if self.destination_port is None:
             return (Match(_header_port(protocol, "destination"), (ports,)),)
-        return (*self.match_protocol(protocol), Match(self.destination_port, (ports,)))
+        return (*self._unless_settled(protocol), Match(self.destination_port, (ports,)))
 
     def read_port(self, protocol: int) -> tuple[tuple[Match, ...], Selector]:
         """Return what to match first, and where the destination port is then."""
         if self.destination_port is None:
             return (), _header_port(protocol, "destination")
-        return self.match_protocol(protocol), self.destination_port
+        return self._unless_settled(protocol), self.destination_port
+
+    def _unless_settled(self, protocol: int) -> tuple[Match, ...]:
+        return () if protocol == self.settled else self.match_protocol(protocol)
 
     def match_source_port(self, protocol: int, ports: Interval) -> Match:
         """Return the match on the source port, the protocol being settled."""

@@ -97,6 +97,11 @@ def peers_chain(direction: Direction, interface: str, family: Family) -> str:
     return f"peers/{part(interface)}/{direction.value}/{family.value}"
 
 
+def others_chain(direction: Direction, interface: str, family: Family) -> str:
+    """Return the chain for protocols that a list is not mostly about: ``others/eth0/ingress/ipv4``."""
+    return f"others/{part(interface)}/{direction.value}/{family.value}"
+
+
 def networks_map(direction: Direction, interface: str, family: Family) -> str:
     """Return the map that looks the far end's network up: ``networks/eth0/ingress/ipv4``."""
     return f"networks/{part(interface)}/{direction.value}/{family.value}"

@@ -70,6 +70,7 @@ _READING_ORDER = (
     "untracked",
     "session",
     "peers",
+    "others",
     "class",
     "everyone",
     "cell",

@@ -72,7 +72,7 @@ IP6_SADDR = Selector("payload", "ip6 saddr", KeyType.IPV6_ADDR)
 IP6_DADDR = Selector("payload", "ip6 daddr", KeyType.IPV6_ADDR)
 IP6_HOPLIMIT = Selector("payload", "ip6 hoplimit", KeyType.INTEGER)
 TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
-"""Only for concatenations; after a protocol alone the kernel would list it as that protocol's port."""
+"""Not behind a protocol, nor beside another port: the kernel would list it as that protocol's port."""
 
 TCP_SPORT = Selector("payload", "tcp sport", KeyType.INET_SERVICE)
 TCP_DPORT = Selector("payload", "tcp dport", KeyType.INET_SERVICE)

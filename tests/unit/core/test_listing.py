@@ -9,11 +9,15 @@ import pytest
 
 from sgagent.core.compiling.entries import list_entries
 from sgagent.core.compiling.listing import (
+    ALIKE,
     MOST_ADDRESSES,
     MOST_LINES,
     MOST_MEMBERS,
     entry_rules,
+    is_mostly_tcp,
     is_short,
+    rules_of_others,
+    tcp_rules,
     up_to,
 )
 from sgagent.core.compiling.selectors import readings
@@ -71,6 +75,41 @@ def test_fields_stand_in_the_order_of_the_header(direction: Direction, *, live: 
         "r1", ACCEPT, UDP, "53", "10.0.0.2", direction=direction, source_ports="7", local="10.0.0.1"
     )
     assert written(looks_further, direction=direction, live=live) == [f"{line} goto rule/eth0/r1"]
+
+
+def test_of_tcp_alone_the_protocol_is_not_asked_for() -> None:
+    """But where no port is compared, as a packet may be too broken to have one, and where both are."""
+    policy = policy_of(
+        group(
+            "sg-1",
+            rule("r1", ACCEPT, TCP, "80", "10.0.0.2", priority=1),
+            rule("r2", ACCEPT, UDP, "53", "10.0.0.2", priority=2),
+            rule("r3", ACCEPT, TCP, "81", "10.0.0.2", priority=3, source_ports="7"),
+            rule("r4", ACCEPT, ALL_PROTOCOLS, "", "10.0.0.3", priority=4),
+            rule("r5", ACCEPT, TCP, "", "10.0.0.4", priority=5),
+            inner=DROP,
+        )
+    )
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    _, by_header = readings(IN, Family.IPV4)
+    assert [rule_text(line) for line in tcp_rules(entries, by_header)] == [
+        "th dport 80 ip saddr 10.0.0.2 goto rule/eth0/r1",
+        "tcp sport 7 tcp dport 81 ip saddr 10.0.0.2 goto rule/eth0/r3",
+        "ip saddr 10.0.0.3 goto rule/eth0/r4",
+        "meta l4proto tcp ip saddr 10.0.0.4 goto rule/eth0/r5",
+    ]
+    assert [rule_text(line) for line in rules_of_others(entries, by_header)] == [
+        "udp dport 53 ip saddr 10.0.0.2 goto rule/eth0/r2",
+        "ip saddr 10.0.0.3 goto rule/eth0/r4",
+    ]
+
+
+@pytest.mark.parametrize(("rules", "expected"), ((ALIKE, True), (ALIKE - 1, False)))
+def test_a_list_is_mostly_about_tcp_by_its_lines(rules: int, *, expected: bool) -> None:
+    """Those that look at the source port gain nothing, and do not count."""
+    looks_further = rule("r0", ACCEPT, TCP, "80", "10.0.0.2", source_ports="7")
+    policy = policy_of(group("sg-1", *many_rules(rules), looks_further))
+    assert is_mostly_tcp(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) is expected
 
 
 def many_rules(count: int) -> tuple[SecurityGroupRule, ...]:

@@ -45,6 +45,7 @@ def all_names(link: str, text: str) -> list[str]:
             both = names.class_chain(direction, link, family, (text, "pl-1"))
             made += [
                 names.peers_chain(direction, link, family),
+                names.others_chain(direction, link, family),
                 names.networks_map(direction, link, family),
                 names.everyone_chain(direction, link, family),
                 names.cell_chain(direction, link, family, text),
