@@ -26,7 +26,7 @@ MOST_MEMBERS = 4_096
 """Likewise, before neighbours are joined: more aren't looked at to tell."""
 
 ALIKE = 3
-"""From so many lines on that compare ports of TCP, the protocol is asked for but once. Two would cost less so,
+"""From so many lines on that compare ports of TCP, the protocol is asked for but once. Two would cost less,
 too, but read better as they are."""
 
 
