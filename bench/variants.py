@@ -15,7 +15,7 @@ from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.listing import MOST_LINES
 from sgagent.core.compiling.marks import first_state
 from sgagent.core.kernel.nfttext import element_text, render
-from sgagent.core.kernel.ruleset import TCP_DPORT, UDP_DPORT, Goto, Interval, LookUp, Match, Ruleset
+from sgagent.core.kernel.ruleset import TCP_DPORT, TH_DPORT, UDP_DPORT, Goto, Interval, LookUp, Match, Ruleset
 
 _LISTED = 10_000
 """More lines than any policy measured here has: all of them are lists."""
@@ -212,7 +212,7 @@ def _rows(table: Ruleset, chain: str) -> Iterator[str]:
                 pass  # the guard, and what leads on
 
 
-_PORTS = {TCP_DPORT: "tcp", UDP_DPORT: "udp"}
+_PORTS = {TCP_DPORT: "tcp", TH_DPORT: "tcp", UDP_DPORT: "udp"}
 
 
 def by_length(policy: BenchPolicy) -> Mapping[str, str]:

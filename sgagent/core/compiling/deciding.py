@@ -7,14 +7,15 @@ session. Maps are there once and lead to the former, where a guard sends on what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from sgagent.core.compiling.entries import Entry
 from sgagent.core.compiling.lines import MANY_LINES, Line, cut_lines, split_lines
-from sgagent.core.compiling.listing import line_rules, settled_rules, up_to
+from sgagent.core.compiling.listing import ALIKE, line_rules, settled_rules, up_to
 from sgagent.core.compiling.selectors import Reading, readings
-from sgagent.core.compiling.tables import PORTED, Cell, PortTable, ProtocolTable, Segment
+from sgagent.core.compiling.tables import Cell, PortTable, ProtocolTable, Segment
 from sgagent.core.kernel import names, ruleset
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -28,11 +29,35 @@ from sgagent.core.kernel.ruleset import (
     Symbol,
     VerdictMap,
 )
-from sgagent.core.model import LAST_PORT, Direction, Family, Protocol
+from sgagent.core.model import LAST_PORT, TCP, Direction, Family, Protocol
 
 FEW = 8
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PortMaps:
+    """The maps in which a chain looks up ports that are too many to be compared one by one."""
+
+    exact: str | None
+    """Of single ports, by protocol and port."""
+
+    intervals: Mapping[int, str]
+    """Of ranges, by their protocol."""
+
+    def left(self, table: ProtocolTable) -> list[Segment]:
+        """Return the rows of a protocol that are in none of them."""
+        return [
+            row
+            for row in table.rows
+            if not (self.exact if _is_single(row) else table.protocol in self.intervals)
+        ]
+
+
+def _is_single(row: Segment) -> bool:
+    first, last, _ = row
+    return first == last
 
 
 class Deciding:
@@ -69,50 +94,51 @@ class Deciding:
         final = base if table.other is None else self._target(table.other)
         plain_protocols = [t for t in table.protocols if not t.rows and t.short is None]
         many = len(plain_protocols) > FEW
-        rows = [(t.protocol, row) for t in table.protocols for row in t.rows]
-        port_lines = self._port_lines(name, rows)
         by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
+        maps = self._port_maps(name, table.protocols)
+        asked = [t for t in table.protocols if not (many and t in plain_protocols)]
+        tcp = [t for t in asked if t.protocol == TCP.number]
+        is_mostly_tcp = not many and sum(len(maps.left(t)) for t in tcp) >= ALIKE
+
+        def of(protocols: Iterable[ProtocolTable], reading: Reading) -> list[Rule]:
+            ports = [rule for t in protocols for rule in self._ports(t, maps, reading)]
+            return ports + [rule for t in protocols for rule in self._rest(t, reading, base, final)]
 
         def lines(reading: Reading) -> list[Rule]:
-            rules = port_lines(reading)
-            for protocol_table in table.protocols:
-                if not (many and protocol_table in plain_protocols):
-                    rules += self._rest(protocol_table, reading, base, final)
+            rules = [Rule((LookUp(reading.protocol_and_port, maps.exact),))] if maps.exact else []
+            if is_mostly_tcp and not reading.is_tracked:
+                rules += of([t for t in asked if t not in tcp], reading)
+                rules.append(Rule((reading.match_others(TCP), Goto(final))))
+                return rules + of(tcp, reading.of_protocol(TCP))
+            rules += of(asked, reading)
             if by_protocol:
                 rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))
             return rules
 
         self._add(name, lines, final)
 
-    def _port_lines(self, chain: str, rows: list[tuple[int, Segment]]) -> Callable[[Reading], list[Rule]]:
-        """Add what maps the rows need, and return how to write the rules that look them up.
+    def _port_maps(self, name: str, tables: Iterable[ProtocolTable]) -> _PortMaps:
+        """Add what maps the ports of a chain need.
 
-        A few rows are compared one by one. Many single ports are looked up at once, with the protocol, in a
-        hash map; many ranges of a protocol in a map of intervals of that protocol.
+        A few are compared one by one. Many single ports are looked up at once, with the protocol, in a hash
+        map; many ranges of a protocol in a map of intervals of that protocol.
         """
-        singles = [row for row in rows if row[1][0] == row[1][1]]
-        ranges = [row for row in rows if row[1][0] != row[1][1]]
-        exact = self._exact_map(chain, singles) if len(singles) > FEW else None
-        in_line = [] if exact else singles
-        interval_maps: list[tuple[int, str]] = []
-        for protocol in PORTED:
-            of_protocol = [row for row in ranges if row[0] == protocol]
-            if len(of_protocol) > FEW:
-                interval_maps.append((protocol, self._interval_map(chain, protocol, of_protocol)))
-            else:
-                in_line += of_protocol
+        singles = [(t.protocol, row) for t in tables for row in t.rows if _is_single(row)]
+        intervals: dict[int, str] = {}
+        for table in tables:
+            ranges = [row for row in table.rows if not _is_single(row)]
+            if len(ranges) > FEW:
+                intervals[table.protocol] = self._interval_map(name, table.protocol, ranges)
+        return _PortMaps(self._exact_map(name, singles) if len(singles) > FEW else None, intervals)
 
-        def lines(reading: Reading) -> list[Rule]:
-            rules = [Rule((LookUp(reading.protocol_and_port, exact),))] if exact else []
-            for protocol, (first, last, cell) in in_line:
-                match = reading.match_port(protocol, Interval(first, last))
-                rules.append(Rule((*match, Goto(self._target(cell)))))
-            for protocol, name in interval_maps:
-                before, port = reading.read_port(protocol)
-                rules.append(Rule((*before, LookUp((port,), name))))
-            return rules
-
-        return lines
+    def _ports(self, table: ProtocolTable, maps: _PortMaps, reading: Reading) -> Iterator[Rule]:
+        """Yield the rules for the ports of a protocol that are not looked up together with others'."""
+        for first, last, cell in maps.left(table):
+            match = reading.match_port(table.protocol, Interval(first, last))
+            yield Rule((*match, Goto(self._target(cell))))
+        if table.protocol in maps.intervals:
+            before, port = reading.read_port(table.protocol)
+            yield Rule((*before, LookUp((port,), maps.intervals[table.protocol])))
 
     def _exact_map(self, chain: str, rows: list[tuple[int, Segment]]) -> str | None:
         """Add the map of single ports, by protocol and port."""
@@ -123,7 +149,7 @@ class Deciding:
         key_types = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
         return self._verdict_map(names.ports_map(chain), key_types, elements, is_interval=False)
 
-    def _interval_map(self, chain: str, protocol: int, rows: list[tuple[int, Segment]]) -> str:
+    def _interval_map(self, chain: str, protocol: int, rows: list[Segment]) -> str:
         """Add the map of one protocol's ranges of ports.
 
         Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
@@ -131,7 +157,7 @@ class Deciding:
         """
         name = names.port_ranges_map(chain, Protocol(protocol))
         elements = tuple(
-            Element((Interval(first, last),), Goto(self._target(cell))) for _, (first, last, cell) in rows
+            Element((Interval(first, last),), Goto(self._target(cell))) for first, last, cell in rows
         )
         self._verdict_map(name, (KeyType.INET_SERVICE,), elements, is_interval=True)
         return name
