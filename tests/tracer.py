@@ -6,6 +6,7 @@ that a packet of either direction, or none of conntrack's, can be walked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -289,7 +290,7 @@ def _holds(value: Value, read: int | str) -> bool:
             assert_never(value)
 
 
-def _find(elements: tuple[Element, ...], key: tuple[int | str, ...]) -> Verdict | None:
+def _find(elements: Sequence[Element], key: tuple[int | str, ...]) -> Verdict | None:
     found = [element.verdict for element in elements if _fits(element.key, key)]
     assert len(found) <= 1, "keys of a map overlap"
     return found[0] if found else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.compiling.classes import Classified, Networks, Peers
+from sgagent.core.kernel.elements import Elements
 from sgagent.core.kernel.ruleset import Element, Goto, Interval
 
 Gotos = Mapping[Peers, Goto]
@@ -37,7 +37,7 @@ def network_elements(networks: Networks, gotos: Gotos) -> tuple[Element, ...]:
 class Addressed:
     """Elements for all single addresses, and what they were made of."""
 
-    elements: tuple[Element, ...]
+    elements: Elements
     """Sorted by address."""
 
     gotos: Gotos
@@ -55,15 +55,13 @@ def address_elements(classified: Classified, gotos: Gotos, before: Addressed | N
     """
     changed, addresses = classified.changed, classified.classes.addresses
     if before is None or changed is None or before.mark is not classified.before or _differ(before, gotos):
-        elements = [_element(address, gotos[addresses[address]]) for address in sorted(addresses)]
-    else:
-        elements = list(before.elements)
-        for address in changed:
-            members = addresses.get(address)
-            _put(elements, address, None if members is None else gotos[members])
-        if not changed:
-            return Addressed(before.elements, gotos, classified.mark)
-    return Addressed(tuple(elements), gotos, classified.mark)
+        every = [_element(address, gotos[addresses[address]]) for address in sorted(addresses)]
+        return Addressed(Elements.of(every), gotos, classified.mark)
+    elements = before.elements
+    for address in changed:
+        members = addresses.get(address)
+        elements = elements.but(address, None if members is None else _element(address, gotos[members]))
+    return Addressed(elements, gotos, classified.mark)
 
 
 def _differ(before: Addressed, gotos: Gotos) -> bool:
@@ -75,15 +73,3 @@ def _differ(before: Addressed, gotos: Gotos) -> bool:
 
 def _element(address: int, goto: Goto) -> Element:
     return Element((Interval(address, address),), goto)
-
-
-def _put(elements: list[Element], address: int, goto: Goto | None) -> None:
-    """Have an address lead somewhere, or nowhere."""
-    place = bisect_left(elements, address, key=_number)
-    stands = place < len(elements) and _number(elements[place]) == address
-    elements[place : place + stands] = [] if goto is None else [_element(address, goto)]
-
-
-def _number(element: Element) -> int:
-    (value,) = element.key
-    return value.first if isinstance(value, Interval) else -1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -109,19 +109,60 @@ def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> C
         return Classified.of(peers)
     networks = before.classes.networks
     starts = [first for first, _, _ in networks]
-    addresses, sizes = dict(before.classes.addresses), Counter(before.sizes)
+    addresses, sizes = before.classes.addresses, Counter(before.sizes)
+    others: dict[int, Peers] = {}
     for address, other in changed.items():
         around = _network_around(address, starts, networks)
-        members = addresses.pop(address, ())
+        members = addresses.get(address, ())
         if members:
             sizes[members] -= 1
         indices = set(members).difference(around).symmetric_difference(other)
+        others[address] = tuple(sorted(indices.union(around))) if indices else ()
         if indices:
-            addresses[address] = tuple(sorted(indices.union(around)))
-            sizes[addresses[address]] += 1
-    classes, sizes = Classes(addresses=addresses, networks=networks), +sizes
+            sizes[others[address]] += 1
+    classes, sizes = Classes(addresses=_overlaid(addresses, others), networks=networks), +sizes
     distinct = before.distinct if sizes.keys() == before.sizes.keys() else _distinct(sizes, networks)
     return Classified(peers, classes, distinct, sizes, frozenset(changed), before.mark)
+
+
+class _Overlaid(Mapping[int, Peers]):
+    """The peers of very many addresses, with those of a few laid over, so that only the few are copied."""
+
+    def __init__(self, many: Mapping[int, Peers], few: Mapping[int, Peers]) -> None:
+        """Take the peers of all addresses, and those of addresses that came or changed; none if one went."""
+        self.many = many
+        self.few = few
+
+    def __getitem__(self, address: int) -> Peers:
+        """Return the peers of an address."""
+        found = self.few.get(address)
+        if found is None:
+            return self.many[address]
+        if not found:
+            raise KeyError(address)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield all addresses."""
+        yield from (address for address in self.many if address not in self.few)
+        yield from (address for address, found in self.few.items() if found)
+
+    def __len__(self) -> int:
+        """Return how many addresses there are."""
+        return sum(1 for _ in self)
+
+
+_MOST_OVERLAID = 1024
+"""Addresses; with more of them, all are copied once more."""
+
+
+def _overlaid(addresses: Mapping[int, Peers], others: Mapping[int, Peers]) -> Mapping[int, Peers]:
+    """Return the peers of addresses, some of which have others now, or none if they went."""
+    many, few = addresses, others
+    if isinstance(addresses, _Overlaid):
+        many, few = addresses.many, {**addresses.few, **others}
+    overlaid = _Overlaid(many, few)
+    return dict(overlaid) if len(few) > _MOST_OVERLAID else overlaid
 
 
 def _changed_addresses(

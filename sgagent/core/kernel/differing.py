@@ -8,6 +8,7 @@ from itertools import compress
 from operator import is_not
 from typing import Generic, Self, TypeVar
 
+from sgagent.core.kernel.elements import Elements
 from sgagent.core.kernel.ruleset import Chain, Counter, Element, Ruleset, VerdictMap
 
 _Object = TypeVar("_Object", Chain, Counter, VerdictMap)
@@ -78,22 +79,34 @@ def _differing_names(standing: Mapping[str, _Object], wanted: Mapping[str, _Obje
 
 
 def differing_elements(
-    elements: tuple[Element, ...], others: tuple[Element, ...]
+    elements: Sequence[Element], others: Sequence[Element]
 ) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
     """Return the elements that are not among the others, and those of the others that are not among these.
 
-    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
-    one changed, comparing takes a moment where hashing them all would take a second.
+    Both are sorted, so what they have in common at either end is left out first, and before that whole parts
+    which both have: of 100,000 elements of which one changed, comparing takes a moment where hashing them all
+    would take a second.
     """
     if elements is others:
         return (), ()
-    shorter = min(len(elements), len(others))
-    head = _common(elements, others, shorter)
-    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
-    left, right = elements[head : len(elements) - tail], others[head : len(others) - tail]
+    if isinstance(elements, Elements) and isinstance(others, Elements):
+        rests = elements.without_parts_of(others), others.without_parts_of(elements)
+    else:
+        rests = tuple(elements), tuple(others)
+    left, right = _between_common_ends(*rests)
     among_left, among_right = set(left), set(right)
     gone = tuple(element for element in left if element not in among_right)
     return gone, tuple(element for element in right if element not in among_left)
+
+
+def _between_common_ends(
+    elements: tuple[Element, ...], others: tuple[Element, ...]
+) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+    """Return what both have between the elements that they begin with, and those that they end with."""
+    shorter = min(len(elements), len(others))
+    head = _common(elements, others, shorter)
+    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
+    return elements[head : len(elements) - tail], others[head : len(others) - tail]
 
 
 def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:

@@ -377,11 +377,11 @@ class _Change:
 
     def _coming_elements(self, wanted: VerdictMap) -> tuple[Element, ...]:
         if self._is_new_map(wanted):
-            return wanted.elements
+            return tuple(wanted.elements)
         verdict_map = self.observed.verdict_map_by_name[wanted.name]
         leaving = self._leaving_elements(verdict_map, wanted)
         if _is_refilled(verdict_map, leaving):
-            return wanted.elements
+            return tuple(wanted.elements)
         gone, new = self._gone_and_new(wanted)
         again = set(leaving).difference(gone)
         if not again:

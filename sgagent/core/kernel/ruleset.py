@@ -9,7 +9,7 @@ has exactly one form: what the kernel lists back decodes to the value that was s
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -307,7 +307,7 @@ class VerdictMap:
     is_interval: bool = False
     """Whether keys may be ranges. Keys are disjoint."""
 
-    elements: tuple[Element, ...] = ()
+    elements: Sequence[Element] = ()
     """Sorted by key."""
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.core.addresses import AddressRanges, merge
-from sgagent.core.compiling.classes import Classes, Peers, classify
+from sgagent.core.compiling.classes import Classes, Classified, Peers, classify, reclassify
 
 LAST = 40
 numbers = st.integers(0, LAST)
@@ -83,3 +83,32 @@ def test_the_ends_of_the_numbers() -> None:
     classes = classify([((0, last),), ((last, last),), ((0, 0),)])
     assert classes.networks == ((0, last, (0,)),)
     assert classes.addresses == {0: (0, 2), last: (0, 1)}
+
+
+@given(st.lists(peers, min_size=2, max_size=5))
+def test_classes_of_addresses_that_came_and_went(drawn: list[list[AddressRanges]]) -> None:
+    """They are the same whatever stood before, and all single addresses that changed are told."""
+    before: Classified | None = None
+    for now in drawn:
+        found, afresh = reclassify(tuple(now), before), Classified.of(tuple(now))
+        assert (found.classes, found.distinct, found.sizes) == (afresh.classes, afresh.distinct, afresh.sizes)
+        assert len(found.classes.addresses) == len(afresh.classes.addresses)
+        if before is not None and found.changed is not None:
+            both = before.classes.addresses, found.classes.addresses
+            one, other = (dict(addresses) for addresses in both)
+            assert found.changed >= {a for a in one.keys() | other.keys() if one.get(a) != other.get(a)}
+        before = found
+
+
+def test_very_many_addresses_one_after_the_other() -> None:
+    """Far more than are laid over others: each is found, and those that went are not."""
+    held: list[int] = []
+    ranges: AddressRanges = ()
+    classified = Classified.of(((), ()))
+    for number in range(1, 1_500):
+        held.append(2 * number)
+        if not number % 3:
+            del held[number // 3]
+        ranges = tuple((address, address) for address in held)
+        classified = reclassify((ranges, ranges[:1]), classified)
+    assert dict(classified.classes.addresses) == classify((ranges, ranges[:1])).addresses

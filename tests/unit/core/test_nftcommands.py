@@ -57,7 +57,7 @@ def test_what_stands_behind_a_name_is_in_braces() -> None:
         DeleteForeign("set", "evil }; flush ruleset; add table inet x { set"),
         DeleteChain("drop"),
         FlushVerdictMap("peers/eth0"),
-        DeleteElements(tables.MEMBERS.name, tables.MEMBERS.key_types, tables.MEMBERS.elements),
+        DeleteElements(tables.MEMBERS.name, tables.MEMBERS.key_types, tuple(tables.MEMBERS.elements)),
     ),
 )
 def test_what_somebody_else_may_have_named_is_not_written(operation: Operation) -> None:

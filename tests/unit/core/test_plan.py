@@ -37,8 +37,8 @@ def test_nothing_to_do_is_an_empty_plan() -> None:
 
 def test_a_member_that_leaves_is_one_operation() -> None:
     """Only what changed is sent."""
-    gone = DeleteElements("peers/eth0", IPV4, tables.MEMBERS.elements[:1])
-    back = AddElements("peers/eth0", IPV4, tables.MEMBERS.elements[:1])
+    gone = DeleteElements("peers/eth0", IPV4, tuple(tables.MEMBERS.elements[:1]))
+    back = AddElements("peers/eth0", IPV4, tuple(tables.MEMBERS.elements[:1]))
     assert make_plan(tables.ONE_MEMBER_LESS, tables.WHOLE).operations == (gone,)
     assert make_plan(tables.WHOLE, tables.ONE_MEMBER_LESS).operations == (back,)
 
