@@ -80,3 +80,8 @@ class Memory:
     def is_empty(self) -> bool:
         """Tell whether there is nothing to forget."""
         return not (self._now or self._before or self._parts)
+
+
+def same_if_equal(made: T, before: T | None) -> T:
+    """Return the value of before if it is equal, so that nobody has to compare it again."""
+    return before if before == made and before is not None else made

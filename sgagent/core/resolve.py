@@ -11,7 +11,7 @@ from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.members import is_of_account, members_by_group, whose_group
-from sgagent.core.memory import Memory
+from sgagent.core.memory import Memory, same_if_equal
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -182,8 +182,8 @@ class _Resolver:
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),
             group_type=group_type,
-            ingress=memory.part(Direction.INGRESS).revise(partial(_the_same, ingress)),
-            egress=memory.part(Direction.EGRESS).revise(partial(_the_same, egress)),
+            ingress=memory.part(Direction.INGRESS).revise(partial(same_if_equal, ingress)),
+            egress=memory.part(Direction.EGRESS).revise(partial(same_if_equal, egress)),
         )
 
     def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
@@ -324,22 +324,20 @@ class _Resolver:
             return ResolvedRules.of(group, objects, again.values())
         of_changed = {place for reference in changed for place in places[reference]}
         concerned = sorted(of_changed.union(changed_places(before.rules, group.rules)))
-        if not concerned:
-            return before
-        return before.but(group, objects, self._resolve_some(group, before, changed, concerned))
+        some = self._resolve_some(group, before, changed, concerned)
+        return before.but(group, objects, some) if concerned else before
 
     def _resolve_some(
-        self,
-        group: SecurityGroup,
-        before: ResolvedRules,
-        changed: frozenset[Reference],
-        concerned: Sequence[int],
+        self, group: SecurityGroup, before: ResolvedRules, changed: frozenset[Reference], some: Sequence[int]
     ) -> dict[int, Resolved]:
-        """Resolve rules that may not be the same as before, by their places; one that only moved is."""
-        olds = before.found if len(concerned) == len(group.rules) else [before.found[p] for p in concerned]
+        """Resolve rules that may not be the same as before, by their places; one that only moved is.
+
+        They are all of the rules, or some of as many as before.
+        """
+        olds = before.found if len(some) == len(group.rules) else [before.found[place] for place in some]
         known = {old.rule.rule_id: old for old in olds}
         found: dict[int, Resolved] = {}
-        for place in concerned:
+        for place in some:
             rule = group.rules[place]
             old = known.get(rule.rule_id)
             is_same = old is not None and old.rule is rule and not (changed and old.refers_to(changed))
@@ -487,11 +485,6 @@ class _Resolver:
 
 _NO_RULES = ResolvedRules((), {}, Revised(), ())
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
-
-
-def _the_same(made: ResolvedDirection, before: ResolvedDirection | None) -> ResolvedDirection:
-    """Return the value of before if it is equal, so that nobody has to compare it again."""
-    return before if before == made else made
 
 
 def _as_warning(problem: Problem) -> Problem:
