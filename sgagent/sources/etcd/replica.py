@@ -8,7 +8,7 @@ together with them, says which keys to wait for.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import Marker, State, read_marker
@@ -70,6 +70,7 @@ class Replica:
         """At which the marker was written."""
 
         self.layout = layout
+        self._by_first = {one.first: one for one in self.known_until}
         self._seen: dict[str, int] = {}
         self._most_seen = LEAST_SEEN
         self._expected: dict[str, int] = {}
@@ -79,16 +80,17 @@ class Replica:
 
     def covers(self, key: str) -> bool:
         """Tell whether a key is followed."""
-        return any(key in followed for followed in self.known_until)
+        return any(True for _ in self._followed_with(key))
 
     def add(self, added: KeyRange, items: Iterable[KeyValue], revision: int) -> None:
-        """Follow another range, all of whose keys were read at a revision."""
+        """Follow another range, all of whose keys were read at a revision: a key, or all below a name."""
         self.values.update((item.key, item) for item in items)
         self.known_until[added] = revision
+        self._by_first[added.first] = added
 
     def drop(self, dropped: KeyRange) -> None:
         """Follow a range no longer, and forget what was in it."""
-        del self.known_until[dropped]
+        del self.known_until[dropped], self._by_first[dropped.first]
         for key in [key for key in self.values if key in dropped and not self.covers(key)]:
             del self.values[key]
 
@@ -157,7 +159,15 @@ class Replica:
 
     def _may_come(self, key: str, revision: int) -> bool:
         """Tell whether some watch has yet to tell of a change."""
-        return any(until < revision and key in followed for followed, until in self.known_until.items())
+        return any(self.known_until[followed] < revision for followed in self._followed_with(key))
+
+    def _followed_with(self, key: str) -> Iterator[KeyRange]:
+        """Go through the ranges that are followed and hold a key, of which there may be very many others."""
+        firsts = (key[:at] for at in range(len(self.layout.root), len(key)) if key[at - 1] == "/")
+        for first in (*firsts, key):
+            followed = self._by_first.get(first)
+            if followed is not None and key in followed:
+                yield followed
 
     def _note_marker(self, event: Event) -> None:
         revision = event.item.mod_revision

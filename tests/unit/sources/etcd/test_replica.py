@@ -183,6 +183,26 @@ def test_what_another_watch_may_tell_again_is_kept_in_mind() -> None:
     assert known.remembered == 0
 
 
+@pytest.mark.parametrize(
+    "followed", ([], [KeyRange(ONE)], [MEMBERS], [LAYOUT.all_of("members"), KeyRange(WEB)])
+)
+def test_a_key_is_followed_that_is_in_any_range(followed: list[KeyRange]) -> None:
+    """Be it one itself, or somewhere below one."""
+    marker_key = KeyValue(key=LAYOUT.meta, value=MARKER.encoded())
+    known = Replica(LAYOUT, marker=marker_key, items=(), ranges=followed, revision=12)
+    for key in (
+        ONE,
+        WEB,
+        APP,
+        f"{ONE}/deeper",
+        f"{ONE}0",
+        LAYOUT.key("members", "sg-app", "eni-1"),
+        LAYOUT.root,
+    ):
+        assert known.covers(key) == any(key in one for one in followed), key
+    assert known.covers(LAYOUT.meta)
+
+
 def test_what_is_no_longer_followed_is_forgotten() -> None:
     """But for what another range holds too."""
     known = replica()
