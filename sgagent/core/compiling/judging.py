@@ -245,6 +245,8 @@ class _Judge:
         addresses = partial(reclassify, self.grouped.addresses)
         classified = memory.part("classes", *self.grouped.peers).revise(addresses)
         everyone = tuple(self.entries[index] for index in self.base.members)
+        # It keeps what it has worked out, of the entries for everyone and their places alone.
+        self.base = memory.part("base").recall((self.grouped.for_everyone, *everyone), lambda: self.base)
         of_everyone = memory.part("everyone").recall(everyone, self._for_everyone)
         remake = partial(self._classes, classified.distinct, everyone, of_everyone)
         classes = memory.part("made").revise(remake)
@@ -252,7 +254,8 @@ class _Judge:
         gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
         onward = self._everyone if classes.asks_everyone else self._default
         self._look_ups_chain(classified, gotos, memory, onward)
-        together: Judging = memory.part("together").recall(classes.parts, partial(_together, classes.parts))
+        parts = classes.parts
+        together: Judging = memory.part("together").recall(parts, partial(_together, parts))
         return together
 
     def _deciding(self) -> Deciding:
