@@ -75,20 +75,21 @@ table inet statement {{
 def stages(policy: BenchPolicy) -> Mapping[str, str]:
     """Return our ruleset cut off before each stage by an accept: a stage costs the difference to the next."""
     whole = _text(policy)
+    hook = r"prerouting \{\n\t\ttype .*\n"
     ends = {
-        "the door": r"prerouting",
-        "known, invalid or new": rf"ingress/{INTERFACE}",
-        "the far end, or the list": rf"peers/{INTERFACE}/ingress/ipv4",
-        "the port": rf"(?:class|everyone)/{INTERFACE}/ingress/ipv4\S*",
-        "the leaf": rf"(?:rule|default)/{INTERFACE}/\S+",
-        "remembering and accepting": rf"accept/{INTERFACE}/ingress",
+        "the door": hook,
+        "known, invalid or new": rf"{hook}\t\tiifname .*\n",
+        "the far end, or the list": rf"peers/{INTERFACE}/ingress/ipv4 \{{\n",
+        "the port": rf"(?:class|everyone)/{INTERFACE}/ingress/ipv4\S* \{{\n",
+        "the leaf": rf"(?:rule|default)/{INTERFACE}/\S+ \{{\n",
+        "remembering and accepting": rf"accept/{INTERFACE}/ingress \{{\n",
     }
-    return {f"before {name}": _cut(whole, chain) for name, chain in ends.items()} | {"the whole": whole}
+    return {f"before {name}": _cut(whole, begin) for name, begin in ends.items()} | {"the whole": whole}
 
 
-def _cut(text: str, chain: str) -> str:
-    """Return a ruleset in which chains whose name fits accept at once."""
-    return re.sub(rf"(?m)^(\tchain {chain} \{{\n(?:\t\ttype .*\n)?)", r"\1\t\taccept\n", text)
+def _cut(text: str, begin: str) -> str:
+    """Return a ruleset in which chains that begin so accept there."""
+    return re.sub(rf"(?m)^(\tchain {begin})", r"\1\t\taccept\n", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,10 +285,10 @@ def tampered_with(story: Story) -> None:
     """Try to take the rules away, with the agent there and without."""
     story.chapter("tamper with the rules")
     story.do("nft flush ruleset; nft list tables", says="table inet sgagent")
-    story.do("nft add rule inet sgagent ingress/eth0 accept", status=1, says="Operation not permitted")
+    story.do("nft add rule inet sgagent prerouting accept", status=1, says="Operation not permitted")
     story.do(
         "systemctl stop sgagent;"
-        " for way in ingress egress; do nft insert rule inet sgagent $way/eth0 accept; done"
+        " for way in prerouting postrouting; do nft insert rule inet sgagent $way accept; done"
     )
     story.from_outside(OPEN)
     story.do("systemctl start sgagent")

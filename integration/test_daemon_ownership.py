@@ -37,7 +37,7 @@ DAMAGE = (
     "flush ruleset",
     "delete table inet sgagent",
     "flush chain inet sgagent prerouting",
-    "flush chain inet sgagent ingress/eth0",
+    "flush chain inet sgagent peers/eth0/ingress/ipv4",
     "insert rule inet sgagent prerouting accept",
 )
 
@@ -48,7 +48,7 @@ WHAT_DIFFERED = dict(
             "table inet sgagent",
             "table inet sgagent",
             "chain prerouting",
-            "chain ingress/eth0",
+            "chain peers/eth0/ingress/ipv4",
             "chain prerouting",
         ),
         strict=True,

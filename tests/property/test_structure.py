@@ -17,7 +17,7 @@ from sgagent.core.compiling.compiler import Compiled, compile_
 from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.kernel import names
 from sgagent.core.kernel.counters import RuleCounter
-from sgagent.core.kernel.nfttext import render
+from sgagent.core.kernel.nfttext import render, rule_text
 from sgagent.core.kernel.ruleset import (
     Accept,
     Chain,
@@ -101,6 +101,23 @@ def test_where_unbound_links_are_closed_nothing_at_all_falls_through(drawn: tupl
     policy = replace(drawn[0].policy, unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
     for chain in compiled(policy).ruleset.chains:
         assert chain.name == names.STATE_CHAIN or ends_for_sure(chain)
+
+
+@pytest.mark.parametrize(
+    ("links", "first"),
+    (
+        (["eth0"], 'iifname != "eth0" accept'),
+        (["eth0", "eth1"], 'iifname "eth0" goto ingress/eth0'),
+        (["eth0", "eth1", "eth2"], "iifname vmap { "),
+    ),
+)
+def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
+    """One link alone is judged where its packets enter; of several each has a chain of its own."""
+    table = compiled(policy_of(group("sg-1"), on=dict.fromkeys(links, "sg-1"))).ruleset
+    (door,) = (chain for chain in table.chains if chain.hook and chain.hook.name == "prerouting")
+    assert rule_text(door.rules[0]).startswith(first)
+    entries = [chain.name for chain in table.chains if chain.name.startswith("ingress/")]
+    assert entries == ([f"ingress/{link}" for link in links] if len(links) > 1 else [])
 
 
 @given(cases())

@@ -20,7 +20,7 @@ def test_every_shape_is_another_one() -> None:
 
 def test_each_stage_is_cut_off_behind_the_one_before() -> None:
     """An accept stands at the top of the chains where a stage begins, and nowhere in the whole."""
-    cut_off = re.compile(r"chain \S+ \{\n(?:\t\ttype .*\n)?\t\taccept\n")
+    cut_off = re.compile(r"chain \S+ \{\n(?:\t\ttype .*\n)?(?:\t\tiifname .*\n)?\t\taccept\n")
     *before, whole = stages(invent(SIZES[1])).values()
     assert all(cut_off.search(text) for text in before)
     assert not cut_off.search(whole)

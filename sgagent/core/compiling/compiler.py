@@ -30,6 +30,7 @@ from sgagent.core.kernel.ruleset import (
     Interval,
     LookUpInline,
     Match,
+    Operator,
     Rule,
     Ruleset,
     SetMark,
@@ -82,11 +83,20 @@ def compile_(
     """
     memory = memory or Memory()
     parts = Parts()
-    parts.add_chain(_dispatch(PREROUTING, ruleset.META_IIFNAME, Direction.INGRESS, policy))
-    parts.add_chain(_dispatch(POSTROUTING, ruleset.META_OIFNAME, Direction.EGRESS, policy))
     parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
-    for interface in _all_interfaces(policy):
-        _Edge(parts, interface, layout, state, flow_logging, most_lines).compile_(memory)
+    edges = [
+        _Edge(parts, interface, layout, state, flow_logging, most_lines)
+        for interface in _all_interfaces(policy)
+    ]
+    for edge in edges:
+        edge.compile_(memory)
+    for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
+        if policy.unbound is None and len(edges) == 1:
+            parts.add_chain(_only_door(hook, direction, edges[0]))
+        else:
+            parts.add_chain(_dispatch(hook, direction, policy))
+            for edge in edges:
+                parts.add_chain(edge.entry_chain(direction))
     keys = memory.part("keys").recall(tuple(parts.keys), lambda: joined(parts.keys))
     return Compiled(ruleset=parts.table(memory.part("table")), counters=keys)
 
@@ -95,8 +105,23 @@ def _all_interfaces(policy: ResolvedPolicy) -> tuple[ResolvedInterface, ...]:
     return (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
 
 
-def _dispatch(hook: Hook, selector: ruleset.Selector, direction: Direction, policy: ResolvedPolicy) -> Chain:
+def _only_door(hook: Hook, direction: Direction, edge: _Edge) -> Chain:
+    """Return the base chain that all packets of the one bound link enter, and those of others leave at once.
+
+    It spares each packet the way to a chain of the link's own.
+    """
+    elsewhere = Match(_LINK[direction], (Symbol(edge.interface.name),), Operator.NOT_EQUAL)
+    rules = (Rule((elsewhere, Accept())), *edge.entry(direction))
+    return Chain(name=hook.name, hook=hook, rules=rules)
+
+
+_LINK = {Direction.INGRESS: ruleset.META_IIFNAME, Direction.EGRESS: ruleset.META_OIFNAME}
+"""What says through which link a packet passes."""
+
+
+def _dispatch(hook: Hook, direction: Direction, policy: ResolvedPolicy) -> Chain:
     """Return the base chain that sends each bound link's packets to where they are judged."""
+    selector = _LINK[direction]
     verdicts: dict[str, Verdict] = {
         interface.name: Goto(names.entry_chain(direction, interface.name)) for interface in policy.interfaces
     }
@@ -127,7 +152,6 @@ class _Edge:
         """Add all chains, maps and counters of the interface to the table."""
         memory = memory.part("interface", self.interface.name)
         for direction in Direction:
-            self._entry(direction)
             self._untracked(direction)
             self._live(direction)
             self._accept(direction)
@@ -137,8 +161,12 @@ class _Edge:
                 judging = remembered_judging(self.interface, direction, family, memory, self.most_lines)
                 self.parts.add_judging(judging.chains, judging.verdict_maps)
 
-    def _entry(self, direction: Direction) -> None:
-        """Add the chain that every packet of the direction enters: known, invalid, untracked or to be judged.
+    def entry_chain(self, direction: Direction) -> Chain:
+        """Return the chain that every packet of the direction enters, where there are several links."""
+        return Chain(name=names.entry_chain(direction, self.interface.name), rules=self.entry(direction))
+
+    def entry(self, direction: Direction) -> tuple[Rule, ...]:
+        """Return the rules that every packet of the direction meets: known, new, invalid, untracked or live.
 
         Of the sessions whose packets come in, those whose original packets do were opened inwards; those
         whose replies do, outwards. For packets that go out it is the other way round.
@@ -151,14 +179,13 @@ class _Edge:
         )
         is_new = Match(ruleset.CT_STATE, (Symbol("new"),))
         is_reply = Match(ruleset.CT_DIRECTION, (Symbol("reply"),))
-        rules = (
+        return (
             *self._known(onward, backward),
             *self._by_family(onward, is_new),
             Rule((LookUpInline((ruleset.CT_STATE,), elements),)),
             Rule((is_reply, Goto(names.live_session_chain(backward, name)))),
             Rule((Goto(names.live_session_chain(onward, name)),)),
         )
-        self.parts.add_chain(Chain(name=names.entry_chain(direction, name), rules=rules))
 
     def _known(self, onward: Direction, backward: Direction) -> tuple[Rule, ...]:
         """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
