@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -36,42 +36,54 @@ class Happened:
     applier_lost: bool = False
     table_changed: bool = False
 
+    @classmethod
+    def together(cls, some: Sequence[Happened]) -> Happened:
+        """Return all that happened."""
+        return cls(
+            source_changed=any(one.source_changed for one in some),
+            host_changed=any(one.host_changed for one in some),
+            reload=any(one.reload for one in some),
+            stop=any(one.stop for one in some),
+            applier_lost=any(one.applier_lost for one in some),
+            table_changed=any(one.table_changed for one in some),
+        )
+
 
 class Inbox:
     """Take events from any thread and from signal handlers; one loop takes them out."""
 
     def __init__(self) -> None:
         """Start with nothing happened."""
-        # A signal handler may interrupt the very thread that takes, anywhere: both have to be re-entrant.
-        self._lock = threading.RLock()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._happened = Happened()
+        # A signal handler may interrupt the very thread that takes, anywhere. So what happened is only put
+        # into a queue, which is re-entrant: something that is read and written back could lose it meanwhile.
+        self._bell: queue.SimpleQueue[Happened] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._readers: list[threading.Event] = []
         self._jobs: list[tuple[Job[Any], Future[Any]]] = []
 
     def source_changed(self) -> None:
         """Say that a fetch may deliver something else."""
-        self._note(source_changed=True)
+        self._bell.put(Happened(source_changed=True))
 
     def host_changed(self) -> None:
         """Say that links or addresses changed."""
-        self._note(host_changed=True)
+        self._bell.put(Happened(host_changed=True))
 
     def reload(self) -> None:
         """Say that a reload was asked for."""
-        self._note(reload=True)
+        self._bell.put(Happened(reload=True))
 
     def stop(self) -> None:
         """Say that the daemon is to end."""
-        self._note(stop=True)
+        self._bell.put(Happened(stop=True))
 
     def applier_lost(self) -> None:
         """Say that the process that holds the privilege has ended."""
-        self._note(applier_lost=True)
+        self._bell.put(Happened(applier_lost=True))
 
     def table_changed(self) -> None:
         """Say that somebody else may have changed our table."""
-        self._note(table_changed=True)
+        self._bell.put(Happened(table_changed=True))
 
     def wait_for_reading(self, timeout: float) -> bool:
         """Ask the loop to read the counters, and wait until it has.
@@ -85,7 +97,7 @@ class Inbox:
         done = threading.Event()
         with self._lock:
             self._readers.append(done)
-        self._bell.put(None)
+        self._bell.put(Happened())
         return done.wait(timeout)
 
     def have_done(self, job: Job[_Result], timeout: float) -> _Result:
@@ -105,7 +117,7 @@ class Inbox:
         future: Future[_Result] = Future()
         with self._lock:
             self._jobs.append((job, future))
-        self._bell.put(None)
+        self._bell.put(Happened())
         try:
             return future.result(timeout)
         except FutureTimeoutError:
@@ -139,13 +151,12 @@ class Inbox:
         Args:
             timeout: in seconds; after them, nothing happened.
         """
+        happened: list[Happened] = []
         with contextlib.suppress(queue.Empty):
-            self._bell.get(timeout=timeout)
-            for _ in range(self._bell.qsize()):  # one turn answers all that rang so far
-                self._bell.get_nowait()
-        with self._lock:
-            happened, self._happened = self._happened, Happened()
-        return happened
+            happened.append(self._bell.get(timeout=timeout))
+            # One turn answers all that rang so far.
+            happened.extend(self._bell.get_nowait() for _ in range(self._bell.qsize()))
+        return Happened.together(happened)
 
     @property
     def has_readers(self) -> bool:
@@ -158,25 +169,3 @@ class Inbox:
         with self._lock:
             readers, self._readers = self._readers, []
         return readers
-
-    def _note(
-        self,
-        *,
-        source_changed: bool = False,
-        host_changed: bool = False,
-        reload: bool = False,
-        stop: bool = False,
-        applier_lost: bool = False,
-        table_changed: bool = False,
-    ) -> None:
-        with self._lock:
-            before = self._happened
-            self._happened = Happened(
-                source_changed=before.source_changed or source_changed,
-                host_changed=before.host_changed or host_changed,
-                reload=before.reload or reload,
-                stop=before.stop or stop,
-                applier_lost=before.applier_lost or applier_lost,
-                table_changed=before.table_changed or table_changed,
-            )
-        self._bell.put(None)

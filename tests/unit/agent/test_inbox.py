@@ -82,6 +82,46 @@ def test_a_signal_may_interrupt_anything(inbox: Inbox) -> None:
     assert taken[1].reload
 
 
+def test_no_signal_is_lost_wherever_it_interrupts() -> None:
+    """Not even between two instructions of a line: what a handler says is taken, be it with the next look."""
+    places: list[bool] = []
+
+    def look_everywhere() -> None:
+        while not places or places[-1]:
+            places.append(interrupted_at(len(places)))
+
+    thread = threading.Thread(target=look_everywhere, daemon=True)
+    thread.start()
+    thread.join(20.0)
+    assert len(places) > 20
+    assert not places[-1]
+
+
+def interrupted_at(place: int) -> bool:
+    """Have a handler run before one instruction of a look; return whether there are so many instructions."""
+    inbox, instructions = Inbox(), 0
+    inbox.host_changed()
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> TraceFunction:
+        nonlocal instructions
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if instructions == place:
+                sys.settrace(None)
+                inbox.reload()
+            instructions += 1
+        return interrupt
+
+    sys.settrace(interrupt)
+    first = inbox.take(0.0)
+    sys.settrace(None)
+    second = inbox.take(0.0)
+    was_interrupted = instructions > place
+    assert first.host_changed
+    assert (first.reload or second.reload) == was_interrupted
+    return was_interrupted
+
+
 def waiting() -> Step:
     """Do a step that finds nothing to do."""
     return Step(outcome=Outcome.WAITING)
