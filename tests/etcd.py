@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
@@ -16,3 +16,8 @@ def read_all(store: Mapping[str, KeyValue], interest: Interest) -> dict[str, Key
         known = wanted
         values = {key: item for key, item in store.items() if any(key in one for one in wanted)}
     return values
+
+
+def covered_by(read: Collection[KeyRange]) -> Callable[[str], bool]:
+    """Return what tells of a key whether it is in one of the ranges that were read."""
+    return lambda key: any(key in one for one in read)

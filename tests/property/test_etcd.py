@@ -23,7 +23,7 @@ from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.references import references_of_rules
 from sgagent.sources.etcd.signing import SignedInterest, hold, signature_keys
 from sgagent.sources.vouching import Vouching
-from tests.etcd import read_all
+from tests.etcd import covered_by, read_all
 from tests.generators import random_snapshot
 from tests.signing import KEY, NOW
 from tests.strategies import seeds
@@ -153,7 +153,7 @@ def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> b
     vouching = Vouching(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
     values = read_all(store, interest)
     try:
-        return hold(values, interest.wanted(values), LAYOUT, vouching).vouched is not None
+        return hold(values, covered_by(interest.wanted(values)), LAYOUT, vouching).vouched is not None
     except DocumentError:
         return False
 

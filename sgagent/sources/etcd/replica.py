@@ -163,11 +163,14 @@ class Replica:
 
     def _followed_with(self, key: str) -> Iterator[KeyRange]:
         """Go through the ranges that are followed and hold a key, of which there may be very many others."""
-        firsts = (key[:at] for at in range(len(self.layout.root), len(key)) if key[at - 1] == "/")
-        for first in (*firsts, key):
-            followed = self._by_first.get(first)
+        at = key.find("/")
+        while at >= 0:
+            followed = self._by_first.get(key[: at + 1])
             if followed is not None and key in followed:
                 yield followed
+            at = key.find("/", at + 1)
+        if (followed := self._by_first.get(key)) is not None:
+            yield followed
 
     def _note_marker(self, event: Event) -> None:
         revision = event.item.mod_revision

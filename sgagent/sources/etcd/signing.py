@@ -7,7 +7,7 @@ among them. So whoever can write to the store can withhold a publication, and ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import Origin, Problem, Severity
@@ -70,12 +70,12 @@ class Held:
     """Warnings."""
 
 
-def hold(values: Values, read: Collection[KeyRange], layout: Layout, vouching: Vouching) -> Held:
+def hold(values: Values, is_read: Callable[[str], bool], layout: Layout, vouching: Vouching) -> Held:
     """Return what somebody who is trusted vouches for, whatever its age.
 
     Args:
         values: what was read.
-        read: the ranges that were, completely.
+        is_read: tells of a key whether it would be among them if it were there.
         layout: the keys.
         vouching: knows whose signatures count.
 
@@ -92,7 +92,7 @@ def hold(values: Values, read: Collection[KeyRange], layout: Layout, vouching: V
     contents = {layout.relative(key): item.value for key, item in kept.items() if _is_signed(key, layout)}
 
     def is_asked_for(name: str) -> bool:
-        return any(layout.root + name in one for one in read)
+        return is_read(layout.root + name)
 
     def hold_against(manifest: Manifest) -> None:
         check_part(manifest, contents, is_asked_for)

@@ -244,7 +244,7 @@ class EtcdSource:
         """Make of what is known what a fetch returns or raises; what stays as it was is not parsed again."""
         marker = replica.marker
         try:
-            held = hold(replica.values, replica.known_until, self._layout, self._vouching)
+            held = hold(replica.values, replica.covers, self._layout, self._vouching)
             if held.vouched is not None:
                 self._vouching.check_age(held.vouched, place_of(self._layout))
             self._newest = self._delivery(held)

@@ -25,7 +25,7 @@ from sgagent.sources.etcd.signing import (
     signature_keys,
 )
 from sgagent.sources.vouching import Vouching
-from tests.etcd import read_all
+from tests.etcd import covered_by, read_all
 from tests.signing import KEY, NOW, OTHER_KEY
 
 LAYOUT = Layout("/sgagent")
@@ -67,7 +67,7 @@ def published(snapshot: Snapshot | None = None) -> dict[str, KeyValue]:
 def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> Held:
     """Return what counts of what a host reads."""
     values = read_all(store, INTEREST)
-    return hold(values, INTEREST.wanted(values), LAYOUT, Vouching(settings, now=lambda: NOW))
+    return hold(values, covered_by(INTEREST.wanted(values)), LAYOUT, Vouching(settings, now=lambda: NOW))
 
 
 def refusal(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> str:
