@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 from typing import TypeVar
 
 from sgagent.core.errors import Origin, Problem, Severity
@@ -35,7 +37,7 @@ def assemble(collected: Collected, findings: Findings, version: str | None, memo
         port_lists=_unique(collected.port_lists, lambda entry: entry.port_list_id, findings),
         network_interfaces=_unique(collected.interfaces, lambda entry: entry.network_interface_id, findings),
     )
-    _check_rule_ids(snapshot, findings)
+    _check_rule_ids(snapshot, findings, memory.part("rule ids"))
     _check_mac_addresses(snapshot, findings)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memory.part("digest")))
 
@@ -59,12 +61,12 @@ def _settled(group: SecurityGroup, findings: Findings, memory: Memory) -> Securi
 
 
 _Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
-"""Rules that are the same as one before, and that one."""
+"""Rules that are the same as one before, or have its id, and that one."""
 
 
 def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
     alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
-    rules = sorted(_with_ids(group, alike), key=lambda rule: rule.rule_id)
+    rules = sorted(_with_ids(group, alike), key=attrgetter("rule_id"))
     return replace(group, rules=tuple(rules)), tuple(alike)
 
 
@@ -85,14 +87,18 @@ def _with_ids(
         yield derived[rule_id]
 
 
-def _check_rule_ids(snapshot: Snapshot, findings: Findings) -> None:
+def _check_rule_ids(snapshot: Snapshot, findings: Findings, memory: Memory) -> None:
     """Note an error for each rule id that occurs twice in the snapshot."""
+    rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
+    for second, first in memory.recall(rules, lambda: _alike_ids(rules)):
+        _note_duplicate(findings, second.origin, first.origin, second.rule_id)
+
+
+def _alike_ids(rules: tuple[tuple[SecurityGroupRule, ...], ...]) -> _Alike:
+    """Return the rules with the id of one before, and that one."""
     seen: dict[str, SecurityGroupRule] = {}
-    for group in snapshot.security_groups:
-        for rule in group.rules:
-            first = seen.setdefault(rule.rule_id, rule)
-            if first is not rule:
-                _note_duplicate(findings, rule.origin, first.origin, rule.rule_id)
+    found = ((rule, seen.setdefault(rule.rule_id, rule)) for rule in chain.from_iterable(rules))
+    return tuple((rule, first) for rule, first in found if first is not rule)
 
 
 def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:

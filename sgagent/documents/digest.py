@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
 from typing import Any
 
 from sgagent.core.memory import Memory
-from sgagent.core.model import CidrBlock, SecurityGroup, SecurityGroupRule, Snapshot
-from sgagent.core.remaking import remake
+from sgagent.core.model import (
+    CidrBlock,
+    NetworkInterface,
+    PortList,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.remaking import Revised, changed_places, remake
 
 _DIGITS = 12
 
@@ -26,16 +34,39 @@ def digest(snapshot: Snapshot, memory: Memory | None = None) -> str:
         memory: of those that were seen before, to spare work; the result is the same without.
     """
     memory = memory or Memory()
-    things = chain[Any](
-        snapshot.security_groups,
-        snapshot.prefix_lists,
-        snapshot.port_lists,
-        snapshot.network_interfaces,
+    things: tuple[_Thing, ...] = (
+        *snapshot.security_groups,
+        *snapshot.prefix_lists,
+        *snapshot.port_lists,
+        *snapshot.network_interfaces,
     )
-    hashed = hashlib.sha256()
-    for thing in things:
-        hashed.update(memory.recall((thing,), partial(_digest, thing, _texts(thing, memory))))
-    return "sha256:" + hashed.hexdigest()[:_DIGITS]
+    digested: _Digested = memory.part("things").revise(partial(_digested, things, memory))
+    return "sha256:" + hashlib.sha256(b"".join(digested.digests)).hexdigest()[:_DIGITS]
+
+
+_Thing = SecurityGroup | PrefixList | PortList | NetworkInterface
+
+
+@dataclass(frozen=True, slots=True)
+class _Digested:
+    """Objects, and the digest of each."""
+
+    things: tuple[_Thing, ...]
+    digests: Revised[bytes]
+
+
+def _digested(things: tuple[_Thing, ...], memory: Memory, before: _Digested | None) -> _Digested:
+    """Return the digest of each object; what is equal to what it was is only somewhere else in its file."""
+    if before is not None and len(before.things) == len(things):
+        others = {
+            place: _digest(things[place], _texts(things[place], memory))
+            for place in changed_places(before.things, things)
+            if things[place] != before.things[place]
+        }
+        return _Digested(things, before.digests.but(others))
+    known = {} if before is None else dict(zip(map(id, before.things), before.digests, strict=True))
+    digests = (known.get(id(thing)) or _digest(thing, _texts(thing, memory)) for thing in things)
+    return _Digested(things, Revised(digests))
 
 
 _MANY = 100
