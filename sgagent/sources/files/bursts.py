@@ -59,10 +59,13 @@ class Bursts:
             return granted
 
     def wait(self) -> bool:
-        """Wait until it is known whether more changes follow, and return whether none do."""
+        """Wait until it is known whether more changes follow what was read, and return whether none do.
+
+        A grant that nobody took yet is for changes that ended after the reading began: it may hold half of them.
+        """
         with self._known:
             self._known.wait_for(lambda: _Standing.ALONE not in self._standings.values())
-            return not self._standings
+            return not self._standings and not self._is_granted
 
     def _note(self, watch: Hashable, standing: _Standing | None) -> None:
         with self._known:

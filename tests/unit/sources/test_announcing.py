@@ -91,6 +91,16 @@ def test_a_second_change_makes_the_first_one_half(told: Told, name: str, state: 
     assert is_settled(told.bursts)
 
 
+def test_what_a_slow_reader_took_of_a_burst_stays_half(told: Told) -> None:
+    """The burst may be over before all has been worked out that follows from its first change."""
+    told.change(after=1.0)
+    assert not told.bursts.take_grant()
+    told.change(after=A_MOMENT, name="app.yaml")
+    told.wait()
+    assert not told.bursts.wait()
+    assert is_settled(told.bursts), "it is read again, as that was told"
+
+
 @pytest.mark.parametrize("state", (State.COMPLETE, State.INCOMPLETE))
 def test_what_was_written_in_place_is_not_told_early(told: Told, state: State) -> None:
     """It may not be there to its end."""
