@@ -61,7 +61,7 @@ class Bursts:
     def wait(self) -> bool:
         """Wait until it is known whether more changes follow what was read, and return whether none do.
 
-        A grant that nobody took yet is for changes that ended after the reading began: it may hold half of them.
+        A grant that nobody took yet is for changes that ended after the reading began: that may hold half.
         """
         with self._known:
             self._known.wait_for(lambda: _Standing.ALONE not in self._standings.values())
