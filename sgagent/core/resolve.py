@@ -37,7 +37,15 @@ from sgagent.core.policy import (
     merged_ports,
 )
 from sgagent.core.remaking import Revised, changed_places
-from sgagent.core.resolved import Object, Reference, Resolved, ResolvedRules, Same, naming, ordered
+from sgagent.core.resolved import (
+    NO_OBJECTS,
+    Reference,
+    Resolved,
+    ResolvedRules,
+    naming,
+    objects_named,
+    ordered,
+)
 
 MOST_GROUPS_PER_INTERFACE = 10
 MOST_RULES_PER_INTERFACE = 1000
@@ -234,8 +242,10 @@ class _Resolver:
     def check_groups(self) -> None:
         """Find what is wrong with every group, also those that no bound interface depends on."""
         for group in self.snapshot.security_groups:
+            if not group.rules:
+                continue
             self._resolved_rules(group)
-            objects = naming(group, self.memory).group_objects if group.rules else 0
+            objects = naming(group, self.memory).group_objects
             if objects > MOST_GROUP_OBJECTS_PER_GROUP:
                 message = (
                     f"the group has more than {MOST_GROUP_OBJECTS_PER_GROUP} rules whose object is a group,"
@@ -304,7 +314,7 @@ class _Resolver:
 
     def _reached(self, group: SecurityGroup, rules: ResolvedRules) -> Iterator[str]:
         """Yield the groups that a group's rules refer to and that there are."""
-        for reference in rules.objects:
+        for reference in rules.objects.by_reference:
             if isinstance(reference, GroupReference):
                 found = self.snapshot.group_by_id.get(reference.security_group_id)
                 if found is not None and is_of_account(found, group, reference):
@@ -312,17 +322,15 @@ class _Resolver:
 
     def _resolve_again(self, group: SecurityGroup, before: ResolvedRules | None) -> ResolvedRules:
         """Resolve the rules that are not what they were, or refer to what is not what it was."""
-        places = naming(group, self.memory).places
-        objects = {reference: self._object(reference) for reference in places}
+        named = naming(group, self.memory)
+        objects = objects_named(named, self.snapshot, self._members, before.objects if before else None)
         if before is None:
             return ResolvedRules.of(group, objects, (self._resolved(group, rule) for rule in group.rules))
-        changed = frozenset(
-            reference for reference, found in objects.items() if before.objects.get(reference) != found
-        )
+        changed = objects.changed_since(before.objects)
         if len(group.rules) != len(before.rules):
             again = self._resolve_some(group, before, changed, range(len(group.rules)))
             return ResolvedRules.of(group, objects, again.values())
-        of_changed = {place for reference in changed for place in places[reference]}
+        of_changed = {place for reference in changed for place in named.places[reference]}
         concerned = sorted(of_changed.union(changed_places(before.rules, group.rules)))
         some = self._resolve_some(group, before, changed, concerned)
         return before.but(group, objects, some) if concerned else before
@@ -343,19 +351,6 @@ class _Resolver:
             is_same = old is not None and old.rule is rule and not (changed and old.refers_to(changed))
             found[place] = old if old and is_same else self._resolved(group, rule, old)
         return found
-
-    def _object(self, reference: Reference) -> Object:
-        """Return what a reference stands for, and all of it that its resolution depends on."""
-        match reference:
-            case GroupReference(security_group_id):
-                group = self.snapshot.group_by_id.get(security_group_id)
-                if group is None:
-                    return Object(None)
-                return Object(Same(self._members[security_group_id]), group.account_id, group.vpc_id)
-            case PrefixListReference(prefix_list_id):
-                return Object(Same(self.snapshot.prefix_list_by_id.get(prefix_list_id)))
-            case PortListReference(port_list_id):
-                return Object(Same(self.snapshot.port_list_by_id.get(port_list_id)))
 
     def _resolved(
         self, group: SecurityGroup, rule: SecurityGroupRule, old: Resolved | None = None
@@ -483,7 +478,7 @@ class _Resolver:
         self.problems[-1] = _as_warning(self.problems[-1])
 
 
-_NO_RULES = ResolvedRules((), {}, Revised(), ())
+_NO_RULES = ResolvedRules((), NO_OBJECTS, Revised(), ())
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import Problem
 from sgagent.core.memory import Memory
 from sgagent.core.model import (
@@ -17,6 +18,7 @@ from sgagent.core.model import (
     PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
+    Snapshot,
 )
 from sgagent.core.policy import ResolvedRule, precedence
 from sgagent.core.remaking import Revised, changed_places, gone_and_come
@@ -72,7 +74,7 @@ class ResolvedRules:
     """The rules of a group, in the order of their ids."""
 
     rules: tuple[SecurityGroupRule, ...]
-    objects: Mapping[Reference, Object]
+    objects: Objects
     """What they name."""
 
     found: Revised[Resolved]
@@ -80,16 +82,12 @@ class ResolvedRules:
     """What is wrong with them."""
 
     @classmethod
-    def of(
-        cls, group: SecurityGroup, objects: Mapping[Reference, Object], found: Iterable[Resolved]
-    ) -> ResolvedRules:
+    def of(cls, group: SecurityGroup, objects: Objects, found: Iterable[Resolved]) -> ResolvedRules:
         """Return what a group's rules were resolved to, and all that is wrong with them."""
         resolved = Revised(found)
         return cls(group.rules, objects, resolved, tuple(_problems(resolved)))
 
-    def but(
-        self, group: SecurityGroup, objects: Mapping[Reference, Object], others: Mapping[int, Resolved]
-    ) -> ResolvedRules:
+    def but(self, group: SecurityGroup, objects: Objects, others: Mapping[int, Resolved]) -> ResolvedRules:
         """Return the same for rules of which some, by their places, were resolved to something else."""
         found = self.found.but(others)
         are_fine = not self.problems and not any(_problems(others.values()))
@@ -109,6 +107,27 @@ class Naming:
 
     group_objects: int
     """How many rules have a group as their object."""
+
+    groups: tuple[GroupReference, ...]
+    prefix_lists: tuple[PrefixListReference, ...]
+    port_lists: tuple[PortListReference, ...]
+    ids: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    """Of these three."""
+
+    def standing(self, snapshot: Snapshot, members: Mapping[str, AddressSet]) -> tuple[object, ...]:
+        """Return all that there is of what is named, by the interpreter's own loops."""
+        groups, prefix_lists, port_lists = self.ids
+        return (
+            *map(snapshot.group_by_id.get, groups),
+            *map(members.get, groups),
+            *map(snapshot.prefix_list_by_id.get, prefix_lists),
+            *map(snapshot.port_list_by_id.get, port_lists),
+        )
+
+    def at(self, places: Iterable[int]) -> set[Reference]:
+        """Return what is named by what stands at some places of these."""
+        named: tuple[Reference, ...] = (*self.groups, *self.groups, *self.prefix_lists, *self.port_lists)
+        return {named[place] for place in places}
 
 
 def naming(group: SecurityGroup, memory: Memory) -> Naming:
@@ -148,10 +167,73 @@ def _naming(rules: Sequence[SecurityGroupRule]) -> Naming:
     for place, rule in enumerate(rules):
         for named in _names(rule):
             places.setdefault(named, []).append(place)
+    groups = tuple(one for one in places if isinstance(one, GroupReference))
+    prefix_lists = tuple(one for one in places if isinstance(one, PrefixListReference))
+    port_lists = tuple(one for one in places if isinstance(one, PortListReference))
     return Naming(
         places={reference: tuple(found) for reference, found in places.items()},
-        group_objects=sum(isinstance(rule.authorization_object, GroupReference) for rule in rules),
+        group_objects=sum(len(places[group]) for group in groups),
+        groups=groups,
+        prefix_lists=prefix_lists,
+        port_lists=port_lists,
+        ids=(
+            tuple(one.security_group_id for one in groups),
+            tuple(one.prefix_list_id for one in prefix_lists),
+            tuple(one.port_list_id for one in port_lists),
+        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What the rules of a group name, and what that stands for."""
+
+    naming: Naming
+    standing: tuple[object, ...]
+    by_reference: Mapping[Reference, Object]
+
+    def changed_since(self, before: Objects) -> frozenset[Reference]:
+        """Return what is named and stands for something else than before."""
+        named: Iterable[Reference] = self.by_reference
+        if before.naming is self.naming:
+            named = self.naming.at(changed_places(before.standing, self.standing))
+        return frozenset(one for one in named if before.by_reference.get(one) != self.by_reference[one])
+
+
+def objects_named(
+    naming: Naming, snapshot: Snapshot, members: Mapping[str, AddressSet], before: Objects | None
+) -> Objects:
+    """Return what rules name.
+
+    Args:
+        naming: tells what.
+        snapshot: the definitions.
+        members: of all groups.
+        before: what this function returned for others; what is the very same is not looked at.
+    """
+    standing = naming.standing(snapshot, members)
+    make = partial(_object, snapshot, members)
+    if before is None or before.naming is not naming:
+        return Objects(naming, standing, {one: make(one) for one in naming.places})
+    again = naming.at(changed_places(before.standing, standing))
+    return Objects(naming, standing, {**before.by_reference, **{one: make(one) for one in again}})
+
+
+def _object(snapshot: Snapshot, members: Mapping[str, AddressSet], reference: Reference) -> Object:
+    """Return what a reference stands for, and all of it that its resolution depends on."""
+    match reference:
+        case GroupReference(security_group_id):
+            group = snapshot.group_by_id.get(security_group_id)
+            if group is None:
+                return Object(None)
+            return Object(Same(members[security_group_id]), group.account_id, group.vpc_id)
+        case PrefixListReference(prefix_list_id):
+            return Object(Same(snapshot.prefix_list_by_id.get(prefix_list_id)))
+        case PortListReference(port_list_id):
+            return Object(Same(snapshot.port_list_by_id.get(port_list_id)))
+
+
+NO_OBJECTS = Objects(_naming(()), (), {})
 
 
 def ordered(
