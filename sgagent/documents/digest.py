@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any
 
 from sgagent.core.memory import Memory
@@ -19,7 +21,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.remaking import Revised, changed_places, remake
+from sgagent.core.remaking import Remade, Revised, changed_places, remake
 
 _DIGITS = 12
 
@@ -94,6 +96,20 @@ def _text(value: object, texts: Memory | None = None) -> str:
     return "\n".join(lines)
 
 
+_RuleTexts = Remade[SecurityGroupRule, str]
+
+
+def _rule_texts(rules: tuple[SecurityGroupRule, ...], before: _RuleTexts | None) -> _RuleTexts:
+    """Return what each rule of a group is written as; they are sorted by their ids."""
+    return remake(rules, _text if before is None else partial(_text_again, before), before)
+
+
+def _text_again(before: _RuleTexts, rule: SecurityGroupRule) -> str:
+    """Return what a rule is written as: what is equal to what it was is only somewhere else in its file."""
+    place = bisect_left(before.given, rule.rule_id, key=attrgetter("rule_id"))
+    return before.made[place] if before.given[place : place + 1] == (rule,) else _text(rule)
+
+
 def _write(value: object, lines: list[str], texts: Memory | None) -> None:
     if isinstance(value, CidrBlock):
         lines.append(str(value))
@@ -102,7 +118,7 @@ def _write(value: object, lines: list[str], texts: Memory | None) -> None:
         if value and isinstance(value[0], CidrBlock):  # then all are
             lines += map(str, value)
         elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
-            lines += texts.revise(partial(remake, value, _text)).made
+            lines += texts.revise(partial(_rule_texts, value)).made
         else:
             for item in value:
                 _write(item, lines, texts)

@@ -7,7 +7,7 @@ nothing else, but for the place at which it stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar, cast
 
@@ -149,7 +149,7 @@ class Passages:
         """Keep another value for a passage that was just recalled: it is the same but for its place."""
         found = self.kept(of, written)
         if found is not None:
-            self._keep(of, (replace(found, value=value),))
+            self._keep(of, (Passage(written, value, found.rules, found.addresses),))
 
     def end(self) -> None:
         """End the reading: of the one before nothing is needed any more."""

@@ -152,9 +152,10 @@ def test_the_version_of_a_large_group_follows_its_rules() -> None:
     """What is remembered of its many rules shows in no version."""
     kind = '"direction": "egress", "policy": "drop", "protocol": "all"'
     rule = f'{{"rule_id": "sgr-%d", {kind}, "authorization_object": "%s"}}'
-    memory, versions = Memory(), []
+    memory = Memory()
+    versions: list[str] = []
     for peers in (["::/0"] * 150, ["::/0"] * 149 + ["10.0.0.0/8"], ["::/0"] * 150, ["::/0"] * 120):
-        rules = ",\n".join(rule % (number, peer) for number, peer in enumerate(peers))
+        rules = "\n" * len(versions) + ",\n".join(rule % (number, peer) for number, peer in enumerate(peers))
         content = (
             f'{{"version": 1, "security_groups": [{{"security_group_id": "sg-b", "rules": [{rules}]}}]}}'
         )
