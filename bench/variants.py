@@ -15,7 +15,17 @@ from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.listing import MOST_LINES
 from sgagent.core.compiling.marks import first_state
 from sgagent.core.kernel.nfttext import element_text, render
-from sgagent.core.kernel.ruleset import TCP_DPORT, TH_DPORT, UDP_DPORT, Goto, Interval, LookUp, Match, Ruleset
+from sgagent.core.kernel.ruleset import (
+    TCP_DPORT,
+    TH_DPORT,
+    UDP_DPORT,
+    Goto,
+    Interval,
+    LookUp,
+    Match,
+    Operator,
+    Ruleset,
+)
 
 _LISTED = 10_000
 """More lines than any policy measured here has: all of them are lists."""
@@ -202,8 +212,13 @@ def _addresses(interval: Interval) -> str:
 
 def _rows(table: Ruleset, chain: str) -> Iterator[str]:
     """Yield what a class's chain compares or looks up: protocol, ports and verdict."""
+    settled = 0
     for rule in table.chain_by_name[chain].rules:
         match rule.statements:
+            case (Match(selector, (Interval(settled, _),), Operator.NOT_EQUAL), Goto()):
+                pass  # all other protocols leave, and ports are compared without asking for it
+            case (Match(selector, (Interval(first, last),)), Goto(leaf)) if selector == TH_DPORT:
+                yield f"{settled} . {first}-{last} : goto {leaf}"
             case (Match(selector, (Interval(first, last),)), Goto(leaf)) if selector in _PORTS:
                 yield f"{_PORTS[selector]} . {first}-{last} : goto {leaf}"
             case (LookUp(_, verdict_map),):
@@ -213,7 +228,7 @@ def _rows(table: Ruleset, chain: str) -> Iterator[str]:
                 pass  # the guard, and what leads on
 
 
-_PORTS = {TCP_DPORT: "tcp", TH_DPORT: "tcp", UDP_DPORT: "udp"}
+_PORTS = {TCP_DPORT: "tcp", UDP_DPORT: "udp"}
 
 
 def by_length(policy: BenchPolicy) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ from sgagent.core.kernel.ruleset import (
     Symbol,
     VerdictMap,
 )
-from sgagent.core.model import LAST_PORT, TCP, Direction, Family, Protocol
+from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Protocol
 
 FEW = 8
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
@@ -53,6 +53,10 @@ class _PortMaps:
             for row in table.rows
             if not (self.exact if _is_single(row) else table.protocol in self.intervals)
         ]
+
+    def compared(self, tables: Iterable[ProtocolTable], protocol: Protocol) -> int:
+        """Return how many ports, or ranges of them, of a protocol are compared one by one."""
+        return sum(len(self.left(table)) for table in tables if table.protocol == protocol.number)
 
 
 def _is_single(row: Segment) -> bool:
@@ -90,15 +94,19 @@ class Deciding:
         self._add(name, partial(settled_rules, entries), final)
 
     def table_chain(self, name: str, table: PortTable, base: str) -> None:
-        """Add a chain that decides by protocol and port."""
+        """Add a chain that decides by protocol and port.
+
+        The protocol of which most ports are compared comes last if these are not very few: all others have
+        left, so that it need not be asked for at each of them.
+        """
         final = base if table.other is None else self._target(table.other)
         plain_protocols = [t for t in table.protocols if not t.rows and t.short is None]
         many = len(plain_protocols) > FEW
         by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
         maps = self._port_maps(name, table.protocols)
         asked = [t for t in table.protocols if not (many and t in plain_protocols)]
-        tcp = [t for t in asked if t.protocol == TCP.number]
-        is_mostly_tcp = not many and sum(len(maps.left(t)) for t in tcp) >= ALIKE
+        most = max((TCP, UDP), key=lambda protocol: maps.compared(asked, protocol))
+        apart = not many and maps.compared(asked, most) >= ALIKE
 
         def of(protocols: Iterable[ProtocolTable], reading: Reading) -> list[Rule]:
             ports = [rule for t in protocols for rule in self._ports(t, maps, reading)]
@@ -106,10 +114,10 @@ class Deciding:
 
         def lines(reading: Reading) -> list[Rule]:
             rules = [Rule((LookUp(reading.protocol_and_port, maps.exact),))] if maps.exact else []
-            if is_mostly_tcp and not reading.is_tracked:
-                rules += of([t for t in asked if t not in tcp], reading)
-                rules.append(Rule((reading.match_others(TCP), Goto(final))))
-                return rules + of(tcp, reading.of_protocol(TCP))
+            if apart and not reading.is_tracked:
+                rules += of([t for t in asked if t.protocol != most.number], reading)
+                rules.append(Rule((reading.match_others(most), Goto(final))))
+                return rules + of([t for t in asked if t.protocol == most.number], reading.of_protocol(most))
             rules += of(asked, reading)
             if by_protocol:
                 rules.append(Rule((LookUp((reading.protocol,), by_protocol),)))

@@ -17,10 +17,9 @@ from sgagent.core.compiling.everyone import ChangeForEveryone, change_for_everyo
 from sgagent.core.compiling.grouped import Grouped, group
 from sgagent.core.compiling.listing import (
     entry_rules,
-    is_mostly_tcp,
     is_short,
-    rules_of_others,
-    tcp_rules,
+    protocol_rules,
+    told_apart,
     up_to,
 )
 from sgagent.core.compiling.selectors import Reading, readings
@@ -35,7 +34,7 @@ from sgagent.core.kernel.ruleset import (
     VerdictMap,
 )
 from sgagent.core.memory import Memory
-from sgagent.core.model import TCP, Direction, Family
+from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.remaking import changed_places
 
@@ -215,25 +214,39 @@ class _Judge:
         return Judging((*of_classes.chains, self.chains), (*of_classes.verdict_maps, self.verdict_maps))
 
     def _list(self) -> None:
-        """Add the chain that goes through all entries, behind what no group can block: DHCP.
-
-        Where most are about TCP, headers of all else, DHCP too, are read in a chain of their own.
-        """
+        """Add the chain that goes through all entries, behind what no group can block: DHCP."""
         entries, last = up_to(self.entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
         onward = self._default if last is None else last.leaf
-        apart = is_mostly_tcp(entries)
-        others = names.others_chain(*self._place)
+
+        _, by_header = readings(self.direction, self.family)
+        (_, rules), *others = self._by_protocol(entries, by_header).items()
 
         def lines(reading: Reading) -> list[Rule]:
-            if apart and not reading.is_tracked:
-                return [Rule((reading.match_others(TCP), Goto(others))), *tcp_rules(entries, reading)]
-            return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading)]
+            if reading.is_tracked:
+                return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading)]
+            return rules
 
         self._peers_chain(lines, onward)
-        if apart:
-            _, by_header = readings(self.direction, self.family)
-            rules = (dhcp_rule(by_header, *self._place), *rules_of_others(entries, by_header))
-            self.chains[others] = Chain(name=others, rules=(*rules, Rule((Goto(onward),))))
+        for name, rules_of_others in others:
+            self.chains[name] = Chain(name=name, rules=(*rules_of_others, Rule((Goto(onward),))))
+
+    def _by_protocol(self, entries: tuple[Entry, ...], reading: Reading) -> dict[str, list[Rule]]:
+        """Return the rules of the list that read headers: by chain, one for each protocol that is told apart.
+
+        The first is the one in which judging begins. All protocols but its own leave it for the next.
+        """
+        name, apart = names.peers_chain(*self._place), told_apart(entries)
+        dhcp = dhcp_rule(reading, *self._place)
+        found: dict[str, list[Rule]] = {}
+        for protocol in apart:
+            others = names.others_chain(*self._place, protocol)
+            leave = Rule((reading.match_others(protocol), Goto(others)))
+            of_protocol = protocol_rules(entries, protocol, reading)
+            found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]
+            entries = tuple(entry for entry in entries if entry.protocol != protocol.number)
+            name = others
+        found[name] = [*([] if UDP in apart else [dhcp]), *entry_rules(entries, reading)]
+        return found
 
     def _peers_chain(self, lines: Callable[[Reading], list[Rule]], onward: str) -> None:
         """Add the chain in which judging begins."""

@@ -14,7 +14,7 @@ from sgagent.core.compiling.lines import Line
 from sgagent.core.compiling.selectors import Reading
 from sgagent.core.intervals import joined
 from sgagent.core.kernel.ruleset import Goto, Interval, Match, Rule
-from sgagent.core.model import TCP
+from sgagent.core.model import TCP, UDP, Protocol
 
 MOST_LINES = 12
 """Of a direction of an interface, for one family."""
@@ -26,8 +26,8 @@ MOST_MEMBERS = 4_096
 """Likewise, before neighbours are joined: more aren't looked at to tell."""
 
 ALIKE = 3
-"""From so many lines on that compare ports of TCP, the protocol is asked for but once. Two would cost less,
-too, but read better as they are."""
+"""From so many lines on that compare ports of a protocol, it is asked for but once. Two would cost less, too,
+but read better as they are."""
 
 
 def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
@@ -43,10 +43,15 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
     return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
 
 
-def is_mostly_tcp(entries: Iterable[Entry]) -> bool:
-    """Tell whether so many lines compare ports of TCP that it pays to ask for the protocol but once."""
-    of_tcp = (entry for entry in entries if entry.protocol == TCP.number and entry.source_ports is None)
-    return sum(len(entry.ports or ()) for entry in of_tcp) >= ALIKE
+def told_apart(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
+    """Return the protocols of which so many lines compare ports that it pays to ask for them but once."""
+    return tuple(protocol for protocol in (TCP, UDP) if _compared(entries, protocol) >= ALIKE)
+
+
+def _compared(entries: Iterable[Entry], protocol: Protocol) -> int:
+    """Return how many lines compare a port of a protocol, and none but the destination's."""
+    alike = (entry for entry in entries if entry.protocol == protocol.number and entry.source_ports is None)
+    return sum(len(entry.ports or ()) for entry in alike)
 
 
 def up_to(
@@ -70,24 +75,19 @@ def entry_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
     ]
 
 
-def tcp_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
-    """Return the same where it is settled that the packet, which is read by its header, is of TCP.
+def protocol_rules(entries: Iterable[Entry], protocol: Protocol, reading: Reading) -> list[Rule]:
+    """Return the same where it is settled that the packet, which is read by its header, is of a protocol.
 
     Then its port is compared without asking for the protocol once more, unless its source port is, too:
     libnftables lists both ports of a header as those of its protocol.
     """
-    settled = reading.of_protocol(TCP)
+    settled = reading.of_protocol(protocol)
     return [
         rule
         for entry in entries
-        if entry.protocol in (None, TCP.number)
+        if entry.protocol in (None, protocol.number)
         for rule in entry_rules([entry], settled if entry.source_ports is None else reading)
     ]
-
-
-def rules_of_others(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
-    """Return the same where it is settled that the packet is not of TCP."""
-    return entry_rules((entry for entry in entries if entry.protocol != TCP.number), reading)
 
 
 def settled_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:

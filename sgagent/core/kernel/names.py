@@ -97,9 +97,9 @@ def peers_chain(direction: Direction, interface: str, family: Family) -> str:
     return f"peers/{part(interface)}/{direction.value}/{family.value}"
 
 
-def others_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain for protocols that a list is not mostly about: ``others/eth0/ingress/ipv4``."""
-    return f"others/{part(interface)}/{direction.value}/{family.value}"
+def others_chain(direction: Direction, interface: str, family: Family, protocol: Protocol) -> str:
+    """Return the chain that all protocols but one leave a list for: ``not-tcp/eth0/ingress/ipv4``."""
+    return f"not-{protocol}/{part(interface)}/{direction.value}/{family.value}"
 
 
 def networks_map(direction: Direction, interface: str, family: Family) -> str:

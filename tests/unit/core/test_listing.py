@@ -14,16 +14,25 @@ from sgagent.core.compiling.listing import (
     MOST_LINES,
     MOST_MEMBERS,
     entry_rules,
-    is_mostly_tcp,
     is_short,
-    rules_of_others,
-    tcp_rules,
+    protocol_rules,
+    told_apart,
     up_to,
 )
 from sgagent.core.compiling.selectors import readings
 from sgagent.core.kernel.nfttext import rule_text
 from sgagent.core.memory import Memory
-from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, UDP, Direction, Family, PortRange, SecurityGroupRule
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    ICMP,
+    TCP,
+    UDP,
+    Direction,
+    Family,
+    PortRange,
+    Protocol,
+    SecurityGroupRule,
+)
 from tests.words import ACCEPT, DROP, IN, OUT, group, policy_of, rule
 
 
@@ -77,7 +86,7 @@ def test_fields_stand_in_the_order_of_the_header(direction: Direction, *, live: 
     assert written(looks_further, direction=direction, live=live) == [f"{line} goto rule/eth0/r1"]
 
 
-def test_of_tcp_alone_the_protocol_is_not_asked_for() -> None:
+def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
     """But where no port is compared, as a packet may be too broken to have one, and where both are."""
     policy = policy_of(
         group(
@@ -92,29 +101,41 @@ def test_of_tcp_alone_the_protocol_is_not_asked_for() -> None:
     )
     entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
     _, by_header = readings(IN, Family.IPV4)
-    assert [rule_text(line) for line in tcp_rules(entries, by_header)] == [
+    assert [rule_text(line) for line in protocol_rules(entries, TCP, by_header)] == [
         "th dport 80 ip saddr 10.0.0.2 goto rule/eth0/r1",
         "tcp sport 7 tcp dport 81 ip saddr 10.0.0.2 goto rule/eth0/r3",
         "ip saddr 10.0.0.3 goto rule/eth0/r4",
         "meta l4proto tcp ip saddr 10.0.0.4 goto rule/eth0/r5",
     ]
-    assert [rule_text(line) for line in rules_of_others(entries, by_header)] == [
-        "udp dport 53 ip saddr 10.0.0.2 goto rule/eth0/r2",
-        "ip saddr 10.0.0.3 goto rule/eth0/r4",
-    ]
 
 
-@pytest.mark.parametrize(("rules", "expected"), ((ALIKE, True), (ALIKE - 1, False)))
-def test_a_list_is_mostly_about_tcp_by_its_lines(rules: int, *, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("of_tcp", "of_udp", "expected"),
+    (
+        (ALIKE, ALIKE, (TCP, UDP)),
+        (ALIKE, ALIKE - 1, (TCP,)),
+        (ALIKE - 1, ALIKE, (UDP,)),
+        (ALIKE - 1, ALIKE - 1, ()),
+    ),
+)
+def test_a_protocol_is_told_apart_by_its_lines(
+    of_tcp: int, of_udp: int, expected: tuple[Protocol, ...]
+) -> None:
     """Those that look at the source port gain nothing, and do not count."""
-    looks_further = rule("r0", ACCEPT, TCP, "80", "10.0.0.2", source_ports="7")
-    policy = policy_of(group("sg-1", *many_rules(rules), looks_further))
-    assert is_mostly_tcp(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) is expected
+    rules = (
+        *many_rules(of_tcp),
+        *many_rules(of_udp, UDP),
+        rule("r0", ACCEPT, TCP, "80", "10.0.0.2", source_ports="7"),
+    )
+    policy = policy_of(group("sg-1", *rules))
+    assert told_apart(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) == expected
 
 
-def many_rules(count: int) -> tuple[SecurityGroupRule, ...]:
+def many_rules(count: int, protocol: Protocol = TCP) -> tuple[SecurityGroupRule, ...]:
     """Return so many rules of one port each."""
-    return tuple(rule(f"r{number}", ACCEPT, TCP, f"{9 + number}", "10.0.0.2") for number in range(count))
+    return tuple(
+        rule(f"{protocol}-{number}", ACCEPT, protocol, f"{9 + number}", "10.0.0.2") for number in range(count)
+    )
 
 
 def with_ports(count: int) -> SecurityGroupRule:

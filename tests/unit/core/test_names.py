@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from sgagent.core.kernel import names
-from sgagent.core.model import Direction, Family
+from sgagent.core.model import TCP, Direction, Family
 
 _GRAMMAR = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
 
@@ -45,7 +45,7 @@ def all_names(link: str, text: str) -> list[str]:
             both = names.class_chain(direction, link, family, (text, "pl-1"))
             made += [
                 names.peers_chain(direction, link, family),
-                names.others_chain(direction, link, family),
+                names.others_chain(direction, link, family, TCP),
                 names.networks_map(direction, link, family),
                 names.everyone_chain(direction, link, family),
                 names.cell_chain(direction, link, family, text),
