@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
 from types import MappingProxyType
 
 from sgagent.agent.keeping.hittimes import HitRecord, HitTimes
@@ -45,6 +47,9 @@ class Accounting:
         self._totals = dict(kept.totals)
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
+        self._reading: Mapping[str, CounterValue] = {}
+        """The newest: what is the very same value in the next one was taken in already."""
+
         self._most_retired = most_retired
         self._record = HitRecord(kept.times)
         self._observed: frozenset[str] = frozenset()
@@ -70,15 +75,17 @@ class Accounting:
         """
         if observed != self._observed:
             self._observed, self._shown = observed, None
-        is_news = False
+        is_news, last = False, self._reading
         if keys is not self._keys:
+            last = {}
             is_news = self._record.follow(keys.values(), now)
             self._keys, self._shown = keys, None
             self._drop_of = {key: drop for key in keys.values() if (drop := observed_drop(key)) is not None}
             self._retire()
         gone = self._seen.keys() - reading.keys()
         self.forget(gone)
-        new = [(name, value) for name, value in reading.items() if self._is_new(name, value)]
+        changed = compress(reading.items(), map(is_not, reading.values(), map(last.get, reading)))
+        new = [(name, value) for name, value in changed if self._is_new(name, value)]
         for name, value in new:
             counted = _since(self._seen.get(name, _NOTHING), value)
             self._add(keys[name], counted)
@@ -87,10 +94,12 @@ class Accounting:
             if drop is not None and drop.interface in observed:
                 self._add(drop, counted)
             self._seen[name] = value
+        self._reading = dict(reading)
         return is_news or bool(gone or new)
 
     def forget(self, names: Iterable[str]) -> None:
         """Take note that counters were deleted: if there are such again, they have started at zero."""
+        self._reading = {}
         for name in names:
             self._seen.pop(name, None)
 

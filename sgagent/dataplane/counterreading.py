@@ -26,22 +26,34 @@ _NOTHING = CounterValue(packets=0, bytes=0)
 _ZERO = bytes(8)
 
 
-def read_counters(answers: bytes) -> Mapping[str, CounterValue]:
-    """Return the counters that the kernel told of, by name."""
-    return dict(_read(answers, start, stop) for start, stop in payloads_in(answers, _NEW_OBJECT))
+class CounterReading:
+    """Read the counters again and again; what is told in the very words of before is not read again.
+
+    Most are: each second, few of ten thousand rules let anything pass.
+    """
+
+    def __init__(self) -> None:
+        """Start without having read any."""
+        self._told: Mapping[bytes, tuple[str, CounterValue]] = {}
+
+    def read(self, answers: bytes) -> Mapping[str, CounterValue]:
+        """Return the counters that the kernel told of, by name; values that stayed are the very same."""
+        before = self._told
+        words = [answers[start:stop] for start, stop in payloads_in(answers, _NEW_OBJECT)]
+        self._told = {told: before.get(told) or _read(told) for told in words}
+        return dict(self._told.values())
 
 
-def _read(answers: bytes, start: int, stop: int) -> tuple[str, CounterValue]:
+def _read(told: bytes) -> tuple[str, CounterValue]:
     """Return the name and the value of a counter."""
-    name_at = start + _NAME_AT
-    length, kind = _LENGTH_AND_KIND.unpack_from(answers, name_at)
-    rest_at = name_at + (length + 3 & ~3)
-    if kind != _NAME or stop < rest_at + _REST.size:
-        return _read_otherwise(answers[start:stop])
-    *shape, in_bytes, packets_length, packets_kind, packets = _REST.unpack_from(answers, rest_at)
+    length, kind = _LENGTH_AND_KIND.unpack_from(told, _NAME_AT)
+    rest_at = _NAME_AT + (length + 3 & ~3)
+    if kind != _NAME or len(told) < rest_at + _REST.size:
+        return _read_otherwise(told)
+    *shape, in_bytes, packets_length, packets_kind, packets = _REST.unpack_from(told, rest_at)
     if (*shape, packets_length, packets_kind) != _USUAL:
-        return _read_otherwise(answers[start:stop])
-    name = answers[name_at + _LENGTH_AND_KIND.size : name_at + length - 1]
+        return _read_otherwise(told)
+    name = told[_NAME_AT + _LENGTH_AND_KIND.size : _NAME_AT + length - 1]
     return name.decode("utf-8", "replace"), _value(packets, in_bytes)
 
 

@@ -15,7 +15,7 @@ from sgagent.core.kernel.nftlisting import decode_ruleset
 from sgagent.core.kernel.plan import DestroyTable, Plan
 from sgagent.core.kernel.ruleset import TABLE
 from sgagent.core.kernel.transaction import stands_after
-from sgagent.dataplane.counterreading import read_counters
+from sgagent.dataplane.counterreading import CounterReading
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
@@ -41,6 +41,7 @@ class TableDataplane:
     def __init__(self, table: TableKeeper) -> None:
         """Take what speaks to the kernel; it is closed with this."""
         self._table = table
+        self._counters = CounterReading()
         self._seen: _Seen | None = None
         self._is_unreadable = False
         """Whether the table that stands has to make room, as nobody can tell what is in it."""
@@ -105,7 +106,7 @@ class TableDataplane:
 
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter of the table; empty where there is no table."""
-        return read_counters(self._table.list_counters())
+        return self._counters.read(self._table.list_counters())
 
     def clear_marks(self, mask: int, value: int | None = None) -> int:
         """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""

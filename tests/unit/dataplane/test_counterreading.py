@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sgagent.dataplane.counterreading import read_counters
+from sgagent.dataplane.counterreading import CounterReading
 from sgagent.netlink import NESTED, attribute
 from sgagent.ports import CounterValue
 
@@ -39,7 +39,7 @@ def test_values_are_told_by_name() -> None:
     """Names of any length, with a comment behind or without, in any number of messages."""
     names = [b"r" * length for length in range(1, 20)]
     told = b"".join(counter(name, number, 60 * number) for number, name in enumerate(names))
-    assert read_counters(told + message(DONE, bytes(4))) == {
+    assert CounterReading().read(told + message(DONE, bytes(4))) == {
         name.decode(): CounterValue(packets=number, bytes=60 * number) for number, name in enumerate(names)
     }
 
@@ -48,14 +48,28 @@ def test_values_are_told_by_name() -> None:
 def test_what_is_written_otherwise_is_read_too(unusual: dict[str, bytes | int]) -> None:
     """Other kernels may order attributes otherwise, pad them, or mark what is nested."""
     told = counter(b"rule/eth0/web", 1 << 40, 1 << 50, **unusual)  # type: ignore[arg-type] # of both types
-    assert read_counters(told) == {"rule/eth0/web": CounterValue(packets=1 << 40, bytes=1 << 50)}
+    assert CounterReading().read(told) == {"rule/eth0/web": CounterValue(packets=1 << 40, bytes=1 << 50)}
 
 
 def test_a_name_need_not_be_text() -> None:
     """Somebody else may have put anything into the table."""
-    assert list(read_counters(counter(b"\xff", 1, 60))) == ["\ufffd"]
+    assert list(CounterReading().read(counter(b"\xff", 1, 60))) == ["\ufffd"]
 
 
 def test_no_table_has_no_counters() -> None:
     """The kernel tells only that it is done."""
-    assert read_counters(message(DONE, bytes(4))) == {}
+    assert CounterReading().read(message(DONE, bytes(4))) == {}
+
+
+def test_values_that_stayed_are_the_very_same() -> None:
+    """Those that changed, came or went meanwhile are told as they are now."""
+    reading = CounterReading()
+    before = reading.read(counter(b"a", 1, 60) + counter(b"b", 2, 120) + counter(b"c", 3, 180))
+    after = reading.read(counter(b"d", 1, 60) + counter(b"b", 2, 120) + counter(b"a", 4, 240))
+    assert after == {
+        "d": CounterValue(packets=1, bytes=60),
+        "b": CounterValue(packets=2, bytes=120),
+        "a": CounterValue(packets=4, bytes=240),
+    }
+    assert after["b"] is before["b"]
+    assert reading.read(b"") == {}
