@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from sgagent.core.compiling.addressed import Gotos, address_elements, lead, network_elements
@@ -13,7 +12,6 @@ from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.deciding import Deciding, guards_of_new, read_twice
 from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
-from sgagent.core.compiling.everyone import ChangeForEveryone, change_for_everyone
 from sgagent.core.compiling.grouped import Grouped, group
 from sgagent.core.compiling.listing import (
     entry_rules,
@@ -22,6 +20,7 @@ from sgagent.core.compiling.listing import (
     told_apart,
     up_to,
 )
+from sgagent.core.compiling.reach import reach
 from sgagent.core.compiling.selectors import Reading, readings
 from sgagent.core.compiling.tables import Decider, make_table
 from sgagent.core.kernel import names
@@ -36,7 +35,6 @@ from sgagent.core.kernel.ruleset import (
 from sgagent.core.memory import Memory
 from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
-from sgagent.core.remaking import changed_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +83,13 @@ class _Made:
     target: str
     chains: Mapping[str, Chain]
     verdict_maps: Mapping[str, VerdictMap]
+    is_list: bool = False
+    """Whether it is of a class with which the entries for everyone stand in one list."""
 
     @classmethod
-    def of(cls, target: str, deciding: Deciding) -> _Made:
+    def of(cls, target: str, deciding: Deciding, *, is_list: bool = False) -> _Made:
         """Return what was made."""
-        return cls(target, deciding.chains, deciding.verdict_maps)
-
-
-@dataclass(frozen=True, slots=True)
-class _MadeOfClass:
-    """What decides about a class, and all that it was made of."""
-
-    entries: tuple[Entry, ...]
-    """Those of the class alone."""
-
-    places: tuple[int, ...]
-    """Behind how many entries for everyone each stands."""
-
-    is_list: bool
-    """Whether those for everyone stand in one list with its own."""
-
-    made: _Made
-
-    def is_of(self, entries: tuple[Entry, ...], places: tuple[int, ...], change: ChangeForEveryone) -> bool:
-        """Tell whether the same is made of these: it does not depend on the addresses of entries.
-
-        Args:
-            entries: those of the class alone.
-            places: behind how many entries for everyone each stands now.
-            change: what changed among these.
-        """
-        return (
-            not change.moves(self.places, places)
-            and all(map(Entry.decides_like, entries, self.entries))
-            and not (self.is_list and change.entries)
-            and not any(map(change.touches, entries))
-        )
+        return cls(target, deciding.chains, deciding.verdict_maps, is_list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,40 +100,30 @@ class _Classes:
     distinct: tuple[Peers, ...]
     """The peers of each class."""
 
-    everyone: tuple[Entry, ...]
-    """The entries for everyone, in order."""
-
     of_everyone: _Made
-    made: Mapping[tuple[str, ...], _MadeOfClass]
+    made: Mapping[tuple[str, ...], _Made]
     """By the names of the peers, in the order of the classes."""
 
-    def may_have_changed(self, grouped: Grouped, change: ChangeForEveryone) -> set[tuple[str, ...]]:
-        """Return the classes that may have changed, where the same peers stand at the same places.
-
-        Those are the ones in which an entry has changed, or of which one meets what changed for everyone.
-        """
-        changed = changed_places(self.grouped.entries, grouped.entries)
-        peers = {grouped.entries[place].peer for place in changed}
-        if change.entries:
-            peers.update(entry.peer for entry in grouped.entries if change.touches(entry))
+    def may_change(self, grouped: Grouped) -> set[tuple[str, ...]]:
+        """Return the classes about which something else may decide with other entries."""
+        reached = reach(self.grouped.entries, grouped.entries)
+        if reached is None:
+            return set(self.made)
         return {
             names
             for names, one in self.made.items()
-            if not peers.isdisjoint(names) or (one.is_list and change.entries)
+            if not reached.peers.isdisjoint(names) or (one.is_list and reached.is_for_everyone)
         }
 
     @property
     def parts(self) -> tuple[_Made, ...]:
         """Return all that is needed of what was made."""
-        return (
-            *(one.made for one in self.made.values()),
-            *((self.of_everyone,) if self.asks_everyone else ()),
-        )
+        return (*self.made.values(), *((self.of_everyone,) if self.asks_everyone else ()))
 
     @property
     def asks_everyone(self) -> bool:
         """Tell whether anything leads to the rules for everyone."""
-        return bool(self.grouped.for_everyone) or any(one.made.chains for one in self.made.values())
+        return bool(self.grouped.for_everyone) or any(one.chains for one in self.made.values())
 
 
 def _together(parts: tuple[_Made, ...]) -> Judging:
@@ -261,9 +220,8 @@ class _Judge:
         # It keeps what it has worked out, of the entries for everyone and their places alone.
         self.base = memory.part("base").recall((self.grouped.for_everyone, *everyone), lambda: self.base)
         of_everyone = memory.part("everyone").recall(everyone, self._for_everyone)
-        remake = partial(self._classes, classified.distinct, everyone, of_everyone)
-        classes = memory.part("made").revise(remake)
-        targets = tuple(one.made.target for one in classes.made.values())
+        classes = memory.part("made").revise(partial(self._classes, classified.distinct, of_everyone))
+        targets = tuple(one.target for one in classes.made.values())
         gotos = memory.part("gotos").revise(partial(lead, classified.distinct, targets))
         onward = self._everyone if classes.asks_everyone else self._default
         self._look_ups_chain(classified, gotos, memory, onward)
@@ -274,49 +232,28 @@ class _Judge:
     def _deciding(self) -> Deciding:
         return Deciding(self.interface, self.direction, self.family, self.entries)
 
-    def _classes(
-        self,
-        distinct: tuple[Peers, ...],
-        everyone: tuple[Entry, ...],
-        of_everyone: _Made,
-        before: _Classes | None,
-    ) -> _Classes:
+    def _classes(self, distinct: tuple[Peers, ...], of_everyone: _Made, before: _Classes | None) -> _Classes:
         """Return what decides about each class."""
-        change = change_for_everyone(before.everyone, everyone) if before else None
-        are_alike = before and change and before.grouped.is_like(self.grouped)
-        again = before.may_have_changed(self.grouped, change) if before and change and are_alike else None
-        made: dict[tuple[str, ...], _MadeOfClass] = {}
-        if before is not None and again is not None and before.distinct is distinct:
-            remade = {peers: self._class(peers, before.made[peers], change) for peers in again}
-            made = {**before.made, **remade}
-            return _Classes(self.grouped, distinct, everyone, of_everyone, made)
         known = before.made if before else {}
+        again = before.may_change(self.grouped) if before else set()
+        made: dict[tuple[str, ...], _Made] = {}
+        if before is not None and before.distinct is distinct:
+            made = {**known, **{peers: self._class(peers, known[peers]) for peers in again}}
+            return _Classes(self.grouped, distinct, of_everyone, made)
         for members in distinct:
             peers = tuple(self.grouped.peers[place] for place in members)
             one = known.get(peers)
-            if one is None or again is None or peers in again:
-                one = self._class(peers, one, change)
-            made[peers] = one
-        return _Classes(self.grouped, distinct, everyone, of_everyone, made)
+            made[peers] = self._class(peers, one) if one is None or peers in again else one
+        return _Classes(self.grouped, distinct, of_everyone, made)
 
-    def _class(
-        self, peers: tuple[str, ...], before: _MadeOfClass | None, change: ChangeForEveryone | None
-    ) -> _MadeOfClass:
+    def _class(self, peers: tuple[str, ...], before: _Made | None) -> _Made:
         """Return what decides about addresses of a class.
 
         That depends on the entries of its peers, on those for everyone that these meet, and on which stand
-        before which; the names depend on the peers'.
+        before which; the names depend on the peers'. It does not depend on the addresses of entries.
         """
-        own = self.grouped.own(peers)
-        entries = tuple(self.entries[index] for index in own)
-        places = tuple(bisect_left(self.base.members, index) for index in own)
-        if before is not None and change is not None and before.is_of(entries, places, change):
-            return before if before.places == places else replace(before, places=places)
-        is_list = is_crowd(self.entries, own, self.base.constrained)
-        made = self._make_class(peers, own, is_list=is_list)
-        if before is not None and before.made == made:
-            made = before.made
-        return _MadeOfClass(entries, places, is_list, made)
+        made = self._make_class(peers, self.grouped.own(peers))
+        return before if before == made else made
 
     def _for_everyone(self) -> _Made:
         """Make the chain of the rules for everyone."""
@@ -328,7 +265,7 @@ class _Judge:
             deciding.table_chain(self._everyone, table, self._default)
         return _Made.of(self._everyone, deciding)
 
-    def _make_class(self, peers: tuple[str, ...], own: list[int], *, is_list: bool) -> _Made:
+    def _make_class(self, peers: tuple[str, ...], own: list[int]) -> _Made:
         """Make the chain that decides about addresses of a class.
 
         Where the first entry exempts all traffic there is nothing to decide.
@@ -339,11 +276,12 @@ class _Judge:
         if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
             return _Made.of(first.leaf, deciding)
         name = names.class_chain(*self._place, peers)
+        is_list = is_crowd(self.entries, own, self.base.constrained)
         if is_list:
             deciding.list_chain(name, sorted((*own, *everyone)))
         else:
             deciding.table_chain(name, make_table(self.entries, own, self.base), self._everyone)
-        return _Made.of(name, deciding)
+        return _Made.of(name, deciding, is_list=is_list)
 
     def _look_ups_chain(self, classified: Classified, gotos: Gotos, memory: Memory, onward: str) -> None:
         """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
