@@ -229,6 +229,30 @@ def test_a_host_follows_what_concerns_it(desk: Desk) -> None:
         assert not woken.is_set()
 
 
+def test_all_of_many_groups_and_members_is_read(desk: Desk) -> None:
+    """More groups than are asked for at once, and more members of one than an answer holds."""
+    named = [f"sg-{number}" for number in range(70)]
+    rules = ", ".join(
+        f"{{direction: ingress, policy: accept, protocol: tcp, port_range: 80, authorization_object: {name}}}"
+        for name in named
+    )
+    groups = ", ".join(f"{{security_group_id: {name}}}" for name in named)
+    members = [f"10.1.{number // 250}.{number % 250}" for number in range(1_100)]
+    interfaces = ", ".join(
+        f"{{network_interface_id: eni-{address}, addresses: [{address}], security_group_ids: [sg-7]}}"
+        for address in members
+    )
+    text = (
+        f"{{version: 1, security_groups: [{{security_group_id: sg-web, rules: [{rules}]}}, {groups}],"
+        f" network_interfaces: [{interfaces}]}}"
+    )
+    desk.publish(parse_documents([DocumentFile("x.yaml", text.encode())], Limits())[0])
+    with desk.namespace.entered():
+        snapshot = desk.source("sg-web").fetch().snapshot
+    assert snapshot.group_by_id.keys() == {"sg-web", *named}
+    assert len(snapshot.group_by_id["sg-7"].member_addresses) == len(members)
+
+
 def test_references_are_followed_as_they_change(desk: Desk) -> None:
     """A list that a rule comes to refer to is delivered with the rule."""
     bare = "version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n"

@@ -96,7 +96,15 @@ class Channel:
             ConnectionLostError: there was none in time, or the connection broke.
             CallRefusedError: the server answered with an error.
         """
-        call = self.open(method, message, metadata=metadata, is_last=True)
+        return self.finish(self.open(method, message, metadata=metadata, is_last=True), seconds)
+
+    def finish(self, call: Call, seconds: float) -> bytes:
+        """Return the one answer to a question that was asked by opening a call.
+
+        Raises:
+            ConnectionLostError: there was none in time, or the connection broke.
+            CallRefusedError: the server answered with an error.
+        """
         deadline = time.monotonic() + seconds
         while not call.is_over:
             if time.monotonic() >= deadline:
@@ -110,14 +118,18 @@ class Channel:
         return call.messages.popleft()
 
     def open(self, method: str, message: bytes, *, metadata: Mapping[str, str], is_last: bool) -> Call:
-        """Begin a call whose answers are received one by one.
+        """Begin a call, as soon as the server takes another, whose answers are received one by one.
 
         Args:
             method: like ``/etcdserverpb.KV/Range``.
             message: the first of the request.
             metadata: of the call.
             is_last: whether the request ends with it.
+
+        Raises:
+            ConnectionLostError: the connection broke, or too many calls go on.
         """
+        self._wait_for_room()
         try:
             call = Call(self._state.get_next_available_stream_id())
             self._state.send_headers(call.number, self._headers(method, metadata))
@@ -168,6 +180,14 @@ class Channel:
     def close(self) -> None:
         """End the connection and all calls."""
         self._socket.close()
+
+    def _wait_for_room(self) -> None:
+        """Wait for the end of other calls if the server takes no more at once."""
+        deadline = time.monotonic() + self._patience.silent_seconds
+        while self._state.open_outbound_streams >= self._state.remote_settings.max_concurrent_streams:
+            if time.monotonic() >= deadline:
+                raise ConnectionLostError("the server takes no more calls")
+            self._pump(deadline, None)
 
     def _headers(self, method: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
         return [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.access import EndpointAccess, read_password
+from sgagent.sources.etcd.call import Call
 from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import (
     CallRefusedError,
@@ -47,6 +48,9 @@ Answer = TypeVar("Answer")
 
 _PAGE = 1000
 """Keys that are asked for at once."""
+
+_AT_ONCE = 32
+"""Ranges that are asked for before the first is answered."""
 
 _PAUSE_SECONDS = 0.2
 """Between tries, while a cluster chooses a leader."""
@@ -132,13 +136,33 @@ class Client:
             EtcdError: there was no answer, or a refusal.
         """
         page = self.read_page(asked, revision=revision)
-        header, items = page.header, list(page.items)
-        at = revision or header.revision
+        return page.header, self._whole(asked, page, revision or page.header.revision)
+
+    def read_each(
+        self, asked: Sequence[KeyRange], *, revision: int
+    ) -> Iterator[tuple[KeyRange, tuple[KeyValue, ...]]]:
+        """Go through ranges, each with all its keys as they stood at a revision.
+
+        Some are asked for before the first is answered: a host may read thousands, and nobody wants to wait
+        for each.
+
+        Raises:
+            CompactedError: the revision is gone, maybe while others were read.
+            EtcdError: there was no answer, or a refusal.
+        """
+        for first in range(0, len(asked), _AT_ONCE):
+            some = asked[first : first + _AT_ONCE]
+            requests = [range_request(one, revision=revision, limit=_PAGE) for one in some]
+            for one, page in zip(some, self._ask_each("KV/Range", requests, read_range), strict=True):
+                yield one, self._whole(one, page, revision)
+
+    def _whole(self, asked: KeyRange, page: Range, revision: int) -> tuple[KeyValue, ...]:
+        """Return the keys of a range's first page, and of those behind it."""
+        items = list(page.items)
         while page.has_more:
-            rest = KeyRange(f"{items[-1].key}\0", asked.end)
-            page = self.read_page(rest, revision=at)
+            page = self.read_page(KeyRange(f"{items[-1].key}\0", asked.end), revision=revision)
             items.extend(page.items)
-        return header, tuple(items)
+        return tuple(items)
 
     def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
         """Carry out writes all together if the conditions hold; return the store and whether they did.
@@ -184,24 +208,37 @@ class Client:
             self._access.append(self._access.pop(0))
 
     def _ask(self, method: str, request: bytes, read: Callable[[bytes], Answer]) -> Answer:
+        (answer,) = self._ask_each(method, [request], read)
+        return answer
+
+    def _ask_each(
+        self, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
+    ) -> list[Answer]:
         """Ask, with a fresh token if the one that was had is no longer good."""
         channel = self._connected()
         try:
-            answer = self._call(channel, method, request)
+            answers = self._call(channel, method, requests)
         except CallRefusedError as error:
             if not _is_about_token(error) or self._settings.user is None:
                 raise as_compacted(error) from error
             self._token = self._authenticated(channel)
-            answer = self._call(channel, method, request)
+            answers = self._call(channel, method, requests)
         try:
-            return read(answer)
+            return [read(answer) for answer in answers]
         except (MalformedMessageError, UnicodeDecodeError) as error:
             raise ConnectionLostError(f"{self._place}: an answer that can't be read: {error}") from error
 
-    def _call(self, channel: Channel, method: str, request: bytes) -> bytes:
-        seconds = self._settings.timeout_seconds
+    def _call(self, channel: Channel, method: str, requests: Sequence[bytes]) -> list[bytes]:
+        """Return the answers to questions that are asked all at once; to none of them if one is refused."""
+        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), list[Call]()
         try:
-            return channel.call(f"{_SERVICE}{method}", request, metadata=self._metadata(), seconds=seconds)
+            for request in requests:
+                calls.append(channel.open(path, request, metadata=metadata, is_last=True))
+            return [channel.finish(call, self._settings.timeout_seconds) for call in calls]
+        except CallRefusedError:
+            for call in calls:
+                channel.cancel(call)
+            raise
         except ConnectionLostError as error:
             raise ConnectionLostError(f"{self._place}: {error}") from error
 

@@ -46,8 +46,8 @@ def extend(client: Client, replica: Replica, interest: Interest, revision: int) 
     added: list[KeyRange] = []
     kept = {KeyRange(replica.layout.meta)}
     while (wanted := kept | interest.wanted(replica.values)) != replica.known_until.keys():
-        for one in sorted(wanted - replica.known_until.keys()):
-            replica.add(one, client.read(one, revision=revision)[1], revision)
+        for one, items in client.read_each(sorted(wanted - replica.known_until.keys()), revision=revision):
+            replica.add(one, items, revision)
             added.append(one)
         for one in sorted(replica.known_until.keys() - wanted):
             replica.drop(one)

@@ -12,6 +12,7 @@ from typing import Protocol
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 
 from sgagent.sources.etcd.bell import Bell
@@ -77,6 +78,19 @@ class Server:
 
 
 Behaviour = Callable[[Server], None]
+
+
+def hear_questions(server: Server, count: int) -> list[tuple[int, bytes]]:
+    """Wait for whole requests, and return their numbers and messages."""
+    messages: dict[int, bytes] = {}
+    ended = 0
+    while ended < count:
+        for event in server.hear():
+            number = getattr(event, "stream_id", None) or 0
+            if isinstance(event, h2.events.DataReceived):
+                messages[number] = messages.get(number, b"") + (event.data or b"")
+            ended += isinstance(event, h2.events.StreamEnded)
+    return [(number, message[5:]) for number, message in messages.items()]
 
 
 class Connect(Protocol):
@@ -248,6 +262,49 @@ def test_a_server_that_fell_silent(connect: Connect) -> None:
     with pytest.raises(ConnectionLostError, match="no sign of life"):
         ask(channel)
     heard.set()
+
+
+def test_questions_that_are_asked_at_once(connect: Connect) -> None:
+    """Each has its own answer, in whatever order these come."""
+
+    def behave(server: Server) -> None:
+        first, second = hear_questions(server, 2)
+        for number, message in (second, first):
+            server.answer(number, b"answer to " + message)
+
+    channel = connect(behave)
+    calls = [channel.open("/s/M", message, metadata={}, is_last=True) for message in (b"one", b"two")]
+    assert [channel.finish(call, 5.0) for call in calls] == [b"answer to one", b"answer to two"]
+
+
+def test_a_server_that_takes_one_call_at_a_time(connect: Connect) -> None:
+    """The next is opened once the one before has ended, and is not before."""
+
+    def behave(server: Server) -> None:
+        server.state.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+        for _ in range(4):
+            number, message = server.hear_question()
+            server.answer(number, message)
+
+    channel = connect(behave)
+    ask(channel)  # by then the client knows
+    calls = [channel.open("/s/M", b"%d" % number, metadata={}, is_last=True) for number in range(3)]
+    assert [channel.finish(call, 5.0) for call in calls] == [b"0", b"1", b"2"]
+
+
+def test_a_server_that_takes_no_call_any_more(connect: Connect) -> None:
+    """It is given up after a while."""
+
+    def behave(server: Server) -> None:
+        server.state.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+        number, message = server.hear_question()
+        server.answer(number, message)
+
+    channel = connect(behave, Patience(silent_seconds=0.2))
+    ask(channel)
+    channel.open("/s/M", b"one", metadata={}, is_last=False)
+    with pytest.raises(ConnectionLostError, match="takes no more calls"):
+        channel.open("/s/M", b"two", metadata={}, is_last=True)
 
 
 def test_a_stream_goes_on_beside_questions(connect: Connect) -> None:
