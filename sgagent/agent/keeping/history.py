@@ -14,12 +14,14 @@ from pathlib import Path
 
 from sgagent.agent.keeping.durable import remove_durably, rename_durably, write_durably
 from sgagent.agent.keeping.kept import (
+    LONGEST_HEAD,
     DamagedStateError,
     Head,
     KeptDocuments,
     decode_head,
     decode_kept,
     encode_kept,
+    may_be_of_version,
 )
 
 MOST_ENTRIES = 10
@@ -92,7 +94,7 @@ class History:
             OSError: nothing was changed.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        newest = next(self.entries(), None)
+        newest = next(self.entries(), None) if self._may_begin_with(kept.version) else None
         if newest is not None and newest.head is not None and newest.head.version == kept.version:
             number, kept = newest.number, _enforced_first(kept, newest.head.record.enforced_at)
         else:
@@ -100,6 +102,17 @@ class History:
         write_durably(self.path(number), encode_kept(kept))
         self.prune()
         return number
+
+    def _may_begin_with(self, version: str) -> bool:
+        """Tell whether documents of a version may be the newest, without a look at all of them."""
+        numbers = self.numbers()
+        if not numbers:
+            return False
+        try:
+            with self.path(numbers[-1]).open("rb") as file:
+                return may_be_of_version(file.read(LONGEST_HEAD), version)
+        except OSError:
+            return True
 
     def take(self, path: Path) -> int:
         """Make a file the newest, by giving it its name, and return its number.

@@ -122,6 +122,25 @@ def encode_kept(kept: KeptDocuments) -> bytes:
     return first.encode() + b"\n" + rest
 
 
+LONGEST_HEAD = 1 << 14
+"""Bytes at the beginning of a file, in which its head is, but for the longest."""
+
+
+def may_be_of_version(beginning: bytes, version: str) -> bool:
+    """Tell whether a file may hold documents of a version; no, only where it names another.
+
+    Args:
+        beginning: as much of the file as its head may take; whether it is whole is not asked.
+        version: of documents.
+    """
+    try:
+        outer, head, _ = beginning.split(b"\n", 2)
+        named = _text(json.loads(head)["version"])
+        return json.loads(outer)["format"] != _FORMAT or named == version
+    except _UNLIKE_OURS:
+        return True
+
+
 def decode_head(content: bytes, place: str) -> Head:
     """Return the head of a file whose content is whole.
 
@@ -172,7 +191,7 @@ def _lines(content: bytes, place: str) -> list[bytes]:
     if outer["format"] != _FORMAT:
         raise DamagedStateError(f"{place}: of format {outer['format']!r}, which this version does not read")
     _compare(outer["sha256"], rest, place)
-    return rest.splitlines()[:2]
+    return rest.split(b"\n", 2)[:2]
 
 
 def _compare(checksum: object, content: bytes, place: str) -> None:
