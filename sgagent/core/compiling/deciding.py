@@ -31,7 +31,7 @@ from sgagent.core.kernel.ruleset import (
 )
 from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Protocol
 
-FEW = 8
+FEW = 12
 """Up to so many ports are compared one after the other, which costs no more than a look-up and reads better.
 Sets are dear to make in bulk: a map for each of thousands of small classes would take the kernel minutes."""
 
