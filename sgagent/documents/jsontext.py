@@ -147,8 +147,14 @@ class _Scanner:
         return self._separator if self._closings else None
 
     def _take_row(self, row: Row | None) -> None:
-        """Consume at once what stands here as it stood in an earlier text, up to the last of a row."""
-        if row is None or not self._builder.has_room_for(sum(node.size for node in row.nodes)):
+        """Consume at once what stands here as it stood in an earlier text, up to the last of a row.
+
+        Where there is no room for that, it is not looked for again: the rest will hardly fit either.
+        """
+        if row is None:
+            return
+        if not self._builder.has_room_for(sum(node.size for node in row.nodes)):
+            self._recurrence = None
             return
         shift = self._line - row.nodes[0].line
         *starts, self._place = row.starts

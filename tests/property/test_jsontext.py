@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from random import Random
 
@@ -198,3 +199,17 @@ def test_what_does_not_fit_is_not_even_read() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
     finally:
         tracemalloc.stop()
+
+
+def test_what_does_not_fit_any_more_takes_no_longer_to_be_refused() -> None:
+    """A long list that stood in the text before is not looked at again at each of its items."""
+    row, limits = ",".join(['{"a": "1"}'] * 20_000), Limits(rules=2_050, addresses=0)
+    _, rows = reread(f"[{row}]", None, limits=limits)
+    assert rows
+    text = f"[{'1,' * 2_000}{row}]"
+    took = []
+    for earlier in (None, rows):
+        began = time.process_time()
+        assert reread(text, earlier, limits=limits)[0][0] == "too_many_values"
+        took.append(time.process_time() - began)
+    assert took[1] < 10 * took[0]
