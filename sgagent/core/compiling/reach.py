@@ -25,6 +25,10 @@ class Reach:
     """Whether some that changed are for everyone."""
 
 
+MOST_FOR_EVERYONE = 32
+"""Entries for everyone up to which it is worth while to find out what they meet: each is held against all."""
+
+
 def reach(before: Sequence[Entry], after: Sequence[Entry]) -> Reach | None:
     """Return what a change from some entries to others can reach; None where that may be anything.
 
@@ -32,9 +36,9 @@ def reach(before: Sequence[Entry], after: Sequence[Entry]) -> Reach | None:
     one of the things that tell a crowd.
     """
     changed = _changed(before, after)
-    if changed is None or not all(entry.is_plain for entry in changed if entry.is_for_everyone):
+    everyone = [entry for entry in changed or () if entry.is_for_everyone]
+    if changed is None or len(everyone) > MOST_FOR_EVERYONE or not all(entry.is_plain for entry in everyone):
         return None
-    everyone = [entry for entry in changed if entry.is_for_everyone]
     own = {entry.peer for entry in changed if not entry.is_for_everyone}
     met = (entry for other in everyone for entry in after if _meet(entry, other))
     own.update(entry.peer for entry in met if not entry.is_for_everyone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgagent.core.compiling.entries import Entry
-from sgagent.core.compiling.reach import Reach, reach
+from sgagent.core.compiling.reach import MOST_FOR_EVERYONE, Reach, reach
 from sgagent.core.model import Family
 from tests.words import ports
 
@@ -64,3 +64,10 @@ def test_what_stands_elsewhere_may_reach_anything() -> None:
     assert reach((SSH, WEB, DNS), (ALL, WEB, SSH)) is None
     assert reach((SSH,), (entry("80", local=(1, 2)), SSH)) is None
     assert reach((SSH, SSH, WEB), (SSH, WEB)) == Reach(frozenset("a"), is_for_everyone=False)
+
+
+def test_many_changes_for_everyone_are_taken_to_reach_anything() -> None:
+    """To hold each of very many against all entries would take longer than to make all classes again."""
+    many = [entry(str(port)) for port in range(1, MOST_FOR_EVERYONE + 2)]
+    assert reach(LISTED, (*many[1:], *LISTED)) is not None
+    assert reach(LISTED, (*many, *LISTED)) is None
