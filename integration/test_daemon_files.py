@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
+from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.files.settling import ALONE_SECONDS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -112,17 +115,33 @@ def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> 
         moves = list(zip(("policy.yaml", "other.yaml"), texts if turn % 2 else reversed(texts), strict=True))
         for name, text in moves:
             (agent.documents / f".{name}").write_text(text)
+        before = len(agent.all_events())
         began = time.perf_counter()
         for name, _ in moves:
             (agent.documents / f".{name}").rename(agent.documents / name)
         is_at_once = time.perf_counter() - began < ALONE_SECONDS
-        agent.wait_for_event("ruleset_applied", 2 + turn)
-        if not is_at_once:
-            continue
-        at_once += 1
-        assert not agent.events("problem_found")
-        assert all(event["interfaces"] for event in agent.events("ruleset_applied"))
+        version = version_of(texts)
+        wait_for(partial(is_applied, agent, version), f"the files of turn {turn}", NOTICED_SECONDS)
+        if is_at_once:
+            at_once += 1
+            assert applied(agent.all_events()[before:]) == [version]
     assert at_once, "no two files were moved quickly enough to tell"
+
+
+def version_of(texts: list[str]) -> str:
+    """Return what documents together are called."""
+    files = tuple(DocumentFile(f"{place}.yaml", text.encode()) for place, text in enumerate(texts))
+    return parse_documents(files, Limits())[0].version
+
+
+def is_applied(agent: Service, version: str) -> bool:
+    """Tell whether a version was enforced."""
+    return version in applied(agent.all_events())
+
+
+def applied(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the versions that were enforced, and what was told of others."""
+    return [event.get("version", event["event"]) for event in events]
 
 
 @pytest.mark.parametrize("broken", (BROKEN, "version: [", definitions(DROP_UNKNOWN), "\0"))

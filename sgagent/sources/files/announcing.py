@@ -42,34 +42,39 @@ class Announcer:
         """Take in a change."""
         self._settling.note(name, self._monotonic(), state)
 
-    def tell(self, arm: Callable[[], None]) -> None:
+    def tell(self, arm: Callable[[], bool]) -> None:
         """Tell what is to be told now.
 
         Args:
-            arm: called before, so that nothing is missed that comes into being meanwhile.
+            arm: has all watched that is to be, so that no change is missed; tells whether some of it was not.
         """
         due = self._settling.due()
         if due is None:
             return
         is_told = self._bursts.is_alone(self._watch)
         if due > self._monotonic():
-            self._tell_early(arm, is_told=is_told)
+            self._tell_early(is_told=is_told)
             return
         stayed_alone = is_told and self._settling.is_alone
         self._settling.clear()
-        if not stayed_alone:
-            arm()
-            self._bursts.grant()
+        if stayed_alone:
+            self._bursts.end(self._watch)
+            if arm():
+                self._wake()
+            return
+        arm()
+        self._bursts.grant()
         self._bursts.end(self._watch)
-        if not stayed_alone:
-            self._wake()
+        self._wake()
 
-    def _tell_early(self, arm: Callable[[], None], *, is_told: bool) -> None:
-        """Tell of what has not settled, if it is one change; else that it is not the only one."""
+    def _tell_early(self, *, is_told: bool) -> None:
+        """Tell of what has not settled, if it is one change; else that it is not the only one.
+
+        The one who reads is not kept waiting until all is watched: if some of it was not, that is told later.
+        """
         if not self._settling.is_alone:
             self._bursts.grow(self._watch)
         elif not is_told:
-            arm()
             self._bursts.begin(self._watch)
             self._wake()
 

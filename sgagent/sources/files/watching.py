@@ -71,8 +71,8 @@ class _Watches:
         self._look_ups: frozenset[LookUp] = frozenset()
         self._documents: Path | None = None
 
-    def arm(self) -> None:
-        """Watch what is to be watched now, and no more what no longer is.
+    def arm(self) -> bool:
+        """Watch what is to be watched now, and no more what no longer is; tell whether some of it is new.
 
         What comes into being while this looks is found by looking again, until nothing new is found.
 
@@ -92,7 +92,9 @@ class _Watches:
                 break
         for watch in self._directories.keys() - armed.keys():
             self.inotify.remove(watch)
+        is_new = not armed.keys() <= self._directories.keys()
         self._directories = armed
+        return is_new
 
     def _look(self) -> None:
         """Find out which look-ups lead to the documents."""

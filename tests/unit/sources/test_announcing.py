@@ -24,7 +24,12 @@ class Told:
         self.times: list[float] = []
         """When it told."""
 
-        self.armed = 0
+        self.armed_at: list[float] = []
+        """When it had all watched."""
+
+        self.is_news = False
+        """Whether some of it was not watched until then."""
+
         self.bursts = bursts or Bursts()
         self.announcer = Announcer(watch, lambda: self.times.append(self.now), self.bursts, lambda: self.now)
 
@@ -41,8 +46,9 @@ class Told:
         self.now = due
         self.announcer.tell(self._arm)
 
-    def _arm(self) -> None:
-        self.armed += 1
+    def _arm(self) -> bool:
+        self.armed_at.append(self.now)
+        return self.is_news
 
 
 @pytest.fixture
@@ -153,10 +159,20 @@ def test_what_is_given_up_holds_up_nobody(told: Told) -> None:
     assert is_settled(told.bursts)
 
 
-def test_all_is_watched_before_it_is_told(told: Told) -> None:
-    """Whatever is read after a word is watched: later changes are not missed."""
+def test_all_is_watched_when_it_is_told(told: Told) -> None:
+    """Whatever is read of a burst is watched: later changes are not missed."""
     told.change(after=1.0)
-    assert told.armed == 1
     told.change(after=A_MOMENT)
+    assert told.armed_at == []
     told.wait()
-    assert told.armed == 2
+    assert told.armed_at == [told.now]
+    assert told.times == [1.0, told.now]
+
+
+def test_what_was_read_before_it_was_watched_is_read_again(told: Told) -> None:
+    """A document may be a link to another directory, in which something changed meanwhile."""
+    told.change(after=1.0)
+    told.is_news = True
+    told.wait()
+    assert told.armed_at == [told.now]
+    assert told.times == [1.0, told.now]
