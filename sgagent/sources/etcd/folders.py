@@ -6,9 +6,9 @@ same value of a key until that is written again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from sgagent.core.remaking import changed_places, common_ends
+from sgagent.core.remaking import gone_and_come
 from sgagent.sources.etcd.layout import MEMBERS, Layout
 from sgagent.sources.etcd.messages import KeyValue
 
@@ -34,7 +34,7 @@ class Folders:
     def sort(self, values: Values) -> Mapping[FolderName, Folder]:
         """Return all folders that hold something; each is the very same as before if that is so, too."""
         given = tuple(values.values())
-        gone, come = _differences(self._given, given)
+        gone, come = gone_and_come(self._given, given)
         self._given = given
         opened: dict[FolderName, dict[str, KeyValue]] = {}
         there = {item.key for item in come}
@@ -64,20 +64,3 @@ class Folders:
             del self._by_name[name]
         elif folder != self._by_name.get(name):
             self._by_name[name] = folder
-
-
-def _differences(
-    before: Sequence[KeyValue], after: Sequence[KeyValue]
-) -> tuple[list[KeyValue], list[KeyValue]]:
-    """Return what is no longer there, and what was not there before."""
-    if len(before) == len(after):
-        places = changed_places(before, after)
-        return _apart([before[place] for place in places], [after[place] for place in places])
-    head, tail = common_ends(before, after)
-    return _apart(before[head : len(before) - tail], after[head : len(after) - tail])
-
-
-def _apart(before: Sequence[KeyValue], after: Sequence[KeyValue]) -> tuple[list[KeyValue], list[KeyValue]]:
-    """Return what only one of the two holds, and what only the other does."""
-    old, new = set(map(id, before)), set(map(id, after))
-    return [item for item in before if id(item) not in new], [item for item in after if id(item) not in old]
