@@ -80,6 +80,7 @@ class _Watches:
             OSError: the kernel does not let us watch.
         """
         armed: dict[int, set[Path]] = {}
+        known = self._look_ups
         while True:
             self._look()
             before = sum(map(len, armed.values()))
@@ -92,7 +93,7 @@ class _Watches:
                 break
         for watch in self._directories.keys() - armed.keys():
             self.inotify.remove(watch)
-        is_new = not armed.keys() <= self._directories.keys()
+        is_new = not (armed.keys() <= self._directories.keys() and self._look_ups <= known)
         self._directories = armed
         return is_new
 

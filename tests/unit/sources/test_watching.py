@@ -197,6 +197,25 @@ def test_a_document_behind_a_link_is_watched_where_it_lies(watching: Watching, t
         assert changed.wait(WITHIN_SECONDS)
 
 
+def test_what_a_new_link_leads_to_is_told_though_it_changed_at_once(directory: Path) -> None:
+    """It may lie in a directory that is watched already, under a name that was none of ours before."""
+    (directory / ".first").write_text("version: 1\n")
+    (directory / ".second").write_text("version: 1\nsecurity_groups: []\n")
+    (directory / ".link").symlink_to(".first")
+    told, told_again = threading.Event(), threading.Event()
+
+    def wake() -> None:
+        if told.is_set():
+            told_again.set()
+        else:
+            (directory / ".second").rename(directory / ".first")
+            told.set()
+
+    with watch_path(directory, wake, Bursts()):
+        (directory / ".link").rename(directory / "web.yaml")
+        assert told_again.wait(WITHIN_SECONDS)
+
+
 def test_what_is_no_document_is_not_told(watching: Watching, directory: Path) -> None:
     """Swap files, back-ups and notes beside the documents wake nobody, and nor does reading."""
     with watching(directory) as changed:
