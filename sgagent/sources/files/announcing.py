@@ -58,13 +58,12 @@ class Announcer:
         stayed_alone = is_told and self._settling.is_alone
         self._settling.clear()
         if stayed_alone:
-            self._bursts.end(self._watch)
+            self._bursts.stay_alone(self._watch)
             if arm():
                 self._wake()
             return
         arm()
-        self._bursts.grant()
-        self._bursts.end(self._watch)
+        self._bursts.settle(self._watch)
         self._wake()
 
     def _tell_early(self, *, is_told: bool) -> None:
@@ -77,7 +76,3 @@ class Announcer:
         elif not is_told:
             self._bursts.begin(self._watch)
             self._wake()
-
-    def give_up(self) -> None:
-        """Let nobody wait for what will not be told any more."""
-        self._bursts.end(self._watch)

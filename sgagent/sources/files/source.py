@@ -44,7 +44,6 @@ class FileSource:
         self._limits = limits
         self._acceptance = acceptance or Acceptance(limits)
         self._bursts = Bursts()
-        self._is_granted = False
 
     def fetch(self) -> Delivery:
         """Return what the documents say now; those that are what they were are not parsed again.
@@ -56,7 +55,7 @@ class FileSource:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
-        self._is_granted = self._bursts.take_grant()
+        self._bursts.begin_reading()
         if not self._acceptance.wants_signature:
             return self._acceptance.take(self.read_documents(), None, str(self._path))
         place = signature_path(self._path)
@@ -82,8 +81,8 @@ class FileSource:
         return ()
 
     def has_settled(self) -> bool:
-        """Wait until it is known whether more follows what was read, and return whether nothing does."""
-        return self._is_granted or self._bursts.wait()
+        """Wait until it is known whether what was read is half of what is under way; return whether not."""
+        return self._bursts.has_settled()
 
     def refresh(self) -> None:
         """Do nothing: each fetch looks."""

@@ -47,7 +47,7 @@ def watch_path(
     ended, end = os.pipe2(os.O_CLOEXEC)
 
     def watch() -> None:
-        if watches is None or not _listened(watches, path, Announcer(path, wake, bursts), ended):
+        if watches is None or not _listened(watches, path, wake, bursts, ended):
             _poll(path, wake, ended, seen, poll_seconds)
 
     thread = threading.Thread(target=watch, name="documents", daemon=True)
@@ -158,20 +158,22 @@ def _tell_degraded(path: Path, error: OSError) -> None:
     structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
 
 
-def _listened(watches: _Watches, path: Path, announcer: Announcer, ended: int) -> bool:
+def _listened(watches: _Watches, path: Path, wake: Wake, bursts: Bursts, ended: int) -> bool:
     """Wake at changes until ``ended`` is readable, and return whether that worked to the end."""
-    with contextlib.closing(watches.inotify), contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(announcer.give_up)
+    with contextlib.closing(watches.inotify):
         try:
-            _listen(watches, announcer, ended)
+            with bursts.questions(path) as question:
+                for is_asked in _heard(watches, Announcer(path, wake, bursts), ended, question):
+                    if is_asked:
+                        bursts.answer(path)
         except OSError as error:
             _tell_degraded(path, error)
             return False
         return True
 
 
-def _listen(watches: _Watches, announcer: Announcer, ended: int) -> None:
-    """Wake at changes that inotify tells.
+def _heard(watches: _Watches, announcer: Announcer, ended: int, question: int) -> Iterator[bool]:
+    """Wake at changes that inotify tells, and yield each time whether somebody asked to be told of all.
 
     Raises:
         OSError: the kernel does not let us watch any more.
@@ -179,9 +181,13 @@ def _listen(watches: _Watches, announcer: Announcer, ended: int) -> None:
     poll = select.poll()
     poll.register(watches.inotify, select.POLLIN)
     poll.register(ended, select.POLLIN)
-    while all(descriptor != ended for descriptor, _ in poll.poll(_milliseconds(announcer.due()))):
+    poll.register(question, select.POLLIN)
+    while ended not in (ready := [descriptor for descriptor, _ in poll.poll(_milliseconds(announcer.due()))]):
+        if question in ready:
+            os.eventfd_read(question)
         _take_in(watches, announcer)
         announcer.tell(watches.arm)
+        yield question in ready
 
 
 def _milliseconds(due: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 
 import pytest
@@ -30,7 +31,7 @@ class Told:
         self.is_news = False
         """Whether some of it was not watched until then."""
 
-        self.bursts = bursts or Bursts()
+        self.bursts = bursts or Bursts(lambda: self.now)
         self.announcer = Announcer(watch, lambda: self.times.append(self.now), self.bursts, lambda: self.now)
 
     def change(self, after: float, name: str = "web.yaml", state: State = State.WHOLE) -> None:
@@ -59,7 +60,8 @@ def told() -> Told:
 
 def is_settled(bursts: Bursts) -> bool:
     """Do as the one who reads does."""
-    return bursts.take_grant() or bursts.wait()
+    bursts.begin_reading()
+    return bursts.has_settled()
 
 
 def test_one_change_is_told_at_once_and_once(told: Told) -> None:
@@ -100,11 +102,23 @@ def test_a_second_change_makes_the_first_one_half(told: Told, name: str, state: 
 def test_what_a_slow_reader_took_of_a_burst_stays_half(told: Told) -> None:
     """The burst may be over before all has been worked out that follows from its first change."""
     told.change(after=1.0)
-    assert not told.bursts.take_grant()
+    told.bursts.begin_reading()
     told.change(after=A_MOMENT, name="app.yaml")
     told.wait()
-    assert not told.bursts.wait()
+    assert not told.bursts.has_settled()
     assert is_settled(told.bursts), "it is read again, as that was told"
+
+
+def test_what_was_read_of_the_next_burst_is_half_as_well(told: Told) -> None:
+    """What one burst settled with is read again with the next, if that begins before it has had an effect."""
+    told.change(after=1.0, state=State.COMPLETE)
+    told.wait()
+    told.bursts.begin_reading()
+    told.change(after=A_MOMENT)
+    told.change(after=A_MOMENT, name="app.yaml")
+    assert not told.bursts.has_settled()
+    told.wait()
+    assert is_settled(told.bursts)
 
 
 @pytest.mark.parametrize("state", (State.COMPLETE, State.INCOMPLETE))
@@ -122,11 +136,26 @@ def test_changes_without_a_pause_are_enforced_all_the_same(told: Told) -> None:
     told.change(after=1.0)
     while len(told.times) < 2:
         told.change(after=A_MOMENT)
+        assert len(told.times) == 2 or not is_settled(told.bursts)
     assert told.now == pytest.approx(1.0 + LONGEST_SECONDS, abs=2 * A_MOMENT)
     told.change(after=A_MOMENT)
     told.change(after=A_MOMENT)
     assert is_settled(told.bursts)
     assert not is_settled(told.bursts), "that held once"
+
+
+@pytest.mark.parametrize("pause", (QUIET_SECONDS, 1.2 * QUIET_SECONDS, LONGEST_SECONDS))
+def test_bursts_without_a_pause_are_enforced_all_the_same(told: Told, pause: float) -> None:
+    """Whoever writes again whenever all has settled can't keep it from counting for long."""
+    read = 0
+    while told.now < 10 * LONGEST_SECONDS:
+        told.change(after=pause, state=State.COMPLETE)
+        told.wait()
+        told.bursts.begin_reading()
+        told.change(after=A_MOMENT, state=State.COMPLETE)
+        read += told.bursts.has_settled()
+        told.wait()
+    assert read >= 10 * LONGEST_SECONDS / (2 * LONGEST_SECONDS + 2 * pause)
 
 
 def test_a_thread_that_came_late_loses_nothing(told: Told) -> None:
@@ -143,20 +172,37 @@ def test_another_watch_counts_as_well() -> None:
     signature = Told(documents.bursts, "sgagent.sig")
     documents.change(after=1.0)
     documents.wait()
-    signature.change(after=1.0)
+    signature.change(after=documents.now)
     signature.change(after=A_MOMENT)
     assert not is_settled(documents.bursts)
-    documents.change(after=1.0)
-    documents.change(after=A_MOMENT)
-    documents.wait()
+    signature.wait()
     assert is_settled(documents.bursts)
 
 
 def test_what_is_given_up_holds_up_nobody(told: Told) -> None:
-    """A watch that ends may leave a change behind."""
-    told.change(after=1.0)
-    told.announcer.give_up()
-    assert is_settled(told.bursts)
+    """A watch that ends may leave a change behind, and a question without an answer."""
+    answers: list[bool] = []
+    with told.bursts.questions(WATCH) as question:
+        told.change(after=1.0)
+        reader = threading.Thread(target=lambda: answers.append(is_settled(told.bursts)))
+        reader.start()
+        assert select.select([question], [], [], 10.0 * PATIENCE)[0]
+    reader.join(10.0 * PATIENCE)
+    assert answers == [True]
+
+
+def test_what_happened_but_was_not_noted_yet_is_waited_for(told: Told) -> None:
+    """The thread that watches may have been kept from saying so."""
+    answers: list[bool] = []
+    with told.bursts.questions(WATCH) as question:
+        reader = threading.Thread(target=lambda: answers.append(is_settled(told.bursts)))
+        reader.start()
+        assert select.select([question], [], [], 10.0 * PATIENCE)[0]
+        told.change(after=1.0)
+        told.change(after=A_MOMENT)
+        told.bursts.answer(WATCH)
+        reader.join(10.0 * PATIENCE)
+    assert answers == [False]
 
 
 def test_all_is_watched_when_it_is_told(told: Told) -> None:
