@@ -80,6 +80,11 @@ class Changed:
 
     processor_seconds_by_nft: float
 
+    def by_turns(self) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+        """Yield what members who joined took, enforced and by nft, and what those who left."""
+        for turn, what in enumerate(("joins", "leaves")):
+            yield f"{self.change} {what}", self.enforced[turn::2], self.by_nft[turn::2]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtWork:
@@ -283,6 +288,19 @@ def lines(found: Sequence[AtWork]) -> Iterator[str]:
     )
     yield from table(
         (
+            *("rules / members", "change", "told by", "enforced, ms: half", "99 of 100"),
+            *("`nft`, the same, ms: half", "99 of 100"),
+        ),
+        (
+            (str(at_work.size), what, changed.notice, *_half_and_most(ours), *_half_and_most(by_nft))
+            for at_work in found
+            for changed in at_work.changed
+            if changed.change == Change.MEMBER.value
+            for what, ours, by_nft in changed.by_turns()
+        ),
+    )
+    yield from table(
+        (
             "rules / members",
             "told by",
             "start, s",
@@ -299,12 +317,16 @@ def lines(found: Sequence[AtWork]) -> Iterator[str]:
     )
 
 
+def _half_and_most(seconds: Sequence[float]) -> tuple[str, ...]:
+    return tuple(milliseconds(percentile(seconds, percent)) for percent in (50, 99))
+
+
 def _row(size: Size, changed: Changed) -> tuple[str, ...]:
     return (
         *(str(size), changed.change, changed.notice, str(len(changed.enforced))),
         *(milliseconds(percentile(changed.enforced, percent)) for percent in (50, 99, 100)),
         milliseconds(changed.processor_seconds),
-        *(milliseconds(percentile(changed.by_nft, percent)) for percent in (50, 99)),
+        *_half_and_most(changed.by_nft),
         milliseconds(changed.processor_seconds_by_nft),
     )
 

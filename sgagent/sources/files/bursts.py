@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from sgagent.sources.files.settling import LONGEST_SECONDS
 
+OVERDUE_SECONDS = 0.8 * LONGEST_SECONDS
+"""After which changes count as they are read. Those that were told for lack of patience have waited so long."""
+
 
 class _Standing(enum.Enum):
     """What is known of changes that have not settled."""
@@ -114,7 +117,7 @@ class Bursts:
         """Note that the documents are about to be read, to be brought into effect."""
         with self._known:
             since, self._waiting_since = self._waiting_since, None
-            is_overdue = since is not None and self._monotonic() >= since + LONGEST_SECONDS
+            is_overdue = since is not None and self._monotonic() >= since + OVERDUE_SECONDS
             self._reading = _Reading(settled=self._settled, waiting_since=since, is_overdue=is_overdue)
 
     def has_settled(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.reading import Reading, appearance, document_paths, read_document
+from sgagent.sources.files.reading import Appearance, Reading, appearance, document_paths, read_document
 
-_TRIES = 5
-"""Readings of files that change meanwhile."""
+_TRIES = 20
+"""Readings of files that change meanwhile; after the first, only those are read again that changed."""
 
 _FULL_DOCUMENTS = 4
 """All files together may be as large as this many of the largest allowed."""
@@ -106,10 +106,11 @@ class FileSource:
             DocumentError: they are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
+        known: Mapping[str, Reading] = {}
         for _ in range(_TRIES):
             before = appearance(self._path)
             try:
-                readings = self._read_all()
+                readings = self._read_all(_still(known, before))
             except (DocumentError, SourceUnavailableError):
                 if appearance(self._path) == before:
                     raise
@@ -117,16 +118,22 @@ class FileSource:
                 seen = tuple(reading.appearance for reading in readings)
                 if appearance(self._path) == seen == before:
                     return tuple(DocumentFile(r.appearance[0], r.content) for r in readings)
+                known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
 
-    def _read_all(self) -> tuple[Reading, ...]:
-        """Read the documents in the order of their names; all that can't be are told at once."""
+    def _read_all(self, known: Mapping[str, Reading]) -> tuple[Reading, ...]:
+        """Read the documents in the order of their names; all that can't be are told at once.
+
+        Args:
+            known: of some, by their paths, what stands there as it was read a moment ago.
+        """
         readings: list[Reading] = []
         problems: list[Problem] = []
         room = _FULL_DOCUMENTS * self._limits.document_bytes
         for path in document_paths(self._path):
             try:
-                readings.append(read_document(path, self._limits.document_bytes))
+                reading = known.get(str(path))
+                readings.append(reading or read_document(path, self._limits.document_bytes))
             except DocumentError as error:
                 problems.extend(error.problems)
                 continue
@@ -145,3 +152,9 @@ class FileSource:
             message=f"the documents together hold more than {_FULL_DOCUMENTS} times limits.document_bytes",
             remedy="remove some, or raise limits.document_bytes",
         )
+
+
+def _still(known: Mapping[str, Reading], seen: tuple[Appearance, ...] | str) -> Mapping[str, Reading]:
+    """Return the readings of files that look as they did when they were read."""
+    there = frozenset(() if isinstance(seen, str) else seen)
+    return {path: reading for path, reading in known.items() if reading.appearance in there}

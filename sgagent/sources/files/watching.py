@@ -162,10 +162,10 @@ def _listened(watches: _Watches, path: Path, wake: Wake, bursts: Bursts, ended: 
     """Wake at changes until ``ended`` is readable, and return whether that worked to the end."""
     with contextlib.closing(watches.inotify):
         try:
-            with bursts.questions(path) as question:
-                for is_asked in _heard(watches, Announcer(path, wake, bursts), ended, question):
+            with bursts.questions(watches) as question:
+                for is_asked in _heard(watches, Announcer(watches, wake, bursts), ended, question):
                     if is_asked:
-                        bursts.answer(path)
+                        bursts.answer(watches)
         except OSError as error:
             _tell_degraded(path, error)
             return False
