@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sgagent.sources.files.settling import LONGEST_SECONDS
 
 OVERDUE_SECONDS = 0.8 * LONGEST_SECONDS
-"""After which changes count as they are read. Those that were told for lack of patience have waited so long."""
+"""After which changes count as they are read. Those told for lack of patience have waited for longer."""
 
 
 class _Standing(enum.Enum):
