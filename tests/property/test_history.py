@@ -8,7 +8,7 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.compiling.compiler import compile_
+from sgagent.core.compiling.compiler import POSTROUTING, PREROUTING, compile_
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.core.evaluate import Packet, evaluate
@@ -143,9 +143,13 @@ def test_the_way_there_only_shows_in_the_state(drawn: tuple[Case, Random]) -> No
     assert all(table == tables[0] for table in tables)
 
 
+_KEEPERS = (names.STATE_CHAIN, PREROUTING.name, POSTROUTING.name)
+"""The base chains are among them where one link is bound."""
+
+
 def _remembers(chain: Chain) -> bool:
     """Tell whether a chain speaks of the generation or of slots."""
-    return chain.name == names.STATE_CHAIN or chain.name.split("/")[0] in ("ingress", "egress", "accept")
+    return chain.name in _KEEPERS or chain.name.split("/")[0] in ("ingress", "egress", "accept")
 
 
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8))
