@@ -107,16 +107,18 @@ class FileSource:
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
         known: Mapping[str, Reading] = {}
+        after = appearance(self._path)
         for _ in range(_TRIES):
-            before = appearance(self._path)
+            before = after
             try:
                 readings = self._read_all(_still(known, before))
             except (DocumentError, SourceUnavailableError):
-                if appearance(self._path) == before:
+                after = appearance(self._path)
+                if after == before:
                     raise
             else:
-                seen = tuple(reading.appearance for reading in readings)
-                if appearance(self._path) == seen == before:
+                seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
+                if after == seen == before:
                     return tuple(DocumentFile(r.appearance[0], r.content) for r in readings)
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")

@@ -12,7 +12,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.sources.files.reading import is_document_name
+from sgagent.sources.files.reading import Reading, is_document_name, read_document
 from sgagent.sources.files.source import FileSource
 from tests.patience import PATIENCE
 
@@ -205,6 +205,27 @@ def test_errors_of_form_are_raised(tmp_path: Path) -> None:
     with pytest.raises(DocumentError) as caught:
         source(tmp_path).fetch()
     assert caught.value.problems[0].origin.file == f"{tmp_path}/web.yaml"
+
+
+def test_only_what_changed_meanwhile_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are taken as they were at one moment, though one of them changes whenever it has been read."""
+    names, changes = ("app.yaml", "db.yaml", "web.yaml"), iter(range(1, 8))
+    for name in names:
+        (tmp_path / name).write_text("# 0\nversion: 1\n")
+    read: list[str] = []
+
+    def read_and_change(path: Path, limit: int) -> Reading:
+        reading = read_document(path, limit)
+        read.append(path.name)
+        if path.name == "db.yaml" and (change := next(changes, None)) is not None:
+            (tmp_path / ".new").write_text(f"# {change}\nversion: 1\n")
+            (tmp_path / ".new").rename(path)
+        return reading
+
+    monkeypatch.setattr("sgagent.sources.files.source.read_document", read_and_change)
+    documents = FileSource(tmp_path, Limits()).read_documents()
+    assert [file.content[:3] for file in documents] == [b"# 0", b"# 7", b"# 0"]
+    assert {name: read.count(name) for name in names} == {"app.yaml": 1, "db.yaml": 8, "web.yaml": 1}
 
 
 def test_a_reader_never_sees_half_of_a_swap(tmp_path: Path) -> None:
