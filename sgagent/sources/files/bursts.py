@@ -66,6 +66,8 @@ class Bursts:
     def questions(self, watch: Hashable) -> Iterator[int]:
         """Yield an event's descriptor for a watch, until the context is left; then nobody waits for it.
 
+        What it leaves under way may be half of something, and is found by whoever looks at the files then.
+
         Once it can be read, the watch is to note all that has happened, and then to :meth:`answer`.
         """
         question = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -77,8 +79,7 @@ class Bursts:
             with self._known:
                 del self._questions[watch]
                 self._unanswered.discard(watch)
-                self._standings.pop(watch, None)
-                self._known.notify_all()
+                self._forget(watch, is_settled=watch in self._standings)
             os.close(question)
 
     def answer(self, watch: Hashable) -> None:
@@ -88,8 +89,11 @@ class Bursts:
             self._known.notify_all()
 
     def begin(self, watch: Hashable) -> None:
-        """Note a first change of what is watched."""
-        self._note(watch, _Standing.ALONE)
+        """Note a first change of what is watched; it is not alone where another watch has one as well."""
+        with self._known:
+            self._note(watch, _Standing.ALONE)
+            if len(self._standings) > 1:
+                self._standings = dict.fromkeys(self._standings, _Standing.BURST)
 
     def grow(self, watch: Hashable) -> None:
         """Note that it is not the only one, or may be there in part."""
@@ -97,16 +101,11 @@ class Bursts:
 
     def stay_alone(self, watch: Hashable) -> None:
         """Note that no more came."""
-        with self._known:
-            self._standings.pop(watch, None)
-            self._known.notify_all()
+        self._forget(watch, is_settled=False)
 
     def settle(self, watch: Hashable) -> None:
         """Note that all changes have settled, or were waited for long enough; they are told next."""
-        with self._known:
-            self._standings.pop(watch, None)
-            self._settled += 1
-            self._known.notify_all()
+        self._forget(watch, is_settled=True)
 
     def is_alone(self, watch: Hashable) -> bool:
         """Tell whether one change was noted that may be the only one."""
@@ -142,6 +141,13 @@ class Bursts:
         for question in self._questions.values():
             os.eventfd_write(question, 1)
         self._known.wait_for(lambda: not self._unanswered)
+
+    def _forget(self, watch: Hashable, *, is_settled: bool) -> None:
+        """Wait for no more changes; if they have settled, whoever reads now has to read again."""
+        with self._known:
+            self._standings.pop(watch, None)
+            self._settled += is_settled
+            self._known.notify_all()
 
     def _note(self, watch: Hashable, standing: _Standing) -> None:
         with self._known:

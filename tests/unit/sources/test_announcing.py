@@ -179,8 +179,22 @@ def test_another_watch_counts_as_well() -> None:
     assert is_settled(documents.bursts)
 
 
+def test_changes_in_two_places_belong_together() -> None:
+    """Documents are not taken without the signature that was moved right behind them."""
+    documents = Told()
+    signature = Told(documents.bursts, "sgagent.sig")
+    documents.change(after=1.0)
+    documents.bursts.begin_reading()
+    signature.change(after=documents.now + A_MOMENT)
+    documents.wait()
+    signature.wait()
+    assert not documents.bursts.has_settled()
+    assert is_settled(documents.bursts), "it is read again, as that was told"
+    assert signature.times[-1] == signature.now
+
+
 def test_what_is_given_up_holds_up_nobody(told: Told) -> None:
-    """A watch that ends may leave a change behind, and a question without an answer."""
+    """A watch that ends may leave behind half of something, and a question without an answer."""
     answers: list[bool] = []
     with told.bursts.questions(WATCH) as question:
         told.change(after=1.0)
@@ -188,7 +202,8 @@ def test_what_is_given_up_holds_up_nobody(told: Told) -> None:
         reader.start()
         assert select.select([question], [], [], 10.0 * PATIENCE)[0]
     reader.join(10.0 * PATIENCE)
-    assert answers == [True]
+    assert answers == [False]
+    assert is_settled(told.bursts)
 
 
 def test_what_happened_but_was_not_noted_yet_is_waited_for(told: Told) -> None:
