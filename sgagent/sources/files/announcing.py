@@ -42,17 +42,19 @@ class Announcer:
         """Take in a change."""
         self._settling.note(name, self._monotonic(), state)
 
-    def tell(self, arm: Callable[[], bool]) -> None:
+    def tell(self, noted_until: float, arm: Callable[[], bool]) -> None:
         """Tell what is to be told now.
 
         Args:
+            noted_until: before which all changes have been noted. It may be some time ago, as this thread may
+                have been kept waiting since: a change that came meanwhile is still to be noted.
             arm: has all watched that is to be, so that no change is missed; tells whether some of it was not.
         """
         due = self._settling.due()
         if due is None:
             return
         is_told = self._bursts.is_alone(self._watch)
-        if due > self._monotonic():
+        if due > noted_until:
             self._tell_early(is_told=is_told)
             return
         stayed_alone = is_told and self._settling.is_alone

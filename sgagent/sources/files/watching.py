@@ -185,8 +185,9 @@ def _heard(watches: _Watches, announcer: Announcer, ended: int, question: int) -
     while ended not in (ready := [descriptor for descriptor, _ in poll.poll(_milliseconds(announcer.due()))]):
         if question in ready:
             os.eventfd_read(question)
+        noted_until = time.monotonic()
         _take_in(watches, announcer)
-        announcer.tell(watches.arm)
+        announcer.tell(noted_until, watches.arm)
         yield question in ready
 
 

@@ -38,16 +38,17 @@ class Told:
         """Let a file change, after so many seconds."""
         self.now += after
         self.announcer.note(name, state)
-        self.announcer.tell(self._arm)
+        self.announcer.tell(self.now, self.arm)
 
     def wait(self) -> None:
         """Let it be as late as the announcer waits for."""
         due = self.announcer.due()
         assert due is not None
         self.now = due
-        self.announcer.tell(self._arm)
+        self.announcer.tell(self.now, self.arm)
 
-    def _arm(self) -> bool:
+    def arm(self) -> bool:
+        """Have all watched."""
         self.armed_at.append(self.now)
         return self.is_news
 
@@ -163,6 +164,20 @@ def test_a_thread_that_came_late_loses_nothing(told: Told) -> None:
     told.change(after=1.0)
     told.change(after=2 * LONGEST_SECONDS, name="app.yaml")
     assert told.times == [1.0, told.now]
+    assert is_settled(told.bursts)
+
+
+def test_a_thread_that_is_kept_waiting_after_it_looked_loses_nothing(told: Told) -> None:
+    """A second change may come after it has looked for one, and before it gets to say that there was none."""
+    told.change(after=1.0)
+    looked_at = 1.0 + A_MOMENT
+    told.now = 1.0 + 2 * ALONE_SECONDS
+    told.announcer.tell(looked_at, told.arm)
+    assert told.announcer.due() == 1.0 + ALONE_SECONDS, "it looks once more, now that it is time"
+    told.announcer.note("app.yaml", State.WHOLE)
+    told.announcer.tell(told.now, told.arm)
+    assert not is_settled(told.bursts)
+    told.wait()
     assert is_settled(told.bursts)
 
 

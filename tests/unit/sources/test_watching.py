@@ -14,7 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.inotify import Inotify
+from sgagent.sources.files.inotify import Event, Inotify
+from sgagent.sources.files.settling import ALONE_SECONDS
 from sgagent.sources.files.watching import watch_path
 from tests.patience import PATIENCE
 
@@ -268,3 +269,23 @@ def _until_quiet(changed: threading.Event) -> None:
     """Wait until the changes that were made so far have been told."""
     while changed.wait(NOT_WITHIN_SECONDS):
         changed.clear()
+
+
+def test_a_file_that_comes_while_the_watch_is_kept_waiting_is_not_overlooked(directory: Path) -> None:
+    """The thread may be kept from going on, after it looked for a second file, for longer than it has patience."""
+    bursts, is_told = Bursts(), threading.Event()
+    (directory / ".new").write_text("version: 1\n")
+
+    class KeptWaiting(Inotify):
+        def read(self) -> tuple[Event, ...]:
+            events = super().read()
+            if not events:  # it was asked, by whoever waits to know whether the first file is the only one
+                rename_over(directory)
+                threading.Event().wait(2 * ALONE_SECONDS)
+            return events
+
+    with watch_path(directory, is_told.set, bursts, KeptWaiting):
+        (directory / ".new").rename(directory / "app.yaml")
+        assert is_told.wait(WITHIN_SECONDS)
+        bursts.begin_reading()
+        assert not bursts.has_settled()
