@@ -109,6 +109,7 @@ def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> 
 
     By turns it would be a policy without the interface, and two objects with the same id.
     """
+    agent.wait_for_event("agent_started")  # which is told behind READY, and is none of the files' doing
     rounds, at_once = 20, 0
     for turn in range(rounds):
         texts = [opening(OPEN, OTHER + turn), "version: 1\n"]

@@ -272,7 +272,7 @@ def _until_quiet(changed: threading.Event) -> None:
 
 
 def test_a_file_that_comes_while_the_watch_is_kept_waiting_is_not_overlooked(directory: Path) -> None:
-    """The thread may be kept from going on, after it looked for a second file, for longer than it has patience."""
+    """The thread may be kept from going on for longer than it has patience, right after it looked for one."""
     bursts, is_told = Bursts(), threading.Event()
     (directory / ".new").write_text("version: 1\n")
 
