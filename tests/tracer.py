@@ -124,8 +124,11 @@ class _Walker:
     walk: Walk
     is_limited: bool
 
-    def enter(self, name: str) -> Verdict:
-        """Walk a chain and those it leads to; a chain that ends, ends in its base chain's policy, accept."""
+    def enter(self, name: str) -> Verdict | None:
+        """Walk a chain and those it leads to.
+
+        One that ends goes back to where it was jumped from, or at last to its base chain's policy, accept.
+        """
         self.walk.chains.append(name)
         for rule in self.ruleset.chain_by_name[name].rules:
             self.walk.steps += 1
@@ -135,11 +138,12 @@ class _Walker:
                     continue
                 case Goto(chain):
                     return self.enter(chain)
-                case Jump():
-                    raise AssertionError("nothing that is compiled jumps")
+                case Jump(chain):
+                    if (final := self.enter(chain)) is not None:
+                        return final
                 case Accept() | Drop():
                     return verdict
-        return Accept()
+        return None
 
     def _rule(self, statements: tuple[object, ...]) -> Verdict | None:
         try:

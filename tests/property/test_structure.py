@@ -26,11 +26,13 @@ from sgagent.core.kernel.ruleset import (
     Element,
     Goto,
     Interval,
+    Jump,
     LookUp,
     LookUpInline,
     Rule,
     Ruleset,
     Statement,
+    Verdict,
     VerdictMap,
 )
 from sgagent.core.model import (
@@ -75,6 +77,11 @@ def elements(table: Ruleset) -> Iterator[Element]:
             yield from statement.elements
 
 
+def verdict(element: Element) -> Verdict:
+    """Return what an element of a map leads to."""
+    return element.verdict
+
+
 def ends_for_sure(chain: Chain) -> bool:
     """Tell whether the last rule of a chain is a verdict without a condition."""
     if not chain.rules:
@@ -87,12 +94,19 @@ def ends_for_sure(chain: Chain) -> bool:
 def test_no_packet_falls_through(drawn: tuple[Case, Random]) -> None:
     """Every chain that a packet of a bound link can enter ends in a verdict without a condition.
 
-    So nothing depends on the policy of a base chain, which lets pass what is not bound.
+    So nothing depends on the policy of a base chain, which lets pass what is not bound. The only chain that
+    packets come back from is the one of neighbours, as it is the only one that is jumped to.
     """
     table = compiled(drawn[0].policy).ruleset
     for chain in table.chains:
-        if chain.hook is None and chain.name != names.STATE_CHAIN:
+        if chain.hook is None and chain.name not in (names.STATE_CHAIN, names.NEIGHBOURS_CHAIN):
             assert ends_for_sure(chain), chain
+    jumps = {one.chain for one in statements(table) if isinstance(one, Jump)}
+    gotos = {
+        one.chain for one in (*statements(table), *map(verdict, elements(table))) if isinstance(one, Goto)
+    }
+    assert jumps == {names.NEIGHBOURS_CHAIN}
+    assert names.NEIGHBOURS_CHAIN not in gotos
 
 
 @given(cases(interfaces=("eth0",)))
@@ -100,7 +114,7 @@ def test_where_unbound_links_are_closed_nothing_at_all_falls_through(drawn: tupl
     """Then base chains end in a verdict too."""
     policy = replace(drawn[0].policy, unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
     for chain in compiled(policy).ruleset.chains:
-        assert chain.name == names.STATE_CHAIN or ends_for_sure(chain)
+        assert chain.name in (names.STATE_CHAIN, names.NEIGHBOURS_CHAIN) or ends_for_sure(chain)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +138,24 @@ def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
 def test_every_reference_leads_somewhere(drawn: tuple[Case, Random]) -> None:
     """Chains, maps and counters that are referred to exist, and each that exists is referred to."""
     table = compiled(drawn[0].policy).ruleset
-    chains = {one.verdict.chain for one in elements(table) if isinstance(one.verdict, Goto)}
-    chains |= {one.chain for one in statements(table) if isinstance(one, Goto)}
+    found = (*statements(table), *map(verdict, elements(table)))
+    chains = {one.chain for one in found if isinstance(one, (Goto, Jump))}
     maps = {one.verdict_map for one in statements(table) if isinstance(one, LookUp)}
     counted = {one.counter for one in statements(table) if isinstance(one, Count)}
     assert chains <= set(table.chain_by_name)
     assert maps == set(table.verdict_map_by_name)
     assert counted == set(table.counter_by_name)
     assert not any(table.chain_by_name[name].hook for name in chains)
+
+
+@given(cases(interfaces=("eth0", "eth1")))
+def test_one_line_leads_to_where_new_sessions_are_judged(drawn: tuple[Case, Random]) -> None:
+    """At each change the kernel validates all that is behind a line, once for every line that leads there."""
+    table = compiled(drawn[0].policy).ruleset
+    lines = Counter(one.chain for one in statements(table) if isinstance(one, Goto))
+    judging = [chain.name for chain in table.chains if chain.name.startswith("peers/")]
+    assert judging
+    assert {name: lines[name] for name in judging} == dict.fromkeys(judging, 1)
 
 
 @given(cases())

@@ -28,6 +28,7 @@ from sgagent.core.kernel.ruleset import (
     Goto,
     Hook,
     Interval,
+    Jump,
     LookUpInline,
     Match,
     Operator,
@@ -84,6 +85,8 @@ def compile_(
     memory = memory or Memory()
     parts = Parts()
     parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
+    if _all_interfaces(policy):
+        parts.add_chain(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
     edges = [
         _Edge(parts, interface, layout, state, flow_logging, most_lines)
         for interface in _all_interfaces(policy)
@@ -152,7 +155,6 @@ class _Edge:
         """Add all chains, maps and counters of the interface to the table."""
         memory = memory.part("interface", self.interface.name)
         for direction in Direction:
-            self._untracked(direction)
             self._live(direction)
             self._accept(direction)
             leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
@@ -166,23 +168,27 @@ class _Edge:
         return Chain(name=names.entry_chain(direction, self.interface.name), rules=self.entry(direction))
 
     def entry(self, direction: Direction) -> tuple[Rule, ...]:
-        """Return the rules that every packet of the direction meets: known, new, invalid, untracked or live.
+        """Return the rules that every packet of the direction meets: known, new, untracked, invalid or live.
 
         Of the sessions whose packets come in, those whose original packets do were opened inwards; those
-        whose replies do, outwards. For packets that go out it is the other way round.
+        whose replies do, outwards. For packets that go out it is the other way round. There is one rule that
+        leads to where new sessions of a family are judged, as the kernel validates all that is there once for
+        each.
         """
         onward, backward = _opened(direction)
         name = self.interface.name
-        elements = (
-            Element((Symbol("invalid"),), Goto(names.invalid_chain(direction, name))),
-            Element((Symbol("untracked"),), Goto(names.untracked_chain(direction, name))),
+        ipv4, ipv6 = (Goto(names.peers_chain(onward, name, family)) for family in Family)
+        by_header = Match(ruleset.CT_STATE, (Symbol("new"), Symbol("untracked")))
+        is_untracked, is_invalid = (
+            Match(ruleset.CT_STATE, (Symbol(state),)) for state in ("untracked", "invalid")
         )
-        is_new = Match(ruleset.CT_STATE, (Symbol("new"),))
         is_reply = Match(ruleset.CT_DIRECTION, (Symbol("reply"),))
         return (
             *self._known(onward, backward),
-            *self._by_family(onward, is_new),
-            Rule((LookUpInline((ruleset.CT_STATE,), elements),)),
+            Rule((by_header, _IS_IPV4, ipv4)),
+            Rule((is_untracked, Jump(names.NEIGHBOURS_CHAIN))),
+            Rule((by_header, ipv6)),
+            Rule((is_invalid, Goto(names.invalid_chain(direction, name)))),
             Rule((is_reply, Goto(names.live_session_chain(backward, name)))),
             Rule((Goto(names.live_session_chain(onward, name)),)),
         )
@@ -231,25 +237,14 @@ class _Edge:
         rules.append(Rule((Accept(),)))
         self.parts.add_chain(Chain(name=names.accept_chain(opened, self.interface.name), rules=tuple(rules)))
 
-    def _untracked(self, direction: Direction) -> None:
-        """Add the chain for packets that conntrack does not follow; ND and MLD are among them."""
-        rules = (*_always_allowed_icmpv6(), *self._by_family(direction))
-        self.parts.add_chain(Chain(name=names.untracked_chain(direction, self.interface.name), rules=rules))
-
     def _live(self, opened: Direction) -> None:
         """Add the chain that judges live sessions opened in the direction, by family."""
-        ipv4, ipv6 = (names.live_chain(self._peers(opened, family)) for family in Family)
+        ipv4, ipv6 = (
+            names.live_chain(names.peers_chain(opened, self.interface.name, family)) for family in Family
+        )
         rules = (Rule((_IS_IPV4, Goto(ipv4))), Rule((Goto(ipv6),)))
         chain = names.live_session_chain(opened, self.interface.name)
         self.parts.add_chain(Chain(name=chain, rules=rules))
-
-    def _by_family(self, opened: Direction, *matches: Match) -> tuple[Rule, ...]:
-        """Return the rules that judge packets by their own header, all or those that match, by family."""
-        ipv4, ipv6 = (Goto(self._peers(opened, family)) for family in Family)
-        return Rule((*matches, _IS_IPV4, ipv4)), Rule((*matches, ipv6))
-
-    def _peers(self, opened: Direction, family: Family) -> str:
-        return names.peers_chain(opened, self.interface.name, family)
 
 
 _IS_IPV4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))

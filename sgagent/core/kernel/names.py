@@ -52,11 +52,6 @@ def live_chain(chain: str) -> str:
     return f"live/{chain}"
 
 
-def untracked_chain(direction: Direction, interface: str) -> str:
-    """Return the chain for packets without conntrack: ``untracked/eth0/ingress``."""
-    return f"untracked/{part(interface)}/{direction.value}"
-
-
 def invalid_chain(direction: Direction, interface: str) -> str:
     """Return the chain and counter for what conntrack calls invalid: ``invalid/eth0/ingress``."""
     return f"invalid/{part(interface)}/{direction.value}"
@@ -140,3 +135,6 @@ def split_map(cell_name: str) -> str:
 
 STATE_CHAIN = "generation"
 """An empty chain whose comment keeps the policy generation and the slots."""
+
+NEIGHBOURS_CHAIN = "neighbours"
+"""The chain that lets neighbour discovery and listener reports pass, which conntrack never follows."""

@@ -67,7 +67,7 @@ def render(ruleset: Ruleset, *, persist: bool) -> str:
 _READING_ORDER = (
     "ingress",
     "egress",
-    "untracked",
+    "neighbours",
     "session",
     "peers",
     "not-tcp",

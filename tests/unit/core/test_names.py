@@ -33,7 +33,6 @@ def all_names(link: str, text: str) -> list[str]:
         made += [
             names.entry_chain(direction, link),
             names.live_session_chain(direction, link),
-            names.untracked_chain(direction, link),
             names.invalid_chain(direction, link),
             names.accept_chain(direction, link),
             names.default_chain(direction, link),
