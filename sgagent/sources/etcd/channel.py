@@ -1,8 +1,9 @@
 """Carry gRPC calls over one HTTP/2 connection.
 
 A channel belongs to one thread. While that waits for the answer of one call, what arrives for others is
-kept for them: so a watch goes on beside short questions. A peer that falls silent is noticed by asking it for
-a sign of life, and every wait has an end.
+kept for them: so a watch goes on beside short questions. Of each that is no more than a window's worth: the
+peer may send the rest once somebody waits for it. A peer that falls silent is noticed by asking it for a sign
+of life, and every wait has an end.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from typing import Protocol
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
 
+from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.call import Call, packed
-from sgagent.sources.etcd.failures import ConnectionLostError
+from sgagent.sources.etcd.failures import ConnectionLostError, TooSlowError
 
-_WINDOW = 1 << 20
-"""Bytes that the peer may send before they are read, of one call and of all."""
+WINDOW = 1 << 20
+"""Bytes that the peer may send of one call before somebody waits for it, and of all before they are read."""
 
 _RECEIVED_AT_ONCE = 1 << 16
 _GREETING_BYTES = 9
@@ -85,8 +88,8 @@ class Channel:
         """Over all calls, as they came out of the socket."""
 
         self._state.initiate_connection()
-        self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
-        self._state.increment_flow_control_window(_WINDOW)
+        self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
+        self._state.increment_flow_control_window(WINDOW)
         self._flush()
 
     def call(self, method: str, message: bytes, *, metadata: Mapping[str, str], seconds: float) -> bytes:
@@ -96,21 +99,35 @@ class Channel:
             ConnectionLostError: there was none in time, or the connection broke.
             CallRefusedError: the server answered with an error.
         """
-        return self.finish(self.open(method, message, metadata=metadata, is_last=True), seconds)
+        call = self.open(method, message, metadata=metadata, is_last=True)
+        return self.finish(call, Allowance(seconds, seconds))
 
-    def finish(self, call: Call, seconds: float) -> bytes:
+    @property
+    def has_room(self) -> bool:
+        """Tell whether the server takes another call now."""
+        return self._state.open_outbound_streams < self._state.remote_settings.max_concurrent_streams
+
+    def finish(self, call: Call, allowance: Allowance) -> bytes:
         """Return the one answer to a question that was asked by opening a call.
 
+        Args:
+            call: which one.
+            allowance: of all that were asked together; is used up by as much as was waited.
+
         Raises:
-            ConnectionLostError: there was none in time, or the connection broke.
+            TooSlowError: there was none in time.
+            ConnectionLostError: the connection broke.
             CallRefusedError: the server answered with an error.
         """
-        deadline = time.monotonic() + seconds
-        while not call.is_over:
-            if time.monotonic() >= deadline:
-                self.cancel(call)
-                raise ConnectionLostError(f"no answer within {seconds:g} seconds")
-            self._pump(deadline, None)
+        wait = allowance.wait(time.monotonic(), self.bytes_received)
+        try:
+            while not call.is_over:
+                self._pump(wait.deadline(time.monotonic(), self.bytes_received), call)
+        except TooSlowError:
+            self.cancel(call)
+            raise
+        finally:
+            wait.end(time.monotonic())
         self._calls.pop(call.number, None)
         call.raise_refusal()
         if len(call.messages) != 1:
@@ -131,7 +148,7 @@ class Channel:
         """
         self._wait_for_room()
         try:
-            call = Call(self._state.get_next_available_stream_id())
+            call = Call(self._state.get_next_available_stream_id(), is_question=is_last, room=WINDOW)
             self._state.send_headers(call.number, self._headers(method, metadata))
         except h2.exceptions.ProtocolError as error:
             raise ConnectionLostError(self._is_ended or str(error)) from error
@@ -163,18 +180,22 @@ class Channel:
             if call.is_over:
                 call.raise_refusal()
                 raise ConnectionLostError("the server ended the call")
-            if time.monotonic() >= deadline or not self._pump(deadline, interrupt):
+            if time.monotonic() >= deadline or not self._pump(deadline, call, interrupt):
                 return None
         return call.messages.popleft()
 
-    def cancel(self, call: Call) -> None:
-        """End a call; what was still to come is not waited for."""
-        self._calls.pop(call.number, None)
-        if not call.is_over:
-            try:
-                self._state.reset_stream(call.number, error_code=8)
-            except h2.exceptions.ProtocolError:
-                return  # it has ended meanwhile
+    def cancel(self, *calls: Call) -> None:
+        """End calls; what was still to come is not waited for.
+
+        Those that have ended are only forgotten. So are all where the connection is lost, as whoever uses it
+        next is told.
+        """
+        for call in calls:
+            self._calls.pop(call.number, None)
+            if not call.is_over:
+                with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+                    self._state.reset_stream(call.number, error_code=h2.errors.ErrorCodes.CANCEL)
+        with contextlib.suppress(ConnectionLostError):
             self._flush()
 
     def close(self) -> None:
@@ -182,12 +203,13 @@ class Channel:
         self._socket.close()
 
     def _wait_for_room(self) -> None:
-        """Wait for the end of other calls if the server takes no more at once."""
+        """Wait for the end of other calls, the oldest question first, if the server takes no more at once."""
         deadline = time.monotonic() + self._patience.silent_seconds
-        while self._state.open_outbound_streams >= self._state.remote_settings.max_concurrent_streams:
+        while not self.has_room:
             if time.monotonic() >= deadline:
                 raise ConnectionLostError("the server takes no more calls")
-            self._pump(deadline, None)
+            asked = (call for call in self._calls.values() if call.is_question and not call.is_over)
+            self._pump(deadline, next(asked, None))
 
     def _headers(self, method: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
         return [
@@ -221,12 +243,19 @@ class Channel:
                     raise ConnectionLostError(
                         f"the server takes nothing for {self._patience.silent_seconds:g} seconds"
                     )
-                self._pump(deadline, None)
+                self._pump(deadline)
             else:
                 deadline = time.monotonic() + self._patience.silent_seconds
 
-    def _pump(self, deadline: float, interrupt: Interrupt | None) -> bool:
-        """Wait for something to arrive, at most until the deadline; tell whether the wait may go on."""
+    def _pump(self, deadline: float, awaited: Call | None = None, interrupt: Interrupt | None = None) -> bool:
+        """Wait for something to arrive, at most until the deadline; tell whether the wait may go on.
+
+        Args:
+            deadline: by the monotonic clock.
+            awaited: the call all of which the peer is to send.
+            interrupt: ends the wait early.
+        """
+        self._make_room(awaited)
         now = time.monotonic()
         until = min(deadline, self._due())
         if self._is_silent_since(now):
@@ -247,6 +276,23 @@ class Channel:
                 return True
         self._take_in(self._received())
         return True
+
+    def _make_room(self, awaited: Call | None) -> None:
+        """Have the peer send more of all calls together, and of the one that is waited for.
+
+        So what is kept of others is bounded by their windows. No call can hold up another one, as the window
+        of all is opened whatever came.
+        """
+        if self._is_ended:
+            return
+        room = self._state.inbound_flow_control_window
+        if room <= WINDOW // 2:
+            self._state.increment_flow_control_window(WINDOW - room)
+        if awaited is not None and not awaited.is_over and awaited.room <= WINDOW // 2:
+            self._state.increment_flow_control_window(WINDOW - awaited.room, awaited.number)
+            awaited.room = WINDOW
+        with contextlib.suppress(ConnectionLostError):  # the next reading tells
+            self._flush()
 
     def _due(self) -> float:
         """Return when silence has to be looked at next."""
@@ -310,10 +356,8 @@ class Channel:
         call = self._calls.get(getattr(event, "stream_id", None) or 0)
         match event:
             case h2.events.DataReceived():
-                size = event.flow_controlled_length or 0
-                if size:
-                    self._state.acknowledge_received_data(size, event.stream_id or 0)
                 if call is not None:
+                    call.room -= event.flow_controlled_length or 0
                     call.take_in(event.data or b"")
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
                 if call is not None:
@@ -337,11 +381,14 @@ class Channel:
         outgoing = self._state.data_to_send()
         if not outgoing:
             return
+        if self._is_ended:
+            raise ConnectionLostError(self._is_ended)
         try:
             self._socket.settimeout(self._patience.silent_seconds)
             self._socket.sendall(outgoing)
         except OSError as error:
-            raise ConnectionLostError(_reason(error)) from error
+            self._is_ended = _reason(error)  # as nobody knows how much of it was sent
+            raise ConnectionLostError(self._is_ended) from error
 
 
 def _reason(error: OSError) -> str:

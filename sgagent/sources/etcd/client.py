@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.access import EndpointAccess, read_password
+from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.call import Call
 from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import (
@@ -19,6 +21,7 @@ from sgagent.sources.etcd.failures import (
     ConnectionLostError,
     EtcdError,
     Status,
+    TooSlowError,
     as_compacted,
 )
 from sgagent.sources.etcd.messages import (
@@ -50,7 +53,10 @@ _PAGE = 1000
 """Keys that are asked for at once."""
 
 _AT_ONCE = 32
-"""Ranges that are asked for before the first is answered."""
+"""Ranges at most that are asked for before the first is answered."""
+
+_TIMEOUTS_AT_ONCE = 4
+"""For which all answers are waited for at most that were asked for at once."""
 
 _PAUSE_SECONDS = 0.2
 """Between tries, while a cluster chooses a leader."""
@@ -83,6 +89,7 @@ class Client:
         self._place = ""
         self._token: str | None = None
         self._bytes_before = 0
+        self._at_once = _AT_ONCE
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where the end points were found last; may be called from any thread."""
@@ -140,21 +147,29 @@ class Client:
 
     def read_each(
         self, asked: Sequence[KeyRange], *, revision: int
-    ) -> Iterator[tuple[KeyRange, tuple[KeyValue, ...]]]:
+    ) -> Generator[tuple[KeyRange, tuple[KeyValue, ...]], None, None]:
         """Go through ranges, each with all its keys as they stood at a revision.
 
         Some are asked for before the first is answered: a host may read thousands, and nobody wants to wait
-        for each.
+        for each. Where that was too much for a slow line, half as many are the next time. What was asked
+        is broken off with the generator.
 
         Raises:
             CompactedError: the revision is gone, maybe while others were read.
             EtcdError: there was no answer, or a refusal.
         """
-        for first in range(0, len(asked), _AT_ONCE):
-            some = asked[first : first + _AT_ONCE]
+        at_once = self._at_once
+        for first in range(0, len(asked), at_once):
+            some = asked[first : first + at_once]
             requests = [range_request(one, revision=revision, limit=_PAGE) for one in some]
-            for one, page in zip(some, self._ask_each("KV/Range", requests, read_range), strict=True):
-                yield one, self._whole(one, page, revision)
+            try:
+                for one, page in zip(some, self._ask_each("KV/Range", requests, read_range), strict=True):
+                    yield one, self._whole(one, page, revision)
+            except TooSlowError:
+                self._at_once = max(1, len(some) // 2)
+                raise
+        if len(asked) > at_once:
+            self._at_once = min(2 * at_once, _AT_ONCE)
 
     def _whole(self, asked: KeyRange, page: Range, revision: int) -> tuple[KeyValue, ...]:
         """Return the keys of a range's first page, and of those behind it."""
@@ -213,34 +228,48 @@ class Client:
 
     def _ask_each(
         self, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
-    ) -> list[Answer]:
-        """Ask, with a fresh token if the one that was had is no longer good."""
-        channel = self._connected()
+    ) -> Iterator[Answer]:
+        """Ask all at once, and go through the answers; what is still to come is cancelled with the iterator.
+
+        A token that is no longer good is replaced by a fresh one.
+        """
+        channel, answered, is_token_fresh = self._connected(), 0, self._settings.user is None
+        while True:
+            try:
+                for answer in self._call(channel, method, requests[answered:]):
+                    answered += 1
+                    yield self._read(answer, read)
+            except CallRefusedError as error:
+                if is_token_fresh or not _is_about_token(error):
+                    raise as_compacted(error) from error
+            else:
+                return
+            self._token, is_token_fresh = self._authenticated(channel), True
+
+    def _read(self, answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
         try:
-            answers = self._call(channel, method, requests)
-        except CallRefusedError as error:
-            if not _is_about_token(error) or self._settings.user is None:
-                raise as_compacted(error) from error
-            self._token = self._authenticated(channel)
-            answers = self._call(channel, method, requests)
-        try:
-            return [read(answer) for answer in answers]
+            return read(answer)
         except (MalformedMessageError, UnicodeDecodeError) as error:
             raise ConnectionLostError(f"{self._place}: an answer that can't be read: {error}") from error
 
-    def _call(self, channel: Channel, method: str, requests: Sequence[bytes]) -> list[bytes]:
-        """Return the answers to questions that are asked all at once; to none of them if one is refused."""
-        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), list[Call]()
+    def _call(self, channel: Channel, method: str, requests: Sequence[bytes]) -> Iterator[bytes]:
+        """Go through the answers to questions that are asked at once, or as soon as the server takes them."""
+        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[Call]()
+        seconds = self._settings.timeout_seconds
+        allowance = Allowance(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
             for request in requests:
+                while calls and not channel.has_room:
+                    yield channel.finish(calls[0], allowance)
+                    calls.popleft()
                 calls.append(channel.open(path, request, metadata=metadata, is_last=True))
-            return [channel.finish(call, self._settings.timeout_seconds) for call in calls]
-        except CallRefusedError:
-            for call in calls:
-                channel.cancel(call)
-            raise
+            while calls:
+                yield channel.finish(calls[0], allowance)
+                calls.popleft()
         except ConnectionLostError as error:
-            raise ConnectionLostError(f"{self._place}: {error}") from error
+            raise type(error)(f"{self._place}: {error}") from error
+        finally:
+            channel.cancel(*calls)
 
     def _metadata(self) -> Mapping[str, str]:
         return {} if self._token is None else {"token": self._token}

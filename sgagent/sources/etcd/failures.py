@@ -4,6 +4,7 @@ The exceptions::
 
 EtcdError
 ├── ConnectionLostError    the end point can't be reached, is silent, or speaks something else
+│   └── TooSlowError       it takes too long to answer
 ├── CallRefusedError       it answered with an error; carries the code of gRPC
 └── CompactedError         what was asked for is gone from the store's history
 """
@@ -34,6 +35,10 @@ class EtcdError(Exception):
 
 class ConnectionLostError(EtcdError):
     """Say that an end point can't be reached, or no longer; another one may be."""
+
+
+class TooSlowError(ConnectionLostError):
+    """Say that an end point takes too long to answer."""
 
 
 class CallRefusedError(EtcdError):

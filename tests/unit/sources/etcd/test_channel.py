@@ -2,95 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-import h2.config
-import h2.connection
 import h2.events
 import h2.settings
 import pytest
 
+from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.bell import Bell
-from sgagent.sources.etcd.call import LARGEST_MESSAGE
-from sgagent.sources.etcd.channel import USUAL_PATIENCE, Channel, Patience
-from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError
-
-OK = [(":status", "200"), ("content-type", "application/grpc")]
-DONE = [("grpc-status", "0")]
-
-
-class Server:
-    """The other end of a connection, in a test's hands."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        """Take the connection; nothing is read yet."""
-        self.socket = connected
-        self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        self.state.initiate_connection()
-
-    def hear(self) -> list[h2.events.Event]:
-        """Return what arrived; nothing once the client has gone."""
-        received = self.socket.recv(65536)
-        events = self.state.receive_data(received) if received else []
-        for event in events:
-            if isinstance(event, h2.events.DataReceived):
-                self.state.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-        self.flush()
-        return events
-
-    def hear_question(self) -> tuple[int, bytes]:
-        """Wait for a whole request, and return its number and its message."""
-        message = b""
-        while True:
-            for event in self.hear():
-                if isinstance(event, h2.events.DataReceived):
-                    message += event.data or b""
-                if isinstance(event, h2.events.StreamEnded):
-                    return event.stream_id or 0, message[5:]
-
-    def answer(self, number: int, *messages: bytes, trailers: list[tuple[str, str]] = DONE) -> None:
-        """Answer with messages and how it ended."""
-        self.state.send_headers(number, OK)
-        for message in messages:
-            self.send(number, struct.pack("!BI", 0, len(message)) + message)
-        self.state.send_headers(number, trailers, end_stream=True)
-        self.flush()
-
-    def send(self, number: int, content: bytes) -> None:
-        """Send bytes of an answer, as fast as the client takes them."""
-        while content:
-            room = min(self.state.local_flow_control_window(number), self.state.max_outbound_frame_size)
-            if not room:
-                self.hear()
-                continue
-            self.state.send_data(number, content[:room])
-            content = content[room:]
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is to be sent."""
-        self.socket.sendall(self.state.data_to_send())
-
-
-Behaviour = Callable[[Server], None]
-
-
-def hear_questions(server: Server, count: int) -> list[tuple[int, bytes]]:
-    """Wait for whole requests, and return their numbers and messages."""
-    messages: dict[int, bytes] = {}
-    ended = 0
-    while ended < count:
-        for event in server.hear():
-            number = getattr(event, "stream_id", None) or 0
-            if isinstance(event, h2.events.DataReceived):
-                messages[number] = messages.get(number, b"") + (event.data or b"")
-            ended += isinstance(event, h2.events.StreamEnded)
-    return [(number, message[5:]) for number, message in messages.items()]
+from sgagent.sources.etcd.call import LARGEST_MESSAGE, Call
+from sgagent.sources.etcd.channel import USUAL_PATIENCE, WINDOW, Channel, Patience
+from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, TooSlowError
+from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 
 
 class Connect(Protocol):
@@ -104,25 +31,17 @@ class Connect(Protocol):
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Give channels to servers that behave as a test says."""
-    opened: list[tuple[Channel, socket.socket, threading.Thread]] = []
+    opened: list[tuple[Channel, threading.Thread]] = []
 
     def make(behave: Behaviour, patience: Patience = USUAL_PATIENCE) -> Channel:
         ours, theirs = socket.socketpair()
-        theirs.settimeout(10)
-
-        def serve() -> None:
-            with theirs, contextlib.suppress(ConnectionError):  # the client may have had enough
-                behave(Server(theirs))
-                while theirs.recv(65536):
-                    pass
-
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=serve, args=(theirs, behave), daemon=True)
         thread.start()
-        opened.append((Channel(ours, "etcd.example.com", patience), theirs, thread))
+        opened.append((Channel(ours, "etcd.example.com", patience), thread))
         return opened[-1][0]
 
     yield make
-    for channel, _, thread in opened:
+    for channel, thread in opened:
         channel.close()
         thread.join(10)
 
@@ -130,6 +49,12 @@ def connect() -> Iterator[Connect]:
 def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0) -> bytes:
     """Ask a question of one answer."""
     return channel.call("/service/Method", message, metadata={"token": "x"}, seconds=seconds)
+
+
+def finish(channel: Channel, *calls: Call) -> list[bytes]:
+    """Return the answers to questions."""
+    allowance = Allowance(5.0, 5.0)
+    return [channel.finish(call, allowance) for call in calls]
 
 
 @pytest.mark.parametrize("size", (0, 5, 100_000, 3_000_000))
@@ -274,22 +199,63 @@ def test_questions_that_are_asked_at_once(connect: Connect) -> None:
 
     channel = connect(behave)
     calls = [channel.open("/s/M", message, metadata={}, is_last=True) for message in (b"one", b"two")]
-    assert [channel.finish(call, 5.0) for call in calls] == [b"answer to one", b"answer to two"]
+    assert finish(channel, *calls) == [b"answer to one", b"answer to two"]
 
 
-def test_a_server_that_takes_one_call_at_a_time(connect: Connect) -> None:
-    """The next is opened once the one before has ended, and is not before."""
+@pytest.mark.parametrize("is_question", (True, False))
+def test_what_nobody_waits_for_is_not_let_in(connect: Connect, is_question: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """Of the answer to another question or of a stream, as much as its window has; no other call feels it."""
+    sent: list[int] = []
+
+    def behave(server: Server) -> None:
+        begun: list[int] = []
+        while len(begun) < 2:
+            begun += [e.stream_id or 0 for e in server.hear() if isinstance(e, h2.events.RequestReceived)]
+        first, second = begun
+        server.state.send_headers(first, OK)
+        server.send(first, struct.pack("!BI", 0, 5 * WINDOW))
+        sent.append(fill(server, first, 4 * WINDOW))
+        server.answer(second, b"x" * 3 * WINDOW)
+        server.send(first, bytes(5 * WINDOW - sent[0]))
+        server.state.send_headers(first, DONE, end_stream=True)
+        server.flush()
+
+    channel = connect(behave)
+    call = channel.open("/s/M", b"much", metadata={}, is_last=is_question)
+    assert ask(channel) == b"x" * 3 * WINDOW
+    assert 0 < sent[0] <= WINDOW
+    received = finish(channel, call) if is_question else [channel.receive(call, 5.0)]
+    assert received == [bytes(5 * WINDOW)]
+
+
+@pytest.mark.parametrize("size", (1, 3 * WINDOW))
+def test_a_server_that_takes_one_call_at_a_time(connect: Connect, size: int) -> None:
+    """The next is opened once the one before has ended, however long its answer is, and not before."""
 
     def behave(server: Server) -> None:
         server.state.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
         for _ in range(4):
             number, message = server.hear_question()
-            server.answer(number, message)
+            server.answer(number, message * size)
 
     channel = connect(behave)
     ask(channel)  # by then the client knows
     calls = [channel.open("/s/M", b"%d" % number, metadata={}, is_last=True) for number in range(3)]
-    assert [channel.finish(call, 5.0) for call in calls] == [b"0", b"1", b"2"]
+    assert finish(channel, *calls) == [b"0" * size, b"1" * size, b"2" * size]
+
+
+def test_answers_that_take_too_long_together(connect: Connect) -> None:
+    """Once their time is up nobody waits for any of them."""
+
+    def behave(server: Server) -> None:
+        hear_questions(server, 2)
+
+    channel = connect(behave)
+    calls = [channel.open("/s/M", b"question", metadata={}, is_last=True) for _ in range(2)]
+    allowance = Allowance(5.0, 0.1)
+    for call in calls:
+        with pytest.raises(TooSlowError, match=r"not all answers within 0\.1 seconds"):
+            channel.finish(call, allowance)
 
 
 def test_a_server_that_takes_no_call_any_more(connect: Connect) -> None:

@@ -1,0 +1,47 @@
+"""How long answers are waited for that were asked for together."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.sources.etcd.allowance import STEP_BYTES, Allowance
+from sgagent.sources.etcd.failures import TooSlowError
+
+
+def test_each_answer_has_its_time() -> None:
+    """And no more."""
+    wait = Allowance(5.0, 20.0).wait(100.0, 0)
+    assert wait.deadline(100.0, 0) == wait.deadline(104.9, 0) == 105.0
+    with pytest.raises(TooSlowError, match="no answer within 5 seconds"):
+        wait.deadline(105.0, 0)
+
+
+def test_a_long_answer_has_as_long_for_each_step() -> None:
+    """A byte now and then is none."""
+    wait = Allowance(5.0, 20.0).wait(100.0, 7)
+    assert wait.deadline(104.0, 7 + STEP_BYTES) == 109.0
+    assert wait.deadline(108.0, 7 + 2 * STEP_BYTES - 1) == 109.0
+    with pytest.raises(TooSlowError, match="no answer within 5 seconds"):
+        wait.deadline(109.0, 7 + 2 * STEP_BYTES - 1)
+
+
+def test_all_answers_share_their_time() -> None:
+    """However steadily they come, whole or step by step."""
+    allowance = Allowance(5.0, 20.0)
+    for number in range(4):
+        wait = allowance.wait(number * 4.0, 0)
+        wait.deadline(number * 4.0 + 3.9, 0)
+        wait.end(number * 4.0 + 4.0)
+    wait = allowance.wait(16.0, 0)
+    assert wait.deadline(16.0, 0) == 20.0
+    assert wait.deadline(19.0, STEP_BYTES) == 20.0
+    with pytest.raises(TooSlowError, match="not all answers within 20 seconds"):
+        wait.deadline(20.0, 2 * STEP_BYTES)
+
+
+def test_what_nobody_waits_is_free() -> None:
+    """Whoever takes answers may take their own time over each."""
+    allowance = Allowance(5.0, 20.0)
+    allowance.wait(0.0, 0).end(4.0)
+    assert allowance.wait(1000.0, 0).deadline(1000.0, 0) == 1005.0
+    assert allowance.waited_seconds == 4.0

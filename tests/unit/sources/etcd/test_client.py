@@ -1,0 +1,202 @@
+"""Asking a store that answers, is slow, dies or lies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.failures import CallRefusedError, CompactedError, ConnectionLostError, TooSlowError
+from sgagent.sources.etcd.messages import KeyRange
+from sgagent.sources.etcd.protobuf import nested, number, text
+from tests.grpcserver import Behaviour, Server, hear_questions, listening
+
+AT_ONCE = 32
+RANGES = [KeyRange(f"/{place:03}") for place in range(2 * AT_ONCE)]
+
+
+class Connect(Protocol):
+    """Make a client of a store that behaves in some way."""
+
+    def __call__(self, behave: Behaviour, timeout_seconds: float = ..., user: str | None = ...) -> Client:
+        """Return the client."""
+        ...
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Connect]:
+    """Give clients of stores that behave as a test says."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    password.chmod(0o600)
+    with ExitStack() as stack:
+
+        def make(behave: Behaviour, timeout_seconds: float = 5.0, user: str | None = None) -> Client:
+            port = stack.enter_context(listening(behave))
+            settings = EtcdSourceSettings(
+                endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),),
+                timeout_seconds=timeout_seconds,  # type: ignore[arg-type]  # tests have less time than whole seconds
+                user=user,
+                password_file=password,
+            )
+            return stack.enter_context(closing(Client(settings)))
+
+        yield make
+
+
+def asked_for(question: bytes) -> str:
+    """Return the key that a question for a range asks for."""
+    length = question[1]
+    return question[2 : 2 + length].decode()
+
+
+def page(*keys: str, has_more: bool = False) -> bytes:
+    """Return an answer with keys, each of which has its name as its value."""
+    items = (nested(2, text(1, key.encode()) + number(3, 7) + text(5, key.encode())) for key in keys)
+    return nested(1, number(3, 7)) + b"".join(items) + number(3, has_more)
+
+
+def answer_all(server: Server, count: int, broken_off: list[set[int]] | None = None) -> None:
+    """Answer so many questions for a key with that key; keep what had been broken off before."""
+    questions = hear_questions(server, count)
+    if broken_off is not None:
+        broken_off.append(set(server.broken_off))
+    for stream, question in questions:
+        server.answer(stream, page(asked_for(question)))
+
+
+def read(client: Client, ranges: list[KeyRange] = RANGES) -> list[str]:
+    """Return the values of ranges."""
+    return [item.value.decode() for _, items in client.read_each(ranges, revision=7) for item in items]
+
+
+def names(ranges: list[KeyRange] = RANGES) -> list[str]:
+    """Return the values that ranges have."""
+    return [one.first for one in ranges]
+
+
+def test_many_ranges(connect: Connect) -> None:
+    """Each has its own keys."""
+
+    def behave(server: Server) -> None:
+        for _ in range(2):
+            answer_all(server, AT_ONCE)
+
+    assert read(connect(behave)) == names()
+
+
+def test_answers_are_taken_one_by_one(connect: Connect) -> None:
+    """The next is not waited for, nor kept, before somebody asks for it."""
+    is_taken = threading.Event()
+
+    def behave(server: Server) -> None:
+        (first, question), (second, other) = hear_questions(server, 2)
+        server.answer(first, page(asked_for(question)))
+        is_taken.wait(10)
+        server.answer(second, page(asked_for(other)))
+
+    answers = connect(behave).read_each(RANGES[:2], revision=7)
+    assert next(answers)[0] == RANGES[0]
+    is_taken.set()
+    assert [one for one, _ in answers] == RANGES[1:2]
+
+
+def test_a_store_that_dies_while_much_is_asked(connect: Connect) -> None:
+    """One time-out is enough; nothing of all that was asked is left, and half as much is asked next."""
+    asked: list[set[int]] = []
+    broken_off: list[set[int]] = []
+
+    def behave(server: Server) -> None:
+        asked.append({stream for stream, _ in hear_questions(server, AT_ONCE)})
+        for _ in range(4):
+            answer_all(server, AT_ONCE // 2, broken_off)
+        for _ in range(2):
+            answer_all(server, AT_ONCE)
+
+    client = connect(behave, 0.5)
+    with pytest.raises(TooSlowError, match=r"127\.0\.0\.1.*no answer within 0\.5 seconds"):
+        read(client)
+    for _ in range(2):
+        assert read(client) == names()
+    assert broken_off[0] == asked[0]
+
+
+def test_a_store_that_answers_each_just_in_time(connect: Connect) -> None:
+    """All that was asked at once has a few time-outs, not one for each."""
+
+    def behave(server: Server) -> None:
+        for stream, question in hear_questions(server, AT_ONCE):
+            threading.Event().wait(0.1)  # it is slow
+            server.answer(stream, page(asked_for(question)))
+
+    with pytest.raises(TooSlowError, match=r"not all answers within 2 seconds"):
+        read(connect(behave, 0.5), RANGES[:AT_ONCE])
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), (("11", CompactedError), ("7", CallRefusedError), (None, ConnectionLostError))
+)
+def test_a_refusal_leaves_nothing_behind(
+    connect: Connect, status: str | None, expected: type[Exception]
+) -> None:
+    """Nor does an answer that can't be read; the connection goes on."""
+    asked: list[set[int]] = []
+    broken_off: list[set[int]] = []
+
+    def behave(server: Server) -> None:
+        (first, _), *others = hear_questions(server, 5)
+        asked.append({stream for stream, _ in others})
+        if status is None:
+            server.answer(first, b"\xff")
+        else:
+            server.answer(first, trailers=[("grpc-status", status)])
+        answer_all(server, 5, broken_off)
+
+    client = connect(behave)
+    with pytest.raises(expected):
+        read(client, RANGES[:5])
+    assert read(client, RANGES[:5]) == names(RANGES[:5])
+    assert broken_off == asked
+
+
+def test_who_takes_no_more_answers(connect: Connect) -> None:
+    """The others are not waited for."""
+    asked: list[set[int]] = []
+    broken_off: list[set[int]] = []
+
+    def behave(server: Server) -> None:
+        (first, question), *others = hear_questions(server, 5)
+        asked.append({stream for stream, _ in others})
+        server.answer(first, page(asked_for(question)))
+        answer_all(server, 5, broken_off)
+
+    client = connect(behave)
+    with closing(client.read_each(RANGES[:5], revision=7)) as answers:
+        next(answers)
+    assert read(client, RANGES[:5]) == names(RANGES[:5])
+    assert broken_off == asked
+
+
+def test_a_token_that_ends_in_the_midst(connect: Connect) -> None:
+    """What was answered is not asked for again."""
+    asked: list[list[str]] = []
+
+    def behave(server: Server) -> None:
+        for token in (b"first", b"second"):
+            server.answer(server.hear_question()[0], text(2, token))
+            questions = hear_questions(server, 5 if token == b"first" else 3)
+            asked.append([asked_for(question) for _, question in questions])
+            for place, (stream, question) in enumerate(questions):
+                if token == b"first" and place == 2:
+                    server.answer(stream, trailers=[("grpc-status", "16")])
+                    break
+                server.answer(stream, page(asked_for(question)))
+
+    assert read(connect(behave, user="agent"), RANGES[:5]) == names(RANGES[:5])
+    assert asked == [names(RANGES[:5]), names(RANGES[2:5])]
