@@ -136,13 +136,12 @@ class Daemon:
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
-        fetch_at_once = happened.reload or is_fetch_due
-        is_due = fetch_at_once or happened.host_changed or is_retry_due or is_trial_over
+        is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over
         is_done = False
-        if happened.source_changed and not fetch_at_once:
+        if (happened.source_changed or is_fetch_due) and not happened.reload:
             is_done = self._try_step(fetch=True, patient=True)
         if is_due and not is_done:
-            self._try_step(fetch=fetch_at_once)
+            self._try_step(fetch=happened.reload)
         elif not is_done and (happened.table_changed or self._is_tick_due(now)):
             self._try_step(fetch=False, only_on_drift=True)
         if self._inbox.do_jobs(self._step_now):

@@ -22,7 +22,7 @@ from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
 from sgagent.core.endpoints import exempt
-from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity, SgagentError
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.describe import differences
 from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Plan
@@ -130,14 +130,27 @@ class Reconciler:
             NotSettledError: what was fetched is one change of many under way; nothing was done.
         """
         before = self.definitions.fetched
-        if fetch or self.definitions.newest is None:
+        if fetch:
             self.definitions.fetch()
+        elif self.definitions.newest is None:
+            self._fetch_what_has_settled()
         self._may_act = not patient
         try:
             return self._act()
         except NotSettledError:
             self.definitions.fetched = before
             raise
+        except SgagentError:
+            if not self._may_act and not self._source.has_settled():
+                self.definitions.fetched = before  # it is tried again, and whoever does that is not patient
+            raise
+
+    def _fetch_what_has_settled(self) -> None:
+        """Ask the source, which has delivered nothing yet; one change of many is left to the watch."""
+        before = self.definitions.fetched
+        self.definitions.fetch()
+        if not self._source.has_settled():
+            self.definitions.fetched = before
 
     def _await_settled(self) -> None:
         """Wait until what was fetched may have an effect; all before that is worked out meanwhile.

@@ -32,10 +32,11 @@ class FakeSource:
         self._content = content
         self._watchers: list[Wake] = []
 
-    def write(self, content: str) -> None:
-        """Make this the one document, and tell who watches."""
+    def write(self, content: str, *, is_told: bool = True) -> None:
+        """Make this the one document, and tell who watches, unless the watch misses it."""
         self._content = content
-        self._wake()
+        if is_told:
+            self._wake()
 
     def remove(self) -> None:
         """Be out of reach from now on, and tell who watches."""

@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.agent.asking.desk import Desk
 from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.daemon import FETCH_AGAIN_SECONDS, FIRST_RETRY_SECONDS
 from sgagent.agent.step import Outcome, Step
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.documents import Limits
@@ -82,6 +82,30 @@ def test_what_has_not_settled_is_not_enforced(running: Running) -> None:
 
     running.while_it_runs(script)
     assert not {"problem_found", "snapshot_refused"} & set(running.log.events())
+
+
+@pytest.mark.parametrize("is_told", (True, False))
+def test_a_fetch_that_was_due_anyway_is_as_patient(running: Running, *, is_told: bool) -> None:
+    """Every half minute the source is asked, whether or not it has told of a change at that moment."""
+
+    def script() -> None:
+        source = running.machine.source
+        fetches = source.fetches
+        source.is_settled = False
+
+        def change_late(_step: Callable[[], Step]) -> None:
+            running.clock.pass_seconds(FETCH_AGAIN_SECONDS)
+            source.write(CLOSED, is_told=is_told)
+
+        running.inbox.have_done(change_late, timeout=10.0 * PATIENCE)
+        running.wait_for_fetches(fetches + 1)
+        running.inbox.have_done(lambda _step: None, timeout=10.0 * PATIENCE)  # the turn of that fetch is over
+        assert running.log.events().count("ruleset_applied") == 1
+        source.is_settled = True
+        source.write(CLOSED)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
 
 
 def test_a_link_that_changes_with_what_has_not_settled_is_followed(running: Running) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.agent.step import NotSettledError, Outcome
 from sgagent.core.endpoints import Endpoint, exempt
-from sgagent.core.errors import KernelRefusedError
+from sgagent.core.errors import KernelRefusedError, SgagentError
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_status import LOGIN
 
@@ -83,6 +83,43 @@ def test_nothing_comes_of_what_has_not_settled(machine: Machine, half: str) -> N
     machine.source.is_settled = True
     assert agent.step(fetch=True, patient=True).outcome is Outcome.APPLIED
     assert machine.dataplane.ruleset != table
+
+
+def test_nothing_comes_later_of_what_has_not_settled_when_a_step_failed(machine: Machine) -> None:
+    """The step is tried again, without asking anybody: not with one change of many."""
+    agent = machine.reconciler()
+    before = agent.step(fetch=True)
+    machine.source.write(CLOSED)
+    machine.source.is_settled = False
+    machine.host.fault = SgagentError("links changed while they were listed")
+    with pytest.raises(SgagentError, match="links changed"):
+        agent.step(fetch=True, patient=True)
+    machine.host.fault = None
+    assert agent.step(fetch=False).version == before.version
+
+
+def test_what_has_settled_is_made_up_for_when_a_step_failed(machine: Machine) -> None:
+    """The source does not call again for it."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    machine.source.write(CLOSED)
+    machine.host.fault = SgagentError("links changed while they were listed")
+    with pytest.raises(SgagentError, match="links changed"):
+        agent.step(fetch=True, patient=True)
+    machine.host.fault = None
+    assert agent.step(fetch=False).outcome is Outcome.APPLIED
+
+
+def test_a_first_delivery_is_waited_for_as_well(machine: Machine) -> None:
+    """A step that nobody asked to fetch does so where nothing was delivered yet, but takes no half."""
+    agent = machine.reconciler()
+    machine.source.remove()
+    assert agent.step(fetch=True).outcome is Outcome.WAITING
+    machine.source.write(GOOD)
+    machine.source.is_settled = False
+    assert agent.step(fetch=False).outcome is Outcome.WAITING
+    machine.source.is_settled = True
+    assert agent.step(fetch=False).outcome is Outcome.APPLIED
 
 
 def test_whoever_is_not_patient_gets_what_is_there(machine: Machine) -> None:
