@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from bench.policies import (
     GROUP_ID,
@@ -60,7 +60,11 @@ class Latency:
     median: float
     worst_of_hundred: float
     processor: float
-    """Seconds that both processes computed, on average; other work of the machine changes little of that."""
+    """Seconds that both processes computed, on average."""
+
+    yardstick: float
+    """Seconds that a piece of work, always the same, computed meanwhile, on average. Beside other work of the
+    machine, with which caches and processors are shared, both take longer."""
 
     @classmethod
     def of(cls, applies: Sequence[Apply]) -> Latency:
@@ -70,6 +74,7 @@ class Latency:
             median=statistics.median(seconds),
             worst_of_hundred=statistics.quantiles(seconds, n=100, method="inclusive")[98],
             processor=statistics.mean(apply.processor for apply in applies),
+            yardstick=statistics.mean(apply.yardstick for apply in applies),
         )
 
 
@@ -80,6 +85,9 @@ class Apply:
     seconds: float
     processor: float
     """Seconds that both processes computed since the change before."""
+
+    yardstick: float
+    """Seconds that the same work computed right after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,15 @@ class Soak:
     def growth(self, name: str) -> float:
         """Return by what part of itself a process's memory grew after the first tenth."""
         return self.end[name].kibibytes / self.warm[name].kibibytes - 1
+
+    @property
+    def slowdown(self) -> float:
+        """Return how many times as much was computed for one of the last applies as for one of the first.
+
+        What made everything slower is taken out.
+        """
+        first, last = (one.processor / one.yardstick for one in (self.first, self.last))
+        return last / first
 
     def rows(self) -> Iterator[str]:
         """Yield what came of it as lines of tables."""
@@ -116,6 +133,7 @@ class Soak:
         yield f"| median | {self.first.median:.3f} | {self.last.median:.3f} |"
         yield f"| 99 of 100 below | {self.first.worst_of_hundred:.3f} | {self.last.worst_of_hundred:.3f} |"
         yield f"| of them computed, on average | {self.first.processor:.3f} | {self.last.processor:.3f} |"
+        yield f"| the same, other work of the machine taken out | | {self.slowdown:.2f} times |"
 
 
 def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> Soak:
@@ -142,7 +160,7 @@ def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> 
         service.define(text, "policy.json")
         log.wait_for_apply()
         seconds, before, spent = perf_counter() - began, spent, processor_seconds(processes)
-        done.append(Apply(seconds, spent - before))
+        done.append(Apply(seconds, spent - before, _yardstick()))
         if number % _SCRAPED_EVERY == 0:
             service.scrape()
         if number % OF_A_SAMPLE == 0:
@@ -151,6 +169,13 @@ def soak(service: Service, applies: int, note: Callable[[int, float], None]) -> 
             warm = footprints(service)
     first, last = done[:OF_A_SAMPLE], done[-OF_A_SAMPLE:]
     return Soak(applies, warm, footprints(service), Latency.of(first), Latency.of(last))
+
+
+def _yardstick() -> float:
+    """Return the seconds that a piece of work computes, which is always the same: less than a thousandth."""
+    began = process_time()
+    sorted(str(number) for number in range(1_000))
+    return process_time() - began
 
 
 def footprints(service: Service) -> Mapping[str, Footprint]:

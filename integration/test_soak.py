@@ -14,7 +14,7 @@ MOST_GROWTH = 0.05
 """After the first tenth."""
 
 MOST_SLOWDOWN = 1.5
-"""Of what is computed for an apply, as it takes longer on a machine that has other things to do."""
+"""Of what is computed for an apply, as no piece of work suffers from other work exactly as another does."""
 
 
 @pytest.mark.long
@@ -29,7 +29,7 @@ def test_the_daemon_does_not_grow(
     for name in done.warm:
         assert done.growth(name) <= MOST_GROWTH
         assert done.end[name].descriptors <= done.warm[name].descriptors + 2
-    assert done.last.processor <= MOST_SLOWDOWN * done.first.processor
+    assert done.slowdown <= MOST_SLOWDOWN
 
 
 def test_each_change_is_an_apply(one_interface: Lab, tmp_path: Path) -> None:
@@ -42,4 +42,5 @@ def test_each_change_is_an_apply(one_interface: Lab, tmp_path: Path) -> None:
     assert told == []
     assert 0 < done.first.median <= done.first.worst_of_hundred
     assert 0 < done.first.processor < 1
+    assert 0 < done.first.yardstick < 1
     assert all(footprint.kibibytes > 1000 for footprint in done.end.values())
