@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, Status
+from sgagent.sources.etcd.failures import AnswerTooLargeError, CallRefusedError, ConnectionLostError, Status
 
-LARGEST_MESSAGE = 64 << 20
+LARGEST_MESSAGE = 65 << 20
+"""A document as large as the limits allow unless told otherwise, and what stands around it."""
+
 _PREFIX = struct.Struct("!BI")
 """Before each message: whether it is compressed, and how long it is."""
+
+_CODE = re.compile("[0-9]{1,9}")
 
 
 def packed(message: bytes) -> bytes:
@@ -38,9 +43,11 @@ class Call:
     _partial: bytearray = field(default_factory=bytearray)
     _answer: dict[str, str] = field(default_factory=dict)
     _reset: str = ""
+    _refused_bytes: int = 0
+    """Of a message that is too large."""
 
     def take_in(self, content: bytes) -> None:
-        """Take bytes of the answer; whole messages become available.
+        """Take bytes of the answer; whole messages become available. One that is too large ends the call.
 
         Raises:
             ConnectionLostError: the bytes are no messages.
@@ -48,8 +55,12 @@ class Call:
         self._partial += content
         while len(self._partial) >= _PREFIX.size:
             is_compressed, length = _PREFIX.unpack_from(self._partial)
-            if is_compressed or length > LARGEST_MESSAGE:
-                raise ConnectionLostError(f"not a message that can be read, of {length} bytes")
+            if is_compressed:
+                raise ConnectionLostError("a compressed message, which nobody asked for")
+            if length > LARGEST_MESSAGE:
+                self._refused_bytes = length
+                self._partial.clear()
+                return
             end = _PREFIX.size + length
             if len(self._partial) < end:
                 return
@@ -65,17 +76,26 @@ class Call:
         """Take in that nothing more will arrive."""
         self.is_over, self._reset = True, self._reset or reset
 
+    @property
+    def is_too_large(self) -> bool:
+        """Tell whether a message is too large, so that nothing more of it has to be sent."""
+        return self._refused_bytes > 0
+
     def raise_refusal(self) -> None:
         """Raise what the server said, unless all is well.
 
         Raises:
+            AnswerTooLargeError: it said too much.
             ConnectionLostError: it did not answer as a server of gRPC.
             CallRefusedError: it answered with an error.
         """
+        if self.is_too_large:
+            message = f"an answer of {self._refused_bytes} bytes, where {LARGEST_MESSAGE} are the most"
+            raise AnswerTooLargeError(f"{message} (keep each object smaller)")
         if self._reset:
             raise ConnectionLostError(self._reset)
         code = self._answer.get("grpc-status", "")
-        if not code.isdigit():
+        if not _CODE.fullmatch(code):
             raise ConnectionLostError(
                 f"no answer of gRPC, but HTTP status {self._answer.get(':status', 'none')}"
             )

@@ -116,6 +116,7 @@ class Channel:
 
         Raises:
             TooSlowError: there was none in time.
+            AnswerTooLargeError: it is too large.
             ConnectionLostError: the connection broke.
             CallRefusedError: the server answered with an error.
         """
@@ -172,6 +173,7 @@ class Channel:
             None if there was none in time.
 
         Raises:
+            AnswerTooLargeError: it is too large.
             ConnectionLostError: the connection broke, or the server ended the call without a word.
             CallRefusedError: the server ended the call with an error.
         """
@@ -359,6 +361,9 @@ class Channel:
                 if call is not None:
                     call.room -= event.flow_controlled_length or 0
                     call.take_in(event.data or b"")
+                    if call.is_too_large:
+                        self.cancel(call)
+                        call.end()
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
                 if call is not None:
                     call.take_in_headers(event.headers or ())

@@ -17,6 +17,7 @@ from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.call import Call
 from sgagent.sources.etcd.channel import Channel
 from sgagent.sources.etcd.failures import (
+    AnswerTooLargeError,
     CallRefusedError,
     ConnectionLostError,
     EtcdError,
@@ -119,15 +120,22 @@ class Client:
                     raise
             threading.Event().wait(_PAUSE_SECONDS)
 
-    def read_page(self, asked: KeyRange, *, revision: int = 0, limit: int = _PAGE) -> Range:
-        """Return keys from the first of a range on.
+    def read_page(self, asked: KeyRange, *, revision: int = 0) -> Range:
+        """Return keys from the first of a range on: many, or as few as are not too large together.
 
         Raises:
             CompactedError: the revision is gone.
             EtcdError: there was no answer, or a refusal.
         """
-        request = range_request(asked, revision=revision, limit=limit)
-        return self._ask("KV/Range", request, read_range)
+        limit = _PAGE
+        while True:
+            try:
+                request = range_request(asked, revision=revision, limit=limit)
+                return self._ask("KV/Range", request, read_range)
+            except AnswerTooLargeError:
+                if limit == 1:
+                    raise
+                limit //= 2
 
     def count(self, asked: KeyRange, *, revision: int = 0) -> int:
         """Return how many keys a range has."""
@@ -144,6 +152,19 @@ class Client:
         """
         page = self.read_page(asked, revision=revision)
         return page.header, self._whole(asked, page, revision or page.header.revision)
+
+    def _whole(self, asked: KeyRange, page: Range, revision: int) -> tuple[KeyValue, ...]:
+        """Return the keys of a range's first page, and of those behind it."""
+        items: list[KeyValue] = []
+        while True:
+            if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
+                message = f"an answer that does not fit the question for keys from {asked.first!r} on"
+                raise ConnectionLostError(f"{self._place}: {message}")
+            items.extend(page.items)
+            if not page.has_more:
+                return tuple(items)
+            asked = KeyRange(f"{items[-1].key}\0", asked.end)
+            page = self.read_page(asked, revision=revision)
 
     def read_each(
         self, asked: Sequence[KeyRange], *, revision: int
@@ -162,22 +183,19 @@ class Client:
         for first in range(0, len(asked), at_once):
             some = asked[first : first + at_once]
             requests = [range_request(one, revision=revision, limit=_PAGE) for one in some]
+            left = deque(some)
             try:
-                for one, page in zip(some, self._ask_each("KV/Range", requests, read_range), strict=True):
-                    yield one, self._whole(one, page, revision)
+                for page in self._ask_each("KV/Range", requests, read_range):
+                    yield left[0], self._whole(left[0], page, revision)
+                    left.popleft()
+            except AnswerTooLargeError:  # by itself each may be read in smaller portions
+                for one in left:
+                    yield one, self.read(one, revision=revision)[1]
             except TooSlowError:
                 self._at_once = max(1, len(some) // 2)
                 raise
         if len(asked) > at_once:
             self._at_once = min(2 * at_once, _AT_ONCE)
-
-    def _whole(self, asked: KeyRange, page: Range, revision: int) -> tuple[KeyValue, ...]:
-        """Return the keys of a range's first page, and of those behind it."""
-        items = list(page.items)
-        while page.has_more:
-            page = self.read_page(KeyRange(f"{items[-1].key}\0", asked.end), revision=revision)
-            items.extend(page.items)
-        return tuple(items)
 
     def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
         """Carry out writes all together if the conditions hold; return the store and whether they did.
@@ -236,9 +254,9 @@ class Client:
         channel, answered, is_token_fresh = self._connected(), 0, self._settings.user is None
         while True:
             try:
-                for answer in self._call(channel, method, requests[answered:]):
+                for answer in self._call(channel, method, requests[answered:], read):
                     answered += 1
-                    yield self._read(answer, read)
+                    yield answer
             except CallRefusedError as error:
                 if is_token_fresh or not _is_about_token(error):
                     raise as_compacted(error) from error
@@ -246,13 +264,9 @@ class Client:
                 return
             self._token, is_token_fresh = self._authenticated(channel), True
 
-    def _read(self, answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
-        try:
-            return read(answer)
-        except (MalformedMessageError, UnicodeDecodeError) as error:
-            raise ConnectionLostError(f"{self._place}: an answer that can't be read: {error}") from error
-
-    def _call(self, channel: Channel, method: str, requests: Sequence[bytes]) -> Iterator[bytes]:
+    def _call(
+        self, channel: Channel, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
+    ) -> Iterator[Answer]:
         """Go through the answers to questions that are asked at once, or as soon as the server takes them."""
         path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[Call]()
         seconds = self._settings.timeout_seconds
@@ -260,13 +274,13 @@ class Client:
         try:
             for request in requests:
                 while calls and not channel.has_room:
-                    yield channel.finish(calls[0], allowance)
+                    yield _readable(channel.finish(calls[0], allowance), read)
                     calls.popleft()
                 calls.append(channel.open(path, request, metadata=metadata, is_last=True))
             while calls:
-                yield channel.finish(calls[0], allowance)
+                yield _readable(channel.finish(calls[0], allowance), read)
                 calls.popleft()
-        except ConnectionLostError as error:
+        except (ConnectionLostError, AnswerTooLargeError) as error:
             raise type(error)(f"{self._place}: {error}") from error
         finally:
             channel.cancel(*calls)
@@ -307,12 +321,28 @@ class Client:
         return channel
 
     def _authenticated(self, channel: Channel) -> str:
-        """Return a token for the configured user."""
+        """Return a token for the configured user.
+
+        Raises:
+            EtcdError: there was no answer, or a refusal.
+        """
         request = authenticate_request(self._settings.user or "", read_password(self._settings))
         answer = channel.call(
             f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=self._settings.timeout_seconds
         )
-        return read_token(answer)
+        return _readable(answer, read_token)
+
+
+def _readable(answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
+    """Return what an answer says.
+
+    Raises:
+        ConnectionLostError: it is no answer to the question.
+    """
+    try:
+        return read(answer)
+    except (MalformedMessageError, UnicodeDecodeError) as error:
+        raise ConnectionLostError(f"an answer that can't be read: {error}") from error
 
 
 def _is_passing(error: EtcdError) -> bool:

@@ -5,6 +5,7 @@ The exceptions::
 EtcdError
 ├── ConnectionLostError    the end point can't be reached, is silent, or speaks something else
 │   └── TooSlowError       it takes too long to answer
+├── AnswerTooLargeError    it has more to say at once than anybody takes in; the connection goes on
 ├── CallRefusedError       it answered with an error; carries the code of gRPC
 └── CompactedError         what was asked for is gone from the store's history
 """
@@ -39,6 +40,10 @@ class ConnectionLostError(EtcdError):
 
 class TooSlowError(ConnectionLostError):
     """Say that an end point takes too long to answer."""
+
+
+class AnswerTooLargeError(EtcdError):
+    """Say that an end point has more to say at once than anybody takes in; it can be asked for less."""
 
 
 class CallRefusedError(EtcdError):

@@ -15,7 +15,7 @@ import structlog
 
 from sgagent.sources.etcd.bell import Bell
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import CompactedError, ConnectionLostError
+from sgagent.sources.etcd.failures import AnswerTooLargeError, CompactedError, ConnectionLostError
 from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import MalformedMarkerError
@@ -108,7 +108,7 @@ class Following:
         self._look_whether_all_is_told()
         try:
             has_changed = self._hear()
-        except CompactedError:  # the store forgot what was to be told
+        except (CompactedError, AnswerTooLargeError):  # what was to be told is forgotten, or too much
             return self._afresh()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
         return self._settled() if has_changed or is_due else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sgagent.sources.etcd.call import Call
 from sgagent.sources.etcd.channel import Channel, Interrupt
 from sgagent.sources.etcd.failures import (
+    AnswerTooLargeError,
     CallRefusedError,
     CompactedError,
     ConnectionLostError,
@@ -39,6 +40,7 @@ class Watch:
 
         Raises:
             CompactedError: the revision that it was to begin with is gone.
+            AnswerTooLargeError: so much has changed that it can't be told at once.
             EtcdError: the watch has ended.
         """
         try:
@@ -46,8 +48,8 @@ class Watch:
             answer = None if message is None else read_watch(message)
         except CallRefusedError as error:
             raise as_compacted(error) from error
-        except ConnectionLostError as error:
-            raise ConnectionLostError(f"{self.place}: {error}") from error
+        except (ConnectionLostError, AnswerTooLargeError) as error:
+            raise type(error)(f"{self.place}: {error}") from error
         except MalformedMessageError as error:
             raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error
         if answer is not None and answer.is_canceled:

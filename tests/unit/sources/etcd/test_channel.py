@@ -16,8 +16,14 @@ from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.bell import Bell
 from sgagent.sources.etcd.call import LARGEST_MESSAGE, Call
 from sgagent.sources.etcd.channel import USUAL_PATIENCE, WINDOW, Channel, Patience
-from sgagent.sources.etcd.failures import CallRefusedError, ConnectionLostError, TooSlowError
+from sgagent.sources.etcd.failures import (
+    AnswerTooLargeError,
+    CallRefusedError,
+    ConnectionLostError,
+    TooSlowError,
+)
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
+from tests.patience import PATIENCE
 
 
 class Connect(Protocol):
@@ -53,7 +59,7 @@ def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0) ->
 
 def finish(channel: Channel, *calls: Call) -> list[bytes]:
     """Return the answers to questions."""
-    allowance = Allowance(5.0, 5.0)
+    allowance = Allowance(10.0 * PATIENCE, 10.0 * PATIENCE)
     return [channel.finish(call, allowance) for call in calls]
 
 
@@ -128,10 +134,14 @@ def _answers_nothing(server: Server) -> None:
     server.answer(number)
 
 
-def _claims_too_much(server: Server) -> None:
+def _says_strangely_how_it_ended(server: Server) -> None:
     number, _ = server.hear_question()
-    server.state.send_headers(number, OK)
-    server.send(number, struct.pack("!BI", 0, LARGEST_MESSAGE + 1))
+    server.answer(number, trailers=[("grpc-status", "²")])
+
+
+def _says_at_length_how_it_ended(server: Server) -> None:
+    number, _ = server.hear_question()
+    server.answer(number, trailers=[("grpc-status", "1" * 5000)])
 
 
 def _compresses(server: Server) -> None:
@@ -151,14 +161,38 @@ def _compresses(server: Server) -> None:
         (_goes_away, "ends the connection"),
         (_answers_twice, "2 answers"),
         (_answers_nothing, "0 answers"),
-        (_claims_too_much, "not a message that can be read"),
-        (_compresses, "not a message that can be read"),
+        (_says_strangely_how_it_ended, "no answer of gRPC"),
+        (_says_at_length_how_it_ended, "no answer of gRPC"),
+        (_compresses, "compressed"),
     ),
 )
 def test_a_server_that_lies_or_breaks_off(connect: Connect, behave: Behaviour, told: str) -> None:
     """The connection is given up, and why is told."""
     with pytest.raises(ConnectionLostError, match=told):
         ask(connect(behave))
+
+
+@pytest.mark.parametrize("is_question", (True, False))
+def test_a_message_that_is_too_large(connect: Connect, is_question: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """It is broken off as soon as it says so, and nothing else is."""
+
+    def behave(server: Server) -> None:
+        number = 0
+        while not number:
+            begun = (e for e in server.hear() if isinstance(e, h2.events.RequestReceived))
+            number = next((event.stream_id or 0 for event in begun), 0)
+        server.state.send_headers(number, OK)
+        server.send(number, struct.pack("!BI", 0, LARGEST_MESSAGE + 1) + bytes(1000))
+        number, message = server.hear_question()
+        server.answer(number, message)
+
+    channel = connect(behave)
+    call = channel.open("/s/M", b"much", metadata={}, is_last=is_question)
+    with pytest.raises(
+        AnswerTooLargeError, match=f"{LARGEST_MESSAGE + 1} bytes.*{LARGEST_MESSAGE} are the most"
+    ):
+        finish(channel, call) if is_question else channel.receive(call, 5.0)
+    assert ask(channel) == b"question"
 
 
 def test_a_server_that_does_not_answer(connect: Connect) -> None:
@@ -213,22 +247,22 @@ def test_what_nobody_waits_for_is_not_let_in(connect: Connect, is_question: bool
             begun += [e.stream_id or 0 for e in server.hear() if isinstance(e, h2.events.RequestReceived)]
         first, second = begun
         server.state.send_headers(first, OK)
-        server.send(first, struct.pack("!BI", 0, 5 * WINDOW))
-        sent.append(fill(server, first, 4 * WINDOW))
-        server.answer(second, b"x" * 3 * WINDOW)
-        server.send(first, bytes(5 * WINDOW - sent[0]))
+        server.send(first, struct.pack("!BI", 0, 2 * WINDOW))
+        sent.append(fill(server, first, 2 * WINDOW))
+        server.answer(second, b"x" * (WINDOW + 100_000))
+        server.send(first, bytes(2 * WINDOW - sent[0]))
         server.state.send_headers(first, DONE, end_stream=True)
         server.flush()
 
     channel = connect(behave)
     call = channel.open("/s/M", b"much", metadata={}, is_last=is_question)
-    assert ask(channel) == b"x" * 3 * WINDOW
+    assert ask(channel) == b"x" * (WINDOW + 100_000)
     assert 0 < sent[0] <= WINDOW
     received = finish(channel, call) if is_question else [channel.receive(call, 5.0)]
-    assert received == [bytes(5 * WINDOW)]
+    assert received == [bytes(2 * WINDOW)]
 
 
-@pytest.mark.parametrize("size", (1, 3 * WINDOW))
+@pytest.mark.parametrize("size", (1, WINDOW + 100_000))
 def test_a_server_that_takes_one_call_at_a_time(connect: Connect, size: int) -> None:
     """The next is opened once the one before has ended, however long its answer is, and not before."""
 

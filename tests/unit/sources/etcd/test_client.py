@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -11,11 +12,18 @@ from typing import Protocol
 import pytest
 
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.sources.etcd.call import LARGEST_MESSAGE
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import CallRefusedError, CompactedError, ConnectionLostError, TooSlowError
+from sgagent.sources.etcd.failures import (
+    AnswerTooLargeError,
+    CallRefusedError,
+    CompactedError,
+    ConnectionLostError,
+    TooSlowError,
+)
 from sgagent.sources.etcd.messages import KeyRange
-from sgagent.sources.etcd.protobuf import nested, number, text
-from tests.grpcserver import Behaviour, Server, hear_questions, listening
+from sgagent.sources.etcd.protobuf import nested, number, read_fields, text
+from tests.grpcserver import OK, Behaviour, Server, hear_questions, listening
 
 AT_ONCE = 32
 RANGES = [KeyRange(f"/{place:03}") for place in range(2 * AT_ONCE)]
@@ -200,3 +208,81 @@ def test_a_token_that_ends_in_the_midst(connect: Connect) -> None:
 
     assert read(connect(behave, user="agent"), RANGES[:5]) == names(RANGES[:5])
     assert asked == [names(RANGES[:5]), names(RANGES[2:5])]
+
+
+def limit_of(question: bytes) -> int:
+    """Return how many keys a question for a range asks for at most."""
+    return next(value for field, value in read_fields(question) if field == 3 and isinstance(value, int))
+
+
+def refuse_more_than(server: Server, most: int, questions: int) -> list[tuple[str, int]]:
+    """Answer questions, one for more keys than these by too large a message; return what was asked."""
+    asked = []
+    for _ in range(questions):
+        stream, question = server.hear_question()
+        asked.append((asked_for(question), limit_of(question)))
+        if limit_of(question) > most:
+            server.state.send_headers(stream, OK)
+            server.send(stream, struct.pack("!BI", 0, LARGEST_MESSAGE + 1))
+        else:
+            server.answer(stream, page(asked_for(question), has_more=asked_for(question) == "/a/"))
+    return asked
+
+
+def test_keys_that_are_too_large_together(connect: Connect) -> None:
+    """Fewer are asked for at once, which may be one."""
+    asked: list[tuple[str, int]] = []
+
+    def behave(server: Server) -> None:
+        asked.extend(refuse_more_than(server, 250, 6))
+
+    _, items = connect(behave).read(KeyRange.below("/a/"), revision=7)
+    assert [item.key for item in items] == ["/a/", "/a/\0"]
+    limits = [1000, 500, 250]
+    assert asked == [*(("/a/", limit) for limit in limits), *(("/a/\0", limit) for limit in limits)]
+
+
+def test_a_key_that_is_too_large(connect: Connect) -> None:
+    """Its size is told, and where it stands."""
+
+    def behave(server: Server) -> None:
+        refuse_more_than(server, 0, 10)
+
+    with pytest.raises(AnswerTooLargeError, match=rf"127\.0\.0\.1.*{LARGEST_MESSAGE + 1} bytes"):
+        connect(behave).read(KeyRange("/a"))
+
+
+def test_one_of_many_ranges_is_too_large(connect: Connect) -> None:
+    """From it on each is read by itself."""
+
+    def behave(server: Server) -> None:
+        (first, question), (second, _), *_ = hear_questions(server, 5)
+        server.answer(first, page(asked_for(question)))
+        server.state.send_headers(second, OK)
+        server.send(second, struct.pack("!BI", 0, LARGEST_MESSAGE + 1))
+        refuse_more_than(server, 500, 8)
+
+    assert read(connect(behave), RANGES[:5]) == names(RANGES[:5])
+
+
+@pytest.mark.parametrize(
+    "answer", (page(has_more=True), page("/b/1"), page("/b/1", has_more=True), page("/a/1", "/a0"))
+)
+def test_keys_that_nobody_asked_for(connect: Connect, answer: bytes) -> None:
+    """Nor does an answer without keys say that more follow."""
+
+    def behave(server: Server) -> None:
+        server.answer(server.hear_question()[0], answer)
+
+    with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1.*does not fit the question .*'/a/'"):
+        connect(behave).read(KeyRange.below("/a/"))
+
+
+def test_a_token_that_can_not_be_read(connect: Connect) -> None:
+    """The end point is taken for none."""
+
+    def behave(server: Server) -> None:
+        server.answer(server.hear_question()[0], b"\xff")
+
+    with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1.*can't be read"):
+        connect(behave, user="agent").count(KeyRange("/a"))
