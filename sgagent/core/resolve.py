@@ -332,8 +332,9 @@ class _Resolver:
             return ResolvedRules.of(group, objects, again.values())
         of_changed = {place for reference in changed for place in named.places[reference]}
         concerned = sorted(of_changed.union(changed_places(before.rules, group.rules)))
-        some = self._resolve_some(group, before, changed, concerned)
-        return before.but(group, objects, some) if concerned else before
+        if not concerned:  # what is named may have been written anew, but for nothing that rules depend on
+            return before if objects is before.objects else replace(before, objects=objects)
+        return before.but(group, objects, self._resolve_some(group, before, changed, concerned))
 
     def _resolve_some(
         self, group: SecurityGroup, before: ResolvedRules, changed: frozenset[Reference], some: Sequence[int]

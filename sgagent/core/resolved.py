@@ -215,8 +215,11 @@ def objects_named(
     make = partial(_object, snapshot, members)
     if before is None or before.naming is not naming:
         return Objects(naming, standing, {one: make(one) for one in naming.places})
-    again = naming.at(changed_places(before.standing, standing))
-    return Objects(naming, standing, {**before.by_reference, **{one: make(one) for one in again}})
+    places = changed_places(before.standing, standing)
+    if not places:
+        return before
+    again = {one: make(one) for one in naming.at(places)}
+    return Objects(naming, standing, {**before.by_reference, **again})
 
 
 def _object(snapshot: Snapshot, members: Mapping[str, AddressSet], reference: Reference) -> Object:

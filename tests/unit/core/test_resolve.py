@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import fields
+
 import pytest
 
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem
 from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.memory import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMPV6,
@@ -443,3 +447,28 @@ def test_a_member_of_another_vpc_in_a_group_that_is_depended_on(rules: tuple[Sec
     found = resolution(definitions, on={"eth0": "sg-0" if rules else "sg-1"})
     assert [problem.code for problem in found.errors] == ["other_vpc"]
     assert not resolution(definitions, on={"eth0": ""}).errors
+
+
+class Watched(SecurityGroup):
+    """A group of which one can tell whether anybody still holds it."""
+
+
+def watched(known: SecurityGroup) -> Watched:
+    """Return the same group, to be watched."""
+    return Watched(**{one.name: getattr(known, one.name) for one in fields(known)})
+
+
+def test_nobody_holds_what_a_rule_named_before() -> None:
+    """A group that is written anew with the members that it had takes its place, and changes no rule."""
+    named, memory = group("sg-1", rule("r1", ACCEPT, TCP, "80", "sg-2")), Memory()
+    hand = HandBinding(interface="eth0", security_group_ids=("sg-1",))
+    bound = bind(snapshot(named), (hand,), HostFacts(), automatically=False)
+    versions = [
+        watched(group("sg-2", rule("r2", ACCEPT, TCP, str(port), EVERYONE))) for port in range(80, 84)
+    ]
+    held = list(map(weakref.ref, versions))
+    found = []
+    while versions:
+        found.append(resolve(snapshot(named, versions.pop(0)), bound, Exemptions(), memory=memory).policy)
+    assert found[1:] == found[:-1]
+    assert [one() is not None for one in held] == [False, False, True, True]
