@@ -14,7 +14,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memory import Memory
 from sgagent.documents import DocumentFile
 from sgagent.documents.writing import as_json
-from sgagent.sources.etcd.folders import Folders, Values
+from sgagent.sources.etcd.folders import Folder, FolderName
 from sgagent.sources.etcd.layout import GROUPS, INTERFACES, PORT_LISTS, PREFIX_LISTS, Layout
 from sgagent.sources.etcd.members import MemberReader, Members
 from sgagent.sources.etcd.messages import KeyValue
@@ -38,22 +38,20 @@ class Composer:
     def __init__(self, layout: Layout) -> None:
         """Start without having read anything."""
         self._layout = layout
-        self._folders = Folders(layout)
         self._members = MemberReader(layout)
         self._memory = Memory()
 
-    def compose(self, values: Values, *, is_whole: Callable[[str], bool]) -> Composed:
+    def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
         """Return what was read as documents; the very same as before of what did not change.
 
         Args:
-            values: what was read.
+            folders: what was read.
             is_whole: tells of a group whether its rules count.
 
         Raises:
             DocumentError: a key holds another object than its name says.
         """
         self._memory.turn()
-        folders = self._folders.sort(values)
         members = self._members.read(folders)
         written = [
             self._written(kind, item, members, is_whole)

@@ -53,6 +53,7 @@ class Everything:
     def __init__(self, layout: Layout) -> None:
         """Start without having read anything."""
         self._layout = layout
+        self._folders = Folders(layout)
         self._composer = Composer(layout)
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
@@ -70,7 +71,7 @@ class Everything:
             for key, item in values.items()
             if parts[key][0] != MEMBERS or parts[key][-1] not in of_interfaces
         }
-        return self._composer.compose(kept, is_whole=lambda _: True)
+        return self._composer.compose(self._folders.sort(kept), lambda _: True)
 
 
 class HostInterest:
@@ -92,6 +93,7 @@ class HostInterest:
         self._layout = layout
         self._limits = limits
         self._folders = Folders(layout)
+        self._vouched_folders = Folders(layout)
         self._composer = Composer(layout)
         self._wanted = Memory()
         self._references = Memory()
@@ -118,8 +120,9 @@ class HostInterest:
         return self._wanted.recall(leading, partial(self._led_to, folders))
 
     def documents(self, values: Values) -> Composed:
-        """Return what concerns the host."""
-        return self._composer.compose(values, is_whole=self.groups(values).__contains__)
+        """Return what concerns the host; where keys are pinned, of what they signed alone."""
+        folders = self._vouched_folders.sort(values)
+        return self._composer.compose(folders, self._groups(folders).__contains__)
 
     def interfaces(self, values: Values) -> frozenset[str]:
         """Return the ids of the network interfaces that are this host's, as far as was read."""
