@@ -90,7 +90,7 @@ class Channel:
         self._state.initiate_connection()
         self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
         self._state.increment_flow_control_window(WINDOW)
-        self._flush()
+        self._flush_or_hear_why()
 
     def call(self, method: str, message: bytes, *, metadata: Mapping[str, str], seconds: float) -> bytes:
         """Ask, and return the one answer.
@@ -238,7 +238,7 @@ class Channel:
                     self._state.send_data(call.number, bytes(left[:size]), end_stream=is_end)
             except h2.exceptions.ProtocolError as error:
                 raise ConnectionLostError(self._is_ended or str(error)) from error
-            self._flush()
+            self._flush_or_hear_why()
             left = left[size:]
             if not size:
                 if time.monotonic() >= deadline:
@@ -380,6 +380,21 @@ class Channel:
                         one.end(self._is_ended)
             case _:
                 pass
+
+    def _flush_or_hear_why(self) -> None:
+        """Send what is to be sent; if that can't be, the peer may have said why before it closed.
+
+        Raises:
+            ConnectionLostError: it can't; says what the peer said last, if it said anything.
+        """
+        try:
+            self._flush()
+        except ConnectionLostError as error:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if self._has_pending() or poll.poll(0):
+                self._take_in(self._received())
+            raise ConnectionLostError(self._is_ended) from error
 
     def _flush(self) -> None:
         """Send what is to be sent."""

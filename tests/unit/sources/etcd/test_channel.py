@@ -195,6 +195,25 @@ def test_a_message_that_is_too_large(connect: Connect, is_question: bool) -> Non
     assert ask(channel) == b"question"
 
 
+def test_a_server_that_said_why_before_it_closed(connect: Connect) -> None:
+    """That is told, not that nothing could be sent any more."""
+    has_closed = threading.Event()
+
+    def behave(server: Server) -> None:
+        server.hear()
+        server.state.close_connection(error_code=11)
+        server.flush()
+        server.socket.shutdown(socket.SHUT_RDWR)
+        has_closed.set()
+
+    channel = connect(behave)
+    assert has_closed.wait(10)
+    with pytest.raises(ConnectionLostError, match=r"ends the connection \(code 11\)"):
+        ask(channel)
+    with pytest.raises(ConnectionLostError, match=r"ends the connection \(code 11\)"):
+        ask(channel)
+
+
 def test_a_server_that_does_not_answer(connect: Connect) -> None:
     """Every question has its time; another may still be asked."""
 
