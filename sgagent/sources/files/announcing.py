@@ -33,6 +33,8 @@ class Announcer:
         self._bursts = bursts
         self._monotonic = monotonic
         self._settling = Settling()
+        self._is_news = False
+        """Whether changes were noted since something was told of them."""
 
     def due(self) -> float | None:
         """Return when there is something to do if nothing else happens; None if there is not."""
@@ -41,6 +43,7 @@ class Announcer:
     def note(self, name: Hashable, state: State) -> None:
         """Take in a change."""
         self._settling.note(name, self._monotonic(), state)
+        self._is_news = True
 
     def tell(self, noted_until: float, arm: Callable[[], bool]) -> None:
         """Tell what is to be told now.
@@ -50,31 +53,34 @@ class Announcer:
                 have been kept waiting since: a change that came meanwhile is still to be noted.
             arm: has all watched that is to be, so that no change is missed; tells whether some of it was not.
         """
-        due = self._settling.due()
+        due, is_news, self._is_news = self._settling.due(), self._is_news, False
         if due is None:
             return
-        is_told = self._bursts.is_alone(self._watch)
         if due > noted_until:
-            self._tell_early(is_told=is_told)
+            if is_news:
+                self._tell_early()
             return
-        stayed_alone = is_told and self._settling.is_alone
+        if not self._settling.is_alone:
+            self._tell_all(arm, is_put_off=self._settling.go_on(noted_until))
+            return
         self._settling.clear()
-        if stayed_alone:
-            self._bursts.stay_alone(self._watch)
-            if arm():
-                self._wake()
-            return
+        if not self._bursts.stay_alone(self._watch):
+            self._tell_all(arm, is_put_off=False)
+        elif arm():
+            self._wake()
+
+    def _tell_all(self, arm: Callable[[], bool], *, is_put_off: bool) -> None:
         arm()
-        self._bursts.settle(self._watch)
+        self._bursts.settle(self._watch, is_put_off=is_put_off)
         self._wake()
 
-    def _tell_early(self, *, is_told: bool) -> None:
-        """Tell of what has not settled, if it is one change; else that it is not the only one.
+    def _tell_early(self) -> None:
+        """Tell of a new change that has not settled, if it is the first; else that it is not the only one.
 
         The one who reads is not kept waiting until all is watched: if some of it was not, that is told later.
         """
         if not self._settling.is_alone:
             self._bursts.grow(self._watch)
-        elif not is_told:
+        else:
             self._bursts.begin(self._watch)
             self._wake()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import fcntl
 import os
 import struct
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +79,9 @@ class Inotify:
         _LIBC.inotify_rm_watch(self._descriptor, watch)
 
     def read(self) -> tuple[Event, ...]:
-        """Return the events that came since the last reading, without waiting for any."""
-        try:
-            return tuple(decode(os.read(self._descriptor, _BUFFER_SIZE)))
-        except BlockingIOError:
-            return ()
+        """Return all events that came since the last reading, however many, without waiting for any."""
+        (size,) = _SIZE.unpack(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(_SIZE.size)))
+        return tuple(decode(os.read(self._descriptor, size))) if size else ()
 
     def close(self) -> None:
         """Close the descriptor and all watches."""
@@ -120,7 +120,7 @@ def _change(mask: int) -> Change:
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _HEADER = struct.Struct("iIII")
-_BUFFER_SIZE = 65536
+_SIZE = struct.Struct("i")
 
 _MODIFY = 0x0000_0002
 _ATTRIB = 0x0000_0004

@@ -69,3 +69,12 @@ class Settling:
     def clear(self) -> None:
         """Forget the changes, as someone has been told of them."""
         self._quiet_at.clear()
+
+    def go_on(self, now: float) -> bool:
+        """Forget the changes that have settled, as someone has been told; tell whether others have not.
+
+        They were told for lack of patience, and have all the time again.
+        """
+        self._quiet_at = {name: quiet_at for name, quiet_at in self._quiet_at.items() if quiet_at > now}
+        self._began, self._patience = now, LONGEST_SECONDS
+        return bool(self._quiet_at)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
-from sgagent.sources.files.announcing import Announcer
 from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.inotify import Change, Event, Inotify
+from sgagent.sources.files.listening import Heard, Listener
 from sgagent.sources.files.lookups import LookUp, follow
 from sgagent.sources.files.reading import appearance, is_document_name
 from sgagent.sources.files.settling import State
@@ -45,10 +45,15 @@ def watch_path(
     """
     watches, seen = _armed(path, open_inotify), appearance(path)
     ended, end = os.pipe2(os.O_CLOEXEC)
+    listening = None if watches is None else _Listening(watches, Listener(watches, wake, bursts), bursts)
 
     def watch() -> None:
-        if watches is None or not _listened(watches, path, wake, bursts, ended):
+        if listening is None:
             _poll(path, wake, ended, seen, poll_seconds)
+        elif (fault := listening.listen_until(ended)) is not None:
+            _tell_degraded(path, fault)
+            # What was heard and not told, or not heard of any more, is told once.
+            _poll(path, wake, ended, None, poll_seconds)
 
     thread = threading.Thread(target=watch, name="documents", daemon=True)
     thread.start()
@@ -70,6 +75,13 @@ class _Watches:
         self._directories: dict[int, set[Path]] = {}
         self._look_ups: frozenset[LookUp] = frozenset()
         self._documents: Path | None = None
+
+    def take(self) -> Heard:
+        """Return what inotify tells; where ways may have changed, all that is on them is watched first."""
+        events = [event for event in self.inotify.read() if self.concern_documents(event)]
+        is_more_watched = any(map(self.concern_ways, events)) and self.arm()
+        changes = tuple(((event.watch, event.name), _STATES[event.change]) for event in events)
+        return Heard(changes, is_more_watched)
 
     def arm(self) -> bool:
         """Watch what is to be watched now, and no more what no longer is; tell whether some of it is new.
@@ -124,7 +136,12 @@ class _Watches:
         directories = self._directories.get(event.watch, set())
         if event.change is Change.OVERFLOW or (event.change is Change.WATCH_ENDED and directories):
             return True
-        return any(LookUp(directory, event.name) in self._look_ups for directory in directories)
+        if any(LookUp(directory, event.name) in self._look_ups for directory in directories):
+            return True
+        documents = self._documents
+        if documents is None or documents not in directories or not is_document_name(event.name):
+            return False
+        return (documents / event.name).is_symlink()  # one that is new here
 
 
 def _links(directory: Path) -> Iterator[Path]:
@@ -158,51 +175,38 @@ def _tell_degraded(path: Path, error: OSError) -> None:
     structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
 
 
-def _listened(watches: _Watches, path: Path, wake: Wake, bursts: Bursts, ended: int) -> bool:
-    """Wake at changes until ``ended`` is readable, and return whether that worked to the end."""
-    with contextlib.closing(watches.inotify):
-        try:
-            with bursts.questions(watches) as question:
-                for is_asked in _heard(watches, Announcer(watches, wake, bursts), ended, question):
-                    if is_asked:
-                        bursts.answer(watches)
-        except OSError as error:
-            _tell_degraded(path, error)
-            return False
-        return True
+class _Listening:
+    """Have a listener take its turns; whoever asks before it begins to is waiting for it already."""
 
+    def __init__(self, watches: _Watches, listener: Listener, bursts: Bursts) -> None:
+        self._inotify = watches.inotify
+        self._listener = listener
+        self._at_the_end = contextlib.ExitStack()
+        self._at_the_end.callback(watches.inotify.close)
+        self._question = self._at_the_end.enter_context(bursts.questions(listener))
 
-def _heard(watches: _Watches, announcer: Announcer, ended: int, question: int) -> Iterator[bool]:
-    """Wake at changes that inotify tells, and yield each time whether somebody asked to be told of all.
+    def listen_until(self, ended: int) -> OSError | None:
+        """Wake at changes until ``ended`` is readable, or until the kernel does not let us: return why."""
+        with self._at_the_end:
+            try:
+                self._listen_until(ended)
+            except OSError as error:
+                return error
+            return None
 
-    Raises:
-        OSError: the kernel does not let us watch any more.
-    """
-    poll = select.poll()
-    poll.register(watches.inotify, select.POLLIN)
-    poll.register(ended, select.POLLIN)
-    poll.register(question, select.POLLIN)
-    while ended not in (ready := [descriptor for descriptor, _ in poll.poll(_milliseconds(announcer.due()))]):
-        if question in ready:
-            os.eventfd_read(question)
-        noted_until = time.monotonic()
-        _take_in(watches, announcer)
-        announcer.tell(noted_until, watches.arm)
-        yield question in ready
+    def _listen_until(self, ended: int) -> None:
+        poll = select.poll()
+        for descriptor in (self._inotify.fileno(), ended, self._question):
+            poll.register(descriptor, select.POLLIN)
+        while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
+            if self._question in ready:
+                os.eventfd_read(self._question)
+            self._listener.take_turn(is_asked=self._question in ready)
 
-
-def _milliseconds(due: float | None) -> float | None:
-    """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
-    return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
-
-
-def _take_in(watches: _Watches, announcer: Announcer) -> None:
-    """Note what inotify tells."""
-    events = [event for event in watches.inotify.read() if watches.concern_documents(event)]
-    for event in events:
-        announcer.note((event.watch, event.name), _STATES[event.change])
-    if any(map(watches.concern_ways, events)):
-        watches.arm()
+    def _milliseconds(self) -> float | None:
+        """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
+        due = self._listener.due()
+        return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
 
 
 _STATES: Mapping[Change, State] = {

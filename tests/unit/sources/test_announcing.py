@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -206,6 +208,97 @@ def test_changes_in_two_places_belong_together() -> None:
     assert not documents.bursts.has_settled()
     assert is_settled(documents.bursts), "it is read again, as that was told"
     assert signature.times[-1] == signature.now
+
+
+def test_changes_in_two_places_belong_together_though_one_is_noted_late() -> None:
+    """The other thread may be kept from noting it until the first change has stayed alone where it was."""
+    documents = Told()
+    signature = Told(documents.bursts, "sgagent.sig")
+    documents.change(after=1.0)
+    documents.bursts.begin_reading()
+    documents.wait()
+    signature.change(after=documents.now)
+    signature.wait()
+    assert not documents.bursts.has_settled()
+    assert is_settled(documents.bursts), "it is read again, as that was told"
+    assert signature.times
+
+
+def test_all_are_asked_again_once_a_change_has_stayed_alone() -> None:
+    """What came elsewhere within its time may have come after that thread had been asked."""
+    documents = Told()
+    signature = Told(documents.bursts, "sgagent.sig")
+    answers: list[bool] = []
+    with documents.bursts.questions(WATCH) as first, documents.bursts.questions("sgagent.sig") as second:
+        documents.change(after=1.0)
+        reader = threading.Thread(target=lambda: answers.append(is_settled(documents.bursts)))
+        reader.start()
+        answer(documents.bursts, {WATCH: first, "sgagent.sig": second})
+        documents.wait()
+        assert select.select([second], [], [], 10.0 * PATIENCE)[0]
+        signature.change(after=documents.now)
+        answer(documents.bursts, {WATCH: first, "sgagent.sig": second})
+        reader.join(10.0 * PATIENCE)
+    assert answers == [False]
+
+
+def answer(bursts: Bursts, questions: Mapping[str, int]) -> None:
+    """Answer a question that was asked everywhere, once it is."""
+    for watch, question in questions.items():
+        assert select.select([question], [], [], 10.0 * PATIENCE)[0]
+        os.eventfd_read(question)
+        bursts.answer(watch)
+
+
+def test_a_late_reader_takes_no_half(told: Told) -> None:
+    """Changes that nobody put off but the one who reads are waited for like any other."""
+    told.change(after=1.0)
+    told.wait()
+    told.now += 2 * LONGEST_SECONDS
+    told.change(after=A_MOMENT)
+    told.bursts.begin_reading()
+    told.change(after=A_MOMENT)
+    assert not told.bursts.has_settled()
+    told.wait()
+    assert is_settled(told.bursts)
+
+
+def test_what_follows_what_was_told_for_lack_of_patience_belongs_to_it(told: Told) -> None:
+    """A burst that was in effect in part a moment ago, as somebody reloaded, has the rest of its time."""
+    while len(told.times) < 2:
+        told.change(after=A_MOMENT)
+        if told.now < LONGEST_SECONDS - 10 * A_MOMENT:
+            told.bursts.begin_reading()
+    assert not is_settled(told.bursts)
+    told.bursts.begin_reading()
+    told.change(after=A_MOMENT)
+    told.now += ALONE_SECONDS
+    told.announcer.tell(told.now, told.arm)
+    assert not told.bursts.has_settled()
+    told.wait()
+    assert is_settled(told.bursts)
+
+
+def test_what_was_reloaded_waits_no_more(told: Told) -> None:
+    """Who asks whether there is more has the thread look once more, which is no change."""
+    told.change(after=1.0)
+    told.change(after=A_MOMENT)
+    told.bursts.begin_reading()
+    told.announcer.tell(told.now, told.arm)
+    assert not is_settled(told.bursts)
+    told.wait()
+    told.change(after=LONGEST_SECONDS)
+    told.bursts.begin_reading()
+    told.change(after=A_MOMENT)
+    assert not told.bursts.has_settled()
+
+
+def test_what_is_given_up_before_it_was_told_is_read_again(told: Told) -> None:
+    """A watch may end as it has heard of a change, before it could note it."""
+    with told.bursts.questions(WATCH):
+        told.bursts.begin_reading()
+    assert not told.bursts.has_settled()
+    assert is_settled(told.bursts)
 
 
 def test_what_is_given_up_holds_up_nobody(told: Told) -> None:

@@ -79,6 +79,16 @@ def test_one_directory_has_one_watch(inotify: Inotify, tmp_path: Path) -> None:
     assert inotify.add(tmp_path) == inotify.add(tmp_path)
 
 
+def test_all_that_happened_is_read_at_once(inotify: Inotify, tmp_path: Path) -> None:
+    """Nothing is left behind for a later reading, however much happened before it."""
+    inotify.add(tmp_path)
+    for number in range(1000):
+        (tmp_path / f"{'x' * 200}{number}").touch()
+    (tmp_path / "web.yaml").touch()
+    assert inotify.read()[-1].name == "web.yaml"
+    assert inotify.read() == ()
+
+
 def test_a_removed_watch_is_silent(inotify: Inotify, tmp_path: Path) -> None:
     """But for the kernel's word that it ended."""
     inotify.remove(inotify.add(tmp_path))
