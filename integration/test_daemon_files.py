@@ -14,7 +14,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.files.settling import ALONE_SECONDS
+from sgagent.sources.files.settling import ALONE_SECONDS, UNSETTLED_SECONDS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 OPEN, OTHER = 80, 81
@@ -53,11 +53,13 @@ def test_a_file_that_is_written_where_it_stands(agent: Service, one_interface: L
 def test_a_file_that_an_editor_replaces(agent: Service, one_interface: Lab) -> None:
     """An editor moves the document away and writes a new one: that is no loss of the document."""
     document = agent.documents / "policy.yaml"
+    began = time.perf_counter()
     document.rename(agent.documents / "policy.yaml~")
     document.write_text(opening(OTHER))
+    is_in_time = time.perf_counter() - began < UNSETTLED_SECONDS
     wait_until_open(one_interface, OTHER)
     assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
-    assert not agent.events("source_failed")
+    assert not is_in_time or not agent.events("source_failed")
 
 
 def test_a_reload_is_at_once(agent: Service, one_interface: Lab) -> None:
@@ -75,14 +77,13 @@ def test_a_reload_is_at_once(agent: Service, one_interface: Lab) -> None:
 
 def test_documents_that_vanish_and_come_back(agent: Service, one_interface: Lab) -> None:
     """Without its documents the host stays as it is, loudly; it follows them when they are there again."""
-    (agent.documents / "policy.yaml").unlink()
-    agent.documents.rmdir()
+    agent.documents.rename(agent.documents.with_name("gone"))  # emptied, it would be another reason
     agent.wait_for_event("source_failed")
     assert agent.metric("sgagent_source_up") == 0
     assert (agent.metric("sgagent_source_errors_total") or 0) >= 1
     assert is_let_in(one_interface, CLIENT, HOST, OPEN)
     assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
-    whole = agent.documents.with_name("whole")  # an empty directory would be another reason to log
+    whole = agent.documents.with_name("whole")  # as above
     whole.mkdir()
     (whole / "policy.yaml").write_text(opening(OTHER))
     whole.rename(agent.documents)
