@@ -31,6 +31,9 @@ from sgagent.sources.etcd.failures import ConnectionLostError, TooSlowError
 WINDOW = 1 << 20
 """Bytes that the peer may send of one call before somebody waits for it, and of all before they are read."""
 
+_TAKEN_STEP = 1 << 14
+"""Bytes of a message that the peer has to take again and again."""
+
 _RECEIVED_AT_ONCE = 1 << 16
 _GREETING_BYTES = 9
 """The head of the first frame."""
@@ -226,8 +229,8 @@ class Channel:
         ]
 
     def _send(self, call: Call, message: bytes, *, is_last: bool) -> None:
-        """Send a message as fast as the peer takes it."""
-        left = memoryview(packed(message))
+        """Send a message as fast as the peer takes it; one that takes a byte now and then takes nothing."""
+        left, taken = memoryview(packed(message)), 0
         deadline = time.monotonic() + self._patience.silent_seconds
         while left and not call.is_over:
             try:
@@ -239,15 +242,14 @@ class Channel:
             except h2.exceptions.ProtocolError as error:
                 raise ConnectionLostError(self._is_ended or str(error)) from error
             self._flush_or_hear_why()
-            left = left[size:]
+            left, taken = left[size:], taken + size
+            if taken >= _TAKEN_STEP:
+                taken, deadline = 0, time.monotonic() + self._patience.silent_seconds
             if not size:
                 if time.monotonic() >= deadline:
-                    raise ConnectionLostError(
-                        f"the server takes nothing for {self._patience.silent_seconds:g} seconds"
-                    )
+                    seconds = f"{self._patience.silent_seconds:g} seconds"
+                    raise ConnectionLostError(f"the server takes nothing, or too little, for {seconds}")
                 self._pump(deadline)
-            else:
-                deadline = time.monotonic() + self._patience.silent_seconds
 
     def _pump(self, deadline: float, awaited: Call | None = None, interrupt: Interrupt | None = None) -> bool:
         """Wait for something to arrive, at most until the deadline; tell whether the wait may go on.

@@ -326,6 +326,25 @@ def test_a_server_that_takes_no_call_any_more(connect: Connect) -> None:
         channel.open("/s/M", b"two", metadata={}, is_last=True)
 
 
+def test_a_server_that_takes_a_byte_now_and_then(connect: Connect) -> None:
+    """It is given up, too, however much sense it makes."""
+
+    def behave(server: Server) -> None:
+        server.state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        number, message = server.hear_question()
+        server.answer(number, message)
+        while events := server.hear():  # a byte that it heard makes room for another
+            for event in events:
+                if isinstance(event, h2.events.RequestReceived):
+                    server.state.increment_flow_control_window(1, event.stream_id)
+            server.flush()
+
+    channel = connect(behave, Patience(silent_seconds=0.2))
+    ask(channel)  # by then the client knows
+    with pytest.raises(ConnectionLostError, match="takes nothing, or too little"):
+        channel.open("/s/M", bytes(15_000), metadata={}, is_last=True)
+
+
 def test_a_stream_goes_on_beside_questions(connect: Connect) -> None:
     """What arrives for one while another is waited for is kept."""
 
