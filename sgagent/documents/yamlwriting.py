@@ -29,6 +29,15 @@ class _Dumper(yaml.SafeDumper):
         is_short = len(items) <= _MOST_ON_A_LINE and all(isinstance(item, str) for item in items)
         return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """Quote what YAML 1.1 takes for the end of a line, and YAML 1.2 does not, so that none folds it."""
+        style = '"' if any(sign in text for sign in _ENDS_OF_LINES) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 _MOST_ON_A_LINE = 8
+_ENDS_OF_LINES = "\x85\u2028\u2029"
+"""Next line, line separator and paragraph separator: between double quotes they are written as escapes."""
+
 _Dumper.add_representer(list, _Dumper.represent_plain_list)
+_Dumper.add_representer(str, _Dumper.represent_text)

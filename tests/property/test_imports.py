@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import evaluate, is_always_allowed
@@ -75,6 +75,8 @@ def test_what_is_written_is_read_again(seed: int) -> None:
     assert written(snapshot) == snapshot
 
 
+@example("\x85")
+@example("a \u2028 b\n\u2029")
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_text_survives(text: str) -> None:
     """Names, descriptions and tags come back letter by letter, whatever YAML would make of them unquoted."""

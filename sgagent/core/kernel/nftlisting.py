@@ -335,7 +335,9 @@ def _number(content: Json, key_type: KeyType) -> int:
         first, second, third, fourth = content.split(".")
         return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
     if key_type is KeyType.IPV6_ADDR:
-        return int(ipaddress.IPv6Address(content))
+        return int(ipaddress.IPv6Address(_text(content)))
+    if isinstance(content, bool):  # which is an int to Python, and no number to anybody else
+        raise _UnreadableError
     if isinstance(content, int):
         return content
     if key_type is KeyType.INET_PROTO:
