@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FULL_DOCUMENTS = 4
+"""All documents together may be as large as this many of the largest allowed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -23,6 +26,11 @@ class Limits:
 
     problems: int = 10_000
     """Errors that are told one by one, and warnings likewise; of more only the number is told."""
+
+    @property
+    def all_bytes(self) -> int:
+        """Return how many bytes all documents may have together, those of a source as of a directory."""
+        return FULL_DOCUMENTS * self.document_bytes
 
     @property
     def nodes(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.documents import DocumentFile, Limits
+from sgagent.documents.limits import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.bursts import Bursts
@@ -16,9 +17,6 @@ from sgagent.sources.files.reading import Appearance, Reading, appearance, docum
 
 _TRIES = 20
 """Readings of files that change meanwhile; after the first, only those are read again that changed."""
-
-_FULL_DOCUMENTS = 4
-"""All files together may be as large as this many of the largest allowed."""
 
 SIGNATURE_NAME = "sgagent.sig"
 """Of the signature file in a directory; that of a single document has the document's name and ``.sig``."""
@@ -131,7 +129,7 @@ class FileSource:
         """
         readings: list[Reading] = []
         problems: list[Problem] = []
-        room = _FULL_DOCUMENTS * self._limits.document_bytes
+        room = self._limits.all_bytes
         for path in document_paths(self._path):
             try:
                 reading = known.get(str(path))
@@ -151,7 +149,7 @@ class FileSource:
             severity=Severity.ERROR,
             code="too_large",
             origin=Origin(file=str(self._path)),
-            message=f"the documents together hold more than {_FULL_DOCUMENTS} times limits.document_bytes",
+            message=f"the documents together hold more than {FULL_DOCUMENTS} times limits.document_bytes",
             remedy="remove some, or raise limits.document_bytes",
         )
 
