@@ -28,10 +28,17 @@ class Server:
         self.broken_off: set[int] = set()
         """The numbers of calls that the client ended early."""
 
+        self._put_off: list[h2.events.Event] = []
+
     def hear(self) -> list[h2.events.Event]:
         """Return what arrived; nothing once the client has gone."""
-        received = self.socket.recv(65536)
-        events = self.state.receive_data(received) if received else []
+        events, self._put_off = self._put_off, []
+        while not events and (received := self.socket.recv(65536)):
+            events = self._take_in(received)
+        return events
+
+    def _take_in(self, received: bytes) -> list[h2.events.Event]:
+        events = self.state.receive_data(received)
         for event in events:
             if isinstance(event, h2.events.StreamReset):
                 self.broken_off.add(event.stream_id or 0)
@@ -51,19 +58,25 @@ class Server:
                     return event.stream_id or 0, message[5:]
 
     def answer(self, number: int, *messages: bytes, trailers: list[tuple[str, str]] = DONE) -> None:
-        """Answer with messages and how it ended."""
+        """Answer with messages and how it ended, unless the client has enough of it before."""
+        if number in self.broken_off:
+            return
         self.state.send_headers(number, OK)
         for message in messages:
             self.send(number, struct.pack("!BI", 0, len(message)) + message)
-        self.state.send_headers(number, trailers, end_stream=True)
-        self.flush()
+        if number not in self.broken_off:
+            self.state.send_headers(number, trailers, end_stream=True)
+            self.flush()
 
     def send(self, number: int, content: bytes) -> None:
-        """Send bytes of an answer, as fast as the client takes them."""
-        while content:
+        """Send bytes of an answer, as fast as the client takes them and until it ends the call."""
+        while content and number not in self.broken_off:
             room = min(self.state.local_flow_control_window(number), self.state.max_outbound_frame_size)
             if not room:
-                self.hear()
+                received = self.socket.recv(65536)
+                if not received:
+                    raise ConnectionResetError("the client has gone")
+                self._put_off += self._take_in(received)
                 continue
             self.state.send_data(number, content[:room])
             content = content[room:]

@@ -59,12 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show how hosts are doing, or wait until they enforce a publication; 1 if they do not in time."""
-    source = etcd_settings(load_settings(options))
+    settings = load_settings(options)
+    source = etcd_settings(settings)
     seconds = _seconds(options.timeout)
     if options.what == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = Layout(source.prefix)
-    with failures_told(), closing(Client(source)) as client:
+    with failures_told(), closing(Client(source, limits=settings.limits)) as client:
         if options.what == "status":
             return _show(_look(client, layout), as_json=options.json)
         return _wait(client, layout, options, seconds)

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     source = etcd_settings(settings)
     snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
     layout = Layout(source.prefix)
-    with failures_told(), closing(Client(source)) as client:
+    with failures_told(), closing(Client(source, limits=settings.limits)) as client:
         published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
         _refuse_unfinished(published, take_over=options.take_over)
         _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)

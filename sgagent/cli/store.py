@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, UsageError
 from sgagent.settings import EtcdSourceSettings, Settings
-from sgagent.sources.etcd.failures import CallRefusedError, EtcdError, Status
+from sgagent.sources.etcd.failures import LESS, CallRefusedError, EtcdError, Status, TooLargeError
 
 PATIENCE_SECONDS = 6.0
 """For which a cluster that has no leader, or can't be reached, is asked again."""
@@ -30,7 +30,7 @@ def failures_told() -> Iterator[None]:
 
     Raises:
         NotPermittedError: the user may not do that, or is not who it says.
-        SourceUnavailableError: there was no answer.
+        SourceUnavailableError: there was no answer, or it is too large.
     """
     try:
         yield
@@ -38,5 +38,7 @@ def failures_told() -> Iterator[None]:
         if error.code in (Status.PERMISSION_DENIED, Status.UNAUTHENTICATED):
             raise NotPermittedError(f"etcd: {error}") from error
         raise SourceUnavailableError(f"etcd: {error}") from error
+    except TooLargeError as error:
+        raise SourceUnavailableError(f"etcd: {error} ({LESS})") from error
     except EtcdError as error:
         raise SourceUnavailableError(f"etcd: {error}") from error

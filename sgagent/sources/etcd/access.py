@@ -21,11 +21,23 @@ class EndpointAccess:
     """Reach one end point."""
 
     def __init__(
-        self, endpoint: EtcdEndpoint, settings: EtcdSourceSettings, memory: Path | None = None
+        self,
+        endpoint: EtcdEndpoint,
+        settings: EtcdSourceSettings,
+        largest_message: int,
+        memory: Path | None = None,
     ) -> None:
-        """Take where it is, how to talk to it, and the file in which its addresses are remembered."""
+        """Take where it is.
+
+        Args:
+            endpoint: where.
+            settings: how to talk to it.
+            largest_message: that is taken from it, in bytes.
+            memory: the file in which its addresses are remembered; None forgets them.
+        """
         self.endpoint = endpoint
         self._settings = settings
+        self._largest_message = largest_message
         self._whereabouts = Whereabouts(endpoint.host, endpoint.port, look_up, memory)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -45,7 +57,7 @@ class EndpointAccess:
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected = self._encrypted(opened) if self.endpoint.is_encrypted else opened
-            return Channel(connected, self.endpoint.authority)
+            return Channel(connected, self.endpoint.authority, self._largest_message)
         except (OSError, ValueError, SourceUnavailableError) as error:
             opened.close()
             raise ConnectionLostError(_reason(error)) from error

@@ -11,9 +11,6 @@ from urllib.parse import unquote
 
 from sgagent.sources.etcd.failures import AnswerTooLargeError, CallRefusedError, ConnectionLostError, Status
 
-LARGEST_MESSAGE = 65 << 20
-"""A document as large as the limits allow unless told otherwise, and what stands around it."""
-
 _PREFIX = struct.Struct("!BI")
 """Before each message: whether it is compressed, and how long it is."""
 
@@ -36,6 +33,9 @@ class Call:
     room: int
     """Bytes that the peer may send before more are let in."""
 
+    largest_message: int
+    """In bytes; a larger one ends the call."""
+
     messages: deque[bytes] = field(default_factory=deque)
     """That arrived and were not taken yet."""
 
@@ -57,7 +57,7 @@ class Call:
             is_compressed, length = _PREFIX.unpack_from(self._partial)
             if is_compressed:
                 raise ConnectionLostError("a compressed message, which nobody asked for")
-            if length > LARGEST_MESSAGE:
+            if length > self.largest_message:
                 self._refused_bytes = length
                 self._partial.clear()
                 return
@@ -90,8 +90,8 @@ class Call:
             CallRefusedError: it answered with an error.
         """
         if self.is_too_large:
-            message = f"an answer of {self._refused_bytes} bytes, where {LARGEST_MESSAGE} are the most"
-            raise AnswerTooLargeError(f"{message} (keep each object smaller)")
+            message = f"an answer of {self._refused_bytes} bytes, where {self.largest_message} are the most"
+            raise AnswerTooLargeError(message)
         if self._reset:
             raise ConnectionLostError(self._reset)
         code = self._answer.get("grpc-status", "")

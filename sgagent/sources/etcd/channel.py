@@ -66,12 +66,19 @@ class Interrupt(Protocol):
 class Channel:
     """One connection to an end point."""
 
-    def __init__(self, connected: socket.socket, authority: str, patience: Patience = USUAL_PATIENCE) -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        authority: str,
+        largest_message: int,
+        patience: Patience = USUAL_PATIENCE,
+    ) -> None:
         """Take a connected socket, encrypted or not, and say hello.
 
         Args:
             connected: is closed with the channel.
             authority: the host as the server knows it.
+            largest_message: that is taken in, in bytes.
             patience: with its silence.
 
         Raises:
@@ -80,6 +87,7 @@ class Channel:
         self._socket = connected
         self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
         self._authority = authority
+        self._largest_message = largest_message
         self._patience = patience
         self._calls: dict[int, Call] = {}
         self._heard_at = time.monotonic()
@@ -152,7 +160,8 @@ class Channel:
         """
         self._wait_for_room()
         try:
-            call = Call(self._state.get_next_available_stream_id(), is_question=is_last, room=WINDOW)
+            number = self._state.get_next_available_stream_id()
+            call = Call(number, is_question=is_last, room=WINDOW, largest_message=self._largest_message)
             self._state.send_headers(call.number, self._headers(method, metadata))
         except h2.exceptions.ProtocolError as error:
             raise ConnectionLostError(self._is_ended or str(error)) from error

@@ -7,10 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sgagent.core.endpoints import Endpoint
+from sgagent.documents import Limits
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.access import EndpointAccess, read_password
 from sgagent.sources.etcd.allowance import Allowance
@@ -22,6 +25,7 @@ from sgagent.sources.etcd.failures import (
     ConnectionLostError,
     EtcdError,
     Status,
+    TooLargeError,
     TooSlowError,
     as_compacted,
 )
@@ -45,6 +49,7 @@ from sgagent.sources.etcd.messages import (
     watch_request,
 )
 from sgagent.sources.etcd.protobuf import MalformedMessageError
+from sgagent.sources.etcd.room import Room, largest_message
 from sgagent.sources.etcd.watch import Watch
 from sgagent.sources.whereabouts import addresses_file
 
@@ -70,7 +75,9 @@ _WITH_LEADER = {"hasleader": "true"}
 class Client:
     """Hold a connection to one of a cluster's end points. Belongs to one thread but for :meth:`endpoints`."""
 
-    def __init__(self, settings: EtcdSourceSettings, memory: Path | None = None) -> None:
+    def __init__(
+        self, settings: EtcdSourceSettings, memory: Path | None = None, limits: Limits | None = None
+    ) -> None:
         """Take where the cluster is; nothing is connected yet.
 
         Hosts begin with different end points, so that these share the load.
@@ -78,10 +85,15 @@ class Client:
         Args:
             settings: the end points, and how to talk to them.
             memory: the directory in which their addresses are remembered; None forgets them.
+            limits: what documents may cost, and so keys; None for the usual.
         """
+        self.limits = limits or Limits()
         self._settings = settings
+        largest = largest_message(self.limits)
         self._access = [
-            EndpointAccess(endpoint, settings, None if memory is None else addresses_file(memory, number))
+            EndpointAccess(
+                endpoint, settings, largest, None if memory is None else addresses_file(memory, number)
+            )
             for number, endpoint in enumerate(settings.endpoints)
         ]
         random.shuffle(self._access)
@@ -131,7 +143,7 @@ class Client:
         while True:
             try:
                 request = range_request(asked, revision=revision, limit=limit)
-                return self._ask("KV/Range", request, read_range)
+                return self._ask("KV/Range", request, partial(read_range, limit=limit))
             except AnswerTooLargeError:
                 if limit == 1:
                     raise
@@ -139,27 +151,41 @@ class Client:
 
     def count(self, asked: KeyRange, *, revision: int = 0) -> int:
         """Return how many keys a range has."""
-        return self._ask(
-            "KV/Range", range_request(asked, revision=revision, count_only=True), read_range
-        ).count
+        request = range_request(asked, revision=revision, count_only=True)
+        return self._ask("KV/Range", request, partial(read_range, limit=0)).count
 
-    def read(self, asked: KeyRange, *, revision: int = 0) -> tuple[Header, tuple[KeyValue, ...]]:
+    def room(self) -> Room:
+        """Return how much may be read of a store that is read once."""
+        return Room(self.limits.all_bytes)
+
+    def read(
+        self, asked: KeyRange, *, revision: int = 0, room: Room | None = None
+    ) -> tuple[Header, tuple[KeyValue, ...]]:
         """Return all keys of a range as they stood at one revision, and what was said of the store.
 
+        Args:
+            asked: the range.
+            revision: the store's; 0 is now.
+            room: of all that is read together; None where nothing else is.
+
         Raises:
+            TooLargeError: there is no room for so much.
             CompactedError: the revision is gone, maybe while pages were read.
             EtcdError: there was no answer, or a refusal.
         """
         page = self.read_page(asked, revision=revision)
-        return page.header, self._whole(asked, page, revision or page.header.revision)
+        at = revision or page.header.revision
+        return page.header, self._whole(asked, page, at, self.room() if room is None else room)
 
-    def _whole(self, asked: KeyRange, page: Range, revision: int) -> tuple[KeyValue, ...]:
+    def _whole(self, asked: KeyRange, page: Range, revision: int, room: Room) -> tuple[KeyValue, ...]:
         """Return the keys of a range's first page, and of those behind it."""
         items: list[KeyValue] = []
         while True:
             if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
                 message = f"an answer that does not fit the question for keys from {asked.first!r} on"
                 raise ConnectionLostError(f"{self._place}: {message}")
+            with self._placed():
+                room.take(page.items)
             items.extend(page.items)
             if not page.has_more:
                 return tuple(items)
@@ -167,7 +193,7 @@ class Client:
             page = self.read_page(asked, revision=revision)
 
     def read_each(
-        self, asked: Sequence[KeyRange], *, revision: int
+        self, asked: Sequence[KeyRange], *, revision: int, room: Room | None = None
     ) -> Generator[tuple[KeyRange, tuple[KeyValue, ...]], None, None]:
         """Go through ranges, each with all its keys as they stood at a revision.
 
@@ -175,22 +201,29 @@ class Client:
         for each. Where that was too much for a slow line, half as many are the next time. What was asked
         is broken off with the generator.
 
+        Args:
+            asked: the ranges.
+            revision: the store's.
+            room: of all that is read together; None where nothing else is.
+
         Raises:
+            TooLargeError: there is no room for so much.
             CompactedError: the revision is gone, maybe while others were read.
             EtcdError: there was no answer, or a refusal.
         """
+        room = self.room() if room is None else room
         at_once = self._at_once
         for first in range(0, len(asked), at_once):
             some = asked[first : first + at_once]
             requests = [range_request(one, revision=revision, limit=_PAGE) for one in some]
             left = deque(some)
             try:
-                for page in self._ask_each("KV/Range", requests, read_range):
-                    yield left[0], self._whole(left[0], page, revision)
+                for page in self._ask_each("KV/Range", requests, partial(read_range, limit=_PAGE)):
+                    yield left[0], self._whole(left[0], page, revision, room)
                     left.popleft()
             except AnswerTooLargeError:  # by itself each may be read in smaller portions
                 for one in left:
-                    yield one, self.read(one, revision=revision)[1]
+                    yield one, self.read(one, revision=revision, room=room)[1]
             except TooSlowError:
                 self._at_once = max(1, len(some) // 2)
                 raise
@@ -215,10 +248,11 @@ class Client:
         requests = [watch_request(one, revision, number) for number, (one, revision) in enumerate(followed)]
         method = f"{_SERVICE}Watch/Watch"
         metadata = {**self._metadata(), **_WITH_LEADER}
-        call = channel.open(method, requests[0], metadata=metadata, is_last=False)
-        for request in requests[1:]:
-            channel.send(call, request)
-        return Watch(channel, call, [one for one, _ in followed], self._place)
+        with self._placed():
+            call = channel.open(method, requests[0], metadata=metadata, is_last=False)
+            for request in requests[1:]:
+                channel.send(call, request)
+        return Watch(channel, call, [one for one, _ in followed], self._place, self.limits.all_bytes)
 
     def grant_lease(self, seconds: int) -> Lease:
         """Return a new lease."""
@@ -262,7 +296,8 @@ class Client:
                     raise as_compacted(error) from error
             else:
                 return
-            self._token, is_token_fresh = self._authenticated(channel), True
+            with self._placed():
+                self._token, is_token_fresh = self._authenticated(channel), True
 
     def _call(
         self, channel: Channel, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
@@ -272,18 +307,25 @@ class Client:
         seconds = self._settings.timeout_seconds
         allowance = Allowance(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
-            for request in requests:
-                while calls and not channel.has_room:
+            with self._placed():
+                for request in requests:
+                    while calls and not channel.has_room:
+                        yield _readable(channel.finish(calls[0], allowance), read)
+                        calls.popleft()
+                    calls.append(channel.open(path, request, metadata=metadata, is_last=True))
+                while calls:
                     yield _readable(channel.finish(calls[0], allowance), read)
                     calls.popleft()
-                calls.append(channel.open(path, request, metadata=metadata, is_last=True))
-            while calls:
-                yield _readable(channel.finish(calls[0], allowance), read)
-                calls.popleft()
-        except (ConnectionLostError, AnswerTooLargeError) as error:
-            raise type(error)(f"{self._place}: {error}") from error
         finally:
             channel.cancel(*calls)
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Have errors of the connection, and what is too large, say at which end point."""
+        try:
+            yield
+        except (ConnectionLostError, TooLargeError) as error:
+            raise type(error)(f"{self._place}: {error}") from error
 
     def _metadata(self) -> Mapping[str, str]:
         return {} if self._token is None else {"token": self._token}

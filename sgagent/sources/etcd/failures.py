@@ -5,7 +5,8 @@ The exceptions::
 EtcdError
 ├── ConnectionLostError    the end point can't be reached, is silent, or speaks something else
 │   └── TooSlowError       it takes too long to answer
-├── AnswerTooLargeError    it has more to say at once than anybody takes in; the connection goes on
+├── TooLargeError          it holds more than anybody takes in; the connection goes on
+│   └── AnswerTooLargeError  it has more to say at once
 ├── CallRefusedError       it answered with an error; carries the code of gRPC
 └── CompactedError         what was asked for is gone from the store's history
 """
@@ -13,6 +14,9 @@ EtcdError
 from __future__ import annotations
 
 import enum
+
+LESS = "publish fewer or smaller objects, or raise limits.document_bytes"
+"""What helps where something is too large."""
 
 
 class Status(enum.IntEnum):
@@ -42,7 +46,11 @@ class TooSlowError(ConnectionLostError):
     """Say that an end point takes too long to answer."""
 
 
-class AnswerTooLargeError(EtcdError):
+class TooLargeError(EtcdError):
+    """Say that a store holds more than anybody takes in."""
+
+
+class AnswerTooLargeError(TooLargeError):
     """Say that an end point has more to say at once than anybody takes in; it can be asked for less."""
 
 

@@ -19,9 +19,15 @@ from sgagent.sources.etcd.failures import AnswerTooLargeError, CompactedError, C
 from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import MalformedMarkerError
-from sgagent.sources.etcd.messages import KeyRange, WatchAnswer
+from sgagent.sources.etcd.messages import KeyRange, Range, WatchAnswer
 from sgagent.sources.etcd.replica import Condition, Replica
-from sgagent.sources.etcd.rereading import NothingPublishedError, extend, marker_refused, read_replica
+from sgagent.sources.etcd.rereading import (
+    NothingPublishedError,
+    extend,
+    marker_refused,
+    read_replica,
+    too_large_refused,
+)
 from sgagent.sources.etcd.watch import Watch
 
 SETTLE_SECONDS = 1.0
@@ -84,7 +90,7 @@ class Following:
 
         Raises:
             NothingPublishedError: there is no marker, and there never was one as far as is known.
-            DocumentError: the store holds something else than what was published last.
+            DocumentError: the store holds something else than what was published last, or too much.
             EtcdError: it can't be reached.
         """
         self._watch = None
@@ -121,6 +127,7 @@ class Following:
         """Read what the interest has come to include; return what is known if anything was.
 
         Raises:
+            DocumentError: with it, all is too large.
             EtcdError: the connection is lost.
         """
         known = self._known
@@ -142,7 +149,7 @@ class Following:
 
     def _goes_on(self) -> bool:
         """Tell whether the store is the one that was followed, and not one from before."""
-        page = self._client.read_page(KeyRange(self._layout.meta))
+        page = self._look()
         is_same = page.header.cluster_id == self._cluster_id
         if self._known.condition is not Condition.SETTLED:
             return False
@@ -220,23 +227,29 @@ class Following:
         if now < self._heartbeat_at:
             return
         self._heartbeat_at = _next_heartbeat()
-        page = self._client.read_page(KeyRange(self._layout.meta))
+        page = self._look()
         if page.header.cluster_id != self._cluster_id:
             raise ConnectionLostError("another cluster answers")
         newest = max((item.mod_revision for item in page.items), default=0)
         is_behind = newest > self._known.marker_revision
         self._behind_since = (self._behind_since or now) if is_behind else None
 
+    def _look(self) -> Range:
+        """Return the marker's key as it is now."""
+        with too_large_refused(self._layout):
+            return self._client.read_page(KeyRange(self._layout.meta))
+
     def _take_in(self, answer: WatchAnswer) -> bool:
         """Take in what the watch tells; tell whether it was a change.
 
         Raises:
-            DocumentError: the marker is none any more.
+            DocumentError: the marker is none any more, or all is too large by now.
         """
         replica, followed = self._known, self._watching.range_of(answer)
         try:
-            for event in answer.events:
-                replica.note(event)
+            with too_large_refused(self._layout):
+                for event in answer.events:
+                    replica.note(event)
         except MalformedMarkerError as error:
             raise marker_refused(self._layout.meta, str(error)) from error
         if followed is not None and not answer.is_created:

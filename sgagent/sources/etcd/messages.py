@@ -5,10 +5,11 @@ The field numbers are those of etcd's ``rpc.proto`` and ``kv.proto``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sgagent.sources.etcd.protobuf import (
+    MalformedMessageError,
     content,
     nested,
     number,
@@ -210,14 +211,20 @@ def authenticate_request(user: str, password: str) -> bytes:
     return text(1, user.encode()) + text(2, password.encode())
 
 
-def read_range(message: bytes) -> Range:
-    """Read the answer to :func:`range_request`."""
-    header, items, has_more, count = Header(), [], False, 0
+def read_range(message: bytes, limit: int) -> Range:
+    """Read the answer to :func:`range_request`, which asked for at most so many keys.
+
+    Raises:
+        MalformedMessageError: there are more, or it is no answer.
+    """
+    header, items, has_more, count = Header(), list[KeyValue](), False, 0
     for field, value in read_fields(message):
         match field:
             case 1:
                 header = _header(content(value))
             case 2:
+                if len(items) == limit:
+                    raise MalformedMessageError(f"more than the {limit} keys that were asked for")
                 items.append(_key_value(content(value)))
             case 3:
                 has_more = bool(unsigned(value))
@@ -242,8 +249,13 @@ def read_transaction(message: bytes) -> tuple[Header, bool]:
     return header, has_succeeded
 
 
-def read_watch(message: bytes) -> WatchAnswer:
-    """Read what a watch tells."""
+def read_watch(message: bytes, count: Callable[[KeyValue], None]) -> WatchAnswer:
+    """Read what a watch tells.
+
+    Args:
+        message: that it sent.
+        count: is told of each key before the next is read; what it raises ends the reading.
+    """
     header, events, reason = Header(), [], ""
     numbers = {2: 0, 3: 0, 4: 0, 5: 0}
     for field, value in read_fields(message):
@@ -254,6 +266,7 @@ def read_watch(message: bytes) -> WatchAnswer:
                 reason = content(value).decode(errors="replace")
             case 11:
                 events.append(_event(content(value)))
+                count(events[-1].item)
             case _ if field in numbers:
                 numbers[field] = signed(value)
             case _:

@@ -89,13 +89,14 @@ def read_published(client: Client, layout: Layout) -> Published:
     """Return what stands in the store at one revision.
 
     Raises:
+        TooLargeError: that is more than the limits allow.
         EtcdError: there was no answer.
     """
     page = client.read_page(KeyRange(layout.meta))
     revision = page.header.revision
-    items: list[KeyValue] = []
+    items, room = list[KeyValue](), client.room()
     for kind in PUBLISHED:
-        items.extend(client.read(layout.all_of(kind), revision=revision)[1])
+        items.extend(client.read(layout.all_of(kind), revision=revision, room=room)[1])
     item = page.items[0] if page.items else None
     return Published(
         marker=None if item is None else _readable(item),

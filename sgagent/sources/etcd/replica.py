@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import Marker, State, read_marker
 from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
+from sgagent.sources.etcd.room import KEY_BYTES, Room, too_large, weight
 
 LEAST_SEEN = 1_000
 """Changes that are remembered before it is worth looking which of them may come again."""
@@ -31,7 +32,8 @@ class Condition(enum.Enum):
     """Somebody is writing in several steps; what was complete before counts until that has ended."""
 
     STALE = "stale"
-    """All has to be read anew: so much was written that the marker does not name it."""
+    """All has to be read anew: so much was written that the marker does not name it, or nobody can keep in
+    mind what."""
 
     GONE = "gone"
     """The marker was deleted."""
@@ -48,6 +50,7 @@ class Replica:
         items: Iterable[KeyValue],
         ranges: Iterable[KeyRange],
         revision: int,
+        most_bytes: int,
     ) -> None:
         """Take what was read.
 
@@ -57,11 +60,15 @@ class Replica:
             items: all other keys, in all of the ranges.
             ranges: what was read, the marker apart.
             revision: of the store, at which all this was read.
+            most_bytes: that all keys may hold together, as a room counts them.
 
         Raises:
             MalformedMarkerError: the marker is none.
+            TooLargeError: they hold more.
         """
-        self.values = {item.key: item for item in items}
+        self.values: dict[str, KeyValue] = {}
+        """Is changed by methods only, as they count what it holds."""
+
         self.known_until: dict[KeyRange, int] = dict.fromkeys([KeyRange(layout.meta), *ranges], revision)
         """What is followed, and the revision up to which its changes are known."""
 
@@ -71,20 +78,33 @@ class Replica:
 
         self.layout = layout
         self._by_first = {one.first: one for one in self.known_until}
+        self._most_bytes = most_bytes
+        self._marker_bytes = weight(marker)
+        self._values_bytes = 0
+        self._noted_bytes = 0
         self._seen: dict[str, int] = {}
         self._most_seen = LEAST_SEEN
         self._expected: dict[str, int] = {}
         self._ahead = 0
         self._is_stale = False
         self._is_gone = False
+        self._hold(items)
+
+    def room(self) -> Room:
+        """Return how much more may be read."""
+        return Room(self._most_bytes, self._marker_bytes + self._values_bytes)
 
     def covers(self, key: str) -> bool:
         """Tell whether a key is followed."""
         return any(True for _ in self._followed_with(key))
 
     def add(self, added: KeyRange, items: Iterable[KeyValue], revision: int) -> None:
-        """Follow another range, all of whose keys were read at a revision: a key, or all below a name."""
-        self.values.update((item.key, item) for item in items)
+        """Follow another range, all of whose keys were read at a revision: a key, or all below a name.
+
+        Raises:
+            TooLargeError: they are too much beside the others.
+        """
+        self._hold(items)
         self.known_until[added] = revision
         self._by_first[added.first] = added
 
@@ -92,7 +112,7 @@ class Replica:
         """Follow a range no longer, and forget what was in it."""
         del self.known_until[dropped], self._by_first[dropped.first]
         for key in [key for key in self.values if key in dropped and not self.covers(key)]:
-            del self.values[key]
+            self._let_go(key)
 
     def note_progress(self, followed: KeyRange, revision: int) -> None:
         """Take in that all changes of a range up to a revision are known, if it is still followed."""
@@ -104,6 +124,7 @@ class Replica:
 
         Raises:
             MalformedMarkerError: the marker is none any more.
+            TooLargeError: with it, all is too much.
         """
         key, revision = event.item.key, event.item.mod_revision
         if key == self.layout.meta:
@@ -117,12 +138,13 @@ class Replica:
         if not is_leased:
             self._ahead = max(self._ahead, revision)
         if event.is_deletion:
-            self.values.pop(key, None)
+            self._let_go(key)
         else:
-            self.values[key] = event.item
-        self._seen[key] = revision
-        if self._expected.get(key, 0) <= revision:
-            self._expected.pop(key, None)
+            self._hold((event.item,))
+        self._keep_in_mind(self._seen, key, revision)
+        if key in self._expected and self._expected[key] <= revision:
+            del self._expected[key]
+            self._noted_bytes -= _noted(key)
 
     @property
     def condition(self) -> Condition:
@@ -151,11 +173,43 @@ class Replica:
                 key: revision for key, revision in self._seen.items() if self._may_come(key, revision)
             }
             self._most_seen = max(LEAST_SEEN, 2 * len(self._seen))
+        self._noted_bytes = sum(map(_noted, (*self._seen, *self._expected)))
 
     @property
     def remembered(self) -> int:
         """Return how many changes are kept in mind in case they come again."""
-        return len(self._seen)
+        return len(self._seen) + len(self._expected)
+
+    def _hold(self, items: Iterable[KeyValue]) -> None:
+        """Hold keys from now on.
+
+        Raises:
+            TooLargeError: there is no room for all of them.
+        """
+        for item in items:
+            before = self.values.get(item.key)
+            self.values[item.key] = item
+            self._values_bytes += weight(item) - (0 if before is None else weight(before))
+        self._refuse_too_much()
+
+    def _let_go(self, key: str) -> None:
+        """Hold a key no longer, if it was held."""
+        before = self.values.pop(key, None)
+        if before is not None:
+            self._values_bytes -= weight(before)
+
+    def _refuse_too_much(self) -> None:
+        if self._marker_bytes + self._values_bytes > self._most_bytes:
+            raise too_large(self._most_bytes)
+
+    def _keep_in_mind(self, notes: dict[str, int], key: str, revision: int) -> None:
+        """Keep a key's change in mind; where that comes to too much, none, so that all is read anew."""
+        if key not in notes:
+            self._noted_bytes += _noted(key)
+        notes[key] = revision
+        if self._noted_bytes > self._most_bytes:
+            self._seen, self._expected, self._noted_bytes = {}, {}, 0
+            self._is_stale = True
 
     def _may_come(self, key: str, revision: int) -> bool:
         """Tell whether some watch has yet to tell of a change."""
@@ -177,6 +231,8 @@ class Replica:
         if revision <= self.marker_revision:
             return
         self._is_gone = event.is_deletion
+        self._marker_bytes = weight(event.item)
+        self._refuse_too_much()
         self.marker_revision = revision
         if event.is_deletion:
             return
@@ -190,4 +246,9 @@ class Replica:
             before = self.values.get(key)
             known = max(before.mod_revision if before else 0, self._seen.get(key, 0))
             if known < revision and self.covers(key):
-                self._expected[key] = revision
+                self._keep_in_mind(self._expected, key, revision)
+
+
+def _noted(key: str) -> int:
+    """Return for how many bytes a change of a key counts that is kept in mind."""
+    return KEY_BYTES + len(key)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import CompactedError, EtcdError
+from sgagent.sources.etcd.failures import LESS, CompactedError, EtcdError, TooLargeError
 from sgagent.sources.etcd.interest import Interest
 from sgagent.sources.etcd.layout import INTERFACES, Layout
 from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State, read_marker
@@ -24,12 +27,13 @@ def read_replica(client: Client, layout: Layout, interest: Interest) -> tuple[He
 
     Raises:
         NothingPublishedError: there is no marker.
-        DocumentError: the marker is none, or keys are missing that were published.
+        DocumentError: the marker is none, keys are missing that were published, or all is too large.
         EtcdError: there was no answer.
     """
     for tries_left in reversed(range(_TRIES)):
         try:
-            return _read_at_once(client, layout, interest)
+            with too_large_refused(layout):
+                return _read_at_once(client, layout, interest)
         except CompactedError:
             if not tries_left:
                 raise
@@ -40,13 +44,20 @@ def extend(client: Client, replica: Replica, interest: Interest, revision: int) 
     """Read what is of interest and was not read, and drop what no longer is; return what was added.
 
     Raises:
+        DocumentError: it is too large.
         CompactedError: the revision is gone.
         EtcdError: there was no answer.
     """
+    with too_large_refused(replica.layout):
+        return _extend(client, replica, interest, revision)
+
+
+def _extend(client: Client, replica: Replica, interest: Interest, revision: int) -> tuple[KeyRange, ...]:
     added: list[KeyRange] = []
     kept = {KeyRange(replica.layout.meta)}
     while (wanted := kept | interest.wanted(replica.values)) != replica.known_until.keys():
-        for one, items in client.read_each(sorted(wanted - replica.known_until.keys()), revision=revision):
+        missing = sorted(wanted - replica.known_until.keys())
+        for one, items in client.read_each(missing, revision=revision, room=replica.room()):
             replica.add(one, items, revision)
             added.append(one)
         for one in sorted(replica.known_until.keys() - wanted):
@@ -64,7 +75,8 @@ def _read_at_once(client: Client, layout: Layout, interest: Interest) -> tuple[H
         if not revision:
             raise NothingPublishedError(f"the first publication under {layout.root} is still being written")
         marker = _only(client.read_page(key, revision=revision), layout)
-    replica = Replica(layout, marker=marker, items=(), ranges=(), revision=revision)
+    most_bytes = client.limits.all_bytes
+    replica = Replica(layout, marker=marker, items=(), ranges=(), revision=revision, most_bytes=most_bytes)
     extend(client, replica, interest, revision)
     _refuse_losses(client, replica, revision)
     return header, replica
@@ -105,14 +117,24 @@ def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
 
 def marker_refused(key: str, message: str) -> DocumentError:
     """Return the refusal of what the store holds as a whole."""
-    return DocumentError(
-        [
-            Problem(
-                severity=Severity.ERROR,
-                code="keyspace_lost",
-                origin=Origin(file=f"etcd:{key}"),
-                message=message,
-                remedy="restore the store, or publish again with 'sgagent publish'",
-            )
-        ]
-    )
+    remedy = "restore the store, or publish again with 'sgagent publish'"
+    return _refused("keyspace_lost", key, message, remedy)
+
+
+@contextmanager
+def too_large_refused(layout: Layout) -> Iterator[None]:
+    """Refuse a store that holds too much, as documents are that are too large.
+
+    Raises:
+        DocumentError: it does.
+    """
+    try:
+        yield
+    except TooLargeError as error:
+        raise _refused("too_large", layout.root, str(error), LESS) from error
+
+
+def _refused(code: str, key: str, message: str, remedy: str) -> DocumentError:
+    origin = Origin(file=f"etcd:{key}")
+    problem = Problem(severity=Severity.ERROR, code=code, origin=origin, message=message, remedy=remedy)
+    return DocumentError([problem])

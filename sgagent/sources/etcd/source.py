@@ -94,7 +94,7 @@ class EtcdSource:
         self._host = host
         self._vouching = vouching or Vouching()
         self._layout = Layout(settings.prefix)
-        self._client = Client(settings, memory)
+        self._client = Client(settings, memory, limits)
         self._bell = Bell()
         self._following = Following(self._client, self._layout, self._interest(), self._bell)
         self._poller = Poller(self._ask, self._bell.ring)
@@ -191,7 +191,7 @@ class EtcdSource:
         try:
             self._deliver(self._client.persistently(self._following.connect, seconds))
         except DocumentError as error:
-            self._error = error
+            self._error = _refusal(error)
         except EtcdError as error:
             self._error = self._unavailable(error)
         finally:
@@ -205,7 +205,7 @@ class EtcdSource:
         except DocumentError as error:
             self._lose_connection()
             self._following.forget()
-            self._error, wait = error, REFUSED_AGAIN_SECONDS
+            self._error, wait = _refusal(error), REFUSED_AGAIN_SECONDS
         except NothingPublishedError as error:
             self._error, wait = self._unavailable(error), UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
@@ -294,6 +294,11 @@ class EtcdSource:
 
     def _unavailable(self, error: EtcdError) -> SourceUnavailableError:
         return SourceUnavailableError(f"etcd: {error}")
+
+
+def _refusal(error: DocumentError) -> DocumentError:
+    """Return an error that says the same, and keeps nothing alive of what was read until it was raised."""
+    return DocumentError(error.problems)
 
 
 def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:

@@ -12,10 +12,12 @@ from sgagent.sources.etcd.failures import (
     CompactedError,
     ConnectionLostError,
     Status,
+    TooLargeError,
     as_compacted,
 )
 from sgagent.sources.etcd.messages import KeyRange, WatchAnswer, read_watch, watch_request
 from sgagent.sources.etcd.protobuf import MalformedMessageError
+from sgagent.sources.etcd.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,19 @@ class Watch:
     place: str
     """Of the end point, for messages."""
 
+    most_bytes: int
+    """That one answer may hold."""
+
     def add(self, followed: KeyRange, revision: int) -> None:
-        """Follow another range, from a revision on."""
-        self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
+        """Follow another range, from a revision on.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        try:
+            self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
+        except ConnectionLostError as error:
+            raise type(error)(f"{self.place}: {error}") from error
         self.followed.append(followed)
 
     def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
@@ -43,12 +55,15 @@ class Watch:
             AnswerTooLargeError: so much has changed that it can't be told at once.
             EtcdError: the watch has ended.
         """
+        room = Room(self.most_bytes)
         try:
             message = self.channel.receive(self.call, seconds, interrupt)
-            answer = None if message is None else read_watch(message)
+            answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
         except CallRefusedError as error:
             raise as_compacted(error) from error
-        except (ConnectionLostError, AnswerTooLargeError) as error:
+        except TooLargeError as error:
+            raise AnswerTooLargeError(f"{self.place}: {error}") from error
+        except ConnectionLostError as error:
             raise type(error)(f"{self.place}: {error}") from error
         except MalformedMessageError as error:
             raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error

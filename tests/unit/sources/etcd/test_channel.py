@@ -14,7 +14,7 @@ import pytest
 
 from sgagent.sources.etcd.allowance import Allowance
 from sgagent.sources.etcd.bell import Bell
-from sgagent.sources.etcd.call import LARGEST_MESSAGE, Call
+from sgagent.sources.etcd.call import Call
 from sgagent.sources.etcd.channel import USUAL_PATIENCE, WINDOW, Channel, Patience
 from sgagent.sources.etcd.failures import (
     AnswerTooLargeError,
@@ -24,6 +24,8 @@ from sgagent.sources.etcd.failures import (
 )
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
+
+LARGEST_MESSAGE = 65 << 20
 
 
 class Connect(Protocol):
@@ -43,7 +45,7 @@ def connect() -> Iterator[Connect]:
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=serve, args=(theirs, behave), daemon=True)
         thread.start()
-        opened.append((Channel(ours, "etcd.example.com", patience), thread))
+        opened.append((Channel(ours, "etcd.example.com", LARGEST_MESSAGE, patience), thread))
         return opened[-1][0]
 
     yield make

@@ -11,28 +11,39 @@ from typing import Protocol
 
 import pytest
 
+from sgagent.documents import Limits
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.etcd.call import LARGEST_MESSAGE
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.failures import (
     AnswerTooLargeError,
     CallRefusedError,
     CompactedError,
     ConnectionLostError,
+    TooLargeError,
     TooSlowError,
 )
+from sgagent.sources.etcd.layout import PUBLISHED, Layout
 from sgagent.sources.etcd.messages import KeyRange
 from sgagent.sources.etcd.protobuf import nested, number, read_fields, text
-from tests.grpcserver import OK, Behaviour, Server, hear_questions, listening
+from sgagent.sources.etcd.publishing import read_published
+from sgagent.sources.etcd.room import KEY_BYTES, largest_message
+from tests.grpcserver import DONE, OK, Behaviour, Server, hear_questions, listening
 
 AT_ONCE = 32
+LARGEST_MESSAGE = largest_message(Limits())
 RANGES = [KeyRange(f"/{place:03}") for place in range(2 * AT_ONCE)]
 
 
 class Connect(Protocol):
     """Make a client of a store that behaves in some way."""
 
-    def __call__(self, behave: Behaviour, timeout_seconds: float = ..., user: str | None = ...) -> Client:
+    def __call__(
+        self,
+        behave: Behaviour,
+        timeout_seconds: float = ...,
+        user: str | None = ...,
+        limits: Limits | None = ...,
+    ) -> Client:
         """Return the client."""
         ...
 
@@ -45,7 +56,12 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
     password.chmod(0o600)
     with ExitStack() as stack:
 
-        def make(behave: Behaviour, timeout_seconds: float = 5.0, user: str | None = None) -> Client:
+        def make(
+            behave: Behaviour,
+            timeout_seconds: float = 5.0,
+            user: str | None = None,
+            limits: Limits | None = None,
+        ) -> Client:
             port = stack.enter_context(listening(behave))
             settings = EtcdSourceSettings(
                 endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),),
@@ -53,7 +69,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
                 user=user,
                 password_file=password,
             )
-            return stack.enter_context(closing(Client(settings)))
+            return stack.enter_context(closing(Client(settings, limits=limits)))
 
         yield make
 
@@ -286,3 +302,130 @@ def test_a_token_that_can_not_be_read(connect: Connect) -> None:
 
     with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1.*can't be read"):
         connect(behave, user="agent").count(KeyRange("/a"))
+
+
+def test_a_token_that_ends_where_no_other_comes(connect: Connect) -> None:
+    """Which end point gives none in time is told."""
+
+    def behave(server: Server) -> None:
+        server.answer(server.hear_question()[0], text(2, b"first"))
+        server.answer(server.hear_question()[0], trailers=[("grpc-status", "16")])
+        server.hear_question()
+
+    with pytest.raises(TooSlowError, match=r"^http://127\.0\.0\.1:\d+: no answer within 0\.5 seconds"):
+        connect(behave, 0.5, user="agent").count(KeyRange("/a"))
+
+
+def test_a_watch_on_a_connection_that_has_ended(connect: Connect) -> None:
+    """Where it was is told."""
+
+    def behave(server: Server) -> None:
+        stream, _ = server.hear_question()
+        server.state.send_headers(stream, OK)
+        server.state.send_data(stream, bytes(5))
+        server.state.send_headers(stream, DONE, end_stream=True)
+        server.state.close_connection(error_code=11)
+        server.flush()  # all in one
+
+    client = connect(behave)
+    client.count(KeyRange("/a"))
+    with pytest.raises(ConnectionLostError, match=r"^http://127\.0\.0\.1:\d+: .*ends the connection"):
+        client.watch([(KeyRange("/a"), 1)])
+
+
+def room_for(*keys: str) -> Limits:
+    """Return the limits with which such keys just fit, each with its name as its value."""
+    return Limits(document_bytes=-(-sum(KEY_BYTES + 2 * len(key) for key in keys) // 4))
+
+
+def test_pages_without_end(connect: Connect) -> None:
+    """As many are read as there is room for; where there is none is told, and how much it would be."""
+    keys = ["/a/" + place * "\0" for place in range(5)]
+    limits = room_for(*keys[:-1])
+
+    def behave(server: Server) -> None:
+        for key in keys:
+            stream, question = server.hear_question()
+            server.answer(stream, page(asked_for(question), has_more=key != keys[-1]))
+
+    with pytest.raises(
+        TooLargeError, match=rf"^http://127\.0\.0\.1:\d+: .*more than {limits.all_bytes} bytes"
+    ):
+        connect(behave, limits=limits).read(KeyRange.below("/a/"))
+    _, items = connect(behave, limits=room_for(*keys)).read(KeyRange.below("/a/"))
+    assert [item.key for item in items] == keys
+
+
+def test_ranges_that_are_too_large_together(connect: Connect) -> None:
+    """They are counted together, in whatever portions they are asked for."""
+    ranges = RANGES[: AT_ONCE + 1]
+
+    def behave(server: Server) -> None:
+        answer_all(server, AT_ONCE)
+        answer_all(server, 1)
+
+    with pytest.raises(TooLargeError):
+        read(connect(behave, limits=room_for(*names(ranges[:-1]))), ranges)
+    assert read(connect(behave, limits=room_for(*names(ranges))), ranges) == names(ranges)
+
+
+def test_one_of_many_ranges_that_is_read_by_itself(connect: Connect) -> None:
+    """It counts as the others do."""
+
+    def behave(server: Server) -> None:
+        (first, question), (second, _) = hear_questions(server, 2)
+        server.answer(first, page(asked_for(question)))
+        server.state.send_headers(second, OK)
+        server.send(second, struct.pack("!BI", 0, LARGEST_MESSAGE))
+        refuse_more_than(server, 1000, 1)
+
+    ranges = RANGES[:2]
+    with pytest.raises(TooLargeError, match="come to more than"):
+        read(connect(behave, limits=room_for(*names(ranges[:1]))), ranges)
+    assert read(connect(behave, limits=room_for(*names(ranges))), ranges) == names(ranges)
+
+
+def test_what_is_published_is_read_together(connect: Connect) -> None:
+    """Of all kinds of objects together no more is read than of files."""
+    layout = Layout("/sgagent")
+    keys = [layout.all_of(kind).first for kind in PUBLISHED]
+
+    def behave(server: Server) -> None:
+        for _ in range(1 + len(keys)):
+            stream, question = server.hear_question()
+            server.answer(stream, page() if asked_for(question) == layout.meta else page(asked_for(question)))
+
+    with pytest.raises(TooLargeError):
+        read_published(connect(behave, limits=room_for(*keys[:-1])), layout)
+    assert len(read_published(connect(behave, limits=room_for(*keys)), layout).items) == len(keys)
+
+
+@pytest.mark.parametrize("document_bytes", (1000, 128 << 20))
+def test_a_document_as_large_as_is_allowed(connect: Connect, document_bytes: int) -> None:
+    """It fits into an answer, with what stands around it; one that is much larger does not."""
+    largest = document_bytes + (1 << 20)
+
+    def behave(server: Server) -> None:
+        for _ in range(10):
+            stream, _ = server.hear_question()
+            server.state.send_headers(stream, OK)
+            server.send(stream, struct.pack("!BI", 0, largest + 1))
+
+    with pytest.raises(AnswerTooLargeError, match=f"of {largest + 1} bytes, where {largest} are the most"):
+        connect(behave, limits=Limits(document_bytes=document_bytes)).read(KeyRange("/a"))
+
+
+def test_more_keys_than_were_asked_for(connect: Connect) -> None:
+    """They are not even read: each would cost more than it is long."""
+
+    def behave(server: Server) -> None:
+        stream, _ = server.hear_question()
+        server.answer(stream, page(*(f"/a/{place:04}" for place in range(1001))))
+        stream, _ = server.hear_question()
+        server.answer(stream, page("/a/"))
+
+    client = connect(behave)
+    with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1.*more than the 1000 keys"):
+        client.read(KeyRange.below("/a/"))
+    with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1.*more than the 0 keys"):
+        client.count(KeyRange.below("/a/"))

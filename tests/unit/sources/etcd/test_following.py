@@ -1,78 +1,177 @@
-"""Following a store that tells more than anybody takes in."""
+"""Following a store that tells more than anybody takes in, or holds more."""
 
 from __future__ import annotations
 
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 
-import h2.events
+import pytest
 
+from sgagent.core.errors import DocumentError
+from sgagent.documents import Limits
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.bell import Bell
-from sgagent.sources.etcd.call import LARGEST_MESSAGE
 from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.composing import Composed
+from sgagent.sources.etcd.folders import Values
 from sgagent.sources.etcd.following import Following
 from sgagent.sources.etcd.interest import Everything
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.marker import Marker, State
-from sgagent.sources.etcd.protobuf import nested, number, text
-from tests.grpcserver import OK, Server, listening
+from sgagent.sources.etcd.messages import KeyRange
+from sgagent.sources.etcd.room import KEY_BYTES, largest_message
+from sgagent.sources.etcd.source import EtcdSource
+from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
+from tests.grpcserver import listening
 from tests.waiting import wait_until
 
-LAYOUT = Layout("/sgagent")
-MARKER = Marker(state=State.COMPLETE, serial=1, version="v", published_by="x", published_at="y")
+LIMITS = Limits(document_bytes=1000)
+WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
 
 
-class Store:
-    """Something published that is empty, and a watch that once has too much to tell."""
+class Some:
+    """Want to know some keys."""
 
-    def __init__(self) -> None:
-        """Begin without being asked anything."""
-        self.watches = 0
+    def __init__(self, *ranges: KeyRange) -> None:
+        """Take which."""
+        self._ranges = frozenset(ranges)
 
-    def behave(self, server: Server) -> None:
-        """Answer questions until the client has gone."""
-        paths: dict[int, bytes] = {}
-        while events := server.hear():
-            for event in events:
-                match event:
-                    case h2.events.RequestReceived():
-                        paths[event.stream_id or 0] = dict(event.headers or ())[b":path"]
-                    case h2.events.DataReceived() if paths[event.stream_id or 0].endswith(b"/Watch"):
-                        self._tell(server, event.stream_id or 0, event.data or b"")
-                    case h2.events.DataReceived():
-                        server.answer(event.stream_id or 0, self._answer(event.data or b""))
-                    case _:
-                        pass
+    def wanted(self, values: Values) -> frozenset[KeyRange]:
+        """Return them, whatever is in them."""
+        del values
+        return self._ranges
 
-    def _tell(self, server: Server, stream: int, asked: bytes) -> None:
-        """Say too much in the first watch, nothing in others."""
-        if LAYOUT.meta.encode() in asked:
-            self.watches += 1
-            server.state.send_headers(stream, OK)
-            if self.watches == 1:
-                server.state.send_data(stream, struct.pack("!BI", 0, LARGEST_MESSAGE + 1))
-            server.flush()
-
-    def _answer(self, question: bytes) -> bytes:
-        header = nested(1, number(1, 5) + number(3, 7))
-        if LAYOUT.meta.encode() not in question:
-            return header
-        return header + nested(2, text(1, LAYOUT.meta.encode()) + number(3, 7) + text(5, MARKER.encoded()))
+    def documents(self, values: Values) -> Composed:
+        """Return nothing, as nobody asks for it."""
+        del values
+        return Composed(())
 
 
-def test_a_watch_that_has_too_much_to_tell() -> None:
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Give what ends everything with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def settings_for(store: Store, stack: ExitStack) -> EtcdSourceSettings:
+    """Return where a store is."""
+    port = stack.enter_context(listening(store.behave))
+    return EtcdSourceSettings(endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),))
+
+
+def follow(store: Store, stack: ExitStack, limits: Limits = LIMITS) -> Following:
+    """Return what follows all of a store."""
+    client = stack.enter_context(closing(Client(settings_for(store, stack), limits=limits)))
+    bell = stack.enter_context(closing(Bell()))
+    return Following(client, LAYOUT, Everything(LAYOUT), bell)
+
+
+def filling(most: int = LIMITS.all_bytes) -> bytes:
+    """Return the value with which one group fills a store."""
+    return b"x" * (most - 2 * KEY_BYTES - len(LAYOUT.meta) - len(MARKER.encoded()) - len(WEB))
+
+
+def refusal(error: pytest.ExceptionInfo[DocumentError]) -> tuple[str, str | None]:
+    """Return what is wrong with which place."""
+    (problem,) = error.value.problems
+    return problem.code, problem.origin.file
+
+
+def test_a_watch_that_has_too_much_to_tell(stack: ExitStack) -> None:
     """What it was to tell is read instead, as it is by now, over the same connection."""
-    store, bell = Store(), Bell()
-    with listening(store.behave) as port:
-        settings = EtcdSourceSettings(
-            endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),)
-        )
-        with closing(bell), closing(Client(settings)) as client:
-            following = Following(client, LAYOUT, Everything(LAYOUT), bell)
-            before = following.connect()
-            after = following.wait()
-            assert after is not None
-            assert after is not before
-            assert after.marker == MARKER
-            wait_until(lambda: store.watches == 2, "another watch")
+    store = Store()
+    store.told = [struct.pack("!BI", 0, largest_message(LIMITS) + 1)]
+    following = follow(store, stack)
+    before = following.connect()
+    after = following.wait()
+    assert after is not None
+    assert after is not before
+    assert after.marker == MARKER
+    wait_until(lambda: store.watches == 2, "another watch")
+
+
+def test_a_watch_that_tells_of_very_many_keys(stack: ExitStack) -> None:
+    """They are not even read, as each would cost more than it is long; all is read anew instead."""
+    store = Store()
+    store.told = [told(*[b""] * (LIMITS.all_bytes // KEY_BYTES + 1))]
+    following = follow(store, stack)
+    before = following.connect()
+    assert following.wait() not in (None, before)
+    wait_until(lambda: store.watches == 2, "another watch")
+
+
+def test_a_store_that_holds_as_much_as_is_allowed(stack: ExitStack) -> None:
+    """It is followed; with a byte more it is refused: where, of how much, and what helps, is told."""
+    store = Store(sg_web=filling())
+    following = follow(store, stack)
+    assert set(following.connect().values) == {WEB}
+    following.forget()
+    store.put("sg_web", filling() + b"x")
+    with pytest.raises(
+        DocumentError, match=r"127\.0\.0\.1.*more than 4000 bytes.*limits\.document_bytes"
+    ) as error:
+        following.connect()
+    assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+    store.put("sg_web", filling())
+    assert set(following.connect().values) == {WEB}
+
+
+def test_a_key_that_is_larger_than_any_document(stack: ExitStack) -> None:
+    """The store is refused as documents are that are too large."""
+    store = Store(sg_web=b"x" * (largest_message(LIMITS) + 1))
+    with pytest.raises(DocumentError, match=f"where {largest_message(LIMITS)} are the most") as error:
+        follow(store, stack).connect()
+    assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+
+
+def test_a_marker_that_is_larger_than_any_document(stack: ExitStack) -> None:
+    """It is refused likewise, by who reads it and by who goes on after a lost connection."""
+    store = Store()
+    following = follow(store, stack)
+    following.connect()
+    store.values[LAYOUT.meta] = MARKER.encoded() + b" " * largest_message(LIMITS)
+    for _ in range(2):
+        with pytest.raises(DocumentError) as error:
+            following.connect()
+        assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+        following.forget()
+
+
+def test_a_watch_that_adds_too_much(stack: ExitStack) -> None:
+    """The store is refused, and followed again once it has shrunk."""
+    store = Store(sg_web=filling())
+    store.told = [told(written(APP, b"", REVISION + 1))]
+    following = follow(store, stack)
+    following.connect()
+    with pytest.raises(DocumentError, match=r"more than 4000 bytes.*limits\.document_bytes") as error:
+        following.wait()
+    assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+    following.forget()
+    assert set(following.connect().values) == {WEB}
+
+
+def test_an_interest_that_grows_too_large(stack: ExitStack) -> None:
+    """What a host comes to want counts with what it has."""
+    store = Store(sg_web=filling(), sg_app=b"")
+    following = follow(store, stack)
+    following.interest = Some(KeyRange(WEB))
+    assert set(following.connect().values) == {WEB}
+    following.interest = Some(KeyRange(WEB), KeyRange(APP))
+    with pytest.raises(DocumentError) as error:
+        following.look_further()
+    assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+
+
+def test_what_was_good_before_stays_known(stack: ExitStack) -> None:
+    """A store that outgrows the bound is told to be refused; what it shrinks to is taken."""
+    group = b'{"security_group_id":"sg-web","vpc_id":"vpc-1","account_id":"1","type":"normal"}'
+    store = Store(sg_web=group)
+    source = EtcdSource(settings_for(store, stack), LIMITS)
+    before = source.fetch()
+    store.put("sg_app", b"x" * LIMITS.all_bytes)
+    with pytest.raises(DocumentError) as error:
+        source.fetch()
+    assert refusal(error) == ("too_large", f"etcd:{LAYOUT.root}")
+    assert error.value.__cause__ is None
+    del store.values[APP]
+    assert source.fetch() is before

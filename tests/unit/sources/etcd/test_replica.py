@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.sources.etcd.failures import TooLargeError
 from sgagent.sources.etcd.layout import Layout
 from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State
 from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
 from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica
+from sgagent.sources.etcd.room import weight
 
 LAYOUT = Layout("/sgagent")
 WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
@@ -18,7 +20,7 @@ ONE = LAYOUT.key("members", "sg-web", "eni-1")
 MARKER = Marker(state=State.COMPLETE, serial=1, version="v", published_by="x", published_at="y", changed=())
 
 
-def replica() -> Replica:
+def replica(most_bytes: int = 10_000_000) -> Replica:
     """Return what was published at revision 10, and read at 12."""
     return Replica(
         LAYOUT,
@@ -30,6 +32,7 @@ def replica() -> Replica:
         ],
         ranges=[KeyRange(WEB), KeyRange(APP), MEMBERS],
         revision=12,
+        most_bytes=most_bytes,
     )
 
 
@@ -189,7 +192,7 @@ def test_what_another_watch_may_tell_again_is_kept_in_mind() -> None:
 def test_a_key_is_followed_that_is_in_any_range(followed: list[KeyRange]) -> None:
     """Be it one itself, or somewhere below one."""
     marker_key = KeyValue(key=LAYOUT.meta, value=MARKER.encoded())
-    known = Replica(LAYOUT, marker=marker_key, items=(), ranges=followed, revision=12)
+    known = Replica(LAYOUT, marker=marker_key, items=(), ranges=followed, revision=12, most_bytes=10_000_000)
     for key in (
         ONE,
         WEB,
@@ -223,3 +226,79 @@ def test_progress_only_goes_forward() -> None:
     known.note_progress(MEMBERS, 20)
     known.note_progress(MEMBERS, 15)
     assert known.known_until[MEMBERS] == 20
+
+
+def counted(known: Replica) -> int:
+    """Return for how many bytes keys count that are known, and the marker."""
+    marker_key = KeyValue(key=LAYOUT.meta, value=known.marker.encoded())
+    return sum(map(weight, (marker_key, *known.values.values())))
+
+
+def test_what_is_held_is_counted() -> None:
+    """Whatever was read, added, written, written anew, deleted and dropped."""
+    known = replica()
+    assert known.room().taken_bytes == counted(known)
+    known.add(KeyRange("/other"), [KeyValue(key="/other", value=b"else")], 12)
+    known.add(KeyRange("/other"), [KeyValue(key="/other", value=b"again")], 12)
+    known.note(put(WEB, b"longer than before", 20))
+    known.note(put(LAYOUT.key("members", "sg-web", "eni-2"), b"two", 20))
+    known.note(deletion(APP, 20))
+    known.note(deletion(LAYOUT.key("members", "sg-web", "eni-3"), 20))
+    known.note(marker(20, WEB, APP))
+    assert len(known.values) == 4
+    assert known.room().taken_bytes == counted(known)
+    known.drop(MEMBERS)
+    assert len(known.values) == 2
+    assert known.room().taken_bytes == counted(known)
+
+
+def test_all_that_is_held_has_a_bound() -> None:
+    """Beyond it nothing is taken: no key that is read, none that a watch tells of, no marker."""
+    most = counted(replica())
+    replica(most)
+    with pytest.raises(TooLargeError):
+        replica(most - 1)
+    with pytest.raises(TooLargeError):
+        replica(most).add(KeyRange("/"), [KeyValue(key="/")], 12)
+    with pytest.raises(TooLargeError):
+        replica(most).note(put(WEB, b"web!", 20))
+    with pytest.raises(TooLargeError):
+        replica(most).note(marker(20, WEB))
+    known = replica(most)
+    known.note(deletion(APP, 20))
+    known.note(put(WEB, b"web!", 20))
+    assert known.values[WEB].value == b"web!"
+
+
+@pytest.mark.parametrize("is_expected", (False, True))
+def test_changes_that_nobody_can_keep_in_mind(is_expected: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """Somebody publishes without end keys that he deletes again; all is read anew when that has ended."""
+    known = replica(counted(replica()) + 1000)
+    known.note(marker(20, state=State.PUBLISHING))
+    most = 0
+    for revision in range(21, 121):
+        key = LAYOUT.key("members", "sg-web", f"eni-{revision}")
+        if is_expected:
+            known.note(marker(2 * revision, key))
+            known.note(marker(2 * revision + 1, state=State.PUBLISHING))
+        else:
+            known.note(deletion(key, revision))
+        most = max(most, known.remembered)
+        assert condition(known) is Condition.PUBLISHING
+    assert 5 < most < 20
+    known.note(marker(1000))
+    assert condition(known) is Condition.STALE
+
+
+@pytest.mark.parametrize("is_told", (True, False))
+def test_changes_that_are_known_need_not_be_kept_in_mind(is_told: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """However many publications there are, each of which is whole, with the next or once it was delivered."""
+    known = replica(counted(replica()) + 1000)
+    for revision in range(21, 121):
+        key = LAYOUT.key("members", "sg-web", f"eni-{revision}") if is_told else WEB
+        known.note(marker(revision, key))
+        assert condition(known) is Condition.AWAITING
+        known.note(deletion(key, revision) if is_told else put(key, b"web", revision))
+        assert condition(known) is Condition.SETTLED
+        if is_told:
+            known.settle()

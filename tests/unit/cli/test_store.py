@@ -1,0 +1,20 @@
+"""What commands say where the cluster gives no answer that helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.cli.store import failures_told
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.sources.etcd.room import Room
+
+
+def test_a_store_that_holds_too_much() -> None:
+    """How much, and what would help, is told."""
+    with (
+        pytest.raises(
+            SourceUnavailableError, match=r"etcd: .* more than -1 bytes.*\(.*raise limits\.document_bytes\)"
+        ),
+        failures_told(),
+    ):
+        Room(-1).take(())
