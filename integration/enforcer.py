@@ -55,7 +55,7 @@ class Enforcer:
                 )
                 moment = time.perf_counter()
                 if step.clearance:
-                    self.dataplane.clear_marks(step.clearance.mask, step.clearance.value)
+                    self.dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
                 self.dataplane.apply(step.plan)
                 self._enforced = Enforced(policy=policy, ruleset=step.compiled.ruleset)
                 self.keys = step.compiled.counters

@@ -180,7 +180,7 @@ NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
     (Verb.APPLY, b'["delete foreign","table","other"]\n'),
     (Verb.APPLY, b'["add table"]\n["add rule","a",[["set mark",0,0]]]\n'),
     (Verb.CLEAR_MARKS, b""),
-    (Verb.CLEAR_MARKS, messages.write_marks(1, None)),
+    (Verb.CLEAR_MARKS, messages.write_marks(1, ())),
     (Verb.FIND_SESSION, bytes(10)),
     (Verb.FIND_SESSION, b"\xff" * 39),
     (Verb.END_SESSION, bytes(48)),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.namespaces import Namespace, network_namespace
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
 from sgagent.dataplane.conntrack import clear_marks
@@ -66,7 +67,7 @@ def test_only_the_bits_of_the_mask_are_cleared() -> None:
         send(address, 1000)
         send(address, 2000)
     assert marks() == [0x10007, 0x10007, 0x20007, 0x20007]
-    assert clear_marks(0xFFFF0000, 0x20000) == 2
+    assert clear_marks(0xFFFF0000, [MarkTest(0xFFFF0000, 0x20000)]) == 2
     assert marks() == [0x7, 0x7, 0x10007, 0x10007]
     assert clear_marks(0xFFFF0000) == 2
     assert marks() == [0x7] * 4
@@ -74,10 +75,21 @@ def test_only_the_bits_of_the_mask_are_cleared() -> None:
 
 
 @pytest.mark.usefixtures("namespace")
+def test_marks_that_meet_any_test_are_cleared() -> None:
+    """Tests look at bits beside those that are cleared; a mark that meets several is cleared once."""
+    for port in (1000, 2000):
+        send("127.0.0.1", port)
+        send("::1", port)
+    tests = [MarkTest(0x20001, 0x20001), MarkTest(0x20000, 0x20000), MarkTest(0x5, 0x1)]
+    assert clear_marks(0xFFFF0000, tests) == 2
+    assert marks() == [0x7, 0x7, 0x10007, 0x10007]
+
+
+@pytest.mark.usefixtures("namespace")
 def test_clearing_nothing_changes_nothing() -> None:
     """A mark that is clear already needs no change, whether asked for by value or not."""
     send("127.0.0.1", 3000)
-    assert clear_marks(0xFFFF0000, 0) == 0
+    assert clear_marks(0xFFFF0000, [MarkTest(0xFFFF0000, 0)]) == 0
     assert clear_marks(0xFFFF0000) == 0
 
 
@@ -106,7 +118,7 @@ def test_sessions_in_zones_are_cleared(namespace: Namespace) -> None:
     )
     send("127.0.0.1", 1000)
     assert 0x10007 in marks()
-    assert clear_marks(0xFFFF0000, 0x10000) == marks().count(0x7) > 0
+    assert clear_marks(0xFFFF0000, [MarkTest(0xFFFF0000, 0x10000)]) == marks().count(0x7) > 0
 
 
 @pytest.mark.usefixtures("namespace")

@@ -5,11 +5,12 @@ Adapters implement these; the fakes of the tests implement them too and run the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem
 from sgagent.core.host import HostFacts
@@ -134,12 +135,12 @@ class Dataplane(Protocol):
         """Return every named counter of the table; empty where there is no table."""
         ...
 
-    def clear_marks(self, mask: int, value: int | None = None) -> int:
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear the bits of ``mask`` in the mark of every session.
 
         Args:
             mask: the bits to clear; others stay.
-            value: only for sessions whose mark has ``mark & mask == value``; None: whatever they have.
+            tests: only of sessions whose mark meets one of these; without any of all.
 
         Returns:
             How many sessions were changed.

@@ -402,7 +402,7 @@ class Reconciler:
             self._before_counters_go()
         try:
             if enforcement.clearance:
-                self._dataplane.clear_marks(enforcement.clearance.mask, enforcement.clearance.value)
+                self._dataplane.clear_marks(enforcement.clearance.mask, enforcement.clearance.tests)
             self._dataplane.apply(enforcement.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return replace(

@@ -67,7 +67,7 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
             flow_logging=settings.flow_log.logging_without_agent,
         )
         if step.plan and step.clearance:
-            dataplane.clear_marks(step.clearance.mask, step.clearance.value)
+            dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
         if not step.plan:
             break
         try:

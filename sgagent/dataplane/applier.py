@@ -13,8 +13,10 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from typing import assert_never
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import SgagentError
 from sgagent.dataplane import messages
 from sgagent.dataplane.conntrack import find_session
@@ -201,10 +203,10 @@ class _Desk:
         self._log = open_log(self._log_group)
         return b""
 
-    def _clear_marks(self, table: KernelTable, mask: int, value: int | None) -> bytes:
+    def _clear_marks(self, table: KernelTable, mask: int, tests: Sequence[MarkTest]) -> bytes:
         if mask & ~self._mask:
             raise MalformedError("bits of the mark that are not the agent's")
-        return messages.NUMBER.pack(table.clear_marks(mask, value))
+        return messages.NUMBER.pack(table.clear_marks(mask, tests))
 
 
 def _keep_open(*kept: int) -> None:

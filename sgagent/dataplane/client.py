@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
 from sgagent.core.kernel.plan import Plan
@@ -115,14 +117,14 @@ class ApplierTable:
                 return self._take_over()
         raise messages.read_refusal(answer)
 
-    def clear_marks(self, mask: int, value: int | None) -> int:
-        """Clear bits in the mark of every session, or of those with ``mark & mask == value``.
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
+        """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: a session's mark could not be changed.
         """
-        (count,) = messages.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, messages.write_marks(mask, value)))
+        (count,) = messages.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, messages.write_marks(mask, tests)))
         return int(count)
 
     def refuse_another_owner(self) -> None:

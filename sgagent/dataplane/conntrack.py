@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
@@ -103,14 +104,15 @@ def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
     )
 
 
-def clear_marks(mask: int, value: int | None = None) -> int:
+def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:
     """Clear bits in the mark of every session of the calling thread's network namespace.
 
     Sessions that end meanwhile are none of our business; other bits of the marks stay.
 
     Args:
         mask: the bits to clear.
-        value: only for sessions with ``mark & mask == value``; None: whatever they have.
+        tests: only of sessions whose mark meets one of these; without any of all. For each the kernel goes
+            through all sessions once, and lists those that meet it.
 
     Returns:
         How many sessions were changed.
@@ -122,10 +124,11 @@ def clear_marks(mask: int, value: int | None = None) -> int:
     changed = 0
     try:
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-            orders = list(_orders(netlink, mask, value))
-            for start in range(0, len(orders), _BATCH):
-                batch = orders[start : start + _BATCH]
-                changed += len(batch) - _count_ended(netlink.order(batch))
+            for test in tests or (None,):
+                orders = list(_orders(netlink, mask, test))
+                for start in range(0, len(orders), _BATCH):
+                    batch = orders[start : start + _BATCH]
+                    changed += len(batch) - _count_ended(netlink.order(batch))
     except PermissionError as error:
         raise NotPermittedError("the marks of sessions can be changed only with CAP_NET_ADMIN") from error
     except OSError as error:
@@ -133,17 +136,17 @@ def clear_marks(mask: int, value: int | None = None) -> int:
     return changed
 
 
-def _orders(netlink: NetlinkSocket, mask: int, value: int | None) -> Iterator[tuple[int, bytes]]:
+def _orders(netlink: NetlinkSocket, mask: int, test: MarkTest | None) -> Iterator[tuple[int, bytes]]:
     """Yield a request for each session with bits to clear: its tuple as the kernel wrote it, and no mark.
 
     The kernel sets ``mark = (mark & ~CTA_MARK_MASK) ^ CTA_MARK``.
     """
-    wanted = b"" if value is None else _mark_attributes(value, mask)
+    wanted = b"" if test is None else _mark_attributes(test.value, test.bits)
     cleared = _mark_attributes(0, mask)
     for message in netlink.dump(_GET, _HEADER.pack(socket.AF_UNSPEC, 0, 0) + wanted):
         found = attributes(message.payload[_HEADER.size :])
         mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
-        if mark & mask == 0 or (value is not None and mark & mask != value):
+        if mark & mask == 0 or (test is not None and not test.is_met_by(mark)):
             continue
         zone = attribute(_ZONE, bytes(found[_ZONE])) if _ZONE in found else b""
         original = attribute(_TUPLE_ORIGINAL | NESTED, bytes(found[_TUPLE_ORIGINAL]))

@@ -10,8 +10,10 @@ import enum
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from typing import assert_never
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
@@ -147,7 +149,8 @@ NUMBER = struct.Struct(">I")
 
 _APPLIED = struct.Struct(">?II?")
 _LISTING = struct.Struct(">?I???")
-_MARKS = struct.Struct(">I?I")
+_MARK_TEST = struct.Struct(">II")
+_MOST_MARK_TESTS = 32
 _PACKET = struct.Struct(">BBB16s16sHH")
 _TRACKED = struct.Struct(">?IB")
 _SOCKET = struct.Struct(">B48s")
@@ -194,19 +197,22 @@ def read_listing(content: bytes) -> tuple[Listing, bool]:
     return Listing(generation if known else None, text, is_unreadable), is_owner
 
 
-def write_marks(mask: int, value: int | None) -> bytes:
-    """Return which marks are meant as a content."""
-    return _MARKS.pack(mask, value is not None, value or 0)
+def write_marks(mask: int, tests: Sequence[MarkTest]) -> bytes:
+    """Return which bits of which marks are meant as a content."""
+    return NUMBER.pack(mask) + b"".join(_MARK_TEST.pack(*test) for test in tests)
 
 
-def read_marks(content: bytes) -> tuple[int, int | None]:
-    """Return which marks are meant.
+def read_marks(content: bytes) -> tuple[int, tuple[MarkTest, ...]]:
+    """Return which bits of which marks are meant.
 
     Raises:
-        MalformedError: it does not say.
+        MalformedError: it does not say, or has more tests than there are bits.
     """
-    mask, has_value, value = unpacked(_MARKS, content)
-    return mask, value if has_value else None
+    head, rest = content[: NUMBER.size], content[NUMBER.size :]
+    if len(rest) % _MARK_TEST.size or len(rest) > _MOST_MARK_TESTS * _MARK_TEST.size:
+        raise MalformedError("of another length")
+    (mask,) = unpacked(NUMBER, head)
+    return mask, tuple(MarkTest(bits, value) for bits, value in _MARK_TEST.iter_unpack(rest))
 
 
 def write_packet(packet: Packet) -> bytes:

@@ -7,9 +7,10 @@ may be anything that somebody put into the kernel, is read here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.nftlisting import decode_ruleset
 from sgagent.core.kernel.plan import DestroyTable, Plan
@@ -108,9 +109,9 @@ class TableDataplane:
         """Return every named counter of the table; empty where there is no table."""
         return self._counters.read(self._table.list_counters())
 
-    def clear_marks(self, mask: int, value: int | None = None) -> int:
-        """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""
-        return self._table.clear_marks(mask, value)
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
+        """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""
+        return self._table.clear_marks(mask, tests)
 
     def close(self) -> None:
         """Give the table up as it stands; the rules stay in force."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.kernel.nftcommands import write_additions
 from sgagent.core.kernel.nftjson import encode_plan
@@ -91,8 +92,8 @@ class TableKeeper(Protocol):
         """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that."""
         ...
 
-    def clear_marks(self, mask: int, value: int | None) -> int:
-        """Clear bits in the mark of every session, and return of how many."""
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
+        """Clear bits in the marks of sessions, and return of how many."""
         ...
 
     def refuse_another_owner(self) -> None:
@@ -221,9 +222,9 @@ class KernelTable:
         plan = Plan((AddTable(), AddChain(chain), AddRule(chain.name, Rule(statements))))
         return self._context.accepts(encode_plan(plan, self._choose_flags(plan)))
 
-    def clear_marks(self, mask: int, value: int | None) -> int:
-        """Clear bits in the mark of every session, or of those with ``mark & mask == value``."""
-        return clear_marks(mask, value)
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
+        """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""
+        return clear_marks(mask, tests)
 
     def refuse_another_owner(self) -> None:
         """Make sure that no other process owns the table, whether or not there is anything to change.

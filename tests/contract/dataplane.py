@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.kernel.plan import (
     AddChain,
@@ -125,4 +126,4 @@ class DataplaneContract:
     def test_no_sessions_have_no_marks(self, dataplane: Dataplane) -> None:
         """Clearing marks where there are no sessions changes none."""
         assert dataplane.clear_marks(0xFFFF0000) == 0
-        assert dataplane.clear_marks(0xFFFF0000, 0x10000) == 0
+        assert dataplane.clear_marks(0xFFFF0000, (MarkTest(0xFFFF0000, 0x10000),)) == 0

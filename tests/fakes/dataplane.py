@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.kernel.plan import (
     AddChain,
@@ -106,12 +107,12 @@ class FakeDataplane:
         """Return every named counter."""
         return dict(self._counts)
 
-    def clear_marks(self, mask: int, value: int | None = None) -> int:
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
         """Clear bits in the marks of sessions."""
         chosen = [
             place
             for place, mark in enumerate(self.marks)
-            if mark & mask and (value is None or mark & mask == value)
+            if mark & mask and (not tests or any(test.is_met_by(mark) for test in tests))
         ]
         for place in chosen:
             self.marks[place] &= ~mask

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given, settings
 
 from sgagent.core.compiling.compiler import POSTROUTING, PREROUTING, compile_
-from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
+from sgagent.core.compiling.enforcement import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.core.compiling.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.kernel import names
@@ -44,14 +44,14 @@ class Host:
         observed = self.dataplane.observe()
         found = enforce(policy, observed.ruleset, observed.foreign, self.layout, enforced=self.enforced)
         if found.clearance:
-            self._clear(found.clearance.mask, found.clearance.value)
+            self._clear(found.clearance)
         self.dataplane.apply(found.plan)
         self.enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
         return found
 
-    def _clear(self, mask: int, value: int | None) -> None:
+    def _clear(self, clearance: MarkClearance) -> None:
         self.dataplane.marks = [session.mark for _, session in self.sessions]
-        self.dataplane.clear_marks(mask, value)
+        self.dataplane.clear_marks(clearance.mask, clearance.tests)
         for (_, session), mark in zip(self.sessions, self.dataplane.marks, strict=True):
             session.mark = mark
 
@@ -185,7 +185,7 @@ def test_generations_that_wrap_revive_nobody(drawn: tuple[Case, Random]) -> None
         session = session_of(opener, mark=random.choice(ours) | 0xABC000)
         if session is not None:
             host.sessions.append((opener, session))
-    for policy in policies:
+    for policy in (*policies, *policies):
         host.enforced = None
         host.step(policy)
         awake = host.sessions

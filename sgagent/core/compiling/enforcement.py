@@ -14,6 +14,7 @@ from sgagent.core.compiling.marks import (
     UNCACHED,
     EnforcementState,
     MarkLayout,
+    MarkTest,
     decode_state,
     first_state,
     next_state,
@@ -40,8 +41,10 @@ class MarkClearance:
     """Marks that have to be cleared before the plan is applied."""
 
     mask: int
-    value: int | None
-    """Only marks that have these bits; None is all."""
+    """The bits to clear."""
+
+    tests: tuple[MarkTest, ...] = ()
+    """Only of marks that meet one of these; without any of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ def enforce(
     interfaces = [interface.name for interface in policy.interfaces]
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
-        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask, value=None))
+        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask))
     if state is None:
         # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
         # remember.
@@ -144,12 +147,18 @@ class _Standing:
     def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
         """Return what to do to enforce under a state after another.
 
-        Marks of a generation that is used again are cleared before.
+        Marks of a generation that is used again are cleared before. For the first that is so, it is those of
+        that one; with the second all others go as well, which spares looking for each when its turn comes.
         """
-        if state.generation is None or state.generation == before.generation or not state.reused:
+        if before.generation is None or state.generation in (None, before.generation):
             return self.under(state)
-        bits = self.layout.generation_bits(state.generation)
-        return self.under(state, MarkClearance(mask=self.layout.generation_mask, value=bits))
+        if state.reused:
+            tests: tuple[MarkTest, ...] = (self.layout.of_generation(state.generation),)
+        elif before.reused:
+            tests = self.layout.of_other_generations(before.generation)
+        else:
+            return self.under(state)
+        return self.under(state, MarkClearance(mask=self.layout.generation_mask, tests=tests))
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sgagent.core.model import Direction
 
@@ -18,6 +19,17 @@ SLOTS = 3
 _BITS_PER_SLOT = 2
 _FEWEST_BITS = 12
 _MARK_BITS = 32
+
+
+class MarkTest(NamedTuple):
+    """A test that some marks meet: those that have certain values in certain bits."""
+
+    bits: int
+    value: int
+
+    def is_met_by(self, mark: int) -> bool:
+        """Tell whether a mark meets it."""
+        return mark & self.bits == self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,20 @@ class MarkLayout:
     def generation_bits(self, generation: int) -> int:
         """Return a generation in its place in the mark."""
         return generation << (self._shift + SLOTS * _BITS_PER_SLOT)
+
+    def of_generation(self, generation: int) -> MarkTest:
+        """Return how the marks of a generation are told."""
+        return MarkTest(self.generation_mask, self.generation_bits(generation))
+
+    def of_other_generations(self, generation: int) -> tuple[MarkTest, ...]:
+        """Return how all marks of other generations are told; each meets one of these tests at least.
+
+        Marks of the generation itself meet none. Each test is for a bit that the generation has not, or that
+        only it has; where it has but one bit, what lacks that has another one, or no generation.
+        """
+        own = self.generation_bits(generation)
+        bits = [1 << place for place in range(_MARK_BITS) if self.generation_mask >> place & 1]
+        return tuple(MarkTest(bit, bit & ~own) for bit in bits if bit != own)
 
     def direction_bit(self, slot: int, direction: Direction) -> int:
         """Return the bit of sessions opened in the direction through the interface in the slot."""
@@ -103,8 +129,8 @@ class EnforcementState:
     """The interface in each slot."""
 
     reused: bool = False
-    """Whether marks of the next generation may be about, from before the generations wrapped or from
-    elsewhere: they have to be cleared before it is used."""
+    """Whether marks of other generations may be about, from before the generations wrapped or from elsewhere:
+    they have to be cleared before the next one is used."""
 
     def slot(self, interface: str) -> int | None:
         """Return the slot of an interface; None: its sessions are judged at every packet."""
@@ -181,7 +207,7 @@ def next_state(
         return replace(state, slots=slots)
     if state.generation >= layout.last_generation:
         return EnforcementState(generation=1, slots=slots, reused=True)
-    return replace(state, generation=state.generation + 1, slots=slots)
+    return EnforcementState(generation=state.generation + 1, slots=slots)
 
 
 def first_state(interfaces: Iterable[str], layout: MarkLayout) -> EnforcementState:

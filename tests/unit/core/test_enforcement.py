@@ -81,7 +81,7 @@ class TestFirst:
     def test_all_our_bits_are_cleared(self) -> None:
         """Whoever set them, they would be believed; then the first generation begins."""
         found = Host().step(NARROW)
-        assert found.clearance == MarkClearance(mask=LAYOUT.mask, value=None)
+        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
         assert isinstance(found.plan.operations[0], AddTable)
         assert not found.is_interim
 
@@ -270,7 +270,7 @@ class TestDrift:
         host.step(WIDE)
         host.step(NARROW)
         host.table = None
-        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask, value=None)
+        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
         assert host.generation == 1
 
 
@@ -305,7 +305,7 @@ class TestUnreadable:
         host.step(WIDE)
         found = host.step(WIDE)
         assert not found.is_interim
-        assert found.clearance == MarkClearance(mask=LAYOUT.mask, value=None)
+        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
         assert host.generation == 1
         assert not host.step(WIDE).plan
 
@@ -333,7 +333,7 @@ class TestUnreadable:
         host = self.unreadable()
         host.step(WIDE)
         host.restart()
-        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask, value=None)
+        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
 
     def test_few_bits(self) -> None:
         """Where nothing can be remembered there is nothing to wait for."""
@@ -363,19 +363,24 @@ class TestWrap:
         found = host.step(NARROW)
         assert host.generation == 1
         assert found.clearance == MarkClearance(
-            mask=SMALLEST.generation_mask, value=SMALLEST.generation_bits(1)
+            mask=SMALLEST.generation_mask, tests=(SMALLEST.of_generation(1),)
         )
 
-    def test_so_does_the_second(self) -> None:
-        """From then on each generation has been used before."""
+    def test_so_do_all_others(self) -> None:
+        """With the second one, marks of all but the first are cleared, and then none until the last."""
         host = self.worn()
         host.step(NARROW)
         host.restart()
         found = host.step(WIDE)
         assert host.generation == 2
         assert found.clearance == MarkClearance(
-            mask=SMALLEST.generation_mask, value=SMALLEST.generation_bits(2)
+            mask=SMALLEST.generation_mask, tests=SMALLEST.of_other_generations(1)
         )
+        for policy in (NARROW, WIDE) * 31:
+            host.restart()
+            found = host.step(policy)
+            assert (found.clearance is None) is (host.generation != 1)
+        assert host.generation == 1
 
     def test_a_step_that_stays_clears_nothing(self) -> None:
         """Without a new generation no mark is touched."""

@@ -180,13 +180,24 @@ class TestNext:
         assert next_state(given_up, ["eth0"], LAYOUT, narrows=False).generation == 6
 
     def test_generations_wrap(self) -> None:
-        """After the last comes the first, whose old marks have to be cleared; and so with all that follow."""
+        """After the last comes the first, and old marks have to be cleared; with the second they all are."""
         last = EnforcementState(generation=SMALLEST.last_generation, slots=("eth0", None, None))
         assert SMALLEST.last_generation == 63
         first = next_state(last, ["eth0"], SMALLEST, narrows=True)
         assert (first.generation, first.reused) == (1, True)
         second = next_state(first, ["eth0"], SMALLEST, narrows=True)
-        assert (second.generation, second.reused) == (2, True)
+        assert (second.generation, second.reused) == (2, False)
+
+    @given(st.integers(1, SMALLEST.last_generation), st.integers(0, SMALLEST.last_generation))
+    def test_marks_of_other_generations_are_told(self, generation: int, other: int) -> None:
+        """Each meets a test and none of the generation does; the first spares sessions without one."""
+        tests = SMALLEST.of_other_generations(generation)
+        rest = 0xABC03F  # bits of others and of slots
+        is_told = any(test.is_met_by(SMALLEST.generation_bits(other) | rest) for test in tests)
+        if other:
+            assert is_told is (other != generation)
+        assert SMALLEST.of_generation(generation).is_met_by(SMALLEST.generation_bits(generation) | rest)
+        assert not any(test.is_met_by(rest) for test in SMALLEST.of_other_generations(1))
 
     def test_uncached_stays_so(self) -> None:
         """Without a generation, or without bits enough, nothing is remembered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.core.compiling.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.kernel.plan import AddTable, make_plan
 from sgagent.ports import CounterValue, Observed
@@ -45,13 +46,14 @@ def test_foreign_things_are_removed_by_a_plan(dataplane: FakeDataplane) -> None:
     assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
 
 
-def test_marks_are_cleared_by_mask_and_value(dataplane: FakeDataplane) -> None:
-    """Only bits of the mask go, and only where the value agrees."""
-    dataplane.marks = [0x10001, 0x20001, 0x1]
-    assert dataplane.clear_marks(0xFFFF0000, 0x20000) == 1
-    assert dataplane.marks == [0x10001, 0x1, 0x1]
+def test_marks_are_cleared_by_mask_and_test(dataplane: FakeDataplane) -> None:
+    """Only bits of the mask go, and only of marks that meet a test."""
+    dataplane.marks = [0x10001, 0x20001, 0x40001, 0x1]
+    tests = (MarkTest(0x20000, 0x20000), MarkTest(0x70000, 0x40000))
+    assert dataplane.clear_marks(0xFFFF0000, tests) == 2
+    assert dataplane.marks == [0x10001, 0x1, 0x1, 0x1]
     assert dataplane.clear_marks(0xFFFF0000) == 1
-    assert dataplane.marks == [0x1, 0x1, 0x1]
+    assert dataplane.marks == [0x1, 0x1, 0x1, 0x1]
 
 
 def test_a_refusal_can_be_ordered(dataplane: FakeDataplane) -> None:
