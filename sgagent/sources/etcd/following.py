@@ -126,14 +126,16 @@ class Following:
     def look_further(self) -> Replica | None:
         """Read what the interest has come to include; return what is known if anything was.
 
+        While changes are under way all is read anew, as it was complete last.
+
         Raises:
-            DocumentError: with it, all is too large.
+            DocumentError: with it, all is too large; or the store was set back or lost keys.
             EtcdError: the connection is lost.
         """
         known = self._known
         if self.interest.wanted(known.values) <= known.known_until.keys():
             return None
-        return self._extended()
+        return self._extended() if known.condition is Condition.SETTLED else self._afresh()
 
     @property
     def _known(self) -> Replica:

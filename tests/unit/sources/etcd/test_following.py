@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from sgagent.sources.etcd.composing import Composed
 from sgagent.sources.etcd.folders import Values
 from sgagent.sources.etcd.following import Following
 from sgagent.sources.etcd.interest import Everything
+from sgagent.sources.etcd.marker import State
 from sgagent.sources.etcd.messages import KeyRange
 from sgagent.sources.etcd.room import KEY_BYTES, largest_message
 from sgagent.sources.etcd.source import EtcdSource
@@ -175,3 +177,23 @@ def test_what_was_good_before_stays_known(stack: ExitStack) -> None:
     assert error.value.__cause__ is None
     del store.values[APP]
     assert source.fetch() is before
+
+
+def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
+    """What was complete before is read with what the link leads to, and no half of a publication is told."""
+    begun = replace(MARKER, state=State.PUBLISHING, complete_revision=REVISION)
+    store = Store(sg_web=b"before", sg_app=b"app")
+    store.told = [
+        told(
+            written(LAYOUT.meta, begun.encoded(), REVISION + 1),
+            written(WEB, b"half", REVISION + 2),
+        )
+    ]
+    following = follow(store, stack)
+    following.interest = Some(KeyRange(WEB))
+    following.connect()
+    assert following.wait() is None
+    following.interest = Some(KeyRange(WEB), KeyRange(APP))
+    known = following.look_further()
+    assert known is not None
+    assert {key: item.value for key, item in known.values.items()} == {WEB: b"before", APP: b"app"}
