@@ -13,7 +13,7 @@ from integration.soak import APPLIES, footprints, soak
 MOST_GROWTH = 0.05
 """After the first tenth."""
 
-MOST_SLOWDOWN = 1.5
+MOST_SLOWDOWN = 1.3
 """Of what is computed for an apply, as no piece of work suffers from other work exactly as another does."""
 
 
