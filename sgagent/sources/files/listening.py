@@ -68,9 +68,8 @@ class Listener:
         Raises:
             OSError: no more can be watched.
         """
-        noted_until = (
-            self._monotonic()
-        )  # what comes after this may be overlooked: this thread may have to wait
+        # Before it looks: what comes later may be overlooked, as this thread may have to wait.
+        noted_until = self._monotonic()
         heard = self._watched.take()
         if heard.is_more_watched:
             self._bursts.lose_sight()
