@@ -85,12 +85,12 @@ def compile_(
     memory = memory or Memory()
     parts = Parts()
     parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
-    if _all_interfaces(policy):
-        parts.add_chain(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
     edges = [
         _Edge(parts, interface, layout, state, flow_logging, most_lines)
         for interface in _all_interfaces(policy)
     ]
+    if edges:
+        parts.add_chain(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
     for edge in edges:
         edge.compile_(memory)
     for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
