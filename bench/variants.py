@@ -186,10 +186,12 @@ def _uncounted(text: str) -> str:
 def _concatenated(policy: BenchPolicy) -> str:
     """Return a ruleset in which address, protocol and port are looked up together; a miss is for everyone."""
     table, place = _table(policy, most_lines=0), f"{INTERFACE}/ingress/ipv4"
+    prefixes = (f"peers/{place}", f"networks/{place}")
     elements = [
         f"{_addresses(key)} . {row}"
-        for name in (f"peers/{place}", f"networks/{place}")
-        for element in (table.verdict_map_by_name[name].elements if name in table.verdict_map_by_name else ())
+        for verdict_map in table.verdict_maps
+        if verdict_map.name.startswith(prefixes)
+        for element in verdict_map.elements
         for key in element.key
         if isinstance(key, Interval) and isinstance(element.verdict, Goto)
         for row in _rows(table, element.verdict.chain)
@@ -199,7 +201,7 @@ def _concatenated(policy: BenchPolicy) -> str:
         f"\t\telements = {{ {', '.join(elements)} }}\n\t}}\n\n"
     )
     text = render(table, persist=False).replace("\tchain ", f"{together}\tchain ", 1)
-    text = text.replace(f"\t\tip saddr vmap @networks/{place}\n", "")
+    text = re.sub(rf"\t\tip saddr vmap @networks/{place}\S*\n", "", text)
     return text.replace(
         f"\t\tip saddr vmap @peers/{place}\n", "\t\tip saddr . meta l4proto . th dport vmap @together\n"
     )

@@ -123,11 +123,22 @@ class Dataplane(Protocol):
         ...
 
     def apply(self, plan: Plan) -> None:
-        """Carry out the plan in one transaction: all of it or nothing.
+        """Carry out a plan but for its removal: first the fill, then the flip.
 
         Raises:
-            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            KernelRefusedError: no verdict was changed; names the object that was refused and why.
             NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
+        """
+        ...
+
+    def remove(self, plan: Plan) -> None:
+        """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
+
+        Counters that are about to be deleted can be read before, when nothing counts on them any more.
+
+        Raises:
+            KernelRefusedError: it is all still there; the next plan removes it.
+            NotPermittedError: as :meth:`apply`.
         """
         ...
 

@@ -8,6 +8,7 @@ noticed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from sgagent.agent.choosing.definitions import Definitions
@@ -25,7 +26,7 @@ from sgagent.core.endpoints import exempt
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity, SgagentError
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.describe import differences
-from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Plan
+from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Operation, Plan
 from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Sessions, Snapshot
@@ -397,13 +398,13 @@ class Reconciler:
 
     def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
         """Apply a plan; what the kernel refuses is in the step."""
-        going = frozenset(o.name for o in enforcement.plan.operations if isinstance(o, DeleteCounter))
-        if going or self._begins_or_ends_observing(step.policy):
+        plan = enforcement.plan
+        if _deleted_counters(plan.flip) or self._begins_or_ends_observing(step.policy):
             self._before_counters_go()
         try:
             if enforcement.clearance:
                 self._dataplane.clear_marks(enforcement.clearance.mask, enforcement.clearance.tests)
-            self._dataplane.apply(enforcement.plan)
+            self._dataplane.apply(plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return replace(
                 step,
@@ -412,9 +413,24 @@ class Reconciler:
                 state=None,
                 kernel_error=str(error),
             )
-        made = frozenset(o.counter.name for o in enforcement.plan.operations if isinstance(o, AddCounter))
-        self._counters_gone(going | made)
-        return replace(step, outcome=Outcome.APPLIED, apply_seconds=self._clock.monotonic() - began)
+        seconds = self._clock.monotonic() - began
+        self._counters_gone(_deleted_counters(plan.flip) | _made_counters(plan))
+        self._remove(plan)
+        return replace(step, outcome=Outcome.APPLIED, apply_seconds=seconds)
+
+    def _remove(self, plan: Plan) -> None:
+        """Delete what no packet reaches any more, after its counters were read for the last time.
+
+        The policy is in force by then. Where somebody else's change prevents the removal, the next step finds
+        what is left and removes it.
+        """
+        going = _deleted_counters(plan.removal)
+        if going:
+            self._before_counters_go()
+        with suppress(KernelRefusedError, NotPermittedError):
+            self._dataplane.remove(plan)
+            if going:
+                self._counters_gone(going)
 
     def _begins_or_ends_observing(self, policy: ResolvedPolicy | None) -> bool:
         """Tell whether drops that are counted from now on are carried out where they were not, or not."""
@@ -443,6 +459,14 @@ class Reconciler:
     @property
     def _policy_in_force(self) -> ResolvedPolicy | None:
         return self._enforced.policy if self._enforced else None
+
+
+def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
+    return frozenset(o.name for o in operations if isinstance(o, DeleteCounter))
+
+
+def _made_counters(plan: Plan) -> frozenset[str]:
+    return frozenset(o.counter.name for o in plan.operations if isinstance(o, AddCounter))
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:

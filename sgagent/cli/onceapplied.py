@@ -72,6 +72,7 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
             break
         try:
             dataplane.apply(step.plan)
+            dataplane.remove(step.plan)
         except KernelRefusedError:
             if is_last or dataplane.observe() == observed:
                 raise

@@ -6,18 +6,20 @@ may be anything that somebody put into the kernel, is read here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgagent.core.compiling.marks import MarkTest
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.kernel.nftjson import Json
 from sgagent.core.kernel.nftlisting import decode_ruleset
-from sgagent.core.kernel.plan import DestroyTable, Plan
+from sgagent.core.kernel.plan import DestroyTable, Operation, Plan, make_plan
 from sgagent.core.kernel.ruleset import TABLE
 from sgagent.core.kernel.transaction import stands_after
 from sgagent.dataplane.counterreading import CounterReading
-from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
+from sgagent.dataplane.table import KernelTable, TableKeeper
 from sgagent.ports import CounterValue, Observed
 
 _UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
@@ -44,6 +46,9 @@ class TableDataplane:
         self._table = table
         self._counters = CounterReading()
         self._seen: _Seen | None = None
+        self._after_removal: _Seen | None = None
+        """The table after the removal that is still to come, and the generation before it."""
+
         self._is_unreadable = False
         """Whether the table that stands has to make room, as nobody can tell what is in it."""
 
@@ -85,18 +90,75 @@ class TableDataplane:
         self._table.refuse_another_owner()
 
     def apply(self, plan: Plan) -> None:
-        """Carry out the plan in one transaction: all of it or nothing.
+        """Carry out a plan but for its removal: first the fill, then the flip.
 
         Raises:
-            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            KernelRefusedError: no verdict was changed; names the object that was refused and why.
             NotPermittedError: CAP_NET_ADMIN is lacking, or another process owns the table.
         """
         if not plan:
             return
         if self._is_unreadable:
-            plan = Plan((DestroyTable(), *plan.operations))
-        self._remember(plan, self._table.apply(plan))
-        self._is_unreadable = False
+            # No name can be reused beside the table that can't be listed, so all goes into one transaction.
+            plan = Plan((DestroyTable(), *plan.operations), after=plan.after)
+        seen, self._seen = self._seen, None
+        known = seen.generation if seen is not None and not seen.observed.foreign else None
+        known = self._carry_out(plan.fill, known)
+        try:
+            known = self._carry_out(plan.flip, known)
+        except (KernelRefusedError, NotPermittedError):
+            self._take_back(plan)
+            raise
+        self._is_unreadable, self._after_removal = False, None
+        if seen is None or known is None:
+            return
+        settled = _Seen(known, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
+        if plan.removal:
+            self._after_removal = settled
+        else:
+            self._seen = settled
+
+    def remove(self, plan: Plan) -> None:
+        """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
+
+        Raises:
+            KernelRefusedError: it is all still there; the next plan removes it.
+            NotPermittedError: as :meth:`apply`.
+        """
+        expected, self._after_removal = self._after_removal, None
+        known = self._carry_out(plan.removal, expected.generation if expected else None)
+        if expected is not None and known is not None:
+            self._seen = _Seen(known, expected.observed)
+
+    def _carry_out(self, operations: tuple[Operation, ...], known: int | None) -> int | None:
+        """Carry out one transaction.
+
+        Args:
+            operations: of the transaction; without any, nothing is done.
+            known: the generation at which the table is known; None where it is not.
+
+        Returns:
+            The generation at which it is known then; None where somebody else changed something meanwhile.
+        """
+        if not operations:
+            return known
+        applied = self._table.apply(Plan(operations))
+        return applied.after if known is not None and applied.before == known else None
+
+    def _take_back(self, plan: Plan) -> None:
+        """Remove what the fill of a plan made, as its flip was refused.
+
+        Where that fails as well, it does no harm: no packet reaches it, and the next plan removes it.
+        """
+        if not plan.fill:
+            return
+        undo = Plan((DestroyTable(),))
+        if plan.before is not None:
+            observed = self.observe()
+            undo = make_plan(plan.before, observed.ruleset, observed.foreign)
+        with contextlib.suppress(KernelRefusedError, NotPermittedError):
+            self._table.apply(Plan(undo.operations))
+        self._seen = None
 
     def allow_log(self, group: int) -> bool:
         """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
@@ -116,12 +178,6 @@ class TableDataplane:
     def close(self) -> None:
         """Give the table up as it stands; the rules stay in force."""
         self._table.close()
-
-    def _remember(self, plan: Plan, applied: Applied) -> None:
-        """Work out what stands now, if nobody but us changed anything since it was last seen."""
-        seen, self._seen = self._seen, None
-        if seen is not None and not seen.observed.foreign and applied.before == seen.generation:
-            self._seen = _Seen(applied.after, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
 
 
 class LibnftablesDataplane(TableDataplane):

@@ -10,6 +10,7 @@ from sgagent.core.kernel.plan import (
     AddChain,
     AddElements,
     AddRule,
+    AddTable,
     DeleteChain,
     DeleteCounter,
     DeleteElements,
@@ -61,6 +62,7 @@ def bring(dataplane: Dataplane, desired: Ruleset) -> Plan:
     observed = dataplane.observe()
     plan = make_plan(desired, observed.ruleset, observed.foreign)
     dataplane.apply(plan)
+    dataplane.remove(plan)
     return plan
 
 
@@ -116,6 +118,37 @@ class DataplaneContract:
             dataplane.apply(Plan(operations))
         assert refusal.value.subject == subject
         assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
+
+    @pytest.mark.parametrize("before", (tables.WHOLE, None))
+    def test_a_refused_flip_takes_its_fill_back(self, dataplane: Dataplane, before: Ruleset | None) -> None:
+        """What the fill made is gone, whether or not there was a table before."""
+        if before is not None:
+            bring(dataplane, before)
+        fill = (AddTable(), AddChain(Chain(name="filled")))
+        for flip in ((FlushChain("nowhere"),), (AddRule("filled", _NOWHERE),)):
+            with pytest.raises(KernelRefusedError):
+                dataplane.apply(Plan(flip, fill, before=before))
+            assert dataplane.observe() == Observed(ruleset=before)
+
+    def test_what_leaves_is_there_until_it_is_removed(self, dataplane: Dataplane) -> None:
+        """Between flip and removal nothing refers to it, and its counters can still be read."""
+        bring(dataplane, tables.WHOLE)
+        plan = make_plan(tables.WITHOUT_SSH, tables.WHOLE)
+        dataplane.apply(plan)
+        assert "rule/eth0/ssh" in dataplane.read_counters()
+        assert not make_plan(tables.WITHOUT_SSH, dataplane.observe().ruleset).flip
+        dataplane.remove(plan)
+        assert "rule/eth0/ssh" not in dataplane.read_counters()
+        assert dataplane.observe() == Observed(ruleset=tables.WITHOUT_SSH)
+
+    def test_a_new_agent_removes_what_a_dead_one_left(self, dataplane: Dataplane) -> None:
+        """After a death between two transactions the next plan leads to the same table."""
+        bring(dataplane, tables.WHOLE)
+        plan = make_plan(tables.WITHOUT_SSH, tables.WHOLE)
+        for transactions in (Plan(plan.fill), Plan((*plan.fill, *plan.flip))):
+            dataplane.apply(transactions)
+            bring(dataplane, tables.WHOLE)
+            assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
 
     def test_every_counter_is_read(self, dataplane: Dataplane) -> None:
         """Named counters are read by name, from the first moment."""

@@ -70,20 +70,34 @@ class FakeDataplane:
         return Observed(ruleset=self.ruleset, foreign=self.foreign)
 
     def apply(self, plan: Plan) -> None:
-        """Carry out the plan, or refuse it whole."""
+        """Carry out the fill and the flip, or refuse both."""
         if self.refusal:
             raise self.refusal
         if not plan:
             return
+        before = (self.ruleset, self.foreign, self._counts)
         try:
-            transaction = self._transact(plan.operations)
+            self._carry_out(plan.fill)
+            self._carry_out(plan.flip)
+        except KernelRefusedError:
+            self.ruleset, self.foreign, self._counts = before
+            raise
+        self.applied.append(plan)
+
+    def remove(self, plan: Plan) -> None:
+        """Carry out the removal, or refuse it."""
+        self._carry_out(plan.removal)
+
+    def _carry_out(self, operations: tuple[Operation, ...]) -> None:
+        """Carry out one transaction: all of it or nothing."""
+        try:
+            transaction = self._transact(operations)
         except _RefusedError as refusal:
-            subject = find_refused(plan.operations, self._accepts)
+            subject = find_refused(operations, self._accepts)
             raise KernelRefusedError(str(refusal), subject) from refusal
         self.ruleset = transaction.table.ruleset()
         self.foreign = transaction.foreign
         self._counts = transaction.counts
-        self.applied.append(plan)
 
     def _accepts(self, operations: Sequence[Operation]) -> bool:
         try:

@@ -22,7 +22,7 @@ def test_a_plan_arrives_as_it_was_sent(first: Ruleset, second: Ruleset, foreign:
     """Any plan from any table to any other, whatever somebody else put into it."""
     for plan in (make_plan(first, None), make_plan(second, first, sorted(foreign))):
         if plan:
-            assert read_plan(write_plan(plan), ALL_BITS, LOG_GROUP) == plan
+            assert read_plan(write_plan(plan), ALL_BITS, LOG_GROUP).operations == plan.operations
 
 
 @given(text=st.binary(max_size=200))

@@ -29,6 +29,8 @@ from sgagent.core.kernel.ruleset import (
     Jump,
     LookUp,
     LookUpInline,
+    Match,
+    MatchConcatenation,
     Rule,
     Ruleset,
     Statement,
@@ -122,7 +124,7 @@ def test_where_unbound_links_are_closed_nothing_at_all_falls_through(drawn: tupl
     (
         (["eth0"], 'iifname != "eth0" accept'),
         (["eth0", "eth1"], 'iifname "eth0" goto ingress/eth0'),
-        (["eth0", "eth1", "eth2"], "iifname vmap { "),
+        (["eth0", "eth1", "eth2"], "iifname vmap @links/ingress/"),
     ),
 )
 def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
@@ -132,6 +134,29 @@ def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
     assert rule_text(door.rules[0]).startswith(first)
     entries = [chain.name for chain in table.chains if chain.name.startswith("ingress/")]
     assert entries == ([f"ingress/{link}" for link in links] if len(links) > 1 else [])
+
+
+@given(cases())
+def test_no_set_of_ranges_is_anonymous(drawn: tuple[Case, Random]) -> None:
+    """Such a set is empty until the end of the commit that brings it."""
+    for statement in statements(compiled(drawn[0].policy).ruleset):
+        if isinstance(statement, Match) and len(statement.values) > 1:
+            assert all(not isinstance(one, Interval) or one.is_single for one in statement.values)
+        assert not isinstance(statement, (LookUpInline, MatchConcatenation))
+
+
+@given(cases(), cases())
+def test_maps_of_one_name_have_the_same_elements(
+    one: tuple[Case, Random], other: tuple[Case, Random]
+) -> None:
+    """In all tables; but for the maps of addresses, which are hash maps."""
+    tables = [compiled(drawn[0].policy).ruleset for drawn in (one, other)]
+    for name in tables[0].verdict_map_by_name.keys() & tables[1].verdict_map_by_name.keys():
+        maps = [table.verdict_map_by_name[name] for table in tables]
+        if name.startswith(names.PEERS):
+            assert not any(found.is_interval for found in maps)
+        else:
+            assert maps[0] == maps[1]
 
 
 @given(cases())

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.always import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
+from sgagent.core.compiling.fixed import fixed_map
 from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.judging import remembered_judging
 from sgagent.core.compiling.leaves import make_leaves
@@ -29,15 +30,15 @@ from sgagent.core.kernel.ruleset import (
     Hook,
     Interval,
     Jump,
-    LookUpInline,
+    LookUp,
     Match,
     Operator,
     Rule,
     Ruleset,
     SetMark,
-    Statement,
     Symbol,
     Verdict,
+    VerdictMap,
 )
 from sgagent.core.memory import Memory
 from sgagent.core.model import Direction, Family
@@ -70,6 +71,7 @@ def compile_(
     flow_logging: FlowLogging = SILENT,
     memory: Memory | None = None,
     *,
+    turned: frozenset[str] = frozenset(),
     most_lines: int = MOST_LINES,
 ) -> Compiled:
     """Return the table that enforces the policy.
@@ -80,13 +82,14 @@ def compile_(
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
         flow_logging: of which judgements the kernel tells.
         memory: of what was compiled before, to spare work; the result is the same without.
+        turned: maps of addresses, by their first names, that have their second name.
         most_lines: up to how many lines of a direction and family are a list; where it is 0, none is.
     """
     memory = memory or Memory()
     parts = Parts()
     parts.add_chain(Chain(name=names.STATE_CHAIN, comment=encode_state(state, layout)))
     edges = [
-        _Edge(parts, interface, layout, state, flow_logging, most_lines)
+        _Edge(parts, interface, layout, state, flow_logging, turned, most_lines)
         for interface in _all_interfaces(policy)
     ]
     if edges:
@@ -97,7 +100,9 @@ def compile_(
         if policy.unbound is None and len(edges) == 1:
             parts.add_chain(_only_door(hook, direction, edges[0]))
         else:
-            parts.add_chain(_dispatch(hook, direction, policy))
+            door, links = _dispatch(hook, direction, policy)
+            parts.add_chain(door)
+            parts.add_judging((), (links,))
             for edge in edges:
                 parts.add_chain(edge.entry_chain(direction))
     keys = memory.part("keys").recall(tuple(parts.keys), lambda: joined(parts.keys))
@@ -122,8 +127,10 @@ _LINK = {Direction.INGRESS: ruleset.META_IIFNAME, Direction.EGRESS: ruleset.META
 """What says through which link a packet passes."""
 
 
-def _dispatch(hook: Hook, direction: Direction, policy: ResolvedPolicy) -> Chain:
-    """Return the base chain that sends each bound link's packets to where they are judged."""
+def _dispatch(
+    hook: Hook, direction: Direction, policy: ResolvedPolicy
+) -> tuple[Chain, Mapping[str, VerdictMap]]:
+    """Return the base chain that sends each bound link's packets to where they are judged, and its map."""
     selector = _LINK[direction]
     verdicts: dict[str, Verdict] = {
         interface.name: Goto(names.entry_chain(direction, interface.name)) for interface in policy.interfaces
@@ -132,12 +139,15 @@ def _dispatch(hook: Hook, direction: Direction, policy: ResolvedPolicy) -> Chain
     if policy.unbound:
         verdicts.setdefault(LOOPBACK, Accept())
         rules.append(Rule((Goto(names.entry_chain(direction, policy.unbound.name)),)))
+    maps: dict[str, VerdictMap] = {}
     if len(verdicts) > FEW_INTERFACES:
-        elements = tuple(Element((Symbol(name),), verdicts[name]) for name in sorted(verdicts))
-        rules.insert(0, Rule((LookUpInline((selector,), elements),)))
+        elements = (Element((Symbol(name),), verdict) for name, verdict in verdicts.items())
+        links = fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
+        maps[links.name] = links
+        rules.insert(0, Rule((LookUp((selector,), links.name),)))
     else:
         rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
-    return Chain(name=hook.name, hook=hook, rules=tuple(rules))
+    return Chain(name=hook.name, hook=hook, rules=tuple(rules)), maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +159,7 @@ class _Edge:
     layout: MarkLayout
     state: EnforcementState
     flow_logging: FlowLogging
+    turned: frozenset[str]
     most_lines: int
 
     def compile_(self, memory: Memory) -> None:
@@ -160,7 +171,9 @@ class _Edge:
             leaves = make_leaves(self.interface, direction, self.flow_logging, memory)
             self.parts.add_leaves(leaves.chains, leaves.counters, leaves.keys)
             for family in Family:
-                judging = remembered_judging(self.interface, direction, family, memory, self.most_lines)
+                judging = remembered_judging(
+                    self.interface, direction, family, memory, turned=self.turned, most_lines=self.most_lines
+                )
                 self.parts.add_judging(judging.chains, judging.verdict_maps)
 
     def entry_chain(self, direction: Direction) -> Chain:
@@ -259,19 +272,27 @@ def _opened(direction: Direction) -> tuple[Direction, Direction]:
 
 
 def _always_allowed_icmpv6() -> tuple[Rule, ...]:
-    """Return the rules for neighbour discovery and multicast listeners (§7.1)."""
-    discovery: tuple[Statement, ...] = (
-        Match(ruleset.ICMPV6_TYPE, _intervals(NEIGHBOUR_DISCOVERY_TYPES)),
-        Match(ruleset.IP6_HOPLIMIT, (Interval.single(255),)),
-        Accept(),
-    )
-    listeners: tuple[Statement, ...] = (
-        Match(ruleset.ICMPV6_TYPE, _intervals(MULTICAST_LISTENER_TYPES)),
-        Match(ruleset.IP6_HOPLIMIT, (Interval.single(1),)),
-        Match(ruleset.IP6_SADDR, (Interval.single(0), Interval(*LINK_LOCAL))),
-        Accept(),
-    )
-    return Rule(discovery), Rule(listeners)
+    """Return the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
+    discovery = [
+        Rule((Match(ruleset.ICMPV6_TYPE, (types,)), Match(ruleset.IP6_HOPLIMIT, _HOPS_255), Accept()))
+        for types in _intervals(NEIGHBOUR_DISCOVERY_TYPES)
+    ]
+    listeners = [
+        Rule(
+            (
+                Match(ruleset.ICMPV6_TYPE, (types,)),
+                Match(ruleset.IP6_HOPLIMIT, _HOPS_1),
+                Match(ruleset.IP6_SADDR, (sources,)),
+                Accept(),
+            )
+        )
+        for types in _intervals(MULTICAST_LISTENER_TYPES)
+        for sources in (Interval.single(0), Interval(*LINK_LOCAL))
+    ]
+    return *discovery, *listeners
+
+
+_HOPS_1, _HOPS_255 = (Interval.single(1),), (Interval.single(255),)
 
 
 def _intervals(numbers: tuple[int, ...]) -> tuple[Interval, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sgagent.core.compiling.entries import Entry
+from sgagent.core.compiling.fixed import fixed_map
 from sgagent.core.compiling.lines import MANY_LINES, Line, cut_lines, split_lines
 from sgagent.core.compiling.listing import ALIKE, line_rules, settled_rules, up_to
 from sgagent.core.compiling.selectors import Reading, readings
@@ -163,12 +164,13 @@ class Deciding:
         Protocol and port in one map of intervals would make the kernel stand still where many entries leave:
         taking one out of such a map costs it a walk over the whole.
         """
-        name = names.port_ranges_map(chain, Protocol(protocol))
+        prefix = names.port_ranges_map(chain, Protocol(protocol))
         elements = tuple(
             Element((Interval(first, last),), Goto(self._target(cell))) for first, last, cell in rows
         )
-        self._verdict_map(name, (KeyType.INET_SERVICE,), elements, is_interval=True)
-        return name
+        made = fixed_map(prefix, (KeyType.INET_SERVICE,), elements, is_interval=True)
+        self.verdict_maps[made.name] = made
+        return made.name
 
     def _protocol_map(self, chain: str, tables: list[ProtocolTable], base: str) -> str | None:
         """Add the map of protocols that are decided whatever the port."""
@@ -244,16 +246,14 @@ class Deciding:
             self.chains[chain.name] = chain
 
     def _verdict_map(
-        self, name: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
+        self, prefix: str, key_types: tuple[KeyType, ...], elements: tuple[Element, ...], *, is_interval: bool
     ) -> str | None:
         """Add a map and return its name; None if it would be empty."""
         if not elements:
             return None
-        elements = tuple(sorted(elements, key=lambda element: ruleset.sort_key(element.key)))
-        self.verdict_maps[name] = VerdictMap(
-            name=name, key_types=key_types, is_interval=is_interval, elements=elements
-        )
-        return name
+        made = fixed_map(prefix, key_types, elements, is_interval=is_interval)
+        self.verdict_maps[made.name] = made
+        return made.name
 
 
 def read_twice(

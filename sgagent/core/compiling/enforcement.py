@@ -21,10 +21,10 @@ from sgagent.core.compiling.marks import (
 )
 from sgagent.core.compiling.narrowing import narrows
 from sgagent.core.kernel import names
-from sgagent.core.kernel.plan import Plan, make_plan
-from sgagent.core.kernel.ruleset import Accept, Ruleset
+from sgagent.core.kernel.plan import AddElements, AddRule, DeleteElements, FlushChain, Plan, make_plan
+from sgagent.core.kernel.ruleset import Accept, LookUp, Ruleset
 from sgagent.core.memory import Memory
-from sgagent.core.model import Direction, Mode, Sessions
+from sgagent.core.model import Direction, Family, Mode, Sessions
 from sgagent.core.policy import ResolvedPolicy
 
 
@@ -162,6 +162,58 @@ class _Standing:
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory)
-        plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
+        turned = self._turned
+        compiled, plan = self._planned(state, turned)
+        mixed = _mixed(plan)
+        if mixed:
+            compiled, plan = self._planned(state, turned ^ mixed)
         return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)
+
+    @property
+    def _turned(self) -> frozenset[str]:
+        """Return the maps of addresses that packets look up under their second name."""
+        chains = self.observed.chain_by_name if self.observed else {}
+        unbound = (self.policy.unbound,) if self.policy.unbound else ()
+        peers = (
+            names.peers_chain(direction, interface.name, family)
+            for interface in (*self.policy.interfaces, *unbound)
+            for direction in Direction
+            for family in Family
+        )
+        return frozenset(
+            name
+            for name in peers
+            if name in chains
+            for rule in chains[name].rules
+            for statement in rule.statements
+            if isinstance(statement, LookUp) and statement.verdict_map == names.second_map(name)
+        )
+
+    def _planned(self, state: EnforcementState, turned: frozenset[str]) -> tuple[Compiled, Plan]:
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory, turned=turned)
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
+        return compiled, plan
+
+
+def _mixed(plan: Plan) -> frozenset[str]:
+    """Return the maps of addresses whose elements a flip changes together with rules that judge.
+
+    A packet that is evaluated at that moment would meet old rules and new elements, which may be neither the
+    policy before nor the policy after. Elements alone, with the generation in the mark, are harmless: what is
+    judged by new elements is then remembered under the old generation, at most.
+    """
+    maps = frozenset(
+        names.first_map(operation.verdict_map)
+        for operation in plan.flip
+        if isinstance(operation, (AddElements, DeleteElements))
+        if operation.verdict_map.startswith(names.PEERS)
+    )
+    is_judged_otherwise = any(
+        isinstance(operation, (AddRule, FlushChain)) and names.judges(_chain_of(operation))
+        for operation in plan.flip
+    )
+    return maps if is_judged_otherwise else frozenset()
+
+
+def _chain_of(operation: AddRule | FlushChain) -> str:
+    return operation.chain if isinstance(operation, AddRule) else operation.name

@@ -12,8 +12,10 @@ from sgagent.core.compiling.crowds import is_crowd
 from sgagent.core.compiling.deciding import Deciding, guards_of_new, read_twice
 from sgagent.core.compiling.dhcp import dhcp_rule
 from sgagent.core.compiling.entries import Entry, list_entries
+from sgagent.core.compiling.fixed import fixed_map
 from sgagent.core.compiling.grouped import Grouped, group
 from sgagent.core.compiling.listing import (
+    FarEnds,
     entry_rules,
     is_short,
     protocol_rules,
@@ -49,7 +51,13 @@ class Judging:
 
 
 def remembered_judging(
-    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory, most_lines: int
+    interface: ResolvedInterface,
+    direction: Direction,
+    family: Family,
+    memory: Memory,
+    *,
+    turned: frozenset[str],
+    most_lines: int,
 ) -> Judging:
     """Return how sessions opened in the direction through the interface are judged, from the far end on.
 
@@ -58,21 +66,33 @@ def remembered_judging(
         direction: in which sessions are opened.
         family: of their packets.
         memory: of this interface.
+        turned: maps of addresses that have their second name.
         most_lines: that a list may have, before it is told apart by look-ups.
     """
     inside = memory.apart("inside", direction, family)
-    return memory.part("judging", direction, family).recall(
-        (interface.toward(direction),), lambda: _judging(interface, direction, family, inside, most_lines)
+    first = names.peers_chain(direction, interface.name, family)
+    address_map = names.second_map(first) if first in turned else first
+    return memory.part("judging", direction, family, address_map).recall(
+        (interface.toward(direction),),
+        lambda: _judging(
+            interface, direction, family, inside, address_map=address_map, most_lines=most_lines
+        ),
     )
 
 
 def _judging(
-    interface: ResolvedInterface, direction: Direction, family: Family, memory: Memory, most_lines: int
+    interface: ResolvedInterface,
+    direction: Direction,
+    family: Family,
+    memory: Memory,
+    *,
+    address_map: str,
+    most_lines: int,
 ) -> Judging:
     memory.turn()
     entries = list_entries(interface, direction, family, memory.part("entries"))
     grouped = memory.part("grouped").revise(partial(group, entries))
-    judge = _Judge(interface.name, direction, family, grouped, most_lines)
+    judge = _Judge(interface.name, direction, family, grouped, address_map=address_map, most_lines=most_lines)
     return judge.compile_(memory)
 
 
@@ -140,13 +160,21 @@ class _Judge:
     """Compile the judging of one interface, direction and family."""
 
     def __init__(
-        self, interface: str, direction: Direction, family: Family, grouped: Grouped, most_lines: int
+        self,
+        interface: str,
+        direction: Direction,
+        family: Family,
+        grouped: Grouped,
+        *,
+        address_map: str,
+        most_lines: int,
     ) -> None:
         self.interface = interface
         self.direction = direction
         self.family = family
         self.grouped = grouped
         self.entries = grouped.entries
+        self.address_map = address_map
         self.most_lines = most_lines
         self.chains: dict[str, Chain] = {}
         self.verdict_maps: dict[str, VerdictMap] = {}
@@ -177,19 +205,23 @@ class _Judge:
         entries, last = up_to(self.entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
         onward = self._default if last is None else last.leaf
 
+        far_ends = FarEnds(names.far_end_map(*self._place), self._address_key)
         _, by_header = readings(self.direction, self.family)
-        (_, rules), *others = self._by_protocol(entries, by_header).items()
+        (_, rules), *others = self._by_protocol(entries, by_header, far_ends).items()
 
         def lines(reading: Reading) -> list[Rule]:
             if reading.is_tracked:
-                return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading)]
+                return [dhcp_rule(reading, *self._place), *entry_rules(entries, reading, far_ends)]
             return rules
 
         self._peers_chain(lines, onward)
         for name, rules_of_others in others:
             self.chains[name] = Chain(name=name, rules=(*rules_of_others, Rule((Goto(onward),))))
+        self.verdict_maps |= far_ends.made
 
-    def _by_protocol(self, entries: tuple[Entry, ...], reading: Reading) -> dict[str, list[Rule]]:
+    def _by_protocol(
+        self, entries: tuple[Entry, ...], reading: Reading, far_ends: FarEnds
+    ) -> dict[str, list[Rule]]:
         """Return the rules of the list that read headers: by chain, one for each protocol that is told apart.
 
         The first is the one in which judging begins. All protocols but its own leave it for the next.
@@ -200,11 +232,11 @@ class _Judge:
         for protocol in apart:
             others = names.others_chain(*self._place, protocol)
             leave = Rule((reading.match_others(protocol), Goto(others)))
-            of_protocol = protocol_rules(entries, protocol, reading)
+            of_protocol = protocol_rules(entries, protocol, reading, far_ends)
             found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]
             entries = tuple(entry for entry in entries if entry.protocol != protocol.number)
             name = others
-        found[name] = [*([] if UDP in apart else [dhcp]), *entry_rules(entries, reading)]
+        found[name] = [*([] if UDP in apart else [dhcp]), *entry_rules(entries, reading, far_ends)]
         return found
 
     def _peers_chain(self, lines: Callable[[Reading], list[Rule]], onward: str) -> None:
@@ -302,8 +334,8 @@ class _Judge:
         """Add the map from single addresses to classes, and yield its name, if there are any."""
         addressed = memory.part("elements").revise(partial(address_elements, classified, gotos))
         if addressed.elements:
-            name = names.peers_chain(*self._place)
-            self.verdict_maps[name] = memory.recall(
+            name = self.address_map
+            self.verdict_maps[name] = memory.part(name).recall(
                 (addressed.elements,),
                 lambda: VerdictMap(name=name, key_types=self._address_key, elements=addressed.elements),
             )
@@ -312,17 +344,16 @@ class _Judge:
     def _network_map(self, networks: Networks, gotos: Gotos, memory: Memory) -> Iterator[str]:
         """Add the map from networks to classes, and yield its name, if there are any."""
         if networks:
-            name = names.networks_map(*self._place)
+            prefix = names.networks_map(*self._place)
 
             def make() -> VerdictMap:
                 elements = network_elements(networks, gotos)
-                return VerdictMap(name=name, key_types=self._address_key, is_interval=True, elements=elements)
+                return fixed_map(prefix, self._address_key, elements, is_interval=True)
 
             made = memory.recall((networks, gotos), make)
-            self.verdict_maps[name] = memory.part("map").revise(
-                lambda before: before if before == made else made
-            )
-            yield name
+            found = memory.part("map").revise(lambda before: before if before == made else made)
+            self.verdict_maps[found.name] = found
+            yield found.name
 
     @property
     def _address_key(self) -> tuple[KeyType, ...]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sgagent.core.compiling.entries import Entry
+from sgagent.core.compiling.entries import INNER_PEER, Entry
+from sgagent.core.compiling.fixed import fixed_map
 from sgagent.core.compiling.lines import Line
 from sgagent.core.compiling.selectors import Reading
 from sgagent.core.intervals import joined
-from sgagent.core.kernel.ruleset import Goto, Interval, Match, Rule
+from sgagent.core.kernel import names
+from sgagent.core.kernel.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
 from sgagent.core.model import TCP, UDP, Protocol
 
 MOST_LINES = 12
@@ -66,16 +68,58 @@ def up_to(
     return tuple(kept), None
 
 
-def entry_rules(entries: Iterable[Entry], reading: Reading) -> list[Rule]:
+class FarEnds:
+    """The addresses that the lines of a list compare, some of them in maps.
+
+    A few single addresses are compared in the rule. As soon as a range is among them it takes a map, since an
+    anonymous set of ranges is empty until the end of the commit that brings it.
+    """
+
+    def __init__(self, prefix: str, key_types: tuple[KeyType, ...]) -> None:
+        """Start without maps.
+
+        Args:
+            prefix: of the maps' names.
+            key_types: of their keys: an address.
+        """
+        self._prefix = prefix
+        self._key_types = key_types
+        self.made: dict[str, VerdictMap] = {}
+        """By name."""
+
+    def of(self, entry: Entry) -> tuple[Interval, ...]:
+        """Return the addresses that are compared in the rule; none where any will do, or in a map."""
+        addresses = _far_end(entry)
+        return () if _needs_map(addresses) else addresses
+
+    def ending(self, entry: Entry, reading: Reading) -> LookUp | Goto:
+        """Return what leads to the entry's leaf once all that is compared in the rule matches."""
+        addresses = _far_end(entry)
+        if not _needs_map(addresses):
+            return Goto(entry.leaf)
+        elements = (Element((interval,), Goto(entry.leaf)) for interval in addresses)
+        peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
+        made = fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
+        self.made[made.name] = made
+        return LookUp((reading.peer,), made.name)
+
+
+def _needs_map(addresses: tuple[Interval, ...]) -> bool:
+    return len(addresses) > 1 and not all(interval.is_single for interval in addresses)
+
+
+def entry_rules(entries: Iterable[Entry], reading: Reading, far_ends: FarEnds) -> list[Rule]:
     """Return the rules that send a packet to the leaf of the first entry that matches it."""
     return [
-        Rule((*matches, Goto(entry.leaf)))
+        Rule((*matches, far_ends.ending(entry, reading)))
         for entry in entries
-        for matches in _matches(entry, _far_end(entry), reading)
+        for matches in _matches(entry, far_ends.of(entry), reading)
     ]
 
 
-def protocol_rules(entries: Iterable[Entry], protocol: Protocol, reading: Reading) -> list[Rule]:
+def protocol_rules(
+    entries: Iterable[Entry], protocol: Protocol, reading: Reading, far_ends: FarEnds
+) -> list[Rule]:
     """Return the same where it is settled that the packet, which is read by its header, is of a protocol.
 
     Then its port is compared without asking for the protocol once more, unless its source port is, too:
@@ -86,7 +130,7 @@ def protocol_rules(entries: Iterable[Entry], protocol: Protocol, reading: Readin
         rule
         for entry in entries
         if entry.protocol in (None, protocol.number)
-        for rule in entry_rules([entry], settled if entry.source_ports is None else reading)
+        for rule in entry_rules([entry], settled if entry.source_ports is None else reading, far_ends)
     ]
 
 

@@ -88,8 +88,30 @@ def log_prefix(leaf: str) -> str:
 
 
 def peers_chain(direction: Direction, interface: str, family: Family) -> str:
-    """Return the chain, and the map, that look the far end's address up: ``peers/eth0/ingress/ipv4``."""
-    return f"peers/{part(interface)}/{direction.value}/{family.value}"
+    """Return the chain that looks the far end's address up, and one name of its map of addresses.
+
+    For example ``peers/eth0/ingress/ipv4``.
+    """
+    return f"{PEERS}{part(interface)}/{direction.value}/{family.value}"
+
+
+PEERS = "peers/"
+"""How the names of maps of addresses begin, and of no other maps."""
+
+
+def second_map(peers: str) -> str:
+    """Return the other name of the map of addresses, which it takes in turns with the first."""
+    return f"{peers}/2"
+
+
+def first_map(name: str) -> str:
+    """Return the first name of a map of addresses, whichever of the two is given."""
+    return name.removesuffix("/2")
+
+
+def judges(chain: str) -> bool:
+    """Return True if a chain decides about packets; others remember sessions, or lead to such chains."""
+    return chain.partition("/")[0] not in {"prerouting", "postrouting", "ingress", "egress", "accept"}
 
 
 def others_chain(direction: Direction, interface: str, family: Family, protocol: Protocol) -> str:
@@ -98,8 +120,18 @@ def others_chain(direction: Direction, interface: str, family: Family, protocol:
 
 
 def networks_map(direction: Direction, interface: str, family: Family) -> str:
-    """Return the map that looks the far end's network up: ``networks/eth0/ingress/ipv4``."""
+    """Return the first part of the map that looks networks up: ``networks/eth0/ingress/ipv4``."""
     return f"networks/{part(interface)}/{direction.value}/{family.value}"
+
+
+def far_end_map(direction: Direction, interface: str, family: Family) -> str:
+    """Return the first part of maps with an object's addresses: ``objects/eth0/ingress/ipv4``."""
+    return f"objects/{part(interface)}/{direction.value}/{family.value}"
+
+
+def links_map(direction: Direction) -> str:
+    """Return the first part of the map that sends each link's packets to its chain: ``links/ingress``."""
+    return f"links/{direction.value}"
 
 
 def everyone_chain(direction: Direction, interface: str, family: Family) -> str:
@@ -114,12 +146,12 @@ def class_chain(direction: Direction, interface: str, family: Family, peers: tup
 
 
 def ports_map(class_name: str) -> str:
-    """Return the map of ports that belongs to a class or everyone chain: ``ports/class/eth0/…``."""
+    """Return the first part of the map of a class or everyone chain's ports: ``ports/class/eth0/…``."""
     return f"ports/{class_name}"
 
 
 def port_ranges_map(class_name: str, protocol: Protocol) -> str:
-    """Return the map of a protocol's ranges of ports of a class or everyone chain: ``tcp/class/eth0/…``."""
+    """Return the first part of the map of such a chain's ranges of ports: ``tcp/class/eth0/…``."""
     return f"{protocol}/{class_name}"
 
 
@@ -129,7 +161,7 @@ def cell_chain(direction: Direction, interface: str, family: Family, content: st
 
 
 def split_map(cell_name: str) -> str:
-    """Return the map that tells the lines of a cell apart: ``split/cell/eth0/…``."""
+    """Return the first part of the map that tells the lines of a cell apart: ``split/cell/eth0/…``."""
     return f"split/{cell_name}"
 
 

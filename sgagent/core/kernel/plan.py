@@ -1,7 +1,12 @@
-"""Work out what one transaction must change for the kernel to hold what is desired, and nothing else.
+"""Compute the transactions that turn the observed table into the desired one.
 
-A plan is inspectable data: a tuple of operations in an order in which the kernel takes them. An empty plan
-says that desired and observed agree.
+A plan is inspectable data: operations in an order that the kernel accepts, in up to three transactions. An
+empty plan says that desired and observed agree.
+
+Why three: the kernel switches rules, chains and elements of hash maps at one moment of a commit, but new
+elements of an interval map become visible only at the end of it, up to 90 ms later. And a packet that is
+evaluated at that moment continues in the old rules, but finds new elements. So the plan *fills* new chains
+and maps first, *flips* what packets reach in a second transaction, and *removes* the rest in a third.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sgagent.core.kernel.differing import Differing, differing_chains, differing_elements
+from sgagent.core.kernel.foreign import ForeignObjects
 from sgagent.core.kernel.nftwords import BITS
 from sgagent.core.kernel.ruleset import (
     Chain,
@@ -151,18 +157,31 @@ Operation = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Operations to be carried out in order, in one transaction."""
+    """Operations in order, in up to three transactions. A death between two of them changes no verdict."""
 
-    operations: tuple[Operation, ...] = ()
+    flip: tuple[Operation, ...] = ()
+    """The transaction that changes verdicts."""
+
+    fill: tuple[Operation, ...] = ()
+    """The transaction before: it makes what no packet reaches yet."""
+
+    removal: tuple[Operation, ...] = ()
+    """The transaction after: it deletes what no packet reaches any more."""
+
     before: Ruleset | None = field(default=None, compare=False, repr=False)
-    """What it was made for; None is no table."""
+    """The table that the plan was made for; None is no table."""
 
     after: Ruleset | None = field(default=None, compare=False, repr=False)
-    """What it leads to from there; None where that was not worked out."""
+    """The table after the plan; None where that was not worked out."""
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to do."""
-        return bool(self.operations)
+        """Return True if there is anything to do."""
+        return bool(self.flip or self.fill or self.removal)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Return the operations of all transactions, in order."""
+        return (*self.fill, *self.flip, *self.removal)
 
 
 REFILLED_FROM = 32
@@ -183,75 +202,37 @@ def make_plan(
     *,
     apart: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Return what one transaction must do to turn what is observed into what is desired.
+    """Return the plan that turns the observed table into the desired one.
 
-    What is equal stays untouched, so that counters keep their values and maps that stand are changed by
-    elements. The kernel checks references operation by operation, so references are taken away first (rules,
-    elements), then what they led to; then everything is declared, and at last elements and rules refer to it.
-    As it is all one transaction, no packet sees a state between.
+    Objects that are equal are left alone, so that counters keep their values, and standing maps are changed
+    by elements. The kernel checks references operation by operation, so each transaction first removes
+    references (rules, elements), then the objects, then declares new objects, then adds elements and rules.
 
     Args:
-        desired: what is to stand.
-        observed: what stands; None where there is no table.
-        foreign: what else stands, as :func:`sgagent.core.kernel.nftlisting.decode_ruleset` names it.
-        apart: chains to which nothing that is desired leads; nobody looks for what does where one of them is
-            replaced.
+        desired: the table that is wanted.
+        observed: the table in the kernel; None where there is no table.
+        foreign: what else is in the table, as :func:`sgagent.core.kernel.nftlisting.decode_ruleset` names it.
+        apart: chains that no desired rule or element refers to; where one of them is replaced, no search for
+            references is made.
     """
-    change = _Change(desired, observed or Ruleset(), _Foreign.parse(foreign), apart)
-    operations = tuple(change.operations())
-    must_declare = observed is None or change.foreign.is_asleep
-    return Plan((AddTable(), *operations) if must_declare else operations, observed, desired)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Foreign:
-    """What stands in the table and can't be read as ours."""
-
-    is_asleep: bool
-    """Whether the table is there but not in force."""
-
-    rules_in: frozenset[str]
-    """Chains with a rule that can't be read."""
-
-    policies_of: frozenset[str]
-    """Base chains that don't accept by default."""
-
-    chains: tuple[str, ...]
-    others: tuple[tuple[str, str], ...]
-    """Kind and name."""
-
-    @classmethod
-    def parse(cls, foreign: Iterable[str]) -> _Foreign:
-        """Sort the names of foreign things by kind."""
-        named = [_kind_and_name(text) for text in sorted(foreign)]
-        return cls(
-            is_asleep=any(kind == "table" for kind, _ in named),
-            rules_in=frozenset(name for kind, name in named if kind == "rule"),
-            policies_of=frozenset(name for kind, name in named if kind == "policy"),
-            chains=tuple(name for kind, name in named if kind == "chain"),
-            others=tuple(
-                (kind, name) for kind, name in named if kind not in ("table", "rule", "policy", "chain")
-            ),
-        )
-
-
-def _kind_and_name(text: str) -> tuple[str, str]:
-    """Return the kind and the name; the kinds of connection tracking's objects are two words."""
-    kind, _, name = text.partition(" ")
-    if kind == "ct":
-        second, _, name = name.partition(" ")
-        return f"ct {second}", name
-    return kind, name
+    change = _Change(desired, observed or Ruleset(), ForeignObjects.parse(foreign), apart)
+    fill = tuple(change.fill())
+    if observed is None or change.foreign.is_asleep:
+        fill = (AddTable(), *fill)
+    return Plan(tuple(change.flip()), fill, tuple(change.removal()), observed, desired)
 
 
 class _Change:
     """Compare two tables.
 
-    An object that can't be changed in place is *replaced*: deleted and declared again under its name. All
-    that refers to it has to let go of it meanwhile.
+    An object that can't be changed in place is *replaced*: deleted and declared again under its name, within
+    the flip. All that refers to it is removed before, and what is still wanted is added again after. No table
+    that sgagent compiled makes that necessary, only what somebody else did to it.
     """
 
-    def __init__(self, desired: Ruleset, observed: Ruleset, foreign: _Foreign, apart: frozenset[str]) -> None:
+    def __init__(
+        self, desired: Ruleset, observed: Ruleset, foreign: ForeignObjects, apart: frozenset[str]
+    ) -> None:
         self.desired = desired
         self.observed = observed
         self.foreign = foreign
@@ -262,7 +243,7 @@ class _Change:
         self.leaving_maps = maps.leaving(_same_key)
         self.leaving_counters = counters.leaving(_same)
         self.replaced_chains = self.leaving_chains & desired.chain_by_name.keys() - apart
-        """Those that something that stays may lead to."""
+        """Those that a rule or element may refer to."""
 
         self.is_anything_replaced = bool(
             self.replaced_chains
@@ -279,47 +260,150 @@ class _Change:
         """Those that may have to be declared, or get elements."""
 
         self.counters = counters.wanted_ones()
+        self.gone_chains = frozenset(name for name in self.leaving_chains if self._is_removed_later(name))
+        """Chains that no packet reaches after the flip; they are deleted by the removal."""
+
+        self.gone_maps, self.gone_counters = self.leaving_maps, self.leaving_counters
+        """Likewise."""
+
+        if self.is_anything_replaced:
+            self.gone_maps = self.gone_counters = frozenset()
         self._elements: dict[str, tuple[tuple[Element, ...], tuple[Element, ...]]] = {}
 
-    def operations(self) -> Iterator[Operation]:
-        """Yield the operations in an order in which the kernel takes them."""
-        yield from self._let_go()
-        yield from self._delete()
-        yield from self._declare()
-        yield from self._refer()
+    def fill(self) -> Iterator[Operation]:
+        """Yield the operations that make new objects, to which nothing refers that a packet reaches.
+
+        An interval map that stands was named after its elements, so one whose elements differ was changed by
+        somebody else. It is repaired here, since what is added to it becomes visible only after a commit.
+        """
+        filled = [verdict_map for verdict_map in self.verdict_maps if self._is_filled(verdict_map)]
+        for verdict_map in filled:
+            if not self._is_absent(verdict_map):
+                yield from self._take_out(verdict_map)
+        for counter in self.counters:
+            if counter.name not in self.observed.counter_by_name:
+                yield AddCounter(counter)
+        for chain in self.chains:
+            if self._is_unhooked(chain):
+                yield AddChain(replace(chain, rules=()))
+        for verdict_map in self.verdict_maps:
+            if self._is_absent(verdict_map):
+                yield AddVerdictMap(replace(verdict_map, elements=()))
+        for verdict_map in filled:
+            yield from self._put_in(verdict_map)
+        for chain in self.chains:
+            if self._is_filled_chain(chain):
+                yield from (AddRule(chain.name, rule) for rule in chain.rules)
+
+    def flip(self) -> Iterator[Operation]:
+        """Yield the operations that change what packets meet."""
+        flipped = [verdict_map for verdict_map in self.verdict_maps if not self._is_filled(verdict_map)]
+        for name in sorted({*self.flushed, *self.foreign.chains}):
+            yield FlushChain(name)
+        for verdict_map in flipped:
+            if not self._is_new_map(verdict_map):
+                yield from self._take_out(verdict_map)
+        yield from (DeleteForeign(kind, name) for kind, name in self.foreign.others)
+        yield from map(DeleteVerdictMap, sorted(self.leaving_maps - self.gone_maps))
+        replaced_or_base = self.leaving_chains - self.gone_chains
+        yield from map(DeleteChain, sorted({*replaced_or_base, *self.foreign.chains}))
+        yield from map(DeleteCounter, sorted(self.leaving_counters - self.gone_counters))
+        yield from (AddCounter(counter) for counter in self.counters if counter.name in self.leaving_counters)
+        for chain in self.chains:
+            if self._is_declared_by_flip(chain):
+                yield AddChain(replace(chain, rules=()))
+        for verdict_map in self.verdict_maps:
+            if verdict_map.name in self.leaving_maps:
+                yield AddVerdictMap(replace(verdict_map, elements=()))
+        for verdict_map in flipped:
+            yield from self._put_in(verdict_map)
+        for chain in self.chains:
+            if not self._is_filled_chain(chain) and self._lacks_rules(chain):
+                yield from (AddRule(chain.name, rule) for rule in chain.rules)
+
+    def removal(self) -> Iterator[Operation]:
+        """Yield the operations that delete what no packet reaches any more."""
+        for name in sorted(self.gone_chains - self.flushed):
+            if self.observed.chain_by_name[name].rules:
+                yield FlushChain(name)
+        yield from map(DeleteVerdictMap, sorted(self.gone_maps))
+        yield from map(DeleteChain, sorted(self.gone_chains))
+        yield from map(DeleteCounter, sorted(self.gone_counters))
+
+    def _is_removed_later(self, name: str) -> bool:
+        """Return True if no packet reaches a standing chain any more once nothing wanted refers to it."""
+        is_gone = name not in self.desired.chain_by_name and self.observed.chain_by_name[name].hook is None
+        return is_gone and not self.is_anything_replaced
 
     def _must_flush(self, chain: Chain) -> bool:
-        """Tell whether the rules of a standing chain must go, be it to come again."""
+        """Return True if the flip has to remove the rules of a standing chain."""
         if chain.name in self.foreign.rules_in:
             return True
         wanted = self.desired.chain_by_name.get(chain.name)
-        if chain.name in self.leaving_chains or wanted is None or wanted.rules != chain.rules:
-            return bool(chain.rules)
+        if chain.name in self.leaving_chains or wanted is None:
+            return bool(chain.rules) and not self._is_removed_later(chain.name)
+        return bool(chain.rules) if wanted.rules != chain.rules else self._refers_to_replaced(chain)
+
+    def _refers_to_replaced(self, chain: Chain) -> bool:
         return self.is_anything_replaced and any(
-            self._leaves(kind, name) for rule in chain.rules for kind, name in references(rule)
+            self._is_replaced(kind, name) for rule in chain.rules for kind, name in references(rule)
         )
 
-    def _leaves(self, kind: type, name: str) -> bool:
+    def _is_replaced(self, kind: type, name: str) -> bool:
         if kind is Chain:
-            return name in self.leaving_chains
-        return name in (self.leaving_counters if kind is Counter else self.leaving_maps)
+            return name in self.leaving_chains and name in self.desired.chain_by_name
+        if kind is Counter:
+            return name in self.leaving_counters and name in self.desired.counter_by_name
+        return name in self.leaving_maps and name in self.desired.verdict_map_by_name
 
-    def _let_go(self) -> Iterator[Operation]:
-        """Take rules and elements away that are not to stay."""
-        for name in sorted({*self.flushed, *self.foreign.chains}):
-            yield FlushChain(name)
-        for verdict_map, wanted in self._standing_maps():
-            leaving = self._leaving_elements(verdict_map, wanted)
-            if _is_refilled(verdict_map, leaving):
-                yield FlushVerdictMap(verdict_map.name)
-            elif leaving:
-                yield DeleteElements(verdict_map.name, verdict_map.key_types, leaving)
+    def _is_unhooked(self, chain: Chain) -> bool:
+        """Return True if a desired chain is new, and no packet enters it by itself."""
+        return chain.hook is None and chain.name not in self.observed.chain_by_name
 
-    def _standing_maps(self) -> Iterator[tuple[VerdictMap, VerdictMap]]:
-        """Yield the maps that stand and stay, as they are and as they are wanted."""
-        for wanted in self.verdict_maps:
-            if not self._is_new_map(wanted):
-                yield self.observed.verdict_map_by_name[wanted.name], wanted
+    def _is_filled_chain(self, chain: Chain) -> bool:
+        """Return True if a desired chain gets its rules by the fill."""
+        return self._is_unhooked(chain) and not self._refers_to_replaced(chain)
+
+    def _is_declared_by_flip(self, chain: Chain) -> bool:
+        is_new = chain.name in self.leaving_chains or chain.name not in self.observed.chain_by_name
+        return (is_new and not self._is_unhooked(chain)) or chain.name in self.foreign.policies_of
+
+    def _lacks_rules(self, chain: Chain) -> bool:
+        """Return True if a desired chain has no rules in the midst of the flip."""
+        standing = self.observed.chain_by_name.get(chain.name)
+        is_emptied = chain.name in self.leaving_chains or chain.name in self.flushed
+        return is_emptied or standing is None or not standing.rules
+
+    def _is_filled(self, verdict_map: VerdictMap) -> bool:
+        """Return True if a desired map gets its elements by the fill."""
+        standing = self.observed.verdict_map_by_name.get(verdict_map.name)
+        if standing is None:
+            may_refer = self.replaced_chains
+        elif verdict_map.is_interval and verdict_map.name not in self.leaving_maps:
+            may_refer = self.leaving_chains
+        else:
+            return False
+        return not may_refer or not any(
+            target(element.verdict) in may_refer
+            for one in (standing, verdict_map)
+            if one is not None
+            for element in one.elements
+        )
+
+    def _take_out(self, wanted: VerdictMap) -> Iterator[Operation]:
+        """Yield what removes elements of a standing map that are not wanted."""
+        standing = self.observed.verdict_map_by_name[wanted.name]
+        leaving = self._leaving_elements(standing, wanted)
+        if _is_refilled(standing, leaving):
+            yield FlushVerdictMap(wanted.name)
+        elif leaving:
+            yield DeleteElements(wanted.name, wanted.key_types, leaving)
+
+    def _put_in(self, wanted: VerdictMap) -> Iterator[Operation]:
+        """Yield what adds the elements that a map lacks."""
+        coming = self._coming_elements(wanted)
+        if coming:
+            yield AddElements(wanted.name, wanted.key_types, coming)
 
     def _leaving_elements(self, verdict_map: VerdictMap, wanted: VerdictMap) -> tuple[Element, ...]:
         """Return the elements that go, or come again since the chain that they lead to is replaced."""
@@ -332,48 +416,11 @@ class _Change:
         leaving = {*gone, *led_away}
         return tuple(element for element in verdict_map.elements if element in leaving)
 
-    def _delete(self) -> Iterator[Operation]:
-        for kind, name in self.foreign.others:
-            yield DeleteForeign(kind, name)
-        for name in sorted(self.leaving_maps):
-            yield DeleteVerdictMap(name)
-        for name in sorted({*self.leaving_chains, *self.foreign.chains}):
-            yield DeleteChain(name)
-        for name in sorted(self.leaving_counters):
-            yield DeleteCounter(name)
-
-    def _declare(self) -> Iterator[Operation]:
-        for counter in self.counters:
-            if counter.name in self.leaving_counters or counter.name not in self.observed.counter_by_name:
-                yield AddCounter(counter)
-        for chain in self.chains:
-            if self._is_new(chain) or chain.name in self.foreign.policies_of:
-                yield AddChain(replace(chain, rules=()))
-        for verdict_map in self.verdict_maps:
-            if self._is_new_map(verdict_map):
-                yield AddVerdictMap(replace(verdict_map, elements=()))
-
-    def _is_new(self, chain: Chain) -> bool:
-        return chain.name in self.leaving_chains or chain.name not in self.observed.chain_by_name
+    def _is_absent(self, verdict_map: VerdictMap) -> bool:
+        return verdict_map.name not in self.observed.verdict_map_by_name
 
     def _is_new_map(self, verdict_map: VerdictMap) -> bool:
-        return (
-            verdict_map.name in self.leaving_maps or verdict_map.name not in self.observed.verdict_map_by_name
-        )
-
-    def _refer(self) -> Iterator[Operation]:
-        """Put elements and rules in."""
-        for verdict_map in self.verdict_maps:
-            coming = self._coming_elements(verdict_map)
-            if coming:
-                yield AddElements(verdict_map.name, verdict_map.key_types, coming)
-        for chain in self.chains:
-            if self._is_new(chain) or chain.name in self.flushed or not self._has_rules(chain):
-                for rule in chain.rules:
-                    yield AddRule(chain.name, rule)
-
-    def _has_rules(self, chain: Chain) -> bool:
-        return bool(self.observed.chain_by_name[chain.name].rules)
+        return verdict_map.name in self.leaving_maps or self._is_absent(verdict_map)
 
     def _coming_elements(self, wanted: VerdictMap) -> tuple[Element, ...]:
         if self._is_new_map(wanted):

@@ -13,6 +13,7 @@ from sgagent.core.compiling.listing import (
     MOST_ADDRESSES,
     MOST_LINES,
     MOST_MEMBERS,
+    FarEnds,
     entry_rules,
     is_short,
     protocol_rules,
@@ -20,7 +21,8 @@ from sgagent.core.compiling.listing import (
     up_to,
 )
 from sgagent.core.compiling.selectors import readings
-from sgagent.core.kernel.nfttext import rule_text
+from sgagent.core.kernel.nfttext import element_text, rule_text
+from sgagent.core.kernel.ruleset import KeyType
 from sgagent.core.memory import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,
@@ -31,19 +33,30 @@ from sgagent.core.model import (
     Family,
     PortRange,
     Protocol,
+    SecurityGroup,
     SecurityGroupRule,
 )
 from tests.words import ACCEPT, DROP, IN, OUT, group, policy_of, rule
 
 
-def written(*rules: SecurityGroupRule, direction: Direction = IN, live: bool = False) -> list[str]:
+def written(
+    *rules: SecurityGroupRule,
+    direction: Direction = IN,
+    live: bool = False,
+    groups: tuple[SecurityGroup, ...] = (),
+) -> list[str]:
     """Return the lines of a group's rules, of sessions opened inwards and read by header unless said."""
     there = group("sg-2", members=["10.0.0.2", "10.0.0.3", "10.0.0.9"])
-    policy = policy_of(group("sg-1", *rules), there, on={"eth0": "sg-1"})
+    policy = policy_of(group("sg-1", *rules), there, *groups, on={"eth0": "sg-1"})
     entries = list_entries(policy.interfaces[0], direction, Family.IPV4, Memory())
     of_rules = [entry for entry in entries if not entry.is_exempt]
     by_session, by_header = readings(direction, Family.IPV4)
-    return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header)]
+    return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header, far_ends())]
+
+
+def far_ends() -> FarEnds:
+    """Return what collects the maps of a list."""
+    return FarEnds("objects", (KeyType.IPV4_ADDR,))
 
 
 def test_lines_stand_in_the_order_in_which_rules_decide() -> None:
@@ -61,10 +74,35 @@ def test_lines_stand_in_the_order_in_which_rules_decide() -> None:
     ]
 
 
-def test_members_that_are_neighbours_are_one_range() -> None:
-    """The kernel lists a set of addresses so, and a range that is a network as one."""
-    (line,) = written(rule("r1", ACCEPT, TCP, "80", "sg-2"))
-    assert line == "tcp dport 80 ip saddr { 10.0.0.2/31, 10.0.0.9 } goto rule/eth0/r1"
+def test_networks_are_looked_up_in_a_map() -> None:
+    """Neighbours are one range; an anonymous set of ranges would be empty until its commit ends."""
+    policy = policy_of(
+        group("sg-1", rule("r1", ACCEPT, TCP, "80", "sg-2")),
+        group("sg-2", members=["10.0.0.2", "10.0.0.3", "10.0.0.9"]),
+        on={"eth0": "sg-1"},
+    )
+    entries = [e for e in list_entries(policy.interfaces[0], IN, Family.IPV4, Memory()) if not e.is_exempt]
+    collected, (by_session, by_header) = far_ends(), readings(IN, Family.IPV4)
+    lines = [
+        rule_text(line) for way in (by_header, by_session) for line in entry_rules(entries, way, collected)
+    ]
+    (made,) = collected.made.values()
+    assert lines == [
+        f"tcp dport 80 ip saddr vmap @{made.name}",
+        f"ct protocol tcp ct original proto-dst 80 ct original ip saddr vmap @{made.name}",
+    ]
+    assert [element_text(element, made.key_types) for element in made.elements] == [
+        "10.0.0.2/31 : goto rule/eth0/r1",
+        "10.0.0.9 : goto rule/eth0/r1",
+    ]
+
+
+def test_single_addresses_are_compared_in_the_rule() -> None:
+    """A set of single addresses is a hash set, which the kernel shows at once."""
+    (line,) = written(
+        rule("r1", ACCEPT, TCP, "80", "sg-3"), groups=(group("sg-3", members=["10.0.0.2", "10.0.0.9"]),)
+    )
+    assert line == "tcp dport 80 ip saddr { 10.0.0.2, 10.0.0.9 } goto rule/eth0/r1"
 
 
 _LIVE = "ct protocol udp ct reply proto-dst 7 ct reply proto-src 53"
@@ -101,7 +139,7 @@ def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
     )
     entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
     _, by_header = readings(IN, Family.IPV4)
-    assert [rule_text(line) for line in protocol_rules(entries, TCP, by_header)] == [
+    assert [rule_text(line) for line in protocol_rules(entries, TCP, by_header, far_ends())] == [
         "th dport 80 ip saddr 10.0.0.2 goto rule/eth0/r1",
         "tcp sport 7 tcp dport 81 ip saddr 10.0.0.2 goto rule/eth0/r3",
         "ip saddr 10.0.0.3 goto rule/eth0/r4",
