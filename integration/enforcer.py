@@ -11,16 +11,19 @@ from integration.judging import LAYOUT
 from integration.lab import Lab
 from sgagent.core.binding import bind
 from sgagent.core.compiling.enforcement import Enforced, enforce
+from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.kernel.counters import CounterKey
 from sgagent.core.kernel.plan import Plan
-from sgagent.core.model import Mode, Sessions
+from sgagent.core.model import Mode, Policy, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import Settings
+
+_LOGGING = FlowLogging(verdicts=frozenset({Policy.DROP}))
 
 
 @dataclass(slots=True)
@@ -33,6 +36,9 @@ class Enforcer:
     sessions: Sessions = Sessions.REJUDGE
     keys: Mapping[str, CounterKey] = field(default_factory=dict)
     """What the counters of the policy in force count, by their names."""
+
+    is_logged: bool = False
+    """Whether the kernel reports drops."""
 
     _enforced: Enforced | None = None
 
@@ -52,6 +58,7 @@ class Enforcer:
                     self.layout,
                     enforced=self._enforced,
                     sessions=self.sessions,
+                    flow_logging=_LOGGING if self.is_logged else SILENT,
                 )
                 moment = time.perf_counter()
                 if step.clearance:

@@ -1,0 +1,157 @@
+"""Change policies under a storm of new sessions, and count what no policy of the two would have let happen.
+
+Packets that both policies of a pair forbid must never pass, and packets that both allow must never be lost. A
+session that is open and allowed by both loses no packet in either direction, and one that the policy after a
+change forbids carries nothing once that change is done.
+
+``python -m integration.storm --minutes 60 --seed 1``, as root, goes through all pairs, and random ones, and
+prints a table of what came of each. ``--only NAME`` takes the pairs with this in their name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import itertools
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from random import Random
+
+from integration.enforcer import enforcer
+from integration.lab import Lab, lab
+from integration.pairs import HOST, Pair, Shot, shots
+from integration.stormpairs import LARGE, LARGEST, SMALL
+from integration.streams import BACK, Kind, Storm, Tally
+from integration.watch import watching
+
+LINKS = ("eth0", "eth1", "eth2", "eth3")
+_SINK = """
+table inet sink {
+    chain arrival { type filter hook prerouting priority -400; policy accept; iifname != "lo" drop; }
+}
+"""
+"""Nothing that gets to the peer is answered."""
+
+_SESSION_SECONDS = {
+    "net/netfilter/nf_conntrack_udp_timeout": 10,
+    "net/netfilter/nf_conntrack_udp_timeout_stream": 10,
+}
+
+HEAD = (
+    "| pair | changes | forbidden packets | passed | allowed packets | lost | packets of live sessions | lost"
+    " | packets of ended sessions | passed |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
+
+
+@contextlib.contextmanager
+def bench() -> Iterator[Lab]:
+    """Build a host with four links that may be bound, which forwards what enters by a fifth."""
+    with lab(*LINKS, BACK) as built:
+        built.host.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        built.add_host_addresses(HOST.values())
+        built.peer.nft("-f", "-", stdin=_SINK)
+        built.host.sysctl(_SESSION_SECONDS)
+        yield built
+
+
+@contextlib.contextmanager
+def storm_on(built: Lab) -> Iterator[Storm]:
+    """Return a storm on a bench, and end it with the context."""
+    with watching(built) as watch, contextlib.closing(Storm(built, watch)) as made:
+        yield made
+
+
+def run_pair(built: Lab, storm: Storm, pair: Pair, changes: int) -> Tally:
+    """Let the sides of a pair change places so often, and return what came of it."""
+    sides = (pair.before.policy(), pair.after.policy())
+    storm.aim(*sides, targets_of(pair))
+    built.host.nft("destroy", "table", "inet", "sgagent")
+    tally = Tally()
+    with enforcer(built) as agent:
+        agent.is_logged = pair.is_logged
+        agent.enforce(sides[0])
+        for number in range(changes):
+            policy = sides[1 - number % 2]
+            tally += storm.change(policy, partial(agent.enforce, policy))
+    return tally
+
+
+def targets_of(pair: Pair) -> Iterator[tuple[Kind, Shot]]:
+    """Yield the packets of a pair, and what is expected of them."""
+    for kind, texts in (
+        (Kind.FORBIDDEN, pair.forbidden),
+        (Kind.ALLOWED, pair.allowed),
+        (Kind.DIFFERING, pair.differing),
+    ):
+        for shot in shots(texts):
+            yield kind, shot
+
+
+def main(argv: Sequence[str]) -> int:
+    """Go through the pairs until the time is up, print what came of them, and fail if anything went wrong."""
+    options = _options(argv)
+    random = Random(options.seed)
+    deadline = time.monotonic() + 60 * options.minutes
+    found: dict[str, Tally] = {}
+    with bench() as built, storm_on(built) as storm:
+        for round_ in itertools.count():
+            for pair in _chosen(options, round_, random):
+                if round_ and time.monotonic() > deadline:
+                    break
+                tally = found.setdefault(pair.name, Tally())
+                tally += run_pair(built, storm, pair, _changes(pair, options.changes))
+                print(tally.row(pair.name), flush=True)
+            if time.monotonic() > deadline:
+                break
+    print(f"\n{HEAD}")
+    total = Tally()
+    for name, tally in found.items():
+        print(tally.row(name))
+        total += tally
+    print(total.row("all"))
+    print(f"\n{_where()}, seed {options.seed}.")
+    for name, tally in found.items():
+        for stream, number in tally.faults.most_common(options.details):
+            print(f"- {name}: {number:,} × {stream}")
+    return 1 if total.wrong else 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Change policies under a storm of new sessions.")
+    parser.add_argument("--minutes", type=float, default=1.0, help="all pairs are tried once, however long")
+    parser.add_argument("--seed", type=int, default=1, help="of the random pairs")
+    parser.add_argument("--only", default="", help="the pairs with this in their name")
+    parser.add_argument("--changes", type=int, default=20, help="of a small pair at a time")
+    parser.add_argument("--beside", type=int, default=0, help="rules of another link that come and go")
+    parser.add_argument("--details", type=int, default=3, help="streams that are named for each pair")
+    return parser.parse_args(argv)
+
+
+def _chosen(options: argparse.Namespace, round_: int, random: Random) -> Iterator[Pair]:
+    """Yield the pairs of a round."""
+    del round_, random
+    for pair in (*SMALL, *LARGE, *LARGEST):
+        if options.only in pair.name:
+            yield pair.beside(options.beside) if options.beside else pair
+
+
+def _changes(pair: Pair, changes: int) -> int:
+    """Return how often a pair changes at a time: large ones less often."""
+    rules = pair.after.beside or 0
+    return max(2, changes * 100 // (100 + rules))
+
+
+def _where() -> str:
+    """Return where this was seen, and when."""
+    day = dt.datetime.now(tz=dt.UTC).date()
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"Linux {kernel}, Python {platform.python_version()}, {day}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,608 @@
+"""List pairs of policies that agree about some packets, for each kind of element that the compiler emits."""
+
+from __future__ import annotations
+
+from integration.pairs import Pair, Side
+
+_LIST = {"pl-bad": ("bad1", "bad2", "bad3")}
+_BROAD = ("accept 2 tcp 82 any", "accept 2 udp 82 any")
+_DROP_LIST = ("drop 1 tcp 82 pl-bad", "drop 1 udp 82 pl-bad")
+_ACCEPT_LIST = ("accept 1 tcp 82 pl-bad", "accept 1 udp 82 pl-bad")
+_DROP_NETWORK = ("drop 1 tcp 82 bad1", "drop 1 udp 82 bad1")
+_ACCEPT_NETWORK = ("accept 1 tcp 82 bad1", "accept 1 udp 82 bad1")
+_UNRELATED = ("accept 5 udp 9000 good",)
+_FOURTEEN = tuple(f"accept 5 tcp {9100 + 2 * number} h{1 + number}" for number in range(14))
+_SIXTY_RANGES = tuple(
+    f"accept 3 tcp {2000 + 10 * number}/{2004 + 10 * number} pl-bad" for number in range(60)
+)
+_BAD = ("tcp bad1 82", "udp bad2 82")
+_ONE_BAD = ("tcp bad1 82", "udp bad1 82")
+_GOOD = ("tcp good 82", "udp good 82")
+
+
+def _ranges(first: int, count: int, peer: str, protocol: str = "tcp") -> tuple[str, ...]:
+    """Return rules for so many ranges of ports."""
+    ports = range(first, first + 10 * count, 10)
+    return tuple(f"accept 1 {protocol} {port}/{port + 4} {peer}" for port in ports)
+
+
+def _source_ports(port: int, count: int, peer: str) -> tuple[str, ...]:
+    """Return rules that accept and drop UDP by ranges of source ports in turn, and 20000 to 29999."""
+    rules = [
+        f"{('drop', 'accept')[number % 2]} 1 udp {port} {peer} sport {1000 * number}/{1000 * number + 999}"
+        for number in range(1, count)
+    ]
+    return (*rules, f"accept 1 udp {port} {peer} sport 20000/29999")
+
+
+def _near_ends(port: int, numbers: range, peer: str) -> tuple[str, ...]:
+    """Return rules that accept UDP to several networks of the near end."""
+    return tuple(f"accept 1 udp {port} {peer} local near-{number}" for number in numbers)
+
+
+_DROP_BEFORE = Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST)
+_DROP_AFTER = Side(rules=(*_DROP_LIST, *_BROAD, *_UNRELATED), lists=_LIST)
+
+DROP_ON_A_LIST = Pair(
+    name="drop_on_a_list",
+    about="drop on a prefix list of three networks inside a broad accept; one unrelated rule more",
+    before=_DROP_BEFORE,
+    after=_DROP_AFTER,
+    forbidden=_BAD,
+    allowed=_GOOD,
+    differing=("udp good 9000",),
+)
+
+OF_LISTS = (
+    DROP_ON_A_LIST,
+    Pair(
+        name="accept_for_a_list",
+        about="accept for a prefix list only; one unrelated rule more",
+        before=Side(rules=_ACCEPT_LIST, lists=_LIST),
+        after=Side(rules=(*_ACCEPT_LIST, *_UNRELATED), lists=_LIST),
+        forbidden=_GOOD,
+        allowed=_BAD,
+        differing=("udp good 9000",),
+    ),
+    Pair(
+        name="list_gets_an_entry",
+        about="the list of a drop rule gets one entry more",
+        before=_DROP_BEFORE,
+        after=Side(rules=(*_DROP_LIST, *_BROAD), lists={"pl-bad": ("bad1", "bad2", "bad3", "bad4")}),
+        forbidden=_BAD,
+        allowed=_GOOD,
+        differing=("udp bad4 82",),
+    ),
+    Pair(
+        name="accepting_list_loses_an_entry",
+        about="the list of an accept rule loses one entry",
+        before=Side(rules=_ACCEPT_LIST, lists={"pl-bad": ("bad1", "bad2", "bad3", "bad4")}),
+        after=Side(rules=_ACCEPT_LIST, lists=_LIST),
+        forbidden=_GOOD,
+        allowed=_BAD,
+        differing=("udp bad4 82",),
+    ),
+    Pair(
+        name="entry_changes_lists",
+        about="a network moves from one dropping list to another",
+        before=Side(
+            rules=("drop 1 udp 82 pl-bad", "drop 1 udp 82 pl-worse", *_BROAD),
+            lists={"pl-bad": ("bad1", "bad3"), "pl-worse": ("bad2", "bad4")},
+        ),
+        after=Side(
+            rules=("drop 1 udp 82 pl-bad", "drop 1 udp 82 pl-worse", *_BROAD),
+            lists={"pl-bad": ("bad3",), "pl-worse": ("bad1", "bad2", "bad4")},
+        ),
+        forbidden=("udp bad1 82", "udp bad2 82"),
+        allowed=_GOOD,
+    ),
+    Pair(
+        name="several_objects",
+        about="a drop rule with three objects; one unrelated rule more",
+        before=Side(rules=("drop 1 udp 82 bad1+bad2+bad3", *_BROAD)),
+        after=Side(rules=("drop 1 udp 82 bad1+bad2+bad3", *_BROAD, *_UNRELATED)),
+        forbidden=("udp bad1 82", "udp bad3 82"),
+        allowed=_GOOD,
+        differing=("udp good 9000",),
+    ),
+    Pair(
+        name="protocols_apart",
+        about="a list that asks for TCP and UDP once each, in chains beside; one unrelated rule more",
+        before=Side(
+            rules=("drop 1 tcp 82,84,86 pl-bad", "drop 1 udp 82,84,86 pl-bad", "accept 2 all any"),
+            lists=_LIST,
+        ),
+        after=Side(
+            rules=(
+                "drop 1 tcp 82,84,86 pl-bad",
+                "drop 1 udp 82,84,86 pl-bad",
+                "accept 2 all any",
+                "drop 1 udp 9000 good",
+            ),
+            lists=_LIST,
+        ),
+        forbidden=("tcp bad1 84", "udp bad2 86"),
+        allowed=_GOOD,
+        differing=("udp good 9000",),
+    ),
+    Pair(
+        name="ping_from_a_list",
+        about="ping from a prefix list only; one unrelated rule more",
+        before=Side(rules=("accept 1 ping pl-bad",), lists=_LIST),
+        after=Side(rules=("accept 1 ping pl-bad", *_UNRELATED), lists=_LIST),
+        forbidden=("ping good",),
+        allowed=("ping bad1", "ping bad3"),
+        differing=("udp good 9000",),
+    ),
+    Pair(
+        name="range_of_ports_in_a_list",
+        about="a drop rule's range of ports gets wider in a list",
+        before=Side(rules=("drop 1 udp 80/89 pl-bad", "accept 2 udp 1/1024 any"), lists=_LIST),
+        after=Side(rules=("drop 1 udp 80/99 pl-bad", "accept 2 udp 1/1024 any"), lists=_LIST),
+        forbidden=("udp bad1 82", "udp bad3 89"),
+        allowed=("udp bad1 79", "udp good 82"),
+        differing=("udp bad2 95",),
+    ),
+)
+
+OF_SHAPES = (
+    Pair(
+        name="list_to_classes_with_a_drop",
+        about="drop on one network; fourteen rules more turn the list into classes",
+        before=Side(rules=(*_DROP_NETWORK, *_BROAD)),
+        after=Side(rules=(*_DROP_NETWORK, *_BROAD, *_FOURTEEN)),
+        forbidden=_ONE_BAD,
+        allowed=_GOOD,
+    ),
+    Pair(
+        name="list_to_classes_with_an_accept",
+        about="accept on one network only; fourteen rules more turn the list into classes",
+        before=Side(rules=_ACCEPT_NETWORK),
+        after=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN)),
+        forbidden=_GOOD,
+        allowed=_ONE_BAD,
+    ),
+    Pair(
+        name="sixty_ranges_come",
+        about="a list of networks; sixty ranges of ports more bring a map of ranges",
+        before=Side(rules=(*_DROP_LIST, *_BROAD, "accept 1 tcp 84 pl-bad"), lists=_LIST),
+        after=Side(rules=(*_DROP_LIST, *_BROAD, "accept 1 tcp 84 pl-bad", *_SIXTY_RANGES), lists=_LIST),
+        forbidden=_BAD,
+        allowed=(*_GOOD, "tcp bad1 84"),
+    ),
+)
+
+_CLASSES = (*_DROP_NETWORK, *_BROAD, *_FOURTEEN)
+
+OF_CLASSES = (
+    Pair(
+        name="map_of_hosts",
+        about="a map of hosts: one host more; another host is dropped all the time",
+        before=Side(rules=(*_BROAD, *_FOURTEEN, "drop 1 udp 82 h50", "accept 1 udp 84 h51")),
+        after=Side(
+            rules=(*_BROAD, *_FOURTEEN, "drop 1 udp 82 h50", "accept 1 udp 84 h51", "drop 1 udp 82 h60")
+        ),
+        forbidden=("udp h50 82",),
+        allowed=("udp h51 84", "udp good 82"),
+        differing=("udp h60 82",),
+    ),
+    Pair(
+        name="host_changes_classes",
+        about="a host that is dropped moves to another class of the map of hosts",
+        before=Side(rules=(*_BROAD, *_FOURTEEN, "drop 1 udp 82 h50", "accept 1 udp 84 h51")),
+        after=Side(
+            rules=(*_BROAD, *_FOURTEEN, "drop 1 udp 82 h50", "accept 1 udp 84 h51", "accept 5 udp 86 h50+h51")
+        ),
+        forbidden=("udp h50 82",),
+        allowed=("udp h51 84", "udp good 82"),
+        differing=("udp h51 86",),
+    ),
+    Pair(
+        name="network_is_cut",
+        about="a map of networks: a rule for half of a dropped network cuts its element in two",
+        before=Side(rules=_CLASSES),
+        after=Side(rules=(*_CLASSES, "accept 3 udp 7000 bad1-half")),
+        forbidden=_ONE_BAD,
+        allowed=_GOOD,
+        differing=("udp bad1-half 7000",),
+    ),
+    Pair(
+        name="accepted_network_is_cut",
+        about="a map of networks: a rule for half of an accepted network cuts its element in two",
+        before=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN)),
+        after=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN, "accept 3 udp 7000 bad1-half")),
+        forbidden=_GOOD,
+        allowed=_ONE_BAD,
+        differing=("udp bad1-half 7000",),
+    ),
+    Pair(
+        name="network_more",
+        about="a map of networks gets an element more, which drops",
+        before=Side(rules=_CLASSES),
+        after=Side(rules=(*_CLASSES, "drop 1 udp 82 bad2")),
+        forbidden=_ONE_BAD,
+        allowed=_GOOD,
+        differing=("udp bad2 82",),
+    ),
+    Pair(
+        name="drop_moves_into_a_map",
+        about="a drop rule for all gets a network as its object: from a rule to an element of a standing map",
+        before=Side(
+            rules=(*_FOURTEEN, "accept 1 udp 84 bad2", "drop 1 udp 82 any", "accept 2 udp 1/1024 any")
+        ),
+        after=Side(
+            rules=(*_FOURTEEN, "accept 1 udp 84 bad2", "drop 1 udp 82 bad1", "accept 2 udp 1/1024 any")
+        ),
+        forbidden=("udp bad1 82",),
+        allowed=("udp good 100", "udp bad2 84"),
+        differing=("udp good 82",),
+    ),
+    Pair(
+        name="map_of_networks_is_refilled",
+        about="forty networks of the map are replaced by others, so that it is emptied and filled again",
+        before=Side(rules=(*_CLASSES, *(f"accept 5 udp 70{n:02} far-{n}" for n in range(20, 60)))),
+        after=Side(rules=(*_CLASSES, *(f"accept 5 udp 71{n:02} far-{n}" for n in range(60, 99)))),
+        forbidden=_ONE_BAD,
+        allowed=_GOOD,
+    ),
+    Pair(
+        name="map_of_ports",
+        about="a map of single ports gets one more; one of its ports is dropped all the time",
+        before=Side(rules=(*_CLASSES, *(f"accept 1 tcp {3000 + 2 * n} bad1" for n in range(20)))),
+        after=Side(rules=(*_CLASSES, *(f"accept 1 tcp {3000 + 2 * n} bad1" for n in range(21)))),
+        forbidden=_ONE_BAD,
+        allowed=(*_GOOD, "tcp bad1 3008"),
+    ),
+    Pair(
+        name="map_of_ports_for_everyone",
+        about="the map of single ports of the rules for everyone gets one more",
+        before=Side(
+            rules=(*_BROAD, "drop 1 udp 83 any", *(f"accept 1 tcp {3000 + 2 * n} any" for n in range(20)))
+        ),
+        after=Side(
+            rules=(
+                *_BROAD,
+                "drop 1 udp 83 any",
+                *(f"accept 1 tcp {3000 + 2 * n} any" for n in range(20)),
+                "accept 1 udp 9000 any",
+            )
+        ),
+        forbidden=("udp good 83", "tcp good 3001"),
+        allowed=("udp good 82", "tcp good 3008"),
+        differing=("udp good 9000",),
+    ),
+    Pair(
+        name="map_of_tcp_ranges",
+        about="a map of ranges of TCP ports gets one more; one of its ranges is dropped all the time",
+        before=Side(
+            rules=(*_FOURTEEN, "drop 1 tcp 80/85 bad1", "accept 2 tcp 1/1024 any", *_ranges(2000, 14, "bad1"))
+        ),
+        after=Side(
+            rules=(*_FOURTEEN, "drop 1 tcp 80/85 bad1", "accept 2 tcp 1/1024 any", *_ranges(2000, 15, "bad1"))
+        ),
+        forbidden=("tcp bad1 82",),
+        allowed=("tcp good 82", "tcp bad1 2003"),
+    ),
+    Pair(
+        name="map_of_udp_ranges",
+        about="a map of ranges of UDP ports gets one more; one of its ranges is dropped all the time",
+        before=Side(
+            rules=(
+                *_FOURTEEN,
+                "drop 1 udp 80/85 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(2000, 14, "bad1", "udp"),
+            )
+        ),
+        after=Side(
+            rules=(
+                *_FOURTEEN,
+                "drop 1 udp 80/85 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(2000, 15, "bad1", "udp"),
+            )
+        ),
+        forbidden=("udp bad1 82",),
+        allowed=("udp good 82", "udp bad1 2003"),
+        differing=("udp bad1 2142",),
+    ),
+    Pair(
+        name="range_gets_wider",
+        about="in a map of ranges of ports the dropped range gets wider",
+        before=Side(
+            rules=(
+                *_FOURTEEN,
+                "drop 1 udp 80/85 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(2000, 14, "bad1", "udp"),
+            )
+        ),
+        after=Side(
+            rules=(
+                *_FOURTEEN,
+                "drop 1 udp 80/95 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(2000, 14, "bad1", "udp"),
+            )
+        ),
+        forbidden=("udp bad1 82",),
+        allowed=("udp good 82", "udp bad1 2003"),
+        differing=("udp bad1 90",),
+    ),
+    Pair(
+        name="map_of_ranges_is_refilled",
+        about="sixty ranges of ports are replaced by others, so that the map is emptied and filled again",
+        before=Side(
+            rules=(
+                "drop 1 tcp 80/85 bad1",
+                "accept 2 tcp 1/1024 any",
+                *_ranges(2000, 60, "bad1"),
+                "accept 1 tcp 84 bad2",
+            )
+        ),
+        after=Side(
+            rules=(
+                "drop 1 tcp 80/85 bad1",
+                "accept 2 tcp 1/1024 any",
+                *_ranges(4005, 60, "bad1"),
+                "accept 1 tcp 84 bad2",
+            )
+        ),
+        forbidden=("tcp bad1 82",),
+        allowed=("tcp good 82", "tcp bad2 84"),
+    ),
+    Pair(
+        name="map_of_protocols",
+        about="a map of protocols gets one more; one of its protocols is dropped all the time",
+        before=Side(rules=("accept 2 all any", *(f"drop 1 {number} bad1" for number in range(200, 216)))),
+        after=Side(rules=("accept 2 all any", *(f"drop 1 {number} bad1" for number in range(200, 217)))),
+        forbidden=("200 bad1", "208 bad1"),
+        allowed=("220 bad1", "208 good"),
+    ),
+)
+
+_CELL = ("accept 1 udp 82 bad1 sport 1024/29999", "accept 1 udp 84 bad1 sport 1024/29999 local near-1")
+
+OF_CELLS = (
+    Pair(
+        name="source_ports_in_a_list",
+        about="a list with source ports and near ends; one unrelated rule more",
+        before=Side(rules=_CELL),
+        after=Side(rules=(*_CELL, "accept 1 udp 86 bad1 sport 1024/29999")),
+        forbidden=("udp bad1 82 from 30000", "udp bad1 84 from 40000"),
+        allowed=("udp bad1 82 from 2000", "udp bad1 84 from 2000"),
+        differing=("udp bad1 86 from 2000",),
+    ),
+    Pair(
+        name="cells",
+        about="cells: one more line, with source ports and a near end, for the same port",
+        before=Side(rules=(*_FOURTEEN, *_CELL)),
+        after=Side(rules=(*_FOURTEEN, *_CELL, "accept 1 udp 82 bad1 sport 40000/50000")),
+        forbidden=("udp bad1 82 from 30000", "udp bad1 84 from 40000"),
+        allowed=("udp bad1 82 from 2000", "udp bad1 84 from 2000"),
+        differing=("udp bad1 82 from 45000",),
+    ),
+    Pair(
+        name="map_of_source_ports",
+        about="many ranges of source ports for one port, in a map; one range more",
+        before=Side(rules=(*_FOURTEEN, *_source_ports(82, 12, "bad1"))),
+        after=Side(
+            rules=(*_FOURTEEN, *_source_ports(82, 12, "bad1"), "accept 1 udp 82 bad1 sport 40000/50000")
+        ),
+        forbidden=("udp bad1 82 from 2500", "udp bad1 82 from 35000"),
+        allowed=("udp bad1 82 from 1500", "udp bad1 82 from 21000"),
+        differing=("udp bad1 82 from 45000",),
+    ),
+    Pair(
+        name="map_of_near_ends",
+        about="many near networks for one port, in a map; one network more",
+        before=Side(
+            rules=(*_FOURTEEN, *_near_ends(82, range(12), "bad1"), *_near_ends(84, range(2, 13), "bad1"))
+        ),
+        after=Side(
+            rules=(*_FOURTEEN, *_near_ends(82, range(13), "bad1"), *_near_ends(84, range(2, 14), "bad1"))
+        ),
+        forbidden=("udp bad1 84", "udp bad2 82"),
+        allowed=("udp bad1 82",),
+    ),
+    Pair(
+        name="crowd",
+        about="so many overlapping ranges of source ports that a class is a list in order; one more",
+        before=Side(
+            rules=(
+                "drop 1 udp 82 bad1 sport 40000/50000",
+                *(f"accept 1 udp 82 bad1 sport {n}/30000" for n in range(1, 160)),
+            )
+        ),
+        after=Side(
+            rules=(
+                "drop 1 udp 82 bad1 sport 40000/50000",
+                *(f"accept 1 udp 82 bad1 sport {n}/30000" for n in range(1, 161)),
+            )
+        ),
+        forbidden=("udp bad1 82 from 45000", "udp bad1 82 from 60000"),
+        allowed=("udp bad1 82 from 20000",),
+    ),
+)
+
+_TWO_LINKS = {"eth0": "sg-1", "eth1": "sg-2"}
+_THREE_LINKS = {"eth0": "sg-1", "eth1": "sg-2", "eth2": "sg-2"}
+_SECOND = {"sg-2": ("drop 1 udp 82 pl-bad", "accept 2 udp 82 any")}
+
+OF_LINKS = (
+    Pair(
+        name="inner_members",
+        about="fellow members in a list; one network of members more",
+        before=Side(kind="basic", is_inner=True, members={"sg-1": ("bad1", "bad2")}),
+        after=Side(kind="basic", is_inner=True, members={"sg-1": ("bad1", "bad2", "bad3")}),
+        forbidden=("in udp good 82", "in tcp good 82"),
+        allowed=("in udp bad1 82", "in tcp bad2 82"),
+        differing=("in udp bad3 82",),
+    ),
+    Pair(
+        name="inner_members_in_classes",
+        about="fellow members beside fourteen rules; one network of members more",
+        before=Side(rules=_FOURTEEN, kind="basic", is_inner=True, members={"sg-1": ("bad1", "bad2")}),
+        after=Side(rules=_FOURTEEN, kind="basic", is_inner=True, members={"sg-1": ("bad1", "bad2", "bad3")}),
+        forbidden=("in udp good 82", "in tcp good 82"),
+        allowed=("in udp bad1 82", "in tcp bad2 82"),
+        differing=("in udp bad3 82",),
+    ),
+    Pair(
+        name="failsafe_and_platform",
+        about="the lists of the configuration get an entry more each",
+        before=Side(failsafe=("in udp 22 bad1", "out udp 53 bad1"), platform=("out all any bad2",)),
+        after=Side(
+            failsafe=("in udp 22 bad1", "out udp 53 bad1", "in udp 22 bad3"),
+            platform=("out all any bad2", "out all any bad4"),
+        ),
+        forbidden=("in udp bad1 23", "out udp good 53", "in tcp bad1 22"),
+        allowed=("in udp bad1 22", "out udp bad1 53", "out udp bad2 4444"),
+        differing=("in udp bad3 22", "out udp bad4 82"),
+    ),
+    Pair(
+        name="group_object",
+        about="a group as an object gets a member more, single addresses and a network",
+        before=Side(
+            rules=("drop 1 udp 82 sg-app", *_BROAD),
+            members={"sg-app": ("bad1", "h50")},
+        ),
+        after=Side(
+            rules=("drop 1 udp 82 sg-app", *_BROAD),
+            members={"sg-app": ("bad1", "h50", "h60", "bad2")},
+        ),
+        forbidden=("udp bad1 82", "udp h50 82"),
+        allowed=("udp good 82",),
+        differing=("udp h60 82", "udp bad2 82"),
+    ),
+    Pair(
+        name="fourth_link",
+        about="three bound links, looked up in the base chain; a fourth is bound",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST, bound=_THREE_LINKS),
+        after=Side(
+            rules=(*_DROP_LIST, *_BROAD),
+            others=_SECOND,
+            lists=_LIST,
+            bound={**_THREE_LINKS, "eth3": "sg-2"},
+        ),
+        forbidden=(*_BAD, "in udp bad1 82 via eth1", "out udp bad1 82 via eth2"),
+        allowed=(*_GOOD, "in udp good 82 via eth1", "out udp good 82 via eth2"),
+        differing=("in udp bad1 82 via eth3",),
+    ),
+    Pair(
+        name="third_link",
+        about="two bound links, compared by name; a third brings the look-up",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST, bound=_TWO_LINKS),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST, bound=_THREE_LINKS),
+        forbidden=(*_BAD, "in udp bad1 82 via eth1"),
+        allowed=(*_GOOD, "in udp good 82 via eth1"),
+        differing=("in udp bad1 82 via eth2",),
+    ),
+    Pair(
+        name="second_link",
+        about="one bound link, whose rules stand in the base chain; a second one comes and goes",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST, bound=_TWO_LINKS),
+        forbidden=_BAD,
+        allowed=(*_GOOD, "in udp good 82 via eth1"),
+        differing=("in udp bad1 82 via eth1",),
+    ),
+    Pair(
+        name="link_changes_groups",
+        about="a link gets another group with the same drops and accepts",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), others=_SECOND, lists=_LIST, bound={"eth0": "sg-2"}),
+        forbidden=("udp bad1 82", "udp bad2 82"),
+        allowed=("udp good 82",),
+    ),
+    Pair(
+        name="link_without_groups",
+        about="a link without groups, which is closed, gets a group that drops by a list",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST, bound={"eth0": ""}),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST),
+        forbidden=_BAD,
+        differing=("udp good 82",),
+    ),
+    Pair(
+        name="unbound_links_closed",
+        about="unbound links are closed; the bound one gets an unrelated rule",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST, is_closed=True),
+        after=Side(rules=(*_DROP_LIST, *_BROAD, *_UNRELATED), lists=_LIST, is_closed=True),
+        forbidden=("in udp bad1 82", "in udp good 82 via eth2", "out udp good 82 via eth2"),
+        allowed=("in udp good 82",),
+        differing=("in udp good 9000",),
+    ),
+    Pair(
+        name="unbound_links_open_or_closed",
+        about="unbound links are open, then closed; the bound one stays as it is",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST, is_closed=True),
+        forbidden=("in udp bad1 82",),
+        allowed=("in udp good 82",),
+        differing=("in udp good 82 via eth2",),
+    ),
+    Pair(
+        name="observe_to_enforce",
+        about="a list is observed, then enforced",
+        before=Side(rules=_ACCEPT_LIST, lists=_LIST, observed=frozenset({"eth0"})),
+        after=Side(rules=_ACCEPT_LIST, lists=_LIST),
+        allowed=_BAD,
+        differing=("udp good 82",),
+    ),
+    Pair(
+        name="observe_to_enforce_with_classes",
+        about="classes are observed, then enforced, with another rule",
+        before=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN), observed=frozenset({"eth0"})),
+        after=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN, "accept 3 udp 7000 bad1-half")),
+        allowed=_ONE_BAD,
+        differing=("udp good 82",),
+    ),
+    Pair(
+        name="other_link_observed",
+        about="another link is observed, then enforced, beside one with a list",
+        before=Side(
+            rules=(*_DROP_LIST, *_BROAD),
+            others=_SECOND,
+            lists=_LIST,
+            bound=_TWO_LINKS,
+            observed=frozenset({"eth1"}),
+        ),
+        after=Side(rules=(*_DROP_LIST, *_BROAD, *_UNRELATED), others=_SECOND, lists=_LIST, bound=_TWO_LINKS),
+        forbidden=_BAD,
+        allowed=_GOOD,
+        differing=("in udp bad1 82 via eth1", "udp good 9000"),
+    ),
+    Pair(
+        name="basic_to_advanced",
+        about="the group's type changes, and with it the default of egress",
+        before=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST, kind="basic"),
+        after=Side(rules=(*_DROP_LIST, *_BROAD), lists=_LIST),
+        forbidden=_BAD,
+        allowed=_GOOD,
+        differing=("out udp good 9000",),
+    ),
+    Pair(
+        name="flow_log",
+        about="the kernel reports drops; otherwise as the first pair",
+        before=_DROP_BEFORE,
+        after=_DROP_AFTER,
+        forbidden=_BAD,
+        allowed=_GOOD,
+        differing=("udp good 9000",),
+        is_logged=True,
+    ),
+)
+
+SMALL = (*OF_LISTS, *OF_SHAPES, *OF_CLASSES, *OF_CELLS, *OF_LINKS)
+"""Pairs whose change takes the kernel little time."""
+
+_NETWORK_IS_CUT = next(pair for pair in OF_CLASSES if pair.name == "network_is_cut")
+
+LARGE = (
+    DROP_ON_A_LIST.beside(1_500),
+    DROP_ON_A_LIST.beside(1_500, standing=True),
+    _NETWORK_IS_CUT.beside(1_500),
+)
+
+LARGEST = (DROP_ON_A_LIST.beside(5_000), _NETWORK_IS_CUT.beside(5_000))
+"""A change takes seconds to compile."""

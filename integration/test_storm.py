@@ -1,0 +1,126 @@
+"""A change of policy is one moment for every packet: it is judged by the policy before or by the one after.
+
+``SGAGENT_FULL=1`` makes hundreds of changes of each pair.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from integration.enforcer import Enforcer, enforcer
+from integration.lab import Lab
+from integration.pairs import Pair
+from integration.storm import bench, run_pair, storm_on, targets_of
+from integration.stormpairs import DROP_ON_A_LIST, LARGE, LARGEST, SMALL
+from integration.streams import Storm, Tally
+from sgagent.core.model import Sessions
+from sgagent.core.policy import ResolvedPolicy
+
+IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
+CHANGES = 300 if IS_FULL else 12
+LARGE_CHANGES = 60 if IS_FULL else 4
+LARGEST_CHANGES = 20
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Lab]:
+    """Build the bench."""
+    with bench() as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def storm(host: Lab) -> Iterator[Storm]:
+    """Return a storm on the bench."""
+    with storm_on(host) as made:
+        yield made
+
+
+def assert_one_moment(tally: Tally) -> None:
+    """Assert that no packet had a fate that neither policy gives it, and that enough packets came."""
+    assert tally.faults == {}, f"in {tally.changes} changes"
+    assert tally.forbidden + tally.allowed > 50 * tally.changes
+
+
+@pytest.mark.parametrize("pair", SMALL, ids=[pair.name for pair in SMALL])
+def test_a_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> None:
+    """What both forbid never passes, what both allow is never lost, and what the new one forbids ends."""
+    assert_one_moment(run_pair(host, storm, pair, CHANGES))
+
+
+@pytest.mark.parametrize("pair", LARGE, ids=[pair.name for pair in LARGE])
+def test_a_large_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> None:
+    """So it is where the kernel works on a change for long."""
+    assert_one_moment(run_pair(host, storm, pair, LARGE_CHANGES))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pair", LARGEST, ids=[pair.name for pair in LARGEST])
+def test_the_largest_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> None:
+    """So it is where a change takes seconds."""
+    assert_one_moment(run_pair(host, storm, pair, LARGEST_CHANGES))
+
+
+@pytest.fixture
+def agent(host: Lab) -> Iterator[Enforcer]:
+    """Enforce the first pair's policy before its change."""
+    host.host.nft("destroy", "table", "inet", "sgagent")
+    with enforcer(host) as made:
+        made.enforce(DROP_ON_A_LIST.before.policy())
+        yield made
+
+
+@pytest.fixture
+def sides(storm: Storm) -> tuple[ResolvedPolicy, ResolvedPolicy]:
+    """Aim the storm at the first pair and return its policies."""
+    before, after = DROP_ON_A_LIST.before.policy(), DROP_ON_A_LIST.after.policy()
+    storm.aim(before, after, targets_of(DROP_ON_A_LIST))
+    return before, after
+
+
+def test_the_storm_notices_what_passes(
+    storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]
+) -> None:
+    """The tests above can fail: where nothing is bound for a moment, forbidden packets are counted."""
+
+    def go_and_come() -> None:
+        agent.enforce(ResolvedPolicy())
+        agent.enforce(sides[1])
+
+    tally = storm.change(sides[1], go_and_come)
+    assert tally.passed > 0
+    assert tally.lost == 0
+
+
+def test_the_storm_notices_what_is_lost(
+    storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]
+) -> None:
+    """Where somebody drops all packets for a moment, lost ones are counted, of new and of open sessions."""
+    with_drop = (
+        "add table inet testdrop;"
+        " add chain inet testdrop in { type filter hook prerouting priority -150; policy drop; };"
+        " add chain inet testdrop out { type filter hook postrouting priority 300; policy drop; }"
+    )
+
+    def shut() -> None:
+        agent.lab.load(with_drop.replace(";", ";\n").replace("; ", ";\n") + "\n")
+        agent.enforce(sides[1])
+        agent.lab.host.nft("delete", "table", "inet", "testdrop")
+
+    tally = storm.change(sides[1], shut)
+    assert tally.lost > 0
+    assert tally.live_lost > 0
+    assert tally.passed == 0
+
+
+def test_the_storm_notices_sessions_that_go_on(
+    storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]
+) -> None:
+    """Where sessions are kept whatever the policy says, those that a change forbids are counted."""
+    agent.sessions = Sessions.KEEP
+    storm.change(sides[1], partial(agent.enforce, sides[1]))
+    assert storm.change(sides[0], partial(agent.enforce, sides[0])).went_on > 0
