@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from integration.lab import HOST_MAC, Lab, lab, wait_for
+from integration.namespaces import CommandError
 from integration.service import Service, definitions, service_on
 from sgagent.rehearsal.wire import tcp
 
@@ -131,35 +132,69 @@ def test_of_two_links_with_one_mac_the_one_with_the_address_is_meant(agent: Serv
     assert agent.metric("sgagent_interface_info", interface="eth0", state="unbound") == 1
 
 
-def test_a_port_of_a_bridge_is_refused_and_the_bridge_judged(agent: Service, bench: Lab) -> None:
+def test_a_port_of_a_bridge_is_an_error_and_the_bridge_judged(agent: Service, bench: Lab) -> None:
     """Packets of a bridge's port show as the bridge's: binding the port is an error that names it (§9.4)."""
     bench.host.ip(
         f"link add br0 address {HOST_MAC % 1} type bridge", "link set br0 up", "link set eth1 master br0"
     )
     agent.configure(BY_HAND.format(name="eth1"))
     agent.define(definitions(WEB, mac_address=NO_MAC))
+    assert "bridge br0" in agent.command("check").errors
     agent.start()
     (problem,) = [event for event in agent.events("problem_found") if event["level"] == "error"]
     assert problem["code"] == "port_of_master"
     assert "bridge br0" in problem["problem"]
-    assert agent.events("nothing_enforced")
+    status = agent.command("status")
+    assert (status.status, status.output.partition(" ")[0]) == (1, "idle")
     assert enters(bench, "eth1")
     agent.stop()
     agent.configure(BY_HAND.format(name="br0"))
     agent.start()
     assert not enters(bench, "eth1")
-    assert enters(bench, "eth1", 80)
 
 
-def test_unbound_links_may_be_closed(agent: Service, bench: Lab) -> None:
-    """With ``unbound_interfaces = "closed"`` a link is closed until it is identified (§9.3)."""
-    agent.configure('[enforcement]\nunbound_interfaces = "closed"\n')
-    agent.define(definitions(WEB, mac_address="", addresses="10.0.0.12"))
+@pytest.mark.parametrize("kind", ("bridge", "bond mode active-backup"), ids=("bridge", "bond"))
+def test_a_bound_link_that_becomes_a_port_is_named(agent: Service, bench: Lab, kind: str) -> None:
+    """Nobody says that it is enforced, until it is no port any more: then its first packet is judged."""
+    word = kind.partition(" ")[0]
+    agent.configure(BY_HAND.format(name="eth0") + BY_HAND.format(name="eth1"))
+    agent.define(definitions(WEB, mac_address=NO_MAC))
     agent.start()
-    assert not enters(bench, "eth0", 80)
-    assert not enters(bench, "eth1", 80)
-    assert agent.metric("sgagent_interface_info", interface="eth0", state="closed") == 1
-    bench.host.ip("address add 10.0.0.12/32 dev eth1")
-    wait_for(lambda: enters(bench, "eth1", 80), "eth1 to be identified", IDENTIFIED_SECONDS)
     assert not enters(bench, "eth1")
-    assert not enters(bench, "eth0", 80)
+    try:
+        bench.host.ip(f"link add m0 type {kind}", "link set m0 up")
+    except CommandError:
+        pytest.skip(f"this kernel makes no link of type {word}")
+    for number in (1, 2):
+        bench.host.ip("link set eth1 down", "link set eth1 master m0", "link set eth1 up")
+        agent.wait_for_event("interface_not_judged", number, IDENTIFIED_SECONDS)
+        assert agent.events("interface_not_judged")[-1]["port_of"] == f"{word} m0"
+        assert agent.metric("sgagent_interface_info", interface="eth1", state="port") == 1
+        assert agent.metric("sgagent_mode", interface="eth1") is None
+        assert f"port of {word} m0" in agent.command("status").output
+        code, reasons = agent.get("/readyz")
+        assert code == 503
+        assert f"eth1 is a port of the {word} m0" in reasons
+        assert not enters(bench, "eth0")
+        bench.host.ip("link set eth1 nomaster", "link set eth1 up")
+        agent.wait_for_event("interface_no_port_any_more", number, IDENTIFIED_SECONDS)
+        assert agent.metric("sgagent_interface_info", interface="eth1", state="bound") == 1
+        assert agent.get("/readyz")[0] == 200
+        assert not enters(bench, "eth1")
+        assert enters(bench, "eth1", 80)
+
+
+def test_a_bound_link_that_comes_as_a_port_is_named(agent: Service, bench: Lab) -> None:
+    """A link of the configuration's name may be made on a bridge, before the agent sees it alone."""
+    agent.configure(BY_HAND.format(name="late0"))
+    agent.define(definitions(WEB, mac_address=NO_MAC))
+    agent.start()
+    assert agent.metric("sgagent_interface_info", interface="late0", state="absent") == 1
+    bench.host.ip("link add br0 type bridge", "link add late0 master br0 type veth peer name late1")
+    agent.wait_for_event("interface_not_judged", 1, IDENTIFIED_SECONDS)
+    assert agent.metric("sgagent_interface_info", interface="late0", state="port") == 1
+    assert agent.command("status").status == 1
+    bench.host.ip("link delete br0")
+    agent.wait_for_event("interface_no_port_any_more", 1, IDENTIFIED_SECONDS)
+    assert agent.metric("sgagent_interface_info", interface="late0", state="bound") == 1
+    assert agent.command("status").status == 0

@@ -18,7 +18,7 @@ from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.sessions.cuts import NamedCut
 from sgagent.agent.step import NotSettledError, Outcome, Step
-from sgagent.core.binding import Bindings, bind, bind_expected, can_be_matched
+from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
@@ -470,7 +470,9 @@ def _made_counters(plan: Plan) -> frozenset[str]:
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
-    return bool(problems) if strict else any(p.severity is Severity.ERROR for p in problems)
+    """Tell whether definitions are not enforced; that a bound link is a port is no fault of theirs (§9.4)."""
+    of_definitions = [problem for problem in problems if problem.code != PORT_OF_MASTER]
+    return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
 
 
 def _as_errors(problems: tuple[Problem, ...], *, strict: bool) -> tuple[Problem, ...]:

@@ -9,7 +9,7 @@ import time
 from sgagent.agent.asking.facts import facts, headline
 from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
 from sgagent.agent.asking.wire import encode_fields
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.columns import lay_out, terminal_width
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.liveagent import ask
@@ -57,9 +57,9 @@ def _row(interface: InterfaceStatus) -> tuple[str, ...]:
     sessions = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
     return (
         interface.name,
-        interface.state.value.replace("_", " "),
+        state_in_words(interface),
         "-" if interface.mode is None else interface.mode.value,
         interface.network_interface_id or "-",
         ", ".join(interface.security_group_ids) or "-",
-        "-" if interface.state is InterfaceState.UNBOUND else sessions,
+        "-" if interface.state in (InterfaceState.UNBOUND, InterfaceState.PORT) else sessions,
     )

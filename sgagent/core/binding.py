@@ -16,6 +16,10 @@ LOOPBACK = "lo"
 _MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
 """Kinds of master whose ports' packets show as the master's."""
 
+PORT_OF_MASTER = "port_of_master"
+"""The code of the error that a bound link is a port. It is about the host and not about the definitions: the
+commands refuse such a binding, and the agent reports it and enforces all the others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
@@ -56,7 +60,8 @@ def bind(
 
     What is bound by hand is taken as it is, whether the link exists or not. Of the rest, a network interface
     that names a MAC is bound to the link with that MAC, and one without to the link that carries one of its
-    addresses.
+    addresses. A port of a bridge or bond is bound as well, with the error that names its master: its rules
+    judge nothing while it is a port, and its first packet after that.
 
     Args:
         snapshot: the definitions.
@@ -153,8 +158,6 @@ class _Search:
         elif hand.interface == LOOPBACK or (link is not None and link.is_loopback):
             message = "traffic within the host is not judged (§2.3)"
             self._refuse(origin, "loopback_bound", hand.interface, message, "bind a link to other hosts")
-        elif link is not None and is_hidden(link):
-            self._refuse_port(link, origin)
         elif hand.network_interface_id is None:
             groups = tuple(sorted(set(hand.security_group_ids)))
             self._keep(hand.interface, None, groups, hand.mode, origin)
@@ -218,9 +221,7 @@ class _Search:
 
     def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
         present = self.bindings.get(link.name)
-        if is_hidden(link):
-            self._refuse_port(link, interface.origin)
-        elif not can_be_matched(link.name):
+        if not can_be_matched(link.name):
             message = "nftables can't match a link of this name"
             self._refuse(interface.origin, "bad_interface_name", link.name, message, "rename the link")
         elif present is None:
@@ -241,15 +242,21 @@ class _Search:
         self.bindings[link] = Binding(
             interface=link, network_interface=interface, security_group_ids=groups, mode=mode, origin=origin
         )
+        there = self.links.get(link)
+        if there is not None and is_hidden(there):
+            self._report_port(there, origin)
 
     def _refuse_several(self, interface: NetworkInterface, links: list[str]) -> None:
         message = f"the links {' and '.join(links)} may all be meant"
         remedy = "bind one of them by hand"
         self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
-    def _refuse_port(self, link: Link, origin: Origin) -> None:
-        message = f"the link is a port of the {link.master_kind} {link.master}, which its packets show as"
-        self._refuse(origin, "port_of_master", link.name, message, f"bind {link.master}")
+    def _report_port(self, link: Link, origin: Origin) -> None:
+        message = (
+            f"the link is a port of the {link.master_kind} {link.master}, which its packets show as (§9.4)"
+        )
+        remedy = f"bind {link.master}, or take {link.name} out of it"
+        self._refuse(origin, "port_of_master", link.name, message, remedy)
 
     def _refuse(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
         self.problems.append(

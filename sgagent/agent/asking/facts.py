@@ -12,7 +12,7 @@ from sgagent.agent.telling.status import Posture
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),
     Posture.OBSERVING: ("observing", "nothing is dropped"),
-    Posture.IDLE: ("idle", "the definitions speak of no interface of this host"),
+    Posture.IDLE: ("idle", "the definitions judge no interface of this host"),
     Posture.CLOSED: ("closed", "there is no snapshot that can be enforced"),
     Posture.STANDING: ("not enforcing", "for lack of a snapshot, older rules stay in force"),
     Posture.NOTHING: ("not enforcing", "there is no snapshot"),
@@ -54,6 +54,10 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
             yield "", error
         if answer.errors > len(answer.first_errors):
             yield "", f"… and {answer.errors - len(answer.first_errors)} more"
+    elif answer.errors:
+        yield "errors", f"{answer.errors} on this host"
+        for error in answer.first_errors:
+            yield "", error
     if answer.kernel_error is not None:
         yield "kernel", f"refused the newest rules: {answer.kernel_error}"
     if answer.warnings or answer.unknown_objects:

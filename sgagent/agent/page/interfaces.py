@@ -8,7 +8,7 @@ from sgagent.agent.page.inspection import Found, Inspected
 from sgagent.agent.page.markup import Element, Node, tag
 from sgagent.agent.page.shell import Section
 from sgagent.agent.page.tables import Align, Column, table
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus
+from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.core.model import Direction, GroupType, SecurityGroup
 
 
@@ -47,11 +47,11 @@ def _link_row(interface: InterfaceStatus) -> tuple[Node, ...]:
     judged = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
     return (
         interface.name,
-        interface.state.value.replace("_", " "),
+        state_in_words(interface),
         "–" if interface.mode is None else interface.mode.value,
         interface.network_interface_id or "–",
         ", ".join(interface.security_group_ids) or "–",
-        "–" if interface.state is InterfaceState.UNBOUND else judged,
+        "–" if interface.state in (InterfaceState.UNBOUND, InterfaceState.PORT) else judged,
     )
 
 

@@ -18,7 +18,7 @@ STALE_SECONDS = 300.0
 
 _LACKS = {
     Posture.NOTHING: "nothing is enforced",
-    Posture.IDLE: "nothing is enforced, as the definitions speak of no interface of this host",
+    Posture.IDLE: "nothing is enforced, as the definitions judge no interface of this host",
     Posture.CLOSED: "the host is closed, for lack of a snapshot",
     Posture.STANDING: "only rules that an earlier agent left are in force, for lack of a snapshot",
 }
@@ -50,6 +50,9 @@ def reasons_not_ready(board: Board, clock: Clock) -> tuple[str, ...]:
 def _shortcomings(status: Status, now: float) -> Iterator[str]:
     if status.posture in _LACKS:
         yield _LACKS[status.posture]
+    for interface in status.interfaces:
+        if interface.port_of is not None:
+            yield f"{interface.name} is a port of the {interface.port_of}, so its packets are not judged"
     if status.is_source_up is False:
         if status.source_reached_at is None:
             yield "the source could not be reached since the agent started"

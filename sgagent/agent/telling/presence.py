@@ -93,7 +93,7 @@ class Presence:
             serial=self._reached.serial,
             revision=self._reached.revision,
             since=status.snapshot_since,
-            errors=errors if is_refused else (),
+            errors=errors,
             has_kernel_refused=status.kernel_error is not None,
             drift_repaired=status.drift_repaired,
             is_drift_unhealed=status.is_drift_unhealed,

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from sgagent.agent.choosing.standing import Standing
 from sgagent.agent.sessions.cuts import NamedCut
 from sgagent.agent.step import Outcome, Step
+from sgagent.core.binding import is_hidden
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Mode
@@ -66,6 +67,10 @@ class InterfaceState(enum.Enum):
     ABSENT = "absent"
     """There is no such link; it is judged from the moment that there is one (§9.3)."""
 
+    PORT = "port"
+    """It is bound, but a port of a bridge, bond or team: its packets show as the master's, and its rules
+    judge none of them (§9.4)."""
+
     UNBOUND = "unbound"
     """Nobody judges it (§2.3)."""
 
@@ -80,7 +85,7 @@ class Posture(enum.Enum):
     """Verdicts are counted on every judged interface, and nothing is dropped (§9.1)."""
 
     IDLE = "idle"
-    """A snapshot is in force, but it speaks of no interface of this host."""
+    """A snapshot is in force, but no interface of this host is judged by it."""
 
     CLOSED = "closed"
     """There is no snapshot that can be enforced, and the host is closed (§9.2)."""
@@ -107,6 +112,15 @@ class InterfaceStatus:
 
     is_judged_at_every_packet: bool = False
     """Whether its sessions are not remembered, as the mark has no bits for them."""
+
+    port_of: str | None = None
+    """Kind and name of the master, like ``bridge br0``, where the state is :attr:`InterfaceState.PORT`."""
+
+
+def state_in_words(interface: InterfaceStatus) -> str:
+    """Return the state of a link in words."""
+    words = interface.state.value.replace("_", " ")
+    return words if interface.port_of is None else f"{words} of {interface.port_of}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,11 +286,22 @@ def posture_of(step: Step) -> Posture:
         return Posture.NOTHING
     if step.is_closed:
         return Posture.CLOSED
-    policy = step.policy
-    modes = {judge.mode for judge in (*policy.interfaces, policy.unbound) if judge is not None}
+    policy, ports = step.policy, ports_of_masters(step)
+    judging = (interface for interface in policy.interfaces if interface.name not in ports)
+    modes = {judge.mode for judge in (*judging, policy.unbound) if judge is not None}
     if not modes:
         return Posture.IDLE
     return Posture.ENFORCING if Mode.ENFORCE in modes else Posture.OBSERVING
+
+
+def ports_of_masters(step: Step) -> Mapping[str, str]:
+    """Return the links with rules that are ports of a bridge, bond or team, and kind and name of that."""
+    named = {interface.name for interface in step.policy.interfaces} if step.policy else set()
+    return {
+        link.name: f"{link.master_kind} {link.master}"
+        for link in step.facts.links
+        if link.name in named and is_hidden(link)
+    }
 
 
 def _counted(outcomes: Mapping[Outcome, int], outcome: Outcome) -> Mapping[Outcome, int]:
@@ -298,12 +323,15 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
     policy = step.policy or ResolvedPolicy()
     judged = {interface.name: interface for interface in policy.interfaces}
     present = {link.name for link in step.facts.links if not link.is_loopback}
+    ports = ports_of_masters(step)
     for name in sorted(judged.keys() | present):
         interface = judged.get(name, policy.unbound)
         if interface is None:
             state = InterfaceState.UNBOUND
         elif name not in present:
             state = InterfaceState.ABSENT
+        elif name in ports:
+            state = InterfaceState.PORT
         elif step.is_closed or name not in judged:
             state = InterfaceState.CLOSED
         else:
@@ -312,9 +340,10 @@ def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
             name=name,
             network_interface_id=None if interface is None else interface.network_interface_id,
             state=state,
-            mode=None if interface is None else interface.mode,
+            mode=None if interface is None or name in ports else interface.mode,
             security_group_ids=() if interface is None else interface.security_group_ids,
             is_judged_at_every_packet=name in step.uncached or (interface is not None and name not in judged),
+            port_of=ports.get(name),
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Protocol, assert_never
 
 from sgagent.agent.step import Outcome, Step
+from sgagent.agent.telling.status import ports_of_masters
 from sgagent.core.errors import Problem, Severity
 
 _MOST_PROBLEMS = 50
@@ -39,6 +41,7 @@ class StepLog:
         self._kernel_error: str | None = None
         self._lack: _Lack | None = None
         self._groupless: tuple[str, ...] = ()
+        self._ports: Mapping[str, str] = {}
         self._uncached: tuple[str, ...] = ()
 
     def say(self, step: Step) -> None:
@@ -48,6 +51,7 @@ class StepLog:
         self._say_kernel(step)
         self._say_waiting(step)
         self._say_groupless(step)
+        self._say_ports(step)
         self._say_uncached(step)
         if step.was_drift and step.outcome is Outcome.APPLIED:
             self._log.warning(
@@ -130,6 +134,15 @@ class StepLog:
             self._groupless = groupless
             for name in groupless:
                 self._log.error("interface_without_group", interface=name)
+
+    def _say_ports(self, step: Step) -> None:
+        """Say loudly that a bound link became a port, whose packets nobody judges, and when that ends."""
+        before, self._ports = self._ports, ports_of_masters(step)
+        for name, master in self._ports.items():
+            if before.get(name) != master:
+                self._log.error("interface_not_judged", interface=name, port_of=master)
+        for name in before.keys() - self._ports.keys():
+            self._log.info("interface_no_port_any_more", interface=name)
 
 
 class _Lack(Enum):

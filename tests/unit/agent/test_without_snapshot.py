@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.agent.step import Outcome, Step
 from sgagent.core.host import Link
-from tests.unit.agent.machine import GOOD, MAC, Machine
+from tests.unit.agent.machine import GOOD, Machine
 
 FAIL_CLOSED = "[enforcement]\nfail_closed = true\n"
 
@@ -52,25 +52,6 @@ def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> Non
         kept.write_text("scribble")
     step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
     assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.WAITING, False, True)
-    assert machine.dataplane.ruleset == standing
-
-
-def test_what_is_in_force_stays_when_a_link_makes_it_unenforceable(machine: Machine) -> None:
-    """A bound link that becomes the port of a bridge is an error; the rules stay, and are mended."""
-    machine.source.write(GOOD)
-    agent = machine.reconciler()
-    version = agent.step(fetch=True).version
-    machine.host.set_link(Link(name="eth0", index=2, mac_address=MAC, master="br0", master_kind="bridge"))
-    step = agent.step(fetch=False)
-    assert (step.outcome, step.is_refused, step.version, names(step)) == (
-        Outcome.UNCHANGED,
-        True,
-        version,
-        ["eth0"],
-    )
-    standing = machine.dataplane.ruleset
-    machine.dataplane.ruleset = None
-    assert agent.step(fetch=False).outcome is Outcome.APPLIED
     assert machine.dataplane.ruleset == standing
 
 

@@ -101,10 +101,10 @@ class TestByMac:
 
     @pytest.mark.parametrize("kind", ("bridge", "bond", "team", "openvswitch"))
     def test_a_port(self, kind: str) -> None:
-        """Binding a port is an error that names the master (§9.4)."""
+        """Binding a port is an error that names the master (§9.4); its rules are made all the same."""
         port = link("eth0", "10.0.0.2", mac=MAC_1, port_of=("m0", kind))
         found = bound([interface("eni-1", addresses=["10.0.0.2"], mac=MAC_1)], [port])
-        assert pairs(found) == []
+        assert pairs(found) == [("eth0", "eni-1")]
         assert codes(found) == ["port_of_master"]
         assert "m0" in found.problems[0].remedy
 
@@ -204,12 +204,12 @@ class TestByHand:
         assert found.bindings[0].security_group_ids == ("sg-1",)
 
     def test_a_port(self) -> None:
-        """A port can't be bound by hand either; its origin is told."""
+        """Binding a port by hand is an error, too, and says where the binding is."""
         hand = HandBinding(
             interface="eth0", security_group_ids=("sg-1",), origin="sgagent.toml: interface[0]"
         )
         found = bound([], [link("eth0", port_of=("br0", "bridge"))], hand)
-        assert pairs(found) == []
+        assert pairs(found) == [("eth0", None)]
         assert codes(found) == ["port_of_master"]
         assert found.problems[0].origin.file == "sgagent.toml: interface[0]"
 
