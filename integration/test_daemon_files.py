@@ -105,6 +105,31 @@ def test_a_document_that_is_half_written(agent: Service, one_interface: Lab) -> 
     assert is_let_in(one_interface, CLIENT, HOST, OPEN)
 
 
+def version(agent: Service) -> str:
+    """Return the version that is in force."""
+    (sample,) = agent.families()["sgagent_snapshot_info"].samples
+    return sample.labels["version"]
+
+
+def test_half_of_a_document_is_not_enforced(agent: Service, one_interface: Lab) -> None:
+    """Half of it could be read, and binds no link; another document is followed all the time."""
+    whole, before = opening(OTHER), version(agent)
+    half, rest, end = whole.partition("network_interfaces:")
+    with (agent.documents / "policy.yaml").open("w") as slow:
+        slow.write(half)
+        slow.flush()
+        agent.define("version: 1\nsecurity_groups:\n  - security_group_id: sg-2\n", "other.yaml")
+        deadline = time.monotonic() + NOTICED_SECONDS
+        while time.monotonic() < deadline:
+            assert not is_let_in(one_interface, CLIENT, HOST, OTHER)
+        assert version(agent) != before
+        assert is_let_in(one_interface, CLIENT, HOST, OPEN)
+        slow.write(rest + end)
+    wait_until_open(one_interface, OTHER)
+    assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
+    assert not agent.events("source_failed")
+
+
 def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> None:
     """Two files that are moved into place in one go exchange what they say: half of it is never enforced.
 

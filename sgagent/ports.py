@@ -70,7 +70,8 @@ class Source(Protocol):
     def refresh(self) -> None:
         """Look now whether there is something newer, as somebody asked for that; does not wait for it.
 
-        Only for a source whose fetch hands over what its watch found; where a fetch looks, it does nothing.
+        Where a fetch hands over what the watch found, the watch looks; where a fetch looks for itself, the
+        next one takes all that there is, settled or not.
         """
         ...
 

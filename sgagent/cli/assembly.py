@@ -127,7 +127,8 @@ def _assemble(
 
     def reckon(step: Step) -> None:
         # What conntrack did not follow belongs to whoever speaks next: let that be the agent, to its source.
-        source.refresh()
+        if source.endpoints():
+            source.refresh()
         if settings.enforcement.sessions is Sessions.REJUDGE:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 

@@ -24,11 +24,17 @@ class Change(enum.Enum):
     REPLACED = "replaced"
     """It was moved here, whole: whoever does that does not write where others read."""
 
-    READY = "ready"
-    """It was written and closed, or its attributes changed: what it holds can be read."""
+    CLOSED = "closed"
+    """Its writer closed it: what it holds can be read."""
+
+    ATTRIBUTES = "attributes"
+    """Its attributes changed: perhaps it can be read now."""
+
+    WRITTEN = "written"
+    """Some of it was written or cut off, and its writer has not closed it."""
 
     UNSETTLED = "unsettled"
-    """It is being written, or it is gone and may be about to come back under the same name."""
+    """It is new, or it is gone and may be about to come back under the same name."""
 
     WATCH_ENDED = "watch_ended"
     """The directory itself is gone; it is watched no more."""
@@ -113,9 +119,13 @@ def _change(mask: int) -> Change:
         return Change.OVERFLOW
     if mask & (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
         return Change.WATCH_ENDED
-    if mask & (_CREATE | _MODIFY | _DELETE | _MOVED_FROM):
+    if mask & (_CREATE | _DELETE | _MOVED_FROM):
         return Change.UNSETTLED
-    return Change.REPLACED if mask & _MOVED_TO else Change.READY
+    if mask & _MODIFY:
+        return Change.WRITTEN
+    if mask & _MOVED_TO:
+        return Change.REPLACED
+    return Change.CLOSED if mask & _CLOSE_WRITE else Change.ATTRIBUTES
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sgagent.core.endpoints import Endpoint
@@ -14,9 +17,14 @@ from sgagent.ports import Delivery, Wake
 from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.reading import Appearance, Reading, appearance, document_paths, read_document
+from sgagent.sources.files.settling import UNSETTLED_SECONDS
+from sgagent.sources.files.writers import Writers
 
 _TRIES = 20
 """Readings of files that change meanwhile; after the first, only those are read again that changed."""
+
+LONGEST_SECONDS = 2.0
+"""For which a start waits until no document has changed for a moment."""
 
 SIGNATURE_NAME = "sgagent.sig"
 """Of the signature file in a directory; that of a single document has the document's name and ``.sig``."""
@@ -42,17 +50,37 @@ class FileSource:
         self._limits = limits
         self._acceptance = acceptance or Acceptance(limits)
         self._bursts = Bursts()
+        self._writers: Writers | None = None
+        """Who writes to the documents, while they are watched."""
+
+        self._taken: Mapping[str, Reading] | None = None
+        """By path, what was read last and may have had an effect."""
+
+        self._newest: Mapping[str, Reading] | None = None
+        """What was read last, unless it is known for half of something."""
+
+        self._is_asked_for_all = False
 
     def fetch(self) -> Delivery:
         """Return what the documents say now; those that are what they were are not parsed again.
 
         The documents are read as they were at one moment: if any of them changes meanwhile, or a directory or
-        link is swapped for another, all are read again.
+        link is swapped for another, all are read again. While they are watched, one that is being written is
+        taken as it was before, and not at all if it is new: until its writer closes it, but not for ever.
 
         Raises:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
+        if self._newest is None and self._writers is not None and not self._is_asked_for_all:
+            self._await_quiet(self._writers)
+        self._taken = self._newest or self._taken
+        try:
+            return self._fetch()
+        finally:
+            self._is_asked_for_all = False
+
+    def _fetch(self) -> Delivery:
         self._bursts.begin_reading()
         if not self._acceptance.wants_signature:
             return self._acceptance.take(self.read_documents(), None, str(self._path))
@@ -80,21 +108,25 @@ class FileSource:
 
     def has_settled(self) -> bool:
         """Wait until it is known whether what was read is half of what is under way; return whether not."""
-        return self._bursts.has_settled()
+        has_settled = self._bursts.has_settled()
+        if not has_settled:
+            self._newest = self._taken
+        return has_settled
 
     def refresh(self) -> None:
-        """Do nothing: each fetch looks."""
+        """Have the next fetch take all as it is, also what is being written: somebody asked for it."""
+        self._is_asked_for_all = True
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Call ``wake`` when the documents or their signature have changed, until the context is left."""
         from sgagent.sources.files.watching import watch_path  # noqa: PLC0415 - only the daemon watches
 
-        path = Path.cwd() / self._path
+        path, self._writers = Path.cwd() / self._path, Writers()
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
         with ExitStack() as watches:
             for one in dict.fromkeys((path, *signatures)):
-                watches.enter_context(watch_path(one, wake, self._bursts))
+                watches.enter_context(watch_path(one, wake, self._bursts, writers=self._writers))
             yield
 
     def read_documents(self) -> tuple[DocumentFile, ...]:
@@ -107,32 +139,74 @@ class FileSource:
         known: Mapping[str, Reading] = {}
         after = appearance(self._path)
         for _ in range(_TRIES):
-            before = after
+            before, being_written = after, self._being_written()
             try:
-                readings = self._read_all(_still(known, before))
+                readings = self._read_all(_still(known, before), being_written)
             except (DocumentError, SourceUnavailableError):
                 after = appearance(self._path)
                 if after == before:
                     raise
             else:
                 seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
-                if after == seen == before:
-                    return tuple(DocumentFile(r.appearance[0], r.content) for r in readings)
+                if _but(after, being_written) == _but(seen, being_written) == _but(before, being_written):
+                    return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
 
-    def _read_all(self, known: Mapping[str, Reading]) -> tuple[Reading, ...]:
+    def _keep(self, readings: Iterable[Reading]) -> tuple[DocumentFile, ...]:
+        """Return what was read; while documents are watched, it is known from then on what each held.
+
+        What is the same as before is the very same value, so that it takes no room twice.
+        """
+        known, before = {reading.appearance[0]: reading for reading in readings}, self._taken or {}
+        for path, reading in known.items():
+            if path in before and before[path].content == reading.content:
+                known[path] = replace(reading, content=before[path].content)
+        if self._writers is not None:
+            self._newest = known
+        return tuple(DocumentFile(path, reading.content) for path, reading in known.items())
+
+    def _being_written(self) -> frozenset[str]:
+        """Return the documents whose writers have not closed them."""
+        files = self._writers.open_files() if self._writers and not self._is_asked_for_all else None
+        if not files:
+            return frozenset()
+        names = {file.name for file in files}
+        candidates = (p for p in document_paths(self._path) if p.name in names or p.is_symlink())
+        return frozenset(str(path) for path in candidates if Path(os.path.realpath(path)) in files)
+
+    def _await_quiet(self, writers: Writers) -> None:
+        """Wait for a writer who is at it as the agent starts; of one that began before nothing was heard."""
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while time.monotonic() < deadline:
+            changes = appearance(self._path)
+            ages = () if isinstance(changes, str) else [time.time() - max(c[-2:]) / 1e9 for c in changes]
+            youngest = min((age for age in ages if age >= 0), default=UNSETTLED_SECONDS)
+            if youngest >= UNSETTLED_SECONDS or writers.hear(UNSETTLED_SECONDS - youngest):
+                break
+
+    def _read_all(self, known: Mapping[str, Reading], being_written: frozenset[str]) -> tuple[Reading, ...]:
         """Read the documents in the order of their names; all that can't be are told at once.
 
         Args:
             known: of some, by their paths, what stands there as it was read a moment ago.
+            being_written: those that are taken as they were read before, if they were.
+
+        Raises:
+            DocumentError: some are no regular files, or all are too large.
+            SourceUnavailableError: there is none, one can't be read, or all are being written.
         """
         readings: list[Reading] = []
         problems: list[Problem] = []
         room = self._limits.all_bytes
         for path in document_paths(self._path):
             try:
-                reading = known.get(str(path))
+                if str(path) in being_written:
+                    reading = self._before(path)
+                    if reading is None:
+                        continue
+                else:
+                    reading = known.get(str(path))
                 readings.append(reading or read_document(path, self._limits.document_bytes))
             except DocumentError as error:
                 problems.extend(error.problems)
@@ -142,7 +216,22 @@ class FileSource:
                 raise DocumentError([*problems, self._too_large()])
         if problems:
             raise DocumentError(problems)
+        if not readings:
+            raise self._still_written(min(being_written))
         return tuple(readings)
+
+    def _before(self, path: Path) -> Reading | None:
+        """Return what a document that is being written held before; None if it is new.
+
+        Raises:
+            SourceUnavailableError: nothing was read before.
+        """
+        if self._taken is None:
+            raise self._still_written(str(path))
+        return self._taken.get(str(path))
+
+    def _still_written(self, path: str) -> SourceUnavailableError:
+        return SourceUnavailableError(f"{path}: its writer has not closed it, so it may be half written")
 
     def _too_large(self) -> Problem:
         return Problem(
@@ -152,6 +241,11 @@ class FileSource:
             message=f"the documents together hold more than {FULL_DOCUMENTS} times limits.document_bytes",
             remedy="remove some, or raise limits.document_bytes",
         )
+
+
+def _but(seen: tuple[Appearance, ...] | str, being_written: frozenset[str]) -> tuple[Appearance, ...] | str:
+    """Return what files look like without those that are being written."""
+    return seen if isinstance(seen, str) else tuple(one for one in seen if one[0] not in being_written)
 
 
 def _still(known: Mapping[str, Reading], seen: tuple[Appearance, ...] | str) -> Mapping[str, Reading]:

@@ -17,6 +17,7 @@ from sgagent.sources.files.listening import Heard, Listener
 from sgagent.sources.files.lookups import LookUp, follow
 from sgagent.sources.files.reading import appearance, is_document_name
 from sgagent.sources.files.settling import State
+from sgagent.sources.files.writers import Writers
 
 POLL_SECONDS = 0.5
 """Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
@@ -29,6 +30,8 @@ def watch_path(
     bursts: Bursts,
     open_inotify: Callable[[], Inotify] = Inotify,
     poll_seconds: float = POLL_SECONDS,
+    *,
+    writers: Writers | None = None,
 ) -> Iterator[None]:
     """Call ``wake`` when the documents at a path may have changed, until the context is left.
 
@@ -42,8 +45,10 @@ def watch_path(
         bursts: is told whether more changes follow those that were told.
         open_inotify: fails in tests of what happens without inotify.
         poll_seconds: between looks, where there is no inotify.
+        writers: is told which files are being written; None tells nobody.
     """
-    watches, seen = _armed(path, open_inotify), appearance(path)
+    writers = writers or Writers()
+    watches, seen = _armed(path, open_inotify, writers), appearance(path)
     ended, end = os.pipe2(os.O_CLOEXEC)
     listening = None if watches is None else _Listening(watches, Listener(watches, wake, bursts), bursts)
 
@@ -52,6 +57,7 @@ def watch_path(
             _poll(path, wake, ended, seen, poll_seconds)
         elif (fault := listening.listen_until(ended)) is not None:
             _tell_degraded(path, fault)
+            writers.forget()
             # What was heard and not told, or not heard of any more, is told once.
             _poll(path, wake, ended, None, poll_seconds)
 
@@ -69,8 +75,9 @@ def watch_path(
 class _Watches:
     """Keep watches on all names that decide what the documents are."""
 
-    def __init__(self, path: Path, inotify: Inotify) -> None:
+    def __init__(self, path: Path, inotify: Inotify, writers: Writers) -> None:
         self.inotify = inotify
+        self._writers = writers
         self._path = path
         self._directories: dict[int, set[Path]] = {}
         self._look_ups: frozenset[LookUp] = frozenset()
@@ -79,9 +86,20 @@ class _Watches:
     def take(self) -> Heard:
         """Return what inotify tells; where ways may have changed, all that is on them is watched first."""
         events = [event for event in self.inotify.read() if self.concern_documents(event)]
+        for event in events:
+            self._note_writer(event)
         is_more_watched = any(map(self.concern_ways, events)) and self.arm()
         changes = tuple(((event.watch, event.name), _STATES[event.change]) for event in events)
         return Heard(changes, is_more_watched)
+
+    def _note_writer(self, event: Event) -> None:
+        if event.change is Change.OVERFLOW:
+            self._writers.forget()
+        for directory in self._directories.get(event.watch, ()):
+            if event.change is Change.WATCH_ENDED:
+                self._writers.forget(directory)
+            else:
+                self._writers.note(directory / event.name, event.change)
 
     def arm(self) -> bool:
         """Watch what is to be watched now, and no more what no longer is; tell whether some of it is new.
@@ -152,7 +170,7 @@ def _links(directory: Path) -> Iterator[Path]:
                 yield directory / entry.name
 
 
-def _armed(path: Path, open_inotify: Callable[[], Inotify]) -> _Watches | None:
+def _armed(path: Path, open_inotify: Callable[[], Inotify], writers: Writers) -> _Watches | None:
     """Return watches that already watch, or None without inotify."""
     try:
         inotify = open_inotify()
@@ -160,7 +178,7 @@ def _armed(path: Path, open_inotify: Callable[[], Inotify]) -> _Watches | None:
         _tell_degraded(path, error)
         return None
     try:
-        watches = _Watches(path, inotify)
+        watches = _Watches(path, inotify, writers)
         watches.arm()
     except OSError as error:
         inotify.close()
@@ -211,8 +229,10 @@ class _Listening:
 
 _STATES: Mapping[Change, State] = {
     Change.REPLACED: State.WHOLE,
-    Change.READY: State.COMPLETE,
+    Change.CLOSED: State.COMPLETE,
+    Change.ATTRIBUTES: State.COMPLETE,
     Change.OVERFLOW: State.COMPLETE,
+    Change.WRITTEN: State.INCOMPLETE,
     Change.UNSETTLED: State.INCOMPLETE,
     Change.WATCH_ENDED: State.INCOMPLETE,
 }

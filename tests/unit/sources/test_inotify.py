@@ -32,8 +32,13 @@ def test_a_file_is_ready_when_it_was_closed(inotify: Inotify, tmp_path: Path) ->
     with (tmp_path / "web.yaml").open("w") as file:
         file.write("version: 1\n")
         file.flush()
-        assert changes(inotify) == [Change.UNSETTLED]
-    assert changes(inotify) == [Change.READY]
+        assert changes(inotify) == [Change.UNSETTLED, Change.WRITTEN]
+        (tmp_path / "web.yaml").chmod(0o600)
+        assert changes(inotify) == [Change.ATTRIBUTES]
+    assert changes(inotify) == [Change.CLOSED]
+    with (tmp_path / "web.yaml").open("w"):
+        assert changes(inotify) == [Change.WRITTEN]
+    assert changes(inotify) == [Change.CLOSED]
 
 
 def test_a_file_that_was_moved_in_is_whole(inotify: Inotify, tmp_path: Path) -> None:
@@ -118,6 +123,6 @@ def test_lost_events_are_told() -> None:
     lost = struct.pack("iIII", -1, 0x4000, 0, 0)
     ready = struct.pack("iIII", 1, 0x8, 0, 16) + b"web.yaml".ljust(16, b"\0")
     assert list(decode(ready + lost)) == [
-        Event(1, "web.yaml", Change.READY),
+        Event(1, "web.yaml", Change.CLOSED),
         Event(-1, "", Change.OVERFLOW),
     ]
