@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +16,9 @@ from integration.namespaces import network_namespace
 from integration.service import Service, definitions, is_let_in, service_on
 
 SOON = 15.0
+AWAY_SECONDS = 10.0
+"""Within which a cluster that is away is named."""
+
 FRIEND, STRANGER, HERE = map(ip_address, ("192.0.2.77", "192.0.2.66", "10.0.0.11"))
 RULE = "ingress accept 1 tcp {port}/{port} from {peer}"
 
@@ -99,6 +103,25 @@ def test_from_publishing_to_packets(one_interface: Lab, cluster: Cluster, servic
     cluster.start()
     publish(service, definitions(RULE.format(port=82, peer="0.0.0.0/0")))
     wait_for(lambda: is_open(82), "the publication after all that", 2 * SOON)
+
+
+@pytest.mark.long
+def test_a_cluster_that_is_away_is_named_within_ten_seconds(cluster: Cluster, service: Service) -> None:
+    """Counted from its end to the log and the metric; it is not named before it had the time to come back."""
+    service.start()
+    publish(service, definitions(RULE.format(port=80, peer="0.0.0.0/0")))
+    service.wait_for_event("ruleset_applied", 1, SOON)
+    before = len(service.events("source_failed"))
+    service.wait_for_event("source_recovered", before, SOON)
+    for count in (before + 1, before + 2):
+        for member in cluster.members:
+            member.kill()
+        ended = time.monotonic()
+        service.wait_for_event("source_failed", count, AWAY_SECONDS)
+        assert time.monotonic() - ended >= AWAY_SECONDS / 2
+        assert service.metric("sgagent_source_up") == 0
+        cluster.start()
+        service.wait_for_event("source_recovered", count, 2 * SOON)
 
 
 @pytest.mark.long

@@ -57,6 +57,12 @@ class Poller:
         if current is not None:
             current.bell.set()
 
+    def wake_watchers(self) -> None:
+        """Wake all who watch, as an answer differs for another reason than that somebody asked."""
+        current = self._round
+        if current is not None:
+            self._wake(current)
+
     def _begin(self, wake: Wake) -> None:
         with self._lock:
             self._watchers.append(wake)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings import EtcdSourceSettings
+from sgagent.sources.etcd.absence import Absence
 from sgagent.sources.etcd.bell import Bell
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.failures import EtcdError
@@ -29,9 +29,9 @@ from sgagent.sources.etcd.signing import Held, SignedInterest, hold, place_of
 from sgagent.sources.polling import Poller
 from sgagent.sources.vouching import Vouched, Vouching
 
-GRACE_SECONDS = 10.0
-"""For which the store may be away before that is told: a cluster that chooses a new leader takes a second or
-two, and nothing is worse for it."""
+GRACE_SECONDS = 9.0
+"""For which the store may be away before that is reported, in less than 10 seconds: a cluster that chooses a
+new leader takes a second or two, and nothing is worse for it."""
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 8.0
@@ -102,7 +102,7 @@ class EtcdSource:
         self._has_host_changed = False
         self._is_refresh_wanted = False
         self._failures = 0
-        self._failing_since = 0.0
+        self._absence = Absence(GRACE_SECONDS, self._report_absence)
         self._parsed: _Parsed | None = None
         self._memory = Memory()
         self._newest: Delivery | None = None
@@ -160,6 +160,7 @@ class EtcdSource:
     def _leave(self) -> None:
         """Give the connection up if nobody watches any more."""
         if not self._poller.is_asking:
+            self._absence.end()
             self._lose_connection()
 
     @property
@@ -203,15 +204,18 @@ class EtcdSource:
         try:
             replica = self._next()
         except DocumentError as error:
+            self._absence.end()
             self._lose_connection()
             self._following.forget()
             self._error, wait = _refusal(error), REFUSED_AGAIN_SECONDS
         except NothingPublishedError as error:
+            self._absence.end()
             self._error, wait = self._unavailable(error), UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
             self._lose_connection()
             wait = self._fail(error)
         else:
+            self._absence.end()
             self._failures, wait = 0, 0.0
             if replica is not None:
                 self._deliver(replica)
@@ -282,15 +286,18 @@ class EtcdSource:
         self._client.close()
 
     def _fail(self, error: EtcdError) -> float:
-        """Take in that the store is away, and return how long to wait; it is told once that has lasted."""
-        now = time.monotonic()
-        if not self._failures:
-            self._failing_since = now
+        """Take in that the store is away, and return how long to wait; it is reported once it has lasted."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        if self._newest is None or now >= self._failing_since + GRACE_SECONDS:
+        has_lasted = self._absence.go_on(self._unavailable(error))
+        if self._newest is None or has_lasted:
             self._error = self._unavailable(error)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
+
+    def _report_absence(self, error: SourceUnavailableError) -> None:
+        """Have fetches raise an error, though a try to connect may still be under way."""
+        self._error = error
+        self._poller.wake_watchers()
 
     def _unavailable(self, error: EtcdError) -> SourceUnavailableError:
         return SourceUnavailableError(f"etcd: {error}")

@@ -1,0 +1,46 @@
+"""A store that is away is reported in time, and one that came back in time is not."""
+
+from __future__ import annotations
+
+import threading
+
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.sources.etcd.absence import Absence
+from sgagent.sources.etcd.source import GRACE_SECONDS
+from tests.waiting import wait_until
+
+GRACE = 0.05
+AWAY = SourceUnavailableError("etcd: away")
+
+
+def test_it_is_reported_while_a_try_takes_its_time() -> None:
+    """Nobody has to fail once more for that; what failed last is what is reported."""
+    reported: list[SourceUnavailableError] = []
+    absence = Absence(GRACE, reported.append)
+    newest = SourceUnavailableError("etcd: still away")
+    assert not absence.go_on(AWAY)
+    assert not absence.go_on(newest)
+    wait_until(lambda: bool(reported), "a report")
+    assert reported == [newest]
+    assert absence.go_on(AWAY)
+    assert reported == [newest]
+
+
+def test_a_store_that_came_back_is_not_reported() -> None:
+    """The next absence counts from its own beginning."""
+    reported: list[SourceUnavailableError] = []
+    absence = Absence(GRACE, reported.append)
+    absence.go_on(AWAY)
+    absence.end()
+    assert not absence.go_on(AWAY)
+    absence.end()
+    over = threading.Event()
+    assert not over.wait(3 * GRACE)
+    assert reported == []
+    absence.go_on(AWAY)
+    wait_until(lambda: bool(reported), "a report of the next one")
+
+
+def test_the_time_leaves_room_for_a_step() -> None:
+    """The documents say 10 seconds from the loss to the log."""
+    assert GRACE_SECONDS <= 9.5
