@@ -7,7 +7,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
@@ -15,6 +15,7 @@ from sgagent.sources.files.bursts import Bursts
 from sgagent.sources.files.inotify import Change, Event, Inotify
 from sgagent.sources.files.listening import Heard, Listener
 from sgagent.sources.files.lookups import LookUp, follow
+from sgagent.sources.files.mounts import MOUNTINFO, SIGNAL, Mounts
 from sgagent.sources.files.reading import appearance, is_document_name
 from sgagent.sources.files.settling import State
 from sgagent.sources.files.writers import Writers
@@ -75,8 +76,9 @@ def watch_path(
 class _Watches:
     """Keep watches on all names that decide what the documents are."""
 
-    def __init__(self, path: Path, inotify: Inotify, writers: Writers) -> None:
+    def __init__(self, path: Path, inotify: Inotify, mounts: Mounts | None, writers: Writers) -> None:
         self.inotify = inotify
+        self.mounts = mounts
         self._writers = writers
         self._path = path
         self._directories: dict[int, set[Path]] = {}
@@ -88,9 +90,20 @@ class _Watches:
         events = [event for event in self.inotify.read() if self.concern_documents(event)]
         for event in events:
             self._note_writer(event)
-        is_more_watched = any(map(self.concern_ways, events)) and self.arm()
-        changes = tuple(((event.watch, event.name), _STATES[event.change]) for event in events)
-        return Heard(changes, is_more_watched)
+        is_mounted = self.mounts is not None and self.mounts.have_changed(self._concern_mounts)
+        is_more_watched = (is_mounted or any(map(self.concern_ways, events))) and self.arm()
+        changes: list[tuple[Hashable, State]] = [
+            ((event.watch, event.name), _STATES[event.change]) for event in events
+        ]
+        if is_mounted:
+            changes.append((MOUNTINFO, State.COMPLETE))
+        return Heard(tuple(changes), is_more_watched)
+
+    def _concern_mounts(self, mount_point: Path) -> bool:
+        """Tell whether what is mounted there is on the way to the documents, or one of them."""
+        if mount_point.parent in (mount_point, self._documents):
+            return True
+        return LookUp(mount_point.parent, mount_point.name) in self._look_ups
 
     def _note_writer(self, event: Event) -> None:
         if event.change is Change.OVERFLOW:
@@ -126,6 +139,17 @@ class _Watches:
         is_new = not (armed.keys() <= self._directories.keys() and self._look_ups <= known)
         self._directories = armed
         return is_new
+
+    def look_at_mounts(self) -> None:
+        """Know the mounts as they are now."""
+        if self.mounts is not None:
+            self.mounts.look(self._concern_mounts)
+
+    def close(self) -> None:
+        """Give all watches up."""
+        self.inotify.close()
+        if self.mounts is not None:
+            self.mounts.close()
 
     def _look(self) -> None:
         """Find out which look-ups lead to the documents."""
@@ -177,14 +201,24 @@ def _armed(path: Path, open_inotify: Callable[[], Inotify], writers: Writers) ->
     except OSError as error:
         _tell_degraded(path, error)
         return None
+    watches = _Watches(path, inotify, _mounts(path), writers)
     try:
-        watches = _Watches(path, inotify, writers)
         watches.arm()
+        watches.look_at_mounts()
     except OSError as error:
-        inotify.close()
+        watches.close()
         _tell_degraded(path, error)
         return None
     return watches
+
+
+def _mounts(path: Path) -> Mounts | None:
+    """Return what notices mounts, or None where the kernel does not tell of them."""
+    try:
+        return Mounts()
+    except OSError as error:
+        _tell_degraded(path, error)
+        return None
 
 
 def _tell_degraded(path: Path, error: OSError) -> None:
@@ -197,10 +231,10 @@ class _Listening:
     """Have a listener take its turns; whoever asks before it begins to is waiting for it already."""
 
     def __init__(self, watches: _Watches, listener: Listener, bursts: Bursts) -> None:
-        self._inotify = watches.inotify
+        self._watches = watches
         self._listener = listener
         self._at_the_end = contextlib.ExitStack()
-        self._at_the_end.callback(watches.inotify.close)
+        self._at_the_end.callback(watches.close)
         self._question = self._at_the_end.enter_context(bursts.questions(listener))
 
     def listen_until(self, ended: int) -> OSError | None:
@@ -214,16 +248,23 @@ class _Listening:
 
     def _listen_until(self, ended: int) -> None:
         poll = select.poll()
-        for descriptor in (self._inotify.fileno(), ended, self._question):
+        for descriptor in (self._watches.inotify.fileno(), ended, self._question):
             poll.register(descriptor, select.POLLIN)
+        mounts = self._watches.mounts
+        if mounts is not None:
+            poll.register(mounts, SIGNAL)
         while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
             if self._question in ready:
                 os.eventfd_read(self._question)
+            if mounts is not None and mounts.fileno() in ready:
+                mounts.signalled()
             self._listener.take_turn(is_asked=self._question in ready)
 
     def _milliseconds(self) -> float | None:
         """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
-        due = self._listener.due()
+        mounts = self._watches.mounts
+        dues = (self._listener.due(), None if mounts is None else mounts.due())
+        due = min((due for due in dues if due is not None), default=None)
         return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
 
 
