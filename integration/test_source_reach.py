@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -40,12 +45,17 @@ def agent(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Serv
     directory = tmp_path / "agent"
     directory.mkdir()
     with service_on(one_interface.host, directory) as made:
-        made.configure(BOUND)
-        endpoints = ", ".join(f'"{member.endpoint}"' for member in cluster.members)
-        source = f'type = "etcd"\nendpoints = [{endpoints}]\ntimeout_seconds = 2\nhost_name = "web-1"\n'
-        path = made.directory / "sgagent.toml"
-        path.write_text(path.read_text().replace(f'path = "{made.documents}"\n', source))
+        follow(made, *(str(member.endpoint) for member in cluster.members))
         yield made
+
+
+def follow(agent: Service, *endpoints: str) -> None:
+    """Have an agent that does not run follow the cluster by these end points."""
+    agent.configure(BOUND)
+    quoted = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+    source = f'type = "etcd"\nendpoints = [{quoted}]\ntimeout_seconds = 2\nhost_name = "web-1"\n'
+    path = agent.directory / "sgagent.toml"
+    path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
 
 
 def publish(agent: Service, *rules: str) -> None:
@@ -133,3 +143,114 @@ def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: 
     member = cluster.members[0].address
     assert is_reached(agent, member, CLIENT_PORT)
     assert not is_reached(agent, member, ELSEWHERE)
+
+
+def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, cluster: Cluster) -> None:
+    """The table that stands lets nothing out; the way to the source alone is opened in it (§7.4)."""
+    here, there = cluster.members[0], cluster.members[1]
+    follow(agent, str(here.endpoint))
+    agent.start()
+    publish(agent, CLOSED)
+    agent.wait_for_event("ruleset_applied", 1, SOON)
+    assert not is_reached(agent, there.address, CLIENT_PORT)
+    counted = counters(agent)
+    agent.kill()
+    shutil.rmtree(agent.state)
+    follow(agent, str(there.endpoint))
+    agent.start()
+    agent.wait_for_event("source_way_opened", 1, SOON)
+    wait_for(lambda: agent.metric("sgagent_source_up") == 1, "the source to be reached", SOON)
+    assert not is_reached(agent, there.address, ELSEWHERE)
+    assert not is_reached(agent, here.address, CLIENT_PORT)
+    assert all(after >= before for before, after in zip(counted, counters(agent), strict=True))
+    publish(agent, CLOSED, f"egress accept 2 tcp 9 to {there.address}")
+    wait_for(lambda: has_a_second_rule(agent), "what is published now", SOON)
+    assert "ct direction original ct protocol tcp" not in agent.table()
+
+
+def counters(agent: Service) -> list[int]:
+    """Return the packets that the default and the rule outwards have counted."""
+    names = (f"default/{LINK}/egress", f"rule/{LINK}/sgr-0")
+    listed = json.loads(agent.namespace.nft("-j", "list", "counters", "table", "inet", "sgagent"))["nftables"]
+    found = {one["counter"]["name"]: one["counter"]["packets"] for one in listed if "counter" in one}
+    return [found[name] for name in names]
+
+
+NAME = "etcd.example.com"
+
+
+class NameServer:
+    """A name server that knows one name."""
+
+    def __init__(self, listening: socket.socket, address: str) -> None:
+        """Answer questions at a socket until that is closed."""
+        self.address = address
+        self._listening = listening
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._is_over.set()
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        self._listening.settimeout(0.2)
+        while not self._is_over.is_set():
+            with contextlib.suppress(TimeoutError):
+                question, asker = self._listening.recvfrom(512)
+                self._listening.sendto(self._answer(question), asker)
+
+    def _answer(self, question: bytes) -> bytes:
+        """Return an answer of one address, or none to who asks for another family's (RFC 1035)."""
+        end = question.index(b"\0", 12) + 5
+        is_ipv4 = question[end - 4 : end - 2] == b"\0\1"
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + ip_address(self.address).packed
+        head = question[:2] + b"\x81\x80\0\1" + (b"\0\1" if is_ipv4 else b"\0\0") + b"\0\0\0\0"
+        return head + question[12:end] + (record if is_ipv4 else b"")
+
+
+@pytest.fixture
+def name_server(cluster: Cluster) -> Iterator[NameServer]:
+    """Run a name server beside the first member, which says that the source is there."""
+    member = cluster.members[0]
+    listening = member.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listening.bind((member.address, 53))
+    made = NameServer(listening, member.address)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_source_with_a_name_is_found_too(
+    tmp_path: Path, one_interface: Lab, cluster: Cluster, name_server: NameServer
+) -> None:
+    """Who may know where it is by now is asked, and nobody once it is found."""
+    (tmp_path / "resolv.conf").write_text(f"nameserver {name_server.address}\noptions timeout:1\n")
+    private = tmp_path / "private"
+    private.write_text(
+        f"#!/bin/sh\nexec unshare --mount --propagation private sh -c"
+        f' \'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf; exec {sys.executable} "$@"\' sh "$@"\n'
+    )
+    private.chmod(0o755)
+    directory = tmp_path / "agent"
+    directory.mkdir()
+    with service_on(one_interface.host, directory, str(private)) as agent:
+        follow(agent, f"http://{NAME}:{CLIENT_PORT}")
+        agent.start()
+        publish(agent, CLOSED)
+        agent.wait_for_event("ruleset_applied", 1, SOON)
+        agent.kill()
+        shutil.rmtree(agent.state)
+        name_server.address = cluster.members[1].address
+        agent.start()
+        agent.wait_for_event("source_way_opened", 2, 2 * SOON)
+        wait_for(lambda: agent.metric("sgagent_source_up") == 1, "the source to be reached", 2 * SOON)
+        wait_for(lambda: agent.command("status").status == 0, "the agent to enforce", SOON)
+        opened = [one["endpoints"] for one in agent.events("source_way_opened")]
+        assert f"{cluster.members[0].address} udp 53" in opened[0]
+        assert f"{cluster.members[1].address} tcp {CLIENT_PORT}" in opened[-1]
+        assert "53" not in {word for line in agent.table().splitlines() for word in line.split()}

@@ -17,12 +17,14 @@ from sgagent.agent.keeping.expectations import Expectations
 from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.sourceways import SourceWays
 from sgagent.agent.step import NotSettledError, Outcome, Step
 from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
 from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
 from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.compiling.narrowing import ends_observing, may_cut
-from sgagent.core.endpoints import exempt
+from sgagent.core.compiling.sourceway import close_way
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity, SgagentError
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.describe import differences
@@ -60,6 +62,7 @@ class Reconciler:
         before_counters_go: Callable[[], None],
         counters_gone: Callable[[frozenset[str]], None],
         foresee: Foresee = _foresee_nothing,
+        name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
     ) -> None:
         """Take the ports; nothing is changed before the first step.
 
@@ -74,6 +77,7 @@ class Reconciler:
             counters_gone: is told which counters were deleted, or made: they start at zero, also those that
                 somebody else had deleted unseen.
             foresee: names the sessions that a policy is about to cut.
+            name_servers: tells whom the host asks where the source is; nobody if that has no name.
         """
         self._settings = settings
         self._source = source
@@ -94,6 +98,7 @@ class Reconciler:
         self._may_act = True
         self._modes = ModeFile(state.directory)
         self.definitions = Definitions(source, state, settings.limits, clock)
+        self._ways = SourceWays(source, self.definitions, name_servers, clock)
         self.is_standing = False
         """Whether rules that an earlier agent left are all that is in force (§9.2)."""
 
@@ -133,6 +138,7 @@ class Reconciler:
         before = self.definitions.fetched
         if fetch:
             self.definitions.fetch()
+            self._ways.follow_fetch()
         elif self.definitions.newest is None:
             self._fetch_what_has_settled()
         self._may_act = not patient
@@ -150,6 +156,7 @@ class Reconciler:
         """Ask the source, which has delivered nothing yet; one change of many is left to the watch."""
         before = self.definitions.fetched
         self.definitions.fetch()
+        self._ways.follow_fetch()
         if not self._source.has_settled():
             self.definitions.fetched = before
 
@@ -227,7 +234,7 @@ class Reconciler:
     @property
     def _exemptions(self) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
-        failsafe = (*self._settings.failsafe, *exempt(self._source.endpoints()))
+        failsafe = (*self._settings.failsafe, *exempt(self._ways.endpoints()))
         return Exemptions(platform=self._settings.platform, failsafe=failsafe)
 
     def _resolve(self, delivery: Delivery, facts: HostFacts) -> Resolution:
@@ -277,18 +284,22 @@ class Reconciler:
         if not self._settings.enforcement.fail_closed and not self._state.has_enforced():
             if is_going_back:
                 return self._open(facts)
-            self.is_standing = self._dataplane.observe().ruleset is not None
-            return Step(outcome=Outcome.WAITING, is_standing=self.is_standing, facts=facts)
+            return self._leave_standing(facts)
         closed = self._closed_policy(facts)
         if not self._is_closed and not is_going_back and self._stands_apart_from(closed):
-            self.is_standing = True
-            return Step(outcome=Outcome.WAITING, is_standing=True, facts=facts)
+            return self._leave_standing(facts)
         step = self._enforce(closed, facts)
         if step.outcome is not Outcome.REFUSED:
             self._is_closed, self.is_standing = True, False
             if is_going_back:
                 self.definitions.gone_back()
         return replace(step, is_closed=True)
+
+    def _leave_standing(self, facts: HostFacts) -> Step:
+        """Leave a table that an earlier agent left as it is, but for the way to the source."""
+        step = self._ways.open_in_standing(self._dataplane, facts)
+        self.is_standing = step.is_standing
+        return step
 
     def _open(self, facts: HostFacts) -> Step:
         """Leave the host as it was before the definitions that were on trial: without a table."""
@@ -311,7 +322,8 @@ class Reconciler:
             return False
         policy = self.overrides.over(closed)
         logging = self._settings.flow_log.logging
-        found = enforce(policy, observed.ruleset, observed.foreign, self._layout, flow_logging=logging)
+        table = close_way(observed.ruleset)
+        found = enforce(policy, table, observed.foreign, self._layout, flow_logging=logging)
         return bool(found.plan)
 
     def _closed_policy(self, facts: HostFacts) -> ResolvedPolicy:

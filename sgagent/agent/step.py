@@ -8,6 +8,7 @@ from enum import Enum
 
 from sgagent.agent.sessions.cuts import NamedCut
 from sgagent.core.compiling.marks import EnforcementState
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import Problem
 from sgagent.core.host import NO_FACTS, HostFacts
 from sgagent.core.kernel.counters import CounterKey
@@ -86,6 +87,9 @@ class Step:
 
     is_standing: bool = False
     """Whether, for lack of any snapshot, rules that an earlier agent left stay in force."""
+
+    opened_to: tuple[Endpoint, ...] = ()
+    """Where the way to the source was opened in rules that an earlier agent left (§7.4)."""
 
     uncached: tuple[str, ...] = ()
     """Bound interfaces whose sessions are judged at every packet, as the mark has no bits for them."""

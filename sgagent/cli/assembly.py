@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -51,6 +52,7 @@ from sgagent.host.links import NetlinkHost
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.sources.choosing import make_source
+from sgagent.sources.nameservers import name_servers
 
 
 class SystemClock:
@@ -113,6 +115,7 @@ def _assemble(
         before_counters_go=counting.read,
         counters_gone=counting.forget,
         foresee=Foresight(log, open_sessions).look,
+        name_servers=partial(name_servers, settings.source),
     )
     sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
     execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)

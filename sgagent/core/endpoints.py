@@ -6,21 +6,22 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sgagent.core.model import LAST_PORT, TCP, CidrBlock, Direction, Family, PortRange
+from sgagent.core.model import LAST_PORT, TCP, CidrBlock, Direction, Family, PortRange, Protocol
 from sgagent.core.policy import Exemption
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A TCP port of another host where the agent gets its definitions."""
+    """A port of another host where the agent gets its definitions, or asks where that is."""
 
     address: CidrBlock
     """A single one."""
 
     port: int
+    protocol: Protocol = TCP
 
     @classmethod
-    def at(cls, address: str, port: int) -> Endpoint:
+    def at(cls, address: str, port: int, protocol: Protocol = TCP) -> Endpoint:
         """Return the end point at an address, as resolvers and sockets write it.
 
         An IPv4 address that is written as IPv6 (``::ffff:192.0.2.1``) goes over IPv4, and the zone of a
@@ -34,7 +35,7 @@ class Endpoint:
             number = number.ipv4_mapped
         if not 1 <= port <= LAST_PORT:
             raise ValueError(f"not a port: {port}")
-        return cls(CidrBlock.parse(str(number)), port)
+        return cls(CidrBlock.parse(str(number)), port, protocol)
 
 
 def exempt(endpoints: Iterable[Endpoint]) -> tuple[Exemption, ...]:
@@ -43,12 +44,18 @@ def exempt(endpoints: Iterable[Endpoint]) -> tuple[Exemption, ...]:
         Exemption(
             direction=Direction.EGRESS,
             peer=endpoint.address,
-            protocol=TCP,
+            protocol=endpoint.protocol,
             ports=(PortRange(endpoint.port, endpoint.port),),
         )
-        for endpoint in sorted(set(endpoints), key=_order)
+        for endpoint in in_order(endpoints)
     )
 
 
-def _order(endpoint: Endpoint) -> tuple[bool, int, int]:
-    return endpoint.address.family is Family.IPV6, endpoint.address.first, endpoint.port
+def in_order(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return each end point once, in a total order."""
+    return tuple(sorted(set(endpoints), key=_order))
+
+
+def _order(endpoint: Endpoint) -> tuple[bool, int, int, int]:
+    address, protocol = endpoint.address, endpoint.protocol
+    return address.family is Family.IPV6, address.first, endpoint.port, protocol.number or 0

@@ -57,14 +57,14 @@ def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     """Return where the source that the configuration names was found last, as far as that is remembered."""
     return tuple(
         endpoint
-        for number, (host, port) in enumerate(_servers(settings.source))
+        for number, (host, port) in enumerate(servers(settings.source))
         for endpoint in Whereabouts(
             host, port, memory=addresses_file(settings.state.directory, number)
         ).endpoints()
     )
 
 
-def _servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
+def servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
     """Return the servers that a source speaks to, in the order in which they are remembered."""
     match source:
         case FileSourceSettings():

@@ -50,6 +50,7 @@ class StepLog:
         self._say_problems(step)
         self._say_kernel(step)
         self._say_waiting(step)
+        self._say_opened(step)
         self._say_groupless(step)
         self._say_ports(step)
         self._say_uncached(step)
@@ -117,6 +118,14 @@ class StepLog:
                     self._log.error("host_closed", reason="there is no snapshot that can be enforced")
                 case _:
                     assert_never(lack)
+
+    def _say_opened(self, step: Step) -> None:
+        """Say what was changed in rules that an earlier agent left (§7.4)."""
+        if step.opened_to:
+            places = sorted(
+                {f"{one.address.network.network_address} {one.protocol} {one.port}" for one in step.opened_to}
+            )
+            self._log.warning("source_way_opened", endpoints=places)
 
     def _say_uncached(self, step: Step) -> None:
         """Say where sessions are judged, and counted, at every packet, for lack of mark bits."""

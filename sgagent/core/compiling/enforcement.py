@@ -20,6 +20,7 @@ from sgagent.core.compiling.marks import (
     next_state,
 )
 from sgagent.core.compiling.narrowing import narrows
+from sgagent.core.compiling.sourceway import close_way
 from sgagent.core.kernel import names
 from sgagent.core.kernel.plan import AddElements, AddRule, DeleteElements, FlushChain, Plan, make_plan
 from sgagent.core.kernel.ruleset import Accept, LookUp, Ruleset
@@ -139,10 +140,14 @@ class _Standing:
         return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
     def judges_as(self, desired: Ruleset) -> bool:
-        """Tell whether the table judges as it is to, whatever it tells of that."""
+        """Tell whether the table judges as it is to, whatever it tells of that.
+
+        The way to the source may stand open in it: a session that passed there is not remembered as allowed.
+        """
         if self.observed is None or self.foreign:
             return False
-        return self.observed == desired or without_logging(self.observed) == without_logging(desired)
+        observed = close_way(self.observed)
+        return observed == desired or without_logging(observed) == without_logging(desired)
 
     def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
         """Return what to do to enforce under a state after another.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sgagent.agent.asking.desk import Desk
@@ -11,6 +12,7 @@ from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions.cuts import NamedCut
 from sgagent.agent.telling.steplog import EventLog
+from sgagent.core.endpoints import Endpoint
 from sgagent.core.host import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import Limits
@@ -51,7 +53,9 @@ class Machine:
         self.state = StateDirectory(directory)
         self.clock = FakeClock()
 
-    def reconciler(self, configuration: str = "") -> Reconciler:
+    def reconciler(
+        self, configuration: str = "", name_servers: Callable[[], tuple[Endpoint, ...]] = tuple
+    ) -> Reconciler:
         """Return the reconciler of an agent that was just started."""
         return Reconciler(
             settings=parse_settings(configuration, "sgagent.toml") if configuration else Settings(),
@@ -63,6 +67,7 @@ class Machine:
             before_counters_go=lambda: None,
             counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
+            name_servers=name_servers,
         )
 
     def execution(self, reconciler: Reconciler, log: EventLog, boot_id: str = "this boot") -> Execution:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from sgagent.agent.sourceways import LOST_SECONDS
 from sgagent.agent.step import Outcome, Step
+from sgagent.core.compiling.sourceway import open_way
+from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.host import Link
+from sgagent.core.model import UDP
+from sgagent.core.policy import Exemption
 from tests.unit.agent.machine import GOOD, Machine
 
+HERE, ELSEWHERE = Endpoint.at("192.0.2.10", 443), Endpoint.at("192.0.2.11", 443)
+DNS = Endpoint.at("192.0.2.53", 53, UDP)
 FAIL_CLOSED = "[enforcement]\nfail_closed = true\n"
 
 
@@ -65,3 +73,59 @@ def test_definitions_end_it(machine: Machine) -> None:
     machine.source.remove()
     after = agent.step(fetch=True)
     assert (after.outcome, after.is_closed, after.version) == (Outcome.UNCHANGED, False, opened.version)
+
+
+def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tmp_path: Path) -> None:
+    """An agent that lost its state gets through to a source that has moved (§7.4)."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    before = machine.dataplane.ruleset
+    assert before is not None
+    machine.source.remove()
+    machine.counters_at_zero.clear()
+    shutil.rmtree(tmp_path / "state")
+    machine.source.reached_at = (HERE,)
+    agent = machine.reconciler()
+    step = agent.step(fetch=True)
+    assert (step.outcome, step.is_standing, step.opened_to) == (Outcome.WAITING, True, (HERE,))
+    assert machine.dataplane.ruleset == open_way(before, [HERE])
+    assert machine.counters_at_zero == []
+    assert agent.step(fetch=True).opened_to == ()
+    machine.source.reached_at = (ELSEWHERE,)
+    assert agent.step(fetch=True).opened_to == (ELSEWHERE,)
+    assert machine.dataplane.ruleset == open_way(before, [ELSEWHERE])
+    machine.source.reached_at = ()
+    machine.source.write(GOOD)
+    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert machine.dataplane.ruleset == before
+
+
+def test_name_servers_are_let_through_until_the_source_is_found(machine: Machine, tmp_path: Path) -> None:
+    """Without definitions at once; with some, once the source has been away for a minute."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    shutil.rmtree(tmp_path / "state")
+    agent = machine.reconciler(name_servers=lambda: (DNS,))
+    assert agent.step(fetch=True).opened_to == (DNS,)
+    machine.source.write(GOOD)
+    agent.step(fetch=True)
+    assert failsafes(agent.step(fetch=True)) == ()
+    machine.source.remove()
+    assert failsafes(agent.step(fetch=True)) == ()
+    machine.clock.pass_seconds(LOST_SECONDS)
+    assert failsafes(agent.step(fetch=True)) == exempt([DNS])
+    machine.source.write(GOOD)
+    assert failsafes(agent.step(fetch=True)) == ()
+
+
+def test_a_closed_host_finds_its_source(machine: Machine) -> None:
+    """A host that is closed before it ever reached its source may still ask where that is."""
+    step = machine.reconciler(FAIL_CLOSED, name_servers=lambda: (DNS,)).step(fetch=True)
+    assert (step.is_closed, failsafes(step)) == (True, exempt([DNS]))
+
+
+def failsafes(step: Step) -> tuple[Exemption, ...]:
+    """Return what no group can block on the first interface outwards."""
+    assert step.policy is not None
+    return step.policy.interfaces[0].egress.failsafe
