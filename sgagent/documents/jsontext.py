@@ -162,7 +162,7 @@ class _Scanner:
         self._builder.wholes(nodes)
         self._row_here().extend(starts, nodes)
         self._line = last.line
-        self._line_end = self._text.find("\n", self._place)
+        self._find_line_end()
 
     def _row_here(self) -> Row:
         """Return the row that the next item of the list continues, or begins."""
@@ -185,10 +185,18 @@ class _Scanner:
         if self._closings and self._closings[-1] == "]":
             self._row_here().add(self._place, node)
         self._line += written.count("\n")
-        self._line_end = self._text.find("\n", match.end())
         self._place = match.end()
+        self._find_line_end()
         self.skip_blanks()
         return True
+
+    def _find_line_end(self) -> None:
+        """Search for the end of the line, unless the one that is known is still ahead.
+
+        A search at each value would read a text of one line once for each value.
+        """
+        if -1 < self._line_end < self._place:
+            self._line_end = self._text.find("\n", self._place)
 
     def malformed(self, reason: str) -> MalformedError:
         """Return a complaint about the place reached."""

@@ -6,13 +6,15 @@ import json
 import time
 import tracemalloc
 from random import Random
+from typing import SupportsIndex
 
+import pytest
 from hypothesis import event, example, given, strategies as st
 
 from sgagent.documents import Limits
 from sgagent.documents.builder import DuplicateKey, TreeBuilder
 from sgagent.documents.jsontext import parse_json
-from sgagent.documents.rows import Rows
+from sgagent.documents.rows import FEW, Rows
 from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar
 from tests.strategies import seeds
 
@@ -213,3 +215,40 @@ def test_what_does_not_fit_any_more_takes_no_longer_to_be_refused() -> None:
         assert reread(text, earlier, limits=limits)[0][0] == "too_many_values"
         took.append(time.process_time() - began)
     assert took[1] < 10 * took[0]
+
+
+class _CountedText(str):
+    """A text that counts the characters that searches for a line feed look at."""
+
+    __slots__ = ("searched",)
+    searched: int
+
+    def find(self, sub: str, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /) -> int:
+        """Search as any text does, and count."""
+        found = super().find(sub, start, end)
+        looked_at = (len(self) if found < 0 else found) - (0 if start is None else start.__index__())
+        self.searched = getattr(self, "searched", 0) + looked_at
+        return found
+
+
+@pytest.mark.parametrize(
+    "item",
+    (
+        '{"a": "1"}',
+        "[]",
+        '[{"a": "1"}]',
+        '{"a": [' + ",".join(['{"b": "1"}'] * 2 * FEW) + "]}",
+        '{"a": true}',
+        '"a"',
+        "1",
+    ),
+)
+@pytest.mark.parametrize("separator", (",", ",\n", ",\n" + ",".join(["1"] * 50) + ","))
+def test_lines_are_counted_in_linear_time(item: str, separator: str) -> None:
+    """The search for line feeds looks at each character once, in short and long lines, and read again."""
+    text = _CountedText("[" + separator.join([item] * 500) + "]")
+    _, rows = reread(text, None, limits=Limits())
+    assert text.searched <= len(text)
+    again = _CountedText(text[: len(text) // 2] + " " + text[len(text) // 2 :])
+    assert reread(again, rows, limits=Limits())[0] == reread(str(again), None, limits=Limits())[0]
+    assert again.searched <= len(again)
