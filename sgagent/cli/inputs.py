@@ -72,7 +72,7 @@ def read_configuration(options: argparse.Namespace) -> str:
     """
     path: Path = options.config or DEFAULT_CONFIGURATION
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # read_text() would make ends of lines of carriage returns
     except FileNotFoundError:
         if options.config is not None:
             raise UsageError(f"{path}: no such configuration file") from None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping as MappingOf, Sequence
 from functools import partial
 
 from sgagent.documents.builder import TreeBuilder
+from sgagent.documents.characters import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
 from sgagent.documents.limits import Limits
 from sgagent.documents.rows import Recurrence, Row, Rows
 from sgagent.documents.tree import NO_LINES, Kind, Listing, MalformedError, Mapping, Node, Scalar
@@ -25,6 +26,7 @@ _CHARACTERS = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+'
 _TEXT = f'"({_CHARACTERS})"'
 _STRING = re.compile(_TEXT + _BLANKS)
 _NAME = re.compile(_TEXT + _BLANKS + ":" + _BLANKS)
+_NO_BLANKS = LINE_SEPARATORS + BYTE_ORDER_MARK
 _COMMA = re.compile("," + _BLANKS)
 _WHOLE = re.compile(rf'[\[{{](?:[-+0-9.eE:, \t\n\r]++|"{_CHARACTERS}")*+[\]}}]')
 """What may be a list or mapping of nothing but texts and numbers."""
@@ -200,6 +202,8 @@ class _Scanner:
 
     def malformed(self, reason: str) -> MalformedError:
         """Return a complaint about the place reached."""
+        if self._peek() and self._peek() in _NO_BLANKS:
+            return bad_character(self._text, self._place, OUTSIDE_OF_QUOTES)
         rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
         return MalformedError("syntax", f"not JSON: {reason}", self._line, value=rest or None)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.documents.builder import TreeBuilder
+from sgagent.documents.characters import refuse_bidirectional
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.jsontext import parse_json
 from sgagent.documents.tree import MalformedError
@@ -44,10 +45,12 @@ def _decode(content: bytes, reading: Reading) -> str:
             "too_large", f"more than {limit} bytes", 0, remedy="split it, or raise limits.document_bytes"
         )
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MalformedError("not_utf8", "not UTF-8", line, remedy="save the file as UTF-8") from error
+    refuse_bidirectional(text)
+    return text
 
 
 def _build(text: str, name: str, reading: Reading) -> TreeBuilder:

@@ -15,6 +15,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.documents.characters import escape_bidirectional
 from sgagent.documents.native import FORMAT_VERSION
 
 Native = Mapping[str, object]
@@ -24,8 +25,9 @@ _EVERY_PORT = "-1/-1"
 
 
 def as_json(native: object) -> bytes:
-    """Return JSON in which equal content makes equal bytes."""
-    return json.dumps(native, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return JSON in which equal content makes equal bytes, and which the reader of documents takes."""
+    text = json.dumps(native, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return escape_bidirectional(text).encode()
 
 
 def write_document(snapshot: Snapshot) -> Native:

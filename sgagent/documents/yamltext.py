@@ -7,10 +7,19 @@ The parser gives events only; what scalars are is decided here. So no tag constr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 
 import yaml
 
 from sgagent.documents.builder import TreeBuilder
+from sgagent.documents.characters import (
+    BYTE_ORDER_MARK,
+    LINE_SEPARATORS,
+    OUTSIDE_OF_QUOTES,
+    bad_character,
+    position,
+)
 from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Node, Scalar
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -32,9 +41,14 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
     Raises:
         MalformedError: not YAML, more than one document, a tag, a merge key, or an alias within itself.
     """
-    reading = _Reading(builder)
+    _refuse_control_characters(text)
+    stand_ins = _stand_ins(text)
+    masked = text.translate(stand_ins) if stand_ins else text
+    reading = _Reading(builder, {ord(stand_in): chr(meant) for meant, stand_in in stand_ins.items()})
+    if stand_ins or BYTE_ORDER_MARK in text:
+        _refuse_outside_of_quotes(text, masked)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in yaml.parse(masked, Loader=_LOADER):
             reading.take(event)
     except yaml.YAMLError as error:
         raise _malformed(error) from error
@@ -45,9 +59,15 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
 class _Reading:
     """The events of one text, taken one by one."""
 
-    def __init__(self, builder: TreeBuilder) -> None:
-        """Start before the first event."""
+    def __init__(self, builder: TreeBuilder, stood_for: dict[int, str]) -> None:
+        """Start before the first event.
+
+        Args:
+            builder: what becomes of them.
+            stood_for: what characters in the values stand for.
+        """
         self._builder = builder
+        self._stood_for = stood_for
         self._anchors: dict[str, tuple[Node, int]] = {}
         """With the line that each counts as standing on."""
 
@@ -72,10 +92,11 @@ class _Reading:
         """Take a scalar, as a name or as a value."""
         line = _line(event)
         is_plain = event.style in (None, "")
+        value: str = event.value.translate(self._stood_for) if self._stood_for else event.value
         if event.tag is not None and event.tag not in _TEXT_TAGS:
             _refuse_tag(event.tag, line)
         if self._builder.awaits_key:
-            if event.value == "<<" and is_plain and event.tag is None:
+            if value == "<<" and is_plain and event.tag is None:
                 raise MalformedError(
                     "merge_key",
                     "merge keys are not part of YAML 1.2",
@@ -83,11 +104,11 @@ class _Reading:
                     value="<<",
                     remedy="write the fields out",
                 )
-            self._builder.key(event.value, line)
-            self._remember(event.anchor, event.value, line)
+            self._builder.key(value, line)
+            self._remember(event.anchor, value, line)
             return
-        kind = _kind(event.value) if is_plain and event.tag is None else Kind.TEXT
-        node = event.value if kind is Kind.TEXT else Scalar(kind, event.value)
+        kind = _kind(value) if is_plain and event.tag is None else Kind.TEXT
+        node = value if kind is Kind.TEXT else Scalar(kind, value)
         self._remember(event.anchor, node, self._builder.scalar(node, line))
 
     def _open(self, event: yaml.CollectionStartEvent) -> None:
@@ -124,6 +145,70 @@ class _Reading:
                 _line(event),
                 remedy="one file each",
             )
+
+
+_CONTROL = re.compile("\r(?!\n)|[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML 1.2 forbids (c-printable), and a carriage return alone, where YAML ends a line."""
+
+
+def _refuse_control_characters(text: str) -> None:
+    """Refuse what could end a line for some programs only, wherever it stands."""
+    match = _CONTROL.search(text)
+    if match is None:
+        return
+    if match.group() == "\r":
+        raise bad_character(text, match.start(), "a line ends with a line feed, or with both")
+    line, column = position(text, match.start())
+    message = f"not YAML: column {column}: control character U+{ord(match.group()):04X}"
+    raise MalformedError("syntax", message, line, value=match.group(), remedy="remove it")
+
+
+def _stand_ins(text: str) -> dict[int, str]:
+    """Return for each line separator in the text a private-use character that is not in it.
+
+    PyYAML takes these separators for ends of lines, as YAML 1.1 did. In YAML 1.2 they are characters like any
+    other, and so are the stand-ins.
+    """
+    found = [] if text.isascii() else [separator for separator in LINE_SEPARATORS if separator in text]
+    unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
+    stand_ins = {ord(separator): stand_in for separator, stand_in in zip(found, unused, strict=False)}
+    if len(stand_ins) < len(found):
+        reason = "it can't be read beside every private-use character that there is"
+        raise bad_character(text, text.index(found[-1]), reason)
+    return stand_ins
+
+
+_PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+_SEPARATING = re.compile(f"[{LINE_SEPARATORS}{BYTE_ORDER_MARK}]")
+
+
+def _refuse_outside_of_quotes(text: str, masked: str) -> None:
+    """Refuse line separators and byte order marks in comments, in plain and block scalars and between values.
+
+    Args:
+        text: as it was given.
+        masked: the same with a stand-in for each line separator.
+
+    Raises:
+        MalformedError: there is one.
+    """
+    quoted = _quoted_texts(masked)
+    start = end = 0
+    for match in _SEPARATING.finditer(text):
+        place = match.start()
+        while end <= place:
+            start, end = next(quoted, (len(text), len(text)))
+        # libyaml does not count a byte order mark at the start of a text, so that all places are one less.
+        if place < start or text.startswith(BYTE_ORDER_MARK):
+            raise bad_character(text, place, OUTSIDE_OF_QUOTES)
+
+
+def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:
+    """Go through the places where quoted texts begin and end, up to the first that is not YAML."""
+    with suppress(yaml.YAMLError, ValueError):  # the latter of PyYAML's own parser
+        for token in yaml.scan(text, Loader=_LOADER):
+            if isinstance(token, yaml.ScalarToken) and token.style in ("'", '"'):
+                yield token.start_mark.index, token.end_mark.index
 
 
 def _kind(text: str) -> Kind:

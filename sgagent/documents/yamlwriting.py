@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from sgagent.documents.characters import escape_bidirectional, is_ambiguous
 from sgagent.documents.writing import Native
 
 _WIDTH = 120
@@ -11,9 +12,10 @@ _WIDTH = 120
 
 def as_yaml(native: Native) -> str:
     """Return the text of a document; fields stand in the order in which they are given."""
-    return yaml.dump(
+    text = yaml.dump(
         native, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
     )
+    return escape_bidirectional(text)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -30,14 +32,12 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)
 
     def represent_text(self, text: str) -> yaml.Node:
-        """Quote what YAML 1.1 takes for the end of a line, and YAML 1.2 does not, so that none folds it."""
-        style = '"' if any(sign in text for sign in _ENDS_OF_LINES) else None
+        """Put between double quotes what the reader takes as an escape only, or what some tools fold."""
+        style = '"' if is_ambiguous(text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _MOST_ON_A_LINE = 8
-_ENDS_OF_LINES = "\x85\u2028\u2029"
-"""Next line, line separator and paragraph separator: between double quotes they are written as escapes."""
 
 _Dumper.add_representer(list, _Dumper.represent_plain_list)
 _Dumper.add_representer(str, _Dumper.represent_text)

@@ -18,11 +18,12 @@ from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRa
 from sgagent.core.policy import Exemption
 from sgagent.documents.addresses import parse_network
 from sgagent.documents.budget import Budget
+from sgagent.documents.characters import refuse_ambiguous
 from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.limits import Limits
 from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
-from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar
+from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Node, Scalar
 from sgagent.settings.flowlog import parse_flow_log
 from sgagent.settings.keys import read_boolean, read_path, read_word
 from sgagent.settings.lint import parse_lint
@@ -100,7 +101,11 @@ def parse_interface_name(name: str, origin: str) -> str:
 def _parse_toml(content: str, file: str) -> dict[str, object]:
     """Return what the text says, unchecked."""
     try:
+        refuse_ambiguous(content)
         return tomllib.loads(content)
+    except MalformedError as error:
+        place = f"{file}:{error.line}"
+        raise UsageError(printable(f"{place}: {error.message} ({error.remedy})")) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(printable(f"{file}: not TOML: {error}")) from error
 

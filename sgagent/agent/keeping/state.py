@@ -110,6 +110,6 @@ class StateDirectory:
     def configuration(self) -> str | None:
         """Return the configuration that was kept; None where there is none that can be read."""
         try:
-            return (self.directory / _CONFIGURATION).read_text(encoding="utf-8")
+            return (self.directory / _CONFIGURATION).read_bytes().decode()
         except (OSError, UnicodeDecodeError):
             return None

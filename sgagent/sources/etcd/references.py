@@ -13,9 +13,11 @@ from sgagent.core.model import GroupReference, PrefixListReference
 from sgagent.documents import Limits
 from sgagent.documents.addresses import parse_object
 from sgagent.documents.budget import Budget, OverBudgetError
+from sgagent.documents.characters import refuse_bidirectional
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.findings import Findings
 from sgagent.documents.scalars import parse_id
+from sgagent.documents.tree import MalformedError
 from sgagent.sources.etcd.messages import KeyValue
 
 
@@ -56,10 +58,12 @@ def groups_of_interface(item: KeyValue, limits: Limits) -> frozenset[str]:
 
 
 def read_json(value: bytes) -> dict[str, object] | None:
-    """Return the object that JSON holds; None if it is none."""
+    """Return the object that JSON holds; None if it is none, or holds characters that documents may not."""
     try:
-        read = json.loads(value)
-    except (ValueError, RecursionError):
+        text = value.decode("utf-8-sig")
+        refuse_bidirectional(text)
+        read = json.loads(text)
+    except (ValueError, RecursionError, MalformedError):
         return None
     return read if isinstance(read, dict) else None
 
