@@ -9,13 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgagent.agent.telling.moments import count
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import load_settings, read_bounded
 from sgagent.cli.replacing import replace_file
 from sgagent.core.binding import Bindings
-from sgagent.core.errors import DocumentError, NotPermittedError, Problem, UsageError, printable
+from sgagent.core.errors import (
+    DocumentError,
+    NotPermittedError,
+    Origin,
+    Problem,
+    Severity,
+    UsageError,
+    printable,
+)
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.documents import DocumentFile, parse_documents
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.limits import FULL_DOCUMENTS
 from sgagent.documents.writing import write_document
 from sgagent.documents.yamlwriting import as_yaml
 from sgagent.imports import Imported, Note, import_aws, import_terraform
@@ -80,7 +89,8 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
         return _from_the_cloud(settings)
     if not options.files:
         raise UsageError(f"import {options.what}: which files? (- is standard input)")
-    imported = _READERS[options.what]([_read(name) for name in options.files], settings.limits)
+    files = _read_all(options.files, settings.limits)
+    imported = _READERS[options.what](files, settings.limits)
     errors = _resolve(imported.snapshot).errors
     if errors:
         raise DocumentError(errors)
@@ -112,18 +122,37 @@ def _resolve(snapshot: Snapshot) -> Resolution:
     return resolve(snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
 
 
-def _read(name: str) -> DocumentFile:
-    """Return a file that was named.
+def _read_all(names: Sequence[str], limits: Limits) -> list[DocumentFile]:
+    """Return the files that were named, of each no more than it takes to refuse it.
 
     Raises:
-        UsageError: it can't be read.
+        UsageError: one can't be read.
+        DocumentError: together they are too large.
     """
+    files: list[DocumentFile] = []
+    room = limits.all_bytes
+    for name in names:
+        files.append(_read(name, limits.document_bytes + 1))
+        room -= len(files[-1].content)
+        if room < 0:
+            raise DocumentError([_too_large(files[-1].name)])
+    return files
+
+
+def _read(name: str, most: int) -> DocumentFile:
     if name == _STANDARD_INPUT:
-        return DocumentFile("<stdin>", sys.stdin.buffer.read())
-    try:
-        return DocumentFile(name, Path(name).read_bytes())
-    except OSError as error:
-        raise UsageError(f"{name}: can't be read: {error.strerror}") from error
+        return DocumentFile("<stdin>", sys.stdin.buffer.read(most))
+    return DocumentFile(name, read_bounded(Path(name), most))
+
+
+def _too_large(name: str) -> Problem:
+    return Problem(
+        severity=Severity.ERROR,
+        code="too_large",
+        origin=Origin(file=name),
+        message=f"the files together hold more than {FULL_DOCUMENTS} times limits.document_bytes",
+        remedy="import some of them at a time, or raise limits.document_bytes",
+    )
 
 
 def _place(output: Path | None, what: str) -> Path | None:

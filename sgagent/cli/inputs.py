@@ -83,6 +83,24 @@ def read_configuration(options: argparse.Namespace) -> str:
         raise UsageError(f"{path}: the configuration is not UTF-8 (save the file as UTF-8)") from error
 
 
+def read_bounded(path: Path, most: int, what: str = "it") -> bytes:
+    """Return so many bytes of a file, which may be a pipe or device, or all that there are.
+
+    Args:
+        path: of the file.
+        most: how many bytes are read at most.
+        what: what it holds, for the message.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise UsageError(f"{path}: {what} can't be read: {error.strerror}") from error
+
+
 _UNNAMED = "unnamed"
 """What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings, read_bounded
 from sgagent.cli.junit import as_junit
 from sgagent.cli.progress import Progress
 from sgagent.cli.testreport import SuiteReport, as_json, lines
@@ -18,6 +18,7 @@ from sgagent.core.errors import DocumentError, Problem, UsageError, printable
 from sgagent.core.host import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
+from sgagent.documents import Limits
 from sgagent.packets import ExpectedTraffic, Outcome, Result, Scenario, parse_packets, specified
 from sgagent.ports import Delivery
 from sgagent.rehearsal import rehearse
@@ -147,19 +148,13 @@ def _scenarios(files: Iterable[Path]) -> list[tuple[Path, Scenario]]:
     problems: list[Problem] = []
     for file in files:
         try:
-            scenarios.append((file, parse_packets(_read(file), str(file))))
+            content = read_bounded(file, Limits().document_bytes + 1, "the packets")
+            scenarios.append((file, parse_packets(content, str(file))))
         except DocumentError as error:
             problems.extend(error.problems)
     if problems:
         raise DocumentError(problems)
     return scenarios
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file}: the packets can't be read: {error.strerror}") from error
 
 
 class _Reader:

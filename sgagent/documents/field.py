@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, final
 
 from sgagent.core.errors import Origin, Problem, Severity
@@ -30,6 +30,12 @@ class Reading:
     findings: Findings
     budget: Budget
     passages: Passages = field(default_factory=Passages)
+    subject: str = ""
+    """What problems name beside the place: the resource or group that the values belong to."""
+
+    def about(self, message: str) -> str:
+        """Return a message that begins with the subject."""
+        return f"{self.subject}: {message}" if self.subject else message
 
 
 @final
@@ -101,6 +107,10 @@ class Field:
     def child(self, step: str | int, node: Node) -> Field:
         """Return a value below this one."""
         return Field(node, self.reading, self, step)
+
+    def belonging_to(self, subject: str) -> Field:
+        """Return the value, with problems in it that name what it belongs to."""
+        return Field(self.node, replace(self.reading, subject=subject), self._parent, self._step)
 
     def error(self, code: str, message: str, remedy: str = "") -> None:
         """Note that the documents are refused for this value."""
@@ -235,7 +245,7 @@ class Field:
             severity=severity,
             code=code,
             origin=self.origin,
-            message=message,
+            message=self.reading.about(message),
             value=self.written,
             remedy=remedy,
         )
@@ -287,7 +297,11 @@ class Fields:
         """Note that a field is not there."""
         origin = self.field.origin.at(name)
         problem = Problem(
-            severity=Severity.ERROR, code="missing_field", origin=origin, message="missing", remedy=remedy
+            severity=Severity.ERROR,
+            code="missing_field",
+            origin=origin,
+            message=self.field.reading.about("missing"),
+            remedy=remedy,
         )
         self.field.reading.findings.add(problem)
 

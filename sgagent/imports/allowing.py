@@ -12,7 +12,6 @@ from sgagent.core.errors import Origin
 from sgagent.core.model import (
     ICMP,
     ICMPV6,
-    LAST_PORT,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -24,10 +23,8 @@ from sgagent.core.model import (
     Protocol,
     SecurityGroupRule,
 )
+from sgagent.imports.awsvalues import Bounds
 from sgagent.imports.notes import Effect, Notes
-
-_ANY_TYPE = (None, -1)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
@@ -39,11 +36,8 @@ class Allowance:
 
     direction: Direction
     protocol: Protocol
-    first: int | None
-    """The first port; for ICMP the type. None where the rule says none."""
-
-    last: int | None
-    """The last port; for ICMP the code."""
+    bounds: Bounds
+    """Ports, or the type and code of ICMP."""
 
     peer: AuthorizationObject
     peer_vpc_id: str | None = None
@@ -89,12 +83,12 @@ def allow(allowance: Allowance, around: Surroundings, notes: Notes) -> SecurityG
 
 def _fault_of_types(allowance: Allowance) -> str | None:
     """Return why a rule of one ICMP type is not taken: without the type it would allow every one."""
-    if allowance.protocol not in (ICMP, ICMPV6):
+    kind, code = allowance.bounds.first, allowance.bounds.last
+    if allowance.protocol not in (ICMP, ICMPV6) or (kind is None and code is None):
         return None
-    if allowance.first in _ANY_TYPE and allowance.last in _ANY_TYPE:
-        return None
+    kind, code = (-1 if number is None else number for number in (kind, code))
     return (
-        f"{allowance.protocol} of type {allowance.first} and code {allowance.last};"
+        f"{allowance.protocol} of type {kind} and code {code};"
         f" native rules know no types, and all of {allowance.protocol} would be more"
     )
 
@@ -130,17 +124,17 @@ def _fault_of_vpc(allowance: Allowance, around: Surroundings) -> str | None:
 
 def _ports(allowance: Allowance) -> tuple[PortRange, ...] | None:
     """Return the ports, without port 0; None if nothing is left."""
-    if not allowance.protocol.has_ports:
+    bounds = allowance.bounds
+    if bounds.first is None or bounds.last is None:
         return ()
-    first = max(allowance.first if allowance.first is not None else 0, 1)
-    last = allowance.last if allowance.last is not None else LAST_PORT
-    return (PortRange(first, last),) if first <= last else None
+    first = max(bounds.first, 1)
+    return (PortRange(first, bounds.last),) if first <= bounds.last else None
 
 
 def _note_what_is_less(allowance: Allowance, around: Surroundings, notes: Notes) -> None:
     """Note where less is allowed."""
     subject = allowance.security_group_id
-    if allowance.protocol.has_ports and (allowance.first or 0) < 1:
+    if allowance.protocol.has_ports and allowance.bounds.first == 0:
         notes.add(
             Effect.NARROWED, allowance.origin, subject, "without port 0, of which native rules can't speak"
         )

@@ -21,10 +21,10 @@ from sgagent.imports.allowing import Allowance
 from sgagent.imports.awsvalues import (
     entries,
     read_block,
+    read_bounds,
     read_group_reference,
     read_id,
     read_member,
-    read_number,
     read_protocol,
     read_text,
     require_id,
@@ -33,6 +33,7 @@ from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
 from sgagent.imports.imported import Imported, import_files
 
 _DIRECTIONS = (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS))
+_BOUNDS = ("FromPort", "ToPort")
 _ADDRESSES = (
     ("PrivateIpAddresses", "PrivateIpAddress"),
     ("Ipv6Addresses", "Ipv6Address"),
@@ -89,9 +90,16 @@ def _refuse_part(answer: Fields) -> None:
         )
 
 
+def _about(field: Field, name: str) -> Fields | None:
+    """Return the fields of a group, rule or interface, with problems that name it by its id."""
+    fields = field.fields()
+    named = fields.filled(name) if fields else None
+    return field.belonging_to(named.node).fields() if named and isinstance(named.node, str) else fields
+
+
 def _read_groups(answer: Fields, gathered: Gathered) -> None:
     for field in entries(answer, "SecurityGroups"):
-        fields = field.fields()
+        fields = _about(field, "GroupId")
         group = _group(fields) if fields else None
         if fields is None or group is None:
             continue
@@ -124,9 +132,9 @@ def _allowances(permission: Field, security_group_id: str, direction: Direction)
     fields = permission.fields()
     written = fields.require("IpProtocol") if fields else None
     protocol = read_protocol(written) if written else None
-    if fields is None or protocol is None:
+    bounds = read_bounds(fields, protocol, *_BOUNDS) if fields and protocol else None
+    if fields is None or protocol is None or bounds is None:
         return
-    first, last = read_number(fields, "FromPort"), read_number(fields, "ToPort")
     for field, peer, vpc_id in _peers(fields):
         field.count_rule()
         within = field.fields()
@@ -135,8 +143,7 @@ def _allowances(permission: Field, security_group_id: str, direction: Direction)
             security_group_id=security_group_id,
             direction=direction,
             protocol=protocol,
-            first=first,
-            last=last,
+            bounds=bounds,
             peer=peer,
             peer_vpc_id=vpc_id,
             description=read_text(within, "Description") if within else "",
@@ -183,7 +190,7 @@ _ENDS: tuple[tuple[str, str, Callable[[Field, Fields], AuthorizationObject | Non
 def _read_rules(answer: Fields, gathered: Gathered) -> None:
     """Take rules one by one, which only this call tells with their ids."""
     for field in entries(answer, "SecurityGroupRules"):
-        fields = field.fields()
+        fields = _about(field, "SecurityGroupRuleId")
         allowance = _allowance(fields) if fields else None
         if allowance is not None:
             gathered.allowances.append(allowance)
@@ -196,15 +203,15 @@ def _allowance(fields: Fields) -> Allowance | None:
     protocol = read_protocol(written) if written else None
     peer, vpc_id = _only_peer(fields)
     is_egress = way.boolean() if way else None
-    if group_id is None or protocol is None or peer is None or is_egress is None:
+    bounds = read_bounds(fields, protocol, *_BOUNDS) if protocol else None
+    if group_id is None or protocol is None or bounds is None or peer is None or is_egress is None:
         return None
     return Allowance(
         origin=fields.field.origin,
         security_group_id=group_id,
         direction=Direction.EGRESS if is_egress else Direction.INGRESS,
         protocol=protocol,
-        first=read_number(fields, "FromPort"),
-        last=read_number(fields, "ToPort"),
+        bounds=bounds,
         peer=peer,
         peer_vpc_id=vpc_id,
         rule_id=rule_id or "",
@@ -230,7 +237,7 @@ def _only_peer(fields: Fields) -> tuple[AuthorizationObject | None, str | None]:
 
 def _read_interfaces(answer: Fields, gathered: Gathered) -> None:
     for field in entries(answer, "NetworkInterfaces"):
-        fields = field.fields()
+        fields = _about(field, "NetworkInterfaceId")
         interface = _interface(fields) if fields else None
         if interface is not None:
             gathered.add_interface(field, interface, Cloud.AWS)

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, GroupReference, Protocol
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    ICMP,
+    ICMPV6,
+    LAST_PORT,
+    CidrBlock,
+    GroupReference,
+    Protocol,
+)
 from sgagent.documents.addresses import HostBits, group_reference, parse_block
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.scalars import checked_account, parse_id, parse_protocol
@@ -42,10 +51,57 @@ def require_id(fields: Fields, *names: str) -> str | None:
     return read_id(fields, *names)
 
 
-def read_number(fields: Fields, name: str) -> int | None:
-    """Return a whole number, None where unused."""
-    found = fields.filled(name)
-    return found.integer() if found else None
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The two numbers of a rule, checked against its protocol."""
+
+    first: int | None = None
+    """The first port; for ICMP the type, None for every type; None for protocols without either."""
+
+    last: int | None = None
+    """The last port; for ICMP the code, None for every code."""
+
+
+def read_bounds(fields: Fields, protocol: Protocol, first: str, last: str) -> Bounds | None:
+    """Return ports, or the type and code of ICMP; None, with errors noted, if they are not what AWS allows.
+
+    Args:
+        fields: of the rule.
+        protocol: of the rule. Where it has neither ports nor types AWS ignores both fields.
+        first: the field with the first port or the type.
+        last: the field with the last port or the code.
+    """
+    if protocol in (ICMP, ICMPV6):
+        kind, code = (_bounded(fields, name, -1, 255, _TYPES) for name in (first, last))
+        return None if kind is None or code is None else Bounds(*(n if n >= 0 else None for n in (kind, code)))
+    if not protocol.has_ports:
+        written = [field for name in (first, last) if (field := fields.filled(name))]
+        return Bounds() if None not in [field.integer() for field in written] else None
+    low, high = (_bounded(fields, name, 0, LAST_PORT, _PORTS) for name in (first, last))
+    if low is None or high is None:
+        return None
+    if low > high:
+        field = fields.get(first) or fields.field
+        field.error("reversed_ports", f"{first} is greater than {last} ({high})", f"{first} up to {last}")
+        return None
+    return Bounds(low, high)
+
+
+_PORTS = f"a whole number from 0 to {LAST_PORT}; every port is 0 and {LAST_PORT}"
+_TYPES = "a whole number from 0 to 255; -1 is every one"
+
+
+def _bounded(fields: Fields, name: str, least: int, most: int, form: str) -> int | None:
+    """Return a number that must be there and within bounds; else None, with an error noted."""
+    field = fields.filled(name)
+    if field is None:
+        fields.refuse_missing(name, form)
+        return None
+    number = field.integer()
+    if number is not None and not least <= number <= most:
+        field.error("port_out_of_range", "out of range", form)
+        return None
+    return number
 
 
 def read_protocol(field: Field) -> Protocol | None:

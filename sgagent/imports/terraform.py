@@ -65,8 +65,9 @@ def _read_resource(field: Field, gathered: Gathered) -> None:
     if kind in RESOURCES and resource.filled("deposed_key"):
         gathered.notes.add(Effect.LEFT_OUT, field.origin, address, "about to be destroyed (deposed)")
     elif kind in RESOURCES:
-        values = resource.require("values")
-        within = values.fields() if values else None
+        values = field.belonging_to(address).fields()
+        written = values.require("values") if values else None
+        within = written.fields() if written else None
         if within is not None:
             RESOURCES[kind](within, gathered)
     elif any(word in kind for word in _RELATED):

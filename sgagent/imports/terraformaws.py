@@ -12,9 +12,9 @@ from sgagent.imports.allowing import Allowance
 from sgagent.imports.awsvalues import (
     entries,
     read_block,
+    read_bounds,
     read_group_reference,
     read_id,
-    read_number,
     read_protocol,
     read_text,
     require_id,
@@ -91,9 +91,9 @@ def _allowances(values: Fields, rule: _Rule) -> Iterator[Allowance]:
     """Go through what a rule allows."""
     written = values.require(rule.protocol_name)
     protocol = read_protocol(written) if written else None
-    if protocol is None:
+    bounds = read_bounds(values, protocol, "from_port", "to_port") if protocol else None
+    if protocol is None or bounds is None:
         return
-    first, last = read_number(values, "from_port"), read_number(values, "to_port")
     for field, peer in _peers(values, rule):
         field.count_rule()
         yield Allowance(
@@ -101,8 +101,7 @@ def _allowances(values: Fields, rule: _Rule) -> Iterator[Allowance]:
             security_group_id=rule.security_group_id,
             direction=rule.direction,
             protocol=protocol,
-            first=first,
-            last=last,
+            bounds=bounds,
             peer=peer,
             rule_id=rule.rule_id,
             description=read_text(values, "description"),

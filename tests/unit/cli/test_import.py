@@ -134,6 +134,28 @@ def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("sgagent: ")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    (
+        ((None,), "more than 1000 bytes"),
+        ((1000, 1000, 1000, 1000, 1), "the files together hold more than 4 times limits.document_bytes"),
+    ),
+)
+@pytest.mark.parametrize("what", ("aws", "terraform"))
+def test_what_is_read_is_bounded(
+    what: str, sizes: tuple[int | None, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that never ends, and very many files, are refused as documents are."""
+    settings = tmp_path / "sgagent.toml"
+    settings.write_text("[limits]\ndocument_bytes = 1000\n")
+    paths = [Path("/dev/zero") if size is None else tmp_path / f"{number}.json" for number, size in enumerate(sizes)]
+    for path, size in zip(paths, sizes, strict=True):
+        if size is not None:
+            path.write_bytes(b" " * size)
+    assert main(["--config", str(settings), "import", what, *map(str, paths)]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture
 def server() -> Iterator[EcsServer]:
     """Give a cloud with a group whose members may not all be known."""

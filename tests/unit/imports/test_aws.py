@@ -87,6 +87,47 @@ def test_port_0_is_lost(first: int, last: int, ports: list[str], effect: list[Ef
     assert effects(found) == effect
 
 
+WRONG_BOUNDS = (
+    ("tcp", {"FromPort": 80}, "missing_field", "ToPort", None),
+    ("tcp", {"ToPort": 80}, "missing_field", "FromPort", None),
+    ("udp", {"FromPort": None, "ToPort": 53}, "missing_field", "FromPort", None),
+    ("6", {}, "missing_field", "FromPort", None),
+    ("tcp", {"FromPort": "", "ToPort": ""}, "missing_field", "FromPort", None),
+    ("tcp", {"FromPort": 80, "ToPort": 65536}, "port_out_of_range", "ToPort", "65536"),
+    ("tcp", {"FromPort": 70000, "ToPort": 70000}, "port_out_of_range", "FromPort", "70000"),
+    ("udp", {"FromPort": -1, "ToPort": -1}, "port_out_of_range", "FromPort", "-1"),
+    ("tcp", {"FromPort": -80, "ToPort": 80}, "port_out_of_range", "FromPort", "-80"),
+    ("tcp", {"FromPort": 443, "ToPort": 80}, "reversed_ports", "FromPort", "443"),
+    ("tcp", {"FromPort": "80", "ToPort": 80}, "wrong_type", "FromPort", "80"),
+    ("tcp", {"FromPort": True, "ToPort": 80}, "wrong_type", "FromPort", "true"),
+    ("tcp", {"FromPort": 8.5, "ToPort": 80}, "wrong_type", "FromPort", "8.5"),
+    ("tcp", {"FromPort": 10**30, "ToPort": 80}, "out_of_range", "FromPort", "1" + "0" * 30),
+    ("icmp", {}, "missing_field", "FromPort", None),
+    ("icmp", {"FromPort": 8}, "missing_field", "ToPort", None),
+    ("icmpv6", {"FromPort": 300, "ToPort": -1}, "port_out_of_range", "FromPort", "300"),
+    ("icmp", {"FromPort": -2, "ToPort": -1}, "port_out_of_range", "FromPort", "-2"),
+    ("-1", {"FromPort": "all", "ToPort": -1}, "wrong_type", "FromPort", "all"),
+)
+
+
+@pytest.mark.parametrize(("protocol", "bounds", "code", "name", "value"), WRONG_BOUNDS)
+def test_ports_are_never_guessed(
+    protocol: str, bounds: Answer, code: str, name: str, value: str | None
+) -> None:
+    """Missing, reversed and impossible ports and types are errors with the resource, the field and its value."""
+    inside = group({"IpProtocol": protocol, "IpRanges": [{"CidrIp": "0.0.0.0/0"}], **bounds})
+    alone = rule_answer(IpProtocol=protocol, CidrIpv4="0.0.0.0/0", FromPort=None, ToPort=None)
+    alone["SecurityGroupRules"][0].update(bounds)
+    for answers, named in (((inside,), "sg-1"), ((group(), alone), "sgr-1")):
+        with pytest.raises(DocumentError) as caught:
+            imported(*answers)
+        problem = caught.value.problems[0]
+        assert (problem.code, problem.value) == (code, value)
+        assert problem.origin.path.endswith(f".{name}")
+        assert problem.message.startswith(f"{named}: ")
+        assert problem.remedy
+
+
 def test_one_type_of_icmp_is_not_all_of_it() -> None:
     """A rule for echo requests is left out, as all of ICMP would be more; one for all types is taken."""
     found = imported(group(permission("icmp", 8, -1), permission("icmp", -1, -1)))

@@ -11,6 +11,7 @@ from sgagent.core.errors import DocumentError
 from sgagent.core.model import GroupType, Policy, SecurityGroup, SecurityGroupRule
 from sgagent.documents import DocumentFile, Limits
 from sgagent.imports import Effect, Imported, import_terraform
+from tests.unit.imports.test_aws import WRONG_BOUNDS
 
 Resource = dict[str, Any]
 
@@ -137,6 +138,32 @@ def test_rules_that_are_resources_of_their_own() -> None:
     assert rules["ingress accept 1 tcp 443/443 0.0.0.0/0"].description == "HTTPS"
     assert rules["egress accept 1 udp 53/53 2001:db8::/32"].rule_id == "sgr-2"
     assert len(the_group(found).rules) == 8
+
+
+@pytest.mark.parametrize(("protocol", "bounds", "code", "name", "value"), WRONG_BOUNDS)
+def test_ports_are_never_guessed(
+    protocol: str, bounds: Resource, code: str, name: str, value: str | None
+) -> None:
+    """As those of the API; the message names the address of the resource."""
+    named = {"FromPort": "from_port", "ToPort": "to_port"}
+    ports = {named[key]: number for key, number in bounds.items()}
+    inside = {**AWS_GROUP, "values": {"id": "sg-1", "egress": [{"protocol": protocol, "self": True, **ports}]}}
+    older = resource(
+        "aws_security_group_rule",
+        **{"security_group_id": "sg-1", "type": "ingress", "protocol": protocol, "self": True, **ports},
+    )
+    newer = resource(
+        "aws_vpc_security_group_ingress_rule",
+        **{"id": "sgr-2", "security_group_id": "sg-1", "ip_protocol": protocol, "cidr_ipv4": "::/0", **ports},
+    )
+    for resources in ((inside,), (AWS_GROUP, older), (AWS_GROUP, newer)):
+        with pytest.raises(DocumentError) as caught:
+            imported(state(*resources))
+        problem = caught.value.problems[0]
+        assert (problem.code, problem.value) == (code, value)
+        assert problem.origin.path.endswith(f".{named[name]}")
+        assert problem.message.startswith(f"{resources[-1]['address']}: ")
+        assert problem.remedy
 
 
 def test_a_rule_of_a_group_elsewhere_is_left_out_and_told() -> None:
