@@ -26,6 +26,7 @@ from sgagent.core.model import (
 from sgagent.imports.awsvalues import Bounds
 from sgagent.imports.notes import Effect, Notes
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What one rule of AWS allows with one other end."""

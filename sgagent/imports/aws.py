@@ -31,6 +31,7 @@ from sgagent.imports.awsvalues import (
 )
 from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
 from sgagent.imports.imported import Imported, import_files
+from sgagent.imports.notes import Effect
 
 _DIRECTIONS = (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS))
 _BOUNDS = ("FromPort", "ToPort")
@@ -107,6 +108,7 @@ def _read_groups(answer: Fields, gathered: Gathered) -> None:
         for name, direction in _DIRECTIONS:
             for permission in entries(fields, name):
                 gathered.allowances += _allowances(permission, group.security_group_id, direction)
+                _note_nobody(permission, group.security_group_id, gathered)
 
 
 def _group(fields: Fields) -> AwsGroup | None:
@@ -148,6 +150,14 @@ def _allowances(permission: Field, security_group_id: str, direction: Direction)
             peer_vpc_id=vpc_id,
             description=read_text(within, "Description") if within else "",
         )
+
+
+def _note_nobody(permission: Field, security_group_id: str, gathered: Gathered) -> None:
+    """Note a permission that says nothing about other ends, not even that there are none."""
+    fields = permission.fields()
+    if fields is not None and not any(fields.filled(name) for name, _, _ in _ENDS):
+        message = "a rule that names no other end"
+        gathered.notes.add(Effect.LEFT_OUT, permission.origin, security_group_id, message)
 
 
 def _peers(fields: Fields) -> Iterator[tuple[Field, AuthorizationObject, str | None]]:

@@ -73,7 +73,9 @@ def read_bounds(fields: Fields, protocol: Protocol, first: str, last: str) -> Bo
     """
     if protocol in (ICMP, ICMPV6):
         kind, code = (_bounded(fields, name, -1, 255, _TYPES) for name in (first, last))
-        return None if kind is None or code is None else Bounds(*(n if n >= 0 else None for n in (kind, code)))
+        return (
+            None if kind is None or code is None else Bounds(*(n if n >= 0 else None for n in (kind, code)))
+        )
     if not protocol.has_ports:
         written = [field for name in (first, last) if (field := fields.filled(name))]
         return Bounds() if None not in [field.integer() for field in written] else None

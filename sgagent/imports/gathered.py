@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from sgagent.core.model import (
     CidrBlock,
     Family,
+    GroupReference,
     GroupType,
     NetworkInterface,
     Policy,
@@ -54,6 +55,34 @@ class GatheredInterface:
     cloud: Cloud
 
 
+@dataclass(frozen=True, slots=True)
+class LostMember:
+    """What has an interface in groups whose addresses nobody knows."""
+
+    place: Field
+    reason: str
+    groups: frozenset[str] | None
+    """None where nobody knows them."""
+
+    network_interface_id: str | None = None
+    """Nothing is lost if an interface of this id was read."""
+
+    effect: Effect = Effect.LEFT_OUT
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadResource:
+    """A resource that is not read."""
+
+    place: Field
+    reason: str
+    names: frozenset[str]
+    """All in it that may be ids of groups."""
+
+    is_related: bool
+    """Whether it is worth a note also if it names no group that was read."""
+
+
 @dataclass(slots=True)
 class PrefixListDraft:
     """What is known of a prefix list so far."""
@@ -79,8 +108,11 @@ class Gathered:
     """Of Alibaba Cloud, each with its group."""
 
     interfaces: dict[str, GatheredInterface] = field(default_factory=dict)
-    attachments: list[tuple[str, str]] = field(default_factory=list)
-    """Interfaces and groups that are attached to them beside what the interfaces say."""
+    attachments: list[tuple[Field, str, str]] = field(default_factory=list)
+    """Interfaces and groups that are attached to them beside what the interfaces say, and where."""
+
+    lost: list[LostMember] = field(default_factory=list)
+    unread: list[UnreadResource] = field(default_factory=list)
 
     prefix_lists: dict[str, PrefixListDraft] = field(default_factory=dict)
 
@@ -95,14 +127,51 @@ class Gathered:
         if self.groups.setdefault(group.security_group_id, group) is not group:
             place.error("duplicate_id", f"{group.security_group_id} stands twice", "one of the two")
 
-    def add_interface(self, place: Field, interface: NetworkInterface, cloud: Cloud) -> None:
-        """Take an interface; the same one may be told twice, as by an instance, and the first counts."""
+    def add_interface(
+        self, place: Field, interface: NetworkInterface, cloud: Cloud, *, is_partial: bool = False
+    ) -> None:
+        """Take an interface; the same one may be told twice, as by an instance, but not otherwise.
+
+        Args:
+            place: where it is told.
+            interface: what is told.
+            cloud: whose it is.
+            is_partial: whether something else may tell other addresses of it.
+        """
         told = GatheredInterface(place, interface, cloud)
-        self.interfaces.setdefault(interface.network_interface_id, told)
+        first = self.interfaces.setdefault(interface.network_interface_id, told)
+        if first is told or first.interface == interface:
+            return
+        merged = _merged(first.interface, interface) if is_partial else None
+        if merged is None:
+            message = f"{interface.network_interface_id} is otherwise in {first.place.origin}"
+            place.error("duplicate_id", message, "one of the two, or both as they are now")
+        else:
+            self.interfaces[interface.network_interface_id] = GatheredInterface(first.place, merged, cloud)
 
     def prefix_list(self, prefix_list_id: str, place: Field) -> PrefixListDraft:
         """Return what is known of a prefix list, to add to it."""
         return self.prefix_lists.setdefault(prefix_list_id, PrefixListDraft(place))
+
+
+def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface | None:
+    """Return what two resources tell of one interface; None if they contradict each other."""
+    pairs = (
+        (one.mac_address, other.mac_address),
+        (one.vpc_id, other.vpc_id),
+        (one.instance_id, other.instance_id),
+        (one.security_group_ids, other.security_group_ids),
+    )
+    if any(first and second and first != second for first, second in pairs):
+        return None
+    return replace(
+        one,
+        mac_address=one.mac_address or other.mac_address,
+        vpc_id=one.vpc_id or other.vpc_id,
+        instance_id=one.instance_id or other.instance_id,
+        security_group_ids=one.security_group_ids or other.security_group_ids,
+        addresses=tuple(dict.fromkeys((*one.addresses, *other.addresses))),
+    )
 
 
 def settle(gathered: Gathered) -> Snapshot:
@@ -117,11 +186,15 @@ def settle(gathered: Gathered) -> Snapshot:
         family_of_list={entry.prefix_list_id: entry.family for entry in prefix_lists},
     )
     groups = (*_aws_groups(gathered, around), *_alibaba_groups(gathered))
+    interfaces = tuple(_interfaces(gathered))
+    for member in (*gathered.lost, *_unread(gathered)):
+        if member.network_interface_id not in gathered.interfaces:
+            _tell_of_lost(gathered, member)
     return Snapshot(
         version="",
         security_groups=tuple(sorted(groups, key=lambda group: group.security_group_id)),
         prefix_lists=tuple(sorted(prefix_lists, key=lambda entry: entry.prefix_list_id)),
-        network_interfaces=tuple(_interfaces(gathered)),
+        network_interfaces=interfaces,
     )
 
 
@@ -204,11 +277,56 @@ def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
 
 def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
     """Go through the interfaces in the order of their ids, with all groups that are attached to them."""
+    beside: dict[str, set[str]] = {}
+    for place, key, group in gathered.attachments:
+        beside.setdefault(key, set()).add(group)
+        if key not in gathered.interfaces:
+            message = f"{group} is attached to {key}, which is not in what was read"
+            gathered.notes.add(Effect.LEFT_OUT, place.origin, place.reading.subject or key, message)
     for key in sorted(gathered.interfaces):
         told = gathered.interfaces[key]
-        beside = {group for eni, group in gathered.attachments if eni == key}
-        attached = sorted({*told.interface.security_group_ids, *beside})
+        attached = sorted({*told.interface.security_group_ids, *beside.get(key, ())})
+        _check_member(gathered, told, attached)
         yield replace(told.interface, security_group_ids=tuple(_known(gathered, told, attached)))
+
+
+def _check_member(gathered: Gathered, told: GatheredInterface, attached: list[str]) -> None:
+    """Note what an interface without groups or without addresses loses."""
+    if not attached and told.cloud is Cloud.ALIBABA:
+        told.place.error("missing_groups", "the interface has no security group", "the groups that it has")
+    elif not attached:
+        key = told.interface.network_interface_id
+        message = "it has no security group; everything is dropped"
+        gathered.notes.add(Effect.NARROWED, told.place.origin, told.place.reading.subject or key, message)
+    families = {block.family for block in told.interface.addresses}
+    if not families or (told.cloud is Cloud.ALIBABA and Family.IPV4 not in families):
+        groups, reason = frozenset(attached) or None, "its primary address is missing"
+        gathered.lost.append(LostMember(told.place, reason, groups, effect=Effect.NARROWED))
+
+
+def _unread(gathered: Gathered) -> Iterator[LostMember]:
+    """Go through the resources that are not read, as far as they have to do with groups."""
+    known = gathered.aws_groups.keys() | gathered.groups.keys()
+    for one in gathered.unread:
+        groups = one.names & known
+        if groups:
+            yield LostMember(one.place, f"{one.reason}; it names {', '.join(sorted(groups))}", groups)
+        elif one.is_related:
+            yield LostMember(one.place, one.reason, groups)
+
+
+def _tell_of_lost(gathered: Gathered, member: LostMember) -> None:
+    """Note a member whose addresses are lost; an error where a drop rule would miss it."""
+    for _, rule in gathered.rules:
+        match rule.policy, rule.authorization_object:
+            case Policy.DROP, GroupReference(group) if member.groups is None or group in member.groups:
+                message = (
+                    f"{member.reason}, so that the drop rule at {rule.origin} would miss members of {group}"
+                )
+                member.place.error("lost_member", message, "what tells the interface with its addresses")
+                return
+    subject = member.place.reading.subject or member.network_interface_id or "an interface"
+    gathered.notes.add(member.effect, member.place.origin, subject, member.reason)
 
 
 def _known(gathered: Gathered, told: GatheredInterface, attached: list[str]) -> Iterator[str]:

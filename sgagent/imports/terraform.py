@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping as MappingOf, Sequence
 
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Fields
+from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.imports.awsvalues import entries
-from sgagent.imports.gathered import Gathered
+from sgagent.imports.gathered import Gathered, UnreadResource
 from sgagent.imports.imported import Imported, import_files
-from sgagent.imports.notes import Effect
 from sgagent.imports.terraformalibaba import ALIBABA_RESOURCES
 from sgagent.imports.terraformaws import AWS_RESOURCES
 
-RESOURCES: Mapping[str, Callable[[Fields, Gathered], None]] = {**AWS_RESOURCES, **ALIBABA_RESOURCES}
+RESOURCES: MappingOf[str, Callable[[Fields, Gathered], None]] = {**AWS_RESOURCES, **ALIBABA_RESOURCES}
 """What reads the values of a resource, by its type."""
 
 _RELATED = ("security_group", "prefix_list", "port_list", "port_range_list")
@@ -56,22 +56,54 @@ def _resources(module: Field) -> Iterator[Field]:
 
 def _read_resource(field: Field, gathered: Gathered) -> None:
     """Take a resource that Terraform manages; what it only looked up is somebody else's."""
-    resource = field.fields()
-    written = resource.filled("type") if resource else None
-    kind = written.text() if written else None
-    if resource is None or kind is None or _text(resource, "mode") not in (None, "managed"):
+    found = field.fields()
+    mode = found.filled("mode") if found else None
+    if found is None or (mode is not None and mode.word(_MODES) is not True):
         return
-    address = _text(resource, "address") or kind
-    if kind in RESOURCES and resource.filled("deposed_key"):
-        gathered.notes.add(Effect.LEFT_OUT, field.origin, address, "about to be destroyed (deposed)")
-    elif kind in RESOURCES:
-        values = field.belonging_to(address).fields()
-        written = values.require("values") if values else None
-        within = written.fields() if written else None
+    named = field.belonging_to(_text(found, "address") or _text(found, "type") or "a resource")
+    resource = named.fields()
+    kind = _text(resource, "type") if resource else None
+    if resource is None or kind is None:
+        found.refuse_missing("type", "the type of the resource")
+    elif kind in RESOURCES and not resource.filled("deposed_key"):
+        values = resource.require("values")
+        within = values.fields() if values else None
         if within is not None:
             RESOURCES[kind](within, gathered)
-    elif any(word in kind for word in _RELATED):
-        gathered.notes.add(Effect.LEFT_OUT, field.origin, address, f"{kind} is not read here")
+    else:
+        _leave_out(named, kind, gathered)
+
+
+_MODES = {"managed": True, "data": False}
+"""Whether Terraform manages a resource."""
+
+
+def _leave_out(resource: Field, kind: str, gathered: Gathered) -> None:
+    """Take a resource that is not read, with the groups that it names."""
+    fields = resource.fields()
+    values = fields.get("values") if fields else None
+    is_deposed = kind in RESOURCES
+    policy = values.node.entries.get("policy") if values and isinstance(values.node, Mapping) else None
+    reason = "about to be destroyed (deposed)" if is_deposed else f"{kind} is not read here"
+    if policy == "drop":
+        remedy = (
+            "terraform apply first" if is_deposed else "a resource that is read, or remove it from the file"
+        )
+        resource.error("lost_drop_rule", f"it drops something: {reason}", remedy)
+    names = (
+        frozenset(text for text in _texts(values.node) if text.startswith("sg-")) if values else frozenset()
+    )
+    is_related = is_deposed or any(word in kind for word in _RELATED)
+    gathered.unread.append(UnreadResource(resource, reason, names, is_related=is_related))
+
+
+def _texts(node: Node) -> Iterator[str]:
+    """Go through all texts in a value; how deep is bounded by the limits."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (Listing, Mapping)):
+        for inner in node.items if isinstance(node, Listing) else node.entries.values():
+            yield from _texts(inner)
 
 
 def _text(fields: Fields, name: str) -> str | None:

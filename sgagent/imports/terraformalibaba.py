@@ -35,17 +35,24 @@ from sgagent.documents.scalars import (
 )
 from sgagent.imports.awsvalues import entries, read_block, read_id, read_text, require_id
 from sgagent.imports.gathered import Cloud, Gathered
-from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_tags
+from sgagent.imports.notes import Effect
+from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_mention, read_tags
 
 
 def _read_group(values: Fields, gathered: Gathered) -> None:
     security_group_id, kind = require_id(values, "id"), values.filled("security_group_type")
     if security_group_id is None:
         return
+    group_type = (kind.word(GROUP_TYPES) if kind else None) or GroupType.ADVANCED
+    if kind is None:
+        _note_narrowed(values, gathered, "its type is missing; it is read as advanced, which admits least")
+    inner = _inner(values)
+    if inner is None and group_type is GroupType.BASIC:
+        _note_narrowed(values, gathered, "its inner access policy is missing; it is read as drop")
     group = SecurityGroup(
         security_group_id=security_group_id,
-        group_type=(kind.word(GROUP_TYPES) if kind else None) or GroupType.BASIC,
-        inner_access_policy=_inner(values),
+        group_type=group_type,
+        inner_access_policy=inner or Policy.DROP,
         vpc_id=read_id(values, "vpc_id"),
         name=read_text(values, "security_group_name", "name"),
         tags=read_tags(values, "tags"),
@@ -54,40 +61,48 @@ def _read_group(values: Fields, gathered: Gathered) -> None:
     gathered.add_group(values.field, group)
 
 
-def _inner(values: Fields) -> Policy:
+def _note_narrowed(values: Fields, gathered: Gathered, message: str) -> None:
+    """Note what is read so that it admits least, as every state of Terraform says it."""
+    gathered.notes.add(Effect.NARROWED, values.field.origin, values.field.reading.subject, message)
+
+
+def _inner(values: Fields) -> Policy | None:
     """Return whether members reach each other; older versions of the provider say it by true and false."""
     policy, older = values.filled("inner_access_policy"), values.filled("inner_access")
     if policy is not None:
         return policy.word(POLICIES) or Policy.DROP
-    if older is not None and older.boolean() is not True:
-        return Policy.DROP
-    return Policy.ACCEPT
+    if older is not None:
+        return Policy.ACCEPT if older.boolean() else Policy.DROP
+    return None
 
 
 def _read_rule(values: Fields, gathered: Gathered) -> None:
     values.field.count_rule()
     security_group_id = require_id(values, "security_group_id")
-    rule = _rule(values)
+    rule = _rule(values, gathered)
     if security_group_id is not None and rule is not None:
         gathered.rules.append((security_group_id, rule))
 
 
-def _rule(values: Fields) -> SecurityGroupRule | None:
+def _rule(values: Fields, gathered: Gathered) -> SecurityGroupRule | None:
     """Return a rule; None, with errors noted, if it can't be understood."""
     network, way, policy, priority, protocol = (
         values.filled(name) for name in ("nic_type", "type", "policy", "priority", "ip_protocol")
     )
     if network is not None and network.text() not in (None, "intranet"):
         network.warn("nic_type", "a rule for another network than the private one", "intranet")
-    for name in ("type", "ip_protocol"):
+    for name in ("type", "policy", "ip_protocol"):
         if values.filled(name) is None:
             values.refuse_missing(name)
+    meant = policy and policy.word(POLICIES)
+    if priority is None and meant is Policy.ACCEPT:
+        _note_narrowed(values, gathered, f"its priority is missing; it is read as {_LEAST_URGENT}")
     form = RuleForm(
         place=values.field,
         rule_id=read_id(values, "security_group_rule_id") or "",
         direction=way and way.word(DIRECTIONS),
-        policy=policy.word(POLICIES) if policy else Policy.ACCEPT,
-        priority=checked_priority(priority, priority.integer()) if priority else 1,
+        policy=meant,
+        priority=checked_priority(priority, priority.integer()) if priority else _unsaid_priority(meant),
         protocol=protocol and parse_protocol(protocol),
         ports=_ports(values),
         port_list=_port_list(values),
@@ -97,6 +112,14 @@ def _rule(values: Fields) -> SecurityGroupRule | None:
         description=read_text(values, "description"),
     )
     return make_rule(form)
+
+
+_LEAST_URGENT = 100
+
+
+def _unsaid_priority(policy: Policy | None) -> int:
+    """Return the priority that admits least."""
+    return 1 if policy is Policy.DROP else _LEAST_URGENT
 
 
 def _ports(values: Fields) -> Part[tuple[PortRange, ...]] | None:
@@ -146,7 +169,12 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
     prefix_list_id, family = require_id(values, "id"), values.filled("address_family")
     if prefix_list_id is None:
         return
+    if values.filled("entry") is None:
+        values.refuse_missing("entry", "the entries of the list, [] if it has none")
     draft = gathered.prefix_list(prefix_list_id, values.field)
+    if draft.is_delivered:
+        message = f"{prefix_list_id} stands twice, first in {draft.place.origin}"
+        values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or Family.IPV4
     draft.is_delivered = True
     items = [fields for item in entries(values, "entry") if (fields := item.fields())]
@@ -180,6 +208,7 @@ _INSTANCE = InterfaceForm(
     addresses=("private_ip", "secondary_private_ips", "ipv6_addresses"),
     groups=("security_groups",),
     vpc="vpc_id",
+    secondary=("network_interfaces",),
 )
 
 
@@ -193,5 +222,7 @@ ALIBABA_RESOURCES: Mapping[str, Callable[[Fields, Gathered], None]] = {
     "alicloud_ecs_prefix_list": _read_prefix_list,
     "alicloud_ecs_network_interface": _read_interface,
     "alicloud_network_interface": _read_interface,
+    "alicloud_ecs_network_interface_attachment": read_mention,
+    "alicloud_network_interface_attachment": read_mention,
     "alicloud_instance": lambda values, gathered: read_interface(values, gathered, _INSTANCE),
 }

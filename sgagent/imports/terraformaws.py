@@ -20,7 +20,8 @@ from sgagent.imports.awsvalues import (
     require_id,
 )
 from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
-from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_tags
+from sgagent.imports.notes import Effect
+from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_mention, read_tags
 
 
 def _read_group(values: Fields, gathered: Gathered) -> None:
@@ -42,7 +43,8 @@ def _read_group(values: Fields, gathered: Gathered) -> None:
         for field in entries(values, name):
             fields = field.fields()
             if fields is not None:
-                gathered.allowances += _allowances(fields, _Rule(security_group_id, direction, "protocol"))
+                rule = _Rule(security_group_id, direction, "protocol")
+                gathered.allowances += _allowances(fields, rule, gathered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _read_rule(values: Fields, gathered: Gathered) -> None:
     if security_group_id is None or direction is None:
         return
     rule_id = read_id(values, "security_group_rule_id") or ""
-    found = list(_allowances(values, _Rule(security_group_id, direction, "protocol", rule_id)))
+    found = list(_allowances(values, _Rule(security_group_id, direction, "protocol", rule_id), gathered))
     gathered.allowances += found if len(found) == 1 else [_without_id(allowance) for allowance in found]
 
 
@@ -80,15 +82,18 @@ def _reader_of(direction: Direction) -> Callable[[Fields, Gathered], None]:
         security_group_id = require_id(values, "security_group_id")
         if security_group_id is not None:
             rule_id = read_id(values, "security_group_rule_id", "id") or ""
-            gathered.allowances += _allowances(
-                values, _Rule(security_group_id, direction, "ip_protocol", rule_id)
-            )
+            rule = _Rule(security_group_id, direction, "ip_protocol", rule_id)
+            gathered.allowances += _allowances(values, rule, gathered)
 
     return read
 
 
-def _allowances(values: Fields, rule: _Rule) -> Iterator[Allowance]:
+def _allowances(values: Fields, rule: _Rule, gathered: Gathered) -> Iterator[Allowance]:
     """Go through what a rule allows."""
+    itself = values.filled("self")
+    if not any(values.filled(name) for name in dict(_ENDS)) and (itself is None or itself.written == "false"):
+        subject = values.field.reading.subject
+        gathered.notes.add(Effect.LEFT_OUT, values.field.origin, subject, "a rule that names no other end")
     written = values.require(rule.protocol_name)
     protocol = read_protocol(written) if written else None
     bounds = read_bounds(values, protocol, "from_port", "to_port") if protocol else None
@@ -148,6 +153,9 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
     if prefix_list_id is None:
         return
     draft, family = gathered.prefix_list(prefix_list_id, values.field), values.filled("address_family")
+    if draft.is_delivered:
+        message = f"{prefix_list_id} stands twice, first in {draft.place.origin}"
+        values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or draft.family
     draft.is_delivered = True
     for item in entries(values, "entry"):
@@ -174,7 +182,7 @@ def _read_attachment(values: Fields, gathered: Gathered) -> None:
     """Take a group that was attached to an interface from outside."""
     interface, group = require_id(values, "network_interface_id"), require_id(values, "security_group_id")
     if interface is not None and group is not None:
-        gathered.attachments.append((interface, group))
+        gathered.attachments.append((values.field, interface, group))
 
 
 _INTERFACE = InterfaceForm(
@@ -190,6 +198,7 @@ _INSTANCE = InterfaceForm(
     instance="id",
     addresses=("private_ip", "secondary_private_ips", "ipv6_addresses"),
     groups=("vpc_security_group_ids",),
+    secondary=("network_interface", "secondary_network_interface"),
 )
 
 AWS_RESOURCES: Mapping[str, Callable[[Fields, Gathered], None]] = {
@@ -202,5 +211,6 @@ AWS_RESOURCES: Mapping[str, Callable[[Fields, Gathered], None]] = {
     "aws_ec2_managed_prefix_list_entry": _read_prefix_entry,
     "aws_network_interface": lambda values, gathered: read_interface(values, gathered, _INTERFACE),
     "aws_instance": lambda values, gathered: read_interface(values, gathered, _INSTANCE),
+    "aws_network_interface_attachment": read_mention,
     "aws_network_interface_sg_attachment": _read_attachment,
 }

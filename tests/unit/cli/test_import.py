@@ -148,7 +148,10 @@ def test_what_is_read_is_bounded(
     """A device that never ends, and very many files, are refused as documents are."""
     settings = tmp_path / "sgagent.toml"
     settings.write_text("[limits]\ndocument_bytes = 1000\n")
-    paths = [Path("/dev/zero") if size is None else tmp_path / f"{number}.json" for number, size in enumerate(sizes)]
+    paths = [
+        Path("/dev/zero") if size is None else tmp_path / f"{number}.json"
+        for number, size in enumerate(sizes)
+    ]
     for path, size in zip(paths, sizes, strict=True):
         if size is not None:
             path.write_bytes(b" " * size)

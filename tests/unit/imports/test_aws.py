@@ -87,7 +87,7 @@ def test_port_0_is_lost(first: int, last: int, ports: list[str], effect: list[Ef
     assert effects(found) == effect
 
 
-WRONG_BOUNDS = (
+WRONG_BOUNDS: tuple[tuple[str, Answer, str, str, str | None], ...] = (
     ("tcp", {"FromPort": 80}, "missing_field", "ToPort", None),
     ("tcp", {"ToPort": 80}, "missing_field", "FromPort", None),
     ("udp", {"FromPort": None, "ToPort": 53}, "missing_field", "FromPort", None),
@@ -114,7 +114,7 @@ WRONG_BOUNDS = (
 def test_ports_are_never_guessed(
     protocol: str, bounds: Answer, code: str, name: str, value: str | None
 ) -> None:
-    """Missing, reversed and impossible ports and types are errors with the resource, the field and its value."""
+    """Missing, reversed and impossible ports are errors with the resource, the field and its value."""
     inside = group({"IpProtocol": protocol, "IpRanges": [{"CidrIp": "0.0.0.0/0"}], **bounds})
     alone = rule_answer(IpProtocol=protocol, CidrIpv4="0.0.0.0/0", FromPort=None, ToPort=None)
     alone["SecurityGroupRules"][0].update(bounds)

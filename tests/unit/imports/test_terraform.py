@@ -147,7 +147,10 @@ def test_ports_are_never_guessed(
     """As those of the API; the message names the address of the resource."""
     named = {"FromPort": "from_port", "ToPort": "to_port"}
     ports = {named[key]: number for key, number in bounds.items()}
-    inside = {**AWS_GROUP, "values": {"id": "sg-1", "egress": [{"protocol": protocol, "self": True, **ports}]}}
+    inside = {
+        **AWS_GROUP,
+        "values": {"id": "sg-1", "egress": [{"protocol": protocol, "self": True, **ports}]},
+    }
     older = resource(
         "aws_security_group_rule",
         **{"security_group_id": "sg-1", "type": "ingress", "protocol": protocol, "self": True, **ports},
@@ -304,6 +307,198 @@ def test_an_interface_of_alibaba_cloud_keeps_all_its_groups() -> None:
     other = resource("alicloud_security_group", id="sg-4", inner_access=True)
     (found,) = imported(state(ALICLOUD_GROUP, interface), state(other)).snapshot.network_interfaces
     assert found.security_group_ids == ("sg-2", "sg-4")
+
+
+DROP_BY_GROUP = alicloud_rule(policy="drop", source_security_group_id="sg-2")
+DROP_BY_OTHER = alicloud_rule(policy="drop", source_security_group_id="sg-4")
+DROP_BY_BLOCK = alicloud_rule(policy="drop", cidr_ip="192.0.2.0/24")
+OTHER_GROUP = resource(
+    "alicloud_security_group", id="sg-4", security_group_type="normal", inner_access_policy="Accept"
+)
+INSTANCE = {
+    "id": "i-1",
+    "network_interface_id": "eni-1",
+    "private_ip": "10.0.0.9",
+    "security_groups": ["sg-2"],
+}
+ATTACHMENT = "alicloud_ecs_network_interface_attachment"
+LOST: tuple[tuple[str, Resource], ...] = (
+    ("alicloud_instance", {**INSTANCE, "network_interface_id": None}),
+    ("alicloud_instance", {**INSTANCE, "network_interface_id": ""}),
+    ("alicloud_instance", {name: INSTANCE[name] for name in ("id", "private_ip", "security_groups")}),
+    ("alicloud_instance", {**INSTANCE, "private_ip": None}),
+    ("alicloud_instance", {**INSTANCE, "private_ip": "", "ipv6_addresses": ["2001:db8::9"]}),
+    (
+        "alicloud_instance",
+        {
+            **INSTANCE,
+            "network_interfaces": [{"network_interface_id": "eni-2", "security_group_ids": ["sg-2"]}],
+        },
+    ),
+    ("alicloud_instance", {**INSTANCE, "network_interfaces": [{"network_interface_id": "eni-2"}]}),
+    ("alicloud_instance", {**INSTANCE, "network_interfaces": [{"network_interface_id": ""}]}),
+    ("alicloud_ecs_network_interface", {"primary_ip_address": "10.0.0.9", "security_group_ids": ["sg-2"]}),
+    ("alicloud_network_interface", {"id": "", "private_ip": "10.0.0.9", "security_groups": ["sg-2"]}),
+    (ATTACHMENT, {"instance_id": "i-1", "network_interface_id": "eni-7"}),
+    ("alicloud_eci_container_group", {"security_group_id": "sg-2", "intranet_ip": "10.0.0.10"}),
+    ("alicloud_ecs_instance_set", {"nested": [{"security_group_ids": ["sg-2"]}]}),
+)
+
+
+@pytest.mark.parametrize(("kind", "values"), LOST)
+def test_a_member_that_is_lost_is_told_and_an_error_for_drop_rules(kind: str, values: Resource) -> None:
+    """An interface without id or address is told with its resource; a drop rule would miss its packets."""
+    lost = {**resource(kind, **values), "address": f"module.m.{kind}.web[0]"}
+    (note,) = imported(state(ALICLOUD_GROUP, OTHER_GROUP, DROP_BY_BLOCK, lost)).notes
+    assert note.subject == f"module.m.{kind}.web[0]"
+    with pytest.raises(DocumentError) as caught:
+        imported(state(ALICLOUD_GROUP, OTHER_GROUP, DROP_BY_GROUP, lost))
+    (problem,) = caught.value.problems
+    assert problem.code == "lost_member"
+    assert problem.message.startswith(f"module.m.{kind}.web[0]: ")
+    if (
+        all("security_group_ids" in one for one in values.get("network_interfaces", ()))
+        and kind != ATTACHMENT
+    ):
+        assert len(imported(state(ALICLOUD_GROUP, OTHER_GROUP, DROP_BY_OTHER, lost)).notes) == 1
+    else:
+        assert refused(state(ALICLOUD_GROUP, OTHER_GROUP, DROP_BY_OTHER, lost)) == ["lost_member"]
+
+
+def test_a_secondary_interface_with_a_resource_of_its_own_is_not_lost() -> None:
+    """What an instance says of it is then no more than that."""
+    instance = resource(
+        "alicloud_instance", **INSTANCE, network_interfaces=[{"network_interface_id": "eni-2"}]
+    )
+    secondary = resource(
+        "alicloud_ecs_network_interface",
+        id="eni-2",
+        primary_ip_address="10.0.0.10",
+        security_group_ids=["sg-2"],
+    )
+    attached = resource(ATTACHMENT, instance_id="i-1", network_interface_id="eni-2")
+    found = imported(state(ALICLOUD_GROUP, DROP_BY_GROUP, instance, secondary, attached))
+    assert found.notes == ()
+    assert len(found.snapshot.network_interfaces) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    (
+        ("aws_instance", {"private_ip": "10.0.0.7", "vpc_security_group_ids": ["sg-1"]}),
+        ("aws_instance", {"primary_network_interface_id": "", "vpc_security_group_ids": ["sg-1"]}),
+        ("aws_instance", {"primary_network_interface_id": "eni-1", "private_ip": "10.0.0.7"}),
+        (
+            "aws_instance",
+            {"primary_network_interface_id": "eni-1", "vpc_security_group_ids": ["sg-1"], "private_ip": None},
+        ),
+        ("aws_network_interface", {"id": None, "private_ip": "10.0.0.7", "security_groups": ["sg-1"]}),
+        ("aws_network_interface_attachment", {"network_interface_id": "eni-1"}),
+        (
+            "aws_network_interface_sg_attachment",
+            {"network_interface_id": "eni-1", "security_group_id": "sg-1"},
+        ),
+        ("aws_lb", {"security_groups": ["sg-1"]}),
+        ("aws_security_group_rule", {"type": "egress", "security_group_id": "sg-1", "protocol": "-1"}),
+        (
+            "aws_security_group_rule",
+            {
+                "type": "egress",
+                "security_group_id": "sg-1",
+                "protocol": "-1",
+                "self": False,
+                "cidr_blocks": None,
+            },
+        ),
+        (
+            "aws_vpc_security_group_egress_rule",
+            {"id": "sgr-1", "security_group_id": "sg-1", "ip_protocol": "-1", "cidr_ipv4": None},
+        ),
+    ),
+)
+def test_what_is_lost_of_aws_is_told(kind: str, values: Resource) -> None:
+    """Groups there only allow, so it is no error; it is told with the address of the resource."""
+    notes = imported(state(AWS_GROUP, resource(kind, **values))).notes
+    (note,) = [note for note in notes if note.subject == f"{kind}.this"]
+    assert note.message
+
+
+def test_a_resource_without_a_type_is_refused() -> None:
+    """It could be a rule."""
+    for kind in (None, ""):
+        assert refused(state(ALICLOUD_GROUP, {**DROP_BY_BLOCK, "type": kind})) == ["missing_field"]
+    del (rule := {**DROP_BY_BLOCK})["type"]
+    assert refused(state(ALICLOUD_GROUP, rule)) == ["missing_field"]
+
+
+def test_what_two_resources_say_of_an_interface_is_put_together() -> None:
+    """Each may know addresses that the other does not; other groups are a contradiction."""
+    instance = resource("alicloud_instance", **INSTANCE, secondary_private_ips=["10.0.0.10"])
+    values = {
+        "id": "eni-1",
+        "mac": "00:16:3e:00:00:01",
+        "primary_ip_address": "10.0.0.9",
+        "ipv6_addresses": ["2001:db8::9"],
+        "security_group_ids": ["sg-2"],
+    }
+    interface = resource("alicloud_ecs_network_interface", **values)
+    for resources in ((instance, interface), (interface, instance)):
+        (found,) = imported(state(ALICLOUD_GROUP, *resources)).snapshot.network_interfaces
+        assert set(map(str, found.addresses)) == {"10.0.0.9", "10.0.0.10", "2001:db8::9"}
+        assert (found.mac_address, found.instance_id) == ("00:16:3e:00:00:01", "i-1")
+    other = resource("alicloud_ecs_network_interface", **{**values, "security_group_ids": ["sg-4"]})
+    assert refused(state(ALICLOUD_GROUP, OTHER_GROUP, instance, other)) == ["duplicate_id"]
+
+
+def test_what_is_missing_is_read_as_what_admits_least() -> None:
+    """A state always says types, inner policies and priorities; where it does not, the least is admitted."""
+    bare = resource("alicloud_security_group", id="sg-2")
+    accept = alicloud_rule(priority=None, cidr_ip="10.0.0.0/8")
+    drop = alicloud_rule(priority="", cidr_ip="0.0.0.0/0", policy="drop")
+    found = imported(state(bare, accept, drop))
+    group = the_group(found)
+    assert (group.group_type, group.inner_access_policy) == (GroupType.ADVANCED, Policy.DROP)
+    assert [said(rule) for rule in group.rules] == [
+        "ingress accept 100 tcp 80/80 10.0.0.0/8",
+        "ingress drop 1 tcp 80/80 0.0.0.0/0",
+    ]
+    assert [note.effect for note in found.notes] == [Effect.NARROWED] * 2
+    basic = resource("alicloud_security_group", id="sg-2", security_group_type="normal")
+    assert [note.effect for note in imported(state(basic)).notes] == [Effect.NARROWED]
+    assert refused(state(ALICLOUD_GROUP, alicloud_rule(policy=None, cidr_ip="10.0.0.0/8"))) == [
+        "missing_field"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "codes"),
+    (
+        ({"entry": None}, ["missing_field"]),
+        ({}, ["missing_field"]),
+        ({"entry": [{"cidr": None}]}, ["wrong_type"]),
+        ({"entry": [{"cidr": ""}]}, ["bad_address"]),
+    ),
+)
+def test_entries_of_a_list_are_never_lost(values: Resource, codes: list[str]) -> None:
+    """A drop rule may depend on them."""
+    listed = resource("alicloud_ecs_prefix_list", id="pl-1", address_family="IPv4", **values)
+    assert refused(state(ALICLOUD_GROUP, listed)) == codes
+
+
+def test_a_list_stands_once() -> None:
+    """Two states that hold one list are one too many: together they would hold what either held."""
+    for kind in ("alicloud_ecs_prefix_list", "aws_ec2_managed_prefix_list"):
+        listed = resource(kind, id="pl-1", address_family="IPv4", entry=[{"cidr": "10.0.0.0/8"}])
+        assert refused(state(listed), state(listed)) == ["duplicate_id"]
+
+
+def test_a_drop_rule_that_is_about_to_go_is_refused() -> None:
+    """It is in force until then; and so may be one that can't be read."""
+    deposed = {**DROP_BY_BLOCK, "deposed_key": "0a1b2c3d"}
+    assert refused(state(ALICLOUD_GROUP, deposed)) == ["lost_drop_rule"]
+    unread = {**DROP_BY_BLOCK, "type": "alicloud_security_group_rule_v2"}
+    assert refused(state(ALICLOUD_GROUP, unread)) == ["lost_drop_rule"]
+    assert refused(state(ALICLOUD_GROUP, {**DROP_BY_BLOCK, "mode": "other"})) == ["bad_value"]
 
 
 def test_what_is_only_looked_up_is_not_taken() -> None:
