@@ -5,15 +5,18 @@ Unknown fields are ignored; null and empty texts are how the API leaves a field 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import TypeVar
 
-from sgagent.core.model import GroupType, NetworkInterface, SecurityGroup
+from sgagent.core.model import GroupType, NetworkInterface, Policy, SecurityGroup
 from sgagent.documents.apigroups import read_attribute, read_groups
 from sgagent.documents.apiinterfaces import read_interfaces
 from sgagent.documents.apilists import read_port_list, read_prefix_list
 from sgagent.documents.collected import Collected, GroupAttribute, ListedGroup
 from sgagent.documents.field import Fields
 
+T = TypeVar("T")
 Reader = Callable[[Fields, Collected], None]
 
 _SHAPES: tuple[tuple[str, Reader], ...] = (
@@ -70,14 +73,18 @@ def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
     """Return the listed groups by id; pages may repeat one, but not otherwise."""
     by_id: dict[str, ListedGroup] = {}
     for group in collected.listed:
-        if by_id.setdefault(group.security_group_id, group) != group:
-            group.place.error("duplicate_id", f"group {group.security_group_id} is listed twice, differently")
+        first = by_id.setdefault(group.security_group_id, group)
+        if first != group:
+            message = f"group {group.security_group_id} is listed otherwise in {first.place.origin}"
+            group.place.error("duplicate_id", message, "one of the two, which are of different times")
     return by_id
 
 
-def _joined(listed: ListedGroup | None, pages: list[GroupAttribute]) -> SecurityGroup:
+def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> SecurityGroup:
     """Return the group that its listing and the pages of its attributes make."""
+    pages = tuple(_pages(answers))
     first = pages[0]
+    _check_agreement(listed, pages)
     if listed is None:
         first.place.warn(
             "type_not_delivered",
@@ -87,14 +94,59 @@ def _joined(listed: ListedGroup | None, pages: list[GroupAttribute]) -> Security
     return SecurityGroup(
         security_group_id=first.security_group_id,
         group_type=listed.group_type if listed else GroupType.ADVANCED,
-        inner_access_policy=first.inner_access_policy,
-        account_id=(listed and listed.account_id) or first.account_id,
-        vpc_id=(listed and listed.vpc_id) or first.vpc_id,
-        name=(listed and listed.name) or first.name,
+        inner_access_policy=_first_said(page.inner_access_policy for page in pages) or Policy.ACCEPT,
+        account_id=(listed and listed.account_id) or _first_said(page.account_id for page in pages),
+        vpc_id=(listed and listed.vpc_id) or _first_said(page.vpc_id for page in pages),
+        name=(listed and listed.name) or _first_said(page.name for page in pages) or "",
         tags=listed.tags if listed else (),
         rules=tuple(rule for page in pages for rule in page.rules),
         origin=first.place.origin,
     )
+
+
+def _first_said(values: Iterable[T | None]) -> T | None:
+    """Return the first value that says something."""
+    return next(filter(None, values), None)
+
+
+def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
+    """Go through the answers about a group that can be the pages of one, with errors for the others.
+
+    One page is the last, and each other announces a page of its own. Of two whole answers the older one would
+    keep in force what the newer one does not have any more.
+    """
+    seen: dict[str | None, GroupAttribute] = {}
+    for page in answers:
+        first = seen.setdefault(page.next_token, page)
+        if first is page:
+            yield page
+            continue
+        what = "a second whole answer" if page.next_token is None else "the same page again"
+        page.place.error(
+            "second_answer",
+            f"{what} about {page.security_group_id}; the first is in {first.place.origin}",
+            "one of the two; pages of one answer continue each other by NextToken",
+        )
+
+
+def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ...]) -> None:
+    """Note an error where pages, or a page and the listing, tell a field of the group differently."""
+    for name, is_listed, field in _GROUP_FIELDS:
+        answers = (*pages, *((listed,) if listed and is_listed else ()))
+        first, *others = [answer for answer in answers if field(answer)] or [pages[0]]
+        for other in others:
+            if field(other) != field(first):
+                message = f"{name} of {other.security_group_id} is otherwise in {first.place.origin}"
+                other.place.error("contradiction", message, "answers of one time")
+
+
+_GROUP_FIELDS: tuple[tuple[str, bool, Callable[[GroupAttribute | ListedGroup], object]], ...] = (
+    ("InnerAccessPolicy", False, attrgetter("inner_access_policy")),
+    ("VpcId", True, attrgetter("vpc_id")),
+    ("OwnerId", True, attrgetter("account_id")),
+    ("SecurityGroupName", False, attrgetter("name")),
+)
+"""What describes a group, and whether the listing tells it as well; a name may change between two calls."""
 
 
 def _warn_of_missing_rules(group: ListedGroup) -> None:

@@ -58,7 +58,20 @@ def tags(fields: Fields) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(set(pairs)))
 
 
+def next_token(answer: Fields) -> str | None:
+    """Return what asks for the page after an answer; None if it is the last."""
+    field = answer.filled("NextToken")
+    return field and field.text_or_digits()
+
+
 def note_page(answer: Fields, collected: Collected, question: str) -> None:
     """Remember whether an answer announces another page."""
     page = Page(answer.field, answer.filled("NextToken") is not None)
     collected.pages.setdefault(question, []).append(page)
+
+
+def refuse_part(answer: Fields) -> None:
+    """Note an error where an answer that comes whole says that there is more."""
+    field = answer.filled("NextToken")
+    if field is not None:
+        field.error("missing_page", "the answer is only a part", "an answer with everything")

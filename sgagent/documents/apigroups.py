@@ -11,12 +11,20 @@ from sgagent.core.model import (
     CidrBlock,
     Direction,
     GroupType,
-    Policy,
     PrefixListReference,
     SecurityGroupRule,
 )
 from sgagent.documents.addresses import HostBits, group_reference, parse_block
-from sgagent.documents.apifields import note_page, optional_id, owner, plain_text, required_id, tags, wrapped
+from sgagent.documents.apifields import (
+    next_token,
+    note_page,
+    optional_id,
+    owner,
+    plain_text,
+    required_id,
+    tags,
+    wrapped,
+)
 from sgagent.documents.collected import Collected, GroupAttribute, ListedGroup
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.ruleform import Part, RuleForm, make_rule
@@ -69,7 +77,8 @@ def read_attribute(answer: Fields, collected: Collected) -> None:
     attribute = GroupAttribute(
         place=answer.field,
         security_group_id=security_group_id or "",
-        inner_access_policy=(inner.word(POLICIES) if inner else None) or Policy.ACCEPT,
+        next_token=next_token(answer),
+        inner_access_policy=inner.word(POLICIES) if inner else None,
         name=plain_text(answer, "SecurityGroupName"),
         account_id=owner(answer),
         vpc_id=optional_id(answer, "VpcId"),

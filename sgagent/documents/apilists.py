@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sgagent.documents.apifields import optional_id, required_id, wrapped
+from sgagent.documents.apifields import optional_id, refuse_part, required_id, wrapped
 from sgagent.documents.collected import Collected
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.lists import make_port_list, make_prefix_list
@@ -16,6 +16,7 @@ _ID_IN_NAME = re.compile(r"prl-[A-Za-z0-9]+")
 
 def read_prefix_list(answer: Fields, collected: Collected) -> None:
     """Take the prefix list of an answer."""
+    refuse_part(answer)
     family = answer.filled("AddressFamily")
     if family is None:
         answer.refuse_missing("AddressFamily", "IPv4 or IPv6")
@@ -31,6 +32,7 @@ def read_port_list(answer: Fields, collected: Collected) -> None:
     The API's answer does not repeat the id that was asked for: it is taken from a ``PortRangeListId``
     beside the entries, or from the name of a file that holds nothing else.
     """
+    refuse_part(answer)
     port_list_id = optional_id(answer, "PortRangeListId") or _id_in_file_name(answer.field)
     if port_list_id is None:
         answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")

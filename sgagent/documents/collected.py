@@ -35,7 +35,12 @@ class GroupAttribute:
 
     place: Field
     security_group_id: str
-    inner_access_policy: Policy
+    next_token: str | None
+    """Of the page that continues this one; None for the last, or a whole answer."""
+
+    inner_access_policy: Policy | None
+    """None where the answer does not say."""
+
     name: str
     account_id: str | None
     vpc_id: str | None

@@ -29,7 +29,7 @@ from sgagent.imports.awsvalues import (
     read_text,
     require_id,
 )
-from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
+from sgagent.imports.gathered import AwsGroup, Cloud, Gathered, NumberedRules
 from sgagent.imports.imported import Imported, import_files
 from sgagent.imports.notes import Effect
 
@@ -202,8 +202,14 @@ def _read_rules(answer: Fields, gathered: Gathered) -> None:
     for field in entries(answer, "SecurityGroupRules"):
         fields = _about(field, "SecurityGroupRuleId")
         allowance = _allowance(fields) if fields else None
-        if allowance is not None:
-            gathered.allowances.append(allowance)
+        if allowance is None:
+            continue
+        key = allowance.security_group_id
+        numbered = gathered.numbered.setdefault(key, NumberedRules(answer.field))
+        numbered.allowances.append(allowance)
+        if numbered.answer is not answer.field:
+            message = f"the rules of {key} are in {numbered.answer.origin} too"
+            field.error("second_answer", message, "one answer with all of its rules")
 
 
 def _allowance(fields: Fields) -> Allowance | None:
@@ -294,8 +300,8 @@ def _read_prefix_lists(answer: Fields, gathered: Gathered) -> None:
         draft = gathered.prefix_list(prefix_list_id, field)
         family = fields.filled("AddressFamily")
         draft.family = (family.word(FAMILIES) if family else None) or draft.family
-        draft.entries += [block for item in entries(fields, "Cidrs") if (block := read_block(item))]
-        draft.is_delivered = draft.is_delivered or "Cidrs" in fields.names()
+        if fields.filled("Cidrs"):
+            draft.deliver(field, [block for item in entries(fields, "Cidrs") if (block := read_block(item))])
 
 
 def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
@@ -309,8 +315,7 @@ def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
     draft = gathered.prefix_list(prefix_list_id, field)
     items = [fields for item in entries(answer, "Entries") if (fields := item.fields())]
     written = [entry for fields in items if (entry := fields.require("Cidr"))]
-    draft.entries += [block for entry in written if (block := read_block(entry))]
-    draft.is_delivered = True
+    draft.deliver(field, [block for entry in written if (block := read_block(entry))])
 
 
 _SHAPES: tuple[tuple[str, Callable[[Fields, Gathered], None]], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -83,6 +84,14 @@ class UnreadResource:
     """Whether it is worth a note also if it names no group that was read."""
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedRules:
+    """The rules of a group of AWS as one answer tells them, beside the answer about the group."""
+
+    answer: Field
+    allowances: list[Allowance] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class PrefixListDraft:
     """What is known of a prefix list so far."""
@@ -90,8 +99,18 @@ class PrefixListDraft:
     place: Field
     family: Family | None = None
     entries: list[CidrBlock] = field(default_factory=list)
-    is_delivered: bool = False
-    """Whether its entries were read; without them it is not defined."""
+    delivered: Field | None = None
+    """Where its entries were read; without them it is not defined."""
+
+    def deliver(self, place: Field, entries: Iterable[CidrBlock]) -> None:
+        """Take all entries; they may be told twice, but not otherwise."""
+        told = list(entries)
+        if self.delivered is None:
+            self.entries += told
+            self.delivered = place
+        elif set(told) != set(self.entries):
+            message = f"the list has other entries in {self.delivered.origin}"
+            place.error("duplicate_id", message, "one of the two")
 
 
 @dataclass(slots=True)
@@ -101,6 +120,9 @@ class Gathered:
     notes: Notes
     aws_groups: dict[str, AwsGroup] = field(default_factory=dict)
     allowances: list[Allowance] = field(default_factory=list)
+    numbered: dict[str, NumberedRules] = field(default_factory=dict)
+    """Of groups of AWS, what tells their rules again, one by one and with ids."""
+
     groups: dict[str, SecurityGroup] = field(default_factory=dict)
     """Of Alibaba Cloud, their rules apart."""
 
@@ -208,14 +230,16 @@ def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGr
     An advanced group is what a group of AWS is: nothing comes in and nothing goes out but what a rule of one
     of the interface's groups accepts, and members are strangers to one another (§3.4, §3.6).
     """
-    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.aws_groups}
-    for allowance in gathered.allowances:
-        if allowance.security_group_id not in rules:
-            _note_orphan(gathered, allowance)
-            continue
-        rule = allow(allowance, around, gathered.notes)
-        if rule is not None:
-            rules[allowance.security_group_id].append(rule)
+    rules = _aws_rules(gathered, gathered.allowances, around)
+    for key, numbered in gathered.numbered.items():
+        again = _aws_rules(gathered, numbered.allowances, around)[key]
+        own = rules[key] if key in gathered.aws_groups else ()
+        if own and set(map(_without_id, rules[key])) != set(map(_without_id, again)):
+            message = f"{key} has other rules in {numbered.answer.origin}"
+            gathered.aws_groups[key].place.error(
+                "contradiction", message, "answers of one time, with all rules"
+            )
+        rules[key] += again
     for key, group in gathered.aws_groups.items():
         yield SecurityGroup(
             security_group_id=key,
@@ -230,6 +254,26 @@ def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGr
         )
 
 
+def _aws_rules(
+    gathered: Gathered, allowances: Iterable[Allowance], around: Surroundings
+) -> dict[str, list[SecurityGroupRule]]:
+    """Return the rules of each group."""
+    rules: dict[str, list[SecurityGroupRule]] = defaultdict(list)
+    for allowance in allowances:
+        if allowance.security_group_id not in gathered.aws_groups:
+            _note_orphan(gathered, allowance)
+            continue
+        rule = allow(allowance, around, gathered.notes)
+        if rule is not None:
+            rules[allowance.security_group_id].append(rule)
+    return rules
+
+
+def _without_id(rule: SecurityGroupRule) -> SecurityGroupRule:
+    """Return a rule as an answer without ids tells it."""
+    return replace(rule, rule_id="")
+
+
 def _note_orphan(gathered: Gathered, allowance: Allowance) -> None:
     message = "a rule of a group that is not in what was read"
     gathered.notes.add(Effect.LEFT_OUT, allowance.origin, allowance.security_group_id, message)
@@ -239,7 +283,7 @@ def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
     """Return each rule once, where it stood first: a state tells some twice, only once with their ids."""
     found: dict[SecurityGroupRule, SecurityGroupRule] = {}
     for rule in rules:
-        same = replace(rule, rule_id="")
+        same = _without_id(rule)
         if same not in found or not found[same].rule_id:
             found[same] = rule
     return list(found.values())
@@ -261,7 +305,7 @@ def _alibaba_groups(gathered: Gathered) -> Iterator[SecurityGroup]:
 def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
     """Go through the prefix lists whose entries were read."""
     for key, draft in gathered.prefix_lists.items():
-        if not draft.is_delivered:
+        if draft.delivered is None:
             message = (
                 "its entries were not given (get-managed-prefix-list-entries, in a file named after the list)"
             )

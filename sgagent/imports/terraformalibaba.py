@@ -172,11 +172,11 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
     if values.filled("entry") is None:
         values.refuse_missing("entry", "the entries of the list, [] if it has none")
     draft = gathered.prefix_list(prefix_list_id, values.field)
-    if draft.is_delivered:
-        message = f"{prefix_list_id} stands twice, first in {draft.place.origin}"
+    if draft.delivered is not None:
+        message = f"{prefix_list_id} stands twice, first in {draft.delivered.origin}"
         values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or Family.IPV4
-    draft.is_delivered = True
+    draft.delivered = values.field
     items = [fields for item in entries(values, "entry") if (fields := item.fields())]
     for cidr in [cidr for fields in items if (cidr := fields.require("cidr"))]:
         block = read_block(cidr)

@@ -153,11 +153,11 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
     if prefix_list_id is None:
         return
     draft, family = gathered.prefix_list(prefix_list_id, values.field), values.filled("address_family")
-    if draft.is_delivered:
-        message = f"{prefix_list_id} stands twice, first in {draft.place.origin}"
+    if draft.delivered is not None:
+        message = f"{prefix_list_id} stands twice, first in {draft.delivered.origin}"
         values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or draft.family
-    draft.is_delivered = True
+    draft.delivered = values.field
     for item in entries(values, "entry"):
         fields = item.fields()
         if fields is not None:

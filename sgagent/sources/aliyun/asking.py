@@ -58,7 +58,9 @@ class Asking:
                 self._is_over.wait(max(limit * self._random(), min(error.wait_seconds, LONGEST_WAIT_SECONDS)))
         raise ApiError(f"{call}: broken off")
 
-    def ask_all(self, call: Call, path: Sequence[str]) -> tuple[Answer, list[Json]]:
+    def ask_all(
+        self, call: Call, path: Sequence[str], constant: Sequence[str] = ()
+    ) -> tuple[Answer, list[Json]]:
         """Return the last page of an answer, and the items of all pages.
 
         Pages follow one another by a token, or by numbers where an answer without a token is not all.
@@ -66,9 +68,10 @@ class Asking:
         Args:
             call: what is asked; it says how large pages are by ``MaxResults``.
             path: where the items stand, like ``SecurityGroups.SecurityGroup``.
+            constant: fields beside the items that every page tells alike.
 
         Raises:
-            ApiError: a page is missing, so there is no answer.
+            ApiError: a page is missing, or pages differ, so there is no answer.
         """
         answer = self.ask(call)
         items = items_of(answer, path, call)
@@ -76,7 +79,10 @@ class Asking:
             following = _next_page(call, answer, len(items))
             if following is None:
                 return answer, items
-            answer = self.ask(following)
+            before, answer = answer, self.ask(following)
+            for name in constant:
+                if answer.get(name) != before.get(name):
+                    raise ApiError(f"{call}: {name} changed while pages were read")
             page = items_of(answer, path, call)
             if not page and not _token(answer):
                 raise ApiError(

@@ -146,7 +146,7 @@ def _read_groups(asking: Asking, found: Readings, wanted: Iterable[str] | None) 
 def _rules(asking: Asking, group_id: str) -> Answer:
     """Return the rules of a group, all pages of them."""
     call = Call(Action.RULES, {"SecurityGroupId": group_id, "NicType": "intranet", "Direction": "all"})
-    last, rules = asking.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES)
+    last, rules = asking.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES, _OF_RULES)
     if last.get("SecurityGroupId") != group_id:
         raise ApiError(f"{call}: the answer is about {last.get('SecurityGroupId')!r}")
     return {**_kept(last, _OF_RULES), "Permissions": {"Permission": rules}}

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sgagent.core.errors import Problem
 from sgagent.core.model import (
     TCP,
     CidrBlock,
@@ -220,6 +221,95 @@ def test_a_missing_last_page_is_an_error() -> None:
     assert codes(refused(json.dumps([listing(listed()), first]))) == ["missing_page"]
 
 
+def told(*answers: dict[str, object]) -> tuple[Problem, ...]:
+    """Return what is wrong with answers, each in a file of its own."""
+    return refused(*map(json.dumps, (listing(listed()), *answers)))
+
+
+OTHER = {**PERMISSION, "SecurityGroupRuleId": "sgr-2", "PortRange": "22/22"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    (
+        (attribute(PERMISSION), attribute(OTHER)),
+        (attribute(PERMISSION), attribute()),
+        (attribute(PERMISSION, NextToken=""), attribute(OTHER, NextToken=None)),
+        (attribute(PERMISSION, NextToken="t"), attribute(OTHER, NextToken="t")),
+    ),
+)
+def test_a_second_whole_answer_is_an_error(first: dict[str, object], second: dict[str, object]) -> None:
+    """An old answer beside a new one would keep its rules in force; both files are named."""
+    last = attribute({**OTHER, "SecurityGroupRuleId": "sgr-3"})
+    answers = (first, second, last) if first.get("NextToken") else (first, second)
+    (problem,) = told(*answers)
+    assert (problem.code, problem.origin.file) == ("second_answer", "2-a.yaml")
+    assert "sg-1" in problem.message
+    assert "1-a.yaml" in problem.message
+
+
+def test_three_whole_answers_are_two_errors() -> None:
+    """Each is told, also those in one file, and one that says the same."""
+    text = json.dumps([listing(listed()), attribute(), attribute(), attribute()])
+    assert codes(refused(text)) == ["second_answer"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    (
+        ("InnerAccessPolicy", "Accept", "Drop"),
+        ("VpcId", "vpc-1", "vpc-2"),
+        ("OwnerId", "1", "2"),
+        ("SecurityGroupName", "web", "db"),
+    ),
+)
+def test_pages_agree_about_their_group(name: str, value: str, other: str) -> None:
+    """Pages of different times make a group that never was; both files are named."""
+    first = attribute(PERMISSION, NextToken="t", **{name: value})
+    (problem,) = told(first, attribute(OTHER, **{name: other}))
+    assert (problem.code, problem.origin.file) == ("contradiction", "2-a.yaml")
+    assert problem.message.startswith(f"{name} of sg-1 is otherwise in 1-a.yaml")
+    silent = attribute(OTHER, **{name: ""})
+    assert len(the_group(snapshot(*map(json.dumps, (listing(listed()), first, silent)))).rules) == 2
+
+
+def test_what_the_first_page_does_not_say_the_second_may() -> None:
+    """An inner policy that only one page tells is the group's."""
+    first, second = attribute(InnerAccessPolicy="", NextToken="t"), attribute(InnerAccessPolicy="Drop")
+    for pages in ((first, second), (second, first)):
+        group = the_group(snapshot(json.dumps([listing(listed()), *pages])))
+        assert group.inner_access_policy is Policy.DROP
+
+
+def test_a_listing_agrees_with_the_answer_about_the_group() -> None:
+    """A group does not change its VPC: one of the two is another's, or of another time."""
+    for fields in ({"VpcId": "vpc-2"}, {"OwnerId": "2"}):
+        text = json.dumps([listing(listed(OwnerId="1")), {**attribute(OwnerId="1"), **fields}])
+        assert codes(refused(text)) == ["contradiction"]
+
+
+def test_a_contradicting_listing_names_both_files() -> None:
+    """So does one about an interface or list."""
+    other = listing(listed(SecurityGroupType="enterprise"))
+    twice = {
+        "listing": (json.dumps([listing(listed()), attribute()]), json.dumps(other)),
+        "interface": (interfaces(INTERFACE), interfaces({**INTERFACE, "PrivateIpAddress": "10.0.0.99"})),
+        "prefix list": (json.dumps(PREFIXES), json.dumps({**PREFIXES, "Entries": None})),
+        "port list": (json.dumps({**PORTS, "PortRangeListId": "prl-1"}),) * 2,
+    }
+    for texts in twice.values():
+        problem = next(one for one in refused(*texts) if one.code == "duplicate_id")
+        assert problem.origin.file == "a.yaml"
+        assert " 1-a.yaml" in problem.message
+
+
+def test_a_part_of_a_list_is_an_error() -> None:
+    """A drop rule may depend on the entries of the other pages."""
+    assert codes(refused(json.dumps({**PREFIXES, "NextToken": "t"}))) == ["missing_page"]
+    ports = {**PORTS, "PortRangeListId": "prl-1", "NextToken": "t"}
+    assert codes(refused(json.dumps(ports))) == ["missing_page"]
+
+
 def test_a_group_without_its_type_admits_least() -> None:
     """Losing the listing never admits a packet: the group is read as advanced, with a warning (§5.3)."""
     found, warnings = parse(json.dumps(attribute(PERMISSION)))
@@ -305,11 +395,17 @@ def test_idle_timeouts_are_warned_of() -> None:
     assert codes(warnings) == ["idle_timeouts"]
 
 
+PREFIXES: dict[str, object] = {
+    "RequestId": "r",
+    "PrefixListId": "pl-1",
+    "AddressFamily": "IPv4",
+    "Entries": {"Entry": [{"Cidr": "203.0.113.0/24", "Description": "office"}]},
+}
+
+
 def test_a_prefix_list_is_read() -> None:
     """Its entries are wrapped."""
-    entries = {"Entry": [{"Cidr": "203.0.113.0/24", "Description": "office"}]}
-    answer = {"RequestId": "r", "PrefixListId": "pl-1", "AddressFamily": "IPv4", "Entries": entries}
-    (found,) = snapshot(json.dumps(answer)).prefix_lists
+    (found,) = snapshot(json.dumps(PREFIXES)).prefix_lists
     assert (found.prefix_list_id, found.family, found.entries) == (
         "pl-1",
         Family.IPV4,

@@ -210,6 +210,52 @@ def test_a_rule_that_is_told_twice_is_one() -> None:
         assert rule.rule_id == "sgr-1"
 
 
+def test_an_old_answer_beside_a_new_one_is_refused() -> None:
+    """Together they would allow what either allows; both places are named."""
+    rule = rule_answer(CidrIpv4="0.0.0.0/0")
+    other = rule_answer(CidrIpv4="192.0.2.0/24", SecurityGroupRuleId="sgr-2")
+    interface = {
+        "NetworkInterfaceId": "eni-1",
+        "PrivateIpAddress": "10.0.0.5",
+        "Groups": [{"GroupId": "sg-1"}],
+    }
+    moved = {**interface, "PrivateIpAddress": "10.0.0.6"}
+    listed = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24"]}]}
+    wider = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24", "192.0.2.0/24"]}]}
+    entries = {"PrefixListId": "pl-1", "Entries": [{"Cidr": "192.0.2.0/24"}]}
+    for first, second, code in (
+        (group(permission("tcp", 443, 443)), other, "contradiction"),
+        (group(permission("tcp", 443, 443), permission("tcp", 22, 22)), rule, "contradiction"),
+        (rule, other, "second_answer"),
+        (rule, rule, "second_answer"),
+        ({"NetworkInterfaces": [interface]}, {"NetworkInterfaces": [moved]}, "duplicate_id"),
+        (listed, wider, "duplicate_id"),
+        (listed, entries, "duplicate_id"),
+        (entries, {**entries, "Entries": []}, "duplicate_id"),
+        (group(permission("tcp", 443, 443)), group(), "duplicate_id"),
+    ):
+        answers = (first, second) if "SecurityGroups" in first else (group(), first, second)
+        with pytest.raises(DocumentError) as caught:
+            imported(*answers)
+        problem = caught.value.problems[0]
+        assert problem.code == code
+        places = str(problem)
+        assert all(f"{len(answers) - number}.json" in places for number in (1, 2)), places
+
+
+def test_the_same_told_twice_is_no_contradiction() -> None:
+    """An interface and the entries of a list may be in two answers, alike."""
+    interface = {
+        "NetworkInterfaceId": "eni-1",
+        "PrivateIpAddress": "10.0.0.5",
+        "Groups": [{"GroupId": "sg-1"}],
+    }
+    listed = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24"]}]}
+    entries = {"PrefixListId": "pl-1", "Entries": [{"Cidr": "198.51.100.0/24"}]}
+    found = imported(group(), *[{"NetworkInterfaces": [interface]}] * 2, listed, entries)
+    assert (len(found.snapshot.network_interfaces), found.notes) == (1, ())
+
+
 def test_private_addresses_of_an_interface() -> None:
     """Primary, secondary, IPv6 and delegated prefixes; never a public address."""
     interface = {

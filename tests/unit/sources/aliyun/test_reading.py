@@ -10,7 +10,7 @@ from sgagent.core.errors import DocumentError
 from sgagent.core.model import CidrBlock, GroupType, Snapshot
 from sgagent.documents import Limits, parse_documents
 from sgagent.sources.aliyun.asking import MOST_TRIES, Asking
-from sgagent.sources.aliyun.calls import Answer, ApiError, Call, NotThereError, ThrottledError
+from sgagent.sources.aliyun.calls import Action, Answer, ApiError, Call, NotThereError, ThrottledError
 from sgagent.sources.aliyun.reading import Subject, read_everything_about
 from tests.fakes.cloud import OWNER, FakeApi, FakeCloud, RefusalError, permission
 
@@ -109,6 +109,21 @@ def test_whatever_is_missing_leaves_nothing(cloud: FakeCloud) -> None:
     for number in range(calls):
         with pytest.raises(ApiError, match="Broken"):
             read_with_a_fault(cloud, after=number)
+
+
+@pytest.mark.parametrize("name", ("InnerAccessPolicy", "VpcId", "SecurityGroupName"))
+def test_pages_of_two_times_are_no_answer(cloud: FakeCloud, name: str) -> None:
+    """A group that changes while its pages are read is read again, at the next question."""
+    cloud.most_per_page = 1
+
+    class Changing(FakeApi):
+        def ask(self, call: Call) -> Answer:
+            answer = super().ask(call)
+            is_later = call.action is Action.RULES and "NextToken" in call.parameters
+            return {**answer, name: "Drop"} if is_later else answer
+
+    with pytest.raises(ApiError, match=f"DescribeSecurityGroupAttribute sg-web: {name} changed while"):
+        read_everything_about(HERE, Asking(Changing(cloud), lambda: 0.0), Limits())
 
 
 def read_with_a_fault(cloud: FakeCloud, *, after: int) -> Snapshot:
