@@ -118,8 +118,15 @@ def test_what_may_open_a_session(agent: Enforcer, source: Address, destination: 
     ping = icmp if source.version == 4 else icmpv6
     packets = [ping(source, destination, kind) for kind in kinds]
     said = [passes(policy, packet, kind) for packet, kind in zip(packets, kinds, strict=True)]
-    strangers = (58, 253) if source.version == 4 else (1, 59, 253)
-    others = [WirePacket(source=source, destination=destination, protocol=number) for number in strangers]
+    # Extension headers without an upper layer behind them, and those that are an upper layer to conntrack.
+    headers = (0, 43, 44, 50, 51, 60, 135, 139, 140)
+    strangers = (58, 253) if source.version == 4 else (1, 59, 253, *headers)
+    others = [
+        WirePacket(source=source, destination=destination, protocol=number, payload=payload)
+        for number in strangers
+        for payload in ((b"",) if number not in headers else (b"", bytes(8), b"\x3b" + bytes(7)))
+        if (number, payload) != (0, b"")  # which the kernel drops before any rule sees it
+    ]
     said += [passes(policy, packet) for packet in others]
     assert agent.lab.send_ingress(packets + others) == said
     assert True in said

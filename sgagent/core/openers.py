@@ -16,8 +16,12 @@ _ICMPV6_REQUESTS = frozenset({128, 139})
 _ICMPV6_UNFOLLOWED = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143, 151, 152})
 """ICMPv6 types that conntrack leaves alone: listeners, neighbours, routers (RFC 3810, RFC 4861, RFC 4286)."""
 
-_NO_NEXT_HEADER = 59
-"""What IPv6 puts in place of a protocol where nothing follows (RFC 8200)."""
+_NO_UPPER_LAYER = frozenset({0, 43, 44, 51, 59, 60})
+"""IPv6's extension headers that conntrack looks behind, and "no next header" (RFC 8200, RFC 4302).
+
+A packet whose last header is one of these has no upper layer. Mobility (135), HIP (139) and Shim6 (140) are
+upper layers to conntrack, and so is ESP (50).
+"""
 
 
 def as_opener(packet: Packet) -> Packet:
@@ -34,7 +38,7 @@ def _may_open(packet: Packet) -> bool:
     """Tell whether conntrack lets the packet open a session, or does not follow its kind at all."""
     is_ipv4 = packet.family is Family.IPV4
     may_open = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
-    if packet.protocol in ((ICMPV6.number,) if is_ipv4 else (ICMP.number, _NO_NEXT_HEADER)):
+    if packet.protocol in ((ICMPV6.number,) if is_ipv4 else (ICMP.number, *_NO_UPPER_LAYER)):
         return False
     is_message = packet.protocol in (ICMP.number, ICMPV6.number) and packet.icmp_type is not None
     return not is_message or packet.icmp_type in may_open

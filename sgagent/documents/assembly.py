@@ -28,27 +28,27 @@ Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
 
 def assemble(collected: Collected, findings: Findings, version: str | None, memory: Memory) -> Snapshot:
     """Return the snapshot, sorted by ids; it is worth something only if no error was noted."""
-    groups = _unique(collected.groups, lambda group: group.security_group_id, findings)
-    prefix_lists = _unique(collected.prefix_lists, lambda entry: entry.prefix_list_id, findings)
+    groups = _unique(collected.groups, "security_group_id", findings)
     snapshot = Snapshot(
         version=version or "",
         security_groups=tuple(_settled(group, findings, memory.part("settled")) for group in groups),
-        prefix_lists=prefix_lists,
-        port_lists=_unique(collected.port_lists, lambda entry: entry.port_list_id, findings),
-        network_interfaces=_unique(collected.interfaces, lambda entry: entry.network_interface_id, findings),
+        prefix_lists=_unique(collected.prefix_lists, "prefix_list_id", findings),
+        port_lists=_unique(collected.port_lists, "port_list_id", findings),
+        network_interfaces=_unique(collected.interfaces, "network_interface_id", findings),
     )
     _check_rule_ids(snapshot, findings, memory.part("rule ids"))
     _check_mac_addresses(snapshot, findings)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memory.part("digest")))
 
 
-def _unique(things: Iterable[Thing], id_of: Callable[[Thing], str], findings: Findings) -> tuple[Thing, ...]:
-    """Return the things sorted by id, with an error for each that has the id of one before it."""
+def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Thing, ...]:
+    """Return the things sorted by the field with their id, with an error for each id that stands twice."""
+    id_of: Callable[[Thing], str] = attrgetter(field)
     by_id: dict[str, Thing] = {}
     for thing in things:
         first = by_id.setdefault(id_of(thing), thing)
         if first is not thing:
-            _note_duplicate(findings, thing.origin, first.origin, id_of(thing))
+            _note_duplicate(findings, field, thing.origin, first.origin, id_of(thing))
     return tuple(by_id[key] for key in sorted(by_id))
 
 
@@ -91,7 +91,7 @@ def _check_rule_ids(snapshot: Snapshot, findings: Findings, memory: Memory) -> N
     """Note an error for each rule id that occurs twice in the snapshot."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
     for second, first in memory.recall(rules, lambda: _alike_ids(rules)):
-        _note_duplicate(findings, second.origin, first.origin, second.rule_id)
+        _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
 
 
 def _alike_ids(rules: tuple[tuple[SecurityGroupRule, ...], ...]) -> _Alike:
@@ -120,13 +120,25 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
             findings.add(problem)
 
 
-def _note_duplicate(findings: Findings, second: Origin, first: Origin, object_id: str) -> None:
+_IN_ANSWERS = {
+    "security_group_id": "SecurityGroupId",
+    "rule_id": "SecurityGroupRuleId",
+    "prefix_list_id": "PrefixListId",
+    "port_list_id": "PortRangeListId",
+    "network_interface_id": "NetworkInterfaceId",
+}
+"""What answers of the API call the field; names of fields begin with a capital letter there."""
+
+
+def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origin, object_id: str) -> None:
     """Note that an id was given twice."""
+    is_native = second.path.rpartition(".")[2][:1].islower()
+    name = field if is_native else _IN_ANSWERS[field]
     problem = Problem(
         severity=Severity.ERROR,
         code="duplicate_id",
-        origin=second,
-        message=f"the id is taken by {first}",
+        origin=second.at(name),
+        message=f"the {name} is taken by {first}",
         value=object_id,
         remedy="another id, or one of the two alone",
     )

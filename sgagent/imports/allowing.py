@@ -139,15 +139,27 @@ def _note_what_is_less(allowance: Allowance, around: Surroundings, notes: Notes)
         notes.add(
             Effect.NARROWED, allowance.origin, subject, "without port 0, of which native rules can't speak"
         )
-    match allowance.peer:
+    missing = what_is_missing(allowance.peer, subject, around)
+    if missing is not None:
+        message = f"{missing}; the rule matches nothing until it is defined"
+        notes.add(Effect.NARROWED, allowance.origin, subject, message)
+
+
+def what_is_missing(peer: AuthorizationObject, security_group_id: str, around: Surroundings) -> str | None:
+    """Return why the other end of a group's rule is unknown (§5.2, §5.3); None if it is known."""
+    match peer:
         case GroupReference(group_id) if group_id not in around.vpc_of_group:
-            missing = str(allowance.peer)
+            return f"{peer} is not in what was read"
+        case GroupReference(group_id):
+            found = around.account_of_group.get(group_id)
+            meant = peer.account_id or around.account_of_group.get(security_group_id)
+            if found is not None and found != meant:
+                return f"{peer} is not in what was read, where {group_id} is account {found}'s"
         case PrefixListReference(list_id) if list_id not in around.family_of_list:
-            missing = list_id
-        case _:
-            return
-    message = f"{missing} is not in what was read; the rule matches nothing until it is defined"
-    notes.add(Effect.NARROWED, allowance.origin, subject, message)
+            return f"{list_id} is not in what was read"
+        case CidrBlock() | PrefixListReference():
+            pass
+    return None
 
 
 def _peer(allowance: Allowance, around: Surroundings) -> AuthorizationObject:

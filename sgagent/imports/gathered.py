@@ -14,6 +14,7 @@ from sgagent.core.model import (
     GroupType,
     NetworkInterface,
     Policy,
+    PortListReference,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
@@ -21,7 +22,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.addresses import in_order
 from sgagent.documents.field import Field
-from sgagent.imports.allowing import Allowance, Surroundings, allow
+from sgagent.imports.allowing import Allowance, Surroundings, allow, what_is_missing
 from sgagent.imports.notes import Effect, Notes
 
 
@@ -207,7 +208,7 @@ def settle(gathered: Gathered) -> Snapshot:
         account_of_group={key: group.account_id for key, group in gathered.aws_groups.items()},
         family_of_list={entry.prefix_list_id: entry.family for entry in prefix_lists},
     )
-    groups = (*_aws_groups(gathered, around), *_alibaba_groups(gathered))
+    groups = (*_aws_groups(gathered, around), *_alibaba_groups(gathered, around))
     interfaces = tuple(_interfaces(gathered))
     for member in (*gathered.lost, *_unread(gathered)):
         if member.network_interface_id not in gathered.interfaces:
@@ -289,17 +290,30 @@ def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
     return list(found.values())
 
 
-def _alibaba_groups(gathered: Gathered) -> Iterator[SecurityGroup]:
+def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
     """Go through the groups of Alibaba Cloud, which are ours already."""
     rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.groups}
     for key, rule in gathered.rules:
         if key in rules:
             rules[key].append(rule)
+            _note_unknown(gathered, key, rule, around)
         else:
             message = "a rule of a group that is not in what was read"
             gathered.notes.add(Effect.LEFT_OUT, rule.origin, key, message)
     for key, group in gathered.groups.items():
         yield replace(group, rules=tuple(_once(rules[key])))
+
+
+def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around: Surroundings) -> None:
+    """Note an accept rule whose object or port list is unknown; in a drop rule that is an error (§5.3)."""
+    if rule.policy is Policy.DROP:
+        return
+    missing = what_is_missing(rule.authorization_object, key, around)
+    if missing is None and isinstance(rule.ports, PortListReference):
+        missing = f"the port list {rule.ports} is not in what was read"
+    if missing is not None:
+        message = f"{missing}; the rule matches nothing until it is defined"
+        gathered.notes.add(Effect.NARROWED, rule.origin, key, message)
 
 
 def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:

@@ -303,6 +303,18 @@ def test_a_contradicting_listing_names_both_files() -> None:
         assert " 1-a.yaml" in problem.message
 
 
+def test_a_second_id_is_told_with_its_field() -> None:
+    """As answers call it."""
+    second = {**attribute(PERMISSION, PERMISSION)}
+    (problem,) = refused(json.dumps([listing(listed()), second]))
+    assert problem.origin.path == "[1].Permissions.Permission[1].SecurityGroupRuleId"
+    assert problem.message.startswith("the SecurityGroupRuleId is taken by ")
+    (problem,) = refused(json.dumps(PREFIXES), json.dumps(PREFIXES))
+    assert problem.origin.path == "PrefixListId"
+    (problem,) = refused(json.dumps([{**PORTS, "PortRangeListId": "prl-1"}] * 2))
+    assert problem.origin.path == "[1].PortRangeListId"
+
+
 def test_a_part_of_a_list_is_an_error() -> None:
     """A drop rule may depend on the entries of the other pages."""
     assert codes(refused(json.dumps({**PREFIXES, "NextToken": "t"}))) == ["missing_page"]

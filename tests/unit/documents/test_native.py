@@ -360,3 +360,25 @@ def test_families_do_not_mix_in_sorting() -> None:
         Family.IPV4,
         Family.IPV6,
     ]
+
+
+def test_a_second_id_is_told_with_its_field() -> None:
+    """The path leads to the id, and the message names it and where the first stands."""
+    rule = {**RULE, "rule_id": "sgr-1"}
+    twice = {
+        "security_groups": ("security_group_id", {"security_group_id": "sg-1"}),
+        "prefix_lists": (
+            "prefix_list_id",
+            {"prefix_list_id": "pl-1", "address_family": "ipv4", "entries": []},
+        ),
+        "port_lists": ("port_list_id", {"port_list_id": "prl-1", "entries": []}),
+        "network_interfaces": ("network_interface_id", {"network_interface_id": "eni-1"}),
+    }
+    for name, (field, item) in twice.items():
+        (problem,) = refused(document(**{name: [item, item]}))
+        assert (problem.code, problem.origin.path) == ("duplicate_id", f"{name}[1].{field}")
+        assert problem.message.startswith(f"the {field} is taken by a.yaml:")
+        assert problem.message.endswith(f"{name}[0]")
+    (problem,) = refused(document(security_groups=[{"security_group_id": "sg-1", "rules": [rule, rule]}]))
+    assert problem.origin.path == "security_groups[0].rules[1].rule_id"
+    assert problem.message.startswith("the rule_id is taken by ")

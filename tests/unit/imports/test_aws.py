@@ -149,6 +149,20 @@ def test_groups_of_other_accounts_and_vpcs() -> None:
     assert effects(found) == [Effect.NARROWED, Effect.LEFT_OUT]
 
 
+@pytest.mark.parametrize(("account", "effect"), (("123456789012", []), ("210987654321", [Effect.NARROWED])))
+def test_a_group_that_another_account_would_have(account: str, effect: list[Effect]) -> None:
+    """A known id is not enough: if the account is another, the rule matches nothing, which is told."""
+    both = group(permission("-1", UserIdGroupPairs=[{"GroupId": "sg-2", "UserId": account}]))
+    both["SecurityGroups"] += group(GroupId="sg-2")["SecurityGroups"]
+    found = imported(both)
+    assert effects(found) == effect
+    assert all("sg-2 is account 123456789012's" in note.message for note in found.notes)
+    numbered = rule_answer(ReferencedGroupInfo={"GroupId": "sg-2", "UserId": account})
+    without = group()
+    without["SecurityGroups"] += group(GroupId="sg-2")["SecurityGroups"]
+    assert effects(imported(without, numbered)) == effect
+
+
 def test_a_group_of_another_vpc_is_known_by_its_own_answer() -> None:
     """A pair need not say the VPC."""
     pairs = [{"GroupId": "sg-2", "UserId": "123456789012"}]

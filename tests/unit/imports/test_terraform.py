@@ -280,6 +280,24 @@ def test_a_group_of_alibaba_cloud_means_what_it_meant() -> None:
     ]
 
 
+def test_what_matches_nothing_is_told() -> None:
+    """An accept rule whose object or port list is not there, and a group that is another account's."""
+    known = {
+        **AWS_GROUP,
+        "address": "aws_security_group.other",
+        "values": {"id": "sg-9", "owner_id": "123456789012"},
+    }
+    (note,) = imported(state(AWS_GROUP, known)).notes
+    assert "210987654321/sg-9 is not in what was read, where sg-9 is account 123456789012's" in note.message
+    for values in (
+        {"source_security_group_id": "sg-gone"},
+        {"prefix_list_id": "pl-gone"},
+        {"cidr_ip": "10.0.0.0/8", "port_range": "-1/-1", "port_range_list_id": "prl-gone"},
+    ):
+        (note,) = imported(state(ALICLOUD_GROUP, alicloud_rule(**values))).notes
+        assert (note.effect, "-gone is not in what was read" in note.message) == (Effect.NARROWED, True)
+
+
 @pytest.mark.parametrize(
     ("values", "code"),
     (
