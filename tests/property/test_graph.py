@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import permutations, product
 from random import Random
 
 from hypothesis import given, settings
@@ -82,12 +82,21 @@ class Ends:
             borders |= {border for first, last in ranges for border in (first, last + 1)}
         for interface in self.snapshot.network_interfaces:
             borders |= {block.first for block in interface.addresses if block.family is family}
+        borders |= {border + 1 for border in borders}  # a packet takes two addresses, maybe of one network
         return sorted(border for border in borders if border <= family.last_address)
 
     def at(self, interface: NetworkInterface, family: Family) -> list[int]:
         """Return the addresses of an interface that any border tells apart."""
         blocks = [block for block in interface.addresses if block.family is family]
         return [a for a in self.addresses(family) if any(block.first <= a <= block.last for block in blocks)]
+
+    def is_elsewhere(self, here: NetworkInterface, family: Family, near: int, far: int) -> bool:
+        """Tell whether a packet may go from an address of an interface to an address that it has, too."""
+        return near != far and any(
+            other is not here
+            and any(block.family is family and block.first <= far <= block.last for block in other.addresses)
+            for other in self.snapshot.network_interfaces
+        )
 
 
 def ends_of(snapshot: Snapshot) -> Ends:
@@ -117,10 +126,10 @@ def permitted(ends: Ends) -> dict[tuple[str, str], set[Point]]:
     """Return, of each pair of groups, what gets out of one and into the other, by rules that name them."""
     found: dict[tuple[str, str], set[Point]] = defaultdict(set)
     interfaces = ends.snapshot.network_interfaces
-    for one, other, family in product(interfaces, interfaces, Family):
+    for (one, other), family in product(permutations(interfaces, 2), Family):
         pairs = product(ends.at(one, family), ends.at(other, family))
         for (source, target), what, port in product(pairs, ends.points(), ends.source_ports()):
-            if what[1] is None and port != 1:
+            if source == target or (what[1] is None and port != 1):
                 continue
             way = (family, source, target)
             leaving = packet(one.network_interface_id, Direction.EGRESS, way, what, port)
@@ -204,7 +213,12 @@ def permitted_beyond(ends: Ends) -> dict[tuple[str, str], set[Point]]:
     """Return what passes between groups and what is none, by ids of nodes and the rules that decide."""
     found: dict[tuple[str, str], set[Point]] = defaultdict(set)
     for one, family, direction in product(ends.snapshot.network_interfaces, Family, Direction):
-        pairs = product(ends.at(one, family), ends.addresses(family))
+        pairs = [
+            (near, far)
+            for near, far in product(ends.at(one, family), ends.addresses(family))
+            if not any(block.family is family and block.first <= far <= block.last for block in one.addresses)
+            or ends.is_elsewhere(one, family, near, far)
+        ]
         for (near, far), what, port in product(pairs, ends.points(), ends.source_ports()):
             if what[1] is None and port != 1:
                 continue

@@ -1,18 +1,18 @@
 """Find out who may talk to whom: exactly, by what decides, so that an accept behind a drop is no edge.
 
 Between groups an edge takes both ends: what the source's groups let out, and what the target's let in. Of
-what is no group only this end is known. The configuration's lists are left out: no group has a say in them.
+what is no group only this end is known. No packet goes from a host to itself. The configuration's lists are
+left out: no group has a say in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from sgagent.core.addresses import AddressSet
-from sgagent.core.comparing.boxes import ALL_PORTS, Box, Columns, cut_into_boxes
-from sgagent.core.comparing.clauses import Clause, list_clauses
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.comparing.boxes import Box
+from sgagent.core.comparing.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.graphing.graph import (
     ANYWHERE,
@@ -25,10 +25,11 @@ from sgagent.core.graphing.graph import (
     Side,
     order,
 )
+from sgagent.core.graphing.places import Place, Places, has_two_addresses
 from sgagent.core.graphing.traffic import NO_TRAFFIC, Traffic
-from sgagent.core.intervals import Ranges, common, joined, without
+from sgagent.core.intervals import Ranges, common, joined
 from sgagent.core.lint.reach import key_of
-from sgagent.core.lint.subject import Stand, Subject
+from sgagent.core.lint.subject import Subject
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -39,6 +40,7 @@ from sgagent.core.model import (
     PrefixListReference,
     SecurityGroup,
 )
+from sgagent.core.policy import ResolvedRule
 
 Tick = Callable[[], None]
 
@@ -50,186 +52,108 @@ def make_graph(subject: Subject, tick: Tick = lambda: None) -> Graph:
         subject: definitions, and what they come to wherever groups are attached.
         tick: is called after each stand.
     """
-    places = tuple(_Place(number, subject, stand) for number, stand in enumerate(subject.stands))
-    finder = _Finder(subject, places)
-    for place in places:
+    finder = _Finder(subject, Places(subject))
+    for place in finder.places.all:
         finder.look_inwards(place)
         finder.look_outwards(place)
         tick()
     return finder.graph()
 
 
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """Where groups are attached together, and which addresses are there."""
-
-    number: int
-    subject: Subject
-    stand: Stand
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Return the groups that are attached."""
-        return self.stand.judge.security_group_ids
-
-    @cached_property
-    def addresses(self) -> Mapping[Family, Ranges]:
-        """Return the addresses of the interfaces; where a group is attached nowhere, those of its members."""
-        interfaces = self.subject.snapshot.interface_by_id
-        blocks = [block for name in self.stand.interfaces for block in interfaces[name].addresses]
-        found = AddressSet.of(blocks)
-        if not self.stand.interfaces:
-            found = found.union(*(self.subject.members[group] for group in self.groups))
-        return {family: joined(found.ranges(family)) for family in Family}
-
-    @cached_property
-    def accepted(self) -> Mapping[Direction, tuple[Box[Clause], ...]]:
-        """Return disjoint boxes of what is accepted, each with what decides."""
-        return {direction: tuple(self._accepted(direction)) for direction in Direction}
-
-    def _accepted(self, direction: Direction) -> Iterator[Box[Clause]]:
-        for family in Family:
-            if self.addresses[family]:
-                clauses = list_clauses(self.stand.judge, direction, family)
-                yield from cut_into_boxes([clauses], family, _accepting, skip=_drops_all)
-
-    def is_here(self, box: Box[Clause]) -> bool:
-        """Tell whether a box of packets has a near end here."""
-        return bool(common(box.locals, self.addresses[box.family]))
-
-    def is_anywhere_here(self, box: Box[Clause]) -> bool:
-        """Tell whether every address of this place is a near end of the box."""
-        return not without(self.addresses[box.family], box.locals)
-
-
-def _accepting(columns: Columns) -> Clause | None:
-    ((first, *_),) = columns
-    return first if first.policy is Policy.ACCEPT else None
-
-
-def _drops_all(columns: Columns) -> bool:
-    (column,) = columns
-    return not any(clause.policy is Policy.ACCEPT for clause in column)
-
-
 @dataclass(slots=True)
 class _Found:
-    """What was found of one edge."""
+    """What was found of one edge, by the rules of one end."""
 
-    by_place: dict[int, Traffic] = field(default_factory=dict)
-    """Of each place of the group whose rule it is, what may be sent there."""
-
+    traffic: Traffic = NO_TRAFFIC
     rules: set[str] = field(default_factory=set)
     families: set[Family] = field(default_factory=set)
-    is_partial: bool = False
+    beyond: AddressSet = NO_ADDRESSES
+    """What the end that is no group stands for."""
 
 
 class _Finder:
     """Collects edges place by place."""
 
-    def __init__(self, subject: Subject, places: tuple[_Place, ...]) -> None:
+    def __init__(self, subject: Subject, places: Places) -> None:
         self._subject = subject
+        self.places = places
         self._edges: dict[tuple[NodeId, NodeId, str], _Found] = {}
-        self._at: dict[str, list[_Place]] = {}
-        for place in places:
-            for group in place.groups:
-                self._at.setdefault(group, []).append(place)
 
-    def look_inwards(self, place: _Place) -> None:
+    def look_inwards(self, place: Place) -> None:
         """Find who may talk to the groups of a place."""
-        for box in place.accepted[Direction.INGRESS]:
-            if not place.is_here(box):
-                continue
+        for box in place.accepted_here(Direction.INGRESS):
             clause = box.label
             if clause.decided_by is DecidedBy.INNER:
                 for group in self._friendly(place, box):
-                    self._add_inwards(place, box, _group(group), _group(group))
+                    self._add(place, box, Direction.INGRESS, group, _group(group))
             elif clause.rule is not None:
-                source = self._object(clause, Side.SOURCE)
-                self._add_inwards(place, box, source, _group(clause.rule.security_group_id))
+                source = self._object(clause.rule, Side.SOURCE)
+                self._add(place, box, Direction.INGRESS, clause.rule.security_group_id, source)
 
-    def _friendly(self, place: _Place, box: Box[Clause]) -> Iterator[str]:
+    def _friendly(self, place: Place, box: Box[Clause]) -> Iterator[str]:
         """Yield the groups of a place whose members may talk, and have some in the box."""
         for group_id in place.groups:
             group = self._subject.snapshot.group_by_id[group_id]
-            if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT:
-                members = joined(self._subject.members[group_id].ranges(box.family))
-                if common(members, box.peers):
-                    yield group_id
+            lets = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+            if lets and common(self.places.members(group_id, box.family), box.peers):
+                yield group_id
 
-    def _add_inwards(self, place: _Place, box: Box[Clause], source: NodeId, target: NodeId) -> None:
-        if source.side is Side.BOTH:
-            traffic, is_partial = self._beyond(source.name, place, box, Direction.EGRESS)
-        else:
-            traffic, is_partial = Traffic.of(box), _is_part_of_object(box)
-        is_partial = is_partial or not place.is_anywhere_here(box)
-        self._add((source, target, target.name), place, box, traffic, is_partial=is_partial)
-
-    def look_outwards(self, place: _Place) -> None:
+    def look_outwards(self, place: Place) -> None:
         """Find whom the groups of a place may talk to."""
-        for box in place.accepted[Direction.EGRESS]:
+        for box in place.accepted_here(Direction.EGRESS):
             rule = box.label.rule
-            if rule is None or not place.is_here(box):
-                continue
-            target, source = self._object(box.label, Side.TARGET), _group(rule.security_group_id)
-            if target.side is Side.BOTH:
-                traffic, is_partial = self._beyond(target.name, place, box, Direction.INGRESS)
-            else:
-                traffic, is_partial = Traffic.of(box), _is_part_of_object(box)
-            is_partial = is_partial or not place.is_anywhere_here(box)
-            self._add((source, target, source.name), place, box, traffic, is_partial=is_partial)
+            if rule is not None:
+                target = self._object(rule, Side.TARGET)
+                self._add(place, box, Direction.EGRESS, rule.security_group_id, target)
 
-    def _beyond(
-        self, group: str, place: _Place, box: Box[Clause], direction: Direction
-    ) -> tuple[Traffic, bool]:
-        """Return what members of a group let through, of what a place does, and whether that is a part.
+    def _add(self, place: Place, box: Box[Clause], direction: Direction, owner: str, other: NodeId) -> None:
+        """Note what a box lets pass between a group of the place and another node.
 
         Args:
-            group: at the far end.
             place: at the near end.
             box: what the place accepts.
-            direction: in which it passes the far end.
+            direction: in which it passes the near end.
+            owner: the group.
+            other: the node at the far end.
         """
-        members = joined(self._subject.members[group].ranges(box.family))
-        due, found, is_partial = Traffic.of(box), NO_TRAFFIC, bool(without(members, box.peers))
-        near, free = common(place.addresses[box.family], box.locals), members
-        for one in self._at.get(group, ()):
-            far = common(one.addresses[box.family], box.peers)
-            free = without(free, one.addresses[box.family])
-            if far:
-                passing = NO_TRAFFIC
-                for there in one.accepted[direction]:
-                    passing |= _met(box, there, near, far)
-                is_partial = is_partial or passing != due
-                found |= passing
-        if common(
-            free, box.peers
-        ):  # members on no interface of the documents: nothing is known to judge them
-            found = due
-        return found, is_partial
-
-    def _add(
-        self,
-        key: tuple[NodeId, NodeId, str],
-        place: _Place,
-        box: Box[Clause],
-        traffic: Traffic,
-        *,
-        is_partial: bool,
-    ) -> None:
+        if other.side is Side.BOTH:
+            traffic = self._let_through(place, box, direction, other.name)
+        else:
+            near = common(box.locals, place.addresses[box.family])
+            traffic = Traffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
         if not traffic:
             return
-        found = self._edges.setdefault(key, _Found())
-        found.by_place[place.number] = found.by_place.get(place.number, NO_TRAFFIC) | traffic
+        inwards = direction is Direction.INGRESS
+        ends = (other, _group(owner)) if inwards else (_group(owner), other)
+        found = self._edges.setdefault((*ends, owner), _Found())
+        found.traffic |= traffic
         found.families.add(box.family)
-        found.is_partial = found.is_partial or is_partial or box.source_ports != ALL_PORTS
-        if box.label.rule is not None:
-            found.rules.add(box.label.rule.rule_id)
+        rule = box.label.rule
+        if rule is not None:
+            found.rules.add(rule.rule_id)
+            if other.side is not Side.BOTH:
+                found.beyond = found.beyond.union(rule.peer.addresses)
 
-    def _object(self, clause: Clause, side: Side) -> NodeId:
+    def _let_through(self, place: Place, box: Box[Clause], direction: Direction, group: str) -> Traffic:
+        """Return what members of a group at the far end let pass, of what a place lets pass."""
+        family, due, found = box.family, Traffic.of(box), NO_TRAFFIC
+        near = common(box.locals, place.addresses[family])
+        if place.has_pair(family, near, common(self.places.unplaced(group, family), box.peers)):
+            return due
+        end = _End(place, box, near)
+        for far_place, members in self.places.having(group):
+            far = common(members[family], box.peers)
+            if far:
+                for there in far_place.accepted[_opposite(direction), family]:
+                    if found == due:
+                        return due
+                    if end.meets(_End(far_place, there, far)):
+                        found |= due & Traffic.of(there)
+        return found
+
+    def _object(self, rule: ResolvedRule, side: Side) -> NodeId:
         """Return the node that a rule's object is."""
-        assert clause.rule is not None  # noqa: S101 - asked of rules only; for the type checker
-        what = self._subject.rules[key_of(clause.rule)][1].authorization_object
+        what = self._subject.rules[key_of(rule)][1].authorization_object
         match what:
             case GroupReference():
                 return _group(what.security_group_id)
@@ -240,36 +164,62 @@ class _Finder:
 
     def graph(self) -> Graph:
         """Return all that was found."""
-        merged: dict[tuple[NodeId, NodeId], Edge] = {}
+        owners: dict[tuple[NodeId, NodeId], dict[str, _Found]] = {}
         for (source, target, owner), found in self._edges.items():
-            edge = self._edge(source, target, owner, found)
-            present = merged.get((source, target))
-            merged[source, target] = edge if present is None else _both(present, edge)
-        ends = {end for pair in merged for end in pair}
+            owners.setdefault((source, target), {})[owner] = found
+        edges = [self._edge(source, target, found) for (source, target), found in owners.items()]
+        ends = {end for pair in owners for end in pair}
         nodes = [self._group_node(group) for group in self._subject.snapshot.security_groups]
         nodes += [Node(node_id=end, kind=_kind(end.name)) for end in ends if end.side is not Side.BOTH]
         return Graph(
             nodes=tuple(sorted(nodes, key=lambda node: order(node.node_id))),
-            edges=tuple(sorted(merged.values(), key=lambda edge: (order(edge.source), order(edge.target)))),
+            edges=tuple(sorted(edges, key=lambda edge: (order(edge.source), order(edge.target)))),
         )
 
-    def _edge(self, source: NodeId, target: NodeId, owner: str, found: _Found) -> Edge:
+    def _edge(self, source: NodeId, target: NodeId, by_owner: Mapping[str, _Found]) -> Edge:
+        """Return what was found at one end or both as one edge."""
         traffic = NO_TRAFFIC
-        for part in found.by_place.values():
-            traffic |= part
-        everywhere = all(
-            found.by_place.get(place.number) == traffic
-            for place in self._at[owner]
-            if any(place.addresses.values())
-        )
+        for found in by_owner.values():
+            traffic |= found.traffic
         return Edge(
             source=source,
             target=target,
             traffic=traffic,
-            rules=tuple(sorted(found.rules)),
-            families=frozenset(found.families),
-            is_partial=found.is_partial or not everywhere,
+            rules=tuple(sorted({rule for found in by_owner.values() for rule in found.rules})),
+            families=frozenset(family for found in by_owner.values() for family in found.families),
+            is_partial=all(
+                self._drops_some(source, target, owner, found.beyond, traffic)
+                for owner, found in by_owner.items()
+            ),
         )
+
+    def _drops_some(
+        self, source: NodeId, target: NodeId, owner: str, beyond: AddressSet, traffic: Traffic
+    ) -> bool:
+        """Return whether either end drops some of what an edge says: for some addresses or source ports.
+
+        Args:
+            source: of the edge.
+            target: of the edge.
+            owner: the group whose rules the edge comes from. Where it is attached nowhere, they judge its
+                members.
+            beyond: what the end that is no group stands for.
+            traffic: what the edge says.
+        """
+        ends = ((source, Direction.EGRESS, target), (target, Direction.INGRESS, source))
+        return any(
+            _drops_at(place, direction, members, others, traffic)
+            for near, direction, far in ends
+            if near.side is Side.BOTH
+            for others in (self._addresses_of(far, beyond),)
+            for place, members in self.places.having(near.name, alone=near.name == owner)
+        )
+
+    def _addresses_of(self, node: NodeId, beyond: AddressSet) -> Mapping[Family, Ranges]:
+        """Return the addresses of a node, given what it stands for if it is no group."""
+        if node.side is Side.BOTH:
+            return {family: self.places.members(node.name, family) for family in Family}
+        return {family: joined(beyond.ranges(family)) for family in Family}
 
     def _group_node(self, group: SecurityGroup) -> Node:
         group_id = group.security_group_id
@@ -277,40 +227,64 @@ class _Finder:
             node_id=_group(group_id),
             kind=NodeKind.GROUP,
             title=group.name,
-            outward=_outward(self._at.get(group_id, ())),
+            outward=_outward(self.places.of(group_id)),
             together_with=frozenset(
                 _group(other)
-                for place in self._at.get(group_id, ())
-                if any(place.addresses.values())
+                for place in self.places.of(group_id)
+                if place.has_addresses
                 for other in place.groups
                 if other != group_id
             ),
         )
 
 
-def _met(here: Box[Clause], there: Box[Clause], near: Ranges, far: Ranges) -> Traffic:
-    """Return what passes both ends, between some of the near addresses and some of the far ones."""
-    passes = (
-        here.family is there.family
-        and common(here.source_ports, there.source_ports)
-        and common(common(here.locals, there.peers), near)
-        and common(common(there.locals, here.peers), far)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What passes one end."""
+
+    place: Place
+    box: Box[Clause]
+    addresses: Ranges
+    """Of whom it is looked at."""
+
+    def meets(self, other: _End) -> bool:
+        """Return whether any packet between two hosts passes this end and another."""
+        if not common(self.box.source_ports, other.box.source_ports):
+            return False
+        here = common(common(self.box.locals, other.box.peers), self.addresses)
+        there = common(common(other.box.locals, self.box.peers), other.addresses)
+        if self.place is other.place:
+            return self.place.has_pair_here(self.box.family, here, there)
+        return has_two_addresses(here, there)
+
+
+def _drops_at(
+    place: Place,
+    direction: Direction,
+    members: Mapping[Family, Ranges],
+    others: Mapping[Family, Ranges],
+    traffic: Traffic,
+) -> bool:
+    """Return whether a place drops some traffic between hosts there and others."""
+    return any(
+        traffic & Traffic.of(box)
+        and place.has_pair(family, common(box.locals, members[family]), common(box.peers, others[family]))
+        for family in Family
+        if members[family] and others[family]
+        for box in place.dropped[direction, family]
     )
-    return Traffic.of(here) & Traffic.of(there) if passes else NO_TRAFFIC
 
 
-def _is_part_of_object(box: Box[Clause]) -> bool:
-    """Tell whether a box leaves out some addresses of the object of the rule that decides about it."""
-    rule = box.label.rule
-    return rule is not None and bool(without(joined(rule.peer.addresses.ranges(box.family)), box.peers))
+def _opposite(direction: Direction) -> Direction:
+    return Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
 
 
-def _outward(places: Iterable[_Place]) -> Outward | None:
+def _outward(places: Iterable[Place]) -> Outward | None:
     """Return what becomes of what members open and no rule speaks of; None where there is no member."""
     found = {
         any(
-            box.family is family and box.label.decided_by is DecidedBy.DEFAULT and place.is_here(box)
-            for box in place.accepted[Direction.EGRESS]
+            box.family is family and box.label.decided_by is DecidedBy.DEFAULT
+            for box in place.accepted_here(Direction.EGRESS)
         )
         for place in places
         for family in Family
@@ -319,20 +293,6 @@ def _outward(places: Iterable[_Place]) -> Outward | None:
     if not found:
         return None
     return Outward.PARTLY if len(found) > 1 else Outward.OPEN if True in found else Outward.CLOSED
-
-
-def _both(one: Edge, other: Edge) -> Edge:
-    """Return what was found at both ends as one edge; it is whole if either end alone says all of it."""
-    traffic = one.traffic | other.traffic
-    is_whole = any(edge.traffic == traffic and not edge.is_partial for edge in (one, other))
-    return Edge(
-        source=one.source,
-        target=one.target,
-        traffic=traffic,
-        rules=tuple(sorted({*one.rules, *other.rules})),
-        families=one.families | other.families,
-        is_partial=not is_whole,
-    )
 
 
 def _group(group_id: str) -> NodeId:

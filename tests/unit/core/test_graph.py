@@ -112,6 +112,117 @@ def test_a_source_may_be_named_at_its_own_end_alone() -> None:
     assert edges(graph) == {"10.0.0.0/8 -> sg-b": "tcp 80, 443", "sg-a -> sg-b": "tcp 80"}
 
 
+TAKE_80 = (
+    "{direction: ingress, policy: accept, priority: 1, protocol: tcp, port_range: 80,"
+    " authorization_object: 10.0.0.1}"
+)
+SEND_80 = (
+    "{direction: egress, policy: accept, priority: 1, protocol: tcp, port_range: 80,"
+    " authorization_object: sg-b}"
+)
+SECOND_OF_A = "  - {network_interface_id: eni-c, addresses: [10.0.0.3], security_group_ids: [sg-a]}\n"
+
+
+def test_what_the_target_takes_from_some_members_is_in_part() -> None:
+    """The target takes one address only: that of the source's only member, or of one of two."""
+    one = TWO.format(a=SEND_80, b=TAKE_80)
+    assert edges(graph_of(one)) == {"10.0.0.1 -> sg-b": "tcp 80", "sg-a -> sg-b": "tcp 80"}
+    two = edges(graph_of(one + SECOND_OF_A))
+    assert two == {"10.0.0.1 -> sg-b": "tcp 80", "sg-a -> sg-b": "tcp 80 in part"}
+
+
+@pytest.mark.parametrize("source", ("source_port_range: 1000/2000", "local_address: 10.0.0.0/30"))
+def test_what_the_source_drops_in_part_is_in_part(source: str) -> None:
+    """By the source port, or by the address of the near end."""
+    drop = (
+        f"{{direction: egress, policy: drop, priority: 1, protocol: tcp, port_range: 1/65535, {source},"
+        " authorization_object: 10.0.0.0/8}"
+    )
+    text = TWO.format(a=drop, b=INTO_B).replace("[10.0.0.1]", "[10.0.0.1, 10.0.0.9]")
+    assert edges(graph_of(text))["sg-a -> sg-b"] == "tcp 80, 443 in part"
+
+
+def test_what_another_rule_lets_pass_is_whole() -> None:
+    """A rule that comes first decides about one member, and lets it in as well."""
+    text = TWO.format(a="", b=f"{INTO_B}, {TAKE_80}") + SECOND_OF_A
+    assert edges(graph_of(text))["sg-a -> sg-b"] == "tcp 80, 443"
+
+
+def test_one_family_is_in_part_where_both_ends_have_both() -> None:
+    """IPv6 members may not send what IPv4's may."""
+    text = TWO.format(a=SEND_80, b=TAKE_80.replace("10.0.0.1", "0.0.0.0/0"))
+    assert edges(graph_of(text))["sg-a -> sg-b"] == "tcp 80"
+    one = text.replace("[10.0.0.1]", '[10.0.0.1, "2001:db8::1"]')
+    assert edges(graph_of(one))["sg-a -> sg-b"] == "tcp 80"
+    both = one.replace("[10.0.0.2]", '[10.0.0.2, "2001:db8::2"]')
+    assert edges(graph_of(both))["sg-a -> sg-b"] == "tcp 80 in part"
+
+
+def test_anywhere_is_in_part_where_the_families_differ() -> None:
+    """One port is open to IPv4, another to IPv6."""
+    rules = ", ".join(
+        f"{{direction: ingress, policy: accept, protocol: tcp, port_range: {port},"
+        f' authorization_object: "{everyone}"}}'
+        for port, everyone in ((80, "0.0.0.0/0"), (443, "::/0"))
+    )
+    text = TWO.format(a="", b=rules)
+    assert edges(graph_of(text)) == {"anywhere -> sg-b": "tcp 80"}
+    both = text.replace("[10.0.0.2]", '[10.0.0.2, "2001:db8::2"]')
+    assert edges(graph_of(both)) == {"anywhere -> sg-b": "tcp 80, 443 in part"}
+
+
+MEMBERS_BY_ADDRESS = """\
+security_groups:
+  - {{security_group_id: sg-a, type: advanced, member_addresses: [10.0.0.1{more}], rules: [{a}]}}
+  - {{security_group_id: sg-b, type: basic, inner_access_policy: drop, rules: [{b}]}}
+network_interfaces:
+  - {{network_interface_id: eni-b, addresses: [10.0.0.2], security_group_ids: [sg-b]}}
+"""
+SEALED = "{direction: egress, policy: drop, priority: 1, protocol: all, authorization_object: 0.0.0.0/0}"
+
+
+@pytest.mark.parametrize("rule", ("", SEALED))
+def test_members_on_no_interface_are_not_judged_by_their_group(rule: str) -> None:
+    """Which other groups they have is not known, so they may send whatever the other end takes."""
+    graph = graph_of(MEMBERS_BY_ADDRESS.format(more="", a=rule, b=INTO_B))
+    assert edges(graph) == {"sg-a -> sg-b": "tcp 80, 443"}
+
+
+def test_rules_of_a_group_that_is_attached_nowhere_have_arrows() -> None:
+    """They come to what they would where it is attached alone."""
+    graph = graph_of(MEMBERS_BY_ADDRESS.format(more="", a=INTO_B.replace("sg-a", "sg-b"), b=""))
+    assert edges(graph) == {"sg-b -> sg-a": "tcp 80, 443"}
+
+
+def test_a_member_by_address_that_is_on_an_interface_is_judged_there() -> None:
+    """What the interface's groups drop passes for one member only."""
+    sealed = "  - {security_group_id: sg-sealed, type: basic, rules: [" + SEALED + "]}\nnetwork_interfaces:\n"
+    text = MEMBERS_BY_ADDRESS.format(more=", 10.0.0.9", a="", b=INTO_B).replace(
+        "network_interfaces:\n", sealed
+    )
+    on_it = "  - {network_interface_id: eni-c, addresses: [10.0.0.9], security_group_ids: [sg-sealed]}\n"
+    assert edges(graph_of(text + on_it)) == {"sg-a -> sg-b": "tcp 80, 443 in part"}
+    assert edges(graph_of(text + on_it.replace("[sg-sealed]", "[]"))) == {
+        "sg-a -> sg-b": "tcp 80, 443 in part"
+    }
+
+
+def test_a_host_does_not_talk_to_itself() -> None:
+    """Not as a fellow member, not by a rule, not as a network; with a second host there are arrows."""
+    itself = INTO_B.replace("sg-a", "sg-b")
+    by_address = INTO_B.replace("sg-a", "10.0.0.2").replace("80, 443", "22")
+    text = TWO.format(a="", b=f"{itself}, {by_address}").replace(
+        "sg-a, type: basic, inner_access_policy: drop", "sg-a, type: basic, inner_access_policy: accept"
+    )
+    assert edges(graph_of(text)) == {}
+    second = SECOND_OF_A.replace("sg-a", "sg-a, sg-b")
+    assert edges(graph_of(text + second)) == {
+        "10.0.0.2 -> sg-b": "tcp 22",
+        "sg-a -> sg-a": "all",
+        "sg-b -> sg-b": "tcp 80, 443",
+    }
+
+
 def test_a_comparison_knows_what_opens_and_closes() -> None:
     """An edge that goes is kept, without traffic."""
     old = graph_of(TWO.format(a="", b=INTO_B))
