@@ -27,7 +27,7 @@ from tests.words import IN, packet
         ("2001:db8::9", Protocol(59), None, Tracking.INVALID),
         *(("2001:db8::9", Protocol(number), None, Tracking.INVALID) for number in (0, 43, 44, 51, 60)),
         *(("10.0.0.9", Protocol(number), None, Tracking.NEW) for number in (0, 43, 44, 51, 60)),
-        *(("2001:db8::9", Protocol(number), None, Tracking.NEW) for number in (50, 135, 139, 140)),
+        *(("2001:db8::9", Protocol(number), None, Tracking.NEW) for number in (50, 132, 135, 139, 140)),
         ("2001:db8::9", Protocol(253), 0, Tracking.NEW),
     ),
 )
