@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ def test_what_is_shown_is_what_is_printed() -> None:
     assert (done.returncode, done.stdout) == (0, printed)
 
 
-@pytest.mark.parametrize("protocol", ("tcp, port: 443", "udp, port: 53", "icmp", "47"))
+@pytest.mark.parametrize(
+    "protocol", ("tcp, port: 443", "udp, port: 53", "icmp", "33", "47", "132", "136", "253")
+)
 def test_answers_follow_their_sessions(tmp_path: Path, protocol: str) -> None:
     """What was sent out is answered, though nothing may come in; a link may have a name of one letter."""
     (tmp_path / "groups.d").mkdir()
@@ -70,6 +73,74 @@ def test_answers_follow_their_sessions(tmp_path: Path, protocol: str) -> None:
     (tmp_path / "packets.yaml").write_text(SESSIONS.replace("PROTOCOL", protocol))
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/packets.yaml: 4 passed\n")
+
+
+ENDS = {"v4": ("198.51.100.4", "10.0.0.11"), "v6": ("2001:db8:9::4", "2001:db8::11")}
+OPEN = """\
+version: 1
+security_groups:
+  - security_group_id: sg-open
+    type: basic
+    rules:
+      - {direction: ingress, policy: accept, protocol: all, authorization_object: 0.0.0.0/0}
+      - {direction: ingress, policy: accept, protocol: all, authorization_object: "::/0"}
+      - {direction: egress, policy: accept, protocol: all, authorization_object: 0.0.0.0/0}
+      - {direction: egress, policy: accept, protocol: all, authorization_object: "::/0"}
+"""
+INVALID_NUMBERS = {"v4": {58}, "v6": {0, 1, 43, 44, 51, 59, 60}}
+"""The other family's ICMP, and IPv6 without an upper layer: conntrack lets these open no session."""
+
+
+def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> None:
+    """Whatever the number: with everything allowed each packet passes, both ways, and so does an answer."""
+    (tmp_path / "groups.yaml").write_text(OPEN)
+    packets: list[dict[str, object]] = []
+    for family, number, direction in product(ENDS, range(256), ("ingress", "egress")):
+        source, destination = ENDS[family] if direction == "ingress" else reversed(ENDS[family])
+        name = f"{family} {number} {direction}"
+        opener = {"name": name, "direction": direction, "source": source, "destination": destination}
+        port = {"port": 443} if number in (6, 17) else {}
+        expect = "drop" if number in INVALID_NUMBERS[family] else "accept"
+        packets.append({**opener, "protocol": str(number), **port, "expect": expect})
+        packets.append({"name": f"answer to {name}", "replies_to": name, "expect": expect})
+    content = {"definitions": "groups.yaml", "bind": {"eth0": ["sg-open"]}, "packets": packets}
+    (tmp_path / "packets.yaml").write_text(json.dumps(content))
+    done = run(tmp_path / "packets.yaml", "--json")
+    ((tests,),) = [[file["tests"] for file in json.loads(done.stdout)["files"]]]
+    assert [one for one in tests if one["result"] == "failed"] == []
+    left_out = [one["name"] for one in tests if one["result"] == "left_out"]
+    assert left_out == ["v6 0 ingress", "answer to v6 0 ingress"], (
+        "IPv6 drops an empty header before any hook"
+    )
+
+
+@pytest.mark.parametrize(("family", "protocol"), (("v4", "icmp"), ("v6", "icmpv6")))
+def test_every_message_is_judged_as_the_specification_says(
+    tmp_path: Path, family: str, protocol: str
+) -> None:
+    """Whatever its type: requests pass, and what opens no session does not; no answer is a fault."""
+    (tmp_path / "groups.yaml").write_text(OPEN)
+    source, destination = ENDS[family]
+    packets = [
+        {
+            "name": f"{kind}",
+            "direction": "ingress",
+            "source": source,
+            "destination": destination,
+            "protocol": protocol,
+            "icmp_type": kind,
+            "expect": "accept",
+        }
+        for kind in range(256)
+    ]
+    content = {"definitions": "groups.yaml", "bind": {"eth0": ["sg-open"]}, "packets": packets}
+    (tmp_path / "packets.yaml").write_text(json.dumps(content))
+    done = run(tmp_path / "packets.yaml", "--json")
+    ((tests,),) = [[file["tests"] for file in json.loads(done.stdout)["files"]]]
+    assert [one["detail"] for one in tests if "fault of sgagent" in one["detail"]] == []
+    passed = [int(one["name"]) for one in tests if one["result"] == "passed"]
+    requests = {"v4": [8, 13, 15, 17], "v6": [128, 130, 131, 132, 133, 134, 135, 136, 139, 143]}
+    assert [kind for kind in passed if family == "v4" or kind not in (137, 151, 152)] == requests[family]
 
 
 def test_what_is_not_as_expected_fails(tmp_path: Path) -> None:

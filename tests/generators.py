@@ -63,12 +63,9 @@ _PREFIX_LENGTHS = {
 }
 _PORTS = (1, 2, 22, 67, 68, 80, 81, 443, 546, 547, 1023, 1024, 8080, 32768, 40000, 65534, 65535)
 _PRIORITIES = (1, 1, 1, 2, 2, 3, 50, 99, 100, 110)
-_OTHER_PROTOCOLS = (0, 2, 4, 41, 50, 89, 112, 253, 254, 255)
+_OTHER_PROTOCOLS = (0, 2, 4, 33, 41, 50, 89, 112, 132, 136, 253, 254, 255)
 _EXTENSION_HEADERS = (0, 43, 44, 51, 60, 135, 139, 140)
 """As the protocol of an IPv6 packet these are headers before an upper layer, not one."""
-
-_TRACKED_BY_CONTENT = (33, 132, 136)
-"""DCCP, SCTP and UDP-Lite: whether conntrack takes a packet depends on kernel and content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +255,7 @@ class _Packets:
         number = packet.protocol if rule.protocol.number is None else rule.protocol.number
         families = [family for family in Family if rule.peer.addresses.ranges(family)]
         families = [family for family in families if rule.protocol.only_family in (None, family)]
-        if not families or number in _TRACKED_BY_CONTENT:
+        if not families:
             return packet
         family = random.choice(families)
         if family is Family.IPV6 and number in _EXTENSION_HEADERS:
@@ -321,8 +318,6 @@ class _Packets:
         if packet.protocol in (1, 58) or (packet.protocol == 59 and packet.family is Family.IPV6):
             # The other family's, or "no next header": conntrack takes neither.
             return replace(packet, tracking=Tracking.INVALID)
-        if packet.protocol in _TRACKED_BY_CONTENT:
-            return replace(packet, protocol=253)
         return packet
 
     def _with_icmpv6(self, packet: Packet) -> Packet:
@@ -434,5 +429,8 @@ def _protocols(policy: ResolvedPolicy) -> list[int]:
         for rule in interface.toward(direction).rules
     }
     return (
-        [6] * 12 + [17] * 6 + [1, 58, 58, 47, 253] + sorted(number for number in named if number is not None)
+        [6] * 12
+        + [17] * 6
+        + [1, 58, 58, 33, 47, 132, 136, 253]
+        + sorted(number for number in named if number is not None)
     )

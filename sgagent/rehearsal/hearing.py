@@ -17,9 +17,13 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Policy
+from sgagent.core.model import ICMPV6, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets import ExpectedReply, ExpectedTraffic, LeftOut, Outcome, specified
+
+_FOLLOWED_BY_SOME_KERNELS = frozenset({137, 151, 152})
+"""ICMPv6 types about which versions of conntrack differ: redirects, and multicast routers' advertisements and
+solicitations (RFC 4861, RFC 4286). Some leave them alone, to others they are invalid."""
 
 _UNCOUNTED = (DecidedBy.SESSION, DecidedBy.ALWAYS)
 """What lets packets pass and counts nothing."""
@@ -40,7 +44,7 @@ def outcome(
     """Return what became of a packet.
 
     Where the kernel does not do what the specification says, that is a fault of sgagent, and the outcome
-    says so.
+    says so. A packet about which kernels differ is left out where this one calls it invalid.
     """
     if isinstance(heard, LeftOut):
         return Outcome(entry=entry, answer=heard)
@@ -48,9 +52,19 @@ def outcome(
     seen = _decision(policy, compiled, heard, due)
     if _agree(seen, due, entry):
         return Outcome(entry=entry, answer=due)
+    if seen.decided_by is DecidedBy.INVALID and _depends_on_kernel(entry):
+        return Outcome(
+            entry=entry, answer=LeftOut(reason="this kernel calls such a message invalid; others do not")
+        )
     by = due.rule.rule_id if due.rule else due.decided_by.value
     suspicion = f"this is a fault of sgagent, as the specification says {due.verdict.value} by {by}"
     return Outcome(entry=entry, answer=seen, suspicion=suspicion)
+
+
+def _depends_on_kernel(entry: ExpectedTraffic) -> bool:
+    packet = entry.opener.packet if isinstance(entry, ExpectedReply) else entry.packet
+    is_message = packet.family is Family.IPV6 and packet.protocol == ICMPV6.number
+    return is_message and packet.icmp_type in _FOLLOWED_BY_SOME_KERNELS
 
 
 def _agree(seen: Decision, due: Decision, entry: ExpectedTraffic) -> bool:

@@ -8,24 +8,40 @@ from sgagent.core.always import MULTICAST_LISTENER_TYPES
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Family
 from sgagent.rehearsal.wire import (
+    DCCP,
     FIRST_SEQUENCE_NUMBER,
+    GRE,
     ICMP,
     ICMPV6,
     ROUTER_ALERT,
+    SCTP,
     TCP,
     TCP_ACK,
     TCP_SYN,
     UDP,
+    UDP_LITE,
     Address,
     Extension,
     WirePacket,
+    dccp_request,
+    dccp_response,
+    gre,
     icmp,
     icmpv6,
+    sctp_init,
+    sctp_init_ack,
     tcp,
     udp,
+    udp_lite,
 )
 
 _TOO_SHORT = b"\0\0"
+_CLIENT_PORT, _SERVER_PORT = 40_000, 5_000
+"""Of protocols whose ports no rule can name: they are in the packet all the same."""
+
+_OPENERS = {DCCP: dccp_request, SCTP: sctp_init, UDP_LITE: udp_lite}
+_ANSWERS = {DCCP: dccp_response, SCTP: sctp_init_ack, UDP_LITE: udp_lite}
+
 _ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18}
 _ICMPV6_ANSWERS = {128: 129}
 """The messages of each kind that open sessions, and what answers them."""
@@ -38,8 +54,7 @@ def as_wire(packet: Packet) -> WirePacket:
         build = tcp if packet.protocol == TCP else udp
         return build(source, destination, packet.source_port, packet.destination_port)
     if packet.icmp_type is None:
-        payload = _TOO_SHORT if packet.protocol in (TCP, UDP) else b""
-        return WirePacket(source=source, destination=destination, protocol=packet.protocol, payload=payload)
+        return _without_ports(source, destination, packet.protocol)
     if packet.family is Family.IPV4:
         return icmp(source, destination, packet.icmp_type)
     alert = (Extension(number=0, body=ROUTER_ALERT),) if packet.icmp_type in MULTICAST_LISTENER_TYPES else ()
@@ -63,10 +78,29 @@ def as_answer(opener: Packet) -> WirePacket | None:
         return udp(source, destination, opener.destination_port, opener.source_port)
     if opener.icmp_type is None:
         known = opener.protocol not in (ICMP, ICMPV6)
-        return WirePacket(source=source, destination=destination, protocol=opener.protocol) if known else None
+        return _answer_without_ports(source, destination, opener.protocol) if known else None
     answers, build = (_ICMP_ANSWERS, icmp) if opener.family is Family.IPV4 else (_ICMPV6_ANSWERS, icmpv6)
     answer = answers.get(opener.icmp_type)
     return None if answer is None else build(source, destination, answer)
+
+
+def _without_ports(source: Address, destination: Address, protocol: int) -> WirePacket:
+    """Return the first packet of a session of a protocol whose ports, if it has any, no rule can name."""
+    if protocol in _OPENERS:
+        return _OPENERS[protocol](source, destination, _CLIENT_PORT, _SERVER_PORT)
+    if protocol == GRE:
+        return gre(source, destination)
+    payload = _TOO_SHORT if protocol in (TCP, UDP) else b""
+    return WirePacket(source=source, destination=destination, protocol=protocol, payload=payload)
+
+
+def _answer_without_ports(source: Address, destination: Address, protocol: int) -> WirePacket:
+    """Return what answers such a packet."""
+    if protocol in _ANSWERS:
+        return _ANSWERS[protocol](source, destination, _SERVER_PORT, _CLIENT_PORT)
+    if protocol == GRE:
+        return gre(source, destination)
+    return WirePacket(source=source, destination=destination, protocol=protocol)
 
 
 def _ends(packet: Packet) -> tuple[Address, Address]:

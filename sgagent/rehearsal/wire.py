@@ -1,6 +1,7 @@
 """Build packets byte by byte: the right ones, those too short, in fragments, behind extension headers.
 
-Checksums are right: conntrack calls what has wrong ones invalid, and that would hide what the policy says.
+Checksums are right and headers whole: conntrack calls what has wrong ones invalid, and that would hide what
+the policy says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ Address = IPv4Address | IPv6Address
 ICMP = 1
 TCP = 6
 UDP = 17
+DCCP = 33
+GRE = 47
 ICMPV6 = 58
+SCTP = 132
+UDP_LITE = 136
 HOP_BY_HOP = 0
 AUTHENTICATION = 51
 DESTINATION_OPTIONS = 60
@@ -28,6 +33,17 @@ TCP_ACK = 0x10
 
 FIRST_SEQUENCE_NUMBER = 1000
 """Of whoever opens a TCP session, and of whoever answers."""
+
+_SCTP_INIT, _SCTP_INIT_ACK = 1, 2
+_SCTP_TAG = 1
+"""That each end asks the other to put into its packets; an INIT itself has 0 (RFC 9260, 8.5.1)."""
+
+_SCTP_COOKIE = struct.pack("!HHI", 7, 8, 0)
+"""The state cookie that an INIT ACK must hold."""
+
+_DCCP_REQUEST, _DCCP_RESPONSE = 0, 1
+_DCCP_LONG_NUMBERS = 1
+_DCCP_SERVICE = 1
 
 ROUTER_ALERT = b"\x05\x02\x00\x00\x01\x00"
 """The body of a hop-by-hop header with a router alert, as MLD's messages have (§7.1)."""
@@ -152,6 +168,84 @@ def udp(
     )
 
 
+def udp_lite(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
+    """Return a UDP-Lite packet whose checksum covers all of it (RFC 3828).
+
+    The checksum is the one that conntrack computes, with UDP's number in the pseudo header. RFC 3828 puts
+    UDP-Lite's there, and conntrack calls such a packet invalid.
+    """
+    datagram = struct.pack("!HHHH", source_port, port, 0, 0)
+    return WirePacket(
+        source=source,
+        destination=destination,
+        protocol=UDP_LITE,
+        payload=_with_checksum(datagram, 6, _pseudo_header(source, destination, UDP, len(datagram))),
+    )
+
+
+def sctp_init(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
+    """Return the SCTP packet that opens an association (RFC 9260, 3.3.2)."""
+    return _sctp(source, destination, struct.pack("!HHI", source_port, port, 0), _SCTP_INIT)
+
+
+def sctp_init_ack(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
+    """Return the SCTP packet that answers :func:`sctp_init` (RFC 9260, 3.3.3)."""
+    ports_and_tag = struct.pack("!HHI", source_port, port, _SCTP_TAG)
+    return _sctp(source, destination, ports_and_tag, _SCTP_INIT_ACK, _SCTP_COOKIE)
+
+
+def _sctp(
+    source: Address, destination: Address, ports_and_tag: bytes, kind: int, parameters: bytes = b""
+) -> WirePacket:
+    """Return an SCTP packet of one chunk, an INIT or an INIT ACK."""
+    window, streams, sequence_number = 65536, 1, 1
+    length = 20 + len(parameters)
+    chunk = struct.pack("!BBHIIHHI", kind, 0, length, _SCTP_TAG, window, streams, streams, sequence_number)
+    value = _crc32c(ports_and_tag + bytes(4) + chunk + parameters)
+    return WirePacket(
+        source=source,
+        destination=destination,
+        protocol=SCTP,
+        payload=ports_and_tag + struct.pack("<I", value) + chunk + parameters,
+    )
+
+
+def dccp_request(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
+    """Return the DCCP packet that opens a connection (RFC 4340, 5.2)."""
+    return _dccp(source, destination, struct.pack("!HH", source_port, port), _DCCP_REQUEST)
+
+
+def dccp_response(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
+    """Return the DCCP packet that answers :func:`dccp_request` (RFC 4340, 5.3)."""
+    acknowledged = struct.pack("!Q", FIRST_SEQUENCE_NUMBER)
+    ports = struct.pack("!HH", source_port, port)
+    return _dccp(source, destination, ports, _DCCP_RESPONSE, acknowledged)
+
+
+def _dccp(
+    source: Address, destination: Address, ports: bytes, kind: int, acknowledged: bytes = b""
+) -> WirePacket:
+    """Return a DCCP packet with a sequence number of 48 bits and the code of a service."""
+    behind = struct.pack("!HI", 0, FIRST_SEQUENCE_NUMBER) + acknowledged + struct.pack("!I", _DCCP_SERVICE)
+    words = (10 + len(behind)) // 4
+    header = ports + struct.pack("!BBHBB", words, 0, 0, kind << 1 | _DCCP_LONG_NUMBERS, 0)
+    message = header + behind
+    return WirePacket(
+        source=source,
+        destination=destination,
+        protocol=DCCP,
+        payload=_with_checksum(message, 6, _pseudo_header(source, destination, DCCP, len(message))),
+    )
+
+
+def gre(source: Address, destination: Address) -> WirePacket:
+    """Return a GRE packet that carries an IP packet of the same family, which is empty (RFC 2784)."""
+    kind = 0x0800 if source.version == 4 else 0x86DD
+    return WirePacket(
+        source=source, destination=destination, protocol=GRE, payload=struct.pack("!HH", 0, kind)
+    )
+
+
 def icmp(source: Address, destination: Address, kind: int = 8, content: bytes = b"\0\1\0\1") -> WirePacket:
     """Return an ICMP message, an echo request unless said; over IPv6 too, where it is just protocol 1."""
     message = struct.pack("!BBH", kind, 0, 0) + content
@@ -187,6 +281,16 @@ def checksum(octets: bytes) -> int:
         octets += b"\0"
     total = int.from_bytes(octets, "big") % 0xFFFF
     return 0xFFFF - total
+
+
+def _crc32c(octets: bytes) -> int:
+    """Return the checksum of SCTP (RFC 9260, appendix A)."""
+    remainder = 0xFFFFFFFF
+    for octet in octets:
+        remainder ^= octet
+        for _ in range(8):
+            remainder = remainder >> 1 ^ (0x82F63B78 if remainder & 1 else 0)
+    return remainder ^ 0xFFFFFFFF
 
 
 def _pieces(payload: bytes, size: int | None) -> Iterator[tuple[int, bytes, bool]]:

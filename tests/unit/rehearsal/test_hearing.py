@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.core.compiling.compiler import Compiled, compile_
 from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.evaluate import DecidedBy, Decision
+from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.kernel import names
-from sgagent.core.model import Direction, Policy
-from sgagent.packets import LeftOut, Outcome, Result
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.packets import Judgement, LeftOut, Outcome, Result
 from sgagent.rehearsal.hearing import Heard, outcome
 from tests.corpus import Example, examples
 
@@ -64,6 +66,27 @@ def test_a_kernel_that_does_otherwise_is_our_fault() -> None:
     assert found.answer == Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.DEFAULT)
     assert found.result is Result.FAILED
     assert found.suspicion == "this is a fault of sgagent, as the specification says drop by sgr-web-abuse"
+
+
+@pytest.mark.parametrize(
+    ("icmp_type", "result"), ((137, Result.LEFT_OUT), (151, Result.LEFT_OUT), (128, Result.FAILED))
+)
+def test_what_only_some_kernels_call_invalid_is_left_out(icmp_type: int, result: Result) -> None:
+    """A redirect is no fault of sgagent; a ping that is invalid is."""
+    message = Packet(
+        interface="eth0",
+        direction=Direction.INGRESS,
+        family=Family.IPV6,
+        source=0x20010DB8 << 96,
+        destination=0x20010DB9 << 96,
+        protocol=58,
+        icmp_type=icmp_type,
+    )
+    entry = replace(ABUSER, packet=message, expected=Judgement(verdict=Policy.ACCEPT))
+    invalid = Heard(passed=False, counted=(names.invalid_chain(Direction.INGRESS, "eth0"),))
+    found = outcome(WEB.policy(), compiled_of(WEB), entry, invalid)
+    assert found.result is result
+    assert ("fault of sgagent" in found.suspicion) is (result is Result.FAILED)
 
 
 def test_what_passes_uncounted_is_what_no_group_is_asked_about() -> None:
