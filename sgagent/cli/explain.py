@@ -24,6 +24,8 @@ from sgagent.core.explanation import (
     protocol_number,
 )
 from sgagent.core.model import (
+    ICMP,
+    ICMPV6,
     LAST_PORT,
     Direction,
     Family,
@@ -106,6 +108,8 @@ def _packet(options: argparse.Namespace) -> Packet:
         raise UsageError(f"--port is missing, which {options.protocol.lower()} needs")
     if not has_ports and (options.port is not None or options.source_port is not None):
         raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
+    if options.icmp_type is not None and protocol not in (ICMP.number, ICMPV6.number):
+        raise UsageError(f"{options.protocol.lower()} has no ICMP types: leave out --icmp-type")
     source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
     return Packet(
         interface=options.on or "",
@@ -123,9 +127,17 @@ def _packet(options: argparse.Namespace) -> Packet:
 
 def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise UsageError(f"{option} {text}: not an IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise UsageError(f"{option} {text}: a packet has no zone: leave out %{address.scope_id}")
+        if address.ipv4_mapped is not None:
+            raise UsageError(
+                f"{option} {text}: on the wire this is {address.ipv4_mapped}: ask about that address"
+            )
+    return address
 
 
 def _protocol(text: str) -> int:

@@ -192,6 +192,8 @@ def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) 
         ["--source", "2001:db8::1", "--protocol", "gre"],
         ["--source", "203.0.113.9", "--protocol", "tcp", "--port", "65536"],
         ["--source", "203.0.113.9", "--protocol", "icmp", "--icmp-type", "256"],
+        ["--source", "203.0.113.9", "--protocol", "tcp", "--port", "443", "--icmp-type", "8"],
+        ["--source", "203.0.113.9", "--protocol", "132", "--icmp-type", "8"],
         ["--source", "203.0.113.9", "--protocol", "icmp", "--hop-limit", "-1"],
     ),
 )
@@ -199,6 +201,20 @@ def test_explain_refuses_packets_that_cannot_be(run: Run, web: Path, arguments: 
     """Ports belong to TCP and UDP, and both ends to one family."""
     common = ["--definitions", web, "--interface", "eth0=sg-web", "--destination", "10.0.0.11"]
     assert run("explain", "ingress", *common, *arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    (
+        ("fe80::1%eth0", "a packet has no zone: leave out %eth0"),
+        ("::ffff:10.0.0.9", "on the wire this is 10.0.0.9: ask about that address"),
+    ),
+)
+def test_explain_refuses_addresses_that_are_on_no_wire(run: Run, web: Path, source: str, reason: str) -> None:
+    """As documents do (§8.1)."""
+    packet = ["--source", source, "--destination", "2001:db8::11", "--protocol", "tcp", "--port", "443"]
+    code, _, errors = run("explain", "ingress", *packet, "--definitions", web, "--interface", "eth0=sg-web")
+    assert (code, errors) == (2, f"sgagent: --source {source}: {reason}\n")
 
 
 def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path: Path) -> None:
