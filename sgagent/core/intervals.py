@@ -5,6 +5,7 @@ Addresses, ports and protocols are all such numbers. In this canonical form equa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 Ranges = tuple[tuple[int, int], ...]
@@ -27,9 +28,15 @@ def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 def common(one: Ranges, other: Ranges) -> Ranges:
     """Return the numbers that are in both."""
+    if not one or not other:
+        return NONE
     found: list[tuple[int, int]] = []
-    left, right = 0, 0
+    left = max(bisect_right(one, (other[0][0] + 1,)) - 1, 0)  # nothing before these can be in both
+    right = max(bisect_right(other, (one[0][0] + 1,)) - 1, 0)
+    last_of_both = min(one[-1][1], other[-1][1])
     while left < len(one) and right < len(other):
+        if one[left][0] > last_of_both or other[right][0] > last_of_both:
+            break
         first, last = max(one[left][0], other[right][0]), min(one[left][1], other[right][1])
         if first <= last:
             found.append((first, last))

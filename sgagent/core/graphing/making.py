@@ -267,11 +267,11 @@ def _drops_at(
 ) -> bool:
     """Return whether a place drops some traffic between hosts there and others."""
     return any(
-        traffic & Traffic.of(box)
+        traffic & dropped
         and place.has_pair(family, common(box.locals, members[family]), common(box.peers, others[family]))
         for family in Family
         if members[family] and others[family]
-        for box in place.dropped[direction, family]
+        for dropped, box in place.dropped[direction, family]
     )
 
 

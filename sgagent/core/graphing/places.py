@@ -15,6 +15,7 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.comparing.boxes import Box, Columns, cut_into_boxes
 from sgagent.core.comparing.clauses import Clause, list_clauses
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.graphing.traffic import Traffic
 from sgagent.core.intervals import Ranges, common, joined, size, without
 from sgagent.core.lint.subject import Stand, Subject
 from sgagent.core.model import Direction, Family, Policy
@@ -148,9 +149,12 @@ class Place:
         }
 
     @cached_property
-    def dropped(self) -> Mapping[tuple[Direction, Family], tuple[Box[Clause], ...]]:
-        """Return disjoint boxes of what is dropped."""
-        return {key: tuple(box for box in boxes if box.label is _DROP) for key, boxes in self._boxes.items()}
+    def dropped(self) -> Mapping[tuple[Direction, Family], tuple[tuple[Traffic, Box[Clause]], ...]]:
+        """Return disjoint boxes of what is dropped, each with its protocols and ports."""
+        return {
+            key: tuple((Traffic.of(box), box) for box in boxes if box.label is _DROP)
+            for key, boxes in self._boxes.items()
+        }
 
     def accepted_here(self, direction: Direction) -> Iterator[Box[Clause]]:
         """Yield the boxes of what is accepted of which a near end is here."""
