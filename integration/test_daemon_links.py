@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -198,3 +201,40 @@ def test_a_bound_link_that_comes_as_a_port_is_named(agent: Service, bench: Lab) 
     agent.wait_for_event("interface_no_port_any_more", 1, IDENTIFIED_SECONDS)
     assert agent.metric("sgagent_interface_info", interface="late0", state="bound") == 1
     assert agent.command("status").status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    (
+        (b"\xff\xfeeth", r"\xff\xfeeth"),
+        (b'a"b\\c', r'a"b\x5cc'),
+        (b"n\xc2\x85\x1b[7ml", r"n\xc2\x85\x1b[7ml"),
+    ),
+    ids=("no-utf-8", "quotes", "controls"),
+)
+def test_a_link_may_have_any_name(agent: Service, bench: Lab, name: bytes, shown: str) -> None:
+    """The kernel takes nearly any bytes for a name: it is shown escaped, in one way, wherever it is shown."""
+    mac_address = "02:00:00:00:09:01"
+    agent.define(definitions(WEB))
+    agent.start()
+    with bench.host.entered():
+        command = [b"ip", b"link", b"add", name, b"address", mac_address.encode(), b"type", b"veth"]
+        subprocess.run(command, check=True)
+    wait_for(
+        lambda: agent.metric("sgagent_interface_info", interface=shown, state="unbound") == 1,
+        "the link to be seen",
+        IDENTIFIED_SECONDS,
+    )
+    assert agent.metric("sgagent_interface_info", interface="eth0", state="bound") == 1
+    asked = json.loads(agent.command("status", "--json").output)
+    assert shown in {interface["name"] for interface in asked["interfaces"]}
+    assert shown in agent.command("status").output
+    status, page = agent.get("/")
+    assert (status, html.escape(shown) in page) == (200, True)
+    agent.define(definitions(WEB, mac_address=mac_address, addresses="10.0.0.99"))
+    agent.wait_for_event("snapshot_refused")
+    (problem,) = agent.events("problem_found")
+    assert problem["code"] == "bad_interface_name"
+    assert f"the link {shown} " in problem["problem"]
+    for asking, output in (("check", "errors"), ("plan", "errors"), ("status", "output")):
+        assert f"the link {shown} " in getattr(agent.command(asking), output), asking

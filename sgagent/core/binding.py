@@ -222,8 +222,8 @@ class _Search:
     def _bind_automatically(self, interface: NetworkInterface, link: Link) -> None:
         present = self.bindings.get(link.name)
         if not can_be_matched(link.name):
-            message = "nftables can't match a link of this name"
-            self._refuse(interface.origin, "bad_interface_name", link.name, message, "rename the link")
+            message = f"nftables can't match the link {link.name} by its name"
+            self._refuse(interface.origin, "bad_interface_name", None, message, "rename the link")
         elif present is None:
             self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
         elif present.network_interface is not None and present.origin is present.network_interface.origin:
@@ -252,13 +252,12 @@ class _Search:
         self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
     def _report_port(self, link: Link, origin: Origin) -> None:
-        message = (
-            f"the link is a port of the {link.master_kind} {link.master}, which its packets show as (§9.4)"
-        )
+        master = f"the {link.master_kind} {link.master}"
+        message = f"the link {link.name} is a port of {master}, which its packets show as (§9.4)"
         remedy = f"bind {link.master}, or take {link.name} out of it"
-        self._refuse(origin, "port_of_master", link.name, message, remedy)
+        self._refuse(origin, "port_of_master", None, message, remedy)
 
-    def _refuse(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
+    def _refuse(self, origin: Origin, code: str, value: str | None, message: str, remedy: str) -> None:
         self.problems.append(
             Problem(
                 severity=Severity.ERROR, code=code, origin=origin, value=value, message=message, remedy=remedy

@@ -12,6 +12,8 @@ class Link:
     """A network link of this host."""
 
     name: str
+    """As :func:`link_name` returns it."""
+
     index: int
     mac_address: str | None = None
     """Lower case with colons; None for links without one."""
@@ -62,3 +64,17 @@ class HandBinding:
 
     origin: str = ""
     """Where it was written, for messages: ``sgagent.toml: interface[0]`` or ``--interface eth0=sg-web``."""
+
+
+def link_name(octets: bytes) -> str:
+    r"""Return the name of a link as printable text; two links never get the same text.
+
+    Linux takes any bytes for a name, except NUL, white space, ``/`` and ``:``. Bytes that are not UTF-8,
+    characters that are not printable, and the backslash become ``\xNN``, one for each byte.
+    """
+    text = octets.decode("utf-8", "surrogateescape")
+    return "".join(sign if sign.isprintable() and sign != "\\" else _escaped(sign) for sign in text)
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"\\x{octet:02x}" for octet in character.encode("utf-8", "surrogateescape"))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import SgagentError
-from sgagent.core.host import HostFacts, Link
+from sgagent.core.host import HostFacts, Link, link_name
 from sgagent.core.model import CidrBlock, Family
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake
@@ -116,7 +116,7 @@ def _told(message: memoryview) -> _Told:
     found = attributes(message[_LINK.size :])
     about = attributes(found.get(_LINKINFO, _NOTHING))
     return _Told(
-        name=_text(found.get(_IFNAME, _NOTHING)) or "",
+        name=link_name(bytes(found.get(_IFNAME, _NOTHING)).rstrip(b"\0")),
         index=index,
         is_loopback=bool(flags & _IFF_LOOPBACK),
         mac_address=_mac_address(bytes(found.get(_MAC_ADDRESS, _NOTHING))),
@@ -143,7 +143,7 @@ def _link(told: _Told, addresses: Iterable[CidrBlock], master: _Told | None) -> 
 
 def _text(value: memoryview) -> str | None:
     """Return a text that ends with a zero; None for an empty one."""
-    return bytes(value).rstrip(b"\0").decode("utf-8", "surrogateescape") or None
+    return bytes(value).rstrip(b"\0").decode("utf-8", "backslashreplace") or None
 
 
 def _mac_address(octets: bytes) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 
 from sgagent.agent.flows.directory import NAMELESS, Directory, Name
 from sgagent.agent.flows.flow import Flow, FlowEnd
 from sgagent.agent.flows.heads import Head
 from sgagent.agent.flows.leaves import Leaf
+from sgagent.core.host import link_name
 from sgagent.core.kernel.names import OTHER_INTERFACES
 from sgagent.core.model import Direction, Family, Protocol
 from sgagent.dataplane.nflog import LoggedPacket
@@ -80,5 +82,5 @@ def _link_name(packet: LoggedPacket, leaf: Leaf) -> str:
     """Return the name of the link; of those that are judged together, as none is bound, that of this one."""
     if leaf.interface == OTHER_INTERFACES:
         with contextlib.suppress(OSError):
-            return socket.if_indextoname(packet.link_index)
+            return link_name(os.fsencode(socket.if_indextoname(packet.link_index)))
     return leaf.interface

@@ -8,8 +8,9 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 
 import pytest
+from hypothesis import given, strategies as st
 
-from sgagent.core.host import Link
+from sgagent.core.host import Link, link_name
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import read_facts
 from sgagent.netlink import NESTED, attribute
@@ -25,14 +26,15 @@ def text(word: str) -> bytes:
 
 
 def link(
-    name: str, index: int, flags: int = 0, about: Mapping[int, str] | None = None, **found: bytes
+    name: str | bytes, index: int, flags: int = 0, about: Mapping[int, str] | None = None, **found: bytes
 ) -> memoryview:
     """Return the message of a link, with what it is in itself and other attributes by our names for them."""
     kinds = {"mac": ADDRESS, "master": MASTER, "device": PARENT_DEVICE}
     nested = b"".join(attribute(kind, text(word)) for kind, word in (about or {}).items())
     others = b"".join(attribute(kinds[key], value) for key, value in found.items())
     header = struct.pack("=BxHiII", 0, 1, index, flags, 0)
-    return memoryview(header + attribute(IFNAME, text(name)) + others + attribute(LINKINFO | NESTED, nested))
+    octets = text(name) if isinstance(name, str) else name + b"\0"
+    return memoryview(header + attribute(IFNAME, octets) + others + attribute(LINKINFO | NESTED, nested))
 
 
 def address(index: int, plain: str, local: str | None = None, family: int | None = None) -> memoryview:
@@ -52,6 +54,44 @@ def test_links_are_sorted_by_name() -> None:
     """Links come in the order of their names, whatever order the kernel tells them in."""
     names = [found.name for found in read_facts([link("eth1", 2), link("eth0", 3)], []).links]
     assert names == ["eth0", "eth1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    (
+        (b"eth0.100@+-_", "eth0.100@+-_"),
+        ("büro-1".encode(), "büro-1"),
+        (b"a\"b'c", "a\"b'c"),
+        (b"\xff\xfeeth", r"\xff\xfeeth"),
+        (rb"\xff", r"\x5cxff"),
+        (b"a\\", r"a\x5c"),
+        (b"e\x1b[31m", r"e\x1b[31m"),
+        (b"n\nl\rl", r"n\x0al\x0dl"),
+        ("n\u0085l".encode(), r"n\xc2\x85l"),
+        ("n\u2028l".encode(), r"n\xe2\x80\xa8l"),
+        ("\u202eevil".encode(), r"\xe2\x80\xaeevil"),
+        (b"\xed\xb3\xbf", r"\xed\xb3\xbf"),
+        (b"cut\xe2\x80", r"cut\xe2\x80"),
+        (b"\x7f", r"\x7f"),
+    ),
+)
+def test_a_name_is_text_that_can_be_shown_anywhere(name: bytes, shown: str) -> None:
+    """Linux allows any bytes but a few; what is no printable text, and the backslash, are escaped."""
+    assert only_link(link(name, 2)).name == shown
+
+
+def test_a_master_is_named_as_the_link_is() -> None:
+    """Both names come from the same message."""
+    port = link("A0", 3, about={PORT_KIND: "bridge"}, master=struct.pack("=I", 2))
+    assert only_link(port, link(b"\xff", 2)).master == r"\xff"
+
+
+@given(st.binary(min_size=1, max_size=15), st.binary(min_size=1, max_size=15))
+def test_no_two_links_have_one_name(one: bytes, other: bytes) -> None:
+    """Different bytes give different names, and every name is printable UTF-8."""
+    names = link_name(one), link_name(other)
+    assert (names[0] == names[1]) is (one == other)
+    assert all(name.isprintable() and name.encode() for name in names)
 
 
 def test_addresses_of_both_families_are_sorted() -> None:
