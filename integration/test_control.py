@@ -266,6 +266,18 @@ def test_only_those_who_may_are_answered(agent: Service) -> None:
     assert agent.command("status", through=STRANGER).status == 5
 
 
+@pytest.mark.parametrize("groups", ([4242], [*range(5000, 5600), 4242]), ids=("one", "hundreds"))
+def test_a_supplementary_group_lets_ask(agent: Service, groups: list[int]) -> None:
+    """``usermod -aG`` gives no other: who has it is answered, and changes nothing."""
+    os.chown(socket_of(agent), -1, 4242)
+    member = (*STRANGER[:-1], "--groups", ",".join(map(str, groups)))
+    ended = agent.command("status", through=member)
+    assert (ended.status, ended.errors) == (0, "")
+    refused = agent.command("confirm", through=member)
+    assert refused.status == 5
+    assert "may change anything" in refused.errors
+
+
 def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
     """It is told to have a directory of its own; where it can have none it enforces all the same."""
     with service_on(one_interface.peer, tmp_path) as second:

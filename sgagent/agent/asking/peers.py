@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CREDENTIALS = struct.Struct("=iII")
 _SO_PEERGROUPS = 59
 """Of Linux on most machines; the socket module has no name for it."""
 
-_MOST_GROUPS = 65536
 _ROOT = 0
 
 
@@ -28,12 +28,7 @@ def peer_of(connection: socket.socket) -> Peer:
     """Return who connected."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(found)
-    try:
-        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS)
-    except OSError:
-        groups = b""  # a kernel that can't tell: the group that the peer acts for has to do
-    supplementary = struct.unpack(f"={len(groups) // 4}I", groups)
-    return Peer(pid=pid, uid=uid, group_ids=frozenset({gid, *supplementary}))
+    return Peer(pid=pid, uid=uid, group_ids=frozenset({gid, *_supplementary_groups(connection)}))
 
 
 def may_ask(peer: Peer, *, own_uid: int, group_id: int) -> bool:
@@ -44,3 +39,23 @@ def may_ask(peer: Peer, *, own_uid: int, group_id: int) -> bool:
 def may_change(peer: Peer, *, own_uid: int) -> bool:
     """Tell whether a peer may change anything: root and the agent's own user."""
     return peer.uid in (_ROOT, own_uid)
+
+
+def _supplementary_groups(connection: socket.socket) -> Sequence[int]:
+    """Return the peer's supplementary groups; none where the kernel can't list them, as before Linux 4.13.
+
+    ``socket.getsockopt`` takes buffers of at most 1,024 bytes: 256 groups of 65,536 possible ones.
+    """
+    import ctypes  # noqa: PLC0415 - commands that only need the socket's name would load it too
+
+    library = ctypes.CDLL(None)
+    size = ctypes.c_uint(0)
+
+    def read(buffer: ctypes.Array[ctypes.c_uint32] | None) -> bool:
+        arguments = (connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size))
+        return bool(library.getsockopt(*arguments) == 0)
+
+    if read(None):
+        return ()
+    groups = (ctypes.c_uint32 * (size.value // 4))()  # the kernel refused, and said how much room it needs
+    return tuple(groups) if read(groups) else ()

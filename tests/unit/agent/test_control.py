@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -325,6 +327,41 @@ def test_an_order_may_take_longer_than_a_question(directory: Path) -> None:
     ):
         connection.sendall(encode_question(ConfirmOrder()))
         assert decode_answer(ConfirmOrder(), read(connection)) == ConfirmAnswer(is_confirmed=False)
+
+
+_CONNECT_WITH_GROUPS = """
+import os, socket, sys
+os.setgroups(range(5000, 5000 + int(sys.argv[2])))
+os.setresgid(4000, 4000, 4000)
+os.setresuid(4001, 4001, 4001)
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    connection.recv(1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.parametrize("count", (0, 1, 2, 255, 256, 257, 1000, os.sysconf("SC_NGROUPS_MAX")))
+def test_supplementary_groups_are_seen_however_many(tmp_path: Path, count: int) -> None:
+    """``usermod -aG`` gives a supplementary group: a real process with such groups is a member."""
+    path = tmp_path / "socket"
+    tmp_path.chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        descriptor = os.open(tmp_path, os.O_PATH)  # the directories above it are not for others to enter
+        place = f"/proc/self/fd/{descriptor}/socket"
+        command = [sys.executable, "-c", _CONNECT_WITH_GROUPS, place, str(count)]
+        with subprocess.Popen(command, pass_fds=[descriptor]) as process:  # noqa: S603 - the command is above
+            os.close(descriptor)
+            listener.settimeout(WAIT_SECONDS)
+            connection = listener.accept()[0]
+            with connection:
+                peer = peer_of(connection)
+        assert process.returncode == 0
+    assert (peer.pid, peer.uid) == (process.pid, 4001)
+    assert peer.group_ids == {4000, *range(5000, 5000 + count)}
 
 
 def test_the_kernel_says_who_connected() -> None:
