@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from integration.asking import status
 from integration.lab import Lab, wait_for
 from integration.service import METRICS_PORT, Ended, Service, definitions, is_let_in, service_on
 from tests.patience import PATIENCE
@@ -276,6 +277,76 @@ def test_a_supplementary_group_lets_ask(agent: Service, groups: list[int]) -> No
     refused = agent.command("confirm", through=member)
     assert refused.status == 5
     assert "may change anything" in refused.errors
+
+
+_HOLD = """
+import json, select, socket, sys, time
+path, how, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+question = json.dumps({"version": 1, "question": "documents"}).encode() + b"\\n"
+words = {"silent": b"", "begun": b"{", "drips": b"{", "deaf": question, "follows": question}
+held = []
+print("holding", flush=True)
+while True:
+    while len(held) < count:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        try:
+            connection.connect(path)
+            connection.sendall(words[how])
+        except OSError:
+            connection.close()
+            break
+        connection.setblocking(False)
+        held.append(connection)
+    time.sleep(0.01)
+    ready = select.select(held, [], [], 0)[0] if how != "deaf" else []
+    for connection in list(held):
+        try:
+            if how == "drips":
+                connection.send(b" ")
+            if connection in ready and not connection.recv(65536):
+                raise OSError
+            if how == "deaf":
+                connection.send(b"x")  # only to find out whether it has ended
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.close()
+            held.remove(connection)
+"""
+"""Keeps up as many connections as it is told, in the way that it is told, and opens anew what is closed."""
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    (("silent", 8), ("silent", 100), ("begun", 100), ("drips", 100), ("deaf", 100), ("follows", 100)),
+)
+def test_members_of_the_group_do_not_lock_root_out(agent: Service, how: str, count: int) -> None:
+    """Places for root are apart from those of others, whatever these do and however many they are."""
+    agent.define(POLICY + "# an answer has to be larger than what the kernel keeps for a reader\n" * 10_000)
+    os.chown(socket_of(agent), -1, 65534)
+    command = [*STRANGER, sys.executable, "-c", _HOLD, str(socket_of(agent)), how, str(count)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as member:
+        try:
+            assert member.stdout is not None
+            assert member.stdout.readline() == b"holding\n"
+            if how != "follows":
+                wait_for(lambda: _is_turned_away(agent), "the places to be taken")
+            for _ in range(50):
+                assert status(agent)["posture"] == "enforcing"
+            changed = agent.directory / "changed.yaml"
+            changed.write_text(definitions(WEB))
+            for order in (("apply", "--confirm-within", "60s", str(changed)), ("confirm",), ("rollback",)):
+                ended = agent.command(*order)
+                assert ended.status == 0, (order, ended)
+        finally:
+            member.kill()
+    wait_for(lambda: not _is_turned_away(agent), "the places to be free again")
+
+
+def _is_turned_away(agent: Service) -> bool:
+    """Tell whether another member of the group finds no place."""
+    return agent.command("history", through=STRANGER).status == 4
 
 
 def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: Lab, tmp_path: Path) -> None:

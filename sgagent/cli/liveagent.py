@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from typing import TypeVar, assert_never
 
 from sgagent.agent.asking.control import SOCKET_NAME
@@ -27,6 +28,9 @@ ORDER_PATIENCE_SECONDS = 150.0
 """The same for an order, which the agent's loop carries out."""
 
 _CHUNK = 1 << 16
+_TIME = struct.Struct("@ll")
+"""Seconds and microseconds."""
+
 _Answer = TypeVar("_Answer", bound=Answer)
 
 
@@ -70,8 +74,10 @@ def ask(
     path = settings.state.runtime_directory / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(patience)
+            # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIME.pack(int(patience), 0))
             connection.connect(str(path))
+            connection.settimeout(patience)
             with contextlib.suppress(BrokenPipeError):  # who may not ask is told so unheard
                 connection.sendall(encode_question(question))
             line = _read_line(connection)

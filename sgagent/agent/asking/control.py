@@ -18,7 +18,7 @@ import structlog
 
 from sgagent.agent.asking.answers import Answering
 from sgagent.agent.asking.orders import Order
-from sgagent.agent.asking.peers import may_ask, may_change, peer_of
+from sgagent.agent.asking.peers import Peer, may_ask, may_change, peer_of
 from sgagent.agent.asking.questions import Refusal, Refused
 from sgagent.agent.asking.wire import (
     LONGEST_ORDER,
@@ -35,7 +35,11 @@ SOCKET_NAME = "control.sock"
 """In the runtime directory."""
 
 MOST_CLIENTS = 8
-"""Connections that are served at the same time; the next ones are closed at once."""
+"""Connections of root and the agent's user that are served at the same time, and as many of members of the
+socket's group. The next ones are closed at once. So a member can't keep root out."""
+
+FIRST_BYTE_SECONDS = 2.0
+"""From accepting a connection to the first byte of a question."""
 
 LONGEST_SECONDS = 10.0
 """From accepting a connection to its end, whatever the client does."""
@@ -44,7 +48,7 @@ ORDER_SECONDS = 150.0
 """The same for an order, once it is read: the largest definitions take seconds, and may have to wait."""
 
 _DRAFT_NAME = "control.new"
-_BACKLOG = 16
+_BACKLOG = 128
 _PAUSE_SECONDS = 0.1
 """Before the next connection is taken, where there was no room for one."""
 
@@ -80,6 +84,7 @@ class ControlServer:
         directory: Path,
         answer: Answering,
         *,
+        first_byte_seconds: float = FIRST_BYTE_SECONDS,
         longest_seconds: float = LONGEST_SECONDS,
         longest_order: int = LONGEST_ORDER,
     ) -> None:
@@ -90,7 +95,8 @@ class ControlServer:
         Args:
             directory: made if it is missing.
             answer: called from several threads.
-            longest_seconds: after which a client is cut off.
+            first_byte_seconds: after which a client that has said nothing is cut off.
+            longest_seconds: after which any client is cut off.
             longest_order: bytes of a line from those who may change something.
 
         Raises:
@@ -99,9 +105,10 @@ class ControlServer:
         """
         self._path = directory / SOCKET_NAME
         self._answer = answer
+        self._first_byte_seconds = first_byte_seconds
         self._longest_seconds = longest_seconds
         self._longest_order = longest_order
-        self._free = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._places = {is_trusted: threading.BoundedSemaphore(MOST_CLIENTS) for is_trusted in (True, False)}
         self._is_closed = threading.Event()
         self._listener = _listen(directory)
         made = self._path.stat()
@@ -121,14 +128,26 @@ class ControlServer:
                 self._path.unlink()
 
     def _serve(self) -> None:
-        """Give each connection a thread, or close it if there are too many."""
+        """Give each connection a thread, or close it if it may not ask or if there are too many."""
         for connection in self._connections():
-            if not self._free.acquire(blocking=False):
+            try:
+                self._admit(connection)
+            except OSError:  # the client has gone
                 connection.close()
-                continue
-            threading.Thread(
-                target=self._serve_client, args=[connection], name="control client", daemon=True
-            ).start()
+
+    def _admit(self, connection: socket.socket) -> None:
+        peer, own_uid = peer_of(connection), os.geteuid()
+        if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
+            with connection:
+                connection.send(_NOT_PERMITTED, socket.MSG_DONTWAIT)
+            return
+        place = self._places[may_change(peer, own_uid=own_uid)]
+        if not place.acquire(blocking=False):
+            connection.close()
+            return
+        threading.Thread(
+            target=self._serve_client, args=[connection, peer, place], name="control client", daemon=True
+        ).start()
 
     def _connections(self) -> Iterator[socket.socket]:
         """Yield connections until the listener is shut."""
@@ -139,7 +158,7 @@ class ControlServer:
                 if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
                     return
 
-    def _serve_client(self, connection: socket.socket) -> None:
+    def _serve_client(self, connection: socket.socket, peer: Peer, place: threading.BoundedSemaphore) -> None:
         """Answer one question, or go without a word when the client does."""
         try:
             with (
@@ -147,21 +166,16 @@ class ControlServer:
                 contextlib.suppress(OSError),
                 deadline(connection, self._longest_seconds) as running,
             ):
-                connection.sendall(self._reply(connection, running))
+                connection.sendall(self._reply(connection, peer, running))
         finally:
-            self._free.release()
+            place.release()
 
-    def _reply(self, connection: socket.socket, running: Deadline) -> bytes:
+    def _reply(self, connection: socket.socket, peer: Peer, running: Deadline) -> bytes:
         """Return the answer to what a client asks or orders, if it may."""
-        peer = peer_of(connection)
-        own_uid = os.geteuid()
-        if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
-            return _refuse(
-                Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask"
-            )
-        is_trusted = may_change(peer, own_uid=own_uid)
+        is_trusted = may_change(peer, own_uid=os.geteuid())
         try:
-            line = _read_line(connection, self._longest_order if is_trusted else LONGEST_QUESTION)
+            limit = self._longest_order if is_trusted else LONGEST_QUESTION
+            line = _read_line(connection, limit, self._first_byte_seconds)
             question = decode_question(line)
             if isinstance(question, Order):
                 if not is_trusted:
@@ -187,6 +201,9 @@ _PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOB
 
 def _refuse(reason: Refusal, message: str) -> bytes:
     return encode_answer(Refused(reason=reason, message=message))
+
+
+_NOT_PERMITTED = _refuse(Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask")
 
 
 def _refused(error: SgagentError) -> Refused:
@@ -244,13 +261,18 @@ def _is_served(path: Path) -> bool:
     return True
 
 
-def _read_line(connection: socket.socket, limit: int) -> bytes:
+def _read_line(connection: socket.socket, limit: int, first_byte_seconds: float) -> bytes:
     """Return what a client sent up to the end of its line.
 
     Raises:
         MalformedError: the line is too long, or never ended.
+        TimeoutError: it did not begin in time.
     """
-    line = bytearray()
+    connection.settimeout(first_byte_seconds)
+    line = bytearray(connection.recv(1))
+    connection.settimeout(None)
+    if not line:
+        raise MalformedError("the question has no end")
     while not line.endswith(b"\n"):
         if len(line) >= limit:
             raise MalformedError(f"a line has at most {limit} bytes")

@@ -247,6 +247,15 @@ def test_too_many_clients_are_turned_away(served: Path) -> None:
     pytest.fail("the places of clients that went away were not freed")
 
 
+def test_a_client_that_never_begins_is_cut_off(directory: Path, answer: Answering) -> None:
+    """The first byte has a time of its own, which is shorter."""
+    with (
+        closing(ControlServer(directory, answer, first_byte_seconds=0.05, longest_seconds=WAIT_SECONDS)),
+        connect(directory / SOCKET_NAME) as connection,
+    ):
+        assert read(connection) == b""
+
+
 def test_a_client_that_never_ends_is_cut_off(directory: Path, answer: Answering) -> None:
     """A question that arrives drop by drop does not hold a thread."""
     with (
