@@ -61,6 +61,12 @@ class Service:
     namespace: Namespace
     directory: Path
     interpreter: str = sys.executable
+    output: int | None = None
+    """A file for the daemon's standard output; None is the log."""
+
+    errors: int | None = None
+    """The same for its standard error."""
+
     _process: subprocess.Popen[bytes] | None = None
     _notices: list[str] = field(default_factory=list)
     _notify_socket: socket.socket = field(
@@ -124,8 +130,8 @@ class Service:
             self._process = subprocess.Popen(
                 self._command("run"),
                 env=_environment() | {"NOTIFY_SOCKET": str(self.directory / "notify")},
-                stdout=log,
-                stderr=log,
+                stdout=log if self.output is None else self.output,
+                stderr=log if self.errors is None else self.errors,
                 preexec_fn=self._enter,  # noqa: PLW1509 - makes one system call, no lock is involved
             )
 

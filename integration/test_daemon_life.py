@@ -34,6 +34,7 @@ PROMISED = {
     "sgagent_last_success_timestamp_seconds": ("gauge", ()),
     "sgagent_source_up": ("gauge", ()),
     "sgagent_source_errors": ("counter", ()),
+    "sgagent_log_lines_dropped": ("counter", ()),
     "sgagent_drift_repaired": ("counter", ()),
     "sgagent_unknown_objects": ("gauge", ()),
     "sgagent_warnings": ("gauge", ()),

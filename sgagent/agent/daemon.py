@@ -256,10 +256,10 @@ class Daemon:
 
     @property
     def _faults(self) -> tuple[str, ...]:
-        """Return what is wrong with the agent's own files, its counting, and its flow log."""
+        """Return what is wrong with the agent's own files, its counting, its flow log, and its log."""
         of_counters = (self._counting.damage, self._counting.fault, self._reading_fault)
-        of_flows = self._board.flow_log.fault if self._board.flow_log else None
-        return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, of_flows) if fault))
+        of_logs = (log.fault for log in (self._board.flow_log, self._board.log_queue) if log)
+        return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_logs) if fault))
 
     def _read_counters(self) -> None:
         """Read the counters; that they can't be read is logged once."""

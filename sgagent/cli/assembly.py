@@ -36,7 +36,8 @@ from sgagent.agent.sessions.opensessions import open_sessions
 from sgagent.agent.sessions.reckoning import end_forbidden_sessions
 from sgagent.agent.step import Step
 from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.log import configure_log
+from sgagent.agent.telling.log import log_in_background
+from sgagent.agent.telling.logqueue import LogQueue
 from sgagent.agent.telling.sdnotify import ServiceManager
 from sgagent.agent.telling.steplog import EventLog
 from sgagent.cli.inputs import load_settings, read_configuration
@@ -74,16 +75,15 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
     """
+    log_queue = log_in_background()
     settings = load_settings(options)
-    configure_log()
-    log: EventLog = structlog.get_logger()
     with ExitStack() as stack:
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
         StateDirectory(settings.state.directory).refuse_unreadable()
-        daemon = _assemble(settings, dataplane, applier.news, log, stack)
+        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
         with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
@@ -93,9 +93,14 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
 
 
 def _assemble(
-    settings: Settings, dataplane: ApplierDataplane, news: socket.socket, log: EventLog, stack: ExitStack
+    settings: Settings,
+    dataplane: ApplierDataplane,
+    news: socket.socket,
+    log_queue: LogQueue,
+    stack: ExitStack,
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
+    log: EventLog = structlog.get_logger()
     clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
     settings, flow_log, flows = begin_flow_log(settings, dataplane, clock, log)
     if flows is not None:
@@ -104,7 +109,7 @@ def _assemble(
     directory = Path(settings.state.directory)
     state = StateDirectory(directory)
     counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
-    board = Board(clock, inbox.wait_for_reading, flow_log)
+    board = Board(clock, inbox.wait_for_reading, flow_log, log_queue)
     reconciler = Reconciler(
         settings=settings,
         source=source,
@@ -185,7 +190,8 @@ def _serve_metrics(
     """
     listen = settings.metrics.listen
     tally = board.flow_log.tally if board.flow_log else None
-    registry = make_registry(board.status, board.totals, clock, tally)
+    dropped = (lambda: log_queue.dropped_lines) if (log_queue := board.log_queue) else None
+    registry = make_registry(board.status, board.totals, clock, tally, dropped)
     try:
         server = MetricsServer(listen.host, listen.port, registry, pages)
     except OSError as error:

@@ -51,13 +51,14 @@ def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owne
         signal.signal(number, signal.SIG_IGN)
     _keep_open(channel.fileno(), news.fileno())
     try:
-        name_process(APPLIER_NAME)
-        hide_memory()
-        keep_only_net_admin()
-        end_with_parent()
-        if os.getppid() != parent:
-            return 0
-        serve(channel, news, owned=owned)
+        with channel, news:  # closed before anything is printed: whoever reads that may keep it waiting
+            name_process(APPLIER_NAME)
+            hide_memory()
+            keep_only_net_admin()
+            end_with_parent()
+            if os.getppid() != parent:
+                return 0
+            serve(channel, news, owned=owned)
     except (MalformedError, SgagentError, OSError) as error:
         os.write(_ERRORS, f"{APPLIER_NAME}: {error}\n".encode("ascii", "backslashreplace"))
         return 1

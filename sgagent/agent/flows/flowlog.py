@@ -18,7 +18,7 @@ from sgagent.agent.flows.leaves import Leaf, Leaves, have_same_leaves, leaves_of
 from sgagent.agent.flows.leftout import LeftOut, Totals
 from sgagent.agent.flows.recent import RecentFlows
 from sgagent.agent.flows.telling import tell
-from sgagent.agent.flows.writing import Entry, FlowWriter, NoWriter
+from sgagent.agent.flows.writing import Entry, FlowWriter, NoWriter, PartlyWrittenError
 from sgagent.agent.telling.steplog import EventLog
 from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
 from sgagent.core.kernel.counters import CounterKey
@@ -257,7 +257,8 @@ class FlowLog:
             self._writer.write(entries)
         except OSError as error:
             fault = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
-            self._lose(Loss.NOT_WRITTEN, len(entries))
+            lost = error.lost if isinstance(error, PartlyWrittenError) else len(entries)
+            self._lose(Loss.NOT_WRITTEN, lost)
         if fault and not self._write_fault:
             self._log.error("flow_log_not_written", reason=fault)
         if self._write_fault and not fault:

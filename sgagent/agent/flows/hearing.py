@@ -15,6 +15,9 @@ from sgagent.dataplane.nflog import RECEIVE_BYTES, LoggedPacket, read_packets
 _LONGEST_WAIT_MILLISECONDS = 1000
 """For news, before what waits to be written is written without any."""
 
+_LONGEST_END_SECONDS = 5.0
+"""For the thread to write what it has taken in; more than its writers wait for a reader."""
+
 _MOST_MESSAGES = 16
 """That are taken in at once: some hundred packets."""
 
@@ -39,7 +42,7 @@ def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
         finally:
             rope.shutdown(socket.SHUT_RDWR)
             flow_log.ready.set()
-            thread.join()
+            thread.join(_LONGEST_END_SECONDS)
 
 
 def _hear(opened: socket.socket, bell: socket.socket, flow_log: FlowLog) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import json
 import os
+import select
 import socket
+import stat
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,6 +29,15 @@ _LONGEST_WAIT_SECONDS = 2.0
 Entry = Flow | FlowsLeftOut
 
 
+class PartlyWrittenError(OSError):
+    """Say that some entries could not be written, and how many."""
+
+    def __init__(self, number: int, reason: str, *, lost: int) -> None:
+        """Keep the error's number, its reason, and how many entries are lost."""
+        super().__init__(number, reason)
+        self.lost = lost
+
+
 class FlowWriter(Protocol):
     """Somewhere to write to. Belongs to one thread."""
 
@@ -32,7 +45,8 @@ class FlowWriter(Protocol):
         """Write entries, in their order.
 
         Raises:
-            OSError: they could not be written, or not all of them.
+            PartlyWrittenError: some could not be written.
+            OSError: none could.
         """
         ...
 
@@ -65,13 +79,46 @@ class StreamWriter:
     """Write to a stream that is open already."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Take the stream."""
-        self._stream = stream
+        """Take the stream; only its descriptor is used."""
+        self._descriptor = stream.fileno()
+        self._lines = _Lines()
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write a line for each."""
-        self._stream.write("".join(map(as_line, entries)))
-        self._stream.flush()
+        """Write a line for each, as long as somebody reads."""
+        self._lines.write(self._descriptor, entries)
+
+
+class _Lines:
+    """Write lines to whoever reads them, and give a reader up who stalls."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """Of a line whose begin was read."""
+
+    def write(self, descriptor: int, entries: Sequence[Entry]) -> None:
+        """Write a line for each entry.
+
+        Raises:
+            PartlyWrittenError: the reader stalls, or is gone.
+        """
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        whole = [as_line(entry).encode("ascii") for entry in entries]
+        for left, line in zip(range(len(whole), -1, -1), (self._rest, *whole), strict=True):
+            self._rest = line
+            while self._rest:
+                try:
+                    if not poll.poll(max(0.0, 1000 * (until - time.monotonic()))):
+                        raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+                    # What is no longer than this never blocks where poll has found room (pipe(7)).
+                    written = os.write(descriptor, self._rest[: select.PIPE_BUF])
+                except OSError as error:
+                    is_whole = left < len(whole) and self._rest == line
+                    self._rest = b"" if is_whole else self._rest
+                    lost = left + is_whole
+                    raise PartlyWrittenError(error.errno or 0, error.strerror or "", lost=lost) from error
+                self._rest = self._rest[written:]
 
 
 class FileWriter:
@@ -88,15 +135,19 @@ class FileWriter:
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._keep_files = keep_files
+        self._lines = _Lines()
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write a line for each, all of them or none."""
+        """Write a line for each: to a file all of them or none, to a FIFO as long as somebody reads."""
         self._make_room()
-        text = "".join(map(as_line, entries)).encode("ascii")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # A FIFO that nobody reads would else block here.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(self._path, flags, _FILE_MODE)
         try:
-            _write_whole(descriptor, text)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _write_whole(descriptor, "".join(map(as_line, entries)).encode("ascii"))
+            else:
+                self._lines.write(descriptor, entries)
         finally:
             os.close(descriptor)
 

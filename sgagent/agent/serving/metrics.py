@@ -44,6 +44,7 @@ def make_registry(
     read_totals: Callable[[], Totals],
     clock: Clock,
     read_tally: Callable[[], FlowTally] | None = None,
+    read_dropped_lines: Callable[[], int] | None = None,
 ) -> CollectorRegistry:
     """Return a registry of all metrics.
 
@@ -52,9 +53,10 @@ def make_registry(
         read_totals: returns totals as fresh as can be had in a short time; called likewise.
         clock: tells how old a snapshot is.
         read_tally: returns how many flows were told of, if any are; called likewise.
+        read_dropped_lines: returns how many lines of the log were dropped; called likewise.
     """
     registry = CollectorRegistry()
-    registry.register(_AgentCollector(read_status, read_totals, clock, read_tally))
+    registry.register(_AgentCollector(read_status, read_totals, clock, read_tally, read_dropped_lines))
     return registry
 
 
@@ -67,8 +69,10 @@ class _AgentCollector(Collector):
         read_totals: Callable[[], Totals],
         clock: Clock,
         read_tally: Callable[[], FlowTally] | None,
+        read_dropped_lines: Callable[[], int] | None,
     ) -> None:
         self._read_tally = read_tally
+        self._read_dropped_lines = read_dropped_lines
         self._read_status = read_status
         self._read_totals = read_totals
         self._clock = clock
@@ -84,6 +88,7 @@ class _AgentCollector(Collector):
             *_source(status),
             *_interfaces(status),
             *(_flows(self._read_tally()) if self._read_tally else ()),
+            *(_log(self._read_dropped_lines()) if self._read_dropped_lines else ()),
         )
         return (family for family in families if isinstance(family, RuleHits) or family.samples)
 
@@ -306,6 +311,15 @@ def _flows(tally: FlowTally) -> Iterator[Metric]:
     for loss in Loss:
         lost.add_metric([loss.value], tally.lost.get(loss, 0))
     yield lost
+
+
+def _log(dropped_lines: int) -> Iterator[Metric]:
+    """Return the family of the agent's own log."""
+    yield CounterMetricFamily(
+        "sgagent_log_lines_dropped",
+        "Lines of the agent's log that were dropped, as nobody read the log or it could not be written.",
+        value=dropped_lines,
+    )
 
 
 def _gauge(name: str, documentation: str, value: float | None) -> Metric:

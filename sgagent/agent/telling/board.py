@@ -10,6 +10,7 @@ from sgagent.agent.choosing.standing import Standing
 from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.step import Outcome, Step
+from sgagent.agent.telling.logqueue import LogQueue
 from sgagent.agent.telling.status import Status, status_after
 from sgagent.agent.telling.trend import Trend
 from sgagent.core.compiling.marks import UNCACHED, EnforcementState
@@ -28,7 +29,11 @@ class Board:
     """Let the loop write, and anybody read; each value is replaced whole."""
 
     def __init__(
-        self, clock: Clock, ask_for_reading: Callable[[float], bool], flow_log: FlowLog | None = None
+        self,
+        clock: Clock,
+        ask_for_reading: Callable[[float], bool],
+        flow_log: FlowLog | None = None,
+        log_queue: LogQueue | None = None,
     ) -> None:
         """Start with nothing known.
 
@@ -36,9 +41,13 @@ class Board:
             clock: tells when things became known.
             ask_for_reading: has the loop read the counters, and waits for so many seconds until it has.
             flow_log: what the kernel tells of judgements, if it is asked to.
+            log_queue: what the agent's own log goes through, if it goes through one.
         """
         self.flow_log = flow_log
         """Who was dropped lately; may be read from any thread."""
+
+        self.log_queue = log_queue
+        """Counts lines that were dropped; may be read from any thread."""
 
         self._clock = clock
         self._ask_for_reading = ask_for_reading

@@ -6,17 +6,19 @@ Events are static words in the past tense, and what was different this time stan
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from sgagent.agent.telling.logqueue import LogQueue
 from sgagent.core.errors import printable
 
 
@@ -31,18 +33,36 @@ def configure_log(
         environment: the process's own by default; ``NO_COLOR`` with any value switches colours off.
     """
     target = sys.stderr if stream is None else stream
-    found = os.environ if environment is None else environment
-    rendering = _for_people(found) if target.isatty() else _for_machines()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            *rendering,
-        ],
+        processors=_processors(target, os.environ if environment is None else environment),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _LineLogger(target),
         cache_logger_on_first_use=False,
     )
+
+
+def log_in_background() -> LogQueue:
+    """Send all that this process writes to standard error through a queue, its log and traces alike.
+
+    For a process that enforces: nothing it does waits for who reads its log. What still waits when the
+    process ends is written then, if there is a reader.
+    """
+    log = structlog.wrap_logger(
+        structlog.ReturnLogger(),
+        processors=_processors(sys.stderr, os.environ),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    queue = LogQueue(sys.stderr, lambda lines: f"{log.warning('log_lines_dropped', lines=lines)}\n")
+    sys.stderr = cast("TextIO", queue)
+    configure_log()
+    atexit.register(queue.close)
+    return queue
+
+
+def _processors(target: TextIO, environment: Mapping[str, str]) -> list[Processor]:
+    """Return what turns an event into a line, in turn."""
+    rendering = _for_people(environment) if target.isatty() else _for_machines()
+    return [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *rendering]
 
 
 def _for_people(environment: Mapping[str, str]) -> list[Processor]:

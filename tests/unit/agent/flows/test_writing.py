@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import fcntl
 import json
+import os
 import resource
+import select
 import signal
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +20,10 @@ import pytest
 from sgagent.agent.flows.beginning import make_writer
 from sgagent.agent.flows.writing import (
     FileWriter,
+    FlowWriter,
     JournalWriter,
     NoWriter,
+    PartlyWrittenError,
     StreamWriter,
     as_line,
     written_time,
@@ -171,11 +178,67 @@ def test_a_journal_that_was_started_anew_is_found_again(tmp_path: Path) -> None:
         (tmp_path / "journal").unlink()
 
 
-def test_standard_output_has_lines() -> None:
-    """At once."""
-    stream = io.StringIO()
-    StreamWriter(stream).write([dropped(1), left_out(2)])
-    assert [json.loads(line)["verdict"] for line in stream.getvalue().splitlines()] == ["drop", "drop"]
+@pytest.fixture(params=("stream", "fifo"))
+def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, FlowWriter]]:
+    """Give the reading end of a pipe with room for four pages, and what writes to it."""
+    path = tmp_path / "flows.fifo"
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4 * select.PIPE_BUF)
+    with path.open("w") as stream:
+        if request.param == "stream":
+            yield reading, StreamWriter(stream)
+        else:
+            yield reading, FileWriter(path, rotate_bytes=1, keep_files=1)
+    os.close(reading)
+
+
+def test_a_pipe_has_lines_at_once(pipe: tuple[int, FlowWriter]) -> None:
+    """Standard output, or a FIFO that somebody reads."""
+    reading, writer = pipe
+    writer.write([dropped(1), left_out(2)])
+    received = os.read(reading, 65536).splitlines()
+    assert [json.loads(line)["verdict"] for line in received] == ["drop", "drop"]
+
+
+def test_a_reader_that_stalls_is_given_up(pipe: tuple[int, FlowWriter]) -> None:
+    """What it has not room for is lost and counted; no line is cut when it reads again."""
+    reading, writer = pipe
+    entries = [dropped(number) for number in range(100)]
+    with pytest.raises(PartlyWrittenError, match="nobody reads it") as raised:
+        writer.write(entries)
+    received = os.read(reading, 65536)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1)
+    writer.write([dropped(1000)])
+    numbers = [json.loads(line)["number"] for line in (received + os.read(reading, 65536)).splitlines()]
+    assert numbers == [*range(len(entries) - raised.value.lost), 1000]
+    assert 0 < raised.value.lost < len(entries)
+
+
+def test_a_line_that_began_is_gone_on_with(pipe: tuple[int, FlowWriter]) -> None:
+    """A line may be longer than the room in the pipe."""
+    reading, writer = pipe
+    long = replace(dropped(1), rule_id="x" * 5 * select.PIPE_BUF)
+    with pytest.raises(PartlyWrittenError) as raised:
+        writer.write([long, dropped(2)])
+    assert raised.value.lost == 1
+    received = os.read(reading, 65536)
+    thread = threading.Thread(target=writer.write, args=[[dropped(3)]])
+    thread.start()
+    while received.count(b"\n") < 2:
+        with contextlib.suppress(BlockingIOError):
+            received += os.read(reading, 65536)
+    thread.join()
+    assert [json.loads(line)["number"] for line in received.splitlines()] == [1, 3]
+
+
+def test_a_reader_that_has_gone_is_an_error(pipe: tuple[int, FlowWriter]) -> None:
+    """All entries are lost."""
+    reading, writer = pipe
+    os.dup2(os.open(os.devnull, os.O_RDONLY), reading)
+    with pytest.raises(OSError, match=r"Broken pipe|No such device"):
+        writer.write([dropped(1)])
 
 
 def test_the_configuration_says_where(tmp_path: Path) -> None:
