@@ -79,6 +79,11 @@ def labels_of(key: RuleCounter) -> dict[str, str]:
     }
 
 
+def page_type(accepted: str) -> str:
+    """Return the type of the content that :func:`write_page` writes for a header ``Accept``."""
+    return choose_encoder(accepted)[1]
+
+
 def write_page(registry: CollectorRegistry, accepted: str) -> tuple[bytes, str]:
     """Return a page in the format that its reader prefers, and the type of its content.
 

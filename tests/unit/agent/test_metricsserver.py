@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -16,8 +17,13 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from sgagent.agent.serving.exchange import plain
-from sgagent.agent.serving.metricsserver import MOST_READERS, MetricsServer
+from sgagent.agent.serving.exchange import Request, Response, plain
+from sgagent.agent.serving.metricsserver import (
+    LONGEST_REQUEST,
+    MOST_CONNECTIONS,
+    MOST_WAITING,
+    MetricsServer,
+)
 from tests.patience import PATIENCE
 
 WAIT_SECONDS = 5.0 * PATIENCE
@@ -117,16 +123,136 @@ def test_nonsense_hurts_nobody(served: Served, nonsense: bytes) -> None:
     assert logged == []
 
 
-def test_too_many_readers_are_turned_away(served: Served) -> None:
-    """Idle connections take a few threads and no more, and those that go make room."""
-    idle = [served.connect() for _ in range(MOST_READERS)]
-    with served.connect() as surplus:
-        assert surplus.recv(1) == b""
-    for connection in idle:
-        connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(1) == b""
-        connection.close()
-    _until_served(served)
+HOLDS = {
+    "idle": b"",
+    "half-open": b"GET /met",
+    "without an end": b"GET /metrics HTTP/1.0\r\nX: y\r\n",
+    "stalled": b"GET /metrics HTTP/1.0\r\n\r\n",
+    "stalled at another page": b"GET /page HTTP/1.0\r\n\r\n",
+}
+"""What readers send who then do nothing more."""
+
+
+@pytest.fixture
+def large(registry: CollectorRegistry) -> Iterator[Served]:
+    """Give a server with pages that are larger than what the kernel keeps for a reader."""
+    gauge = Gauge("sgagent_rule", "x" * 1000, ["rule"], registry=registry)
+    for number in range(1000):
+        gauge.labels("y" * 10_000 + f"{number}").set(1)
+    pages = {
+        "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n"),
+        "/page": lambda _: plain(HTTPStatus.OK, "p" * 10_000_000),
+    }
+    with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server:
+        yield Served("127.0.0.1", server)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [(how, count) for how in HOLDS for count in (8, 50)]
+    + [(how, MOST_CONNECTIONS + 50) for how in HOLDS if not how.startswith("stalled")],
+)
+def test_readers_that_do_nothing_keep_no_other_waiting(large: Served, how: str, count: int) -> None:
+    """Slow to ask or slow to take: a scrape and a probe are answered within a second all the same."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(large.connect())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(HOLDS[how])
+        for _ in range(3):
+            began = time.monotonic()
+            assert large.request("/healthz")[::2] == (200, "ok\n")
+            assert time.monotonic() - began < 1.0 * PATIENCE
+            began = time.monotonic()
+            status, _, content = large.request("/metrics")
+            assert time.monotonic() - began < 1.0 * PATIENCE
+            assert status == 200
+            assert content.count("sgagent_rule{") == 1000
+
+
+def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRegistry) -> None:
+    """Each page is made in a thread of its own; of those that wait too long for one, some are refused."""
+    go_on = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def slow(_request: Request) -> Response:
+        begun.release()
+        assert go_on.wait(WAIT_SECONDS)
+        return plain(HTTPStatus.OK, "at last\n")
+
+    pages = {"/slow": slow, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
+    with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server, ExitStack() as stack:
+        served = Served("127.0.0.1", server)
+        waiting = [stack.enter_context(served.connect()) for _ in range(MOST_WAITING + 1)]
+        for connection in waiting:
+            connection.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+            if connection is waiting[0]:
+                assert begun.acquire(timeout=WAIT_SECONDS)
+        assert served.request("/healthz")[0] == 200
+        assert served.request("/metrics")[0] == 200
+        assert served.request("/slow")[0] == 503
+        go_on.set()
+        for connection in waiting:
+            with connection.makefile("rb") as answer:
+                assert answer.read().endswith(b"at last\n")
+
+
+def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorRegistry) -> None:
+    """However many they are, metrics are read once for them, and after they asked."""
+    collector = Waiting()
+    registry.register(collector)
+    with closing(MetricsServer("127.0.0.1", 0, registry)) as server, ExitStack() as stack:
+        served = Served("127.0.0.1", server)
+        readers = []
+        for _ in range(21):
+            readers.append(stack.enter_context(served.connect()))
+            readers[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            if len(readers) == 1:
+                assert collector.begun.acquire(timeout=WAIT_SECONDS)
+        assert served.request("/")[0] == 404  # it is read after all the others
+        collector.go_on.set()
+        for reader in readers:
+            with reader.makefile("rb") as answer:
+                assert b"sgagent_answer 42.0" in answer.read()
+    assert collector.times == 2
+
+
+class Waiting(Collector):
+    """A collector that waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        """Wait."""
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.times = 0
+
+    def describe(self) -> list[Metric]:
+        """Return nothing."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Wait, and return nothing."""
+        self.times += 1
+        self.begun.release()
+        assert self.go_on.wait(WAIT_SECONDS)
+        return []
+
+
+def test_a_request_that_is_too_long_is_refused(served: Served) -> None:
+    """So is one whose target is none."""
+    assert served.request("/metrics", X="y" * LONGEST_REQUEST)[0] == 431
+    with served.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"GET http://[/metrics HTTP/1.0\r\n\r\n")
+        assert b" 400 " in answer.readline()
+
+
+def test_drop_by_drop_is_a_request_too(served: Served) -> None:
+    """What counts is its end."""
+    with served.connect() as connection:
+        for octet in b"GET /metrics HTTP/1.0\r\nX: y\r\n\r\n":
+            connection.sendall(bytes([octet]))
+        with connection.makefile("rb") as answer:
+            assert b"sgagent_answer 42.0" in answer.read()
 
 
 def test_a_reader_that_never_ends_is_cut_off(registry: CollectorRegistry) -> None:
@@ -179,14 +305,3 @@ def test_an_address_that_is_taken_is_refused(served: Served, registry: Collector
     """Whoever starts a second agent is told."""
     with pytest.raises(OSError, match="in use"):
         MetricsServer(served.host, served.server.port, registry)
-
-
-def _until_served(served: Served) -> None:
-    """Ask until there is room: a thread ends a moment after its connection."""
-    for _ in range(1000):
-        try:
-            if served.request("/metrics")[0] == 200:
-                return
-        except (ConnectionError, http.client.HTTPException):
-            continue
-    pytest.fail("the places of readers that went away were not freed")
