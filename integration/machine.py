@@ -39,6 +39,9 @@ _NSPAWN = (
 """What starts a machine, which may do what it likes to its network. All of its processes are in a namespace
 that ends with systemd-nspawn, which ends with ``unshare``, which ends with us."""
 
+_OWN_ENVIRONMENT = ("env", "--unset=PYTHONDONTWRITEBYTECODE")
+"""Runs a command in the machine so that Python writes bytecode, whatever is set here."""
+
 _BOOT_SECONDS = 60.0
 _COMMAND_SECONDS = 30.0
 _SETTLED = ("running", "degraded")
@@ -127,7 +130,8 @@ class Machine:
             subprocess.TimeoutExpired: it did not end in time.
         """
         self._running()
-        return run("nsenter", "--target", str(self._leader), "--all", *argv, seconds=seconds)
+        entering = ("nsenter", "--target", str(self._leader), "--all", *_OWN_ENVIRONMENT)
+        return run(*entering, *argv, seconds=seconds)
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 EARLIER = "0.0.9"
 """A version below every real one, made of the same files."""
 
+OTHER = "0.2.0"
+"""A version of which each file has the size and the time that it has in the version of this tree."""
+
 INSTALLATION_SECONDS = 180.0
 """For a package to be installed, on a machine that does much else."""
 

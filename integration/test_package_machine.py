@@ -11,9 +11,18 @@ from integration.flood import flooding, watch, watched
 from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
-from integration.package import EARLIER, built, dpkg, install, is_installed, why_not as why_no_package
+from integration.package import (
+    EARLIER,
+    OTHER,
+    built,
+    dpkg,
+    install,
+    is_installed,
+    why_not as why_no_package,
+)
 from integration.service import definitions
 from integration.traffic import traffic
+from sgagent import __version__
 from sgagent.rehearsal.wire import tcp
 
 HOST, CLIENT, FRIEND = ip_address("10.0.0.11"), ip_address("198.51.100.7"), "198.51.100.9"
@@ -23,6 +32,10 @@ OPEN, ONLY_WEB = ((True, True), (True, False))
 
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
 UNITS = ("sgagent.service", "sgagent-boot.service")
+MODULES = "/usr/lib/python3/dist-packages/sgagent"
+ACCOUNT = {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}
+KEPT = "/var/cache/sgagent-test/bytecode"
+LEFT_BY_PURGE = {"/etc/sgagent", "/etc/sgagent/groups.d", DOCUMENT}
 
 pytestmark = [
     pytest.mark.machines,
@@ -162,3 +175,55 @@ def test_a_purge_leaves_only_what_is_not_ours(machine: Machine, wire: Lab) -> No
     assert lets_in(wire) == OPEN
     assert "are enforced; see 'sgagent status'" in install(machine, built())
     wait_for(lambda: lets_in(wire) == ONLY_WEB, "the documents to be enforced")
+
+
+def files(machine: Machine) -> set[str]:
+    """Return every file and directory under /usr and /etc, and what has our name under /var and /run."""
+    listed = machine.run("find", "/usr", "/etc", "-xdev").splitlines()
+    named = machine.run("find", "/var", "/run", "-name", "*sgagent*").splitlines()
+    return {name for name in (*listed, *named) if not name.startswith("/var/cache/sgagent-test")}
+
+
+def test_no_file_is_left(machine: Machine, wire: Lab) -> None:
+    """A removal leaves configuration and state, a purge the documents; bytecode goes with its source."""
+    before = files(machine)
+    install(machine, built())
+    enforce(machine, wire, WEB)
+    machine.run("sgagent", "hits")
+    assert "not empty" not in dpkg(machine, "--remove", "sgagent")
+    left = files(machine) - before
+    assert {name for name in left if name.startswith("/usr/")} == set()
+    assert {*LEFT_BY_PURGE, "/etc/sgagent/sgagent.toml", "/var/lib/sgagent"} <= left
+    dpkg(machine, "--purge", "sgagent")
+    assert files(machine) - before - ACCOUNT == LEFT_BY_PURGE
+
+
+def test_bytecode_that_came_in_between_goes_too(machine: Machine) -> None:
+    """A command that is run while the package is removed leaves nothing either."""
+    install(machine, built())
+    before = set(machine.run("find", MODULES).splitlines())
+    machine.write(f"{MODULES}/core/__pycache__/model.cpython-399.pyc", "written by another Python")
+    machine.write(f"{MODULES}/gone/__pycache__/gone.cpython-313.pyc", "an earlier version had its source")
+    assert len(set(machine.run("find", MODULES).splitlines()) - before) > 1
+    dpkg(machine, "--remove", "sgagent")
+    assert not machine.path(MODULES).exists()
+
+
+def test_another_version_runs_its_own_code(machine: Machine) -> None:
+    """Also where the two differ in neither size nor time of a file, and bytecode of the first is left."""
+    install(machine, built(OTHER))
+    assert machine.run("sgagent", "--version") == f"sgagent {OTHER}\n"
+    bytecode = f"{MODULES}/__pycache__"
+    machine.run("cp", "--archive", bytecode, KEPT)
+    dpkg(machine, "--purge", "sgagent")
+    install(machine, built())
+    assert machine.run("sgagent", "--version") == f"sgagent {__version__}\n"
+    dpkg(machine, "--purge", "sgagent")
+    machine.run("mkdir", MODULES)
+    machine.run("cp", "--archive", KEPT, bytecode)
+    install(machine, built())
+    assert machine.run("sgagent", "--version") == f"sgagent {__version__}\n"
+    assert f"sgagent {__version__}" in machine.run("sh", "-c", "sgagent status || :")
+    install(machine, built(OTHER))
+    assert machine.run("sgagent", "--version") == f"sgagent {OTHER}\n"
+    assert f"sgagent {OTHER}" in machine.run("sh", "-c", "sgagent status || :")
