@@ -290,6 +290,16 @@ def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
     return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+class Cloud(enum.Enum):
+    """In whose terms a group is defined: what it can hold, and what that cloud would refuse (§8.2)."""
+
+    ALIBABA = "alibaba"
+    """Groups may drop: without one, more may be allowed."""
+
+    AWS = "aws"
+    """Groups only allow: without one, less is allowed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityGroup:
     """A named set of rules, and at the same time a set of members (§1.1)."""
@@ -309,6 +319,9 @@ class SecurityGroup:
     """Members that are on no interface of the snapshot."""
 
     rules: tuple[SecurityGroupRule, ...] = ()
+    cloud: Cloud = field(default=Cloud.ALIBABA, compare=False)
+    """Decides warnings only, never a verdict."""
+
     origin: Origin = field(default=NOWHERE, compare=False)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
+from sgagent.core.cloudlimits import group_warnings, interface_warnings, object_warnings
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.members import is_of_account, members_by_group, whose_group
 from sgagent.core.memory import Memory, same_if_equal
@@ -46,10 +47,6 @@ from sgagent.core.resolved import (
     objects_named,
     ordered,
 )
-
-MOST_GROUPS_PER_INTERFACE = 10
-MOST_RULES_PER_INTERFACE = 1000
-MOST_GROUP_OBJECTS_PER_GROUP = 20
 
 
 class Scope(enum.Enum):
@@ -208,7 +205,7 @@ class _Resolver:
             else:
                 found.append(group)
         self._check_attachment(binding, found)
-        self._check_sizes(binding, found)
+        self.problems.extend(interface_warnings(_named(binding), binding.origin, found))
         return tuple(found)
 
     def _check_attachment(self, binding: Binding, groups: list[SecurityGroup]) -> None:
@@ -226,33 +223,13 @@ class _Resolver:
                 remedy = "attach groups of the interface's own VPC"
                 self._error(binding.attached_at, "other_vpc", group.security_group_id, message, remedy)
 
-    def _check_sizes(self, binding: Binding, groups: list[SecurityGroup]) -> None:
-        """Warn of what the cloud would refuse (§8.2)."""
-        rules = sum(len(group.rules) for group in groups)
-        for count, most, noun in (
-            (len(groups), MOST_GROUPS_PER_INTERFACE, "groups"),
-            (rules, MOST_RULES_PER_INTERFACE, "rules"),
-        ):
-            if count > most:
-                message = (
-                    f"interface {_named(binding)} has more than {most} {noun}, which the cloud would refuse"
-                )
-                self._warn(binding.origin, f"many_{noun}", str(count), message, f"keep to {most}")
-
     def check_groups(self) -> None:
         """Find what is wrong with every group, also those that no bound interface depends on."""
         for group in self.snapshot.security_groups:
             if not group.rules:
                 continue
             self._resolved_rules(group)
-            objects = naming(group, self.memory).group_objects
-            if objects > MOST_GROUP_OBJECTS_PER_GROUP:
-                message = (
-                    f"the group has more than {MOST_GROUP_OBJECTS_PER_GROUP} rules whose object is a group,"
-                    " which the cloud would refuse"
-                )
-                remedy = f"keep to {MOST_GROUP_OBJECTS_PER_GROUP}, or use prefix lists"
-                self._warn(group.origin, "many_group_objects", str(objects), message, remedy)
+            self.problems.extend(group_warnings(group, naming(group, self.memory).group_objects))
 
     def check_network_interfaces(self, bound: Bindings) -> None:
         """Find what is wrong with the interfaces that are not bound here."""
@@ -307,7 +284,13 @@ class _Resolver:
         if not group.rules:
             return _NO_RULES
         part = self.memory.part(
-            group.security_group_id, group.group_type, group.vpc_id, group.account_id, counts
+            group.security_group_id,
+            group.group_type,
+            group.inner_access_policy,
+            group.cloud,
+            group.vpc_id,
+            group.account_id,
+            counts,
         )
         rules: ResolvedRules = part.revise(partial(self._resolve_again, group))
         return rules
@@ -439,15 +422,7 @@ class _Resolver:
             remedy = "groups reach only members in the same VPC; use a CIDR"
             self._error(origin, "other_vpc", str(reference), message, remedy)
             return Peer(name=str(reference), addresses=NO_ADDRESSES)
-        if group.group_type is GroupType.ADVANCED:
-            message = "an advanced group has a group as object, which the cloud would refuse"
-            self._warn(
-                origin, "group_object_in_advanced", str(reference), message, "use a CIDR or a prefix list"
-            )
-        if found is group:
-            self._warn(
-                origin, "own_group", str(reference), "the group names itself", "use the inner access policy"
-            )
+        self.problems.extend(object_warnings(group, rule, found))
         return Peer(name=str(reference), addresses=self._members[found.security_group_id])
 
     def _unknown(self, rule: SecurityGroupRule, name: str, where: str, noun: str) -> Peer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.model import (
     CidrBlock,
+    Cloud,
     GroupType,
     NetworkInterface,
     Policy,
@@ -21,6 +22,7 @@ from sgagent.documents.field import Field, Fields
 from sgagent.documents.lists import make_port_list, make_prefix_list
 from sgagent.documents.ruleform import Part, RuleForm, make_rule
 from sgagent.documents.scalars import (
+    CLOUDS,
     DIRECTIONS,
     FAMILIES,
     GROUP_TYPES,
@@ -52,6 +54,7 @@ GROUP_FIELDS = (
     "account_id",
     "type",
     "inner_access_policy",
+    "cloud",
     "tags",
     "member_addresses",
     "rules",
@@ -138,7 +141,7 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
     fields.refuse_unknown(GROUP_FIELDS)
     owner = _owner(fields, default)
     group_type = fields.get("type")
-    inner = fields.get("inner_access_policy")
+    inner, cloud = fields.get("inner_access_policy"), fields.get("cloud")
     security_group_id = _required_id(fields, "security_group_id")
     group = SecurityGroup(
         security_group_id=security_group_id or "",
@@ -150,6 +153,7 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
         tags=_tags(fields),
         member_addresses=_addresses(fields, "member_addresses", _sorted_members),
         rules=tuple(_rules(fields)),
+        cloud=(cloud.word(CLOUDS) if cloud else None) or Cloud.ALIBABA,
         origin=field.origin,
     )
     return group if security_group_id else None

@@ -12,6 +12,7 @@ from sgagent.core.model import (
     LAST_PORT,
     TCP,
     UDP,
+    Cloud,
     Direction,
     Family,
     GroupType,
@@ -30,6 +31,7 @@ GROUP_TYPES = {
     "normal": GroupType.BASIC,
     "enterprise": GroupType.ADVANCED,
 }
+CLOUDS = {cloud.value: cloud for cloud in Cloud}
 FAMILIES = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6, "gre": GRE, "all": ALL_PROTOCOLS}
 

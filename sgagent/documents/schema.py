@@ -11,6 +11,7 @@ from typing import Any
 from sgagent.documents import native
 from sgagent.documents.scalars import (
     ACCOUNT_PATTERN,
+    CLOUDS,
     DIRECTIONS,
     FAMILIES,
     GROUP_TYPES,
@@ -96,6 +97,7 @@ def _security_group() -> Schema:
                 POLICIES,
                 "Whether members of a basic group reach each other whatever the rules say; default accept.",
             ),
+            "cloud": _words(CLOUDS, "Whose limits check warns of; default alibaba. It changes no verdict."),
             "tags": {
                 "type": "object",
                 "additionalProperties": _ref("free_text"),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sgagent.core.model import (
+    Cloud,
     NetworkInterface,
     PortList,
     PortListReference,
@@ -52,6 +53,7 @@ def write_group(group: SecurityGroup) -> Native:
         account_id=group.account_id,
         type=group.group_type.value,
         inner_access_policy=group.inner_access_policy.value,
+        cloud=None if group.cloud is Cloud.ALIBABA else group.cloud.value,
         tags=dict(group.tags),
         member_addresses=list(map(str, group.member_addresses)),
         rules=[write_rule(rule) for rule in group.rules],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sgagent.core.model import (
     AuthorizationObject,
     CidrBlock,
+    Cloud,
     Direction,
     GroupReference,
     NetworkInterface,
@@ -29,7 +30,7 @@ from sgagent.imports.awsvalues import (
     read_text,
     require_id,
 )
-from sgagent.imports.gathered import AwsGroup, Cloud, Gathered, NumberedRules
+from sgagent.imports.gathered import AwsGroup, Gathered, NumberedRules
 from sgagent.imports.imported import Imported, import_files
 from sgagent.imports.notes import Effect
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sgagent.core.model import (
     CidrBlock,
+    Cloud,
     Family,
     GroupReference,
     GroupType,
@@ -36,16 +36,6 @@ class AwsGroup:
     vpc_id: str | None = None
     account_id: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
-
-
-class Cloud(enum.Enum):
-    """Whose words something was told in; it decides what may be left out."""
-
-    AWS = "aws"
-    """Groups only allow: without one, less is allowed."""
-
-    ALIBABA = "alibaba"
-    """Groups may drop: without one, more may be allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +240,7 @@ def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGr
             vpc_id=group.vpc_id,
             name=group.name,
             tags=group.tags,
+            cloud=Cloud.AWS,
             rules=tuple(_once(rules[key])),
             origin=group.place.origin,
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from sgagent.core.model import (
     AuthorizationObject,
+    Cloud,
     Family,
     GroupType,
     Policy,
@@ -34,7 +35,7 @@ from sgagent.documents.scalars import (
     parse_protocol,
 )
 from sgagent.imports.awsvalues import entries, read_block, read_id, read_text, require_id
-from sgagent.imports.gathered import Cloud, Gathered
+from sgagent.imports.gathered import Gathered
 from sgagent.imports.notes import Effect
 from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_mention, read_tags
 

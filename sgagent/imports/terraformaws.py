@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from sgagent.core.model import AuthorizationObject, Direction, GroupReference, PrefixListReference
+from sgagent.core.model import AuthorizationObject, Cloud, Direction, GroupReference, PrefixListReference
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.scalars import DIRECTIONS, FAMILIES, parse_account, parse_id
 from sgagent.imports.allowing import Allowance
@@ -19,7 +19,7 @@ from sgagent.imports.awsvalues import (
     read_text,
     require_id,
 )
-from sgagent.imports.gathered import AwsGroup, Cloud, Gathered
+from sgagent.imports.gathered import AwsGroup, Gathered
 from sgagent.imports.notes import Effect
 from sgagent.imports.terraforminterfaces import InterfaceForm, read_interface, read_mention, read_tags
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.core.model import NetworkInterface
+from sgagent.core.model import Cloud, NetworkInterface
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.scalars import parse_id, parse_mac
 from sgagent.documents.tree import Listing
 from sgagent.imports.awsvalues import entries, read_id, read_member, read_text
-from sgagent.imports.gathered import Cloud, Gathered, LostMember
+from sgagent.imports.gathered import Gathered, LostMember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

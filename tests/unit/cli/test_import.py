@@ -53,6 +53,24 @@ def test_the_document_is_printed_and_the_losses_are_told(
     assert main([*chosen, "80", "--exit-code"]) == 1
 
 
+def test_what_is_printed_is_checked_without_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Groups of AWS may name each other and themselves; no other cloud's limits are held against them."""
+    pair = {"UserIdGroupPairs": [{"GroupId": "sg-1", "UserId": "123456789012"}]}
+    rules = [{"IpProtocol": "-1", **pair}, {"IpProtocol": "tcp", "FromPort": 7946, "ToPort": 7946, **pair}]
+    groups = [
+        {"GroupId": name, "OwnerId": "123456789012", "IpPermissions": rules, "IpPermissionsEgress": rules}
+        for name in ("sg-1", "sg-2")
+    ]
+    answer, written = tmp_path / "groups.json", tmp_path / "written.yaml"
+    answer.write_text(json.dumps({"SecurityGroups": groups}))
+    assert main(["import", "aws", str(answer), "--output", str(written)]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["check", "--strict", "--definitions", str(written)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_documentation_shows_what_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

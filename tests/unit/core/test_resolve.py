@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -13,9 +13,11 @@ from sgagent.core.host import HandBinding, HostFacts
 from sgagent.core.memory import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,
+    ICMP,
     ICMPV6,
     TCP,
     UDP,
+    Cloud,
     Direction,
     Family,
     Mode,
@@ -314,11 +316,56 @@ class TestWarnings:
         assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 80)) is ACCEPT
 
     def test_a_group_that_names_itself(self) -> None:
-        """Its own members are meant."""
+        """Its own members are meant, and a rule of less than all traffic is not what the inner policy is."""
         own = group("sg-1", rule("r1", ACCEPT, TCP, "80", "sg-1"), inner=DROP, members=["10.0.0.2"])
         found = resolution(snapshot(own))
-        assert codes(found) == [("warning", "own_group")]
+        assert codes(found) == []
         assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 80)) is ACCEPT
+        assert verdict(found.policy, packet(IN, "10.0.0.2", TCP, 81)) is DROP
+
+    @pytest.mark.parametrize(
+        ("policy", "inner", "remedy"),
+        (
+            (ACCEPT, DROP, "set inner_access_policy to accept and remove the rule"),
+            (ACCEPT, ACCEPT, "remove the rule: inner_access_policy is accept and comes before all rules"),
+            (DROP, ACCEPT, "set inner_access_policy to drop and remove the rule"),
+            (DROP, DROP, None),
+        ),
+    )
+    def test_a_rule_that_could_be_the_inner_policy(
+        self, policy: Policy, inner: Policy, remedy: str | None
+    ) -> None:
+        """All traffic from members is what that policy decides; where both drop, the rule precedes others."""
+        found = resolution(
+            snapshot(group("sg-1", rule("r1", policy, ALL_PROTOCOLS, "", "sg-1"), inner=inner))
+        )
+        assert [(problem.code, problem.remedy) for problem in found.problems] == (
+            [("own_group", remedy)] if remedy else []
+        )
+
+    @pytest.mark.parametrize(
+        "narrow",
+        (
+            rule("r1", ACCEPT, TCP, "7946", "sg-1"),
+            rule("r1", ACCEPT, UDP, "1-65535", "sg-1"),
+            rule("r1", ACCEPT, ICMP, "", "sg-1"),
+            rule("r1", ACCEPT, ALL_PROTOCOLS, "", "sg-1", direction=OUT),
+            rule("r1", ACCEPT, ALL_PROTOCOLS, "", "sg-1", local="10.0.0.1"),
+        ),
+    )
+    def test_less_than_the_inner_policy_is_no_matter_for_it(self, narrow: SecurityGroupRule) -> None:
+        """A protocol, the way out, or one address of the near end: accepting all would open more."""
+        assert codes(resolution(snapshot(group("sg-1", narrow, inner=DROP)))) == []
+
+    def test_what_one_cloud_refuses_is_not_said_of_another(self) -> None:
+        """AWS lets groups name each other, and has other limits."""
+        rules = [rule(f"r{place}", ACCEPT, TCP, str(place + 1), "sg-1") for place in range(1001)]
+        groups = [group(f"sg-{place}", group_type=ADVANCED) for place in range(11)]
+        groups[1] = replace(groups[1], rules=tuple(rules))
+        theirs = [replace(one, cloud=Cloud.AWS) for one in groups]
+        ours = ["many_groups", "many_rules", "group_object_in_advanced", "many_group_objects"]
+        assert codes(resolution(snapshot(*theirs))) == []
+        assert sorted({code for _, code in codes(resolution(snapshot(*groups)))}) == sorted(ours)
 
     @pytest.mark.parametrize(("number", "expected"), ((10, []), (11, [("warning", "many_groups")])))
     def test_many_groups(self, number: int, expected: list[tuple[str, str]]) -> None:
