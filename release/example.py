@@ -18,7 +18,9 @@ _HEAD = """\
 # be repeated: take the # away to change it. The agent reads this file when it starts, and not again:
 # systemctl restart sgagent, which costs no session a packet.
 """
-_TABLE = re.compile(r"`(\[+[\w.]+\]+)`")
+_TABLE = re.compile(r"`(\[+[\w.]+\]+|platform)`")
+"""Names of tables in a heading, or of the key that stands above all tables."""
+
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _REPEATED = re.compile(r"^\[\[.*?(?=^\[|^#|\Z)", re.DOTALL | re.MULTILINE)
 _WIDTH = 100
@@ -41,8 +43,8 @@ def _table(names: list[str], blocks: tuple[Block, ...], examples: dict[str, str]
     Below headings stand alternatives that exclude each other: the first is the default. Of the others, and of
     a table that means nothing without a key that has no default, it is only told.
     """
-    is_repeated = names[0].startswith("[[")
-    is_default, is_begun = not _needs_a_key(blocks), is_repeated
+    is_table, is_repeated = names[0].startswith("["), names[0].startswith("[[")
+    is_default, is_begun = not _needs_a_key(blocks), not is_table or is_repeated
     for block in blocks:
         match block:
             case Paragraph():

@@ -15,13 +15,13 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,
     PROTOCOL_WORDS,
-    REASONS,
     ExplainedRule,
     Explanation,
     choose_interface,
     describe_packet,
     explain,
     protocol_number,
+    reason,
 )
 from sgagent.core.model import (
     ICMP,
@@ -181,7 +181,7 @@ def _lines(explanation: Explanation, packet: Packet) -> list[str]:
     if explanation.rule:
         lines.append(f"  by rule {_describe(explanation.rule)}")
     else:
-        lines.append(f"  by {explanation.decided_by.value}: {REASONS[explanation.decided_by]}")
+        lines.append(f"  by {explanation.decided_by.value}: {reason(explanation.decided_by, packet)}")
     if explanation.mode is Mode.OBSERVE:
         lines.append(f"  {explanation.interface} is only observed: nothing is dropped there")
     if explanation.shadowed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy, Packet, evaluate
+from sgagent.core.evaluate import DecidedBy, Packet, evaluate, is_always_allowed
 from sgagent.core.model import PROTOCOL_NAMES, TCP, UDP, Family, Mode, Policy, Protocol
 from sgagent.core.openers import as_opener
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
@@ -53,16 +53,27 @@ class Explanation:
     """None where nobody judges."""
 
 
-REASONS: Mapping[DecidedBy, str] = {
+_REASONS: Mapping[DecidedBy, str] = {
     DecidedBy.SESSION: "it belongs to a session that the policy allows",
-    DecidedBy.ALWAYS: "no group can block it",
+    DecidedBy.ALWAYS: "a host needs it to have an address, so no group can block it",
     DecidedBy.FAILSAFE: "the configuration's fail-safe list lets it through",
     DecidedBy.INNER: "it comes from a fellow member of a group whose members may talk",
     DecidedBy.DEFAULT: "no rule matches, so the default decides",
     DecidedBy.UNBOUND: "nothing is enforced on this interface",
     DecidedBy.INVALID: "connection tracking calls it invalid",
 }
-"""Why a step decided that is no rule, as a clause."""
+
+_PLATFORM_REASON = (
+    "the configuration's platform list (by default the metadata service 100.100.100.200) lets it through,"
+    " whatever the groups say; platform = [] switches that off"
+)
+
+
+def reason(decided_by: DecidedBy, packet: Packet) -> str:
+    """Return why a step that is no rule decided about a packet, as a clause."""
+    if decided_by is DecidedBy.ALWAYS and not is_always_allowed(packet):
+        return _PLATFORM_REASON
+    return _REASONS[decided_by]
 
 
 def explain(policy: ResolvedPolicy, packet: Packet) -> Explanation:

@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.model import CidrBlock, Direction, GroupType, Mode, Policy, PortRange, Protocol
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    CidrBlock,
+    Direction,
+    GroupType,
+    Mode,
+    Policy,
+    PortRange,
+    Protocol,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +83,13 @@ class Exemption:
     ports: tuple[PortRange, ...] | None = None
     """Destination ports; None is any."""
 
+    def __str__(self) -> str:
+        """Return what the entry lets through, for people: ``egress to 192.0.2.1, tcp 443/443``."""
+        way = "from" if self.direction is Direction.INGRESS else "to"
+        ports = "" if self.ports is None else " " + ",".join(map(str, self.ports))
+        traffic = "" if self.protocol == ALL_PROTOCOLS else f", {self.protocol}{ports}"
+        return f"{self.direction.value} {way} {self.peer}{traffic}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedDirection:
@@ -135,6 +151,15 @@ class ResolvedPolicy:
     def interface(self, name: str) -> ResolvedInterface | None:
         """Return the bound interface of that name."""
         return next((interface for interface in self.interfaces if interface.name == name), None)
+
+    @property
+    def platform(self) -> tuple[Exemption, ...]:
+        """Return what passes on judged links by the platform list of the configuration (§7.3)."""
+        judges = (*self.interfaces, *((self.unbound,) if self.unbound else ()))
+        found = (
+            entry for judge in judges for toward in (judge.ingress, judge.egress) for entry in toward.platform
+        )
+        return tuple(dict.fromkeys(found))
 
     @property
     def observed(self) -> frozenset[str]:

@@ -131,6 +131,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         held=_held(status.standing),
         pending=_pending(status.standing, clock),
         mode_overrides=tuple(_overrides(status.standing.overrides)),
+        platform=tuple(map(str, board.policy().platform)),
     )
 
 

@@ -35,6 +35,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         now: seconds since the epoch.
     """
     yield from _enforcement(answer, now)
+    yield from _platform(answer)
     yield from _orders(answer, now)
     yield from _sessions_cut(answer, now)
     yield from _source(answer, now)
@@ -82,6 +83,14 @@ def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if last is not None:
         who = "someone" if last.process_id is None else f"{last.process_name} (process {last.process_id})"
         yield "", f"{moment(last.at, now)}: {who} changed {', '.join(last.differed)}"
+
+
+def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield what passes although no group accepts it, and how to end that."""
+    for number, entry in enumerate(answer.platform):
+        yield "" if number else "platform", f"{entry}: passes whatever the groups say"
+    if answer.platform:
+        yield "", "platform = [] in the configuration switches that off"
 
 
 def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

@@ -95,6 +95,9 @@ class StatusAnswer:
     mode_overrides: tuple[ModeOverride, ...] = ()
     """Modes that stand before those of the configuration."""
 
+    platform: tuple[str, ...] = ()
+    """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldStatus:

@@ -25,10 +25,10 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,
     PROTOCOL_WORDS,
-    REASONS,
     ExplainedRule,
     Explanation,
     describe_packet,
+    reason,
 )
 from sgagent.core.model import Direction, Mode
 
@@ -156,14 +156,14 @@ def answer_section(answer: ExplainAnswer, packet: Packet) -> Section:
     explanation = answer.explanation
     content = (
         tag("p", verdict(explanation.verdict), " ", tag("strong", describe_packet(packet)), class_="answer"),
-        tag("p", *_reason(explanation)),
+        tag("p", *_reason(explanation, packet)),
         *_behind(explanation),
         tag("p", f"By the policy in force, snapshot {answer.snapshot_version or 'none'}.", class_="quiet"),
     )
     return Section("answer", "Answer", content)
 
 
-def _reason(explanation: Explanation) -> Iterator[Node]:
+def _reason(explanation: Explanation, packet: Packet) -> Iterator[Node]:
     rule = explanation.rule
     if rule:
         yield "Decided by rule "
@@ -172,7 +172,7 @@ def _reason(explanation: Explanation) -> Iterator[Node]:
         yield tag("code", rule.security_group_id)
         yield f", priority {rule.priority}, object {rule.authorization_object}."
     else:
-        yield f"Decided by {explanation.decided_by.value}: {REASONS[explanation.decided_by]}."
+        yield f"Decided by {explanation.decided_by.value}: {reason(explanation.decided_by, packet)}."
     if explanation.mode is Mode.OBSERVE:
         yield f" {explanation.interface} is only observed: nothing is dropped there."
 

@@ -47,6 +47,7 @@ from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, Reso
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.documents import DocumentFile
 from sgagent.ports import CounterValue
+from sgagent.settings.values import METADATA_SERVICE
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
@@ -144,6 +145,15 @@ def agent(tmp_path: Path) -> Agent:
     agent = Agent(tmp_path)
     agent.board.note_step(APPLIED, is_fetched=True)
     return agent
+
+
+def test_the_status_says_what_passes_whatever_the_groups_say(agent: Agent) -> None:
+    """It is the platform list of what is in force, each entry once; nothing where no group judges (§7.3)."""
+    assert agent.status().platform == ()
+    opened = ResolvedDirection(platform=(METADATA_SERVICE,))
+    policy = ResolvedPolicy(interfaces=(replace(ETH0, egress=opened), replace(ETH1, egress=opened)))
+    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
+    assert agent.status().platform == ("egress to 100.100.100.200",)
 
 
 def test_the_definitions_in_force_are_handed_out(agent: Agent) -> None:

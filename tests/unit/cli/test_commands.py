@@ -171,6 +171,24 @@ def test_explain_says_which_step_decided(
     assert (answer["verdict"], answer["decided_by"], answer["shadowed"]) == decision
 
 
+def test_explain_says_how_the_platform_list_is_switched_off(run: Run, web: Path, tmp_path: Path) -> None:
+    """What passes to the metadata service by default is told apart from what a host needs (§7.1, §7.3)."""
+    to = ["--source", "10.0.0.11", "--protocol", "udp", "--definitions", web, "--interface", "eth0=sg-web"]
+    metadata = ["explain", "egress", *to, "--destination", "100.100.100.200", "--port", 53]
+    _, output, _ = run(*metadata)
+    assert "by always: the configuration's platform list" in output
+    assert "platform = [] switches that off" in output
+    configuration = tmp_path / "sgagent.toml"
+    configuration.write_text("platform = []\n")
+    _, output, _ = run(*metadata, "--config", configuration)
+    assert "by default" in output
+    _, output, _ = run(
+        "explain", "egress", *to, "--destination", "10.0.0.1", "--source-port", 68, "--port", 67
+    )
+    assert "by always: a host needs it" in output
+    assert "platform" not in output
+
+
 def test_explain_wants_to_know_which_of_several_interfaces(run: Run, web: Path) -> None:
     """With several bound interfaces it is wrong use not to say which."""
     packet = ["--source", "203.0.113.9", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443"]

@@ -57,6 +57,15 @@ def test_an_agent_that_is_well_takes_four_lines() -> None:
     assert lines[3] == "agent      sgagent 1.2.3, process 42, ready"
 
 
+def test_what_passes_whatever_the_groups_say() -> None:
+    """The platform list is named, with what switches it off (§7.3)."""
+    entry = "egress to 100.100.100.200"
+    lines = screen(replace(WELL, platform=(entry, "ingress from 192.0.2.1, tcp 22/22")), NOW, None)
+    assert lines[2] == f"platform   {entry}: passes whatever the groups say"
+    assert lines[3] == "           ingress from 192.0.2.1, tcp 22/22: passes whatever the groups say"
+    assert lines[4] == "           platform = [] in the configuration switches that off"
+
+
 def test_whom_a_change_cut() -> None:
     """Some are named, the others counted."""
     cut = replace(WELL, sessions_cut=3, first_sessions_cut=(LOGIN,), sessions_cut_at=NOW - 60)

@@ -34,6 +34,16 @@ def test_its_repeated_tables_are_valid() -> None:
     assert len(settings.interfaces) == len(settings.failsafe) == 1
 
 
+def test_it_says_what_is_open_by_default_and_how_to_close_it() -> None:
+    """The metadata service of one cloud is somebody's address elsewhere (§7.3)."""
+    above, _, _ = EXAMPLE.partition("\n#[source]")
+    assert '#platform = ["100.100.100.200"]' in above.splitlines()
+    assert "whatever its groups say" in above
+    assert "switch it off: platform = []" in " ".join(line.lstrip("# ") for line in above.splitlines())
+    switched_off = EXAMPLE.replace('#platform = ["100.100.100.200"]', "platform = []")
+    assert parse_settings(switched_off, "example").platform == ()
+
+
 def test_every_plain_key_is_there() -> None:
     """Each table that is not repeated shows all of its keys that have a value."""
     shown = tomllib.loads(uncommented())
