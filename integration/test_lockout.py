@@ -244,7 +244,9 @@ def test_apply_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
     assert f"the login from {ADMIN} port " in refused.errors
     assert "--confirm-within 60s" in refused.errors
     assert len(agent.events("ruleset_applied")) == 1
-    assert applied("--confirm-within", "1s").status == 0
+    trial = applied("--confirm-within", "1s")
+    assert trial.status == 0
+    assert f"this cuts the session that you are in until then: the login from {ADMIN}" in trial.output
     agent.wait_for_event("ruleset_applied", 3)
     assert agent.command("mode", "observe").status == 0
     assert applied().status == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +18,22 @@ from sgagent.agent.asking.orders import (
     SentDocument,
 )
 from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
+from sgagent.agent.sessions.cuts import NamedCut
+from sgagent.agent.telling.moments import time_left
 from sgagent.cli.enforced import print_enforced
 from sgagent.cli.inputs import load_settings, resolve_for_host
 from sgagent.cli.liveagent import ask, order
-from sgagent.cli.ownsession import refuse_to_cut_own_session
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, UsageError
+from sgagent.cli.ownsession import own_sessions_cut, refuse_to_cut_own_session
+from sgagent.core.errors import (
+    DocumentError,
+    Origin,
+    Problem,
+    Severity,
+    SourceUnavailableError,
+    UsageError,
+    printable,
+)
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
@@ -50,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
     files = _read(options.path, settings)
     documents = tuple(map(_sent, files))
-    if seconds is None and not options.yes:
+    if seconds is not None:
+        _announce_trial(options, seconds, files, settings)
+    elif not options.yes:
         _refuse_to_cut_own_session(files, settings)
     answer = order(settings, ApplyOrder(documents=documents, confirm_within=seconds), EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
@@ -83,6 +99,51 @@ def _read(path: Path, settings: Settings) -> tuple[DocumentFile, ...]:
         raise UsageError(str(error)) from error
 
 
+def _announce_trial(
+    options: argparse.Namespace, seconds: float, files: tuple[DocumentFile, ...], settings: Settings
+) -> None:
+    """Print what a trial will do and how to keep it, before it may cut the terminal that this is read in.
+
+    Raises:
+        SourceUnavailableError: no agent answers.
+    """
+    status = ask(settings, StatusQuestion(), StatusAnswer)
+    policy = _policy(files, settings, status)
+    if policy is None or status.pending is not None:
+        return  # the agent refuses the order, and says why
+    stream = sys.stderr if options.json else sys.stdout
+    cuts = own_sessions_cut(policy, NetlinkHost().facts())
+    announcement = "\n".join(
+        map(
+            printable,
+            trial_lines(options.path, seconds, status.snapshot_version or "nothing, as before", cuts),
+        )
+    )
+    print(announcement, file=stream, flush=True)
+    if stream.isatty():
+        threading.Event().wait(_TERMINAL_SECONDS)
+
+
+_TERMINAL_SECONDS = 0.2
+"""Until an SSH server has read the terminal and sent what it read."""
+
+
+def trial_lines(path: Path, seconds: float, before: str, cuts: Iterable[NamedCut]) -> Iterator[str]:
+    """Yield what a person has to know before a trial.
+
+    Args:
+        path: of the documents.
+        seconds: how long the trial lasts.
+        before: what is in force when it has ended.
+        cuts: the sessions in which the command runs that the documents forbid.
+    """
+    yield f"trying {path} for {time_left(seconds)}, then going back to {before}"
+    for cut in cuts:
+        yield f"this cuts the session that you are in until then: {cut}"
+    yield "to keep it, run 'sgagent confirm' in that time, here or in a new session;"
+    yield "if this session stops answering, wait: the agent goes back by itself"
+
+
 def _refuse_to_cut_own_session(files: tuple[DocumentFile, ...], settings: Settings) -> None:
     """Look whether the session in which this command runs would live; errors are the agent's to tell.
 
@@ -90,20 +151,28 @@ def _refuse_to_cut_own_session(files: tuple[DocumentFile, ...], settings: Settin
         UsageError: it would not.
         SourceUnavailableError: no agent answers.
     """
-    modes = {link.name: link.mode for link in ask(settings, StatusQuestion(), StatusAnswer).interfaces}
+    policy = _policy(files, settings, ask(settings, StatusQuestion(), StatusAnswer))
+    if policy is not None:
+        facts = NetlinkHost().facts()
+        refuse_to_cut_own_session(policy, facts, "say --confirm-within 60s to try it, or --yes")
+
+
+def _policy(
+    files: tuple[DocumentFile, ...], settings: Settings, status: StatusAnswer
+) -> ResolvedPolicy | None:
+    """Return what documents come to on this host, in the modes of the agent; None if they have errors."""
     try:
         snapshot, _ = parse_documents(files, settings.limits)
     except DocumentError:
-        return
-    policy = resolve_for_host(settings, Delivery(snapshot=snapshot), ()).policy
+        return None
+    resolution = resolve_for_host(settings, Delivery(snapshot=snapshot), ())
+    if resolution.errors:
+        return None
+    modes = {link.name: link.mode for link in status.interfaces}
     as_it_runs = (
-        replace(judge, mode=modes.get(judge.name) or judge.mode) for judge in policy.interfaces
+        replace(judge, mode=modes.get(judge.name) or judge.mode) for judge in resolution.policy.interfaces
     )  # an order given at run time is not in the configuration
-    refuse_to_cut_own_session(
-        replace(policy, interfaces=tuple(as_it_runs)),
-        NetlinkHost().facts(),
-        "say --confirm-within 60s to try it, or --yes",
-    )
+    return replace(resolution.policy, interfaces=tuple(as_it_runs))
 
 
 def _sent(file: DocumentFile) -> SentDocument:
