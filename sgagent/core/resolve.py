@@ -28,6 +28,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.core.overlaps import overlap_errors
 from sgagent.core.policy import (
     Exemption,
     Peer,
@@ -232,7 +233,9 @@ class _Resolver:
             self.problems.extend(group_warnings(group, naming(group, self.memory).group_objects))
 
     def check_network_interfaces(self, bound: Bindings) -> None:
-        """Find what is wrong with the interfaces that are not bound here."""
+        """Find what is wrong with the interfaces that are not bound here, and with all of them together."""
+        if self.scope is Scope.EVERYTHING:
+            self.problems.extend(overlap_errors(self.snapshot.network_interfaces))
         here = {b.network_interface.network_interface_id for b in bound.bindings if b.network_interface}
         for interface in self.snapshot.network_interfaces:
             if interface.network_interface_id in here:

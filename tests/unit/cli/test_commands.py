@@ -171,6 +171,28 @@ def test_explain_says_which_step_decided(
     assert (answer["verdict"], answer["decided_by"], answer["shadowed"]) == decision
 
 
+def test_check_finds_one_address_on_two_interfaces_anywhere(run: Run, tmp_path: Path) -> None:
+    """Where documents are made, as on the host that could not tell the interfaces apart (§8.3)."""
+    path = tmp_path / "twice.yaml"
+    path.write_text(
+        "version: 1\nnetwork_interfaces:\n"
+        "- {network_interface_id: eni-1, addresses: [192.0.2.5, 192.0.2.6]}\n"
+        "- {network_interface_id: eni-2, addresses: [192.0.2.6]}\n"
+    )
+    code, _, errors = run("check", "--definitions", path)
+    assert code == 2
+    assert f"{path}:4: network_interfaces[1]: eni-2 has an address that eni-1 has too" in errors
+    code, output, _ = run("check", "--definitions", path, "--json")
+    assert (code, [problem["code"] for problem in json.loads(output)["problems"]]) == (
+        2,
+        ["duplicate_address"],
+    )
+    path.write_text(path.read_text().replace("eni-1,", "eni-1, vpc_id: vpc-1,"))
+    assert run("check", "--definitions", path)[0] == 2
+    path.write_text(path.read_text().replace("eni-2,", "eni-2, vpc_id: vpc-2,"))
+    assert run("check", "--definitions", path)[0] == 0
+
+
 def test_explain_says_how_the_platform_list_is_switched_off(run: Run, web: Path, tmp_path: Path) -> None:
     """What passes to the metadata service by default is told apart from what a host needs (§7.1, §7.3)."""
     to = ["--source", "10.0.0.11", "--protocol", "udp", "--definitions", web, "--interface", "eth0=sg-web"]
