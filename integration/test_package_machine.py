@@ -99,6 +99,11 @@ def test_an_installation_locks_nobody_out(machine: Machine, wire: Lab) -> None:
     assert lets_in(wire) == OPEN
     assert [machine.run("systemctl", "is-enabled", unit).strip() for unit in UNITS] == ["enabled"] * 2
     assert machine.show("sgagent.service", "ActiveState") == "active"
+    status = machine.run("sh", "-c", "sgagent status || :")
+    assert "the source holds no document yet" in status
+    assert "down" not in status
+    assert '"level": "error"' not in machine.journal("sgagent.service")
+    machine.run("systemctl", "reload", "sgagent.service")
     assert machine.run("stat", "--format=%U %a", "/etc/sgagent").split() == ["root", "755"]
     assert machine.run("id", "--user", "sgagent").strip() != "0"
     assert machine.run("dpkg", "--verify", "sgagent") == ""

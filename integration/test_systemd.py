@@ -218,6 +218,36 @@ def test_a_reload_returns_when_it_is_enforced(machine: Machine, wire: Lab) -> No
     assert "reload_requested" in machine.journal(DAEMON)
 
 
+def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab) -> None:
+    """Errors, and a source without documents, leave what is in force and the daemon as they are."""
+    before = machine.main_pid(DAEMON)
+    machine.write(DOCUMENT, definitions(WEB, SSH).replace("sg-1]", "sg-2]"))
+    with pytest.raises(CommandError, match="failed") as refused:
+        machine.run("systemctl", "reload", DAEMON)
+    assert refused.value.status != 0
+    shown = machine.run("systemctl", "status", "--no-pager", "--full", DAEMON)
+    assert f"{DOCUMENT}:" in shown
+    assert "the security group is not in the definitions" in shown
+    machine.path(DOCUMENT).unlink()
+    with pytest.raises(CommandError, match="failed"):
+        machine.run("systemctl", "reload", DAEMON)
+    assert "what was in force still is" in machine.journal(DAEMON)
+    assert lets_in(wire) == ONLY_WEB
+    assert (machine.show(DAEMON, "ActiveState"), machine.main_pid(DAEMON)) == ("active", before)
+    machine.write(DOCUMENT, definitions(WEB, SSH))
+    machine.run("systemctl", "reload", DAEMON)
+    assert lets_in(wire) == WEB_AND_SSH
+
+
+def test_a_command_says_how_to_start_what_is_stopped(machine: Machine) -> None:
+    """The unit is there, and nobody needs a second agent beside it."""
+    machine.run("systemctl", "stop", DAEMON)
+    with pytest.raises(CommandError, match="start it with 'systemctl start sgagent'") as told:
+        machine.run("sgagent", "status")
+    assert told.value.status == 4
+    assert "sgagent run" not in told.value.output
+
+
 def test_a_killed_daemon_is_started_anew(machine: Machine, wire: Lab) -> None:
     """The rules are in force from the kill on, and the new daemon follows the documents."""
     before = restarts(machine)

@@ -130,8 +130,7 @@ class Daemon:
         """Do what one turn of the loop has to do."""
         if happened.reload:
             self._service_manager.reloading()
-            self._log.info("reload_requested")
-            self._source.refresh()
+            self._begin_reload()
         now = self._clock.monotonic()
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at
@@ -150,6 +149,10 @@ class Daemon:
             self._tick()
         if happened.reload:
             self._service_manager.ready()
+
+    def _begin_reload(self) -> None:
+        self._log.info("reload_requested")
+        self._source.refresh()
 
     def _is_tick_due(self, now: float) -> bool:
         return now - self._ticked_at >= TICK_SECONDS
@@ -193,10 +196,16 @@ class Daemon:
         self._retry_at = self._clock.monotonic() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
-    def _step_now(self) -> Step:
-        """Do one step without asking the source; one that can't be done is tried again."""
+    def _step_now(self, *, fetch: bool = False) -> Step:
+        """Do one step; one that can't be done is tried again.
+
+        Args:
+            fetch: whether to ask the source, as somebody wants a reload.
+        """
+        if fetch:
+            self._begin_reload()
         try:
-            return self._step(fetch=False)
+            return self._step(fetch=fetch)
         except SgagentError:
             self._retry_later()
             raise
@@ -288,6 +297,8 @@ def summary(step: Step) -> str:
     """Return in one line what is enforced."""
     if step.is_standing:
         return "older rules stay in force, for lack of a snapshot"
+    if step.awaits_documents:
+        return "nothing is enforced: the source holds no document yet"
     if step.policy is None:
         return "nothing is enforced: no snapshot"
     names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"

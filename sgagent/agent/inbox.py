@@ -8,12 +8,26 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sgagent.agent.step import Step
 
 _Result = TypeVar("_Result")
-Job: TypeAlias = Callable[[Callable[[], Step]], _Result]
+
+
+class Stepping(Protocol):
+    """Does a step of the loop."""
+
+    def __call__(self, *, fetch: bool = False) -> Step:
+        """Do one.
+
+        Args:
+            fetch: whether to ask the source, whatever it said a moment ago.
+        """
+        ...
+
+
+Job: TypeAlias = Callable[[Stepping], _Result]
 """What the loop is to do; it is given what does a step."""
 
 
@@ -125,7 +139,7 @@ class Inbox:
                 raise NotBegunError from None
             raise NotDoneError from None
 
-    def do_jobs(self, step: Callable[[], Step]) -> bool:
+    def do_jobs(self, step: Stepping) -> bool:
         """Do what others want done; only the loop calls this.
 
         Args:

@@ -261,12 +261,16 @@ class Reconciler:
 
     def _without_snapshot(self, facts: HostFacts, refusal: tuple[Problem, ...]) -> Step:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
+        step, fetched = self._hold(facts), self.definitions.fetched
+        is_as_it_was = step.outcome is Outcome.WAITING and not step.is_standing and not refusal
+        awaits_documents = fetched.is_empty and is_as_it_was
         return replace(
-            self._hold(facts),
+            step,
             held_back=self.definitions.held_back,
             problems=refusal,
             is_refused=bool(refusal),
-            source_error=self.definitions.source_error,
+            source_error=None if awaits_documents else fetched.source_error,
+            awaits_documents=awaits_documents,
         )
 
     def _hold(self, facts: HostFacts) -> Step:

@@ -68,6 +68,9 @@ class Step:
     source_error: str | None = None
     """Why the source can't be reached."""
 
+    awaits_documents: bool = False
+    """Whether the host never enforced anything and the source holds no document yet, as after an install."""
+
     kernel_error: str | None = None
     unknown_objects: int = 0
     counters: Mapping[str, CounterKey] | None = None

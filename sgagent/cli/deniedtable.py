@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from sgagent.agent.asking.denied import DeniedAnswer
 from sgagent.agent.flows.flow import Flow, FlowEnd
 from sgagent.agent.flows.words import decider, sentence, traffic
+from sgagent.agent.telling.moments import clock_time
 from sgagent.cli.columns import lay_out
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
@@ -29,12 +30,17 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
         return [printable(f"nobody is told of: {answer.unavailable}")]
     rows = folded(answer.flows)
     newest = rows[max(0, len(rows) - shown) :]
-    lines = ["nobody was dropped"]
+    lines = [_NONE_REMEMBERED.format(clock_time(answer.begun_at))]
     if newest:
         lines = lay_out([_HEADINGS, *newest], right=_NUMBERS, width=width)
     if earlier := len(rows) - len(newest):
         lines.append(f"… and {earlier} earlier: --lines {len(rows)} shows them")
     return [*lines, *map(sentence, answer.left_out)]
+
+
+_NONE_REMEMBERED = (
+    "no drop is remembered since the agent started, {}; 'sgagent hits' counts those before, too"
+)
 
 
 class FollowedTable:

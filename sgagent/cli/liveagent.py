@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from pathlib import Path
 from typing import TypeVar, assert_never
 
 from sgagent.agent.asking.control import SOCKET_NAME
@@ -20,6 +21,7 @@ from sgagent.core.errors import (
     UsageError,
 )
 from sgagent.settings import Settings
+from sgagent.settings.values import StateSettings
 
 PATIENCE_SECONDS = 15.0
 """For each part of an answer; more than the agent gives itself for all of it."""
@@ -83,7 +85,7 @@ def ask(
             line = _read_line(connection)
         answer = decode_answer(question, line)
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise NoAgentError(f"no agent is running here ({path}): start one with 'sgagent run'") from error
+        raise NoAgentError(f"no agent is running here ({path}): {how_to_start(settings)}") from error
     except PermissionError as error:
         raise NotPermittedError(
             f"{path}: only root, the agent's user and the socket's group may ask"
@@ -94,6 +96,28 @@ def ask(
         raise _error(answer)
     assert isinstance(answer, kind)  # noqa: S101 - as the question was; for the type checker
     return answer
+
+
+_UNIT_FOLDERS = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+_RUNTIME_DIRECTORY = StateSettings().runtime_directory
+"""Of the unit's agent."""
+
+
+def how_to_start(settings: Settings, root: Path = Path("/")) -> str:
+    """Return what starts an agent: the service manager where it has our unit, and that is who is asked."""
+    has_systemd = (root / "run/systemd/system").is_dir()
+    has_unit = any((root / folder / "sgagent.service").exists() for folder in _UNIT_FOLDERS)
+    if has_systemd and has_unit and settings.state.runtime_directory == _RUNTIME_DIRECTORY:
+        return (
+            "start it with 'systemctl start sgagent'; 'systemctl status sgagent' says why it is not running"
+        )
+    return "start one with 'sgagent run'"
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -120,6 +144,8 @@ def _error(refused: Refused) -> SgagentError:
             return DocumentError(refused.problems)
         case Refusal.KERNEL:
             return KernelRefusedError(refused.message)
+        case Refusal.SOURCE:
+            return SourceUnavailableError(refused.message)
         case Refusal.MALFORMED | Refusal.FAULT:
             return SourceUnavailableError(f"the agent does not answer: {refused.message}")
         case _:

@@ -7,6 +7,7 @@ The exceptions::
     ├── DocumentError            the documents hold errors; carries every Problem   (exit code 2)
     ├── KernelRefusedError       the kernel refused a transaction                   (exit code 3)
     ├── SourceUnavailableError   the definitions can't be reached                   (exit code 4)
+    │   └── NoDocumentError      the source was reached and holds no document       (exit code 4)
     ├── NotPermittedError        the caller lacks a privilege                       (exit code 5)
     ├── ApplierLostError         the process that holds the privilege is gone       (exit code 70)
     └── RehearsalError           a rehearsal in a private network went wrong        (exit code 70)
@@ -128,6 +129,10 @@ class KernelRefusedError(SgagentError):
 
 class SourceUnavailableError(SgagentError):
     """Say that the definitions can't be reached; what was enforced stays enforced."""
+
+
+class NoDocumentError(SourceUnavailableError):
+    """Say that the source was reached and holds no document, which is no empty policy."""
 
 
 class NotPermittedError(SgagentError):

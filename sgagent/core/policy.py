@@ -153,19 +153,25 @@ class ResolvedPolicy:
         return next((interface for interface in self.interfaces if interface.name == name), None)
 
     @property
+    def judges(self) -> tuple[ResolvedInterface, ...]:
+        """Return whatever judges packets, bound interfaces first."""
+        return (*self.interfaces, *((self.unbound,) if self.unbound else ()))
+
+    @property
     def platform(self) -> tuple[Exemption, ...]:
         """Return what passes on judged links by the platform list of the configuration (§7.3)."""
-        judges = (*self.interfaces, *((self.unbound,) if self.unbound else ()))
         found = (
-            entry for judge in judges for toward in (judge.ingress, judge.egress) for entry in toward.platform
+            entry
+            for judge in self.judges
+            for toward in (judge.ingress, judge.egress)
+            for entry in toward.platform
         )
         return tuple(dict.fromkeys(found))
 
     @property
     def observed(self) -> frozenset[str]:
         """Return the names of those that judge and carry nothing out (§9.1)."""
-        judges = (*self.interfaces, *((self.unbound,) if self.unbound else ()))
-        return frozenset(judge.name for judge in judges if judge.mode is Mode.OBSERVE)
+        return frozenset(judge.name for judge in self.judges if judge.mode is Mode.OBSERVE)
 
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sgagent.core.endpoints import Endpoint
-from sgagent.core.errors import SourceUnavailableError
+from sgagent.core.errors import NoDocumentError, SourceUnavailableError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Wake
 from sgagent.signatures import Signed
@@ -29,6 +29,9 @@ class FakeSource:
         self.is_settled = True
         """Whether no more follows what was fetched; set by tests."""
 
+        self.is_empty = False
+        """Whether it can be reached and holds nothing, where nothing is written; set by tests."""
+
         self._content = content
         self._watchers: list[Wake] = []
 
@@ -46,6 +49,8 @@ class FakeSource:
     def fetch(self) -> Delivery:
         """Return what was written last."""
         self.fetches += 1
+        if self._content is None and self.is_empty:
+            raise NoDocumentError("the fake source: the directory holds no document")
         if self._content is None:
             raise SourceUnavailableError("the fake source: nothing was written")
         documents = (DocumentFile("fake.yaml", self._content.encode()),)

@@ -10,7 +10,14 @@ from typing import assert_never
 from sgagent import __version__
 from sgagent.agent.asking.denied import DeniedQuestion, denied_answer
 from sgagent.agent.asking.desk import Desk
-from sgagent.agent.asking.orders import ApplyOrder, ConfirmOrder, HistoryQuestion, ModeOrder, RollbackOrder
+from sgagent.agent.asking.orders import (
+    ApplyOrder,
+    ConfirmOrder,
+    HistoryQuestion,
+    ModeOrder,
+    ReloadOrder,
+    RollbackOrder,
+)
 from sgagent.agent.asking.questions import (
     Answer,
     Document,
@@ -50,7 +57,7 @@ from sgagent.core.kernel.counters import (
     RuleCounter,
 )
 from sgagent.core.model import Direction, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]
@@ -81,12 +88,12 @@ def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, d
             case ExplainQuestion():
                 return explain_answer(board, question, sessions)
             case DeniedQuestion():
-                return denied_answer(board.flow_log, question)
+                return denied_answer(board.flow_log, question, board.policy())
             case DocumentsQuestion():
                 return documents_answer(board)
             case HistoryQuestion():
                 return desk.history(board.status().snapshot_version)
-            case ApplyOrder() | RollbackOrder() | ConfirmOrder() | ModeOrder():
+            case ApplyOrder() | ReloadOrder() | RollbackOrder() | ConfirmOrder() | ModeOrder():
                 return desk.carry_out(question)
             case _:
                 assert_never(question)
@@ -131,6 +138,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         held=_held(status.standing),
         pending=_pending(status.standing, clock),
         mode_overrides=tuple(_overrides(status.standing.overrides)),
+        awaits_documents=status.awaits_documents,
         platform=tuple(map(str, board.policy().platform)),
     )
 
@@ -191,10 +199,10 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
     """
     totals, times, policy = board.totals(), board.times(), board.policy()
     judges = [
-        judge for judge in _judges(policy) if question.interface is None or judge.name == question.interface
+        judge for judge in policy.judges if question.interface is None or judge.name == question.interface
     ]
     if question.interface is not None and not judges:
-        names = ", ".join(judge.name for judge in _judges(policy)) or "none"
+        names = ", ".join(judge.name for judge in policy.judges) or "none"
         raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
     return HitsAnswer(
         snapshot_version=board.status().snapshot_version,
@@ -212,13 +220,6 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
     )
 
 
-def _judges(policy: ResolvedPolicy) -> Iterator[ResolvedInterface]:
-    """Yield whatever judges packets, interfaces first."""
-    yield from policy.interfaces
-    if policy.unbound:
-        yield policy.unbound
-
-
 def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
     """Yield what was counted on an interface in a direction, in the order of §3."""
     name, toward = judge.name, judge.toward(direction)
@@ -229,7 +230,7 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
             for kind, step in _EXEMPTIONS.items()
         ),
     ]
-    if direction is Direction.INGRESS:
+    if toward.inner:  # else the step accepts nothing, also where a counter of an earlier policy is left
         steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
     for key, step, verdict in steps:
         if key in totals:

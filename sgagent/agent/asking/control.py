@@ -29,7 +29,13 @@ from sgagent.agent.asking.wire import (
 )
 from sgagent.agent.serving.deadline import Deadline, deadline
 from sgagent.agent.telling.steplog import EventLog
-from sgagent.core.errors import DocumentError, KernelRefusedError, SgagentError, UsageError
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
 
 SOCKET_NAME = "control.sock"
 """In the runtime directory."""
@@ -215,6 +221,8 @@ def _refused(error: SgagentError) -> Refused:
             )
         case KernelRefusedError():
             return Refused(reason=Refusal.KERNEL, message=str(error))
+        case SourceUnavailableError():
+            return Refused(reason=Refusal.SOURCE, message=str(error))
         case UsageError():
             return Refused(reason=Refusal.WRONG_USE, message=str(error))
         case _:

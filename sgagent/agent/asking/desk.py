@@ -16,6 +16,7 @@ from sgagent.agent.asking.orders import (
     ModeOrder,
     Order,
     OrderAnswer,
+    ReloadOrder,
     RollbackOrder,
 )
 from sgagent.agent.inbox import Inbox, Job, NotBegunError, NotDoneError
@@ -75,6 +76,8 @@ class Desk:
                 seconds = _checked(order.confirm_within)
                 delivery = self._read(order)
                 return lambda step: execution.apply(step, delivery, seconds)
+            case ReloadOrder():
+                return execution.reload
             case RollbackOrder():
                 return lambda step: execution.rollback(step, order.number)
             case ConfirmOrder():

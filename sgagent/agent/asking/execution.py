@@ -12,12 +12,19 @@ from collections.abc import Callable
 from sgagent.agent.asking.orders import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
 from sgagent.agent.choosing.standing import Held, Pending, Standing
 from sgagent.agent.choosing.trial import is_running
+from sgagent.agent.inbox import Stepping
 from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, Origin, Terms
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.step import Outcome, Step
 from sgagent.agent.telling.steplog import EventLog
-from sgagent.core.errors import DocumentError, KernelRefusedError, SgagentError, UsageError
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
 from sgagent.core.model import Mode
 from sgagent.ports import Clock, Delivery
 
@@ -158,6 +165,24 @@ class Execution:
         answer = self._put_in_force(step, delivery, Origin.APPLY, seconds)
         self._say_pending(delivery.snapshot.version, resumed=False)
         return answer
+
+    def reload(self, step: Stepping) -> EnforcedAnswer:
+        """Ask the source, and enforce what it says.
+
+        Raises:
+            DocumentError: that can't be enforced; what was in force still is.
+            SourceUnavailableError: it said nothing; likewise.
+            KernelRefusedError: the kernel refused; likewise.
+            SgagentError: the step could not be done.
+        """
+        done = step(fetch=True)
+        if done.source_error is not None:
+            raise SourceUnavailableError(f"{done.source_error}; what was in force still is")
+        if done.is_refused:
+            raise DocumentError(done.problems)
+        if done.outcome is Outcome.REFUSED:
+            raise KernelRefusedError(done.kernel_error or "no reason is known")
+        return self._answer(done)
 
     def rollback(self, step: StepNow, number: int | None) -> EnforcedAnswer:
         """Go back to earlier definitions; from a trial, to what was in force before it.

@@ -23,6 +23,8 @@ _MEANINGS = {
 def headline(answer: StatusAnswer, now: float) -> str:
     """Return in one line what the agent does to traffic, since when, and what that means."""
     words, meaning = _MEANINGS[answer.posture]
+    if answer.awaits_documents:
+        meaning = "the source holds no document yet"
     since = "" if answer.posture_since is None else f" since {moment(answer.posture_since, now)}"
     return f"{words}{since}" + (f": {meaning}" if meaning else "")
 
@@ -123,6 +125,8 @@ def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]
 def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     """Yield where definitions come from, and whether they can be had."""
     match answer.is_source_up:
+        case True if answer.awaits_documents:
+            yield "source", f"{answer.source}, up, without a document yet"
         case True:
             yield "source", f"{answer.source}, up"
         case False:

@@ -35,6 +35,11 @@ class ApplyOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadOrder:
+    """Ask the source now, and enforce what it says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackOrder:
     """Go back to what was enforced before."""
 
@@ -151,7 +156,7 @@ class HistoryAnswer:
     entries: tuple[HistoryEntry, ...]
 
 
-Order = ApplyOrder | RollbackOrder | ConfirmOrder | ModeOrder
+Order = ApplyOrder | ReloadOrder | RollbackOrder | ConfirmOrder | ModeOrder
 """What changes something, and so is not for everybody who may ask."""
 
 OrderAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer

@@ -95,6 +95,9 @@ class StatusAnswer:
     mode_overrides: tuple[ModeOverride, ...] = ()
     """Modes that stand before those of the configuration."""
 
+    awaits_documents: bool = False
+    """Whether the host never enforced anything and the source holds no document yet."""
+
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
 
@@ -300,6 +303,9 @@ class Refusal(enum.Enum):
 
     KERNEL = "kernel"
     """The kernel refused an order; what stood still stands."""
+
+    SOURCE = "source"
+    """The source can't be reached; what stood still stands."""
 
     FAULT = "fault"
     """The agent failed; its log says more."""

@@ -21,6 +21,7 @@ from sgagent.agent.asking.orders import (
     HistoryQuestion,
     ModeAnswer,
     ModeOrder,
+    ReloadOrder,
     RollbackOrder,
 )
 from sgagent.agent.asking.questions import (
@@ -55,6 +56,7 @@ _QUESTIONS: Mapping[str, type[Question]] = {
     "history": HistoryQuestion,
     "apply": ApplyOrder,
     "confirm": ConfirmOrder,
+    "reload": ReloadOrder,
     "rollback": RollbackOrder,
     "mode": ModeOrder,
     "documents": DocumentsQuestion,
@@ -67,6 +69,7 @@ _ANSWERS: Mapping[type[Question], type[Answer]] = {
     HistoryQuestion: HistoryAnswer,
     ApplyOrder: EnforcedAnswer,
     ConfirmOrder: ConfirmAnswer,
+    ReloadOrder: EnforcedAnswer,
     RollbackOrder: EnforcedAnswer,
     ModeOrder: ModeAnswer,
     DocumentsQuestion: DocumentsAnswer,

@@ -14,7 +14,7 @@ from sgagent.agent.choosing.trial import TrialFile
 from sgagent.agent.keeping.durable import write_durably
 from sgagent.agent.keeping.kept import Extent, KeptDocuments, Origin, Record, Terms
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
+from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
 from sgagent.core.host import ExpectedLink
 from sgagent.documents import Limits, parse_documents
 from sgagent.ports import Clock, Delivery, Source
@@ -47,6 +47,9 @@ class Fetched:
 
     source_error: str | None = None
     """Why it could not be reached at the last try."""
+
+    is_empty: bool = False
+    """Whether that is only because it holds no document."""
 
 
 class Definitions:
@@ -91,7 +94,8 @@ class Definitions:
         except DocumentError as error:
             self.fetched = Fetched(newest=newest, problems=error.problems)
         except SourceUnavailableError as error:
-            self.fetched = Fetched(newest=newest, source_error=str(error))
+            is_empty = isinstance(error, NoDocumentError)
+            self.fetched = Fetched(newest=newest, source_error=str(error), is_empty=is_empty)
 
     @property
     def newest(self) -> Delivery | None:

@@ -160,6 +160,9 @@ class Status:
     """When the source could be reached last."""
 
     source_error: str | None = None
+    awaits_documents: bool = False
+    """Whether the host never enforced anything and the source holds no document yet."""
+
     is_refused: bool = False
     """Whether the newest delivery has errors, so that an older one stays in force."""
 
@@ -241,6 +244,7 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         else status.posture_since,
         source_reached_at=now if is_reached else status.source_reached_at,
         source_error=step.source_error,
+        awaits_documents=step.awaits_documents,
         errors=len(errors),
         first_errors=tuple(map(str, errors[:MOST_ERRORS_SHOWN])),
         kernel_error=step.kernel_error,

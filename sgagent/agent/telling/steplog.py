@@ -108,6 +108,10 @@ class StepLog:
             match lack:
                 case None:
                     pass
+                case _Lack.DOCUMENTS:
+                    self._log.warning(
+                        "nothing_enforced", reason="the source holds no document yet; the host is as it was"
+                    )
                 case _Lack.OPEN:
                     self._log.error(
                         "nothing_enforced", reason="there is no snapshot yet; the host is as it was"
@@ -157,6 +161,9 @@ class StepLog:
 class _Lack(Enum):
     """What becomes of a host for which there is no snapshot."""
 
+    DOCUMENTS = auto()
+    """There are none yet, and it is open."""
+
     OPEN = auto()
     STANDING = auto()
     CLOSED = auto()
@@ -165,6 +172,8 @@ class _Lack(Enum):
 def _lack(step: Step) -> _Lack | None:
     if step.is_closed:
         return None if step.outcome is Outcome.REFUSED else _Lack.CLOSED
+    if step.awaits_documents:
+        return _Lack.DOCUMENTS
     if step.outcome is Outcome.WAITING:
         return _Lack.STANDING if step.is_standing else _Lack.OPEN
     return None

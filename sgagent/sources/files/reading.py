@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.core.errors import (
+    DocumentError,
+    NoDocumentError,
+    Origin,
+    Problem,
+    Severity,
+    SourceUnavailableError,
+)
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TRIES = 5
@@ -32,7 +39,8 @@ def document_paths(path: Path) -> tuple[Path, ...]:
     A directory that was emptied is an error, not a policy without groups: that is written ``version: 1``.
 
     Raises:
-        SourceUnavailableError: there is no such path, it can't be listed, or no document is in it.
+        NoDocumentError: no document is in it.
+        SourceUnavailableError: there is no such path, or it can't be listed.
         DocumentError: there are too many documents.
     """
     try:
@@ -42,7 +50,7 @@ def document_paths(path: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise _unavailable(path, error) from error
     if not found:
-        raise SourceUnavailableError(f"{path}: the directory holds no document (*.yaml, *.yml, *.json)")
+        raise NoDocumentError(f"{path}: the directory holds no document (*.yaml, *.yml, *.json)")
     if len(found) > _MOST_FILES:
         raise DocumentError([_too_many(path, len(found))])
     return tuple(path / name for name in found)

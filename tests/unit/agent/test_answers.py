@@ -236,6 +236,9 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
         ExemptionCounter(interface="eth0", direction=OUT, kind=ExemptionKind.PLATFORM): one,
         InvalidCounter(interface="eth0", direction=IN): one,
     }
+    fellow = AddressSet.of([CidrBlock.parse("10.0.0.12")])
+    policy = ResolvedPolicy(interfaces=(replace(ETH0, ingress=replace(ETH0.ingress, inner=fellow)),))
+    agent.board.note_step(replace(APPLIED, policy=policy), is_fetched=True)
     ingress, egress = agent.hits().interfaces
     assert [(hit.step, hit.rule_id, hit.verdict, hit.packets) for hit in ingress.hits] == [
         (HitStep.INVALID, None, Policy.DROP, 1),
@@ -249,6 +252,13 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
         (HitStep.PLATFORM, Policy.ACCEPT, 1),
         (HitStep.DEFAULT, Policy.ACCEPT, 0),
     ]
+
+
+def test_the_inner_step_is_shown_only_where_it_accepts(agent: Agent) -> None:
+    """Where all inner policies are drop, what was counted before is no step of the policy (§3.4)."""
+    agent.totals = {InnerCounter(interface="eth0"): CounterValue(packets=9, bytes=360)}
+    ingress, _ = agent.hits().interfaces
+    assert HitStep.INNER not in [hit.step for hit in ingress.hits]
 
 
 def test_a_hit_says_what_its_rule_is_about(agent: Agent) -> None:

@@ -41,6 +41,7 @@ from sgagent.core.errors import (
     Problem,
     Severity,
     SgagentError,
+    SourceUnavailableError,
     UsageError,
 )
 from tests.fakes.clock import FakeClock
@@ -306,6 +307,7 @@ def test_root_and_the_agents_user_may_change_something(uid: int, *, may: bool) -
             KernelRefusedError("no room", "chain x"),
             Refused(reason=Refusal.KERNEL, message="chain x: no room"),
         ),
+        (SourceUnavailableError("away"), Refused(reason=Refusal.SOURCE, message="away")),
         (UsageError("no"), Refused(reason=Refusal.WRONG_USE, message="no")),
         (SgagentError("the agent is busy"), Refused(reason=Refusal.FAULT, message="the agent is busy")),
     ),

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.asking.desk import Desk
-from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, SentDocument
+from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS, FIRST_RETRY_SECONDS
 from sgagent.agent.step import Outcome, Step
-from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
 from sgagent.documents import Limits
 from tests.patience import PATIENCE
 from tests.unit.agent.machine import GOOD, Machine
@@ -51,6 +58,32 @@ def test_signals_stop_and_reload(running: Running) -> None:
     running.while_it_runs(script)
     assert running.log.events().count("reload_requested") == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
+    """What is not enforced is an error of whoever ordered; what was in force still is."""
+
+    def script() -> None:
+        source, dataplane = running.machine.source, running.machine.dataplane
+        desk = Desk(running.inbox, running.execution, running.machine.state, Limits())
+        source.write(CLOSED, is_told=False)
+        answer = desk.carry_out(ReloadOrder())
+        assert isinstance(answer, EnforcedAnswer)
+        assert (answer.is_changed, answer.interfaces) == (True, ("eth0",))
+        source.write(BROKEN, is_told=False)
+        with pytest.raises(DocumentError):
+            desk.carry_out(ReloadOrder())
+        source.remove()
+        with pytest.raises(SourceUnavailableError, match="what was in force still is"):
+            desk.carry_out(ReloadOrder())
+        dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+        source.write(GOOD, is_told=False)
+        with pytest.raises(KernelRefusedError, match="No space left"):
+            desk.carry_out(ReloadOrder())
+        assert running.board.status().snapshot_version == answer.version
+
+    running.while_it_runs(script)
+    assert running.log.events().count("reload_requested") == 4
 
 
 def test_links_wake_it_without_a_fetch(running: Running) -> None:

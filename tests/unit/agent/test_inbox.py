@@ -122,8 +122,9 @@ def interrupted_at(place: int) -> bool:
     return was_interrupted
 
 
-def waiting() -> Step:
+def waiting(*, fetch: bool = False) -> Step:
     """Do a step that finds nothing to do."""
+    del fetch
     return Step(outcome=Outcome.WAITING)
 
 

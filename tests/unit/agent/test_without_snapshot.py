@@ -14,7 +14,8 @@ from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.host import Link
 from sgagent.core.model import UDP
 from sgagent.core.policy import Exemption
-from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.machine import GOOD, MAC, Machine
+from tests.unit.agent.test_steps import BROKEN
 
 HERE, ELSEWHERE = Endpoint.at("192.0.2.10", 443), Endpoint.at("192.0.2.11", 443)
 DNS = Endpoint.at("192.0.2.53", 53, UDP)
@@ -41,6 +42,35 @@ def test_a_host_without_named_interfaces_is_closed_where_hardware_is(machine: Ma
     machine.host.add_link("eth1", "02:00:00:00:00:02")
     second = agent.step(fetch=False)
     assert (second.outcome, second.is_closed, names(second)) == (Outcome.APPLIED, True, ["eth0", "eth1"])
+
+
+def test_a_new_host_without_documents_is_as_intended(machine: Machine) -> None:
+    """It waits for documents and its source is well, unless there are errors or the source is lost."""
+    machine.source.is_empty = True
+    agent = machine.reconciler()
+    step = agent.step(fetch=True)
+    assert (step.outcome, step.awaits_documents, step.source_error) == (Outcome.WAITING, True, None)
+    machine.source.write(BROKEN)
+    step = agent.step(fetch=True)
+    assert (step.awaits_documents, step.is_refused) == (False, True)
+    machine.source.is_empty = False
+    machine.source.remove()
+    step = machine.reconciler().step(fetch=True)
+    assert (step.awaits_documents, step.source_error is None) == (False, False)
+
+
+def test_a_host_that_enforced_misses_its_documents(machine: Machine) -> None:
+    """An emptied directory is a source that is down: over a restart, and where the host is closed (§9.2)."""
+    machine.source.is_empty = True
+    closed = machine.reconciler(FAIL_CLOSED).step(fetch=True)
+    assert (closed.is_closed, closed.awaits_documents, closed.source_error is None) == (True, False, False)
+    machine.source.write(GOOD)
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    machine.source.remove()
+    for step in (agent.step(fetch=True), machine.reconciler().step(fetch=True)):
+        assert step.version is not None
+        assert "holds no document" in (step.source_error or "")
 
 
 def test_a_closed_host_is_known_for_one_after_a_restart(machine: Machine) -> None:

@@ -13,11 +13,14 @@ from sgagent.agent.asking.wire import decode_answer, encode_answer
 from sgagent.agent.flows.flowlog import FlowLog
 from sgagent.cli.deniedtable import FollowedTable, report
 from sgagent.core.compiling.flowlogging import FlowLogging
+from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.model import TCP, Direction, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.flows.flows import dropped, left_out
+from tests.words import ACCEPT, group, policy_of, rule
 
 BY_RULE = replace(
     dropped(2),
@@ -37,6 +40,9 @@ ANSWER = DeniedAnswer(
     left_out=(left_out(990),),
     rate_per_second=10,
 )
+
+POLICY = policy_of(group("sg-1", rule("sgr-1", ACCEPT, TCP, "80", "0.0.0.0/0")))
+"""What is in force, on eth0."""
 
 
 @pytest.fixture(autouse=True)
@@ -90,10 +96,11 @@ def test_the_report_fits_the_terminal() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_nobody_was_dropped() -> None:
-    """It says so, rather than nothing; and where it can't be known, why."""
+def test_no_drop_is_remembered() -> None:
+    """It says since when, as there were others before a restart; and where none can be known, why."""
     nothing = replace(ANSWER, flows=(), left_out=())
-    assert report(nothing, 20, None) == ["nobody was dropped"]
+    (line,) = report(nothing, 20, None)
+    assert line.startswith("no drop is remembered since the agent started, 1970-01-01 00:16:40+00:00;")
     assert report(replace(nothing, unavailable="the kernel\x1b"), 20, None) == [
         "nobody is told of: the kernel\\x1b"
     ]
@@ -124,16 +131,38 @@ def agent(*, logging: FlowLogging | None = None, unavailable: str | None = None)
 )
 def test_a_question_restricts_what_is_told(question: DeniedQuestion, numbers: list[int]) -> None:
     """Where to go on is told all the same."""
-    answer = denied_answer(agent(), question)
+    answer = denied_answer(agent(), question, ResolvedPolicy())
     assert [flow.number for flow in answer.flows] == numbers
     assert (answer.newest, answer.begun_at, answer.unavailable) == (2, 1_000.0, None)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    (
+        (DeniedQuestion(rule_id="sgr-gone"), "no rule sgr-gone is in force on this host"),
+        (DeniedQuestion(interface="eth9"), r"nothing is judged on eth9 \(judged: eth0\)"),
+        (DeniedQuestion(interface="eth0", rule_id="sgr-gone"), "no rule sgr-gone"),
+    ),
+)
+def test_what_is_not_there_is_wrong_use(question: DeniedQuestion, message: str) -> None:
+    """A typing mistake is no "nobody was dropped"; before anything is enforced nobody knows yet."""
+    with pytest.raises(UsageError, match=message):
+        denied_answer(agent(), question, POLICY)
+    assert denied_answer(agent(), question, ResolvedPolicy()).flows == ()
+    assert denied_answer(agent(), replace(question, after=2), POLICY).flows == ()
+
+
+def test_a_rule_that_is_gone_may_be_remembered() -> None:
+    """What it dropped is told all the same, and a rule in force that dropped nobody is known."""
+    assert len(denied_answer(agent(), DeniedQuestion(rule_id="r1"), POLICY).flows) == 1
+    assert denied_answer(agent(), DeniedQuestion(rule_id="sgr-1"), POLICY).flows == ()
 
 
 def test_where_nobody_is_told_of_the_answer_says_why() -> None:
     """The configuration, the kernel, or another program."""
     for flow_log in (None, agent(logging=FlowLogging())):
-        assert "flow_log.dropped" in (denied_answer(flow_log, DeniedQuestion()).unavailable or "")
-    assert denied_answer(agent(unavailable="taken"), DeniedQuestion()).unavailable == "taken"
+        assert "flow_log.dropped" in (denied_answer(flow_log, DeniedQuestion(), POLICY).unavailable or "")
+    assert denied_answer(agent(unavailable="taken"), DeniedQuestion(), POLICY).unavailable == "taken"
 
 
 def test_an_answer_arrives_as_it_was_sent() -> None:

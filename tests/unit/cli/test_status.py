@@ -66,6 +66,17 @@ def test_what_passes_whatever_the_groups_say() -> None:
     assert lines[4] == "           platform = [] in the configuration switches that off"
 
 
+def test_a_host_that_waits_for_its_first_document_is_well() -> None:
+    """Nothing is down after an installation."""
+    new = replace(
+        WELL, posture=Posture.NOTHING, snapshot_version=None, snapshot_since=None, awaits_documents=True
+    )
+    lines = screen(new, NOW, None)
+    assert lines[0].endswith(": the source holds no document yet")
+    assert lines[2] == "source     file groups.d, up, without a document yet"
+    assert "down" not in "\n".join(lines)
+
+
 def test_whom_a_change_cut() -> None:
     """Some are named, the others counted."""
     cut = replace(WELL, sessions_cut=3, first_sessions_cut=(LOGIN,), sessions_cut_at=NOW - 60)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.sources.files.reading import Reading, is_document_name, read_document
 from sgagent.sources.files.source import FileSource
@@ -122,7 +122,7 @@ def test_a_path_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 def test_an_emptied_directory_is_unavailable(tmp_path: Path) -> None:
     """The last file that is removed takes no policy with it: what was enforced stays."""
     (tmp_path / "README").touch()
-    with pytest.raises(SourceUnavailableError, match="holds no document"):
+    with pytest.raises(NoDocumentError, match="holds no document"):
         source(tmp_path).fetch()
 
 

@@ -1,0 +1,22 @@
+"""``sgagent reload``: have the running agent ask its source now, and say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from sgagent.agent.asking.orders import EnforcedAnswer, ReloadOrder
+from sgagent.cli.enforced import print_enforced
+from sgagent.cli.inputs import load_settings
+from sgagent.cli.liveagent import order
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reload, and say what is in force then; what the source says is in force, or this raises why not."""
+    answer = order(load_settings(options), ReloadOrder(), EnforcedAnswer)
+    print_enforced(answer, as_json=options.json)
+    return 0
