@@ -31,6 +31,7 @@ OPEN, ONLY_WEB = ((True, True), (True, False))
 """Whether a packet to port 80 gets in, and whether one to port 22 does."""
 
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
+EXAMPLES = "/usr/share/doc/sgagent/examples"
 UNITS = ("sgagent.service", "sgagent-boot.service")
 MODULES = "/usr/lib/python3/dist-packages/sgagent"
 ACCOUNT = {"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"}
@@ -104,6 +105,7 @@ def test_an_installation_locks_nobody_out(machine: Machine, wire: Lab) -> None:
     assert "down" not in status
     assert '"level": "error"' not in machine.journal("sgagent.service")
     machine.run("systemctl", "reload", "sgagent.service")
+    assert "9 passed" in machine.run("sgagent", "test", "--kernel", f"{EXAMPLES}/1-web")
     assert machine.run("stat", "--format=%U %a", "/etc/sgagent").split() == ["root", "755"]
     assert machine.run("id", "--user", "sgagent").strip() != "0"
     assert machine.run("dpkg", "--verify", "sgagent") == ""

@@ -56,6 +56,26 @@ def test_the_kernel_does_what_the_examples_say() -> None:
     assert (done.returncode, found["passed"], found["failed"], found["left_out"]) == (0, expected, 0, 0)
 
 
+@pytest.mark.parametrize("user", (0, NOBODY))
+def test_containers_do_not_let_parameters_be_written(user: int) -> None:
+    """There /proc/sys is read-only, for root too: what a link needs is set by other means."""
+    read_only = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    done = subprocess.run(
+        (
+            *("unshare", "--mount", "--propagation=private", "sh", "-c", read_only, "sh"),
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *(*COMMAND, "examples/vectors", "examples/1-web", "--json"),
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=EXAMPLES.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["failed"] == 0
+
+
 def test_what_is_shown_is_what_is_printed() -> None:
     """docs/test.md shows what the command prints."""
     ((command, printed),) = [entry for entry in shown_in("test.md") if "--kernel" in entry[0]]

@@ -25,6 +25,7 @@ from pathlib import Path
 from sgagent.core.errors import NotPermittedError, RehearsalError, UsageError
 from sgagent.core.model import Direction
 from sgagent.dataplane.libnftables import Context
+from sgagent.host.linksettings import Ipv4Setting, set_ipv4
 from sgagent.rehearsal.wire import WirePacket
 
 _NEAR_MAC = "02:00:00:00:01:%02x"
@@ -39,21 +40,18 @@ _DEADLINE_SECONDS = 5.0
 _IDENTITY = 1
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-_KERNEL_PARAMETERS = {
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
-    "net.ipv4.conf.all.accept_local": 1,
-    "net.ipv4.conf.default.accept_local": 1,
-    "net.ipv4.conf.all.route_localnet": 1,
-    "net.ipv6.conf.all.disable_ipv6": 0,
-    "net.ipv6.conf.default.disable_ipv6": 0,
-    "net.ipv6.conf.default.accept_dad": 0,
-    "net.ipv6.conf.default.dad_transmits": 0,
-    "net.ipv6.conf.default.accept_ra": 0,
-    "net.ipv6.conf.default.router_solicitations": 0,
-    "net.ipv6.conf.default.addr_gen_mode": 1,
-}
-"""No source is suspect, and the links are quiet."""
+_OF_ALL_LINKS = (
+    ("net.ipv4.conf.all.rp_filter", 0, (2,)),
+    ("net.ipv6.conf.all.disable_ipv6", 0, ()),
+    ("net.ipv6.conf.default.disable_ipv6", 0, ()),
+)
+"""What holds for every link beside its own settings: a name, the value that is needed, and others that do.
+
+A new network namespace usually has these values. They can only be written where /proc/sys is writable.
+"""
+
+_OF_EACH_LINK = {Ipv4Setting.RP_FILTER: 0, Ipv4Setting.ACCEPT_LOCAL: 1, Ipv4Setting.ROUTE_LOCALNET: 1}
+"""No source is suspect."""
 
 TABLE = "rehearsal"
 _TABLE_TEXT = """
@@ -112,10 +110,11 @@ class Network:
             NotPermittedError: the namespace gives no rights.
             UsageError: the program ip is not installed.
         """
-        self._set_parameters()
+        _set_parameters()
         _ip("link set lo up")
         for number, name in enumerate(self.links):
             _ip(*_link_lines(name, self._far_ends[name], number))
+            _set_link_parameters(name)
             for version in (4, 6):
                 _ip(*_way_lines(name, number, version), version=version)
         for version in (4, 6):
@@ -195,14 +194,42 @@ class Network:
             self._datagrams[link, version] = raw
         return self._datagrams[link, version]
 
-    def _set_parameters(self) -> None:
-        for name, value in _KERNEL_PARAMETERS.items():
-            try:
-                Path("/proc/sys", *name.split(".")).write_text(f"{value}\n", encoding="ascii")
-            except OSError as error:
-                if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
-                    raise NotPermittedError(f"a private network can't be set up: {error}") from error
-                raise RehearsalError(f"a private network can't be set up: {error}") from error
+
+def _set_parameters() -> None:
+    """Have all links of the namespace take any source and both families.
+
+    Raises:
+        NotPermittedError: a parameter has another value and can't be written.
+        RehearsalError: the kernel has no such parameter.
+    """
+    for name, wanted, bearable in _OF_ALL_LINKS:
+        path = Path("/proc/sys", *name.split("."))
+        try:
+            found = int(path.read_text(encoding="ascii"))
+            if found != wanted:
+                _write_parameter(path, wanted, is_needed=found not in bearable)
+        except OSError as error:
+            raise RehearsalError(f"a private network can't be set up: {error}") from error
+
+
+def _write_parameter(path: Path, value: int, *, is_needed: bool) -> None:
+    try:
+        path.write_text(f"{value}\n", encoding="ascii")
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
+            raise
+        if is_needed:
+            raise NotPermittedError(
+                f"a private network can't be set up: {path} has to be {value} here, and can't be written:"
+                f" {error.strerror}"
+            ) from error
+
+
+def _set_link_parameters(link: str) -> None:
+    try:
+        set_ipv4(link, _OF_EACH_LINK)
+    except OSError as error:
+        raise RehearsalError(f"a private network can't be set up: {error}") from error
 
 
 def packets_by_counter(listing: bytes | None) -> Mapping[str, int]:
@@ -222,8 +249,9 @@ def _link_lines(name: str, far: str, number: int) -> Sequence[str]:
     near = f"name {name} address {_NEAR_MAC % number}"
     return (
         f"link add {near} type veth peer name {far} address {_FAR_MAC % number}",
-        f"link set dev {name} up",
-        f"link set dev {far} up",
+        *(
+            f"link set dev {end} addrgenmode none up" for end in (name, far)
+        ),  # they are quiet without addresses
     )
 
 
