@@ -20,26 +20,66 @@ _LINE = 16.0
 _PADDING = 10.0
 _TITLE = "Who may talk to whom"
 
-_STYLE = """\
-svg{--paper:#fff;--ink:#1c2733;--faint:#56657a;--line:#6b7a90;--box:#eef3f9;--rim:#9fb0c6;--beyond:#fff7e6;
---brink:#c9a24b;--open:#0b7a3b;--shut:#b3261e;--way:#1857c4;color-scheme:light dark}
-@media(prefers-color-scheme:dark){svg{--paper:#12181f;--ink:#e6edf5;--faint:#a3b1c4;--line:#8a99ae;--box:#1f2a37;
---rim:#50627a;--beyond:#2c2614;--brink:#a8873a;--open:#4cc47f;--shut:#ff8a80;--way:#7fb0ff}}
-.paper,.label rect{fill:var(--paper)}
-text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;fill:var(--ink)}
-.node rect{fill:var(--box);stroke:var(--rim);stroke-width:1.2}
-.node.way rect{stroke:var(--way);stroke-width:3.2}
-.beyond rect{fill:var(--beyond);stroke:var(--brink)}
-.node .name{font-weight:700}
-.node .more{fill:var(--faint)}
-.edge path{fill:none;stroke:var(--line);stroke-width:1.4}
-.opened path{stroke:var(--open);stroke-width:2.4}
-.closed path{stroke:var(--shut);stroke-width:2.4;stroke-dasharray:7 5}
-.way path{stroke:var(--way);stroke-width:3.2}
-.label .plus,.node .plus{fill:var(--open);font-weight:700}
-.label .minus,.node .minus{fill:var(--shut);font-weight:700}
-.tip{fill:var(--line)}.tip-opened{fill:var(--open)}.tip-closed{fill:var(--shut)}.tip-way{fill:var(--way)}
+_FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,&quot;DejaVu Sans Mono&quot;,monospace"
+
+LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1c2733",
+    "faint": "#56657a",
+    "line": "#6b7a90",
+    "box": "#eef3f9",
+    "rim": "#9fb0c6",
+    "beyond": "#fff7e6",
+    "brink": "#c9a24b",
+    "open": "#0b7a3b",
+    "shut": "#b3261e",
+    "way": "#1857c4",
+}
+DARK = {
+    "paper": "#12181f",
+    "ink": "#e6edf5",
+    "faint": "#a3b1c4",
+    "line": "#8a99ae",
+    "box": "#1f2a37",
+    "rim": "#50627a",
+    "beyond": "#2c2614",
+    "brink": "#a8873a",
+    "open": "#4cc47f",
+    "shut": "#ff8a80",
+    "way": "#7fb0ff",
+}
+
+COLOURED = (
+    (".paper,.label rect", "fill", "paper"),
+    ("text", "fill", "ink"),
+    (".node rect", "fill", "box"),
+    (".node rect", "stroke", "rim"),
+    (".beyond rect", "fill", "beyond"),
+    (".beyond rect", "stroke", "brink"),
+    (".node.way rect", "stroke", "way"),
+    (".node .more", "fill", "faint"),
+    (".plus", "fill", "open"),
+    (".minus", "fill", "shut"),
+    (".edge path", "stroke", "line"),
+    (".opened path", "stroke", "open"),
+    (".closed path", "stroke", "shut"),
+    (".way path", "stroke", "way"),
+    (".tip", "fill", "line"),
+    (".tip-opened", "fill", "open"),
+    (".tip-closed", "fill", "shut"),
+    (".tip-way", "fill", "way"),
+)
+"""What has which colour.
+
+The light ones are attributes of each element: many viewers know no style sheets, or no variables in them. The
+style sheet holds the dark ones alone.
 """
+
+_DARK_RULES = "\n".join(f"{selector}{{{name}:{DARK[colour]}}}" for selector, name, colour in COLOURED)
+_STYLE = f"svg{{color-scheme:light dark}}\n@media(prefers-color-scheme:dark){{\n{_DARK_RULES}\n}}\n"
+
+_STROKES = {"": ("line", "1.4"), "opened": ("open", "2.4"), "closed": ("shut", "2.4"), "way": ("way", "3.2")}
+"""The colour and the width of an edge of each kind."""
 
 _LINE_CLASSES = {Mark.PLAIN: "more", Mark.OPENED: "plus", Mark.CLOSED: "minus"}
 
@@ -64,15 +104,16 @@ def _document(graph: Graph) -> Iterator[str]:
     width, height = layout.size.width, layout.size.height
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
-        f' height="{height:.0f}" role="img" aria-labelledby="sgagent-graph-title sgagent-graph-text">'
+        f' height="{height:.0f}" font-family="{_FONT}" font-size="12" role="img"'
+        ' aria-labelledby="sgagent-graph-title sgagent-graph-text">'
     )
     yield f'<title id="sgagent-graph-title">{_TITLE}</title>'
     yield f'<desc id="sgagent-graph-text">{escape(_description(graph))}</desc>'
     yield f"<style>\n{_STYLE}</style>"
     yield "<defs>"
-    yield from (_tip(name) for name in ("tip", "tip-opened", "tip-closed", "tip-way"))
+    yield from map(_tip, _STROKES)
     yield "</defs>"
-    yield f'<rect class="paper" width="{width:.0f}" height="{height:.0f}"/>'
+    yield f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" fill="{LIGHT["paper"]}"/>'
     ways = [(edge.source, edge.target) in graph.highlighted for edge in edges]
     drawn = sorted(zip(ways, edges, layout.routes, strict=True), key=lambda drawing: drawing[0])
     for is_way, edge, route in drawn:  # what stands out comes last, above the others
@@ -96,20 +137,30 @@ def _description(graph: Graph) -> str:
     return said + ". ".join(sentence(edge) for edge in graph.edges) + ("." if graph.edges else "No arrows.")
 
 
-def _tip(name: str) -> str:
+def _tip(kind: str) -> str:
+    name, (colour, _) = _tip_name(kind), _STROKES[kind]
     return (
         f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerUnits="userSpaceOnUse"'
-        f' markerWidth="9" markerHeight="9" orient="auto"><path class="{name}" d="M0 0L10 5L0 10z"/></marker>'
+        f' markerWidth="9" markerHeight="9" orient="auto"><path class="{name}" fill="{LIGHT[colour]}"'
+        ' d="M0 0L10 5L0 10z"/></marker>'
     )
+
+
+def _tip_name(kind: str) -> str:
+    return f"tip-{kind}" if kind else "tip"
 
 
 def _edge(edge: Edge, route: Route, *, is_way: bool) -> Iterator[str]:
     kind = (
         "way" if is_way else {Mark.PLAIN: "", Mark.OPENED: "opened", Mark.CLOSED: "closed"}[edge_mark(edge)]
     )
-    tip = f"tip-{kind}" if kind else "tip"
+    colour, width = _STROKES[kind]
+    dashes = ' stroke-dasharray="7 5"' if kind == "closed" else ""
     yield f'<g class="edge {kind}"><title>{escape(sentence(edge))}</title>'
-    yield f'<path d="{_path(route.points)}" marker-end="url(#{tip})"/></g>'
+    yield (
+        f'<path d="{_path(route.points)}" fill="none" stroke="{LIGHT[colour]}" stroke-width="{width}"{dashes}'
+        f' marker-end="url(#{_tip_name(kind)})"/></g>'
+    )
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -129,16 +180,19 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 def _label(edge: Edge, place: Place, lines: Sequence[Line]) -> Iterator[str]:
     yield f'<g class="label"><title>{escape(sentence(edge))}</title>'
-    yield _rectangle(place, 3)
-    yield from _text(place, lines, 3.0, first="")
+    yield _rectangle(place, 3, f'fill="{LIGHT["paper"]}"')
+    yield from _text(place, lines, 3.0, first="", plain="ink")
     yield "</g>"
 
 
 def _node(node: Node, place: Place, lines: Sequence[Line], *, is_way: bool) -> Iterator[str]:
     kind = ("node" if _is_group(node.node_id) else "node beyond") + " way" * is_way
     yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
-    yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2)
-    yield from _text(place, lines, _PADDING, first="name")
+    fill, stroke = ("box", "rim") if _is_group(node.node_id) else ("beyond", "brink")
+    stroke, width = _STROKES["way"] if is_way else (stroke, "1.2")
+    paint = f'fill="{LIGHT[fill]}" stroke="{LIGHT[stroke]}" stroke-width="{width}"'
+    yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2, paint)
+    yield from _text(place, lines, _PADDING, first="name", plain="faint")
     yield "</g>"
 
 
@@ -146,16 +200,29 @@ def _is_group(node_id: NodeId) -> bool:
     return node_id.side is Side.BOTH
 
 
-def _rectangle(place: Place, radius: float) -> str:
+def _rectangle(place: Place, radius: float, paint: str) -> str:
     return (
         f'<rect x="{place.left:.1f}" y="{place.top:.1f}" width="{place.size.width:.1f}"'
-        f' height="{place.size.height:.1f}" rx="{radius:.0f}"/>'
+        f' height="{place.size.height:.1f}" rx="{radius:.0f}" {paint}/>'
     )
 
 
-def _text(place: Place, lines: Sequence[Line], padding: float, *, first: str) -> Iterator[str]:
-    """Yield lines of text, one below the other."""
+def _text(place: Place, lines: Sequence[Line], padding: float, *, first: str, plain: str) -> Iterator[str]:
+    """Yield lines of text, one below the other.
+
+    Args:
+        place: of the rectangle behind it.
+        lines: what to write.
+        padding: between the rectangle's border and the text.
+        first: the class of the first line; empty is that of its mark.
+        plain: the colour of lines without a mark.
+    """
     x, y = place.left + padding, place.top + padding / 2 + _LINE * 0.75
     for number, line in enumerate(lines):
         kind = first if first and not number else _LINE_CLASSES[line.mark]
-        yield f'<text x="{x:.1f}" y="{y + number * _LINE:.1f}" class="{kind}">{escape(line.text)}</text>'
+        colour = {"name": "ink", "more": plain, "plus": "open", "minus": "shut"}[kind]
+        weight = "" if kind == "more" else ' font-weight="700"'
+        yield (
+            f'<text x="{x:.1f}" y="{y + number * _LINE:.1f}" class="{kind}" fill="{LIGHT[colour]}"{weight}>'
+            f"{escape(line.text)}</text>"
+        )

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import struct
+import subprocess
+import zlib
+from collections import Counter
+from collections.abc import Iterator
 from itertools import combinations
 from random import Random
 from xml.etree import ElementTree as ET
@@ -11,6 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given, settings
 
+from sgagent.core.graphing import svg
 from sgagent.core.graphing.layout import Place, Size, lay_out
 from sgagent.core.graphing.making import make_graph
 from sgagent.core.graphing.marking import Way, compared, highlighted
@@ -25,6 +32,7 @@ from tests.strategies import seeds
 from tests.unit.core.test_graph import INTO_B, TIERS, TWO, graph_of
 
 SVG = "{http://www.w3.org/2000/svg}"
+RSVG = shutil.which("rsvg-convert")
 HOSTILE = "'\"<script>alert(1)</script>]]>&amp;\\\"|{}\u001b[31m'"
 
 
@@ -105,6 +113,73 @@ def test_the_drawing_needs_nothing_else() -> None:
     assert "<script" not in drawn
 
 
+def test_a_viewer_without_style_sheets_shows_the_same() -> None:
+    """Each element has its colour itself; the style sheet changes colours only where it is dark."""
+    old, new = graph_of(TWO.format(a="", b=INTO_B)), graph_of(TWO.format(a=INTO_B, b=""))
+    way = highlighted(graph_of(TIERS), Way(source="anywhere", target="sg-app"), TIERS)
+    for drawn in map(as_svg, (compared(old, new), way)):
+        assert "var(" not in drawn
+        root = ET.fromstring(drawn)  # noqa: S314 - we have written it
+        shapes = [
+            one for one in root.iter() if one.tag in {f"{SVG}{tag}" for tag in ("rect", "path", "text")}
+        ]
+        assert {one.attrib.get("fill") for one in shapes} <= {"none", *svg.LIGHT.values()}
+        assert all("stroke" in one.attrib for one in shapes if one.attrib["fill"] == "none")
+        (style,) = root.iter(f"{SVG}style")
+        assert re.fullmatch(
+            r"\s*svg\{[^}]*\}\s*@media\(prefers-color-scheme:dark\)\{.*\}\s*", style.text or "", re.DOTALL
+        )
+
+
+@pytest.mark.skipif(RSVG is None, reason="rsvg-convert is not installed (librsvg2-bin)")
+def test_a_viewer_without_variables_paints_it_light() -> None:
+    """Librsvg, which many programs show drawings with, has a white ground and dark text on light boxes."""
+    assert RSVG is not None
+    size = ET.fromstring(as_svg(graph_of(TIERS))).attrib  # noqa: S314 - we have written it
+    painted = subprocess.run(  # noqa: S603 - our own drawing
+        [RSVG, "--format=png"], input=as_svg(graph_of(TIERS)).encode(), capture_output=True, check=True
+    )
+    pixels = Counter(pixels_of(painted.stdout))
+    assert sum(pixels.values()) == int(size["width"]) * int(size["height"])
+    assert pixels.most_common(1)[0][0] == bytes.fromhex(svg.LIGHT["paper"][1:])
+    assert all(pixels[bytes.fromhex(svg.LIGHT[colour][1:])] for colour in ("ink", "box", "beyond"))
+
+
+def pixels_of(png: bytes) -> Iterator[bytes]:
+    """Yield red, green and blue of each pixel of a picture with 8 bits each, with or without alpha."""
+    place, packed, width, room = 8, b"", 0, 0
+    while place < len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        data = png[place + 8 : place + 8 + length]
+        if kind == b"IHDR":
+            width, _, *form = struct.unpack(">IIBBBBB", data)
+            room = {(8, 2, 0, 0, 0): 3, (8, 6, 0, 0, 0): 4}[tuple(form)]
+        elif kind == b"IDAT":
+            packed += data
+        place += length + 12
+    lines, size, above = zlib.decompress(packed), room * width, bytes(room * width)
+    for start in range(0, len(lines), size + 1):
+        above = unfiltered(lines[start], lines[start + 1 : start + 1 + size], above, room)
+        yield from (above[at : at + 3] for at in range(0, size, room))
+
+
+def unfiltered(kind: int, line: bytes, above: bytes, room: int) -> bytes:
+    """Return a line of a picture from what stands for it there (PNG, chapter 9)."""
+    found = bytearray(room)
+    for place, value in enumerate(line):
+        left, up, corner = found[place], above[place], above[place - room] if place >= room else 0
+        estimate = left + up - corner
+        paeth = min((left, up, corner), key=lambda near: abs(estimate - near))
+        found.append((value + (0, left, up, (left + up) // 2, paeth)[kind]) % 256)
+    return bytes(found[room:])
+
+
+def test_every_colour_has_a_dark_one() -> None:
+    """Whoever adds one to the light drawing says what it is in the dark."""
+    assert svg.LIGHT.keys() == svg.DARK.keys()
+    assert {colour for _, _, colour in svg.COLOURED} == svg.LIGHT.keys()
+
+
 def test_changes_are_not_told_by_colour_alone() -> None:
     """What opens has a plus, what closes a minus, and an edge that goes is dashed."""
     old = graph_of(TWO.format(a="", b=INTO_B))
@@ -112,7 +187,7 @@ def test_changes_are_not_told_by_colour_alone() -> None:
     drawn = as_svg(compared(old, new))
     assert ">+ tcp 80, 443</text>" in drawn
     assert ">- tcp 80, 443</text>" in drawn
-    assert re.search(r"\.closed path\{[^}]*stroke-dasharray", drawn)
+    assert re.search(r'class="edge closed">.*\n<path [^>]*stroke-dasharray', drawn)
     assert "style=dashed" in as_dot(compared(old, new))
     assert "stroke-dasharray" in as_mermaid(compared(old, new))
 
