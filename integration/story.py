@@ -325,9 +325,9 @@ def rolled_back(story: Story) -> None:
 def misled(story: Story) -> None:
     """Break a document, then lose all of them: what is in force stays."""
     story.chapter("a broken document, and none at all")
-    story.do("sed -i s/tcp/tpc/ /etc/sgagent/groups.d/web.yaml; systemctl reload sgagent")
+    story.do("sed -i s/tcp/tpc/ /etc/sgagent/groups.d/web.yaml; systemctl reload sgagent", status=1)
     story.do("sgagent status", says="refused")
-    story.do("mv /etc/sgagent/groups.d /root/away; systemctl reload sgagent")
+    story.do("mv /etc/sgagent/groups.d /root/away; systemctl reload sgagent", status=1)
     story.do("sgagent status", says="down")
     story.from_outside(ENFORCED)
     story.do("mv /root/away /etc/sgagent/groups.d; cp policy/web.yaml /etc/sgagent/groups.d/")
