@@ -14,7 +14,7 @@ from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.host import Link
 from sgagent.core.model import UDP
 from sgagent.core.policy import Exemption
-from tests.unit.agent.machine import GOOD, MAC, Machine
+from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_steps import BROKEN
 
 HERE, ELSEWHERE = Endpoint.at("192.0.2.10", 443), Endpoint.at("192.0.2.11", 443)
