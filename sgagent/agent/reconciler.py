@@ -98,7 +98,7 @@ class Reconciler:
         self._may_act = True
         self._modes = ModeFile(state.directory)
         self.definitions = Definitions(source, state, settings.limits, clock)
-        self._ways = SourceWays(source, self.definitions, name_servers, clock)
+        self._ways = SourceWays(source, self.definitions, name_servers)
         self.is_standing = False
         """Whether rules that an earlier agent left are all that is in force (§9.2)."""
 
@@ -138,7 +138,6 @@ class Reconciler:
         before = self.definitions.fetched
         if fetch:
             self.definitions.fetch()
-            self._ways.follow_fetch()
         elif self.definitions.newest is None:
             self._fetch_what_has_settled()
         self._may_act = not patient
@@ -156,7 +155,6 @@ class Reconciler:
         """Ask the source, which has delivered nothing yet; one change of many is left to the watch."""
         before = self.definitions.fetched
         self.definitions.fetch()
-        self._ways.follow_fetch()
         if not self._source.has_settled():
             self.definitions.fetched = before
 

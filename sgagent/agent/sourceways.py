@@ -12,58 +12,36 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.host import HostFacts
 from sgagent.core.kernel.plan import make_plan
-from sgagent.ports import Clock, Dataplane, Source
-
-LOST_SECONDS = 60.0
-"""For which a source is away before the host's name servers are let through to find it: it may have moved."""
+from sgagent.ports import Dataplane, Source
 
 
 class SourceWays:
-    """Tell where the source is reached, and who may know where it is."""
+    """Return where the source is reached, and which servers know where it is."""
 
     def __init__(
-        self,
-        source: Source,
-        definitions: Definitions,
-        name_servers: Callable[[], tuple[Endpoint, ...]],
-        clock: Clock,
+        self, source: Source, definitions: Definitions, name_servers: Callable[[], tuple[Endpoint, ...]]
     ) -> None:
         """Start with a source that was not asked.
 
         Args:
-            source: tells where it was found last.
-            definitions: tell what came of asking it.
-            name_servers: tells whom the host asks where the source is; nobody if that has no name.
-            clock: for how long it is away.
+            source: knows where it was found last.
+            definitions: what the source delivered.
+            name_servers: returns the servers that resolve the source's name; none if it has no name.
         """
         self._source = source
         self._definitions = definitions
         self._name_servers = name_servers
-        self._clock = clock
-        self._away_since: float | None = None
-
-    def follow_fetch(self) -> None:
-        """Take in that the source was asked."""
-        if self._definitions.source_error is None:
-            self._away_since = None
-        elif self._away_since is None:
-            self._away_since = self._clock.monotonic()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return what no group can block."""
-        return (*self._source.endpoints(), *(self._name_servers() if self._is_lost() else ()))
+        """Return what no group can block.
 
-    def _is_lost(self) -> bool:
-        """Tell whether the source may have another address, as it has been away for a while.
-
-        Without any definitions to go on with there is nothing to wait for.
+        The name servers are among it only as long as there are no definitions at all: without them an agent
+        whose source has another address by now would never get any.
         """
-        if self._away_since is None:
-            return False
         known = self._definitions
-        if known.good is None and known.newest is None and known.kept() is None:
-            return True
-        return self._clock.monotonic() - self._away_since >= LOST_SECONDS
+        has_definitions = known.good is not None or known.newest is not None or known.kept() is not None
+        is_away = known.source_error is not None
+        return (*self._source.endpoints(), *(self._name_servers() if is_away and not has_definitions else ()))
 
     def open_in_standing(self, dataplane: Dataplane, facts: HostFacts) -> Step:
         """Leave a table that an earlier agent left as it is, but open the way to the source in it."""
