@@ -101,8 +101,14 @@ def socket_address(address: str) -> bytes:
 class Sender:
     """A thread that sends batches in turn while it is told to."""
 
-    def __init__(self, name: str) -> None:
-        """Start the thread of a name; it sends nothing yet."""
+    def __init__(self, name: str, processors: Iterable[int]) -> None:
+        """Start the thread; it sends nothing yet.
+
+        Args:
+            name: of the thread.
+            processors: on which it runs.
+        """
+        self._processors = frozenset(processors)
         self._batches: tuple[Batch, ...] = ()
         self._condition = threading.Condition()
         self._is_wanted = self._is_ending = False
@@ -149,6 +155,7 @@ class Sender:
         self._thread.join()
 
     def _run(self) -> None:
+        os.sched_setaffinity(0, self._processors)
         while self._wait_for_work():
             try:
                 for batch in self._batches:

@@ -83,6 +83,9 @@ class Side:
     near``. Objects joined by ``+`` stand for a rule each. ``in`` or ``out`` at the beginning restricts the
     direction."""
 
+    ids: str = ""
+    """With what the ids of rules begin."""
+
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Rules of further groups."""
 
@@ -177,7 +180,11 @@ class Side:
             "security_group_id": name,
             "type": self.kind,
             "inner_access_policy": "accept" if self.is_inner and name == "sg-1" else "drop",
-            "rules": [rule for number, text in enumerate(rules) for rule in _rules(f"{name}-{number}", text)],
+            "rules": [
+                rule
+                for number, text in enumerate(rules)
+                for rule in _rules(f"{self.ids}{name}-{number}", text)
+            ],
         }
         if name in self.members:
             words = self.members[name]

@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -25,8 +26,13 @@ from integration.enforcer import enforcer
 from integration.lab import Lab, lab
 from integration.pairs import HOST, Pair, Shot, shots
 from integration.stormpairs import LARGE, LARGEST, SMALL
-from integration.streams import BACK, Kind, Storm, Tally
+from integration.streams import BACK, Kind, Storm, Tally, kind_of
+from integration.test_random_policies import described
 from integration.watch import watching
+from sgagent.core.model import Direction
+from sgagent.core.policy import ResolvedPolicy
+from tests.edits import edited, packets_to_send
+from tests.generators import random_case
 
 LINKS = ("eth0", "eth1", "eth2", "eth3")
 _SINK = """
@@ -35,6 +41,13 @@ table inet sink {
 }
 """
 """Nothing that gets to the peer is answered."""
+
+_FOLLOWED = """
+table inet testfollow {
+    chain early { type filter hook prerouting priority 0; policy accept; ct state new accept; }
+}
+"""
+"""Somebody else's table: connection tracking follows sessions from the beginning."""
 
 _SESSION_SECONDS = {
     "net/netfilter/nf_conntrack_udp_timeout": 10,
@@ -55,6 +68,7 @@ def bench() -> Iterator[Lab]:
         built.host.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         built.add_host_addresses(HOST.values())
         built.peer.nft("-f", "-", stdin=_SINK)
+        built.load(_FOLLOWED)
         built.host.sysctl(_SESSION_SECONDS)
         yield built
 
@@ -70,10 +84,22 @@ def run_pair(built: Lab, storm: Storm, pair: Pair, changes: int) -> Tally:
     """Let the sides of a pair change places so often, and return what came of it."""
     sides = (pair.before.policy(), pair.after.policy())
     storm.aim(*sides, targets_of(pair))
+    return _alternate(built, storm, sides, changes, is_logged=pair.is_logged)
+
+
+def _alternate(
+    built: Lab,
+    storm: Storm,
+    sides: tuple[ResolvedPolicy, ResolvedPolicy],
+    changes: int,
+    *,
+    is_logged: bool = False,
+) -> Tally:
+    """Enforce one policy and then each in turn, and return what came of it."""
     built.host.nft("destroy", "table", "inet", "sgagent")
     tally = Tally()
     with enforcer(built) as agent:
-        agent.is_logged = pair.is_logged
+        agent.is_logged = is_logged
         agent.enforce(sides[0])
         for number in range(changes):
             policy = sides[1 - number % 2]
@@ -92,20 +118,65 @@ def targets_of(pair: Pair) -> Iterator[tuple[Kind, Shot]]:
             yield kind, shot
 
 
+@dataclass(frozen=True, slots=True)
+class RandomPair:
+    """Two policies that are a few random edits apart, and packets about which they agree or differ."""
+
+    seed: int
+    edits: tuple[str, ...]
+    before: ResolvedPolicy
+    after: ResolvedPolicy
+    targets: tuple[tuple[Kind, Shot], ...]
+
+    @property
+    def name(self) -> str:
+        """Return what the pair is called; the seed makes it again."""
+        return f"seed {self.seed}: {', '.join(self.edits)}"
+
+
+def random_pair(seed: int) -> RandomPair:
+    """Return the random pair of a seed."""
+    random = Random(seed)
+    case = random_case(random, interfaces=LINKS[: random.randint(1, 3)], most_rules=random.choice((3, 8, 30)))
+    other, edits = edited(random, case)
+    looks_at_source_ports = any(
+        rule.source_ports is not None
+        for policy in (case.policy, other.policy)
+        for interface in policy.interfaces
+        for direction in Direction
+        for rule in interface.toward(direction).rules
+    )
+    found: dict[tuple[Kind, Direction], list[Shot]] = {}
+    for packet in packets_to_send(random, case, other, _DRAWN):
+        may_vary = not looks_at_source_ports and packet.source_port is not None
+        shot = Shot(described(packet), packet, is_forwarded=False, may_vary=may_vary)
+        kind = kind_of(case.policy, other.policy, packet)
+        found.setdefault((kind, packet.direction), []).append(shot)
+    targets = [(kind, shot) for (kind, _), some in found.items() for shot in some[:_CHOSEN]]
+    return RandomPair(seed, edits, case.policy, other.policy, tuple(targets))
+
+
+_DRAWN = 200
+_CHOSEN = 8
+"""Packets of a kind and direction."""
+
+
+def run_random_pair(built: Lab, storm: Storm, pair: RandomPair, changes: int) -> Tally:
+    """Let two random policies change places so often, and return what came of it."""
+    storm.aim(pair.before, pair.after, pair.targets)
+    return _alternate(built, storm, (pair.before, pair.after), changes)
+
+
 def main(argv: Sequence[str]) -> int:
     """Go through the pairs until the time is up, print what came of them, and fail if anything went wrong."""
     options = _options(argv)
-    random = Random(options.seed)
     deadline = time.monotonic() + 60 * options.minutes
     found: dict[str, Tally] = {}
     with bench() as built, storm_on(built) as storm:
-        for round_ in itertools.count():
-            for pair in _chosen(options, round_, random):
-                if round_ and time.monotonic() > deadline:
-                    break
-                tally = found.setdefault(pair.name, Tally())
-                tally += run_pair(built, storm, pair, _changes(pair, options.changes))
-                print(tally.row(pair.name), flush=True)
+        for name, tally in _tallies(options, built, storm):
+            known = found.setdefault(name, Tally())
+            known += tally
+            print(tally.row(name), flush=True)
             if time.monotonic() > deadline:
                 break
     print(f"\n{HEAD}")
@@ -123,7 +194,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Change policies under a storm of new sessions.")
-    parser.add_argument("--minutes", type=float, default=1.0, help="all pairs are tried once, however long")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long, but for the pair under way")
     parser.add_argument("--seed", type=int, default=1, help="of the random pairs")
     parser.add_argument("--only", default="", help="the pairs with this in their name")
     parser.add_argument("--changes", type=int, default=20, help="of a small pair at a time")
@@ -132,12 +203,20 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _chosen(options: argparse.Namespace, round_: int, random: Random) -> Iterator[Pair]:
-    """Yield the pairs of a round."""
-    del round_, random
-    for pair in (*SMALL, *LARGE, *LARGEST):
-        if options.only in pair.name:
-            yield pair.beside(options.beside) if options.beside else pair
+def _tallies(options: argparse.Namespace, built: Lab, storm: Storm) -> Iterator[tuple[str, Tally]]:
+    """Yield what came of pairs without end: all of the table, then as many random ones, and so on."""
+    pairs = [pair for pair in (*SMALL, *LARGE, *LARGEST) if options.only in pair.name]
+    if options.beside:
+        pairs = [pair.beside(options.beside) for pair in pairs]
+    seeds = itertools.count(options.seed)
+    while True:
+        for pair in pairs:
+            yield pair.name, run_pair(built, storm, pair, _changes(pair, options.changes))
+        if not options.only:
+            for _ in pairs:
+                pair_of_chance = random_pair(next(seeds))
+                tally = run_random_pair(built, storm, pair_of_chance, options.changes)
+                yield "random" if tally.wrong == 0 else pair_of_chance.name, tally
 
 
 def _changes(pair: Pair, changes: int) -> int:

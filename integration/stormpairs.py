@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from integration.pairs import Pair, Side
 
 _LIST = {"pl-bad": ("bad1", "bad2", "bad3")}
@@ -361,14 +363,14 @@ OF_CLASSES = (
     ),
 )
 
-_CELL = ("accept 1 udp 82 bad1 sport 1024/29999", "accept 1 udp 84 bad1 sport 1024/29999 local near-1")
+_CELL = ("accept 1 udp 82 pl-bad sport 1024/29999", "accept 1 udp 84 pl-bad sport 1024/29999 local near-1")
 
 OF_CELLS = (
     Pair(
         name="source_ports_in_a_list",
         about="a list with source ports and near ends; one unrelated rule more",
-        before=Side(rules=_CELL),
-        after=Side(rules=(*_CELL, "accept 1 udp 86 bad1 sport 1024/29999")),
+        before=Side(rules=_CELL, lists=_LIST),
+        after=Side(rules=(*_CELL, "accept 1 udp 86 bad1 sport 1024/29999"), lists=_LIST),
         forbidden=("udp bad1 82 from 30000", "udp bad1 84 from 40000"),
         allowed=("udp bad1 82 from 2000", "udp bad1 84 from 2000"),
         differing=("udp bad1 86 from 2000",),
@@ -376,8 +378,8 @@ OF_CELLS = (
     Pair(
         name="cells",
         about="cells: one more line, with source ports and a near end, for the same port",
-        before=Side(rules=(*_FOURTEEN, *_CELL)),
-        after=Side(rules=(*_FOURTEEN, *_CELL, "accept 1 udp 82 bad1 sport 40000/50000")),
+        before=Side(rules=(*_FOURTEEN, *_CELL), lists=_LIST),
+        after=Side(rules=(*_FOURTEEN, *_CELL, "accept 1 udp 82 bad1 sport 40000/50000"), lists=_LIST),
         forbidden=("udp bad1 82 from 30000", "udp bad1 84 from 40000"),
         allowed=("udp bad1 82 from 2000", "udp bad1 84 from 2000"),
         differing=("udp bad1 82 from 45000",),
@@ -593,7 +595,89 @@ OF_LINKS = (
     ),
 )
 
-SMALL = (*OF_LISTS, *OF_SHAPES, *OF_CLASSES, *OF_CELLS, *OF_LINKS)
+
+def _renamed(name: str, about: str, side: Side, forbidden: tuple[str, ...], allowed: tuple[str, ...]) -> Pair:
+    """Return a pair that differs in the ids of rules alone: all leaf chains are replaced."""
+    after = replace(side, ids="other-")
+    return Pair(name=name, about=about, before=side, after=after, forbidden=forbidden, allowed=allowed)
+
+
+OF_NAMES = (
+    _renamed(
+        "rules_of_a_list_renamed",
+        "all rules of a list get other ids",
+        _DROP_BEFORE,
+        forbidden=_BAD,
+        allowed=_GOOD,
+    ),
+    _renamed(
+        "rules_of_networks_renamed",
+        "all rules behind a map of networks get other ids",
+        Side(rules=(*_CLASSES, "accept 1 tcp 84 bad1")),
+        forbidden=_ONE_BAD,
+        allowed=(*_GOOD, "tcp bad1 84"),
+    ),
+    _renamed(
+        "rules_of_ranges_renamed",
+        "all rules behind maps of ports and of ranges get other ids",
+        Side(
+            rules=(
+                "drop 1 tcp 80/85 bad1",
+                "accept 2 tcp 1/1024 any",
+                *_ranges(2000, 14, "bad1"),
+                *(f"accept 1 tcp {3000 + 2 * n} bad1" for n in range(14)),
+                "drop 1 tcp 3100 bad1",
+                "accept 2 tcp 3100 any",
+            )
+        ),
+        forbidden=("tcp bad1 82", "tcp bad1 3100"),
+        allowed=("tcp good 82", "tcp bad1 2003", "tcp bad1 3004"),
+    ),
+    _renamed(
+        "rules_of_source_ports_renamed",
+        "all rules behind a map of source ports get other ids",
+        Side(rules=(*_FOURTEEN, *_source_ports(82, 12, "bad1"), "accept 2 udp 82 any")),
+        forbidden=("udp bad1 82 from 2500", "udp bad1 82 from 4500"),
+        allowed=("udp bad1 82 from 1500", "udp bad1 82 from 21000", "udp good 82"),
+    ),
+    _renamed(
+        "rules_of_near_ends_renamed",
+        "all rules behind a map of near ends get other ids",
+        Side(
+            rules=(
+                *_FOURTEEN,
+                *(f"drop 1 udp 82 bad1 local near-{number}" for number in range(12)),
+                *_near_ends(84, range(12), "bad1"),
+                "accept 2 udp 82 any",
+            )
+        ),
+        forbidden=("udp bad1 82",),
+        allowed=("udp bad1 84", "udp good 82"),
+    ),
+    Pair(
+        name="class_is_renamed",
+        about="a dropped network gets into a prefix list as well, so that its class has another name",
+        before=Side(rules=_CLASSES),
+        after=Side(rules=(*_CLASSES, "accept 3 udp 7000 pl-more"), lists={"pl-more": ("bad1", "bad3")}),
+        forbidden=_ONE_BAD,
+        allowed=_GOOD,
+        differing=("udp bad1 7000",),
+    ),
+    Pair(
+        name="accepted_class_is_renamed",
+        about="an accepted network gets into a prefix list as well, so that its class has another name",
+        before=Side(rules=(*_ACCEPT_NETWORK, *_FOURTEEN)),
+        after=Side(
+            rules=(*_ACCEPT_NETWORK, *_FOURTEEN, "accept 3 udp 7000 pl-more"),
+            lists={"pl-more": ("bad1", "bad3")},
+        ),
+        forbidden=_GOOD,
+        allowed=_ONE_BAD,
+        differing=("udp bad1 7000",),
+    ),
+)
+
+SMALL = (*OF_LISTS, *OF_SHAPES, *OF_CLASSES, *OF_CELLS, *OF_LINKS, *OF_NAMES)
 """Pairs whose change takes the kernel little time."""
 
 _NETWORK_IS_CUT = next(pair for pair in OF_CLASSES if pair.name == "network_is_cut")

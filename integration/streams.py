@@ -7,8 +7,10 @@ Others are let through there and open sessions that last, at which more packets 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
+import os
 import socket
 import struct
 from collections import Counter
@@ -161,7 +163,8 @@ class Storm:
         self._index = {name: _index_of(built, name) for name in built.interfaces}
         self._frames = built.peer.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._raw: dict[tuple[str, Family], socket.socket] = {}
-        self._senders = (Sender("frames"), Sender("datagrams"))
+        self._for_changes, others = shared_processors()
+        self._senders = (Sender("frames", others), Sender("datagrams", others))
         self._sinks: dict[int, socket.socket] = {}
         self._changes = 0
         self._openings: list[Batch] = []
@@ -211,7 +214,8 @@ class Storm:
             batch.send()
         self._begin(volley)
         try:
-            apply()
+            with on_processors(self._for_changes):
+                apply()
         finally:
             for sender in self._senders:
                 sender.end()
@@ -247,8 +251,7 @@ class Storm:
 
     def _streams_of(self, kind: Kind, shot: Shot, numbers: Iterator[int]) -> Iterator[Stream]:
         """Yield the streams of a packet, after a look at what the specification says of it."""
-        verdicts = {passes(side, shot.packet) for side in self._sides}
-        if verdicts != _VERDICTS[kind]:
+        if kind is not kind_of(*self._sides, shot.packet):
             raise AssertionError(f"{shot.name} is not {kind.value}")
         if kind is not Kind.DIFFERING:
             yield self._stream(kind, shot, Part.NEW, numbers)
@@ -357,12 +360,19 @@ class Storm:
             self._sinks[port] = opened
 
 
-_VERDICTS = {Kind.FORBIDDEN: {False}, Kind.ALLOWED: {True}, Kind.DIFFERING: {False, True}}
 _LASTING_PARTS = {
     Kind.FORBIDDEN: (Part.OPENING, Part.FOLLOWING),
     Kind.ALLOWED: (Part.OPENING, Part.FOLLOWING, Part.ANSWERING),
     Kind.DIFFERING: (Part.OPENING, Part.FOLLOWING),
 }
+
+
+def kind_of(before: ResolvedPolicy, after: ResolvedPolicy, packet: Packet) -> Kind:
+    """Return what the specification expects of a packet while two policies change places."""
+    verdicts = {passes(side, packet) for side in (before, after)}
+    if len(verdicts) > 1:
+        return Kind.DIFFERING
+    return Kind.ALLOWED if verdicts == {True} else Kind.FORBIDDEN
 
 
 def _can_last(shot: Shot) -> bool:
@@ -400,6 +410,26 @@ def _datagrams(packet: Packet, stream: Stream, ports: Sequence[int]) -> Iterator
         if wire is None:
             raise AssertionError(f"nothing answers {stream.name}")
         yield from wire.datagrams(stream.mark.number)
+
+
+def shared_processors() -> tuple[frozenset[int], frozenset[int]]:
+    """Return the processors for who changes the policy, and those for who sends; one only is for both.
+
+    Where both share a processor, nothing is sent while the kernel commits.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    return (frozenset(usable[:1]), frozenset(usable[1:] or usable))
+
+
+@contextlib.contextmanager
+def on_processors(chosen: frozenset[int]) -> Iterator[None]:
+    """Keep the calling thread on some processors."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 def _index_of(built: Lab, name: str) -> int:

@@ -1,6 +1,6 @@
 """A change of policy is one moment for every packet: it is judged by the policy before or by the one after.
 
-``SGAGENT_FULL=1`` makes hundreds of changes of each pair.
+``SGAGENT_FULL=1`` makes hundreds of changes of each pair; ``SGAGENT_SEED`` sets the first random seed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from integration.enforcer import Enforcer, enforcer
 from integration.lab import Lab
 from integration.pairs import Pair
-from integration.storm import bench, run_pair, storm_on, targets_of
+from integration.storm import bench, random_pair, run_pair, run_random_pair, storm_on, targets_of
 from integration.stormpairs import DROP_ON_A_LIST, LARGE, LARGEST, SMALL
 from integration.streams import Storm, Tally
 from sgagent.core.model import Sessions
@@ -24,6 +24,9 @@ IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 CHANGES = 300 if IS_FULL else 12
 LARGE_CHANGES = 60 if IS_FULL else 4
 LARGEST_CHANGES = 20
+RANDOM_CHANGES = 60 if IS_FULL else 8
+SEEDS = 200 if IS_FULL else 10
+FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,14 @@ def test_a_large_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> No
 def test_the_largest_change_is_one_moment(host: Lab, storm: Storm, pair: Pair) -> None:
     """So it is where a change takes seconds."""
     assert_one_moment(run_pair(host, storm, pair, LARGEST_CHANGES))
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
+def test_a_random_change_is_one_moment(host: Lab, storm: Storm, seed: int) -> None:
+    """So it is for random policies that are a few edits apart; the name of the test has the seed."""
+    pair = random_pair(seed)
+    tally = run_random_pair(host, storm, pair, RANDOM_CHANGES)
+    assert tally.faults == {}, f"in {tally.changes} changes: {pair.name}"
 
 
 @pytest.fixture

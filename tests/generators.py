@@ -75,6 +75,7 @@ class Case:
     snapshot: Snapshot
     bindings: tuple[HandBinding, ...]
     policy: ResolvedPolicy
+    exemptions: Exemptions
 
 
 def random_case(
@@ -89,11 +90,20 @@ def random_case(
     """
     snapshot = random_snapshot(random, most_rules=most_rules)
     bindings = tuple(_binding(random, name, snapshot) for name in interfaces)
+    exemptions = _exemptions(random)
+    policy = resolved(snapshot, bindings, exemptions)
+    if policy is None:
+        raise AssertionError("a generated case has errors")
+    return Case(snapshot=snapshot, bindings=bindings, policy=policy, exemptions=exemptions)
+
+
+def resolved(
+    snapshot: Snapshot, bindings: tuple[HandBinding, ...], exemptions: Exemptions
+) -> ResolvedPolicy | None:
+    """Return what definitions come to on a host; None where they have errors."""
     bound = bind(snapshot, bindings, HostFacts(), automatically=False)
-    resolution = resolve(snapshot, bound, _exemptions(random))
-    if resolution.errors:
-        raise AssertionError(f"a generated case has errors: {resolution.errors}")
-    return Case(snapshot=snapshot, bindings=bindings, policy=resolution.policy)
+    resolution = resolve(snapshot, bound, exemptions)
+    return None if resolution.errors else resolution.policy
 
 
 def random_snapshot(random: Random, *, most_rules: int = 40) -> Snapshot:

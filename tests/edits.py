@@ -1,0 +1,251 @@
+"""Edit a random case in small steps, as people do, and find packets about which both cases agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+
+from sgagent.core.evaluate import Packet, Tracking
+from sgagent.core.host import HandBinding
+from sgagent.core.model import (
+    TCP,
+    CidrBlock,
+    Direction,
+    Family,
+    Mode,
+    Policy,
+    PortRange,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+from tests.generators import Case, random_block, random_packets, resolved
+
+_FOURTEEN = 14
+_TRIES = 20
+_HIGHEST_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A case that is being edited."""
+
+    random: Random
+    snapshot: Snapshot
+    bindings: tuple[HandBinding, ...]
+
+    def with_group(self, edit: Callable[[SecurityGroup], SecurityGroup]) -> _Draft:
+        """Return the draft with one group edited, most often one that is bound."""
+        bound = {group for binding in self.bindings for group in binding.security_group_ids}
+        groups = list(self.snapshot.security_groups)
+        places = [place for place, group in enumerate(groups) if group.security_group_id in bound]
+        place = self.random.choice(places or range(len(groups)))
+        groups[place] = edit(groups[place])
+        return replace(self, snapshot=replace(self.snapshot, security_groups=tuple(groups)))
+
+    def with_rule(self, edit: Callable[[SecurityGroupRule], SecurityGroupRule]) -> _Draft:
+        """Return the draft with one rule edited."""
+
+        def in_group(group: SecurityGroup) -> SecurityGroup:
+            rules = list(group.rules)
+            if rules:
+                place = self.random.randrange(len(rules))
+                rules[place] = edit(rules[place])
+            return replace(group, rules=tuple(rules))
+
+        return self.with_group(in_group)
+
+    def with_list(self, edit: Callable[[PrefixList], PrefixList]) -> _Draft:
+        """Return the draft with one prefix list edited."""
+        lists = list(self.snapshot.prefix_lists)
+        place = self.random.randrange(len(lists))
+        lists[place] = edit(lists[place])
+        return replace(self, snapshot=replace(self.snapshot, prefix_lists=tuple(lists)))
+
+
+def edited(random: Random, case: Case) -> tuple[Case, tuple[str, ...]]:
+    """Return a case that is one to three edits away from another, and the names of the edits.
+
+    Args:
+        random: where chance comes from.
+        case: the other one.
+    """
+    for _ in range(_TRIES):
+        names = tuple(random.choice(tuple(_EDITS)) for _ in range(random.randint(1, 3)))
+        draft = _Draft(random, case.snapshot, case.bindings)
+        for name in names:
+            draft = _EDITS[name](draft)
+        policy = resolved(draft.snapshot, draft.bindings, case.exemptions)
+        if policy is not None and policy != case.policy:
+            made = Case(
+                snapshot=draft.snapshot,
+                bindings=draft.bindings,
+                policy=policy,
+                exemptions=case.exemptions,
+            )
+            return made, names
+    raise AssertionError("no edit leads to another policy without errors")
+
+
+def packets_to_send(random: Random, one: Case, other: Case, number: int) -> list[Packet]:
+    """Return packets, drawn from what either case speaks of, that connection tracking follows."""
+    drawn = (*random_packets(random, one.policy, number), *random_packets(random, other.policy, number))
+    return [packet for packet in dict.fromkeys(drawn) if packet.tracking is Tracking.NEW]
+
+
+def _add_entry(draft: _Draft) -> _Draft:
+    def edit(prefix_list: PrefixList) -> PrefixList:
+        entry = random_block(draft.random, prefix_list.family)
+        return replace(prefix_list, entries=tuple(sorted({*prefix_list.entries, entry})))
+
+    return draft.with_list(edit)
+
+
+def _remove_entry(draft: _Draft) -> _Draft:
+    def edit(prefix_list: PrefixList) -> PrefixList:
+        entries = list(prefix_list.entries)
+        if entries:
+            entries.pop(draft.random.randrange(len(entries)))
+        return replace(prefix_list, entries=tuple(entries))
+
+    return draft.with_list(edit)
+
+
+def _add_rule(draft: _Draft) -> _Draft:
+    return draft.with_group(lambda group: _with_rules(draft, group, 1))
+
+
+def _add_fourteen_rules(draft: _Draft) -> _Draft:
+    return draft.with_group(lambda group: _with_rules(draft, group, _FOURTEEN))
+
+
+def _with_rules(draft: _Draft, group: SecurityGroup, count: int) -> SecurityGroup:
+    rules = (*group.rules, *(_new_rule(draft.random) for _ in range(count)))
+    return replace(group, rules=tuple(sorted(rules, key=lambda rule: rule.rule_id)))
+
+
+def _new_rule(random: Random) -> SecurityGroupRule:
+    first = random.randint(1, _HIGHEST_PORT)
+    return SecurityGroupRule(
+        rule_id=f"sgr-new-{random.getrandbits(64):016x}",
+        direction=random.choice(tuple(Direction)),
+        policy=random.choice(tuple(Policy)),
+        priority=random.choice((1, 2, 50, 100)),
+        protocol=TCP,
+        ports=(PortRange(first, random.choice((first, min(first + 9, _HIGHEST_PORT)))),),
+        authorization_object=random_block(random, random.choice(tuple(Family))),
+    )
+
+
+def _remove_rule(draft: _Draft) -> _Draft:
+    def edit(group: SecurityGroup) -> SecurityGroup:
+        rules = list(group.rules)
+        if rules:
+            rules.pop(draft.random.randrange(len(rules)))
+        return replace(group, rules=tuple(rules))
+
+    return draft.with_group(edit)
+
+
+def _rename_rules(draft: _Draft) -> _Draft:
+    def edit(group: SecurityGroup) -> SecurityGroup:
+        prefix = f"sgr-{draft.random.getrandbits(32):08x}-"
+        return replace(group, rules=tuple(replace(r, rule_id=prefix + r.rule_id) for r in group.rules))
+
+    return draft.with_group(edit)
+
+
+def _flip_rule(draft: _Draft) -> _Draft:
+    other = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
+    return draft.with_rule(lambda rule: replace(rule, policy=other[rule.policy]))
+
+
+def _change_priority(draft: _Draft) -> _Draft:
+    return draft.with_rule(lambda rule: replace(rule, priority=draft.random.randint(1, 100)))
+
+
+def _widen_range(draft: _Draft) -> _Draft:
+    def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
+        if not isinstance(rule.ports, tuple) or not rule.ports:
+            return rule
+        *others, last = rule.ports
+        wider = PortRange(last.first, min(last.last + draft.random.randint(1, 50), _HIGHEST_PORT))
+        return replace(rule, ports=(*others, wider))
+
+    return draft.with_rule(edit)
+
+
+def _change_network(draft: _Draft) -> _Draft:
+    def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
+        if not isinstance(rule.authorization_object, CidrBlock):
+            return rule
+        return replace(
+            rule, authorization_object=random_block(draft.random, rule.authorization_object.family)
+        )
+
+    return draft.with_rule(edit)
+
+
+def _add_member(draft: _Draft) -> _Draft:
+    def edit(group: SecurityGroup) -> SecurityGroup:
+        member = random_block(draft.random, draft.random.choice(tuple(Family)))
+        return replace(group, member_addresses=tuple(sorted({*group.member_addresses, member}, key=str)))
+
+    return draft.with_group(edit)
+
+
+def _remove_member(draft: _Draft) -> _Draft:
+    return draft.with_group(lambda group: replace(group, member_addresses=group.member_addresses[1:]))
+
+
+def _change_inner_access(draft: _Draft) -> _Draft:
+    other = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
+    return draft.with_group(
+        lambda group: replace(group, inner_access_policy=other[group.inner_access_policy])
+    )
+
+
+def _change_mode(draft: _Draft) -> _Draft:
+    place = draft.random.randrange(len(draft.bindings))
+    bindings = list(draft.bindings)
+    mode = Mode.ENFORCE if bindings[place].mode is Mode.OBSERVE else Mode.OBSERVE
+    bindings[place] = replace(bindings[place], mode=mode)
+    return replace(draft, bindings=tuple(bindings))
+
+
+def _unbind(draft: _Draft) -> _Draft:
+    """Leave one link out, but never the first."""
+    if len(draft.bindings) == 1:
+        return draft
+    left_out = draft.random.randrange(1, len(draft.bindings))
+    bindings = draft.bindings[:left_out] + draft.bindings[left_out + 1 :]
+    return replace(draft, bindings=bindings)
+
+
+def _take_groups_away(draft: _Draft) -> _Draft:
+    place = draft.random.randrange(len(draft.bindings))
+    bindings = list(draft.bindings)
+    bindings[place] = replace(bindings[place], security_group_ids=bindings[place].security_group_ids[1:])
+    return replace(draft, bindings=tuple(bindings))
+
+
+_EDITS: Mapping[str, Callable[[_Draft], _Draft]] = {
+    "add an entry to a list": _add_entry,
+    "remove an entry of a list": _remove_entry,
+    "add a rule": _add_rule,
+    "add fourteen rules": _add_fourteen_rules,
+    "remove a rule": _remove_rule,
+    "rename the rules of a group": _rename_rules,
+    "flip a rule": _flip_rule,
+    "change a priority": _change_priority,
+    "widen a range": _widen_range,
+    "change a network": _change_network,
+    "add a member": _add_member,
+    "remove a member": _remove_member,
+    "change the inner access": _change_inner_access,
+    "change a mode": _change_mode,
+    "unbind a link": _unbind,
+    "take a group away": _take_groups_away,
+}
