@@ -113,6 +113,7 @@ class Sender:
         self._condition = threading.Condition()
         self._is_wanted = self._is_ending = False
         self._is_idle = True
+        self._pause = 0.0
         self._fault: OSError | None = None
         self.rounds = 0
         """How often all batches have been sent."""
@@ -120,9 +121,15 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """Send batches over and over again from now on."""
+    def begin(self, batches: Iterable[Batch], pause: float = 0.0) -> None:
+        """Send batches over and over again from now on.
+
+        Args:
+            batches: what to send.
+            pause: seconds between two rounds.
+        """
         with self._condition:
+            self._pause = pause
             self._batches = tuple(batch for batch in batches if len(batch))
             self._is_wanted = bool(self._batches)
             self._is_idle = not self._is_wanted
@@ -137,6 +144,7 @@ class Sender:
         """
         with self._condition:
             self._is_wanted = False
+            self._condition.notify_all()
             self._condition.wait_for(lambda: self._is_idle)
         fault, self._fault = self._fault, None
         if fault is not None:
@@ -167,6 +175,8 @@ class Sender:
             with self._condition:
                 self.rounds += 1
                 self._condition.notify_all()
+                if self._pause:
+                    self._condition.wait_for(lambda: not self._is_wanted, self._pause)
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to send; return False at the end."""

@@ -139,10 +139,8 @@ class Side:
         return json.dumps({"version": 1, "security_groups": groups, "prefix_lists": lists})
 
     def configuration(self) -> str:
-        """Return what the daemon's configuration says of bindings and exemptions."""
-        lines = ["platform = []"]
-        if self.is_closed:
-            lines += ["[enforcement]", 'unbound_interfaces = "closed"']
+        """Return what the daemon's configuration says of links; exemptions are left out."""
+        lines = ["[enforcement]", 'unbound_interfaces = "closed"'] if self.is_closed else []
         for name, groups in self._bindings().items():
             ids = ", ".join(f'"{group}"' for group in groups.split())
             lines += ["[[interface]]", f'name = "{name}"', f"security_group_ids = [{ids}]"]

@@ -41,6 +41,9 @@ _NEW_PORTS = range(20_000, 20_016)
 _LIVE_PORTS = range(21_000, 21_016)
 """Source ports of sessions that stay."""
 
+_PROBE_PORTS = range(22_000, 22_002)
+"""Source ports of sessions by which it is found out which policy judges."""
+
 _DELETE_SESSIONS = 0x102
 
 
@@ -197,12 +200,15 @@ class Storm:
         self._openings = self._batches((stream, _live_ports(stream)) for stream in live)
         self._volleys = tuple(self._volley(block) for block in _BLOCKS)
 
-    def change(self, policy: ResolvedPolicy, apply: Callable[[], object]) -> Tally:
+    def change(
+        self, policy: ResolvedPolicy | None, apply: Callable[[], object], *, pause: float = 0.0
+    ) -> Tally:
         """Change to a policy under the storm and return what became of the packets.
 
         Args:
-            policy: one of the two.
+            policy: one of the two; None if it is not known which of them will be enforced.
             apply: carries the change out, and returns when it is done.
+            pause: seconds between two rounds of packets, where the change needs the processors.
         """
         place = self._changes % len(self._volleys)
         if place == 0:
@@ -212,7 +218,7 @@ class Storm:
         first = self._watch.counts()
         for batch in self._openings:
             batch.send()
-        self._begin(volley)
+        self._begin(volley, pause)
         try:
             with on_processors(self._for_changes):
                 apply()
@@ -223,8 +229,29 @@ class Storm:
         tally = Tally(changes=1)
         for stream in self._streams:
             self._add(tally, stream, seen[stream.mark] - first[stream.mark])
-        self._follow(tally, policy, volley)
+        if policy is not None:
+            self._follow(tally, policy, volley)
         return tally
+
+    def policies_that_judge(self) -> tuple[ResolvedPolicy, ...]:
+        """Return which of the two policies give every packet the fate that it has now.
+
+        Nobody may be changing the policy.
+        """
+        streams = [s for s in self._streams if s.part is _PART_OF_FIRST_PACKETS[s.kind]]
+        first = self._watch.counts()
+        for batch in self._batches((stream, _varying(stream, _PROBE_PORTS)) for stream in streams):
+            batch.send()
+        seen = self._watch.settled()
+        counts = {stream: seen[stream.mark] - first[stream.mark] for stream in streams}
+        return tuple(
+            side
+            for side in self._sides
+            if all(
+                count.came > 0 and count.passed == (count.came if passes(side, stream.shot.packet) else 0)
+                for stream, count in counts.items()
+            )
+        )
 
     def _volley(self, block: range) -> _Volley:
         """Return the packets of a change, whose sessions have these source ports."""
@@ -269,12 +296,12 @@ class Storm:
         mark = Mark(next(numbers), direction, shot.packet.family, part is Part.OPENING)
         return Stream(shot, kind, part, mark)
 
-    def _begin(self, volley: _Volley) -> None:
+    def _begin(self, volley: _Volley, pause: float) -> None:
         """Begin to send all streams, and return when each packet was sent once."""
         frames = [batch for batch in volley.storm if batch.socket is self._frames]
         datagrams = [batch for batch in volley.storm if batch.socket is not self._frames]
         for sender, mine in zip(self._senders, (frames, datagrams), strict=True):
-            sender.begin(mine)
+            sender.begin(mine, pause)
         for sender in self._senders:
             sender.wait_for_round()
 
@@ -360,6 +387,11 @@ class Storm:
             self._sinks[port] = opened
 
 
+_PART_OF_FIRST_PACKETS = {
+    Kind.FORBIDDEN: Part.NEW,
+    Kind.ALLOWED: Part.NEW,
+    Kind.DIFFERING: Part.OPENING,
+}
 _LASTING_PARTS = {
     Kind.FORBIDDEN: (Part.OPENING, Part.FOLLOWING),
     Kind.ALLOWED: (Part.OPENING, Part.FOLLOWING, Part.ANSWERING),
@@ -412,12 +444,15 @@ def _datagrams(packet: Packet, stream: Stream, ports: Sequence[int]) -> Iterator
         yield from wire.datagrams(stream.mark.number)
 
 
+_USABLE = frozenset(os.sched_getaffinity(0))
+
+
 def shared_processors() -> tuple[frozenset[int], frozenset[int]]:
     """Return the processors for who changes the policy, and those for who sends; one only is for both.
 
     Where both share a processor, nothing is sent while the kernel commits.
     """
-    usable = sorted(os.sched_getaffinity(0))
+    usable = sorted(_USABLE)
     return (frozenset(usable[:1]), frozenset(usable[1:] or usable))
 
 
