@@ -18,7 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
@@ -148,14 +148,18 @@ def random_pair(seed: int) -> RandomPair:
     )
     found: dict[tuple[Kind, Direction], list[Shot]] = {}
     for packet in packets_to_send(random, case, other, _DRAWN):
-        may_vary = not looks_at_source_ports and packet.source_port is not None
-        shot = Shot(described(packet), packet, is_forwarded=False, may_vary=may_vary)
         kind = kind_of(case.policy, other.policy, packet)
+        may_vary = not looks_at_source_ports and packet.source_port is not None
+        if may_vary:  # DHCP looks at them, whatever the rules do
+            like_others = replace(packet, source_port=_ORDINARY_PORT)
+            may_vary = kind_of(case.policy, other.policy, like_others) is kind
+        shot = Shot(described(packet), packet, is_forwarded=False, may_vary=may_vary)
         found.setdefault((kind, packet.direction), []).append(shot)
     targets = [(kind, shot) for (kind, _), some in found.items() for shot in some[:_CHOSEN]]
     return RandomPair(seed, edits, case.policy, other.policy, tuple(targets))
 
 
+_ORDINARY_PORT = 20_000
 _DRAWN = 200
 _CHOSEN = 8
 """Packets of a kind and direction."""

@@ -374,6 +374,7 @@ class Storm:
             kind = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
             opened = self._lab.host.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+            opened.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
             self._raw[link, family] = opened
         return self._raw[link, family]
 

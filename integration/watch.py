@@ -29,6 +29,7 @@ _HOOKS = {
 }
 """By the direction of a packet, the hook and the priorities before and behind the agent's."""
 
+_LINKS = {Direction.INGRESS: "iifname", Direction.EGRESS: "oifname"}
 _KEYS = {Family.IPV4: "ip id", Family.IPV6: "ip6 flowlabel"}
 _PROTOCOLS = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 
@@ -150,6 +151,7 @@ def _table(marks: tuple[Mark, ...]) -> Iterator[str]:
                     rules.append(f"meta nfproto {_PROTOCOLS[family]} {key} @{name} drop")
             yield f"chain {place}_{direction.value} {{"
             yield f"type filter hook {hook} priority {priority}; policy accept;"
+            yield f'{_LINKS[direction]} "lo" return'
             yield from rules
             yield "}"
     yield "}"

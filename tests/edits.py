@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
+from sgagent.core.always import LINK_LOCAL
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.host import HandBinding
 from sgagent.core.model import (
@@ -90,9 +91,24 @@ def edited(random: Random, case: Case) -> tuple[Case, tuple[str, ...]]:
 
 
 def packets_to_send(random: Random, one: Case, other: Case, number: int) -> list[Packet]:
-    """Return packets, drawn from what either case speaks of, that connection tracking follows."""
+    """Return packets, drawn from what either case speaks of, that connection tracking follows.
+
+    Both ends differ: to connection tracking a packet from an end to itself is its own answer. What goes out
+    has a way there: neighbours on a link that nobody has are looked for, and packets to them wait.
+    """
     drawn = (*random_packets(random, one.policy, number), *random_packets(random, other.policy, number))
-    return [packet for packet in dict.fromkeys(drawn) if packet.tracking is Tracking.NEW]
+    return [
+        packet
+        for packet in dict.fromkeys(drawn)
+        if packet.tracking is Tracking.NEW
+        and packet.source != packet.destination
+        and not (packet.direction is Direction.EGRESS and _is_on_link(packet))
+    ]
+
+
+def _is_on_link(packet: Packet) -> bool:
+    first, last = LINK_LOCAL
+    return packet.family is Family.IPV6 and first <= packet.destination <= last
 
 
 def _add_entry(draft: _Draft) -> _Draft:
