@@ -52,7 +52,7 @@ _FAR_IN_A_NETWORK = 7
 _PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17}
 _PING = {Family.IPV4: ("icmp", 1, 8), Family.IPV6: ("icmpv6", 58, 128)}
 _DIRECTIONS = {"in": Direction.INGRESS, "out": Direction.EGRESS}
-_BESIDE_LINK, _BESIDE_GROUP = "eth3", "sg-beside"
+_BESIDE_LINK, _BESIDE_GROUP = "eth4", "sg-beside"
 
 
 def network(word: str, family: Family) -> str:

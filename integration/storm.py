@@ -34,7 +34,7 @@ from sgagent.core.policy import ResolvedPolicy
 from tests.edits import edited, packets_to_send
 from tests.generators import random_case
 
-LINKS = ("eth0", "eth1", "eth2", "eth3")
+LINKS = ("eth0", "eth1", "eth2", "eth3", "eth4")
 _SINK = """
 table inet sink {
     chain arrival { type filter hook prerouting priority -400; policy accept; iifname != "lo" drop; }

@@ -246,6 +246,7 @@ OF_CLASSES = (
         after=Side(rules=(*_CLASSES, *(f"accept 5 udp 71{n:02} far-{n}" for n in range(60, 99)))),
         forbidden=_ONE_BAD,
         allowed=_GOOD,
+        differing=("udp far-20 7020", "udp far-60 7160"),
     ),
     Pair(
         name="map_of_ports",
@@ -336,22 +337,23 @@ OF_CLASSES = (
         about="sixty ranges of ports are replaced by others, so that the map is emptied and filled again",
         before=Side(
             rules=(
-                "drop 1 tcp 80/85 bad1",
-                "accept 2 tcp 1/1024 any",
-                *_ranges(2000, 60, "bad1"),
-                "accept 1 tcp 84 bad2",
+                "drop 1 udp 80/85 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(2000, 60, "bad1", "udp"),
+                "accept 1 udp 84 bad2",
             )
         ),
         after=Side(
             rules=(
-                "drop 1 tcp 80/85 bad1",
-                "accept 2 tcp 1/1024 any",
-                *_ranges(4005, 60, "bad1"),
-                "accept 1 tcp 84 bad2",
+                "drop 1 udp 80/85 bad1",
+                "accept 2 udp 1/1024 any",
+                *_ranges(4005, 60, "bad1", "udp"),
+                "accept 1 udp 84 bad2",
             )
         ),
-        forbidden=("tcp bad1 82",),
-        allowed=("tcp good 82", "tcp bad2 84"),
+        forbidden=("udp bad1 82",),
+        allowed=("udp good 82", "udp bad2 84"),
+        differing=("udp bad1 2003", "udp bad1 4007"),
     ),
     Pair(
         name="map_of_protocols",
