@@ -45,6 +45,18 @@ def test_a_plan_against_the_running_agent(agent: Service, one_interface: Lab) ->
         assert agent.table() == before
 
 
+def test_a_link_that_only_observes_cuts_no_session(agent: Service, one_interface: Lab) -> None:
+    """A mode that was switched at run time counts, while the agent runs and after it has stopped."""
+    with ExitStack() as stack:
+        stack.enter_context(session(one_interface, stack, ADMIN, HOST, 22))
+        arguments = ("plan", "--definitions", str(agent.directory / "new.yaml"))
+        assert agent.command(*arguments).output.splitlines()[0] == "opens 1, closes 1, cuts 1 session"
+        assert agent.command("mode", "observe", "--interface", "eth0").status == 0
+        assert agent.command(*arguments).output.splitlines()[0] == "opens 1, closes 1"
+        agent.stop()
+        assert agent.command(*arguments).output.splitlines()[0] == "opens 1, closes 1"
+
+
 def test_nothing_to_plan(agent: Service) -> None:
     """The configured source is what is enforced: nothing changes, and the exit code says so."""
     found = agent.command("plan", "--exit-code")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sgagent.agent.asking.questions import DocumentsAnswer, DocumentsQuestion
+from sgagent.agent.asking.questions import DocumentsAnswer, DocumentsQuestion, StatusAnswer, StatusQuestion
+from sgagent.agent.choosing.modes import ModeFile, ModeOverrides
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError
@@ -44,6 +45,24 @@ def enforced_now(settings: Settings) -> InForce:
         origin=f"the running agent (snapshot {answer.snapshot_version})",
         delivery=_delivery(settings, files, answer.snapshot_version),
     )
+
+
+def modes_in_force(settings: Settings) -> tuple[ModeOverrides, str | None]:
+    """Return the modes that ``sgagent mode`` set on this host, and why they are not known, if so (§9.1).
+
+    The running agent knows them; if none runs, the state directory has those that hold at the next start.
+    """
+    try:
+        answer = ask(settings, StatusQuestion(), StatusAnswer)
+    except NoAgentError:
+        return ModeFile(settings.state.directory).load()
+    except (NotPermittedError, SourceUnavailableError) as error:
+        return ModeOverrides(), str(error)
+    found = ModeOverrides()
+    # The override for every interface comes first, as it replaces all that were set before it.
+    for override in sorted(answer.mode_overrides, key=lambda one: one.interface or ""):
+        found = found.switched(override.interface, override.mode)
+    return found, None
 
 
 def _kept(settings: Settings) -> InForce:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgagent.agent.sessions.cuts import NamedCut, named
 from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
 from sgagent.cli.columns import terminal_width
-from sgagent.cli.inforce import InForce, enforced_now
+from sgagent.cli.inforce import InForce, enforced_now, modes_in_force
 from sgagent.cli.inputs import (
     accept_or_refuse,
     add_policy_arguments,
@@ -29,7 +29,7 @@ from sgagent.core.comparing.wording import ObjectNames
 from sgagent.core.compiling.compiler import compile_
 from sgagent.core.compiling.enforcement import Enforced, enforce
 from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import UsageError, printable
 from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
 from sgagent.core.policy import ResolvedPolicy
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> int:
     candidate = scope.resolve(fetch(settings, options.definitions))
     accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
     present = _present(settings, options.against)
-    old = scope.resolve_present(present)
-    report = _report(old, candidate.policy, scope, present.origin)
+    old, new = _in_modes_of_host(scope, scope.resolve_present(present), candidate.policy)
+    report = _report(old, new, scope, present.origin)
     if options.json:
         print(json.dumps(as_json(report)))
     else:
@@ -116,6 +116,23 @@ def _present(settings: Settings, against: Path | None) -> InForce:
     if against is None:
         return enforced_now(settings)
     return InForce(origin=str(against), delivery=fetch(settings, against))
+
+
+def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[ResolvedPolicy]:
+    """Yield policies in the modes that ``sgagent mode`` set on this host; elsewhere those do not count."""
+    if not scope.is_this_host:
+        yield from policies
+        return
+    overrides, fault = modes_in_force(scope.settings)
+    if fault is not None:
+        print(
+            printable(
+                f"warning: the modes that 'sgagent mode' set are not known, so those of the configuration"
+                f" are used (ask as root): {fault}"
+            ),
+            file=sys.stderr,
+        )
+    yield from map(overrides.over, policies)
 
 
 def _report(old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str) -> PlanReport:

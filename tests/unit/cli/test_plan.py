@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.choosing.modes import ModeFile, ModeOverrides
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.cli.main import main
+from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile
 
 GROUP = """\
@@ -147,6 +149,41 @@ def test_a_group_that_is_new_is_bound_on_one_side_only(run: Run, tmp_path: Path)
     arguments = ("--definitions", tmp_path / "other.yaml", "--against", tmp_path / "old.yaml")
     _, output, _ = run(*arguments, "--interface", "eth0=sg-new", "--json")
     assert json.loads(output)["links"]["bound"] == ["eth0"]
+
+
+def operations(run: Run, *arguments: object) -> list[str]:
+    """Return the kernel's operations of a plan that is expected to succeed."""
+    code, output, errors = run(*arguments, "--json")
+    assert (code, errors) == (0, "")
+    found: list[str] = json.loads(output)["operations"]
+    return found
+
+
+@pytest.mark.parametrize("interface", (None, "eth0"))
+def test_modes_that_were_switched_at_run_time_count(run: Run, tmp_path: Path, interface: str | None) -> None:
+    """Both sides are in the mode that ``sgagent mode`` set, for every link or for one."""
+    bound = ("--interface", "eth0=sg-web")
+    enforced, everywhere = operations(run, *bound), operations(run, "--everywhere")
+    configuration = tmp_path / "sgagent.toml"
+    before = configuration.read_text()
+    configuration.write_text(f'{before}[enforcement]\nmode = "observe"\n')
+    observed = operations(run, *bound)
+    configuration.write_text(before)
+    ModeFile(tmp_path / "state").save(ModeOverrides().switched(interface, Mode.OBSERVE))
+    assert operations(run, *bound) == observed != enforced
+    assert operations(run, "--everywhere") == everywhere
+
+
+def test_modes_that_are_not_known_are_said_not_to_be(run: Run, tmp_path: Path) -> None:
+    """A damaged file of modes is named, and the modes of the configuration are used."""
+    bound = ("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web")
+    _, output, _ = run(*bound)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "modes.json").write_text("{")
+    code, damaged, errors = run(*bound)
+    assert (code, damaged) == (0, output)
+    assert "warning: the modes that 'sgagent mode' set are not known" in errors
+    assert "modes.json" in errors
 
 
 def test_documents_with_errors_are_not_planned(run: Run, tmp_path: Path) -> None:
