@@ -32,6 +32,7 @@ from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.host.links import NetlinkHost
@@ -63,11 +64,12 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
-    candidate = scope.resolve(fetch(settings, options.definitions))
+    delivery = fetch(settings, options.definitions)
+    candidate = scope.resolve(delivery)
     accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
     present = _present(settings, options.against)
     old, new = _in_modes_of_host(scope, scope.resolve_present(present), candidate.policy)
-    report = _report(old, new, scope, present.origin)
+    report = _report(old, new, scope, present.origin, delivery.snapshot)
     if options.json:
         print(json.dumps(as_json(report)))
     else:
@@ -135,13 +137,15 @@ def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[Reso
     yield from map(overrides.over, policies)
 
 
-def _report(old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str) -> PlanReport:
+def _report(
+    old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str, definitions: Snapshot
+) -> PlanReport:
     with Progress("comparing links", links(old, new)) as progress:
         comparison = compare(old, new, tick=progress.advance)
     return PlanReport(
         origin=origin,
         comparison=comparison,
-        names=ObjectNames.of(old, new),
+        names=ObjectNames.of(old, new, definitions=definitions),
         sessions=_sessions_cut(old, new) if scope.is_this_host else (),
         operations=_operations(old, new, scope.settings),
     )

@@ -94,7 +94,7 @@ def _part(title: str, texts: list[str], most: int = MOST_SHOWN) -> Iterator[str]
 def _flow_text(flow: FlowChange, names: ObjectNames) -> str:
     change, box = flow.box.label, flow.box
     preferred = _objects(change.after, change.before)
-    peers = names.text(box.peers, box.family, preferred)
+    peers = names.text(box.peers, box.family, preferred, flow.interfaces)
     if "." not in peers and ":" not in peers:
         peers += f" ({box.family.value.replace('ip', 'IP')})"
     where = f"{', '.join(flow.interfaces)} {flow.direction.value}"
@@ -205,7 +205,7 @@ def _flow_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
         "interfaces": list(flow.interfaces),
         "direction": flow.direction.value,
         "family": box.family.value,
-        "object": names.exact(box.peers, box.family, _objects(change.after, change.before)),
+        "object": names.exact(box.peers, box.family, _objects(change.after, change.before), flow.interfaces),
         "addresses": cidrs(box.peers, box.family),
         "protocol": protocol_text(box.protocols),
         "ports": _ports_json(box.ports),

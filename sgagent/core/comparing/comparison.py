@@ -255,11 +255,9 @@ def _order(flow: FlowChange) -> tuple[object, ...]:
 
 
 def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
-    """Return the rules that differ on any link; those of a link that only one side judges have an effect."""
+    """Return the rules that differ on any link."""
     clauses = (clause for flow in flows for clause in (flow.box.label.before, flow.box.label.after))
     effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
-    effective |= _rules((pair for pair in pairs if None in pair), 0).keys()
-    effective |= _rules((pair for pair in pairs if None in pair), 1).keys()
     old, new = _rules(pairs, 0), _rules(pairs, 1)
     changes = []
     for key in sorted({*old, *new}):

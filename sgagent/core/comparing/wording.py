@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.comparing.boxes import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Label
 from sgagent.core.comparing.clauses import Clause
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.intervals import Ranges, common, joined, without
-from sgagent.core.model import Direction, Family, Policy, Protocol
+from sgagent.core.members import members_by_group
+from sgagent.core.model import Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy
 
 FELLOW_MEMBERS = "fellow members"
@@ -30,18 +32,34 @@ class ObjectNames:
     )
 
     meanings: Mapping[tuple[Family, str], frozenset[Ranges]] = field(default_factory=dict)
-    """All that a name stands for in the last policy: members differ from link to link."""
+    """All that a name stands for in the last policy: which members a rule reaches depends on its group."""
+
+    fellows: Mapping[tuple[Family, str], Ranges] = field(default_factory=dict)
+    """The fellow members of each link in the last policy."""
+
+    former_fellows: Mapping[tuple[Family, str], Ranges] = field(default_factory=dict)
+    """The fellow members of each link in the first policy."""
 
     @classmethod
-    def of(cls, *policies: ResolvedPolicy) -> ObjectNames:
+    def of(cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None) -> ObjectNames:
         """Return the names of what policies speak of; of several for the same addresses, groups first.
 
-        A name means what it means in the last policy that has it.
+        A name means what it means in the last policy.
+
+        Args:
+            policies: in the order in which one follows the other.
+            definitions: what the last policy was made of; they say what a name means there that no rule of
+                it has. Without them, such a name means what it meant before.
         """
-        peers = sorted({id(peer): peer for peer in _peers(policies)}.values(), key=_preference)
-        names = cls(meanings=_meanings(_peers(policies[-1:])))
+        names = cls(
+            meanings=_meanings(_peers(policies[-1:]))
+            if definitions is None
+            else _defined(policies, definitions),
+            fellows=_fellows(policies[-1:]),
+            former_fellows=_fellows(policies[:1]),
+        )
         by_addresses: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
-        for peer in peers:
+        for peer in sorted(_peers(policies), key=_preference):
             for family in Family:
                 ranges = joined(peer.addresses.ranges(family))
                 if ranges and not names.is_former(peer.name, ranges, family):
@@ -52,7 +70,9 @@ class ObjectNames:
         """Tell whether an object stood for these addresses, and stands for others now."""
         return ranges not in self.meanings.get((family, name), {ranges})
 
-    def exact(self, ranges: Ranges, family: Family, preferred: Iterable[Peer] = ()) -> str | None:
+    def exact(
+        self, ranges: Ranges, family: Family, preferred: Iterable[Peer] = (), links: Sequence[str] = ()
+    ) -> str | None:
         """Return the name of the object that stands for just these addresses; None if there is none."""
         if ranges == ((0, family.last_address),):
             return _EVERYONE[family]
@@ -60,36 +80,51 @@ class ObjectNames:
             is_exact = joined(peer.addresses.ranges(family)) == ranges
             if is_exact and not self.is_former(peer.name, ranges, family):
                 return peer.name
-        return self.by_addresses[family].get(ranges)
+        name = self.by_addresses[family].get(ranges)
+        if (name is None or "sg-" not in name) and _are_fellows(self.fellows, ranges, family, links):
+            return FELLOW_MEMBERS
+        return name
 
     def _called(self, peer: Peer, family: Family) -> str:
         """Return how an object is called that may have been another one in the last policy."""
         is_former = self.is_former(peer.name, joined(peer.addresses.ranges(family)), family)
         return f"the former {peer.name}" if is_former else peer.name
 
-    def text(self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = ()) -> str:
+    def text(
+        self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = (), links: Sequence[str] = ()
+    ) -> str:
         """Return addresses in the fewest words: an object, a few CIDRs, or an object without some others.
 
         Args:
             ranges: the addresses.
             family: of them.
             preferred: objects that the reader has in mind, as a rule that decides there names them.
+            links: on which packets from or to the addresses are judged.
         """
-        name = self.exact(ranges, family, preferred)
+        name = self.exact(ranges, family, preferred, links)
         if name is not None:
             return name
         for peer in preferred:
             if joined(peer.addresses.ranges(family)) == ranges:
                 return self._called(peer, family)
+        if _are_fellows(self.former_fellows, ranges, family, links):
+            return f"the former {FELLOW_MEMBERS}"
         blocks = cidrs(ranges, family)
         if len(blocks) <= _FEW:
-            around = _around(ranges, family, preferred)
+            around = self._around(ranges, family, preferred)
             return ", ".join(blocks) + (f" (in {around})" if around else "")
         return (
             self._all_but(ranges, family, preferred)
             or self._together(ranges, family)
             or f"{', '.join(blocks[:_FEW])} and {len(blocks) - _FEW} more blocks"
         )
+
+    def _around(self, ranges: Ranges, family: Family, preferred: Iterable[Peer]) -> str | None:
+        """Return the group or list that the addresses are a part of."""
+        for peer in preferred:
+            if _is_name(peer) and not without(ranges, joined(peer.addresses.ranges(family))):
+                return self._called(peer, family)
+        return None
 
     def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
         """Return an object and what is missing of it, if that is few."""
@@ -201,13 +236,45 @@ def _meanings(peers: Iterable[Peer]) -> dict[tuple[Family, str], frozenset[Range
     return meanings
 
 
-def _peers(policies: Iterable[ResolvedPolicy]) -> Iterator[Peer]:
-    for judge in (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge):
-        for direction in Direction:
-            toward = judge.toward(direction)
-            yield from (rule.peer for rule in toward.rules)
-            if toward.inner:
-                yield Peer(name=FELLOW_MEMBERS, addresses=toward.inner)
+def _defined(
+    policies: Sequence[ResolvedPolicy], definitions: Snapshot
+) -> dict[tuple[Family, str], frozenset[Ranges]]:
+    """Return what definitions say that the names of groups and lists in policies stand for."""
+    members = members_by_group(definitions)
+    found: dict[tuple[Family, str], frozenset[Ranges]] = {}
+    for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:
+        account, _, group_id = name.rpartition("/")
+        group, prefix_list = definitions.group_by_id.get(group_id), definitions.prefix_list_by_id.get(name)
+        addresses = AddressSet.of(prefix_list.entries) if prefix_list else NO_ADDRESSES
+        if group is not None and (not account or group.account_id in (None, account)):
+            addresses = members[group_id]
+        for family in Family:
+            found[family, name] = frozenset({joined(addresses.ranges(family))})
+    return found
+
+
+def _peers(policies: Iterable[ResolvedPolicy]) -> Iterable[Peer]:
+    """Return the objects of all rules, each once."""
+    judges = (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge)
+    rules = (rule for judge in judges for way in Direction for rule in judge.toward(way).rules)
+    return {id(rule.peer): rule.peer for rule in rules}.values()
+
+
+def _fellows(policies: Iterable[ResolvedPolicy]) -> dict[tuple[Family, str], Ranges]:
+    """Return whom the inner access policies let in, by family and link."""
+    return {
+        (family, judge.name): joined(judge.ingress.inner.ranges(family))
+        for policy in policies
+        for judge in policy.interfaces
+        for family in Family
+    }
+
+
+def _are_fellows(
+    fellows: Mapping[tuple[Family, str], Ranges], ranges: Ranges, family: Family, links: Sequence[str]
+) -> bool:
+    """Tell whether addresses are just the fellow members of each of the links."""
+    return bool(links) and all(fellows.get((family, link)) == ranges for link in links)
 
 
 def _preference(peer: Peer) -> tuple[bool, bool, str]:
@@ -217,12 +284,4 @@ def _preference(peer: Peer) -> tuple[bool, bool, str]:
 
 def _is_name(peer: Peer) -> bool:
     """Tell whether an object is called by a name, not by its addresses."""
-    return peer.name == FELLOW_MEMBERS or "sg-" in peer.name or peer.name.startswith("pl-")
-
-
-def _around(ranges: Ranges, family: Family, preferred: Iterable[Peer]) -> str | None:
-    """Return the group or list that the addresses are a part of."""
-    for peer in preferred:
-        if _is_name(peer) and not without(ranges, joined(peer.addresses.ranges(family))):
-            return peer.name
-    return None
+    return "sg-" in peer.name or peer.name.startswith("pl-")

@@ -20,7 +20,9 @@ def words(policies: tuple[ResolvedPolicy, ResolvedPolicy], flow: FlowChange) -> 
     change = flow.box.label
     peers = [clause.rule.peer for clause in (change.after, change.before) if clause.rule]
     names = ObjectNames.of(*policies)
-    text = traffic_text(flow.box, flow.direction, names.text(flow.box.peers, flow.box.family, peers))
+    text = traffic_text(
+        flow.box, flow.direction, names.text(flow.box.peers, flow.box.family, peers, flow.interfaces)
+    )
     return f"{flow.effect.value} {text}"
 
 
@@ -101,12 +103,23 @@ def test_egress_in_one_family() -> None:
 
 
 def test_a_link_that_is_judged_for_the_first_time() -> None:
-    """All closes but what its groups accept; its rules have an effect."""
+    """All closes but what its groups accept; that rules accept it changes no verdict."""
     comparison = compare(ResolvedPolicy(), policy_of(group("sg-1", WEB, inner=DROP), on={"eth0": "sg-1"}))
     assert comparison.bound == ("eth0",)
     assert comparison.count(Effect.OPENS) == 0
     assert {flow.box.label.before.decided_by for flow in comparison.flows} == {DecidedBy.UNBOUND}
-    assert [change.has_effect for change in comparison.rules] == [True]
+    assert [change.has_effect for change in comparison.rules] == [False]
+
+
+def test_which_rules_have_an_effect_on_a_link_that_one_side_judges() -> None:
+    """Those that decide about what is dropped there; what is accepted passes on the other side, too."""
+    never = rule("never", DROP, TCP, "80", "192.0.2.0/24", priority=2)
+    drop = rule("drop", DROP, TCP, "22", "192.0.2.0/24")
+    empty = rule("empty", DROP, TCP, "25", "sg-2")
+    judged = policy_of(group("sg-1", WEB, never, drop, empty), group("sg-2"), on={"eth0": "sg-1"})
+    for sides in ((ResolvedPolicy(), judged), (judged, ResolvedPolicy())):
+        effects = {change.rule.rule_id: change.has_effect for change in compare(*sides).rules}
+        assert effects == {"web": False, "never": False, "drop": True, "empty": False}
 
 
 def test_a_link_that_is_judged_no_longer() -> None:
@@ -166,6 +179,49 @@ def test_a_name_means_what_it_means_in_the_candidate() -> None:
     names = ObjectNames.of(old, new)
     objects = [names.exact(flow.box.peers, Family.IPV4) for flow in compare(old, new).flows]
     assert objects == [None, "sg-2"]
+
+
+def test_a_name_means_what_the_candidate_defines_where_no_rule_has_it() -> None:
+    """A group may lose a member when the rule that names it goes; the candidate's rules do not say so."""
+    accept = rule("app", ACCEPT, TCP, "80", "sg-app")
+    definitions = [
+        snapshot(group("sg-1", *rules), group("sg-app", members=members))
+        for rules, members in (([accept], ["10.0.0.1", "10.0.0.4"]), ([], ["10.0.0.1"]))
+    ]
+    old, new = (resolution(each, on={"eth0": "sg-1"}).policy for each in definitions)
+    (flow,) = compare(old, new).flows
+    found = []
+    objects = [accepting.peer for accepting in old.interfaces[0].ingress.rules]
+    for candidate in reversed(definitions):
+        names = ObjectNames.of(old, new, definitions=candidate)
+        found += [
+            (names.exact(flow.box.peers, Family.IPV4, some), names.text(flow.box.peers, Family.IPV4, some))
+            for some in (objects, [])
+        ]
+    assert found == [
+        (None, "the former sg-app"),
+        (None, "10.0.0.1, 10.0.0.4"),
+        ("sg-app", "sg-app"),
+        ("sg-app", "sg-app"),
+    ]
+    names = ObjectNames.of(old, new, definitions=definitions[1])
+    assert names.text(flow.box.peers[1:], Family.IPV4, objects) == "10.0.0.4 (in the former sg-app)"
+
+
+def test_fellow_members_are_those_of_the_link() -> None:
+    """Another link's are other addresses; what they were before is the former ones."""
+    objects = [
+        (group("sg-1", members=["10.0.0.1"], inner=inner), group("sg-2", members=["10.0.0.2"]))
+        for inner in (ACCEPT, DROP)
+    ]
+    old, new = (policy_of(*each, on={"eth0": "sg-1", "eth1": "sg-2"}) for each in objects)
+    assert differences(old, new) == ["closes all from the former fellow members"]
+    assert differences(new, old) == ["opens all from fellow members"]
+    names = ObjectNames.of(old, new)
+    second = ((CidrBlock.parse("10.0.0.2").first,) * 2,)
+    assert names.exact(second, Family.IPV4, links=["eth0"]) is None
+    assert names.exact(second, Family.IPV4, links=["eth1"]) == "fellow members"
+    assert names.exact(second, Family.IPV4, links=["eth0", "eth1"]) is None
 
 
 def test_many_pieces_are_counted() -> None:
