@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sgagent.core.intervals import Ranges, common, joined
 from sgagent.core.lint.finding import Check, Finding, Severity
@@ -60,23 +60,63 @@ def _unknown(subject: Subject, group: SecurityGroup, rule: SecurityGroupRule) ->
 
 
 def _find_empty(subject: Subject, check: Check) -> Iterator[Finding]:
-    """Find groups and lists that rules speak of, and that have nothing in them."""
+    """Find groups and lists that rules speak of, and that have nothing in them that the rules could match."""
     users: dict[str, list[RuleKey]] = {}
+    lacking: dict[tuple[str, Family], list[RuleKey]] = {}
     for key, (_, rule) in subject.rules.items():
         for name in (_empty_object(subject, rule), _empty_port_list(subject, rule)):
             if name is not None:
                 users.setdefault(name, []).append(key)
+        lack = _without_family(subject, rule)
+        if lack is not None:
+            lacking.setdefault(lack, []).append(key)
     for name, keys in sorted(users.items()):
-        yield Finding(
-            code=check.code,
-            severity=check.severity,
-            security_group_id=keys[0][0],
-            rule_ids=tuple(rule_id for _, rule_id in keys),
-            object_id=name,
+        yield _about_object(
+            subject,
+            check,
+            name,
+            keys,
             message=f"{name} has nothing in it, so that no packet matches",
             remedy=f"attach interfaces to {name} or list its entries, or take the rule out",
-            origin=subject.origin(keys[0]),
         )
+    for (name, family), keys in sorted(lacking.items(), key=lambda item: (item[0][0], item[0][1].value)):
+        noun = "IPv4" if family is Family.IPV4 else "IPv6"
+        yield _about_object(
+            subject,
+            check,
+            name,
+            keys,
+            message=f"{name} has no {noun} address, and the rule is for {noun} only: no packet matches",
+            remedy=f"attach interfaces with {noun} addresses to {name}, or take the rule out",
+        )
+
+
+def _about_object(
+    subject: Subject, check: Check, name: str, keys: Sequence[RuleKey], *, message: str, remedy: str
+) -> Finding:
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=keys[0][0],
+        rule_ids=tuple(rule_id for _, rule_id in keys),
+        object_id=name,
+        message=message,
+        remedy=remedy,
+        origin=subject.origin(keys[0]),
+    )
+
+
+def _without_family(subject: Subject, rule: SecurityGroupRule) -> tuple[str, Family] | None:
+    """Return a group that has members, but none of the only family that the rule is for, and that family."""
+    local = rule.local_address
+    family = rule.protocol.only_family or (local.family if local else None)
+    match rule.authorization_object:
+        case GroupReference(security_group_id) if family is not None:
+            members = subject.members.get(security_group_id)
+            is_lacking = members and not members.ranges(family)
+            return (security_group_id, family) if is_lacking else None
+        case _:
+            return None
 
 
 def _empty_object(subject: Subject, rule: SecurityGroupRule) -> str | None:
@@ -192,7 +232,7 @@ CHECKS = (
     Check(
         code="empty_object",
         severity=Severity.WARNING,
-        summary="a rule about a group or list that has nothing in it",
+        summary="a rule about a group or list that has nothing in it that the rule could match",
         find=_find_empty,
     ),
     Check(

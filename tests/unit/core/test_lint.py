@@ -13,7 +13,7 @@ from sgagent.core.lint.codes import CODES
 from sgagent.core.lint.finding import Finding, Severity
 from sgagent.core.lint.registry import CHECKS, lint, steps
 from sgagent.core.lint.subject import Life, Listener, Usage, make_subject
-from sgagent.core.model import TCP, Direction, Family, Policy, Snapshot
+from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import Settings
@@ -106,6 +106,35 @@ def test_who_waits_is_told_of_every_step() -> None:
     told: list[None] = []
     lint(subject, {"never_reached"}, lambda: told.append(None))
     assert len(told) == steps(subject) > len(CODES)
+
+
+@pytest.mark.parametrize("policy", (ACCEPT, DROP))
+@pytest.mark.parametrize(
+    ("members", "protocol", "local", "family"),
+    (
+        (["2001:db8::1"], ICMP, None, "IPv4"),
+        (["192.0.2.1"], ICMPV6, None, "IPv6"),
+        (["2001:db8::1"], TCP, "10.0.0.0/24", "IPv4"),
+        (["192.0.2.1"], ALL_PROTOCOLS, "2001:db8::/64", "IPv6"),
+        (["192.0.2.1"], ICMP, None, None),
+        (["2001:db8::1"], TCP, None, None),
+        (["192.0.2.1", "2001:db8::1"], ICMPV6, "2001:db8::/64", None),
+    ),
+)
+def test_a_rule_whose_group_has_nobody_of_its_family(
+    policy: Policy, members: list[str], protocol: Protocol, local: str | None, family: str | None
+) -> None:
+    """It matches no packet, whatever it does; accept or drop."""
+    one = rule("one", policy, protocol, "80" if protocol is TCP else "", "sg-app", local=local)
+    definitions = snapshot(
+        group("sg-web", one), group("sg-app", members=members), interface("eni-1", ["sg-web"], ["10.0.0.1"])
+    )
+    found = [found for found in lint(make_subject(definitions, EXEMPTIONS)) if found.code == "empty_object"]
+    assert [f.message for f in found] == (
+        [f"sg-app has no {family} address, and the rule is for {family} only: no packet matches"]
+        if family
+        else []
+    )
 
 
 SHOWN: Mapping[str, set[tuple[str, str]]] = {
