@@ -230,6 +230,7 @@ def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, o
                 "code": finding.code,
                 "security_group_id": finding.security_group_id,
                 "rule_ids": list(finding.rule_ids),
+                "not_with": list(finding.not_with),
                 "object_id": finding.object_id,
                 "interfaces": list(finding.interfaces),
                 "message": finding.message,

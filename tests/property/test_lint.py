@@ -70,9 +70,10 @@ def test_never_reached(drawn: tuple[Case, Random]) -> None:
 @settings(max_examples=30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
 def test_what_can_be_taken_out(drawn: tuple[Case, Random]) -> None:
-    """Without all rules that are redundant or never reached, every packet is decided as before."""
+    """Without what names no rule that has to stay, and what is never reached, all is decided as before."""
     policy, subject = drawn[0].policy, subject_of(drawn[0])
-    needless = keys(found_by(subject, "redundant_rule")) | subject.unreached
+    redundant = [one for one in found_by(subject, "redundant_rule") if not one.not_with]
+    needless = keys(redundant) | subject.unreached
     judge = policy.interfaces[0]
     kept = ResolvedPolicy(interfaces=(_without(judge, needless),))
     for direction in Direction:
@@ -90,21 +91,52 @@ def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterf
 
 @settings(max_examples=30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_each_rule_that_is_needed_is_kept(drawn: tuple[Case, Random]) -> None:
-    """A rule without which all is decided alike is found, unless what would decide then is found itself."""
+def test_which_rules_could_go_alone(drawn: tuple[Case, Random]) -> None:
+    """Of the rules that decide, just those are found without which every packet is decided alike."""
     policy, subject = drawn[0].policy, subject_of(drawn[0])
     judge = policy.interfaces[0]
-    needless = keys(found_by(subject, "redundant_rule")) | subject.unreached
-    for reach in subject.stands[0].reaches:
-        for key in reach.deciding - needless:
-            kept = ResolvedPolicy(interfaces=(_without(judge, {key}),))
-            differs = leans = False
-            for packet in points(policy, reach.direction):
-                decision = evaluate(policy, packet)
-                if decision.rule and key_of(decision.rule) == key:
-                    differs |= evaluate(kept, packet).verdict is not decision.verdict
-                    leans |= bool(decision.shadowed) and key_of(decision.shadowed[0]) in needless
-            assert differs or leans, key
+    needed, deciding, behind = set[RuleKey](), set[RuleKey](), dict[RuleKey, set[object]]()
+    for direction in Direction:
+        rules = {key_of(rule) for rule in judge.toward(direction).rules}
+        without = {key: ResolvedPolicy(interfaces=(_without(judge, {key}),)) for key in rules}
+        for packet in points(policy, direction):
+            decision = evaluate(policy, packet)
+            if decision.rule is not None:
+                key = key_of(decision.rule)
+                other = evaluate(without[key], packet)
+                deciding.add(key)
+                behind.setdefault(key, set()).add(other.rule.rule_id if other.rule else None)
+                if other.verdict is not decision.verdict:
+                    needed.add(key)
+    findings = list(found_by(subject, "redundant_rule"))
+    assert keys(findings) == deciding - needed
+    for finding in findings:
+        key = (finding.security_group_id or "", finding.rule_ids[0])
+        assert set(finding.rule_ids[1:]) == behind[key] - {None}
+        assert set(finding.not_with) <= set(finding.rule_ids[1:])
+
+
+@settings(max_examples=60)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_rules_that_match_nothing_are_found(drawn: tuple[Case, Random]) -> None:
+    """A rule that matches no packet at any border is named by what is said of its object."""
+    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    judge = policy.interfaces[0]
+    found = {
+        (rule_id, finding.code)
+        for code in ("empty_object", "unknown_object")
+        for finding in found_by(subject, code)
+        for rule_id in finding.rule_ids
+    }
+    for direction in Direction:
+        rules = judge.toward(direction).rules
+        matching = set[str]()
+        for packet in points(policy, direction):
+            decision = evaluate(policy, packet)
+            matching |= {rule.rule_id for rule in (decision.rule, *decision.shadowed) if rule}
+        for rule in rules:
+            codes = {code for rule_id, code in found if rule_id == rule.rule_id}
+            assert bool(codes) is (rule.rule_id not in matching), (rule, codes)
 
 
 @settings(max_examples=30)

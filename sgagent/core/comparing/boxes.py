@@ -10,7 +10,7 @@ A packet too short to hold ports is decided as one from port 0 to port 0: no doc
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -115,7 +115,7 @@ def _classes(
             if place == len(speaking):
                 speaking.append([[] for _ in lists])
             speaking[place][column].append(index)
-    for peers, ranges in _members_by_class(places, family).items():
+    for peers, ranges in far_ends_by_class(places, family).items():
         yield (
             ranges,
             tuple(
@@ -130,7 +130,7 @@ def _classes(
         )
 
 
-def _members_by_class(
+def far_ends_by_class(
     peers: Iterable[Ranges], family: Family
 ) -> dict[tuple[int, ...], list[tuple[int, int]]]:
     """Return the far ends that each combination of peers has; no combination is that of all others."""
@@ -139,8 +139,10 @@ def _members_by_class(
     for address, combination in classes.addresses.items():
         members.setdefault(combination, []).append((address, address))
     singles = joined((address, address) for address in classes.addresses)
+    starts, ends = [first for first, _ in singles], [last for _, last in singles]
     for first, last, combination in classes.networks:
-        members.setdefault(combination, []).extend(without(((first, last),), singles))
+        inside = singles[bisect_left(ends, first) : bisect_right(starts, last)]
+        members.setdefault(combination, []).extend(without(((first, last),), inside))
     known = joined((*singles, *((first, last) for first, last, _ in classes.networks)))
     members[()] = list(without(((0, family.last_address),), known))
     return {combination: ranges for combination, ranges in members.items() if ranges}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.comparing.boxes import Box, Columns, cut_into_boxes
 from sgagent.core.comparing.clauses import Clause, list_clauses
+from sgagent.core.comparing.narrowing import narrow
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 
@@ -219,12 +220,16 @@ def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Famil
         before.addresses == after.addresses for before, after in zip(old, new, strict=True)
     ):
         return ()
-    return cut_into_boxes((old, new), family, _change, skip=_agree)
+    narrowed = narrow(old, new, family)
+    if narrowed is None:
+        return ()
+    originals = narrowed.originals
 
+    def change(columns: Columns) -> Change | None:
+        (before, *_), (after, *_) = columns
+        return None if before.policy is after.policy else Change(originals[before], originals[after])
 
-def _change(columns: Columns) -> Change | None:
-    (before, *_), (after, *_) = columns
-    return None if before.policy is after.policy else Change(before, after)
+    return cut_into_boxes((narrowed.old, narrowed.new), family, change, skip=_agree)
 
 
 def _agree(columns: Columns) -> bool:

@@ -39,6 +39,9 @@ class Finding:
     rule_ids: tuple[str, ...] = ()
     """The rules that it is about, the one to look at first."""
 
+    not_with: tuple[str, ...] = ()
+    """The rules that have to stay if the one to look at is taken out, though they could go as well."""
+
     object_id: str | None = None
     """The group or list that it is about, where it is no rule."""
 

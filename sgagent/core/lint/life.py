@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from sgagent.core.comparing.boxes import ALL_PORTS
+from sgagent.core.comparing.clauses import Clause
+from sgagent.core.comparing.opencells import Open
+from sgagent.core.comparing.table import PORTED, Area, Table, code_of
 from sgagent.core.comparing.wording import port_text
-from sgagent.core.intervals import Ranges, common, holds, joined, size, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.intervals import Ranges, joined, size, without
 from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import RuleKey, key_of
 from sgagent.core.lint.subject import Life, Listener, Stand, Subject, Usage
-from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
+from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol
 
 _DAY = 86_400.0
 _DHCP_CLIENTS = frozenset({68, 546})
@@ -57,34 +61,68 @@ def _find_nothing_listens(subject: Subject, check: Check) -> Iterator[Finding]:
     life = subject.life
     if life.listeners is None:
         return
+    heard = {
+        (key, number)
+        for stand in subject.host_stands
+        for number in PORTED
+        for key in _heard_by(stand, number, _listened_at(life.listeners, number))
+    }
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
     for stand in subject.host_stands:
-        for key, number, ports in _opened(stand):
+        for key, number, ports in _opened(stand, heard):
             found.setdefault((key, number), []).extend(ports)
     for (key, number), ranges in sorted(found.items()):
-        ports = joined(ranges)
-        if not common(ports, _listened_at(life.listeners, number)):
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1],),
-                message=f"it opens {Protocol(number)} {port_text(ports)}, where nothing on this host listens",
-                remedy="close it until something does; a container or guest behind this host is not seen",
-                origin=subject.origin(key),
-            )
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"it opens {Protocol(number)} {port_text(joined(ranges))},"
+            " where nothing on this host listens",
+            remedy="close it until something does; a container or guest behind this host is not seen",
+            origin=subject.origin(key),
+        )
 
 
-def _opened(stand: Stand) -> Iterator[tuple[RuleKey, int, Ranges]]:
-    """Yield the ports that rules open, but for rules that open all of them."""
+def _heard_by(stand: Stand, number: int, listened: Ranges) -> Iterator[RuleKey]:
+    """Yield the rules that open a port at which a program waits."""
     for family in Family:
-        for box in stand.ingress.accepted(family):
-            rule = box.label[0].rule
-            if rule is None or box.ports == ALL_PORTS:
-                continue
-            for number in (TCP.number, UDP.number):
-                if number is not None and holds(box.protocols, number):
-                    yield key_of(rule), number, box.ports
+        for first, last in listened:
+            for port in range(first, last + 1):
+                for _, clause, _ in stand.ingress.deciders(family, code_of(number, port)):
+                    if clause.rule is not None:
+                        yield key_of(clause.rule)
+
+
+def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple[RuleKey, int, Ranges]]:
+    """Yield the ports that rules open, but for rules for every port and for those that are left out."""
+    for tables in stand.ingress.tables.values():
+        for table in tables:
+            left = table.opened()
+            for area in table.areas:
+                for key, number in _openings(area.clause):
+                    if (key, number) not in but:
+                        ports = joined(_open_ports(table, left, area, number))
+                        if ports:
+                            yield key, number, ports
+                left.take(area.rows, area.columns)
+
+
+def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
+    """Yield the rule of a clause with each protocol of which it opens some ports."""
+    if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports in (None, ALL_PORTS):
+        return
+    for number in PORTED:
+        if clause.protocol in (None, number):
+            yield key_of(clause.rule), number
+
+
+def _open_ports(table: Table, left: Open, area: Area, number: int) -> Iterator[tuple[int, int]]:
+    """Yield the ports of a protocol at which a clause accepts what nothing before it decides."""
+    for first, last, _ in left.pieces(area.rows, area.columns):
+        start, end = table.codes(first, last)
+        if start >> 16 == number:
+            yield start & LAST_PORT, end & LAST_PORT
 
 
 def _listened_at(listeners: tuple[Listener, ...], number: int) -> Ranges:
@@ -96,10 +134,11 @@ def _find_unreached_listeners(subject: Subject, check: Check) -> Iterator[Findin
     life = subject.life
     if life.listeners is None or not life.stands:
         return
-    let_in = _let_in(subject)
     missed: dict[int, list[tuple[int, int]]] = {}
     for one in life.listeners:
-        is_let_in = any(holds(let_in.get((family, one.protocol), ()), one.port) for family in _heard(one))
+        is_let_in = any(
+            _lets_in(subject, family, code_of(one.protocol, one.port)) for family in _families_of(one)
+        )
         if not is_let_in and one.port not in _DHCP_CLIENTS:
             missed.setdefault(one.protocol, []).append((one.port, one.port))
     names = tuple(judge.name for judge in life.stands)
@@ -114,26 +153,25 @@ def _find_unreached_listeners(subject: Subject, check: Check) -> Iterator[Findin
         )
 
 
-def _heard(listener: Listener) -> tuple[Family, ...]:
+def _families_of(listener: Listener) -> tuple[Family, ...]:
     """Return the families whose packets a listener gets: one at every IPv6 address gets both."""
     is_for_both = listener.family is Family.IPV6 and listener.address == 0
     return (Family.IPV4, Family.IPV6) if is_for_both else (listener.family,)
 
 
-def _let_in(subject: Subject) -> dict[tuple[Family, int], Ranges]:
-    """Return the ports at which anybody gets in, fellow members included."""
-    found: dict[tuple[Family, int], list[tuple[int, int]]] = {}
+def _lets_in(subject: Subject, family: Family, code: int) -> bool:
+    """Tell whether anybody gets in at a protocol and port, fellow members included."""
     for stand in subject.host_stands:
-        for family in Family:
-            own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
-            for box in stand.ingress.accepted(family):
-                is_nobody_else = (
-                    box.label[0].rule is None and size(without(box.peers, own)) == 0 and size(own) < 2
-                )
-                for number in (TCP.number, UDP.number):
-                    if number is not None and holds(box.protocols, number) and not is_nobody_else:
-                        found.setdefault((family, number), []).extend(box.ports)
-    return {key: joined(ranges) for key, ranges in found.items()}
+        own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
+        for table, clause, columns in stand.ingress.deciders(family, code):
+            if clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING:
+                is_by_rule, is_own = clause.rule is not None, size(own) < 2
+                if is_by_rule or not is_own or without(joined(table.far_ranges(columns)), own):
+                    return True
+    return False
+
+
+_OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
 
 
 CHECKS = (

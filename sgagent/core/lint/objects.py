@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sgagent.core.intervals import Ranges, common, joined
 from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import RuleKey
-from sgagent.core.lint.reaching import CHECKS as REACHING
+from sgagent.core.lint.reaching import duplicate_rules
 from sgagent.core.lint.subject import Subject
 from sgagent.core.members import is_of_account
 from sgagent.core.model import (
@@ -157,12 +157,9 @@ def _find_idle_lists(subject: Subject, check: Check) -> Iterator[Finding]:
 
 
 def _idle_rules(subject: Subject) -> frozenset[RuleKey]:
-    """Return the rules that could be taken out without any packet being decided otherwise."""
-    idle = set(subject.unreached)
-    for check in REACHING:
-        if check.code in ("redundant_rule", "duplicate_rule"):
-            idle |= {(f.security_group_id or "", f.rule_ids[0]) for f in check.find(subject, check)}
-    return frozenset(idle)
+    """Return the rules that could be taken out together without any packet being decided otherwise."""
+    duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
+    return subject.unreached | subject.removable | duplicates
 
 
 def _nested(check: Check, prefix_list: PrefixList) -> Iterator[Finding]:

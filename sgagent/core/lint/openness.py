@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sgagent.core.comparing.boxes import ALL_PORTS, Box
-from sgagent.core.evaluate import DecidedBy
-from sgagent.core.intervals import Ranges, common, holds, joined, size
+from sgagent.core.intervals import Ranges, common, holds, joined, size, without
 from sgagent.core.lint.finding import Check, Finding, Severity
-from sgagent.core.lint.reach import Deciding, Reach, RuleKey, key_of
+from sgagent.core.lint.reach import RuleKey, key_of
 from sgagent.core.lint.reaching import denies_all
 from sgagent.core.lint.services import DATABASES, MANAGEMENT, SENSITIVE, service_text
 from sgagent.core.lint.subject import Stand, Subject
+from sgagent.core.lint.wideness import OpenPorts, is_wide
 from sgagent.core.model import (
     TCP,
-    UDP,
     CidrBlock,
     Direction,
     Family,
@@ -29,9 +27,6 @@ from sgagent.core.policy import ResolvedRule
 MANY_PORTS = 1000
 """A rule that opens more to everyone than so many opens everything, for what a person can oversee."""
 
-_WIDE = {Family.IPV4: 1 << 31, Family.IPV6: 1 << 124}
-"""More than half of the addresses that there are: in IPv6 the public ones are an eighth of all."""
-
 _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 """From where the cloud's own Workbench connects: the guide's own advice (case 2b)."""
 
@@ -42,49 +37,7 @@ _NARROW_PORTS = 64
 """A rule for more ports is not about one of them."""
 
 
-def is_wide(peers: Ranges, family: Family) -> bool:
-    """Tell whether addresses are more than half of all: everyone, some aside."""
-    return size(peers) > _WIDE[family]
-
-
-def _wide_boxes(reach: Reach, family: Family) -> list[Box[Deciding]]:
-    """Return what rules accept from so many addresses that all together may be everyone."""
-    boxes = [box for box in reach.accepted(family) if box.label[0].decided_by is DecidedBy.RULE]
-    least = _WIDE[family] // (4 * len(boxes) or 1)
-    return [box for box in boxes if size(box.peers) > least]
-
-
-def open_ports(boxes: Sequence[Box[Deciding]], protocol: int, family: Family) -> Mapping[RuleKey, Ranges]:
-    """Return the ports of a protocol that are open to everyone, by the rules that open them."""
-    boxes = [box for box in boxes if holds(box.protocols, protocol)]
-    borders = {0}
-    for box in boxes:
-        for first, last in box.ports:
-            borders |= {first, last + 1}
-    places = sorted(border for border in borders if border <= ALL_PORTS[0][1])
-    found: dict[RuleKey, list[tuple[int, int]]] = {}
-    for place, following in zip(places, [*places[1:], ALL_PORTS[0][1] + 1], strict=True):
-        here = [box for box in boxes if holds(box.ports, place)]
-        if is_wide(joined(ranges for box in here for ranges in box.peers), family):
-            for box in here:
-                found.setdefault(_rule_of(box), []).append((place, following - 1))
-    return {key: joined(ranges) for key, ranges in found.items()}
-
-
-def _rule_of(box: Box[Deciding]) -> RuleKey:
-    rule = box.label[0].rule
-    assert rule is not None  # noqa: S101 - only boxes that rules decide about are asked; for the type checker
-    return key_of(rule)
-
-
-def _open_by_rule(stand: Stand, family: Family) -> Mapping[int, Mapping[RuleKey, Ranges]]:
-    boxes = _wide_boxes(stand.ingress, family)
-    return {
-        number: open_ports(boxes, number, family) for number in (TCP.number, UDP.number) if number is not None
-    }
-
-
-def _everything(open_: Mapping[int, Mapping[RuleKey, Ranges]]) -> dict[RuleKey, Ranges]:
+def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
     """Return the rules that open more ports to everyone than can be overseen."""
     return {
         key: ports for by_rule in open_.values() for key, ports in by_rule.items() if size(ports) > MANY_PORTS
@@ -93,7 +46,7 @@ def _everything(open_: Mapping[int, Mapping[RuleKey, Ranges]]) -> dict[RuleKey, 
 
 def _find_open_to_everyone(subject: Subject, check: Check) -> Iterator[Finding]:
     for key, (families, ports, interfaces) in _collected(
-        subject, lambda stand, family: _everything(_open_by_rule(stand, family))
+        subject, lambda stand, family: _everything(stand.open_to_everyone[family])
     ).items():
         what = "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
         yield Finding(
@@ -125,7 +78,7 @@ def _find_sensitive(subject: Subject, check: Check) -> Iterator[Finding]:
 
 def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     """Return the ports that the guide warns of, by the rules that open them, but for those that open all."""
-    open_ = _open_by_rule(stand, family)
+    open_ = stand.open_to_everyone[family]
     broad = _everything(open_)
     warned = tuple((port, port) for port in sorted(SENSITIVE))
     found = {key: common(ports, warned) for key, ports in open_[TCP.number or 6].items() if key not in broad}
@@ -149,7 +102,7 @@ def _find_databases(subject: Subject, check: Check) -> Iterator[Finding]:
 
 
 def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
-    open_ = _open_by_rule(stand, family)
+    open_ = stand.open_to_everyone[family]
     narrow = [
         clause.ports
         for clause in stand.ingress.clauses[family]
@@ -270,11 +223,18 @@ def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
 
 
 def _leaves_by_default(stand: Stand, family: Family) -> bool:
-    """Tell whether the default lets most of everything out."""
-    return any(
-        box.label[0].decided_by is DecidedBy.DEFAULT and is_wide(box.peers, family) and box.ports == ALL_PORTS
-        for box in stand.egress.accepted(family)
+    """Tell whether the default lets most of everything out: no clause for every protocol is for so many."""
+    clauses = stand.egress.clauses[family]
+    speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports is None)
+    # A near end or source ports leave others for which the default decides.
+    spoken_of = (
+        ends
+        for clause in speaking
+        if clause.local is None and clause.source_ports is None
+        for ends in clause.addresses
     )
+    everyone = ((0, family.last_address),)
+    return clauses[-1].policy is Policy.ACCEPT and is_wide(without(everyone, joined(spoken_of)), family)
 
 
 CHECKS = (

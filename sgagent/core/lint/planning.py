@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sgagent.core.comparing.clauses import Clause
+from sgagent.core.comparing.opencells import Columns
+from sgagent.core.comparing.table import Table
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.intervals import common, joined, size
+from sgagent.core.intervals import joined, size
 from sgagent.core.lint.finding import Check, Finding, Severity
-from sgagent.core.lint.openness import is_wide
 from sgagent.core.lint.reach import key_of
 from sgagent.core.lint.services import MANAGEMENT
 from sgagent.core.lint.subject import Stand, Subject
+from sgagent.core.lint.wideness import is_wide
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -119,14 +121,44 @@ def _contacts(subject: Subject, stand: Stand, environments: Mapping[str, bool]) 
     """Yield what lets members of the other environment in at a stand."""
     here = [group for group in stand.judge.security_group_ids if group in environments]
     for own in here[:1]:
-        for other, environment in environments.items():
-            if environment == environments[own] or other in stand.judge.security_group_ids:
-                continue
-            for family in Family:
-                members = joined(subject.members[other].ranges(family))
-                for box in stand.ingress.accepted(family) if members else ():
-                    if not is_wide(box.peers, family) and common(box.peers, members):
-                        yield _Contact(own, other, box.label[0])
+        others = [
+            other
+            for other, environment in environments.items()
+            if environment != environments[own] and other not in stand.judge.security_group_ids
+        ]
+        for family, tables in stand.ingress.tables.items():
+            members = {other: subject.members[other].ranges(family) for other in others}
+            for table in tables:
+                columns = {other: table.columns_with(members[other]) for other in others if members[other]}
+                yield from (
+                    _Contact(own, other, clause)
+                    for clause, met in _narrowly_accepted(table, family)
+                    for other, held in columns.items()
+                    if met & held
+                )
+
+
+def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
+    """Yield what accepts, with those whom it lets in at some port where it does not let in everyone."""
+    left = table.opened()
+    for area in table.areas:
+        clause = area.clause
+        if clause.policy is not Policy.ACCEPT or clause.decided_by not in _OPENING:
+            left.take(area.rows, area.columns)
+            continue
+        if is_wide(joined(clause.addresses), family):
+            met = 0
+            for _, _, columns in left.pieces(area.rows, area.columns):
+                if not is_wide(joined(table.far_ranges(columns)), family):
+                    met |= columns
+            left.take(area.rows, area.columns)
+        else:
+            met = left.take(area.rows, area.columns)
+        if met:
+            yield clause, table.far_columns(met)
+
+
+_OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
 
 
 def _mixed(

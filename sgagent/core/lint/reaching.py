@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from sgagent.core.comparing.clauses import Clause
 from sgagent.core.comparing.wording import decider_text
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.intervals import joined, size
+from sgagent.core.intervals import size
 from sgagent.core.lint.finding import Check, Finding, Severity
 from sgagent.core.lint.reach import Reach, RuleKey, key_of
 from sgagent.core.lint.subject import Stand, Subject
@@ -77,19 +77,18 @@ def _denying(
 
 def _find_void_drops(subject: Subject, check: Check) -> Iterator[Finding]:
     """Find drops that decide nothing, as what they should drop is accepted before."""
+    breadths: dict[int, int] = {}
     for stand in subject.stands:
         for reach in stand.reaches:
             for key, instead in reach.unreached.items():
-                accepting = sorted(
-                    (clause for clause in instead if clause.policy is Policy.ACCEPT), key=_breadth
-                )
-                if reach.rule(key).policy is Policy.DROP and accepting:
-                    yield _void(subject, check, stand, key, accepting)
-
-
-def _breadth(clause: Clause) -> int:
-    """Return a sort key that puts first what is for most addresses."""
-    return -size(joined(clause.addresses))
+                if reach.rule(key).policy is Policy.DROP:
+                    accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
+                    for clause in accepting:
+                        if id(clause) not in breadths:
+                            breadths[id(clause)] = size(clause.addresses)
+                    if accepting:
+                        accepting.sort(key=lambda clause: -breadths[id(clause)])
+                        yield _void(subject, check, stand, key, accepting)
 
 
 def _void(subject: Subject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
@@ -146,41 +145,38 @@ def _about(finding: Finding) -> Iterator[RuleKey]:
 def _find_redundant(subject: Subject, check: Check) -> Iterator[Finding]:
     """Find rules without which every packet would be decided alike.
 
-    All that are found can be taken out together, with all that are never reached.
+    All that name no rule that has to stay can be taken out together, with all that are never reached.
     """
-    behind = _behind(subject)
-    found: set[RuleKey] = set()
-    for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
-        clauses = behind[key]
-        policy = subject.rules[key][1].policy
-        agrees = all(clause.policy is policy for clause in clauses)
-        stays = all(
-            clause.rule is None or key_of(clause.rule) not in found | subject.unreached for clause in clauses
-        )
-        if agrees and stays:
-            found.add(key)
-            yield Finding(
-                code=check.code,
-                severity=check.severity,
-                security_group_id=key[0],
-                rule_ids=(key[1], *_ids(clauses)),
-                message=f"all that it {policy.value}s, {_names(clauses)} would {policy.value} without it",
-                remedy="take it out, or leave it and say in its description why it is there",
-                origin=subject.origin(key),
-            )
-
-
-def _behind(subject: Subject) -> Mapping[RuleKey, list[Clause]]:
-    """Return what would decide without each rule that decides."""
-    found: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
+    behind: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
     for stand in subject.stands:
         for reach in stand.reaches:
-            for box in reach.boxes:
-                first, second = box.label
-                if first.rule is not None and second is not None:
-                    name = (second.decided_by, second.policy, second.rule and key_of(second.rule))
-                    found.setdefault(key_of(first.rule), {})[name] = second
-    return {key: list(clauses.values()) for key, clauses in found.items() if key in subject.rules}
+            for key, clauses in reach.behind(subject.redundant).items():
+                behind.setdefault(key, {}).update({_known_by(clause): clause for clause in clauses})
+    for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
+        found = list(behind[key].values())
+        verb = f"{subject.rules[key][1].policy.value}"
+        relied_on = [] if key in subject.removable else [c for c in found if _may_go(subject, c)]
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1], *_ids(found)),
+            not_with=_ids(relied_on),
+            message=f"all that it {verb}s, {_names(found)} would {verb} without it",
+            remedy=f"take it out, but then let {_names(relied_on)} stay"
+            if relied_on
+            else "take it out, or leave it and say in its description why it is there",
+            origin=subject.origin(key),
+        )
+
+
+def _known_by(clause: Clause) -> tuple[object, ...]:
+    return (clause.decided_by, clause.rule and key_of(clause.rule))
+
+
+def _may_go(subject: Subject, clause: Clause) -> bool:
+    """Tell whether a clause is a rule that others are told could be taken out."""
+    return clause.rule is not None and key_of(clause.rule) in subject.redundant | subject.unreached
 
 
 def _priority(subject: Subject, key: RuleKey) -> tuple[int, bool, RuleKey]:
@@ -263,7 +259,7 @@ def _names(clauses: Iterable[Clause]) -> str:
 
 
 def _is_one(clauses: Iterable[Clause]) -> bool:
-    return len({(c.decided_by, c.rule and key_of(c.rule)) for c in clauses}) == 1
+    return len(set(map(_known_by, clauses))) == 1
 
 
 _FEW = 3

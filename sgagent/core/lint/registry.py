@@ -26,7 +26,7 @@ def lint(
     """
     for stand in subject.stands:
         for reach in stand.reaches:
-            _ = reach.boxes  # what most checks stand on, and most of the work
+            _ = reach.deciding  # what most checks stand on
             tick()
     found: list[Finding] = []
     for code, check in CHECKS.items():

@@ -12,6 +12,7 @@ from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.lint.codes import MOST_RULES
 from sgagent.core.lint.reach import Reach, RuleKey
+from sgagent.core.lint.wideness import OpenPorts, ports_open_to_everyone
 from sgagent.core.members import members_by_group
 from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface
@@ -41,6 +42,11 @@ class Stand:
     def reaches(self) -> tuple[Reach, Reach]:
         """Return both directions."""
         return (self.ingress, self.egress)
+
+    @cached_property
+    def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
+        """Return the ports that rules open to everyone."""
+        return {family: ports_open_to_everyone(self.ingress.clauses[family], family) for family in Family}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,9 @@ class Life:
         since = max(usage.counted_since, usage.last_hit_at or 0.0)
         return self.now - since >= (self.unused_seconds or 0.0)
 
+
+_ROUNDS = 8
+"""Most policies need two or three."""
 
 NO_LIFE = Life()
 
@@ -147,6 +156,30 @@ class Subject:
     def unreached(self) -> frozenset[RuleKey]:
         """Return the rules that match, and decide about no packet anywhere."""
         return self.matching - self.decided
+
+    @cached_property
+    def redundant(self) -> frozenset[RuleKey]:
+        """Return the rules that decide, and without each of which alone every packet is decided alike."""
+        needed = {key for stand in self.stands for reach in stand.reaches for key in reach.needed}
+        return self.decided - needed
+
+    @cached_property
+    def removable(self) -> frozenset[RuleKey]:
+        """Return the redundant rules that can be taken out together, with all that are never reached.
+
+        Of rules that stand in for each other one has to stay. So of all that could go, those stay that decide
+        about a packet that would be decided otherwise if all went; and as these may come before others that
+        stayed, it is looked once more.
+        """
+        gone = self.redundant
+        for _ in range(_ROUNDS):
+            staying: frozenset[RuleKey] = frozenset().union(
+                *(reach.relied_on(gone | self.unreached) for stand in self.stands for reach in stand.reaches)
+            )
+            if not staying:
+                return gone
+            gone -= staying
+        return frozenset()  # as few as that is always safe
 
 
 def make_subject(
