@@ -101,7 +101,7 @@ def read_bounded(path: Path, most: int, what: str = "it") -> bytes:
         raise UsageError(f"{path}: {what} can't be read: {error.strerror}") from error
 
 
-_UNNAMED = "unnamed"
+UNNAMED = "unnamed"
 """What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
 
 
@@ -116,7 +116,7 @@ def read_policy(
         DocumentError: the documents have errors of form; those of meaning are told with them.
     """
     try:
-        delivery = fetch(settings, definitions, _UNNAMED)
+        delivery = fetch(settings, definitions, UNNAMED)
     except RefusedDocumentsError as error:
         problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
         raise DocumentError(problems) from None

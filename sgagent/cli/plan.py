@@ -14,6 +14,7 @@ from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
 from sgagent.cli.columns import terminal_width
 from sgagent.cli.inforce import InForce, enforced_now, modes_in_force
 from sgagent.cli.inputs import (
+    UNNAMED,
     accept_or_refuse,
     add_policy_arguments,
     fetch,
@@ -32,6 +33,7 @@ from sgagent.core.compiling.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
+from sgagent.core.memory import Memory
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
-    delivery = fetch(settings, options.definitions)
+    delivery = fetch(settings, options.definitions, UNNAMED)
     candidate = scope.resolve(delivery)
     accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
     present = _present(settings, options.against)
@@ -117,7 +119,7 @@ def _present(settings: Settings, against: Path | None) -> InForce:
     """Return what the candidate is compared with."""
     if against is None:
         return enforced_now(settings)
-    return InForce(origin=str(against), delivery=fetch(settings, against))
+    return InForce(origin=str(against), delivery=fetch(settings, against, UNNAMED))
 
 
 def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[ResolvedPolicy]:
@@ -166,11 +168,12 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
     """Return what the kernel would be told, were the old policy's table to stand."""
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
+    memory = Memory()
     if old == ResolvedPolicy():
         plan = enforce(new, None, (), layout, flow_logging=logging).plan
     else:
         state = first_state([interface.name for interface in old.interfaces], layout)
-        standing = compile_(old, layout, state, logging).ruleset
+        standing = compile_(old, layout, state, logging, memory).ruleset
         plan = enforce(
             new,
             standing,
@@ -179,5 +182,6 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
             enforced=Enforced(policy=old, ruleset=standing),
             sessions=settings.enforcement.sessions,
             flow_logging=logging,
+            memory=memory,
         ).plan
     return tuple(map(describe, plan.operations))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import churn, scrape, starting, throughput, tolls
+from bench import churn, questions, scrape, starting, throughput, tolls
 from bench.churn import Churn, Sample
 from bench.daemon import AtWork, Changed, judge, judge_memory
 from bench.desks import Change, Notice
@@ -202,3 +202,15 @@ def test_numbers_are_kept_whatever_they_are_of() -> None:
     assert kept["samples"][-1]["lags"] == [0.7]
     (kept,) = json.loads(Section("daemon", [], [at_work(SIZES[2], Change.RULE, 0.02, 0.01)]).json)
     assert kept["size"] == {"rules": 1_000, "members": 10_000}
+
+
+@pytest.mark.parametrize("shape", questions.SHAPES)
+def test_questions_are_asked_of_every_shape(shape: str) -> None:
+    """Of each there are findings and figures, and a goal is judged by the slowest."""
+    asked = questions.ask_about(shape, 50)
+    assert asked.findings
+    fast = replace(asked, rules=questions.RULES[1], lint_seconds=0.1, lint_mebibytes=50.0, plan_seconds=0.1)
+    slow = replace(fast, lint_seconds=6.0, plan_seconds=2.0)
+    assert [goal.is_met for goal in questions.judge([fast])] == [True, True, True]
+    assert [goal.is_met for goal in questions.judge([fast, slow])] == [False, True, False]
+    assert any(shape in line for line in questions.lines([fast]))

@@ -38,7 +38,12 @@ def _find_mixed_services(subject: Subject, check: Check) -> Iterator[Finding]:
         rules = sorted(group.rules, key=lambda rule: rule.rule_id)
         serving = [rule for rule in rules if _is_service(rule)]
         public = [rule for rule in serving if _is_for_everyone(rule)]
-        inner = [rule for rule in serving if _is_for_insiders(rule) and not _covered(rule, public)]
+        covered = {(rule.ports, rule.protocol) for rule in public}
+        inner = [
+            rule
+            for rule in serving
+            if (rule.ports, rule.protocol) not in covered and _is_for_insiders(rule)
+        ]
         if public and inner:
             yield Finding(
                 code=check.code,
@@ -76,11 +81,6 @@ def _is_for_insiders(rule: SecurityGroupRule) -> bool:
             return True
         case _:
             return False
-
-
-def _covered(rule: SecurityGroupRule, others: list[SecurityGroupRule]) -> bool:
-    """Tell whether the same ports are open to everyone anyway."""
-    return any(rule.ports == other.ports and rule.protocol == other.protocol for other in others)
 
 
 def _ids(rules: list[SecurityGroupRule]) -> str:
