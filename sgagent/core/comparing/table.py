@@ -85,6 +85,20 @@ class Table:
         left = self.opened(within)
         return [left.take(area.rows, area.columns) for area in self.areas]
 
+    @cached_property
+    def accepted(self) -> Sequence[Columns]:
+        """Return the columns of each row that are accepted."""
+        return self.verdicts().accepted
+
+    def critical(self) -> Sequence[Columns]:
+        """Return the columns of each row that hang on one clause: the next one does not agree with it.
+
+        What is accepted is found on the way, and kept for who asks next.
+        """
+        verdicts = self.verdicts()
+        self.__dict__.setdefault("accepted", verdicts.accepted)
+        return verdicts.critical
+
     def verdicts(
         self, areas: Iterable[Area] | None = None, accepts: Callable[[Clause], bool] = _accepts
     ) -> Verdicts:

@@ -40,9 +40,7 @@ def _find_mixed_services(subject: Subject, check: Check) -> Iterator[Finding]:
         public = [rule for rule in serving if _is_for_everyone(rule)]
         covered = {(rule.ports, rule.protocol) for rule in public}
         inner = [
-            rule
-            for rule in serving
-            if (rule.ports, rule.protocol) not in covered and _is_for_insiders(rule)
+            rule for rule in serving if (rule.ports, rule.protocol) not in covered and _is_for_insiders(rule)
         ]
         if public and inner:
             yield Finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from sgagent.core.comparing.bits import bits_of
 from sgagent.core.comparing.clauses import Clause, dhcp_clause, list_clauses
 from sgagent.core.comparing.index import Index
 from sgagent.core.comparing.opencells import Columns, Piece
-from sgagent.core.comparing.table import Area, Table, Verdicts, common_area
+from sgagent.core.comparing.table import Area, Table, common_area
 from sgagent.core.comparing.tables import make_tables
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
@@ -78,7 +78,7 @@ class Reach:
             key_of(area.clause.rule)
             for tables in self.tables.values()
             for table in tables
-            for area, columns in zip(table.areas, table.deciding(table.verdicts().critical), strict=True)
+            for area, columns in zip(table.areas, table.deciding(table.critical()), strict=True)
             if columns and area.clause.rule
         )
 
@@ -137,7 +137,7 @@ class Reach:
                 left = [area for area in table.areas if _is_kept(area, gone)]
                 if len(left) == len(table.areas):
                     continue
-                differing = _differing(table.verdicts(), table.verdicts(left))
+                differing = _differing(table.accepted, table.verdicts(left).accepted)
                 for area, columns in zip(table.areas, table.deciding(differing), strict=True):
                     if columns and area.clause.rule:
                         found.add(key_of(area.clause.rule))
@@ -161,9 +161,9 @@ def _is_kept(area: Area, gone: Container[RuleKey]) -> bool:
     return area.clause.rule is None or key_of(area.clause.rule) not in gone
 
 
-def _differing(one: Verdicts, other: Verdicts) -> list[Columns]:
-    """Return the columns of each row whose verdicts differ."""
-    return [here ^ there for here, there in zip(one.accepted, other.accepted, strict=True)]
+def _differing(one: Sequence[Columns], other: Sequence[Columns]) -> list[Columns]:
+    """Return the columns of each row in which only one of two accepts."""
+    return [here ^ there for here, there in zip(one, other, strict=True)]
 
 
 def _instead(
