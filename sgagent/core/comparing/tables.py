@@ -18,18 +18,22 @@ MOST_COLUMNS = 1 << 11
 """In one table. With more of them, each sum would take longer than it takes Python to ask for it; with fewer,
 what is for everyone would be in very many tables."""
 
+_MOST_COLUMNS_OF_CROWDS = 1 << 14
+"""The same where members of groups, or what is in lists, are mixed, so that most would be in many tables."""
+
 _Numbered = Sequence[tuple[int, Clause]]
 """Clauses with their places among all."""
 
 
-def make_tables(clauses: Sequence[Clause], family: Family) -> tuple[Table, ...]:
+def make_tables(clauses: Sequence[Clause], family: Family, most: int | None = None) -> tuple[Table, ...]:
     """Return tables that hold every packet, each once.
 
     Args:
         clauses: in the order in which they decide; the last one matches everything.
         family: of the packets.
+        most: how many columns a table may have; None is what suits the clauses.
     """
-    return tuple(_tables(list(enumerate(clauses)), family))
+    return tuple(_tables(list(enumerate(clauses)), family, most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class _Class:
     sides: _Sides
 
 
-def _tables(numbered: _Numbered, family: Family) -> Iterator[Table]:
+def _tables(numbered: _Numbered, family: Family, most: int | None) -> Iterator[Table]:
     """Yield tables, each of as many classes of far ends as it has room for."""
     sides_by_peer: dict[Ranges, set[_Side]] = {}
     for_everyone: set[_Side] = {_ANYWHERE}
@@ -53,18 +57,28 @@ def _tables(numbered: _Numbered, family: Family) -> Iterator[Table]:
     found = sorted(far_ends_by_class(sides_by_peer, family).items())
     by_peer, known = list(sides_by_peer.values()), dict[frozenset[_Side], list[_Sides]]()
     classes: list[_Class] = []
-    room = MOST_COLUMNS
+    most = most or _room(peers for peers, _ in found)
+    room = most
     for peers, ends in found:
         wanted = frozenset(for_everyone.union(*(by_peer[peer] for peer in peers)))
         if wanted not in known:
-            known[wanted] = list(_Sides.of(wanted, family).parts(MOST_COLUMNS))
+            known[wanted] = list(_Sides.of(wanted, family).parts(most))
         for sides in known[wanted]:
             if len(sides) > room:
                 yield _table(numbered, family, list(sides_by_peer), classes)
-                classes, room = [], MOST_COLUMNS
+                classes, room = [], most
             classes.append(_Class(tuple(ends), peers, sides))
             room -= len(sides)
     yield _table(numbered, family, list(sides_by_peer), classes)
+
+
+def _room(combinations: Iterable[tuple[int, ...]]) -> int:
+    """Return how many columns a table has room for: more where most peers would be in several tables."""
+    touched, peers = set[tuple[int, int]](), set[int]()
+    for place, combination in enumerate(combinations):
+        peers.update(combination)
+        touched.update((peer, place // MOST_COLUMNS) for peer in combination)
+    return MOST_COLUMNS if len(touched) <= 2 * len(peers) else _MOST_COLUMNS_OF_CROWDS
 
 
 _Side = tuple[tuple[int, int] | None, Ranges | None]

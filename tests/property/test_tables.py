@@ -1,0 +1,100 @@
+"""Tables say of each packet what the specification says, however many of them there are."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+
+from sgagent.core.comparing.clauses import Clause, dhcp_clause, list_clauses
+from sgagent.core.comparing.index import Index
+from sgagent.core.comparing.table import Area, Table, code_of, common_area
+from sgagent.core.comparing.tables import make_tables
+from sgagent.core.evaluate import evaluate
+from sgagent.core.model import Direction, Family, Policy
+from tests.generators import Case
+from tests.points import every_point
+from tests.strategies import cases
+
+FEW_RULES = 6
+SIZES = (1, 3, 1 << 14)
+
+
+def tables_of(case: Case, direction: Direction, family: Family, most: int) -> tuple[Table, ...]:
+    """Return the tables of one direction and family of a case."""
+    judge = case.policy.judge("eth0")
+    return make_tables(
+        (dhcp_clause(direction, family), *list_clauses(judge, direction, family)), family, most
+    )
+
+
+@pytest.mark.parametrize("most", SIZES)
+@settings(max_examples=12)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_a_table_says_who_decides(most: int, drawn: tuple[Case, Random]) -> None:
+    """Each packet's decider decides in its row, about its far end; nothing else decides anywhere."""
+    case = drawn[0]
+    for direction in Direction:
+        for family in Family:
+            tables = tables_of(case, direction, family, most)
+            expected = set[object]()
+            for packet in every_point([case.policy], "eth0", direction, family):
+                decision = evaluate(case.policy, packet)
+                expected.add((decision.decided_by, decision.rule))
+                peer = ((packet.peer, packet.peer),)
+                code = code_of(packet.protocol, packet.destination_port or 0)
+                holding = [(table, column) for table in tables if (column := table.columns_with(peer))]
+                assert holding
+                found = {
+                    (clause.decided_by, clause.rule): clause.policy
+                    for table, column in holding
+                    for clause, columns in table.deciders(table.row_of(code))
+                    if table.far_columns(columns) & column
+                }
+                assert found[decision.decided_by, decision.rule] is decision.verdict
+            deciding = {
+                (area.clause.decided_by, area.clause.rule)
+                for table in tables
+                for area, columns in zip(table.areas, table.deciding(), strict=True)
+                if columns
+            }
+            assert deciding == expected
+
+
+def _accepted(areas: list[Area], row: int, column: int) -> tuple[bool, bool]:
+    """Return whether a cell is accepted, and whether the first two that match it disagree."""
+    matching: list[Clause] = [
+        area.clause
+        for area in areas
+        if area.columns >> column & 1 and any(first <= row <= last for first, last in area.rows)
+    ]
+    is_critical = len(matching) > 1 and matching[0].policy is not matching[1].policy
+    return matching[0].policy is Policy.ACCEPT, is_critical
+
+
+@settings(max_examples=15)
+@given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
+def test_verdicts_are_those_of_the_first_that_match(drawn: tuple[Case, Random]) -> None:
+    """In every cell: what it comes to, and whether that hangs on one clause."""
+    for table in tables_of(drawn[0], Direction.INGRESS, Family.IPV4, 64):
+        verdicts, areas = table.verdicts(), list(table.areas)
+        for row in range(len(table.starts)):
+            for column in range(table.every_column.bit_length()):
+                found = (verdicts.accepted[row] >> column & 1, verdicts.critical[row] >> column & 1)
+                assert (bool(found[0]), bool(found[1])) == _accepted(areas, row, column)
+
+
+@settings(max_examples=15)
+@given(cases(interfaces=("eth0",), most_rules=12))
+def test_the_index_finds_all_that_meet_an_area(drawn: tuple[Case, Random]) -> None:
+    """As looking at each other area does."""
+    for table in tables_of(drawn[0], Direction.INGRESS, Family.IPV4, 64):
+        index = Index.of(table)
+        for area in table.areas:
+            meeting = {
+                number for number, other in enumerate(table.areas) if all(map(bool, common_area(area, other)))
+            }
+            assert {
+                number for number in range(len(table.areas)) if index.meeting(area) >> number & 1
+            } == meeting
