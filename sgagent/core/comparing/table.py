@@ -228,7 +228,7 @@ class _Pile:
     def put(self, columns: Columns, *, accepts: bool) -> None:
         """Put a clause behind the others."""
         some = self.accept | self.drop
-        again = columns & (some ^ self.settled)
+        again = columns & (some ^ (self.accept_next | self.drop_next))
         new = columns ^ columns & some
         if accepts:
             self.accept |= new
@@ -244,17 +244,12 @@ class _Pile:
             self.accept, self.drop = other.accept, other.drop
             self.accept_next, self.drop_next = other.accept_next, other.drop_next
             return
-        once = some ^ self.settled
+        once = some ^ (self.accept_next | self.drop_next)
         # What is known in a set, taken out of it by an exclusive or: that needs no negative numbers.
         self.accept_next |= other.accept & once | other.accept_next ^ other.accept_next & some
         self.drop_next |= other.drop & once | other.drop_next ^ other.drop_next & some
         self.accept |= other.accept ^ other.accept & some
         self.drop |= other.drop ^ other.drop & some
-
-    @property
-    def settled(self) -> Columns:
-        """Return where two of them are known: what follows does not count."""
-        return self.accept_next | self.drop_next
 
 
 def _fold(first: int, last: int, items: Sequence[_Item | _Pile], verdicts: Verdicts) -> None:
@@ -268,21 +263,24 @@ def _fold(first: int, last: int, items: Sequence[_Item | _Pile], verdicts: Verdi
     for item in items:
         if isinstance(item, _Pile):
             pile.put_all(item)
-        elif item.first > last or item.last < first:
             continue
-        elif item.first <= first and last <= item.last:
-            columns = item.columns & ~settled
+        start, end = item.first, item.last
+        if start > last or end < first:
+            continue
+        columns = item.columns
+        if settled:
+            columns ^= columns & settled
             if not columns:
                 continue
+        if start <= first and last <= end:
             pile.put(columns, accepts=item.accepts)
-        else:
-            settled |= pile.settled
-            if item.columns & ~settled:
-                if pile.accept or pile.drop:
-                    kept.append(pile)
-                    pile = _Pile()
-                kept.append(item)
-                is_split = True
+            continue
+        if pile.accept or pile.drop:
+            settled |= pile.accept_next | pile.drop_next
+            kept.append(pile)
+            pile = _Pile()
+        kept.append(item)
+        is_split = True
     if not is_split:
         critical = pile.accept & pile.drop_next | pile.drop & pile.accept_next
         rows = last + 1 - first
