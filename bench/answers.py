@@ -12,10 +12,10 @@ from bench.packetcost import OURS
 from bench.policies import BenchPolicy, invent, with_member, with_rule
 from bench.results import Duration, Spread
 from bench.sizes import SIZES, Size
-from sgagent.core.cloudlimits import MOST_RULES_PER_INTERFACE
-from sgagent.core.comparing.comparison import compare
-from sgagent.core.lint.registry import lint
-from sgagent.core.lint.subject import make_subject
+from sgagent.analysis.compare import compare
+from sgagent.analysis.lint.registry import lint
+from sgagent.analysis.lint.subject import make_subject
+from sgagent.core.cloud_limits import MOST_RULES_PER_INTERFACE
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions

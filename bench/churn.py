@@ -44,8 +44,8 @@ from integration.lab import LabError, wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
 from integration.soak import processor_seconds
-from sgagent.core.kernel.names import peers_chain
 from sgagent.core.model import Direction, Family
+from sgagent.nft.names import peers_chain
 
 NAME = "churn"
 SIZE = SIZES[2]

@@ -41,13 +41,13 @@ from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
 from integration.soak import processor_seconds
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.enforcement import Enforced, enforce
-from sgagent.core.compiling.marks import first_state
-from sgagent.core.kernel.names import class_chain, peers_chain
-from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.enforce import Enforced, enforce
+from sgagent.compiler.marks import first_state
 from sgagent.core.model import Direction, Family, PortRange
 from sgagent.dataplane.generation import RulesetGeneration
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.names import class_chain, peers_chain
 
 CHANGES = {SIZES[1]: 60, SIZES[2]: 100, SIZES[3]: 60}
 """Of each kind, told of by a signal; of the other ways to be told there are a third as many."""

@@ -24,9 +24,9 @@ from integration.namespaces import Namespace
 from integration.service import Service
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.layout import MEMBERS, Layout, write_member
+from sgagent.sources.etcd.keys import MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import Delete, Put
-from sgagent.sources.etcd.publishing import plan_publication, publish, read_published
+from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
 
 GROUPS_OF_A_FILE = 20
 RULES_OF_A_KEY = 1_000
@@ -36,7 +36,7 @@ FIRST_NEWCOMER = IPv4Address("10.200.0.0")
 FREE_PORT = 60_500
 """Of no rule of any policy."""
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 """Of the keys in the store."""
 
 _HOST_ADDRESS = "10.9.0.50"

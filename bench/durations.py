@@ -23,12 +23,12 @@ from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, with_member, with_r
 from bench.results import Duration, Spread
 from bench.sizes import Size
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
-from sgagent.core.compiling.marks import first_state
-from sgagent.core.kernel.nftjson import encode_plan
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.enforce import Enforced, Enforcement, enforce
+from sgagent.compiler.marks import first_state
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.nft.json_commands import encode_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_NFT = "nft, the same"

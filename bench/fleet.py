@@ -32,9 +32,9 @@ from sgagent.core.model import Snapshot
 from sgagent.settings import EtcdEndpoint
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import Report
-from sgagent.sources.etcd.layout import FLEET, MEMBERS, Layout, write_member
+from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import Put
-from sgagent.sources.etcd.publishing import plan_publication, publish, read_published
+from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 PART = "measured"
@@ -45,7 +45,7 @@ IDLE_SECONDS = 15.0
 REPORTS = 500
 """Hosts that report and renew a lease, one after the other."""
 
-_LAYOUT = Layout("/sgagent")
+_LAYOUT = KeyLayout("/sgagent")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

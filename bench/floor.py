@@ -27,11 +27,11 @@ from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.section import Section, begin, finish, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
 from integration.namespaces import network_namespace
-from sgagent.core.kernel.names import class_chain, peers_chain
-from sgagent.core.kernel.ruleset import TABLE
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.libnftables import Context
 from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, attribute
+from sgagent.nft.names import class_chain, peers_chain
+from sgagent.nft.ruleset import TABLE
 
 NAME = "floor"
 REPEATS = {SIZES[1]: 40, SIZES[2]: 40, SIZES[3]: 10}

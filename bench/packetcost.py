@@ -15,9 +15,9 @@ from bench.policies import INTERFACE, BenchPolicy
 from bench.processor import one_processor
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose, choose_sessions
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.kernel.nfttext import render
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.nft.text import render
 
 OURS = "sgagent"
 CONNTRACK_ONLY = "conntrack only"

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from bench.goals import Goal
 from bench.section import Section, figure, finish, goal_table, parser_of, table
-from sgagent.core.comparing.comparison import compare
-from sgagent.core.lint.registry import lint
-from sgagent.core.lint.subject import Stand, make_subject
+from sgagent.analysis.compare import compare
+from sgagent.analysis.lint.registry import lint
+from sgagent.analysis.lint.subject import Stand, make_subject
 from sgagent.core.model import (
     TCP,
     AuthorizationObject,

@@ -16,12 +16,12 @@ from bench.policies import INTERFACE, BenchPolicy, invent
 from bench.results import PacketCost
 from bench.sizes import SIZES
 from bench.traffic import Aim, choose
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.flowlogging import FlowLogging
-from sgagent.core.compiling.marks import first_state
-from sgagent.core.kernel.nfttext import render
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.counter_chains import FlowLogging
+from sgagent.compiler.marks import first_state
 from sgagent.core.model import Policy
 from sgagent.dataplane.nflog import open_log
+from sgagent.nft.text import render
 
 SILENT = "sgagent, which tells of nobody"
 TELLING = "sgagent, which tells of drops: 10 a second"

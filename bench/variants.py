@@ -11,11 +11,10 @@ from ipaddress import IPv4Address
 from bench.linear import Order, render_linear
 from bench.packetcost import LAYOUT
 from bench.policies import INTERFACE, BenchPolicy
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.listing import MOST_LINES
-from sgagent.core.compiling.marks import first_state
-from sgagent.core.kernel.nfttext import element_text, render
-from sgagent.core.kernel.ruleset import (
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.linear import MOST_LINES
+from sgagent.compiler.marks import first_state
+from sgagent.nft.ruleset import (
     TCP_DPORT,
     TH_DPORT,
     UDP_DPORT,
@@ -26,6 +25,7 @@ from sgagent.core.kernel.ruleset import (
     Operator,
     Ruleset,
 )
+from sgagent.nft.text import element_text, render
 
 _LISTED = 10_000
 """More lines than any policy measured here has: all of them are lists."""

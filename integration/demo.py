@@ -21,7 +21,7 @@ from integration.lab import lab
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
 from sgagent.core.evaluate import DecidedBy, Decision, evaluate
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement

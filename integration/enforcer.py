@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 from integration.judging import LAYOUT
 from integration.lab import Lab
+from sgagent.compiler.counter_chains import SILENT, FlowLogging
+from sgagent.compiler.enforce import Enforced, enforce
+from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import bind
-from sgagent.core.compiling.enforcement import Enforced, enforce
-from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
-from sgagent.core.compiling.marks import MarkLayout
-from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.kernel.counters import CounterKey
-from sgagent.core.kernel.plan import Plan
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import Mode, Policy, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
-from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.plan import Plan
 from sgagent.settings import Settings
 
 _LOGGING = FlowLogging(verdicts=frozenset({Policy.DROP}))

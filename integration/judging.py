@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from integration.lab import Lab
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.evaluate import Packet
-from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.plan import make_plan
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import make_plan
 from sgagent.rehearsal.onwire import as_wire
 
 LAYOUT = MarkLayout(0xFFFF0000)

@@ -14,7 +14,7 @@ from itertools import product
 
 from sgagent.core.binding import bind
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     CidrBlock,

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from integration.enforcer import one_group
 from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
-from sgagent.agent.telling.board import LONGEST_WAIT_SECONDS
+from sgagent.agent.published_status import LONGEST_WAIT_SECONDS
 from sgagent.rehearsal.wire import Address, tcp, udp
 from tests.patience import PATIENCE
 

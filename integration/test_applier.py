@@ -19,17 +19,16 @@ from integration.namespaces import Namespace, network_namespace
 from integration.service import is_alive
 from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
-from sgagent.core.kernel import plan as p, ruleset as r
-from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Interval, Match, Rule, SetMark
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane import messages
-from sgagent.dataplane.boundary import Applier, fork_applier
+from sgagent.dataplane import protocol
 from sgagent.dataplane.client import ApplierDataplane
-from sgagent.dataplane.events import RulesetChange
-from sgagent.dataplane.messages import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
-from sgagent.dataplane.news import news_heard
-from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.dataplane.monitor import RulesetChange
+from sgagent.dataplane.privsep import Applier, fork_applier, news_heard
+from sgagent.dataplane.protocol import LONGEST_ANSWER, LONGEST_REQUEST, Reply, Verb
+from sgagent.nft import plan as p, ruleset as r
+from sgagent.nft.plan import Plan
+from sgagent.nft.ruleset import Interval, Match, Rule, SetMark
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring
@@ -103,8 +102,8 @@ def test_the_applier_has_one_privilege(owner: Applier) -> None:
     os.kill(owner.pid, signal.SIGTERM)
     os.kill(owner.pid, signal.SIGINT)
     os.kill(owner.pid, signal.SIGHUP)
-    messages.send(owner.channel, Verb.READ_GENERATION, b"")
-    answer = messages.receive(owner.channel, LONGEST_ANSWER)
+    protocol.send(owner.channel, Verb.READ_GENERATION, b"")
+    answer = protocol.receive(owner.channel, LONGEST_ANSWER)
     assert answer is not None
     assert answer[0] == Reply.DONE
 
@@ -180,7 +179,7 @@ NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
     (Verb.APPLY, b'["delete foreign","table","other"]\n'),
     (Verb.APPLY, b'["add table"]\n["add rule","a",[["set mark",0,0]]]\n'),
     (Verb.CLEAR_MARKS, b""),
-    (Verb.CLEAR_MARKS, messages.write_marks(1, ())),
+    (Verb.CLEAR_MARKS, protocol.write_marks(1, ())),
     (Verb.FIND_SESSION, bytes(10)),
     (Verb.FIND_SESSION, b"\xff" * 39),
     (Verb.END_SESSION, bytes(48)),
@@ -197,7 +196,7 @@ def test_what_is_no_request_is_refused(
     plane = ApplierDataplane(owner.channel, mask=MASK)
     bring(plane, tables.EMPTY)
     owner.channel.sendall(_HEADER.pack(kind, len(content)) + content)
-    answer = messages.receive(owner.channel, LONGEST_ANSWER)
+    answer = protocol.receive(owner.channel, LONGEST_ANSWER)
     assert answer is not None
     assert answer[0] == Reply.REFUSED
     assert json.loads(answer[1])[0] == "malformed"
@@ -209,8 +208,8 @@ def test_nothing_is_done_before_the_beginning(owner: Applier) -> None:
     """Which bits are the agent's has to be said first."""
     for verb in Verb:
         if verb is not Verb.BEGIN:
-            messages.send(owner.channel, verb, b"")
-            answer = messages.receive(owner.channel, LONGEST_ANSWER)
+            protocol.send(owner.channel, verb, b"")
+            answer = protocol.receive(owner.channel, LONGEST_ANSWER)
             assert answer is not None
             assert json.loads(answer[1])[:2] == ["malformed", "before the beginning"]
 

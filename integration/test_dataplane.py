@@ -10,14 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.kernel.nftcommands import write_additions
-from sgagent.core.kernel.nfttext import render
-from sgagent.core.kernel.plan import AddChain, AddTable, DestroyTable, FlushChain, Plan, make_plan
-from sgagent.core.kernel.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
-from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.nft.plan import AddChain, AddTable, DestroyTable, FlushChain, Plan, make_plan
+from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.nft.text import render, write_additions
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

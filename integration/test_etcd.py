@@ -19,23 +19,23 @@ from integration.etcdcluster import Cluster, etcd_cluster
 from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import PortRange, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import EtcdSourceSettings, SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.layout import GROUPS, Layout
+from sgagent.sources.etcd.keys import GROUPS, KeyLayout
 from sgagent.sources.etcd.messages import Delete, KeyRange, Put
-from sgagent.sources.etcd.publishing import (
+from sgagent.sources.etcd.publication_signature import Sign
+from sgagent.sources.etcd.publisher import (
     PublishedMeanwhileError,
     plan_publication,
     publish,
     read_published,
 )
-from sgagent.sources.etcd.signing import Sign
 from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
-from sgagent.sources.vouching import Vouching
+from sgagent.sources.signature_policy import Vouching
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.fakes.host import FakeHost
@@ -88,9 +88,9 @@ class Desk:
         return self.cluster.settings(prefix=self.prefix)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> KeyLayout:
         """Return the keys."""
-        return Layout(self.prefix)
+        return KeyLayout(self.prefix)
 
     def publish(
         self, snapshot: Snapshot, sign: Sign | None = None, forged: Mapping[str, bytes] = NOTHING_FORGED

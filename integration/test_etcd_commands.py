@@ -13,9 +13,9 @@ from integration.etcdcluster import Cluster, etcd_cluster
 from integration.namespaces import Namespace, network_namespace
 from sgagent.cli.main import main
 from sgagent.sources.etcd.fleet import Report
-from sgagent.sources.etcd.layout import FLEET, Layout
+from sgagent.sources.etcd.keys import FLEET, KeyLayout
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 WEB = """
 version: 1
 security_groups:

@@ -16,13 +16,13 @@ from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import CallRefusedError, Status
-from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.grpc import CallRefusedError, GrpcStatus
+from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import Put
 from sgagent.sources.etcd.source import EtcdSource
 from tests.certificates import Authority
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 WEB = "version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n"
 DOCS = Path(__file__).parent.parent / "docs" / "etcd.md"
 
@@ -113,7 +113,7 @@ def test_the_documented_rights_are_enough_and_no_more(
         for key in (LAYOUT.meta, LAYOUT.key("members", "sg-web", "web-1"), "/other"):
             with pytest.raises(CallRefusedError) as caught:
                 client.commit((), [Put(key, b"")])
-            assert caught.value.code == Status.PERMISSION_DENIED
+            assert caught.value.code == GrpcStatus.PERMISSION_DENIED
         client.close()
     assert "permission denied" in capsys.readouterr().err
 

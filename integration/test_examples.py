@@ -14,8 +14,8 @@ from integration.judging import judge
 from integration.lab import Lab, lab
 from integration.namespaces import run
 from sgagent.core.evaluate import DecidedBy, Packet
-from sgagent.core.kernel import names
 from sgagent.core.model import Direction, Family, Policy
+from sgagent.nft import names
 from sgagent.packets import ExpectedPacket, ExpectedReply
 from tests.corpus import Example, examples
 

@@ -18,12 +18,12 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.kernel import plan as p
-from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Chain, Limit, Log, Rule
-from sgagent.dataplane.boundary import fork_applier
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.nflog import open_log
+from sgagent.dataplane.privsep import fork_applier
+from sgagent.nft import plan as p
+from sgagent.nft.plan import Plan
+from sgagent.nft.ruleset import Chain, Limit, Log, Rule
 from sgagent.rehearsal.wire import WirePacket, icmpv6, tcp, udp
 from tests.patience import PATIENCE
 

@@ -9,7 +9,7 @@ import pytest
 
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.host import Link
+from sgagent.core.host_facts import Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
 from tests.contract.host import HostContract, Machine

@@ -15,9 +15,9 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
-from sgagent.core.lint.subject import Listener
+from sgagent.analysis.lint.subject import HostListener
 from sgagent.core.model import Family
-from sgagent.dataplane.listeners import list_listeners
+from sgagent.dataplane.sockets import list_listeners
 
 HOST, HOST6, CLIENT = "10.0.0.11", "2001:db8::11", "198.51.100.7"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - where programs of the test's own namespace wait
@@ -98,7 +98,7 @@ def test_listeners_of_a_namespace(one_interface: Lab) -> None:
         with one_interface.host.entered():
             listeners = list_listeners()
     assert listeners == (
-        Listener(family=Family.IPV4, address=0, protocol=6, port=9000),
-        Listener(family=Family.IPV6, address=int(ip_address(HOST6)), protocol=6, port=9002),
-        Listener(family=Family.IPV4, address=int(ip_address(HOST)), protocol=17, port=53),
+        HostListener(family=Family.IPV4, address=0, protocol=6, port=9000),
+        HostListener(family=Family.IPV6, address=int(ip_address(HOST6)), protocol=6, port=9002),
+        HostListener(family=Family.IPV4, address=int(ip_address(HOST)), protocol=17, port=53),
     )

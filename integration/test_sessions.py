@@ -12,7 +12,7 @@ import pytest
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
 from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
-from sgagent.core.compiling.marks import MarkLayout
+from sgagent.compiler.marks import MarkLayout
 from sgagent.core.model import Mode, Sessions
 from sgagent.rehearsal.wire import icmp
 from tests.patience import PATIENCE

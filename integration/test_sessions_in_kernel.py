@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
 from sgagent.dataplane.conntrack import clear_marks

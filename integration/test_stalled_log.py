@@ -21,7 +21,7 @@ import pytest
 from integration.asking import status
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
-from sgagent.agent.telling.logqueue import LONGEST_END_SECONDS, MOST_WAITING_BYTES
+from sgagent.agent.log import LONGEST_END_SECONDS, MOST_WAITING_BYTES
 from tests.patience import PATIENCE
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sgagent.core.compiling.marks import MarkTest
-from sgagent.core.endpoints import Endpoint
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import Problem
-from sgagent.core.host import HostFacts
-from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Ruleset
+from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import Snapshot
+from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
+from sgagent.nft.plan import Plan
+from sgagent.nft.ruleset import Ruleset
 from sgagent.signatures import Signed
 
 Wake = Callable[[], None]

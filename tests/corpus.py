@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem
-from sgagent.core.host import HostFacts
+from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, resolve

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from sgagent.core.always import LINK_LOCAL
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
+from sgagent.core.implicit_allows import LINK_LOCAL
 from sgagent.core.model import (
     TCP,
     CidrBlock,

@@ -6,14 +6,14 @@ import struct
 
 import h2.events
 
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.marker import Marker, State
+from sgagent.sources.etcd.grpc import Value, nested, number, read_fields, text
+from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyRange
-from sgagent.sources.etcd.protobuf import Value, nested, number, read_fields, text
+from sgagent.sources.etcd.publication import Completeness, Marker
 from tests.grpcserver import OK, Server
 
-LAYOUT = Layout("/sgagent")
-MARKER = Marker(state=State.COMPLETE, serial=1, version="v", published_by="x", published_at="y")
+LAYOUT = KeyLayout("/sgagent")
+MARKER = Marker(state=Completeness.COMPLETE, serial=1, version="v", published_by="x", published_at="y")
 REVISION = 7
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 from sgagent.core.binding import bind
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     GRE,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from sgagent.core.always import DHCP
-from sgagent.core.comparing.boxes import Box, Label
+from sgagent.analysis.header_space import Box, Label
+from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import Packet
-from sgagent.core.intervals import Ranges
+from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import LAST_PORT, Direction, Family
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedPolicy, ResolvedRule
 

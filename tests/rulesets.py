@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from sgagent.core.kernel import ruleset as r
-from sgagent.core.kernel.nftwords import BITS, SYMBOLS
-from sgagent.core.kernel.ruleset import (
+from sgagent.nft import ruleset as r
+from sgagent.nft.grammar import BITS, SYMBOLS
+from sgagent.nft.ruleset import (
     Accept,
     Chain,
     Count,

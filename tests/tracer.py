@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.core.kernel.ruleset import (
+from sgagent.core.model import Family
+from sgagent.nft.ruleset import (
     Accept,
     Count,
     Drop,
@@ -33,7 +34,6 @@ from sgagent.core.kernel.ruleset import (
     Value,
     Verdict,
 )
-from sgagent.core.model import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

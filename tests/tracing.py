@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.model import Direction
+from sgagent.nft.ruleset import Ruleset
 from tests.tracer import Session, Tuple, Walk, WirePacket, trace
 
 _ELSEWHERE = Tuple(source=1, destination=2, source_port=3, destination_port=4)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from sgagent.core.binding import Bindings, bind
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     AuthorizationObject,

@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sgagent.agent.asking.execution import Execution
-from sgagent.agent.counting import Counting
+from sgagent.agent.control.handlers import Execution
+from sgagent.agent.counters import Counting
 from sgagent.agent.drift import DriftWatch
+from sgagent.agent.garbage_collection import Leftovers
 from sgagent.agent.inbox import Happened, Inbox
-from sgagent.agent.leftovers import Leftovers
-from sgagent.agent.step import NotSettledError, Outcome, Step
-from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.observing import ObservationLog
-from sgagent.agent.telling.sdnotify import ServiceManager
-from sgagent.agent.telling.steplog import EventLog, StepLog
+from sgagent.agent.published_status import Board
+from sgagent.agent.step import NotSettledError, Step, StepEnd
+from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
+from sgagent.agent.systemd import ServiceManager
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.ports import Clock, Host, Source
 
@@ -215,17 +214,17 @@ class Daemon:
         if fetch:
             self._fetched_at = self._clock.monotonic()
         step = self.drift.follow(self._reconciler.step(fetch=fetch, patient=patient))
-        if step.counters is not None and step.outcome is not Outcome.REFUSED:
+        if step.counters is not None and step.outcome is not StepEnd.REFUSED:
             self._observed = step.policy.observed if step.policy else frozenset()
             self._counting.follow(step.counters, self._observed)
             self._follow_flows(step)
-        if step.outcome is Outcome.REFUSED:
+        if step.outcome is StepEnd.REFUSED:
             self._retry_later()
         else:
             self._retry_at, self._retry_seconds = None, FIRST_RETRY_SECONDS
         self._step_log.say(step)
         self._say_faults()
-        if step.is_first_table and step.outcome is Outcome.APPLIED:
+        if step.is_first_table and step.outcome is StepEnd.APPLIED:
             self._after_first(step)
         self._service_manager.status(summary(step))
         self._board.note_step(step, is_fetched=fetch)

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from sgagent.agent.step import Outcome, Step, Tamperer
-from sgagent.agent.telling.steplog import EventLog
-from sgagent.dataplane.events import RulesetChange
+from sgagent.agent.step import Step, StepEnd, Tamperer
+from sgagent.agent.step_log import EventLog
+from sgagent.dataplane.monitor import RulesetChange
 from sgagent.ports import Clock
 
 CONTESTED_FROM = 5
@@ -76,7 +76,7 @@ class DriftWatch:
         if not step.was_drift:
             return step
         step = replace(step, tamperer=self._tamperer())
-        if step.outcome is Outcome.APPLIED:
+        if step.outcome is StepEnd.APPLIED:
             self._count(step)
         return step
 

@@ -11,29 +11,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from sgagent.agent.choosing.definitions import Definitions
-from sgagent.agent.choosing.modes import ModeFile
+from sgagent.agent.definitions import Definitions
 from sgagent.agent.keeping.expectations import Expectations
 from sgagent.agent.keeping.kept import Extent
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.agent.sourceways import SourceWays
-from sgagent.agent.step import NotSettledError, Outcome, Step
+from sgagent.agent.modes import ModeFile
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.source_way import SourceWays
+from sgagent.agent.step import NotSettledError, Step, StepEnd
+from sgagent.compiler.enforce import Enforced, Enforcement, enforce
+from sgagent.compiler.marks import MarkLayout
+from sgagent.compiler.revocation import ends_observing, may_cut
+from sgagent.compiler.source_way import close_way
 from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
-from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
-from sgagent.core.compiling.marks import MarkLayout
-from sgagent.core.compiling.narrowing import ends_observing, may_cut
-from sgagent.core.compiling.sourceway import close_way
-from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity, SgagentError
-from sgagent.core.host import HostFacts
-from sgagent.core.kernel.describe import differences
-from sgagent.core.kernel.plan import AddCounter, DeleteCounter, DestroyTable, Operation, Plan
-from sgagent.core.kernel.ruleset import Ruleset
-from sgagent.core.memory import Memory
+from sgagent.core.host_facts import HostFacts
+from sgagent.core.memo import Memory
 from sgagent.core.model import Direction, Sessions, Snapshot
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.nft.describe import differences
+from sgagent.nft.plan import AddCounter, DeleteCounter, DestroyTable, Operation, Plan
+from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
 
@@ -188,7 +187,7 @@ class Reconciler:
             unknown_objects=resolution.unknown_objects,
         )
         self._await_settled()
-        if step.outcome is not Outcome.REFUSED:
+        if step.outcome is not StepEnd.REFUSED:
             self._is_closed, self.is_standing = False, False
             self._accept(delivery, facts)
         return step
@@ -260,7 +259,7 @@ class Reconciler:
     def _without_snapshot(self, facts: HostFacts, refusal: tuple[Problem, ...]) -> Step:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
         step, fetched = self._hold(facts), self.definitions.fetched
-        is_as_it_was = step.outcome is Outcome.WAITING and not step.is_standing and not refusal
+        is_as_it_was = step.outcome is StepEnd.WAITING and not step.is_standing and not refusal
         awaits_documents = fetched.is_empty and is_as_it_was
         return replace(
             step,
@@ -291,7 +290,7 @@ class Reconciler:
         if not self._is_closed and not is_going_back and self._stands_apart_from(closed):
             return self._leave_standing(facts)
         step = self._enforce(closed, facts)
-        if step.outcome is not Outcome.REFUSED:
+        if step.outcome is not StepEnd.REFUSED:
             self._is_closed, self.is_standing = True, False
             if is_going_back:
                 self.definitions.gone_back()
@@ -312,10 +311,10 @@ class Reconciler:
                 self._dataplane.apply(Plan((DestroyTable(),)))
                 self._counters_gone(frozenset(table.counter_by_name))
         except (KernelRefusedError, NotPermittedError) as error:
-            return Step(outcome=Outcome.REFUSED, kernel_error=str(error), facts=facts)
+            return Step(outcome=StepEnd.REFUSED, kernel_error=str(error), facts=facts)
         self._enforced, self._settled, self._wanted = None, None, None
         self.definitions.gone_back()
-        return Step(outcome=Outcome.WAITING, counters={}, facts=facts)
+        return Step(outcome=StepEnd.WAITING, counters={}, facts=facts)
 
     def _stands_apart_from(self, closed: ResolvedPolicy) -> bool:
         """Tell whether there is a table, and another than that of a closed host."""
@@ -344,12 +343,12 @@ class Reconciler:
             self._wanted = wanted
             return replace(settled, facts=facts)
         step = self._bring(policy, facts)
-        if step.outcome is Outcome.REFUSED:
+        if step.outcome is StepEnd.REFUSED:
             self._settled = None
         else:
             self._wanted = wanted
             self._settled = Step(
-                outcome=Outcome.UNCHANGED, policy=policy, counters=step.counters, uncached=step.uncached
+                outcome=StepEnd.UNCHANGED, policy=policy, counters=step.counters, uncached=step.uncached
             )
         return step
 
@@ -370,7 +369,7 @@ class Reconciler:
         compiled = self._clock.monotonic()
         differed = self._differences() if self.has_drifted() else ()
         step = Step(
-            outcome=Outcome.UNCHANGED,
+            outcome=StepEnd.UNCHANGED,
             policy=policy,
             counters=enforcement.compiled.counters,
             uncached=tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None),
@@ -386,10 +385,10 @@ class Reconciler:
             cut = self._sessions_cut(policy, facts, is_first=observed.ruleset is None)
             self._await_settled()
             step = self._apply(enforcement, step, compiled)
-            step = step if step.outcome is Outcome.REFUSED else replace(step, sessions_cut=cut)
-        if step.outcome is not Outcome.REFUSED:
+            step = step if step.outcome is StepEnd.REFUSED else replace(step, sessions_cut=cut)
+        if step.outcome is not StepEnd.REFUSED:
             self._remember(policy, enforcement.compiled.ruleset)
-        if step.outcome is Outcome.APPLIED and enforcement.is_interim:
+        if step.outcome is StepEnd.APPLIED and enforcement.is_interim:
             return replace(
                 self._bring(policy, facts),
                 sessions_cut=step.sessions_cut,
@@ -422,7 +421,7 @@ class Reconciler:
         except (KernelRefusedError, NotPermittedError) as error:
             return replace(
                 step,
-                outcome=Outcome.REFUSED,
+                outcome=StepEnd.REFUSED,
                 policy=self._policy_in_force,
                 state=None,
                 kernel_error=str(error),
@@ -430,7 +429,7 @@ class Reconciler:
         seconds = self._clock.monotonic() - began
         self._counters_gone(_deleted_counters(plan.flip) | _made_counters(plan))
         self._remove(plan)
-        return replace(step, outcome=Outcome.APPLIED, apply_seconds=seconds)
+        return replace(step, outcome=StepEnd.APPLIED, apply_seconds=seconds)
 
     def _remove(self, plan: Plan) -> None:
         """Delete what no packet reaches any more, after its counters were read for the last time.

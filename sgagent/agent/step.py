@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.core.compiling.marks import EnforcementState
-from sgagent.core.endpoints import Endpoint
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.compiler.marks import EnforcementState
 from sgagent.core.errors import Problem
-from sgagent.core.host import NO_FACTS, HostFacts
-from sgagent.core.kernel.counters import CounterKey
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.host_facts import NO_FACTS, HostFacts
+from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
+from sgagent.nft.counter_keys import CounterKey
 
 
-class Outcome(Enum):
+class StepEnd(Enum):
     """How a step ended."""
 
     APPLIED = "applied"
@@ -46,7 +45,7 @@ class Tamperer:
 class Step:
     """What a step found and did."""
 
-    outcome: Outcome
+    outcome: StepEnd
     policy: ResolvedPolicy | None = None
     """What is enforced now, as far as this agent knows."""
 

@@ -10,20 +10,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.agent.asking.orders import (
+from sgagent.agent.control.commands import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
     ApplyOrder,
     EnforcedAnswer,
     SentDocument,
 )
-from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
-from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.agent.telling.moments import time_left
-from sgagent.cli.enforced import print_enforced
+from sgagent.agent.control.queries import StatusAnswer, StatusQuestion
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.time_text import time_left
+from sgagent.cli.active_policy import print_enforced
+from sgagent.cli.agent_client import ask, order
 from sgagent.cli.inputs import load_settings, resolve_for_host
-from sgagent.cli.liveagent import ask, order
-from sgagent.cli.ownsession import own_sessions_cut, refuse_to_cut_own_session
+from sgagent.cli.one_shot import own_sessions_cut, refuse_to_cut_own_session
 from sgagent.core.errors import (
     DocumentError,
     Origin,

@@ -12,31 +12,31 @@ from contextlib import closing, contextmanager, nullcontext
 import structlog
 
 from sgagent.agent.daemon import summary
-from sgagent.agent.flows.beginning import in_effect
+from sgagent.agent.flowlog.reader import in_effect
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.sessions.reckoning import end_forbidden_sessions
-from sgagent.agent.step import Outcome, Step
-from sgagent.agent.telling.log import configure_log
-from sgagent.cli.assembly import SystemClock
+from sgagent.agent.session_preview import end_forbidden_sessions
+from sgagent.agent.step import Step, StepEnd
+from sgagent.cli.daemon_assembly import SystemClock
 from sgagent.cli.inputs import load_settings
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions
-from sgagent.dataplane.boundary import (
+from sgagent.core.policy import Endpoint
+from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.dataplane.privsep import (
     Applier,
     applier_of_first_life,
     fork_applier,
     go_on_without_privilege,
 )
-from sgagent.dataplane.client import ApplierDataplane
-from sgagent.dataplane.nftables import LibnftablesDataplane
 from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings
-from sgagent.sources.choosing import known_endpoints
+from sgagent.sources.factory import known_endpoints
 
 _ROOT = 0
 """Root keeps its privilege: without, it could not read the state directory, which is the agent's user's."""
@@ -138,7 +138,7 @@ def _report(step: Step) -> dict[str, object]:
 
 def describe(step: Step) -> str:
     """Return in one line what is enforced from now on."""
-    if step.outcome is Outcome.WAITING and not step.is_standing:
+    if step.outcome is StepEnd.WAITING and not step.is_standing:
         return "nothing was ever enforced here: the host stays open until the agent has definitions"
     return summary(step)
 

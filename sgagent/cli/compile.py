@@ -8,15 +8,15 @@ import json
 import sys
 
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.flowlogging import SILENT, FlowLogging
-from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.counter_chains import SILENT, FlowLogging
+from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.nfttext import render
-from sgagent.core.kernel.plan import DestroyTable, Plan, make_plan
-from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import DestroyTable, Plan, make_plan
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.text import render
 from sgagent.settings import Settings
 
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print(resolution.policy, settings, options)
     else:
-        from sgagent.cli.onceapplied import apply_once  # noqa: PLC0415 - it needs what printing does without
+        from sgagent.cli.one_shot import apply_once  # noqa: PLC0415 - it needs what printing does without
 
         apply_once(resolution.policy, settings, options)
     return 0
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
-    from sgagent.dataplane.verify import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
+    from sgagent.dataplane.ruleset_check import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
 
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)

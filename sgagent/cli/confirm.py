@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.asking.orders import ConfirmAnswer, ConfirmOrder
-from sgagent.agent.asking.wire import encode_fields
+from sgagent.agent.control.commands import ConfirmAnswer, ConfirmOrder
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import order
 from sgagent.core.errors import printable
 
 

@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
-from sgagent.agent.asking.wire import encode_fields
-from sgagent.agent.flows.flow import Flow, FlowsLeftOut
-from sgagent.agent.flows.words import sentence
-from sgagent.cli.columns import terminal_width
-from sgagent.cli.deniedtable import FollowedTable, report
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.queries import DeniedAnswer, DeniedQuestion
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, sentence
+from sgagent.cli.agent_client import NoAgentError, ask, interruptible
+from sgagent.cli.denied_table import FollowedTable, report
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import NoAgentError, ask
-from sgagent.cli.watching import interruptible
+from sgagent.cli.output import terminal_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction
 from sgagent.settings import parse_interface_name

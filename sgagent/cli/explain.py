@@ -7,9 +7,9 @@ import ipaddress
 import json
 from dataclasses import replace
 
-from sgagent.agent.asking.questions import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.queries import ExplainAnswer, ExplainQuestion
+from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
-from sgagent.cli.liveagent import NoAgentError, ask
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (

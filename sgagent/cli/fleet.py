@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sgagent.agent.telling.moments import age, count
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.agent.time_text import age, count
 from sgagent.cli.inputs import load_settings, whole_number
-from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
+from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, failures_told
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.fleet import Report, Reported, Standing, read_reports
-from sgagent.sources.etcd.layout import FLEET, Layout
+from sgagent.sources.etcd.fleet import HostReport, Report, Reported, read_reports
+from sgagent.sources.etcd.keys import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import KeyRange
 
 _LOOK_SECONDS = 0.5
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = _seconds(options.timeout)
     if options.what == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
-    layout = Layout(source.prefix)
+    layout = KeyLayout(source.prefix)
     with failures_told(), closing(Client(source, limits=settings.limits)) as client:
         if options.what == "status":
             return _show(_look(client, layout), as_json=options.json)
@@ -81,7 +81,7 @@ class _Fleet:
     hosts: tuple[Reported, ...]
 
 
-def _look(client: Client, layout: Layout) -> _Fleet:
+def _look(client: Client, layout: KeyLayout) -> _Fleet:
     def look() -> _Fleet:
         marker = client.read_page(KeyRange(layout.meta)).items
         newest = marker[0].mod_revision if marker else 0
@@ -102,7 +102,7 @@ def _show(fleet: _Fleet, *, as_json: bool) -> int:
 def _lines(fleet: _Fleet) -> list[str]:
     """Return a line for each host, those first that somebody should look at, and a sum."""
     counts = Counter(one.standing for one in fleet.hosts)
-    told = ", ".join(f"{counts[standing]} {standing.value}" for standing in Standing if counts[standing])
+    told = ", ".join(f"{counts[standing]} {standing.value}" for standing in HostReport if counts[standing])
     summary = f"{count(len(fleet.hosts), 'host')}" + (f": {told}" if told else "")
     summary += f"; newest publication: revision {fleet.newest}" if fleet.newest else "; nothing is published"
     if not fleet.hosts:
@@ -150,7 +150,7 @@ def _as_json(fleet: _Fleet) -> dict[str, object]:
     }
 
 
-def _wait(client: Client, layout: Layout, options: argparse.Namespace, seconds: float) -> int:
+def _wait(client: Client, layout: KeyLayout, options: argparse.Namespace, seconds: float) -> int:
     """Wait until every host that reports enforces a publication, or a later one."""
     deadline = time.monotonic() + seconds
     while True:

@@ -6,8 +6,8 @@ import argparse
 import json
 from contextlib import closing
 
-from sgagent.core.kernel.plan import DestroyTable, Plan
-from sgagent.dataplane.nftables import LibnftablesDataplane
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.nft.plan import DestroyTable, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,17 +10,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sgagent.analysis.flow_text import port_text
+from sgagent.analysis.graph.edges import make_graph
+from sgagent.analysis.graph.export import as_dot, as_mermaid
+from sgagent.analysis.graph.graph import Edge, Graph, Node, Traffic
+from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
+from sgagent.analysis.graph.svg import as_svg
+from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
-from sgagent.cli.progress import Progress
-from sgagent.core.comparing.wording import port_text
+from sgagent.cli.output import Progress
 from sgagent.core.errors import Problem, Severity, UsageError, printable
-from sgagent.core.graphing.graph import Edge, Graph, Node
-from sgagent.core.graphing.making import make_graph
-from sgagent.core.graphing.marking import Way, compared, highlighted
-from sgagent.core.graphing.svg import as_svg
-from sgagent.core.graphing.texts import as_dot, as_mermaid
-from sgagent.core.graphing.traffic import Traffic
-from sgagent.core.lint.subject import make_subject
 from sgagent.core.model import LAST_PORT, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.ports import Delivery
@@ -77,12 +76,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _way(text: str) -> Way:
+def _way(text: str) -> HighlightedWay:
     """Return the way that an argument names."""
     found = _WAY.fullmatch(text)
     if found is None or int(found["port"] or 1) not in range(1, LAST_PORT + 1):
         raise argparse.ArgumentTypeError(f"not SOURCE->DESTINATION[:PORT]: {text}")
-    return Way(
+    return HighlightedWay(
         source=found["source"].strip(),
         target=(found["address"] or found["target"]).strip(),
         port=int(found["port"]) if found["port"] else None,
@@ -104,7 +103,7 @@ def _bearable(problem: Problem) -> Problem:
     return replace(problem, severity=Severity.WARNING) if is_absence else problem
 
 
-def _highlighted(graph: Graph, way: Way, snapshot: Snapshot) -> Graph:
+def _highlighted(graph: Graph, way: HighlightedWay, snapshot: Snapshot) -> Graph:
     """Return the graph with a way marked, and tell if there is none.
 
     Raises:

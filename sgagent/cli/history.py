@@ -6,13 +6,13 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.asking.orders import HistoryAnswer, HistoryEntry, HistoryQuestion
-from sgagent.agent.asking.wire import encode_fields
+from sgagent.agent.control.commands import HistoryAnswer, HistoryEntry, HistoryQuestion
+from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.keeping.kept import Extent
-from sgagent.agent.telling.moments import clock_time
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.agent.time_text import clock_time
+from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import ask
+from sgagent.cli.output import lay_out, terminal_width
 from sgagent.core.errors import printable
 
 

@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from sgagent.agent.asking.questions import HitsAnswer, HitsQuestion
-from sgagent.agent.asking.wire import encode_fields
-from sgagent.cli.columns import terminal_width
-from sgagent.cli.hitstable import Rates, sift_unused, table, unused_lines
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.queries import HitsAnswer, HitsQuestion
+from sgagent.cli.agent_client import ask, interruptible
+from sgagent.cli.hits_table import Rates, sift_unused, table, unused_lines
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import ask
-from sgagent.cli.watching import interruptible
+from sgagent.cli.output import terminal_width
 from sgagent.settings.lint import SPAN_FORM, parse_span
 
 WATCH_SECONDS = 1.0

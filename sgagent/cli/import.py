@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgagent.agent.telling.moments import count
+from sgagent.agent.time_text import count
+from sgagent.cli.atomic_write import replace_file
 from sgagent.cli.inputs import load_settings, read_bounded
-from sgagent.cli.replacing import replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
     DocumentError,
@@ -24,13 +24,12 @@ from sgagent.core.errors import (
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.documents.limits import FULL_DOCUMENTS
-from sgagent.documents.writing import write_document
-from sgagent.documents.yamlwriting import as_yaml
-from sgagent.imports import Imported, Note, import_aws, import_terraform
+from sgagent.documents.findings import FULL_DOCUMENTS
+from sgagent.documents.writer import as_yaml, write_document
+from sgagent.importers import Imported, Note, import_aws, import_terraform
 from sgagent.settings import AliyunSourceSettings, Settings
-from sgagent.sources.aliyun.calls import NotAllowedError
-from sgagent.sources.choosing import make_source
+from sgagent.sources.aliyun.pagination import NotAllowedError
+from sgagent.sources.factory import make_source
 
 _STANDARD_INPUT = "-"
 _CLOUD = "aliyun"

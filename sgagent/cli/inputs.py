@@ -11,19 +11,19 @@ from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.core.binding import bind, bind_everywhere
-from sgagent.core.endpoints import exempt
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import RefusedDocumentsError
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
 from sgagent.signatures import Signed
-from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.choosing import known_endpoints, make_source
+from sgagent.sources.factory import known_endpoints, make_source
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.serials import read_signature, signature_file
+from sgagent.sources.signature_policy import read_signature, signature_file
+from sgagent.sources.verified_parse import Acceptance
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from sgagent.agent.asking.questions import HitsAnswer, HitsQuestion, HitStep
+from sgagent.agent.control.queries import HitsAnswer, HitsQuestion, HitStep
+from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.registry import lint, steps
+from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Usage, make_subject
+from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import (
     accept_or_refuse,
     add_policy_arguments,
@@ -18,20 +23,15 @@ from sgagent.cli.inputs import (
     load_settings,
     resolve_for_host,
 )
-from sgagent.cli.liveagent import NoAgentError, ask
-from sgagent.cli.progress import Progress
+from sgagent.cli.output import Progress
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem, UsageError, printable
-from sgagent.core.host import HostFacts
-from sgagent.core.kernel.counters import RuleCounter
-from sgagent.core.lint.codes import CODES
-from sgagent.core.lint.finding import Finding, Severity
-from sgagent.core.lint.registry import lint, steps
-from sgagent.core.lint.subject import Life, Listener, Subject, Usage, make_subject
+from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions
-from sgagent.dataplane.listeners import list_listeners
+from sgagent.dataplane.sockets import list_listeners
 from sgagent.host.links import NetlinkHost
+from sgagent.nft.counter_keys import RuleCounter
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 from sgagent.settings.lint import SPAN_FORM, parse_span
@@ -103,7 +103,7 @@ def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(problem for problem in problems if problem.code not in _FOUND_BY_LINT)
 
 
-def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Subject:
+def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
     """Return what is to be looked at."""
     by_hand = hand_bindings(options.interface)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
@@ -147,7 +147,7 @@ def _links_of_this_host(
     return tuple(interface for interface in policy.interfaces if interface.name in links)
 
 
-def _listeners() -> tuple[Listener, ...] | None:
+def _listeners() -> tuple[HostListener, ...] | None:
     try:
         return list_listeners()
     except OSError as error:
@@ -209,7 +209,7 @@ def _verdict(findings: tuple[Finding, ...]) -> str:
     counts = Counter(finding.severity for finding in findings)
     parts = [
         f"{counts[severity]} {severity.value}{'s' * (counts[severity] != 1)}"
-        for severity in Severity
+        for severity in FindingSeverity
         if counts[severity]
     ]
     return ", ".join(parts) or "nothing found"
@@ -220,9 +220,9 @@ def as_json(findings: Iterable[Finding], disabled: Iterable[str]) -> dict[str, o
     findings = tuple(findings)
     counts = Counter(finding.severity for finding in findings)
     return {
-        "errors": counts[Severity.ERROR],
-        "warnings": counts[Severity.WARNING],
-        "notices": counts[Severity.NOTICE],
+        "errors": counts[FindingSeverity.ERROR],
+        "warnings": counts[FindingSeverity.WARNING],
+        "notices": counts[FindingSeverity.NOTICE],
         "disabled": sorted(disabled),
         "findings": [
             {

@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.asking.orders import InterfaceMode, ModeAnswer, ModeOrder
-from sgagent.agent.asking.wire import encode_fields
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.agent.control.commands import InterfaceMode, ModeAnswer, ModeOrder
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import order
+from sgagent.cli.output import lay_out, terminal_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Mode
 from sgagent.settings import parse_interface_name

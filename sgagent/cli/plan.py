@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.sessions.cuts import NamedCut, named
-from sgagent.agent.sessions.opensessions import open_sessions_of_agents_too
-from sgagent.cli.columns import terminal_width
-from sgagent.cli.inforce import InForce, enforced_now, modes_in_force
+from sgagent.agent.open_sessions import open_sessions_of_agents_too
+from sgagent.agent.session_cuts import NamedCut, named
+from sgagent.analysis.compare import compare, links
+from sgagent.analysis.flow_text import ObjectNames
+from sgagent.cli.active_policy import InForce, enforced_now, modes_in_force
 from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
@@ -23,21 +24,19 @@ from sgagent.cli.inputs import (
     resolve_everywhere,
     resolve_for_host,
 )
-from sgagent.cli.planreport import PlanReport, as_json, lines
-from sgagent.cli.progress import Progress
-from sgagent.core.comparing.comparison import compare, links
-from sgagent.core.comparing.wording import ObjectNames
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.enforcement import Enforced, enforce
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.cli.output import Progress, terminal_width
+from sgagent.cli.plan_report import PlanReport, as_json, lines
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.enforce import Enforced, enforce
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.kernel.describe import describe
 from sgagent.core.lockout import sessions_newly_cut
-from sgagent.core.memory import Memory
+from sgagent.core.memo import Memory
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.host.links import NetlinkHost
+from sgagent.nft.describe import describe
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 

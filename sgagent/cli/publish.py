@@ -12,23 +12,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sgagent.agent.telling.moments import count
-from sgagent.cli import vouching
+from sgagent.agent.time_text import count
+from sgagent.analysis.definition_diff import Edit, Edited, edits
+from sgagent.cli import signing_options
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
-from sgagent.cli.store import PATIENCE_SECONDS, etcd_settings, failures_told
-from sgagent.cli.vouching import Voucher
+from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, failures_told
 from sgagent.core.binding import Bindings
-from sgagent.core.comparing.edits import Edit, Edited, edits
 from sgagent.core.errors import DocumentError, UsageError, printable
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Scope, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import Settings
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.interest import Everything
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.marker import State
-from sgagent.sources.etcd.publishing import (
+from sgagent.sources.etcd.key_selection import Everything
+from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.publication import Completeness
+from sgagent.sources.etcd.publisher import (
     Publication,
     Published,
     PublishedMeanwhileError,
@@ -51,17 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take-over", action="store_true", help="end a publication that somebody began and did not end"
     )
-    vouching.add_arguments(parser)
+    signing_options.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Validate, print the plan, and publish; 1 if somebody else published meanwhile."""
-    wish = vouching.Wish.of(options)
+    wish = signing_options.Wish.of(options)
     settings = load_settings(options)
     source = etcd_settings(settings)
     snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
-    layout = Layout(source.prefix)
+    layout = KeyLayout(source.prefix)
     with failures_told(), closing(Client(source, limits=settings.limits)) as client:
         published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
         _refuse_unfinished(published, take_over=options.take_over)
@@ -100,7 +99,7 @@ def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
 
 def _refuse_unfinished(published: Published, *, take_over: bool) -> None:
     marker = published.marker
-    if marker is not None and marker.state is State.PUBLISHING and not take_over:
+    if marker is not None and marker.state is Completeness.PUBLISHING and not take_over:
         raise UsageError(
             f"{marker.published_by} has been publishing since {marker.published_at}"
             " (wait for the end; if that never comes, --take-over)"
@@ -122,7 +121,7 @@ def _refuse_emptying(published: Published, snapshot: Snapshot, *, allow_empty: b
         )
 
 
-def _snapshot_of(published: Published, layout: Layout, limits: Limits) -> Snapshot:
+def _snapshot_of(published: Published, layout: KeyLayout, limits: Limits) -> Snapshot:
     """Return what is published; nothing where that can't be read, as all of it will be replaced."""
     values = {item.key: item for item in published.items}
     try:
@@ -135,7 +134,7 @@ def _snapshot_of(published: Published, layout: Layout, limits: Limits) -> Snapsh
 def _is_current(published: Published, snapshot: Snapshot) -> bool:
     """Tell whether the marker says that all of just this is there."""
     marker = published.marker
-    return marker is not None and marker.state is State.COMPLETE and marker.version == snapshot.version
+    return marker is not None and marker.state is Completeness.COMPLETE and marker.version == snapshot.version
 
 
 def _who() -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from sgagent.agent.asking.orders import EnforcedAnswer, ReloadOrder
-from sgagent.cli.enforced import print_enforced
+from sgagent.agent.control.commands import EnforcedAnswer, ReloadOrder
+from sgagent.cli.active_policy import print_enforced
+from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import order
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

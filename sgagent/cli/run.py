@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import cast
 
-from sgagent.dataplane.boundary import applier_of_first_life, fork_applier, go_on_without_privilege
+from sgagent.dataplane.privsep import applier_of_first_life, fork_applier, go_on_without_privilege
 
 _ABSENT = cast("ModuleType", None)
 """What the import system takes for a module that is not there. structlog loads rich where it is installed,
@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
         go_on_without_privilege(fork_applier(owned=True))
     sys.modules.setdefault("rich", _ABSENT)
     with applier:
-        code: int = import_module("sgagent.cli.assembly").run_daemon(options, applier)
+        code: int = import_module("sgagent.cli.daemon_assembly").run_daemon(options, applier)
     return code

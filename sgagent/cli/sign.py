@@ -8,17 +8,17 @@ import re
 import time
 from pathlib import Path
 
+from sgagent.cli.atomic_write import replace_file
 from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host, whole_number
 from sgagent.cli.keygen import load_key
-from sgagent.cli.replacing import replace_file
 from sgagent.core.errors import SourceUnavailableError, UsageError
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
-from sgagent.sources.acceptance import base_name
 from sgagent.sources.files.source import FileSource, signature_path
+from sgagent.sources.verified_parse import base_name
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}

@@ -6,13 +6,13 @@ import argparse
 import json
 import time
 
-from sgagent.agent.asking.facts import facts, headline
-from sgagent.agent.asking.questions import StatusAnswer, StatusQuestion
-from sgagent.agent.asking.wire import encode_fields
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture, state_in_words
-from sgagent.cli.columns import lay_out, terminal_width
+from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.queries import StatusAnswer, StatusQuestion
+from sgagent.agent.control.status_text import facts, headline
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
+from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.liveagent import ask
+from sgagent.cli.output import lay_out, terminal_width
 from sgagent.core.errors import printable
 
 _LABEL_WIDTH = 10

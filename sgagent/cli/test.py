@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings, read_bounded
-from sgagent.cli.junit import as_junit
-from sgagent.cli.progress import Progress
-from sgagent.cli.testreport import SuiteReport, as_json, lines
+from sgagent.cli.output import Progress
+from sgagent.cli.test_report import SuiteReport, as_json, as_junit, lines
+from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import bind
-from sgagent.core.compiling.marks import MarkLayout
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
-from sgagent.core.host import HostFacts
+from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits

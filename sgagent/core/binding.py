@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
-from sgagent.core.host import ExpectedLink, HandBinding, HostFacts, Link
-from sgagent.core.kernel.nftwords import check_interface_name
+from sgagent.core.host_facts import ExpectedLink, HandBinding, HostFacts, Link, check_interface_name
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
 
 LOOPBACK = "lo"

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
-from sgagent.core.evaluate import DecidedBy, Packet, evaluate, is_always_allowed
+from sgagent.core.evaluate import DecidedBy, Packet, as_opener, evaluate, is_always_allowed
 from sgagent.core.model import PROTOCOL_NAMES, TCP, UDP, Family, Mode, Policy, Protocol
-from sgagent.core.openers import as_opener
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
 EPHEMERAL_PORT = 49152

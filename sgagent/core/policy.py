@@ -7,19 +7,30 @@ are one list in the order that §3.5 gives them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from operator import is_
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.memo import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,
+    LAST_PORT,
+    TCP,
     CidrBlock,
     Direction,
+    Family,
+    GroupReference,
     GroupType,
     Mode,
     Policy,
     PortRange,
     Protocol,
+    SecurityGroup,
+    Snapshot,
 )
 
 
@@ -177,3 +188,106 @@ class ResolvedPolicy:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""
         bound = self.interface(name)
         return self.unbound if bound is None and name != LOOPBACK else bound
+
+
+_Blocks = tuple[tuple[CidrBlock, ...], ...]
+"""The lists of a group's members: its own, and those of interfaces."""
+
+_Members = Mapping[str, tuple[_Blocks, AddressSet]]
+"""By group."""
+
+
+def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[str, AddressSet]:
+    """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
+    blocks: dict[str, list[tuple[CidrBlock, ...]]] = {
+        group.security_group_id: [group.member_addresses] for group in snapshot.security_groups
+    }
+    for interface in snapshot.network_interfaces:
+        for group_id in interface.security_group_ids:
+            if group_id in blocks:
+                blocks[group_id].append(interface.addresses)
+    found = (memory or Memory()).revise(partial(_members, blocks))
+    return {group_id: members for group_id, (_, members) in found.items()}
+
+
+def _members(blocks: Mapping[str, list[tuple[CidrBlock, ...]]], before: _Members | None) -> _Members:
+    """Return the members of all groups, each as the value of before if it is equal."""
+    known = before or {}
+    return {group_id: _of_one(tuple(lists), known.get(group_id)) for group_id, lists in blocks.items()}
+
+
+def _of_one(lists: _Blocks, before: tuple[_Blocks, AddressSet] | None) -> tuple[_Blocks, AddressSet]:
+    """Return the members of one group."""
+    if before is None:
+        return lists, AddressSet.of(chain.from_iterable(lists))
+    if len(lists) == len(before[0]) and all(map(is_, lists, before[0])):
+        return before
+    members = AddressSet.of(chain.from_iterable(lists))
+    return lists, before[1] if before[1] == members else members
+
+
+def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
+    """Tell whether the group that was found by its id is the one that the reference means (§5.2).
+
+    ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
+    whose account is not known may be either.
+    """
+    meant = reference.account_id or own.account_id
+    return found.account_id is None or found.account_id == meant
+
+
+def whose_group(own: SecurityGroup, reference: GroupReference) -> str:
+    """Return whose group a reference means, in words."""
+    account = reference.account_id or own.account_id
+    return f"account {account}" if account else "the rule's own account"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A port of another host where the agent gets its definitions, or asks where that is."""
+
+    address: CidrBlock
+    """A single one."""
+
+    port: int
+    protocol: Protocol = TCP
+
+    @classmethod
+    def at(cls, address: str, port: int, protocol: Protocol = TCP) -> Endpoint:
+        """Return the end point at an address, as resolvers and sockets write it.
+
+        An IPv4 address that is written as IPv6 (``::ffff:192.0.2.1``) goes over IPv4, and the zone of a
+        link-local one (``fe80::1%eth0``) is no part of it.
+
+        Raises:
+            ValueError: it is no address, or no port.
+        """
+        number = ipaddress.ip_address(address.partition("%")[0])
+        if number.version == 6 and number.ipv4_mapped:
+            number = number.ipv4_mapped
+        if not 1 <= port <= LAST_PORT:
+            raise ValueError(f"not a port: {port}")
+        return cls(CidrBlock.parse(str(number)), port, protocol)
+
+
+def exempt(endpoints: Iterable[Endpoint]) -> tuple[Exemption, ...]:
+    """Return the entries of the fail-safe list that let the agent reach its source, in a total order."""
+    return tuple(
+        Exemption(
+            direction=Direction.EGRESS,
+            peer=endpoint.address,
+            protocol=endpoint.protocol,
+            ports=(PortRange(endpoint.port, endpoint.port),),
+        )
+        for endpoint in in_order(endpoints)
+    )
+
+
+def in_order(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return each end point once, in a total order."""
+    return tuple(sorted(set(endpoints), key=_order))
+
+
+def _order(endpoint: Endpoint) -> tuple[bool, int, int, int]:
+    address, protocol = endpoint.address, endpoint.protocol
+    return address.family is Family.IPV6, address.first, endpoint.port, protocol.number or 0

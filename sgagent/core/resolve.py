@@ -9,10 +9,9 @@ from functools import partial
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
-from sgagent.core.cloudlimits import group_warnings, interface_warnings, object_warnings
+from sgagent.core.cloud_limits import group_warnings, interface_warnings, object_warnings, overlap_errors
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.members import is_of_account, members_by_group, whose_group
-from sgagent.core.memory import Memory, same_if_equal
+from sgagent.core.memo import Memory, Revised, changed_places, same_if_equal
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -28,7 +27,6 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.overlaps import overlap_errors
 from sgagent.core.policy import (
     Exemption,
     Peer,
@@ -36,10 +34,12 @@ from sgagent.core.policy import (
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
+    is_of_account,
+    members_by_group,
     merged_ports,
+    whose_group,
 )
-from sgagent.core.remaking import Revised, changed_places
-from sgagent.core.resolved import (
+from sgagent.core.resolved_rules import (
     NO_OBJECTS,
     Reference,
     Resolved,

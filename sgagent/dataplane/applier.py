@@ -8,6 +8,7 @@ sessions at this host's own sockets. It ends when the agent does, and leaves the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -16,20 +17,30 @@ import socket
 from collections.abc import Sequence
 from typing import assert_never
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import SgagentError
-from sgagent.dataplane import messages
+from sgagent.dataplane import protocol
 from sgagent.dataplane.conntrack import find_session
-from sgagent.dataplane.events import RulesetChange
-from sgagent.dataplane.freshness import FollowedTable
 from sgagent.dataplane.generation import APPLIER_NAME
-from sgagent.dataplane.heap import LARGE_BYTES, give_back
-from sgagent.dataplane.messages import LONGEST_REQUEST, Reply, Verb
+from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
-from sgagent.dataplane.planreading import MalformedError, read_plan
+from sgagent.dataplane.plan_decoder import MalformedPlanError, read_plan
 from sgagent.dataplane.privileges import end_with_parent, hide_memory, keep_only_net_admin, name_process
+from sgagent.dataplane.protocol import LONGEST_REQUEST, Reply, Verb
 from sgagent.dataplane.sockets import destroy_socket
 from sgagent.dataplane.table import KernelTable
+from sgagent.dataplane.tracked_table import TrackedTable
+
+LARGE_BYTES = 1 << 18
+"""Of a plan, from which on it is worth while."""
+
+
+def give_back() -> None:
+    """Have the C library return what it holds and nobody uses; does nothing where it can't."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
 
 _ERRORS = 2
 """The number of standard error, the one file of before that stays open."""
@@ -59,7 +70,7 @@ def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owne
             if os.getppid() != parent:
                 return 0
             serve(channel, news, owned=owned)
-    except (MalformedError, SgagentError, OSError) as error:
+    except (MalformedPlanError, SgagentError, OSError) as error:
         os.write(_ERRORS, f"{APPLIER_NAME}: {error}\n".encode("ascii", "backslashreplace"))
         return 1
     return 0
@@ -77,10 +88,10 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     with contextlib.closing(_Desk(news, owned=owned)) as desk:
         while True:
             if channel.fileno() in {number for number, _ in poll.poll()}:
-                request = messages.receive(channel, LONGEST_REQUEST)
+                request = protocol.receive(channel, LONGEST_REQUEST)
                 if request is None:
                     return
-                messages.send(channel, *desk.answer(*request))
+                protocol.send(channel, *desk.answer(*request))
                 if len(request[1]) >= LARGE_BYTES:
                     request = None  # it is among what can be given back
                     desk.forget()
@@ -102,7 +113,7 @@ class _Desk:
         self._mask = 0
         self._log_group: int | None = None
         self._log: socket.socket | None = None
-        self.followed: FollowedTable | None = None
+        self.followed: TrackedTable | None = None
         """From the beginning on, if the privilege is there."""
 
     def close(self) -> None:
@@ -120,7 +131,7 @@ class _Desk:
         """Give what was just opened to who asked for it, and keep nothing of it."""
         if self._log is not None:
             with self._log:
-                messages.hand_over(channel, self._log)
+                protocol.hand_over(channel, self._log)
             self._log = None
 
     def _pass_on(self, change: RulesetChange) -> None:
@@ -130,30 +141,30 @@ class _Desk:
         it has ended, the channel says so next.
         """
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._news.send(messages.write_change(change), socket.MSG_DONTWAIT)
+            self._news.send(protocol.write_change(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
         try:
-            return Reply.DONE, self._do(messages.verb(kind), content)
-        except (SgagentError, OSError, MalformedError) as refusal:
-            return Reply.REFUSED, messages.write_refusal(refusal)
+            return Reply.DONE, self._do(protocol.verb(kind), content)
+        except (SgagentError, OSError, MalformedPlanError) as refusal:
+            return Reply.REFUSED, protocol.write_refusal(refusal)
 
     def _do(self, verb: Verb, content: bytes) -> bytes:
         if verb is Verb.BEGIN:
             return self._begin(content)
         if self._table is None:
-            raise MalformedError("before the beginning")
+            raise MalformedPlanError("before the beginning")
         return self._do_with(self._table, verb, content)
 
     def _begin(self, content: bytes) -> bytes:
         """Open the table. Which bits are the agent's is said once, before it has read any document."""
-        (mask,) = messages.unpacked(messages.NUMBER, content)
+        (mask,) = protocol.unpacked(protocol.NUMBER, content)
         if self._table is not None:
-            raise MalformedError("a second beginning")
+            raise MalformedPlanError("a second beginning")
         self._table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
         with contextlib.suppress(OSError):  # without the privilege every other verb says so
-            self.followed = FollowedTable(self._table, self._pass_on)
+            self.followed = TrackedTable(self._table, self._pass_on)
         return b""
 
     def _do_with(  # noqa: PLR0911 - one short case for each verb
@@ -162,25 +173,25 @@ class _Desk:
         followed = self.followed or table
         match verb:
             case Verb.READ_GENERATION:
-                return messages.NUMBER.pack(followed.read_generation())
+                return protocol.NUMBER.pack(followed.read_generation())
             case Verb.LIST_TABLE:
-                return messages.write_listing(followed.list_table(), is_owner=table.is_owner)
+                return protocol.write_listing(followed.list_table(), is_owner=table.is_owner)
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
                 applied = followed.apply(read_plan(content, self._mask, self._log_group))
-                return messages.write_applied(applied, is_owner=table.is_owner)
+                return protocol.write_applied(applied, is_owner=table.is_owner)
             case Verb.CLEAR_MARKS:
-                return self._clear_marks(table, *messages.read_marks(content))
+                return self._clear_marks(table, *protocol.read_marks(content))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
                 return b""
             case Verb.FIND_SESSION:
-                return messages.write_session(find_session(messages.read_packet(content)))
+                return protocol.write_session(find_session(protocol.read_packet(content)))
             case Verb.END_SESSION:
-                return messages.write_ending(destroy_socket(*messages.read_socket(content)))
+                return protocol.write_ending(destroy_socket(*protocol.read_socket(content)))
             case Verb.ALLOW_LOG:
-                return messages.write_flag(self._allow_log(table, content))
+                return protocol.write_flag(self._allow_log(table, content))
             case Verb.OPEN_LOG:
                 return self._open_log()
             case Verb.BEGIN:
@@ -190,9 +201,9 @@ class _Desk:
 
     def _allow_log(self, table: KernelTable, content: bytes) -> bool:
         """Let plans log to a group, once, if the kernel can do that."""
-        (group,) = messages.unpacked(messages.NUMBER, content)
+        (group,) = protocol.unpacked(protocol.NUMBER, content)
         if self._log_group is not None or group > LAST_GROUP:
-            raise MalformedError("a second group of the log, or none that there is")
+            raise MalformedPlanError("a second group of the log, or none that there is")
         is_possible = table.allow_log(group)
         if is_possible:
             self._log_group = group
@@ -200,14 +211,14 @@ class _Desk:
 
     def _open_log(self) -> bytes:
         if self._log_group is None:
-            raise MalformedError("no group of the log was named")
+            raise MalformedPlanError("no group of the log was named")
         self._log = open_log(self._log_group)
         return b""
 
     def _clear_marks(self, table: KernelTable, mask: int, tests: Sequence[MarkTest]) -> bytes:
         if mask & ~self._mask:
-            raise MalformedError("bits of the mark that are not the agent's")
-        return messages.NUMBER.pack(table.clear_marks(mask, tests))
+            raise MalformedPlanError("bits of the mark that are not the agent's")
+        return protocol.NUMBER.pack(table.clear_marks(mask, tests))
 
 
 def _keep_open(*kept: int) -> None:

@@ -6,19 +6,19 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
-from sgagent.core.kernel.plan import Plan
-from sgagent.dataplane import messages
+from sgagent.dataplane import protocol
+from sgagent.dataplane.applier import LARGE_BYTES, give_back
 from sgagent.dataplane.conntrack import TrackedSession
-from sgagent.dataplane.heap import LARGE_BYTES, give_back
-from sgagent.dataplane.messages import LONGEST_ANSWER, Reply, Verb
-from sgagent.dataplane.nftables import TableDataplane
-from sgagent.dataplane.planreading import MalformedError
-from sgagent.dataplane.planwire import write_plan
+from sgagent.dataplane.dataplane import TableDataplane
+from sgagent.dataplane.plan_decoder import MalformedPlanError
+from sgagent.dataplane.plan_encoder import write_plan
+from sgagent.dataplane.protocol import LONGEST_ANSWER, Reply, Verb
 from sgagent.dataplane.sockets import Ending, TcpSession
-from sgagent.dataplane.table import Applied, Listing
+from sgagent.dataplane.table import Applied, TableListing
+from sgagent.nft.plan import Plan
 
 LONGEST_CALL_SECONDS = 300.0
 """For the applier to send or take anything. The first apply of the largest policies takes a good minute."""
@@ -49,7 +49,7 @@ class ApplierTable:
         self._lock = threading.Lock()
         self._loss: str | None = None
         self._is_owner = False
-        self._ask(Verb.BEGIN, messages.NUMBER.pack(mask))
+        self._ask(Verb.BEGIN, protocol.NUMBER.pack(mask))
 
     @property
     def is_owner(self) -> bool:
@@ -62,17 +62,17 @@ class ApplierTable:
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
         """
-        (generation,) = messages.NUMBER.unpack(self._ask(Verb.READ_GENERATION))
+        (generation,) = protocol.NUMBER.unpack(self._ask(Verb.READ_GENERATION))
         return int(generation)
 
-    def list_table(self) -> Listing:
+    def list_table(self) -> TableListing:
         """Return the table as it stands in the kernel; it is taken up if an earlier owner left it.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: it can't be listed.
         """
-        listing, self._is_owner = messages.read_listing(self._ask(Verb.LIST_TABLE))
+        listing, self._is_owner = protocol.read_listing(self._ask(Verb.LIST_TABLE))
         return listing
 
     def list_counters(self) -> bytes:
@@ -92,7 +92,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
         written = write_plan(plan)
-        applied, self._is_owner = messages.read_applied(self._ask(Verb.APPLY, written))
+        applied, self._is_owner = protocol.read_applied(self._ask(Verb.APPLY, written))
         if len(written) >= LARGE_BYTES:
             del written
             give_back()
@@ -103,7 +103,7 @@ class ApplierTable:
 
         Which group is said once, and can't be changed.
         """
-        return messages.read_flag(self._ask(Verb.ALLOW_LOG, messages.NUMBER.pack(group)))
+        return protocol.read_flag(self._ask(Verb.ALLOW_LOG, protocol.NUMBER.pack(group)))
 
     def open_log(self) -> socket.socket:
         """Listen to the group that plans may log to, and return the socket to read.
@@ -115,7 +115,7 @@ class ApplierTable:
             kind, answer = self._exchange(Verb.OPEN_LOG, b"")
             if kind == Reply.DONE:
                 return self._take_over()
-        raise messages.read_refusal(answer)
+        raise protocol.read_refusal(answer)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
@@ -124,7 +124,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: a session's mark could not be changed.
         """
-        (count,) = messages.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, messages.write_marks(mask, tests)))
+        (count,) = protocol.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, protocol.write_marks(mask, tests)))
         return int(count)
 
     def refuse_another_owner(self) -> None:
@@ -143,7 +143,7 @@ class ApplierTable:
         """
         if packet.source_port is None or packet.destination_port is None:
             return None
-        return messages.read_session(self._ask(Verb.FIND_SESSION, messages.write_packet(packet)))
+        return protocol.read_session(self._ask(Verb.FIND_SESSION, protocol.write_packet(packet)))
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session at once, as :func:`sgagent.dataplane.sockets.destroy`.
@@ -152,7 +152,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             OSError: the kernel refused for another reason.
         """
-        return messages.read_ending(self._ask(Verb.END_SESSION, messages.write_socket(session)))
+        return protocol.read_ending(self._ask(Verb.END_SESSION, protocol.write_socket(session)))
 
     def close(self) -> None:
         """Let the applier go; the rules stay in force."""
@@ -162,7 +162,7 @@ class ApplierTable:
         with self._lock:
             kind, answer = self._exchange(verb, content)
         if kind == Reply.REFUSED:
-            raise messages.read_refusal(answer)
+            raise protocol.read_refusal(answer)
         return answer
 
     def _exchange(self, verb: Verb, content: bytes) -> tuple[int, bytes]:
@@ -170,11 +170,11 @@ class ApplierTable:
         if self._loss is not None:
             raise ApplierLostError(self._loss)
         try:
-            messages.send(self._channel, verb, content)
-            received = messages.receive(self._channel, LONGEST_ANSWER)
+            protocol.send(self._channel, verb, content)
+            received = protocol.receive(self._channel, LONGEST_ANSWER)
         except TimeoutError as error:
             raise self._lost("the applier does not answer") from error
-        except (OSError, MalformedError) as error:
+        except (OSError, MalformedPlanError) as error:
             raise self._lost(f"the applier can't be spoken to: {error}") from error
         if received is None:
             raise self._lost("the applier has ended")
@@ -182,8 +182,8 @@ class ApplierTable:
 
     def _take_over(self) -> socket.socket:
         try:
-            return messages.take_over(self._channel)
-        except (OSError, MalformedError) as error:
+            return protocol.take_over(self._channel)
+        except (OSError, MalformedPlanError) as error:
             raise self._lost(f"the applier hands nothing over: {error}") from error
 
     def _lost(self, reason: str) -> ApplierLostError:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import TCP, UDP, Direction, Family, Protocol

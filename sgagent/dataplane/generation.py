@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.kernel.ruleset import TABLE
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes
+from sgagent.nft.ruleset import TABLE
 
 APPLIER_NAME = "sgagent-applier"
 """Of the process that owns the table for an agent."""

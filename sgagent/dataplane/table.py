@@ -8,23 +8,69 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.kernel.nftcommands import write_additions
-from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.plan import AddChain, AddRule, AddTable, DestroyTable, Operation, Plan
-from sgagent.core.kernel.ruleset import FAMILY, TABLE, Chain, Limit, Log, Rule
 from sgagent.dataplane.conntrack import clear_marks
+from sgagent.dataplane.counter_dump import list_counters
+from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
 from sgagent.dataplane.generation import RulesetGeneration, following
-from sgagent.dataplane.guarded import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
-from sgagent.dataplane.namedcounters import list_counters
-from sgagent.dataplane.refusal import find_refused
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
+from sgagent.nft.describe import subject
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddTable,
+    DeleteElements,
+    DestroyTable,
+    Operation,
+    Plan,
+)
+from sgagent.nft.ruleset import FAMILY, TABLE, Chain, Limit, Log, Rule
+from sgagent.nft.text import write_additions
+
+Accepts = Callable[[Sequence[Operation]], bool]
+
+
+def find_refused(operations: Sequence[Operation], accepts: Accepts) -> str | None:
+    """Return what the first refused operation is about; None where all are accepted after all.
+
+    Args:
+        operations: what was refused as a whole.
+        accepts: tells whether the kernel would take these operations.
+    """
+    place = _first_refused(len(operations), lambda count: accepts(operations[:count]))
+    if place is None:
+        return None
+    refused = operations[place]
+    if isinstance(refused, (AddElements, DeleteElements)):
+        refused = _narrowed(refused, lambda one: accepts([*operations[:place], one]))
+    return subject(refused)
+
+
+def _first_refused(count: int, accepts: Callable[[int], bool]) -> int | None:
+    """Return the place of the first one without which the ones before are accepted."""
+    if accepts(count):
+        return None
+    return bisect_left(range(1, count + 1), x=True, key=lambda length: not accepts(length))
+
+
+def _narrowed(
+    refused: AddElements | DeleteElements, accepts: Callable[[Operation], bool]
+) -> AddElements | DeleteElements:
+    """Return the operation with its first refused element alone."""
+    place = _first_refused(
+        len(refused.elements), lambda count: accepts(replace(refused, elements=refused.elements[:count]))
+    )
+    return refused if place is None else replace(refused, elements=(refused.elements[place],))
+
 
 _OWNED_FLAGS = (("owner", "persist"), ("persist",), ())
 _ONE_SHOT_FLAGS = (("persist",), ())
@@ -41,7 +87,7 @@ _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class TableListing:
     """What libnftables lists of our table."""
 
     generation: int | None
@@ -76,12 +122,12 @@ class TableKeeper(Protocol):
         """Return a number that changes whenever the table may have changed."""
         ...
 
-    def list_table(self) -> Listing:
+    def list_table(self) -> TableListing:
         """Return the table as it stands; take it up if an earlier owner left it."""
         ...
 
     def list_counters(self) -> bytes:
-        """Return the table's named counters, unread, for :mod:`sgagent.dataplane.counterreading`."""
+        """Return the table's named counters, unread, for :mod:`sgagent.dataplane.counters`."""
         ...
 
     def apply(self, plan: Plan) -> Applied:
@@ -150,14 +196,14 @@ class KernelTable:
                 raise NotPermittedError(_NO_PRIVILEGE) from error
             raise
 
-    def list_table(self) -> Listing:
+    def list_table(self) -> TableListing:
         """Return the table as it stands in the kernel; take it up if an earlier owner left it.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
             KernelRefusedError: it can't be listed.
         """
-        listing = Listing(None, None)
+        listing = TableListing(None, None)
         for _ in range(_ATTEMPTS):
             before = self.read_generation()
             if self._adopt():
@@ -169,8 +215,8 @@ class KernelTable:
                 return replace(listing, generation=before)
         return listing
 
-    def _list_here(self) -> Listing:
-        return Listing(None, _listed(self._context.list_table))
+    def _list_here(self) -> TableListing:
+        return TableListing(None, _listed(self._context.list_table))
 
     def list_counters(self) -> bytes:
         """Return the table's named counters as the kernel tells of them, unread.
@@ -302,13 +348,13 @@ def _is_permitted() -> bool:
     return True
 
 
-def _list_guarded() -> Listing:
+def _list_guarded() -> TableListing:
     """List the table by another process, which may die of it."""
     try:
         text = _listed(lambda: guarded(_list_anew, RefusedError))
     except WorkerDiedError:
-        return Listing(None, None, is_unreadable=True)
-    return Listing(None, text or None)
+        return TableListing(None, None, is_unreadable=True)
+    return TableListing(None, text or None)
 
 
 def _list_anew() -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sgagent.documents.limits import Limits
-from sgagent.documents.parsing import parse_documents
-from sgagent.documents.reading import DocumentFile
-from sgagent.documents.refused import RefusedDocumentsError
+from sgagent.documents.field import RefusedDocumentsError
+from sgagent.documents.findings import Limits
+from sgagent.documents.parse import parse_documents
 from sgagent.documents.schema import json_schema
+from sgagent.documents.text import DocumentFile
 
 __all__ = ["DocumentFile", "Limits", "RefusedDocumentsError", "json_schema", "parse_documents"]

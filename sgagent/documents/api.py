@@ -10,10 +10,9 @@ from operator import attrgetter
 from typing import TypeVar
 
 from sgagent.core.model import GroupType, NetworkInterface, Policy, SecurityGroup
-from sgagent.documents.apigroups import read_attribute, read_groups
-from sgagent.documents.apiinterfaces import read_interfaces
-from sgagent.documents.apilists import read_port_list, read_prefix_list
-from sgagent.documents.collected import Collected, GroupAttribute, ListedGroup
+from sgagent.documents.api_groups import read_attribute, read_groups
+from sgagent.documents.api_lists import read_interfaces, read_port_list, read_prefix_list
+from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup
 from sgagent.documents.field import Fields
 
 T = TypeVar("T")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, final
 
-from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.documents.budget import Budget, OverBudgetError
-from sgagent.documents.findings import Findings
-from sgagent.documents.passages import Passages
-from sgagent.documents.tree import Kind, Listing, Mapping, Node, Scalar, kind_of
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.model import Snapshot
+from sgagent.documents.findings import Budget, Findings, OverBudgetError
+from sgagent.documents.parse_cache import Passages
+from sgagent.documents.tree import Listing, Mapping, Node, NodeKind, Scalar, kind_of
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Field:
     @property
     def is_null(self) -> bool:
         """Tell whether the value is null."""
-        return isinstance(self.node, Scalar) and self.node.kind is Kind.NULL
+        return isinstance(self.node, Scalar) and self.node.kind is NodeKind.NULL
 
     def child(self, step: str | int, node: Node) -> Field:
         """Return a value below this one."""
@@ -134,13 +134,13 @@ class Field:
 
     def text_or_digits(self) -> str | None:
         """Return a text, or the digits of a whole number as they stand."""
-        if isinstance(self.node, Scalar) and self.node.kind is Kind.INTEGER:
+        if isinstance(self.node, Scalar) and self.node.kind is NodeKind.INTEGER:
             return self.node.text
         return self.text()
 
     def integer(self) -> int | None:
         """Return a whole number."""
-        if not isinstance(self.node, Scalar) or self.node.kind is not Kind.INTEGER:
+        if not isinstance(self.node, Scalar) or self.node.kind is not NodeKind.INTEGER:
             self.refuse_type("a whole number")
             return None
         if len(self.node.text) > _LONGEST_NUMBER:
@@ -150,7 +150,7 @@ class Field:
 
     def boolean(self) -> bool | None:
         """Return true or false."""
-        if isinstance(self.node, Scalar) and self.node.kind is Kind.BOOLEAN:
+        if isinstance(self.node, Scalar) and self.node.kind is NodeKind.BOOLEAN:
             return self.node.text.lower() == "true"
         self.refuse_type("true or false")
         return None
@@ -282,7 +282,7 @@ class Fields:
     def filled(self, name: str) -> Field | None:
         """Return a field; None if it is missing, null or an empty text, as the API leaves fields unused."""
         node = self._entries.get(name)
-        if not node or (isinstance(node, Scalar) and node.kind is Kind.NULL):
+        if not node or (isinstance(node, Scalar) and node.kind is NodeKind.NULL):
             return None
         return self.field.child(name, node)
 
@@ -319,3 +319,19 @@ def _nearest(name: str, known: Collection[str]) -> str:
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
     near = difflib.get_close_matches(cut, known, n=1)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
+
+
+class RefusedDocumentsError(DocumentError):
+    """Say that documents have errors of form; errors of meaning may be looked for in what could be read."""
+
+    def __init__(self, problems: Iterable[Problem], readable: Snapshot, *, has_left_out: bool) -> None:
+        """Keep the problems and what could be read.
+
+        Args:
+            problems: all that was found.
+            readable: never to be enforced.
+            has_left_out: whether objects are missing there, so that references may seem to lead nowhere.
+        """
+        super().__init__(problems)
+        self.readable = readable
+        self.has_left_out = has_left_out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.model import CidrBlock
 
 
 class Findings:
@@ -67,3 +70,64 @@ class Findings:
             origin=Origin(file=self._kept[severity][-1].origin.file),
             message=f"{self._dropped[severity]} more like these",
         )
+
+
+FULL_DOCUMENTS = 4
+"""All documents together may be as large as this many of the largest allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The largest documents that are read; beyond is an error, never a slow machine."""
+
+    document_bytes: int = 64 * 1024 * 1024
+    """Of one file."""
+
+    depth: int = 32
+    """Lists and mappings inside each other, YAML aliases expanded."""
+
+    rules: int = 100_000
+    """Of the whole snapshot."""
+
+    addresses: int = 1_000_000
+    """Of the whole snapshot: of interfaces and members, entries of lists, objects of rules."""
+
+    problems: int = 10_000
+    """Errors that are told one by one, and warnings likewise; of more only the number is told."""
+
+    @property
+    def all_bytes(self) -> int:
+        """Return how many bytes all documents may have together, those of a source as of a directory."""
+        return FULL_DOCUMENTS * self.document_bytes
+
+    @property
+    def nodes(self) -> int:
+        """Return how many values one file may hold with YAML aliases expanded.
+
+        A rule of an API document has some twenty fields, an entry of a list up to two.
+        """
+        return 20 * self.rules + 2 * self.addresses
+
+
+class OverBudgetError(Exception):
+    """Say that the documents hold more rules or addresses than the limits allow; reading ends there."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """What all documents of one reading have used up, and what they share."""
+
+    limits: Limits
+    rules: int = 0
+    addresses: int = 0
+    blocks: dict[str, CidrBlock] = field(default_factory=dict)
+    """Addresses and CIDRs that were read before, by their text: the same ones come again and again."""
+
+    def has_room_for(self, rules: int, addresses: int) -> bool:
+        """Tell whether so many more are within the limits."""
+        return self.rules + rules <= self.limits.rules and self.addresses + addresses <= self.limits.addresses
+
+    def use_up(self, rules: int, addresses: int) -> None:
+        """Count so many more, for which there is room."""
+        self.rules += rules
+        self.addresses += addresses

@@ -16,25 +16,28 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.documents.addresses import HostBits, in_order, parse_block, parse_members, parse_object
-from sgagent.documents.collected import Collected
+from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field, Fields
-from sgagent.documents.lists import make_port_list, make_prefix_list
-from sgagent.documents.ruleform import Part, RuleForm, make_rule
-from sgagent.documents.scalars import (
+from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.tree import Mapping
+from sgagent.documents.values import (
     CLOUDS,
     DIRECTIONS,
     FAMILIES,
     GROUP_TYPES,
     POLICIES,
+    HostBits,
     checked_priority,
+    in_order,
     parse_account,
+    parse_block,
     parse_id,
     parse_mac,
+    parse_members,
+    parse_object,
     parse_ports,
     parse_protocol,
 )
-from sgagent.documents.tree import Mapping
 
 FORMAT_VERSION = 1
 

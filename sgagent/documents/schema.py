@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sgagent.documents import native
-from sgagent.documents.scalars import (
+from sgagent.documents.values import (
     ACCOUNT_PATTERN,
     CLOUDS,
     DIRECTIONS,

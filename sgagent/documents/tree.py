@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from sgagent.documents.findings import Limits
 
-class Kind(enum.Enum):
+
+class NodeKind(enum.Enum):
     """What a scalar was written as."""
 
     TEXT = "text"
@@ -34,7 +36,7 @@ NO_LINES: MappingOf[str, int] = MappingProxyType({})
 class Scalar:
     """A single value that is no text."""
 
-    kind: Kind
+    kind: NodeKind
     text: str
     """As it was written; numbers keep every digit."""
 
@@ -92,7 +94,7 @@ def kind_of(node: Node) -> str:
     """Return what a value is, for messages."""
     match node:
         case str():
-            return Kind.TEXT.value
+            return NodeKind.TEXT.value
         case Scalar(kind):
             return kind.value
         case Listing():
@@ -114,3 +116,198 @@ class MalformedError(Exception):
         self.line = line
         self.value = value
         self.remedy = remedy
+
+
+@dataclass(slots=True)
+class DuplicateKey:
+    """A name that stands twice in one mapping; the first stays in the tree."""
+
+    path: str
+    line: int
+
+
+_MOST_DUPLICATES = 1000
+"""Names that stand twice before the text is given up."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that is not yet closed."""
+
+    node: Listing | Mapping
+    key: str | None = None
+    key_line: int = 0
+    item_lines: list[int] = field(default_factory=list)
+    name_lines: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class TreeBuilder:
+    """Collects values from outside in, without recursion, so that no text can exhaust the stack."""
+
+    limits: Limits
+    root: Node | None = None
+    root_line: int = 0
+    duplicates: list[DuplicateKey] = field(default_factory=list)
+    _open: list[_Open] = field(default_factory=list)
+    _room: int = field(init=False)
+    """How many more values the text may hold."""
+
+    def __post_init__(self) -> None:
+        """Start with all the room that there is."""
+        self._room = self.limits.nodes
+
+    @property
+    def awaits_key(self) -> bool:
+        """Tell whether the next scalar is a name in a mapping."""
+        return bool(self._open) and isinstance(self._open[-1].node, Mapping) and self._open[-1].key is None
+
+    def open(self, node: Listing | Mapping) -> None:
+        """Begin a list or mapping."""
+        if self.awaits_key:
+            raise MalformedError("complex_key", "a name must be plain text", node.line)
+        if len(self._open) >= self.limits.depth:
+            self._refuse_depth(node.line)
+        self._open.append(_Open(node))
+
+    def close(self) -> Listing | Mapping:
+        """End the innermost list or mapping and return it."""
+        closed = self._open.pop()
+        node = closed.node
+        if isinstance(node, Listing):
+            node.lines = closed.item_lines
+        else:
+            node.lines = closed.name_lines
+        self._count(1, node.line)
+        self._place(node, node.line, fresh=True)
+        return node
+
+    def has_room_for(self, nodes: int) -> bool:
+        """Tell whether a list or mapping of so many single values, itself included, is within the limits."""
+        return nodes <= self._room and len(self._open) < self.limits.depth
+
+    def whole(self, node: Listing | Mapping) -> None:
+        """Take a list or mapping of nothing but single values, for which there is room."""
+        self._room -= node.size
+        self._place(node, node.line, fresh=True)
+
+    def wholes(self, nodes: Sequence[Listing | Mapping]) -> None:
+        """Take items of the innermost list, which is open: such as these, for all of which there is room."""
+        parent = self._open[-1]
+        assert isinstance(parent.node, Listing)  # noqa: S101 - else they would need names
+        size = sum(node.size for node in nodes)
+        self._room -= size
+        parent.node.size += size
+        parent.node.height = max(parent.node.height, *(node.height + 1 for node in nodes))
+        parent.node.items += nodes
+        parent.item_lines += [node.line for node in nodes]
+
+    def key(self, key: str, line: int) -> None:
+        """Take the name of the next value."""
+        _refuse_bad_characters(key, line)
+        self._open[-1].key, self._open[-1].key_line = key, line
+
+    def scalar(self, node: str | Scalar, line: int) -> int:
+        """Take a single value; return the line that it counts as standing on."""
+        text = node if isinstance(node, str) else node.text
+        if not text.isascii() or "\0" in text:
+            _refuse_bad_characters(text, line)
+        self._room -= 1
+        if self._room < 0:
+            self._refuse_more(line)
+        return self._place(node, line, fresh=True)
+
+    def alias(self, node: Node, node_line: int, line: int) -> None:
+        """Take a value that stands elsewhere in the text; it costs as much as if it stood here.
+
+        Args:
+            node: the value.
+            node_line: where it stands.
+            line: where the alias stands.
+        """
+        if self.awaits_key:
+            raise MalformedError("complex_key", "a name must be plain text, not an alias", line)
+        if isinstance(node, (Listing, Mapping)):
+            if len(self._open) + node.height > self.limits.depth:
+                self._refuse_depth(line)
+            self._count(node.size, line)
+        else:
+            self._count(1, line)
+        self._place(node, node_line, fresh=False)
+
+    def _count(self, nodes: int, line: int) -> None:
+        """Refuse to hold more than the limits allow."""
+        self._room -= nodes
+        if self._room < 0:
+            self._refuse_more(line)
+
+    def _refuse_more(self, line: int) -> None:
+        """Say that the text holds more than the limits allow."""
+        raise MalformedError(
+            "too_many_values",
+            f"more than {self.limits.nodes} values, aliases expanded",
+            line,
+            remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
+        )
+
+    def _refuse_depth(self, line: int) -> None:
+        """Say that lists and mappings are nested too deep."""
+        raise MalformedError("too_deep", f"nested deeper than {self.limits.depth} levels", line)
+
+    def _place(self, node: Node, line: int, *, fresh: bool) -> int:
+        """Put a complete value where it belongs; return the line that it counts as standing on."""
+        if not self._open:
+            self.root, self.root_line = node, line
+            return line
+        parent = self._open[-1]
+        if parent.key is not None and fresh:
+            line = parent.key_line
+        self._enter(parent, node, line)
+        if isinstance(node, (Listing, Mapping)):
+            if fresh:
+                node.line = line
+            parent.node.size += node.size
+            parent.node.height = max(parent.node.height, node.height + 1)
+        else:
+            parent.node.size += 1
+        return line
+
+    def _enter(self, parent: _Open, node: Node, line: int) -> None:
+        """Add a complete value to what it stands in: at the end, or under the name taken before it."""
+        if isinstance(parent.node, Listing):
+            parent.node.items.append(node)
+            parent.item_lines.append(line)
+            return
+        key, parent.key = parent.key or "", None
+        if key in parent.node.entries:
+            self._note_duplicate(key, parent.key_line)
+        else:
+            parent.node.entries[key] = node
+            parent.name_lines[key] = line
+
+    def _note_duplicate(self, key: str, line: int) -> None:
+        """Remember a name that stands twice, and where."""
+        if len(self.duplicates) >= _MOST_DUPLICATES:
+            raise MalformedError("duplicate_key", f"more than {_MOST_DUPLICATES} names stand twice", line)
+        steps = [
+            f"[{len(level.node.items)}]" if isinstance(level.node, Listing) else f".{level.key}"
+            for level in self._open[:-1]
+        ]
+        self.duplicates.append(DuplicateKey("".join([*steps, f".{key}"]).removeprefix("."), line))
+
+
+def _refuse_bad_characters(text: str, line: int) -> None:
+    """Refuse what no text can hold: NUL, and halves of surrogate pairs, which only escapes can smuggle in."""
+    if "\0" in text or not (text.isascii() or _has_no_surrogates(text)):
+        raise MalformedError(
+            "bad_character", "NUL or half a surrogate pair in a text", line, value=text, remedy="leave it out"
+        )
+
+
+def _has_no_surrogates(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sgagent.core.errors import SgagentError
-from sgagent.core.host import HostFacts, Link, link_name
+from sgagent.core.host_facts import HostFacts, Link, link_name
 from sgagent.core.model import CidrBlock, Family
 from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake

@@ -6,9 +6,8 @@ import enum
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from sgagent.core.evaluate import Decision, Tracking, evaluate
+from sgagent.core.evaluate import Decision, Tracking, as_opener, evaluate
 from sgagent.core.model import Policy
-from sgagent.core.openers import as_opener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
 

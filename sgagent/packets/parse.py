@@ -10,13 +10,12 @@ from typing import TypeVar
 
 from sgagent.core.errors import DocumentError, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Policy
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.budget import Budget
 from sgagent.documents.field import Field, Fields, Reading
-from sgagent.documents.findings import Findings
-from sgagent.documents.reading import read_tree
+from sgagent.documents.findings import Budget, Findings
+from sgagent.documents.text import read_tree
 from sgagent.documents.tree import Listing
 from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, Judgement, Scenario
 from sgagent.settings import parse_interface_name

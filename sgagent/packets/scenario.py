@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Policy
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from sgagent.core.compiling.compiler import Compiled
+from sgagent.compiler.compile import Compiled
 from sgagent.core.evaluate import DecidedBy, Decision
-from sgagent.core.kernel.counters import (
+from sgagent.core.model import ICMPV6, Family, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -17,8 +19,6 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import ICMPV6, Family, Policy
-from sgagent.core.policy import ResolvedPolicy
 from sgagent.packets import ExpectedReply, ExpectedTraffic, LeftOut, Outcome, specified
 
 _FOLLOWED_BY_SOME_KERNELS = frozenset({137, 151, 152})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from sgagent.core.always import MULTICAST_LISTENER_TYPES
 from sgagent.core.evaluate import Packet
+from sgagent.core.implicit_allows import MULTICAST_LISTENER_TYPES
 from sgagent.core.model import Family
 from sgagent.rehearsal.wire import (
     DCCP,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.core.compiling.compiler import Compiled, compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import (
     KernelRefusedError,
     NotPermittedError,
@@ -19,13 +19,13 @@ from sgagent.core.errors import (
     UsageError,
 )
 from sgagent.core.evaluate import Packet
-from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.plan import make_plan
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.guarded import WorkerDiedError, guarded
+from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
 from sgagent.dataplane.libnftables import Context, RefusedError
 from sgagent.dataplane.privileges import end_with_parent
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import make_plan
 from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, LeftOut, Outcome
 from sgagent.rehearsal.hearing import Heard, outcome
 from sgagent.rehearsal.isolation import enter_private_network

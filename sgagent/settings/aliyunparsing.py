@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sgagent.documents.field import Fields
-from sgagent.documents.scalars import ID_PATTERN
+from sgagent.documents.values import ID_PATTERN
 from sgagent.settings.aliyun import AliyunSourceSettings, ApiEndpoint
 from sgagent.settings.keys import read_form, read_number, read_optional_path
 from sgagent.settings.urls import split_url

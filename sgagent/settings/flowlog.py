@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field as field_of
 from pathlib import Path
 
-from sgagent.core.compiling.flowlogging import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
+from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
 from sgagent.core.model import Policy
 from sgagent.documents.field import Fields
 from sgagent.settings.keys import read_boolean, read_number

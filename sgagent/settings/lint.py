@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sgagent.core.lint.codes import CODES, MOST_RULES
+from sgagent.analysis.lint.codes import CODES, MOST_RULES
 from sgagent.documents.field import Field, Fields
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}

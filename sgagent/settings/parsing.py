@@ -11,19 +11,23 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields as fields_of
 
-from sgagent.core.compiling.marks import is_contiguous
+from sgagent.compiler.marks import is_contiguous
 from sgagent.core.errors import UsageError, printable, shown
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, PortRange, Protocol
 from sgagent.core.policy import Exemption
-from sgagent.documents.addresses import parse_network
-from sgagent.documents.budget import Budget
 from sgagent.documents.characters import refuse_ambiguous
 from sgagent.documents.field import Field, Fields, Reading
-from sgagent.documents.findings import Findings
-from sgagent.documents.limits import Limits
-from sgagent.documents.scalars import DIRECTIONS, PORT_FORMS, parse_id, parse_ports, parse_protocol
-from sgagent.documents.tree import Kind, Listing, MalformedError, Mapping, Node, Scalar
+from sgagent.documents.findings import Budget, Findings, Limits
+from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, NodeKind, Scalar
+from sgagent.documents.values import (
+    DIRECTIONS,
+    PORT_FORMS,
+    parse_id,
+    parse_network,
+    parse_ports,
+    parse_protocol,
+)
 from sgagent.settings.flowlog import parse_flow_log
 from sgagent.settings.keys import read_boolean, read_path, read_word
 from sgagent.settings.lint import parse_lint
@@ -123,13 +127,13 @@ def _node(value: object) -> Node:
         case list():
             return Listing(0, [_node(item) for item in value])
         case bool():
-            return Scalar(Kind.BOOLEAN, str(value).lower())
+            return Scalar(NodeKind.BOOLEAN, str(value).lower())
         case int():
-            return Scalar(Kind.INTEGER, str(value))
+            return Scalar(NodeKind.INTEGER, str(value))
         case str():
             return value
         case _:
-            return Scalar(Kind.NUMBER, str(value))
+            return Scalar(NodeKind.NUMBER, str(value))
 
 
 def _settings(root: Fields) -> Settings:

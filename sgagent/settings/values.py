@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, CidrBlock, Direction, Mode, Sessions
 from sgagent.core.policy import Exemption
-from sgagent.documents.limits import Limits
+from sgagent.documents.findings import Limits
 from sgagent.settings.flowlog import FlowLogSettings
 from sgagent.settings.lint import LintSettings
 from sgagent.settings.signature import SignatureSettings

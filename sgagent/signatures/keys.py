@@ -8,6 +8,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from sgagent.signatures.manifest import Manifest, Signature
+
 _PREFIX = "ed25519:"
 _BYTES = 32
 KEY_FORM = "ed25519: and 44 characters of base64, as `sgagent keygen` prints it"
@@ -45,3 +57,54 @@ class PublicKey:
     def __str__(self) -> str:
         """Return the key as the configuration holds it."""
         return _PREFIX + base64.b64encode(self.raw).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A key that signs."""
+
+    _key: Ed25519PrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Return a new key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, pem: bytes) -> Self:
+        """Return the key that a PEM file holds: PKCS #8, without a password.
+
+        Raises:
+            ValueError: it holds none, another kind, or asks for a password.
+        """
+        try:
+            key = load_pem_private_key(pem, password=None)
+        except TypeError:
+            raise ValueError("the key has a password, for which nobody can be asked") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise ValueError("not a private key in PEM") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 - what is wrong is the file, not the program
+        return cls(key)
+
+    def dump(self) -> bytes:
+        """Return the key as a PEM file holds it."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def public(self) -> PublicKey:
+        """Return the key that others pin."""
+        return PublicKey(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def sign(self, manifest: Manifest) -> Signature:
+        """Vouch for a manifest."""
+        return Signature(key_id=self.public.key_id, value=self._key.sign(manifest.render().encode()))
+
+
+def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
+    """Tell whether a key vouches for a manifest."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key.raw).verify(signature.value, manifest.render().encode())
+    except InvalidSignature:
+        return False
+    return True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.kernel.plan import (
+from sgagent.nft.plan import (
     AddChain,
     AddElements,
     AddRule,
@@ -21,7 +21,7 @@ from sgagent.core.kernel.plan import (
     Plan,
     make_plan,
 )
-from sgagent.core.kernel.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
+from sgagent.nft.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
 from sgagent.ports import CounterValue, Dataplane, Observed
 from tests.contract import tables
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core.kernel import ruleset as r
-from sgagent.core.kernel.ruleset import (
+from sgagent.nft import ruleset as r
+from sgagent.nft.ruleset import (
     Accept,
     Chain,
     Count,

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from sgagent.sources.aliyun.calls import (
+from sgagent.sources.aliyun.pagination import (
     Answer,
+    ApiCall,
     ApiError,
-    Call,
     NotAllowedError,
     NotThereError,
     ThrottledError,
@@ -209,7 +209,7 @@ class FakeApi:
         """Take the cloud that answers."""
         self._cloud = cloud
 
-    def ask(self, call: Call) -> Answer:
+    def ask(self, call: ApiCall) -> Answer:
         """Return the body of the answer.
 
         Raises:

@@ -6,9 +6,10 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.kernel.plan import (
+from sgagent.dataplane.table import find_refused
+from sgagent.nft.plan import (
     AddChain,
     AddCounter,
     AddElements,
@@ -28,9 +29,8 @@ from sgagent.core.kernel.plan import (
     references,
     target,
 )
-from sgagent.core.kernel.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
-from sgagent.core.kernel.transaction import Table
-from sgagent.dataplane.refusal import find_refused
+from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
+from sgagent.nft.transaction import Table
 from sgagent.ports import CounterValue, Observed
 
 NOT_THERE = "No such file or directory"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sgagent.core.errors import SgagentError
-from sgagent.core.host import HostFacts, Link
+from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.ports import Wake
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.kernel.nfttext import render
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.nft.text import render
 from tests.corpus import Example, examples
 
 KEPT = Path(__file__).resolve().parent

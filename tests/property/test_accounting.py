@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sgagent.agent.accounting import Accounting, KeptCounters
-from sgagent.core.kernel.counters import CounterKey, InnerCounter
+from sgagent.agent.counter_totals import Accounting, KeptCounters
+from sgagent.nft.counter_keys import CounterKey, InnerCounter
 from sgagent.ports import CounterValue
 
 KEYS: dict[str, CounterKey] = {f"inner/eth{n}": InnerCounter(interface=f"eth{n}") for n in range(3)}

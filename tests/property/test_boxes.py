@@ -6,9 +6,8 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.comparing.boxes import cut_into_boxes
-from sgagent.core.comparing.clauses import dhcp_clause, list_clauses
-from sgagent.core.comparing.comparison import Effect, compare, compare_judges
+from sgagent.analysis.compare import Effect, compare, compare_judges
+from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
 from sgagent.core.evaluate import evaluate, is_always_allowed
 from sgagent.core.model import Direction, Family, Policy
 from tests.generators import Case, random_case

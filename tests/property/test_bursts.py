@@ -18,8 +18,8 @@ from hypothesis import event, example, given, settings
 
 from sgagent.ports import Wake
 from sgagent.sources.files.bursts import OVERDUE_SECONDS, Bursts
-from sgagent.sources.files.listening import Heard, Listener
-from sgagent.sources.files.settling import ALONE_SECONDS, State
+from sgagent.sources.files.listening import ChangeFeed, HeardChange
+from sgagent.sources.files.settling import ALONE_SECONDS, BurstState
 from tests.stage import Actor, Stage, stage
 from tests.strategies import seeds
 
@@ -90,7 +90,7 @@ class Watch:
         self._call = call
         self._queue: list[Move] = []
         self._is_link_followed = False
-        self._listener = Listener(self, self._wake, bursts, self._clock)
+        self._listener = ChangeFeed(self, self._wake, bursts, self._clock)
         self._question = at_the_end.enter_context(bursts.questions(self._listener))
         self._pause: Callable[[], None] = lambda: None
 
@@ -114,7 +114,7 @@ class Watch:
         """Return when it has something to do by itself."""
         return self._listener.due()
 
-    def take(self) -> Heard:
+    def take(self) -> HeardChange:
         """Return what was told, once links are followed."""
         self._pause()
         moves, self._queue = self._queue, []
@@ -123,7 +123,7 @@ class Watch:
         if is_more_watched:
             self._is_link_followed = True
             self._pause()
-        return Heard(tuple((id(move), _state(move.kind)) for move in moves), is_more_watched)
+        return HeardChange(tuple((id(move), _state(move.kind)) for move in moves), is_more_watched)
 
     def arm(self) -> bool:
         """Find all watched."""
@@ -146,8 +146,8 @@ class Watch:
         self._call()
 
 
-def _state(kind: Kind) -> State:
-    return State.COMPLETE if kind is Kind.WRITTEN else State.WHOLE
+def _state(kind: Kind) -> BurstState:
+    return BurstState.COMPLETE if kind is Kind.WRITTEN else BurstState.WHOLE
 
 
 class World:

@@ -14,10 +14,9 @@ from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import DocumentError, Problem, UsageError
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.documents.writing import as_json, write_document
-from sgagent.documents.yamlwriting import as_yaml
+from sgagent.documents.writer import as_json, as_yaml, write_document
 from sgagent.packets import parse_packets
-from sgagent.sources.etcd.references import read_json
+from sgagent.sources.etcd.keys import read_json
 
 LINE_BREAKS = (
     "\n",  # POSIX

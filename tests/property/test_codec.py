@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.kernel.nftjson import encode_plan
-from sgagent.core.kernel.nftlisting import decode_ruleset
-from sgagent.core.kernel.nfttext import render
-from sgagent.core.kernel.plan import make_plan
-from sgagent.core.kernel.ruleset import Ruleset
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.json_listing import decode_ruleset
+from sgagent.nft.plan import make_plan
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.text import render
 from tests.rulesets import rulesets
 
 

@@ -17,13 +17,13 @@ from random import Random
 
 from hypothesis import given
 
-from sgagent.core.compiling.enforcement import Enforced, Enforcement, enforce
-from sgagent.core.compiling.marks import MarkLayout
+from sgagent.compiler.enforce import Enforced, Enforcement, enforce
+from sgagent.compiler.marks import MarkLayout
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.kernel.plan import Plan
-from sgagent.core.kernel.ruleset import Chain, Ruleset, VerdictMap
-from sgagent.core.kernel.transaction import carry_out
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.plan import Plan
+from sgagent.nft.ruleset import Chain, Ruleset, VerdictMap
+from sgagent.nft.transaction import carry_out
 from tests.changes import changed
 from tests.generators import Case, random_packets
 from tests.strategies import cases

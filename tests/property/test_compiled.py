@@ -8,16 +8,16 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.flowlogging import FlowLogging, without_logging
-from sgagent.core.compiling.listing import MOST_LINES
-from sgagent.core.compiling.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.counter_chains import FlowLogging, without_logging
+from sgagent.compiler.linear import MOST_LINES
+from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
-from sgagent.core.kernel import names
-from sgagent.core.kernel.ruleset import Ruleset
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Mode, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
+from sgagent.nft import names
+from sgagent.nft.ruleset import Ruleset
 from tests.generators import Case, random_case, random_packets
 from tests.strategies import cases, seeds
 from tests.tracing import session_of, walk, walk_reply

@@ -6,10 +6,10 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.compiling.crowds import is_crowd
-from sgagent.core.compiling.entries import list_entries
+from sgagent.compiler.decision_list import list_entries
+from sgagent.compiler.port_table import is_crowd
 from sgagent.core.evaluate import Tracking, evaluate
-from sgagent.core.memory import Memory
+from sgagent.core.memo import Memory
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from tests.generators import random_packets

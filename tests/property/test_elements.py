@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.kernel.differing import differing_elements
-from sgagent.core.kernel.elements import Elements
-from sgagent.core.kernel.ruleset import Accept, Drop, Element, Goto, Interval, Verdict
+from sgagent.nft.diff import differing_elements
+from sgagent.nft.maps import Elements
+from sgagent.nft.ruleset import Accept, Drop, Element, Goto, Interval, Verdict
 
 NUMBERS = 1_200
 """Enough for several parts, for some to be divided, and for all of one to go."""

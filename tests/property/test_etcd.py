@@ -10,25 +10,24 @@ from hypothesis import given
 
 from sgagent.core.binding import bind
 from sgagent.core.errors import DocumentError
-from sgagent.core.host import HandBinding, HostFacts, Link
+from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import GroupReference, PortListReference, PrefixListReference, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
-from sgagent.sources.etcd.layout import Layout, published_keys
+from sgagent.sources.etcd.key_selection import Everything, HostInterest, Interest
+from sgagent.sources.etcd.keys import KeyLayout, published_keys, references_of_rules
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.references import references_of_rules
-from sgagent.sources.etcd.signing import SignedInterest, hold, signature_keys
-from sgagent.sources.vouching import Vouching
+from sgagent.sources.etcd.publication_signature import SignedInterest, hold, signature_keys
+from sgagent.sources.signature_policy import Vouching
 from tests.etcd import covered_by, read_all
 from tests.generators import random_snapshot
 from tests.signing import KEY, NOW
 from tests.strategies import seeds
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 
 
 def published(snapshot: Snapshot) -> dict[str, KeyValue]:

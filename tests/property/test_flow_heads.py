@@ -6,7 +6,7 @@ import struct
 
 from hypothesis import given, strategies as st
 
-from sgagent.agent.flows.heads import Head, read_head
+from sgagent.agent.flowlog.packet_parser import PacketHead, read_head
 from sgagent.core.model import Family
 from sgagent.dataplane.nflog import COPIED_BYTES, LoggedPacket, read_packets
 from sgagent.netlink import attribute
@@ -14,7 +14,7 @@ from sgagent.netlink import attribute
 _BITS = {Family.IPV4: 32, Family.IPV6: 128}
 
 
-def is_sound(head: Head) -> bool:
+def is_sound(head: PacketHead) -> bool:
     """Tell whether every number fits where it comes from."""
     last = (1 << _BITS[head.family]) - 1
     numbers = (head.source_port, head.destination_port)

@@ -10,15 +10,13 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.always import DHCP
+from sgagent.analysis.graph.edges import make_graph
+from sgagent.analysis.graph.graph import Side, Traffic
+from sgagent.analysis.lint.subject import make_subject
+from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
-from sgagent.core.graphing.graph import Side
-from sgagent.core.graphing.making import make_graph
-from sgagent.core.graphing.traffic import Traffic
-from sgagent.core.intervals import holds
-from sgagent.core.lint.subject import make_subject
-from sgagent.core.members import members_by_group
+from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import (
     CidrBlock,
     Direction,
@@ -30,7 +28,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import ResolvedPolicy, ResolvedRule, members_by_group
 from sgagent.core.resolve import Exemptions, resolve
 from tests.generators import random_snapshot
 from tests.strategies import seeds

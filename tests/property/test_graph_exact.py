@@ -15,13 +15,13 @@ from random import Random
 
 from hypothesis import given, settings
 
+from sgagent.analysis.graph.edges import make_graph
+from sgagent.analysis.graph.graph import Edge, Side
+from sgagent.analysis.lint.subject import make_subject
+from sgagent.core.addresses import holds
 from sgagent.core.binding import Binding, Bindings, bind_everywhere
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy, Packet, evaluate
-from sgagent.core.graphing.graph import Edge, Side
-from sgagent.core.graphing.making import make_graph
-from sgagent.core.intervals import holds
-from sgagent.core.lint.subject import make_subject
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     GRE,

@@ -8,15 +8,15 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.core.compiling.compiler import POSTROUTING, PREROUTING, compile_
-from sgagent.core.compiling.enforcement import Enforced, Enforcement, MarkClearance, enforce
-from sgagent.core.compiling.marks import EnforcementState, MarkLayout, decode_state
+from sgagent.compiler.compile import POSTROUTING, PREROUTING, compile_
+from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
+from sgagent.compiler.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.kernel import names
-from sgagent.core.kernel.plan import make_plan
-from sgagent.core.kernel.ruleset import Accept, Chain, Rule, Ruleset
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import names
+from sgagent.nft.plan import make_plan
+from sgagent.nft.ruleset import Accept, Chain, Rule, Ruleset
 from tests.changes import changed
 from tests.fakes.dataplane import FakeDataplane
 from tests.generators import Case, random_case, random_packets

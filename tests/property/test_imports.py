@@ -17,9 +17,8 @@ from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.documents.writing import write_document
-from sgagent.documents.yamlwriting import as_yaml
-from sgagent.imports import Imported, import_aws, import_terraform
+from sgagent.documents.writer import as_yaml, write_document
+from sgagent.importers import Imported, import_aws, import_terraform
 from tests.ec2 import Answer, allows, answers, packets
 from tests.generators import random_snapshot
 from tests.strategies import seeds

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import event, example, given, strategies as st
 
 from sgagent.documents import Limits
-from sgagent.documents.builder import DuplicateKey, TreeBuilder
-from sgagent.documents.jsontext import parse_json
-from sgagent.documents.rows import FEW, Rows
-from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar
+from sgagent.documents.json_text import parse_json
+from sgagent.documents.parse_cache import FEW, Rows
+from sgagent.documents.tree import DuplicateKey, Listing, MalformedError, Mapping, Node, Scalar, TreeBuilder
 from tests.strategies import seeds
 
 LIMITS = Limits(depth=4, rules=1, addresses=10)

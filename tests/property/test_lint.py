@@ -8,12 +8,12 @@ from random import Random
 
 from hypothesis import given, settings
 
+from sgagent.analysis.lint.findings import Finding
+from sgagent.analysis.lint.registry import CHECKS, lint
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of
+from sgagent.analysis.lint.subject import LintSubject, Stand, make_subject
+from sgagent.analysis.lint.void_rules import ties
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.lint.finding import Finding
-from sgagent.core.lint.reach import RuleKey, key_of
-from sgagent.core.lint.registry import CHECKS, lint
-from sgagent.core.lint.subject import Stand, Subject, make_subject
-from sgagent.core.lint.ties import ties
 from sgagent.core.model import Direction, Family, Policy, SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
@@ -24,13 +24,13 @@ from tests.strategies import cases, seeds
 FEW_RULES = 8
 
 
-def subject_of(case: Case) -> Subject:
+def subject_of(case: Case) -> LintSubject:
     """Return the one interface of a case as what lint looks at."""
     judge = case.policy.interfaces[0]
-    return Subject(snapshot=case.snapshot, stands=(Stand(interfaces=(judge.name,), judge=judge),))
+    return LintSubject(snapshot=case.snapshot, stands=(Stand(interfaces=(judge.name,), judge=judge),))
 
 
-def found_by(subject: Subject, code: str) -> Iterator[Finding]:
+def found_by(subject: LintSubject, code: str) -> Iterator[Finding]:
     """Yield what one check finds."""
     yield from CHECKS[code].find(subject, CHECKS[code])
 

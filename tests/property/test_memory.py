@@ -9,22 +9,22 @@ from random import Random
 
 from hypothesis import event, given
 
-from sgagent.agent.flows.leaves import have_same_leaves, leaves_of
+from sgagent.agent.flowlog.log_prefixes import have_same_leaves, leaves_of
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.enforce import Enforced, enforce
+from sgagent.compiler.linear import MOST_LINES
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.binding import Bindings, bind
-from sgagent.core.compiling.compiler import Compiled, compile_
-from sgagent.core.compiling.enforcement import Enforced, enforce
-from sgagent.core.compiling.listing import MOST_LINES
-from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.kernel.counters import CounterKey
-from sgagent.core.kernel.names import STATE_CHAIN
-from sgagent.core.kernel.plan import Plan, references, target
-from sgagent.core.kernel.ruleset import Chain, Ruleset
-from sgagent.core.kernel.transaction import carry_out, stands_after
-from sgagent.core.memory import Memory
+from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.memo import Memory
 from sgagent.core.model import CidrBlock, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.names import STATE_CHAIN
+from sgagent.nft.plan import Plan, references, target
+from sgagent.nft.ruleset import Chain, Ruleset
+from sgagent.nft.transaction import carry_out, stands_after
 from tests.changes import changed
 from tests.generators import Case, random_case
 from tests.property.test_crowds import crowd

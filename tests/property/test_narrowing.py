@@ -7,7 +7,7 @@ from random import Random
 
 from hypothesis import event, given
 
-from sgagent.core.compiling.narrowing import narrows
+from sgagent.compiler.revocation import narrows
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.policy import ResolvedPolicy
 from tests.changes import changed

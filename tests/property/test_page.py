@@ -14,7 +14,7 @@ from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import TCP, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from tests.unit.agent.flows.flows import dropped
+from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.page.reading import Reader
 from tests.webpage import Part, barriers, read_page
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.kernel.describe import describe
-from sgagent.core.kernel.plan import AddTable, DeleteChain, DeleteCounter, DeleteVerdictMap, make_plan
-from sgagent.core.kernel.ruleset import Ruleset
-from sgagent.core.kernel.transaction import carry_out
+from sgagent.nft.describe import describe
+from sgagent.nft.plan import AddTable, DeleteChain, DeleteCounter, DeleteVerdictMap, make_plan
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.transaction import carry_out
 from tests.contract.dataplane import bring
 from tests.fakes.dataplane import FakeDataplane
 from tests.rulesets import rulesets

@@ -7,12 +7,12 @@ from random import Random
 
 from hypothesis import given
 
-from sgagent.cli.planreport import PlanReport, as_json, lines
-from sgagent.core.comparing.comparison import compare
-from sgagent.core.comparing.wording import FELLOW_MEMBERS, ObjectNames
-from sgagent.core.intervals import joined
-from sgagent.core.members import members_by_group
+from sgagent.analysis.compare import compare
+from sgagent.analysis.flow_text import FELLOW_MEMBERS, ObjectNames
+from sgagent.cli.plan_report import PlanReport, as_json, lines
+from sgagent.core.addresses import joined
 from sgagent.core.model import CidrBlock, Family, Snapshot
+from sgagent.core.policy import members_by_group
 from tests.generators import random_case
 from tests.strategies import seeds
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.core.kernel.plan import Plan, make_plan
-from sgagent.core.kernel.ruleset import Ruleset
-from sgagent.dataplane.planreading import MalformedError, read_plan
-from sgagent.dataplane.planwire import write_plan
+from sgagent.dataplane.plan_decoder import MalformedPlanError, read_plan
+from sgagent.dataplane.plan_encoder import write_plan
+from sgagent.nft.plan import Plan, make_plan
+from sgagent.nft.ruleset import Ruleset
 from tests.rulesets import ALL_BITS, LOG_GROUP, rulesets
 
 FOREIGN = ("chain evil one", "ct helper ftp", "map ä", "policy prerouting", "rule ingress/eth0", "set evil")
@@ -28,7 +28,7 @@ def test_a_plan_arrives_as_it_was_sent(first: Ruleset, second: Ruleset, foreign:
 @given(text=st.binary(max_size=200))
 def test_bytes_of_any_kind_are_refused(text: bytes) -> None:
     """Nothing that is not written as a plan is one."""
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedPlanError):
         read_plan(b"\xff" + text, ALL_BITS)
 
 
@@ -57,7 +57,7 @@ def test_a_spoilt_plan_is_refused_or_another_plan(
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     try:
         found = read_plan(text, ALL_BITS, LOG_GROUP)
-    except MalformedError:
+    except MalformedPlanError:
         return
     assert isinstance(found, Plan)
     assert read_plan(write_plan(found), ALL_BITS, LOG_GROUP) == found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.remaking import Remade, Revised, changed_places, common_ends, gone_and_come, remake
+from sgagent.core.memo import Remade, Revised, changed_places, common_ends, gone_and_come, remake
 
 POOL = tuple((number,) for number in range(6))
 """Values that are told apart by identity."""

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import event, given, strategies as st
 
 from sgagent.core.errors import DocumentError, Problem
-from sgagent.core.memory import Memory
+from sgagent.core.memo import Memory
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from tests.strategies import seeds

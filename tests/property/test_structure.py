@@ -13,12 +13,24 @@ from typing import TypeVar
 import pytest
 from hypothesis import given
 
-from sgagent.core.compiling.compiler import Compiled, compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.kernel import names
-from sgagent.core.kernel.counters import RuleCounter
-from sgagent.core.kernel.nfttext import render, rule_text
-from sgagent.core.kernel.ruleset import (
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    TCP,
+    UDP,
+    Direction,
+    Mode,
+    Policy,
+    Protocol,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import closed_interface
+from sgagent.nft import names
+from sgagent.nft.counter_keys import RuleCounter
+from sgagent.nft.ruleset import (
     Accept,
     Chain,
     Count,
@@ -37,19 +49,7 @@ from sgagent.core.kernel.ruleset import (
     Verdict,
     VerdictMap,
 )
-from sgagent.core.model import (
-    ALL_PROTOCOLS,
-    TCP,
-    UDP,
-    Direction,
-    Mode,
-    Policy,
-    Protocol,
-    SecurityGroupRule,
-    Snapshot,
-)
-from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.resolve import closed_interface
+from sgagent.nft.text import render, rule_text
 from tests.generators import Case, random_packets
 from tests.strategies import cases
 from tests.tracing import walk, walk_reply

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 
-from sgagent.core.comparing.clauses import Clause, dhcp_clause, list_clauses
-from sgagent.core.comparing.index import Index
-from sgagent.core.comparing.table import Area, Table, code_of, common_area
-from sgagent.core.comparing.tables import make_tables
+from sgagent.analysis.clause_reduction import Index
+from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
+from sgagent.analysis.packet_tables import make_tables
+from sgagent.analysis.redundancy import Area, Table, code_of, common_area
 from sgagent.core.evaluate import evaluate
 from sgagent.core.model import Direction, Family, Policy
 from tests.generators import Case

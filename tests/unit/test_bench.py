@@ -22,7 +22,7 @@ from bench.results import Command, Duration, Machine, PacketCost, Results, Sprea
 from bench.sizes import SIZES, Size
 from bench.traffic import Aim
 from sgagent.core.binding import bind
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents

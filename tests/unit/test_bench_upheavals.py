@@ -24,7 +24,7 @@ from bench.upheavals import (
 )
 from sgagent.core.binding import bind
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

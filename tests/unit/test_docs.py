@@ -15,13 +15,13 @@ import pytest
 
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, main
+from sgagent.compiler.compile import compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.binding import bind
-from sgagent.core.compiling.compiler import compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
-from sgagent.core.host import NO_FACTS
-from sgagent.core.kernel.nfttext import render
+from sgagent.core.host_facts import NO_FACTS
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents
+from sgagent.nft.text import render
 from sgagent.settings import Settings, SourceSettings
 
 ROOT = Path(__file__).parents[2]

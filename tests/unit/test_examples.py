@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.compiling.compiler import Compiled, compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import Severity
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
-from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.counter_keys import RuleCounter
 from sgagent.packets import ExpectedPacket, ExpectedReply, disagreement
 from tests.corpus import Example, examples
 from tests.tracer import Session, Tuple, Walk, WirePacket, trace

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.registry import CHECKS
 from sgagent.cli.lint import lines
 from sgagent.cli.main import main
-from sgagent.core.lint.codes import CODES
-from sgagent.core.lint.registry import CHECKS
 from tests.corpus import EXAMPLES
-from tests.unit.core.test_lint import LINT, found_in
+from tests.unit.analysis.test_lint import LINT, found_in
 
 ROOT = EXAMPLES.parent
 TEXT = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import assert_never
 
-from sgagent.agent.accounting import KeptCounters
+from sgagent.agent.counter_totals import KeptCounters
 from sgagent.agent.keeping.hittimes import HitTimes
-from sgagent.core.kernel.counters import (
+from sgagent.core.model import Direction, Policy
+from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -25,7 +26,6 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 
 FILE_NAME = "counters.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sgagent.core.binding import Binding
-from sgagent.core.host import ExpectedLink, HandBinding
+from sgagent.core.host_facts import ExpectedLink, HandBinding
 from sgagent.core.model import Snapshot
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sgagent.core.kernel.counters import CounterKey
+from sgagent.nft.counter_keys import CounterKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

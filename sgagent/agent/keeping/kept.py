@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgagent.core.host import ExpectedLink
+from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import DocumentFile
 
 _FORMAT = 3

@@ -9,7 +9,7 @@ from sgagent.agent.page.inspection import Found, Inspected, NotFound
 from sgagent.agent.page.markup import Element, tag
 from sgagent.agent.page.shell import PRIVATE, Section
 from sgagent.agent.serving.exchange import Response, plain
-from sgagent.core.graphing.labels import sentence
+from sgagent.analysis.graph.labels import sentence
 
 DRAWING_PATH = "/graph.svg"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sgagent.agent.asking.denied import DeniedAnswer
-from sgagent.agent.flows.flow import Flow, FlowEnd
+from sgagent.agent.control.queries import DeniedAnswer
+from sgagent.agent.flowlog.flow import Flow, FlowEnd
 from sgagent.agent.page.markup import Element, Node, tag
 from sgagent.agent.page.moments import moment
 from sgagent.agent.page.shell import Section

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgagent.agent.asking.questions import ExplainAnswer
+from sgagent.agent.control.queries import ExplainAnswer
 from sgagent.agent.page.form import (
     DESTINATION,
     DIRECTION,

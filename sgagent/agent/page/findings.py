@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from sgagent.agent.page.inspection import Found, Inspected, NotFound
 from sgagent.agent.page.markup import Element, tag
 from sgagent.agent.page.shell import Section
-from sgagent.agent.telling.moments import clock_time, count
+from sgagent.agent.time_text import clock_time, count
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.core.errors import Origin
-from sgagent.core.lint.finding import Finding, Severity
 
 MOST_FINDINGS = 100
 """That are shown; the heaviest come first."""
@@ -35,7 +35,7 @@ def _content(inspected: Inspected) -> Iterator[Element]:
 
 def _sum(findings: tuple[Finding, ...]) -> str:
     counts = Counter(finding.severity for finding in findings)
-    parts = (count(counts[severity], severity.value) for severity in Severity if counts[severity])
+    parts = (count(counts[severity], severity.value) for severity in FindingSeverity if counts[severity])
     return ", ".join(parts) or "Nothing was found."
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from sgagent.agent.asking.questions import ExplainQuestion
+from sgagent.agent.control.queries import ExplainQuestion
 from sgagent.core.explanation import EPHEMERAL_PORT, PROTOCOL_WORDS, protocol_number
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, Direction, Protocol
 

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from sgagent.agent.telling.board import Board
+from sgagent.agent.published_status import Board
+from sgagent.analysis.graph.edges import make_graph
+from sgagent.analysis.graph.graph import Graph
+from sgagent.analysis.graph.svg import as_svg
+from sgagent.analysis.lint.findings import Finding
+from sgagent.analysis.lint.registry import lint
+from sgagent.analysis.lint.subject import HostListener, Life, Usage, make_subject
 from sgagent.core.binding import bind
 from sgagent.core.errors import SgagentError
-from sgagent.core.graphing.graph import Graph
-from sgagent.core.graphing.making import make_graph
-from sgagent.core.graphing.svg import as_svg
-from sgagent.core.host import HostFacts
-from sgagent.core.kernel.counters import InnerCounter, RuleCounter
-from sgagent.core.lint.finding import Finding
-from sgagent.core.lint.registry import lint
-from sgagent.core.lint.subject import Life, Listener, Usage, make_subject
+from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
+from sgagent.nft.counter_keys import InnerCounter, RuleCounter
 from sgagent.ports import Clock
 from sgagent.settings import Settings
 
@@ -93,7 +93,7 @@ class Inspection:
         board: Board,
         settings: Settings,
         clock: Clock,
-        list_listeners: Callable[[], tuple[Listener, ...]],
+        list_listeners: Callable[[], tuple[HostListener, ...]],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Look at nothing yet.
@@ -196,7 +196,7 @@ class Inspection:
             unused_seconds=unused,
         )
 
-    def _listeners(self) -> tuple[Listener, ...] | None:
+    def _listeners(self) -> tuple[HostListener, ...] | None:
         try:
             return self._list_listeners()
         except OSError:

@@ -8,7 +8,7 @@ from sgagent.agent.page.inspection import Found, Inspected
 from sgagent.agent.page.markup import Element, Node, tag
 from sgagent.agent.page.shell import Section
 from sgagent.agent.page.tables import Align, Column, table
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, state_in_words
+from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.core.model import Direction, GroupType, SecurityGroup
 
 

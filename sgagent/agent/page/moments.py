@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgagent.agent.page.markup import Element, tag
-from sgagent.agent.telling.moments import age, clock_time
+from sgagent.agent.time_text import age, clock_time
 
 
 def moment(seconds: float, now: float) -> Element:

@@ -9,10 +9,11 @@ from importlib.resources import files
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from sgagent.agent.asking.answers import Answering
-from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion
-from sgagent.agent.asking.questions import (
+from sgagent.agent.control.answers import Answering
+from sgagent.agent.control.queries import (
     Answer,
+    DeniedAnswer,
+    DeniedQuestion,
     ExplainAnswer,
     HitsAnswer,
     HitsQuestion,
@@ -31,8 +32,8 @@ from sgagent.agent.page.interfaces import interfaces_section
 from sgagent.agent.page.rules import ROWS_OF_A_PAGE, Figures, part_section, rules_section, title
 from sgagent.agent.page.shell import ICON_PATH, PRIVATE, STYLE_PATH, Place, Section, page
 from sgagent.agent.page.state import lead, state_section
+from sgagent.agent.published_status import Board
 from sgagent.agent.serving.exchange import Page, Request, Response, plain
-from sgagent.agent.telling.board import Board
 from sgagent.core.errors import UsageError
 from sgagent.ports import Clock
 

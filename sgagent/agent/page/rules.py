@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from sgagent.agent.asking.counted import counter_of
-from sgagent.agent.asking.questions import Hit, HitsAnswer, HitStep, InterfaceHits
+from sgagent.agent.control.answers import counter_of
+from sgagent.agent.control.queries import Hit, HitsAnswer, HitStep, InterfaceHits
 from sgagent.agent.page.markup import Element, Node, tag
 from sgagent.agent.page.moments import moment
 from sgagent.agent.page.shell import Section
 from sgagent.agent.page.sparkline import sparkline
 from sgagent.agent.page.tables import Align, Column, table
 from sgagent.agent.page.verdict import verdict
-from sgagent.agent.telling.moments import count
-from sgagent.agent.telling.trend import Trend
+from sgagent.agent.published_status import Trend
+from sgagent.agent.time_text import count
 from sgagent.core.model import Direction, Mode
 
 ROWS_AT_FIRST = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgagent.agent.page.markup import Element, Node, tag
-from sgagent.agent.telling.moments import count
-from sgagent.agent.telling.trend import MOST_STEPS
+from sgagent.agent.published_status import MOST_STEPS
+from sgagent.agent.time_text import count
 
 _BAR, _GAP, _HEIGHT = 2, 0.5, 20
 _WIDTH = MOST_STEPS * _BAR

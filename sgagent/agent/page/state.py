@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from sgagent.agent.asking.facts import facts, headline
-from sgagent.agent.asking.questions import StatusAnswer
+from sgagent.agent.control.queries import StatusAnswer
+from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.page.markup import Element, tag
 from sgagent.agent.page.shell import Section
-from sgagent.agent.telling.moments import clock_time
-from sgagent.agent.telling.status import Posture
+from sgagent.agent.status import Posture
+from sgagent.agent.time_text import clock_time
 
 
 def lead(answer: StatusAnswer, now: float) -> Element:

@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from sgagent.core.kernel.counters import RuleCounter
+from sgagent.nft.counter_keys import RuleCounter
 
 _OPEN_METRICS = "application/openmetrics-text"
 _END = b"# EOF\n"

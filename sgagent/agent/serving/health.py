@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
+from sgagent.agent.published_status import Board
 from sgagent.agent.serving.exchange import Page, Response, plain
-from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.status import Posture, Status
+from sgagent.agent.status import Posture, Status
 from sgagent.ports import Clock
 
 LONGEST_TURN_SECONDS = 30.0

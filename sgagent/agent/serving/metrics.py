@@ -21,10 +21,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from sgagent import __version__
-from sgagent.agent.flows.flowlog import FlowTally, Loss
+from sgagent.agent.flowlog.flowlog import FlowTally, Loss
 from sgagent.agent.serving.exposition import RuleHits, RuleLabels
-from sgagent.agent.telling.status import BOUNDS, Durations, Status
-from sgagent.core.kernel.counters import (
+from sgagent.agent.status import BOUNDS, Durations, Status
+from sgagent.core.model import Policy
+from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -33,7 +34,6 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Policy
 from sgagent.ports import Clock, CounterValue
 
 Totals = Mapping[CounterKey, CounterValue]

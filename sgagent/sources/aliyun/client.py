@@ -26,18 +26,17 @@ from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings
-from sgagent.sources.aliyun.calls import (
+from sgagent.sources.aliyun.credentials import METADATA_HOST, AccessKey, read_access_key
+from sgagent.sources.aliyun.pagination import (
     Answer,
+    ApiCall,
     ApiError,
-    Call,
     NotAllowedError,
     NotThereError,
     ThrottledError,
 )
-from sgagent.sources.aliyun.credentials import AccessKey, read_access_key
-from sgagent.sources.aliyun.metadata import METADATA_HOST
-from sgagent.sources.aliyun.passage import Passage
-from sgagent.sources.whereabouts import Whereabouts
+from sgagent.sources.aliyun.sdk_transport import SdkTransport
+from sgagent.sources.endpoint_cache import Whereabouts
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
@@ -57,7 +56,7 @@ _NOT_ALLOWED = (
 
 def connect(settings: AliyunSourceSettings, limits: Limits, whereabouts: Whereabouts) -> SdkApi:
     """Return the API that the settings name, wherever it is found; nothing is asked yet."""
-    passage = Passage(
+    passage = SdkTransport(
         settings.api,
         lambda: whereabouts.addresses,
         connect_seconds=settings.connect_timeout_seconds,
@@ -70,7 +69,7 @@ def connect(settings: AliyunSourceSettings, limits: Limits, whereabouts: Whereab
 class SdkApi:
     """The API of one region; implements :class:`Api`."""
 
-    def __init__(self, settings: AliyunSourceSettings, passage: Passage) -> None:
+    def __init__(self, settings: AliyunSourceSettings, passage: SdkTransport) -> None:
         """Take where the API is and how it is asked; nothing is asked yet.
 
         Args:
@@ -95,7 +94,7 @@ class SdkApi:
             )
         )
 
-    def ask(self, call: Call) -> Answer:
+    def ask(self, call: ApiCall) -> Answer:
         """Return the body of the answer.
 
         Raises:
@@ -124,7 +123,7 @@ class SdkApi:
         """End a question that is being asked, from another thread."""
         self._passage.cut()
 
-    def _failure(self, call: Call, error: Exception) -> SourceUnavailableError:
+    def _failure(self, call: ApiCall, error: Exception) -> SourceUnavailableError:
         """Return why a question got no answer, in words that are the same as long as the reason is."""
         chain = list(_causes(error))
         ours = next((cause for cause in chain if isinstance(cause, SourceUnavailableError)), None)
@@ -196,7 +195,7 @@ def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:
     )
 
 
-def _form(call: Call) -> Params:
+def _form(call: ApiCall) -> Params:
     return Params(
         action=call.action.value,
         version=_VERSION,
@@ -210,7 +209,7 @@ def _form(call: Call) -> Params:
     )
 
 
-def _refusal(call: Call, error: AlibabaCloudException) -> ApiError:
+def _refusal(call: ApiCall, error: AlibabaCloudException) -> ApiError:
     """Return what an error of the API means."""
     code, status = str(error.code or ""), error.status_code
     told = error.data.get("Message") if isinstance(error.data, Mapping) else None

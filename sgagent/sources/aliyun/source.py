@@ -7,20 +7,18 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
+from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import AliyunSourceSettings
-from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.aliyun.asking import Asking
-from sgagent.sources.aliyun.calls import Api
-from sgagent.sources.aliyun.metadata import METADATA_ENDPOINT, read_instance_id
-from sgagent.sources.aliyun.reading import Subject, read_everything_about
-from sgagent.sources.pace import Pace
-from sgagent.sources.polling import Poller
-from sgagent.sources.whereabouts import Whereabouts
+from sgagent.sources.aliyun.credentials import METADATA_ENDPOINT, read_instance_id
+from sgagent.sources.aliyun.pagination import Api, Asking
+from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
+from sgagent.sources.endpoint_cache import Whereabouts
+from sgagent.sources.poller import Pace, Poller
+from sgagent.sources.verified_parse import Acceptance
 
 FIRST_ANSWER_SECONDS = 20.0
 """How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
@@ -123,21 +121,21 @@ class AliyunSource:
         except (DocumentError, SourceUnavailableError) as error:
             return error
 
-    def _subject(self) -> Subject:
+    def _subject(self) -> ApiSubject:
         """Return whose definitions are wanted.
 
         Raises:
             SourceUnavailableError: the metadata service does not say who this host is.
         """
         if self._by_hand is None:
-            return Subject(is_everything=True)
+            return ApiSubject(is_everything=True)
         if self._instance_id is None and self._settings.uses_metadata:
             self._instance_id = self._read_instance_id()
         interfaces = {one.network_interface_id for one in self._by_hand if one.network_interface_id}
         groups = {
             group for one in self._by_hand if not one.network_interface_id for group in one.security_group_ids
         }
-        return Subject(
+        return ApiSubject(
             instance_id=self._instance_id,
             network_interface_ids=tuple(sorted(interfaces)),
             security_group_ids=tuple(sorted(groups)),

@@ -12,23 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sgagent.core.endpoints import Endpoint
+from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import EtcdSourceSettings
-from sgagent.sources.etcd.access import EndpointAccess, read_password
-from sgagent.sources.etcd.allowance import Allowance
-from sgagent.sources.etcd.call import Call
-from sgagent.sources.etcd.channel import Channel
-from sgagent.sources.etcd.failures import (
+from sgagent.sources.endpoint_cache import addresses_file
+from sgagent.sources.etcd.connection import EndpointAccess, read_password
+from sgagent.sources.etcd.deadline import AnswerDeadline
+from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,
     ConnectionLostError,
     EtcdError,
-    Status,
-    TooLargeError,
+    GrpcMessages,
+    GrpcStatus,
+    MalformedMessageError,
+    StoreTooLargeError,
     TooSlowError,
     as_compacted,
 )
+from sgagent.sources.etcd.http2 import Channel
 from sgagent.sources.etcd.messages import (
     Header,
     KeyRange,
@@ -48,10 +50,8 @@ from sgagent.sources.etcd.messages import (
     transaction_request,
     watch_request,
 )
-from sgagent.sources.etcd.protobuf import MalformedMessageError
-from sgagent.sources.etcd.room import Room, largest_message
-from sgagent.sources.etcd.watch import Watch
-from sgagent.sources.whereabouts import addresses_file
+from sgagent.sources.etcd.replica import Room, largest_message
+from sgagent.sources.etcd.watch_stream import Watch
 
 Answer = TypeVar("Answer")
 
@@ -303,9 +303,9 @@ class Client:
         self, channel: Channel, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
     ) -> Iterator[Answer]:
         """Go through the answers to questions that are asked at once, or as soon as the server takes them."""
-        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[Call]()
+        path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[GrpcMessages]()
         seconds = self._settings.timeout_seconds
-        allowance = Allowance(seconds, _TIMEOUTS_AT_ONCE * seconds)
+        allowance = AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
             with self._placed():
                 for request in requests:
@@ -324,7 +324,7 @@ class Client:
         """Have errors of the connection, and what is too large, say at which end point."""
         try:
             yield
-        except (ConnectionLostError, TooLargeError) as error:
+        except (ConnectionLostError, StoreTooLargeError) as error:
             raise type(error)(f"{self._place}: {error}") from error
 
     def _metadata(self) -> Mapping[str, str]:
@@ -394,4 +394,4 @@ def _is_passing(error: EtcdError) -> bool:
 
 
 def _is_about_token(error: CallRefusedError) -> bool:
-    return error.code == Status.UNAUTHENTICATED or "auth store" in str(error)
+    return error.code == GrpcStatus.UNAUTHENTICATED or "auth store" in str(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sgagent.sources.etcd.protobuf import (
+from sgagent.sources.etcd.grpc import (
     MalformedMessageError,
     content,
     nested,
@@ -71,7 +71,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class KeyEvent:
     """A change of a key."""
 
     item: KeyValue
@@ -94,7 +94,7 @@ class WatchAnswer:
     reason: str = ""
     """Why the watch was canceled."""
 
-    events: tuple[Event, ...] = ()
+    events: tuple[KeyEvent, ...] = ()
     """In the order of their revisions."""
 
 
@@ -331,7 +331,7 @@ def _key_value(message: bytes) -> KeyValue:
     return KeyValue(key=key, value=held, mod_revision=numbers[3], lease=numbers[6])
 
 
-def _event(message: bytes) -> Event:
+def _event(message: bytes) -> KeyEvent:
     item, is_deletion = KeyValue(key=""), False
     for field, value in read_fields(message):
         match field:
@@ -341,4 +341,4 @@ def _event(message: bytes) -> Event:
                 item = _key_value(content(value))
             case _:
                 pass
-    return Event(item=item, is_deletion=is_deletion)
+    return KeyEvent(item=item, is_deletion=is_deletion)

@@ -9,11 +9,57 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.marker import Marker, State, read_marker
-from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
-from sgagent.sources.etcd.room import KEY_BYTES, Room, too_large, weight
+from sgagent.documents import Limits
+from sgagent.documents.findings import FULL_DOCUMENTS
+from sgagent.sources.etcd.grpc import StoreTooLargeError
+from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue
+from sgagent.sources.etcd.publication import Completeness, Marker, read_marker
+
+KEY_BYTES = 100
+"""For which a key counts beside its name and value: about half of what it costs to hold one."""
+
+_AROUND_BYTES = 1 << 20
+"""What may stand in a message around a document."""
+
+
+def largest_message(limits: Limits) -> int:
+    """Return how many bytes a message may have: one document fits into it that is as large as is allowed."""
+    return limits.document_bytes + _AROUND_BYTES
+
+
+def weight(item: KeyValue) -> int:
+    """Return for how many bytes a key counts with its value."""
+    return KEY_BYTES + len(item.key) + len(item.value)
+
+
+@dataclass(slots=True)
+class Room:
+    """How much may still be taken in of what is read together."""
+
+    most_bytes: int
+    """For all of it."""
+
+    taken_bytes: int = 0
+
+    def take(self, items: Iterable[KeyValue]) -> None:
+        """Count keys that have arrived.
+
+        Raises:
+            TooLargeError: they are too many, or too large.
+        """
+        self.taken_bytes += sum(map(weight, items))
+        if self.taken_bytes > self.most_bytes:
+            raise too_large(self.most_bytes)
+
+
+def too_large(most_bytes: int) -> StoreTooLargeError:
+    """Return the error of keys that come to more than is held."""
+    reason = f"the keys with their values come to more than {most_bytes} bytes"
+    return StoreTooLargeError(f"{reason}, {FULL_DOCUMENTS} times limits.document_bytes")
+
 
 LEAST_SEEN = 1_000
 """Changes that are remembered before it is worth looking which of them may come again."""
@@ -44,7 +90,7 @@ class Replica:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: KeyLayout,
         *,
         marker: KeyValue,
         items: Iterable[KeyValue],
@@ -119,7 +165,7 @@ class Replica:
         if followed in self.known_until:
             self.known_until[followed] = max(self.known_until[followed], revision)
 
-    def note(self, event: Event) -> None:
+    def note(self, event: KeyEvent) -> None:
         """Take in a change; one that was taken in before changes nothing.
 
         Raises:
@@ -151,7 +197,7 @@ class Replica:
         """Return whether what is known can be taken."""
         if self._is_gone:
             return Condition.GONE
-        if self.marker.state is State.PUBLISHING:
+        if self.marker.state is Completeness.PUBLISHING:
             return Condition.PUBLISHING
         if self._is_stale:
             return Condition.STALE
@@ -226,7 +272,7 @@ class Replica:
         if (followed := self._by_first.get(key)) is not None:
             yield followed
 
-    def _note_marker(self, event: Event) -> None:
+    def _note_marker(self, event: KeyEvent) -> None:
         revision = event.item.mod_revision
         if revision <= self.marker_revision:
             return
@@ -237,7 +283,7 @@ class Replica:
         if event.is_deletion:
             return
         self.marker = read_marker(event.item.value)
-        if self.marker.state is State.PUBLISHING:
+        if self.marker.state is Completeness.PUBLISHING:
             return
         if self.marker.changed is None:
             self._is_stale = True

@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
-from sgagent.core.host import HandBinding
-from sgagent.core.memory import Memory
+from sgagent.core.host_facts import HandBinding
+from sgagent.core.memo import Memory
 from sgagent.core.model import Snapshot
+from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings import EtcdSourceSettings
-from sgagent.sources.etcd.absence import Absence
-from sgagent.sources.etcd.bell import Bell
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import EtcdError
-from sgagent.sources.etcd.following import Following
-from sgagent.sources.etcd.interest import Everything, HostInterest, Interest
-from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.grpc import EtcdError
+from sgagent.sources.etcd.key_selection import Everything, HostInterest, Interest
+from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.publication_signature import SignedContent, SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import Replica
-from sgagent.sources.etcd.rereading import NothingPublishedError
-from sgagent.sources.etcd.signing import Held, SignedInterest, hold, place_of
-from sgagent.sources.polling import Poller
-from sgagent.sources.vouching import Vouched, Vouching
+from sgagent.sources.etcd.resync import NothingPublishedError
+from sgagent.sources.etcd.watch_stream import Bell
+from sgagent.sources.etcd.watcher import Following
+from sgagent.sources.poller import Poller
+from sgagent.sources.signature_policy import Vouched, Vouching
+
+
+class Absence:
+    """Keep since when a store is away; its report comes in time, however long a try to reach it takes."""
+
+    def __init__(self, grace_seconds: float, report: Callable[[SourceUnavailableError], None]) -> None:
+        """Start with a store that is there.
+
+        Args:
+            grace_seconds: for which it may be away without a report.
+            report: is given the newest error, once in each absence and from another thread. It is not called
+                after :meth:`end` has returned.
+        """
+        self._grace_seconds = grace_seconds
+        self._report = report
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._error: SourceUnavailableError | None = None
+        self._has_lasted = False
+
+    def go_on(self, error: SourceUnavailableError) -> bool:
+        """Take in that a try to reach the store failed; tell whether it has been away for long enough."""
+        with self._lock:
+            self._error = error
+            if self._timer is None:
+                self._timer = threading.Timer(self._grace_seconds, self._last)
+                self._timer.daemon = True
+                self._timer.start()
+            return self._has_lasted
+
+    def end(self) -> None:
+        """Take in that the store is there."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._error, self._has_lasted = None, None, False
+
+    def _last(self) -> None:
+        with self._lock:
+            if self._error is None or threading.current_thread() is not self._timer:
+                return
+            self._has_lasted = True
+            self._report(self._error)
+
 
 GRACE_SECONDS = 9.0
 """For which the store may be away before that is reported, in less than 10 seconds: a cluster that chooses a
@@ -45,7 +89,7 @@ REFUSED_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
+class FetchedPublication:
     """How far a host has come."""
 
     serial: int
@@ -93,7 +137,7 @@ class EtcdSource:
         self._by_hand = by_hand
         self._host = host
         self._vouching = vouching or Vouching()
-        self._layout = Layout(settings.prefix)
+        self._layout = KeyLayout(settings.prefix)
         self._client = Client(settings, memory, limits)
         self._bell = Bell()
         self._following = Following(self._client, self._layout, self._interest(), self._bell)
@@ -108,7 +152,7 @@ class EtcdSource:
         self._newest: Delivery | None = None
         self._vouched: Vouched | None = None
         self._error: DocumentError | SourceUnavailableError | None = None
-        self._publication: Publication | None = None
+        self._publication: FetchedPublication | None = None
 
     def fetch(self) -> Delivery:
         """Return what is published and concerns this host, as it is known.
@@ -164,7 +208,7 @@ class EtcdSource:
             self._lose_connection()
 
     @property
-    def publication(self) -> Publication | None:
+    def publication(self) -> FetchedPublication | None:
         """Return up to which publication this host was told all; None before the first."""
         return self._publication
 
@@ -256,13 +300,13 @@ class EtcdSource:
             self._error = error
             return
         self._error, self._vouched = None, held.vouched
-        self._publication = Publication(
+        self._publication = FetchedPublication(
             serial=marker.serial,
             revision=replica.marker_revision,
             version=self._newest.snapshot.version,
         )
 
-    def _delivery(self, held: Held) -> Delivery:
+    def _delivery(self, held: SignedContent) -> Delivery:
         """Return what is delivered; the very same if nothing has changed.
 
         Raises:

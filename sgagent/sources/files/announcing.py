@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 from sgagent.ports import Wake
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.settling import Settling, State
+from sgagent.sources.files.settling import BurstState, Settling
 
 
 class Announcer:
@@ -40,7 +40,7 @@ class Announcer:
         """Return when there is something to do if nothing else happens; None if there is not."""
         return self._settling.due()
 
-    def note(self, name: Hashable, state: State) -> None:
+    def note(self, name: Hashable, state: BurstState) -> None:
         """Take in a change."""
         self._settling.note(name, self._monotonic(), state)
         self._is_news = True

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class Change(enum.Enum):
+class FileChange(enum.Enum):
     """What happened to a name."""
 
     REPLACED = "replaced"
@@ -44,7 +44,7 @@ class Change(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class FileEvent:
     """One change in a watched directory."""
 
     watch: int
@@ -53,7 +53,7 @@ class Event:
     name: str
     """In the directory; empty where the directory itself changed."""
 
-    change: Change
+    change: FileChange
 
 
 class Inotify:
@@ -84,7 +84,7 @@ class Inotify:
         """End a watch; does nothing if it ended by itself."""
         _LIBC.inotify_rm_watch(self._descriptor, watch)
 
-    def read(self) -> tuple[Event, ...]:
+    def read(self) -> tuple[FileEvent, ...]:
         """Return all events that came since the last reading, however many, without waiting for any."""
         (size,) = _SIZE.unpack(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(_SIZE.size)))
         return tuple(decode(os.read(self._descriptor, size))) if size else ()
@@ -102,7 +102,7 @@ def _checked(result: int, subject: str) -> int:
     return result
 
 
-def decode(events: bytes) -> Iterator[Event]:
+def decode(events: bytes) -> Iterator[FileEvent]:
     """Return the events of a buffer as the kernel filled it (inotify(7))."""
     offset = 0
     while offset < len(events):
@@ -110,22 +110,22 @@ def decode(events: bytes) -> Iterator[Event]:
         offset += _HEADER.size
         name = os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
         offset += length
-        yield Event(watch, name, _change(mask))
+        yield FileEvent(watch, name, _change(mask))
 
 
-def _change(mask: int) -> Change:
+def _change(mask: int) -> FileChange:
     """Return what the bits of an event come to."""
     if mask & _Q_OVERFLOW:
-        return Change.OVERFLOW
+        return FileChange.OVERFLOW
     if mask & (_IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
-        return Change.WATCH_ENDED
+        return FileChange.WATCH_ENDED
     if mask & (_CREATE | _DELETE | _MOVED_FROM):
-        return Change.UNSETTLED
+        return FileChange.UNSETTLED
     if mask & _MODIFY:
-        return Change.WRITTEN
+        return FileChange.WRITTEN
     if mask & _MOVED_TO:
-        return Change.REPLACED
-    return Change.CLOSED if mask & _CLOSE_WRITE else Change.ATTRIBUTES
+        return FileChange.REPLACED
+    return FileChange.CLOSED if mask & _CLOSE_WRITE else FileChange.ATTRIBUTES
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -10,14 +10,14 @@ from typing import Protocol
 from sgagent.ports import Wake
 from sgagent.sources.files.announcing import Announcer
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.settling import State
+from sgagent.sources.files.settling import BurstState
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardChange:
     """What happened since somebody listened last."""
 
-    changes: tuple[tuple[Hashable, State], ...] = ()
+    changes: tuple[tuple[Hashable, BurstState], ...] = ()
     """Names, and what each change left behind."""
 
     is_more_watched: bool = False
@@ -27,7 +27,7 @@ class Heard:
 class Watched(Protocol):
     """What is listened to."""
 
-    def take(self) -> Heard:
+    def take(self) -> HeardChange:
         """Return all that happened since the last time, once all is watched that is to be."""
         ...
 
@@ -36,7 +36,7 @@ class Watched(Protocol):
         ...
 
 
-class Listener:
+class ChangeFeed:
     """Take in what happens, turn by turn, and tell of it."""
 
     def __init__(

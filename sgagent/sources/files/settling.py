@@ -19,7 +19,7 @@ LONGEST_SECONDS = 0.5
 """How long a burst may put off its first change; changes are enforced within 2 seconds."""
 
 
-class State(enum.Enum):
+class BurstState(enum.Enum):
     """What a change left behind."""
 
     WHOLE = "whole"
@@ -31,10 +31,10 @@ class State(enum.Enum):
     INCOMPLETE = "incomplete"
 
 
-_SECONDS: Mapping[State, float] = {
-    State.WHOLE: QUIET_SECONDS,
-    State.COMPLETE: QUIET_SECONDS,
-    State.INCOMPLETE: UNSETTLED_SECONDS,
+_SECONDS: Mapping[BurstState, float] = {
+    BurstState.WHOLE: QUIET_SECONDS,
+    BurstState.COMPLETE: QUIET_SECONDS,
+    BurstState.INCOMPLETE: UNSETTLED_SECONDS,
 }
 
 
@@ -47,12 +47,12 @@ class Settling:
         self._began = 0.0
         self._patience = LONGEST_SECONDS
 
-    def note(self, name: Hashable, now: float, state: State) -> None:
+    def note(self, name: Hashable, now: float, state: BurstState) -> None:
         """Take in a change; only the newest of a name counts."""
         is_alone = not self._quiet_at
         if is_alone:
             self._began = now
-        self._patience = ALONE_SECONDS if is_alone and state is State.WHOLE else LONGEST_SECONDS
+        self._patience = ALONE_SECONDS if is_alone and state is BurstState.WHOLE else LONGEST_SECONDS
         self._quiet_at[name] = now + _SECONDS[state]
 
     def due(self) -> float | None:

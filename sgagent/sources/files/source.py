@@ -9,16 +9,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
+from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.limits import FULL_DOCUMENTS
+from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
-from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.reading import Appearance, Reading, appearance, document_paths, read_document
+from sgagent.sources.files.reader import Appearance, FileReading, appearance, document_paths, read_document
 from sgagent.sources.files.settling import UNSETTLED_SECONDS
 from sgagent.sources.files.writers import Writers
+from sgagent.sources.verified_parse import Acceptance
 
 _TRIES = 20
 """Readings of files that change meanwhile; after the first, only those are read again that changed."""
@@ -53,10 +53,10 @@ class FileSource:
         self._writers: Writers | None = None
         """Who writes to the documents, while they are watched."""
 
-        self._taken: Mapping[str, Reading] | None = None
+        self._taken: Mapping[str, FileReading] | None = None
         """By path, what was read last and may have had an effect."""
 
-        self._newest: Mapping[str, Reading] | None = None
+        self._newest: Mapping[str, FileReading] | None = None
         """What was read last, unless it is known for half of something."""
 
         self._is_asked_for_all = False
@@ -120,7 +120,7 @@ class FileSource:
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
         """Call ``wake`` when the documents or their signature have changed, until the context is left."""
-        from sgagent.sources.files.watching import watch_path  # noqa: PLC0415 - only the daemon watches
+        from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
         path, self._writers = Path.cwd() / self._path, Writers()
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
@@ -136,7 +136,7 @@ class FileSource:
             DocumentError: they are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
-        known: Mapping[str, Reading] = {}
+        known: Mapping[str, FileReading] = {}
         after = appearance(self._path)
         for _ in range(_TRIES):
             before, being_written = after, self._being_written()
@@ -153,7 +153,7 @@ class FileSource:
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
 
-    def _keep(self, readings: Iterable[Reading]) -> tuple[DocumentFile, ...]:
+    def _keep(self, readings: Iterable[FileReading]) -> tuple[DocumentFile, ...]:
         """Return what was read; while documents are watched, it is known from then on what each held.
 
         What is the same as before is the very same value, so that it takes no room twice.
@@ -185,7 +185,9 @@ class FileSource:
             if youngest >= UNSETTLED_SECONDS or writers.hear(UNSETTLED_SECONDS - youngest):
                 break
 
-    def _read_all(self, known: Mapping[str, Reading], being_written: frozenset[str]) -> tuple[Reading, ...]:
+    def _read_all(
+        self, known: Mapping[str, FileReading], being_written: frozenset[str]
+    ) -> tuple[FileReading, ...]:
         """Read the documents in the order of their names; all that can't be are told at once.
 
         Args:
@@ -196,7 +198,7 @@ class FileSource:
             DocumentError: some are no regular files, or all are too large.
             SourceUnavailableError: there is none, one can't be read, or all are being written.
         """
-        readings: list[Reading] = []
+        readings: list[FileReading] = []
         problems: list[Problem] = []
         room = self._limits.all_bytes
         for path in document_paths(self._path):
@@ -220,7 +222,7 @@ class FileSource:
             raise self._still_written(min(being_written))
         return tuple(readings)
 
-    def _before(self, path: Path) -> Reading | None:
+    def _before(self, path: Path) -> FileReading | None:
         """Return what a document that is being written held before; None if it is new.
 
         Raises:
@@ -248,7 +250,7 @@ def _but(seen: tuple[Appearance, ...] | str, being_written: frozenset[str]) -> t
     return seen if isinstance(seen, str) else tuple(one for one in seen if one[0] not in being_written)
 
 
-def _still(known: Mapping[str, Reading], seen: tuple[Appearance, ...] | str) -> Mapping[str, Reading]:
+def _still(known: Mapping[str, FileReading], seen: tuple[Appearance, ...] | str) -> Mapping[str, FileReading]:
     """Return the readings of files that look as they did when they were read."""
     there = frozenset(() if isinstance(seen, str) else seen)
     return {path: reading for path, reading in known.items() if reading.appearance in there}

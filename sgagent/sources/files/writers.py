@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.sources.files.inotify import Change
+from sgagent.sources.files.inotify import FileChange
 
 LONGEST_OPEN_SECONDS = 60.0
 """After which a file is read as it is, though its writer has not closed it: some never do."""
 
-_ENDING = frozenset({Change.CLOSED, Change.REPLACED, Change.UNSETTLED})
+_ENDING = frozenset({FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLED})
 """After which nobody writes at that name: the writer closed it, or another file or none is there now."""
 
 
@@ -35,10 +35,10 @@ class Writers:
         self._since: dict[Path, float] = {}
         """By path, absolute and free of symbolic links."""
 
-    def note(self, path: Path, change: Change) -> None:
+    def note(self, path: Path, change: FileChange) -> None:
         """Take in a change of a file."""
         with self._noted:
-            if change is Change.WRITTEN:
+            if change is FileChange.WRITTEN:
                 self._since.setdefault(path, self._monotonic())
                 self._noted.notify_all()
             elif change in _ENDING:

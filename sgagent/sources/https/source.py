@@ -12,18 +12,17 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError, printable
+from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.https.body import NoAnswerError, TooLargeError
-from sgagent.sources.https.exchange import Answer, Exchange, Question
-from sgagent.sources.pace import Pace
-from sgagent.sources.polling import Poller
-from sgagent.sources.vouching import MismatchError
-from sgagent.sources.whereabouts import LookUp, Whereabouts, look_up
+from sgagent.sources.endpoint_cache import LookUp, Whereabouts, look_up
+from sgagent.sources.https.request import Answer, Exchange, Question
+from sgagent.sources.https.response import BodyTooLargeError, NoAnswerError
+from sgagent.sources.poller import Pace, Poller
+from sgagent.sources.signature_policy import MismatchError
+from sgagent.sources.verified_parse import Acceptance
 
 FIRST_ANSWER_SECONDS = 10.0
 """How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
@@ -142,7 +141,7 @@ class HttpsSource:
             if self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery):
                 self._outcome = error
             return 0.0
-        except TooLargeError:
+        except BodyTooLargeError:
             self._outcome = DocumentError([self._too_large()])
             return 0.0
         except DocumentError as error:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.agent.asking.desk import Desk
-from sgagent.agent.asking.execution import Execution
+from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.agent.telling.steplog import EventLog
-from sgagent.core.endpoints import Endpoint
-from sgagent.core.host import HostFacts
-from sgagent.core.policy import ResolvedPolicy
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.step_log import EventLog
+from sgagent.core.host_facts import HostFacts
+from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import Limits
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.clock import FakeClock

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.agent.counting import Counting
+from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.keeping.counterfile import CounterFile
+from sgagent.agent.published_status import Board
 from sgagent.agent.step import Step
-from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.sdnotify import ServiceManager
+from sgagent.agent.systemd import ServiceManager
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
 from tests.waiting import wait_until

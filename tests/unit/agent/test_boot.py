@@ -11,10 +11,10 @@ import pytest
 
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
-from sgagent.agent.step import Outcome, Step
+from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
 from sgagent.core.errors import UsageError
-from sgagent.core.host import ExpectedLink
+from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import DocumentFile
 from sgagent.settings import parse_settings
 from tests.fakes.clock import FakeClock
@@ -65,7 +65,7 @@ def test_the_last_good_policy_is_enforced_on_links_that_are_yet_to_come(
     machine.source.write(GOOD)
     before = machine.reconciler().step(fetch=True)
     step, dataplane = boot(state)
-    assert (step.outcome, step.version, links(step)) == (Outcome.APPLIED, before.version, ["eth0"])
+    assert (step.outcome, step.version, links(step)) == (StepEnd.APPLIED, before.version, ["eth0"])
     assert dataplane.ruleset == machine.dataplane.ruleset
     assert describe(step) == f"enforcing {before.version} on eth0"
 
@@ -85,7 +85,7 @@ def test_the_daemon_takes_over_without_a_change(machine: Machine, state: Path) -
     machine.source.write(GOOD)
     machine.reconciler().step(fetch=True)
     _, machine.dataplane = boot(state, machine.host)
-    assert machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+    assert machine.reconciler().step(fetch=True).outcome is StepEnd.UNCHANGED
 
 
 def test_the_daemon_expects_what_was_found_until_it_is_found_again(machine: Machine) -> None:
@@ -126,7 +126,7 @@ def test_nothing_is_expected_of_what_left_the_definitions(machine: Machine, stat
 def test_a_host_that_never_enforced_stays_open(state: Path) -> None:
     """Installing a package locks nobody out, at the next boot neither (§9.2)."""
     step, dataplane = boot(state)
-    assert (step.outcome, dataplane.ruleset) == (Outcome.WAITING, None)
+    assert (step.outcome, dataplane.ruleset) == (StepEnd.WAITING, None)
     assert "stays open" in describe(step)
     assert not state.exists()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.accounting import KeptCounters
+from sgagent.agent.counter_totals import KeptCounters
 from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.agent.keeping.hittimes import HitTimes
-from sgagent.core.kernel.counters import (
+from sgagent.core.model import Direction, Policy
+from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
@@ -22,7 +23,6 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 
 KEYS: tuple[CounterKey, ...] = (

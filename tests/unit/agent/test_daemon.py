@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.asking.desk import Desk
-from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
+from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
+from sgagent.agent.control.dispatcher import Desk
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS, FIRST_RETRY_SECONDS
-from sgagent.agent.step import Outcome, Step
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -278,7 +278,7 @@ def test_a_stop_gives_a_trial_up(running: Running) -> None:
     running.while_it_runs(lambda: apply(running, 60.0))
     assert running.log.keys_of("rolled_back")["reason"] == "stopped"
     assert running.machine.dataplane.ruleset is not None
-    assert running.machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+    assert running.machine.reconciler().step(fetch=True).outcome is StepEnd.UNCHANGED
 
 
 def test_a_trial_that_can_not_be_given_up_at_the_end_is_left_to_the_next_agent(running: Running) -> None:

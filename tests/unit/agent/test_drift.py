@@ -14,12 +14,12 @@ from sgagent.agent.drift import (
     UTMOST_PAUSE_SECONDS,
     DriftWatch,
 )
-from sgagent.agent.step import Outcome, Step, Tamperer
-from sgagent.dataplane.events import MISSED, RulesetChange
+from sgagent.agent.step import Step, StepEnd, Tamperer
+from sgagent.dataplane.monitor import MISSED, RulesetChange
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 
-REPAIR = Step(outcome=Outcome.APPLIED, was_drift=True, differed=("chain ingress/eth0",))
+REPAIR = Step(outcome=StepEnd.APPLIED, was_drift=True, differed=("chain ingress/eth0",))
 NFT = RulesetChange(generation=7, process_id=4711, process_name="nft", is_of_table=True)
 
 
@@ -83,7 +83,7 @@ def test_changes_of_other_tables_do_not(watched: Watched) -> None:
 def test_an_ordinary_step_is_nobodys(watched: Watched) -> None:
     """What the definitions ask for is not blamed on anyone."""
     watched.watch.hear(NFT)
-    step = Step(outcome=Outcome.APPLIED)
+    step = Step(outcome=StepEnd.APPLIED)
     assert watched.watch.follow(step) is step
 
 
@@ -147,5 +147,5 @@ def test_a_contest_ends_when_it_is_quiet(watched: Watched) -> None:
 def test_what_the_kernel_refused_is_no_repair(watched: Watched) -> None:
     """It is tried again ever more rarely anyway."""
     for _ in range(2 * CONTESTED_FROM):
-        watched.watch.follow(replace(REPAIR, outcome=Outcome.REFUSED))
+        watched.watch.follow(replace(REPAIR, outcome=StepEnd.REFUSED))
     assert not watched.watch.is_contested

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from prometheus_client.registry import Collector
 
 from sgagent.agent.serving.exposition import RuleHits, RuleLabels, labels_of, write_page
-from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.model import Direction, Policy
+from sgagent.nft.counter_keys import RuleCounter
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 

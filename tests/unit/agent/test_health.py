@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
+from sgagent.agent.published_status import Board
 from sgagent.agent.serving.exchange import Request, plain
 from sgagent.agent.serving.health import (
     LONGEST_TURN_SECONDS,
@@ -15,19 +16,18 @@ from sgagent.agent.serving.health import (
     reasons_not_alive,
     reasons_not_ready,
 )
-from sgagent.agent.step import Outcome, Step
-from sgagent.agent.telling.board import Board
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from tests.fakes.clock import FakeClock
 
 APPLIED = Step(
-    outcome=Outcome.APPLIED,
+    outcome=StepEnd.APPLIED,
     version="v1",
     policy=ResolvedPolicy(interfaces=(ResolvedInterface(name="eth0", security_group_ids=("sg-1",)),)),
 )
-WAITING = Step(outcome=Outcome.WAITING, source_error="not there")
-AWAY = replace(APPLIED, outcome=Outcome.UNCHANGED, source_error="not there")
+WAITING = Step(outcome=StepEnd.WAITING, source_error="not there")
+AWAY = replace(APPLIED, outcome=StepEnd.UNCHANGED, source_error="not there")
 ERROR = Problem(severity=Severity.ERROR, code="code", origin=NOWHERE, message="wrong")
 
 
@@ -75,9 +75,9 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
         (replace(APPLIED, is_closed=True, version=None), "closed"),
         (replace(WAITING, is_standing=True), "earlier agent"),
         (replace(APPLIED, is_refused=True, problems=(ERROR,)), "have errors"),
-        (replace(APPLIED, outcome=Outcome.REFUSED, kernel_error="no room"), "kernel refused"),
+        (replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room"), "kernel refused"),
         (
-            replace(APPLIED, outcome=Outcome.REFUSED, kernel_error="no room", was_drift=True),
+            replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room", was_drift=True),
             "could not be mended",
         ),
     ),

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 
 from sgagent.agent.inbox import Happened, Inbox, NotBegunError, NotDoneError
-from sgagent.agent.step import Outcome, Step
+from sgagent.agent.step import Step, StepEnd
 
 TraceFunction = Callable[[FrameType, str, object], "TraceFunction"]
 
@@ -125,7 +125,7 @@ def interrupted_at(place: int) -> bool:
 def waiting(*, fetch: bool = False) -> Step:
     """Do a step that finds nothing to do."""
     del fetch
-    return Step(outcome=Outcome.WAITING)
+    return Step(outcome=StepEnd.WAITING)
 
 
 def test_a_job_is_done_by_the_loop_and_its_result_goes_back(inbox: Inbox) -> None:
@@ -147,7 +147,7 @@ def test_a_job_is_done_by_the_loop_and_its_result_goes_back(inbox: Inbox) -> Non
         while not inbox.do_jobs(waiting):
             inbox.take(5.0)
     thread.join()
-    assert results == [Outcome.WAITING]
+    assert results == [StepEnd.WAITING]
     assert not inbox.do_jobs(waiting)
 
 

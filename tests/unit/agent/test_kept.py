@@ -18,7 +18,7 @@ from sgagent.agent.keeping.kept import (
     encode_kept,
     may_be_of_version,
 )
-from sgagent.core.host import ExpectedLink
+from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import DocumentFile
 
 RECORD = Record(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from sgagent.agent.telling.log import configure_log
+from sgagent.agent.log import configure_log
 
 
 class Terminal(io.StringIO):

@@ -10,9 +10,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sgagent.agent.serving.metrics import Totals, make_registry
-from sgagent.agent.step import Outcome
-from sgagent.agent.telling.status import Durations, InterfaceState, InterfaceStatus, Status
-from sgagent.core.kernel.counters import (
+from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, Status
+from sgagent.agent.step import StepEnd
+from sgagent.core.model import Direction, Mode, Policy
+from sgagent.nft.counter_keys import (
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,
@@ -21,7 +22,6 @@ from sgagent.core.kernel.counters import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.core.model import Direction, Mode, Policy
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 
@@ -47,7 +47,7 @@ STATUS = Status(
     last_success_at=950.0,
     is_source_up=True,
     source_errors=2,
-    outcomes={Outcome.APPLIED: 3, Outcome.UNCHANGED: 5, Outcome.REFUSED: 0},
+    outcomes={StepEnd.APPLIED: 3, StepEnd.UNCHANGED: 5, StepEnd.REFUSED: 0},
     apply_durations=Durations().with_one(0.02).with_one(20.0),
     drift_repaired=1,
     unknown_objects=0,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
-from sgagent.agent.step import Outcome
+from sgagent.agent.step import StepEnd
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.running import Running
 from tests.waiting import wait_until
@@ -63,7 +63,7 @@ def test_an_agent_may_start_while_the_source_is_away(running: Running) -> None:
     machine.clock.pass_seconds(100 * HOUR)
     machine.dataplane.ruleset = None
     step = machine.reconciler().step(fetch=True)
-    assert (step.outcome, step.policy is not None) == (Outcome.APPLIED, True)
+    assert (step.outcome, step.policy is not None) == (StepEnd.APPLIED, True)
     assert machine.dataplane.ruleset is not None
 
 

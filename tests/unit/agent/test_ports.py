@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.serving.health import reasons_not_ready
-from sgagent.agent.step import Outcome, Step
-from sgagent.agent.telling.board import Board
-from sgagent.agent.telling.status import InterfaceState, Posture, Status, status_after
-from sgagent.agent.telling.steplog import StepLog
-from sgagent.core.host import Link
+from sgagent.agent.status import InterfaceState, Posture, Status, status_after
+from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step_log import StepLog
+from sgagent.core.host_facts import Link
 from sgagent.core.model import Mode
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, MAC, Machine
@@ -85,7 +85,7 @@ def test_it_is_judged_again_when_it_is_no_port(machine: Machine, how: str) -> No
     agent.step(fetch=False)
     machine.host.set_link(ETH0)
     step = agent.step(fetch=False)
-    assert (step.outcome, step.problems) == (Outcome.UNCHANGED, ())
+    assert (step.outcome, step.problems) == (StepEnd.UNCHANGED, ())
     assert states(step)["eth0"] == (InterfaceState.BOUND, None, Mode.ENFORCE)
     assert status(step).posture is Posture.ENFORCING
 
@@ -110,7 +110,7 @@ def test_other_links_get_newer_definitions(machine: Machine, strict: str) -> Non
     machine.source.write(NEXT)
     step = agent.step(fetch=True)
     assert step.version not in (None, first.version)
-    assert (step.outcome, step.is_refused, names(step)) == (Outcome.APPLIED, False, ["eth0", "eth1"])
+    assert (step.outcome, step.is_refused, names(step)) == (StepEnd.APPLIED, False, ["eth0", "eth1"])
     assert status(step).posture is Posture.ENFORCING
     assert states(step)["eth1"] == (InterfaceState.BOUND, None, Mode.ENFORCE)
 
@@ -122,7 +122,7 @@ def test_a_host_that_boots_with_a_port_is_not_closed(machine: Machine) -> None:
     machine.dataplane.ruleset = None
     put_on(machine, "bond")
     step = machine.reconciler(TWO).step(fetch=True)
-    assert (step.outcome, step.is_closed, names(step)) == (Outcome.APPLIED, False, ["eth0", "eth1"])
+    assert (step.outcome, step.is_closed, names(step)) == (StepEnd.APPLIED, False, ["eth0", "eth1"])
     assert states(step)["eth0"][0] is InterfaceState.PORT
 
 

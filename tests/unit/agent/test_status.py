@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.sessions.cuts import NamedCut
-from sgagent.agent.step import Outcome, Step
-from sgagent.agent.telling.status import (
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.status import (
     BOUNDS,
     Durations,
     InterfaceState,
@@ -17,18 +16,19 @@ from sgagent.agent.telling.status import (
     Status,
     status_after,
 )
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.errors import NOWHERE, Problem, Severity
-from sgagent.core.host import HostFacts, Link
+from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
 APPLIED = Step(
-    outcome=Outcome.APPLIED, version="v1", compile_seconds=0.02, apply_seconds=0.2, policy=ResolvedPolicy()
+    outcome=StepEnd.APPLIED, version="v1", compile_seconds=0.02, apply_seconds=0.2, policy=ResolvedPolicy()
 )
-UNCHANGED = Step(outcome=Outcome.UNCHANGED, version="v1", compile_seconds=0.02, policy=ResolvedPolicy())
-WAITING = Step(outcome=Outcome.WAITING, source_error="not there")
-KERNEL_REFUSED = Step(outcome=Outcome.REFUSED, version="v2", compile_seconds=0.02, kernel_error="no room")
+UNCHANGED = Step(outcome=StepEnd.UNCHANGED, version="v1", compile_seconds=0.02, policy=ResolvedPolicy())
+WAITING = Step(outcome=StepEnd.WAITING, source_error="not there")
+KERNEL_REFUSED = Step(outcome=StepEnd.REFUSED, version="v2", compile_seconds=0.02, kernel_error="no room")
 
 
 def problem(severity: Severity) -> Problem:
@@ -82,7 +82,7 @@ def test_a_version_that_the_kernel_refused_is_not_the_one_in_force() -> None:
 def test_steps_are_counted_by_outcome() -> None:
     """Waiting for a first snapshot is no comparison."""
     status = after(WAITING, APPLIED, UNCHANGED, UNCHANGED, KERNEL_REFUSED)
-    assert status.outcomes == {Outcome.APPLIED: 1, Outcome.UNCHANGED: 2, Outcome.REFUSED: 1}
+    assert status.outcomes == {StepEnd.APPLIED: 1, StepEnd.UNCHANGED: 2, StepEnd.REFUSED: 1}
 
 
 def test_only_what_was_done_is_timed() -> None:

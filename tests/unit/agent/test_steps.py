@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.step import NotSettledError, Outcome
-from sgagent.core.endpoints import Endpoint, exempt
+from sgagent.agent.step import NotSettledError, StepEnd
 from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.core.policy import Endpoint, exempt
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_status import LOGIN
 
@@ -27,7 +27,7 @@ def test_nothing_is_compiled_twice(machine: Machine) -> None:
     first = agent.step(fetch=True)
     machine.host.add_link("eth9", "02:00:00:00:00:09")
     second = agent.step(fetch=True)
-    assert (first.outcome, second.outcome) == (Outcome.APPLIED, Outcome.UNCHANGED)
+    assert (first.outcome, second.outcome) == (StepEnd.APPLIED, StepEnd.UNCHANGED)
     assert second.counters is first.counters
     assert second.version == first.version
     assert [link.name for link in second.facts.links] == ["eth0", "eth9", "lo"]
@@ -41,10 +41,10 @@ def test_a_table_that_was_changed_is_looked_at(machine: Machine) -> None:
     desired = machine.dataplane.ruleset
     machine.dataplane.ruleset = None
     step = agent.step(fetch=False)
-    assert (step.outcome, step.was_drift) == (Outcome.APPLIED, True)
+    assert (step.outcome, step.was_drift) == (StepEnd.APPLIED, True)
     assert machine.dataplane.ruleset == desired
     again = agent.step(fetch=False)
-    assert (again.outcome, again.was_drift) == (Outcome.UNCHANGED, False)
+    assert (again.outcome, again.was_drift) == (StepEnd.UNCHANGED, False)
 
 
 def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
@@ -52,10 +52,10 @@ def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
     agent = machine.reconciler()
     agent.step(fetch=True)
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
-    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
     machine.source.write(GOOD)
-    assert agent.step(fetch=True).outcome is Outcome.APPLIED
-    assert machine.reconciler().step(fetch=True).outcome is Outcome.UNCHANGED
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
+    assert machine.reconciler().step(fetch=True).outcome is StepEnd.UNCHANGED
 
 
 CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")
@@ -76,12 +76,12 @@ def test_nothing_comes_of_what_has_not_settled(machine: Machine, half: str) -> N
         agent.step(fetch=True, patient=True)
     machine.host.add_link("eth9", "02:00:00:00:00:09")
     meanwhile = agent.step(fetch=False)
-    assert (meanwhile.outcome, meanwhile.version) == (Outcome.UNCHANGED, before.version)
+    assert (meanwhile.outcome, meanwhile.version) == (StepEnd.UNCHANGED, before.version)
     assert (meanwhile.problems, meanwhile.is_refused) == ((), False)
     assert (machine.dataplane.ruleset, machine.state.load()) == (table, kept)
     machine.source.write(CLOSED)
     machine.source.is_settled = True
-    assert agent.step(fetch=True, patient=True).outcome is Outcome.APPLIED
+    assert agent.step(fetch=True, patient=True).outcome is StepEnd.APPLIED
     assert machine.dataplane.ruleset != table
 
 
@@ -107,19 +107,19 @@ def test_what_has_settled_is_made_up_for_when_a_step_failed(machine: Machine) ->
     with pytest.raises(SgagentError, match="links changed"):
         agent.step(fetch=True, patient=True)
     machine.host.fault = None
-    assert agent.step(fetch=False).outcome is Outcome.APPLIED
+    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
 
 
 def test_a_first_delivery_is_waited_for_as_well(machine: Machine) -> None:
     """A step that nobody asked to fetch does so where nothing was delivered yet, but takes no half."""
     agent = machine.reconciler()
     machine.source.remove()
-    assert agent.step(fetch=True).outcome is Outcome.WAITING
+    assert agent.step(fetch=True).outcome is StepEnd.WAITING
     machine.source.write(GOOD)
     machine.source.is_settled = False
-    assert agent.step(fetch=False).outcome is Outcome.WAITING
+    assert agent.step(fetch=False).outcome is StepEnd.WAITING
     machine.source.is_settled = True
-    assert agent.step(fetch=False).outcome is Outcome.APPLIED
+    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
 
 
 def test_whoever_is_not_patient_gets_what_is_there(machine: Machine) -> None:
@@ -128,7 +128,7 @@ def test_whoever_is_not_patient_gets_what_is_there(machine: Machine) -> None:
     agent.step(fetch=True)
     machine.source.write(CLOSED)
     machine.source.is_settled = False
-    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
 
 
 def test_the_way_to_the_source_is_open(machine: Machine) -> None:
@@ -140,7 +140,7 @@ def test_the_way_to_the_source_is_open(machine: Machine) -> None:
     assert first.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
     machine.source.reached_at = (Endpoint.at("192.0.2.11", 443),)
     second = agent.step(fetch=False)
-    assert second.outcome is Outcome.APPLIED
+    assert second.outcome is StepEnd.APPLIED
     assert second.policy is not None
     assert second.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
 
@@ -162,9 +162,9 @@ def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
     agent.step(fetch=True)
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
     machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
-    assert agent.step(fetch=True).outcome is Outcome.REFUSED
+    assert agent.step(fetch=True).outcome is StepEnd.REFUSED
     machine.dataplane.refusal = None
-    assert agent.step(fetch=False).outcome is Outcome.APPLIED
+    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
 
 
 def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> None:
@@ -194,7 +194,7 @@ def test_sessions_that_are_kept_are_not_cut(machine: Machine) -> None:
     agent = machine.reconciler('[enforcement]\nsessions = "keep"\n')
     agent.step(fetch=True)
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
-    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
     assert len(machine.foreseen) == 1
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.step import Outcome, Step
-from sgagent.core.compiling.sourceway import open_way
-from sgagent.core.endpoints import Endpoint, exempt
-from sgagent.core.host import Link
+from sgagent.agent.step import Step, StepEnd
+from sgagent.compiler.source_way import open_way
+from sgagent.core.host_facts import Link
 from sgagent.core.model import UDP
-from sgagent.core.policy import Exemption
+from sgagent.core.policy import Endpoint, Exemption, exempt
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_steps import BROKEN
 
@@ -37,10 +36,10 @@ def test_a_host_without_named_interfaces_is_closed_where_hardware_is(machine: Ma
     machine.host.set_link(Link(name="docker0", index=7, mac_address="02:00:00:00:00:07"))
     agent = machine.reconciler(FAIL_CLOSED)
     first = agent.step(fetch=True)
-    assert (first.outcome, first.is_closed, names(first)) == (Outcome.APPLIED, True, ["eth0"])
+    assert (first.outcome, first.is_closed, names(first)) == (StepEnd.APPLIED, True, ["eth0"])
     machine.host.add_link("eth1", "02:00:00:00:00:02")
     second = agent.step(fetch=False)
-    assert (second.outcome, second.is_closed, names(second)) == (Outcome.APPLIED, True, ["eth0", "eth1"])
+    assert (second.outcome, second.is_closed, names(second)) == (StepEnd.APPLIED, True, ["eth0", "eth1"])
 
 
 def test_a_new_host_without_documents_is_as_intended(machine: Machine) -> None:
@@ -48,7 +47,7 @@ def test_a_new_host_without_documents_is_as_intended(machine: Machine) -> None:
     machine.source.is_empty = True
     agent = machine.reconciler()
     step = agent.step(fetch=True)
-    assert (step.outcome, step.awaits_documents, step.source_error) == (Outcome.WAITING, True, None)
+    assert (step.outcome, step.awaits_documents, step.source_error) == (StepEnd.WAITING, True, None)
     machine.source.write(BROKEN)
     step = agent.step(fetch=True)
     assert (step.awaits_documents, step.is_refused) == (False, True)
@@ -76,7 +75,7 @@ def test_a_closed_host_is_known_for_one_after_a_restart(machine: Machine) -> Non
     """The table of a closed host is no policy that an earlier agent left."""
     machine.reconciler(FAIL_CLOSED).step(fetch=True)
     step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
-    assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.UNCHANGED, True, False)
+    assert (step.outcome, step.is_closed, step.is_standing) == (StepEnd.UNCHANGED, True, False)
 
 
 def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> Non
     for kept in (tmp_path / "state" / "history").iterdir():
         kept.write_text("scribble")
     step = machine.reconciler(FAIL_CLOSED).step(fetch=True)
-    assert (step.outcome, step.is_closed, step.is_standing) == (Outcome.WAITING, False, True)
+    assert (step.outcome, step.is_closed, step.is_standing) == (StepEnd.WAITING, False, True)
     assert machine.dataplane.ruleset == standing
 
 
@@ -98,10 +97,10 @@ def test_definitions_end_it(machine: Machine) -> None:
     assert agent.step(fetch=True).is_closed
     machine.source.write(GOOD)
     opened = agent.step(fetch=True)
-    assert (opened.outcome, opened.is_closed) == (Outcome.APPLIED, False)
+    assert (opened.outcome, opened.is_closed) == (StepEnd.APPLIED, False)
     machine.source.remove()
     after = agent.step(fetch=True)
-    assert (after.outcome, after.is_closed, after.version) == (Outcome.UNCHANGED, False, opened.version)
+    assert (after.outcome, after.is_closed, after.version) == (StepEnd.UNCHANGED, False, opened.version)
 
 
 def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tm
     machine.source.reached_at = (HERE,)
     agent = machine.reconciler()
     step = agent.step(fetch=True)
-    assert (step.outcome, step.is_standing, step.opened_to) == (Outcome.WAITING, True, (HERE,))
+    assert (step.outcome, step.is_standing, step.opened_to) == (StepEnd.WAITING, True, (HERE,))
     assert machine.dataplane.ruleset == open_way(before, [HERE])
     assert machine.counters_at_zero == []
     assert agent.step(fetch=True).opened_to == ()
@@ -125,7 +124,7 @@ def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tm
     assert machine.dataplane.ruleset == open_way(before, [ELSEWHERE])
     machine.source.reached_at = ()
     machine.source.write(GOOD)
-    assert agent.step(fetch=True).outcome is Outcome.APPLIED
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
     assert machine.dataplane.ruleset == before
 
 

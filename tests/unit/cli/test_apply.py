@@ -13,15 +13,15 @@ from typing import IO
 
 import pytest
 
-from sgagent.agent.asking.answers import Answering
-from sgagent.agent.asking.control import ControlServer
-from sgagent.agent.asking.orders import ApplyOrder, EnforcedAnswer
-from sgagent.agent.asking.questions import Answer, Question, StatusQuestion
-from sgagent.agent.asking.wire import LONGEST_QUESTION
+from sgagent.agent.control.answers import Answering
+from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer
+from sgagent.agent.control.protocol import LONGEST_QUESTION
+from sgagent.agent.control.queries import Answer, Question, StatusQuestion
+from sgagent.agent.control.server import ControlServer
 from sgagent.cli.apply import trial_lines
 from tests.patience import PATIENCE
+from tests.unit.agent.control.test_protocol import STATUS
 from tests.unit.agent.test_status import LOGIN
-from tests.unit.agent.test_wire import STATUS
 
 WAIT_SECONDS = 20.0 * PATIENCE
 GOOD = "version: 1\n"

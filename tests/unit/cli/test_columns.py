@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.cli.columns import lay_out
+from sgagent.cli.output import lay_out
 
 ROWS = (("N", "NAME", "OF"), ("1", "a name of some length", "all"), ("1000", "b", ""))
 

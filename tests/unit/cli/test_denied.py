@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.asking.denied import DeniedAnswer, DeniedQuestion, denied_answer
-from sgagent.agent.asking.wire import decode_answer, encode_answer
-from sgagent.agent.flows.flowlog import FlowLog
-from sgagent.cli.deniedtable import FollowedTable, report
-from sgagent.core.compiling.flowlogging import FlowLogging
+from sgagent.agent.control.protocol import decode_answer, encode_answer
+from sgagent.agent.control.queries import DeniedAnswer, DeniedQuestion, denied_answer
+from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.cli.denied_table import FollowedTable, report
+from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
-from tests.unit.agent.flows.flows import dropped, left_out
+from tests.unit.agent.flowlog.flows import dropped, left_out
 from tests.words import ACCEPT, group, policy_of, rule
 
 BY_RULE = replace(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.asking.questions import Hit, HitsAnswer, HitStep, InterfaceHits
-from sgagent.cli.hitstable import Rates, sift_unused, table, unused_lines
+from sgagent.agent.control.queries import Hit, HitsAnswer, HitStep, InterfaceHits
+from sgagent.cli.hits_table import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
 
 RULE = Hit(

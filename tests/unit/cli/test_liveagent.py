@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.cli.liveagent import how_to_start
+from sgagent.cli.agent_client import how_to_start
 from sgagent.settings import Settings
 from sgagent.settings.values import StateSettings
 

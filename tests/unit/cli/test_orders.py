@@ -6,11 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.asking.orders import EnforcedAnswer, HistoryAnswer, HistoryEntry, InterfaceMode, ModeAnswer
+from sgagent.agent.control.commands import (
+    EnforcedAnswer,
+    HistoryAnswer,
+    HistoryEntry,
+    InterfaceMode,
+    ModeAnswer,
+)
 from sgagent.agent.keeping.kept import Extent, Origin
 from sgagent.cli import history, mode
+from sgagent.cli.active_policy import lines, print_enforced
 from sgagent.cli.apply import parse_duration
-from sgagent.cli.enforced import lines, print_enforced
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.model import Mode
 

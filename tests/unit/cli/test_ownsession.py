@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.cli.ownsession import own_sessions
+from sgagent.cli.one_shot import own_sessions
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import CidrBlock, Family
-from tests.unit.agent.test_reckoning import SESSION
+from tests.unit.agent.test_forbidden_sessions import SESSION
 
 CONNECTION = {"SSH_CONNECTION": "198.51.100.7 40000 10.0.0.11 22"}
 CLIENT = {"SSH_CLIENT": "198.51.100.7 40000 22"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.choosing.modes import ModeFile, ModeOverrides
 from sgagent.agent.keeping.kept import KeptDocuments
 from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.modes import ModeFile, ModeOverrides
 from sgagent.cli.main import main
 from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from sgagent.cli.progress import PATIENCE_SECONDS, Progress
+from sgagent.cli.output import PATIENCE_SECONDS, Progress
 
 
 class Terminal(io.StringIO):

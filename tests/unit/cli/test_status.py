@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.asking.questions import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
+from sgagent.agent.control.queries import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
 from sgagent.agent.keeping.kept import Origin
-from sgagent.agent.telling.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
 from sgagent.core.model import Mode
 from tests.unit.agent.test_status import LOGIN

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.cli.store import failures_told
+from sgagent.cli.signing_options import failures_told
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.etcd.room import Room
+from sgagent.sources.etcd.replica import Room
 
 
 def test_a_store_that_holds_too_much() -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from sgagent.cli.keygen import load_key
 from sgagent.cli.main import main
-from sgagent.cli.vouching import Voucher, Wish, add_arguments
+from sgagent.cli.signing_options import Voucher, Wish, add_arguments
 from sgagent.core.errors import UsageError
-from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.publishing import Published
-from sgagent.sources.etcd.signing import signature_keys
+from sgagent.sources.etcd.publication_signature import signature_keys
+from sgagent.sources.etcd.publisher import Published
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 CONTENTS = {LAYOUT.key("groups", "sg-web"): b"{}"}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.core.binding import Bindings, bind
 from sgagent.core.errors import Severity
-from sgagent.core.host import HandBinding, HostFacts, Link
+from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import Mode, NetworkInterface
 from tests.words import blocks, interface, snapshot
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.core.evaluate import Packet, Tracking
+from sgagent.core.evaluate import Packet, Tracking, as_opener
 from sgagent.core.model import ICMP, ICMPV6, TCP, Protocol
-from sgagent.core.openers import as_opener
 from tests.words import IN, packet
 
 

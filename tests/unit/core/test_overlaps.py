@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 
+from sgagent.core.cloud_limits import MOST_PER_ADDRESS, overlap_errors
 from sgagent.core.errors import Severity
 from sgagent.core.model import NetworkInterface
-from sgagent.core.overlaps import MOST_PER_ADDRESS, overlap_errors
 from sgagent.core.resolve import Scope
 from tests.words import interface, resolution, snapshot
 

@@ -9,8 +9,8 @@ import pytest
 
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem
-from sgagent.core.host import HandBinding, HostFacts
-from sgagent.core.memory import Memory
+from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.memo import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,

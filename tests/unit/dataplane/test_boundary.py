@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.errors import NotPermittedError, UsageError
-from sgagent.dataplane.boundary import applier_of_first_life
+from sgagent.dataplane.privsep import applier_of_first_life
 
 READS = ("yaml", "tomllib", "http", "ssl", "structlog", "prometheus_client", "sgagent.documents")
 """What reads documents and configuration, or speaks to the network."""
@@ -44,7 +44,7 @@ def test_sockets_are_handed_on_no_further() -> None:
     program = (
         "import os\n"
         "from sgagent.dataplane.privileges import give_up_all\n"
-        "from sgagent.dataplane.boundary import applier_of_first_life\n"
+        "from sgagent.dataplane.privsep import applier_of_first_life\n"
         "give_up_all()\n"
         "applier = applier_of_first_life(os.environ)\n"
         "assert not any(map(os.get_inheritable, (applier.channel.fileno(), applier.news.fileno())))\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.core.compiling.marks import MarkTest
+from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
-from sgagent.core.kernel.plan import AddTable, make_plan
+from sgagent.nft.plan import AddTable, make_plan
 from sgagent.ports import CounterValue, Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.dataplane.events import MISSED, RulesetChange
-from sgagent.dataplane.freshness import Freshness
+from sgagent.dataplane.monitor import MISSED, RulesetChange
+from sgagent.dataplane.tracked_table import Freshness
 
 
 def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:

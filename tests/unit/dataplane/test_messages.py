@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.core.compiling.marks import MarkLayout, MarkTest
-from sgagent.dataplane.messages import NUMBER, read_marks, write_marks
-from sgagent.dataplane.planreading import MalformedError
+from sgagent.compiler.marks import MarkLayout, MarkTest
+from sgagent.dataplane.plan_decoder import MalformedPlanError
+from sgagent.dataplane.protocol import NUMBER, read_marks, write_marks
 
 WHOLE = MarkLayout(0xFFFFFFFF)
 
@@ -31,5 +31,5 @@ def test_what_is_written_is_read(tests: tuple[MarkTest, ...]) -> None:
 )
 def test_what_does_not_say_which_marks_is_refused(content: bytes) -> None:
     """A content that ends in the midst of a test is no request without it, which would be for all marks."""
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedPlanError):
         read_marks(content)

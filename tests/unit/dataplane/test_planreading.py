@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sgagent.core.kernel.plan import AddRule, DeleteForeign, Plan
-from sgagent.core.kernel.ruleset import Rule, SetMark
-from sgagent.dataplane.planreading import MalformedError, read_plan
+from sgagent.dataplane.plan_decoder import MalformedPlanError, read_plan
+from sgagent.nft.plan import AddRule, DeleteForeign, Plan
+from sgagent.nft.ruleset import Rule, SetMark
 
 MASK = 0xFFFF0000
 LOG_GROUP = 9469
@@ -126,13 +126,13 @@ def test_what_an_agent_may_want_is_taken(operation: list[Any]) -> None:
 @pytest.mark.parametrize("operation", REFUSED, ids=json.dumps)
 def test_what_none_may_want_is_refused(operation: object) -> None:
     """Other tables, other bits, other kinds, other words: nothing of the plan is read."""
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedPlanError):
         read_plan(lines(["add table"], operation), MASK, LOG_GROUP)
 
 
 def test_nothing_is_logged_before_it_was_said_where() -> None:
     """An agent that has not named its group of the log has none."""
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedPlanError):
         read_plan(lines(["add rule", "a", [["limit", 10, 10], ["log", "a", LOG_GROUP]]]), MASK)
 
 
@@ -151,7 +151,7 @@ def test_nothing_is_logged_before_it_was_said_where() -> None:
 )
 def test_what_is_no_text_of_a_plan_is_refused(text: bytes) -> None:
     """However deep, long or broken."""
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedPlanError):
         read_plan(text, MASK)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sgagent.core.kernel.plan import AddChain, AddElements, FlushChain, Operation
-from sgagent.core.kernel.ruleset import Chain, KeyType
-from sgagent.dataplane.refusal import find_refused
+from sgagent.dataplane.table import find_refused
+from sgagent.nft.plan import AddChain, AddElements, FlushChain, Operation
+from sgagent.nft.ruleset import Chain, KeyType
 from tests.contract import tables
 
 CHAINS = tuple(AddChain(Chain(name=f"chain{number}")) for number in range(9))

@@ -10,7 +10,7 @@ from socket import AF_INET, AF_INET6
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.core.host import Link, link_name
+from sgagent.core.host_facts import Link, link_name
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import read_facts
 from sgagent.netlink import NESTED, attribute

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError, Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.packets import ExpectedPacket, ExpectedReply, Judgement, disagreement, parse_packets
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.compiling.compiler import Compiled, compile_
-from sgagent.core.compiling.marks import MarkLayout, first_state
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.kernel import names
 from sgagent.core.model import Direction, Family, Policy
+from sgagent.nft import names
 from sgagent.packets import Judgement, LeftOut, Outcome, Result
 from sgagent.rehearsal.hearing import Heard, outcome
 from tests.corpus import Example, examples

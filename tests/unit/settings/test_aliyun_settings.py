@@ -9,7 +9,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint, SourceSettings, parse_settings
-from sgagent.sources.choosing import make_source
+from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
 

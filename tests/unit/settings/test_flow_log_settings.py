@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.compiling.flowlogging import FlowLogging
+from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Policy
 from sgagent.settings import FlowLogSettings, FlowOutput, parse_settings

@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortRange
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits

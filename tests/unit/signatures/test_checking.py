@@ -20,7 +20,7 @@ from sgagent.signatures import (
     check_part,
     check_signature,
 )
-from sgagent.signatures.ed25519 import PrivateKey
+from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
 

@@ -12,10 +12,9 @@ from sgagent.core.errors import DocumentError, Severity
 from sgagent.documents import DocumentFile, Limits
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Signed
-from sgagent.sources.acceptance import Acceptance
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.serials import encode_signature, read_signature
-from sgagent.sources.vouching import MismatchError, Vouching
+from sgagent.sources.signature_policy import MismatchError, Vouching, encode_signature, read_signature
+from sgagent.sources.verified_parse import Acceptance
 from tests.fakes.clock import FakeClock
 from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of

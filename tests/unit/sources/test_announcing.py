@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.sources.files.announcing import Announcer
 from sgagent.sources.files.bursts import OVERDUE_SECONDS, Bursts
-from sgagent.sources.files.settling import ALONE_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, State
+from sgagent.sources.files.settling import ALONE_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, BurstState
 from tests.patience import PATIENCE
 
 WATCH = "groups.d"
@@ -36,7 +36,7 @@ class Told:
         self.bursts = bursts or Bursts(lambda: self.now)
         self.announcer = Announcer(watch, lambda: self.times.append(self.now), self.bursts, lambda: self.now)
 
-    def change(self, after: float, name: str = "web.yaml", state: State = State.WHOLE) -> None:
+    def change(self, after: float, name: str = "web.yaml", state: BurstState = BurstState.WHOLE) -> None:
         """Let a file change, after so many seconds."""
         self.now += after
         self.announcer.note(name, state)
@@ -90,9 +90,9 @@ def test_who_reads_waits_until_it_is_known(told: Told) -> None:
     assert answers == [True]
 
 
-@pytest.mark.parametrize("state", (State.WHOLE, State.COMPLETE, State.INCOMPLETE))
+@pytest.mark.parametrize("state", (BurstState.WHOLE, BurstState.COMPLETE, BurstState.INCOMPLETE))
 @pytest.mark.parametrize("name", ("web.yaml", "app.yaml"))
-def test_a_second_change_makes_the_first_one_half(told: Told, name: str, state: State) -> None:
+def test_a_second_change_makes_the_first_one_half(told: Told, name: str, state: BurstState) -> None:
     """What was read of the first is worth nothing then; both are told when they have settled."""
     told.change(after=1.0)
     told.change(after=A_MOMENT, name=name, state=state)
@@ -114,7 +114,7 @@ def test_what_a_slow_reader_took_of_a_burst_stays_half(told: Told) -> None:
 
 def test_what_was_read_of_the_next_burst_is_half_as_well(told: Told) -> None:
     """What one burst settled with is read again with the next, if that begins before it has had an effect."""
-    told.change(after=1.0, state=State.COMPLETE)
+    told.change(after=1.0, state=BurstState.COMPLETE)
     told.wait()
     told.bursts.begin_reading()
     told.change(after=A_MOMENT)
@@ -124,8 +124,8 @@ def test_what_was_read_of_the_next_burst_is_half_as_well(told: Told) -> None:
     assert is_settled(told.bursts)
 
 
-@pytest.mark.parametrize("state", (State.COMPLETE, State.INCOMPLETE))
-def test_what_was_written_in_place_is_not_told_early(told: Told, state: State) -> None:
+@pytest.mark.parametrize("state", (BurstState.COMPLETE, BurstState.INCOMPLETE))
+def test_what_was_written_in_place_is_not_told_early(told: Told, state: BurstState) -> None:
     """It may not be there to its end."""
     told.change(after=1.0, state=state)
     assert told.times == []
@@ -152,10 +152,10 @@ def test_bursts_without_a_pause_are_enforced_all_the_same(told: Told, pause: flo
     """Whoever writes again whenever all has settled can't keep it from counting for long."""
     read = 0
     while told.now < 10 * LONGEST_SECONDS:
-        told.change(after=pause, state=State.COMPLETE)
+        told.change(after=pause, state=BurstState.COMPLETE)
         told.wait()
         told.bursts.begin_reading()
-        told.change(after=A_MOMENT, state=State.COMPLETE)
+        told.change(after=A_MOMENT, state=BurstState.COMPLETE)
         read += told.bursts.has_settled()
         told.wait()
     assert read >= 10 * LONGEST_SECONDS / (2 * LONGEST_SECONDS + 2 * pause)
@@ -176,7 +176,7 @@ def test_a_thread_that_is_kept_waiting_after_it_looked_loses_nothing(told: Told)
     told.now = 1.0 + 2 * ALONE_SECONDS
     told.announcer.tell(looked_at, told.arm)
     assert told.announcer.due() == 1.0 + ALONE_SECONDS, "it looks once more, now that it is time"
-    told.announcer.note("app.yaml", State.WHOLE)
+    told.announcer.note("app.yaml", BurstState.WHOLE)
     told.announcer.tell(told.now, told.arm)
     assert not is_settled(told.bursts)
     told.wait()

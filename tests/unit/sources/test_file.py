@@ -12,7 +12,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError, NoDocumentError, SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.sources.files.reading import Reading, is_document_name, read_document
+from sgagent.sources.files.reader import FileReading, is_document_name, read_document
 from sgagent.sources.files.source import FileSource
 from tests.patience import PATIENCE
 
@@ -214,7 +214,7 @@ def test_only_what_changed_meanwhile_is_read_again(tmp_path: Path, monkeypatch: 
         (tmp_path / name).write_text("# 0\nversion: 1\n")
     read: list[str] = []
 
-    def read_and_change(path: Path, limit: int) -> Reading:
+    def read_and_change(path: Path, limit: int) -> FileReading:
         reading = read_document(path, limit)
         read.append(path.name)
         if path.name == "db.yaml" and (change := next(changes, None)) is not None:

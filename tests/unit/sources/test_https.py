@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.ports import Source
 from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
-from sgagent.sources.acceptance import Acceptance
-from sgagent.sources.https.body import NoAnswerError
+from sgagent.sources.https.response import NoAnswerError
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
-from sgagent.sources.vouching import Vouching
+from sgagent.sources.signature_policy import Vouching
+from sgagent.sources.verified_parse import Acceptance
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.lies import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.sources.files.inotify import Change, Event, Inotify, decode
+from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, decode
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def inotify() -> Iterator[Inotify]:
         yield opened
 
 
-def changes(inotify: Inotify, name: str = "web.yaml") -> list[Change]:
+def changes(inotify: Inotify, name: str = "web.yaml") -> list[FileChange]:
     """Return what was told of a name, repetitions left out."""
     told = [event.change for event in inotify.read() if event.name == name]
     return [change for n, change in enumerate(told) if n == 0 or told[n - 1] is not change]
@@ -32,13 +32,13 @@ def test_a_file_is_ready_when_it_was_closed(inotify: Inotify, tmp_path: Path) ->
     with (tmp_path / "web.yaml").open("w") as file:
         file.write("version: 1\n")
         file.flush()
-        assert changes(inotify) == [Change.UNSETTLED, Change.WRITTEN]
+        assert changes(inotify) == [FileChange.UNSETTLED, FileChange.WRITTEN]
         (tmp_path / "web.yaml").chmod(0o600)
-        assert changes(inotify) == [Change.ATTRIBUTES]
-    assert changes(inotify) == [Change.CLOSED]
+        assert changes(inotify) == [FileChange.ATTRIBUTES]
+    assert changes(inotify) == [FileChange.CLOSED]
     with (tmp_path / "web.yaml").open("w"):
-        assert changes(inotify) == [Change.WRITTEN]
-    assert changes(inotify) == [Change.CLOSED]
+        assert changes(inotify) == [FileChange.WRITTEN]
+    assert changes(inotify) == [FileChange.CLOSED]
 
 
 def test_a_file_that_was_moved_in_is_whole(inotify: Inotify, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_file_that_was_moved_in_is_whole(inotify: Inotify, tmp_path: Path) -> 
     (tmp_path / "draft").touch()
     inotify.add(tmp_path)
     (tmp_path / "draft").rename(tmp_path / "web.yaml")
-    assert changes(inotify) == [Change.REPLACED]
+    assert changes(inotify) == [FileChange.REPLACED]
 
 
 @pytest.mark.parametrize("is_moved", (False, True))
@@ -58,7 +58,7 @@ def test_a_file_that_is_gone_may_come_back(inotify: Inotify, tmp_path: Path, *, 
         (tmp_path / "web.yaml").rename(tmp_path / "web.yaml~")
     else:
         (tmp_path / "web.yaml").unlink()
-    assert changes(inotify) == [Change.UNSETTLED]
+    assert changes(inotify) == [FileChange.UNSETTLED]
 
 
 def test_reading_is_no_change(inotify: Inotify, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_directory_that_is_gone_ends_its_watch(inotify: Inotify, tmp_path: Pat
     (tmp_path / "groups.d").mkdir()
     watch = inotify.add(tmp_path / "groups.d")
     (tmp_path / "groups.d").rmdir()
-    assert {(event.watch, event.change) for event in inotify.read()} == {(watch, Change.WATCH_ENDED)}
+    assert {(event.watch, event.change) for event in inotify.read()} == {(watch, FileChange.WATCH_ENDED)}
     inotify.remove(watch)
 
 
@@ -98,7 +98,7 @@ def test_a_removed_watch_is_silent(inotify: Inotify, tmp_path: Path) -> None:
     """But for the kernel's word that it ended."""
     inotify.remove(inotify.add(tmp_path))
     (tmp_path / "web.yaml").touch()
-    assert {event.change for event in inotify.read()} == {Change.WATCH_ENDED}
+    assert {event.change for event in inotify.read()} == {FileChange.WATCH_ENDED}
 
 
 def test_what_is_not_there_can_not_be_watched(inotify: Inotify, tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_lost_events_are_told() -> None:
     lost = struct.pack("iIII", -1, 0x4000, 0, 0)
     ready = struct.pack("iIII", 1, 0x8, 0, 16) + b"web.yaml".ljust(16, b"\0")
     assert list(decode(ready + lost)) == [
-        Event(1, "web.yaml", Change.CLOSED),
-        Event(-1, "", Change.OVERFLOW),
+        FileEvent(1, "web.yaml", FileChange.CLOSED),
+        FileEvent(-1, "", FileChange.OVERFLOW),
     ]

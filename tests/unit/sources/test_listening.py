@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.listening import Heard, Listener
-from sgagent.sources.files.settling import ALONE_SECONDS, State
+from sgagent.sources.files.listening import ChangeFeed, HeardChange
+from sgagent.sources.files.settling import ALONE_SECONDS, BurstState
 
 
 class Watched:
@@ -12,11 +12,11 @@ class Watched:
 
     def __init__(self, *, is_more_watched: bool) -> None:
         """Start with that."""
-        self.heard = Heard((("web.yaml", State.WHOLE),), is_more_watched)
+        self.heard = HeardChange((("web.yaml", BurstState.WHOLE),), is_more_watched)
 
-    def take(self) -> Heard:
+    def take(self) -> HeardChange:
         """Return it once."""
-        heard, self.heard = self.heard, Heard()
+        heard, self.heard = self.heard, HeardChange()
         return heard
 
     def arm(self) -> bool:
@@ -27,7 +27,7 @@ class Watched:
 def settles(*, is_more_watched: bool) -> bool:
     """Tell whether what was read while a file was moved into place has settled, once it stayed alone."""
     now, told, bursts = [1.0], list[float](), Bursts(lambda: now[0])
-    listener = Listener(
+    listener = ChangeFeed(
         Watched(is_more_watched=is_more_watched), lambda: told.append(now[0]), bursts, lambda: now[0]
     )
     bursts.begin_reading()

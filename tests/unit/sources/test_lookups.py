@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.sources.files.lookups import LookUp, follow
+from sgagent.sources.files.path_walk import PathStep, follow
 
 
 def looked_up(path: Path, below: Path) -> list[tuple[str, str]]:
@@ -20,15 +20,15 @@ def test_every_component_is_looked_up_from_the_root(tmp_path: Path) -> None:
     """A directory that is renamed anywhere on the way leads elsewhere."""
     (tmp_path / "web.yaml").touch()
     way = follow(tmp_path / "web.yaml")
-    assert way.look_ups[0] == LookUp(Path("/"), tmp_path.parts[1])
-    assert way.look_ups[-1] == LookUp(tmp_path, "web.yaml")
+    assert way.look_ups[0] == PathStep(Path("/"), tmp_path.parts[1])
+    assert way.look_ups[-1] == PathStep(tmp_path, "web.yaml")
     assert way.target == tmp_path / "web.yaml"
 
 
 def test_a_way_ends_at_the_first_name_that_is_missing(tmp_path: Path) -> None:
     """The look-up that failed is the one to watch."""
     way = follow(tmp_path / "later" / "web.yaml")
-    assert way.look_ups[-1] == LookUp(tmp_path, "later")
+    assert way.look_ups[-1] == PathStep(tmp_path, "later")
     assert way.target is None
 
 
@@ -57,14 +57,16 @@ def test_an_absolute_link_starts_at_the_root_again(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "web.yaml")
     way = follow(tmp_path / "link")
     assert way.target == tmp_path / "web.yaml"
-    assert way.look_ups.count(LookUp(Path("/"), tmp_path.parts[1])) == 2
+    assert way.look_ups.count(PathStep(Path("/"), tmp_path.parts[1])) == 2
 
 
 def test_a_parent_is_that_of_the_links_target(tmp_path: Path) -> None:
     """Two dots behind a link lead to where the target lies, as they do in the kernel."""
     (tmp_path / "real" / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real/inner")
-    assert follow(tmp_path / "link" / ".." / "web.yaml").look_ups[-1] == LookUp(tmp_path / "real", "web.yaml")
+    assert follow(tmp_path / "link" / ".." / "web.yaml").look_ups[-1] == PathStep(
+        tmp_path / "real", "web.yaml"
+    )
 
 
 def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:

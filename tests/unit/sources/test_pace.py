@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from sgagent.sources.pace import (
+from sgagent.sources.poller import (
     CHANGED_SECONDS,
     LONGEST_PUT_OFF_SECONDS,
     LONGEST_RETRY_SECONDS,

@@ -15,9 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.inotify import Event, Inotify
+from sgagent.sources.files.inotify import FileEvent, Inotify
 from sgagent.sources.files.settling import ALONE_SECONDS
-from sgagent.sources.files.watching import watch_path
+from sgagent.sources.files.watcher import watch_path
 from tests.patience import PATIENCE
 
 WITHIN_SECONDS = 2.0 * PATIENCE
@@ -361,7 +361,7 @@ def settled_while_kept_waiting(directory: Path, name: str) -> tuple[bool, float]
     (directory / ".new").write_text("version: 1\n")
 
     class KeptWaiting(Inotify):
-        def read(self) -> tuple[Event, ...]:
+        def read(self) -> tuple[FileEvent, ...]:
             events = super().read()
             if not events and not came_at:  # as it was asked whether the first file is the only one
                 rename_over(directory)

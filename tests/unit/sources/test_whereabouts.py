@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.endpoints import Endpoint
+from sgagent.core.policy import Endpoint
 from sgagent.settings import (
     EtcdEndpoint,
     EtcdSourceSettings,
@@ -18,9 +18,9 @@ from sgagent.settings import (
     SourceSettings,
     StateSettings,
 )
-from sgagent.sources.choosing import known_endpoints
+from sgagent.sources.endpoint_cache import Whereabouts, addresses_file
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.whereabouts import Whereabouts, addresses_file
+from sgagent.sources.factory import known_endpoints
 
 NAMED = EtcdSourceSettings(
     endpoints=(

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.sources.files.inotify import Change
+from sgagent.sources.files.inotify import FileChange
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.files.writers import LONGEST_OPEN_SECONDS, Writers
 from tests.fakes.clock import FakeClock
@@ -191,25 +191,25 @@ def test_a_writer_that_never_closes_is_not_waited_for_for_ever() -> None:
     """After a minute the file counts as it is, and the log says so; its next change begins anew."""
     clock = FakeClock()
     writers = Writers(clock.monotonic)
-    writers.note(WEB, Change.WRITTEN)
+    writers.note(WEB, FileChange.WRITTEN)
     clock.pass_seconds(LONGEST_OPEN_SECONDS / 2)
-    writers.note(WEB, Change.WRITTEN)
+    writers.note(WEB, FileChange.WRITTEN)
     assert writers.open_files() == {WEB}
     clock.pass_seconds(LONGEST_OPEN_SECONDS / 2)
     with capture_logs() as logged:
         assert writers.open_files() == frozenset()
         assert writers.open_files() == frozenset()
     assert [(one["event"], one["path"]) for one in logged] == [("document_kept_open", str(WEB))]
-    writers.note(WEB, Change.WRITTEN)
+    writers.note(WEB, FileChange.WRITTEN)
     assert writers.open_files() == {WEB}
 
 
-@pytest.mark.parametrize("change", (Change.CLOSED, Change.REPLACED, Change.UNSETTLED))
-def test_what_ends_a_writer(change: Change) -> None:
+@pytest.mark.parametrize("change", (FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLED))
+def test_what_ends_a_writer(change: FileChange) -> None:
     """It closed the file, or its file is not there any more."""
     writers = Writers()
-    writers.note(WEB, Change.WRITTEN)
-    writers.note(WEB, Change.ATTRIBUTES)
+    writers.note(WEB, FileChange.WRITTEN)
+    writers.note(WEB, FileChange.ATTRIBUTES)
     assert writers.open_files() == {WEB}
     writers.note(WEB, change)
     assert writers.open_files() == frozenset()
@@ -219,8 +219,8 @@ def test_what_nobody_hears_of_any_more_is_forgotten() -> None:
     """Of a directory that is not watched any more, or of all when events were lost."""
     writers = Writers()
     other = Path("/srv/other.yaml")
-    writers.note(WEB, Change.WRITTEN)
-    writers.note(other, Change.WRITTEN)
+    writers.note(WEB, FileChange.WRITTEN)
+    writers.note(other, FileChange.WRITTEN)
     writers.forget(WEB.parent)
     assert writers.open_files() == {other}
     writers.forget()

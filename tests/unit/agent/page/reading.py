@@ -8,22 +8,22 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlencode
 
-from sgagent.agent.asking.answers import answering
-from sgagent.agent.flows.flowlog import FlowLog
+from sgagent.agent.control.answers import answering
+from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
+from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.page.inspection import Inspection
 from sgagent.agent.page.pages import PageSources, status_pages
+from sgagent.agent.published_status import Board
 from sgagent.agent.serving.exchange import Request, Response
-from sgagent.agent.sessions.livesessions import LiveSessions
-from sgagent.agent.step import Outcome, Step
-from sgagent.agent.telling.board import Board
-from sgagent.core.compiling.flowlogging import FlowLogging
-from sgagent.core.compiling.marks import MarkLayout
-from sgagent.core.host import HostFacts, Link
-from sgagent.core.kernel.counters import CounterKey
+from sgagent.agent.step import Step, StepEnd
+from sgagent.compiler.counter_chains import FlowLogging
+from sgagent.compiler.marks import MarkLayout
+from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
+from sgagent.nft.counter_keys import CounterKey
 from sgagent.ports import CounterValue
 from sgagent.settings import Settings
 from tests.corpus import Example, examples
@@ -82,7 +82,7 @@ class Reader:
             Link(name=judge.name, index=number) for number, judge in enumerate(policy.interfaces, start=1)
         )
         step = Step(
-            outcome=Outcome.APPLIED,
+            outcome=StepEnd.APPLIED,
             version=version,
             policy=policy,
             documents=files,

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sgagent.agent.asking.questions import ExplainQuestion
+from sgagent.agent.control.queries import ExplainQuestion
 from sgagent.agent.page.form import LONGEST_VALUE, MOST_FIELDS, Form, read_form
 from sgagent.core.model import Direction
 

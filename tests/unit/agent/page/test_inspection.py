@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.page.inspection import FRESH_SECONDS, MOST_BYTES, MOST_RULES, Found, Inspection, NotFound
-from sgagent.core.lint.subject import Listener
+from sgagent.analysis.lint.subject import HostListener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings, parse_settings
@@ -27,7 +27,7 @@ class Listening:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def __call__(self) -> tuple[Listener, ...]:
+    def __call__(self) -> tuple[HostListener, ...]:
         """Return nothing, when it may."""
         self.asked += 1
         assert self.may_answer.wait(PATIENCE_SECONDS)

@@ -12,14 +12,14 @@ from sgagent.agent.page.drops import MOST_DROPS
 from sgagent.agent.page.inspection import MOST_EDGES
 from sgagent.agent.page.rules import ROWS_AT_FIRST, ROWS_OF_A_PAGE
 from sgagent.agent.page.shell import POLICY
-from sgagent.agent.telling.trend import STEP_SECONDS
+from sgagent.agent.published_status import STEP_SECONDS
 from sgagent.core.addresses import NO_ADDRESSES
-from sgagent.core.kernel.counters import RuleCounter
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.documents import DocumentFile
+from sgagent.nft.counter_keys import RuleCounter
 from sgagent.ports import CounterValue
-from tests.unit.agent.flows.flows import dropped
+from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.page.reading import Reader
 from tests.webpage import Part, barriers
 

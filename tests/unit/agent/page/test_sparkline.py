@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.agent.page.markup import render
 from sgagent.agent.page.sparkline import sparkline
-from sgagent.agent.telling.trend import MOST_STEPS
+from sgagent.agent.published_status import MOST_STEPS
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,21 @@ import pytest
 from sgagent.core.errors import DocumentError
 from sgagent.core.model import CidrBlock, GroupType, Snapshot
 from sgagent.documents import Limits, parse_documents
-from sgagent.sources.aliyun.asking import MOST_TRIES, Asking
-from sgagent.sources.aliyun.calls import Action, Answer, ApiError, Call, NotThereError, ThrottledError
-from sgagent.sources.aliyun.reading import Subject, read_everything_about
+from sgagent.sources.aliyun.pagination import (
+    MOST_TRIES,
+    Action,
+    Answer,
+    ApiCall,
+    ApiError,
+    Asking,
+    NotThereError,
+    ThrottledError,
+)
+from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
 from tests.fakes.cloud import OWNER, FakeApi, FakeCloud, RefusalError, permission
 
-HERE = Subject(instance_id="i-here")
-EVERYTHING = Subject(is_everything=True)
+HERE = ApiSubject(instance_id="i-here")
+EVERYTHING = ApiSubject(is_everything=True)
 THROTTLED = RefusalError(400, "Throttling.User")
 
 
@@ -51,7 +59,7 @@ def cloud() -> FakeCloud:
     return cloud
 
 
-def read(cloud: FakeCloud, subject: Subject = HERE) -> Snapshot:
+def read(cloud: FakeCloud, subject: ApiSubject = HERE) -> Snapshot:
     """Return what is read; throttled calls are made again at once."""
     documents = read_everything_about(subject, Asking(FakeApi(cloud), lambda: 0.0), Limits())
     return parse_documents(documents, Limits())[0]
@@ -117,7 +125,7 @@ def test_pages_of_two_times_are_no_answer(cloud: FakeCloud, name: str) -> None:
     cloud.most_per_page = 1
 
     class Changing(FakeApi):
-        def ask(self, call: Call) -> Answer:
+        def ask(self, call: ApiCall) -> Answer:
             answer = super().ask(call)
             is_later = call.action is Action.RULES and "NextToken" in call.parameters
             return {**answer, name: "Drop"} if is_later else answer
@@ -132,7 +140,7 @@ def read_with_a_fault(cloud: FakeCloud, *, after: int) -> Snapshot:
     class Faulty(FakeApi):
         asked = 0
 
-        def ask(self, call: Call) -> Answer:
+        def ask(self, call: ApiCall) -> Answer:
             self.asked += 1
             if self.asked == after + 1:
                 raise ApiError(f"{call}: Broken")
@@ -151,7 +159,7 @@ def test_everything_is_read_for_who_looks_at_everything(cloud: FakeCloud) -> Non
 
 def test_links_that_are_bound_by_hand(cloud: FakeCloud) -> None:
     """An interface or groups may be named, with or without an instance."""
-    snapshot = read(cloud, Subject(network_interface_ids=("eni-4",), security_group_ids=("sg-app",)))
+    snapshot = read(cloud, ApiSubject(network_interface_ids=("eni-4",), security_group_ids=("sg-app",)))
     assert snapshot.interface_by_id["eni-4"].security_group_ids == ("sg-db",)
     rules = {group.security_group_id: len(group.rules) for group in snapshot.security_groups}
     assert rules == {"sg-app": 1, "sg-db": 1}
@@ -211,7 +219,7 @@ def test_an_answer_of_another_shape_leaves_nothing(cloud: FakeCloud, wrong: dict
     """What is not understood is no empty list."""
 
     class Wrong(FakeApi):
-        def ask(self, call: Call) -> Answer:
+        def ask(self, call: ApiCall) -> Answer:
             del call
             return wrong
 

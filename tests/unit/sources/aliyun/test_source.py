@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host import HandBinding
+from sgagent.core.host_facts import HandBinding
+from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint
-from sgagent.sources.aliyun.calls import Action, Api, ApiError, Call, NotAllowedError, ThrottledError
+from sgagent.sources.aliyun.pagination import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
-from sgagent.sources.whereabouts import LookUp, Whereabouts
+from sgagent.sources.endpoint_cache import LookUp, Whereabouts
 from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
@@ -35,7 +35,7 @@ from sgagent.sources.aliyun.client import SdkApi, connect
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(Tea|alibabacloud|darabonba).*")
 """The SDK's own affair."""
 
-GROUPS = Call(Action.GROUPS)
+GROUPS = ApiCall(Action.GROUPS)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_lists_and_texts_are_signed_as_they_are_sent(server: EcsServer, key_file
     """Parameters with several values, quotes and letters of any kind."""
     api = api_for(settings_for(server, key_file))[0]
     names = ["eni-1", "eni ü&=/~*"]
-    answer = api.ask(Call(Action.INTERFACES, {"NetworkInterfaceId": names, "MaxResults": 10}))
+    answer = api.ask(ApiCall(Action.INTERFACES, {"NetworkInterfaceId": names, "MaxResults": 10}))
     assert json.dumps(answer).count("eni-1") == 1
     asked = dict(server.cloud.asked[-1][1])
     assert [asked[f"NetworkInterfaceId.{number}"] for number in (1, 2)] == names

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.etcd.absence import Absence
-from sgagent.sources.etcd.source import GRACE_SECONDS
+from sgagent.sources.etcd.source import GRACE_SECONDS, Absence
 from tests.waiting import wait_until
 
 GRACE = 0.05

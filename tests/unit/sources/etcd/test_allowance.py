@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.allowance import STEP_BYTES, Allowance
-from sgagent.sources.etcd.failures import TooSlowError
+from sgagent.sources.etcd.deadline import STEP_BYTES, AnswerDeadline
+from sgagent.sources.etcd.grpc import TooSlowError
 
 
 def test_each_answer_has_its_time() -> None:
     """And no more."""
-    wait = Allowance(5.0, 20.0).wait(100.0, 0)
+    wait = AnswerDeadline(5.0, 20.0).wait(100.0, 0)
     assert wait.deadline(100.0, 0) == wait.deadline(104.9, 0) == 105.0
     with pytest.raises(TooSlowError, match="no answer within 5 seconds"):
         wait.deadline(105.0, 0)
@@ -18,7 +18,7 @@ def test_each_answer_has_its_time() -> None:
 
 def test_a_long_answer_has_as_long_for_each_step() -> None:
     """A byte now and then is none."""
-    wait = Allowance(5.0, 20.0).wait(100.0, 7)
+    wait = AnswerDeadline(5.0, 20.0).wait(100.0, 7)
     assert wait.deadline(104.0, 7 + STEP_BYTES) == 109.0
     assert wait.deadline(108.0, 7 + 2 * STEP_BYTES - 1) == 109.0
     with pytest.raises(TooSlowError, match="no answer within 5 seconds"):
@@ -27,7 +27,7 @@ def test_a_long_answer_has_as_long_for_each_step() -> None:
 
 def test_all_answers_share_their_time() -> None:
     """However steadily they come, whole or step by step."""
-    allowance = Allowance(5.0, 20.0)
+    allowance = AnswerDeadline(5.0, 20.0)
     for number in range(4):
         wait = allowance.wait(number * 4.0, 0)
         wait.deadline(number * 4.0 + 3.9, 0)
@@ -41,7 +41,7 @@ def test_all_answers_share_their_time() -> None:
 
 def test_what_nobody_waits_is_free() -> None:
     """Whoever takes answers may take their own time over each."""
-    allowance = Allowance(5.0, 20.0)
+    allowance = AnswerDeadline(5.0, 20.0)
     allowance.wait(0.0, 0).end(4.0)
     assert allowance.wait(1000.0, 0).deadline(1000.0, 0) == 1005.0
     assert allowance.waited_seconds == 4.0

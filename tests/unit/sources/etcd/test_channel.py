@@ -12,16 +12,16 @@ import h2.events
 import h2.settings
 import pytest
 
-from sgagent.sources.etcd.allowance import Allowance
-from sgagent.sources.etcd.bell import Bell
-from sgagent.sources.etcd.call import Call
-from sgagent.sources.etcd.channel import USUAL_PATIENCE, WINDOW, Channel, Patience
-from sgagent.sources.etcd.failures import (
+from sgagent.sources.etcd.deadline import AnswerDeadline
+from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,
     ConnectionLostError,
+    GrpcMessages,
     TooSlowError,
 )
+from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience
+from sgagent.sources.etcd.watch_stream import Bell
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
 
@@ -59,9 +59,9 @@ def ask(channel: Channel, message: bytes = b"question", seconds: float = 5.0) ->
     return channel.call("/service/Method", message, metadata={"token": "x"}, seconds=seconds)
 
 
-def finish(channel: Channel, *calls: Call) -> list[bytes]:
+def finish(channel: Channel, *calls: GrpcMessages) -> list[bytes]:
     """Return the answers to questions."""
-    allowance = Allowance(10.0 * PATIENCE, 10.0 * PATIENCE)
+    allowance = AnswerDeadline(10.0 * PATIENCE, 10.0 * PATIENCE)
     return [channel.finish(call, allowance) for call in calls]
 
 
@@ -307,7 +307,7 @@ def test_answers_that_take_too_long_together(connect: Connect) -> None:
 
     channel = connect(behave)
     calls = [channel.open("/s/M", b"question", metadata={}, is_last=True) for _ in range(2)]
-    allowance = Allowance(5.0, 0.1)
+    allowance = AnswerDeadline(5.0, 0.1)
     for call in calls:
         with pytest.raises(TooSlowError, match=r"not all answers within 0\.1 seconds"):
             channel.finish(call, allowance)

@@ -14,19 +14,22 @@ import pytest
 from sgagent.documents import Limits
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.failures import (
+from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,
     CompactedError,
     ConnectionLostError,
-    TooLargeError,
+    StoreTooLargeError,
     TooSlowError,
+    nested,
+    number,
+    read_fields,
+    text,
 )
-from sgagent.sources.etcd.layout import PUBLISHED, Layout
+from sgagent.sources.etcd.keys import PUBLISHED, KeyLayout
 from sgagent.sources.etcd.messages import KeyRange
-from sgagent.sources.etcd.protobuf import nested, number, read_fields, text
-from sgagent.sources.etcd.publishing import read_published
-from sgagent.sources.etcd.room import KEY_BYTES, largest_message
+from sgagent.sources.etcd.publisher import read_published
+from sgagent.sources.etcd.replica import KEY_BYTES, largest_message
 from tests.grpcserver import DONE, OK, Behaviour, Server, hear_questions, listening
 
 AT_ONCE = 32
@@ -349,7 +352,7 @@ def test_pages_without_end(connect: Connect) -> None:
             server.answer(stream, page(asked_for(question), has_more=key != keys[-1]))
 
     with pytest.raises(
-        TooLargeError, match=rf"^http://127\.0\.0\.1:\d+: .*more than {limits.all_bytes} bytes"
+        StoreTooLargeError, match=rf"^http://127\.0\.0\.1:\d+: .*more than {limits.all_bytes} bytes"
     ):
         connect(behave, limits=limits).read(KeyRange.below("/a/"))
     _, items = connect(behave, limits=room_for(*keys)).read(KeyRange.below("/a/"))
@@ -364,7 +367,7 @@ def test_ranges_that_are_too_large_together(connect: Connect) -> None:
         answer_all(server, AT_ONCE)
         answer_all(server, 1)
 
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         read(connect(behave, limits=room_for(*names(ranges[:-1]))), ranges)
     assert read(connect(behave, limits=room_for(*names(ranges))), ranges) == names(ranges)
 
@@ -380,14 +383,14 @@ def test_one_of_many_ranges_that_is_read_by_itself(connect: Connect) -> None:
         refuse_more_than(server, 1000, 1)
 
     ranges = RANGES[:2]
-    with pytest.raises(TooLargeError, match="come to more than"):
+    with pytest.raises(StoreTooLargeError, match="come to more than"):
         read(connect(behave, limits=room_for(*names(ranges[:1]))), ranges)
     assert read(connect(behave, limits=room_for(*names(ranges))), ranges) == names(ranges)
 
 
 def test_what_is_published_is_read_together(connect: Connect) -> None:
     """Of all kinds of objects together no more is read than of files."""
-    layout = Layout("/sgagent")
+    layout = KeyLayout("/sgagent")
     keys = [layout.all_of(kind).first for kind in PUBLISHED]
 
     def behave(server: Server) -> None:
@@ -395,7 +398,7 @@ def test_what_is_published_is_read_together(connect: Connect) -> None:
             stream, question = server.hear_question()
             server.answer(stream, page() if asked_for(question) == layout.meta else page(asked_for(question)))
 
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         read_published(connect(behave, limits=room_for(*keys[:-1])), layout)
     assert len(read_published(connect(behave, limits=room_for(*keys)), layout).items) == len(keys)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.fleet import MOST_ERRORS, Report, Standing, read_reports
-from sgagent.sources.etcd.layout import FLEET, Layout
+from sgagent.sources.etcd.fleet import MOST_ERRORS, HostReport, Report, read_reports
+from sgagent.sources.etcd.keys import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 
 
 def report(
@@ -60,13 +60,13 @@ def test_those_that_somebody_should_look_at_come_first() -> None:
     ]
     found = [(one.host, one.standing) for one in read_reports(items, LAYOUT, 10)]
     assert found == [
-        ("e", Standing.REFUSING),
-        ("f", Standing.REFUSING),
-        ("d", Standing.UNREADABLE),
-        ("c", Standing.LAGGING),
-        ("b", Standing.DRIFTING),
-        ("0", Standing.CURRENT),
-        ("a", Standing.CURRENT),
+        ("e", HostReport.REFUSING),
+        ("f", HostReport.REFUSING),
+        ("d", HostReport.UNREADABLE),
+        ("c", HostReport.LAGGING),
+        ("b", HostReport.DRIFTING),
+        ("0", HostReport.CURRENT),
+        ("a", HostReport.CURRENT),
     ]
 
 
@@ -86,6 +86,6 @@ def test_what_is_no_report_is_told(value: bytes) -> None:
     """It hides no other."""
     found = read_reports([key("a", value), key("b", report("b").encoded())], LAYOUT, 10)
     assert [(one.host, one.standing) for one in found] == [
-        ("a", Standing.UNREADABLE),
-        ("b", Standing.CURRENT),
+        ("a", HostReport.UNREADABLE),
+        ("b", HostReport.CURRENT),
     ]

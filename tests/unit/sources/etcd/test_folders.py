@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.sources.etcd.folders import Folders
-from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.keys import Folders, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 
 
 def values(*names: str, revision: int = 1) -> dict[str, KeyValue]:

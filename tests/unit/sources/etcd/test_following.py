@@ -12,16 +12,16 @@ import pytest
 from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.etcd.bell import Bell
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.composing import Composed
-from sgagent.sources.etcd.folders import Values
-from sgagent.sources.etcd.following import Following
-from sgagent.sources.etcd.interest import Everything
-from sgagent.sources.etcd.marker import State
+from sgagent.sources.etcd.documents import Composed
+from sgagent.sources.etcd.key_selection import Everything
+from sgagent.sources.etcd.keys import Values
 from sgagent.sources.etcd.messages import KeyRange
-from sgagent.sources.etcd.room import KEY_BYTES, largest_message
+from sgagent.sources.etcd.publication import Completeness
+from sgagent.sources.etcd.replica import KEY_BYTES, largest_message
 from sgagent.sources.etcd.source import EtcdSource
+from sgagent.sources.etcd.watch_stream import Bell
+from sgagent.sources.etcd.watcher import Following
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
 from tests.grpcserver import listening
 from tests.waiting import wait_until
@@ -181,7 +181,7 @@ def test_what_was_good_before_stays_known(stack: ExitStack) -> None:
 
 def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     """What was complete before is read with what the link leads to, and no half of a publication is told."""
-    begun = replace(MARKER, state=State.PUBLISHING, complete_revision=REVISION)
+    begun = replace(MARKER, state=Completeness.PUBLISHING, complete_revision=REVISION)
     store = Store(sg_web=b"before", sg_app=b"app")
     store.told = [
         told(

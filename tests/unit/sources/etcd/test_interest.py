@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.host import HandBinding, HostFacts, Link
+from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.etcd.interest import Everything, HostInterest
-from sgagent.sources.etcd.layout import Layout, published_keys
+from sgagent.sources.etcd.key_selection import Everything, HostInterest
+from sgagent.sources.etcd.keys import KeyLayout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
 from tests.etcd import read_all
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 DEFINITIONS = b"""
 version: 1
 security_groups:

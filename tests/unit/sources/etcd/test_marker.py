@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State, read_marker
+from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
 
 MARKER = Marker(
-    state=State.PUBLISHING,
+    state=Completeness.PUBLISHING,
     serial=7,
     version="sha256:0123456789ab",
     published_by="root@build-1",
@@ -27,7 +27,7 @@ def test_nothing_changed_is_not_too_much_to_be_told() -> None:
     """An empty list of keys and none at all are told apart."""
     for changed in ((), None):
         marker = Marker(
-            state=State.COMPLETE,
+            state=Completeness.COMPLETE,
             serial=1,
             version="v",
             published_by="x",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.folders import Folders
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.members import MOST_ANNOUNCED, MemberReader, Members, read_member
+from sgagent.sources.etcd.documents import MOST_ANNOUNCED, MemberReader, Members, read_member
+from sgagent.sources.etcd.keys import Folders, KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 
 
 def member(group: str, name: str, value: bytes, *, revision: int = 1, lease: int = 0) -> KeyValue:

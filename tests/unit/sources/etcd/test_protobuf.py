@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.sources.etcd.protobuf import (
+from sgagent.sources.etcd.grpc import (
     MalformedMessageError,
     content,
     nested,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.etcd.layout import Layout, published_keys
-from sgagent.sources.etcd.marker import Marker, State
+from sgagent.sources.etcd.keys import KeyLayout, published_keys
 from sgagent.sources.etcd.messages import Delete, KeyValue, Put
-from sgagent.sources.etcd.publishing import (
+from sgagent.sources.etcd.publication import Completeness, Marker
+from sgagent.sources.etcd.publisher import (
     MOST_BYTES,
     MOST_WRITES,
     Publication,
@@ -16,7 +16,7 @@ from sgagent.sources.etcd.publishing import (
     plan_publication,
 )
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 NOBODY = Published(marker=None, marker_revision=0, revision=1, items=())
 
 
@@ -52,7 +52,7 @@ def test_the_first_publication() -> None:
     ]
     assert (made.puts, made.deletions, made.begun, made.marker_revision) == (2, 0, None, 0)
     assert made.marker == Marker(
-        state=State.COMPLETE,
+        state=Completeness.COMPLETE,
         serial=1000,
         version=groups("sg-1", "sg-2").version,
         published_by="root@build",
@@ -88,8 +88,8 @@ def test_a_large_publication_says_what_still_counts() -> None:
     many = groups(*(f"sg-{number}" for number in range(MOST_WRITES + 2)))
     made = plan(published(first, plan(NOBODY, first)), many)
     assert made.begun is not None
-    assert (made.begun.state, made.begun.complete_revision) == (State.PUBLISHING, 11)
-    assert (made.marker.state, made.marker.changed) == (State.COMPLETE, None)
+    assert (made.begun.state, made.begun.complete_revision) == (Completeness.PUBLISHING, 11)
+    assert (made.marker.state, made.marker.changed) == (Completeness.COMPLETE, None)
 
 
 def test_who_takes_over_keeps_what_was_complete() -> None:
@@ -101,7 +101,7 @@ def test_who_takes_over_keeps_what_was_complete() -> None:
     before = published(first, plan(NOBODY, first))
     stuck = Published(
         marker=Marker(
-            state=State.PUBLISHING,
+            state=Completeness.PUBLISHING,
             serial=7,
             version="v",
             published_by="x",

@@ -7,11 +7,10 @@ import json
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.sources.etcd.layout import Layout
+from sgagent.sources.etcd.keys import KeyLayout, References, groups_of_interface, references_of_rules
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.references import References, groups_of_interface, references_of_rules
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 
 
 def key(value: object) -> KeyValue:

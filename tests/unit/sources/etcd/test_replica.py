@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.sources.etcd.failures import TooLargeError
-from sgagent.sources.etcd.layout import Layout
-from sgagent.sources.etcd.marker import MalformedMarkerError, Marker, State
-from sgagent.sources.etcd.messages import Event, KeyRange, KeyValue
-from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica
-from sgagent.sources.etcd.room import weight
+from sgagent.sources.etcd.grpc import StoreTooLargeError
+from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue
+from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker
+from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica, weight
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
 MEMBERS = LAYOUT.all_of("members", "sg-web")
 ONE = LAYOUT.key("members", "sg-web", "eni-1")
-MARKER = Marker(state=State.COMPLETE, serial=1, version="v", published_by="x", published_at="y", changed=())
+MARKER = Marker(
+    state=Completeness.COMPLETE, serial=1, version="v", published_by="x", published_at="y", changed=()
+)
 
 
 def replica(most_bytes: int = 10_000_000) -> Replica:
@@ -41,17 +42,19 @@ def condition(known: Replica) -> Condition:
     return known.condition
 
 
-def put(key: str, value: bytes, revision: int, lease: int = 0) -> Event:
+def put(key: str, value: bytes, revision: int, lease: int = 0) -> KeyEvent:
     """Return that a key was written."""
-    return Event(item=KeyValue(key=key, value=value, mod_revision=revision, lease=lease))
+    return KeyEvent(item=KeyValue(key=key, value=value, mod_revision=revision, lease=lease))
 
 
-def deletion(key: str, revision: int) -> Event:
+def deletion(key: str, revision: int) -> KeyEvent:
     """Return that a key was deleted."""
-    return Event(item=KeyValue(key=key, mod_revision=revision), is_deletion=True)
+    return KeyEvent(item=KeyValue(key=key, mod_revision=revision), is_deletion=True)
 
 
-def marker(revision: int, *changed: str, is_too_much: bool = False, state: State = State.COMPLETE) -> Event:
+def marker(
+    revision: int, *changed: str, is_too_much: bool = False, state: Completeness = Completeness.COMPLETE
+) -> KeyEvent:
     """Return that something was published."""
     named = None if is_too_much else tuple(LAYOUT.relative(key) for key in changed)
     return put(LAYOUT.meta, replace(MARKER, serial=revision, changed=named, state=state).encoded(), revision)
@@ -117,7 +120,7 @@ def test_what_nobody_published_is_waited_for() -> None:
 def test_a_large_publication() -> None:
     """While it is written nothing is taken; then all is read anew."""
     known = replica()
-    known.note(marker(20, is_too_much=True, state=State.PUBLISHING))
+    known.note(marker(20, is_too_much=True, state=Completeness.PUBLISHING))
     assert condition(known) is Condition.PUBLISHING
     known.note(put(WEB, b"x", 21))
     assert condition(known) is Condition.PUBLISHING
@@ -256,13 +259,13 @@ def test_all_that_is_held_has_a_bound() -> None:
     """Beyond it nothing is taken: no key that is read, none that a watch tells of, no marker."""
     most = counted(replica())
     replica(most)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         replica(most - 1)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         replica(most).add(KeyRange("/"), [KeyValue(key="/")], 12)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         replica(most).note(put(WEB, b"web!", 20))
-    with pytest.raises(TooLargeError):
+    with pytest.raises(StoreTooLargeError):
         replica(most).note(marker(20, WEB))
     known = replica(most)
     known.note(deletion(APP, 20))
@@ -274,13 +277,13 @@ def test_all_that_is_held_has_a_bound() -> None:
 def test_changes_that_nobody_can_keep_in_mind(is_expected: bool) -> None:  # noqa: FBT001 - a parameter of pytest
     """Somebody publishes without end keys that he deletes again; all is read anew when that has ended."""
     known = replica(counted(replica()) + 1000)
-    known.note(marker(20, state=State.PUBLISHING))
+    known.note(marker(20, state=Completeness.PUBLISHING))
     most = 0
     for revision in range(21, 121):
         key = LAYOUT.key("members", "sg-web", f"eni-{revision}")
         if is_expected:
             known.note(marker(2 * revision, key))
-            known.note(marker(2 * revision + 1, state=State.PUBLISHING))
+            known.note(marker(2 * revision + 1, state=Completeness.PUBLISHING))
         else:
             known.note(deletion(key, revision))
         most = max(most, known.remembered)

@@ -8,27 +8,27 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.host import HandBinding, HostFacts
+from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.sources.etcd.interest import HostInterest
-from sgagent.sources.etcd.layout import GROUPS, INTERFACES, MEMBERS, SIGNATURE, Layout, published_keys
+from sgagent.sources.etcd.key_selection import HostInterest
+from sgagent.sources.etcd.keys import GROUPS, INTERFACES, MEMBERS, SIGNATURE, KeyLayout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.signing import (
+from sgagent.sources.etcd.publication_signature import (
     PART_BYTES,
-    Held,
+    SignedContent,
     SignedInterest,
     hold,
     signature_in,
     signature_keys,
 )
-from sgagent.sources.vouching import Vouching
+from sgagent.sources.signature_policy import Vouching
 from tests.etcd import covered_by, read_all
 from tests.signing import KEY, NOW, OTHER_KEY
 
-LAYOUT = Layout("/sgagent")
+LAYOUT = KeyLayout("/sgagent")
 PINNED = SignatureSettings(public_keys=(KEY.public,))
 INTEREST = SignedInterest(
     HostInterest(
@@ -64,7 +64,7 @@ def published(snapshot: Snapshot | None = None) -> dict[str, KeyValue]:
     return {key: KeyValue(key=key, value=value, mod_revision=1) for key, value in contents.items()}
 
 
-def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> Held:
+def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> SignedContent:
     """Return what counts of what a host reads."""
     values = read_all(store, INTEREST)
     return hold(values, covered_by(INTEREST.wanted(values)), LAYOUT, Vouching(settings, now=lambda: NOW))

@@ -1,1 +1,0 @@
-"""Take questions and orders over the control socket, and answer them."""

@@ -1,1 +1,0 @@
-"""Decide which definitions and which mode are in force: the source's, or what somebody ordered by hand."""

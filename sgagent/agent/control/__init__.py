@@ -1,0 +1,1 @@
+"""The control socket: queries and commands to a running agent."""

@@ -1,0 +1,322 @@
+"""Answer what is asked of the running agent, from what the loop has put on the board."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import assert_never
+
+from sgagent import __version__
+from sgagent.agent.control.commands import (
+    ApplyOrder,
+    ConfirmOrder,
+    HistoryQuestion,
+    ModeOrder,
+    ReloadOrder,
+    RollbackOrder,
+)
+from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.queries import (
+    Answer,
+    DeniedQuestion,
+    Document,
+    DocumentsAnswer,
+    DocumentsQuestion,
+    ExplainAnswer,
+    ExplainQuestion,
+    HeldStatus,
+    Hit,
+    HitsAnswer,
+    HitsQuestion,
+    HitStep,
+    InterfaceHits,
+    ModeOverride,
+    PendingStatus,
+    Question,
+    StatusAnswer,
+    StatusQuestion,
+    denied_answer,
+)
+from sgagent.agent.definitions import ManualOverride
+from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.agent.modes import ModeOverrides
+from sgagent.agent.open_sessions import LiveSessions
+from sgagent.agent.published_status import Board
+from sgagent.agent.serving.health import reasons_not_ready
+from sgagent.agent.status import MOST_CUTS_SHOWN
+from sgagent.core.errors import UsageError
+from sgagent.core.explanation import choose_interface, explain
+from sgagent.core.model import Direction, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    ObservedDropCounter,
+    RuleCounter,
+)
+from sgagent.ports import Clock, CounterValue
+
+Totals = Mapping[CounterKey, CounterValue]
+Times = Mapping[CounterKey, HitTimes]
+Answering = Callable[[Question], Answer]
+"""Answers, or raises SgagentError where that makes no sense or can't be done; called from several threads."""
+
+_NOTHING = CounterValue(packets=0, bytes=0)
+
+
+def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, desk: Desk) -> Answering:
+    """Return what answers questions, and has orders carried out.
+
+    Args:
+        board: what the loop knows.
+        clock: tells what is stale.
+        source: where definitions come from, in words.
+        sessions: the sessions that the kernel follows.
+        desk: takes orders.
+    """
+
+    def answer(question: Question) -> Answer:
+        match question:
+            case StatusQuestion():
+                return status_answer(board, clock, source)
+            case HitsQuestion():
+                return hits_answer(board, question)
+            case ExplainQuestion():
+                return explain_answer(board, question, sessions)
+            case DeniedQuestion():
+                return denied_answer(board.flow_log, question, board.policy())
+            case DocumentsQuestion():
+                return documents_answer(board)
+            case HistoryQuestion():
+                return desk.history(board.status().snapshot_version)
+            case ApplyOrder() | ReloadOrder() | RollbackOrder() | ConfirmOrder() | ModeOrder():
+                return desk.carry_out(question)
+            case _:
+                assert_never(question)
+
+    return answer
+
+
+def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
+    """Return how the agent is doing."""
+    status = board.status()
+    reasons = reasons_not_ready(board, clock)
+    step_fault = board.step_fault()
+    return StatusAnswer(
+        agent_version=__version__,
+        pid=os.getpid(),
+        posture=status.posture,
+        posture_since=status.posture_since,
+        is_ready=not reasons,
+        not_ready_because=reasons,
+        snapshot_version=status.snapshot_version,
+        snapshot_since=status.snapshot_since,
+        source=source,
+        is_source_up=status.is_source_up,
+        source_reached_at=status.source_reached_at,
+        source_error=status.source_error,
+        is_refused=status.is_refused,
+        errors=status.errors,
+        first_errors=status.first_errors,
+        kernel_error=status.kernel_error,
+        warnings=status.warnings,
+        unknown_objects=status.unknown_objects,
+        first_warnings=status.first_warnings,
+        drift_repaired=status.drift_repaired,
+        is_drift_unhealed=status.is_drift_unhealed,
+        last_drift=status.last_drift,
+        is_drift_contested=status.is_drift_contested,
+        faults=(*((step_fault,) if step_fault else ()), *board.faults()),
+        interfaces=status.interfaces,
+        sessions_cut=len(status.last_cut),
+        first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
+        sessions_cut_at=status.last_cut_at,
+        held=_held(status.standing),
+        pending=_pending(status.standing, clock),
+        mode_overrides=tuple(_overrides(status.standing.overrides)),
+        awaits_documents=status.awaits_documents,
+        platform=tuple(map(str, board.policy().platform)),
+    )
+
+
+def _held(standing: ManualOverride) -> HeldStatus | None:
+    held = standing.held
+    if held is None:
+        return None
+    return HeldStatus(version=held.version, origin=held.origin, since=held.since, held_back=held.held_back)
+
+
+def _pending(standing: ManualOverride, clock: Clock) -> PendingStatus | None:
+    pending = standing.pending
+    if pending is None:
+        return None
+    return PendingStatus(
+        version=pending.version,
+        seconds_left=pending.seconds_left(clock.monotonic()),
+        goes_back_to=pending.goes_back_to,
+    )
+
+
+def _overrides(overrides: ModeOverrides) -> Iterator[ModeOverride]:
+    if overrides.everywhere is not None:
+        yield ModeOverride(interface=None, mode=overrides.everywhere)
+    for interface, mode in sorted(overrides.by_interface.items()):
+        yield ModeOverride(interface=interface, mode=mode)
+
+
+def explain_answer(board: Board, question: ExplainQuestion, sessions: LiveSessions) -> ExplainAnswer:
+    """Return what becomes of a packet under the policy that is in force.
+
+    Raises:
+        UsageError: there is no such packet, or it is not clear on which interface.
+    """
+    policy = board.policy()
+    packet = question.packet(choose_interface(policy, question.interface) or "")
+    packet = sessions.as_met(packet, policy, board.state())
+    return ExplainAnswer(
+        snapshot_version=board.status().snapshot_version, explanation=explain(policy, packet)
+    )
+
+
+def documents_answer(board: Board) -> DocumentsAnswer:
+    """Return the definitions that are in force, as they were delivered."""
+    version, files = board.definitions()
+    return DocumentsAnswer(
+        snapshot_version=version,
+        documents=tuple(Document(name=file.name, content=file.content.decode()) for file in files),
+    )
+
+
+def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
+    """Return what was counted since the host came up, for all that is counted now.
+
+    Raises:
+        UsageError: nothing is judged on the interface that is asked for.
+    """
+    totals, times, policy = board.totals(), board.times(), board.policy()
+    judges = [
+        judge for judge in policy.judges if question.interface is None or judge.name == question.interface
+    ]
+    if question.interface is not None and not judges:
+        names = ", ".join(judge.name for judge in policy.judges) or "none"
+        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+    return HitsAnswer(
+        snapshot_version=board.status().snapshot_version,
+        interfaces=tuple(
+            InterfaceHits(
+                interface=judge.name,
+                direction=direction,
+                mode=judge.mode,
+                hits=tuple(_hits(judge, direction, totals, times)),
+                would_drop_packets=_would_drop(judge, direction, totals),
+            )
+            for judge in judges
+            for direction in Direction
+        ),
+    )
+
+
+def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
+    """Yield what was counted on an interface in a direction, in the order of §3."""
+    name, toward = judge.name, judge.toward(direction)
+    steps: list[tuple[CounterKey, HitStep, Policy]] = [
+        (InvalidCounter(interface=name, direction=direction), HitStep.INVALID, Policy.DROP),
+        *(
+            (ExemptionCounter(interface=name, direction=direction, kind=kind), step, Policy.ACCEPT)
+            for kind, step in _EXEMPTIONS.items()
+        ),
+    ]
+    if toward.inner:  # else the step accepts nothing, also where a counter of an earlier policy is left
+        steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
+    for key, step, verdict in steps:
+        if key in totals:
+            yield _timed(_hit(step, verdict, totals[key]), times.get(key))
+    for rule in toward.rules:
+        key = _rule_key(rule, direction, name)
+        yield _timed(_rule_hit(rule, totals.get(key, _NOTHING)), times.get(key))
+    default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+    hit = _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
+    yield _timed(hit, times.get(default))
+
+
+def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) -> int | None:
+    """Return what would have been dropped; None where the interface was never only observed."""
+    total = totals.get(ObservedDropCounter(interface=judge.name, direction=direction))
+    return None if total is None else total.packets
+
+
+_EXEMPTIONS = {
+    ExemptionKind.PLATFORM: HitStep.PLATFORM,
+    ExemptionKind.FAILSAFE: HitStep.FAILSAFE,
+}
+
+
+def _hit(step: HitStep, verdict: Policy, total: CounterValue) -> Hit:
+    return Hit(
+        step=step,
+        verdict=verdict,
+        packets=total.packets,
+        bytes=total.bytes,
+    )
+
+
+def _timed(hit: Hit, times: HitTimes | None) -> Hit:
+    if times is None:
+        return hit
+    return replace(hit, counted_since=times.counted_since, last_hit_at=times.last_hit_at)
+
+
+def _rule_key(rule: ResolvedRule, direction: Direction, interface: str) -> RuleCounter:
+    return RuleCounter(
+        interface=interface,
+        security_group_id=rule.security_group_id,
+        rule_id=rule.rule_id,
+        direction=direction,
+        policy=rule.policy,
+    )
+
+
+def _rule_hit(rule: ResolvedRule, total: CounterValue) -> Hit:
+    return Hit(
+        step=HitStep.RULE,
+        verdict=rule.policy,
+        packets=total.packets,
+        bytes=total.bytes,
+        rule_id=rule.rule_id,
+        security_group_id=rule.security_group_id,
+        priority=rule.priority,
+        protocol=str(rule.protocol),
+        ports=None if rule.ports is None else ",".join(map(str, rule.ports)),
+        authorization_object=rule.peer.name,
+    )
+
+
+def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
+    """Return the key of the total that a hit of an interface and direction shows."""
+    interface, direction = part.interface, part.direction
+    match hit.step:
+        case HitStep.INVALID:
+            return InvalidCounter(interface=interface, direction=direction)
+        case HitStep.PLATFORM:
+            return ExemptionCounter(interface=interface, direction=direction, kind=ExemptionKind.PLATFORM)
+        case HitStep.FAILSAFE:
+            return ExemptionCounter(interface=interface, direction=direction, kind=ExemptionKind.FAILSAFE)
+        case HitStep.INNER:
+            return InnerCounter(interface=interface)
+        case HitStep.RULE:
+            return RuleCounter(
+                interface=interface,
+                security_group_id=hit.security_group_id or "",
+                rule_id=hit.rule_id or "",
+                direction=direction,
+                policy=hit.verdict,
+            )
+        case HitStep.DEFAULT:
+            return DefaultCounter(interface=interface, direction=direction, verdict=hit.verdict)
+        case _:
+            assert_never(hit.step)

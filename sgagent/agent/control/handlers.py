@@ -1,0 +1,409 @@
+"""Carry out what somebody orders of the running agent; the loop calls, between two turns.
+
+What an order wants is written down so that a crash at any point leaves the old intention or the new one, and
+never takes for good what was not confirmed: ``docs/design.md`` has the table.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from sgagent.agent.commit_confirm import is_running
+from sgagent.agent.control.commands import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
+from sgagent.agent.definitions import HeldBack, ManualOverride, Pending
+from sgagent.agent.inbox import Stepping
+from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, Origin, Terms
+from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step_log import EventLog
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
+from sgagent.core.model import Mode
+from sgagent.ports import Clock, Delivery
+
+StepNow = Callable[[], Step]
+"""Does a step of the loop, without asking the source."""
+
+
+class BackReason(enum.Enum):
+    """Why definitions on trial were given up."""
+
+    UNCONFIRMED = "unconfirmed"
+    ASKED = "asked"
+    STOPPED = "stopped"
+    """The agent was told to end."""
+
+    REBOOTED = "rebooted"
+    DAMAGED = "damaged"
+    """Their file could not be read after a restart."""
+
+    REFUSED = "refused"
+    """After a restart they could not be enforced."""
+
+
+class Execution:
+    """Carry out orders, and go back when the time of a trial is up."""
+
+    def __init__(
+        self, *, reconciler: Reconciler, state: StateDirectory, clock: Clock, boot_id: str, log: EventLog
+    ) -> None:
+        """Take the parts; nothing is read before :meth:`begin`.
+
+        Args:
+            reconciler: whose definitions and modes are changed.
+            state: where its history is.
+            clock: the monotonic one tells when a trial is over.
+            boot_id: tells whether the host was started anew since a trial began.
+            log: the log.
+        """
+        self.reconciler = reconciler
+        self._definitions = reconciler.definitions
+        self._state = state
+        self._clock = clock
+        self._boot_id = boot_id
+        self._log = log
+
+    def begin(self, step: StepNow) -> None:
+        """Do the first step of an agent, after taking up or giving up what an earlier one had on trial.
+
+        Raises:
+            SgagentError: the step could not be done.
+        """
+        reason, version = self._take_up()
+        done = step()
+        if reason is None and version is not None and not self._definitions.is_trial_in_force:
+            reason, done = BackReason.REFUSED, self._leave(step)
+        if reason is not None:
+            self._say_back(reason, version, done)
+
+    def _take_up(self) -> tuple[BackReason | None, str | None]:
+        """Decide about a trial that an earlier agent began.
+
+        Returns:
+            why it is over, and which version was on trial; neither where there was none.
+        """
+        definitions = self._definitions
+        definitions.is_going_back = definitions.was_going_back
+        try:
+            kept = definitions.left_on_trial()
+            if kept is None:
+                return None, None
+            reason = self._reason_to_leave(kept)
+            if reason is None:
+                definitions.resume(kept)
+                self._say_pending(kept.version, resumed=True)
+                return None, kept.version
+        except (DamagedStateError, DocumentError) as error:
+            self._log.error("state_damaged", reason=str(error))
+            kept, reason = None, BackReason.DAMAGED
+        definitions.go_back()
+        return reason, kept.version if kept else None
+
+    def _reason_to_leave(self, kept: KeptDocuments) -> BackReason | None:
+        terms = kept.record.terms
+        if is_running(terms, self._boot_id, self._clock.monotonic()):
+            return None
+        is_same_boot = terms is not None and terms.boot_id == self._boot_id
+        return BackReason.UNCONFIRMED if is_same_boot else BackReason.REBOOTED
+
+    @property
+    def deadline(self) -> float | None:
+        """Return when to go back, by the monotonic clock; None where nothing is on trial."""
+        proposal = self._definitions.proposal
+        terms = proposal.record.terms if proposal else None
+        return terms.deadline if terms else None
+
+    def expire(self, step: StepNow) -> None:
+        """Go back, if the time of a trial is up.
+
+        Raises:
+            SgagentError: the step could not be done; the next one goes back.
+        """
+        if self.deadline is not None and self._clock.monotonic() >= self.deadline:
+            self._go_back(step, BackReason.UNCONFIRMED)
+
+    def end(self, step: StepNow) -> None:
+        """Go back from a trial before the agent ends.
+
+        Raises:
+            SgagentError: the step could not be done; the next agent goes back.
+        """
+        if self.deadline is not None:
+            self._go_back(step, BackReason.STOPPED)
+
+    def apply(self, step: StepNow, delivery: Delivery, seconds: float | None) -> EnforcedAnswer:
+        """Enforce definitions instead of the source's.
+
+        Args:
+            step: does a step.
+            delivery: the definitions.
+            seconds: after which to go back unless they are confirmed; None is for good. What is in force
+                already needs no confirmation.
+
+        Raises:
+            DocumentError: they can't be enforced on this host; nothing was changed.
+            KernelRefusedError: the kernel refused; what stood still stands.
+            UsageError: something is on trial, or there is nothing to go back to.
+            SgagentError: they could not be kept, or the step could not be done.
+        """
+        if self.deadline is not None:
+            raise UsageError(_ONE_AT_A_TIME)
+        if seconds is None or delivery.snapshot.version == self._version_in_force():
+            return self._put_in_force(step, delivery, Origin.APPLY)
+        if self.reconciler.is_standing:
+            raise UsageError(
+                "there is nothing to go back to: the rules in force are an earlier agent's, whose definitions"
+                " are lost; apply without --confirm-within"
+            )
+        answer = self._put_in_force(step, delivery, Origin.APPLY, seconds)
+        self._say_pending(delivery.snapshot.version, resumed=False)
+        return answer
+
+    def reload(self, step: Stepping) -> EnforcedAnswer:
+        """Ask the source, and enforce what it says.
+
+        Raises:
+            DocumentError: that can't be enforced; what was in force still is.
+            SourceUnavailableError: it said nothing; likewise.
+            KernelRefusedError: the kernel refused; likewise.
+            SgagentError: the step could not be done.
+        """
+        done = step(fetch=True)
+        if done.source_error is not None:
+            raise SourceUnavailableError(f"{done.source_error}; what was in force still is")
+        if done.is_refused:
+            raise DocumentError(done.problems)
+        if done.outcome is StepEnd.REFUSED:
+            raise KernelRefusedError(done.kernel_error or "no reason is known")
+        return self._answer(done)
+
+    def rollback(self, step: StepNow, number: int | None) -> EnforcedAnswer:
+        """Go back to earlier definitions; from a trial, to what was in force before it.
+
+        Raises:
+            UsageError: there is no such number, it is damaged, or in force already.
+            DocumentError: the definitions can't be enforced on this host any more.
+            KernelRefusedError: the kernel refused; what stood still stands.
+            SgagentError: the step could not be done.
+        """
+        if self.deadline is not None:
+            if number is not None:
+                raise UsageError(_ONE_AT_A_TIME)
+            return self._answer(self._go_back(step, BackReason.ASKED))
+        before = self._version_in_force()
+        kept = self._kept(number)
+        answer = self._put_in_force(step, self._definitions.parse(kept), Origin.ROLLBACK)
+        self._log.warning(
+            "rolled_back", reason=BackReason.ASKED.value, version=before, in_force=answer.version
+        )
+        return answer
+
+    def confirm(self, step: StepNow) -> ConfirmAnswer:
+        """Take for good what is on trial.
+
+        Raises:
+            UsageError: it is not in force at this moment.
+            SgagentError: it could not be kept, and is still on trial.
+        """
+        proposal = self._definitions.proposal
+        if proposal is None:
+            return ConfirmAnswer(is_confirmed=False)
+        if not self._definitions.is_trial_in_force:
+            raise UsageError("what waits for confirmation is not in force: 'sgagent status' says why")
+        version = proposal.delivery.snapshot.version
+        try:
+            self._definitions.confirm()
+        except OSError as error:
+            raise SgagentError(f"what is on trial could not be kept, and still is: {error}") from error
+        self._log.info("trial_confirmed", version=version)
+        in_force = self._version_after(step) or version
+        return ConfirmAnswer(
+            is_confirmed=True, version=version, overtaken_by=None if in_force == version else in_force
+        )
+
+    def _version_after(self, step: StepNow) -> str | None:
+        """Return what is in force after a step; None if it could not be done."""
+        try:
+            return step().version
+        except SgagentError:
+            return None
+
+    def switch_mode(self, step: StepNow, mode: Mode | None, interface: str | None) -> ModeAnswer:
+        """Let a mode stand before the configuration's, or no longer.
+
+        Raises:
+            UsageError: there is no such interface.
+            KernelRefusedError: the kernel refused; the modes are what they were.
+            SgagentError: the step could not be done; likewise.
+        """
+        before = self.reconciler.overrides
+        if interface is not None and mode is not None:
+            self._require_interface(interface)
+        self.reconciler.overrides = before.switched(interface, mode)
+        try:
+            done = step()
+        except SgagentError:
+            self.reconciler.overrides = before
+            raise
+        if done.outcome is StepEnd.REFUSED:
+            self.reconciler.overrides = before
+            step()
+            raise KernelRefusedError(done.kernel_error or "no reason is known")
+        self.reconciler.keep_modes()
+        if mode is None:
+            self._log.info("mode_override_cleared", interface=interface)
+        else:
+            self._log.warning("mode_overridden", interface=interface, mode=mode.value)
+        return ModeAnswer(interfaces=self._modes(done), fault=self.reconciler.mode_fault)
+
+    def standing(self) -> ManualOverride:
+        """Return which orders stand."""
+        definitions, held = self._definitions, None
+        version, held_back = self._version_in_force(), definitions.held_back
+        if held_back is not None and version is not None and definitions.proposal is None:
+            record = definitions.record
+            held = HeldBack(
+                version=version, origin=record.origin, since=record.enforced_at, held_back=held_back
+            )
+        return ManualOverride(held=held, pending=self._pending(), overrides=self.reconciler.overrides)
+
+    def _pending(self) -> Pending | None:
+        proposal, deadline = self._definitions.proposal, self.deadline
+        if proposal is None or deadline is None:
+            return None
+        return Pending(
+            version=proposal.delivery.snapshot.version,
+            deadline=deadline,
+            goes_back_to=self._definitions.version_for_good,
+        )
+
+    def _version_in_force(self) -> str | None:
+        """Return what is in force for good."""
+        return self._definitions.version_for_good
+
+    def _put_in_force(
+        self, step: StepNow, delivery: Delivery, origin: Origin, seconds: float | None = None
+    ) -> EnforcedAnswer:
+        """Enforce definitions, for so many seconds or for good, or leave all as it was."""
+        definitions, version = self._definitions, delivery.snapshot.version
+        problems = self.reconciler.judge(delivery)
+        if problems:
+            raise DocumentError(problems)
+        try:
+            definitions.propose(delivery, origin, None if seconds is None else self._terms(seconds))
+        except OSError as error:
+            raise SgagentError(
+                f"the definitions could not be kept, and were not enforced: {error}"
+            ) from error
+        try:
+            done = step()
+        except SgagentError:
+            definitions.go_back()  # nobody knows how far the kernel came
+            raise
+        if done.outcome is StepEnd.REFUSED or done.version != version:
+            definitions.withdraw()
+            step()
+            if done.kernel_error is None:
+                raise DocumentError(done.problems)
+            raise KernelRefusedError(done.kernel_error)
+        if seconds is not None:
+            definitions.begin_again(self._terms(seconds))  # the largest tables take seconds themselves
+        if origin is Origin.APPLY:
+            self._log.warning("applied_by_hand", version=version, held_back=definitions.held_back)
+        return self._answer(done)
+
+    def _terms(self, seconds: float) -> Terms:
+        """Return the terms of a trial that begins now."""
+        now = self._clock.monotonic()
+        return Terms(boot_id=self._boot_id, began=now, deadline=now + seconds)
+
+    def _answer(self, done: Step) -> EnforcedAnswer:
+        """Return what a step came to."""
+        pending = self._pending()
+        return EnforcedAnswer(
+            version=done.version,
+            is_changed=done.outcome is StepEnd.APPLIED,
+            interfaces=tuple(i.name for i in done.policy.interfaces) if done.policy else (),
+            held_back=self._definitions.held_back,
+            seconds_left=None if pending is None else pending.seconds_left(self._clock.monotonic()),
+            goes_back_to=None if pending is None else pending.goes_back_to,
+            warnings=() if done.is_refused else done.problems,
+            sessions_cut=done.sessions_cut,
+            fault=next(iter(self._definitions.faults), None),
+        )
+
+    def _go_back(self, step: StepNow, reason: BackReason) -> Step:
+        """Give up what is on trial."""
+        proposal = self._definitions.proposal
+        version = proposal.delivery.snapshot.version if proposal else None
+        done = self._leave(step)
+        self._say_back(reason, version, done)
+        return done
+
+    def _leave(self, step: StepNow) -> Step:
+        self._definitions.go_back()
+        return step()
+
+    def _say_back(self, reason: BackReason, version: str | None, done: Step) -> None:
+        self._log.warning("rolled_back", reason=reason.value, version=version, in_force=done.version)
+
+    def _say_pending(self, version: str, *, resumed: bool) -> None:
+        pending = self._pending()
+        assert pending is not None  # noqa: S101 - whoever calls has put something on trial
+        left = round(pending.seconds_left(self._clock.monotonic()), 1)
+        self._log.warning("confirmation_pending", version=version, seconds_left=left, resumed=resumed)
+
+    def _kept(self, number: int | None) -> KeptDocuments:
+        """Return the definitions that a number of the history means.
+
+        Raises:
+            UsageError: it means none that are not in force.
+        """
+        history, in_force = self._state.history, self._version_in_force()
+        if number is None:
+            earlier = (e for e in history.entries() if e.head is not None and e.head.version != in_force)
+            entry = next(earlier, None)
+            if entry is None:
+                raise UsageError("the history has nothing but what is in force")
+            number = entry.number
+        numbers = history.numbers()
+        if number not in numbers:
+            known = ", ".join(map(str, numbers)) or "none"
+            raise UsageError(f"the history has no number {number} (it has: {known})")
+        try:
+            kept = history.read(number)
+        except (OSError, DamagedStateError) as error:
+            raise UsageError(f"number {number} can't be read: {error}") from error
+        if kept.version == in_force:
+            raise UsageError(f"number {number} is in force already: {in_force}")
+        return kept
+
+    def _require_interface(self, name: str) -> None:
+        """Refuse the name of an interface that nobody knows, since a typing mistake would go unnoticed."""
+        known = self.reconciler.interface_names()
+        if name not in known:
+            raise UsageError(
+                f"there is no interface {name} (there are: {', '.join(sorted(known)) or 'none'})"
+            )
+
+    def _modes(self, done: Step) -> tuple[InterfaceMode, ...]:
+        policy, overrides = done.policy, self.reconciler.overrides
+        if policy is None:
+            return ()
+        judges = (*policy.interfaces, *((policy.unbound,) if policy.unbound else ()))
+        return tuple(
+            InterfaceMode(
+                interface=judge.name, mode=judge.mode, is_overridden=overrides.of(judge.name) is not None
+            )
+            for judge in judges
+        )
+
+
+_ONE_AT_A_TIME = "definitions are on trial: 'sgagent confirm' or 'sgagent rollback' them first"

@@ -1,0 +1,434 @@
+"""Name what can be asked of a running agent, and what it answers.
+
+The fields are those of the control protocol (``docs/control.md``): add to them freely, change or remove them
+only with a new version of the protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass
+from typing import Self
+
+from sgagent.agent.control.commands import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
+from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.status import Drift, InterfaceStatus, Posture
+from sgagent.core.errors import Problem, UsageError
+from sgagent.core.evaluate import Packet
+from sgagent.core.explanation import Explanation
+from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeniedQuestion:
+    """Ask who was dropped; what is null restricts nothing."""
+
+    after: int = 0
+    """Only flows behind the one of this number."""
+
+    interface: str | None = None
+    direction: Direction | None = None
+    rule_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeniedAnswer:
+    """Who was dropped, or would have been; as many of the newest as are remembered."""
+
+    begun_at: float
+    """When the agent began to count flows from 1, in seconds since the epoch."""
+
+    newest: int
+    """The number of the newest drop that is remembered, whether it was asked for or not; 0 without any."""
+
+    flows: tuple[Flow, ...]
+    """The oldest first."""
+
+    left_out: tuple[FlowsLeftOut, ...]
+    """How many more there were since the agent started, for each that decided, as far as was asked."""
+
+    rate_per_second: int
+    """How many of each rule and default are told of at most."""
+
+    unavailable: str | None = None
+    """Why nobody is told of; null where it works."""
+
+
+def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:
+    """Return who was dropped.
+
+    Args:
+        flow_log: what is remembered; None where nothing is.
+        question: what is asked for.
+        policy: what is in force.
+
+    Raises:
+        UsageError: the interface or the rule that is asked for is not there, and nothing of it is remembered.
+    """
+    if flow_log is None:
+        return DeniedAnswer(
+            begun_at=0.0, newest=0, flows=(), left_out=(), rate_per_second=0, unavailable=_SWITCHED_OFF
+        )
+    remembered = flow_log.drops.recent()
+    flows = [flow for flow in remembered if flow.number > question.after and _is_meant(flow, question)]
+    is_off = Policy.DROP not in flow_log.logging.verdicts
+    left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question))
+    if not flows and not left_out and not question.after:
+        _refuse_unknown(question, policy)
+    return DeniedAnswer(
+        begun_at=flow_log.begun_at,
+        newest=remembered[-1].number if remembered else 0,
+        flows=tuple(flows),
+        left_out=left_out,
+        rate_per_second=flow_log.logging.rate_per_second,
+        unavailable=flow_log.unavailable or (_SWITCHED_OFF if is_off else None),
+    )
+
+
+_SWITCHED_OFF = "flow_log.dropped is false in the configuration"
+
+
+def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
+    """Refuse names that nothing has: "no drop" would be true of them, and mislead.
+
+    Raises:
+        UsageError: names what there is.
+    """
+    judges = policy.judges
+    if not judges:
+        return  # the agent has yet to enforce something, and may come to know the name
+    if question.interface is not None and all(judge.name != question.interface for judge in judges):
+        names = ", ".join(judge.name for judge in judges)
+        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+    rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
+    if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
+        raise UsageError(
+            f"no rule {question.rule_id} is in force on this host: 'sgagent hits' lists those that are"
+        )
+
+
+def _is_meant(entry: Flow | FlowsLeftOut, question: DeniedQuestion) -> bool:
+    """Tell whether an entry is among what is asked for."""
+    return (
+        question.interface in (None, entry.interface)
+        and question.direction in (None, entry.direction)
+        and question.rule_id in (None, entry.rule_id)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusQuestion:
+    """Ask how the agent is doing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusAnswer:
+    """How the agent is doing. Times are in seconds since the epoch; what is not known is null."""
+
+    agent_version: str
+    pid: int
+    posture: Posture
+    posture_since: float | None
+    is_ready: bool
+    """As ``/readyz`` says, too."""
+
+    not_ready_because: tuple[str, ...]
+    snapshot_version: str | None
+    snapshot_since: float | None
+    """When this agent enforced that version first."""
+
+    source: str
+    """Where definitions come from."""
+
+    is_source_up: bool | None
+    source_reached_at: float | None
+    source_error: str | None
+    is_refused: bool
+    """Whether the newest definitions have errors, so that older ones stay in force."""
+
+    errors: int
+    """In the newest definitions."""
+
+    first_errors: tuple[str, ...]
+    kernel_error: str | None
+    """Why the kernel refused what should be in force."""
+
+    warnings: int | None
+    unknown_objects: int | None
+    first_warnings: tuple[str, ...] = ()
+    """The first few; those about unknown objects before the others."""
+
+    drift_repaired: int
+    """How often someone else's changes were mended since the agent started."""
+
+    is_drift_unhealed: bool
+    last_drift: Drift | None = None
+    """What someone else changed last, and who."""
+
+    is_drift_contested: bool = False
+    """Whether someone else changes the table so often that mending waits between one time and the next."""
+
+    faults: tuple[str, ...]
+    """What is wrong with the agent's own files and its counting."""
+
+    interfaces: tuple[InterfaceStatus, ...]
+    sessions_cut: int = 0
+    """How many open sessions the newest change that cut any has cut, of those that were looked at before."""
+
+    first_sessions_cut: tuple[NamedCut, ...] = ()
+    """The dearest of them."""
+
+    sessions_cut_at: float | None = None
+
+    held: HeldStatus | None = None
+    """What is in force by hand instead of what the source says."""
+
+    pending: PendingStatus | None = None
+    """What is in force on trial."""
+
+    mode_overrides: tuple[ModeOverride, ...] = ()
+    """Modes that stand before those of the configuration."""
+
+    awaits_documents: bool = False
+    """Whether the host never enforced anything and the source holds no document yet."""
+
+    platform: tuple[str, ...] = ()
+    """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldStatus:
+    """What is in force by hand, until the source delivers another version than the one that is held back."""
+
+    version: str
+    origin: Origin
+    since: float | None
+    held_back: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingStatus:
+    """What is given up unless it is confirmed."""
+
+    version: str
+    seconds_left: float
+    goes_back_to: str | None
+    """Null is nothing, as before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOverride:
+    """A mode that stands before the configuration's."""
+
+    interface: str | None
+    """Null is every one that has none of its own here."""
+
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitsQuestion:
+    """Ask what was counted."""
+
+    interface: str | None = None
+    """One only; null is all."""
+
+
+class HitStep(enum.Enum):
+    """What counted: the steps of §3 in their order."""
+
+    INVALID = "invalid"
+    PLATFORM = "platform"
+    FAILSAFE = "failsafe"
+    INNER = "inner"
+    RULE = "rule"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """What one counter counted since the host came up; fields of rules only are null elsewhere."""
+
+    step: HitStep
+    verdict: Policy
+    packets: int
+    bytes: int
+    rule_id: str | None = None
+    security_group_id: str | None = None
+    priority: int | None = None
+    protocol: str | None = None
+    ports: str | None = None
+    """Like ``80/80,443/443``; null is any."""
+
+    authorization_object: str | None = None
+    counted_since: float | None = None
+    """From when on this was counted without a known gap; over boots."""
+
+    last_hit_at: float | None = None
+    """Null where there was no hit in that time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceHits:
+    """All counters of one interface and direction, in the order in which they decide (§3)."""
+
+    interface: str
+    direction: Direction
+    mode: Mode
+    hits: tuple[Hit, ...]
+    would_drop_packets: int | None = None
+    """What would have been dropped while the interface was only observed (§9.1); null if it never was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitsAnswer:
+    """What was counted, by interface, ingress first."""
+
+    snapshot_version: str | None
+    interfaces: tuple[InterfaceHits, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainQuestion:
+    """Ask what becomes of a packet under the policy that is in force."""
+
+    direction: Direction
+    source: str
+    destination: str
+    protocol: int
+    source_port: int | None = None
+    destination_port: int | None = None
+    icmp_type: int | None = None
+    hop_limit: int | None = None
+    interface: str | None = None
+    """May be null where one interface is bound, or none."""
+
+    @classmethod
+    def about(cls, packet: Packet) -> Self:
+        """Return the question about a packet."""
+        kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
+        return cls(
+            direction=packet.direction,
+            source=str(kind(packet.source)),
+            destination=str(kind(packet.destination)),
+            protocol=packet.protocol,
+            source_port=packet.source_port,
+            destination_port=packet.destination_port,
+            icmp_type=packet.icmp_type,
+            hop_limit=packet.hop_limit,
+            interface=packet.interface or None,
+        )
+
+    def packet(self, interface: str) -> Packet:
+        """Return the packet that is asked about, at an interface.
+
+        Raises:
+            UsageError: there is no such packet.
+        """
+        try:
+            source, destination = (ipaddress.ip_address(text) for text in (self.source, self.destination))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        ports = (self.source_port, self.destination_port)
+        bytes_ = (self.protocol, self.icmp_type, self.hop_limit)
+        if source.version != destination.version:
+            raise UsageError("source and destination are of different address families")
+        if any(port is not None and not 0 <= port <= LAST_PORT for port in ports):
+            raise UsageError("a port is a number from 0 to 65535")
+        if any(number is not None and not 0 <= number <= 255 for number in bytes_):
+            raise UsageError("protocol, ICMP type and hop limit are numbers from 0 to 255")
+        return Packet(
+            interface=interface,
+            direction=self.direction,
+            family=Family.IPV4 if source.version == 4 else Family.IPV6,
+            source=int(source),
+            destination=int(destination),
+            protocol=self.protocol,
+            source_port=self.source_port,
+            destination_port=self.destination_port,
+            icmp_type=self.icmp_type,
+            hop_limit=self.hop_limit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainAnswer:
+    """What becomes of the packet."""
+
+    snapshot_version: str | None
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsQuestion:
+    """Ask for the definitions that are in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file of definitions, as it was delivered."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsAnswer:
+    """The definitions that are in force."""
+
+    snapshot_version: str | None
+    """Null where there are none."""
+
+    documents: tuple[Document, ...]
+
+
+class Refusal(enum.Enum):
+    """Why a question was not answered."""
+
+    MALFORMED = "malformed"
+    """It is not a question of this protocol, or of a version that this agent does not speak."""
+
+    WRONG_USE = "wrong_use"
+    """It makes no sense here."""
+
+    NOT_PERMITTED = "not_permitted"
+    DOCUMENTS = "documents"
+    """The definitions of an order have errors; nothing was changed."""
+
+    KERNEL = "kernel"
+    """The kernel refused an order; what stood still stands."""
+
+    SOURCE = "source"
+    """The source can't be reached; what stood still stands."""
+
+    FAULT = "fault"
+    """The agent failed; its log says more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """No answer, and why."""
+
+    reason: Refusal
+    message: str
+    problems: tuple[Problem, ...] = ()
+    """Of definitions."""
+
+
+Question = (
+    StatusQuestion
+    | HitsQuestion
+    | ExplainQuestion
+    | DeniedQuestion
+    | DocumentsQuestion
+    | HistoryQuestion
+    | Order
+)
+Answer = (
+    StatusAnswer | HitsAnswer | ExplainAnswer | DeniedAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer
+)

@@ -1,0 +1,352 @@
+"""Answer on a Unix socket: one line asks or orders, one line answers, and the connection ends.
+
+Questions never hold the loop up: each of a few connections has a thread and a time to end, and what is asked
+is answered from what the loop has left on the board. Orders are carried out by the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from sgagent.agent.control.answers import Answering
+from sgagent.agent.control.commands import Order
+from sgagent.agent.control.protocol import (
+    LONGEST_ORDER,
+    LONGEST_QUESTION,
+    MalformedRequestError,
+    decode_question,
+    encode_answer,
+)
+from sgagent.agent.control.queries import Refusal, Refusals
+from sgagent.agent.serving.deadline import Deadline, deadline
+from sgagent.agent.step_log import EventLog
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
+
+_CREDENTIALS = struct.Struct("=iII")
+_SO_PEERGROUPS = 59
+"""Of Linux on most machines; the socket module has no name for it."""
+
+_ROOT = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketPeer:
+    """The process that connected, as the kernel vouches for it."""
+
+    pid: int
+    uid: int
+    group_ids: frozenset[int]
+    """Its own group and the supplementary ones."""
+
+
+def peer_of(connection: socket.socket) -> SocketPeer:
+    """Return who connected."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(found)
+    return SocketPeer(pid=pid, uid=uid, group_ids=frozenset({gid, *_supplementary_groups(connection)}))
+
+
+def may_ask(peer: SocketPeer, *, own_uid: int, group_id: int) -> bool:
+    """Tell whether a peer may ask: root, the agent's own user, and members of the socket's group."""
+    return peer.uid in (_ROOT, own_uid) or group_id in peer.group_ids
+
+
+def may_change(peer: SocketPeer, *, own_uid: int) -> bool:
+    """Tell whether a peer may change anything: root and the agent's own user."""
+    return peer.uid in (_ROOT, own_uid)
+
+
+def _supplementary_groups(connection: socket.socket) -> Sequence[int]:
+    """Return the peer's supplementary groups; none where the kernel can't list them, as before Linux 4.13.
+
+    ``socket.getsockopt`` takes buffers of at most 1,024 bytes: 256 groups of 65,536 possible ones.
+    """
+    import ctypes  # noqa: PLC0415 - commands that only need the socket's name would load it too
+
+    library = ctypes.CDLL(None)
+    size = ctypes.c_uint(0)
+
+    def read(buffer: ctypes.Array[ctypes.c_uint32] | None) -> bool:
+        arguments = (connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size))
+        return bool(library.getsockopt(*arguments) == 0)
+
+    if read(None):
+        return ()
+    groups = (ctypes.c_uint32 * (size.value // 4))()  # the kernel refused, and said how much room it needs
+    return tuple(groups) if read(groups) else ()
+
+
+SOCKET_NAME = "control.sock"
+"""In the runtime directory."""
+
+MOST_CLIENTS = 8
+"""Connections of root and the agent's user that are served at the same time, and as many of members of the
+socket's group. The next ones are closed at once. So a member can't keep root out."""
+
+FIRST_BYTE_SECONDS = 2.0
+"""From accepting a connection to the first byte of a question."""
+
+LONGEST_SECONDS = 10.0
+"""From accepting a connection to its end, whatever the client does."""
+
+ORDER_SECONDS = 150.0
+"""The same for an order, once it is read: the largest definitions take seconds, and may have to wait."""
+
+_DRAFT_NAME = "control.new"
+_BACKLOG = 128
+_PAUSE_SECONDS = 0.1
+"""Before the next connection is taken, where there was no room for one."""
+
+_DIRECTORY_MODE = 0o755
+_SOCKET_MODE = 0o660
+
+
+@contextlib.contextmanager
+def control_served(directory: Path, answer: Answering, log: EventLog) -> Iterator[None]:
+    """Serve the control socket until the context is left.
+
+    An agent that can't be asked enforces all the same, and says so.
+
+    Raises:
+        UsageError: another agent serves this socket.
+    """
+    fault = None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(contextlib.closing(ControlServer(directory, answer)))
+        except OSError as error:
+            fault = f"{directory / SOCKET_NAME}: {error.strerror or error}"
+        if fault:
+            log.error("control_not_served", reason=fault)
+        yield
+
+
+class ControlServer:
+    """Serve the control socket of a runtime directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        answer: Answering,
+        *,
+        first_byte_seconds: float = FIRST_BYTE_SECONDS,
+        longest_seconds: float = LONGEST_SECONDS,
+        longest_order: int = LONGEST_ORDER,
+    ) -> None:
+        """Take the socket's place and start to serve.
+
+        A file that a dead agent left is replaced.
+
+        Args:
+            directory: made if it is missing.
+            answer: called from several threads.
+            first_byte_seconds: after which a client that has said nothing is cut off.
+            longest_seconds: after which any client is cut off.
+            longest_order: bytes of a line from those who may change something.
+
+        Raises:
+            UsageError: another agent serves this socket.
+            OSError: the socket can't be made.
+        """
+        self._path = directory / SOCKET_NAME
+        self._answer = answer
+        self._first_byte_seconds = first_byte_seconds
+        self._longest_seconds = longest_seconds
+        self._longest_order = longest_order
+        self._places = {is_trusted: threading.BoundedSemaphore(MOST_CLIENTS) for is_trusted in (True, False)}
+        self._is_closed = threading.Event()
+        self._listener = _listen(directory)
+        made = self._path.stat()
+        self._identity = (made.st_dev, made.st_ino)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop to serve, without waiting for clients, and remove the socket if it is still this one."""
+        self._is_closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._thread.join()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+
+    def _serve(self) -> None:
+        """Give each connection a thread, or close it if it may not ask or if there are too many."""
+        for connection in self._connections():
+            try:
+                self._admit(connection)
+            except OSError:  # the client has gone
+                connection.close()
+
+    def _admit(self, connection: socket.socket) -> None:
+        peer, own_uid = peer_of(connection), os.geteuid()
+        if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
+            with connection:
+                connection.send(_NOT_PERMITTED, socket.MSG_DONTWAIT)
+            return
+        place = self._places[may_change(peer, own_uid=own_uid)]
+        if not place.acquire(blocking=False):
+            connection.close()
+            return
+        threading.Thread(
+            target=self._serve_client, args=[connection, peer, place], name="control client", daemon=True
+        ).start()
+
+    def _connections(self) -> Iterator[socket.socket]:
+        """Yield connections until the listener is shut."""
+        while True:
+            try:
+                yield self._listener.accept()[0]
+            except OSError as error:
+                if error.errno not in _PASSING or self._is_closed.wait(_PAUSE_SECONDS):
+                    return
+
+    def _serve_client(
+        self, connection: socket.socket, peer: SocketPeer, place: threading.BoundedSemaphore
+    ) -> None:
+        """Answer one question, or go without a word when the client does."""
+        try:
+            with (
+                contextlib.closing(connection),
+                contextlib.suppress(OSError),
+                deadline(connection, self._longest_seconds) as running,
+            ):
+                connection.sendall(self._reply(connection, peer, running))
+        finally:
+            place.release()
+
+    def _reply(self, connection: socket.socket, peer: SocketPeer, running: Deadline) -> bytes:
+        """Return the answer to what a client asks or orders, if it may."""
+        is_trusted = may_change(peer, own_uid=os.geteuid())
+        try:
+            limit = self._longest_order if is_trusted else LONGEST_QUESTION
+            line = _read_line(connection, limit, self._first_byte_seconds)
+            question = decode_question(line)
+            if isinstance(question, Order):
+                if not is_trusted:
+                    return _refuse(
+                        Refusal.NOT_PERMITTED, "only root and the agent's user may change anything"
+                    )
+                running.set(ORDER_SECONDS)
+            return encode_answer(self._answer(question))
+        except MalformedRequestError as error:
+            return _refuse(Refusal.MALFORMED, str(error))
+        except SgagentError as error:
+            return encode_answer(_refused(error))
+        except OSError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: the agent goes on, the log says why
+            _LOG.error("question_failed", client=peer.pid, exc_info=fault)
+            return _refuse(Refusal.FAULT, "the agent failed to answer; its log says why")
+
+
+_PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accepting after which the next connection may be well."""
+
+
+def _refuse(reason: Refusal, message: str) -> bytes:
+    return encode_answer(Refusals(reason=reason, message=message))
+
+
+_NOT_PERMITTED = _refuse(Refusal.NOT_PERMITTED, "only root, the agent's user and the socket's group may ask")
+
+
+def _refused(error: SgagentError) -> Refusals:
+    """Return why something was not answered or not done."""
+    match error:
+        case DocumentError():
+            return Refusals(
+                reason=Refusal.DOCUMENTS, message="the definitions have errors", problems=error.problems
+            )
+        case KernelRefusedError():
+            return Refusals(reason=Refusal.KERNEL, message=str(error))
+        case SourceUnavailableError():
+            return Refusals(reason=Refusal.SOURCE, message=str(error))
+        case UsageError():
+            return Refusals(reason=Refusal.WRONG_USE, message=str(error))
+        case _:
+            return Refusals(reason=Refusal.FAULT, message=str(error))
+
+
+def _listen(directory: Path) -> socket.socket:
+    """Return a listening socket that stands in the directory.
+
+    It is made beside its place and then renamed into it, so that it never stands there with another mode, nor
+    in pieces.
+
+    Raises:
+        UsageError: another agent listens there.
+        OSError: it can't be made.
+    """
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    path, draft = directory / SOCKET_NAME, directory / _DRAFT_NAME
+    if _is_served(path):
+        raise UsageError(f"{path}: another agent is running; give this one its own state.runtime_directory")
+    draft.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(draft))
+        draft.chmod(_SOCKET_MODE)
+        listener.listen(_BACKLOG)
+        draft.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    """Tell whether somebody listens on a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except TimeoutError:
+            return True
+    return True
+
+
+def _read_line(connection: socket.socket, limit: int, first_byte_seconds: float) -> bytes:
+    """Return what a client sent up to the end of its line.
+
+    Raises:
+        MalformedError: the line is too long, or never ended.
+        TimeoutError: it did not begin in time.
+    """
+    connection.settimeout(first_byte_seconds)
+    line = bytearray(connection.recv(1))
+    connection.settimeout(None)
+    if not line:
+        raise MalformedRequestError("the question has no end")
+    while not line.endswith(b"\n"):
+        if len(line) >= limit:
+            raise MalformedRequestError(f"a line has at most {limit} bytes")
+        received = connection.recv(min(limit - len(line), _CHUNK))
+        if not received:
+            raise MalformedRequestError("the question has no end")
+        line += received
+    return bytes(line)
+
+
+_CHUNK = 1 << 20
+_LOG = structlog.get_logger(__name__)

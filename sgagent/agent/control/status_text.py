@@ -1,0 +1,147 @@
+"""Say in words how the agent is doing: the same for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sgagent.agent.control.queries import StatusAnswer
+from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.status import Posture
+from sgagent.agent.time_text import count, moment, time_left
+
+_MEANINGS = {
+    Posture.ENFORCING: ("enforcing", ""),
+    Posture.OBSERVING: ("observing", "nothing is dropped"),
+    Posture.IDLE: ("idle", "the definitions judge no interface of this host"),
+    Posture.CLOSED: ("closed", "there is no snapshot that can be enforced"),
+    Posture.STANDING: ("not enforcing", "for lack of a snapshot, older rules stay in force"),
+    Posture.NOTHING: ("not enforcing", "there is no snapshot"),
+}
+"""In a word or two, and what that means."""
+
+
+def headline(answer: StatusAnswer, now: float) -> str:
+    """Return in one line what the agent does to traffic, since when, and what that means."""
+    words, meaning = _MEANINGS[answer.posture]
+    if answer.awaits_documents:
+        meaning = "the source holds no document yet"
+    since = "" if answer.posture_since is None else f" since {moment(answer.posture_since, now)}"
+    return f"{words}{since}" + (f": {meaning}" if meaning else "")
+
+
+def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what else there is to say, each with a label; an empty one goes on with the fact before.
+
+    Args:
+        answer: what the agent said.
+        now: seconds since the epoch.
+    """
+    yield from _enforcement(answer, now)
+    yield from _platform(answer)
+    yield from _orders(answer, now)
+    yield from _sessions_cut(answer, now)
+    yield from _source(answer, now)
+    yield from _agent(answer)
+
+
+def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what is in force, and why nothing newer is."""
+    if answer.snapshot_version is None:
+        yield "snapshot", "none"
+    else:
+        since = "" if answer.snapshot_since is None else f", since {moment(answer.snapshot_since, now)}"
+        yield "snapshot", f"{answer.snapshot_version}{since}"
+    if answer.is_refused:
+        yield "refused", f"the newest definitions have {count(answer.errors, 'error')}; older ones stay"
+        for error in answer.first_errors:
+            yield "", error
+        if answer.errors > len(answer.first_errors):
+            yield "", f"… and {answer.errors - len(answer.first_errors)} more"
+    elif answer.errors:
+        yield "errors", f"{answer.errors} on this host"
+        for error in answer.first_errors:
+            yield "", error
+    if answer.kernel_error is not None:
+        yield "kernel", f"refused the newest rules: {answer.kernel_error}"
+    if answer.warnings or answer.unknown_objects:
+        unknown = count(answer.unknown_objects or 0, "unknown object")
+        yield "warnings", f"{answer.warnings or 0}, with {unknown} in the rules of this host"
+        for warning in answer.first_warnings:
+            yield "", warning
+        if answer.warnings and answer.first_warnings and answer.warnings > len(answer.first_warnings):
+            yield "", f"… and {answer.warnings - len(answer.first_warnings)} more"
+    yield from _drift(answer, now)
+
+
+def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what someone else did to the rules, and who."""
+    if answer.is_drift_contested:
+        yield "drift", "someone else changes the rules again and again; mending waits in between"
+    elif answer.is_drift_unhealed:
+        yield "drift", "someone else changed the rules, and that could not be mended"
+    elif answer.drift_repaired:
+        yield "drift", f"mended {count(answer.drift_repaired, 'time')} since the agent started"
+    last = answer.last_drift
+    if last is not None:
+        who = "someone" if last.process_id is None else f"{last.process_name} (process {last.process_id})"
+        yield "", f"{moment(last.at, now)}: {who} changed {', '.join(last.differed)}"
+
+
+def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield what passes although no group accepts it, and how to end that."""
+    for number, entry in enumerate(answer.platform):
+        yield "" if number else "platform", f"{entry}: passes whatever the groups say"
+    if answer.platform:
+        yield "", "platform = [] in the configuration switches that off"
+
+
+def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield what somebody put in force by hand, and until when."""
+    if answer.pending is not None:
+        back = answer.pending.goes_back_to or "nothing, as before"
+        yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
+        yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
+    if answer.held is not None:
+        done = "rolled back to" if answer.held.origin is Origin.ROLLBACK else "applied"
+        since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"
+        yield "by hand", f"{done} {answer.held.version}{since};"
+        yield "", f"the source's {answer.held.held_back} is held back until it delivers another"
+    for override in answer.mode_overrides:
+        where = "every interface" if override.interface is None else override.interface
+        yield "mode", f"{override.mode.value} on {where}, by 'sgagent mode'"
+
+
+def _sessions_cut(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield whom the policy locked out while they were in."""
+    if answer.sessions_cut_at is not None:
+        sessions = count(answer.sessions_cut, "open session")
+        yield "cut", f"{sessions}, by the change at {moment(answer.sessions_cut_at, now)}"
+        for cut in answer.first_sessions_cut:
+            yield "", str(cut)
+        if answer.sessions_cut > len(answer.first_sessions_cut):
+            yield "", f"… and {answer.sessions_cut - len(answer.first_sessions_cut)} more"
+
+
+def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield where definitions come from, and whether they can be had."""
+    match answer.is_source_up:
+        case True if answer.awaits_documents:
+            yield "source", f"{answer.source}, up, without a document yet"
+        case True:
+            yield "source", f"{answer.source}, up"
+        case False:
+            reached = answer.source_reached_at
+            last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
+            yield "source", f"{answer.source}, down: {answer.source_error or 'no reason is known'} ({last})"
+        case None:
+            yield "source", f"{answer.source}, not asked yet"
+
+
+def _agent(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
+    """Yield how the program itself is doing."""
+    ready = "ready" if answer.is_ready else "not ready"
+    yield "agent", f"sgagent {answer.agent_version}, process {answer.pid}, {ready}"
+    for reason in answer.not_ready_because:
+        yield "", reason
+    for fault in answer.faults:
+        yield "fault", fault

@@ -1,0 +1,71 @@
+"""Read the kernel's counters and keep the totals; belongs to the daemon's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sgagent.agent.counter_totals import Accounting
+from sgagent.agent.keeping.counterfile import CounterFile
+from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.ports import Clock, CounterValue, Dataplane
+
+
+class Counting:
+    """Keep the totals of what the table counts, in memory and in a file."""
+
+    def __init__(self, dataplane: Dataplane, file: CounterFile, clock: Clock) -> None:
+        """Go on from what the file kept since the host came up."""
+        self._dataplane = dataplane
+        self._clock = clock
+        self._file = file
+        kept, self.damage = file.load()
+        """What was wrong with the file when it was loaded; the totals began at zero then."""
+
+        self.fault: str | None = None
+        """Why the totals are not kept now."""
+
+        self._accounting = Accounting(kept)
+        self._keys: Mapping[str, CounterKey] = {}
+        self._observed: frozenset[str] = frozenset()
+
+    def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
+        """Take note of what the counters of the table count from now on.
+
+        Args:
+            keys: by the counters' names.
+            observed: interfaces on which nothing is dropped.
+        """
+        if keys != self._keys:
+            self._keys = keys
+        self._observed = observed
+
+    def read(self) -> None:
+        """Add what was counted since the last reading, and keep the totals if they changed."""
+        reading = self._dataplane.read_counters()
+        if self._accounting.take_in(reading, self._keys, self._observed, self._clock.now()):
+            self._save()
+
+    def forget(self, names: frozenset[str]) -> None:
+        """Take note that counters were deleted: if there are such again, they have started at zero."""
+        if names:
+            self._accounting.forget(names)
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            self._file.save(self._accounting.kept)
+        except OSError as error:
+            self.fault = f"{self._file.path}: {error.strerror}"
+        else:
+            self.fault = None
+
+    @property
+    def totals(self) -> Mapping[CounterKey, CounterValue]:
+        """Return what was counted since the host came up, for all that is counted now."""
+        return self._accounting.totals
+
+    @property
+    def times(self) -> Mapping[CounterKey, HitTimes]:
+        """Return since when what is counted now is counted, and when it last grew."""
+        return self._accounting.times

@@ -1,0 +1,113 @@
+"""Say in the store how this host is doing, and which addresses it has in which groups."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from sgagent import __version__
+from sgagent.agent.status import Status
+from sgagent.core.host_facts import HandBinding, HostFacts, Link
+from sgagent.ports import Source
+from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.sources.etcd.documents import MOST_ANNOUNCED
+from sgagent.sources.etcd.fleet import Report, keys_kept
+from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
+from sgagent.sources.etcd.source import EtcdSource, FetchedPublication
+
+_NOT_OF_AN_ID = re.compile(r"[^A-Za-z0-9._:-]")
+
+
+def presence_kept(
+    settings: Settings, source: Source, status: Callable[[], Status], facts: Callable[[], HostFacts]
+) -> AbstractContextManager[None]:
+    """Keep this host's keys in the store that definitions come from, until the context is left.
+
+    Args:
+        settings: the configuration.
+        source: where definitions come from; nothing is kept unless it is an etcd cluster.
+        status: how the agent is doing; may be asked from any thread.
+        facts: the links; likewise.
+    """
+    store = settings.source
+    if not isinstance(source, EtcdSource) or not isinstance(store, EtcdSourceSettings):
+        return nullcontext()
+    if not (store.report or store.announce):
+        return nullcontext()
+    presence = Presence(store, status, lambda: source.publication, facts, settings.interfaces)
+    return keys_kept(store, presence.keys, settings.state.directory)
+
+
+class Presence:
+    """Work out this host's keys."""
+
+    def __init__(
+        self,
+        settings: EtcdSourceSettings,
+        status: Callable[[], Status],
+        publication: Callable[[], FetchedPublication | None],
+        facts: Callable[[], HostFacts],
+        by_hand: tuple[HandBinding, ...],
+    ) -> None:
+        """Take whom to ask; nothing is asked yet."""
+        self._settings = settings
+        self._status = status
+        self._publication = publication
+        self._facts = facts
+        self._by_hand = by_hand
+        self._layout = KeyLayout(settings.prefix)
+        self._host = settings.host_name or socket.gethostname()
+        self._reached = _NOTHING
+
+    def keys(self) -> Mapping[str, bytes]:
+        """Return the keys that should stand in the store now."""
+        keys: dict[str, bytes] = {}
+        if self._settings.report:
+            keys[self._layout.key(FLEET, self._host)] = self._report().encoded()
+        if self._settings.announce:
+            facts = {link.name: link for link in self._facts().links}
+            for binding in self._by_hand:
+                if binding.interface in facts and not binding.network_interface_id:
+                    keys.update(self._announced(binding, facts[binding.interface]))
+        return keys
+
+    def _report(self) -> Report:
+        """Return how this host is doing.
+
+        A publication is reached when what it holds for this host is in force; one that changes nothing here
+        is reached as soon as it is known.
+        """
+        status, publication = self._status(), self._publication()
+        is_refused = status.is_refused or status.kernel_error is not None
+        if publication is not None and publication.version == status.snapshot_version and not is_refused:
+            self._reached = publication
+        errors = (*status.first_errors, *([status.kernel_error] if status.kernel_error else []))
+        return Report(
+            host=self._host,
+            agent_version=__version__,
+            posture=status.posture.value,
+            version=status.snapshot_version,
+            serial=self._reached.serial,
+            revision=self._reached.revision,
+            since=status.snapshot_since,
+            errors=errors,
+            has_kernel_refused=status.kernel_error is not None,
+            drift_repaired=status.drift_repaired,
+            is_drift_unhealed=status.is_drift_unhealed,
+        )
+
+    def _announced(self, binding: HandBinding, link: Link) -> Mapping[str, bytes]:
+        """Return the keys by which a link is a member of the groups that it is bound to."""
+        name = _NOT_OF_AN_ID.sub("-", f"{self._host}.{link.name}")
+        addresses = [
+            str(block)
+            for block in link.addresses
+            if not (block.network.is_link_local or block.network.is_loopback)
+        ]
+        value = write_member(addresses[:MOST_ANNOUNCED])
+        return {self._layout.key(MEMBERS, group, name): value for group in binding.security_group_ids}
+
+
+_NOTHING = FetchedPublication(serial=0, revision=0, version="")

@@ -1,0 +1,1 @@
+"""The flow log: who was dropped or accepted, and by which rule."""

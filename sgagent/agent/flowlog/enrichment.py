@@ -1,0 +1,192 @@
+"""Turn what the kernel tells of a packet into a flow: who, where to, by which rule, and by which names."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from sgagent.agent.flowlog.flow import Flow, FlowEnd
+from sgagent.agent.flowlog.log_prefixes import LoggedLeaf
+from sgagent.agent.flowlog.packet_parser import PacketHead
+from sgagent.core.host_facts import link_name
+from sgagent.core.model import CidrBlock, Direction, Family, Protocol, Snapshot
+from sgagent.dataplane.nflog import LoggedPacket
+from sgagent.nft.names import OTHER_INTERFACES
+
+MOST_NAMED = 200_000
+"""Addresses that are named. Of definitions with more, those that come last stay without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What an address is called."""
+
+    network_interface_id: str | None = None
+    security_group_ids: tuple[str, ...] = ()
+
+
+NAMELESS = Name()
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Something that has an address."""
+
+    vpc_id: str | None
+    network_interface_id: str | None
+    security_group_ids: tuple[str, ...]
+
+
+_Key = tuple[Family, int, int]
+"""Family, length of the prefix, and its bits."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The names of a snapshot's addresses; worked out when the first is asked for."""
+
+    snapshot: Snapshot
+
+    def name(self, family: Family, address: int, vpc_id: str | None) -> Name:
+        """Return what an address is called in a VPC.
+
+        An address that several interfaces have, as networks that don't know of each other may, is called by
+        the groups of all of them.
+
+        Args:
+            family: of the address.
+            address: as a number.
+            vpc_id: of the interface where it was seen; owners of another VPC are not meant. None is any.
+        """
+        owners = [
+            owner
+            for length in self._lengths[family]
+            for owner in self._owners.get((family, length, _bits(family, address, length)), ())
+            if vpc_id is None or owner.vpc_id is None or owner.vpc_id == vpc_id
+        ]
+        if not owners:
+            return NAMELESS
+        interfaces = {owner.network_interface_id for owner in owners if owner.network_interface_id}
+        groups = {group for owner in owners for group in owner.security_group_ids}
+        return Name(next(iter(interfaces)) if len(interfaces) == 1 else None, tuple(sorted(groups)))
+
+    def vpc_of(self, network_interface_id: str | None) -> str | None:
+        """Return the VPC of an interface; None where it is not known."""
+        found = self.snapshot.interface_by_id.get(network_interface_id or "")
+        return found.vpc_id if found else None
+
+    @cached_property
+    def _owners(self) -> dict[_Key, tuple[_Owner, ...]]:
+        owners: dict[_Key, tuple[_Owner, ...]] = {}
+        for number, (block, owner) in enumerate(self._owned()):
+            if number == MOST_NAMED:
+                break
+            key = _key(block)
+            owners[key] = (*owners.get(key, ()), owner)
+        return owners
+
+    def _owned(self) -> Iterator[tuple[CidrBlock, _Owner]]:
+        """Yield each address and prefix with what has it."""
+        for interface in self.snapshot.network_interfaces:
+            owner = _Owner(interface.vpc_id, interface.network_interface_id, interface.security_group_ids)
+            yield from ((block, owner) for block in interface.addresses)
+        for group in self.snapshot.security_groups:
+            owner = _Owner(group.vpc_id, None, (group.security_group_id,))
+            yield from ((block, owner) for block in group.member_addresses)
+
+    @cached_property
+    def _lengths(self) -> dict[Family, tuple[int, ...]]:
+        """Return the lengths of prefixes that occur, the longest first."""
+        return {
+            family: tuple(sorted({key[1] for key in self._owners if key[0] is family}, reverse=True))
+            for family in Family
+        }
+
+
+def _key(block: CidrBlock) -> _Key:
+    length = block.network.prefixlen
+    return block.family, length, _bits(block.family, block.first, length)
+
+
+def _bits(family: Family, address: int, length: int) -> int:
+    return address >> (family.bits - length)
+
+
+def tell(
+    packet: LoggedPacket,
+    head: PacketHead,
+    leaf: LoggedLeaf,
+    directory: Directory,
+    *,
+    number: int,
+    seen_at: float,
+) -> Flow:
+    """Return the flow that a packet belongs to.
+
+    Args:
+        packet: as the kernel told of it.
+        head: what its bytes say.
+        leaf: where it was judged.
+        directory: names addresses.
+        number: of the flow.
+        seen_at: when the agent heard of it.
+    """
+    is_reply = packet.is_leaving is (leaf.direction is Direction.INGRESS)
+    source = _End(head.source, head.source_port, is_local=packet.is_leaving)
+    destination = _End(head.destination, head.destination_port, is_local=not packet.is_leaving)
+    if is_reply and head.icmp_type is None:
+        source, destination = destination, source
+    return Flow(
+        number=number,
+        seen_at=seen_at,
+        interface=_link_name(packet, leaf),
+        direction=leaf.direction,
+        verdict=leaf.verdict,
+        mode=leaf.mode,
+        decided_by=leaf.decided_by,
+        rule_id=leaf.rule_id,
+        security_group_id=leaf.security_group_id,
+        priority=leaf.priority,
+        family=head.family,
+        protocol=str(Protocol(head.protocol)),
+        source=source.named(head.family, leaf, directory),
+        destination=destination.named(head.family, leaf, directory),
+        icmp_type=head.icmp_type,
+        is_reply=is_reply,
+        bytes=head.bytes,
+    )
+
+
+class _End:
+    """An end of a packet that has no name yet."""
+
+    def __init__(self, address: int, port: int | None, *, is_local: bool) -> None:
+        self._address = address
+        self._port = port
+        self._is_local = is_local
+
+    def named(self, family: Family, leaf: LoggedLeaf, directory: Directory) -> FlowEnd:
+        """Return the end with its names; a near end without any has those of the interface."""
+        name = directory.name(family, self._address, directory.vpc_of(leaf.network_interface_id))
+        if name == NAMELESS and self._is_local:
+            name = Name(leaf.network_interface_id, leaf.interface_groups)
+        kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
+        return FlowEnd(
+            address=str(kind(self._address)),
+            port=self._port,
+            network_interface_id=name.network_interface_id,
+            security_group_ids=name.security_group_ids,
+        )
+
+
+def _link_name(packet: LoggedPacket, leaf: LoggedLeaf) -> str:
+    """Return the name of the link; of those that are judged together, as none is bound, that of this one."""
+    if leaf.interface == OTHER_INTERFACES:
+        with contextlib.suppress(OSError):
+            return link_name(os.fsencode(socket.if_indextoname(packet.link_index)))
+    return leaf.interface

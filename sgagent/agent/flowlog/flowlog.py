@@ -1,0 +1,350 @@
+"""Keep the flow log: take in what the kernel tells, name it, remember it, and have it written.
+
+Whatever is lost on the way is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from sgagent.agent.flowlog.enrichment import Directory, tell
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
+from sgagent.agent.flowlog.log_prefixes import Leaves, LoggedLeaf, have_same_leaves, leaves_of
+from sgagent.agent.flowlog.packet_parser import read_head
+from sgagent.agent.flowlog.writers import Entry, FlowWriter, NoWriter, PartlyWrittenError
+from sgagent.agent.step_log import EventLog
+from sgagent.compiler.counter_chains import SILENT, FlowLogging
+from sgagent.core.model import Policy, Snapshot
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.nflog import LoggedPacket
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.ports import Clock, CounterValue
+
+Totals = Mapping[CounterKey, CounterValue]
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of one leaf."""
+
+    begun_at: int
+    """Its total when it was first looked at."""
+
+    total: int
+    """As of the reading before the newest: what was counted later may be on its way."""
+
+    left_out: int = 0
+
+
+class LossCount:
+    """Compare what was told with what was counted. Belongs to one thread.
+
+    What it says is never more than was left out, and all of it as soon as nothing new is counted: the kernel
+    gathers packets for a moment before it tells of them.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self._accounts: dict[CounterKey, _Account] = {}
+        self._is_begun = False
+
+    def begin(self, totals: Totals) -> None:
+        """Take note of where counters begin that are new since the last reckoning, if there was one.
+
+        Args:
+            totals: as of that reckoning, and of what began to be counted since.
+        """
+        if self._is_begun:
+            for key, value in totals.items():
+                self._accounts.setdefault(key, _Account(value.packets, value.packets))
+
+    def reckon(self, totals: Totals, told: Counter[CounterKey]) -> Iterator[tuple[CounterKey, int]]:
+        """Yield what was newly found to be left out, by what counted it.
+
+        Args:
+            totals: the newest, of what is to be told of.
+            told: how many were told of until now.
+        """
+        self._is_begun = True
+        self._accounts = {key: account for key, account in self._accounts.items() if key in totals}
+        for key, value in totals.items():
+            account = self._accounts.get(key)
+            if account is None:
+                self._accounts[key] = _Account(value.packets, value.packets)
+                continue
+            missing = account.total - account.begun_at - told[key] - account.left_out
+            account.total = value.packets
+            if missing > 0:
+                account.left_out += missing
+                yield key, missing
+
+
+MOST_RECENT = 2_000
+"""Flows that are remembered: about two megabytes."""
+
+
+class RecentFlows:
+    """Keep the newest flows; one thread adds, any may read."""
+
+    def __init__(self, most: int = MOST_RECENT) -> None:
+        """Start with none."""
+        self._flows: deque[Flow] = deque(maxlen=most)
+        self._lock = threading.Lock()
+
+    def add(self, flows: Iterable[Flow]) -> None:
+        """Add flows, the oldest first; what was there longest makes room."""
+        with self._lock:
+            self._flows.extend(flows)
+
+    def recent(self, most: int = MOST_RECENT) -> tuple[Flow, ...]:
+        """Return the newest flows, the oldest of them first."""
+        with self._lock:
+            return tuple(islice(self._flows, max(0, len(self._flows) - most), None))
+
+    def after(self, number: int) -> tuple[Flow, ...]:
+        """Return the flows that were seen after the one of a number, the oldest first."""
+        return tuple(flow for flow in self.recent() if flow.number > number)
+
+
+_SEQUENCE_NUMBERS = 1 << 32
+_MOST_WAITING = 10_000
+"""Entries that wait to be written."""
+
+RECKONED_SECONDS = 1.0
+"""Between two reckonings at least: by then what was counted at the first is told of, or lost."""
+
+_MOST_LEFT_OUT = 1_000
+"""Rules and defaults of which it is remembered how much was left out."""
+
+
+class Loss(enum.Enum):
+    """Why a flow that was judged is not in the log."""
+
+    LIMITED = "limited"
+    """The kernel told of enough others of its rule in that second."""
+
+    OVERRUN = "overrun"
+    """The kernel told of it, and there was no room for it until the agent came to read."""
+
+    UNREADABLE = "unreadable"
+    """It was no IP packet, or of a rule that nobody knows."""
+
+    NOT_WRITTEN = "not_written"
+    """It was remembered, and could not be written down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowTally:
+    """How many flows there were since the agent started."""
+
+    told: Mapping[Policy, int]
+    lost: Mapping[Loss, int]
+
+
+class FlowLog:
+    """Keep what the kernel tells of judgements.
+
+    One thread takes in and writes, the daemon's loop follows and reckons, and anybody reads.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        log: EventLog,
+        *,
+        logging: FlowLogging = SILENT,
+        writer: FlowWriter | None = None,
+        unavailable: str | None = None,
+        is_asked_for: bool = False,
+    ) -> None:
+        """Start with nothing told.
+
+        Args:
+            clock: tells when something was seen.
+            log: hears that flows can't be written.
+            logging: of which judgements the kernel tells.
+            writer: where flows go besides being remembered.
+            unavailable: why the kernel tells of none although it was to.
+            is_asked_for: whether somebody misses the log where there is none.
+        """
+        self._clock = clock
+        self._log = log
+        self._writer = writer or NoWriter()
+        self._followed: tuple[ResolvedPolicy | None, Mapping[str, CounterKey] | None] = (None, None)
+        self._newest_leaves: Leaves = {}
+        self._told_leaves: Mapping[CounterKey, LoggedLeaf] = {}
+        """Those of the newest that are to be told of, by what counts there."""
+
+        self._leaves: Leaves = {}
+        self._directory = Directory(Snapshot(version=""))
+        self._expected = 0
+        self._numbered = 0
+        self._waiting: list[FlowsLeftOut] = []
+        self._write_fault: str | None = None
+        self._reckoning = LossCount()
+        self._reckoned_at: float | None = None
+        self._lock = threading.Lock()
+        self._told: Counter[CounterKey] = Counter()
+        self._told_by_verdict: Counter[Policy] = Counter()
+        self._lost: Counter[Loss] = Counter()
+        self._missing = 0
+        self._left_out: dict[LoggedLeaf, FlowsLeftOut] = {}
+        self.logging = logging
+        self.unavailable = unavailable
+        self._is_asked_for = is_asked_for
+        self.begun_at = clock.now()
+        """When numbers began with 1: it tells one run of the agent from another."""
+
+        self.ready = threading.Event()
+        """Set once it is known what the table is: before, nothing that is told means anything."""
+
+        self.drops = RecentFlows()
+        """The newest that were dropped, or would have been."""
+
+    def follow(
+        self,
+        policy: ResolvedPolicy,
+        counters: Mapping[str, CounterKey],
+        snapshot: Snapshot | None,
+        read_totals: Callable[[], Totals],
+    ) -> None:
+        """Take note of what the table is from now on; packets of the one before may still be on their way.
+
+        Args:
+            policy: what is enforced.
+            counters: what its counters count, by name.
+            snapshot: the definitions, which name addresses.
+            read_totals: returns what its counters stood at when they were read last; those that are new, at
+                their begin.
+        """
+        if snapshot is not None and snapshot is not self._directory.snapshot:
+            self._directory = Directory(snapshot)
+        before_policy, before_counters = self._followed
+        self._followed = (policy, counters)
+        is_known = counters is before_counters or counters == before_counters
+        if before_policy is None or not (is_known and have_same_leaves(before_policy, policy)):
+            before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
+            self._leaves = {**before, **self._newest_leaves}
+            meant = (leaf for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts)
+            self._told_leaves = {leaf.key: leaf for leaf in meant}
+            self._reckoning.begin(self._meant(read_totals()))
+            self.ready.set()
+
+    def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
+        """Take in what the kernel told, if anything, and write what waits."""
+        flows = list(self._flows(packets))
+        self.drops.add(flow for flow in flows if flow.verdict is Policy.DROP)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if flows or waiting:
+            self._write([*flows, *waiting])
+
+    def reckon(self, totals: Totals) -> None:
+        """Find out from newer totals what the kernel judged without telling of it."""
+        now = self._clock.monotonic()
+        if self._reckoned_at is not None and now < self._reckoned_at + RECKONED_SECONDS:
+            return
+        self._reckoned_at = now
+        meant = self._meant(totals)
+        with self._lock:
+            self._told = Counter({key: count for key, count in self._told.items() if key in meant})
+            for key, packets in self._reckoning.reckon(meant, self._told):
+                self._leave_out(self._told_leaves[key], packets)
+            behind = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
+            self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - behind)
+
+    def _meant(self, totals: Totals) -> Totals:
+        """Return the totals of what is to be told of."""
+        return {key: totals[key] for key in self._told_leaves if key in totals}
+
+    def fail(self, fault: Exception) -> None:
+        """Say that nothing is taken in any more, and why."""
+        self.unavailable = "the agent failed; its log says why"
+        self._log.error("flow_log_failed", exc_info=fault)
+
+    @property
+    def fault(self) -> str | None:
+        """Return what is wrong with the log, for the status."""
+        if self._write_fault is not None:
+            return f"the flow log is not written: {self._write_fault}"
+        if self.unavailable is not None and self._is_asked_for:
+            return f"no flow log: {self.unavailable}"
+        return None
+
+    def left_out(self) -> tuple[FlowsLeftOut, ...]:
+        """Return how many drops the newest list lacks, for each that decides; all since the agent started."""
+        with self._lock:
+            return tuple(found for found in self._left_out.values() if found.verdict is Policy.DROP)
+
+    def tally(self) -> FlowTally:
+        """Return how many flows there were, and how many of them are not in the log."""
+        with self._lock:
+            return FlowTally(told=dict(self._told_by_verdict), lost=dict(self._lost))
+
+    def _flows(self, packets: Iterable[LoggedPacket]) -> Iterator[Flow]:
+        """Yield the flows of packets, and count those that are none."""
+        leaves, directory = self._leaves, self._directory
+        for packet in packets:
+            self._count_gap(packet.sequence)
+            leaf, head = leaves.get(packet.prefix), read_head(packet.head)
+            if leaf is None or head is None:
+                self._lose(Loss.UNREADABLE, 1)
+                continue
+            with self._lock:
+                self._told[leaf.key] += 1
+                self._told_by_verdict[leaf.verdict] += 1
+            self._numbered += 1
+            now = self._clock.now()
+            yield tell(packet, head, leaf, directory, number=self._numbered, seen_at=now)
+
+    def _count_gap(self, sequence: int) -> None:
+        gap = (sequence - self._expected) % _SEQUENCE_NUMBERS
+        self._expected = (sequence + 1) % _SEQUENCE_NUMBERS
+        if gap < _SEQUENCE_NUMBERS // 2:
+            self._lose(Loss.OVERRUN, gap)
+
+    def _lose(self, loss: Loss, count: int) -> None:
+        if count:
+            with self._lock:
+                self._lost[loss] += count
+
+    def _leave_out(self, leaf: LoggedLeaf, packets: int) -> None:
+        """Add to what was left out, for whatever reason."""
+        found = FlowsLeftOut(
+            seen_at=self._clock.now(),
+            interface=leaf.interface,
+            direction=leaf.direction,
+            verdict=leaf.verdict,
+            mode=leaf.mode,
+            decided_by=leaf.decided_by,
+            rule_id=leaf.rule_id,
+            security_group_id=leaf.security_group_id,
+            left_out=packets,
+        )
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(found)
+        self._missing += packets
+        known = self._left_out.pop(leaf, None)
+        self._left_out[leaf] = replace(found, left_out=packets + (known.left_out if known else 0))
+        while len(self._left_out) > _MOST_LEFT_OUT:
+            del self._left_out[next(iter(self._left_out))]
+
+    def _write(self, entries: list[Entry]) -> None:
+        """Write entries; that they can't be written is said once."""
+        fault = None
+        try:
+            self._writer.write(entries)
+        except OSError as error:
+            fault = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)
+            lost = error.lost if isinstance(error, PartlyWrittenError) else len(entries)
+            self._lose(Loss.NOT_WRITTEN, lost)
+        if fault and not self._write_fault:
+            self._log.error("flow_log_not_written", reason=fault)
+        if self._write_fault and not fault:
+            self._log.info("flow_log_written_again")
+        self._write_fault = fault

@@ -1,0 +1,218 @@
+"""Write flows down, one JSON object a line: to a file with rotation, the journal, or standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import json
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, sentence
+
+JOURNAL = Path("/run/systemd/journal/socket")
+_IDENTIFIER = "sgagent-flows"
+_INFORMATIONAL = 6
+_FILE_MODE = 0o640
+_LONGEST_WAIT_SECONDS = 2.0
+
+Entry = Flow | FlowsLeftOut
+
+
+class PartlyWrittenError(OSError):
+    """Say that some entries could not be written, and how many."""
+
+    def __init__(self, number: int, reason: str, *, lost: int) -> None:
+        """Keep the error's number, its reason, and how many entries are lost."""
+        super().__init__(number, reason)
+        self.lost = lost
+
+
+class FlowWriter(Protocol):
+    """Somewhere to write to. Belongs to one thread."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write entries, in their order.
+
+        Raises:
+            PartlyWrittenError: some could not be written.
+            OSError: none could.
+        """
+        ...
+
+
+def as_line(entry: Entry) -> str:
+    """Return an entry as a line of JSON; everything that is not plain ASCII is escaped."""
+    fields = asdict(entry, dict_factory=_named_values)
+    del fields["seen_at"]
+    return json.dumps({"time": written_time(entry.seen_at), **fields}) + "\n"
+
+
+def _named_values(fields: list[tuple[str, object]]) -> dict[str, object]:
+    """Return fields with the words of enums in their place."""
+    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in fields}
+
+
+def written_time(seconds: float) -> str:
+    """Return a moment as ISO 8601 writes it, in UTC with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class NoWriter:
+    """Write nothing: what is remembered has to do."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Let the entries go."""
+
+
+class StreamWriter:
+    """Write to a stream that is open already."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the stream; only its descriptor is used."""
+        self._descriptor = stream.fileno()
+        self._lines = _Lines()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write a line for each, as long as somebody reads."""
+        self._lines.write(self._descriptor, entries)
+
+
+class _Lines:
+    """Write lines to whoever reads them, and give a reader up who stalls."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """Of a line whose begin was read."""
+
+    def write(self, descriptor: int, entries: Sequence[Entry]) -> None:
+        """Write a line for each entry.
+
+        Raises:
+            PartlyWrittenError: the reader stalls, or is gone.
+        """
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        whole = [as_line(entry).encode("ascii") for entry in entries]
+        for left, line in zip(range(len(whole), -1, -1), (self._rest, *whole), strict=True):
+            self._rest = line
+            while self._rest:
+                try:
+                    if not poll.poll(max(0.0, 1000 * (until - time.monotonic()))):
+                        raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+                    # What is no longer than this never blocks where poll has found room (pipe(7)).
+                    written = os.write(descriptor, self._rest[: select.PIPE_BUF])
+                except OSError as error:
+                    is_whole = left < len(whole) and self._rest == line
+                    self._rest = b"" if is_whole else self._rest
+                    lost = left + is_whole
+                    raise PartlyWrittenError(error.errno or 0, error.strerror or "", lost=lost) from error
+                self._rest = self._rest[written:]
+
+
+class FileWriter:
+    """Write to a file, and begin the next where it is full; ``FILE.1`` is then the one before."""
+
+    def __init__(self, path: Path, *, rotate_bytes: int, keep_files: int) -> None:
+        """Take the place; the file is opened for each batch, so that others may move it away.
+
+        Args:
+            path: of the file. What stands there is gone on with; a link is not followed.
+            rotate_bytes: from which on a file is full.
+            keep_files: how many earlier ones are kept.
+        """
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+        self._lines = _Lines()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write a line for each: to a file all of them or none, to a FIFO as long as somebody reads."""
+        self._make_room()
+        # A FIFO that nobody reads would else block here.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, _FILE_MODE)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _write_whole(descriptor, "".join(map(as_line, entries)).encode("ascii"))
+            else:
+                self._lines.write(descriptor, entries)
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self) -> None:
+        """Begin the next file if there is a full one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.lstat().st_size >= self._rotate_bytes:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        """Move every file on by one; the last is gone."""
+        if not self._keep_files:
+            self._path.unlink(missing_ok=True)
+            return
+        for number in range(self._keep_files, 0, -1):
+            earlier = self._numbered(number - 1) if number > 1 else self._path
+            if earlier.exists():
+                earlier.replace(self._numbered(number))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _write_whole(descriptor: int, text: bytes) -> None:
+    """Append a text; of one that has no room, nothing stays behind that is no line."""
+    before = os.fstat(descriptor).st_size
+    try:
+        while text:
+            text = text[os.write(descriptor, text) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, before)
+        raise
+
+
+class JournalWriter:
+    """Write to systemd's journal, each entry a sentence for people with fields to select by."""
+
+    def __init__(self, path: Path = JOURNAL) -> None:
+        """Take the place of the journal's socket; who listens there is looked for at each batch."""
+        self._path = path
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Send a datagram for each."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+            journal.settimeout(_LONGEST_WAIT_SECONDS)
+            journal.connect(str(self._path))
+            for entry in entries:
+                journal.send("".join(f"{name}={value}\n" for name, value in _fields(entry).items()).encode())
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    """Return an entry as fields of the journal; none of its texts can end a line."""
+    fields: dict[str, object] = {
+        "MESSAGE": sentence(entry),
+        "PRIORITY": _INFORMATIONAL,
+        "SYSLOG_IDENTIFIER": _IDENTIFIER,
+        "SGAGENT_FLOW": as_line(entry).rstrip("\n"),
+        "SGAGENT_INTERFACE": entry.interface,
+        "SGAGENT_DIRECTION": entry.direction.value,
+        "SGAGENT_VERDICT": entry.verdict.value,
+        "SGAGENT_DECIDED_BY": entry.decided_by.value,
+    }
+    if entry.rule_id is not None:
+        fields |= {
+            "SGAGENT_RULE_ID": json.dumps(entry.rule_id)[1:-1],
+            "SGAGENT_SECURITY_GROUP_ID": json.dumps(entry.security_group_id)[1:-1],
+        }
+    return fields

@@ -1,0 +1,137 @@
+"""List this host's open TCP sessions, and say of each what it is for: who would be locked out without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from sgagent.compiler.marks import EnforcementState, MarkLayout, is_remembered
+from sgagent.core.evaluate import Packet, Tracking
+from sgagent.core.lockout import LiveSession, SessionKind
+from sgagent.core.model import Direction, Mode
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.conntrack import TrackedSession
+from sgagent.dataplane.sockets import TcpSession, TcpSockets, list_sockets
+from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
+
+SSH_PORT = 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holders:
+    """Which sockets are whose, by their inodes."""
+
+    ssh_servers: Collection[int] = frozenset()
+    """Empty for an agent that may not look into other processes."""
+
+    ourselves: Collection[int] = frozenset()
+
+
+def open_sessions() -> tuple[LiveSession, ...]:
+    """Return the sessions at this host's listeners, and those that this process has opened to others.
+
+    Where there are none, nobody looks for who holds them, in all processes.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    sockets = list_sockets()
+    if not sockets.sessions:
+        return ()
+    return classified(sockets, Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets()))
+
+
+def open_sessions_of_agents_too() -> tuple[LiveSession, ...]:
+    """Return the sessions as a command sees them: also those that a running agent has opened to others.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    holders = Holders(ssh_servers=sockets_of_ssh_servers(), ourselves=own_sockets() | sockets_of_agents())
+    return classified(list_sockets(), holders)
+
+
+def classified(sockets: TcpSockets, holders: Holders) -> tuple[LiveSession, ...]:
+    """Return the sessions at listeners and our own, with what they are for.
+
+    A login is a session at port 22, at a port where an SSH server listens, or one that such a server holds.
+    """
+    ports = {SSH_PORT, *(s.local_port for s in sockets.listeners if s.inode in holders.ssh_servers)}
+
+    def kind(session: TcpSession) -> SessionKind:
+        is_login = session.local_port in ports or session.inode in holders.ssh_servers
+        return SessionKind.MANAGEMENT if is_login else SessionKind.OTHER
+
+    incoming = sockets.at_listeners
+    known = {session.inode for session in incoming}
+    ours = (s for s in sockets.sessions if s.inode in holders.ourselves and s.inode not in known)
+    return (
+        *(as_live_session(session, kind(session)) for session in incoming),
+        *(as_live_session(session, SessionKind.SOURCE, Direction.EGRESS) for session in ours),
+    )
+
+
+def as_live_session(
+    session: TcpSession, kind: SessionKind | None = None, opened: Direction = Direction.INGRESS
+) -> LiveSession:
+    """Return what the core needs to know of a session; unless said, its port tells what it is for."""
+    by_port = SessionKind.MANAGEMENT if session.local_port == SSH_PORT else SessionKind.OTHER
+    return LiveSession(
+        family=session.family,
+        local_address=session.local_address,
+        local_port=session.local_port,
+        peer_address=session.peer_address,
+        peer_port=session.peer_port,
+        opened=opened,
+        kind=kind or by_port,
+    )
+
+
+ListSessions = Callable[[], Collection[LiveSession]]
+"""Lists sessions, or raises OSError where the kernel can't tell."""
+
+
+class LiveSessions:
+    """Know which sessions the current policy has allowed, as the kernel remembers it."""
+
+    def __init__(self, layout: MarkLayout, find: Callable[[Packet], TrackedSession | None]) -> None:
+        """Take what is needed to read a mark, and what finds the session of a packet.
+
+        Args:
+            layout: our bits of the mark.
+            find: may raise OSError where the kernel can't be asked.
+        """
+        self._layout = layout
+        self._find = find
+
+    def as_met(self, packet: Packet, policy: ResolvedPolicy, state: EnforcementState) -> Packet:
+        """Return the packet as the kernel would judge it.
+
+        One of a live session is judged as the packet that opened the session, whichever way it goes itself
+        (§6.4); if the current policy has allowed the session already, it says so (§3, step 1). In observe
+        mode sessions are remembered that enforcing would drop, so there nothing is taken for allowed.
+        """
+        interface = policy.interface(packet.interface)
+        try:
+            session = self._find(packet) if interface else None
+        except OSError:
+            return packet
+        if interface is None or session is None:
+            return packet
+        opening = packet if session.opened is packet.direction else _turned(packet, session.opened)
+        is_allowed = interface.mode is Mode.ENFORCE and is_remembered(
+            session.mark, packet.interface, session.opened, self._layout, state
+        )
+        return replace(opening, tracking=Tracking.ALLOWED) if is_allowed else opening
+
+
+def _turned(packet: Packet, opened: Direction) -> Packet:
+    """Return the packet that a packet is a reply to."""
+    return replace(
+        packet,
+        direction=opened,
+        source=packet.destination,
+        destination=packet.source,
+        source_port=packet.destination_port,
+        destination_port=packet.source_port,
+    )

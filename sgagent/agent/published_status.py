@@ -1,0 +1,201 @@
+"""Hold what other threads may read of the daemon: its status, the policy in force, and the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from heapq import nlargest
+from types import MappingProxyType
+
+from sgagent.agent.definitions import ManualOverride
+from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.agent.log import LogQueue
+from sgagent.agent.status import Status, status_after
+from sgagent.agent.step import Step, StepEnd
+from sgagent.compiler.marks import UNCACHED, EnforcementState
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import DocumentFile
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.ports import Clock, CounterValue
+
+STEP_SECONDS = 60.0
+"""Between two readings."""
+
+MOST_STEPS = 60
+"""That are remembered."""
+
+MOST_KEYS = 2_000
+"""Counters of which a step remembers something: those that grew most. The others are not drawn."""
+
+_NOTHING: Mapping[CounterKey, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """What was counted in each of the last minutes, the oldest first. What did not grow takes no room."""
+
+    steps: tuple[Mapping[CounterKey, int], ...] = ()
+    _read: Mapping[CounterKey, int] = field(default_factory=dict)
+    """The packets at the end of the newest step."""
+
+    _read_at: float | None = None
+    """By the monotonic clock."""
+
+    def after(self, totals: Mapping[CounterKey, CounterValue], now: float) -> Trend:
+        """Return the trend after a reading; the same unless a step has passed.
+
+        Args:
+            totals: what was counted. What is new among it begins with this reading.
+            now: seconds that never go back.
+        """
+        if self._read_at is None:
+            return Trend((), _packets(totals), now)
+        passed = int((now - self._read_at) // STEP_SECONDS)
+        if passed < 1:
+            return self
+        missed = (_NOTHING,) * min(passed - 1, MOST_STEPS)
+        steps = (*self.steps, *missed, self._growth(totals))[-MOST_STEPS:]
+        return Trend(steps, _packets(totals), self._read_at + passed * STEP_SECONDS)
+
+    def packets(self, key: CounterKey) -> tuple[int, ...]:
+        """Return what a counter counted in each step."""
+        return tuple(step.get(key, 0) for step in self.steps)
+
+    def _growth(self, totals: Mapping[CounterKey, CounterValue]) -> Mapping[CounterKey, int]:
+        return MappingProxyType(dict(nlargest(MOST_KEYS, self._grown(totals), key=lambda item: item[1])))
+
+    def _grown(self, totals: Mapping[CounterKey, CounterValue]) -> Iterator[tuple[CounterKey, int]]:
+        for key, total in totals.items():
+            growth = total.packets - self._read.get(key, total.packets)
+            if growth > 0:
+                yield key, growth
+
+
+def _packets(totals: Mapping[CounterKey, CounterValue]) -> Mapping[CounterKey, int]:
+    return {key: total.packets for key, total in totals.items()}
+
+
+LONGEST_WAIT_SECONDS = 1.0
+"""For a reading of the counters that a scrape asks for; after that it gets the one before."""
+
+_NO_TIMES: Mapping[CounterKey, HitTimes] = MappingProxyType({})
+
+
+class Board:
+    """Let the loop write, and anybody read; each value is replaced whole."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        ask_for_reading: Callable[[float], bool],
+        flow_log: FlowLog | None = None,
+        log_queue: LogQueue | None = None,
+    ) -> None:
+        """Start with nothing known.
+
+        Args:
+            clock: tells when things became known.
+            ask_for_reading: has the loop read the counters, and waits for so many seconds until it has.
+            flow_log: what the kernel tells of judgements, if it is asked to.
+            log_queue: what the agent's own log goes through, if it goes through one.
+        """
+        self.flow_log = flow_log
+        """Who was dropped lately; may be read from any thread."""
+
+        self.log_queue = log_queue
+        """Counts lines that were dropped; may be read from any thread."""
+
+        self._clock = clock
+        self._ask_for_reading = ask_for_reading
+        self._status = Status()
+        self._policy = ResolvedPolicy()
+        self._state = UNCACHED
+        self._definitions: tuple[str | None, tuple[DocumentFile, ...]] = (None, ())
+        self._totals: Mapping[CounterKey, CounterValue] = {}
+        self._times: Mapping[CounterKey, HitTimes] = {}
+        self._trend = Trend()
+        self._step_fault: str | None = None
+        self._faults: tuple[str, ...] = ()
+        self._turned_at = clock.monotonic()
+
+    def note_step(self, step: Step, *, is_fetched: bool) -> None:
+        """Take in what a step found and did."""
+        self._policy = step.policy or ResolvedPolicy()
+        self._state = step.state or self._state
+        if step.outcome is not StepEnd.REFUSED:
+            self._definitions = (step.version, step.documents)
+        self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
+
+    def note_standing(self, standing: ManualOverride) -> None:
+        """Take in what somebody put in force by hand."""
+        self._status = replace(self._status, standing=standing)
+
+    def note_contest(self, *, is_contested: bool) -> None:
+        """Take in whether someone else changes the table again and again."""
+        if self._status.is_drift_contested is not is_contested:
+            self._status = replace(self._status, is_drift_contested=is_contested)
+
+    def note_totals(
+        self,
+        totals: Mapping[CounterKey, CounterValue],
+        *,
+        times: Mapping[CounterKey, HitTimes] = _NO_TIMES,
+        step_fault: str | None = None,
+        faults: tuple[str, ...] = (),
+    ) -> None:
+        """Take in that the loop has turned, and what it found.
+
+        Args:
+            totals: what was counted.
+            times: since when each is counted, and when it was hit last.
+            step_fault: why the last step could not be done.
+            faults: what is wrong with the agent's own files and its counting, in words.
+        """
+        self._totals = totals
+        self._times = times
+        self._step_fault = step_fault
+        self._faults = faults
+        self._turned_at = self._clock.monotonic()
+        self._trend = self._trend.after(totals, self._turned_at)
+
+    def status(self) -> Status:
+        """Return how the agent is doing."""
+        return self._status
+
+    def policy(self) -> ResolvedPolicy:
+        """Return the policy that is in force, as far as the agent knows; one of nothing where none is."""
+        return self._policy
+
+    def definitions(self) -> tuple[str | None, tuple[DocumentFile, ...]]:
+        """Return the version of the snapshot that is in force, and what it was read from."""
+        return self._definitions
+
+    def state(self) -> EnforcementState:
+        """Return under which accepted sessions are remembered, as far as the agent knows."""
+        return self._state
+
+    def step_fault(self) -> str | None:
+        """Return why the last step could not be done."""
+        return self._step_fault
+
+    def faults(self) -> tuple[str, ...]:
+        """Return what is wrong with the agent's own files and its counting, in words."""
+        return self._faults
+
+    def seconds_since_turn(self) -> float:
+        """Return how long ago the loop turned last."""
+        return self._clock.monotonic() - self._turned_at
+
+    def times(self) -> Mapping[CounterKey, HitTimes]:
+        """Return since when each total is counted and when it last grew, as of the newest totals."""
+        return self._times
+
+    def trend(self) -> Trend:
+        """Return how fast each total grew in the last hour."""
+        return self._trend
+
+    def totals(self) -> Mapping[CounterKey, CounterValue]:
+        """Return totals as fresh as can be had in a short time."""
+        self._ask_for_reading(LONGEST_WAIT_SECONDS)
+        return self._totals

@@ -1,0 +1,355 @@
+"""Say how the agent is doing, as one value that any thread may read."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from sgagent.agent.definitions import ManualOverride
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.step import Step, StepEnd
+from sgagent.core.binding import is_hidden
+from sgagent.core.errors import Severity
+from sgagent.core.lockout import SessionKind
+from sgagent.core.model import Mode
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of durations in seconds, each included; the last bucket has none."""
+
+MOST_ERRORS_SHOWN = 5
+"""Of a refused delivery, in the status; the log has more."""
+
+MOST_WARNINGS_SHOWN = 5
+"""Of what is enforced all the same, in the status; the log has more."""
+
+MOST_CUTS_SHOWN = 5
+"""Of the sessions that a change cut, in the status; the log has more."""
+
+_UNKNOWN_OBJECT = "unknown_object"
+"""The code of warnings about what narrows a rule more than its author may know (§5.3)."""
+
+_COUNTED_OUTCOMES = (StepEnd.APPLIED, StepEnd.UNCHANGED, StepEnd.REFUSED)
+"""Of steps that compared the kernel with a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took, each time that it was done."""
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    """By bucket; not cumulative."""
+
+    sum_seconds: float = 0.0
+
+    def with_one(self, seconds: float) -> Durations:
+        """Return these durations and one more."""
+        bucket = sum(bound < seconds for bound in BOUNDS)
+        counts = (*self.counts[:bucket], self.counts[bucket] + 1, *self.counts[bucket + 1 :])
+        return Durations(counts, self.sum_seconds + seconds)
+
+
+class InterfaceState(enum.Enum):
+    """What becomes of an interface's traffic."""
+
+    BOUND = "bound"
+    """Its groups judge."""
+
+    WITHOUT_GROUPS = "without_groups"
+    """It is bound to no group, so everything is dropped but what is always allowed (§3)."""
+
+    CLOSED = "closed"
+    """It is closed for lack of a snapshot (§9.2), or as it is not identified yet (§9.3)."""
+
+    ABSENT = "absent"
+    """There is no such link; it is judged from the moment that there is one (§9.3)."""
+
+    PORT = "port"
+    """It is bound, but a port of a bridge, bond or team: its packets show as the master's, and its rules
+    judge none of them (§9.4)."""
+
+    UNBOUND = "unbound"
+    """Nobody judges it (§2.3)."""
+
+
+class Posture(enum.Enum):
+    """What the agent does to the host's traffic, in a word."""
+
+    ENFORCING = "enforcing"
+    """Verdicts are carried out, on one interface at least."""
+
+    OBSERVING = "observing"
+    """Verdicts are counted on every judged interface, and nothing is dropped (§9.1)."""
+
+    IDLE = "idle"
+    """A snapshot is in force, but no interface of this host is judged by it."""
+
+    CLOSED = "closed"
+    """There is no snapshot that can be enforced, and the host is closed (§9.2)."""
+
+    STANDING = "standing"
+    """There is none either, and rules that an earlier agent left stay in force (§9.2)."""
+
+    NOTHING = "nothing"
+    """Nothing is enforced, as far as this agent knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceStatus:
+    """One link, there or expected."""
+
+    name: str
+    network_interface_id: str | None
+    state: InterfaceState
+    mode: Mode | None
+    """None where nobody judges."""
+
+    security_group_ids: tuple[str, ...] = ()
+    """Sorted."""
+
+    is_judged_at_every_packet: bool = False
+    """Whether its sessions are not remembered, as the mark has no bits for them."""
+
+    port_of: str | None = None
+    """Kind and name of the master, like ``bridge br0``, where the state is :attr:`InterfaceState.PORT`."""
+
+
+def state_in_words(interface: InterfaceStatus) -> str:
+    """Return the state of a link in words."""
+    words = interface.state.value.replace("_", " ")
+    return words if interface.port_of is None else f"{words} of {interface.port_of}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Somebody else's change of the table."""
+
+    at: float
+    """When it was found; seconds since the epoch."""
+
+    process_id: int | None
+    """Who made it last, as the host numbers processes; None where it is not known."""
+
+    process_name: str | None
+    differed: tuple[str, ...]
+    """The first few objects that were not as they should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the agent is doing. What is not known yet is None."""
+
+    posture: Posture = Posture.NOTHING
+    posture_since: float | None = None
+    """When this agent began to be in that posture; None before its first step."""
+
+    snapshot_version: str | None = None
+    """Of what is enforced."""
+
+    snapshot_since: float | None = None
+    """When this agent enforced that version first; seconds since the epoch."""
+
+    last_success_at: float | None = None
+    """When all was well last: the source delivered, and the kernel holds what it delivered."""
+
+    is_source_up: bool | None = None
+    source_reached_at: float | None = None
+    """When the source could be reached last."""
+
+    source_error: str | None = None
+    awaits_documents: bool = False
+    """Whether the host never enforced anything and the source holds no document yet."""
+
+    is_refused: bool = False
+    """Whether the newest delivery has errors, so that an older one stays in force."""
+
+    errors: int = 0
+    """In the newest delivery."""
+
+    first_errors: tuple[str, ...] = ()
+    """In words, safe to print."""
+
+    kernel_error: str | None = None
+    """Why the kernel refused the last step; what stood still stands."""
+
+    is_drift_unhealed: bool = False
+    """Whether someone else's changes to the table could not be mended."""
+
+    source_errors: int = 0
+    """Fetches that delivered nothing that can be enforced."""
+
+    outcomes: Mapping[StepEnd, int] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(_COUNTED_OUTCOMES, 0))
+    )
+    """Steps, by how they ended."""
+
+    apply_durations: Durations = field(default_factory=Durations)
+    compile_durations: Durations = field(default_factory=Durations)
+    drift_repaired: int = 0
+    last_drift: Drift | None = None
+    is_drift_contested: bool = False
+    """Whether someone else changes the table so often that mending waits between one time and the next."""
+
+    unknown_objects: int | None = None
+    warnings: int | None = None
+    first_warnings: tuple[str, ...] = ()
+    """In words, safe to print; those about objects that nobody knows come first."""
+
+    interfaces: tuple[InterfaceStatus, ...] = ()
+    """Sorted by name."""
+
+    sessions_cut: Mapping[SessionKind, int] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(SessionKind, 0))
+    )
+    """Open sessions that changes of the policy cut since the agent started, of those that were looked at."""
+
+    last_cut: tuple[NamedCut, ...] = ()
+    """Those that the newest change that cut any has cut."""
+
+    last_cut_at: float | None = None
+
+    standing: ManualOverride = field(default_factory=ManualOverride)
+    """What somebody put in force by hand."""
+
+
+def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
+    """Return the status after a step.
+
+    Args:
+        status: the one before.
+        step: what the step found and did.
+        is_fetched: whether the step asked the source.
+        now: seconds since the epoch.
+    """
+    is_judged = step.outcome in _COUNTED_OUTCOMES
+    has_failed = step.is_refused or step.source_error is not None
+    is_in_force = is_judged and step.outcome is not StepEnd.REFUSED
+    is_well = is_in_force and not has_failed and not step.is_closed and step.held_back is None
+    version = (step.version if is_in_force else None) or status.snapshot_version
+    warnings = sorted(
+        (problem for problem in step.problems if problem.severity is Severity.WARNING),
+        key=lambda problem: problem.code != _UNKNOWN_OBJECT,
+    )
+    errors = [problem for problem in step.problems if problem.severity is Severity.ERROR]
+    posture = posture_of(step)
+    is_reached = is_fetched and step.source_error is None
+    return replace(
+        status,
+        posture=posture,
+        posture_since=now
+        if status.posture_since is None or posture is not status.posture
+        else status.posture_since,
+        source_reached_at=now if is_reached else status.source_reached_at,
+        source_error=step.source_error,
+        awaits_documents=step.awaits_documents,
+        errors=len(errors),
+        first_errors=tuple(map(str, errors[:MOST_ERRORS_SHOWN])),
+        kernel_error=step.kernel_error,
+        is_drift_unhealed=step.was_drift and step.outcome is StepEnd.REFUSED,
+        snapshot_version=version,
+        snapshot_since=status.snapshot_since if version == status.snapshot_version else now,
+        last_success_at=now if is_well else status.last_success_at,
+        is_source_up=step.source_error is None if is_fetched else status.is_source_up,
+        is_refused=step.is_refused,
+        source_errors=status.source_errors + (is_fetched and has_failed),
+        outcomes=_counted(status.outcomes, step.outcome) if is_judged else status.outcomes,
+        apply_durations=_timed(status.apply_durations, step.apply_seconds),
+        compile_durations=_timed(status.compile_durations, step.compile_seconds),
+        last_drift=_drift(step, now) or status.last_drift,
+        drift_repaired=status.drift_repaired + (step.was_drift and step.outcome is StepEnd.APPLIED),
+        unknown_objects=step.unknown_objects if is_judged else status.unknown_objects,
+        warnings=len(warnings),
+        first_warnings=tuple(map(str, warnings[:MOST_WARNINGS_SHOWN])),
+        interfaces=tuple(_interfaces(step)),
+        sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
+        last_cut=step.sessions_cut or status.last_cut,
+        last_cut_at=now if step.sessions_cut else status.last_cut_at,
+    )
+
+
+def _drift(step: Step, now: float) -> Drift | None:
+    if not step.was_drift:
+        return None
+    who = step.tamperer
+    return Drift(
+        at=now,
+        process_id=who.process_id if who else None,
+        process_name=who.process_name if who else None,
+        differed=step.differed,
+    )
+
+
+def posture_of(step: Step) -> Posture:
+    """Return what the agent does to traffic after a step."""
+    if step.is_standing:
+        return Posture.STANDING
+    if step.policy is None or step.outcome is StepEnd.WAITING:
+        return Posture.NOTHING
+    if step.is_closed:
+        return Posture.CLOSED
+    policy, ports = step.policy, ports_of_masters(step)
+    judging = (interface for interface in policy.interfaces if interface.name not in ports)
+    modes = {judge.mode for judge in (*judging, policy.unbound) if judge is not None}
+    if not modes:
+        return Posture.IDLE
+    return Posture.ENFORCING if Mode.ENFORCE in modes else Posture.OBSERVING
+
+
+def ports_of_masters(step: Step) -> Mapping[str, str]:
+    """Return the links with rules that are ports of a bridge, bond or team, and kind and name of that."""
+    named = {interface.name for interface in step.policy.interfaces} if step.policy else set()
+    return {
+        link.name: f"{link.master_kind} {link.master}"
+        for link in step.facts.links
+        if link.name in named and is_hidden(link)
+    }
+
+
+def _counted(outcomes: Mapping[StepEnd, int], outcome: StepEnd) -> Mapping[StepEnd, int]:
+    return MappingProxyType({**outcomes, outcome: outcomes[outcome] + 1})
+
+
+def _counted_cuts(counts: Mapping[SessionKind, int], cut: Iterable[NamedCut]) -> Mapping[SessionKind, int]:
+    new = Counter(one.kind for one in cut)
+    return MappingProxyType({kind: count + new[kind] for kind, count in counts.items()})
+
+
+def _timed(durations: Durations, seconds: float) -> Durations:
+    """Return the durations with one more, if it was done at all."""
+    return durations.with_one(seconds) if seconds > 0 else durations
+
+
+def _interfaces(step: Step) -> Iterator[InterfaceStatus]:
+    """Return the state of each link that there is or should be, loopback apart, in the order of names."""
+    policy = step.policy or ResolvedPolicy()
+    judged = {interface.name: interface for interface in policy.interfaces}
+    present = {link.name for link in step.facts.links if not link.is_loopback}
+    ports = ports_of_masters(step)
+    for name in sorted(judged.keys() | present):
+        interface = judged.get(name, policy.unbound)
+        if interface is None:
+            state = InterfaceState.UNBOUND
+        elif name not in present:
+            state = InterfaceState.ABSENT
+        elif name in ports:
+            state = InterfaceState.PORT
+        elif step.is_closed or name not in judged:
+            state = InterfaceState.CLOSED
+        else:
+            state = _state_by_groups(interface)
+        yield InterfaceStatus(
+            name=name,
+            network_interface_id=None if interface is None else interface.network_interface_id,
+            state=state,
+            mode=None if interface is None or name in ports else interface.mode,
+            security_group_ids=() if interface is None else interface.security_group_ids,
+            is_judged_at_every_packet=name in step.uncached or (interface is not None and name not in judged),
+            port_of=ports.get(name),
+        )
+
+
+def _state_by_groups(interface: ResolvedInterface) -> InterfaceState:
+    return InterfaceState.BOUND if interface.security_group_ids else InterfaceState.WITHOUT_GROUPS

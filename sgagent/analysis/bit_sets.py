@@ -1,0 +1,151 @@
+"""Reckon with sets of small whole numbers as one large number, one bit for each, so that all go at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+
+def bits_of(number: int) -> Iterator[int]:
+    """Yield the places of the bits that are set, the lowest first."""
+    text = bin(number)[:1:-1]
+    place = text.find("1")
+    while place >= 0:
+        yield place
+        place = text.find("1", place + 1)
+
+
+def number_of(places: Sequence[int]) -> int:
+    """Return the number whose bits at some places are set; the places rise."""
+    if len(places) < 8:
+        return sum(1 << place for place in places)
+    octets = bytearray(places[-1] // 8 + 1)
+    for place in places:
+        octets[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(octets, "little")
+
+
+Columns = int
+"""A set of columns: bit ``n`` is column ``n``."""
+
+Rows = tuple[tuple[int, int], ...]
+"""First and last row of each run, sorted."""
+
+Piece = tuple[int, int, Columns]
+"""First and last row, and columns."""
+
+
+class Open:
+    """The cells of a table that nothing has taken yet: a tree over the rows.
+
+    A node knows the columns that are open in some row below it. Where a whole node is taken, those below are
+    not told: what is open there is what is open in all nodes above, too.
+    """
+
+    def __init__(self, rows: int, every_column: Columns, within: Sequence[Columns] | None) -> None:
+        """Open the cells that are of interest; None is every one."""
+        self._size = 1 << max(rows - 1, 0).bit_length()
+        if within is None:
+            within = [every_column] * rows
+        nodes = [0] * self._size + list(within) + [0] * (self._size - rows)
+        for node in range(self._size - 1, 0, -1):
+            left, right = nodes[2 * node], nodes[2 * node + 1]
+            nodes[node] = left if left is right else left | right
+        self._nodes = nodes
+        self._starts, self._ends = _rows_of_nodes(self._size)
+        self._undo: list[tuple[int, Columns]] | None = None
+
+    def take(self, rows: Rows, columns: Columns) -> Columns:
+        """Take cells, and return the columns of those that were open."""
+        taken = 0
+        for first, last in rows:
+            taken |= self._take_one(first, columns) if first == last else self._take(1, first, last, columns)
+        return taken
+
+    def try_out(self) -> None:
+        """Remember what is taken from now on, so that it can be put back."""
+        self._undo = []
+
+    def put_back(self) -> None:
+        """Open again what was taken since :meth:`try_out`."""
+        for node, columns in reversed(self._undo or ()):
+            self._nodes[node] = columns
+        self._undo = None
+
+    def has(self, rows: Rows, columns: Columns) -> bool:
+        """Tell whether any of some cells is open."""
+        return any(self._has(1, first, last, columns) for first, last in rows)
+
+    def pieces(self, rows: Rows, columns: Columns) -> Iterator[Piece]:
+        """Yield the open ones of some cells: first and last row, and columns."""
+        for first, last in rows:
+            yield from self._pieces(1, first, last, columns)
+
+    def _set(self, node: int, columns: Columns) -> None:
+        if self._undo is not None:
+            self._undo.append((node, self._nodes[node]))
+        self._nodes[node] = columns
+
+    def _take_one(self, row: int, columns: Columns) -> Columns:
+        nodes, leaf = self._nodes, self._size + row
+        for shift in range(leaf.bit_length() - 1, -1, -1):
+            columns &= nodes[leaf >> shift]
+            if not columns:
+                return 0
+        self._set(leaf, nodes[leaf] ^ columns)
+        node = leaf >> 1
+        while node:
+            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
+            if left == nodes[node]:
+                break
+            self._set(node, left)
+            node >>= 1
+        return columns
+
+    def _take(self, node: int, first: int, last: int, columns: Columns) -> Columns:
+        nodes = self._nodes
+        columns &= nodes[node]
+        if not columns:
+            return 0
+        if first <= self._starts[node] and self._ends[node] <= last:
+            self._set(node, nodes[node] ^ columns)
+            return columns
+        taken = 0
+        if first <= self._ends[2 * node]:
+            taken = self._take(2 * node, first, last, columns)
+        if last >= self._starts[2 * node + 1]:
+            taken |= self._take(2 * node + 1, first, last, columns)
+        if taken:
+            left = nodes[node] & (nodes[2 * node] | nodes[2 * node + 1])
+            if left != nodes[node]:
+                self._set(node, left)
+        return taken
+
+    def _has(self, node: int, first: int, last: int, columns: Columns) -> bool:
+        columns &= self._nodes[node]
+        if not columns or self._ends[node] < first or last < self._starts[node]:
+            return False
+        if first <= self._starts[node] and self._ends[node] <= last:
+            return True
+        return self._has(2 * node, first, last, columns) or self._has(2 * node + 1, first, last, columns)
+
+    def _pieces(self, node: int, first: int, last: int, columns: Columns) -> Iterator[Piece]:
+        columns &= self._nodes[node]
+        if not columns or self._ends[node] < first or last < self._starts[node]:
+            return
+        if node >= self._size:
+            yield self._starts[node], self._ends[node], columns
+            return
+        yield from self._pieces(2 * node, first, last, columns)
+        yield from self._pieces(2 * node + 1, first, last, columns)
+
+
+@lru_cache(maxsize=4)
+def _rows_of_nodes(size: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the first and the last row below each node of a tree."""
+    starts, ends = list(range(2 * size)), list(range(2 * size))
+    for node in range(size, 2 * size):
+        starts[node] = ends[node] = node - size
+    for node in range(size - 1, 0, -1):
+        starts[node], ends[node] = starts[2 * node], ends[2 * node + 1]
+    return starts, ends

@@ -1,0 +1,304 @@
+"""Compare two policies in meaning: which packets one accepts and the other drops, and what decides there.
+
+Where the two agree nothing is worked out. What §7.1 always allows is left out, as no policy has a say in it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sgagent.analysis.clause_reduction import narrow
+from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+
+UNBOUND_LINKS = "*"
+"""Stands for every link that nothing is bound to, where those are closed (§9.3)."""
+
+
+class Effect(enum.Enum):
+    """What becomes of packets."""
+
+    OPENS = "opens"
+    CLOSES = "closes"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What decided before, and what decides after; the verdicts differ."""
+
+    before: Clause
+    after: Clause
+
+    @property
+    def effect(self) -> Effect:
+        """Return what becomes of the packets."""
+        return Effect.OPENS if self.after.policy is Policy.ACCEPT else Effect.CLOSES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowChange:
+    """Packets that are accepted on one side and dropped on the other."""
+
+    interfaces: tuple[str, ...]
+    """The links on which it is so, sorted."""
+
+    direction: Direction
+    box: Box[Change]
+
+    @property
+    def effect(self) -> Effect:
+        """Return what becomes of the packets."""
+        return self.box.label.effect
+
+
+class Fate(enum.Enum):
+    """What becomes of a rule."""
+
+    APPEARS = "appears"
+    GOES = "goes"
+    CHANGES = "changes"
+    """It is written differently."""
+
+    OBJECT_CHANGES = "object_changes"
+    """It is written as before, but its object stands for other addresses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleChange:
+    """A rule that is not what it was."""
+
+    fate: Fate
+    before: ResolvedRule | None
+    after: ResolvedRule | None
+    has_effect: bool
+    """Whether it decides, on one side, about packets whose verdict changes."""
+
+    @property
+    def rule(self) -> ResolvedRule:
+        """Return the rule as it is, or was."""
+        found = self.after or self.before
+        assert found is not None  # noqa: S101 - one of the two is always there; for the type checker
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All in which two policies differ."""
+
+    flows: tuple[FlowChange, ...] = ()
+    """What opens first, then what closes."""
+
+    rules: tuple[RuleChange, ...] = ()
+    """Sorted by group and id."""
+
+    bound: tuple[str, ...] = ()
+    """Links that are judged only after."""
+
+    unbound: tuple[str, ...] = ()
+    """Links that are judged only before."""
+
+    modes: tuple[str, ...] = ()
+    """Links on both sides whose mode differs."""
+
+    def count(self, effect: Effect) -> int:
+        """Return how many flow changes have the effect."""
+        return sum(flow.effect is effect for flow in self.flows)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Tell whether the policies mean the same and are written alike."""
+        return not (self.flows or self.rules or self.bound or self.unbound or self.modes)
+
+
+def compare(
+    old: ResolvedPolicy, new: ResolvedPolicy, *, tick: Callable[[], None] = lambda: None
+) -> Comparison:
+    """Return all in which two policies differ; what is judged alike on several links is told once.
+
+    Args:
+        old: what is enforced.
+        new: what may be.
+        tick: is called after each link of either, as :func:`links` counts them.
+    """
+    pairs = _pairs(old, new)
+    groups = _alike(pairs)
+    found: list[FlowChange] = []
+    for names, pair in groups:
+        found += _compare_judges(names, pair)
+        for _ in names:
+            tick()
+    flows = _told_once(found)
+    both = [name for name, (before, after) in pairs.items() if before and after]
+    return Comparison(
+        flows=tuple(sorted(flows, key=_order)),
+        rules=_compare_rules([pair for _, pair in groups], flows),
+        bound=tuple(name for name, (before, _) in pairs.items() if before is None),
+        unbound=tuple(name for name, (_, after) in pairs.items() if after is None),
+        modes=tuple(name for name in both if _modes_differ(*pairs[name])),
+    )
+
+
+def links(old: ResolvedPolicy, new: ResolvedPolicy) -> int:
+    """Return how many links are compared."""
+    return len(_pairs(old, new))
+
+
+_Pair = tuple[ResolvedInterface | None, ResolvedInterface | None]
+"""What judges a link before and after."""
+
+
+def _pairs(old: ResolvedPolicy, new: ResolvedPolicy) -> Mapping[str, _Pair]:
+    """Return what judges each link of either policy, by name."""
+    names = sorted({interface.name for policy in (old, new) for interface in policy.interfaces})
+    pairs: dict[str, _Pair] = {name: (old.judge(name), new.judge(name)) for name in names}
+    if old.unbound or new.unbound:
+        pairs[UNBOUND_LINKS] = (old.unbound, new.unbound)
+    return pairs
+
+
+def _alike(pairs: Mapping[str, _Pair]) -> list[tuple[tuple[str, ...], _Pair]]:
+    """Return the pairs with the names of the links; those that judge alike are one."""
+    found: dict[tuple[object, ...], list[tuple[list[str], _Pair]]] = {}
+    for name, pair in pairs.items():
+        bucket = found.setdefault(tuple(judge and judge.security_group_ids for judge in pair), [])
+        nameless = _nameless(pair)
+        for names, present in bucket:
+            if _nameless(present) == nameless:
+                names.append(name)
+                break
+        else:
+            bucket.append(([name], pair))
+    return [(tuple(names), pair) for bucket in found.values() for names, pair in bucket]
+
+
+def _nameless(pair: _Pair) -> tuple[ResolvedInterface | None, ...]:
+    return tuple(judge and replace(judge, name="", network_interface_id=None) for judge in pair)
+
+
+def _compare_judges(names: tuple[str, ...], pair: _Pair) -> Iterator[FlowChange]:
+    for direction in Direction:
+        for box in compare_judges(*pair, direction):
+            yield FlowChange(interfaces=names, direction=direction, box=box)
+
+
+def _told_once(flows: Iterable[FlowChange]) -> list[FlowChange]:
+    """Return the changes with those made one that are alike on several links."""
+    found: dict[tuple[object, ...], FlowChange] = {}
+    for flow in flows:
+        change = flow.box.label
+        key = (*_order(replace(flow, interfaces=())), _name(change.before), _name(change.after))
+        interfaces = {*flow.interfaces, *(found[key].interfaces if key in found else ())}
+        found[key] = replace(flow, interfaces=tuple(sorted(interfaces)))
+    return list(found.values())
+
+
+def _name(clause: Clause) -> tuple[object, ...]:
+    """Return what people know a clause by."""
+    rule = clause.rule
+    return (clause.decided_by, rule and rule.security_group_id, rule and rule.rule_id)
+
+
+def compare_judges(
+    old: ResolvedInterface | None, new: ResolvedInterface | None, direction: Direction
+) -> tuple[Box[Change], ...]:
+    """Return the packets about whose verdict two judges differ; None lets everything pass."""
+    return tuple(
+        box
+        for family in Family
+        for box in _compare_clauses(
+            list_clauses(old, direction, family), list_clauses(new, direction, family), family
+        )
+    )
+
+
+def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> tuple[Box[Change], ...]:
+    if _say_the_same(old, new) and all(
+        before.addresses == after.addresses for before, after in zip(old, new, strict=True)
+    ):
+        return ()
+    narrowed = narrow(old, new, family)
+    if narrowed is None:
+        return ()
+    originals = narrowed.originals
+
+    def change(columns: Columns) -> Change | None:
+        (before, *_), (after, *_) = columns
+        return None if before.policy is after.policy else Change(originals[before], originals[after])
+
+    return cut_into_boxes((narrowed.old, narrowed.new), family, change, skip=_agree)
+
+
+def _agree(columns: Columns) -> bool:
+    """Tell whether two lists are seen to give the same verdicts, without looking closely."""
+    old, new = columns
+    return len({clause.policy for column in columns for clause in column}) == 1 or _say_the_same(old, new)
+
+
+def _say_the_same(old: Sequence[Clause], new: Sequence[Clause]) -> bool:
+    return len(old) == len(new) and all(
+        before.content == after.content for before, after in zip(old, new, strict=True)
+    )
+
+
+def _order(flow: FlowChange) -> tuple[object, ...]:
+    box = flow.box
+    return (
+        flow.effect is Effect.CLOSES,
+        flow.interfaces,
+        flow.direction is Direction.EGRESS,
+        box.family.bits,
+        box.protocols,
+        box.ports,
+        box.peers,
+        box.source_ports,
+        box.locals,
+    )
+
+
+def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
+    """Return the rules that differ on any link."""
+    clauses = (clause for flow in flows for clause in (flow.box.label.before, flow.box.label.after))
+    effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
+    old, new = _rules(pairs, 0), _rules(pairs, 1)
+    changes = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        fate = _fate(before, after)
+        if fate is not None:
+            changes.append(RuleChange(fate=fate, before=before, after=after, has_effect=key in effective))
+    return tuple(changes)
+
+
+_Key = tuple[str, str]
+"""A rule's group and id."""
+
+
+def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
+    return {
+        (rule.security_group_id, rule.rule_id): rule
+        for pair in pairs
+        if (judge := pair[side])
+        for direction in Direction
+        for rule in judge.toward(direction).rules
+    }
+
+
+def _fate(before: ResolvedRule | None, after: ResolvedRule | None) -> Fate | None:
+    if before is None:
+        return Fate.APPEARS
+    if after is None:
+        return Fate.GOES
+    if before == after:
+        return None
+    return (
+        Fate.OBJECT_CHANGES
+        if replace(before, peer=after.peer) == after and (before.peer.name == after.peer.name)
+        else Fate.CHANGES
+    )
+
+
+def _modes_differ(before: ResolvedInterface | None, after: ResolvedInterface | None) -> bool:
+    return before is not None and after is not None and before.mode is not after.mode

@@ -1,0 +1,284 @@
+"""Put boxes into words: objects by the names that documents give them, where that is exact."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sgagent.analysis.header_space import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Clause, Label
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, common, joined, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.policy import Peer, ResolvedPolicy, members_by_group
+
+FELLOW_MEMBERS = "fellow members"
+
+_FEW = 4
+"""CIDRs that are shown before another way of saying the same is looked for."""
+
+_EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectNames:
+    """The names of all sets of addresses that rules speak of, by family."""
+
+    by_addresses: Mapping[Family, Mapping[Ranges, str]] = field(
+        default_factory=lambda: {family: {} for family in Family}
+    )
+
+    meanings: Mapping[tuple[Family, str], frozenset[Ranges]] = field(default_factory=dict)
+    """All that a name stands for in the last policy: which members a rule reaches depends on its group."""
+
+    fellows: Mapping[tuple[Family, str], Ranges] = field(default_factory=dict)
+    """The fellow members of each link in the last policy."""
+
+    former_fellows: Mapping[tuple[Family, str], Ranges] = field(default_factory=dict)
+    """The fellow members of each link in the first policy."""
+
+    @classmethod
+    def of(cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None) -> ObjectNames:
+        """Return the names of what policies speak of; of several for the same addresses, groups first.
+
+        A name means what it means in the last policy.
+
+        Args:
+            policies: in the order in which one follows the other.
+            definitions: what the last policy was made of; they say what a name means there that no rule of
+                it has. Without them, such a name means what it meant before.
+        """
+        names = cls(
+            meanings=_meanings(_peers(policies[-1:]))
+            if definitions is None
+            else _defined(policies, definitions),
+            fellows=_fellows(policies[-1:]),
+            former_fellows=_fellows(policies[:1]),
+        )
+        by_addresses: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
+        for peer in sorted(_peers(policies), key=_preference):
+            for family in Family:
+                ranges = joined(peer.addresses.ranges(family))
+                if ranges and not names.is_former(peer.name, ranges, family):
+                    by_addresses[family].setdefault(ranges, peer.name)
+        return replace(names, by_addresses=by_addresses)
+
+    def is_former(self, name: str, ranges: Ranges, family: Family) -> bool:
+        """Tell whether an object stood for these addresses, and stands for others now."""
+        return ranges not in self.meanings.get((family, name), {ranges})
+
+    def exact(
+        self, ranges: Ranges, family: Family, preferred: Iterable[Peer] = (), links: Sequence[str] = ()
+    ) -> str | None:
+        """Return the name of the object that stands for just these addresses; None if there is none."""
+        if ranges == ((0, family.last_address),):
+            return _EVERYONE[family]
+        for peer in preferred:
+            is_exact = joined(peer.addresses.ranges(family)) == ranges
+            if is_exact and not self.is_former(peer.name, ranges, family):
+                return peer.name
+        name = self.by_addresses[family].get(ranges)
+        if (name is None or "sg-" not in name) and _are_fellows(self.fellows, ranges, family, links):
+            return FELLOW_MEMBERS
+        return name
+
+    def _called(self, peer: Peer, family: Family) -> str:
+        """Return how an object is called that may have been another one in the last policy."""
+        is_former = self.is_former(peer.name, joined(peer.addresses.ranges(family)), family)
+        return f"the former {peer.name}" if is_former else peer.name
+
+    def text(
+        self, ranges: Ranges, family: Family, preferred: Sequence[Peer] = (), links: Sequence[str] = ()
+    ) -> str:
+        """Return addresses in the fewest words: an object, a few CIDRs, or an object without some others.
+
+        Args:
+            ranges: the addresses.
+            family: of them.
+            preferred: objects that the reader has in mind, as a rule that decides there names them.
+            links: on which packets from or to the addresses are judged.
+        """
+        name = self.exact(ranges, family, preferred, links)
+        if name is not None:
+            return name
+        for peer in preferred:
+            if joined(peer.addresses.ranges(family)) == ranges:
+                return self._called(peer, family)
+        if _are_fellows(self.former_fellows, ranges, family, links):
+            return f"the former {FELLOW_MEMBERS}"
+        blocks = cidrs(ranges, family)
+        if len(blocks) <= _FEW:
+            around = self._around(ranges, family, preferred)
+            return ", ".join(blocks) + (f" (in {around})" if around else "")
+        return (
+            self._all_but(ranges, family, preferred)
+            or self._together(ranges, family)
+            or f"{', '.join(blocks[:_FEW])} and {len(blocks) - _FEW} more blocks"
+        )
+
+    def _around(self, ranges: Ranges, family: Family, preferred: Iterable[Peer]) -> str | None:
+        """Return the group or list that the addresses are a part of."""
+        for peer in preferred:
+            if _is_name(peer) and not without(ranges, joined(peer.addresses.ranges(family))):
+                return self._called(peer, family)
+        return None
+
+    def _all_but(self, ranges: Ranges, family: Family, preferred: Sequence[Peer]) -> str | None:
+        """Return an object and what is missing of it, if that is few."""
+        wholes = [(self._called(peer, family), joined(peer.addresses.ranges(family))) for peer in preferred]
+        for name, whole in (*wholes, (_EVERYONE[family], ((0, family.last_address),))):
+            if not without(ranges, whole):
+                missing = without(whole, ranges)
+                blocks = cidrs(missing, family)
+                rest = self.exact(missing, family, preferred)
+                rest = rest or (", ".join(blocks) if len(blocks) <= _FEW else self._together(missing, family))
+                if rest is not None:
+                    return f"{name} but {rest}"
+        return None
+
+    def _together(self, ranges: Ranges, family: Family) -> str | None:
+        """Return several objects that are these addresses together."""
+        left, names = ranges, []
+        for addresses, name in self.by_addresses[family].items():
+            if common(addresses, left) and not without(addresses, ranges):
+                names.append(name)
+                left = without(left, addresses)
+            if not left or len(names) > _FEW:
+                break
+        return ", ".join(names) if not left and len(names) <= _FEW else None
+
+
+def address_text(address: int, family: Family) -> str:
+    """Return an address as people write it; a small number alone would be read as IPv4."""
+    return str(ipaddress.IPv4Address(address) if family is Family.IPV4 else ipaddress.IPv6Address(address))
+
+
+def cidrs(ranges: Ranges, family: Family) -> list[str]:
+    """Return the shortest list of CIDRs that are these addresses, single ones without a length."""
+    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
+    return [
+        str(block.network_address) if block.prefixlen == block.max_prefixlen else str(block)
+        for first, last in ranges
+        for block in ipaddress.summarize_address_range(kind(first), kind(last))
+    ]
+
+
+def protocol_text(protocols: Ranges) -> str:
+    """Return protocols as documents name them: ``tcp``, ``tcp, udp``, ``all``, ``all but tcp``."""
+    if protocols == ALL_PROTOCOL_NUMBERS:
+        return "all"
+    missing = without(ALL_PROTOCOL_NUMBERS, protocols)
+    if len(missing) < len(protocols):
+        return f"all but {_numbers(missing)}"
+    return _numbers(protocols)
+
+
+def _numbers(protocols: Ranges) -> str:
+    return ", ".join(
+        str(Protocol(first)) if first == last else f"protocols {first}-{last}" for first, last in protocols
+    )
+
+
+def port_text(ports: Ranges) -> str:
+    """Return ports like ``80, 8000-8100``."""
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
+
+
+def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
+    """Return the packets of a box in words, like ``tcp 80 from 0.0.0.0/0``."""
+    words = [protocol_text(box.protocols)]
+    if box.ports != ALL_PORTS:
+        words.append(port_text(box.ports))
+    words.append("from" if direction is Direction.INGRESS else "to")
+    words.append(peers)
+    if box.source_ports != ALL_PORTS:
+        words.append(f"with source port {port_text(box.source_ports)}")
+    if box.locals != ((0, box.family.last_address),):
+        blocks = cidrs(box.locals, box.family)
+        shown = ", ".join(blocks[:_FEW]) + (f" and {len(blocks) - _FEW} more" if len(blocks) > _FEW else "")
+        words.append(f"{'at' if direction is Direction.INGRESS else 'out of'} {shown}")
+    return " ".join(words)
+
+
+_STEPS = {
+    DecidedBy.ALWAYS: "what no group can block",
+    DecidedBy.FAILSAFE: "the fail-safe list",
+    DecidedBy.INNER: "the inner access policy",
+    DecidedBy.DEFAULT: "default",
+    DecidedBy.UNBOUND: "nothing",
+}
+
+
+def decider_text(clause: Clause) -> str:
+    """Return what decides, like ``sgr-1 of sg-web`` or ``default``."""
+    if clause.rule is not None:
+        return f"{clause.rule.rule_id} of {clause.rule.security_group_id}"
+    return _STEPS[clause.decided_by]
+
+
+def decision_text(clause: Clause) -> str:
+    """Return what becomes of packets and by what, like ``dropped by default``."""
+    if clause.decided_by is DecidedBy.UNBOUND:
+        return "accepted, as nothing judges the link"
+    return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
+
+
+def _meanings(peers: Iterable[Peer]) -> dict[tuple[Family, str], frozenset[Ranges]]:
+    """Return what each name stands for, in each family."""
+    meanings: dict[tuple[Family, str], frozenset[Ranges]] = {}
+    for peer in peers:
+        for family in Family:
+            key, ranges = (family, peer.name), joined(peer.addresses.ranges(family))
+            meanings[key] = meanings.get(key, frozenset()) | {ranges}
+    return meanings
+
+
+def _defined(
+    policies: Sequence[ResolvedPolicy], definitions: Snapshot
+) -> dict[tuple[Family, str], frozenset[Ranges]]:
+    """Return what definitions say that the names of groups and lists in policies stand for."""
+    members = members_by_group(definitions)
+    found: dict[tuple[Family, str], frozenset[Ranges]] = {}
+    for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:
+        account, _, group_id = name.rpartition("/")
+        group, prefix_list = definitions.group_by_id.get(group_id), definitions.prefix_list_by_id.get(name)
+        addresses = AddressSet.of(prefix_list.entries) if prefix_list else NO_ADDRESSES
+        if group is not None and (not account or group.account_id in (None, account)):
+            addresses = members[group_id]
+        for family in Family:
+            found[family, name] = frozenset({joined(addresses.ranges(family))})
+    return found
+
+
+def _peers(policies: Iterable[ResolvedPolicy]) -> Iterable[Peer]:
+    """Return the objects of all rules, each once."""
+    judges = (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge)
+    rules = (rule for judge in judges for way in Direction for rule in judge.toward(way).rules)
+    return {id(rule.peer): rule.peer for rule in rules}.values()
+
+
+def _fellows(policies: Iterable[ResolvedPolicy]) -> dict[tuple[Family, str], Ranges]:
+    """Return whom the inner access policies let in, by family and link."""
+    return {
+        (family, judge.name): joined(judge.ingress.inner.ranges(family))
+        for policy in policies
+        for judge in policy.interfaces
+        for family in Family
+    }
+
+
+def _are_fellows(
+    fellows: Mapping[tuple[Family, str], Ranges], ranges: Ranges, family: Family, links: Sequence[str]
+) -> bool:
+    """Tell whether addresses are just the fellow members of each of the links."""
+    return bool(links) and all(fellows.get((family, link)) == ranges for link in links)
+
+
+def _preference(peer: Peer) -> tuple[bool, bool, str]:
+    """Return a sort key that puts names that say most first: groups, then lists, then CIDRs."""
+    return ("sg-" not in peer.name, not _is_name(peer), peer.name)
+
+
+def _is_name(peer: Peer) -> bool:
+    """Tell whether an object is called by a name, not by its addresses."""
+    return "sg-" in peer.name or peer.name.startswith("pl-")

@@ -1,0 +1,314 @@
+"""Find out who may talk to whom: exactly, by what decides, so that an accept behind a drop is no edge.
+
+Between groups an edge takes both ends: what the source's groups let out, and what the target's let in. Of
+what is no group only this end is known. No packet goes from a host to itself. The configuration's lists are
+left out: no group has a say in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sgagent.analysis.graph.graph import (
+    ANYWHERE,
+    NO_TRAFFIC,
+    Edge,
+    Graph,
+    Node,
+    NodeId,
+    NodeKind,
+    Outward,
+    Side,
+    Traffic,
+    order,
+)
+from sgagent.analysis.graph.hosts import HostAddress, Places, has_two_addresses
+from sgagent.analysis.header_space import Box, Clause
+from sgagent.analysis.lint.rule_reach import key_of
+from sgagent.analysis.lint.subject import LintSubject
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, common, joined
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import (
+    CidrBlock,
+    Direction,
+    Family,
+    GroupReference,
+    GroupType,
+    Policy,
+    PrefixListReference,
+    SecurityGroup,
+)
+from sgagent.core.policy import ResolvedRule
+
+Tick = Callable[[], None]
+
+
+def make_graph(subject: LintSubject, tick: Tick = lambda: None) -> Graph:
+    """Return who may talk to whom.
+
+    Args:
+        subject: definitions, and what they come to wherever groups are attached.
+        tick: is called after each stand.
+    """
+    finder = _Finder(subject, Places(subject))
+    for place in finder.places.all:
+        finder.look_inwards(place)
+        finder.look_outwards(place)
+        tick()
+    return finder.graph()
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found of one edge, by the rules of one end."""
+
+    traffic: Traffic = NO_TRAFFIC
+    rules: set[str] = field(default_factory=set)
+    families: set[Family] = field(default_factory=set)
+    beyond: AddressSet = NO_ADDRESSES
+    """What the end that is no group stands for."""
+
+
+class _Finder:
+    """Collects edges place by place."""
+
+    def __init__(self, subject: LintSubject, places: Places) -> None:
+        self._subject = subject
+        self.places = places
+        self._edges: dict[tuple[NodeId, NodeId, str], _Found] = {}
+
+    def look_inwards(self, place: HostAddress) -> None:
+        """Find who may talk to the groups of a place."""
+        for box in place.accepted_here(Direction.INGRESS):
+            clause = box.label
+            if clause.decided_by is DecidedBy.INNER:
+                for group in self._friendly(place, box):
+                    self._add(place, box, Direction.INGRESS, group, _group(group))
+            elif clause.rule is not None:
+                source = self._object(clause.rule, Side.SOURCE)
+                self._add(place, box, Direction.INGRESS, clause.rule.security_group_id, source)
+
+    def _friendly(self, place: HostAddress, box: Box[Clause]) -> Iterator[str]:
+        """Yield the groups of a place whose members may talk, and have some in the box."""
+        for group_id in place.groups:
+            group = self._subject.snapshot.group_by_id[group_id]
+            lets = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+            if lets and common(self.places.members(group_id, box.family), box.peers):
+                yield group_id
+
+    def look_outwards(self, place: HostAddress) -> None:
+        """Find whom the groups of a place may talk to."""
+        for box in place.accepted_here(Direction.EGRESS):
+            rule = box.label.rule
+            if rule is not None:
+                target = self._object(rule, Side.TARGET)
+                self._add(place, box, Direction.EGRESS, rule.security_group_id, target)
+
+    def _add(
+        self, place: HostAddress, box: Box[Clause], direction: Direction, owner: str, other: NodeId
+    ) -> None:
+        """Note what a box lets pass between a group of the place and another node.
+
+        Args:
+            place: at the near end.
+            box: what the place accepts.
+            direction: in which it passes the near end.
+            owner: the group.
+            other: the node at the far end.
+        """
+        if other.side is Side.BOTH:
+            traffic = self._let_through(place, box, direction, other.name)
+        else:
+            near = common(box.locals, place.addresses[box.family])
+            traffic = Traffic.of(box) if place.has_pair(box.family, near, box.peers) else NO_TRAFFIC
+        if not traffic:
+            return
+        inwards = direction is Direction.INGRESS
+        ends = (other, _group(owner)) if inwards else (_group(owner), other)
+        found = self._edges.setdefault((*ends, owner), _Found())
+        found.traffic |= traffic
+        found.families.add(box.family)
+        rule = box.label.rule
+        if rule is not None:
+            found.rules.add(rule.rule_id)
+            if other.side is not Side.BOTH:
+                found.beyond = found.beyond.union(rule.peer.addresses)
+
+    def _let_through(self, place: HostAddress, box: Box[Clause], direction: Direction, group: str) -> Traffic:
+        """Return what members of a group at the far end let pass, of what a place lets pass."""
+        family, due, found = box.family, Traffic.of(box), NO_TRAFFIC
+        near = common(box.locals, place.addresses[family])
+        if place.has_pair(family, near, common(self.places.unplaced(group, family), box.peers)):
+            return due
+        end = _End(place, box, near)
+        for far_place, members in self.places.having(group):
+            far = common(members[family], box.peers)
+            if far:
+                for there in far_place.accepted[_opposite(direction), family]:
+                    if found == due:
+                        return due
+                    if end.meets(_End(far_place, there, far)):
+                        found |= due & Traffic.of(there)
+        return found
+
+    def _object(self, rule: ResolvedRule, side: Side) -> NodeId:
+        """Return the node that a rule's object is."""
+        what = self._subject.rules[key_of(rule)][1].authorization_object
+        match what:
+            case GroupReference():
+                return _group(what.security_group_id)
+            case PrefixListReference():
+                return NodeId(name=what.prefix_list_id, side=side)
+            case CidrBlock():
+                return NodeId(name=ANYWHERE if what.is_everything else str(what), side=side)
+
+    def graph(self) -> Graph:
+        """Return all that was found."""
+        owners: dict[tuple[NodeId, NodeId], dict[str, _Found]] = {}
+        for (source, target, owner), found in self._edges.items():
+            owners.setdefault((source, target), {})[owner] = found
+        edges = [self._edge(source, target, found) for (source, target), found in owners.items()]
+        ends = {end for pair in owners for end in pair}
+        nodes = [self._group_node(group) for group in self._subject.snapshot.security_groups]
+        nodes += [Node(node_id=end, kind=_kind(end.name)) for end in ends if end.side is not Side.BOTH]
+        return Graph(
+            nodes=tuple(sorted(nodes, key=lambda node: order(node.node_id))),
+            edges=tuple(sorted(edges, key=lambda edge: (order(edge.source), order(edge.target)))),
+        )
+
+    def _edge(self, source: NodeId, target: NodeId, by_owner: Mapping[str, _Found]) -> Edge:
+        """Return what was found at one end or both as one edge."""
+        traffic = NO_TRAFFIC
+        for found in by_owner.values():
+            traffic |= found.traffic
+        return Edge(
+            source=source,
+            target=target,
+            traffic=traffic,
+            rules=tuple(sorted({rule for found in by_owner.values() for rule in found.rules})),
+            families=frozenset(family for found in by_owner.values() for family in found.families),
+            is_partial=all(
+                self._drops_some(source, target, owner, found.beyond, traffic)
+                for owner, found in by_owner.items()
+            ),
+        )
+
+    def _drops_some(
+        self, source: NodeId, target: NodeId, owner: str, beyond: AddressSet, traffic: Traffic
+    ) -> bool:
+        """Return whether either end drops some of what an edge says: for some addresses or source ports.
+
+        Args:
+            source: of the edge.
+            target: of the edge.
+            owner: the group whose rules the edge comes from. Where it is attached nowhere, they judge its
+                members.
+            beyond: what the end that is no group stands for.
+            traffic: what the edge says.
+        """
+        ends = ((source, Direction.EGRESS, target), (target, Direction.INGRESS, source))
+        return any(
+            _drops_at(place, direction, members, others, traffic)
+            for near, direction, far in ends
+            if near.side is Side.BOTH
+            for others in (self._addresses_of(far, beyond),)
+            for place, members in self.places.having(near.name, alone=near.name == owner)
+        )
+
+    def _addresses_of(self, node: NodeId, beyond: AddressSet) -> Mapping[Family, Ranges]:
+        """Return the addresses of a node, given what it stands for if it is no group."""
+        if node.side is Side.BOTH:
+            return {family: self.places.members(node.name, family) for family in Family}
+        return {family: joined(beyond.ranges(family)) for family in Family}
+
+    def _group_node(self, group: SecurityGroup) -> Node:
+        group_id = group.security_group_id
+        return Node(
+            node_id=_group(group_id),
+            kind=NodeKind.GROUP,
+            title=group.name,
+            outward=_outward(self.places.of(group_id)),
+            together_with=frozenset(
+                _group(other)
+                for place in self.places.of(group_id)
+                if place.has_addresses
+                for other in place.groups
+                if other != group_id
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What passes one end."""
+
+    place: HostAddress
+    box: Box[Clause]
+    addresses: Ranges
+    """Of whom it is looked at."""
+
+    def meets(self, other: _End) -> bool:
+        """Return whether any packet between two hosts passes this end and another."""
+        if not common(self.box.source_ports, other.box.source_ports):
+            return False
+        here = common(common(self.box.locals, other.box.peers), self.addresses)
+        there = common(common(other.box.locals, self.box.peers), other.addresses)
+        if self.place is other.place:
+            return self.place.has_pair_here(self.box.family, here, there)
+        return has_two_addresses(here, there)
+
+
+def _drops_at(
+    place: HostAddress,
+    direction: Direction,
+    members: Mapping[Family, Ranges],
+    others: Mapping[Family, Ranges],
+    traffic: Traffic,
+) -> bool:
+    """Return whether a place drops some traffic between hosts there and others."""
+    return any(
+        traffic & dropped
+        and place.has_pair(family, common(box.locals, members[family]), common(box.peers, others[family]))
+        for family in Family
+        if members[family] and others[family]
+        for dropped, box in place.dropped[direction, family]
+    )
+
+
+def _opposite(direction: Direction) -> Direction:
+    return Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+
+
+def _outward(places: Iterable[HostAddress]) -> Outward | None:
+    """Return what becomes of what members open and no rule speaks of; None where there is no member."""
+    found = {
+        any(
+            box.family is family and box.label.decided_by is DecidedBy.DEFAULT
+            for box in place.accepted_here(Direction.EGRESS)
+        )
+        for place in places
+        for family in Family
+        if place.addresses[family]
+    }
+    if not found:
+        return None
+    return Outward.PARTLY if len(found) > 1 else Outward.OPEN if True in found else Outward.CLOSED
+
+
+def _group(group_id: str) -> NodeId:
+    return NodeId(name=group_id, side=Side.BOTH)
+
+
+def _kind(name: str) -> NodeKind:
+    if name == ANYWHERE:
+        return NodeKind.ANYWHERE
+    return NodeKind.NETWORK if _is_cidr(name) else NodeKind.PREFIX_LIST
+
+
+def _is_cidr(name: str) -> bool:
+    try:
+        CidrBlock.parse(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,216 @@
+"""Hold where groups are attached together: which hosts are there, and what is accepted and dropped there.
+
+A host is an interface of the documents. A member that a group lists by address, on no interface, has no known
+policy: at the far end it sends and takes everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+
+from sgagent.analysis.graph.graph import Traffic
+from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
+from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.core.addresses import AddressSet, Ranges, common, joined, size, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Direction, Family, Policy
+from sgagent.core.policy import ResolvedInterface
+
+
+class Places:
+    """All places of definitions, and where the members of each group are."""
+
+    def __init__(self, subject: LintSubject) -> None:
+        """Sort interfaces and members into places."""
+        self._subject = subject
+        self._members: dict[tuple[str, Family], Ranges] = {
+            (group, family): joined(members.ranges(family))
+            for group, members in subject.members.items()
+            for family in Family
+        }
+        stands = [(stand.judge, stand.interfaces) for stand in subject.stands if stand.interfaces]
+        closed = tuple(
+            interface.network_interface_id
+            for interface in subject.snapshot.network_interfaces
+            if not interface.security_group_ids
+        )
+        if closed:
+            stands.append((ResolvedInterface(name=""), closed))
+        hosts = [self._hosts(names) for _, names in stands]
+        addresses = [_addresses(some) for some in hosts]
+        self._taken = {family: joined(r for one in addresses for r in one[family]) for family in Family}
+        shared = {family: _shared(one[family] for one in addresses) for family in Family}
+        self._attached = tuple(
+            HostAddress(judge, some, one, {family: without(one[family], shared[family]) for family in Family})
+            for (judge, _), some, one in zip(stands, hosts, addresses, strict=True)
+        )
+        self._alone = {
+            stand.judge.security_group_ids[0]: self._place_alone(stand)
+            for stand in subject.stands
+            if not stand.interfaces
+        }
+        self.all: tuple[HostAddress, ...] = (*self._attached, *self._alone.values())
+        self._at: dict[str, list[HostAddress]] = {}
+        for place in self.all:
+            for group in place.groups:
+                self._at.setdefault(group, []).append(place)
+        self._having = {group: tuple(self._find_members(group)) for group in subject.members}
+
+    def members(self, group: str, family: Family) -> Ranges:
+        """Return the members of a group (§5.2)."""
+        return self._members[group, family]
+
+    def unplaced(self, group: str, family: Family) -> Ranges:
+        """Return the members of a group that are on no interface of the documents."""
+        return without(self._members[group, family], self._taken[family])
+
+    def of(self, group: str) -> Sequence[HostAddress]:
+        """Return the places where a group is attached, or the one where it is looked at by itself."""
+        return self._at.get(group, ())
+
+    def having(
+        self, group: str, *, alone: bool = False
+    ) -> Iterator[tuple[HostAddress, Mapping[Family, Ranges]]]:
+        """Yield the places of a group's members, attached to it or not, and which addresses they have there.
+
+        Args:
+            group: the group.
+            alone: whether its own rules judge its members where it is attached nowhere.
+        """
+        yield from self._having[group]
+        if alone and group in self._alone:
+            yield self._alone[group], self._alone[group].addresses
+
+    def _find_members(self, group: str) -> Iterator[tuple[HostAddress, Mapping[Family, Ranges]]]:
+        for place in self._at.get(group, ()):
+            if place.hosts:
+                yield place, place.addresses
+        listed = AddressSet.of(self._subject.snapshot.group_by_id[group].member_addresses)
+        parts = {family: common(joined(listed.ranges(family)), self._taken[family]) for family in Family}
+        if any(parts.values()):
+            for place in self._attached:
+                here = {family: common(parts[family], place.addresses[family]) for family in Family}
+                if group not in place.groups and any(here.values()):
+                    yield place, here
+
+    def _hosts(self, names: Iterable[str]) -> tuple[AddressSet, ...]:
+        interfaces = self._subject.snapshot.interface_by_id
+        return tuple(AddressSet.of(interfaces[name].addresses) for name in names)
+
+    def _place_alone(self, stand: Stand) -> HostAddress:
+        """Return where a group is that is attached nowhere: at its members that are on no interface."""
+        (group,) = stand.judge.security_group_ids
+        addresses = {family: self.unplaced(group, family) for family in Family}
+        return HostAddress(stand.judge, (), addresses, addresses)
+
+
+@dataclass(frozen=True, eq=False)
+class HostAddress:
+    """Where the same groups are attached, at one interface or several."""
+
+    judge: ResolvedInterface
+    hosts: Sequence[AddressSet]
+    """The addresses of each interface. Empty for a group that is attached nowhere: there each address is a
+    host of its own."""
+
+    addresses: Mapping[Family, Ranges]
+    only_here: Mapping[Family, Ranges]
+    """The addresses that no other place has."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the groups that are attached."""
+        return self.judge.security_group_ids
+
+    @property
+    def has_addresses(self) -> bool:
+        """Return whether any address is here."""
+        return any(self.addresses.values())
+
+    @cached_property
+    def _boxes(self) -> Mapping[tuple[Direction, Family], tuple[Box[Clause], ...]]:
+        return {
+            (direction, family): cut_into_boxes(
+                [list_clauses(self.judge, direction, family)], family, _accepting_clause
+            )
+            for direction in Direction
+            for family in Family
+            if self.addresses[family]
+        }
+
+    @cached_property
+    def accepted(self) -> Mapping[tuple[Direction, Family], tuple[Box[Clause], ...]]:
+        """Return disjoint boxes of what is accepted, each with what decides."""
+        return {
+            key: tuple(box for box in boxes if box.label is not _DROP) for key, boxes in self._boxes.items()
+        }
+
+    @cached_property
+    def dropped(self) -> Mapping[tuple[Direction, Family], tuple[tuple[Traffic, Box[Clause]], ...]]:
+        """Return disjoint boxes of what is dropped, each with its protocols and ports."""
+        return {
+            key: tuple((Traffic.of(box), box) for box in boxes if box.label is _DROP)
+            for key, boxes in self._boxes.items()
+        }
+
+    def accepted_here(self, direction: Direction) -> Iterator[Box[Clause]]:
+        """Yield the boxes of what is accepted of which a near end is here."""
+        for family in Family:
+            for box in self.accepted.get((direction, family), ()):
+                if common(box.locals, self.addresses[family]):
+                    yield box
+
+    def has_pair(self, family: Family, near: Ranges, far: Ranges) -> bool:
+        """Return whether a host here and another host, anywhere, have addresses in two sets, one in each.
+
+        Args:
+            family: of the addresses.
+            near: addresses of this place.
+            far: any addresses.
+        """
+        if not near or not far:
+            return False
+        elsewhere = without(far, self.only_here[family])
+        if has_two_addresses(near, elsewhere):
+            return True
+        return self.has_pair_here(family, near, common(far, self.addresses[family]))
+
+    def has_pair_here(self, family: Family, near: Ranges, far: Ranges) -> bool:
+        """Return whether two hosts of this place have addresses in two sets of its addresses, one in each."""
+        if not has_two_addresses(near, far):
+            return False
+        both = joined((*near, *far))
+        having = (host for host in self.hosts if common(joined(host.ranges(family)), both))
+        return not self.hosts or len(list(islice(having, 2))) > 1
+
+
+_DROP = Clause(decided_by=DecidedBy.DEFAULT, policy=Policy.DROP, addresses=())
+"""Stands for every clause that drops: which of them decides makes no difference here."""
+
+
+def _accepting_clause(columns: Columns) -> Clause:
+    ((first, *_),) = columns
+    return first if first.policy is Policy.ACCEPT else _DROP
+
+
+def _addresses(hosts: Sequence[AddressSet]) -> dict[Family, Ranges]:
+    return {family: joined(one for host in hosts for one in host.ranges(family)) for family in Family}
+
+
+def _shared(parts: Iterable[Ranges]) -> Ranges:
+    """Return the addresses that several parts have."""
+    shared: list[tuple[int, int]] = []
+    reached = -1
+    for first, last in sorted(chain.from_iterable(parts)):
+        if first <= reached:
+            shared.append((first, min(last, reached)))
+        reached = max(reached, last)
+    return joined(shared)
+
+
+def has_two_addresses(near: Ranges, far: Ranges) -> bool:
+    """Return whether two sets have two different addresses, one in each."""
+    return bool(near and far) and not (near == far and size(near) == 1)

@@ -1,0 +1,230 @@
+"""Draw a graph as an SVG that needs nothing else: light or dark as the reader likes it, and readable aloud.
+
+Nothing is said by colour alone: what a change opens has a plus, what it closes a minus and a dashed line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import pairwise
+
+from sgagent.analysis.graph.graph import Edge, Graph, Node, NodeId, Side
+from sgagent.analysis.graph.labels import LabelLine, Mark, edge_lines, edge_mark, node_lines, sentence
+from sgagent.analysis.graph.layout import NodePlace, Route, Size, lay_out
+
+_CHARACTER = 7.25
+"""The width of one, of 12 pixels of a font in which all are alike."""
+
+_LINE = 16.0
+_PADDING = 10.0
+_TITLE = "Who may talk to whom"
+
+_FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,&quot;DejaVu Sans Mono&quot;,monospace"
+
+LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1c2733",
+    "faint": "#56657a",
+    "line": "#6b7a90",
+    "box": "#eef3f9",
+    "rim": "#9fb0c6",
+    "beyond": "#fff7e6",
+    "brink": "#c9a24b",
+    "open": "#0b7a3b",
+    "shut": "#b3261e",
+    "way": "#1857c4",
+}
+DARK = {
+    "paper": "#12181f",
+    "ink": "#e6edf5",
+    "faint": "#a3b1c4",
+    "line": "#8a99ae",
+    "box": "#1f2a37",
+    "rim": "#50627a",
+    "beyond": "#2c2614",
+    "brink": "#a8873a",
+    "open": "#4cc47f",
+    "shut": "#ff8a80",
+    "way": "#7fb0ff",
+}
+
+COLOURED = (
+    (".paper,.label rect", "fill", "paper"),
+    ("text", "fill", "ink"),
+    (".node rect", "fill", "box"),
+    (".node rect", "stroke", "rim"),
+    (".beyond rect", "fill", "beyond"),
+    (".beyond rect", "stroke", "brink"),
+    (".node.way rect", "stroke", "way"),
+    (".node .more", "fill", "faint"),
+    (".plus", "fill", "open"),
+    (".minus", "fill", "shut"),
+    (".edge path", "stroke", "line"),
+    (".opened path", "stroke", "open"),
+    (".closed path", "stroke", "shut"),
+    (".way path", "stroke", "way"),
+    (".tip", "fill", "line"),
+    (".tip-opened", "fill", "open"),
+    (".tip-closed", "fill", "shut"),
+    (".tip-way", "fill", "way"),
+)
+"""What has which colour.
+
+The light ones are attributes of each element: many viewers know no style sheets, or no variables in them. The
+style sheet holds the dark ones alone.
+"""
+
+_DARK_RULES = "\n".join(f"{selector}{{{name}:{DARK[colour]}}}" for selector, name, colour in COLOURED)
+_STYLE = f"svg{{color-scheme:light dark}}\n@media(prefers-color-scheme:dark){{\n{_DARK_RULES}\n}}\n"
+
+_STROKES = {"": ("line", "1.4"), "opened": ("open", "2.4"), "closed": ("shut", "2.4"), "way": ("way", "3.2")}
+"""The colour and the width of an edge of each kind."""
+
+_LINE_CLASSES = {Mark.PLAIN: "more", Mark.OPENED: "plus", Mark.CLOSED: "minus"}
+
+
+def as_svg(graph: Graph) -> str:
+    """Return the drawing as a document of its own."""
+    return "\n".join(_document(graph)) + "\n"
+
+
+def _document(graph: Graph) -> Iterator[str]:
+    numbers = {node.node_id: number for number, node in enumerate(graph.nodes)}
+    edges = [edge for edge in graph.edges if edge.source != edge.target]
+    lines = [edge_lines(edge, graph.node_by_id[edge.source].kind) for edge in edges]
+    texts = [node_lines(graph, node) for node in graph.nodes]
+    layout = lay_out(
+        [_size(text, _PADDING) for text in texts],
+        [
+            (numbers[edge.source], numbers[edge.target], _size(text, 3.0))
+            for edge, text in zip(edges, lines, strict=True)
+        ],
+    )
+    width, height = layout.size.width, layout.size.height
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
+        f' height="{height:.0f}" font-family="{_FONT}" font-size="12" role="img"'
+        ' aria-labelledby="sgagent-graph-title sgagent-graph-text">'
+    )
+    yield f'<title id="sgagent-graph-title">{_TITLE}</title>'
+    yield f'<desc id="sgagent-graph-text">{escape(_description(graph))}</desc>'
+    yield f"<style>\n{_STYLE}</style>"
+    yield "<defs>"
+    yield from map(_tip, _STROKES)
+    yield "</defs>"
+    yield f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" fill="{LIGHT["paper"]}"/>'
+    ways = [(edge.source, edge.target) in graph.highlighted for edge in edges]
+    drawn = sorted(zip(ways, edges, layout.routes, strict=True), key=lambda drawing: drawing[0])
+    for is_way, edge, route in drawn:  # what stands out comes last, above the others
+        yield from _edge(edge, route, is_way=is_way)
+    for edge, route, text in zip(edges, layout.routes, lines, strict=True):
+        yield from _label(edge, route.label, text)
+    for node, place, text in zip(graph.nodes, layout.nodes, texts, strict=True):
+        yield from _node(node, place, text, is_way=(node.node_id, node.node_id) in graph.highlighted)
+    yield "</svg>"
+
+
+def _size(lines: Sequence[LabelLine], padding: float) -> Size:
+    """Return the room that lines of text take."""
+    longest = max((len(line.text) for line in lines), default=0)
+    return Size(longest * _CHARACTER + 2 * padding, len(lines) * _LINE + padding)
+
+
+def _description(graph: Graph) -> str:
+    """Return the drawing in words, for who can't see it."""
+    said = "An arrow leads from who opens a session to who is reached. "
+    return said + ". ".join(sentence(edge) for edge in graph.edges) + ("." if graph.edges else "No arrows.")
+
+
+def _tip(kind: str) -> str:
+    name, (colour, _) = _tip_name(kind), _STROKES[kind]
+    return (
+        f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerUnits="userSpaceOnUse"'
+        f' markerWidth="9" markerHeight="9" orient="auto"><path class="{name}" fill="{LIGHT[colour]}"'
+        ' d="M0 0L10 5L0 10z"/></marker>'
+    )
+
+
+def _tip_name(kind: str) -> str:
+    return f"tip-{kind}" if kind else "tip"
+
+
+def _edge(edge: Edge, route: Route, *, is_way: bool) -> Iterator[str]:
+    kind = (
+        "way" if is_way else {Mark.PLAIN: "", Mark.OPENED: "opened", Mark.CLOSED: "closed"}[edge_mark(edge)]
+    )
+    colour, width = _STROKES[kind]
+    dashes = ' stroke-dasharray="7 5"' if kind == "closed" else ""
+    yield f'<g class="edge {kind}"><title>{escape(sentence(edge))}</title>'
+    yield (
+        f'<path d="{_path(route.points)}" fill="none" stroke="{LIGHT[colour]}" stroke-width="{width}"{dashes}'
+        f' marker-end="url(#{_tip_name(kind)})"/></g>'
+    )
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """Return a line that runs level through every point."""
+    (x, y), *_ = points
+    parts = [f"M{x:.1f} {y:.1f}"]
+    for (x, y), (following_x, following_y) in pairwise(points):
+        if y == following_y:
+            parts.append(f"H{following_x:.1f}")
+        else:
+            middle = (x + following_x) / 2
+            parts.append(
+                f"C{middle:.1f} {y:.1f} {middle:.1f} {following_y:.1f} {following_x:.1f} {following_y:.1f}"
+            )
+    return "".join(parts)
+
+
+def _label(edge: Edge, place: NodePlace, lines: Sequence[LabelLine]) -> Iterator[str]:
+    yield f'<g class="label"><title>{escape(sentence(edge))}</title>'
+    yield _rectangle(place, 3, f'fill="{LIGHT["paper"]}"')
+    yield from _text(place, lines, 3.0, first="", plain="ink")
+    yield "</g>"
+
+
+def _node(node: Node, place: NodePlace, lines: Sequence[LabelLine], *, is_way: bool) -> Iterator[str]:
+    kind = ("node" if _is_group(node.node_id) else "node beyond") + " way" * is_way
+    yield f'<g class="{kind}"><title>{escape(lines[0].text)}</title>'
+    fill, stroke = ("box", "rim") if _is_group(node.node_id) else ("beyond", "brink")
+    stroke, width = _STROKES["way"] if is_way else (stroke, "1.2")
+    paint = f'fill="{LIGHT[fill]}" stroke="{LIGHT[stroke]}" stroke-width="{width}"'
+    yield _rectangle(place, 8 if _is_group(node.node_id) else place.size.height / 2, paint)
+    yield from _text(place, lines, _PADDING, first="name", plain="faint")
+    yield "</g>"
+
+
+def _is_group(node_id: NodeId) -> bool:
+    return node_id.side is Side.BOTH
+
+
+def _rectangle(place: NodePlace, radius: float, paint: str) -> str:
+    return (
+        f'<rect x="{place.left:.1f}" y="{place.top:.1f}" width="{place.size.width:.1f}"'
+        f' height="{place.size.height:.1f}" rx="{radius:.0f}" {paint}/>'
+    )
+
+
+def _text(
+    place: NodePlace, lines: Sequence[LabelLine], padding: float, *, first: str, plain: str
+) -> Iterator[str]:
+    """Yield lines of text, one below the other.
+
+    Args:
+        place: of the rectangle behind it.
+        lines: what to write.
+        padding: between the rectangle's border and the text.
+        first: the class of the first line; empty is that of its mark.
+        plain: the colour of lines without a mark.
+    """
+    x, y = place.left + padding, place.top + padding / 2 + _LINE * 0.75
+    for number, line in enumerate(lines):
+        kind = first if first and not number else _LINE_CLASSES[line.mark]
+        colour = {"name": "ink", "more": plain, "plus": "open", "minus": "shut"}[kind]
+        weight = "" if kind == "more" else ' font-weight="700"'
+        yield (
+            f'<text x="{x:.1f}" y="{y + number * _LINE:.1f}" class="{kind}" fill="{LIGHT[colour]}"{weight}>'
+            f"{escape(line.text)}</text>"
+        )

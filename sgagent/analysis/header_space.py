@@ -1,0 +1,424 @@
+"""Cut all packets of one direction and family into disjoint boxes, in each of which the same clauses decide.
+
+A box is a set of far ends, times a set of protocols, destination ports, source ports and near ends. Nothing
+is sampled: far ends are sorted into classes by the clauses that speak of them, then the borders of ports,
+source ports and near ends are swept one after the other. Several lists of clauses may be cut at once, so that
+they can be compared; where they are known to agree, nothing is cut.
+
+A packet too short to hold ports is decided as one from port 0 to port 0: no document can name that port.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sgagent.compiler.address_classes import classify
+from sgagent.core.addresses import AddressRanges, Ranges, holds, joined, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.implicit_allows import DHCP
+from sgagent.core.model import LAST_PORT, TCP, UDP, CidrBlock, Direction, Family, Policy, PortRange
+from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clause:
+    """Something that decides about the packets that it matches, unless a clause before it does.
+
+    A clause is itself only: two that say the same are two.
+    """
+
+    decided_by: DecidedBy
+    policy: Policy
+    addresses: AddressRanges
+    """Of the far end, in the family that the list is of."""
+
+    protocol: int | None = None
+    """None is every one."""
+
+    ports: Ranges | None = None
+    """Destination ports; None is any, and what has no ports."""
+
+    source_ports: Ranges | None = None
+    local: tuple[int, int] | None = None
+    """First and last address of the near end; None is any."""
+
+    rule: ResolvedRule | None = None
+    """The rule, where it is one."""
+
+    exemption: Exemption | None = None
+    """The entry of the configuration's lists, where it is one."""
+
+    def is_for_everyone(self, family: Family) -> bool:
+        """Tell whether the far end may be any address of the family."""
+        return self.addresses == ((0, family.last_address),)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """Return all but whom it speaks of and what it is called: equal contents decide alike."""
+        return (self.policy, self.protocol, self.ports, self.source_ports, self.local)
+
+
+def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: Family) -> tuple[Clause, ...]:
+    """Return the clauses that can match a packet of the family, the first that decides first.
+
+    Args:
+        judge: what judges the packets of a link; None where nothing does (§2.3).
+        direction: which way sessions are opened.
+        family: of the packets.
+    """
+    everyone = ((0, family.last_address),)
+    if judge is None:
+        return (Clause(decided_by=DecidedBy.UNBOUND, policy=Policy.ACCEPT, addresses=everyone),)
+    toward = judge.toward(direction)
+    clauses = list(_exemptions(toward.platform, DecidedBy.ALWAYS, family))
+    clauses += _exemptions(toward.failsafe, DecidedBy.FAILSAFE, family)
+    inner = toward.inner.ranges(family)
+    if inner:
+        clauses.append(Clause(decided_by=DecidedBy.INNER, policy=Policy.ACCEPT, addresses=inner))
+    clauses += (_rule(rule, family) for rule in toward.rules if _can_match(rule, family))
+    clauses.append(Clause(decided_by=DecidedBy.DEFAULT, policy=toward.default, addresses=everyone))
+    return tuple(clauses)
+
+
+def dhcp_clause(direction: Direction, family: Family) -> Clause:
+    """Return what lets DHCP pass, before all others (§7.1)."""
+    server, client = DHCP[family]
+    source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
+    return Clause(
+        decided_by=DecidedBy.ALWAYS,
+        policy=Policy.ACCEPT,
+        addresses=((0, family.last_address),),
+        protocol=UDP.number,
+        ports=((destination, destination),),
+        source_ports=((source, source),),
+    )
+
+
+def _exemptions(entries: tuple[Exemption, ...], decided_by: DecidedBy, family: Family) -> Iterator[Clause]:
+    for entry in entries:
+        if entry.peer.family is family and entry.protocol.only_family in (None, family):
+            yield Clause(
+                decided_by=decided_by,
+                policy=Policy.ACCEPT,
+                addresses=((entry.peer.first, entry.peer.last),),
+                protocol=entry.protocol.number,
+                ports=_ranges(entry.ports),
+                exemption=entry,
+            )
+
+
+def _can_match(rule: ResolvedRule, family: Family) -> bool:
+    return (
+        bool(rule.peer.addresses.ranges(family))
+        and rule.protocol.only_family in (None, family)
+        and (rule.local_address is None or rule.local_address.family is family)
+        and rule.ports != ()
+        and rule.source_ports != ()
+    )
+
+
+def _rule(rule: ResolvedRule, family: Family) -> Clause:
+    return Clause(
+        decided_by=DecidedBy.RULE,
+        policy=rule.policy,
+        addresses=rule.peer.addresses.ranges(family),
+        protocol=rule.protocol.number,
+        ports=_ranges(rule.ports),
+        source_ports=_ranges(rule.source_ports),
+        local=_constraint(rule.local_address),
+        rule=rule,
+    )
+
+
+def _ranges(ports: tuple[PortRange, ...] | None) -> Ranges | None:
+    return None if ports is None else joined((one.first, one.last) for one in ports)
+
+
+def _constraint(block: CidrBlock | None) -> tuple[int, int] | None:
+    """Return the ends of a block; a block that is the whole family constrains nothing."""
+    return None if block is None or block.is_everything else (block.first, block.last)
+
+
+Label = TypeVar("Label", bound=Hashable)
+
+Column = tuple[Clause, ...]
+"""The clauses of one list that are left for a part of all packets, the first that decides first."""
+
+Columns = tuple[Column, ...]
+
+ALL_PORTS: Ranges = ((0, LAST_PORT),)
+ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
+
+_PORTED = (TCP.number, UDP.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box(Generic[Label]):
+    """All packets that have one of each, and what was found out about them."""
+
+    family: Family
+    peers: Ranges
+    """Far ends."""
+
+    protocols: Ranges
+    ports: Ranges
+    """Destination ports; all of them for protocols without."""
+
+    source_ports: Ranges
+    locals: Ranges
+    """Near ends."""
+
+    label: Label
+
+
+def cut_into_boxes(
+    lists: Sequence[Sequence[Clause]],
+    family: Family,
+    label: Callable[[Columns], Label | None],
+    *,
+    skip: Callable[[Columns], bool] = lambda _: False,
+    depth: int = 1,
+) -> tuple[Box[Label], ...]:
+    """Return disjoint boxes, sorted, which hold every packet but those that the callables leave out.
+
+    Args:
+        lists: one or more lists of clauses, each with a last one that matches everything.
+        family: of the packets.
+        label: is given, for each list, the first clauses that match a packet, at most ``depth`` of them, and
+            returns what the box is labelled with; None leaves the packets out.
+        skip: tells of what may match some packets whether they are of no interest, early.
+        depth: how many clauses of each list are wanted.
+    """
+    cutter = _Cutter(family, label, skip, depth)
+    peers_by_row: dict[_Row[Label], list[tuple[int, int]]] = {}
+    for ranges, columns in _classes(lists, family):
+        if not skip(columns):
+            for row in cutter.rows(columns):
+                peers_by_row.setdefault(row, []).extend(ranges)
+    boxes = [
+        Box(
+            family=family,
+            peers=joined(peers),
+            protocols=row[0],
+            ports=row[1],
+            source_ports=row[2],
+            locals=row[3],
+            label=row[4],
+        )
+        for row, peers in peers_by_row.items()
+    ]
+    return tuple(sorted(boxes, key=_order))
+
+
+_Row = tuple[Ranges, Ranges, Ranges, Ranges, Label]
+"""Protocols, destination ports, source ports, near ends and the label."""
+
+
+def _order(box: Box[Label]) -> tuple[Ranges, Ranges, Ranges, Ranges, Ranges]:
+    return (box.protocols, box.ports, box.peers, box.source_ports, box.locals)
+
+
+def _classes(
+    lists: Sequence[Sequence[Clause]], family: Family
+) -> Iterator[tuple[list[tuple[int, int]], Columns]]:
+    """Yield far ends, class by class, with the clauses that speak of them; all far ends occur once."""
+    places: dict[Ranges, int] = {}
+    speaking: list[list[list[int]]] = []  # by far end and list
+    everyone: list[list[int]] = [[] for _ in lists]
+    for column, clauses in enumerate(lists):
+        for index, clause in enumerate(clauses):
+            if clause.is_for_everyone(family):
+                everyone[column].append(index)
+                continue
+            place = places.setdefault(clause.addresses, len(places))
+            if place == len(speaking):
+                speaking.append([[] for _ in lists])
+            speaking[place][column].append(index)
+    for peers, ranges in far_ends_by_class(places, family).items():
+        yield (
+            ranges,
+            tuple(
+                tuple(
+                    clauses[index]
+                    for index in sorted(
+                        (*everyone[column], *(i for peer in peers for i in speaking[peer][column]))
+                    )
+                )
+                for column, clauses in enumerate(lists)
+            ),
+        )
+
+
+def far_ends_by_class(
+    peers: Iterable[Ranges], family: Family
+) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+    """Return the far ends that each combination of peers has; no combination is that of all others."""
+    classes = classify(peers)
+    members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for address, combination in classes.addresses.items():
+        members.setdefault(combination, []).append((address, address))
+    singles = joined((address, address) for address in classes.addresses)
+    starts, ends = [first for first, _ in singles], [last for _, last in singles]
+    for first, last, combination in classes.networks:
+        inside = singles[bisect_left(ends, first) : bisect_right(starts, last)]
+        members.setdefault(combination, []).extend(without(((first, last),), inside))
+    known = joined((*singles, *((first, last) for first, last, _ in classes.networks)))
+    members[()] = list(without(((0, family.last_address),), known))
+    return {combination: ranges for combination, ranges in members.items() if ranges}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutter(Generic[Label]):
+    """Cuts what is left once the far end is settled: protocol, ports, source ports and near ends."""
+
+    family: Family
+    label: Callable[[Columns], Label | None]
+    skip: Callable[[Columns], bool]
+    depth: int
+
+    def rows(self, columns: Columns) -> Iterator[_Row[Label]]:
+        """Yield the rows of one class of far ends; those that differ in protocols only are one."""
+        protocols: dict[_PortRow[Label], list[tuple[int, int]]] = {}
+        for numbers, number in _protocols(columns):
+            part = tuple(tuple(_of_protocol(column, number)) for column in columns)
+            if not self.skip(part):
+                for row in self._port_rows(part, has_ports=number in _PORTED):
+                    protocols.setdefault(row, []).extend(numbers)
+        for row, found in protocols.items():
+            yield (joined(found), *row)
+
+    def _port_rows(self, columns: Columns, *, has_ports: bool) -> Iterator[_PortRow[Label]]:
+        """Yield the rows of one protocol; those that differ in destination ports only are one."""
+        ports: dict[_EndRow[Label], list[tuple[int, int]]] = {}
+        for cell, ranges in self._cells(columns, has_ports=has_ports).items():
+            if not self.skip(cell):
+                for row in self._source_rows(cell):
+                    ports.setdefault(row, []).extend(ranges)
+        for row, found in ports.items():
+            yield (joined(found), *row)
+
+    def _cells(self, columns: Columns, *, has_ports: bool) -> dict[Columns, list[tuple[int, int]]]:
+        """Return the destination ports by what may decide there."""
+        if not has_ports:
+            return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS)}
+        borders: dict[int, list[tuple[int, int, bool]]] = {0: []}
+        for place, column in enumerate(columns):
+            for index, clause in enumerate(column):
+                for first, last in ALL_PORTS if clause.ports is None else clause.ports:
+                    borders.setdefault(first, []).append((place, index, True))
+                    borders.setdefault(last + 1, []).append((place, index, False))
+        active: list[list[int]] = [[] for _ in columns]
+        cells: dict[Columns, list[tuple[int, int]]] = {}
+        ports = sorted(port for port in borders if port <= LAST_PORT)
+        for port, following in zip(ports, [*ports[1:], LAST_PORT + 1], strict=True):
+            for place, index, begins in borders[port]:
+                if begins:
+                    insort(active[place], index)
+                else:
+                    del active[place][bisect_left(active[place], index)]
+            cell = tuple(
+                self._cut_plain(column[index] for index in indices)
+                for column, indices in zip(columns, active, strict=True)
+            )
+            cells.setdefault(cell, []).append((port, following - 1))
+        return cells
+
+    def _source_rows(self, columns: Columns) -> Iterator[_EndRow[Label]]:
+        """Yield the rows of a cell; those that differ in source ports only are one."""
+        source_ports: dict[_NearRow[Label], list[tuple[int, int]]] = {}
+        for ranges, part in _pieces(columns, LAST_PORT, lambda clause: clause.source_ports):
+            for row in self._near_rows(tuple(self._cut(column, _is_anywhere) for column in part)):
+                source_ports.setdefault(row, []).append(ranges)
+        for row, pieces in source_ports.items():
+            yield (joined(pieces), *row)
+
+    def _near_rows(self, columns: Columns) -> Iterator[_NearRow[Label]]:
+        """Yield the rows of what is settled but for the near end; those of one label are one."""
+        near_ends: dict[Label, list[tuple[int, int]]] = {}
+        for ranges, part in _pieces(columns, self.family.last_address, _near_end):
+            label = self.label(tuple(column[: self.depth] for column in part))
+            if label is not None:
+                near_ends.setdefault(label, []).append(ranges)
+        for label, pieces in near_ends.items():
+            yield joined(pieces), label
+
+    def _cut_plain(self, column: Iterable[Clause]) -> Column:
+        return self._cut(column, _is_plain)
+
+    def _cut(self, column: Iterable[Clause], is_settled: Callable[[Clause], bool]) -> Column:
+        """Return the clauses up to the last that can be wanted: nobody asks what stands behind it."""
+        kept: list[Clause] = []
+        settled = 0
+        for clause in column:
+            kept.append(clause)
+            settled += is_settled(clause)
+            if settled == self.depth:
+                break
+        return tuple(kept)
+
+
+_NearRow = tuple[Ranges, Label]
+_EndRow = tuple[Ranges, Ranges, Label]
+_PortRow = tuple[Ranges, Ranges, Ranges, Label]
+
+
+def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
+    """Yield each protocol that has to be looked at by itself, and all others together as None."""
+    numbers = {number for number in _PORTED if number is not None}
+    numbers |= {c.protocol for column in columns for c in column if c.protocol is not None}
+    for number in sorted(numbers):
+        yield ((number, number),), number
+    rest = without(ALL_PROTOCOL_NUMBERS, joined((number, number) for number in numbers))
+    if rest:
+        yield rest, None
+
+
+def _of_protocol(column: Column, number: int | None) -> Iterator[Clause]:
+    """Yield the clauses that can match a packet of the protocol, or of one that no clause names."""
+    for clause in column:
+        speaks_of_ports = clause.ports is not None or clause.source_ports is not None
+        if clause.protocol in (None, number) and (number in _PORTED or not speaks_of_ports):
+            yield clause
+
+
+def _pieces(
+    columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]
+) -> Iterator[tuple[tuple[int, int], Columns]]:
+    """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
+    found = {id(clause): wanted(clause) for column in columns for clause in column}
+    if not any(ranges is not None for ranges in found.values()):
+        yield (0, last), columns
+        return
+    borders = {0}
+    for ranges in found.values():
+        for first, final in ranges or ():
+            borders |= {first, final + 1}
+    places = sorted(border for border in borders if border <= last)
+    for place, following in zip(places, [*places[1:], last + 1], strict=True):
+        yield (
+            (place, following - 1),
+            tuple(
+                tuple(clause for clause in column if _allows(found[id(clause)], place)) for column in columns
+            ),
+        )
+
+
+def _allows(ranges: Ranges | None, number: int) -> bool:
+    return ranges is None or holds(ranges, number)
+
+
+def _is_plain(clause: Clause) -> bool:
+    """Tell whether a clause matches whatever the source port and the near end are."""
+    return clause.source_ports is None and clause.local is None
+
+
+def _is_anywhere(clause: Clause) -> bool:
+    """Tell whether a clause matches whatever the near end is."""
+    return clause.local is None
+
+
+def _near_end(clause: Clause) -> Ranges | None:
+    return None if clause.local is None else (clause.local,)

@@ -1,0 +1,271 @@
+"""Find what is open to more than the guide advises: to everyone, or in one family only by oversight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.open_ports import OpenPorts, is_wide
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of
+from sgagent.analysis.lint.services import DATABASES, MANAGEMENT, SENSITIVE, service_text
+from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.lint.void_rules import denies_all
+from sgagent.core.addresses import Ranges, common, holds, joined, size, without
+from sgagent.core.model import (
+    TCP,
+    CidrBlock,
+    Direction,
+    Family,
+    GroupType,
+    Policy,
+    PortListReference,
+    PrefixListReference,
+    SecurityGroupRule,
+)
+from sgagent.core.policy import ResolvedRule
+
+MANY_PORTS = 1000
+"""A rule that opens more to everyone than so many opens everything, for what a person can oversee."""
+
+_WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
+"""From where the cloud's own Workbench connects: the guide's own advice (case 2b)."""
+
+_LIST_ENTRY = {Family.IPV4: 24, Family.IPV6: 56}
+"""Shortest prefixes of a list that still are an office, and not a region."""
+
+_NARROW_PORTS = 64
+"""A rule for more ports is not about one of them."""
+
+
+def _everything(open_: OpenPorts) -> dict[RuleKey, Ranges]:
+    """Return the rules that open more ports to everyone than can be overseen."""
+    return {
+        key: ports for by_rule in open_.values() for key, ports in by_rule.items() if size(ports) > MANY_PORTS
+    }
+
+
+def _find_open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    for key, (families, ports, interfaces) in _collected(
+        subject, lambda stand, family: _everything(stand.open_to_everyone[family])
+    ).items():
+        what = "every port" if size(ports) > 65_000 else f"{size(ports)} ports"
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"it opens {what} to everyone over {_families(families)}",
+            remedy="name the few ports that the service needs, or the few who need it",
+            interfaces=interfaces,
+            origin=subject.origin(key),
+        )
+
+
+def _find_sensitive(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    for key, (families, ports, interfaces) in _collected(subject, _sensitive).items():
+        services = ", ".join(service_text(port) for port, _ in _each(ports))
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"it opens {services} to everyone over {_families(families)}",
+            remedy="let in only the addresses, the group or the list that need it",
+            interfaces=interfaces,
+            origin=subject.origin(key),
+        )
+
+
+def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+    """Return the ports that the guide warns of, by the rules that open them, but for those that open all."""
+    open_ = stand.open_to_everyone[family]
+    broad = _everything(open_)
+    warned = tuple((port, port) for port in sorted(SENSITIVE))
+    found = {key: common(ports, warned) for key, ports in open_[TCP.number or 6].items() if key not in broad}
+    return {key: ports for key, ports in found.items() if ports}
+
+
+def _find_databases(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find databases that have a rule of their own, and a broad accept that lets everyone in beside it."""
+    for key, (families, ports, interfaces) in _collected(subject, _broadly_open_databases).items():
+        services = ", ".join(service_text(port) for port, _ in _each(ports))
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"beside the rules for {services} it lets everyone in there over {_families(families)}",
+            remedy="close each with a drop from everyone at its priority, where drop wins, or narrow it",
+            interfaces=interfaces,
+            origin=subject.origin(key),
+        )
+
+
+def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+    open_ = stand.open_to_everyone[family]
+    narrow = [
+        clause.ports
+        for clause in stand.ingress.clauses[family]
+        if clause.rule is not None
+        and clause.policy is Policy.ACCEPT
+        and clause.ports is not None
+        and size(clause.ports) <= _NARROW_PORTS
+    ]
+    served = tuple((port, port) for port in sorted(DATABASES) if any(holds(ports, port) for ports in narrow))
+    found = {key: common(ports, served) for key, ports in _everything({6: open_[6]}).items()}
+    return {key: ports for key, ports in found.items() if ports}
+
+
+def _each(ports: Ranges) -> Iterator[tuple[int, int]]:
+    for first, last in ports:
+        yield from ((port, port) for port in range(first, last + 1))
+
+
+_Found = dict[RuleKey, tuple[list[Family], Ranges, tuple[str, ...]]]
+_FindPorts = Callable[[Stand, Family], Mapping[RuleKey, Ranges]]
+
+
+def _collected(subject: LintSubject, find: _FindPorts) -> _Found:
+    """Return what is found of each rule over all stands and families."""
+    found: _Found = {}
+    for stand in subject.stands:
+        for family in Family:
+            for key, ports in find(stand, family).items():
+                families, before, interfaces = found.get(key, ([], (), ()))
+                found[key] = (
+                    [one for one in Family if one in families or one is family],
+                    joined((*before, *ports)),
+                    tuple(sorted({*interfaces, *stand.interfaces})),
+                )
+    return found
+
+
+def _families(families: Iterable[Family]) -> str:
+    return " and ".join("IPv4" if family is Family.IPV4 else "IPv6" for family in families)
+
+
+def _find_wide_management(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find management ports that are open to more than an address, a group or a list of offices."""
+    told = {key for key, _ in _collected(subject, _sensitive).items()}
+    for key, (_, rule) in subject.rules.items():
+        ports = _management_ports(subject, rule)
+        wide = _wider_than_an_address(subject, rule)
+        if ports and wide and key not in told and key in subject.decided:
+            services = ", ".join(map(service_text, ports))
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1],),
+                message=f"it opens {services} to {wide}, which is wider than an address",
+                remedy="name the addresses of those who administer, or a list of them",
+                origin=rule.origin,
+            )
+
+
+def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int]:
+    """Return the management ports that a rule is about."""
+    if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS or rule.protocol != TCP:
+        return []
+    if isinstance(rule.ports, PortListReference):
+        port_list = subject.snapshot.port_list_by_id.get(rule.ports.port_list_id)
+        entries = port_list.entries if port_list else ()
+    else:
+        entries = rule.ports
+    ranges = joined((entry.first, entry.last) for entry in entries)
+    return [port for port in MANAGEMENT if holds(ranges, port)] if size(ranges) <= _NARROW_PORTS else []
+
+
+def _wider_than_an_address(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
+    """Return the network of a rule's object that is too wide, if there is one."""
+    match rule.authorization_object:
+        case CidrBlock() as block if block.first != block.last and str(block) not in _WORKBENCH:
+            return str(block)
+        case PrefixListReference(prefix_list_id):
+            found = subject.snapshot.prefix_list_by_id.get(prefix_list_id)
+            entries = found.entries if found else ()
+            wide = (b for b in entries if b.prefix_length < _LIST_ENTRY[b.family])
+            return next((f"{block} of {prefix_list_id}" for block in wide), None)
+        case _:
+            return None
+
+
+def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find interfaces that nothing may leave over one family, and everything over the other by default."""
+    found: dict[RuleKey, tuple[Family, set[str]]] = {}
+    for stand in subject.stands:
+        if stand.judge.group_type is GroupType.BASIC:
+            shut = {family: _sealing(stand, family) for family in Family}
+            for family, rule in shut.items():
+                other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
+                if rule is not None and shut[other] is None and _leaves_by_default(stand, other):
+                    found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
+    for key, (family, interfaces) in found.items():
+        everyone = "0.0.0.0/0" if family is Family.IPV4 else "::/0"
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"nothing else may leave, but over {_families([family])} everything leaves by default",
+            remedy=f"add the same drop for {everyone}",
+            interfaces=tuple(sorted(interfaces)),
+            origin=subject.origin(key),
+        )
+
+
+def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
+    """Return the drop of everything that stands behind all that may leave."""
+    for clause in stand.egress.clauses[family]:
+        if clause.rule is not None and denies_all(clause.rule):
+            return clause.rule
+    return None
+
+
+def _leaves_by_default(stand: Stand, family: Family) -> bool:
+    """Tell whether the default lets most of everything out: no clause for every protocol is for so many."""
+    clauses = stand.egress.clauses[family]
+    speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports is None)
+    # A near end or source ports leave others for which the default decides.
+    spoken_of = (
+        ends
+        for clause in speaking
+        if clause.local is None and clause.source_ports is None
+        for ends in clause.addresses
+    )
+    everyone = ((0, family.last_address),)
+    return clauses[-1].policy is Policy.ACCEPT and is_wide(without(everyone, joined(spoken_of)), family)
+
+
+CHECKS = (
+    Check(
+        code="open_to_everyone",
+        severity=FindingSeverity.ERROR,
+        summary=f"a rule that opens more than {MANY_PORTS} ports, or all, to everyone",
+        find=_find_open_to_everyone,
+    ),
+    Check(
+        code="sensitive_port_open",
+        severity=FindingSeverity.ERROR,
+        summary="SSH, Remote Desktop, a database or the like open to everyone",
+        find=_find_sensitive,
+    ),
+    Check(
+        code="database_without_closing_drop",
+        severity=FindingSeverity.ERROR,
+        summary="a database that has rules of its own, and a broad accept without a drop that closes it",
+        find=_find_databases,
+    ),
+    Check(
+        code="one_family_shut",
+        severity=FindingSeverity.WARNING,
+        summary="an egress allow-list for one family, while the other leaves by default",
+        find=_find_one_family_shut,
+    ),
+    Check(
+        code="wide_management_port",
+        severity=FindingSeverity.WARNING,
+        summary="SSH, Remote Desktop or the like open to more than an address",
+        find=_find_wide_management,
+    ),
+)

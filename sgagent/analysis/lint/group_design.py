@@ -1,0 +1,298 @@
+"""Find groups that are planned otherwise than the guide advises: too much in one, or too near each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sgagent.analysis.bit_sets import Columns
+from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.open_ports import is_wide
+from sgagent.analysis.lint.rule_reach import key_of
+from sgagent.analysis.lint.services import MANAGEMENT
+from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.redundancy import Table
+from sgagent.core.addresses import joined, size
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import (
+    CidrBlock,
+    Direction,
+    Family,
+    GroupReference,
+    GroupType,
+    Policy,
+    PortListReference,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+
+_ENVIRONMENT_KEYS = ("environment", "env", "stage")
+_PRODUCTION = ("production", "prod", "prd", "live")
+_TEST = ("test", "testing", "dev", "development", "staging", "stage", "qa", "uat", "sandbox", "preprod")
+
+
+def _find_mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find groups that serve everyone, and some inside, on different ports."""
+    for group in subject.snapshot.security_groups:
+        rules = sorted(group.rules, key=lambda rule: rule.rule_id)
+        serving = [rule for rule in rules if _is_service(rule)]
+        public = [rule for rule in serving if _is_for_everyone(rule)]
+        covered = {(rule.ports, rule.protocol) for rule in public}
+        inner = [
+            rule for rule in serving if (rule.ports, rule.protocol) not in covered and _is_for_insiders(rule)
+        ]
+        if public and inner:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=group.security_group_id,
+                rule_ids=(inner[0].rule_id, public[0].rule_id),
+                object_id=group.security_group_id,
+                message=f"it serves everyone ({_ids(public)}) and insiders ({_ids(inner)})",
+                remedy="keep public and internal services in groups, and on hosts, of their own",
+                origin=group.origin,
+            )
+
+
+def _is_service(rule: SecurityGroupRule) -> bool:
+    """Tell whether a rule lets others use what a host offers, its administration aside."""
+    if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
+        return False
+    if not rule.protocol.has_ports:
+        return False
+    if isinstance(rule.ports, PortListReference) or not rule.ports:
+        return True
+    return not all(entry.first == entry.last and entry.first in MANAGEMENT for entry in rule.ports)
+
+
+def _is_for_everyone(rule: SecurityGroupRule) -> bool:
+    return isinstance(rule.authorization_object, CidrBlock) and rule.authorization_object.is_everything
+
+
+def _is_for_insiders(rule: SecurityGroupRule) -> bool:
+    """Tell whether a rule is for a group, or for a private network or address."""
+    match rule.authorization_object:
+        case CidrBlock() as block:
+            return not block.is_everything and block.network.is_private
+        case GroupReference():
+            return True
+        case _:
+            return False
+
+
+def _ids(rules: list[SecurityGroupRule]) -> str:
+    return ", ".join(rule.rule_id for rule in rules[:3]) + (" …" if len(rules) > 3 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Contact:
+    """A way from one environment into the other."""
+
+    here: str
+    """The group of the near end."""
+
+    there: str
+    clause: Clause
+
+
+def _find_mixed_environments(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find production and test that reach each other by more than what is open to everyone."""
+    environments = {
+        group.security_group_id: environment
+        for group in subject.snapshot.security_groups
+        if (environment := _environment(group)) is not None
+    }
+    if len(set(environments.values())) < 2:
+        return
+    found: dict[tuple[str, str, object], tuple[_Contact, set[str]]] = {}
+    for stand in subject.stands:
+        for contact in _contacts(subject, stand, environments):
+            clause = contact.clause
+            key = (contact.here, contact.there, clause.rule and key_of(clause.rule))
+            found.setdefault(key, (contact, set()))[1].update(stand.interfaces)
+    for contact, interfaces in found.values():
+        yield _mixed(subject, check, contact, tuple(sorted(interfaces)), environments)
+
+
+def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, bool]) -> Iterator[_Contact]:
+    """Yield what lets members of the other environment in at a stand."""
+    here = [group for group in stand.judge.security_group_ids if group in environments]
+    for own in here[:1]:
+        others = [
+            other
+            for other, environment in environments.items()
+            if environment != environments[own] and other not in stand.judge.security_group_ids
+        ]
+        for family, tables in stand.ingress.tables.items():
+            members = {other: subject.members[other].ranges(family) for other in others}
+            for table in tables:
+                columns = {other: table.columns_with(members[other]) for other in others if members[other]}
+                yield from (
+                    _Contact(own, other, clause)
+                    for clause, met in _narrowly_accepted(table, family)
+                    for other, held in columns.items()
+                    if met & held
+                )
+
+
+def _narrowly_accepted(table: Table, family: Family) -> Iterator[tuple[Clause, Columns]]:
+    """Yield what accepts, with those whom it lets in at some port where it does not let in everyone."""
+    left = table.opened()
+    for area in table.areas:
+        clause = area.clause
+        if clause.policy is not Policy.ACCEPT or clause.decided_by not in _OPENING:
+            left.take(area.rows, area.columns)
+            continue
+        if is_wide(joined(clause.addresses), family):
+            met = 0
+            for _, _, columns in left.pieces(area.rows, area.columns):
+                if not is_wide(joined(table.far_ranges(columns)), family):
+                    met |= columns
+            left.take(area.rows, area.columns)
+        else:
+            met = left.take(area.rows, area.columns)
+        if met:
+            yield clause, table.far_columns(met)
+
+
+_OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
+
+
+def _mixed(
+    subject: LintSubject,
+    check: Check,
+    contact: _Contact,
+    interfaces: tuple[str, ...],
+    environments: Mapping[str, bool],
+) -> Finding:
+    names = {True: "production", False: "test"}
+    rule = contact.clause.rule
+    by = f"by {rule.rule_id}" if rule else "by the inner access policy of a group that both share"
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=rule.security_group_id if rule else contact.here,
+        rule_ids=(rule.rule_id,) if rule else (),
+        object_id=contact.here,
+        message=f"members of {contact.there} ({names[environments[contact.there]]}) reach"
+        f" {contact.here} ({names[environments[contact.here]]}) {by}",
+        remedy="keep the environments in groups, and in networks, that know nothing of each other",
+        interfaces=interfaces,
+        origin=subject.origin(key_of(rule)) if rule else subject.snapshot.group_by_id[contact.here].origin,
+    )
+
+
+def _environment(group: SecurityGroup) -> bool | None:
+    """Tell whether a group is production's, by its tags; None if it is neither that nor a test's."""
+    for key, value in group.tags:
+        if key.lower() in _ENVIRONMENT_KEYS:
+            if value.lower() in _PRODUCTION:
+                return True
+            if value.lower() in _TEST:
+                return False
+    return None
+
+
+def _find_needless_inner(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find groups whose members may all talk, where nothing shows that they need to."""
+    for group in subject.snapshot.security_groups:
+        is_open = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+        reason = _why_needless(subject, group) if is_open else None
+        if reason is not None:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=group.security_group_id,
+                object_id=group.security_group_id,
+                message=reason,
+                remedy="set inner_access_policy to drop, and accept by rules what members need of each other",
+                origin=group.origin,
+            )
+
+
+def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
+    name = group.security_group_id
+    silent = _silent_links(subject, name)
+    if silent:
+        return f"all is open among its members, and on {', '.join(silent)} none of them came for so long"
+    if any(_names_itself(group, rule) for rule in group.rules):
+        return "all is open among its members, though its own rules say what they need of each other"
+    stands = [stand for stand in subject.stands if name in stand.judge.security_group_ids]
+    members = subject.members[name]
+    if sum(size(joined(members.ranges(family))) for family in Family) < 2 or not stands:
+        return None
+    if len(stands[0].interfaces) + len(stands) > 2 and not any(map(_serves, stands)):
+        return "its members are open to each other, though no rule has them serve anybody"
+    return None
+
+
+def _silent_links(subject: LintSubject, group: str) -> list[str]:
+    """Return the links of this host with the group, if fellow members came by none of them for long."""
+    life = subject.life
+    links = [judge.name for judge in life.stands if group in judge.security_group_ids]
+    counted = [life.inner_usage[link] for link in links if link in life.inner_usage]
+    if life.unused_seconds is None or not links or len(counted) < len(links):
+        return []
+    return links if all(life.is_unused(usage) for usage in counted) else []
+
+
+def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
+    reference = rule.authorization_object
+    return (
+        rule.policy is Policy.ACCEPT
+        and rule.direction is Direction.INGRESS
+        and isinstance(reference, GroupReference)
+        and reference.security_group_id == group.security_group_id
+    )
+
+
+def _serves(stand: Stand) -> bool:
+    """Tell whether a rule lets anybody in."""
+    return any(
+        clause.policy is Policy.ACCEPT and clause.decided_by is DecidedBy.RULE
+        for clauses in stand.ingress.clauses.values()
+        for clause in clauses
+    )
+
+
+def _find_too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    for group in subject.snapshot.security_groups:
+        if len(group.rules) > subject.most_rules:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=group.security_group_id,
+                object_id=group.security_group_id,
+                message=f"it has {len(group.rules)} rules, which nobody can oversee",
+                remedy=f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
+                origin=group.origin,
+            )
+
+
+CHECKS = (
+    Check(
+        code="mixed_services",
+        severity=FindingSeverity.WARNING,
+        summary="a group that serves everyone and insiders on different ports",
+        find=_find_mixed_services,
+    ),
+    Check(
+        code="mixed_environments",
+        severity=FindingSeverity.WARNING,
+        summary="production and test, by their tags, that reach each other",
+        find=_find_mixed_environments,
+    ),
+    Check(
+        code="needless_inner_accept",
+        severity=FindingSeverity.NOTICE,
+        summary="members that may all talk to each other, where nothing shows that they need to",
+        find=_find_needless_inner,
+    ),
+    Check(
+        code="too_many_rules",
+        severity=FindingSeverity.NOTICE,
+        summary="a group with more rules than can be overseen",
+        find=_find_too_many_rules,
+    ),
+)

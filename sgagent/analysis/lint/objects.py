@@ -1,0 +1,249 @@
+"""Find objects that stand for nothing, for something else than was meant, or for nothing new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.rule_reach import RuleKey
+from sgagent.analysis.lint.subject import LintSubject
+from sgagent.analysis.lint.void_rules import duplicate_rules
+from sgagent.core.addresses import Ranges, common, joined
+from sgagent.core.model import (
+    CidrBlock,
+    Family,
+    GroupReference,
+    Policy,
+    PortListReference,
+    PrefixList,
+    PrefixListReference,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+from sgagent.core.policy import is_of_account
+
+
+def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules whose object or port list is not in the definitions (§5.3)."""
+    for key, (group, rule) in subject.rules.items():
+        drops = rule.policy is Policy.DROP
+        effect = "the definitions are refused, as a drop would be lost" if drops else "it matches nothing"
+        for noun, name in _unknown(subject, group, rule):
+            yield Finding(
+                code=check.code,
+                severity=FindingSeverity.ERROR if drops else check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1],),
+                object_id=name,
+                message=f"{effect}: the {noun} {name} is not in the definitions",
+                remedy=f"add the {noun}, or mend its id",
+                origin=rule.origin,
+            )
+
+
+def _unknown(
+    subject: LintSubject, group: SecurityGroup, rule: SecurityGroupRule
+) -> Iterator[tuple[str, str]]:
+    """Yield what a rule refers to and the definitions lack: what it is, and its name."""
+    snapshot = subject.snapshot
+    match rule.authorization_object:
+        case GroupReference() as reference:
+            found = snapshot.group_by_id.get(reference.security_group_id)
+            if found is None or not is_of_account(found, group, reference):
+                yield "security group", str(reference)
+        case PrefixListReference(prefix_list_id) if prefix_list_id not in snapshot.prefix_list_by_id:
+            yield "prefix list", prefix_list_id
+        case _:
+            pass
+    if isinstance(rule.ports, PortListReference) and (
+        rule.ports.port_list_id not in snapshot.port_list_by_id
+    ):
+        yield "port list", rule.ports.port_list_id
+
+
+def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find groups and lists that rules speak of, and that have nothing in them that the rules could match."""
+    users: dict[str, list[RuleKey]] = {}
+    lacking: dict[tuple[str, Family], list[RuleKey]] = {}
+    for key, (_, rule) in subject.rules.items():
+        for name in (_empty_object(subject, rule), _empty_port_list(subject, rule)):
+            if name is not None:
+                users.setdefault(name, []).append(key)
+        lack = _without_family(subject, rule)
+        if lack is not None:
+            lacking.setdefault(lack, []).append(key)
+    for name, keys in sorted(users.items()):
+        yield _about_object(
+            subject,
+            check,
+            name,
+            keys,
+            message=f"{name} has nothing in it, so that no packet matches",
+            remedy=f"attach interfaces to {name} or list its entries, or take the rule out",
+        )
+    for (name, family), keys in sorted(lacking.items(), key=lambda item: (item[0][0], item[0][1].value)):
+        noun = "IPv4" if family is Family.IPV4 else "IPv6"
+        yield _about_object(
+            subject,
+            check,
+            name,
+            keys,
+            message=f"{name} has no {noun} address, and the rule is for {noun} only: no packet matches",
+            remedy=f"attach interfaces with {noun} addresses to {name}, or take the rule out",
+        )
+
+
+def _about_object(
+    subject: LintSubject, check: Check, name: str, keys: Sequence[RuleKey], *, message: str, remedy: str
+) -> Finding:
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=keys[0][0],
+        rule_ids=tuple(rule_id for _, rule_id in keys),
+        object_id=name,
+        message=message,
+        remedy=remedy,
+        origin=subject.origin(keys[0]),
+    )
+
+
+def _without_family(subject: LintSubject, rule: SecurityGroupRule) -> tuple[str, Family] | None:
+    """Return a group that has members, but none of the only family that the rule is for, and that family."""
+    local = rule.local_address
+    family = rule.protocol.only_family or (local.family if local else None)
+    match rule.authorization_object:
+        case GroupReference(security_group_id) if family is not None:
+            members = subject.members.get(security_group_id)
+            is_lacking = members and not members.ranges(family)
+            return (security_group_id, family) if is_lacking else None
+        case _:
+            return None
+
+
+def _empty_object(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
+    match rule.authorization_object:
+        case GroupReference(security_group_id) if security_group_id in subject.members:
+            return None if subject.members[security_group_id] else security_group_id
+        case PrefixListReference(prefix_list_id):
+            found = subject.snapshot.prefix_list_by_id.get(prefix_list_id)
+            return prefix_list_id if found is not None and not found.entries else None
+        case _:
+            return None
+
+
+def _empty_port_list(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
+    if not isinstance(rule.ports, PortListReference):
+        return None
+    found = subject.snapshot.port_list_by_id.get(rule.ports.port_list_id)
+    return found.port_list_id if found is not None and not found.entries else None
+
+
+def _find_idle_lists(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find prefix lists that no rule names, that only idle rules name, or whose entries hold each other."""
+    users: dict[str, list[RuleKey]] = {entry.prefix_list_id: [] for entry in subject.snapshot.prefix_lists}
+    for key, (_, rule) in subject.rules.items():
+        if isinstance(rule.authorization_object, PrefixListReference):
+            users.setdefault(rule.authorization_object.prefix_list_id, []).append(key)
+    idle = _idle_rules(subject)
+    for prefix_list in subject.snapshot.prefix_lists:
+        keys = users[prefix_list.prefix_list_id]
+        message = remedy = None
+        if not keys:
+            message, remedy = "no rule names it", "take it out, or name it in a rule"
+        elif prefix_list.entries and all(key in idle for key in keys):
+            message, remedy = "the rules that name it decide nothing by themselves", "take them and it out"
+        if message is not None and remedy is not None:
+            yield _about_list(check, prefix_list, message, remedy)
+        yield from _nested(check, prefix_list)
+
+
+def _idle_rules(subject: LintSubject) -> frozenset[RuleKey]:
+    """Return the rules that could be taken out together without any packet being decided otherwise."""
+    duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
+    return subject.unreached | subject.removable | duplicates
+
+
+def _nested(check: Check, prefix_list: PrefixList) -> Iterator[Finding]:
+    """Find entries that lie in another entry of their list."""
+    entries = sorted(prefix_list.entries, key=lambda block: (block.first, -block.last))
+    outer: CidrBlock | None = None
+    for block in entries:
+        if outer is not None and block.last <= outer.last:
+            message = f"its entry {block} lies in its entry {outer}"
+            yield _about_list(check, prefix_list, message, "take the smaller one out")
+        else:
+            outer = block
+
+
+def _about_list(check: Check, prefix_list: PrefixList, message: str, remedy: str) -> Finding:
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        object_id=prefix_list.prefix_list_id,
+        message=message,
+        remedy=remedy,
+        origin=prefix_list.origin,
+    )
+
+
+def _find_cidrs_for_groups(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find CIDRs that hold the members of one group and nothing else that is known."""
+    members = {
+        group: {family: joined(found.ranges(family)) for family in Family}
+        for group, found in subject.members.items()
+    }
+    known = {
+        family: joined(ranges for by_family in members.values() for ranges in by_family[family])
+        for family in Family
+    }
+    for key, (group, rule) in subject.rules.items():
+        block = rule.authorization_object
+        if not isinstance(block, CidrBlock) or block.is_everything or rule.policy is not Policy.ACCEPT:
+            continue
+        inside = common(((block.first, block.last),), known[block.family])
+        name = _group_of(inside, block.family, members) if inside else None
+        if name is not None and name != group.security_group_id:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1],),
+                object_id=name,
+                message=f"of what is known, {block} holds the members of {name} and nothing else",
+                remedy=f"name {name} instead of the CIDR, so that members may come and go",
+                origin=rule.origin,
+            )
+
+
+def _group_of(inside: Ranges, family: Family, members: Mapping[str, Mapping[Family, Ranges]]) -> str | None:
+    """Return the group whose members of a family are just these addresses."""
+    return next((name for name in sorted(members) if members[name][family] == inside), None)
+
+
+CHECKS = (
+    Check(
+        code="unknown_object",
+        severity=FindingSeverity.WARNING,
+        summary="a rule whose group, prefix list or port list is not in the definitions",
+        find=_find_unknown,
+    ),
+    Check(
+        code="empty_object",
+        severity=FindingSeverity.WARNING,
+        summary="a rule about a group or list that has nothing in it that the rule could match",
+        find=_find_empty,
+    ),
+    Check(
+        code="idle_prefix_list",
+        severity=FindingSeverity.NOTICE,
+        summary="a prefix list, or an entry of one, that adds nothing",
+        find=_find_idle_lists,
+    ),
+    Check(
+        code="cidr_for_group",
+        severity=FindingSeverity.NOTICE,
+        summary="a CIDR that holds the members of one group and nothing else that is known",
+        find=_find_cidrs_for_groups,
+    ),
+)

@@ -1,0 +1,256 @@
+"""What is looked at: definitions, what they come to wherever groups are attached, and what life tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from sgagent.analysis.lint.codes import MOST_RULES
+from sgagent.analysis.lint.open_ports import OpenPorts, ports_open_to_everyone
+from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach
+from sgagent.core.addresses import AddressSet
+from sgagent.core.binding import Binding, Bindings
+from sgagent.core.errors import NOWHERE, Origin, Problem
+from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.policy import ResolvedInterface, members_by_group
+from sgagent.core.resolve import Exemptions, Scope, resolve
+from sgagent.nft.counter_keys import RuleCounter
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Groups that are attached together somewhere, and what they come to there."""
+
+    interfaces: tuple[str, ...]
+    """The links or network interfaces; empty where a group is attached nowhere and looked at by itself."""
+
+    judge: ResolvedInterface
+
+    @cached_property
+    def ingress(self) -> RuleReach:
+        """Return what decides inwards."""
+        return RuleReach(self.judge, Direction.INGRESS)
+
+    @cached_property
+    def egress(self) -> RuleReach:
+        """Return what decides outwards."""
+        return RuleReach(self.judge, Direction.EGRESS)
+
+    @property
+    def reaches(self) -> tuple[RuleReach, RuleReach]:
+        """Return both directions."""
+        return (self.ingress, self.egress)
+
+    @cached_property
+    def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
+        """Return the ports that rules open to everyone."""
+        return {family: ports_open_to_everyone(self.ingress.clauses[family], family) for family in Family}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostListener:
+    """A port of this host at which a program waits."""
+
+    family: Family
+    address: int
+    """0 is every address of the family."""
+
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the agent has counted of a rule."""
+
+    counted_since: float
+    """Seconds since the epoch."""
+
+    last_hit_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What is known of this host while it lives, beside its definitions."""
+
+    stands: tuple[ResolvedInterface, ...] = ()
+    """The bound links of this host."""
+
+    usage: Mapping[RuleCounter, Usage] = field(default_factory=dict)
+    inner_usage: Mapping[str, Usage] = field(default_factory=dict)
+    """Of fellow members, by link."""
+
+    now: float = 0.0
+    listeners: tuple[HostListener, ...] | None = None
+    """None where it was not looked."""
+
+    unused_seconds: float | None = None
+    """How long a rule may go without a hit; None does not ask."""
+
+    def is_unused(self, usage: Usage) -> bool:
+        """Tell whether something was counted for long enough, and not hit in that time."""
+        since = max(usage.counted_since, usage.last_hit_at or 0.0)
+        return self.now - since >= (self.unused_seconds or 0.0)
+
+
+_ROUNDS = 8
+"""Most policies need two or three."""
+
+NO_LIFE = Life()
+
+
+@dataclass(frozen=True)
+class LintSubject:
+    """All that checks look at."""
+
+    snapshot: Snapshot
+    stands: tuple[Stand, ...]
+    problems: tuple[Problem, ...] = ()
+    """What resolving the definitions found."""
+
+    most_rules: int = MOST_RULES
+    life: Life = NO_LIFE
+
+    @cached_property
+    def members(self) -> Mapping[str, AddressSet]:
+        """Return each group's members (§5.2)."""
+        return members_by_group(self.snapshot)
+
+    @cached_property
+    def rules(self) -> Mapping[RuleKey, tuple[SecurityGroup, SecurityGroupRule]]:
+        """Return every rule as it is written, by group and id, sorted by these."""
+        found = {
+            (group.security_group_id, rule.rule_id): (group, rule)
+            for group in self.snapshot.security_groups
+            for rule in group.rules
+        }
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def host_stands(self) -> tuple[Stand, ...]:
+        """Return the links of this host; what was worked out of the same groups elsewhere serves here too."""
+        known = {stand.judge.security_group_ids: stand for stand in self.stands}
+        return tuple(
+            known.get(judge.security_group_ids) or Stand(interfaces=(judge.name,), judge=judge)
+            for judge in self.life.stands
+        )
+
+    def origin(self, key: RuleKey) -> Origin:
+        """Return where a rule is written."""
+        found = self.rules.get(key)
+        return found[1].origin if found else NOWHERE
+
+    @cached_property
+    def decided(self) -> frozenset[RuleKey]:
+        """Return the rules that decide about any packet anywhere."""
+        return frozenset(key for stand in self.stands for reach in stand.reaches for key in reach.deciding)
+
+    @cached_property
+    def matching(self) -> frozenset[RuleKey]:
+        """Return the rules that match any packet, whether they decide or not."""
+        return frozenset(key for stand in self.stands for reach in stand.reaches for key in reach.rules)
+
+    @cached_property
+    def unreached(self) -> frozenset[RuleKey]:
+        """Return the rules that match, and decide about no packet anywhere."""
+        return self.matching - self.decided
+
+    @cached_property
+    def redundant(self) -> frozenset[RuleKey]:
+        """Return the rules that decide, and without each of which alone every packet is decided alike."""
+        needed = {key for stand in self.stands for reach in stand.reaches for key in reach.needed}
+        return self.decided - needed
+
+    @cached_property
+    def removable(self) -> frozenset[RuleKey]:
+        """Return the redundant rules that can be taken out together, with all that are never reached.
+
+        Of rules that stand in for each other one has to stay. So of all that could go, those stay that decide
+        about a packet that would be decided otherwise if all went; and as these may come before others that
+        stayed, it is looked once more.
+        """
+        gone = self.redundant
+        for _ in range(_ROUNDS):
+            staying: frozenset[RuleKey] = frozenset().union(
+                *(reach.relied_on(gone | self.unreached) for stand in self.stands for reach in stand.reaches)
+            )
+            if not staying:
+                return gone
+            gone -= staying
+        return frozenset()  # as few as that is always safe
+
+
+def make_subject(
+    snapshot: Snapshot,
+    exemptions: Exemptions,
+    *,
+    by_hand: Iterable[Binding] = (),
+    only_by_hand: bool = False,
+    most_rules: int = MOST_RULES,
+    life: Life = NO_LIFE,
+) -> LintSubject:
+    """Return what is to be looked at: each combination of groups that is attached anywhere, once.
+
+    A group that is attached nowhere is looked at by itself, if it has rules.
+
+    Args:
+        snapshot: the definitions.
+        exemptions: the configuration's lists.
+        by_hand: bindings of the configuration or the command line.
+        only_by_hand: whether nothing else is looked at.
+        most_rules: that a group may have.
+        life: what is known of this host.
+    """
+    bindings = list(by_hand)
+    if not only_by_hand:
+        bindings += [_attached(interface) for interface in snapshot.network_interfaces]
+        attached = {group for binding in bindings for group in binding.security_group_ids}
+        bindings += [
+            _alone(group) for group in snapshot.security_groups if group.security_group_id not in attached
+        ]
+    return _subject(snapshot, exemptions, bindings, most_rules, life)
+
+
+def _subject(
+    snapshot: Snapshot, exemptions: Exemptions, bindings: Sequence[Binding], most_rules: int, life: Life
+) -> LintSubject:
+    names: dict[tuple[str, ...], list[str]] = {}
+    chosen: dict[tuple[str, ...], Binding] = {}
+    for binding in bindings:
+        groups = tuple(sorted(set(binding.security_group_ids)))
+        if groups:
+            names.setdefault(groups, []).extend([binding.interface] if binding.interface else [])
+            chosen.setdefault(groups, binding)
+    numbered = [replace(binding, interface=f"{number}") for number, binding in enumerate(chosen.values())]
+    resolution = resolve(snapshot, Bindings(bindings=tuple(numbered)), exemptions, scope=Scope.EVERYTHING)
+    return LintSubject(
+        snapshot=snapshot,
+        stands=tuple(
+            Stand(interfaces=tuple(sorted(names[groups])), judge=judge)
+            for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)
+        ),
+        problems=resolution.problems,
+        most_rules=most_rules,
+        life=life,
+    )
+
+
+def _attached(interface: NetworkInterface) -> Binding:
+    return Binding(
+        interface=interface.network_interface_id,
+        network_interface=interface,
+        security_group_ids=interface.security_group_ids,
+        mode=None,
+        origin=interface.origin,
+    )
+
+
+def _alone(group: SecurityGroup) -> Binding:
+    return Binding(
+        interface="",
+        network_interface=None,
+        security_group_ids=(group.security_group_id,) if group.rules else (),
+        mode=None,
+        origin=group.origin,
+    )

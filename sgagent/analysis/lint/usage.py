@@ -1,0 +1,195 @@
+"""Find what is not used, by what the agent counted, and what does not fit with who listens on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from sgagent.analysis.bit_sets import Open
+from sgagent.analysis.flow_text import port_text
+from sgagent.analysis.header_space import ALL_PORTS, Clause
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.rule_reach import RuleKey, key_of
+from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Stand, Usage
+from sgagent.analysis.redundancy import PORTED, Area, Table, code_of
+from sgagent.core.addresses import Ranges, joined, size, without
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol
+
+_DAY = 86_400.0
+_DHCP_CLIENTS = frozenset({68, 546})
+
+
+def _find_unused(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules that no session hit for as long as was asked for."""
+    life = subject.life
+    if life.unused_seconds is None:
+        return
+    latest: dict[RuleKey, list[Usage]] = {}
+    for counter, usage in life.usage.items():
+        latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
+    for key, usages in sorted(latest.items()):
+        if key in subject.rules and all(life.is_unused(usage) for usage in usages):
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1],),
+                message=_since(usages, life),
+                remedy="take it out if nobody needs it any more; lint says if another rule does its work",
+                origin=subject.origin(key),
+            )
+
+
+def _since(usages: list[Usage], life: Life) -> str:
+    hits = [usage.last_hit_at for usage in usages if usage.last_hit_at is not None]
+    if hits:
+        return f"its last hit on this host was {_days(life.now - max(hits))} ago"
+    return f"it had no hit in the {_days(life.now - max(u.counted_since for u in usages))} that it is counted"
+
+
+def _days(seconds: float) -> str:
+    days = int(seconds // _DAY)
+    if days:
+        return f"{days} day{'s' * (days != 1)}"
+    hours = int(seconds // 3600)
+    return f"{hours} hour{'s' * (hours != 1)}"
+
+
+def _find_nothing_listens(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find ports of this host that rules open, and at which no program waits."""
+    life = subject.life
+    if life.listeners is None:
+        return
+    heard = {
+        (key, number)
+        for stand in subject.host_stands
+        for number in PORTED
+        for key in _heard_by(stand, number, _listened_at(life.listeners, number))
+    }
+    found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
+    for stand in subject.host_stands:
+        for key, number, ports in _opened(stand, heard):
+            found.setdefault((key, number), []).extend(ports)
+    for (key, number), ranges in sorted(found.items()):
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1],),
+            message=f"it opens {Protocol(number)} {port_text(joined(ranges))},"
+            " where nothing on this host listens",
+            remedy="close it until something does; a container or guest behind this host is not seen",
+            origin=subject.origin(key),
+        )
+
+
+def _heard_by(stand: Stand, number: int, listened: Ranges) -> Iterator[RuleKey]:
+    """Yield the rules that open a port at which a program waits."""
+    for family in Family:
+        for first, last in listened:
+            for port in range(first, last + 1):
+                for _, clause, _ in stand.ingress.deciders(family, code_of(number, port)):
+                    if clause.rule is not None:
+                        yield key_of(clause.rule)
+
+
+def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple[RuleKey, int, Ranges]]:
+    """Yield the ports that rules open, but for rules for every port and for those that are left out."""
+    for tables in stand.ingress.tables.values():
+        for table in tables:
+            left = table.opened()
+            for area in table.areas:
+                for key, number in _openings(area.clause):
+                    if (key, number) not in but:
+                        ports = joined(_open_ports(table, left, area, number))
+                        if ports:
+                            yield key, number, ports
+                left.take(area.rows, area.columns)
+
+
+def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
+    """Yield the rule of a clause with each protocol of which it opens some ports."""
+    if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports in (None, ALL_PORTS):
+        return
+    for number in PORTED:
+        if clause.protocol in (None, number):
+            yield key_of(clause.rule), number
+
+
+def _open_ports(table: Table, left: Open, area: Area, number: int) -> Iterator[tuple[int, int]]:
+    """Yield the ports of a protocol at which a clause accepts what nothing before it decides."""
+    for first, last, _ in left.pieces(area.rows, area.columns):
+        start, end = table.codes(first, last)
+        if start >> 16 == number:
+            yield start & LAST_PORT, end & LAST_PORT
+
+
+def _listened_at(listeners: tuple[HostListener, ...], number: int) -> Ranges:
+    return joined((one.port, one.port) for one in listeners if one.protocol == number)
+
+
+def _find_unreached_listeners(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find programs of this host that wait for others, and that no rule lets anybody get to."""
+    life = subject.life
+    if life.listeners is None or not life.stands:
+        return
+    missed: dict[int, list[tuple[int, int]]] = {}
+    for one in life.listeners:
+        is_let_in = any(
+            _lets_in(subject, family, code_of(one.protocol, one.port)) for family in _families_of(one)
+        )
+        if not is_let_in and one.port not in _DHCP_CLIENTS:
+            missed.setdefault(one.protocol, []).append((one.port, one.port))
+    names = tuple(judge.name for judge in life.stands)
+    for number, ranges in sorted(missed.items()):
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            message=f"something listens at {Protocol(number)} {port_text(joined(ranges))},"
+            " which no rule lets anybody get to",
+            remedy="have it listen at loopback, or stop it; or accept those that it is for",
+            interfaces=names,
+        )
+
+
+def _families_of(listener: HostListener) -> tuple[Family, ...]:
+    """Return the families whose packets a listener gets: one at every IPv6 address gets both."""
+    is_for_both = listener.family is Family.IPV6 and listener.address == 0
+    return (Family.IPV4, Family.IPV6) if is_for_both else (listener.family,)
+
+
+def _lets_in(subject: LintSubject, family: Family, code: int) -> bool:
+    """Tell whether anybody gets in at a protocol and port, fellow members included."""
+    for stand in subject.host_stands:
+        own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
+        for table, clause, columns in stand.ingress.deciders(family, code):
+            if clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING:
+                is_by_rule, is_own = clause.rule is not None, size(own) < 2
+                if is_by_rule or not is_own or without(joined(table.far_ranges(columns)), own):
+                    return True
+    return False
+
+
+_OPENING = (DecidedBy.RULE, DecidedBy.INNER, DecidedBy.DEFAULT)
+
+
+CHECKS = (
+    Check(
+        code="unused_rule",
+        severity=FindingSeverity.NOTICE,
+        summary="a rule that no session hit for as long as --unused says",
+        find=_find_unused,
+    ),
+    Check(
+        code="nothing_listens",
+        severity=FindingSeverity.NOTICE,
+        summary="an open port of this host at which nothing listens",
+        find=_find_nothing_listens,
+    ),
+    Check(
+        code="unreached_listener",
+        severity=FindingSeverity.NOTICE,
+        summary="a program of this host that waits for others, and that no rule lets anybody get to",
+        find=_find_unreached_listeners,
+    ),
+)

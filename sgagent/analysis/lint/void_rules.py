@@ -1,0 +1,376 @@
+"""Find rules that decide nothing, or nothing that would not be decided alike without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from sgagent.analysis.bit_sets import bits_of
+from sgagent.analysis.clause_reduction import Index
+from sgagent.analysis.flow_text import decider_text, port_text
+from sgagent.analysis.header_space import ALL_PORTS, Clause
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
+from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.redundancy import Area, Table, common_area
+from sgagent.core.addresses import common, size
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Policy, Protocol
+from sgagent.core.policy import ResolvedRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tie:
+    """Two rules that contradict each other."""
+
+    drop: ResolvedRule
+    accept: ResolvedRule
+    traffic: str
+    """What they both match, in words."""
+
+
+def ties(stand: Stand) -> Iterator[Tie]:
+    """Yield the ties of a stand, each pair once."""
+    for reach in stand.reaches:
+        seen: set[tuple[RuleKey, RuleKey]] = set()
+        for tables in reach.tables.values():
+            found = (pair for table in tables for pair in _pairs(table))
+            for drop, accept in sorted(found, key=lambda pair: (pair[0].place, pair[1].place)):
+                tie = _tie(drop.clause, accept.clause)
+                pair = (key_of(tie.drop), key_of(tie.accept))
+                if pair not in seen:
+                    seen.add(pair)
+                    yield tie
+
+
+def _pairs(table: Table) -> Iterator[tuple[Area, Area]]:
+    """Yield drops and accepts of one priority that match a packet which nothing before them decides."""
+    index: Index | None = None
+    left = table.opened()
+    numbered = groupby(enumerate(table.areas), key=lambda found: _tied_priority(found[1].clause))
+    for priority, found in numbered:
+        areas = list(found)
+        drops = [(number, area) for number, area in areas if area.clause.policy is Policy.DROP]
+        accepts = sum(1 << number for number, area in areas if area.clause.policy is Policy.ACCEPT)
+        if priority is not None and drops and accepts:
+            if index is None:
+                index = Index.of(table)
+            for _, drop in drops:
+                for other in map(table.areas.__getitem__, bits_of(index.meeting(drop) & accepts)):
+                    if left.has(*common_area(drop, other)):
+                        yield drop, other
+        for _, area in areas:
+            left.take(area.rows, area.columns)
+
+
+def _tied_priority(clause: Clause) -> int | None:
+    return clause.rule.priority if clause.rule else None
+
+
+def _tie(drop: Clause, accept: Clause) -> Tie:
+    assert drop.rule is not None  # noqa: S101 - only rules are looked at; for the type checker
+    assert accept.rule is not None  # noqa: S101 - as above
+    traffic = str(Protocol(drop.protocol if accept.protocol is None else accept.protocol))
+    ports = drop.ports if accept.ports is None else accept.ports
+    if drop.ports is not None and accept.ports is not None:
+        ports = common(drop.ports, accept.ports)
+    if ports is not None and ports != ALL_PORTS:
+        traffic += f" {port_text(ports)}"
+    return Tie(drop=drop.rule, accept=accept.rule, traffic=traffic)
+
+
+def denies_all(rule: ResolvedRule) -> bool:
+    """Tell whether a rule drops everything from or to everyone of a family."""
+    return (
+        rule.policy is Policy.DROP
+        and rule.protocol.number is None
+        and rule.peer.name in EVERYONE
+        and rule.local_address is None
+    )
+
+
+EVERYONE = ("0.0.0.0/0", "::/0")
+
+
+def _find_deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find the trap: a drop of everything at or before the priority of the accepts that it should follow."""
+    found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
+    rules: dict[RuleKey, ResolvedRule] = {}
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            for key, denying in _denied(reach).items():
+                for deny in denying:
+                    rules[key_of(deny)] = deny
+                    found.setdefault(key_of(deny), {})[key] = reach.rule(key)
+    for key, accepts in found.items():
+        voided = {accept: rule for accept, rule in accepts.items() if accept in subject.unreached}
+        if voided:
+            yield _denying(subject, check, rules[key], voided)
+
+
+def _denied(reach: RuleReach) -> Mapping[RuleKey, tuple[ResolvedRule, ...]]:
+    """Return the accepts that decide nothing for a drop of everything, with the drops."""
+    found: dict[RuleKey, tuple[ResolvedRule, ...]] = {}
+    for key, instead in reach.unreached.items():
+        if reach.rule(key).policy is Policy.ACCEPT:
+            denying = tuple(c.rule for c in instead if c.rule is not None and denies_all(c.rule))
+            if denying:
+                found[key] = denying
+    return found
+
+
+def _denying(
+    subject: LintSubject, check: Check, deny: ResolvedRule, voided: Mapping[RuleKey, ResolvedRule]
+) -> Finding:
+    priorities = sorted({rule.priority for rule in voided.values()})
+    names = ", ".join(rule_id for _, rule_id in voided)
+    at = (
+        "the same priority, where drop wins" if priorities == [deny.priority] else f"priority {deny.priority}"
+    )
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=deny.security_group_id,
+        rule_ids=(deny.rule_id, *(rule_id for _, rule_id in voided)),
+        message=f"it drops everything at {at}, so that nothing gets to the accepts {names}",
+        remedy=f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
+        origin=subject.origin(key_of(deny)),
+    )
+
+
+def _find_void_drops(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find drops that decide nothing, as what they should drop is accepted before."""
+    breadths: dict[int, int] = {}
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            for key, instead in reach.unreached.items():
+                if reach.rule(key).policy is Policy.DROP:
+                    accepting = [clause for clause in instead if clause.policy is Policy.ACCEPT]
+                    for clause in accepting:
+                        if id(clause) not in breadths:
+                            breadths[id(clause)] = size(clause.addresses)
+                    if accepting:
+                        accepting.sort(key=lambda clause: -breadths[id(clause)])
+                        yield _void(subject, check, stand, key, accepting)
+
+
+def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accepting: list[Clause]) -> Finding:
+    priorities = [clause.rule.priority for clause in accepting if clause.rule is not None]
+    if priorities:
+        remedy = f"give it priority {max(priorities)}: at equal priority drop wins"
+    elif any(clause.decided_by is DecidedBy.INNER for clause in accepting):
+        remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
+    else:
+        remedy = "take it out, or take its object off the configuration's lists"
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=key[0],
+        rule_ids=(key[1], *_ids(accepting)),
+        message=f"it drops nothing: all that it names is accepted before, by {_names(accepting)}",
+        remedy=remedy,
+        interfaces=stand.interfaces,
+        origin=subject.origin(key),
+    )
+
+
+def _find_never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find the other rules that decide nothing anywhere, with those that decide instead."""
+    told = {
+        key for finding in (*DENY.find(subject, DENY), *VOID.find(subject, VOID)) for key in _about(finding)
+    }
+    instead: dict[RuleKey, list[Clause]] = {}
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            for key, clauses in reach.unreached.items():
+                instead.setdefault(key, []).extend(clauses)
+    duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
+    for key in sorted(subject.unreached - told - duplicates):
+        verb = "decides" if _is_one(instead[key]) else "decide"
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1], *_ids(instead[key])),
+            message=f"no packet gets to it: {_names(instead[key])} {verb} before",
+            remedy="take it out, or give it a smaller number if it should decide",
+            origin=subject.origin(key),
+        )
+
+
+def _about(finding: Finding) -> Iterator[RuleKey]:
+    """Yield the rules that are void by a finding: of a void drop itself, of a trap those behind it."""
+    group = finding.security_group_id or ""
+    ids = finding.rule_ids[1:] if finding.code == DENY.code else finding.rule_ids[:1]
+    yield from ((group, rule_id) for rule_id in ids)
+
+
+def _find_redundant(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find rules without which every packet would be decided alike.
+
+    All that name no rule that has to stay can be taken out together, with all that are never reached.
+    """
+    behind: dict[RuleKey, dict[tuple[object, ...], Clause]] = {}
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            for key, clauses in reach.behind(subject.redundant).items():
+                behind.setdefault(key, {}).update({_known_by(clause): clause for clause in clauses})
+    for key in sorted(behind, key=lambda key: _priority(subject, key), reverse=True):
+        found = list(behind[key].values())
+        verb = f"{subject.rules[key][1].policy.value}"
+        relied_on = [] if key in subject.removable else [c for c in found if _may_go(subject, c)]
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=key[0],
+            rule_ids=(key[1], *_ids(found)),
+            not_with=_ids(relied_on),
+            message=f"all that it {verb}s, {_names(found)} would {verb} without it",
+            remedy=f"take it out, but then let {_names(relied_on)} stay"
+            if relied_on
+            else "take it out, or leave it and say in its description why it is there",
+            origin=subject.origin(key),
+        )
+
+
+def _known_by(clause: Clause) -> tuple[object, ...]:
+    return (clause.decided_by, clause.rule and key_of(clause.rule))
+
+
+def _may_go(subject: LintSubject, clause: Clause) -> bool:
+    """Tell whether a clause is a rule that others are told could be taken out."""
+    return clause.rule is not None and key_of(clause.rule) in subject.redundant | subject.unreached
+
+
+def _priority(subject: LintSubject, key: RuleKey) -> tuple[int, bool, RuleKey]:
+    rule = subject.rules[key][1]
+    return (rule.priority, rule.policy is Policy.ACCEPT, key)
+
+
+def _find_ties(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    """Find accepts and drops of one priority that match the same packets: drop wins."""
+    trapped = {
+        (key_of(deny), accept)
+        for stand in subject.stands
+        for reach in stand.reaches
+        for accept, denying in _denied(reach).items()
+        for deny in denying
+    }
+    found: dict[tuple[RuleKey, RuleKey], tuple[Tie, set[str]]] = {}
+    for stand in subject.stands:
+        for tie in ties(stand):
+            pair = (key_of(tie.drop), key_of(tie.accept))
+            if pair not in trapped:
+                found.setdefault(pair, (tie, set()))[1].update(stand.interfaces)
+    for (drop, accept), (tie, _) in found.items():
+        owner = "" if accept[0] == drop[0] else f" of {accept[0]}"
+        yield Finding(
+            code=check.code,
+            severity=check.severity,
+            security_group_id=drop[0],
+            rule_ids=(drop[1], accept[1]),
+            message=f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
+            f" on {tie.traffic}, where drop wins",
+            remedy="give the one that is meant to decide the smaller number, so that it can be read",
+            origin=subject.origin(drop),
+        )
+
+
+def duplicate_rules(subject: LintSubject) -> Iterator[tuple[RuleKey, ...]]:
+    """Yield the rules of one group that are equal in all but id and description, the first first."""
+    for group in subject.snapshot.security_groups:
+        alike: dict[tuple[object, ...], list[RuleKey]] = {}
+        for rule in group.rules:
+            content = (
+                rule.direction,
+                rule.policy,
+                rule.priority,
+                rule.protocol,
+                rule.ports,
+                rule.source_ports,
+                rule.authorization_object,
+                rule.local_address,
+            )
+            alike.setdefault(content, []).append((group.security_group_id, rule.rule_id))
+        yield from (tuple(sorted(keys)) for keys in alike.values() if len(keys) > 1)
+
+
+def _find_duplicates(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    for first, *others in duplicate_rules(subject):
+        for key in others:
+            yield Finding(
+                code=check.code,
+                severity=check.severity,
+                security_group_id=key[0],
+                rule_ids=(key[1], first[1]),
+                message=f"it is {first[1]} once more: equal in all but id and description",
+                remedy="take one of them out",
+                origin=subject.origin(key),
+            )
+
+
+def _ids(clauses: Iterable[Clause]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(clause.rule.rule_id for clause in clauses if clause.rule is not None))
+
+
+def _names(clauses: Iterable[Clause]) -> str:
+    """Return what decides, in words; of many the first."""
+    names = list(
+        dict.fromkeys(f"the {_STEPS[c.decided_by]}" if c.rule is None else decider_text(c) for c in clauses)
+    )
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+
+
+def _is_one(clauses: Iterable[Clause]) -> bool:
+    return len(set(map(_known_by, clauses))) == 1
+
+
+_FEW = 3
+_STEPS = {
+    DecidedBy.ALWAYS: "list of what no group can block",
+    DecidedBy.FAILSAFE: "fail-safe list",
+    DecidedBy.INNER: "inner access policy",
+    DecidedBy.DEFAULT: "default",
+}
+
+DENY = Check(
+    code="deny_before_accepts",
+    severity=FindingSeverity.ERROR,
+    summary="a drop of everything at or before the priority of the accepts that it should follow",
+    find=_find_deny_before_accepts,
+)
+VOID = Check(
+    code="void_drop",
+    severity=FindingSeverity.ERROR,
+    summary="a drop that drops nothing, as accepts stand before it",
+    find=_find_void_drops,
+)
+CHECKS = (
+    DENY,
+    VOID,
+    Check(
+        code="never_reached",
+        severity=FindingSeverity.WARNING,
+        summary="a rule that no packet gets to, as others decide before it",
+        find=_find_never_reached,
+    ),
+    Check(
+        code="duplicate_rule",
+        severity=FindingSeverity.WARNING,
+        summary="a rule that stands twice in a group",
+        find=_find_duplicates,
+    ),
+    Check(
+        code="contradicting_tie",
+        severity=FindingSeverity.NOTICE,
+        summary="an accept and a drop of one priority that match the same packets",
+        find=_find_ties,
+    ),
+    Check(
+        code="redundant_rule",
+        severity=FindingSeverity.NOTICE,
+        summary="a rule without which every packet would be decided alike",
+        find=_find_redundant,
+    ),
+)

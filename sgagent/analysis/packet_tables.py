@@ -1,0 +1,237 @@
+"""Lay out all packets of one direction and family as tables, cut where clauses tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from sgagent.analysis.bit_sets import Columns, number_of
+from sgagent.analysis.header_space import ALL_PORTS, Clause, far_ends_by_class
+from sgagent.analysis.redundancy import LAST_CODE, PORTED, Area, Table, code_of
+from sgagent.core.addresses import Ranges
+from sgagent.core.model import LAST_PORT, Family
+
+MOST_COLUMNS = 1 << 11
+"""In one table. With more of them, each sum would take longer than it takes Python to ask for it; with fewer,
+what is for everyone would be in very many tables."""
+
+_MOST_COLUMNS_OF_CROWDS = 1 << 14
+"""The same where members of groups, or what is in lists, are mixed, so that most would be in many tables."""
+
+_Numbered = Sequence[tuple[int, Clause]]
+"""Clauses with their places among all."""
+
+
+def make_tables(clauses: Sequence[Clause], family: Family, most: int | None = None) -> tuple[Table, ...]:
+    """Return tables that hold every packet, each once.
+
+    Args:
+        clauses: in the order in which they decide; the last one matches everything.
+        family: of the packets.
+        most: how many columns a table may have; None is what suits the clauses.
+    """
+    return tuple(_tables(list(enumerate(clauses)), family, most))
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """Far ends that the same clauses speak of, and the kinds of other ends that these tell apart."""
+
+    ends: Ranges
+    peers: tuple[int, ...]
+    sides: _Sides
+
+
+def _tables(numbered: _Numbered, family: Family, most: int | None) -> Iterator[Table]:
+    """Yield tables, each of as many classes of far ends as it has room for."""
+    sides_by_peer: dict[Ranges, set[_Side]] = {}
+    for_everyone: set[_Side] = {_ANYWHERE}
+    for _, clause in numbered:
+        is_for_everyone = clause.is_for_everyone(family)
+        wanted_there = for_everyone if is_for_everyone else sides_by_peer.setdefault(clause.addresses, set())
+        wanted_there.add((clause.local, clause.source_ports))
+    # Those of one peer come together, so that it is in few tables.
+    found = sorted(far_ends_by_class(sides_by_peer, family).items())
+    by_peer, known = list(sides_by_peer.values()), dict[frozenset[_Side], list[_Sides]]()
+    classes: list[_Class] = []
+    most = most or _room(peers for peers, _ in found)
+    room = most
+    for peers, ends in found:
+        wanted = frozenset(for_everyone.union(*(by_peer[peer] for peer in peers)))
+        if wanted not in known:
+            known[wanted] = list(_Sides.of(wanted, family).parts(most))
+        for sides in known[wanted]:
+            if len(sides) > room:
+                yield _table(numbered, family, list(sides_by_peer), classes)
+                classes, room = [], most
+            classes.append(_Class(tuple(ends), peers, sides))
+            room -= len(sides)
+    yield _table(numbered, family, list(sides_by_peer), classes)
+
+
+def _room(combinations: Iterable[tuple[int, ...]]) -> int:
+    """Return how many columns a table has room for: more where most peers would be in several tables."""
+    touched, peers = set[tuple[int, int]](), set[int]()
+    for place, combination in enumerate(combinations):
+        peers.update(combination)
+        touched.update((peer, place // MOST_COLUMNS) for peer in combination)
+    return MOST_COLUMNS if len(touched) <= 2 * len(peers) else _MOST_COLUMNS_OF_CROWDS
+
+
+_Side = tuple[tuple[int, int] | None, Ranges | None]
+"""The near ends and the source ports that a clause wants; None is any."""
+
+_ANYWHERE: _Side = (None, None)
+
+_Kind = frozenset[Ranges]
+"""All of the ranges that hold a number, which tell it from those of other kinds."""
+
+
+def _kinds(wanted: Iterable[Ranges], last: int) -> list[_Kind]:
+    """Return the kinds that ranges sort all numbers into, in the order in which they occur first."""
+    borders: dict[int, list[tuple[Ranges, bool]]] = {0: []}
+    for ranges in wanted:
+        for first, final in ranges:
+            borders.setdefault(first, []).append((ranges, True))
+            borders.setdefault(final + 1, []).append((ranges, False))
+    here: set[Ranges] = set()
+    found: dict[_Kind, None] = {}
+    for border in sorted(borders):
+        if border <= last:
+            for ranges, begins in borders[border]:
+                (here.add if begins else here.discard)(ranges)
+            found[frozenset(here)] = None
+    return list(found)
+
+
+class _Sides:
+    """Kinds of near ends and of source ports, and which of them a clause matches."""
+
+    def __init__(self, near_ends: Sequence[_Kind], sources: Sequence[_Kind]) -> None:
+        """Take the kinds of both."""
+        self.near_ends = near_ends
+        self.sources = sources
+        self._places = tuple(_places_of(kinds) for kinds in (near_ends, sources))
+
+    def __len__(self) -> int:
+        """Return how many pairs of kinds there are."""
+        return len(self.near_ends) * len(self.sources)
+
+    @classmethod
+    def of(cls, wanted: Iterable[_Side], family: Family) -> _Sides:
+        """Return the kinds that what clauses want tells apart."""
+        near_ends, sources = zip(*wanted, strict=True)
+        return cls(
+            _kinds({(near_end,) for near_end in near_ends if near_end is not None}, family.last_address),
+            _kinds({ranges for ranges in sources if ranges is not None}, LAST_PORT),
+        )
+
+    def parts(self, most: int) -> Iterator[_Sides]:
+        """Yield the pairs of kinds in parts of which none is larger than wanted."""
+        if len(self) <= most:
+            yield self
+        else:
+            for half in self._halves():
+                yield from half.parts(most)
+
+    def _halves(self) -> Iterator[_Sides]:
+        """Yield those of the longer side apart, each with all of the other side."""
+        if len(self.near_ends) >= len(self.sources):
+            half = len(self.near_ends) // 2
+            yield _Sides(self.near_ends[:half], self.sources)
+            yield _Sides(self.near_ends[half:], self.sources)
+        else:
+            half = len(self.sources) // 2
+            yield _Sides(self.near_ends, self.sources[:half])
+            yield _Sides(self.near_ends, self.sources[half:])
+
+    def matched(self, side: _Side) -> list[int]:
+        """Return the places of the pairs of kinds that a clause matches, by what it wants; they rise."""
+        local, source_ports = side
+        near, source = self._places
+        near_ends = range(len(self.near_ends)) if local is None else near.get((local,), ())
+        sources = range(len(self.sources)) if source_ports is None else source.get(source_ports, ())
+        return [one * len(self.sources) + other for one, other in product(near_ends, sources)]
+
+
+def _places_of(kinds: Sequence[_Kind]) -> dict[Ranges, list[int]]:
+    """Return, for ranges, the places of the kinds that they hold."""
+    found: dict[Ranges, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        for ranges in kind:
+            found.setdefault(ranges, []).append(place)
+    return found
+
+
+def _table(numbered: _Numbered, family: Family, peers: Sequence[Ranges], classes: Sequence[_Class]) -> Table:
+    """Return the table of some classes of far ends."""
+    firsts, width = [], 0
+    for one in classes:
+        firsts.append(width)
+        width += len(one.sides)
+    columns_of = _Placing(peers, classes, firsts, family)
+    found: list[tuple[int, Clause, Ranges, Columns]] = []
+    borders = {0}
+    for place, clause in numbered:
+        codes = codes_of(clause)
+        columns = columns_of(clause) if codes else 0
+        if columns:
+            found.append((place, clause, codes, columns))
+            for first, last in codes:
+                borders |= {first, last + 1}
+    starts = sorted(border for border in borders if border <= LAST_CODE)
+    rows = {start: row for row, start in enumerate(starts)}
+    rows[LAST_CODE + 1] = len(starts)
+    lasts = [*(first - 1 for first in firsts[1:]), width - 1]
+    return Table(
+        starts=starts,
+        far_ends={last: one.ends for last, one in zip(lasts, classes, strict=True)},
+        every_column=(1 << width) - 1,
+        areas=[
+            Area(clause, place, tuple((rows[first], rows[last + 1] - 1) for first, last in codes), columns)
+            for place, clause, codes, columns in found
+        ],
+    )
+
+
+class _Placing:
+    """Returns the columns of clauses in one table."""
+
+    def __init__(
+        self, peers: Sequence[Ranges], classes: Sequence[_Class], firsts: Sequence[int], family: Family
+    ) -> None:
+        """Take the classes, and the first column of each."""
+        self._family = family
+        self._classes = list(zip(firsts, classes, strict=True))
+        self._by_peer: dict[Ranges, list[tuple[int, _Class]]] = {peer: [] for peer in peers}
+        for first, one in self._classes:
+            for peer in one.peers:
+                self._by_peer[peers[peer]].append((first, one))
+        self._known: dict[tuple[object, ...], Columns] = {}
+
+    def __call__(self, clause: Clause) -> Columns:
+        """Return the columns that a clause matches."""
+        key = (clause.addresses, clause.local, clause.source_ports)
+        found = self._known.get(key)
+        if found is None:
+            is_for_everyone = clause.is_for_everyone(self._family)
+            classes = self._classes if is_for_everyone else self._by_peer[clause.addresses]
+            side = (clause.local, clause.source_ports)
+            found = number_of([first + place for first, one in classes for place in one.sides.matched(side)])
+            self._known[key] = found
+        return found
+
+
+def codes_of(clause: Clause) -> Ranges:
+    """Return the protocols with ports that a clause matches; none if its protocol has no such ports."""
+    speaks_of_ports = clause.ports is not None or clause.source_ports is not None
+    if clause.protocol is None and not speaks_of_ports:
+        return ((0, LAST_CODE),)
+    numbers = PORTED if clause.protocol is None else (clause.protocol,)
+    if speaks_of_ports and not all(number in PORTED for number in numbers):
+        return ()
+    ports = ALL_PORTS if clause.ports is None else clause.ports
+    return tuple(
+        (code_of(number, first), code_of(number, last)) for number in numbers for first, last in ports
+    )

@@ -1,0 +1,305 @@
+"""Find out for very many clauses which of them decide about any packet, and what decides without them.
+
+All packets of one direction and family are the cells of tables. The rows of a table are protocols with
+destination ports, cut where a clause begins or ends. Its columns are classes of far ends, each with the kinds
+of near ends and source ports that its clauses tell apart. A set of columns is a whole number with one bit for
+each, so that all columns are reckoned with at once; a tree over the rows keeps the work for a clause to a few
+steps for any range of ports.
+
+Nothing is sampled, as in :mod:`sgagent.analysis.header_space`, which names the packets, too, but may need as
+many boxes as there are pairs of clauses.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sgagent.analysis.bit_sets import Columns, Open, Rows, bits_of, number_of
+from sgagent.analysis.header_space import Clause
+from sgagent.core.addresses import AddressRanges, Ranges
+from sgagent.core.model import TCP, UDP, Policy
+
+PORTED = tuple(number for number in (TCP.number, UDP.number) if number is not None)
+LAST_CODE = (256 << 16) - 1
+
+
+def code_of(protocol: int, port: int = 0) -> int:
+    """Return the number by which a protocol with a port is sorted among all."""
+    return protocol << 16 | port
+
+
+def _accepts(clause: Clause) -> bool:
+    return clause.policy is Policy.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The cells of a table that a clause matches."""
+
+    clause: Clause
+    place: int
+    """Of the clause among all clauses."""
+
+    rows: Rows
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some of the packets of one direction and family, and all clauses that match any of them."""
+
+    starts: Sequence[int]
+    """The code of protocol and port at which each row starts."""
+
+    far_ends: Mapping[int, Ranges]
+    """The far ends of each class, by the last of its columns."""
+
+    every_column: Columns
+    areas: Sequence[Area]
+    """In the order in which they decide; the last is everything."""
+
+    def row_of(self, code: int) -> int:
+        """Return the row that holds a protocol and port."""
+        return bisect_right(self.starts, code) - 1
+
+    def codes(self, first: int, last: int) -> tuple[int, int]:
+        """Return the first and last code of a run of rows."""
+        is_last = last + 1 == len(self.starts)
+        return self.starts[first], LAST_CODE if is_last else self.starts[last + 1] - 1
+
+    def opened(self, within: Sequence[Columns] | None = None) -> Open:
+        """Return what nothing has decided about yet.
+
+        Args:
+            within: the columns of each row that are of interest; None is all.
+        """
+        return Open(len(self.starts), self.every_column, within)
+
+    def deciding(self, within: Sequence[Columns] | None = None) -> list[Columns]:
+        """Return, for each area, the columns of the cells of interest that it decides about."""
+        left = self.opened(within)
+        return [left.take(area.rows, area.columns) for area in self.areas]
+
+    @cached_property
+    def accepted(self) -> Sequence[Columns]:
+        """Return the columns of each row that are accepted."""
+        return self.verdicts().accepted
+
+    def critical(self) -> Sequence[Columns]:
+        """Return the columns of each row that hang on one clause: the next one does not agree with it.
+
+        What is accepted is found on the way, and kept for who asks next.
+        """
+        verdicts = self.verdicts()
+        self.__dict__.setdefault("accepted", verdicts.accepted)
+        return verdicts.critical
+
+    def verdicts(
+        self, areas: Iterable[Area] | None = None, accepts: Callable[[Clause], bool] = _accepts
+    ) -> Verdicts:
+        """Return what becomes of every cell, and where that hangs on one clause.
+
+        Args:
+            areas: those that count, of which the last is everything; None is all.
+            accepts: tells of a clause whether it accepts, in the sense of who asks.
+        """
+        verdicts = Verdicts(accepted=[0] * len(self.starts), critical=[0] * len(self.starts))
+        items = [
+            _Item(first, last, area.columns, accepts(area.clause))
+            for area in (self.areas if areas is None else areas)
+            for first, last in area.rows
+        ]
+        _fold(0, len(self.starts) - 1, items, verdicts)
+        return verdicts
+
+    def deciders(self, row: int, numbers: Iterable[int] | None = None) -> Iterator[tuple[Clause, Columns]]:
+        """Yield what decides about the cells of a row, in order, with the columns.
+
+        Args:
+            row: of this table.
+            numbers: of the areas that have cells in the row, where that is known; rising.
+        """
+        left = self.every_column
+        for number in range(len(self.areas)) if numbers is None else numbers:
+            area = self.areas[number]
+            if numbers is not None or any(first <= row <= last for first, last in area.rows):
+                columns = area.columns & left
+                if columns:
+                    yield area.clause, columns
+                    left ^= columns
+                    if not left:
+                        return
+
+    @cached_property
+    def _last_columns(self) -> Columns:
+        return number_of(sorted(self.far_ends))
+
+    def far_columns(self, columns: Columns) -> Columns:
+        """Return the last columns of the classes of which there are any columns."""
+        # A sum carries into the last column of a class if any column below is there, and never beyond.
+        below = self.every_column ^ self._last_columns
+        return (((columns & below) + below) | columns) & self._last_columns
+
+    def whole_classes(self, columns: Columns) -> Columns:
+        """Return all columns of the classes of which there are any columns."""
+        wanted = set(bits_of(self.far_columns(columns)))
+        found, first = 0, 0
+        for last in sorted(self.far_ends):
+            if last in wanted:
+                found |= (1 << last + 1) - (1 << first)
+            first = last + 1
+        return found
+
+    def far_ranges(self, columns: Columns) -> list[tuple[int, int]]:
+        """Return the far ends of some columns, unsorted."""
+        return [ends for last in bits_of(self.far_columns(columns)) for ends in self.far_ends[last]]
+
+    @cached_property
+    def _ends(self) -> list[tuple[int, int, int]]:
+        """Return all runs of far ends, sorted: last and first address, and the last column of the class."""
+        return sorted((last, first, column) for column, ends in self.far_ends.items() for first, last in ends)
+
+    def columns_with(self, ranges: AddressRanges) -> Columns:
+        """Return the last columns of the classes that hold any far end of some ranges."""
+        found: set[int] = set()
+        for first, last in ranges:
+            for place in range(bisect_left(self._ends, (first,)), len(self._ends)):
+                _, start, column = self._ends[place]
+                if start > last:
+                    break
+                found.add(column)
+        return number_of(sorted(found))
+
+    @cached_property
+    def _weights(self) -> list[tuple[int, Columns]]:
+        """Return, for each power of two, the classes whose number of addresses has it as a summand."""
+        powers: dict[int, list[int]] = {}
+        for column, ends in sorted(self.far_ends.items()):
+            for power in bits_of(sum(last - first + 1 for first, last in ends)):
+                powers.setdefault(power, []).append(column)
+        return [(power, number_of(columns)) for power, columns in powers.items()]
+
+    def weigh(self, columns: Columns) -> int:
+        """Return how many far ends there are in some columns."""
+        far = self.far_columns(columns)
+        return sum((far & having).bit_count() << power for power, having in self._weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What becomes of the cells of each row."""
+
+    accepted: list[Columns]
+    critical: list[Columns]
+    """Where the two clauses that match first do not agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Cells of a run of rows that one clause decides about if nothing before it does."""
+
+    first: int
+    last: int
+    columns: Columns
+    accepts: bool
+
+
+class _Pile:
+    """Clauses that follow each other and hold all rows that are looked at, as if they were one."""
+
+    __slots__ = ("accept", "accept_next", "drop", "drop_next")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.accept: Columns = 0
+        """Where the first of them accepts."""
+
+        self.drop: Columns = 0
+        self.accept_next: Columns = 0
+        """Where the second of them accepts."""
+
+        self.drop_next: Columns = 0
+
+    def put(self, columns: Columns, *, accepts: bool) -> None:
+        """Put a clause behind the others."""
+        some = self.accept | self.drop
+        again = columns & (some ^ (self.accept_next | self.drop_next))
+        new = columns ^ columns & some
+        if accepts:
+            self.accept |= new
+            self.accept_next |= again
+        else:
+            self.drop |= new
+            self.drop_next |= again
+
+    def put_all(self, other: _Pile) -> None:
+        """Put several clauses behind the others."""
+        some = self.accept | self.drop
+        if not some:
+            self.accept, self.drop = other.accept, other.drop
+            self.accept_next, self.drop_next = other.accept_next, other.drop_next
+            return
+        once = some ^ (self.accept_next | self.drop_next)
+        # What is known in a set, taken out of it by an exclusive or: that needs no negative numbers.
+        self.accept_next |= other.accept & once | other.accept_next ^ other.accept_next & some
+        self.drop_next |= other.drop & once | other.drop_next ^ other.drop_next & some
+        self.accept |= other.accept ^ other.accept & some
+        self.drop |= other.drop ^ other.drop & some
+
+
+def _fold(first: int, last: int, items: Sequence[_Item | _Pile], verdicts: Verdicts) -> None:
+    """Find the verdicts of some rows; items that hold none of them are passed over.
+
+    What holds all of the rows is put on piles; only what holds some of them stays apart, so that the work is
+    for the borders of clauses, not for clauses times rows.
+    """
+    kept: list[_Item | _Pile] = []
+    pile, settled, is_split = _Pile(), 0, False
+    for item in items:
+        if isinstance(item, _Pile):
+            pile.put_all(item)
+            continue
+        start, end = item.first, item.last
+        if start > last or end < first:
+            continue
+        columns = item.columns
+        if settled:
+            columns ^= columns & settled
+            if not columns:
+                continue
+        if start <= first and last <= end:
+            pile.put(columns, accepts=item.accepts)
+            continue
+        if pile.accept or pile.drop:
+            settled |= pile.accept_next | pile.drop_next
+            kept.append(pile)
+            pile = _Pile()
+        kept.append(item)
+        is_split = True
+    if not is_split:
+        critical = pile.accept & pile.drop_next | pile.drop & pile.accept_next
+        rows = last + 1 - first
+        verdicts.accepted[first : last + 1] = [pile.accept] * rows
+        verdicts.critical[first : last + 1] = [critical] * rows
+        return
+    kept.append(pile)
+    middle = (first + last) // 2
+    _fold(first, middle, kept, verdicts)
+    _fold(middle + 1, last, kept, verdicts)
+
+
+def _common_rows(one: Rows, other: Rows) -> Rows:
+    found: list[tuple[int, int]] = []
+    for first, last in one:
+        for start, end in other:
+            if first <= end and start <= last:
+                found.append((max(first, start), min(last, end)))
+    return tuple(found)
+
+
+def common_area(one: Area, other: Area) -> tuple[Rows, Columns]:
+    """Return the cells that two areas have in common."""
+    return _common_rows(one.rows, other.rows), one.columns & other.columns

@@ -1,0 +1,184 @@
+"""Ask the agent that runs on this host, or have it do something."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar, assert_never
+
+from sgagent.agent.control.commands import Order
+from sgagent.agent.control.protocol import (
+    LONGEST_ANSWER,
+    MalformedRequestError,
+    decode_answer,
+    encode_question,
+)
+from sgagent.agent.control.queries import Answer, Question, Refusal, Refusals
+from sgagent.agent.control.server import SOCKET_NAME
+from sgagent.core.errors import (
+    DocumentError,
+    KernelRefusedError,
+    NotPermittedError,
+    SgagentError,
+    SourceUnavailableError,
+    UsageError,
+)
+from sgagent.settings import Settings
+from sgagent.settings.values import StateSettings
+
+PATIENCE_SECONDS = 15.0
+"""For each part of an answer; more than the agent gives itself for all of it."""
+
+ORDER_PATIENCE_SECONDS = 150.0
+"""The same for an order, which the agent's loop carries out."""
+
+_CHUNK = 1 << 16
+_TIME = struct.Struct("@ll")
+"""Seconds and microseconds."""
+
+_Answer = TypeVar("_Answer", bound=Answer)
+
+
+class NoAgentError(SourceUnavailableError):
+    """Say that no agent runs on this host, or none with this configuration."""
+
+
+def order(settings: Settings, question: Order, kind: type[_Answer]) -> _Answer:
+    """Return what the running agent says of an order that it has carried out.
+
+    Args:
+        settings: say where its socket is.
+        question: what to do.
+        kind: of the answer to such an order.
+
+    Raises:
+        SgagentError: as :func:`ask` does.
+    """
+    return ask(settings, question, kind, ORDER_PATIENCE_SECONDS)
+
+
+def ask(
+    settings: Settings, question: Question, kind: type[_Answer], patience: float = PATIENCE_SECONDS
+) -> _Answer:
+    """Return what the running agent answers.
+
+    Args:
+        settings: say where its socket is.
+        question: what to ask.
+        kind: of the answer to such a question.
+        patience: for each part of an answer, in seconds.
+
+    Raises:
+        NoAgentError: no agent is running.
+        SourceUnavailableError: it does not answer, or not as it should.
+        NotPermittedError: the caller may not ask, or not this.
+        UsageError: the question makes no sense to the agent.
+        DocumentError: the documents of an order have errors; nothing was changed.
+        KernelRefusedError: the kernel refused an order; what stood still stands.
+    """
+    path = settings.state.runtime_directory / SOCKET_NAME
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            # Python's own time limit does not wait for a place in the listener's queue; the kernel's does.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIME.pack(int(patience), 0))
+            connection.connect(str(path))
+            connection.settimeout(patience)
+            with contextlib.suppress(BrokenPipeError):  # who may not ask is told so unheard
+                connection.sendall(encode_question(question))
+            line = _read_line(connection)
+        answer = decode_answer(question, line)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NoAgentError(f"no agent is running here ({path}): {how_to_start(settings)}") from error
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{path}: only root, the agent's user and the socket's group may ask"
+        ) from error
+    except (OSError, MalformedRequestError) as error:
+        raise SourceUnavailableError(f"{path}: the agent does not answer: {error}") from error
+    if isinstance(answer, Refusals):
+        raise _error(answer)
+    assert isinstance(answer, kind)  # noqa: S101 - as the question was; for the type checker
+    return answer
+
+
+_UNIT_FOLDERS = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+_RUNTIME_DIRECTORY = StateSettings().runtime_directory
+"""Of the unit's agent."""
+
+
+def how_to_start(settings: Settings, root: Path = Path("/")) -> str:
+    """Return what starts an agent: the service manager where it has our unit, and that is who is asked."""
+    has_systemd = (root / "run/systemd/system").is_dir()
+    has_unit = any((root / folder / "sgagent.service").exists() for folder in _UNIT_FOLDERS)
+    if has_systemd and has_unit and settings.state.runtime_directory == _RUNTIME_DIRECTORY:
+        return (
+            "start it with 'systemctl start sgagent'; 'systemctl status sgagent' says why it is not running"
+        )
+    return "start one with 'sgagent run'"
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """Return the line that the agent sends."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        received = connection.recv(_CHUNK)
+        if not received:
+            raise MalformedRequestError("the answer has no end" if line else "it is busy, or was stopped")
+        line += received
+        if len(line) > LONGEST_ANSWER:
+            raise MalformedRequestError(f"an answer has at most {LONGEST_ANSWER} bytes")
+    return bytes(line)
+
+
+def _error(refused: Refusals) -> SgagentError:
+    """Return what to raise for a refusal."""
+    match refused.reason:
+        case Refusal.WRONG_USE:
+            return UsageError(refused.message)
+        case Refusal.NOT_PERMITTED:
+            return NotPermittedError(refused.message)
+        case Refusal.DOCUMENTS:
+            return DocumentError(refused.problems)
+        case Refusal.KERNEL:
+            return KernelRefusedError(refused.message)
+        case Refusal.SOURCE:
+            return SourceUnavailableError(refused.message)
+        case Refusal.MALFORMED | Refusal.FAULT:
+            return SourceUnavailableError(f"the agent does not answer: {refused.message}")
+        case _:
+            assert_never(refused.reason)
+
+
+Interrupted = Callable[[], bool]
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupted]:
+    """Leave the context without a word at Ctrl-C, and hand in what tells whether it was pressed.
+
+    It is noted beside being raised: raised in a destructor alone, it would be lost.
+    """
+    interruptions = list[int]()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        interruptions.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield lambda: bool(interruptions)
+    except KeyboardInterrupt:
+        pass  # the way in which this is meant to end
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,193 @@
+"""Put the daemon together and run it: all that ``sgagent run`` does without privilege."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from sgagent.agent.control.answers import Answering, answering
+from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.server import control_served
+from sgagent.agent.counters import Counting
+from sgagent.agent.daemon import Daemon
+from sgagent.agent.flowlog.reader import begin_flow_log, flows_heard
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
+from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.log import LogQueue, log_in_background
+from sgagent.agent.open_sessions import LiveSessions, open_sessions
+from sgagent.agent.page.inspection import Inspection
+from sgagent.agent.page.pages import PageSources, status_pages
+from sgagent.agent.published_status import Board
+from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.serving.exchange import Page
+from sgagent.agent.serving.health import health_pages
+from sgagent.agent.serving.metrics import make_registry
+from sgagent.agent.serving.metricsserver import MetricsServer
+from sgagent.agent.session_preview import Foresight, end_forbidden_sessions
+from sgagent.agent.step import Step
+from sgagent.agent.step_log import EventLog
+from sgagent.agent.systemd import ServiceManager
+from sgagent.cli.inputs import load_settings, read_configuration
+from sgagent.compiler.marks import MarkLayout
+from sgagent.core.errors import UsageError
+from sgagent.core.model import Sessions
+from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.privsep import Applier, news_heard
+from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.ports import Source
+from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.sources.factory import make_source
+from sgagent.sources.name_servers import name_servers
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def now(self) -> float:
+        """Return the wall clock in seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+
+def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
+    """Run until a signal ends it.
+
+    Args:
+        options: of the command line.
+        applier: does what needs privilege, and is waited for by the caller.
+    """
+    log_queue = log_in_background()
+    settings = load_settings(options)
+    with ExitStack() as stack:
+        dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
+        stack.enter_context(closing(dataplane))
+        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
+        dataplane.refuse_another_owner()
+        StateDirectory(settings.state.directory).refuse_unreadable()
+        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
+        with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
+            state = StateDirectory(settings.state.directory)
+            state.keep_configuration(read_configuration(options))
+            state.take_over_old_files()
+        daemon.run()
+    return 0
+
+
+def _assemble(
+    settings: Settings,
+    dataplane: ApplierDataplane,
+    news: socket.socket,
+    log_queue: LogQueue,
+    stack: ExitStack,
+) -> Daemon:
+    """Put the parts together; what has to be closed goes on the stack."""
+    log: EventLog = structlog.get_logger()
+    clock, inbox, host = SystemClock(), Inbox(), NetlinkHost()
+    settings, flow_log, flows = begin_flow_log(settings, dataplane, clock, log)
+    if flows is not None:
+        stack.enter_context(flows_heard(flows, flow_log))
+    source = make_source(settings, host)
+    directory = Path(settings.state.directory)
+    state = StateDirectory(directory)
+    counting = Counting(dataplane, CounterFile(directory, read_boot_id()), clock)
+    board = Board(clock, inbox.wait_for_reading, flow_log, log_queue)
+    reconciler = Reconciler(
+        settings=settings,
+        source=source,
+        host=host,
+        dataplane=dataplane,
+        state=state,
+        clock=clock,
+        before_counters_go=counting.read,
+        counters_gone=counting.forget,
+        foresee=Foresight(log, open_sessions).look,
+        name_servers=partial(name_servers, settings.source),
+    )
+    sessions = LiveSessions(MarkLayout(settings.enforcement.mark_mask), dataplane.find_session)
+    execution = Execution(reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log)
+    desk = Desk(inbox, execution, state, settings.limits)
+    answer = answering(board, clock, settings.source.place, sessions, desk)
+    pages = dict(health_pages(board, clock))
+    if settings.metrics.serves_page:
+        pages |= _status_pages(settings, board, clock, answer)
+    _serve_metrics(settings, board, clock, pages, stack)
+    stack.enter_context(control_served(Path(settings.state.runtime_directory), answer, log))
+    _keep_presence(settings, source, board, host, stack)
+
+    def reckon(step: Step) -> None:
+        # What conntrack did not follow belongs to whoever speaks next: let that be the agent, to its source.
+        if source.endpoints():
+            source.refresh()
+        if settings.enforcement.sessions is Sessions.REJUDGE:
+            end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
+
+    daemon = Daemon(
+        source=source,
+        host=host,
+        clock=clock,
+        execution=execution,
+        counting=counting,
+        inbox=inbox,
+        service_manager=ServiceManager(),
+        log=log,
+        board=board,
+        after_first=reckon,
+    )
+    stack.enter_context(news_heard(news, daemon.drift.hear, inbox.applier_lost))
+    return daemon
+
+
+def _keep_presence(
+    settings: Settings, source: Source, board: Board, host: NetlinkHost, stack: ExitStack
+) -> None:
+    """Say in the store that definitions come from how this host is doing, until the stack is left."""
+    if isinstance(settings.source, EtcdSourceSettings):
+        from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
+
+        stack.enter_context(presence_kept(settings, source, board.status, host.facts))
+
+
+def _status_pages(
+    settings: Settings, board: Board, clock: SystemClock, answer: Answering
+) -> Mapping[str, Page]:
+    """Return the pages that show a person how the agent is doing."""
+    sources = PageSources(
+        board=board,
+        answer=answer,
+        inspection=Inspection(board, settings, clock, list_listeners),
+        clock=clock,
+        host_name=socket.gethostname(),
+    )
+    return status_pages(sources, settings.metrics.listen.host)
+
+
+def _serve_metrics(
+    settings: Settings, board: Board, clock: SystemClock, pages: Mapping[str, Page], stack: ExitStack
+) -> None:
+    """Serve the metrics and pages beside them until the stack is left.
+
+    Raises:
+        UsageError: the address is taken, or not this host's.
+    """
+    listen = settings.metrics.listen
+    tally = board.flow_log.tally if board.flow_log else None
+    dropped = (lambda: log_queue.dropped_lines) if (log_queue := board.log_queue) else None
+    registry = make_registry(board.status, board.totals, clock, tally, dropped)
+    try:
+        server = MetricsServer(listen.host, listen.port, registry, pages)
+    except OSError as error:
+        raise UsageError(f"metrics.listen {listen.host}:{listen.port}: {error.strerror}") from error
+    stack.enter_context(closing(server))

@@ -1,0 +1,204 @@
+"""Apply a policy once, without a daemon: ``sgagent compile`` where it is no dry run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+
+from sgagent.agent.open_sessions import as_live_session, open_sessions
+from sgagent.agent.session_cuts import NamedCut, named
+from sgagent.agent.session_preview import Foresight, end_forbidden_sessions
+from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step_log import EventLog
+from sgagent.compiler.enforce import enforce
+from sgagent.compiler.marks import MarkLayout
+from sgagent.core.errors import KernelRefusedError, UsageError
+from sgagent.core.host_facts import HostFacts
+from sgagent.core.lockout import LiveSession, SessionKind, sessions_newly_cut
+from sgagent.core.model import Sessions
+from sgagent.core.policy import Endpoint, ResolvedPolicy
+from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.dataplane.sockets import TcpSession, destroy, list_sockets, sessions_at_listeners
+from sgagent.host.links import NetlinkHost
+from sgagent.host.processes import sockets_of_logins
+from sgagent.settings import Settings
+
+
+def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
+    """Look whether the session in which this command runs would live under a policy.
+
+    Sessions are found by what an SSH server tells its shell, and by the sockets of the login servers that
+    called this one. A shell in ``tmux`` or ``screen`` is told of the session in which it was opened.
+
+    Args:
+        policy: what is to be enforced.
+        facts: the links.
+        ways_out: options with which the command goes on all the same, for the message.
+
+    Raises:
+        UsageError: it would not; names the session, its interface and what forbids it.
+    """
+    cut = own_sessions_cut(policy, facts)
+    if cut:
+        raise UsageError(
+            "\n".join(
+                (
+                    *(f"this would cut the session that you are in, {one}" for one in cut),
+                    f"nothing was changed: add an accept rule or a fail-safe entry for it, or {ways_out}",
+                )
+            )
+        )
+
+
+def own_sessions_cut(policy: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
+    """Return the sessions in which this command runs that the policy would cut."""
+    try:
+        live = list_sockets().at_listeners
+    except OSError:
+        live = ()  # a kernel that can't tell: what the SSH server said has to do
+    own = own_sessions(live, sockets_of_logins(), os.environ)
+    return tuple(map(named, sessions_newly_cut(None, policy, facts, own)))
+
+
+def own_sessions(
+    live: Collection[TcpSession], callers: Collection[int], environment: Mapping[str, str]
+) -> tuple[LiveSession, ...]:
+    """Return the sessions in which a command runs, each once.
+
+    Args:
+        live: the sessions at this host's listeners.
+        callers: inodes of the sockets of the login servers that called it.
+        environment: of the command.
+    """
+    held = (as_live_session(s, SessionKind.MANAGEMENT) for s in live if s.inode in callers)
+    told = (*_by_connection(environment), *_by_client(environment, live))
+    return tuple(dict.fromkeys((*held, *told)))
+
+
+def _by_connection(environment: Mapping[str, str]) -> Iterator[LiveSession]:
+    """Yield the session of which an SSH server has told both ends."""
+    match environment.get("SSH_CONNECTION", "").split():
+        case [peer, peer_port, local, local_port] if peer_port.isdecimal() and local_port.isdecimal():
+            try:
+                far, near = Endpoint.at(peer, int(peer_port)), Endpoint.at(local, int(local_port))
+            except ValueError:
+                return  # it is somebody else's variable
+            yield LiveSession(
+                family=near.address.family,
+                local_address=near.address.first,
+                local_port=near.port,
+                peer_address=far.address.first,
+                peer_port=far.port,
+                kind=SessionKind.MANAGEMENT,
+            )
+
+
+def _by_client(environment: Mapping[str, str], live: Collection[TcpSession]) -> Iterator[LiveSession]:
+    """Yield the session of which a server has told the far end, and the near end's port."""
+    match environment.get("SSH_CLIENT", "").split():
+        case [peer, peer_port, local_port] if peer_port.isdecimal() and local_port.isdecimal():
+            try:
+                far = Endpoint.at(peer, int(peer_port))
+            except ValueError:
+                return
+            for session in live:
+                ends = (session.family, session.peer_address, session.peer_port, session.local_port)
+                if ends == (far.address.family, far.address.first, far.port, int(local_port)):
+                    yield as_live_session(session, SessionKind.MANAGEMENT)
+
+
+_TRIES = 20
+"""How often a change is planned anew before what the kernel says of it is taken for the last word."""
+
+
+def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
+    """Enforce once, judging live sessions by the new policy, and say what was done."""
+    with closing(LibnftablesDataplane(owned=False)) as dataplane:
+        dataplane.refuse_another_owner()
+        facts = NetlinkHost().facts()
+        if not options.yes:
+            refuse_to_cut_own_session(policy, facts)
+        is_first = dataplane.observe().ruleset is None
+        is_rejudged = settings.enforcement.sessions is Sessions.REJUDGE
+        if is_rejudged and not is_first:
+            Foresight(_LateLog(), open_sessions).look(None, policy, facts)
+        operations = _bring(policy, settings, dataplane)
+    if is_rejudged and is_first:
+        step = Step(outcome=StepEnd.APPLIED, policy=policy, facts=facts)
+        end_forbidden_sessions(step, _LateLog(), sessions_at_listeners, destroy)
+    names = [interface.name for interface in policy.interfaces]
+    if options.output == "json":
+        outcome = "applied" if operations else "unchanged"
+        print(json.dumps({"outcome": outcome, "interfaces": names, "operations": operations}))
+    else:
+        print(_summary(names, operations))
+
+
+def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDataplane) -> int:
+    """Bring the kernel to the policy; return how many operations that took.
+
+    Where others change the table meanwhile, like another of these commands, it is looked at again and planned
+    for anew: the last one to look leaves a table that is wholly its own.
+    """
+    layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
+    for is_last in (*(False,) * _TRIES, True):
+        observed = dataplane.observe()
+        step = enforce(
+            policy,
+            observed.ruleset,
+            observed.foreign,
+            layout,
+            sessions=settings.enforcement.sessions,
+            flow_logging=settings.flow_log.logging_without_agent,
+        )
+        if step.plan and step.clearance:
+            dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
+        if not step.plan:
+            break
+        try:
+            dataplane.apply(step.plan)
+            dataplane.remove(step.plan)
+        except KernelRefusedError:
+            if is_last or dataplane.observe() == observed:
+                raise
+            continue
+        operations += len(step.plan.operations)
+        if not step.is_interim and dataplane.is_known:
+            break
+    return operations
+
+
+def _summary(names: list[str], operations: int) -> str:
+    interfaces = ", ".join(names) or "no interface"
+    if not operations:
+        return f"unchanged: {interfaces}"
+    return f"applied: {interfaces} ({operations} operation{'s' * (operations != 1)})"
+
+
+class _LateLog:
+    """A log that is opened when there is something to say: most often there is not, and it takes a moment."""
+
+    def info(self, event: str, **keys: object) -> object:
+        """Log what is normal."""
+        return _opened().info(event, **keys)
+
+    def warning(self, event: str, **keys: object) -> object:
+        """Log what somebody should look at."""
+        return _opened().warning(event, **keys)
+
+    def error(self, event: str, **keys: object) -> object:
+        """Log what is wrong."""
+        return _opened().error(event, **keys)
+
+
+def _opened() -> EventLog:
+    import structlog  # noqa: PLC0415 - see above
+
+    from sgagent.agent.log import configure_log  # noqa: PLC0415 - see above
+
+    configure_log()
+    log: EventLog = structlog.get_logger()
+    return log

@@ -1,0 +1,152 @@
+"""Colour words on a terminal, and nowhere else; what colour says is said in words too."""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self, TextIO
+
+from sgagent.core.errors import printable
+
+
+class Colour(enum.Enum):
+    """The few colours that are used, as the numbers that terminals know."""
+
+    RED = 31
+    GREEN = 32
+    YELLOW = 33
+
+
+def painted(text: str, colour: Colour) -> str:
+    """Return the text in a colour, if standard output shows any."""
+    return f"\x1b[{colour.value}m{text}\x1b[0m" if _shows_colour() else text
+
+
+def _shows_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+_GAP = "  "
+_NARROWEST = 8
+"""Columns are not cut below this; a terminal that is narrower yet wraps."""
+
+
+def lay_out(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    width: int | None,
+    least: Sequence[int] | None = None,
+    narrowest: int = _NARROWEST,
+) -> list[str]:
+    """Return rows as lines with aligned columns, safe to print.
+
+    Args:
+        rows: of cells, equally many in each.
+        right: columns that are aligned to the right, and never cut: numbers.
+        width: of the terminal; the widest columns are cut until a line fits. None is no limit.
+        least: how wide columns are at least, where rows are printed bit by bit.
+        narrowest: below which none is cut.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    to_the_right = frozenset(right)
+    numbers = [size for number, size in enumerate(natural) if number in to_the_right]
+    room = None if width is None else width - sum(numbers) - len(_GAP) * (len(natural) - 1)
+    texts = [max(size, least[n] if least else 0) for n, size in enumerate(natural) if n not in to_the_right]
+    fitted = iter(_fit(texts, room, narrowest))
+    widths = [size if number in to_the_right else next(fitted) for number, size in enumerate(natural)]
+    return [
+        _GAP.join(
+            _cut(cell, size).rjust(size) if number in to_the_right else _cut(cell, size).ljust(size)
+            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def terminal_width() -> int | None:
+    """Return how wide a line may be; None where the output is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _fit(widths: list[int], room: int | None, narrowest: int) -> list[int]:
+    """Return the widths with the widest made smaller until all of them fit."""
+    if room is None:
+        return widths
+    fitted = list(widths)
+    while fitted and sum(fitted) > room:
+        widest = max(fitted)
+        if widest <= narrowest:
+            break
+        fitted[fitted.index(widest)] -= 1
+    return fitted
+
+
+def _cut(cell: str, size: int) -> str:
+    return cell if len(cell) <= size else cell[: size - 1] + "…"
+
+
+PATIENCE_SECONDS = 0.5
+"""What takes less is not spoken of."""
+
+_INTERVAL_SECONDS = 0.1
+_BACK, _END_OF_LINE = "\r", "\x1b[K"
+
+
+class Progress:
+    """One line on standard error that counts, and is gone when the work is done."""
+
+    def __init__(
+        self,
+        doing: str,
+        total: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin the work.
+
+        Args:
+            doing: what is done, like ``judging packets``.
+            total: how many steps it has.
+            stream: where to tell; standard error if not given.
+            clock: in seconds.
+        """
+        self._doing = doing
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._done = 0
+        self._first = self._next = clock() + PATIENCE_SECONDS
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the line away, also where it was written by another process that has done the work."""
+        if self._clock() >= self._first and self._stream.isatty():
+            self._write(_BACK + _END_OF_LINE)
+
+    def advance(self) -> None:
+        """Count a step, and tell if it is time to."""
+        self._done += 1
+        now = self._clock()
+        if now >= self._next and self._stream.isatty():
+            self._next = now + _INTERVAL_SECONDS
+            self._write(f"{_BACK}{self._doing}: {self._done} of {self._total}{_END_OF_LINE}")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()

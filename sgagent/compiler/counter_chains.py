@@ -1,0 +1,179 @@
+"""Make the chains in which all judging ends, each with its counter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sgagent.core.memo import Memory, remake
+from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.nft import names
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    RuleCounter,
+    is_of_drops,
+)
+from sgagent.nft.ruleset import Accept, Chain, Count, Counter, Drop, Goto, Limit, Log, Rule, Ruleset, Verdict
+
+RATE_PER_SECOND = 10
+LOG_GROUP = 9469
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowLogging:
+    """Of which judgements the kernel tells, and how often at most."""
+
+    verdicts: frozenset[Policy] = frozenset()
+    """In observe mode a drop is told of as one (\u00a79.1)."""
+
+    rate_per_second: int = RATE_PER_SECOND
+    """Packets of each leaf. In a moment after a rest it may be twice as many."""
+
+    group: int = LOG_GROUP
+    """Of nfnetlink's log."""
+
+    def rules(self, leaf: str, verdict: Policy) -> tuple[Rule, ...]:
+        """Return the rules with which a leaf begins: one that logs, or none.
+
+        They stand before what counts and decides, and decide nothing themselves: where the limit is reached,
+        the kernel goes on with the next rule.
+        """
+        if verdict not in self.verdicts:
+            return ()
+        limit = Limit(per_second=self.rate_per_second, burst=self.rate_per_second)
+        return (Rule((limit, Log(prefix=names.log_prefix(leaf), group=self.group))),)
+
+
+SILENT = FlowLogging()
+
+
+def without_logging(ruleset: Ruleset) -> Ruleset:
+    """Return the table without the rules that log: how it judges."""
+    return Ruleset(
+        chains=tuple(
+            replace(chain, rules=tuple(rule for rule in chain.rules if not _is_logging(rule)))
+            for chain in ruleset.chains
+        ),
+        verdict_maps=ruleset.verdict_maps,
+        counters=ruleset.counters,
+    )
+
+
+def _is_logging(rule: Rule) -> bool:
+    """Tell whether a rule logs and does nothing else."""
+    return bool(rule.statements) and all(isinstance(one, (Limit, Log)) for one in rule.statements)
+
+
+@dataclass(frozen=True, slots=True)
+class CounterChain:
+    """A chain, the counter of its name, and what that counts."""
+
+    chain: Chain
+    counter: Counter
+    key: CounterKey
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Leaves by their common name."""
+
+    chains: Mapping[str, Chain]
+    counters: Mapping[str, Counter]
+    keys: Mapping[str, CounterKey]
+
+    @classmethod
+    def of(cls, leaves: tuple[CounterChain, ...]) -> Leaves:
+        """Return leaves by name; a name that two have is a fault of ours."""
+        found = cls(
+            chains={leaf.chain.name: leaf.chain for leaf in leaves},
+            counters={leaf.counter.name: leaf.counter for leaf in leaves},
+            keys={leaf.counter.name: leaf.key for leaf in leaves},
+        )
+        if len(found.keys) < len(leaves):
+            raise AssertionError("two counters of one name")
+        return found
+
+
+def make_leaves(
+    interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memory: Memory
+) -> Leaves:
+    """Return the leaves of one direction, the very same where nothing changed that they depend on.
+
+    Args:
+        interface: what is enforced on it.
+        direction: in which sessions are opened.
+        flow_logging: of which judgements the kernel tells.
+        memory: of this interface.
+    """
+    memory = memory.part("leaves", direction, interface.mode, flow_logging)
+    tree = _Tree(interface, direction, flow_logging)
+    rules = interface.toward(direction).rules
+    of_rules = memory.part("rules").revise(partial(remake, rules, tree.of_rule)).made
+    of_others = tuple(tree.of_others())
+    of_others = memory.part("others").revise(lambda before: before if before == of_others else of_others)
+    return memory.recall((of_rules, of_others), lambda: Leaves.of((*of_rules, *of_others)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What the leaves of one direction have in common."""
+
+    interface: ResolvedInterface
+    direction: Direction
+    flow_logging: FlowLogging
+
+    def of_rule(self, rule: ResolvedRule) -> CounterChain:
+        """Return the leaf of a rule."""
+        key = RuleCounter(
+            interface=self.interface.name,
+            security_group_id=rule.security_group_id,
+            rule_id=rule.rule_id,
+            direction=self.direction,
+            policy=rule.policy,
+        )
+        name = names.rule_chain(self.interface.name, rule.rule_id)
+        return self._leaf(name, key, self._verdict(rule.policy))
+
+    def of_others(self) -> Iterator[CounterChain]:
+        """Yield the leaves of all that is no rule."""
+        name, direction = self.interface.name, self.direction
+        toward = self.interface.toward(direction)
+        for kind, exemptions in (
+            (ExemptionKind.PLATFORM, toward.platform),
+            (ExemptionKind.FAILSAFE, toward.failsafe),
+        ):
+            if exemptions:
+                exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
+                leaf = names.exemption_chain(kind.value, direction, name)
+                yield self._leaf(leaf, exempt, self._verdict(Policy.ACCEPT))
+        if direction is Direction.INGRESS:
+            inner = InnerCounter(interface=name)
+            yield self._leaf(names.inner_chain(name), inner, self._verdict(Policy.ACCEPT))
+        by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
+        yield self._leaf(names.default_chain(direction, name), by_default, self._verdict(toward.default))
+        invalid = InvalidCounter(interface=name, direction=direction)
+        verdict = Accept() if self._observes else Drop()
+        yield self._leaf(names.invalid_chain(direction, name), invalid, verdict)
+
+    def _leaf(self, name: str, key: CounterKey, verdict: Verdict) -> CounterChain:
+        """Return a leaf that tells, counts and then does what the verdict says."""
+        logging = self.flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
+        chain = Chain(name=name, rules=(*logging, Rule((Count(name), verdict))))
+        return CounterChain(chain, Counter(name=name), key)
+
+    @property
+    def _observes(self) -> bool:
+        return self.interface.mode is Mode.OBSERVE
+
+    def _verdict(self, policy: Policy) -> Verdict:
+        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
+        if policy is Policy.DROP and not self._observes:
+            return Drop()
+        return Goto(names.accept_chain(self.direction, self.interface.name))

@@ -1,0 +1,224 @@
+"""Decide what one step has to do for the kernel to enforce a policy, sessions' marks included.
+
+A function of the policy and of the table that stands, with no memory but for one hint: the policy that is
+known to have been enforced spares sessions a second judgement where the new one takes nothing away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.counter_chains import SILENT, FlowLogging, without_logging
+from sgagent.compiler.marks import (
+    UNCACHED,
+    EnforcementState,
+    MarkLayout,
+    MarkTest,
+    decode_state,
+    first_state,
+    next_state,
+)
+from sgagent.compiler.revocation import narrows
+from sgagent.compiler.source_way import close_way
+from sgagent.core.memo import Memory
+from sgagent.core.model import Direction, Family, Mode, Sessions
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import names
+from sgagent.nft.plan import AddElements, AddRule, DeleteElements, FlushChain, Plan, make_plan
+from sgagent.nft.ruleset import Accept, LookUp, Ruleset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforced:
+    """What is known to stand in the kernel because this agent put it there."""
+
+    policy: ResolvedPolicy
+    ruleset: Ruleset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkClearance:
+    """Marks that have to be cleared before the plan is applied."""
+
+    mask: int
+    """The bits to clear."""
+
+    tests: tuple[MarkTest, ...] = ()
+    """Only of marks that meet one of these; without any of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforcement:
+    """What to do: clear marks, then apply the plan; and whether another step has to follow."""
+
+    compiled: Compiled
+    plan: Plan
+    state: EnforcementState
+    """Under which accepted sessions are remembered."""
+
+    clearance: MarkClearance | None = None
+    is_interim: bool = False
+    """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
+
+
+def enforce(
+    policy: ResolvedPolicy,
+    observed: Ruleset | None,
+    foreign: tuple[str, ...],
+    layout: MarkLayout,
+    *,
+    enforced: Enforced | None = None,
+    sessions: Sessions = Sessions.REJUDGE,
+    flow_logging: FlowLogging = SILENT,
+    memory: Memory | None = None,
+) -> Enforcement:
+    """Return what has to be done for the policy to be enforced.
+
+    Args:
+        policy: what to enforce.
+        observed: our table as it stands; None where there is none.
+        foreign: objects in it that are none of ours.
+        layout: our bits of the conntrack mark.
+        enforced: what is known to have been enforced, if anything is.
+        sessions: whether live sessions are judged again.
+        flow_logging: of which judgements the kernel tells.
+        memory: of what was compiled before, to spare work; the result is the same without.
+    """
+    memory = memory or Memory()
+    memory.turn()
+    table = _Standing(observed, foreign, policy, layout, flow_logging, memory)
+    interfaces = [interface.name for interface in policy.interfaces]
+    state = table.state
+    if observed is None or (state == UNCACHED and layout.can_cache):
+        return table.under(first_state(interfaces, layout), MarkClearance(mask=layout.mask))
+    if state is None:
+        # The table sets marks of a generation that nobody knows: stop it first, clear what it left, then
+        # remember.
+        return replace(table.under(UNCACHED), is_interim=layout.can_cache)
+    kept = next_state(state, interfaces, layout, narrows=False)
+    is_known = (
+        enforced is not None
+        and (enforced.ruleset is observed or enforced.ruleset == observed)
+        and not foreign
+    )
+    bumped = next_state(state, interfaces, layout, narrows=True)
+    if sessions is Sessions.KEEP:
+        return table.following(state, bumped if table.ends_observing else kept)
+    if is_known and enforced is not None:
+        return table.following(state, bumped if narrows(enforced.policy, policy, memory) else kept)
+    unbumped = table.under(kept)
+    return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The table that stands, and what it is to become."""
+
+    observed: Ruleset | None
+    foreign: tuple[str, ...]
+    policy: ResolvedPolicy
+    layout: MarkLayout
+    flow_logging: FlowLogging
+    memory: Memory
+
+    @property
+    def state(self) -> EnforcementState | None:
+        """Return the state that the table keeps; None where it can't be read."""
+        keeper = self.observed.chain_by_name.get(names.STATE_CHAIN) if self.observed else None
+        return decode_state(keeper.comment, self.layout) if keeper else None
+
+    @property
+    def ends_observing(self) -> bool:
+        """Tell whether an interface that the table only observes is to be enforced (§9.1).
+
+        The table tells it by what becomes of invalid packets, whoever made it.
+        """
+        chains = self.observed.chain_by_name if self.observed else {}
+        enforced = (i.name for i in self.policy.interfaces if i.mode is Mode.ENFORCE)
+        leaves = (chains.get(names.invalid_chain(Direction.INGRESS, name)) for name in enforced)
+        return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
+
+    def judges_as(self, desired: Ruleset) -> bool:
+        """Tell whether the table judges as it is to, whatever it tells of that.
+
+        The way to the source may stand open in it: a session that passed there is not remembered as allowed.
+        """
+        if self.observed is None or self.foreign:
+            return False
+        observed = close_way(self.observed)
+        return observed == desired or without_logging(observed) == without_logging(desired)
+
+    def following(self, before: EnforcementState, state: EnforcementState) -> Enforcement:
+        """Return what to do to enforce under a state after another.
+
+        Marks of a generation that is used again are cleared before. For the first that is so, it is those of
+        that one; with the second all others go as well, which spares looking for each when its turn comes.
+        """
+        if before.generation is None or state.generation in (None, before.generation):
+            return self.under(state)
+        if state.reused:
+            tests: tuple[MarkTest, ...] = (self.layout.of_generation(state.generation),)
+        elif before.reused:
+            tests = self.layout.of_other_generations(before.generation)
+        else:
+            return self.under(state)
+        return self.under(state, MarkClearance(mask=self.layout.generation_mask, tests=tests))
+
+    def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
+        """Return what to do to enforce under a state."""
+        turned = self._turned
+        compiled, plan = self._planned(state, turned)
+        mixed = _mixed(plan)
+        if mixed:
+            compiled, plan = self._planned(state, turned ^ mixed)
+        return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)
+
+    @property
+    def _turned(self) -> frozenset[str]:
+        """Return the maps of addresses that packets look up under their second name."""
+        chains = self.observed.chain_by_name if self.observed else {}
+        unbound = (self.policy.unbound,) if self.policy.unbound else ()
+        peers = (
+            names.peers_chain(direction, interface.name, family)
+            for interface in (*self.policy.interfaces, *unbound)
+            for direction in Direction
+            for family in Family
+        )
+        return frozenset(
+            name
+            for name in peers
+            if name in chains
+            for rule in chains[name].rules
+            for statement in rule.statements
+            if isinstance(statement, LookUp) and statement.verdict_map == names.second_map(name)
+        )
+
+    def _planned(self, state: EnforcementState, turned: frozenset[str]) -> tuple[Compiled, Plan]:
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory, turned=turned)
+        plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
+        return compiled, plan
+
+
+def _mixed(plan: Plan) -> frozenset[str]:
+    """Return the maps of addresses whose elements a flip changes together with rules that judge.
+
+    A packet that is evaluated at that moment would meet old rules and new elements, which may be neither the
+    policy before nor the policy after. Elements alone, with the generation in the mark, are harmless: what is
+    judged by new elements is then remembered under the old generation, at most.
+    """
+    maps = frozenset(
+        names.first_map(operation.verdict_map)
+        for operation in plan.flip
+        if isinstance(operation, (AddElements, DeleteElements))
+        if operation.verdict_map.startswith(names.PEERS)
+    )
+    is_judged_otherwise = any(
+        isinstance(operation, (AddRule, FlushChain)) and names.judges(_chain_of(operation))
+        for operation in plan.flip
+    )
+    return maps if is_judged_otherwise else frozenset()
+
+
+def _chain_of(operation: AddRule | FlushChain) -> str:
+    return operation.chain if isinstance(operation, AddRule) else operation.name

@@ -1,0 +1,277 @@
+"""Write entries as rules that stand one below the other, in the order of §3: the first that matches decides.
+
+A policy of a few lines is compiled so, as a person would write it: comparing a port costs a packet much less
+than a look-up does, and a table without classes is smaller and easier to read. ``python -m bench.shapes``
+measures up to where that is so. The limits are fixed, so a packet still meets no more than a fixed number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sgagent.compiler.decision_list import INNER_PEER, Entry
+from sgagent.compiler.selectors import Selectors
+from sgagent.core.addresses import joined
+from sgagent.core.model import TCP, UDP, Protocol
+from sgagent.nft import names
+from sgagent.nft.maps import fixed_map
+from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
+
+MANY_LINES = 8
+"""Entries for one peer, protocol and port that look further are gone through one by one up to so many."""
+
+Piece = tuple[int, int, tuple["ResidualMatch", ...]]
+"""First and last number, and the lines that are left for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidualMatch:
+    """What is left to be looked at of an entry."""
+
+    leaf: str
+    protocol: int
+    """Matters only where there are source ports."""
+
+    source_ports: tuple[tuple[int, int], ...] | None
+    """First and last; None is any."""
+
+    local: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> ResidualMatch:
+        """Return the line that an entry comes to once peer, protocol and destination port are settled."""
+        ports = None if entry.source_ports is None else tuple((p.first, p.last) for p in entry.source_ports)
+        return cls(leaf=entry.leaf, protocol=entry.protocol or 0, source_ports=ports, local=entry.local)
+
+    @property
+    def text(self) -> str:
+        """Return all of it as text, of which the names of chains are made."""
+        return f"{self.leaf} {self.protocol} {self.source_ports} {self.local}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether there is nothing left to be looked at."""
+        return self.source_ports is None and self.local is None
+
+    def ranges(self, *, by_port: bool, last: int) -> tuple[tuple[int, int], ...]:
+        """Return the source ports, or the near ends, for which the line is."""
+        if by_port:
+            return ((0, last),) if self.source_ports is None else self.source_ports
+        return ((0, last),) if self.local is None else (self.local,)
+
+    def settled(self, *, by_port: bool) -> ResidualMatch:
+        """Return the line once its source port, or its near end, is known to fit."""
+        return replace(self, source_ports=None) if by_port else replace(self, local=None)
+
+
+def cut_lines(lines: Iterable[ResidualMatch]) -> tuple[ResidualMatch, ...]:
+    """Return the lines up to the first plain one: what stands behind it never decides."""
+    kept: list[ResidualMatch] = []
+    for line in lines:
+        kept.append(line)
+        if line.is_plain:
+            break
+    return tuple(kept)
+
+
+def split_lines(lines: tuple[ResidualMatch, ...], *, by_port: bool, last: int) -> tuple[Piece, ...]:
+    """Cut the source ports, or the near ends, into pieces with the lines that are left for each.
+
+    Args:
+        lines: in order.
+        by_port: source ports, or else near ends.
+        last: the greatest port or address.
+    """
+    borders = {0}
+    for line in lines:
+        for first, final in line.ranges(by_port=by_port, last=last):
+            borders |= {first, final + 1}
+    places = sorted(border for border in borders if border <= last)
+    pieces: list[Piece] = []
+    for place, following in zip(places, [*places[1:], last + 1], strict=True):
+        left = cut_lines(
+            line.settled(by_port=by_port)
+            for line in lines
+            if any(first <= place <= final for first, final in line.ranges(by_port=by_port, last=last))
+        )
+        if pieces and pieces[-1][2] == left:
+            pieces[-1] = (pieces[-1][0], following - 1, left)
+        else:
+            pieces.append((place, following - 1, left))
+    return tuple(pieces)
+
+
+MOST_LINES = 12
+"""Of a direction of an interface, for one family."""
+
+MOST_ADDRESSES = 256
+"""In all lines together, ranges counted as one. They stand in the rules: each change writes them all anew."""
+
+MOST_MEMBERS = 4_096
+"""Likewise, before neighbours are joined: more aren't looked at to tell."""
+
+ALIKE = 3
+"""From so many lines on that compare ports of a protocol, it is asked for but once. Two would cost less, too,
+but read better as they are."""
+
+
+def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
+    """Tell whether the entries are few enough to be compiled as a list.
+
+    Args:
+        entries: of a direction of an interface, for one family.
+        most_lines: that a list may have.
+    """
+    if len(entries) > most_lines or sum(len(entry.addresses) for entry in entries) > MOST_MEMBERS:
+        return False
+    lines = sum(len(entry.ports or (None,)) * len(entry.source_ports or (None,)) for entry in entries)
+    return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
+
+
+def told_apart(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
+    """Return the protocols of which so many lines compare ports that it pays to ask for them but once."""
+    return tuple(protocol for protocol in (TCP, UDP) if _compared(entries, protocol) >= ALIKE)
+
+
+def _compared(entries: Iterable[Entry], protocol: Protocol) -> int:
+    """Return how many lines compare a port of a protocol, and none but the destination's."""
+    alike = (entry for entry in entries if entry.protocol == protocol.number and entry.source_ports is None)
+    return sum(len(entry.ports or ()) for entry in alike)
+
+
+def up_to(
+    entries: Iterable[Entry], is_last: Callable[[Entry], bool]
+) -> tuple[tuple[Entry, ...], Entry | None]:
+    """Return the entries before the first that decides about all that is left, and that one if there is."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if is_last(entry):
+            return tuple(kept), entry
+        kept.append(entry)
+    return tuple(kept), None
+
+
+class FarEnds:
+    """The addresses that the lines of a list compare, some of them in maps.
+
+    A few single addresses are compared in the rule. As soon as a range is among them it takes a map, since an
+    anonymous set of ranges is empty until the end of the commit that brings it.
+    """
+
+    def __init__(self, prefix: str, key_types: tuple[KeyType, ...]) -> None:
+        """Start without maps.
+
+        Args:
+            prefix: of the maps' names.
+            key_types: of their keys: an address.
+        """
+        self._prefix = prefix
+        self._key_types = key_types
+        self.made: dict[str, VerdictMap] = {}
+        """By name."""
+
+    def of(self, entry: Entry) -> tuple[Interval, ...]:
+        """Return the addresses that are compared in the rule; none where any will do, or in a map."""
+        addresses = _far_end(entry)
+        return () if _needs_map(addresses) else addresses
+
+    def ending(self, entry: Entry, reading: Selectors) -> LookUp | Goto:
+        """Return what leads to the entry's leaf once all that is compared in the rule matches."""
+        addresses = _far_end(entry)
+        if not _needs_map(addresses):
+            return Goto(entry.leaf)
+        elements = (Element((interval,), Goto(entry.leaf)) for interval in addresses)
+        peer = "inner" if entry.peer == INNER_PEER else names.part(entry.peer)
+        made = fixed_map(f"{self._prefix}/{peer}", self._key_types, elements, is_interval=True)
+        self.made[made.name] = made
+        return LookUp((reading.peer,), made.name)
+
+
+def _needs_map(addresses: tuple[Interval, ...]) -> bool:
+    return len(addresses) > 1 and not all(interval.is_single for interval in addresses)
+
+
+def entry_rules(entries: Iterable[Entry], reading: Selectors, far_ends: FarEnds) -> list[Rule]:
+    """Return the rules that send a packet to the leaf of the first entry that matches it."""
+    return [
+        Rule((*matches, far_ends.ending(entry, reading)))
+        for entry in entries
+        for matches in _matches(entry, far_ends.of(entry), reading)
+    ]
+
+
+def protocol_rules(
+    entries: Iterable[Entry], protocol: Protocol, reading: Selectors, far_ends: FarEnds
+) -> list[Rule]:
+    """Return the same where it is settled that the packet, which is read by its header, is of a protocol.
+
+    Then its port is compared without asking for the protocol once more, unless its source port is, too:
+    libnftables lists both ports of a header as those of its protocol.
+    """
+    settled = reading.of_protocol(protocol)
+    return [
+        rule
+        for entry in entries
+        if entry.protocol in (None, protocol.number)
+        for rule in entry_rules([entry], settled if entry.source_ports is None else reading, far_ends)
+    ]
+
+
+def settled_rules(entries: Iterable[Entry], reading: Selectors) -> list[Rule]:
+    """Return the same where it is settled that the far end is among those of all the entries."""
+    return [
+        Rule((*matches, Goto(entry.leaf))) for entry in entries for matches in _matches(entry, (), reading)
+    ]
+
+
+def line_rules(lines: Iterable[ResidualMatch], reading: Selectors) -> list[Rule]:
+    """Return the rules for what is left to be looked at, far end, protocol and port being settled."""
+    return [
+        Rule((*source_port, *_ends(line, (), reading), Goto(line.leaf)))
+        for line in lines
+        for source_port in _source_ports(line, reading)
+    ]
+
+
+def _far_end(entry: Entry) -> tuple[Interval, ...]:
+    """Return the addresses that are compared; none where any will do."""
+    if entry.is_for_everyone:
+        return ()
+    return tuple(Interval(first, last) for first, last in joined(entry.addresses))
+
+
+def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Selectors) -> Iterator[tuple[Match, ...]]:
+    """Yield the alternatives in which an entry matches: ports first, since comparing these costs the least.
+
+    The source port stands before the destination port: that is how libnftables lists fields of one header.
+    """
+    line, number = ResidualMatch.of(entry), entry.protocol
+    ends = _ends(line, peers, reading)
+    for source_port in _source_ports(line, reading):
+        if number is None or (entry.ports is None and source_port and not reading.is_tracked):
+            # A source port in a header says the protocol, and is listed without it.
+            yield (*source_port, *ends)
+        elif entry.ports is None:
+            yield (*reading.match_protocol(number), *source_port, *ends)
+        else:
+            for ports in entry.ports:
+                *protocol, port = reading.match_port(number, Interval(ports.first, ports.last))
+                yield (*protocol, *source_port, port, *ends)
+
+
+def _source_ports(line: ResidualMatch, reading: Selectors) -> tuple[tuple[Match, ...], ...]:
+    """Return the alternatives of a line's source ports, each as what to match."""
+    if line.source_ports is None:
+        return ((),)
+    return tuple(
+        (reading.match_source_port(line.protocol, Interval(first, last)),)
+        for first, last in line.source_ports
+    )
+
+
+def _ends(line: ResidualMatch, peers: tuple[Interval, ...], reading: Selectors) -> tuple[Match, ...]:
+    """Return what to match of far and near end, in the order of the header, as libnftables lists them."""
+    peer = (Match(reading.peer, peers),) if peers else ()
+    local = () if line.local is None else (reading.match_local(Interval(*line.local)),)
+    return (*peer, *local) if reading.peer.key.endswith("saddr") else (*local, *peer)

@@ -1,1 +1,0 @@
-"""Compile a policy into a table in which every packet costs a fixed number of look-ups."""

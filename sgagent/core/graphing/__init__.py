@@ -1,1 +1,0 @@
-"""Draw who may talk to whom, as definitions say it."""

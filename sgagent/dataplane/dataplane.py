@@ -1,0 +1,201 @@
+"""Show the kernel's table as values, and remember what was seen of it.
+
+What needs privilege is done by a table keeper, in this process or behind the boundary. What is read, and that
+may be anything that somebody put into the kernel, is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sgagent.compiler.marks import MarkTest
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.dataplane.counters import CounterReading
+from sgagent.dataplane.table import KernelTable, TableKeeper
+from sgagent.nft.json_commands import Json
+from sgagent.nft.json_listing import decode_ruleset
+from sgagent.nft.plan import DestroyTable, Operation, Plan, make_plan
+from sgagent.nft.ruleset import TABLE
+from sgagent.nft.transaction import stands_after
+from sgagent.ports import CounterValue, Observed
+
+_UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
+"""A table that can't be listed: it counts as none, and goes with the next plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What stood when the table had a generation."""
+
+    generation: int
+    observed: Observed
+
+
+class TableDataplane:
+    """The data plane over a keeper of the table.
+
+    What was observed is remembered with the keeper's number for that state of the table. While the number
+    stays, and after a change of our own with nobody's between, nothing is listed again.
+    """
+
+    def __init__(self, table: TableKeeper) -> None:
+        """Take what speaks to the kernel; it is closed with this."""
+        self._table = table
+        self._counters = CounterReading()
+        self._seen: _Seen | None = None
+        self._after_removal: _Seen | None = None
+        """The table after the removal that is still to come, and the generation before it."""
+
+        self._is_unreadable = False
+        """Whether the table that stands has to make room, as nobody can tell what is in it."""
+
+    @property
+    def is_owner(self) -> bool:
+        """Tell whether the table is ours alone to change."""
+        return self._table.is_owner
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether nobody else has changed anything since the table was observed."""
+        return self._seen is not None
+
+    def observe(self) -> Observed:
+        """Return the table as it stands in the kernel; take it up if an earlier owner left it.
+
+        Raises:
+            NotPermittedError: CAP_NET_ADMIN is lacking.
+        """
+        if self._seen and self._seen.generation == self._table.read_generation():
+            return self._seen.observed
+        listing = self._table.list_table()
+        observed = Observed(ruleset=None)
+        if listing.text is not None:
+            ruleset, foreign = decode_ruleset(_read(listing.text))
+            observed = Observed(ruleset=ruleset, foreign=foreign)
+        elif listing.is_unreadable:
+            observed = _UNREADABLE
+        self._seen = None if listing.generation is None else _Seen(listing.generation, observed)
+        self._is_unreadable = listing.is_unreadable
+        return observed
+
+    def refuse_another_owner(self) -> None:
+        """Make sure that no other process owns the table, whether or not there is anything to change.
+
+        Raises:
+            NotPermittedError: one does; names it.
+        """
+        self._table.refuse_another_owner()
+
+    def apply(self, plan: Plan) -> None:
+        """Carry out a plan but for its removal: first the fill, then the flip.
+
+        Raises:
+            KernelRefusedError: no verdict was changed; names the object that was refused and why.
+            NotPermittedError: CAP_NET_ADMIN is lacking, or another process owns the table.
+        """
+        if not plan:
+            return
+        if self._is_unreadable:
+            # No name can be reused beside the table that can't be listed, so all goes into one transaction.
+            plan = Plan((DestroyTable(), *plan.operations), after=plan.after)
+        seen, self._seen = self._seen, None
+        known = seen.generation if seen is not None and not seen.observed.foreign else None
+        known = self._carry_out(plan.fill, known)
+        try:
+            known = self._carry_out(plan.flip, known)
+        except (KernelRefusedError, NotPermittedError):
+            self._take_back(plan)
+            raise
+        self._is_unreadable, self._after_removal = False, None
+        if seen is None or known is None:
+            return
+        settled = _Seen(known, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
+        if plan.removal:
+            self._after_removal = settled
+        else:
+            self._seen = settled
+
+    def remove(self, plan: Plan) -> None:
+        """Carry out the removal of a plan that was applied: delete what no packet reaches any more.
+
+        Raises:
+            KernelRefusedError: it is all still there; the next plan removes it.
+            NotPermittedError: as :meth:`apply`.
+        """
+        expected, self._after_removal = self._after_removal, None
+        known = self._carry_out(plan.removal, expected.generation if expected else None)
+        if expected is not None and known is not None:
+            self._seen = _Seen(known, expected.observed)
+
+    def _carry_out(self, operations: tuple[Operation, ...], known: int | None) -> int | None:
+        """Carry out one transaction.
+
+        Args:
+            operations: of the transaction; without any, nothing is done.
+            known: the generation at which the table is known; None where it is not.
+
+        Returns:
+            The generation at which it is known then; None where somebody else changed something meanwhile.
+        """
+        if not operations:
+            return known
+        applied = self._table.apply(Plan(operations))
+        return applied.after if known is not None and applied.before == known else None
+
+    def _take_back(self, plan: Plan) -> None:
+        """Remove what the fill of a plan made, as its flip was refused.
+
+        Where that fails as well, it does no harm: no packet reaches it, and the next plan removes it.
+        """
+        if not plan.fill:
+            return
+        undo = Plan((DestroyTable(),))
+        if plan.before is not None:
+            observed = self.observe()
+            undo = make_plan(plan.before, observed.ruleset, observed.foreign)
+        with contextlib.suppress(KernelRefusedError, NotPermittedError):
+            self._table.apply(Plan(undo.operations))
+        self._seen = None
+
+    def allow_log(self, group: int) -> bool:
+        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
+
+        It says so once, before it reads any document: which group is meant can't be changed afterwards.
+        """
+        return self._table.allow_log(group)
+
+    def read_counters(self) -> Mapping[str, CounterValue]:
+        """Return every named counter of the table; empty where there is no table."""
+        return self._counters.read(self._table.list_counters())
+
+    def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:
+        """Clear bits in the mark of every session, or of those whose mark meets one of the tests."""
+        return self._table.clear_marks(mask, tests)
+
+    def close(self) -> None:
+        """Give the table up as it stands; the rules stay in force."""
+        self._table.close()
+
+
+class LibnftablesDataplane(TableDataplane):
+    """The data plane within this process, of the network namespace and for the thread that makes it."""
+
+    def __init__(self, *, owned: bool) -> None:
+        """Open the data plane; changes nothing.
+
+        Args:
+            owned: whether to own the table where the kernel can do that: others can't change it then, and it
+                stays when this process ends. A table that an earlier owner left is taken up.
+
+        Raises:
+            UsageError: libnftables is not installed.
+        """
+        super().__init__(KernelTable(owned=owned))
+
+
+def _read(text: bytes) -> Json:
+    """Return a listing; what others put into it need not be UTF-8."""
+    return json.loads(text.decode("utf-8", "replace"))

@@ -1,0 +1,367 @@
+"""Read JSON text (RFC 8259) with the line of every value, which the standard library does not tell.
+
+Lists and mappings that hold no others are most of a large document. Each of these is read at once by the
+standard library, and its lines are counted only when somebody asks for one. Where anything about it is out of
+the ordinary, it is read again word by word, to say what and where.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping as MappingOf, Sequence
+from functools import partial
+
+from sgagent.documents.characters import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
+from sgagent.documents.findings import Limits
+from sgagent.documents.parse_cache import Recurrence, Row, Rows
+from sgagent.documents.tree import (
+    NO_LINES,
+    Listing,
+    MalformedError,
+    Mapping,
+    Node,
+    NodeKind,
+    Scalar,
+    TreeBuilder,
+)
+
+_BLANKS = r"[ \t\n\r]*+"
+_BLANK = re.compile(_BLANKS)
+_CHARACTERS = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+'
+"""Possessive, so that a string of many megabytes that does not end costs no more than reading it."""
+
+_TEXT = f'"({_CHARACTERS})"'
+_STRING = re.compile(_TEXT + _BLANKS)
+_NAME = re.compile(_TEXT + _BLANKS + ":" + _BLANKS)
+_NO_BLANKS = LINE_SEPARATORS + BYTE_ORDER_MARK
+_COMMA = re.compile("," + _BLANKS)
+_WHOLE = re.compile(rf'[\[{{](?:[-+0-9.eE:, \t\n\r]++|"{_CHARACTERS}")*+[\]}}]')
+"""What may be a list or mapping of nothing but texts and numbers."""
+
+_BAD_ESCAPE = re.compile(r"\\u(?:0000|[Dd][89A-Fa-f])")
+"""Half a surrogate pair, maybe, or NUL."""
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_WORDS = {"true": NodeKind.BOOLEAN, "false": NodeKind.BOOLEAN, "null": NodeKind.NULL}
+_WORD = re.compile(r"[A-Za-z]+")
+_CLOSING = {"{": "}", "[": "]"}
+
+
+def parse_json(
+    text: str,
+    builder: TreeBuilder,
+    *,
+    first_line: int = 1,
+    word_by_word: bool = False,
+    earlier: Rows | None = None,
+) -> Rows | None:
+    """Feed the one value of a JSON text to the builder; nothing is fed from an empty text.
+
+    Args:
+        text: decoded from UTF-8.
+        builder: what becomes of it.
+        first_line: the number of the text's first line.
+        word_by_word: whether to read nothing at once. It comes to the same, with all lines counted.
+        earlier: what this function returned for another text; it comes to the same without.
+
+    Returns:
+        What spares work when a text that has much in common is read.
+
+    Raises:
+        MalformedError: not JSON; comments, trailing commas, NaN and the like are not.
+    """
+    recurrence = None if earlier is None else Recurrence(earlier, text)
+    scanner = _Scanner(text, builder, first_line, recurrence, word_by_word=word_by_word)
+    scanner.skip_blanks()
+    state: _State | None = None if scanner.at_end else scanner.value
+    while state is not None:
+        state = state()
+    if not scanner.at_end:
+        raise scanner.malformed("something follows the value")
+    return Rows.of(text, scanner.rows)
+
+
+class _Scanner:
+    """A place in the text; each state consumes a token and returns the next state, None at the end."""
+
+    def __init__(
+        self,
+        text: str,
+        builder: TreeBuilder,
+        first_line: int,
+        recurrence: Recurrence | None,
+        *,
+        word_by_word: bool,
+    ) -> None:
+        """Start at the first character."""
+        self.rows: list[Row] = []
+        """All that were read so far."""
+
+        self._text = text
+        self._builder = builder
+        self._recurrence = recurrence
+        self._word_by_word = word_by_word
+        self._place = 0
+        self._line = first_line
+        self._line_end = text.find("\n")
+        """Of the line of the place; -1 in the last."""
+
+        self._closings: list[str] = []
+        self._row: Row | None = None
+        """What the next item of a list continues."""
+
+    @property
+    def at_end(self) -> bool:
+        """Tell whether everything is consumed."""
+        return self._place >= len(self._text)
+
+    def skip_blanks(self) -> None:
+        """Go on to the next token."""
+        match = _BLANK.match(self._text, self._place)
+        if match is not None:
+            self._go_to(match.end())
+
+    def _go_to(self, place: int) -> None:
+        """Go on to a later place, and count the lines; they end nowhere in JSON but among blanks."""
+        self._place = place
+        while -1 < self._line_end < place:
+            self._line += 1
+            self._line_end = self._text.find("\n", self._line_end + 1)
+
+    def value(self) -> _State | None:
+        """Consume a value, or the beginning of one."""
+        if self._recurrence is not None and self._closings and self._closings[-1] == "]":
+            self._take_row(self._recurrence.at(self._place))
+        character = self._peek()
+        if character in _CLOSING and self._took_whole():
+            return self._next()
+        self._row = None
+        match = _STRING.match(self._text, self._place)
+        if match is not None:
+            self._builder.scalar(_meant(match), self._line)
+            self._go_to(match.end())
+            return self._next()
+        if character in _CLOSING:
+            return self._begin(character)
+        if character == '"':
+            raise self._malformed_string()
+        if character == "-" or character.isdigit():
+            self._number()
+        else:
+            self._word()
+        return self._next()
+
+    def _next(self) -> _State | None:
+        """Return the state after a value."""
+        return self._separator if self._closings else None
+
+    def _take_row(self, row: Row | None) -> None:
+        """Consume at once what stands here as it stood in an earlier text, up to the last of a row.
+
+        Where there is no room for that, it is not looked for again: the rest will hardly fit either.
+        """
+        if row is None:
+            return
+        if not self._builder.has_room_for(sum(node.size for node in row.nodes)):
+            self._recurrence = None
+            return
+        shift = self._line - row.nodes[0].line
+        *starts, self._place = row.starts
+        *nodes, last = row.nodes if not shift else [_moved(node, shift) for node in row.nodes]
+        self._builder.wholes(nodes)
+        self._row_here().extend(starts, nodes)
+        self._line = last.line
+        self._find_line_end()
+
+    def _row_here(self) -> Row:
+        """Return the row that the next item of the list continues, or begins."""
+        if self._row is None:
+            self._row = Row()
+            self.rows.append(self._row)
+        return self._row
+
+    def _took_whole(self) -> bool:
+        """Consume a list or mapping at once, if it holds no other and nothing odd."""
+        match = None if self._word_by_word else _WHOLE.match(self._text, self._place)
+        if match is None:
+            return False
+        written = match.group()
+        most = 2 + written.count(",")  # values, itself included; more than there are where texts hold commas
+        node = _read_whole(written, self._line) if self._builder.has_room_for(most) else None
+        if node is None:
+            return False
+        self._builder.whole(node)
+        if self._closings and self._closings[-1] == "]":
+            self._row_here().add(self._place, node)
+        self._line += written.count("\n")
+        self._place = match.end()
+        self._find_line_end()
+        self.skip_blanks()
+        return True
+
+    def _find_line_end(self) -> None:
+        """Search for the end of the line, unless the one that is known is still ahead.
+
+        A search at each value would read a text of one line once for each value.
+        """
+        if -1 < self._line_end < self._place:
+            self._line_end = self._text.find("\n", self._place)
+
+    def malformed(self, reason: str) -> MalformedError:
+        """Return a complaint about the place reached."""
+        if self._peek() and self._peek() in _NO_BLANKS:
+            return bad_character(self._text, self._place, OUTSIDE_OF_QUOTES)
+        rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
+        return MalformedError("syntax", f"not JSON: {reason}", self._line, value=rest or None)
+
+    def _begin(self, character: str) -> _State | None:
+        """Enter a list or mapping."""
+        is_list = character == "["
+        self._builder.open(Listing(self._line, []) if is_list else Mapping(self._line, {}))
+        self._closings.append(_CLOSING[character])
+        self._advance(1)
+        if self._peek() == self._closings[-1]:
+            return self._end()
+        return self.value if is_list else self._key
+
+    def _key(self) -> _State | None:
+        """Consume a name and its colon."""
+        match = _NAME.match(self._text, self._place)
+        if match is None:
+            raise self._malformed_name()
+        self._builder.key(_meant(match), self._line)
+        self._go_to(match.end())
+        return self.value
+
+    def _malformed_name(self) -> MalformedError:
+        """Return a complaint about what is no name with a colon."""
+        if self._peek() != '"':
+            return self.malformed("expected a name in quotes")
+        match = _STRING.match(self._text, self._place)
+        if match is None:
+            return self._malformed_string()
+        self._go_to(match.end())
+        return self.malformed("expected a colon")
+
+    def _malformed_string(self) -> MalformedError:
+        """Return a complaint about what begins as a string."""
+        return self.malformed(
+            "a string that does not end, or holds a raw control character or a wrong escape"
+        )
+
+    def _end(self) -> _State | None:
+        """Leave a list or mapping."""
+        self._closings.pop()
+        self._row = None
+        self._builder.close()
+        self._advance(1)
+        return self._next()
+
+    def _separator(self) -> _State | None:
+        """Consume a comma, or the end of the list or mapping."""
+        match = _COMMA.match(self._text, self._place)
+        if match is not None:
+            self._go_to(match.end())
+            return self.value if self._closings[-1] == "]" else self._key
+        if self._peek() == self._closings[-1]:
+            return self._end()
+        raise self.malformed(f"expected a comma or {self._closings[-1]}")
+
+    def _number(self) -> None:
+        """Consume a number; its digits are kept, so that no precision is lost."""
+        match = _NUMBER.match(self._text, self._place)
+        if match is None:
+            raise self.malformed("not a number")
+        kind = NodeKind.NUMBER if match.group(1) or match.group(2) else NodeKind.INTEGER
+        self._builder.scalar(Scalar(kind, match.group(0)), self._line)
+        self._advance(match.end() - self._place)
+
+    def _word(self) -> None:
+        """Consume true, false or null."""
+        match = _WORD.match(self._text, self._place)
+        if match is None or match.group(0) not in _WORDS:
+            raise self.malformed("expected a value")
+        self._builder.scalar(Scalar(_WORDS[match.group(0)], match.group(0)), self._line)
+        self._advance(match.end() - self._place)
+
+    def _peek(self) -> str:
+        """Return the next character; empty at the end of the text."""
+        return self._text[self._place : self._place + 1]
+
+    def _advance(self, characters: int) -> None:
+        """Go on behind a token and the blanks after it."""
+        self._place += characters
+        self.skip_blanks()
+
+
+def _read_whole(written: str, line: int) -> Listing | Mapping | None:
+    """Return a list or mapping of texts and numbers; None if it is none, or odd in any way."""
+    if "\\u" in written and _BAD_ESCAPE.search(written):
+        return None
+    try:
+        value: list[Node] | dict[str, Node]
+        value, end = _AT_ONCE.raw_decode(written)
+    except ValueError:
+        return None
+    if end < len(written):
+        return None
+    if isinstance(value, dict):
+        return Mapping(line, value, partial(_lines_of_names, written, line), len(value) + 1, written=written)
+    return Listing(line, value, partial(_lines_of_items, written, line), len(value) + 1, written=written)
+
+
+def _moved(node: Listing | Mapping, lines: int) -> Listing | Mapping:
+    """Return the same so many lines further down."""
+    line = node.line + lines
+    if isinstance(node, Mapping):
+        count = partial(_lines_of_names, node.written, line)
+        return Mapping(line, node.entries, count, node.size, written=node.written)
+    return Listing(
+        line, node.items, partial(_lines_of_items, node.written, line), node.size, written=node.written
+    )
+
+
+def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
+    """Return values by their names.
+
+    Raises:
+        ValueError: a name stands twice.
+    """
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError
+    return entries
+
+
+_AT_ONCE = json.JSONDecoder(
+    object_pairs_hook=_entries,
+    parse_int=partial(Scalar, NodeKind.INTEGER),
+    parse_float=partial(Scalar, NodeKind.NUMBER),
+)
+
+
+def _lines_of_items(written: str, line: int) -> Sequence[int]:
+    node = _read_again(written, line)
+    return node.lines if isinstance(node, Listing) and not callable(node.lines) else ()
+
+
+def _lines_of_names(written: str, line: int) -> MappingOf[str, int]:
+    node = _read_again(written, line)
+    return node.lines if isinstance(node, Mapping) and not callable(node.lines) else NO_LINES
+
+
+def _read_again(written: str, line: int) -> Node | None:
+    """Return what was read at once, now with its lines."""
+    builder = TreeBuilder(Limits(rules=len(written)))
+    parse_json(written, builder, first_line=line, word_by_word=True)
+    return builder.root
+
+
+def _meant(match: re.Match[str]) -> str:
+    """Return what a string says."""
+    written = match.group(1)
+    return str(json.loads(f'"{written}"')) if "\\" in written else written
+
+
+_State = Callable[[], "_State | None"]

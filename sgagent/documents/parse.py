@@ -1,0 +1,161 @@
+"""Parse files, native and API documents mixed, into one snapshot with every problem found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.memo import Memory
+from sgagent.core.model import Snapshot
+from sgagent.documents.api import read_answer, settle_answers
+from sgagent.documents.assembly import Collected, assemble
+from sgagent.documents.field import Field, Fields, Reading, RefusedDocumentsError
+from sgagent.documents.findings import Budget, Findings, Limits, OverBudgetError
+from sgagent.documents.native import read_native
+from sgagent.documents.parse_cache import Passages
+from sgagent.documents.text import DocumentFile, read_tree
+from sgagent.documents.tree import Listing, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRead:
+    """What a file holds, and what it took to read it."""
+
+    content: bytes
+    collected: Collected
+    """Nobody adds to it any more."""
+
+    warnings: tuple[Problem, ...] | None
+    """What is odd about it; None if it has errors, or more than are told one by one."""
+
+    rules: int
+    addresses: int
+    passages: Passages
+    """What it is made of, for when it changes."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Tell whether this is worth keeping.
+
+        Errors are told with all others, in order. What an answer of the API says depends on the others.
+        """
+        return self.warnings is not None and not self.collected.has_answers
+
+    def says_the_same(self, file: DocumentFile, findings: Findings, budget: Budget) -> bool:
+        """Tell whether reading a file of that name would come to this again, within all limits."""
+        return (
+            self.content == file.content
+            and budget.has_room_for(self.rules, self.addresses)
+            and findings.has_room_for(len(self.warnings or ()), Severity.WARNING)
+        )
+
+    def repeat(self, findings: Findings, budget: Budget) -> None:
+        """Do to both what reading the file did."""
+        budget.use_up(self.rules, self.addresses)
+        for problem in self.warnings or ():
+            findings.add(problem)
+
+
+def parse_documents(
+    files: Sequence[DocumentFile],
+    limits: Limits,
+    version: str | None = None,
+    memory: Memory | None = None,
+) -> tuple[Snapshot, tuple[Problem, ...]]:
+    """Return the snapshot that the files make together, and the warnings.
+
+    No file at all, and a file with nothing in it, are errors: an emptied directory must not silently take the
+    policy away. ``version: 1`` alone is a legal empty document.
+
+    Args:
+        files: all documents; their order decides only which of two duplicates is told first.
+        limits: what they may cost.
+        version: what the source calls this content; None derives it from the content.
+        memory: of the files that were read before, under the same limits, to spare work; the result is the
+            same without.
+
+    Raises:
+        DocumentError: at least one error of form (§8.1), with all of them and the warnings.
+    """
+    memory = memory or Memory()
+    memory.turn()
+    findings = Findings(limits.problems)
+    collected = Collected()
+    if not files:
+        findings.add(_no_documents())
+    try:
+        _read_all(files, findings, Budget(limits=limits), collected, memory)
+    except OverBudgetError:
+        raise DocumentError(findings.all()) from None
+    settle_answers(collected)
+    snapshot = assemble(collected, findings, version, memory)
+    if findings.has_errors:
+        has_left_out = collected.has_left_out or collected.has_answers
+        raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
+    return snapshot, findings.all()
+
+
+def _read_all(
+    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memory: Memory
+) -> None:
+    """Take what each file holds, in the order of their names; what is in one as it was is not read again."""
+    for file in sorted(files, key=lambda file: file.name):
+        kept = memory.part("file", file.name)
+        before = kept.last()
+        if isinstance(before, FileRead) and before.says_the_same(file, findings, budget):
+            read = before
+            read.repeat(findings, budget)
+        else:
+            read = _read_file(file, findings, budget, before if isinstance(before, FileRead) else None)
+        kept.keep(read if read.is_repeatable else None)
+        collected.take(read.collected)
+
+
+def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
+    """Return what a file holds that may have held something else before."""
+    mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
+    collected, passages = Collected(), Passages(before.passages if before else None)
+    root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
+    if root is None:
+        collected.has_left_out = True
+    else:
+        _read_document(root, collected)
+    passages.end()
+    return FileRead(
+        content=file.content,
+        collected=collected,
+        warnings=findings.warnings_since(mark),
+        rules=budget.rules - rules,
+        addresses=budget.addresses - addresses,
+        passages=passages,
+    )
+
+
+def _read_document(root: Field, collected: Collected) -> None:
+    """Take a document, or each of a list of answers."""
+    if not isinstance(root.node, Listing):
+        _read_one(root, collected)
+    elif not root.node.items:
+        root.error("empty_document", "an empty list", "version: 1")
+    else:
+        for item in root.items():
+            _read_one(item, collected)
+
+
+def _read_one(document: Field, collected: Collected) -> None:
+    """Take a document by its shape."""
+    if isinstance(document.node, Mapping) and read_answer(Fields(document, document.node.entries), collected):
+        return
+    read_native(document, collected)
+
+
+def _no_documents() -> Problem:
+    """Return the problem of an emptied directory."""
+    return Problem(
+        severity=Severity.ERROR,
+        code="no_documents",
+        origin=Origin(file="<documents>"),
+        message="no documents at all",
+        remedy="a document with version: 1 alone says that there are no groups",
+    )

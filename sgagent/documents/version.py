@@ -1,0 +1,137 @@
+"""Name the content of a snapshot, so that equal snapshots have equal versions and others do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cache, partial
+from operator import attrgetter
+from typing import Any
+
+from sgagent.core.memo import Memory, Remade, Revised, changed_places, remake
+from sgagent.core.model import (
+    CidrBlock,
+    NetworkInterface,
+    PortList,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+
+_DIGITS = 12
+
+
+def digest(snapshot: Snapshot, memory: Memory | None = None) -> str:
+    """Return ``sha256:`` and 12 hexadecimal digits of all that counts when snapshots are compared.
+
+    Files, their names and order, comments, names and descriptions do not count.
+
+    Args:
+        snapshot: all objects.
+        memory: of those that were seen before, to spare work; the result is the same without.
+    """
+    memory = memory or Memory()
+    things: tuple[_Thing, ...] = (
+        *snapshot.security_groups,
+        *snapshot.prefix_lists,
+        *snapshot.port_lists,
+        *snapshot.network_interfaces,
+    )
+    digested: _Digested = memory.part("things").revise(partial(_digested, things, memory))
+    return "sha256:" + hashlib.sha256(b"".join(digested.digests)).hexdigest()[:_DIGITS]
+
+
+_Thing = SecurityGroup | PrefixList | PortList | NetworkInterface
+
+
+@dataclass(frozen=True, slots=True)
+class _Digested:
+    """Objects, and the digest of each."""
+
+    things: tuple[_Thing, ...]
+    digests: Revised[bytes]
+
+
+def _digested(things: tuple[_Thing, ...], memory: Memory, before: _Digested | None) -> _Digested:
+    """Return the digest of each object; what is equal to what it was is only somewhere else in its file."""
+    if before is not None and len(before.things) == len(things):
+        others = {
+            place: _digest(things[place], _texts(things[place], memory))
+            for place in changed_places(before.things, things)
+            if things[place] != before.things[place]
+        }
+        return _Digested(things, before.digests.but(others))
+    known = {} if before is None else dict(zip(map(id, before.things), before.digests, strict=True))
+    digests = (known.get(id(thing)) or _digest(thing, _texts(thing, memory)) for thing in things)
+    return _Digested(things, Revised(digests))
+
+
+_MANY = 100
+"""Rules of a group from which on it is worth while to remember what each is written as."""
+
+
+def _texts(thing: object, memory: Memory) -> Memory | None:
+    """Return what remembers the texts of a large group's rules; None for anything else."""
+    if isinstance(thing, SecurityGroup) and len(thing.rules) >= _MANY:
+        return memory.apart(thing.security_group_id)
+    return None
+
+
+def _digest(thing: object, texts: Memory | None) -> bytes:
+    """Return the digest of one object."""
+    if texts is not None:
+        texts.turn()
+    return hashlib.sha256(_text(thing, texts).encode()).digest()
+
+
+def _text(value: object, texts: Memory | None = None) -> str:
+    """Return a value as lines that no other value has; texts are quoted."""
+    lines: list[str] = []
+    _write(value, lines, texts)
+    return "\n".join(lines)
+
+
+_RuleTexts = Remade[SecurityGroupRule, str]
+
+
+def _rule_texts(rules: tuple[SecurityGroupRule, ...], before: _RuleTexts | None) -> _RuleTexts:
+    """Return what each rule of a group is written as; they are sorted by their ids."""
+    return remake(rules, _text if before is None else partial(_text_again, before), before)
+
+
+def _text_again(before: _RuleTexts, rule: SecurityGroupRule) -> str:
+    """Return what a rule is written as: what is equal to what it was is only somewhere else in its file."""
+    place = bisect_left(before.given, rule.rule_id, key=attrgetter("rule_id"))
+    return before.made[place] if before.given[place : place + 1] == (rule,) else _text(rule)
+
+
+def _write(value: object, lines: list[str], texts: Memory | None) -> None:
+    if isinstance(value, CidrBlock):
+        lines.append(str(value))
+    elif isinstance(value, tuple):
+        lines.append(f"({len(value)}")
+        if value and isinstance(value[0], CidrBlock):  # then all are
+            lines += map(str, value)
+        elif value and isinstance(value[0], SecurityGroupRule) and texts is not None:
+            lines += texts.revise(partial(_rule_texts, value)).made
+        else:
+            for item in value:
+                _write(item, lines, texts)
+    elif isinstance(value, enum.Enum):
+        lines.append(repr(value.value))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        lines.append(type(value).__name__)
+        for name in _compared(type(value)):
+            _write(getattr(value, name), lines, texts)
+    else:
+        lines.append(repr(value))
+
+
+@cache
+def _compared(kind: type[Any]) -> tuple[str, ...]:
+    """Return the fields of a dataclass that count when its values are compared."""
+    return tuple(field.name for field in dataclasses.fields(kind) if field.compare)

@@ -1,0 +1,155 @@
+"""Write the objects of a snapshot in the native format, so that reading them again makes the same objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from sgagent.core.model import (
+    Cloud,
+    NetworkInterface,
+    PortList,
+    PortListReference,
+    PortRange,
+    PrefixList,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
+from sgagent.documents.characters import escape_bidirectional, is_ambiguous
+from sgagent.documents.native import FORMAT_VERSION
+
+Native = Mapping[str, object]
+"""An object of a document: names and what JSON can hold."""
+
+_EVERY_PORT = "-1/-1"
+
+
+def as_json(native: object) -> bytes:
+    """Return JSON in which equal content makes equal bytes, and which the reader of documents takes."""
+    text = json.dumps(native, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return escape_bidirectional(text).encode()
+
+
+def write_document(snapshot: Snapshot) -> Native:
+    """Return all objects as one document; ids of rules that have none are left out, to be derived again."""
+    return {
+        "version": FORMAT_VERSION,
+        **_without_empty(
+            security_groups=[write_group(group) for group in snapshot.security_groups],
+            prefix_lists=[write_prefix_list(entry) for entry in snapshot.prefix_lists],
+            port_lists=[write_port_list(entry) for entry in snapshot.port_lists],
+            network_interfaces=[write_interface(entry) for entry in snapshot.network_interfaces],
+        ),
+    }
+
+
+def write_group(group: SecurityGroup) -> Native:
+    """Return a security group with everything said outright, ids of rules included."""
+    return _without_empty(
+        security_group_id=group.security_group_id,
+        name=group.name,
+        vpc_id=group.vpc_id,
+        account_id=group.account_id,
+        type=group.group_type.value,
+        inner_access_policy=group.inner_access_policy.value,
+        cloud=None if group.cloud is Cloud.ALIBABA else group.cloud.value,
+        tags=dict(group.tags),
+        member_addresses=list(map(str, group.member_addresses)),
+        rules=[write_rule(rule) for rule in group.rules],
+    )
+
+
+def write_rule(rule: SecurityGroupRule) -> Native:
+    """Return a rule."""
+    is_listed = isinstance(rule.ports, PortListReference)
+    return _without_empty(
+        rule_id=rule.rule_id,
+        direction=rule.direction.value,
+        policy=rule.policy.value,
+        priority=rule.priority,
+        protocol=str(rule.protocol),
+        port_range=_ports(rule.ports) if not is_listed and rule.protocol.has_ports else None,
+        port_list_id=str(rule.ports) if is_listed else None,
+        source_port_range=_ports(rule.source_ports) if rule.source_ports else None,
+        authorization_object=str(rule.authorization_object),
+        local_address=None if rule.local_address is None else str(rule.local_address),
+        description=rule.description,
+    )
+
+
+def write_prefix_list(prefix_list: PrefixList) -> Native:
+    """Return a prefix list."""
+    return {
+        "prefix_list_id": prefix_list.prefix_list_id,
+        "address_family": prefix_list.family.value,
+        "entries": list(map(str, prefix_list.entries)),
+    }
+
+
+def write_port_list(port_list: PortList) -> Native:
+    """Return a port list."""
+    return {"port_list_id": port_list.port_list_id, "entries": list(map(str, port_list.entries))}
+
+
+def write_interface(interface: NetworkInterface) -> Native:
+    """Return a network interface."""
+    return _without_empty(
+        network_interface_id=interface.network_interface_id,
+        mac_address=interface.mac_address,
+        addresses=list(map(str, interface.addresses)),
+        security_group_ids=list(interface.security_group_ids),
+        vpc_id=interface.vpc_id,
+        account_id=interface.account_id,
+        instance_id=interface.instance_id,
+    )
+
+
+def _ports(ports: Sequence[PortRange] | PortListReference) -> object:
+    """Return ports as documents have them: one text, or a list of several."""
+    if isinstance(ports, PortListReference) or not ports:
+        return _EVERY_PORT
+    return str(ports[0]) if len(ports) == 1 else list(map(str, ports))
+
+
+def _without_empty(**fields: object) -> Native:
+    """Return the fields that say something; what is empty is what a missing field means."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+
+
+_WIDTH = 120
+
+
+def as_yaml(native: Native) -> str:
+    """Return the text of a document; fields stand in the order in which they are given."""
+    text = yaml.dump(
+        native, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
+    )
+    return escape_bidirectional(text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Write lists of plain texts on one line, and no anchors, so that each rule says what it does."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write everything out, also what is the same."""
+        del data
+        return True
+
+    def represent_plain_list(self, items: list[object]) -> yaml.Node:
+        """Keep a short list of texts together."""
+        is_short = len(items) <= _MOST_ON_A_LINE and all(isinstance(item, str) for item in items)
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=is_short)
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Put between double quotes what the reader takes as an escape only, or what some tools fold."""
+        style = '"' if is_ambiguous(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_MOST_ON_A_LINE = 8
+
+_Dumper.add_representer(list, _Dumper.represent_plain_list)
+_Dumper.add_representer(str, _Dumper.represent_text)

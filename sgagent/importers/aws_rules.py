@@ -1,0 +1,174 @@
+"""Say a rule of AWS in our own words, or why that can't be done.
+
+A rule of AWS only ever allows; so a rule that is left out, or said more narrowly, never opens anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sgagent.core.errors import Origin
+from sgagent.core.model import (
+    ICMP,
+    ICMPV6,
+    AuthorizationObject,
+    CidrBlock,
+    Direction,
+    Family,
+    GroupReference,
+    Policy,
+    PortRange,
+    PrefixListReference,
+    Protocol,
+    SecurityGroupRule,
+)
+from sgagent.importers.aws_values import Bounds
+from sgagent.importers.notes import ImportEffect, Notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsPermission:
+    """What one rule of AWS allows with one other end."""
+
+    origin: Origin
+    security_group_id: str
+    """Of the group that holds it."""
+
+    direction: Direction
+    protocol: Protocol
+    bounds: Bounds
+    """Ports, or the type and code of ICMP."""
+
+    peer: AuthorizationObject
+    peer_vpc_id: str | None = None
+    """Of a group, where the rule says it."""
+
+    rule_id: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What else was read, as far as rules depend on it."""
+
+    vpc_of_group: Mapping[str, str | None] = field(default_factory=dict)
+    account_of_group: Mapping[str, str | None] = field(default_factory=dict)
+    family_of_list: Mapping[str, Family] = field(default_factory=dict)
+
+
+def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> SecurityGroupRule | None:
+    """Return the rule that allows just that, or less with a note; None, with a note, if there is none."""
+    fault = (
+        _fault_of_types(allowance) or _fault_of_family(allowance, around) or _fault_of_vpc(allowance, around)
+    )
+    ports = () if fault else _ports(allowance)
+    if fault is None and ports is None:
+        fault = "no port but 0, of which native rules can't speak"
+    if fault is not None or ports is None:
+        notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, fault or "")
+        return None
+    _note_what_is_less(allowance, around, notes)
+    return SecurityGroupRule(
+        rule_id=allowance.rule_id,
+        direction=allowance.direction,
+        policy=Policy.ACCEPT,
+        priority=1,
+        protocol=allowance.protocol,
+        ports=ports,
+        authorization_object=_peer(allowance, around),
+        description=allowance.description,
+        origin=allowance.origin,
+    )
+
+
+def _fault_of_types(allowance: AwsPermission) -> str | None:
+    """Return why a rule of one ICMP type is not taken: without the type it would allow every one."""
+    kind, code = allowance.bounds.first, allowance.bounds.last
+    if allowance.protocol not in (ICMP, ICMPV6) or (kind is None and code is None):
+        return None
+    kind, code = (-1 if number is None else number for number in (kind, code))
+    return (
+        f"{allowance.protocol} of type {kind} and code {code};"
+        f" native rules know no types, and all of {allowance.protocol} would be more"
+    )
+
+
+def _fault_of_family(allowance: AwsPermission, around: Surroundings) -> str | None:
+    """Return why a rule is not taken whose protocol is the other family's: it matches nothing (§4.1)."""
+    only = allowance.protocol.only_family
+    family = None
+    match allowance.peer:
+        case CidrBlock():
+            family = allowance.peer.family
+        case PrefixListReference(prefix_list_id):
+            family = around.family_of_list.get(prefix_list_id)
+        case GroupReference():
+            pass
+    if only is None or family is None or family is only:
+        return None
+    return f"{allowance.protocol} with {family.value} addresses, which native rules refuse"
+
+
+def _fault_of_vpc(allowance: AwsPermission, around: Surroundings) -> str | None:
+    """Return why a rule is not taken whose object is a group of a peered VPC (§5.2)."""
+    if not isinstance(allowance.peer, GroupReference):
+        return None
+    theirs = allowance.peer_vpc_id or around.vpc_of_group.get(allowance.peer.security_group_id)
+    ours = around.vpc_of_group.get(allowance.security_group_id)
+    if theirs is None or ours is None or theirs == ours:
+        return None
+    return (
+        f"{allowance.peer} belongs to {theirs}; native rules reach groups of their own VPC only (use a CIDR)"
+    )
+
+
+def _ports(allowance: AwsPermission) -> tuple[PortRange, ...] | None:
+    """Return the ports, without port 0; None if nothing is left."""
+    bounds = allowance.bounds
+    if bounds.first is None or bounds.last is None:
+        return ()
+    first = max(bounds.first, 1)
+    return (PortRange(first, bounds.last),) if first <= bounds.last else None
+
+
+def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: Notes) -> None:
+    """Note where less is allowed."""
+    subject = allowance.security_group_id
+    if allowance.protocol.has_ports and allowance.bounds.first == 0:
+        notes.add(
+            ImportEffect.NARROWED,
+            allowance.origin,
+            subject,
+            "without port 0, of which native rules can't speak",
+        )
+    missing = what_is_missing(allowance.peer, subject, around)
+    if missing is not None:
+        message = f"{missing}; the rule matches nothing until it is defined"
+        notes.add(ImportEffect.NARROWED, allowance.origin, subject, message)
+
+
+def what_is_missing(peer: AuthorizationObject, security_group_id: str, around: Surroundings) -> str | None:
+    """Return why the other end of a group's rule is unknown (§5.2, §5.3); None if it is known."""
+    match peer:
+        case GroupReference(group_id) if group_id not in around.vpc_of_group:
+            return f"{peer} is not in what was read"
+        case GroupReference(group_id):
+            found = around.account_of_group.get(group_id)
+            meant = peer.account_id or around.account_of_group.get(security_group_id)
+            if found is not None and found != meant:
+                return f"{peer} is not in what was read, where {group_id} is account {found}'s"
+        case PrefixListReference(list_id) if list_id not in around.family_of_list:
+            return f"{list_id} is not in what was read"
+        case CidrBlock() | PrefixListReference():
+            pass
+    return None
+
+
+def _peer(allowance: AwsPermission, around: Surroundings) -> AuthorizationObject:
+    """Return the other end; a group of the rule's own account is named without it."""
+    peer = allowance.peer
+    own = around.account_of_group.get(allowance.security_group_id)
+    if isinstance(peer, GroupReference) and peer.account_id == own:
+        return GroupReference(peer.security_group_id)
+    return peer

@@ -1,0 +1,140 @@
+"""Read single values as AWS writes them, wherever they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    ICMP,
+    ICMPV6,
+    LAST_PORT,
+    CidrBlock,
+    GroupReference,
+    Protocol,
+)
+from sgagent.documents.field import Field, Fields
+from sgagent.documents.values import (
+    HostBits,
+    checked_account,
+    group_reference,
+    parse_block,
+    parse_id,
+    parse_protocol,
+)
+
+_PROTOCOLS = {"-1": ALL_PROTOCOLS, "ah": Protocol(51), "esp": Protocol(50)}
+"""What AWS and Terraform call otherwise than documents do."""
+
+
+def entries(fields: Fields, name: str) -> Iterator[Field]:
+    """Go through a list; one that is missing or null is empty."""
+    found = fields.filled(name)
+    if found is not None:
+        yield from found.items()
+
+
+def read_text(fields: Fields, *names: str) -> str:
+    """Return the first of these texts that is in use; empty if none is."""
+    for name in names:
+        found = fields.filled(name)
+        if found is not None:
+            return found.text_or_digits() or ""
+    return ""
+
+
+def read_id(fields: Fields, *names: str) -> str | None:
+    """Return the first of these ids that is in use."""
+    found = next((field for name in names if (field := fields.filled(name))), None)
+    return parse_id(found) if found else None
+
+
+def require_id(fields: Fields, *names: str) -> str | None:
+    """Return the first of these ids that is in use; an error is noted if none is."""
+    if not any(fields.filled(name) for name in names):
+        fields.refuse_missing(names[0])
+    return read_id(fields, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The two numbers of a rule, checked against its protocol."""
+
+    first: int | None = None
+    """The first port; for ICMP the type, None for every type; None for protocols without either."""
+
+    last: int | None = None
+    """The last port; for ICMP the code, None for every code."""
+
+
+def read_bounds(fields: Fields, protocol: Protocol, first: str, last: str) -> Bounds | None:
+    """Return ports, or the type and code of ICMP; None, with errors noted, if they are not what AWS allows.
+
+    Args:
+        fields: of the rule.
+        protocol: of the rule. Where it has neither ports nor types AWS ignores both fields.
+        first: the field with the first port or the type.
+        last: the field with the last port or the code.
+    """
+    if protocol in (ICMP, ICMPV6):
+        kind, code = (_bounded(fields, name, -1, 255, _TYPES) for name in (first, last))
+        return (
+            None if kind is None or code is None else Bounds(*(n if n >= 0 else None for n in (kind, code)))
+        )
+    if not protocol.has_ports:
+        written = [field for name in (first, last) if (field := fields.filled(name))]
+        return Bounds() if None not in [field.integer() for field in written] else None
+    low, high = (_bounded(fields, name, 0, LAST_PORT, _PORTS) for name in (first, last))
+    if low is None or high is None:
+        return None
+    if low > high:
+        field = fields.get(first) or fields.field
+        field.error("reversed_ports", f"{first} is greater than {last} ({high})", f"{first} up to {last}")
+        return None
+    return Bounds(low, high)
+
+
+_PORTS = f"a whole number from 0 to {LAST_PORT}; every port is 0 and {LAST_PORT}"
+_TYPES = "a whole number from 0 to 255; -1 is every one"
+
+
+def _bounded(fields: Fields, name: str, least: int, most: int, form: str) -> int | None:
+    """Return a number that must be there and within bounds; else None, with an error noted."""
+    field = fields.filled(name)
+    if field is None:
+        fields.refuse_missing(name, form)
+        return None
+    number = field.integer()
+    if number is not None and not least <= number <= most:
+        field.error("port_out_of_range", "out of range", form)
+        return None
+    return number
+
+
+def read_protocol(field: Field) -> Protocol | None:
+    """Return a protocol."""
+    text = field.text_or_digits()
+    if text is None:
+        return None
+    return _PROTOCOLS.get(text.lower()) or parse_protocol(field)
+
+
+def read_block(field: Field) -> CidrBlock | None:
+    """Return the CIDR of a rule; bits behind the prefix are cleared, as AWS clears them."""
+    return parse_block(field, HostBits.CLEARED)
+
+
+def read_member(field: Field) -> CidrBlock | None:
+    """Return an address of an interface, or a prefix that is delegated to it."""
+    return parse_block(field, HostBits.REFUSED_IN_MEMBERS)
+
+
+def read_group_reference(field: Field) -> GroupReference | None:
+    """Return a group, written ``sg-…`` or ``account/sg-…``."""
+    text = field.text()
+    if text is None:
+        return None
+    account, slash, group = text.rpartition("/")
+    checked = checked_account(field, account) if slash else None
+    return group_reference(field, group, checked) if checked or not slash else None

@@ -1,0 +1,268 @@
+"""Encode a plan as libnftables' JSON commands; :mod:`sgagent.nft.json_listing` is the way back.
+
+Names and texts become JSON strings and never a part of nft's grammar, whoever gave them. Numbers stay
+numbers, so that nothing is left to be looked up. Where all names are ours,
+:mod:`sgagent.nft.text` is the quicker way.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from sgagent.core.host_facts import check_interface_name
+from sgagent.nft.grammar import BITS, prefix_length
+from sgagent.nft.plan import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteForeign,
+    DeleteVerdictMap,
+    DestroyTable,
+    FlushChain,
+    FlushVerdictMap,
+    Operation,
+    Plan,
+)
+from sgagent.nft.ruleset import (
+    FAMILY,
+    TABLE,
+    Accept,
+    Chain,
+    Count,
+    Drop,
+    Element,
+    Goto,
+    Jump,
+    KeyType,
+    Limit,
+    Log,
+    LookUp,
+    LookUpInline,
+    Match,
+    MatchConcatenation,
+    Operator,
+    Selector,
+    SetMark,
+    Statement,
+    Symbol,
+    Value,
+    Verdict,
+    VerdictMap,
+)
+
+Json = Any
+"""A value as the json module reads and writes it."""
+
+ALL_BITS = 0xFFFFFFFF
+
+
+def encode_plan(plan: Plan, table_flags: Sequence[str] = ()) -> Json:
+    """Return the plan as one libnftables command list, in the plan's order.
+
+    Args:
+        plan: what to do.
+        table_flags: what the table is declared with: ``owner``, ``persist``.
+    """
+    return {"nftables": [encode_operation(operation, table_flags) for operation in plan.operations]}
+
+
+def encode_operation(  # noqa: PLR0911 - one short case for each kind of operation
+    operation: Operation, table_flags: Sequence[str] = ()
+) -> Json:
+    """Return one operation as a libnftables command."""
+    match operation:
+        case AddTable():
+            flags = {"flags": list(table_flags)} if table_flags else {}
+            return {"add": {"table": {"family": FAMILY, "name": TABLE, **flags}}}
+        case DestroyTable():
+            return {"destroy": {"table": {"family": FAMILY, "name": TABLE}}}
+        case AddChain(chain):
+            return {"add": {"chain": _chain(chain)}}
+        case FlushChain(name):
+            return {"flush": {"chain": _named(name)}}
+        case DeleteChain(name):
+            return {"delete": {"chain": _named(name)}}
+        case AddRule(chain_name, rule):
+            expressions = [_statement(statement) for statement in rule.statements]
+            return {
+                "add": {"rule": {"family": FAMILY, "table": TABLE, "chain": chain_name, "expr": expressions}}
+            }
+        case AddVerdictMap(verdict_map):
+            return {"add": {"map": _verdict_map(verdict_map)}}
+        case FlushVerdictMap(name):
+            return {"flush": {"map": _named(name)}}
+        case DeleteVerdictMap(name):
+            return {"delete": {"map": _named(name)}}
+        case AddElements(name, key_types, elements):
+            return {"add": {"element": _elements(name, elements, key_types)}}
+        case DeleteElements(name, key_types, elements):
+            return {"delete": {"element": _elements(name, elements, key_types)}}
+        case AddCounter(counter):
+            comment = {"comment": counter.comment} if counter.comment else {}
+            return {"add": {"counter": {**_named(counter.name), **comment}}}
+        case DeleteCounter(name):
+            return {"delete": {"counter": _named(name)}}
+        case DeleteForeign(kind, name):
+            return {"delete": {kind: _named(name)}}
+        case _:
+            assert_never(operation)
+
+
+def _named(name: str) -> Json:
+    return {"family": FAMILY, "table": TABLE, "name": name}
+
+
+def _chain(chain: Chain) -> Json:
+    encoded = _named(chain.name)
+    if chain.hook:
+        hook = {
+            "type": "filter",
+            "hook": chain.hook.name,
+            "prio": chain.hook.hook_priority,
+            "policy": "accept",
+        }
+        encoded.update(hook)
+    if chain.comment:
+        encoded["comment"] = chain.comment
+    return encoded
+
+
+def _verdict_map(verdict_map: VerdictMap) -> Json:
+    types = [key_type.value for key_type in verdict_map.key_types]
+    encoded = _named(verdict_map.name)
+    encoded["type"] = types if len(types) > 1 else types[0]
+    encoded["map"] = "verdict"
+    if verdict_map.is_interval:
+        encoded["flags"] = ["interval"]
+    return encoded
+
+
+def _elements(name: str, elements: tuple[Element, ...], key_types: Sequence[KeyType]) -> Json:
+    return {**_named(name), "elem": [_element(element, key_types) for element in elements]}
+
+
+def _element(element: Element, key_types: Sequence[KeyType]) -> Json:
+    return [_key(element.key, key_types), _verdict(element.verdict)]
+
+
+def _statement(statement: Statement) -> Json:
+    match statement:
+        case Match():
+            return {"match": _match(statement)}
+        case MatchConcatenation(selectors, keys):
+            types = [selector.key_type for selector in selectors]
+            return {
+                "match": {
+                    "op": "==",
+                    "left": _selectors(selectors),
+                    "right": {"set": [_key(key, types) for key in keys]},
+                }
+            }
+        case LookUp(selectors, verdict_map):
+            return {"vmap": {"key": _selectors(selectors), "data": f"@{verdict_map}"}}
+        case LookUpInline(selectors, elements):
+            types = [selector.key_type for selector in selectors]
+            pairs = [_element(element, types) for element in elements]
+            return {"vmap": {"key": _selectors(selectors), "data": {"set": pairs}}}
+        case Count(counter):
+            return {"counter": counter}
+        case Limit(per_second, burst):
+            return {"limit": {"rate": per_second, "burst": burst, "per": "second"}}
+        case Log(prefix, group):
+            return {"log": {"prefix": prefix, "group": group}}
+        case SetMark():
+            return {"mangle": {"key": _MARK, "value": _mark_value(statement)}}
+        case _:
+            return _verdict(statement)
+
+
+def _match(match: Match) -> Json:
+    key_type = match.selector.key_type
+    values = [_value(value, key_type) for value in match.values]
+    left = _selector(match.selector)
+    if match.mask is not None:
+        left = {"&": [left, match.mask]}
+    if key_type is KeyType.CT_STATE and len(values) > 1 and match.operator is Operator.EQUAL:
+        return {"op": "in", "left": left, "right": values}
+    return {
+        "op": match.operator.value,
+        "left": left,
+        "right": values[0] if len(values) == 1 else {"set": values},
+    }
+
+
+_MARK: Json = {"ct": {"key": "mark"}}
+
+
+def _mark_value(statement: SetMark) -> Json:
+    """Return ``(mark & keep) | put`` in the shortest form, which is the one that the kernel lists."""
+    if statement.keep == statement.put:
+        return statement.put
+    kept = _MARK if statement.keep == ALL_BITS else {"&": [_MARK, statement.keep]}
+    return {"|": [kept, statement.put]} if statement.put else kept
+
+
+def _verdict(verdict: Verdict) -> Json:
+    match verdict:
+        case Accept():
+            return {"accept": None}
+        case Drop():
+            return {"drop": None}
+        case Goto(chain):
+            return {"goto": {"target": chain}}
+        case Jump(chain):
+            return {"jump": {"target": chain}}
+        case _:
+            assert_never(verdict)
+
+
+def _selectors(selectors: tuple[Selector, ...]) -> Json:
+    fields = [_selector(selector) for selector in selectors]
+    return {"concat": fields} if len(fields) > 1 else fields[0]
+
+
+def _selector(selector: Selector) -> Json:
+    if selector.kind == "payload":
+        protocol, field = selector.key.split()
+        return {"payload": {"protocol": protocol, "field": field}}
+    if selector.tuple_direction:
+        return {"ct": {"key": selector.key, "dir": selector.tuple_direction.value}}
+    return {selector.kind: {"key": selector.key}}
+
+
+def _key(key: tuple[Value, ...], key_types: Sequence[KeyType]) -> Json:
+    fields = [_value(value, key_type) for value, key_type in zip(key, key_types, strict=True)]
+    return {"concat": fields} if len(fields) > 1 else fields[0]
+
+
+def _value(value: Value, key_type: KeyType) -> Json:
+    if isinstance(value, Symbol):
+        if key_type is KeyType.IFNAME:
+            check_interface_name(value.word)
+        return value.word
+    first = _number(value.first, key_type)
+    if value.first == value.last:
+        return first
+    length = prefix_length(value.first, value.last, BITS[key_type]) if key_type in _ADDRESSES else None
+    if length is not None:
+        return {"prefix": {"addr": first, "len": length}}
+    return {"range": [first, _number(value.last, key_type)]}
+
+
+_ADDRESSES = frozenset({KeyType.IPV4_ADDR, KeyType.IPV6_ADDR})
+
+
+def _number(number: int, key_type: KeyType) -> int | str:
+    if key_type is KeyType.IPV4_ADDR:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    if key_type is KeyType.IPV6_ADDR:
+        return str(ipaddress.IPv6Address(number))
+    return number

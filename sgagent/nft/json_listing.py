@@ -1,0 +1,345 @@
+"""Decode what libnftables lists of our table, exactly and in canonical form.
+
+What sgagent never makes, or can't read as what it makes, is named and left to the plan to remove; nothing
+that somebody else put into the table can make the decoder fail.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sgagent.nft.grammar import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS
+from sgagent.nft.json_commands import ALL_BITS, Json
+from sgagent.nft.ruleset import (
+    TH_DPORT,
+    Accept,
+    Chain,
+    Count,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    Jump,
+    KeyType,
+    Limit,
+    Log,
+    LookUp,
+    LookUpInline,
+    Match,
+    MatchConcatenation,
+    Operator,
+    Rule,
+    Ruleset,
+    Selector,
+    SetMark,
+    Statement,
+    Symbol,
+    TupleDirection,
+    Value,
+    Verdict,
+    VerdictMap,
+    sort_key,
+)
+
+
+class _UnreadableError(Exception):
+    """Say that something in a listing is not what sgagent makes."""
+
+
+def decode_ruleset(listing: Json) -> tuple[Ruleset, tuple[str, ...]]:
+    """Return the table of a listing, and the foreign things in it by kind and name, sorted.
+
+    Foreign are, as the first word says: ``rule`` (one that can't be read, by its chain), ``chain``, ``map``,
+    ``set``, ``flowtable`` and every kind of stateful object; ``policy`` of a base chain that isn't accept,
+    and ``table`` where the table itself is asleep. What can't be read is left out of the ruleset.
+    """
+    table = _Listing()
+    for entry in listing.get("nftables", ()):
+        for kind, content in entry.items():
+            table.read(kind, content)
+    return table.finished(), tuple(sorted(table.foreign))
+
+
+@dataclass(slots=True)
+class _Listing:
+    """Collect the objects of a listing."""
+
+    chains: dict[str, Chain] = field(default_factory=dict)
+    rules: dict[str, list[Rule]] = field(default_factory=dict)
+    verdict_maps: list[VerdictMap] = field(default_factory=list)
+    counters: list[Counter] = field(default_factory=list)
+    foreign: set[str] = field(default_factory=set)
+
+    def read(self, kind: str, content: Json) -> None:
+        """Take in one object."""
+        name = content.get("chain" if kind == "rule" else "name", "")
+        try:
+            self._take(kind, _text(name), content)
+        except (_UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+            self.foreign.add(f"{kind} {name}")
+
+    def _take(self, kind: str, name: str, content: Json) -> None:
+        match kind:
+            case "metainfo":
+                pass
+            case "table":
+                if "dormant" in _listed(content.get("flags", ())):
+                    raise _UnreadableError
+            case "chain":
+                self._take_chain(name, content)
+            case "rule":
+                self.rules.setdefault(name, []).append(_rule(content))
+            case "map":
+                self.verdict_maps.append(_verdict_map(name, content))
+            case "counter":
+                self.counters.append(Counter(name=name, comment=_text(content.get("comment", ""))))
+            case _:
+                raise _UnreadableError
+
+    def _take_chain(self, name: str, content: Json) -> None:
+        hook = None
+        if "hook" in content:
+            if content["type"] != "filter" or "dev" in content or not isinstance(content["prio"], int):
+                raise _UnreadableError
+            hook = Hook(name=_text(content["hook"]), hook_priority=content["prio"])
+            if content.get("policy", "accept") != "accept":
+                self.foreign.add(f"policy {name}")
+        self.chains[name] = Chain(name=name, hook=hook, comment=_text(content.get("comment", "")))
+
+    def finished(self) -> Ruleset:
+        """Return all that could be read, in canonical order."""
+        chains = (
+            Chain(name=name, hook=chain.hook, comment=chain.comment, rules=tuple(self.rules.get(name, ())))
+            for name, chain in sorted(self.chains.items())
+        )
+        return Ruleset(
+            chains=tuple(chains),
+            verdict_maps=tuple(sorted(self.verdict_maps, key=lambda verdict_map: verdict_map.name)),
+            counters=tuple(sorted(self.counters, key=lambda counter: counter.name)),
+        )
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise _UnreadableError
+    return value
+
+
+def _listed(value: Json) -> Iterable[Json]:
+    """Return a list where libnftables writes a list or, for one thing, the thing itself."""
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _verdict_map(name: str, content: Json) -> VerdictMap:
+    flags = set(_listed(content.get("flags", ())))
+    expected = {"family", "name", "table", "type", "handle", "map", "flags", "elem"}
+    if content["map"] != "verdict" or not flags <= {"interval"} or not content.keys() <= expected:
+        raise _UnreadableError
+    types = _key_types(content["type"])
+    elements = (_element(pair, types) for pair in content.get("elem", ()))
+    return VerdictMap(
+        name=name,
+        key_types=types,
+        is_interval="interval" in flags,
+        elements=_sorted_elements(elements),
+    )
+
+
+def _key_types(content: Json) -> tuple[KeyType, ...]:
+    """Return the types of a map's key, declared by type or by an expression that has it."""
+    if isinstance(content, dict):
+        return tuple(selector.key_type for selector in _selectors(content["typeof"]))
+    return tuple(KeyType(name) for name in _listed(content))
+
+
+def _sorted_elements(elements: Iterable[Element]) -> tuple[Element, ...]:
+    return tuple(sorted(elements, key=lambda element: sort_key(element.key)))
+
+
+def _element(pair: Json, types: tuple[KeyType, ...]) -> Element:
+    key, verdict = pair
+    return Element(_key(key, types), _verdict(verdict))
+
+
+def _rule(content: Json) -> Rule:
+    if "comment" in content:
+        raise _UnreadableError
+    return Rule(tuple(_statement(expression) for expression in content["expr"]))
+
+
+def _statement(expression: Json) -> Statement:
+    match expression:
+        case {"match": {"op": str(operator), "left": left, "right": right}}:
+            return _match(operator, left, right)
+        case {"vmap": {"key": key, "data": str(reference)}} if reference.startswith("@"):
+            return LookUp(_selectors(key), reference[1:])
+        case {"vmap": {"key": key, "data": {"set": pairs}}}:
+            selectors = _selectors(key)
+            types = tuple(selector.key_type for selector in selectors)
+            return LookUpInline(selectors, _sorted_elements(_element(pair, types) for pair in pairs))
+        case {"counter": str(name)}:
+            return Count(name)
+        case {"limit": {"rate": int(rate), "burst": int(burst), "per": "second", **others}} if not others:
+            return Limit(rate, burst)
+        case {"log": {"prefix": str(prefix), "group": int(group), **others}} if not others:
+            return Log(prefix, group)
+        case {"mangle": {"key": {"ct": {"key": "mark"}}, "value": value}}:
+            return _set_mark(value)
+        case _:
+            return _verdict(expression)
+
+
+def _match(operator: str, left: Json, right: Json) -> Match | MatchConcatenation:
+    match left:
+        case {"concat": _}:
+            selectors = _selectors(left)
+            types = tuple(selector.key_type for selector in selectors)
+            if operator != Operator.EQUAL.value:
+                raise _UnreadableError
+            keys = (_key(key, types) for key in right["set"])
+            return MatchConcatenation(selectors, tuple(sorted(keys, key=sort_key)))
+        case {"&": [inner, int(bits)]}:
+            return _match_one(operator, _selector(inner), bits, right)
+        case _:
+            return _match_one(operator, _selector(left), None, right)
+
+
+def _match_one(operator: str, selector: Selector, mask: int | None, right: Json) -> Match:
+    values = sorted(
+        (_value(value, selector.key_type) for value in _any_of(right, selector)),
+        key=lambda value: sort_key((value,)),
+    )
+    return Match(selector, tuple(values), _operator(operator, selector), mask)
+
+
+def _any_of(right: Json, selector: Selector) -> Sequence[Json]:
+    """Return the values of a set, of several bits of a bit mask, or the only one."""
+    if isinstance(right, list) and selector.key_type is KeyType.CT_STATE:
+        return right
+    return right["set"] if isinstance(right, dict) and "set" in right else (right,)
+
+
+def _operator(word: str, selector: Selector) -> Operator:
+    """Return the operator; ``in`` asks for bits of a bit mask, of which a conntrack state is always one."""
+    if word == "in" and selector.key_type is KeyType.CT_STATE:
+        return Operator.EQUAL
+    return Operator(word)
+
+
+def _set_mark(value: Json) -> SetMark:
+    """Return the statement for every form that a change of the mark is listed in."""
+    match value:
+        case int(number):
+            return SetMark(keep=number, put=number)
+        case {"|": [kept, int(put)]}:
+            inner = _set_mark(kept)
+            return SetMark(keep=inner.keep | put, put=inner.put | put)
+        case {"&": [{"ct": {"key": "mark"}}, int(keep)]}:
+            return SetMark(keep=keep, put=0)
+        case {"ct": {"key": "mark"}}:
+            return SetMark(keep=ALL_BITS, put=0)
+        case _:
+            raise _UnreadableError
+
+
+def _verdict(content: Json) -> Verdict:
+    match content:
+        case {"goto": {"target": str(chain)}}:
+            return Goto(chain)
+        case {"accept": None}:
+            return Accept()
+        case {"drop": None}:
+            return Drop()
+        case {"jump": {"target": str(chain)}}:
+            return Jump(chain)
+        case _:
+            raise _UnreadableError
+
+
+def _selectors(content: Json) -> tuple[Selector, ...]:
+    fields = content.get("concat", (content,))
+    return tuple(_selector(one) for one in fields)
+
+
+def _selector(content: Json) -> Selector:
+    match content:
+        case {"payload": {"protocol": protocol, "field": name}}:
+            return _SELECTORS["payload", f"{protocol} {name}", None]
+        case {"payload": {"base": "th", "offset": 16, "len": 16}}:
+            return TH_DPORT  # so listed behind a match on a session's protocol
+        case {"ct": {"key": key, "dir": direction}}:
+            return _SELECTORS["ct", key, TupleDirection(direction)]
+        case {"ct": {"key": key}}:
+            return _SELECTORS["ct", key, None]
+        case {"meta": {"key": key}}:
+            return _SELECTORS["meta", key, None]
+        case _:
+            raise _UnreadableError
+
+
+_SELECTORS: Mapping[tuple[str, str, TupleDirection | None], Selector] = {
+    (selector.kind, selector.key, selector.tuple_direction): selector for selector in SELECTORS
+}
+
+
+def _key(content: Json, types: tuple[KeyType, ...]) -> tuple[Value, ...]:
+    if len(types) == 1:
+        return (_value(content, types[0]),)
+    return tuple(_value(one, key_type) for one, key_type in zip(content["concat"], types, strict=True))
+
+
+def _value(content: Json, key_type: KeyType) -> Value:
+    if key_type is KeyType.IFNAME:
+        return _interface_name(content)
+    if key_type in SYMBOLS:
+        return _symbol(content, key_type)
+    if isinstance(content, dict):
+        return _interval(content, key_type)
+    return Interval.single(_number(content, key_type))
+
+
+def _interface_name(content: Any) -> Symbol:  # noqa: ANN401 - still JSON, whose shape is tested here
+    """Return the name; a pattern is not ours, but a name that holds its sign is listed escaped."""
+    if not isinstance(content, str) or content.endswith("*"):
+        raise _UnreadableError
+    return Symbol(content)
+
+
+def _symbol(content: Json, key_type: KeyType) -> Symbol:
+    if content in SYMBOLS[key_type]:
+        return Symbol(content)
+    words = [word for word, number in SYMBOLS[key_type].items() if number == content]
+    if not words:
+        raise _UnreadableError
+    return Symbol(words[0])
+
+
+def _interval(content: Json, key_type: KeyType) -> Interval:
+    match content:
+        case {"prefix": {"addr": address, "len": int(length)}}:
+            first = _number(address, key_type)
+            return Interval(first, first | (1 << BITS[key_type] - length) - 1)
+        case {"range": [first, last]}:
+            return Interval(_number(first, key_type), _number(last, key_type))
+        case _:
+            raise _UnreadableError
+
+
+def _number(content: Json, key_type: KeyType) -> int:
+    if key_type is KeyType.IPV4_ADDR:
+        first, second, third, fourth = content.split(".")
+        return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
+    if key_type is KeyType.IPV6_ADDR:
+        return int(ipaddress.IPv6Address(_text(content)))
+    if isinstance(content, bool):  # which is an int to Python, and no number to anybody else
+        raise _UnreadableError
+    if isinstance(content, int):
+        return content
+    if key_type is KeyType.INET_PROTO:
+        return PROTOCOL_NUMBERS[content]
+    raise _UnreadableError

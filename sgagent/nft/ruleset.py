@@ -1,0 +1,372 @@
+"""Speak of nftables in nftables' own words: a table as typed, frozen, canonical values.
+
+Nothing here is text. Numbers are numbers, names were made by :mod:`sgagent.nft.names`, and a value
+has exactly one form: what the kernel lists back decodes to the value that was sent, so that comparing means
+``==``. Two encoders stand on it, :mod:`sgagent.nft.json_commands` for libnftables and
+:mod:`sgagent.nft.text` for people.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+FAMILY = "inet"
+TABLE = "sgagent"
+
+
+class KeyType(enum.Enum):
+    """The type of one field of a key, by nftables' name."""
+
+    IPV4_ADDR = "ipv4_addr"
+    IPV6_ADDR = "ipv6_addr"
+    INET_PROTO = "inet_proto"
+    INET_SERVICE = "inet_service"
+    IFNAME = "ifname"
+    CT_STATE = "ct_state"
+    CT_DIR = "ct_dir"
+    NF_PROTO = "nf_proto"
+    MARK = "mark"
+    ICMPV6_TYPE = "icmpv6_type"
+    INTEGER = "integer"
+
+
+class TupleDirection(enum.Enum):
+    """Which of the two tuples that conntrack keeps of a session."""
+
+    ORIGINAL = "original"
+    """As the packet that opened the session arrived: before any NAT."""
+
+    REPLY = "reply"
+    """As its answer is expected: after all NAT, ends swapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """What a rule reads from a packet or its session; the closed list of those that sgagent uses is below."""
+
+    kind: str
+    """``ct``, ``meta`` or ``payload``."""
+
+    key: str
+    """The key of a ct or meta expression; ``protocol field`` of a payload expression, like ``ip saddr``."""
+
+    key_type: KeyType
+    tuple_direction: TupleDirection | None = None
+    """Only for the fields of a session's tuples."""
+
+
+CT_STATE = Selector("ct", "state", KeyType.CT_STATE)
+CT_DIRECTION = Selector("ct", "direction", KeyType.CT_DIR)
+CT_MARK = Selector("ct", "mark", KeyType.MARK)
+CT_PROTOCOL = Selector("ct", "protocol", KeyType.INET_PROTO)
+META_IIFNAME = Selector("meta", "iifname", KeyType.IFNAME)
+META_OIFNAME = Selector("meta", "oifname", KeyType.IFNAME)
+META_NFPROTO = Selector("meta", "nfproto", KeyType.NF_PROTO)
+META_L4PROTO = Selector("meta", "l4proto", KeyType.INET_PROTO)
+IP_SADDR = Selector("payload", "ip saddr", KeyType.IPV4_ADDR)
+IP_DADDR = Selector("payload", "ip daddr", KeyType.IPV4_ADDR)
+IP6_SADDR = Selector("payload", "ip6 saddr", KeyType.IPV6_ADDR)
+IP6_DADDR = Selector("payload", "ip6 daddr", KeyType.IPV6_ADDR)
+IP6_HOPLIMIT = Selector("payload", "ip6 hoplimit", KeyType.INTEGER)
+TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
+"""Not behind a protocol, nor beside another port: the kernel would list it as that protocol's port."""
+
+TCP_SPORT = Selector("payload", "tcp sport", KeyType.INET_SERVICE)
+TCP_DPORT = Selector("payload", "tcp dport", KeyType.INET_SERVICE)
+UDP_SPORT = Selector("payload", "udp sport", KeyType.INET_SERVICE)
+UDP_DPORT = Selector("payload", "udp dport", KeyType.INET_SERVICE)
+ICMPV6_TYPE = Selector("payload", "icmpv6 type", KeyType.ICMPV6_TYPE)
+
+
+def ct_tuple(direction: TupleDirection, key: str) -> Selector:
+    """Return the selector of a field of one of a session's tuples.
+
+    Args:
+        direction: which tuple.
+        key: ``ip saddr``, ``ip daddr``, ``ip6 saddr``, ``ip6 daddr``, ``proto-src`` or ``proto-dst``.
+    """
+    return Selector("ct", key, _TUPLE_KEY_TYPES[key], direction)
+
+
+_TUPLE_KEY_TYPES: Mapping[str, KeyType] = {
+    "ip saddr": KeyType.IPV4_ADDR,
+    "ip daddr": KeyType.IPV4_ADDR,
+    "ip6 saddr": KeyType.IPV6_ADDR,
+    "ip6 daddr": KeyType.IPV6_ADDR,
+    "proto-src": KeyType.INET_SERVICE,
+    "proto-dst": KeyType.INET_SERVICE,
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """Numbers from ``first`` to ``last``, both included: addresses, ports, protocols, marks."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def single(cls, number: int) -> Interval:
+        """Return the interval that holds one number."""
+        return cls(number, number)
+
+    @property
+    def is_single(self) -> bool:
+        """Tell whether the interval holds one number."""
+        return self.first == self.last
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Symbol:
+    """A word: an interface's name, or a constant of the kernel like ``invalid`` or ``reply``."""
+
+    word: str
+
+
+Value = Interval | Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Let the packet pass this hook."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Discard the packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on in another chain and do not come back."""
+
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go on in another chain and come back after its last rule."""
+
+    chain: str
+
+
+Verdict = Accept | Drop | Goto | Jump
+
+
+class Operator(enum.Enum):
+    """How a match compares."""
+
+    EQUAL = "=="
+    NOT_EQUAL = "!="
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Go on in the rule only if what is selected compares so; several values (sorted) mean any of them."""
+
+    selector: Selector
+    values: tuple[Value, ...]
+    """One value is written inline; more become an anonymous set. Intervals are disjoint and not adjacent."""
+
+    operator: Operator = Operator.EQUAL
+    mask: int | None = None
+    """Bits that are compared; only for marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchConcatenation:
+    """Go on only if the selected fields, taken together, are among the keys (sorted; an anonymous set)."""
+
+    selectors: tuple[Selector, ...]
+    keys: tuple[tuple[Value, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One entry of a verdict map."""
+
+    key: tuple[Value, ...]
+    """As many fields as the map's key has."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Look the selected fields up in a named verdict map; a miss goes on with the next rule."""
+
+    selectors: tuple[Selector, ...]
+    verdict_map: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpInline:
+    """Look up in an anonymous verdict map; its elements are sorted by key."""
+
+    selectors: tuple[Selector, ...]
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Add the packet to a named counter."""
+
+    counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Go on in the rule only so often; each such statement has a bucket of its own."""
+
+    per_second: int
+    """Packets that go on each second, from 1."""
+
+    burst: int
+    """Packets that go on at once after a rest, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Hand a copy of the packet's head to whoever listens to a group of nfnetlink's log, and go on."""
+
+    prefix: str
+    """What the listener is told of where the packet was; 1 to 127 bytes."""
+
+    group: int
+    """Its number, of 16 bits. Where nobody listens, nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Set the session's mark to ``(mark & keep) | put``."""
+
+    keep: int
+    """Canonical as the kernel lists it: includes the bits of ``put``; 0xffffffff keeps all."""
+
+    put: int
+
+    @classmethod
+    def replacing(cls, bits: int, put: int) -> SetMark:
+        """Return the statement that replaces the given bits of the mark by those of ``put``."""
+        return cls(keep=(~bits & 0xFFFFFFFF) | put, put=put)
+
+
+Statement = (
+    Match
+    | MatchConcatenation
+    | LookUp
+    | LookUpInline
+    | Count
+    | Limit
+    | Log
+    | SetMark
+    | Accept
+    | Drop
+    | Goto
+    | Jump
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a chain; a verdict, if any, comes last."""
+
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Where the kernel calls a base chain."""
+
+    name: str
+    """``prerouting`` or ``postrouting``."""
+
+    hook_priority: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A list of rules; a base chain if it has a hook. Its policy is accept: none relies on it to drop."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    hook: Hook | None = None
+    comment: str = ""
+    """At most 128 bytes. The kernel can't change the comment of a chain that stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictMap:
+    """A named map from keys to verdicts."""
+
+    name: str
+    key_types: tuple[KeyType, ...]
+    is_interval: bool = False
+    """Whether keys may be ranges. Keys are disjoint."""
+
+    elements: Sequence[Element] = ()
+    """Sorted by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """A named counter. Only its being there is part of the ruleset; its values are read elsewhere."""
+
+    name: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruleset:
+    """All that is in ``table inet sgagent``; each tuple is sorted by name."""
+
+    chains: tuple[Chain, ...] = ()
+    verdict_maps: tuple[VerdictMap, ...] = ()
+    counters: tuple[Counter, ...] = ()
+
+    @classmethod
+    def by_name(
+        cls,
+        *,
+        chains: Mapping[str, Chain],
+        verdict_maps: Mapping[str, VerdictMap],
+        counters: Mapping[str, Counter],
+        chain_parts: tuple[Mapping[str, Chain], ...],
+    ) -> Ruleset:
+        """Return the table of objects that are sorted by name already, each under its own."""
+        made = cls(
+            chains=tuple(chains.values()),
+            verdict_maps=tuple(verdict_maps.values()),
+            counters=tuple(counters.values()),
+        )
+        known = {"chain_by_name": chains, "verdict_map_by_name": verdict_maps, "counter_by_name": counters}
+        vars(made).update(known, chain_parts=chain_parts)  # what these properties would work out again
+        return made
+
+    @cached_property
+    def chain_parts(self) -> tuple[Mapping[str, Chain], ...]:
+        """Return the chains by name in parts, no name in two; the same part holds the same chains."""
+        return (self.chain_by_name,)
+
+    @cached_property
+    def chain_by_name(self) -> Mapping[str, Chain]:
+        """Return the chains by their names."""
+        return {chain.name: chain for chain in self.chains}
+
+    @cached_property
+    def verdict_map_by_name(self) -> Mapping[str, VerdictMap]:
+        """Return the verdict maps by their names."""
+        return {verdict_map.name: verdict_map for verdict_map in self.verdict_maps}
+
+    @cached_property
+    def counter_by_name(self) -> Mapping[str, Counter]:
+        """Return the counters by their names."""
+        return {counter.name: counter for counter in self.counters}
+
+
+def sort_key(key: tuple[Value, ...]) -> tuple[tuple[int, int, str], ...]:
+    """Return a total order over the keys of one map."""
+    return tuple((v.first, v.last, "") if isinstance(v, Interval) else (0, 0, v.word) for v in key)

@@ -1,0 +1,348 @@
+"""Write a table for people, in the grammar of nft, so that ``nft -f -`` can load it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
+
+from sgagent.core.host_facts import check_interface_name
+from sgagent.core.model import Family, address_text
+from sgagent.nft.grammar import BITS, prefix_length
+from sgagent.nft.json_commands import ALL_BITS
+from sgagent.nft.names import live_chain
+from sgagent.nft.plan import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    DestroyTable,
+    Operation,
+)
+from sgagent.nft.ruleset import (
+    FAMILY,
+    TABLE,
+    Accept,
+    Chain,
+    Count,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    Jump,
+    KeyType,
+    Limit,
+    Log,
+    LookUp,
+    LookUpInline,
+    Match,
+    MatchConcatenation,
+    Operator,
+    Rule,
+    Ruleset,
+    Selector,
+    SetMark,
+    Statement,
+    Symbol,
+    Value,
+    Verdict,
+    VerdictMap,
+)
+
+
+def render(ruleset: Ruleset, *, persist: bool) -> str:
+    """Return a text that replaces whatever table of ours stands by this one.
+
+    Counters first, then maps, then chains, base chains before the others, and these in the order in which a
+    packet meets them.
+
+    Args:
+        ruleset: what to write.
+        persist: whether to declare that the table outlives its owner, which nft knows from 1.1 on.
+    """
+    lines = [f"destroy table {FAMILY} {TABLE}", "", f"table {FAMILY} {TABLE} {{"]
+    blocks: list[list[str]] = [["flags persist"]] if persist else []
+    if ruleset.counters:
+        blocks.append([_counter(counter) for counter in ruleset.counters])
+    blocks += [list(_verdict_map(verdict_map)) for verdict_map in ruleset.verdict_maps]
+    chains = sorted(ruleset.chains, key=_place_in_text)
+    blocks += [list(_chain(chain)) for chain in chains]
+    for number, block in enumerate(blocks):
+        lines += [""] if number else []
+        lines += [f"\t{line}" for line in block]
+    return "\n".join([*lines, "}", ""])
+
+
+_READING_ORDER = (
+    "ingress",
+    "egress",
+    "neighbours",
+    "session",
+    "peers",
+    "not-tcp",
+    "not-udp",
+    "class",
+    "everyone",
+    "cell",
+    "platform",
+    "failsafe",
+    "inner",
+    "rule",
+    "default",
+    "invalid",
+    "accept",
+)
+"""First words of chains, as a packet may meet them; others come last."""
+
+
+def _place_in_text(chain: Chain) -> tuple[bool, int, str, bool]:
+    """Return a sort key that puts a chain for live sessions behind the one that it stands beside."""
+    name = chain.name.removeprefix(live_chain(""))
+    word = name.partition("/")[0]
+    rank = _READING_ORDER.index(word) if word in _READING_ORDER else len(_READING_ORDER)
+    return (chain.hook is None, rank, name, chain.name != name)
+
+
+def rule_text(rule: Rule) -> str:
+    """Return a rule as one line."""
+    return " ".join(_statement(statement) for statement in rule.statements)
+
+
+def element_text(element: Element, key_types: tuple[KeyType, ...]) -> str:
+    """Return an element as nft writes it, ``tcp . 443 : goto rule/eth0/https``."""
+    return f"{_key(element.key, key_types)} : {_verdict(element.verdict)}"
+
+
+def key_text(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
+    """Return the key of an element, ``tcp . 443``."""
+    return _key(key, key_types)
+
+
+def types_text(key_types: tuple[KeyType, ...]) -> str:
+    """Return the types of a map's keys, ``inet_proto . inet_service``."""
+    return " . ".join(key_type.value for key_type in key_types)
+
+
+def quoted(text: str) -> str:
+    """Return a text between quotes; nft knows no escapes, so what would end the text is left out.
+
+    Comments are the agent's own words, and this holds even if they were not.
+    """
+    return '"' + "".join("?" if sign == '"' or not sign.isprintable() else sign for sign in text) + '"'
+
+
+def _counter(counter: Counter) -> str:
+    comment = f"comment {quoted(counter.comment)}; " if counter.comment else ""
+    return f"counter {counter.name} {{ {comment}}}"
+
+
+def _verdict_map(verdict_map: VerdictMap) -> Iterator[str]:
+    yield f"map {verdict_map.name} {{"
+    yield f"\ttype {types_text(verdict_map.key_types)} : verdict"
+    if verdict_map.is_interval:
+        yield "\tflags interval"
+    if verdict_map.elements:
+        texts = [element_text(element, verdict_map.key_types) for element in verdict_map.elements]
+        yield f"\telements = {{ {texts[0]}" + ("," if texts[1:] else " }")
+        for number, text in enumerate(texts[1:], start=2):
+            yield f"\t\t     {text}" + ("," if number < len(texts) else " }")
+    yield "}"
+
+
+def _chain(chain: Chain) -> Iterator[str]:
+    yield f"chain {chain.name} {{"
+    if chain.comment:
+        yield f"\tcomment {quoted(chain.comment)}"
+    if chain.hook:
+        yield f"\ttype filter hook {chain.hook.name} priority {chain.hook.hook_priority}; policy accept;"
+    for rule in chain.rules:
+        yield f"\t{rule_text(rule)}"
+    yield "}"
+
+
+def _statement(statement: Statement) -> str:
+    match statement:
+        case Match():
+            return _match(statement)
+        case MatchConcatenation(selectors, keys):
+            types = tuple(selector.key_type for selector in selectors)
+            return f"{_selectors(selectors)} {_braced(_key(key, types) for key in keys)}"
+        case LookUp(selectors, verdict_map):
+            return f"{_selectors(selectors)} vmap @{verdict_map}"
+        case LookUpInline(selectors, elements):
+            types = tuple(selector.key_type for selector in selectors)
+            pairs = _braced(element_text(element, types) for element in elements)
+            return f"{_selectors(selectors)} vmap {pairs}"
+        case Count(counter):
+            return f'counter name "{counter}"'
+        case Limit(per_second, burst):
+            return f"limit rate {per_second}/second burst {burst} packets"
+        case Log(prefix, group):
+            return f"log prefix {quoted(prefix)} group {group}"
+        case SetMark():
+            return f"ct mark set {_mark_value(statement)}"
+        case _:
+            return _verdict(statement)
+
+
+def _match(match: Match) -> str:
+    values = [_value(value, match.selector.key_type) for value in match.values]
+    left = _selector(match.selector)
+    operator = "!= " if match.operator is Operator.NOT_EQUAL else ""
+    if match.mask is not None:
+        left = f"{left} & {match.mask:#010x}"
+        operator = f"{match.operator.value} "
+    if match.selector.key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
+        # Compared as a number, which a packet's state always is: nft asks for bits if nothing else is said.
+        return f"{left} == {values[0]}" if len(values) == 1 else f"{left} {','.join(values)}"
+    return f"{left} {operator}{values[0] if len(values) == 1 else _braced(values)}"
+
+
+def _mark_value(statement: SetMark) -> str:
+    if statement.keep == statement.put:
+        return f"{statement.put:#010x}"
+    kept = "ct mark" if statement.keep == ALL_BITS else f"ct mark & {statement.keep:#010x}"
+    return f"{kept} | {statement.put:#010x}" if statement.put else kept
+
+
+def _braced(texts: Iterable[str]) -> str:
+    return f"{{ {', '.join(texts)} }}"
+
+
+def _verdict(verdict: Verdict) -> str:
+    match verdict:
+        case Accept():
+            return "accept"
+        case Drop():
+            return "drop"
+        case Goto(chain):
+            return f"goto {chain}"
+        case Jump(chain):
+            return f"jump {chain}"
+        case _:
+            assert_never(verdict)
+
+
+def _selectors(selectors: tuple[Selector, ...]) -> str:
+    return " . ".join(_selector(selector) for selector in selectors)
+
+
+def _selector(selector: Selector) -> str:
+    if selector.kind == "payload" or selector.key in ("iifname", "oifname"):
+        return selector.key
+    if selector.tuple_direction:
+        return f"ct {selector.tuple_direction.value} {selector.key}"
+    return f"{selector.kind} {selector.key}"
+
+
+def _key(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
+    if len(key) == len(key_types) == 1:  # as nearly all are
+        return _value(key[0], key_types[0])
+    return " . ".join(_value(value, key_type) for value, key_type in zip(key, key_types, strict=True))
+
+
+def _value(value: Value, key_type: KeyType) -> str:
+    if isinstance(value, Symbol):
+        if key_type is not KeyType.IFNAME:
+            return value.word
+        check_interface_name(value.word)
+        return f'"{value.word}"'
+    if value.is_single:
+        return _word(value.first, key_type)
+    return _interval(value, key_type)
+
+
+def _interval(interval: Interval, key_type: KeyType) -> str:
+    first = _number(interval.first, key_type)
+    if key_type in (KeyType.IPV4_ADDR, KeyType.IPV6_ADDR):
+        length = prefix_length(interval.first, interval.last, BITS[key_type])
+        if length is not None:
+            return f"{first}/{length}"
+    return f"{first}-{_number(interval.last, key_type)}"
+
+
+_PROTOCOL_WORDS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+"""Those that every nft knows by these names; others stay numbers, as do the ends of ranges."""
+
+
+def _word(number: int, key_type: KeyType) -> str:
+    if key_type is KeyType.INET_PROTO:
+        return _PROTOCOL_WORDS.get(number, str(number))
+    return _number(number, key_type)
+
+
+def _number(number: int, key_type: KeyType) -> str:
+    if key_type is KeyType.IPV4_ADDR:
+        return address_text(Family.IPV4, number)
+    if key_type is KeyType.IPV6_ADDR:
+        return address_text(Family.IPV6, number)
+    return f"{number:#010x}" if key_type is KeyType.MARK else str(number)
+
+
+_OURS = f"{FAMILY} {TABLE}"
+
+
+def write_additions(operations: Iterable[Operation], table_flags: Sequence[str] = ()) -> str | None:
+    """Return the operations in their order; None if one of them is about what stands and may not be ours.
+
+    Args:
+        operations: what to do.
+        table_flags: what the table is declared with: ``owner``, ``persist``.
+    """
+    lines: list[str] = []
+    for operation in operations:
+        line = _line(operation, table_flags)
+        if line is None:
+            return None
+        lines.append(line)
+    return "\n".join([*lines, ""])
+
+
+def _line(operation: Operation, table_flags: Sequence[str]) -> str | None:
+    match operation:
+        case AddRule(chain, rule):
+            return f"add rule {_OURS} {chain} {rule_text(rule)}"
+        case AddChain(chain):
+            return _chain_command(chain)
+        case AddCounter(counter):
+            return _counter_command(counter)
+        case AddElements(name, key_types, elements):
+            texts = ", ".join([element_text(element, key_types) for element in elements])
+            return f"add element {_OURS} {name} {{ {texts} }}"
+        case AddVerdictMap(verdict_map):
+            return _verdict_map_command(verdict_map)
+        case AddTable():
+            return f"add table {_OURS}" + _block([f"flags {', '.join(table_flags)}"] if table_flags else [])
+        case DestroyTable():
+            return f"destroy table {_OURS}"
+        case _:
+            return None
+
+
+def _chain_command(chain: Chain) -> str:
+    parts = []
+    if chain.hook:
+        parts.append(f"type filter hook {chain.hook.name} priority {chain.hook.hook_priority}; policy accept")
+    if chain.comment:
+        parts.append(f"comment {quoted(chain.comment)}")
+    return f"add chain {_OURS} {chain.name}{_block(parts)}"
+
+
+def _counter_command(counter: Counter) -> str:
+    return f"add counter {_OURS} {counter.name}" + _block(
+        [f"comment {quoted(counter.comment)}"] if counter.comment else []
+    )
+
+
+def _verdict_map_command(verdict_map: VerdictMap) -> str:
+    parts = [f"type {types_text(verdict_map.key_types)} : verdict"]
+    if verdict_map.is_interval:
+        parts.append("flags interval")
+    return f"add map {_OURS} {verdict_map.name}{_block(parts)}"
+
+
+def _block(parts: Sequence[str]) -> str:
+    """Return what stands in braces behind a name; nothing where there is nothing to say."""
+    return f" {{ {'; '.join(parts)}; }}" if parts else ""

@@ -1,0 +1,159 @@
+"""Say what a table is after a plan was carried out, without asking the kernel."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from sgagent.nft.plan import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteForeign,
+    DeleteVerdictMap,
+    DestroyTable,
+    FlushChain,
+    FlushVerdictMap,
+    Operation,
+    Plan,
+)
+from sgagent.nft.ruleset import Chain, Counter, Element, Rule, Ruleset, sort_key
+
+
+def carry_out(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
+    """Return what stands after the plan; None where no table is left.
+
+    Checks nothing: it is for plans that the kernel has taken. What was foreign is not looked at.
+
+    Args:
+        plan: what was carried out.
+        ruleset: what stood before; None where there was no table.
+    """
+    table = Table(ruleset)
+    for operation in plan.operations:
+        table.carry_out(operation)
+    return table.ruleset()
+
+
+def stands_after(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
+    """Return what :func:`carry_out` does, as the plan's own value where it was made for just this table."""
+    if plan.after is not None and plan.before is ruleset:
+        return plan.after
+    return carry_out(plan, ruleset)
+
+
+class Table:
+    """A table while a transaction is carried out; what is not touched is not copied."""
+
+    def __init__(self, ruleset: Ruleset | None) -> None:
+        """Start from what stands; None is no table."""
+        self.stands = ruleset is not None
+        before = ruleset or Ruleset()
+        self.chains = dict(before.chain_by_name)
+        self.verdict_maps = dict(before.verdict_map_by_name)
+        self.counters: dict[str, Counter] = dict(before.counter_by_name)
+        self._rules: dict[str, list[Rule]] = {}
+        self._elements: dict[str, list[Element]] = {}
+
+    def rules(self, chain: str) -> list[Rule]:
+        """Return the rules of a chain, to be changed."""
+        if chain not in self._rules:
+            self._rules[chain] = list(self.chains[chain].rules)
+        return self._rules[chain]
+
+    def elements(self, verdict_map: str) -> list[Element]:
+        """Return the elements of a verdict map, to be changed."""
+        if verdict_map not in self._elements:
+            self._elements[verdict_map] = list(self.verdict_maps[verdict_map].elements)
+        return self._elements[verdict_map]
+
+    def ruleset(self) -> Ruleset | None:
+        """Return what stands now, in canonical order."""
+        if not self.stands:
+            return None
+        for name, rules in self._rules.items():
+            self.chains[name] = replace(self.chains[name], rules=tuple(rules))
+        for name, elements in self._elements.items():
+            self.verdict_maps[name] = replace(self.verdict_maps[name], elements=tuple(elements))
+        return Ruleset(
+            chains=tuple(self.chains[name] for name in sorted(self.chains)),
+            verdict_maps=tuple(self.verdict_maps[name] for name in sorted(self.verdict_maps)),
+            counters=tuple(self.counters[name] for name in sorted(self.counters)),
+        )
+
+    def carry_out(self, operation: Operation) -> None:
+        """Carry out one operation."""
+        match operation:
+            case AddTable():
+                self.stands = True
+            case DestroyTable():
+                self._destroy()
+            case AddChain(chain):
+                self._add_chain(chain)
+            case FlushChain(name) if name in self.chains:
+                self.rules(name).clear()
+            case DeleteChain(name):
+                self.chains.pop(name, None)
+                self._rules.pop(name, None)
+            case AddRule(chain_name, rule):
+                self.rules(chain_name).append(rule)
+            case AddVerdictMap(verdict_map):
+                self.verdict_maps.setdefault(verdict_map.name, replace(verdict_map, elements=()))
+            case FlushVerdictMap(name):
+                self.elements(name).clear()
+            case DeleteVerdictMap(name):
+                del self.verdict_maps[name]
+                self._elements.pop(name, None)
+            case AddElements(name, _, elements):
+                _insert(self.elements(name), elements)
+            case DeleteElements(name, _, elements):
+                _remove(self.elements(name), elements)
+            case AddCounter(counter):
+                self.counters.setdefault(counter.name, counter)
+            case DeleteCounter(name):
+                del self.counters[name]
+            case FlushChain() | DeleteForeign():
+                pass  # what is foreign is not in the table that is kept here
+            case _:
+                assert_never(operation)
+
+    def _destroy(self) -> None:
+        self.stands = False
+        for content in (self.chains, self.verdict_maps, self.counters, self._rules, self._elements):
+            content.clear()
+
+    def _add_chain(self, chain: Chain) -> None:
+        self.chains.setdefault(chain.name, replace(chain, rules=()))
+
+
+_FEW = 100
+"""Up to so many elements are put in their places one by one, more are sorted in."""
+
+
+def _insert(into: list[Element], elements: Iterable[Element]) -> None:
+    """Put elements in, so that all stay sorted."""
+    coming = list(elements)
+    if len(coming) > _FEW:
+        into += coming
+        into.sort(key=_by_key)
+        return
+    for element in coming:
+        into.insert(bisect_left(into, _by_key(element), key=_by_key), element)
+
+
+def _remove(out_of: list[Element], elements: Iterable[Element]) -> None:
+    """Take the elements with these keys out."""
+    keys = {element.key for element in elements}
+    out_of[:] = [element for element in out_of if element.key not in keys]
+
+
+def _by_key(element: Element) -> tuple[tuple[int, int, str], ...]:
+    return sort_key(element.key)

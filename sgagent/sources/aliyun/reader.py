@@ -1,0 +1,257 @@
+"""Read from the API what concerns a host, or everything, as documents that an administrator could have saved.
+
+The host's interfaces lead to groups, the rules of these to what they refer to. Of a group that rules only
+refer to, its members are read and not its rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sgagent.core.model import (
+    GroupReference,
+    GroupType,
+    Policy,
+    PortListReference,
+    PrefixListReference,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents.writer import as_json
+from sgagent.sources.aliyun.pagination import (
+    Action,
+    Answer,
+    ApiCall,
+    ApiError,
+    Asking,
+    Json,
+    NotThereError,
+    items_of,
+)
+
+GROUPS_A_CALL = 100
+INTERFACES_A_CALL = 100
+RULES_A_CALL = 1000
+"""The most that the API takes or gives at once."""
+
+_GROUPS = ("SecurityGroups", "SecurityGroup")
+_RULES = ("Permissions", "Permission")
+_INTERFACES = ("NetworkInterfaceSets", "NetworkInterfaceSet")
+_ATTACHED = ("SecurityGroupIds", "SecurityGroupId")
+
+_OF_GROUP = ("OwnerId", "SecurityGroupId", "SecurityGroupName", "SecurityGroupType", "Tags", "VpcId")
+_OF_RULES = ("InnerAccessPolicy", "OwnerId", "SecurityGroupId", "SecurityGroupName", "VpcId")
+_OF_MEMBER = (
+    "InstanceId",
+    "Ipv4PrefixSets",
+    "Ipv6PrefixSets",
+    "Ipv6Sets",
+    "MacAddress",
+    "NetworkInterfaceId",
+    "OwnerId",
+    "PrivateIpAddress",
+    "PrivateIpSets",
+    "VpcId",
+)
+_OF_INTERFACE = (*_OF_MEMBER, "ConnectionTrackingConfiguration", "SecurityGroupIds")
+"""What is kept of each: what the reader of documents reads. The rest could make equal answers differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSubject:
+    """Whose definitions are wanted."""
+
+    instance_id: str | None = None
+    network_interface_ids: tuple[str, ...] = ()
+    security_group_ids: tuple[str, ...] = ()
+    """Groups that links are bound to by hand."""
+
+    is_everything: bool = False
+    """All of the region, whatever the rest says."""
+
+
+@dataclass(slots=True)
+class Readings:
+    """What was read so far, by id."""
+
+    groups: dict[str, Answer] = field(default_factory=dict)
+    rules: dict[str, Answer] = field(default_factory=dict)
+    interfaces: dict[str, Answer] = field(default_factory=dict)
+    """The host's own."""
+
+    members: dict[str, Answer] = field(default_factory=dict)
+    prefix_lists: dict[str, Answer] = field(default_factory=dict)
+    port_lists: dict[str, Answer] = field(default_factory=dict)
+
+
+def read_everything_about(subject: ApiSubject, asking: Asking, limits: Limits) -> tuple[DocumentFile, ...]:
+    """Return what concerns the subject.
+
+    Raises:
+        ApiError: a part of it could not be had, so there is nothing.
+        DocumentError: a rule can't be read, so nobody knows what it refers to.
+    """
+    found = Readings()
+    if subject.is_everything:
+        _read_groups(asking, found, None)
+        found.interfaces.update(_interfaces(asking, ApiCall(Action.INTERFACES)))
+    else:
+        _read_own_interfaces(subject, asking, found)
+        _read_groups(asking, found, _own_groups(subject, found))
+    own = tuple(sorted(found.groups if subject.is_everything else _own_groups(subject, found)))
+    for group_id in own:
+        found.rules[group_id] = _rules(asking, group_id)
+    groups = parse_documents(_group_documents(found), limits)[0].security_groups
+    rules = [rule for group in groups for rule in group.rules]
+    if not subject.is_everything:
+        _read_members(asking, found, groups, rules)
+    _read_lists(asking, found, rules)
+    return _documents(found)
+
+
+def _read_own_interfaces(subject: ApiSubject, asking: Asking, found: Readings) -> None:
+    """Read the interfaces of the host.
+
+    Raises:
+        ApiError: the instance has none, so that it is another's, or the answer is wrong: taken at its word,
+            it would take every group from this host.
+    """
+    if subject.instance_id is not None:
+        call = ApiCall(Action.INTERFACES, {"InstanceId": subject.instance_id})
+        found.interfaces.update(_interfaces(asking, call))
+        if not found.interfaces:
+            raise ApiError(f"{call}: the instance has no network interface (instance_id, region)")
+    for some in _portions(subject.network_interface_ids, INTERFACES_A_CALL):
+        call = ApiCall(Action.INTERFACES, {"NetworkInterfaceId": list(some)})
+        found.interfaces.update(_interfaces(asking, call))
+
+
+def _own_groups(subject: ApiSubject, found: Readings) -> set[str]:
+    """Return the ids of the groups that the host's interfaces are attached to."""
+    attached = {group for interface in found.interfaces.values() for group in _groups_of(interface)}
+    return attached | set(subject.security_group_ids)
+
+
+def _groups_of(interface: Answer) -> set[str]:
+    call = ApiCall(Action.INTERFACES)
+    return {group for group in items_of(interface, _ATTACHED, call) if isinstance(group, str)}
+
+
+def _read_groups(asking: Asking, found: Readings, wanted: Iterable[str] | None) -> None:
+    """Read what groups are, without their rules; those that are not there are missing from the answer."""
+    calls = [ApiCall(Action.GROUPS)]
+    if wanted is not None:
+        portions = _portions(tuple(sorted(set(wanted) - found.groups.keys())), GROUPS_A_CALL)
+        calls = [ApiCall(Action.GROUPS, {"SecurityGroupIds": json.dumps(some)}) for some in portions]
+    for call in calls:
+        _, groups = asking.ask_all(call.also(MaxResults=GROUPS_A_CALL), _GROUPS)
+        found.groups.update(_by_id(groups, "SecurityGroupId", _OF_GROUP, call))
+
+
+def _rules(asking: Asking, group_id: str) -> Answer:
+    """Return the rules of a group, all pages of them."""
+    call = ApiCall(Action.RULES, {"SecurityGroupId": group_id, "NicType": "intranet", "Direction": "all"})
+    last, rules = asking.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES, _OF_RULES)
+    if last.get("SecurityGroupId") != group_id:
+        raise ApiError(f"{call}: the answer is about {last.get('SecurityGroupId')!r}")
+    return {**_kept(last, _OF_RULES), "Permissions": {"Permission": rules}}
+
+
+def _read_members(
+    asking: Asking, found: Readings, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]
+) -> None:
+    """Read the members of the groups that rules refer to, and of those whose members are let in (§3.4)."""
+    objects = [rule.authorization_object for rule in rules]
+    referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
+    _read_groups(asking, found, referenced)
+    inner = {
+        group.security_group_id
+        for group in groups
+        if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+    }
+    for group_id in sorted((referenced & found.groups.keys()) | inner):
+        found.members.update(_interfaces(asking, ApiCall(Action.INTERFACES, {"SecurityGroupId": group_id})))
+
+
+def _read_lists(asking: Asking, found: Readings, rules: Iterable[SecurityGroupRule]) -> None:
+    """Read the lists that rules refer to; one that is not there stays unknown (§5.3)."""
+    for rule in rules:
+        match rule.authorization_object:
+            case PrefixListReference(name) if name not in found.prefix_lists:
+                call = ApiCall(Action.PREFIX_LIST, {"PrefixListId": name})
+                _read_list(asking, call, name, found.prefix_lists)
+        match rule.ports:
+            case PortListReference(name) if name not in found.port_lists:
+                call = ApiCall(Action.PORT_LIST, {"PortRangeListId": name})
+                _read_list(asking, call, name, found.port_lists)
+
+
+def _read_list(asking: Asking, call: ApiCall, name: str, lists: dict[str, Answer]) -> None:
+    """Read a list; the answer about a port list does not say its id, so it is put in."""
+    try:
+        answer = asking.ask(call)
+    except NotThereError:
+        return
+    kept = {key: value for key, value in answer.items() if key != "RequestId"}
+    lists[name] = {**kept, **call.parameters} if call.action is Action.PORT_LIST else kept
+
+
+def _interfaces(asking: Asking, call: ApiCall) -> dict[str, Answer]:
+    _, interfaces = asking.ask_all(call.also(MaxResults=INTERFACES_A_CALL), _INTERFACES)
+    return _by_id(interfaces, "NetworkInterfaceId", _OF_INTERFACE, call)
+
+
+def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall) -> dict[str, Answer]:
+    """Return items by their ids; what pages repeat counts as it was told last."""
+    found: dict[str, Answer] = {}
+    for item in items:
+        key = item.get(name) if isinstance(item, Mapping) else None
+        if not isinstance(item, Mapping) or not isinstance(key, str):
+            raise ApiError(f"{call}: the answer is not understood: an item without {name}")
+        found[key] = _kept(item, kept)
+    return found
+
+
+def _kept(item: Mapping[str, Json], names: Sequence[str]) -> Answer:
+    return {name: item[name] for name in names if name in item}
+
+
+def _portions(items: tuple[str, ...], most: int) -> Iterable[tuple[str, ...]]:
+    return [items[start : start + most] for start in range(0, len(items), most)]
+
+
+def _documents(found: Readings) -> tuple[DocumentFile, ...]:
+    """Return what was read; equal answers make equal bytes."""
+    lists = [(Action.PREFIX_LIST, found.prefix_lists), (Action.PORT_LIST, found.port_lists)]
+    others = [_document(action, [by_id[key] for key in sorted(by_id)]) for action, by_id in lists if by_id]
+    interfaces = {**{key: _member(found, one) for key, one in found.members.items()}, **found.interfaces}
+    in_order = [interfaces[key] for key in sorted(interfaces)]
+    answer = {"NetworkInterfaceSets": {"NetworkInterfaceSet": in_order}}
+    return (*_group_documents(found), _document(Action.INTERFACES, answer), *others)
+
+
+def _group_documents(found: Readings) -> tuple[DocumentFile, ...]:
+    """Return what groups are, and their rules; those of a group that is only referred to do not matter."""
+    for key in found.rules.keys() - found.groups.keys():
+        raise ApiError(f"{Action.GROUPS.value} {key}: the group is not in the answer")
+    listed = [found.groups[key] for key in sorted(found.groups)]
+    rules = [found.rules.get(key) or _without_rules(found.groups[key]) for key in sorted(found.groups)]
+    listing = _document(Action.GROUPS, {"SecurityGroups": {"SecurityGroup": listed}})
+    return (listing, _document(Action.RULES, rules)) if rules else (listing,)
+
+
+def _without_rules(group: Answer) -> Answer:
+    return {**_kept(group, _OF_RULES), "Permissions": {"Permission": []}}
+
+
+def _member(found: Readings, interface: Answer) -> Answer:
+    """Return an interface elsewhere, with the groups that are known here."""
+    known = sorted(_groups_of(interface) & found.groups.keys())
+    return {**_kept(interface, _OF_MEMBER), "SecurityGroupIds": {"SecurityGroupId": known}}
+
+
+def _document(action: Action, content: object) -> DocumentFile:
+    return DocumentFile(f"{action.value}.json", as_json(content))

@@ -1,0 +1,238 @@
+"""Put together what keys hold, as native documents: an object in each, a group with its members.
+
+What a document is made of decides whether it is made again: the object's key, and the group's members.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.memo import Memory, Remade, remake
+from sgagent.documents import DocumentFile
+from sgagent.documents.writer import as_json
+from sgagent.sources.etcd.keys import (
+    GROUPS,
+    INTERFACES,
+    MEMBERS,
+    PORT_LISTS,
+    PREFIX_LISTS,
+    Folder,
+    FolderName,
+    KeyLayout,
+    read_json,
+)
+from sgagent.sources.etcd.messages import KeyValue
+
+MOST_ANNOUNCED = 64
+"""Addresses that a host may announce for one interface."""
+
+_PARTS = 3
+"""Of a member's key: the kind, its group, and its name."""
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of one group, and what was wrong with others."""
+
+    read: Remade[KeyValue, tuple[str, ...] | None]
+    """What stands in each key: addresses; None where it is not what a member is known by."""
+
+    problems: tuple[Problem, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of all members, in the order of keys."""
+        return tuple(chain.from_iterable(filter(None, self.read.made)))
+
+
+class MemberReader:
+    """Read members, each key once for each time that it is written."""
+
+    def __init__(self, layout: KeyLayout) -> None:
+        """Start without having read a member."""
+        self._layout = layout
+        self._known: Mapping[str, Members] = {}
+
+    def read(self, folders: Mapping[FolderName, Folder]) -> Mapping[str, Members]:
+        """Return the members of each group; the very same as before where nothing changed."""
+        self._known = {
+            name[-1]: self._members(folder, self._known.get(name[-1]))
+            for name, folder in folders.items()
+            if name[0] == MEMBERS
+        }
+        return self._known
+
+    def _members(self, folder: Folder, before: Members | None) -> Members:
+        read = remake(folder, self._addresses, before.read if before else None)
+        if before is not None and read is before.read:
+            return before
+        pairs = zip(read.given, read.made, strict=True)
+        return Members(read, tuple(_not_a_member(item) for item, addresses in pairs if addresses is None))
+
+    def _addresses(self, item: KeyValue) -> tuple[str, ...] | None:
+        is_named = len(self._layout.parts(item.key)) == _PARTS
+        return read_member(item.value, is_announced=item.lease != 0) if is_named else None
+
+
+def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:
+    """Return the addresses of a member; None if the value is not what one is known by.
+
+    Args:
+        value: what stands in its key.
+        is_announced: whether it vanishes with a lease, so that a host wrote it: such a one is a few single
+            addresses and no network.
+    """
+    try:
+        fields = json.loads(value)
+        texts = fields["addresses"]
+        if fields.keys() != {"addresses"} or not isinstance(texts, list):
+            return None
+        networks = [ipaddress.ip_network(text) for text in texts if isinstance(text, str)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    is_bounded = not is_announced or (
+        len(texts) <= MOST_ANNOUNCED and all(network.num_addresses == 1 for network in networks)
+    )
+    if len(networks) != len(texts) or not is_bounded or any(map(_is_strange, networks)):
+        return None
+    return tuple(map(_text, networks))
+
+
+def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Tell whether documents would refuse the address: one in a zone, or IPv4 in IPv6 clothes."""
+    return isinstance(network, ipaddress.IPv6Network) and (
+        network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
+    )
+
+
+def _not_a_member(item: KeyValue) -> Problem:
+    return Problem(
+        severity=Severity.WARNING,
+        code="not_a_member",
+        origin=Origin(file=f"etcd:{item.key}"),
+        message="not what a member of a group is known by, so it is none",
+        value=item.value.decode(errors="replace"),
+        remedy='like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """What was read, as native documents."""
+
+    documents: tuple[DocumentFile, ...]
+    """In the order of keys."""
+
+    problems: tuple[Problem, ...] = ()
+    """Warnings."""
+
+
+class Composer:
+    """Put documents together, one time after the other."""
+
+    def __init__(self, layout: KeyLayout) -> None:
+        """Start without having read anything."""
+        self._layout = layout
+        self._members = MemberReader(layout)
+        self._memory = Memory()
+
+    def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
+        """Return what was read as documents; the very same as before of what did not change.
+
+        Args:
+            folders: what was read.
+            is_whole: tells of a group whether its rules count.
+
+        Raises:
+            DocumentError: a key holds another object than its name says.
+        """
+        self._memory.turn()
+        members = self._members.read(folders)
+        written = [
+            self._written(kind, item, members, is_whole)
+            for kind in sorted(_LIST_OF)
+            for item in folders.get((kind,), ())
+        ]
+        mismatches = [one.mismatch for one in written if one.mismatch is not None]
+        if mismatches:
+            raise DocumentError(mismatches)
+        head = DocumentFile(f"etcd:{self._layout.root}", b'{"version":1}')
+        problems = chain.from_iterable(members[group].problems for group in sorted(members))
+        return Composed((head, *(one.document for one in written)), tuple(problems))
+
+    def _written(
+        self,
+        kind: str,
+        item: KeyValue,
+        members: Mapping[str, Members],
+        is_whole: Callable[[str], bool],
+    ) -> _Written:
+        name = self._layout.relative(item.key).removeprefix(f"{kind}/")
+        own = members.get(name) if kind == GROUPS else None
+        given = (item, own, kind != GROUPS or is_whole(name))
+        return self._memory.recall(given, partial(_write, kind, name, *given))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A key's document, and what is wrong with its name."""
+
+    document: DocumentFile
+    mismatch: Problem | None = None
+
+
+_LIST_OF = {
+    GROUPS: ("security_groups", "security_group_id"),
+    INTERFACES: ("network_interfaces", "network_interface_id"),
+    PREFIX_LISTS: ("prefix_lists", "prefix_list_id"),
+    PORT_LISTS: ("port_lists", "port_list_id"),
+}
+"""Where in a document objects of a kind stand, and the field with their id."""
+
+
+def _write(kind: str, name: str, item: KeyValue, members: Members | None, is_whole: bool) -> _Written:  # noqa: FBT001 - what it depends on, as it is remembered
+    """Return the document of a key."""
+    list_name, id_name = _LIST_OF[kind]
+    read = read_json(item.value)
+    if read is None:  # whose errors are told when it is parsed
+        return _Written(DocumentFile(f"etcd:{item.key}.json", item.value))
+    mismatch = None if read.get(id_name) == name else _mismatch(item, read.get(id_name))
+    if kind == GROUPS:
+        read = _with_members(read, members, is_whole=is_whole)
+    content = as_json({"version": 1, list_name: [read]})
+    return _Written(DocumentFile(f"etcd:{item.key}", content), mismatch)
+
+
+def _with_members(read: dict[str, object], members: Members | None, *, is_whole: bool) -> dict[str, object]:
+    """Return a group with its members as its own addresses, and without rules that do not count.
+
+    As addresses they can be bound to no link, whoever announced them.
+    """
+    own = read.get("member_addresses", [])
+    kept = read if is_whole else {name: value for name, value in read.items() if name != "rules"}
+    others = members.addresses if members is not None else ()
+    return {**kept, "member_addresses": [*own, *others]} if isinstance(own, list) else kept
+
+
+def _mismatch(item: KeyValue, found: object) -> Problem:
+    """Return the error of a key that holds another object than its name says."""
+    return Problem(
+        severity=Severity.ERROR,
+        code="key_mismatch",
+        origin=Origin(file=f"etcd:{item.key}"),
+        message="the key holds another object than its name says",
+        value=str(found),
+        remedy="publish with 'sgagent publish', or name the key as the object",
+    )

@@ -1,0 +1,431 @@
+"""Carry gRPC calls over one HTTP/2 connection.
+
+A channel belongs to one thread. While that waits for the answer of one call, what arrives for others is
+kept for them: so a watch goes on beside short questions. Of each that is no more than a window's worth: the
+peer may send the rest once somebody waits for it. A peer that falls silent is noticed by asking it for a sign
+of life, and every wait has an end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from sgagent.sources.etcd.deadline import AnswerDeadline
+from sgagent.sources.etcd.grpc import ConnectionLostError, GrpcMessages, TooSlowError, packed
+
+WINDOW = 1 << 20
+"""Bytes that the peer may send of one call before somebody waits for it, and of all before they are read."""
+
+_TAKEN_STEP = 1 << 14
+"""Bytes of a message that the peer has to take again and again."""
+
+_RECEIVED_AT_ONCE = 1 << 16
+_GREETING_BYTES = 9
+"""The head of the first frame."""
+
+_TLS_ALERT = b"\x15"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a peer may be silent."""
+
+    ping_after_seconds: float = 10.0
+    """Of silence. Servers take it ill if they are asked more often than every 5 seconds."""
+
+    silent_seconds: float = 5.0
+    """After which a peer that was asked for a sign of life, or takes nothing we send, is given up."""
+
+
+USUAL_PATIENCE = Patience()
+
+
+class Interrupt(Protocol):
+    """Something that becomes readable when a wait is to end early."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
+class Channel:
+    """One connection to an end point."""
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        authority: str,
+        largest_message: int,
+        patience: Patience = USUAL_PATIENCE,
+    ) -> None:
+        """Take a connected socket, encrypted or not, and say hello.
+
+        Args:
+            connected: is closed with the channel.
+            authority: the host as the server knows it.
+            largest_message: that is taken in, in bytes.
+            patience: with its silence.
+
+        Raises:
+            ConnectionLostError: it takes nothing.
+        """
+        self._socket = connected
+        self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
+        self._authority = authority
+        self._largest_message = largest_message
+        self._patience = patience
+        self._calls: dict[int, GrpcMessages] = {}
+        self._heard_at = time.monotonic()
+        self._asked_at: float | None = None
+        self._is_ended = ""
+        self._greeting = b""
+        self._state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self.bytes_received = 0
+        """Over all calls, as they came out of the socket."""
+
+        self._state.initiate_connection()
+        self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
+        self._state.increment_flow_control_window(WINDOW)
+        self._flush_or_hear_why()
+
+    def call(self, method: str, message: bytes, *, metadata: Mapping[str, str], seconds: float) -> bytes:
+        """Ask, and return the one answer.
+
+        Raises:
+            ConnectionLostError: there was none in time, or the connection broke.
+            CallRefusedError: the server answered with an error.
+        """
+        call = self.open(method, message, metadata=metadata, is_last=True)
+        return self.finish(call, AnswerDeadline(seconds, seconds))
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether the server takes another call now."""
+        return self._state.open_outbound_streams < self._state.remote_settings.max_concurrent_streams
+
+    def finish(self, call: GrpcMessages, allowance: AnswerDeadline) -> bytes:
+        """Return the one answer to a question that was asked by opening a call.
+
+        Args:
+            call: which one.
+            allowance: of all that were asked together; is used up by as much as was waited.
+
+        Raises:
+            TooSlowError: there was none in time.
+            AnswerTooLargeError: it is too large.
+            ConnectionLostError: the connection broke.
+            CallRefusedError: the server answered with an error.
+        """
+        wait = allowance.wait(time.monotonic(), self.bytes_received)
+        try:
+            while not call.is_over:
+                self._pump(wait.deadline(time.monotonic(), self.bytes_received), call)
+        except TooSlowError:
+            self.cancel(call)
+            raise
+        finally:
+            wait.end(time.monotonic())
+        self._calls.pop(call.number, None)
+        call.raise_refusal()
+        if len(call.messages) != 1:
+            raise ConnectionLostError(f"{len(call.messages)} answers to one question")
+        return call.messages.popleft()
+
+    def open(
+        self, method: str, message: bytes, *, metadata: Mapping[str, str], is_last: bool
+    ) -> GrpcMessages:
+        """Begin a call, as soon as the server takes another, whose answers are received one by one.
+
+        Args:
+            method: like ``/etcdserverpb.KV/Range``.
+            message: the first of the request.
+            metadata: of the call.
+            is_last: whether the request ends with it.
+
+        Raises:
+            ConnectionLostError: the connection broke, or too many calls go on.
+        """
+        self._wait_for_room()
+        try:
+            number = self._state.get_next_available_stream_id()
+            call = GrpcMessages(
+                number, is_question=is_last, room=WINDOW, largest_message=self._largest_message
+            )
+            self._state.send_headers(call.number, self._headers(method, metadata))
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionLostError(self._is_ended or str(error)) from error
+        self._calls[call.number] = call
+        self._send(call, message, is_last=is_last)
+        return call
+
+    def send(self, call: GrpcMessages, message: bytes) -> None:
+        """Send another message of a call's request."""
+        self._send(call, message, is_last=False)
+
+    def receive(self, call: GrpcMessages, seconds: float, interrupt: Interrupt | None = None) -> bytes | None:
+        """Return the next message of a call.
+
+        Args:
+            call: which one.
+            seconds: how long to wait for it.
+            interrupt: ends the wait early.
+
+        Returns:
+            None if there was none in time.
+
+        Raises:
+            AnswerTooLargeError: it is too large.
+            ConnectionLostError: the connection broke, or the server ended the call without a word.
+            CallRefusedError: the server ended the call with an error.
+        """
+        deadline = time.monotonic() + seconds
+        while not call.messages:
+            if call.is_over:
+                call.raise_refusal()
+                raise ConnectionLostError("the server ended the call")
+            if time.monotonic() >= deadline or not self._pump(deadline, call, interrupt):
+                return None
+        return call.messages.popleft()
+
+    def cancel(self, *calls: GrpcMessages) -> None:
+        """End calls; what was still to come is not waited for.
+
+        Those that have ended are only forgotten. So are all where the connection is lost, as whoever uses it
+        next is told.
+        """
+        for call in calls:
+            self._calls.pop(call.number, None)
+            if not call.is_over:
+                with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+                    self._state.reset_stream(call.number, error_code=h2.errors.ErrorCodes.CANCEL)
+        with contextlib.suppress(ConnectionLostError):
+            self._flush()
+
+    def close(self) -> None:
+        """End the connection and all calls."""
+        self._socket.close()
+
+    def _wait_for_room(self) -> None:
+        """Wait for the end of other calls, the oldest question first, if the server takes no more at once."""
+        deadline = time.monotonic() + self._patience.silent_seconds
+        while not self.has_room:
+            if time.monotonic() >= deadline:
+                raise ConnectionLostError("the server takes no more calls")
+            asked = (call for call in self._calls.values() if call.is_question and not call.is_over)
+            self._pump(deadline, next(asked, None))
+
+    def _headers(self, method: str, metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+        return [
+            (":method", "POST"),
+            (":scheme", self._scheme),
+            (":authority", self._authority),
+            (":path", method),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("user-agent", "sgagent"),
+            *metadata.items(),
+        ]
+
+    def _send(self, call: GrpcMessages, message: bytes, *, is_last: bool) -> None:
+        """Send a message as fast as the peer takes it; one that takes a byte now and then takes nothing."""
+        left, taken = memoryview(packed(message)), 0
+        deadline = time.monotonic() + self._patience.silent_seconds
+        while left and not call.is_over:
+            try:
+                room = self._state.local_flow_control_window(call.number)
+                size = min(room, self._state.max_outbound_frame_size, len(left))
+                if size:
+                    is_end = is_last and size == len(left)
+                    self._state.send_data(call.number, bytes(left[:size]), end_stream=is_end)
+            except h2.exceptions.ProtocolError as error:
+                raise ConnectionLostError(self._is_ended or str(error)) from error
+            self._flush_or_hear_why()
+            left, taken = left[size:], taken + size
+            if taken >= _TAKEN_STEP:
+                taken, deadline = 0, time.monotonic() + self._patience.silent_seconds
+            if not size:
+                if time.monotonic() >= deadline:
+                    seconds = f"{self._patience.silent_seconds:g} seconds"
+                    raise ConnectionLostError(f"the server takes nothing, or too little, for {seconds}")
+                self._pump(deadline)
+
+    def _pump(
+        self, deadline: float, awaited: GrpcMessages | None = None, interrupt: Interrupt | None = None
+    ) -> bool:
+        """Wait for something to arrive, at most until the deadline; tell whether the wait may go on.
+
+        Args:
+            deadline: by the monotonic clock.
+            awaited: the call all of which the peer is to send.
+            interrupt: ends the wait early.
+        """
+        self._make_room(awaited)
+        now = time.monotonic()
+        until = min(deadline, self._due())
+        if self._is_silent_since(now):
+            raise ConnectionLostError(f"no sign of life for {now - self._heard_at:.0f} seconds")
+        if self._asked_at is None and now >= self._heard_at + self._patience.ping_after_seconds:
+            self._state.ping(b"sgagent\0")
+            self._asked_at = now
+            self._flush()
+        if not self._has_pending():
+            waited = [self._socket] if interrupt is None else [self._socket, interrupt]
+            poll = select.poll()
+            for one in waited:
+                poll.register(one, select.POLLIN)
+            ready = poll.poll(max(0.0, until - now) * 1000)
+            if interrupt is not None and any(number == interrupt.fileno() for number, _ in ready):
+                return False
+            if not ready:
+                return True
+        self._take_in(self._received())
+        return True
+
+    def _make_room(self, awaited: GrpcMessages | None) -> None:
+        """Have the peer send more of all calls together, and of the one that is waited for.
+
+        So what is kept of others is bounded by their windows. No call can hold up another one, as the window
+        of all is opened whatever came.
+        """
+        if self._is_ended:
+            return
+        room = self._state.inbound_flow_control_window
+        if room <= WINDOW // 2:
+            self._state.increment_flow_control_window(WINDOW - room)
+        if awaited is not None and not awaited.is_over and awaited.room <= WINDOW // 2:
+            self._state.increment_flow_control_window(WINDOW - awaited.room, awaited.number)
+            awaited.room = WINDOW
+        with contextlib.suppress(ConnectionLostError):  # the next reading tells
+            self._flush()
+
+    def _due(self) -> float:
+        """Return when silence has to be looked at next."""
+        if self._asked_at is None:
+            return self._heard_at + self._patience.ping_after_seconds
+        return self._asked_at + self._patience.silent_seconds
+
+    def _is_silent_since(self, now: float) -> bool:
+        return self._asked_at is not None and now >= self._asked_at + self._patience.silent_seconds
+
+    def _has_pending(self) -> bool:
+        """Tell whether there are bytes that were decrypted and not read yet."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _received(self) -> bytes:
+        """Return what has arrived, at least a byte.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        try:
+            received = self._socket.recv(_RECEIVED_AT_ONCE)
+        except TimeoutError:  # half a record
+            return b""
+        except OSError as error:
+            raise ConnectionLostError(_reason(error)) from error
+        if not received:
+            raise ConnectionLostError(self._is_ended or "the server closed the connection")
+        self._heard_at, self._asked_at = time.monotonic(), None
+        self.bytes_received += len(received)
+        return received
+
+    def _take_in(self, received: bytes) -> None:
+        """Give what arrived to the calls that it is for."""
+        self._look_at_greeting(received)
+        try:
+            events = self._state.receive_data(received)
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionLostError(f"not HTTP/2: {error}") from error
+        for event in events:
+            self._note(event)
+        with contextlib.suppress(ConnectionLostError):  # what was received counts; the next reading tells
+            self._flush()
+
+    def _look_at_greeting(self, received: bytes) -> None:
+        """Give up a peer that does not begin as HTTP/2 has it, say a web server of an older kind.
+
+        Whatever it says reads as the head of a frame of some length, which would be waited for.
+        """
+        missing = _GREETING_BYTES - len(self._greeting)
+        if missing <= 0:
+            return
+        self._greeting += received[:missing]
+        kind_and_flags = self._greeting[3:5]
+        if self._greeting[:1] == _TLS_ALERT:
+            raise ConnectionLostError("not HTTP/2 but TLS, which https:// speaks")
+        if not b"\x04\0".startswith(kind_and_flags):  # settings that acknowledge nothing (RFC 9113, 3.4)
+            raise ConnectionLostError(f"not HTTP/2, as it begins with {self._greeting.decode('latin-1')!r}")
+
+    def _note(self, event: h2.events.Event) -> None:
+        call = self._calls.get(getattr(event, "stream_id", None) or 0)
+        match event:
+            case h2.events.DataReceived():
+                if call is not None:
+                    call.room -= event.flow_controlled_length or 0
+                    call.take_in(event.data or b"")
+                    if call.is_too_large:
+                        self.cancel(call)
+                        call.end()
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                if call is not None:
+                    call.take_in_headers(event.headers or ())
+            case h2.events.StreamEnded():
+                if call is not None:
+                    call.end()
+            case h2.events.StreamReset():
+                if call is not None:
+                    call.end(f"the server broke the call off (code {event.error_code})")
+            case h2.events.ConnectionTerminated():
+                self._is_ended = f"the server ends the connection (code {event.error_code})"
+                for one in self._calls.values():
+                    if not one.is_over:
+                        one.end(self._is_ended)
+            case _:
+                pass
+
+    def _flush_or_hear_why(self) -> None:
+        """Send what is to be sent; if that can't be, the peer may have said why before it closed.
+
+        Raises:
+            ConnectionLostError: it can't; says what the peer said last, if it said anything.
+        """
+        try:
+            self._flush()
+        except ConnectionLostError as error:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if self._has_pending() or poll.poll(0):
+                self._take_in(self._received())
+            raise ConnectionLostError(self._is_ended) from error
+
+    def _flush(self) -> None:
+        """Send what is to be sent."""
+        outgoing = self._state.data_to_send()
+        if not outgoing:
+            return
+        if self._is_ended:
+            raise ConnectionLostError(self._is_ended)
+        try:
+            self._socket.settimeout(self._patience.silent_seconds)
+            self._socket.sendall(outgoing)
+        except OSError as error:
+            self._is_ended = _reason(error)  # as nobody knows how much of it was sent
+            raise ConnectionLostError(self._is_ended) from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,193 @@
+"""Say which keys concern a host, or somebody who looks at everything.
+
+A host finds its network interfaces by MAC and address, these lead to groups, and the rules of the groups
+to what they refer to. Nothing else is read: of a group that rules only refer to, its members and what it says
+of itself, not its rules. Somebody who looks at everything reads everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Protocol
+
+from sgagent.core.binding import is_hidden
+from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.memo import Memory
+from sgagent.documents import Limits
+from sgagent.sources.etcd.documents import Composed, Composer
+from sgagent.sources.etcd.keys import (
+    BY_ADDRESS,
+    BY_MAC,
+    GROUPS,
+    INTERFACES,
+    MEMBERS,
+    PORT_LISTS,
+    PREFIX_LISTS,
+    Folder,
+    FolderName,
+    Folders,
+    KeyLayout,
+    References,
+    Values,
+    groups_of_interface,
+    references_of_rules,
+)
+from sgagent.sources.etcd.messages import KeyRange, KeyValue
+
+
+class Interest(Protocol):
+    """What somebody wants to know of all that is published."""
+
+    def wanted(self, values: Values) -> frozenset[KeyRange]:
+        """Return what has to be read, judging by what was read so far; more only if that holds more."""
+        ...
+
+    def documents(self, values: Values) -> Composed:
+        """Return what was read as native documents.
+
+        Raises:
+            DocumentError: a key holds another object than its name says.
+        """
+        ...
+
+
+class Everything:
+    """Want to know all."""
+
+    def __init__(self, layout: KeyLayout) -> None:
+        """Start without having read anything."""
+        self._layout = layout
+        self._folders = Folders(layout)
+        self._composer = Composer(layout)
+
+    def wanted(self, values: Values) -> frozenset[KeyRange]:
+        """Return everything that is no index."""
+        del values
+        kinds = (GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS)
+        return frozenset(self._layout.all_of(kind) for kind in kinds)
+
+    def documents(self, values: Values) -> Composed:
+        """Return all objects; as members, those that hosts announced."""
+        parts = {key: self._layout.parts(key) for key in values}
+        of_interfaces = {name for kind, *names in parts.values() if kind == INTERFACES for name in names}
+        kept = {
+            key: item
+            for key, item in values.items()
+            if parts[key][0] != MEMBERS or parts[key][-1] not in of_interfaces
+        }
+        return self._composer.compose(self._folders.sort(kept), lambda _: True)
+
+
+class HostInterest:
+    """Want to know what concerns one host."""
+
+    def __init__(
+        self, layout: KeyLayout, facts: HostFacts, by_hand: tuple[HandBinding, ...], limits: Limits
+    ) -> None:
+        """Start without having read anything.
+
+        Args:
+            layout: the keys.
+            facts: the links, by which interfaces are found.
+            by_hand: bindings that lead to interfaces and groups, too.
+            limits: what one key may cost.
+        """
+        self.facts = facts
+        self.by_hand = by_hand
+        self._layout = layout
+        self._limits = limits
+        self._folders = Folders(layout)
+        self._vouched_folders = Folders(layout)
+        self._composer = Composer(layout)
+        self._wanted = Memory()
+        self._references = Memory()
+
+    def roots(self) -> frozenset[KeyRange]:
+        """Return what leads to everything else; to ports of bridges and the like nothing does (§9.4)."""
+        links = [link for link in self.facts.links if not link.is_loopback and not is_hidden(link)]
+        macs = {link.mac_address for link in links if link.mac_address}
+        addresses = {str(block) for link in links for block in link.addresses}
+        return frozenset(
+            {
+                *(self._layout.all_of(BY_MAC, mac) for mac in macs),
+                *(self._layout.all_of(BY_ADDRESS, address) for address in addresses),
+                *(KeyRange(self._layout.key(INTERFACES, name)) for name in self._bound_by_hand()),
+                *(KeyRange(self._layout.key(GROUPS, name)) for name in self._groups_by_hand()),
+            }
+        )
+
+    def wanted(self, values: Values) -> frozenset[KeyRange]:
+        """Return the roots, and all that what was read so far leads to."""
+        folders = self._folders.sort(values)
+        self._wanted.turn()
+        leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
+        return self._wanted.recall(leading, partial(self._led_to, folders))
+
+    def documents(self, values: Values) -> Composed:
+        """Return what concerns the host; where keys are pinned, of what they signed alone."""
+        folders = self._vouched_folders.sort(values)
+        return self._composer.compose(folders, self._groups(folders).__contains__)
+
+    def interfaces(self, values: Values) -> frozenset[str]:
+        """Return the ids of the network interfaces that are this host's, as far as was read."""
+        return self._interfaces(self._folders.sort(values))
+
+    def groups(self, values: Values) -> frozenset[str]:
+        """Return the ids of the groups that are attached to this host's interfaces, as far as was read."""
+        return self._groups(self._folders.sort(values))
+
+    def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
+        """Return what is wanted as long as all that leads anywhere is what it is."""
+        groups = self._groups(folders)
+        references = self._references_of(folders, groups)
+        wanted = set(self.roots())
+        wanted.update(self._keys(INTERFACES, self._interfaces(folders)))
+        for name in groups.union(*(one.groups for one in references)):
+            wanted.add(KeyRange(self._layout.key(GROUPS, name)))
+            wanted.add(self._layout.all_of(MEMBERS, name))
+        for one in references:
+            wanted.update(self._keys(PREFIX_LISTS, one.prefix_lists))
+            wanted.update(self._keys(PORT_LISTS, one.port_lists))
+        return frozenset(wanted)
+
+    def _keys(self, kind: str, names: Iterable[str]) -> Iterator[KeyRange]:
+        return (KeyRange(self._layout.key(kind, name)) for name in names)
+
+    def _interfaces(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+        found = (*folders.get((BY_MAC,), ()), *folders.get((BY_ADDRESS,), ()))
+        return self._bound_by_hand().union(self._layout.parts(item.key)[2] for item in found)
+
+    def _groups(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
+        interfaces = self._named(folders, INTERFACES, self._interfaces(folders))
+        return self._groups_by_hand().union(*(groups_of_interface(item, self._limits) for item in interfaces))
+
+    def _references_of(
+        self, folders: Mapping[FolderName, Folder], groups: Collection[str]
+    ) -> list[References]:
+        """Return what the rules of groups refer to, which is read once of each key as it is written."""
+        self._references.turn()
+        return [
+            self._references.recall((item,), partial(references_of_rules, item, self._limits))
+            for item in self._named(folders, GROUPS, groups)
+        ]
+
+    def _named(
+        self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
+    ) -> Iterator[KeyValue]:
+        """Go through the objects of a kind that have these names, as far as was read."""
+        keys = {self._layout.key(kind, name) for name in names}
+        return (item for item in folders.get((kind,), ()) if item.key in keys)
+
+    def _bound_by_hand(self) -> frozenset[str]:
+        return frozenset(
+            binding.network_interface_id for binding in self.by_hand if binding.network_interface_id
+        )
+
+    def _groups_by_hand(self) -> frozenset[str]:
+        return frozenset(
+            name
+            for binding in self.by_hand
+            if not binding.network_interface_id
+            for name in binding.security_group_ids
+        )

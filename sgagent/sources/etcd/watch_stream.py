@@ -1,0 +1,122 @@
+"""Hear what changes in a store, as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from dataclasses import dataclass
+
+from sgagent.sources.etcd.grpc import (
+    AnswerTooLargeError,
+    CallRefusedError,
+    CompactedError,
+    ConnectionLostError,
+    GrpcMessages,
+    GrpcStatus,
+    MalformedMessageError,
+    StoreTooLargeError,
+    as_compacted,
+)
+from sgagent.sources.etcd.http2 import Channel, Interrupt
+from sgagent.sources.etcd.messages import KeyRange, WatchAnswer, read_watch, watch_request
+from sgagent.sources.etcd.replica import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A watch that has begun."""
+
+    channel: Channel
+    call: GrpcMessages
+    followed: list[KeyRange]
+    """In the order of the watches' numbers."""
+
+    place: str
+    """Of the end point, for messages."""
+
+    most_bytes: int
+    """That one answer may hold."""
+
+    def add(self, followed: KeyRange, revision: int) -> None:
+        """Follow another range, from a revision on.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        try:
+            self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
+        except ConnectionLostError as error:
+            raise type(error)(f"{self.place}: {error}") from error
+        self.followed.append(followed)
+
+    def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
+        """Return what is told next; None if nothing was in time.
+
+        Raises:
+            CompactedError: the revision that it was to begin with is gone.
+            AnswerTooLargeError: so much has changed that it can't be told at once.
+            EtcdError: the watch has ended.
+        """
+        room = Room(self.most_bytes)
+        try:
+            message = self.channel.receive(self.call, seconds, interrupt)
+            answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
+        except CallRefusedError as error:
+            raise as_compacted(error) from error
+        except StoreTooLargeError as error:
+            raise AnswerTooLargeError(f"{self.place}: {error}") from error
+        except ConnectionLostError as error:
+            raise type(error)(f"{self.place}: {error}") from error
+        except MalformedMessageError as error:
+            raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error
+        if answer is not None and answer.is_canceled:
+            if answer.compact_revision:
+                raise CompactedError(f"before revision {answer.compact_revision}")
+            raise CallRefusedError(GrpcStatus.CANCELLED, answer.reason or "the watch was canceled")
+        return answer
+
+    def end(self) -> None:
+        """End the watch; the connection goes on."""
+        self.channel.cancel(self.call)
+
+    def range_of(self, answer: WatchAnswer) -> KeyRange | None:
+        """Return which range an answer is about; None if that is not known."""
+        if 0 <= answer.watch_id < len(self.followed):
+            return self.followed[answer.watch_id]
+        return None
+
+
+class Bell:
+    """Something to ring from any thread; a descriptor that is readable once it was rung."""
+
+    def __init__(self) -> None:
+        """Open it, silent."""
+        self._heard, self._rung = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._heard
+
+    def ring(self) -> None:
+        """Ring; what rings already goes on ringing."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._rung, b"\0")
+
+    def silence(self) -> None:
+        """Take in that it rang."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._heard, 4096):
+                pass
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it to ring, and silence it."""
+        poll = select.poll()
+        poll.register(self._heard, select.POLLIN)
+        poll.poll(max(0.0, seconds) * 1000)
+        self.silence()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self._heard)
+        os.close(self._rung)

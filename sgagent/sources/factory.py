@@ -1,0 +1,135 @@
+"""Make the source that the configuration names."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import assert_never
+
+from sgagent.core.errors import UsageError
+from sgagent.core.policy import Endpoint
+from sgagent.ports import Host, Source
+from sgagent.settings import (
+    AliyunSourceSettings,
+    EtcdSourceSettings,
+    FileSourceSettings,
+    HttpsSourceSettings,
+    Settings,
+    SourceSettings,
+)
+from sgagent.sources.endpoint_cache import Whereabouts, addresses_file
+from sgagent.sources.files.source import FileSource
+from sgagent.sources.signature_policy import ReadEnforced, Vouching, read_signature, signature_file
+from sgagent.sources.verified_parse import Acceptance
+
+
+def make_source(
+    settings: Settings, host: Host | None = None, *, read_enforced: ReadEnforced | None = None
+) -> Source:
+    """Return the source that the configuration names; nothing is asked of it yet.
+
+    Args:
+        settings: the configuration.
+        host: the links of this host, for sources that deliver only what concerns it; None for everything.
+        read_enforced: tells which signature this host enforced; None reads that in the state directory.
+
+    Raises:
+        UsageError: what the source needs is not installed.
+    """
+    source = settings.source
+    kept = signature_file(settings.state.directory)
+    vouching = Vouching(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
+    acceptance = Acceptance(settings.limits, vouching)
+    match source:
+        case FileSourceSettings():
+            return FileSource(source.path, settings.limits, acceptance)
+        case HttpsSourceSettings():
+            return _https(source, settings, acceptance)
+        case EtcdSourceSettings():
+            return _etcd(source, settings, host, vouching)
+        case AliyunSourceSettings():
+            return _aliyun(source, settings, host)
+        case _:
+            assert_never(source)
+
+
+def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
+    """Return where the source that the configuration names was found last, as far as that is remembered."""
+    return tuple(
+        endpoint
+        for number, (host, port) in enumerate(servers(settings.source))
+        for endpoint in Whereabouts(
+            host, port, memory=addresses_file(settings.state.directory, number)
+        ).endpoints()
+    )
+
+
+def servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
+    """Return the servers that a source speaks to, in the order in which they are remembered."""
+    match source:
+        case FileSourceSettings():
+            return ()
+        case HttpsSourceSettings():
+            return ((source.url.host, source.url.port),)
+        case EtcdSourceSettings():
+            return tuple((endpoint.host, endpoint.port) for endpoint in source.endpoints)
+        case AliyunSourceSettings():
+            return ((source.api.host, source.api.port),)
+        case _:
+            assert_never(source)
+
+
+def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptance) -> Source:
+    from sgagent.sources.https.source import HttpsSource  # noqa: PLC0415 - it needs what others do without
+
+    memory = addresses_file(settings.state.directory)
+    return HttpsSource(source, settings.limits, acceptance, memory=memory)
+
+
+def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vouching: Vouching) -> Source:
+    try:
+        from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a source of type etcd needs the Python module {error.name}"
+            " (Debian: python3-h2; PyPI: sgagent[etcd])"
+        ) from error
+    return EtcdSource(
+        source,
+        settings.limits,
+        by_hand=settings.interfaces,
+        host=host,
+        vouching=vouching,
+        memory=settings.state.directory,
+    )
+
+
+def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None) -> Source:
+    if settings.signature.public_keys:
+        raise UsageError(
+            "signature.public_keys: nobody signs the answers of the cloud's API"
+            " (a source of type file, https or etcd, or no [signature])"
+        )
+    if host is not None and not (source.uses_metadata or source.instance_id or settings.interfaces):
+        raise UsageError(
+            "source.instance_id: with credentials_file, it has to be said which interfaces are this host's"
+            ' (instance_id = "i-…", or [[interface]])'
+        )
+    try:
+        from sgagent.sources.aliyun.client import connect  # noqa: PLC0415 - it needs what others do without
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a source of type aliyun needs the Python module {error.name}"
+            " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
+        ) from error
+    from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
+    from sgagent.sources.endpoint_cache import Whereabouts, addresses_file  # noqa: PLC0415 - the same
+
+    api, memory = source.api, addresses_file(settings.state.directory)
+    whereabouts = Whereabouts(api.host, api.port, memory=memory)
+    return AliyunSource(
+        source,
+        settings.limits,
+        connect(source, settings.limits, whereabouts),
+        by_hand=None if host is None else settings.interfaces,
+        whereabouts=whereabouts,
+    )

@@ -1,0 +1,367 @@
+"""Notice when what a path leads to may have changed: by inotify, or by looking now and then without it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from pathlib import Path
+
+from sgagent.ports import Wake
+from sgagent.sources.files.bursts import Bursts
+from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify
+from sgagent.sources.files.listening import ChangeFeed, HeardChange
+from sgagent.sources.files.path_walk import PathStep, follow
+from sgagent.sources.files.reader import appearance, is_document_name
+from sgagent.sources.files.settling import BurstState
+from sgagent.sources.files.writers import Writers
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+SIGNAL = select.POLLPRI | select.POLLERR
+"""What poll(2) returns once after mounts have changed."""
+
+LOOK_SECONDS = 0.2
+"""Between two looks: a host that runs containers changes its mounts many times a second."""
+
+_MOUNT_POINT = 4
+"""The field of a line that holds the mount point."""
+
+Concerns = Callable[[Path], bool]
+"""Tells whether something mounted there may change what the documents are."""
+
+
+class Mounts:
+    """Keep the mounts of this process that concern somebody."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Open the list of mounts; changes from now on are signalled.
+
+        Args:
+            monotonic: the clock, in seconds.
+
+        Raises:
+            OSError: there is no ``/proc``, or not for this process.
+        """
+        self._monotonic = monotonic
+        self._descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self._looked_at = -LOOK_SECONDS
+        self._due: float | None = None
+        self._known: Collection[bytes] = ()
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for :data:`SIGNAL`."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close the list."""
+        os.close(self._descriptor)
+
+    def signalled(self) -> None:
+        """Take in that the kernel signalled a change."""
+        if self._due is None:
+            self._due = max(self._monotonic(), self._looked_at + LOOK_SECONDS)
+
+    def due(self) -> float | None:
+        """Return when to look at the mounts; None if nothing has changed."""
+        return self._due
+
+    def have_changed(self, concerns: Concerns) -> bool:
+        """Look, if that is due, and tell whether the mounts that concern somebody are others than before."""
+        if self._due is None or self._monotonic() < self._due:
+            return False
+        return self.look(concerns)
+
+    def look(self, concerns: Concerns) -> bool:
+        """Look now, and tell whether the mounts that concern somebody are others than before."""
+        self._looked_at, self._due = self._monotonic(), None
+        before, self._known = self._known, [line for line in self._lines() if concerns(_mount_point(line))]
+        return self._known != before
+
+    def _lines(self) -> list[bytes]:
+        pieces: list[bytes] = []
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        while piece := os.read(self._descriptor, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces).splitlines()
+
+
+def _mount_point(line: bytes) -> Path:
+    """Return where a line says that something is mounted; space, tab, newline and backslash are in octal."""
+    field = line.split(b" ", _MOUNT_POINT + 1)[_MOUNT_POINT]
+    first, *others = field.split(b"\\")
+    return Path(os.fsdecode(first + b"".join(bytes([int(one[:3], 8)]) + one[3:] for one in others)))
+
+
+POLL_SECONDS = 0.5
+"""Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
+
+
+@contextlib.contextmanager
+def watch_path(
+    path: Path,
+    wake: Wake,
+    bursts: Bursts,
+    open_inotify: Callable[[], Inotify] = Inotify,
+    poll_seconds: float = POLL_SECONDS,
+    *,
+    writers: Writers | None = None,
+) -> Iterator[None]:
+    """Call ``wake`` when the documents at a path may have changed, until the context is left.
+
+    Changes are told when they have settled; a whole file that may be the only one is told at once, and
+    again with the others if it is not. The path need not exist; its directories may come and go. Where the
+    kernel gives no inotify, the files are looked at now and then, and the log says so.
+
+    Args:
+        path: an absolute path of a document or of a directory of documents.
+        wake: called from a thread of the watch.
+        bursts: is told whether more changes follow those that were told.
+        open_inotify: fails in tests of what happens without inotify.
+        poll_seconds: between looks, where there is no inotify.
+        writers: is told which files are being written; None tells nobody.
+    """
+    writers = writers or Writers()
+    watches, seen = _armed(path, open_inotify, writers), appearance(path)
+    ended, end = os.pipe2(os.O_CLOEXEC)
+    listening = None if watches is None else _Listening(watches, ChangeFeed(watches, wake, bursts), bursts)
+
+    def watch() -> None:
+        if listening is None:
+            _poll(path, wake, ended, seen, poll_seconds)
+        elif (fault := listening.listen_until(ended)) is not None:
+            _tell_degraded(path, fault)
+            writers.forget()
+            # What was heard and not told, or not heard of any more, is told once.
+            _poll(path, wake, ended, None, poll_seconds)
+
+    thread = threading.Thread(target=watch, name="documents", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(end, b"\0")
+        thread.join()
+        os.close(ended)
+        os.close(end)
+
+
+class _Watches:
+    """Keep watches on all names that decide what the documents are."""
+
+    def __init__(self, path: Path, inotify: Inotify, mounts: Mounts | None, writers: Writers) -> None:
+        self.inotify = inotify
+        self.mounts = mounts
+        self._writers = writers
+        self._path = path
+        self._directories: dict[int, set[Path]] = {}
+        self._look_ups: frozenset[PathStep] = frozenset()
+        self._documents: Path | None = None
+
+    def take(self) -> HeardChange:
+        """Return what inotify tells; where ways may have changed, all that is on them is watched first."""
+        events = [event for event in self.inotify.read() if self.concern_documents(event)]
+        for event in events:
+            self._note_writer(event)
+        is_mounted = self.mounts is not None and self.mounts.have_changed(self._concern_mounts)
+        is_more_watched = (is_mounted or any(map(self.concern_ways, events))) and self.arm()
+        changes: list[tuple[Hashable, BurstState]] = [
+            ((event.watch, event.name), _STATES[event.change]) for event in events
+        ]
+        if is_mounted:
+            changes.append((MOUNTINFO, BurstState.COMPLETE))
+        return HeardChange(tuple(changes), is_more_watched)
+
+    def _concern_mounts(self, mount_point: Path) -> bool:
+        """Tell whether what is mounted there is on the way to the documents, or one of them."""
+        if mount_point.parent in (mount_point, self._documents):
+            return True
+        return PathStep(mount_point.parent, mount_point.name) in self._look_ups
+
+    def _note_writer(self, event: FileEvent) -> None:
+        if event.change is FileChange.OVERFLOW:
+            self._writers.forget()
+        for directory in self._directories.get(event.watch, ()):
+            if event.change is FileChange.WATCH_ENDED:
+                self._writers.forget(directory)
+            else:
+                self._writers.note(directory / event.name, event.change)
+
+    def arm(self) -> bool:
+        """Watch what is to be watched now, and no more what no longer is; tell whether some of it is new.
+
+        What comes into being while this looks is found by looking again, until nothing new is found.
+
+        Raises:
+            OSError: the kernel does not let us watch.
+        """
+        armed: dict[int, set[Path]] = {}
+        known = self._look_ups
+        while True:
+            self._look()
+            before = sum(map(len, armed.values()))
+            for directory in self._wanted():
+                with contextlib.suppress(
+                    FileNotFoundError, NotADirectoryError
+                ):  # gone: the watch above it tells
+                    armed.setdefault(self.inotify.add(directory), set()).add(directory)
+            if sum(map(len, armed.values())) == before:
+                break
+        for watch in self._directories.keys() - armed.keys():
+            self.inotify.remove(watch)
+        is_new = not (armed.keys() <= self._directories.keys() and self._look_ups <= known)
+        self._directories = armed
+        return is_new
+
+    def look_at_mounts(self) -> None:
+        """Know the mounts as they are now."""
+        if self.mounts is not None:
+            self.mounts.look(self._concern_mounts)
+
+    def close(self) -> None:
+        """Give all watches up."""
+        self.inotify.close()
+        if self.mounts is not None:
+            self.mounts.close()
+
+    def _look(self) -> None:
+        """Find out which look-ups lead to the documents."""
+        way = follow(self._path)
+        look_ups = set(way.look_ups)
+        self._documents = way.target if way.target is not None and way.target.is_dir() else None
+        if self._documents is not None:
+            for entry in _links(self._documents):
+                look_ups.update(follow(entry).look_ups)
+        self._look_ups = frozenset(look_ups)
+
+    def _wanted(self) -> set[Path]:
+        """Return the directories to watch."""
+        documents = set() if self._documents is None else {self._documents}
+        return documents | {look_up.directory for look_up in self._look_ups}
+
+    def concern_documents(self, event: FileEvent) -> bool:
+        """Tell whether the event may change what the documents are."""
+        if event.change is FileChange.OVERFLOW or self.concern_ways(event):
+            return True
+        in_documents = self._documents in self._directories.get(event.watch, set())
+        return in_documents and (not event.name or is_document_name(event.name))
+
+    def concern_ways(self, event: FileEvent) -> bool:
+        """Tell whether the event may change where paths lead, so that other directories are to be watched."""
+        directories = self._directories.get(event.watch, set())
+        if event.change is FileChange.OVERFLOW or (event.change is FileChange.WATCH_ENDED and directories):
+            return True
+        if any(PathStep(directory, event.name) in self._look_ups for directory in directories):
+            return True
+        documents = self._documents
+        if documents is None or documents not in directories or not is_document_name(event.name):
+            return False
+        return (documents / event.name).is_symlink()  # one that is new here
+
+
+def _links(directory: Path) -> Iterator[Path]:
+    """Return the documents of a directory that are symbolic links."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if is_document_name(entry.name) and entry.is_symlink():
+                yield directory / entry.name
+
+
+def _armed(path: Path, open_inotify: Callable[[], Inotify], writers: Writers) -> _Watches | None:
+    """Return watches that already watch, or None without inotify."""
+    try:
+        inotify = open_inotify()
+    except OSError as error:
+        _tell_degraded(path, error)
+        return None
+    watches = _Watches(path, inotify, _mounts(path), writers)
+    try:
+        watches.arm()
+        watches.look_at_mounts()
+    except OSError as error:
+        watches.close()
+        _tell_degraded(path, error)
+        return None
+    return watches
+
+
+def _mounts(path: Path) -> Mounts | None:
+    """Return what notices mounts, or None where the kernel does not tell of them."""
+    try:
+        return Mounts()
+    except OSError as error:
+        _tell_degraded(path, error)
+        return None
+
+
+def _tell_degraded(path: Path, error: OSError) -> None:
+    import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
+
+    structlog.get_logger(__name__).warning("file_watch_degraded", path=str(path), reason=str(error))
+
+
+class _Listening:
+    """Have a listener take its turns; whoever asks before it begins to is waiting for it already."""
+
+    def __init__(self, watches: _Watches, listener: ChangeFeed, bursts: Bursts) -> None:
+        self._watches = watches
+        self._listener = listener
+        self._at_the_end = contextlib.ExitStack()
+        self._at_the_end.callback(watches.close)
+        self._question = self._at_the_end.enter_context(bursts.questions(listener))
+
+    def listen_until(self, ended: int) -> OSError | None:
+        """Wake at changes until ``ended`` is readable, or until the kernel does not let us: return why."""
+        with self._at_the_end:
+            try:
+                self._listen_until(ended)
+            except OSError as error:
+                return error
+            return None
+
+    def _listen_until(self, ended: int) -> None:
+        poll = select.poll()
+        for descriptor in (self._watches.inotify.fileno(), ended, self._question):
+            poll.register(descriptor, select.POLLIN)
+        mounts = self._watches.mounts
+        if mounts is not None:
+            poll.register(mounts, SIGNAL)
+        while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
+            if self._question in ready:
+                os.eventfd_read(self._question)
+            if mounts is not None and mounts.fileno() in ready:
+                mounts.signalled()
+            self._listener.take_turn(is_asked=self._question in ready)
+
+    def _milliseconds(self) -> float | None:
+        """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
+        mounts = self._watches.mounts
+        dues = (self._listener.due(), None if mounts is None else mounts.due())
+        due = min((due for due in dues if due is not None), default=None)
+        return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
+
+
+_STATES: Mapping[FileChange, BurstState] = {
+    FileChange.REPLACED: BurstState.WHOLE,
+    FileChange.CLOSED: BurstState.COMPLETE,
+    FileChange.ATTRIBUTES: BurstState.COMPLETE,
+    FileChange.OVERFLOW: BurstState.COMPLETE,
+    FileChange.WRITTEN: BurstState.INCOMPLETE,
+    FileChange.UNSETTLED: BurstState.INCOMPLETE,
+    FileChange.WATCH_ENDED: BurstState.INCOMPLETE,
+}
+
+
+def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> None:
+    """Wake whenever files have changed and look the same twice in a row, so are not being written."""
+    before = told
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    while not poll.poll(seconds * 1000):
+        now = appearance(path)
+        if now == before and now != told:
+            told = now
+            wake()
+        before = now

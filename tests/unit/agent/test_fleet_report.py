@@ -1,0 +1,100 @@
+"""What a host says of itself in the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sgagent.agent.fleet_report import Presence
+from sgagent.agent.status import Posture, Status
+from sgagent.core.host_facts import HandBinding, HostFacts, Link
+from sgagent.core.model import CidrBlock
+from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.sources.etcd.fleet import Report, read_reports
+from sgagent.sources.etcd.keys import KeyLayout
+from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.source import FetchedPublication
+
+LAYOUT = KeyLayout("/sgagent")
+SETTINGS = EtcdSourceSettings(endpoints=(EtcdEndpoint(host="192.0.2.1"),), host_name="web-1")
+STATUS = Status(posture=Posture.ENFORCING, snapshot_version="v1", snapshot_since=1000.0)
+
+
+class Host:
+    """An agent whose state a test sets."""
+
+    def __init__(self, settings: EtcdSourceSettings = SETTINGS, *by_hand: HandBinding) -> None:
+        """Start with the first version in force."""
+        self.status = STATUS
+        self.publication: FetchedPublication | None = FetchedPublication(serial=1, revision=10, version="v1")
+        self.facts = HostFacts()
+        self.presence = Presence(
+            settings, lambda: self.status, lambda: self.publication, lambda: self.facts, by_hand
+        )
+
+    def report(self) -> Report:
+        """Return what it reports now."""
+        keys = self.presence.keys()
+        (found,) = read_reports([KeyValue(key=key, value=value) for key, value in keys.items()], LAYOUT, 0)
+        assert found.report is not None
+        return found.report
+
+
+def test_a_publication_is_reached_once_it_is_in_force() -> None:
+    """Not when the source has it, and not when it was refused."""
+    host = Host()
+    assert (host.report().host, host.report().revision, host.report().serial) == ("web-1", 10, 1)
+    host.publication = FetchedPublication(serial=2, revision=20, version="v2")
+    assert host.report().revision == 10
+    host.status = replace(STATUS, snapshot_version="v2", is_refused=True, first_errors=("error: no",))
+    assert (host.report().revision, host.report().errors) == (10, ("error: no",))
+    host.status = replace(STATUS, snapshot_version="v2")
+    assert (host.report().revision, host.report().errors) == (20, ())
+
+
+def test_a_publication_that_changes_nothing_here_is_reached_at_once() -> None:
+    """A pipeline that waits for all hosts does not wait for those that it does not concern."""
+    host = Host()
+    host.report()
+    host.publication = FetchedPublication(serial=2, revision=20, version="v1")
+    assert host.report().revision == 20
+
+
+def test_what_the_kernel_refused_is_not_reached() -> None:
+    """It is told with the reason."""
+    host = Host()
+    host.status = replace(STATUS, kernel_error="no room")
+    assert (host.report().revision, host.report().errors) == (0, ("no room",))
+    assert host.report().has_kernel_refused
+
+
+def test_links_that_are_bound_by_hand_are_announced() -> None:
+    """With the addresses that they have now, in each of their groups; no others, and nothing link-local."""
+    by_hand = (
+        HandBinding(interface="eth0", security_group_ids=("sg-a", "sg-b")),
+        HandBinding(interface="eth1", network_interface_id="eni-1"),
+        HandBinding(interface="eth2", security_group_ids=("sg-a",)),
+    )
+    host = Host(replace(SETTINGS, report=False, announce=True), *by_hand)
+    addresses = tuple(map(CidrBlock.parse, ("10.0.0.1", "2001:db8::1", "fe80::1", "169.254.0.9")))
+    host.facts = HostFacts(
+        links=(
+            Link(name="eth0", index=2, addresses=addresses),
+            Link(name="eth1", index=3, addresses=addresses),
+            Link(name="eth9", index=4, addresses=addresses),
+        )
+    )
+    value = b'{"addresses":["10.0.0.1","2001:db8::1"]}'
+    assert host.presence.keys() == {
+        LAYOUT.key("members", "sg-a", "web-1.eth0"): value,
+        LAYOUT.key("members", "sg-b", "web-1.eth0"): value,
+    }
+
+
+def test_names_of_links_become_ids() -> None:
+    """Whatever a link is called."""
+    host = Host(
+        replace(SETTINGS, report=False, announce=True),
+        HandBinding(interface="a@b+c", security_group_ids=("sg-a",)),
+    )
+    host.facts = HostFacts(links=(Link(name="a@b+c", index=2),))
+    assert list(host.presence.keys()) == [LAYOUT.key("members", "sg-a", "web-1.a-b-c")]

@@ -1,0 +1,99 @@
+"""Open sessions are named before a change cuts them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.session_preview import MOST_LOOKED_AT, MOST_NAMED, Foresight
+from sgagent.core.host_facts import HostFacts, Link
+from sgagent.core.lockout import LiveSession, SessionKind
+from sgagent.core.model import TCP, CidrBlock, Direction, Family
+from tests.unit.agent.test_forbidden_sessions import Log
+from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
+
+HOST = CidrBlock.parse("10.0.0.11")
+FACTS = HostFacts(links=(Link(name="eth0", index=2, addresses=(HOST,)),))
+LOGIN = LiveSession(
+    family=Family.IPV4,
+    local_address=HOST.first,
+    local_port=22,
+    peer_address=CidrBlock.parse("198.51.100.7").first,
+    peer_port=40_000,
+    kind=SessionKind.MANAGEMENT,
+)
+OPEN = policy_of(group("sg-1", rule("ssh", ACCEPT, TCP, "22", "0.0.0.0/0")), on={"eth0": "sg-1"})
+CLOSED = policy_of(group("sg-1", rule("ssh", DROP, TCP, "22", "0.0.0.0/0")), on={"eth0": "sg-1"})
+
+
+def test_a_session_that_will_be_cut_is_named() -> None:
+    """With what it is, its interface and the rule."""
+    log = Log()
+    (cut,) = Foresight(log, lambda: [LOGIN]).look(OPEN, CLOSED, FACTS)
+    assert cut == NamedCut(
+        interface="eth0",
+        kind=SessionKind.MANAGEMENT,
+        opened=Direction.INGRESS,
+        peer="198.51.100.7",
+        peer_port=40_000,
+        local="10.0.0.11",
+        local_port=22,
+        decided_by="rule",
+        rule_id="ssh",
+    )
+    assert str(cut) == "the login from 198.51.100.7 port 40000 to port 22 on eth0, by rule ssh"
+    ((event, keys),) = log.lines
+    assert (event, keys["kind"], keys["opened"], keys["rule_id"]) == (
+        "session_cut_foreseen",
+        "management",
+        "ingress",
+        "ssh",
+    )
+
+
+def test_the_agents_own_session_is_named_by_the_far_end() -> None:
+    """It has no port of this host that a person knows."""
+    mine = replace(LOGIN, opened=OUT, kind=SessionKind.SOURCE, local_port=40_001, peer_port=443)
+    closed = policy_of(
+        group("sg-1", rule("no", DROP, TCP, "443", "0.0.0.0/0", direction=OUT)), on={"eth0": "sg-1"}
+    )
+    (cut,) = Foresight(Log(), lambda: [mine]).look(OPEN, closed, FACTS)
+    assert str(cut) == "the agent's own session to 198.51.100.7 port 443 on eth0, by rule no"
+
+
+def test_a_change_that_the_kernel_refuses_says_it_once() -> None:
+    """It is tried again and again; a session that came since is news, and so is what another change cuts."""
+    log, sessions = Log(), [LOGIN]
+    foresight = Foresight(log, lambda: sessions)
+    assert foresight.look(OPEN, CLOSED, FACTS) == foresight.look(OPEN, CLOSED, FACTS)
+    assert len(log.lines) == 1
+    sessions.append(replace(LOGIN, peer_port=40_001))
+    assert len(foresight.look(OPEN, CLOSED, FACTS)) == 2
+    assert [keys["peer_port"] for _, keys in log.lines] == [40_000, 40_001]
+    foresight.look(CLOSED, OPEN, FACTS)
+    foresight.look(OPEN, CLOSED, FACTS)
+    assert len(log.lines) == 4
+
+
+def test_a_crowd_is_counted() -> None:
+    """Some are named, as many as are worth a line; so many are looked at, and the others not."""
+    log = Log()
+    crowd = [replace(LOGIN, peer_port=port) for port in range(20_000, 21_000)]
+    assert len(Foresight(log, lambda: crowd).look(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
+    events = [event for event, _ in log.lines]
+    assert events == ["session_cut_foreseen"] * MOST_NAMED + ["more_cuts_foreseen"]
+    assert log.lines[-1][1] == {"sessions": MOST_LOOKED_AT}
+
+
+def test_a_kernel_that_can_not_tell_is_named_once() -> None:
+    """Nothing is known to be cut, and the change goes on."""
+    log = Log()
+
+    def fail() -> list[LiveSession]:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    foresight = Foresight(log, fail)
+    assert foresight.look(OPEN, CLOSED, FACTS) == foresight.look(OPEN, CLOSED, FACTS) == ()
+    assert [event for event, _ in log.lines] == ["sessions_not_listed"]

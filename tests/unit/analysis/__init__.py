@@ -1,0 +1,1 @@
+"""Tests of one package, a fact each."""

@@ -1,0 +1,350 @@
+"""What lint finds: for each check a bad example and a good one, and in the examples that are shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sgagent.analysis.lint.codes import CODES
+from sgagent.analysis.lint.findings import Finding, FindingSeverity
+from sgagent.analysis.lint.registry import CHECKS, lint, steps
+from sgagent.analysis.lint.subject import HostListener, Life, Usage, make_subject
+from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.resolve import Exemptions
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.nft.counter_keys import RuleCounter
+from sgagent.settings import Settings
+from tests.corpus import EXAMPLES
+from tests.words import ACCEPT, DROP, IN, OUT, by_hand, group, interface, policy_of, rule, snapshot
+
+LINT = EXAMPLES / "lint"
+EXEMPTIONS = Exemptions(platform=Settings().platform)
+DAY = 86_400.0
+NOW = 100 * DAY
+
+
+def read(*paths: Path) -> Snapshot:
+    """Return the definitions of files, which have no errors of form."""
+    files = [DocumentFile(str(path), path.read_bytes()) for path in paths]
+    return parse_documents(files, Limits())[0]
+
+
+def usage(rule_id: str, days: float) -> tuple[RuleCounter, Usage]:
+    """Return that a rule of the web group was counted for long, and hit so many days ago."""
+    key = RuleCounter(
+        interface="eth0", security_group_id="sg-web", rule_id=rule_id, direction=IN, policy=ACCEPT
+    )
+    return key, Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)
+
+
+def life_of(definitions: Snapshot) -> Life:
+    """Return the life of a host with the web group on its one link, where something listens at port 443."""
+    bound = {"eth0": "sg-web"} if "sg-web" in definitions.group_by_id else {}
+    stands = policy_of(*definitions.security_groups, on=bound).interfaces if bound else ()
+    return Life(
+        stands=stands,
+        usage=dict((usage("sgr-web", 0.5), usage("sgr-old-site", 60))),
+        now=NOW,
+        listeners=(HostListener(family=Family.IPV6, address=0, protocol=TCP.number or 6, port=443),),
+        unused_seconds=30 * DAY,
+    )
+
+
+OF_LIFE = ("unused_rule", "nothing_listens", "unreached_listener")
+
+
+def found_in(path: Path, code: str) -> tuple[Finding, ...]:
+    """Return all that is found in an example of a check."""
+    definitions = read(path)
+    life = life_of(definitions) if code in OF_LIFE else Life()
+    return lint(make_subject(definitions, EXEMPTIONS, life=life))
+
+
+def test_the_codes_are_those_of_the_checks() -> None:
+    """Who only needs the names has all of them, in the same order; each check says what it finds."""
+    assert tuple(CHECKS) == CODES
+    assert all(check.summary for check in CHECKS.values())
+
+
+def test_every_check_has_examples() -> None:
+    """And no other has."""
+    assert {path.name for path in LINT.iterdir() if path.is_dir()} == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_bad_example_is_found_fault_with(code: str) -> None:
+    """The check finds it, with a reason, a remedy and something that it is about."""
+    findings = [one for one in found_in(LINT / code / "bad.yaml", code) if one.code == code]
+    assert findings
+    for one in findings:
+        assert one.message
+        assert one.remedy
+        assert one.rule_ids or one.object_id or one.interfaces
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_good_example_is_not(code: str) -> None:
+    """The check finds nothing in it."""
+    assert [one for one in found_in(LINT / code / "good.yaml", code) if one.code == code] == []
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_check_that_is_disabled_finds_nothing(code: str) -> None:
+    """The others find what they found."""
+    definitions = read(LINT / code / "bad.yaml")
+    subject = make_subject(definitions, EXEMPTIONS, life=life_of(definitions) if code in OF_LIFE else Life())
+    everything = lint(subject)
+    assert lint(subject, {code}) == tuple(one for one in everything if one.code != code)
+
+
+def test_who_waits_is_told_of_every_step() -> None:
+    """As many as were announced, whatever is disabled."""
+    subject = make_subject(read(LINT / "never_reached" / "bad.yaml"), EXEMPTIONS)
+    told: list[None] = []
+    lint(subject, {"never_reached"}, lambda: told.append(None))
+    assert len(told) == steps(subject) > len(CODES)
+
+
+@pytest.mark.parametrize("policy", (ACCEPT, DROP))
+@pytest.mark.parametrize(
+    ("members", "protocol", "local", "family"),
+    (
+        (["2001:db8::1"], ICMP, None, "IPv4"),
+        (["192.0.2.1"], ICMPV6, None, "IPv6"),
+        (["2001:db8::1"], TCP, "10.0.0.0/24", "IPv4"),
+        (["192.0.2.1"], ALL_PROTOCOLS, "2001:db8::/64", "IPv6"),
+        (["192.0.2.1"], ICMP, None, None),
+        (["2001:db8::1"], TCP, None, None),
+        (["192.0.2.1", "2001:db8::1"], ICMPV6, "2001:db8::/64", None),
+    ),
+)
+def test_a_rule_whose_group_has_nobody_of_its_family(
+    policy: Policy, members: list[str], protocol: Protocol, local: str | None, family: str | None
+) -> None:
+    """It matches no packet, whatever it does; accept or drop."""
+    one = rule("one", policy, protocol, "80" if protocol is TCP else "", "sg-app", local=local)
+    definitions = snapshot(
+        group("sg-web", one), group("sg-app", members=members), interface("eni-1", ["sg-web"], ["10.0.0.1"])
+    )
+    found = [found for found in lint(make_subject(definitions, EXEMPTIONS)) if found.code == "empty_object"]
+    assert [f.message for f in found] == (
+        [f"sg-app has no {family} address, and the rule is for {family} only: no packet matches"]
+        if family
+        else []
+    )
+
+
+SHOWN: Mapping[str, set[tuple[str, str]]] = {
+    # The guide's own broad accept, closed for MySQL alone, on a host that serves everything.
+    "3-databases": {
+        ("open_to_everyone", "sgr-everything"),
+        ("database_without_closing_drop", "sgr-everything"),
+        ("mixed_services", "sgr-mssql"),
+        ("contradicting_tie", "sgr-mysql-shut"),
+        ("redundant_rule", "sgr-oracle"),
+        ("redundant_rule", "sgr-mssql"),
+        ("redundant_rule", "sgr-redis"),
+    },
+    # The trap is what it is there for.
+    "6t-the-trap": {("deny_before_accepts", "sgr-out-nothing")},
+    # Entries that nest are normal input (§5.4); the way to the application is written down, though a basic
+    # group lets everything out.
+    "three-tier": {("idle_prefix_list", ""), ("redundant_rule", "sgr-web-to-app")},
+    # The vectors show one point each, with as few rules as that takes.
+    "vectors/ipv4-opens-no-ipv6": {("open_to_everyone", "sgr-1")},
+    "vectors/unknown-protocol": {("open_to_everyone", "sgr-1")},
+    "vectors/legacy-priority": {("never_reached", "sgr-old")},
+    "vectors/drop-wins-over-groups": {("redundant_rule", "sgr-2")},
+    "vectors/inner-accept-before-drop": {("redundant_rule", "sgr-1")},
+    "vectors/membership-is-not-transitive": {("needless_inner_accept", "")},
+}
+"""What is found in the examples, each by the rule that it is about: what they deliberately show."""
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("**/groups.d")), ids=lambda path: str(path.parent.relative_to(EXAMPLES))
+)
+def test_the_shipped_examples(path: Path) -> None:
+    """Nothing is found in them but what they show on purpose."""
+    findings = lint(make_subject(read(*sorted(path.iterdir())), EXEMPTIONS))
+    found = {(one.code, one.rule_ids[0] if one.rule_ids else "") for one in findings}
+    assert found == SHOWN.get(str(path.parent.relative_to(EXAMPLES)), set())
+
+
+def findings_of(*objects: object, on: Mapping[str, str] | None = None) -> dict[str, Finding]:
+    """Return what is found in definitions, by code; the first of each."""
+    definitions = snapshot(*objects)  # type: ignore[arg-type]  # passed through
+    hands = by_hand(definitions, on).bindings if on else ()
+    subject = make_subject(definitions, EXEMPTIONS, by_hand=hands, only_by_hand=bool(hands))
+    found: dict[str, Finding] = {}
+    for one in lint(subject):
+        found.setdefault(one.code, one)
+    return found
+
+
+def test_a_drop_that_the_inner_policy_voids() -> None:
+    """Fellow members pass before the rules (§3.4), so the remedy is another."""
+    drop = rule("shut", DROP, TCP, "22", "10.0.0.1")
+    found = findings_of(group("sg-1", drop), interface("eni-1", ["sg-1"], ["10.0.0.1"]))
+    assert "inner access policy" in found["void_drop"].message
+    assert "inner access policy" in found["void_drop"].remedy
+
+
+def test_a_drop_is_void_only_where_another_group_accepts() -> None:
+    """Where it stands alone it works; the finding names the interface where it does not."""
+    shut = group("sg-shut", rule("shut", DROP, TCP, "3306", "0.0.0.0/0", priority=50), inner=DROP)
+    wide = group("sg-wide", rule("wide", ACCEPT, TCP, "3300-3310", "0.0.0.0/0"), inner=DROP)
+    found = findings_of(
+        shut, wide, interface("eni-1", ["sg-shut"]), interface("eni-2", ["sg-shut", "sg-wide"])
+    )
+    assert found["void_drop"].interfaces == ("eni-2",)
+    assert "never_reached" not in found
+
+
+def test_a_rule_is_never_reached_only_if_it_is_nowhere() -> None:
+    """A group on several interfaces, with other groups or without."""
+    base = group("sg-base", rule("ssh", ACCEPT, TCP, "22", "192.0.2.10", priority=2), inner=DROP)
+    wide = group("sg-wide", rule("wide", ACCEPT, TCP, "20-25", "192.0.2.0/24"), inner=DROP)
+    alone, beside = interface("eni-1", ["sg-base"]), interface("eni-2", ["sg-base", "sg-wide"])
+    assert "never_reached" not in findings_of(base, wide, alone, beside)
+    assert findings_of(base, wide, beside)["never_reached"].rule_ids == ("ssh", "wide")
+
+
+def test_only_what_is_bound_by_hand_is_looked_at_where_that_is_asked() -> None:
+    """As everywhere, ``--interface`` leaves all else alone."""
+    wide = group("sg-wide", rule("all", ACCEPT, TCP, "", "0.0.0.0/0"), inner=DROP)
+    found = findings_of(group("sg-1", inner=DROP), wide, on={"eth0": "sg-1"})
+    assert found == {}
+
+
+def test_open_in_parts_is_open() -> None:
+    """Two halves of all addresses are everyone, though no rule says 0.0.0.0/0."""
+    halves = [rule(f"half-{n}", ACCEPT, TCP, "22", f"{n}.0.0.0/1") for n in (0, 128)]
+    assert (
+        findings_of(group("sg-1", *halves, inner=DROP))["sensitive_port_open"].severity
+        is FindingSeverity.ERROR
+    )
+
+
+def test_open_to_everyone_but_some_is_open() -> None:
+    """A drop for some addresses before it narrows nothing much."""
+    rules = (
+        rule("wide", ACCEPT, TCP, "3389", "0.0.0.0/0", priority=2),
+        rule("no", DROP, TCP, "", "10.0.0.0/8"),
+    )
+    assert findings_of(group("sg-1", *rules, inner=DROP))["sensitive_port_open"].rule_ids == ("wide",)
+
+
+def test_a_sensitive_port_that_is_closed_again_is_not_found() -> None:
+    """What a drop of the same priority shuts is not open."""
+    rules = rule("wide", ACCEPT, TCP, "20-30", "0.0.0.0/0"), rule("no", DROP, TCP, "21-23", "0.0.0.0/0")
+    assert "sensitive_port_open" not in findings_of(group("sg-1", *rules, inner=DROP))
+
+
+def test_workbench_may_log_in() -> None:
+    """The networks that the guide itself names are not too wide (case 2b)."""
+    rules = [
+        rule(f"r{n}", ACCEPT, TCP, "22", net) for n, net in enumerate(("161.117.0.0/16", "100.104.0.0/16"))
+    ]
+    assert findings_of(group("sg-1", *rules, inner=DROP)) == {}
+
+
+def test_production_and_test_in_a_shared_group() -> None:
+    """The inner policy of a group that both are in lets them reach each other."""
+    shared = group("sg-shared")
+    production, testing = (group(name, inner=DROP) for name in ("sg-a-production", "sg-b-test"))
+    found = findings_of(
+        shared,
+        replace(production, tags=(("environment", "prod"),)),
+        replace(testing, tags=(("Environment", "QA"),)),
+        interface("eni-1", ["sg-a-production", "sg-shared"], ["10.0.0.1"]),
+        interface("eni-2", ["sg-b-test", "sg-shared"], ["10.0.0.2"]),
+    )
+    assert "inner access policy" in found["mixed_environments"].message
+
+
+def test_unused_needs_time_and_silence() -> None:
+    """A rule that is counted only since yesterday, or was hit on another link, is not called unused."""
+    definitions = read(LINT / "unused_rule" / "bad.yaml")
+    key, old = usage("sgr-old-site", 60)
+    elsewhere = RuleCounter(
+        interface="eth1",
+        security_group_id="sg-web",
+        rule_id="sgr-old-site",
+        direction=Direction.INGRESS,
+        policy=Policy.ACCEPT,
+    )
+    young = Usage(counted_since=NOW - DAY, last_hit_at=None)
+    for usages in ({key: young}, {key: old, elsewhere: Usage(counted_since=0.0, last_hit_at=NOW)}):
+        life = Life(usage=usages, now=NOW, unused_seconds=30 * DAY)
+        found = lint(make_subject(definitions, EXEMPTIONS, life=life))
+        assert [one for one in found if one.code == "unused_rule"] == []
+
+
+def test_egress_is_not_what_a_listener_hears() -> None:
+    """A rule outwards opens no port of this host."""
+    out = rule("out", ACCEPT, TCP, "443", "0.0.0.0/0", direction=OUT)
+    definitions = snapshot(group("sg-web", out, inner=DROP))
+    found = lint(make_subject(definitions, EXEMPTIONS, life=life_of(definitions)))
+    assert "unreached_listener" in {one.code for one in found}
+
+
+def test_fellow_members_who_never_come() -> None:
+    """Where the agent counts them and none came for long, nothing needs the inner policy."""
+    definitions = snapshot(group("sg-1"), interface("eni-1", ["sg-1"], ["10.0.0.1"]))
+    stands = policy_of(*definitions.security_groups, on={"eth0": "sg-1"}).interfaces
+    for days, expected in ((60, {"needless_inner_accept"}), (1, set())):
+        inner = {"eth0": Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)}
+        life = Life(stands=stands, inner_usage=inner, now=NOW, unused_seconds=30 * DAY)
+        assert {one.code for one in lint(make_subject(definitions, EXEMPTIONS, life=life))} == expected
+
+
+def changed(example: str, *changes: tuple[str, str]) -> tuple[Finding, ...]:
+    """Return what is found in an example once texts in it are others."""
+    files = []
+    for path in sorted((EXAMPLES / example / "groups.d").iterdir()):
+        text = path.read_text(encoding="utf-8")
+        for before, after in changes:
+            text = text.replace(before, after)
+        files.append(DocumentFile(path.name, text.encode()))
+    return lint(make_subject(parse_documents(files, Limits())[0], EXEMPTIONS))
+
+
+def test_case_3_with_a_broad_accept_that_decides_first() -> None:
+    """At any priority from 1 to 99 it makes the closing drop void (§10)."""
+    for priority in (1, 50, 99):
+        found = changed(
+            "3-databases",
+            (
+                "priority: 100\n        protocol: tcp\n        port_range: 1/65535",
+                f"priority: {priority}\n        protocol: tcp\n        port_range: 1/65535",
+            ),
+        )
+        (void,) = (one for one in found if one.code == "void_drop")
+        assert void.rule_ids[:2] == ("sgr-mysql-shut", "sgr-everything")
+        assert f"priority {priority}" in void.remedy
+
+
+def test_case_6_without_the_drop_for_ipv6() -> None:
+    """What is shut over IPv4 leaves over IPv6 by the default of basic groups (§10)."""
+    found = changed(
+        "6-egress-allow-list", ("authorization_object: ::/0", 'authorization_object: "2001:db8::/32"')
+    )
+    assert {(one.code, one.rule_ids) for one in found} == {("one_family_shut", ("sgr-out-nothing",))}
+
+
+def test_case_6_trap_with_a_drop_before_the_accepts() -> None:
+    """A drop that comes even before them is the same trap."""
+    found = changed(
+        "6-egress-allow-list",
+        (
+            "priority: 1\n        protocol: tcp\n        port_range: 80",
+            "priority: 3\n        protocol: tcp\n        port_range: 80",
+        ),
+    )
+    (trap,) = (one for one in found if one.code == "deny_before_accepts")
+    assert trap.rule_ids == ("sgr-out-nothing", "sgr-out-http")
+    assert "greater than 3" in trap.remedy

@@ -1,0 +1,417 @@
+"""What one step does about sessions' marks, in every state that a table can be in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sgagent.compiler.counter_chains import SILENT, FlowLogging
+from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
+from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, decode_state
+from sgagent.core.model import TCP, Mode, Policy, Sessions
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft import names
+from sgagent.nft.plan import AddTable, DeleteForeign
+from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
+from sgagent.nft.transaction import carry_out
+from tests.tracing import session_of, walk, walk_reply
+from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
+
+LAYOUT = MarkLayout(0xFFFF0000)
+SMALLEST = MarkLayout(0xFFF)
+FEW_BITS = MarkLayout(0x7FF)
+
+WEB = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")
+SSH = rule("ssh", ACCEPT, TCP, "22", "0.0.0.0/0")
+NARROW = policy_of(group("sg-1", WEB))
+WIDE = policy_of(group("sg-1", WEB, SSH))
+
+
+class Host:
+    """A host that steps follow one another on; keeps the table, and what the agent knows of it."""
+
+    def __init__(self, layout: MarkLayout = LAYOUT) -> None:
+        """Start without a table."""
+        self.layout = layout
+        self.table: Ruleset | None = None
+        self.foreign: tuple[str, ...] = ()
+        self.enforced: Enforced | None = None
+        self.flow_logging = SILENT
+
+    def ask(self, policy: ResolvedPolicy, sessions: Sessions = Sessions.REJUDGE) -> Enforcement:
+        """Return what a step would do."""
+        return enforce(
+            policy,
+            self.table,
+            self.foreign,
+            self.layout,
+            enforced=self.enforced,
+            sessions=sessions,
+            flow_logging=self.flow_logging,
+        )
+
+    def step(self, policy: ResolvedPolicy, sessions: Sessions = Sessions.REJUDGE) -> Enforcement:
+        """Do a step."""
+        found = self.ask(policy, sessions)
+        self.table = carry_out(found.plan, self.table)
+        self.foreign = ()
+        assert self.table == found.compiled.ruleset
+        self.enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
+        return found
+
+    def restart(self) -> None:
+        """Forget everything, as an agent that starts again does."""
+        self.enforced = None
+
+    @property
+    def state(self) -> EnforcementState | None:
+        """Return the state that the table keeps."""
+        assert self.table is not None
+        return decode_state(self.table.chain_by_name[names.STATE_CHAIN].comment, self.layout)
+
+    @property
+    def generation(self) -> int | None:
+        """Return the generation in force."""
+        assert self.state is not None
+        return self.state.generation
+
+
+class TestFirst:
+    """No table stands."""
+
+    def test_all_our_bits_are_cleared(self) -> None:
+        """Whoever set them, they would be believed; then the first generation begins."""
+        found = Host().step(NARROW)
+        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
+        assert isinstance(found.plan.operations[0], AddTable)
+        assert not found.is_interim
+
+    def test_the_state_is_in_the_table(self) -> None:
+        """Generation 1, slots in the order of names."""
+        host = Host()
+        host.step(NARROW)
+        assert host.state == EnforcementState(generation=1, slots=("eth0", None, None))
+
+    def test_few_bits(self) -> None:
+        """With fewer than twelve bits nothing is remembered, and no step waits for another."""
+        host = Host(FEW_BITS)
+        assert not host.step(NARROW).is_interim
+        assert host.state == UNCACHED
+        again = host.step(NARROW)
+        assert not again.plan
+        assert again.clearance is None
+
+
+class TestSecond:
+    """The table stands as this agent left it."""
+
+    def test_nothing_changed(self) -> None:
+        """The second step does nothing at all."""
+        host = Host()
+        host.step(NARROW)
+        found = host.step(NARROW)
+        assert not found.plan
+        assert found.clearance is None
+
+    def test_something_is_added(self) -> None:
+        """The generation stays: no session needs a second judgement."""
+        host = Host()
+        host.step(NARROW)
+        assert host.step(WIDE).plan
+        assert host.generation == 1
+
+    def test_something_is_taken_away(self) -> None:
+        """The generation goes on in the same transaction; no mark needs to be cleared."""
+        host = Host()
+        host.step(WIDE)
+        assert host.step(NARROW).clearance is None
+        assert host.generation == 2
+
+    def test_sessions_are_kept(self) -> None:
+        """With ``sessions = "keep"`` accepted sessions live on until they end (§6.3)."""
+        host = Host()
+        host.step(WIDE)
+        host.step(NARROW, Sessions.KEEP)
+        assert host.generation == 1
+
+    def test_observing_ends(self) -> None:
+        """What was only observed was remembered as allowed: it is judged again in any case (§9.1)."""
+        observed = replace(
+            NARROW, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in NARROW.interfaces)
+        )
+        for sessions in Sessions:
+            host = Host()
+            host.step(observed)
+            host.step(NARROW, sessions)
+            assert host.generation == 2
+
+    def test_a_new_interface(self) -> None:
+        """It takes a free slot, whose bits may be old: the generation goes on, sessions kept or not."""
+        both = replace(NARROW, interfaces=(*NARROW.interfaces, replace(NARROW.interfaces[0], name="eth1")))
+        for sessions in Sessions:
+            host = Host()
+            host.step(NARROW)
+            host.step(both, sessions)
+            assert host.state == EnforcementState(generation=2, slots=("eth0", "eth1", None))
+
+    def test_an_interface_that_goes(self) -> None:
+        """Its slot is given up, the others stay where they are, and nothing is judged again."""
+        both = replace(NARROW, interfaces=(replace(NARROW.interfaces[0], name="a"), *NARROW.interfaces))
+        host = Host()
+        host.step(both)
+        host.step(NARROW)
+        assert host.state == EnforcementState(generation=1, slots=(None, "eth0", None))
+
+    def test_leaving_observe(self) -> None:
+        """Every session is judged again (§9.1)."""
+        observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
+        host = Host()
+        host.step(observed)
+        host.step(NARROW)
+        assert host.generation == 2
+        host.step(observed)
+        assert host.generation == 2
+
+
+class TestRestart:
+    """The table stands, and the agent knows nothing of it."""
+
+    def test_the_same_policy(self) -> None:
+        """The table is taken up as it is: nothing to do, no session is judged again."""
+        host = Host()
+        host.step(WIDE)
+        host.step(NARROW)
+        host.restart()
+        found = host.step(NARROW)
+        assert not found.plan
+        assert host.generation == 2
+
+    def test_another_policy(self) -> None:
+        """What was enforced is not known, so anything may have been taken away."""
+        host = Host()
+        host.step(NARROW)
+        host.restart()
+        host.step(WIDE)
+        assert host.generation == 2
+
+    def test_another_flow_log(self) -> None:
+        """What the kernel tells of its judgements changes none: no session is judged again for it."""
+        host = Host()
+        host.step(NARROW)
+        host.restart()
+        host.flow_logging = FlowLogging(verdicts=frozenset(Policy))
+        assert host.step(NARROW).plan
+        assert host.generation == 1
+        host.restart()
+        host.flow_logging = SILENT
+        host.step(WIDE)
+        assert host.generation == 2
+
+    def test_a_rule_that_does_more_than_log(self) -> None:
+        """Where somebody had marks set beside a log statement, no session is believed."""
+        host = Host()
+        host.step(NARROW)
+        host.restart()
+        assert host.table is not None
+        leaf = host.table.chain_by_name[names.default_chain(IN, "eth0")]
+        forged = Rule((SetMark(keep=0, put=0x410000), Log("default/eth0/ingress", 9469)))
+        changed = replace(leaf, rules=(forged, *leaf.rules))
+        chains = tuple(changed if chain.name == leaf.name else chain for chain in host.table.chains)
+        host.table = replace(host.table, chains=chains)
+        host.step(NARROW)
+        assert host.generation == 2
+
+    def test_another_policy_and_sessions_are_kept(self) -> None:
+        """With ``sessions = "keep"`` a restart judges nothing again either."""
+        host = Host()
+        host.step(WIDE)
+        host.restart()
+        host.step(NARROW, Sessions.KEEP)
+        assert host.generation == 1
+
+    def test_leaving_observe(self) -> None:
+        """Every session is judged again, kept or not, as the table tells that it was only observed (§9.1)."""
+        observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
+        for sessions in Sessions:
+            host = Host()
+            host.step(observed)
+            host.restart()
+            host.step(NARROW, sessions)
+            assert host.generation == 2
+
+
+class TestDrift:
+    """Somebody changed the table."""
+
+    def test_a_rule_that_accepts_all(self) -> None:
+        """It is taken away, and what it let in is judged again."""
+        host = Host()
+        host.step(NARROW)
+        assert host.table is not None
+        open_to_all = Chain(name="rule/eth0/web", rules=(Rule((Accept(),)),))
+        host.table = replace(
+            host.table,
+            chains=tuple(open_to_all if one.name == open_to_all.name else one for one in host.table.chains),
+        )
+        assert host.step(NARROW).plan
+        assert host.generation == 2
+
+    def test_what_is_foreign(self) -> None:
+        """An object that is none of ours is removed, and sessions are judged again."""
+        host = Host()
+        host.step(NARROW)
+        host.foreign = ("set evil",)
+        found = host.step(NARROW)
+        assert DeleteForeign("set", "evil") in found.plan.operations
+        assert host.generation == 2
+
+    def test_the_table_is_gone(self) -> None:
+        """Then nobody judged: marks are cleared, and it begins anew."""
+        host = Host()
+        host.step(WIDE)
+        host.step(NARROW)
+        host.table = None
+        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
+        assert host.generation == 1
+
+
+class TestUnreadable:
+    """The table keeps no state that can be read."""
+
+    def unreadable(self) -> Host:
+        """Return a host whose table has lost its state."""
+        host = Host()
+        host.step(WIDE)
+        assert host.table is not None
+        host.table = replace(
+            host.table,
+            chains=tuple(
+                replace(one, comment="?") if one.name == names.STATE_CHAIN else one
+                for one in host.table.chains
+            ),
+        )
+        return host
+
+    def test_first_nothing_is_believed(self) -> None:
+        """Sessions are judged uncached, so that nobody sets a mark while the old ones are cleared."""
+        host = self.unreadable()
+        found = host.step(WIDE)
+        assert found.is_interim
+        assert found.clearance is None
+        assert host.state == UNCACHED
+
+    def test_then_marks_are_cleared(self) -> None:
+        """The next step clears all our bits and begins with the first generation."""
+        host = self.unreadable()
+        host.step(WIDE)
+        found = host.step(WIDE)
+        assert not found.is_interim
+        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
+        assert host.generation == 1
+        assert not host.step(WIDE).plan
+
+    def test_the_chain_is_missing(self) -> None:
+        """As if its comment could not be read."""
+        host = Host()
+        host.step(WIDE)
+        assert host.table is not None
+        host.table = replace(
+            host.table, chains=tuple(one for one in host.table.chains if one.name != names.STATE_CHAIN)
+        )
+        assert host.step(WIDE).is_interim
+
+    def test_another_mask(self) -> None:
+        """A state that speaks of other bits says nothing of these."""
+        host = Host()
+        host.step(WIDE)
+        host.layout = SMALLEST
+        assert host.step(WIDE).is_interim
+        host.step(WIDE)
+        assert host.state == EnforcementState(generation=1, slots=("eth0", None, None))
+
+    def test_an_agent_that_dies_between(self) -> None:
+        """The interim table says so itself: whoever comes next clears the marks."""
+        host = self.unreadable()
+        host.step(WIDE)
+        host.restart()
+        assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
+
+    def test_few_bits(self) -> None:
+        """Where nothing can be remembered there is nothing to wait for."""
+        host = self.unreadable()
+        host.layout = FEW_BITS
+        assert not host.step(WIDE).is_interim
+        assert not host.step(WIDE).plan
+
+
+class TestWrap:
+    """Generations are used again (design: marks that carry one are cleared before)."""
+
+    def worn(self) -> Host:
+        """Return a host in its last generation."""
+        host = Host(SMALLEST)
+        host.step(WIDE)
+        for _ in range(31):
+            host.step(NARROW)
+            host.restart()
+            host.step(WIDE)
+        assert host.generation == SMALLEST.last_generation == 63
+        return host
+
+    def test_the_first_comes_again(self) -> None:
+        """Only marks of that very generation are cleared, before the plan is applied."""
+        host = self.worn()
+        found = host.step(NARROW)
+        assert host.generation == 1
+        assert found.clearance == MarkClearance(
+            mask=SMALLEST.generation_mask, tests=(SMALLEST.of_generation(1),)
+        )
+
+    def test_so_do_all_others(self) -> None:
+        """With the second one, marks of all but the first are cleared, and then none until the last."""
+        host = self.worn()
+        host.step(NARROW)
+        host.restart()
+        found = host.step(WIDE)
+        assert host.generation == 2
+        assert found.clearance == MarkClearance(
+            mask=SMALLEST.generation_mask, tests=SMALLEST.of_other_generations(1)
+        )
+        for policy in (NARROW, WIDE) * 31:
+            host.restart()
+            found = host.step(policy)
+            assert (found.clearance is None) is (host.generation != 1)
+        assert host.generation == 1
+
+    def test_a_step_that_stays_clears_nothing(self) -> None:
+        """Without a new generation no mark is touched."""
+        host = self.worn()
+        host.step(NARROW)
+        assert host.step(WIDE).clearance is None
+
+
+def test_an_interface_that_comes_back_brings_nobody_back() -> None:
+    """What its groups lost while it was not bound is lost: its slot is used anew."""
+    host = Host()
+    host.step(WIDE)
+    assert host.table is not None
+    ssh = packet(IN, "10.0.0.9", TCP, 22)
+    session = session_of(ssh)
+    assert walk(host.table, ssh, session).accepted
+    for policy in (ResolvedPolicy(), NARROW):
+        host.step(policy)
+    assert not walk(host.table, ssh, session).accepted
+
+
+def test_a_revoked_session_dies_both_ways_and_the_other_lives() -> None:
+    """From the first step to the second: SSH is cut, HTTP goes on without being judged late (§6.3)."""
+    host = Host()
+    host.step(WIDE)
+    assert host.table is not None
+    ssh, http = packet(IN, "10.0.0.9", TCP, 22), packet(IN, "10.0.0.9", TCP, 80)
+    of_ssh, of_http = session_of(ssh), session_of(http)
+    assert walk(host.table, ssh, of_ssh).accepted
+    assert walk(host.table, http, of_http).accepted
+    host.step(NARROW)
+    for look in (walk, walk_reply, walk):
+        assert not look(host.table, ssh, of_ssh).accepted
+        assert look(host.table, http, of_http).accepted

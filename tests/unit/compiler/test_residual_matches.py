@@ -1,0 +1,55 @@
+"""Entries told apart by source port and near end, held to a look at every number."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, strategies as st
+
+from sgagent.compiler.linear import ResidualMatch, cut_lines, split_lines
+
+LAST = 12
+_numbers = st.integers(0, LAST)
+_ranges = st.tuples(_numbers, _numbers).map(lambda ends: (min(ends), max(ends)))
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> tuple[ResidualMatch, ...]:
+    """Draw lines, told apart by their leaves."""
+    number = draw(st.integers(0, 6))
+    drawn = (
+        ResidualMatch(
+            leaf=str(place),
+            protocol=6,
+            source_ports=draw(st.one_of(st.none(), st.lists(_ranges, min_size=1, max_size=2).map(tuple))),
+            local=draw(st.one_of(st.none(), _ranges)),
+        )
+        for place in range(number)
+    )
+    return cut_lines(drawn)
+
+
+def fits(line: ResidualMatch, number: int, *, by_port: bool) -> bool:
+    """Tell whether the line is for a source port, or a near end."""
+    if by_port:
+        return line.source_ports is None or any(first <= number <= last for first, last in line.source_ports)
+    return line.local is None or line.local[0] <= number <= line.local[1]
+
+
+@given(lines(), st.booleans())
+def test_each_number_is_left_with_the_lines_that_fit(drawn: tuple[ResidualMatch, ...], by_port: bool) -> None:  # noqa: FBT001 - drawn
+    """In order, up to the first that needs no further look; the pieces hold every number once."""
+    pieces = split_lines(drawn, by_port=by_port, last=LAST)
+    assert [number for first, last, _ in pieces for number in range(first, last + 1)] == list(range(LAST + 1))
+    for first, last, left in pieces:
+        for number in range(first, last + 1):
+            fitting = [line.settled(by_port=by_port) for line in drawn if fits(line, number, by_port=by_port)]
+            assert left == cut_lines(fitting)
+    assert all(one[2] != other[2] for one, other in pairwise(pieces)), "neighbours that agree are one"
+
+
+@given(lines())
+def test_nothing_stands_behind_a_plain_line(drawn: tuple[ResidualMatch, ...]) -> None:
+    """Only the last line can be plain: it decides whatever is left."""
+    assert not any(line.is_plain for line in drawn[:-1])
+    assert cut_lines(drawn) == drawn

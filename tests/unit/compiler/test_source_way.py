@@ -1,0 +1,81 @@
+"""The way to the source is opened in a table of unknown policy, and nothing else of it is changed (§7.4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.compiler.enforce import enforce
+from sgagent.compiler.marks import MarkLayout
+from sgagent.compiler.source_way import can_open, close_way, open_way
+from sgagent.core.model import TCP, UDP
+from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
+from sgagent.nft.plan import AddCounter, DeleteCounter, make_plan
+from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.text import render
+
+NEAR, FAR, DNS = (
+    Endpoint.at("192.0.2.10", 443),
+    Endpoint.at("2001:db8::10", 2379),
+    Endpoint.at("192.0.2.53", 53, UDP),
+)
+
+
+def policy(*names: str) -> ResolvedPolicy:
+    """Return a policy that binds links."""
+    return ResolvedPolicy(interfaces=tuple(ResolvedInterface(name=name) for name in names))
+
+
+def table(*names: str) -> Ruleset:
+    """Return the table that enforces it."""
+    return enforce(policy(*names), None, (), MarkLayout(0xFFFF0000)).compiled.ruleset
+
+
+@pytest.mark.parametrize("names", (("eth0",), ("eth0", "eth1"), ("a", "b", "c")), ids=len)
+def test_nothing_else_is_changed(names: tuple[str, ...]) -> None:
+    """What was opened can be closed again, whatever is bound; counters stay as they are."""
+    before = table(*names)
+    opened = open_way(before, [FAR, NEAR, DNS])
+    assert close_way(opened) == before
+    assert open_way(opened, [NEAR, DNS, FAR]) == opened
+    assert open_way(opened, [NEAR]) == open_way(before, [NEAR])
+    assert {chain.name for chain in opened.chains if chain not in before.chains} == {
+        "prerouting",
+        "postrouting",
+    }
+    operations = make_plan(opened, before).operations
+    assert not any(isinstance(one, (AddCounter, DeleteCounter)) for one in operations)
+
+
+def test_packets_of_sessions_that_were_opened_outwards_pass() -> None:
+    """Out those that opened one, in the answers; nothing that comes in by itself."""
+    text = render(open_way(table("eth0"), [NEAR, DNS]), persist=False)
+    session = "ct reply ip saddr 192.0.2.10 accept"
+    assert f"ct direction original ct protocol tcp ct reply proto-src 443 {session}" in text
+    assert f"ct direction reply ct protocol tcp ct reply proto-src 443 {session}" in text
+    assert "ct direction original ct protocol udp ct reply proto-src 53 ct reply ip saddr 192.0.2.53" in text
+
+
+def test_a_table_without_doors_stays_as_it_is() -> None:
+    """Nothing is judged by it, so nothing needs to be opened."""
+    assert open_way(Ruleset(), [NEAR]) == Ruleset()
+
+
+def test_foreign_rules_in_a_base_chain_are_not_removed() -> None:
+    """Elsewhere they do not matter."""
+    assert can_open(("chain evil", "rule accept/eth0/egress"))
+    assert not can_open(("rule postrouting",))
+
+
+def test_sessions_are_not_judged_again_for_it() -> None:
+    """A policy that the table enforces already is brought back without a new generation."""
+    layout = MarkLayout(0xFFFF0000)
+    before = table("eth0")
+    found = enforce(policy("eth0"), open_way(before, [NEAR]), (), layout)
+    assert found.plan
+    assert found.compiled.ruleset == before
+
+
+def test_an_exemption_has_the_protocol_of_its_end_point() -> None:
+    """Name servers are asked over UDP, and over TCP where an answer is long."""
+    tcp, udp = Endpoint.at("192.0.2.53", 53), Endpoint.at("192.0.2.53", 53, UDP)
+    assert [one.protocol for one in exempt([udp, tcp])] == [TCP, UDP]

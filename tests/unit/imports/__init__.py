@@ -1,1 +1,0 @@
-"""What reads other tools' words."""

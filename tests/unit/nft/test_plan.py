@@ -1,0 +1,139 @@
+"""Plans for single changes: what is sent, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import (
+    REFILLED_FROM,
+    AddChain,
+    AddElements,
+    AddRule,
+    AddTable,
+    DeleteChain,
+    DeleteElements,
+    DeleteForeign,
+    DestroyTable,
+    FlushChain,
+    FlushVerdictMap,
+    Operation,
+    Plan,
+    make_plan,
+)
+from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
+from sgagent.nft.transaction import carry_out
+from tests.contract import tables
+
+IPV4 = (KeyType.IPV4_ADDR,)
+
+
+def test_nothing_to_do_is_an_empty_plan() -> None:
+    """A second apply does nothing."""
+    assert not make_plan(tables.WHOLE, tables.WHOLE)
+
+
+def test_a_member_that_leaves_is_one_operation() -> None:
+    """Only what changed is sent."""
+    gone = DeleteElements("peers/eth0", IPV4, tuple(tables.MEMBERS.elements[:1]))
+    back = AddElements("peers/eth0", IPV4, tuple(tables.MEMBERS.elements[:1]))
+    assert make_plan(tables.ONE_MEMBER_LESS, tables.WHOLE).operations == (gone,)
+    assert make_plan(tables.WHOLE, tables.ONE_MEMBER_LESS).operations == (back,)
+
+
+def test_another_verdict_is_taken_away_before_it_is_put_in() -> None:
+    """A key can't be there twice."""
+    plan = make_plan(tables.ANOTHER_VERDICT, tables.WHOLE)
+    assert [type(operation) for operation in plan.fill] == [DeleteElements] * 2 + [AddElements] * 2
+    assert [type(operation) for operation in plan.flip] == [DeleteElements, AddElements]
+
+
+def test_a_chain_whose_comment_changes_is_made_anew() -> None:
+    """The kernel can't change a comment."""
+    (new,) = (chain for chain in tables.NEXT_GENERATION.chains if chain.name == "generation")
+    expected = (DeleteChain("generation"), AddChain(new))
+    assert make_plan(tables.NEXT_GENERATION, tables.WHOLE).operations == expected
+
+
+def test_what_leads_to_a_replaced_chain_lets_go_and_comes_again() -> None:
+    """Elements and rules that lead to it are sent again, though they are the same."""
+    commented = replace(
+        tables.WHOLE,
+        chains=tuple(
+            replace(chain, comment="new") if chain.name == "ingress/eth0" else chain
+            for chain in tables.WHOLE.chains
+        ),
+    )
+    operations = make_plan(commented, tables.WHOLE).operations
+    assert operations[:2] == (FlushChain("ingress/eth0"), FlushChain("prerouting"))
+    assert operations[2] == DeleteChain("ingress/eth0")
+    assert operations[-1] == AddRule("prerouting", tables.BASE.rules[0])
+
+
+def _ports(numbers: range) -> Ruleset:
+    elements = tuple(Element((Interval.single(number),), Drop()) for number in numbers)
+    service = (KeyType.INET_SERVICE,)
+    return Ruleset(
+        verdict_maps=(VerdictMap(name="m", key_types=service, is_interval=True, elements=elements),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kinds"),
+    (
+        (range(100), range(REFILLED_FROM - 1, 100), [DeleteElements]),
+        (range(100), range(REFILLED_FROM, 100), [FlushVerdictMap, AddElements]),
+        (range(65530, 65536), range(65530, 65535), [FlushVerdictMap, AddElements]),
+        (range(65535, 65536), range(0), [FlushVerdictMap]),
+        (range(10), range(200), [AddElements]),
+    ),
+)
+def test_an_interval_map_is_refilled_where_deleting_is_dear_or_fails(
+    before: range, after: range, kinds: list[type]
+) -> None:
+    """Few ranges are deleted; many, and the greatest value, go by emptying the map."""
+    plan = make_plan(_ports(after), _ports(before))
+    assert [type(operation) for operation in plan.operations] == kinds
+    assert carry_out(plan, _ports(before)) == _ports(after)
+
+
+FOREIGN: tuple[tuple[str, tuple[Operation, ...]], ...] = (
+    ("table sgagent", (AddTable(),)),
+    ("set evil one", (DeleteForeign("set", "evil one"),)),
+    ("ct helper evil", (DeleteForeign("ct helper", "evil"),)),
+    ("chain evil", (FlushChain("evil"), DeleteChain("evil"))),
+    ("policy prerouting", (AddChain(replace(tables.BASE, rules=())),)),
+    (
+        "rule prerouting",
+        (FlushChain("prerouting"), *(AddRule("prerouting", rule) for rule in tables.BASE.rules)),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "operations"), FOREIGN)
+def test_foreign_things_go_and_ours_stay(name: str, operations: tuple[Operation, ...]) -> None:
+    """A foreign thing costs what it takes to remove it, and no more."""
+    assert make_plan(tables.WHOLE, tables.WHOLE, (name,)).operations == operations
+
+
+def test_a_destroyed_table_is_none() -> None:
+    """Nothing is left, and it can be made again."""
+    assert carry_out(Plan((DestroyTable(),)), tables.WHOLE) is None
+    remade = Plan((DestroyTable(), *make_plan(tables.WITHOUT_SSH, None).operations))
+    assert carry_out(remade, tables.WHOLE) == tables.WITHOUT_SSH
+
+
+def test_table_flags_go_with_the_declaration() -> None:
+    """How the table is protected is for whoever applies the plan to say."""
+    plan = Plan((DestroyTable(), AddTable(), DeleteForeign("quota", "q"), FlushVerdictMap("m")))
+    here = {"family": "inet", "table": "sgagent"}
+    assert encode_plan(plan, ("owner", "persist")) == {
+        "nftables": [
+            {"destroy": {"table": {"family": "inet", "name": "sgagent"}}},
+            {"add": {"table": {"family": "inet", "name": "sgagent", "flags": ["owner", "persist"]}}},
+            {"delete": {"quota": {**here, "name": "q"}}},
+            {"flush": {"map": {**here, "name": "m"}}},
+        ]
+    }

@@ -1,0 +1,65 @@
+"""A plan that only adds, as commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.nft.plan import (
+    AddChain,
+    AddCounter,
+    AddTable,
+    DeleteChain,
+    DeleteElements,
+    DeleteForeign,
+    DestroyTable,
+    FlushVerdictMap,
+    Operation,
+    make_plan,
+)
+from sgagent.nft.ruleset import Chain, Counter, Hook
+from sgagent.nft.text import write_additions
+from tests.contract import tables
+
+EXPECTED = """\
+add table inet sgagent
+add counter inet sgagent rule/eth0/ssh
+add counter inet sgagent rule/eth0/web
+"""
+
+
+def test_commands_are_in_the_order_of_the_plan() -> None:
+    """Each operation is a line, and all names are whole."""
+    operations = make_plan(tables.WHOLE, None).operations
+    text = write_additions(operations)
+    assert text is not None
+    assert text.startswith(EXPECTED)
+    assert len(text.splitlines()) == len(operations)
+    assert "add element inet sgagent networks/eth0 { 10.0.0.0/8 : goto rule/eth0/web, " in text
+    assert 'add rule inet sgagent rule/eth0/ssh counter name "rule/eth0/ssh"' in text
+
+
+def test_what_stands_behind_a_name_is_in_braces() -> None:
+    """Flags, hooks and comments are told with what they belong to."""
+    chain = Chain(name="prerouting", hook=Hook(name="prerouting", hook_priority=-150), comment="first")
+    plan = (DestroyTable(), AddTable(), AddCounter(Counter(name="a", comment="b")), AddChain(chain))
+    assert write_additions(plan, ("owner", "persist")) == (
+        "destroy table inet sgagent\n"
+        "add table inet sgagent { flags owner, persist; }\n"
+        'add counter inet sgagent a { comment "b"; }\n'
+        "add chain inet sgagent prerouting"
+        ' { type filter hook prerouting priority -150; policy accept; comment "first"; }\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "operation",
+    (
+        DeleteForeign("set", "evil }; flush ruleset; add table inet x { set"),
+        DeleteChain("drop"),
+        FlushVerdictMap("peers/eth0"),
+        DeleteElements(tables.MEMBERS.name, tables.MEMBERS.key_types, tuple(tables.MEMBERS.elements)),
+    ),
+)
+def test_what_somebody_else_may_have_named_is_not_written(operation: Operation) -> None:
+    """Such a plan is told as JSON, in which a name is nothing but a name."""
+    assert write_additions((AddTable(), operation)) is None
