@@ -32,7 +32,7 @@ from integration.watch import watching
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from tests.edits import edited, packets_to_send
-from tests.generators import random_case
+from tests.generators import Case, random_case
 
 LINKS = ("eth0", "eth1", "eth2", "eth3", "eth4")
 _SINK = """
@@ -134,11 +134,20 @@ class RandomPair:
         return f"seed {self.seed}: {', '.join(self.edits)}"
 
 
+def _edited_case(random: Random) -> tuple[Case, Case, tuple[str, ...]]:
+    """Return a case, another a few edits away, and the edits; skip cases that no edit changes."""
+    while True:
+        links, most_rules = LINKS[: random.randint(1, 3)], random.choice((3, 8, 30))
+        case = random_case(random, interfaces=links, most_rules=most_rules)
+        found = edited(random, case)
+        if found is not None:
+            return (case, *found)
+
+
 def random_pair(seed: int) -> RandomPair:
     """Return the random pair of a seed."""
     random = Random(seed)
-    case = random_case(random, interfaces=LINKS[: random.randint(1, 3)], most_rules=random.choice((3, 8, 30)))
-    other, edits = edited(random, case)
+    case, other, edits = _edited_case(random)
     looks_at_source_ports = any(
         rule.source_ports is not None
         for policy in (case.policy, other.policy)
