@@ -55,8 +55,8 @@ class Change(enum.Enum):
 class Notice(enum.Enum):
     """How the daemon hears of a change."""
 
-    SIGNAL = "a file, by SIGHUP"
-    FILE = "a file, by itself"
+    SIGNAL = "SIGHUP"
+    FILE = "inotify"
     STORE = "etcd"
 
 

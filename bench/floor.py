@@ -36,8 +36,8 @@ from sgagent.nft.ruleset import TABLE
 NAME = "floor"
 REPEATS = {SIZES[1]: 40, SIZES[2]: 40, SIZES[3]: 10}
 LOADS = 3
-MESSAGE, IN_PROCESS, BY_NFT = "a message that is ready", "libnftables, in process", "`nft`"
-LOAD = "all of it, at once"
+WAYS = MESSAGE, IN_PROCESS, BY_NFT = "a ready message", "libnftables", "`nft`"
+LOAD = "everything"
 
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("!BBH")
@@ -215,16 +215,19 @@ def _message(kind: int, flags: int, family: int, resource_id: int, payload: byte
 
 def lines(found: Sequence[Took]) -> Iterator[str]:
     """Yield the table."""
+    took_by = {(took.size, took.change, took.way): took for took in found}
     yield from table(
-        ("rules / members", "change", "by", "ms", "of it computed outside the kernel", "in the kernel"),
+        ("rules/members", "change", *WAYS),
         (
-            (
-                *(str(took.size), took.change, took.way),
-                *(milliseconds(seconds) for seconds in (took.seconds, took.user, took.system)),
-            )
-            for took in found
+            (str(size), change, *(_cell(took_by.get((size, change, way))) for way in WAYS))
+            for size, change in dict.fromkeys((took.size, took.change) for took in found)
         ),
     )
+
+
+def _cell(took: Took | None) -> str:
+    """Return the time, and how much of it the processor spent in the kernel."""
+    return f"{milliseconds(took.seconds)} ({milliseconds(took.system)})" if took else ""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.durations import BY_NFT, LINEAR
-from bench.goals import Goal, judge_goals
+from bench.goals import Goal, is_gain, judge_goals, least_gain
 from bench.linear import Order
 from bench.packetcost import CONNTRACK_ONLY, ESTABLISHED_ONLY, NO_FIREWALL, OURS
 from bench.results import Results
-from bench.sizes import Size
+from bench.section import figure
+from bench.sizes import SIZES, Size
 from bench.traffic import Aim
 
 BEGIN = "<!-- measured: written by python -m bench -->"
@@ -34,9 +36,8 @@ def write_tables(results: Results) -> str:
     return "\n".join(
         [
             *_about_machine(results),
-            *_goals(judge_goals(results)),
-            *(line for aim in (Aim.SPREAD, Aim.NONE) for line in _new_sessions(results, aim)),
-            *_places(results),
+            *_goals(goal for goal in judge_goals(results) if not is_gain(goal)),
+            *_new_sessions(results),
             *_known_sessions(results),
             *_durations(results),
             *_commands(results),
@@ -55,78 +56,69 @@ def _about_machine(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _goals(goals: Sequence[Goal]) -> Iterator[str]:
+def _goals(goals: Iterable[Goal]) -> Iterator[str]:
     rows = [
-        (goal.text, goal.limit, f"{goal.measured:.1f}", "met" if goal.is_met else "**missed**")
+        (goal.text, goal.limit, figure(goal.measured), "met" if goal.is_met else "**missed**")
         for goal in goals
     ]
-    yield from _table("What is promised", ("promise", "limit", "measured", ""), rows)
+    yield from _table("Goals", ("goal", "limit", "measured", ""), rows)
 
 
-_NEW = (OURS, *(order.value for order in Order))
+_LISTS = (Order.ADDRESS_FIRST, Order.PORT_FIRST)
 
 
-def _new_sessions(results: Results, aim: Aim) -> Iterator[str]:
+def _new_sessions(results: Results) -> Iterator[str]:
+    """Yield the cost of new sessions, by size and by where in the policy their packets hit."""
     rows = []
-    for size in results.sizes:
+    for size, aim in itertools.product(results.sizes, Aim):
         ours = _above(results, size, aim.value, OURS)
-        cells = [_with_ratio(_above(results, size, aim.value, name), ours) for name in _NEW[1:]]
-        rows.append((str(size), _whole(results, size, aim.value, CONNTRACK_ONLY), _number(ours), *cells))
-    heading = f"A new session, packets {aim.value}"
-    yield from _table(heading, ("rules / members", "*conntrack only, whole*", *_NEW), rows)
-
-
-def _places(results: Results) -> Iterator[str]:
-    """Yield how the cost depends on where in the policy a packet hits."""
-    size = results.sizes[-1] if len(results.sizes) < 3 else results.sizes[2]
-    rows = []
-    for aim in Aim:
-        ours = _above(results, size, aim.value, OURS)
-        cells = [_with_ratio(_above(results, size, aim.value, name), ours) for name in _NEW[1:]]
-        rows.append((aim.value, _whole(results, size, aim.value, CONNTRACK_ONLY), _number(ours), *cells))
-    yield from _table(
-        f"A new session at {size}, by where packets hit",
-        ("packets", "*conntrack only, whole*", *_NEW),
-        rows,
-    )
+        if ours is not None and (size == SIZES[2] or aim in (Aim.SPREAD, Aim.NONE)):
+            cells = [
+                _with_ratio(_above(results, size, aim.value, order.value), ours, least_gain(size, aim, order))
+                for order in _LISTS
+            ]
+            whole = _whole(results, size, aim.value, CONNTRACK_ONLY)
+            rows.append((str(size), aim.value, whole, _number(ours), *cells))
+    lists = (order.value for order in _LISTS)
+    head = ("rules/members", "packets", f"*{CONNTRACK_ONLY}*", OURS, *lists)
+    yield from _table("A new session: nanoseconds above conntrack only (times sgagent's ≥ goal)", head, rows)
 
 
 def _known_sessions(results: Results) -> Iterator[str]:
     names = (NO_FIREWALL, CONNTRACK_ONLY, ESTABLISHED_ONLY, OURS)
     rows = [
-        (
-            str(size),
-            *(_whole(results, size, "known sessions", name) for name in names),
-            _number(_above(results, size, "known sessions", ESTABLISHED_ONLY)),
-            _number(_above(results, size, "known sessions", OURS)),
-        )
+        (str(size), *(_whole(results, size, "known sessions", name) for name in names))
         for size in results.sizes
     ]
-    above = (f"{ESTABLISHED_ONLY}: above conntrack only", f"{OURS}: above conntrack only")
-    yield from _table("A packet of a known session", ("rules / members", *names, *above), rows)
+    yield from _table("A packet of a known session: nanoseconds", ("rules/members", *names), rows)
+
+
+_CONTENDERS = (OURS, BY_NFT, LINEAR)
 
 
 def _durations(results: Results) -> Iterator[str]:
     operations = dict.fromkeys(duration.operation for duration in results.durations)
-    contenders = (OURS, BY_NFT, LINEAR)
-    for size in sorted({duration.size for duration in results.durations}):
-        rows = [(name, *(_milliseconds(results, size, name, c) for c in contenders)) for name in operations]
-        yield from _table(f"Milliseconds at {size}", ("", *contenders), rows)
+    sizes = sorted({duration.size for duration in results.durations})
+    rows = [(name, *(_compared(results, size, name) for size in sizes)) for name in operations]
+    yield from _table(f"Milliseconds: {', '.join(_CONTENDERS)}", ("", *map(str, sizes)), rows)
+
+
+def _compared(results: Results, size: Size, operation: str) -> str:
+    """Return what an operation takes each contender that has it."""
+    found = (_milliseconds(results, size, operation, contender) for contender in _CONTENDERS)
+    return ", ".join(text for text in found if text)
 
 
 def _commands(results: Results) -> Iterator[str]:
-    rows = [
-        (
-            str(command.size),
-            f"`{command.command}`",
-            f"{command.seconds:.2f}",
-            f"{command.peak_mebibytes:.0f}",
-            str(command.status),
-        )
-        for command in results.commands
-    ]
-    head = ("rules / members", "command", "seconds", "peak memory, MiB", "exit code")
-    yield from _table("Whole commands", head, rows)
+    """Yield what a dry run takes, with the kernel's check of the text and without."""
+    rows = []
+    for size in results.sizes:
+        found = [command for command in results.commands if command.size == size]
+        if found:
+            most = max(command.peak_mebibytes for command in found)
+            rows.append((str(size), *(f"{command.seconds:.2f}" for command in found), f"{most:.0f}"))
+    head = ("rules/members", "seconds", "with `--no-verify`", "peak MiB")
+    yield from _table("`sgagent compile --dry-run`", head, rows)
 
 
 def _table(heading: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -155,11 +147,14 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def _with_ratio(value: float | None, ours: float | None) -> str:
-    """Return a cost and how many times ours it is."""
+def _with_ratio(value: float | None, ours: float | None, least: float | None) -> str:
+    """Return a cost, how many times ours it is, and the goal for that; in bold where it is missed."""
     if value is None or not ours:
         return _number(value)
-    return f"{value:,.0f} ({_ratio(value / ours)})"
+    if least is None:
+        return f"{value:,.0f} ({_ratio(value / ours)})"
+    ratio = f"{value / ours:.1f}×"
+    return f"{value:,.0f} ({ratio if value >= least * ours else f'**{ratio}**'} ≥ {least:g}×)"
 
 
 def _ratio(value: float) -> str:

@@ -134,11 +134,11 @@ class _Reader:
 
 
 def judge(found: Scraped) -> Iterator[Goal]:
-    """Yield what was promised of scrapes."""
+    """Yield the goals for scrapes."""
     measured = 1000 * percentile(found.alone, 50)
-    yield Goal.at_most(MOST_MILLISECONDS, f"a scrape at {found.size}: ms, half", measured)
+    yield Goal.at_most(MOST_MILLISECONDS, f"a scrape at {found.size}, median", measured, "ms")
     slowed = percentile(found.with_scrapes, 50) / percentile(found.without, 50)
-    text = "a change while somebody scrapes each second, against one without: half"
+    text = "a change with a scrape each second, against one without, median"
     yield Goal.at_most(MOST_SLOWED, text, slowed, "times")
 
 
@@ -147,12 +147,12 @@ def lines(found: Scraped) -> Iterator[str]:
     yield from goal_table(list(judge(found)))
     rows = {
         f"a scrape alone, {found.kibibytes:,.0f} KiB": found.alone,
-        "a scrape while changes are applied": found.meanwhile,
-        "a change enforced, without scrapes": found.without,
-        "a change enforced, somebody scrapes each second": found.with_scrapes,
+        "a scrape during changes": found.meanwhile,
+        "a change without scrapes": found.without,
+        "a change with a scrape each second": found.with_scrapes,
     }
     yield from table(
-        ("milliseconds", "times", "half", "9 of 10", "the worst"),
+        ("milliseconds", "runs", "median", "90th percentile", "worst"),
         (
             (
                 name,

@@ -93,9 +93,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def goal_table(goals: Sequence[Goal]) -> Iterator[str]:
-    """Yield the table of what was promised and what was measured of it."""
+    """Yield the table of goals and what was measured."""
     rows = ((g.text, g.limit, figure(g.measured), "met" if g.is_met else "**missed**") for g in goals)
-    yield from table(("promised", "limit", "measured", ""), rows)
+    yield from table(("goal", "limit", "measured", ""), rows)
 
 
 def figure(value: float) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.frames import Frames
 from bench.hosts import bench_host
+from bench.linear import Order
 from bench.packetcost import CONNTRACK_ONLY, Effort, measured_costs, take_turns
 from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost
@@ -72,6 +73,9 @@ def _column(
     return Column(table=table_name, name=name, costs=tuple(costs))
 
 
+_ELSEWHERE = {("shape", order.value) for order in Order}
+"""Rulesets that ``python -m bench`` has tables of."""
+
 _HEADS = {
     "statement": ("a chain of one line and an accept", "ns"),
     "stage": ("our table, cut off",),
@@ -90,14 +94,14 @@ def lines(columns: Sequence[Column]) -> Iterator[str]:
         rows = (
             (ruleset, *(_figures(column, ruleset) for column in of_table))
             for ruleset in rulesets
-            if ruleset != CONNTRACK_ONLY
+            if ruleset != CONNTRACK_ONLY and (name, ruleset) not in _ELSEWHERE
         )
         yield from table((*head, *(column.name for column in of_table if column.name)), rows)
 
 
 def _figures(column: Column, ruleset: str) -> str:
     """Return what packets cost, by where they hit."""
-    return " / ".join(f"{cost.above.median:,.0f}" for cost in column.costs if cost.contender == ruleset)
+    return "/".join(f"{cost.above.median:,.0f}" for cost in column.costs if cost.contender == ruleset)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -13,8 +13,8 @@ class Size:
     members: int
 
     def __str__(self) -> str:
-        """Return both numbers: ``1,000 / 10,000``."""
-        return f"{self.rules:,} / {self.members:,}"
+        """Return both numbers: ``1,000/10,000``."""
+        return f"{self.rules:,}/{self.members:,}"
 
 
 SIZES = (Size(10, 100), Size(100, 1_000), Size(1_000, 10_000), Size(10_000, 100_000))

@@ -25,13 +25,13 @@ _UNUSED_PORTS = (61_000, 65_535)
 class Aim(enum.Enum):
     """What the packets of a measurement have in common."""
 
-    SPREAD = "spread over the rules"
+    SPREAD = "spread"
     """Each is aimed at a rule, and within it at a member and a port, by chance."""
 
-    FIRST = "all at the first rule"
-    MIDDLE = "all at the rule in the middle"
-    LAST = "all at the last rule"
-    NONE = "at no rule"
+    FIRST = "first rule"
+    MIDDLE = "middle rule"
+    LAST = "last rule"
+    NONE = "no rule"
     """From members, chosen by chance, to ports that no rule speaks of: all of a list is walked."""
 
 

@@ -48,16 +48,16 @@ def _operations(results: PeerResults, size: Size) -> Iterator[str]:
     head = (
         "",
         *(operation.value for operation in Operation),
-        "MiB at most",
-        "MiB that stay",
-        "decided otherwise",
+        "peak MiB",
+        "lasting MiB",
+        "wrong verdicts",
     )
     yield from _table(f"Milliseconds and memory at {size}", head, rows)
 
 
 def _wrong(figures: Figures) -> str:
     found = figures.wrong
-    return f"{found.kept_out + found.let_in} of {found.probes}" if found else ""
+    return f"{found.kept_out + found.let_in}/{found.probes}" if found else ""
 
 
 def _packets(results: PeerResults, aim: Aim) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _packets(results: PeerResults, aim: Aim) -> Iterator[str]:
         if any(results.cost(size, aim.value, contender) for size in results.sizes):
             cells = (_cost(results, size, aim, contender) for size in results.sizes)
             rows.append((contender, *cells))
-    heading = f"Nanoseconds of a new session above connection tracking alone, packets {aim.value}"
+    heading = f"A new session: nanoseconds above conntrack only, packets: {aim.value}"
     yield from _table(heading, ("", *map(str, results.sizes)), rows)
 
 
@@ -98,13 +98,13 @@ def _reloads(results: PeerResults) -> Iterator[str]:
         if (found := figures.stream)
     ]
     head = (
-        "rules / members",
+        "rules/members",
         "",
         "times",
-        "packets of each kind",
-        "allowed, not let in",
-        "denied, let in",
-        "of known sessions, lost",
+        "packets a kind",
+        "allowed, dropped",
+        "denied, passed",
+        "known, lost",
         "counters kept",
     )
     yield from _table("While the files are read again", head, rows)
@@ -114,7 +114,7 @@ def _kept(figures: Figures) -> str:
     found = figures.counted
     if found is None or not found.before:
         return ""
-    return f"{found.after:,} of {found.before:,}"
+    return f"{found.after:,}/{found.before:,}"
 
 
 def _failures(results: PeerResults) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _failures(results: PeerResults) -> Iterator[str]:
         for figures in results.figures
         for operation, why in figures.failures.items()
     ]
-    yield from _table("What did not work", ("rules / members", "", "", "why"), rows)
+    yield from _table("What did not work", ("rules/members", "", "", "why"), rows)
 
 
 def _one_line(text: str) -> str:

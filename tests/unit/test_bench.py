@@ -128,7 +128,7 @@ def test_tables_replace_what_stood_between_the_marks() -> None:
     assert written.startswith("before\n")
     assert written.endswith("\nafter\n")
     assert "old" not in written
-    assert "| 1,000 / 10,000 | *700* | 800 | 40,000 (50×) |  | 20,000 (25×) |" in written
+    assert "| 1,000/10,000 | spread | *700* | 800 | 40,000 (50.0× ≥ 50×) | 20,000 (25.0× ≥ 20×) |" in written
     assert insert_tables(written, FINE) == written
 
 

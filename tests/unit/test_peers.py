@@ -153,9 +153,9 @@ def test_tables_say_what_was_cut_off_and_what_failed() -> None:
     page = "\n".join(peer_lines(measured()))
     assert "| firewalld | > 120 s |  | can't |" in page
     assert "no such rule" in page
-    assert "| sgagent run | 12.5 | 12.5 | 12.5 | 12.5 | 80 | 70 | 0 of 300 |" in page
+    assert "| sgagent run | 12.5 | 12.5 | 12.5 | 12.5 | 80 | 70 | 0/300 |" in page
     assert "20,000 (40×)" in page
-    assert "| 3 | 1,000 | 0 | 0 | 0 | 300 of 300 |" in page
+    assert "| 3 | 1,000 | 0 | 0 | 0 | 300/300 |" in page
 
 
 def test_the_page_has_a_place_for_the_tables() -> None:
