@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,7 +101,7 @@ class Story:
         Raises:
             LabError: it ended otherwise, or said something else.
         """
-        self.tell(f"root@web:~# {command}")
+        self.tell(f"{_PROMPT}{command}")
         try:
             line = f"cd /root; exec 2>&1; {command}"
             ended, told = 0, self.machine.run("bash", "-c", line, seconds=INSTALLATION_SECONDS)
@@ -203,11 +204,64 @@ def tell() -> Sequence[Chapter]:
 
 
 def markdown(chapters: Iterable[Chapter]) -> str:
-    """Return what was told as a part of a page."""
+    """Return a story as a part of a page, with an ellipsis for what repeats."""
+    shown: set[str] = set()
     return "\n".join(
-        f"## {chapter.title.capitalize()}\n\n```console\n{_joined(chapter.lines)}```\n"
+        f"## {chapter.title.capitalize()}\n\n```console\n"
+        f"{_joined(_without_repeats(chapter.lines, shown))}```\n"
         for chapter in chapters
     )
+
+
+def _without_repeats(lines: Iterable[str], shown: set[str]) -> Iterator[str]:
+    """Yield lines, except those of an earlier status, and what the package manager says of itself."""
+    is_status = is_left_out = False
+    for line in lines:
+        if line.startswith(_PROMPT) or _REMARK.match(line):
+            is_status, is_known = line.endswith("sgagent status"), False
+        elif is_status:
+            text = _masked(line, _TIMES)
+            is_known = text in shown
+            shown.add(text)
+        else:
+            is_known = _PACKAGE_MANAGER.match(line) is not None
+        if not is_known:
+            yield line
+        elif not is_left_out:
+            yield "…"
+        is_left_out = is_known
+
+
+def without_passing(line: str) -> str:
+    """Return a line with everything that differs from run to run masked, and blanks by number."""
+    return " ".join(_masked(line, _PASSING).split())
+
+
+def _masked(line: str, patterns: Iterable[tuple[str, str]]) -> str:
+    for pattern, word in patterns:
+        line = re.sub(pattern, word, line)
+    return line
+
+
+_PROMPT = "root@web:~# "
+_REMARK = re.compile(r"   (from outside:|\()")
+_PACKAGE_MANAGER = re.compile(r"(Selecting|Preparing|Unpacking|Setting up|Creat\w+|Removing|Purging) .*|$")
+_TIMES = (
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
+    (r"\d+ seconds?", "SECONDS"),
+    (r"process \d+|MainPID=\d+", "PROCESS"),
+)
+_PASSING = (
+    *_TIMES,
+    (r"  \d+s$", "  SECONDS"),
+    (r"confirm-within \d+s", "confirm-within SECONDS"),
+    (r"[GU]ID \d+", "ID"),
+    (r"\"timestamp\": \"[^\"]+\"", "TIMESTAMP"),
+    (r"port \d{5}", "PORT"),
+    (r"sha256:[0-9a-f]+", "VERSION"),
+    (r"sgagent_\S+\.deb|sgagent \d[\d.]+|\(\d[\d.]+-\d\)", "RELEASE"),
+)
+"""What differs from run to run."""
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -9,22 +9,9 @@ import pytest
 from integration import story
 from integration.machine import why_not
 from integration.package import ROOT, why_not as why_no_package
+from integration.story import without_passing
 
 _REASON = why_not() or why_no_package()
-_PASSING = (
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
-    (r"\d+ seconds?", "SECONDS"),
-    (r"  \d+s$", "  SECONDS"),
-    (r"confirm-within \d+s", "confirm-within SECONDS"),
-    (r"process \d+|MainPID=\d+", "PROCESS"),
-    (r"[GU]ID \d+", "ID"),
-    (r"\"timestamp\": \"[^\"]+\"", "TIMESTAMP"),
-    (r"port \d{5}", "PORT"),
-    (r"sha256:[0-9a-f]+", "VERSION"),
-    (r"sgagent_\S+\.deb|sgagent \d[\d.]+|\(\d[\d.]+-\d\)", "RELEASE"),
-)
-"""What differs from run to run."""
-
 _OF_OTHERS = re.compile(r"# (apt-get|sgagent explain)|…|\{")
 """Lines of the runbook that the story does not have, or not in those words."""
 
@@ -49,10 +36,3 @@ def test_the_story_ends_well_and_the_pages_tell_it() -> None:
 def masked(text: str) -> list[str]:
     """Return the lines of a text with everything that differs from run to run masked."""
     return [without_passing(line) for line in text.splitlines()]
-
-
-def without_passing(line: str) -> str:
-    """Return a line with everything that differs from run to run masked, and blanks by number."""
-    for pattern, word in _PASSING:
-        line = re.sub(pattern, word, line)
-    return " ".join(line.split())
