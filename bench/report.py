@@ -40,7 +40,6 @@ def write_tables(results: Results) -> str:
             *_new_sessions(results),
             *_known_sessions(results),
             *_durations(results),
-            *_commands(results),
         ]
     )
 
@@ -100,6 +99,7 @@ def _durations(results: Results) -> Iterator[str]:
     operations = dict.fromkeys(duration.operation for duration in results.durations)
     sizes = sorted({duration.size for duration in results.durations})
     rows = [(name, *(_compared(results, size, name) for size in sizes)) for name in operations]
+    rows += _commands(results)
     yield from _table(f"Milliseconds: {', '.join(_CONTENDERS)}", ("", *map(str, sizes)), rows)
 
 
@@ -109,16 +109,14 @@ def _compared(results: Results, size: Size, operation: str) -> str:
     return ", ".join(text for text in found if text)
 
 
-def _commands(results: Results) -> Iterator[str]:
-    """Yield what a dry run takes, with the kernel's check of the text and without."""
-    rows = []
-    for size in results.sizes:
-        found = [command for command in results.commands if command.size == size]
-        if found:
-            most = max(command.peak_mebibytes for command in found)
-            rows.append((str(size), *(f"{command.seconds:.2f}" for command in found), f"{most:.0f}"))
-    head = ("rules/members", "seconds", "with `--no-verify`", "peak MiB")
-    yield from _table("`sgagent compile --dry-run`", head, rows)
+def _commands(results: Results) -> Iterator[tuple[str, ...]]:
+    """Yield what commands take, and their memory."""
+    found = {(command.command, command.size): command for command in results.commands}
+    sizes = sorted({command.size for command in results.commands})
+    for name in dict.fromkeys(command.command for command in results.commands):
+        rows = [found.get((name, size)) for size in sizes]
+        yield (f"`{name}`", *(f"{1000 * row.seconds:,.0f}" if row else "" for row in rows))
+        yield ("its peak memory, MiB", *(f"{row.peak_mebibytes:.0f}" if row else "" for row in rows))
 
 
 def _table(heading: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

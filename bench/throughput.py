@@ -29,7 +29,7 @@ from bench.packetcost import (
 )
 from bench.policies import INTERFACE, BenchPolicy, invent, with_rule
 from bench.results import Spread
-from bench.section import Section, begin, figure, finish, goal_table, parser_of, table
+from bench.section import Section, begin, figure, finish, parser_of, table
 from bench.sizes import SIZES
 from bench.traffic import HOST_ADDRESS
 
@@ -182,18 +182,21 @@ def judge(found: Sequence[Carried]) -> Iterator[Goal]:
 
 
 def lines(found: Sequence[Carried]) -> Iterator[str]:
-    """Yield all tables."""
-    yield from goal_table(list(judge(found)))
+    """Yield the table: Gbit/s, and the share of what a host without a firewall carries."""
+    carried_by = {(carried.contender, carried.packets): carried for carried in found}
+    packets = list(dict.fromkeys(carried.packets for carried in found))
     yield from table(
-        ("packets", "under", "Gbit/s, median", "of no firewall: median, quartiles"),
+        ("Gbit/s (share: median, quartiles)", *packets),
         (
-            (
-                *(carried.packets, carried.contender, figure(carried.gigabits.median)),
-                f"{carried.share.median:.2f} ({carried.share.low:.2f} to {carried.share.high:.2f})",
-            )
-            for carried in found
+            (contender, *(_cell(carried_by[contender, each]) for each in packets))
+            for contender in dict.fromkeys(carried.contender for carried in found)
         ),
     )
+
+
+def _cell(carried: Carried) -> str:
+    share = carried.share
+    return f"{figure(carried.gigabits.median)} ({share.median:.2f}, {share.low:.2f} to {share.high:.2f})"
 
 
 def main(argv: Sequence[str]) -> int:

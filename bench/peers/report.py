@@ -83,9 +83,10 @@ def _cost(results: PeerResults, size: Size, aim: Aim, contender: str) -> str:
 
 
 def _reloads(results: PeerResults) -> Iterator[str]:
+    """Yield what became of packets at the size in the middle; the others are alike."""
+    size = results.sizes[len(results.sizes) // 2]
     rows = [
         (
-            str(figures.size),
             figures.contender,
             str(found.changes),
             f"{found.sent:,}",
@@ -94,11 +95,10 @@ def _reloads(results: PeerResults) -> Iterator[str]:
             f"{found.cut:,}",
             _kept(figures),
         )
-        for figures in results.figures
+        for figures in results.of(size)
         if (found := figures.stream)
     ]
     head = (
-        "rules/members",
         "",
         "times",
         "packets a kind",
@@ -107,7 +107,7 @@ def _reloads(results: PeerResults) -> Iterator[str]:
         "known, lost",
         "counters kept",
     )
-    yield from _table("While the files are read again", head, rows)
+    yield from _table(f"While the files are read again, at {size}", head, rows)
 
 
 def _kept(figures: Figures) -> str:

@@ -22,7 +22,7 @@ def test_a_status_shows_what_no_earlier_one_had() -> None:
 
 def test_other_commands_show_all_that_they_print() -> None:
     """What a status printed is shown again where another command prints it."""
-    told = [f"{PROMPT}sgagent status", *STATUS, "   from outside: 80 open", f"{PROMPT}cat status", *STATUS]
+    told = [f"{PROMPT}sgagent status", *STATUS, "   open: stranger 80", f"{PROMPT}cat status", *STATUS]
     assert page(*told) == told
 
 
