@@ -59,6 +59,27 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [target for target in sorted(inside) if not (path.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_lead_to_headings(path: Path) -> None:
+    """An anchor in a link is one of a heading, in this document or in the other."""
+    links = (link.partition("#") for link in LINK.findall(path.read_text(encoding="utf-8")))
+    missing = [
+        f"{target}#{anchor}"
+        for target, _, anchor in links
+        if anchor
+        and "://" not in target
+        and anchor not in _anchors_of(path.parent / target if target else path)
+    ]
+    assert missing == []
+
+
+def _anchors_of(path: Path) -> set[str]:
+    """Return the anchors that headings have, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=_WHOLE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_every_document_is_in_the_index() -> None:
     """docs/README.md links to each document beside it."""
     index = read("docs/README.md")
