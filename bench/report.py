@@ -93,15 +93,13 @@ def _known_sessions(results: Results) -> Iterator[str]:
 
 
 _CONTENDERS = (OURS, BY_NFT, LINEAR)
-_WITHOUT_CACHES = ": decide"
-"""What nobody waits for: the daemon decides with its caches, as ``python -m bench.daemon`` measures it."""
+_WITHOUT_GOAL = (": decide", ": nothing changes", ": everything is other")
+"""What no goal is about: the daemon decides with its caches, as ``python -m bench.daemon`` measures it."""
 
 
 def _durations(results: Results) -> Iterator[str]:
     operations = dict.fromkeys(
-        duration.operation
-        for duration in results.durations
-        if not duration.operation.endswith(_WITHOUT_CACHES)
+        duration.operation for duration in results.durations if not duration.operation.endswith(_WITHOUT_GOAL)
     )
     sizes = sorted({duration.size for duration in results.durations})
     rows = [(name, *(_compared(results, size, name) for size in sizes)) for name in operations]

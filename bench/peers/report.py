@@ -16,8 +16,7 @@ def peer_lines(results: PeerResults) -> Iterator[str]:
     yield from _about(results)
     for size in results.sizes:
         yield from _operations(results, size)
-    for aim in (Aim.SPREAD, Aim.NONE):
-        yield from _packets(results, aim)
+    yield from _packets(results)
     yield from _reloads(results)
     yield from _failures(results)
 
@@ -60,26 +59,31 @@ def _wrong(figures: Figures) -> str:
     return f"{found.kept_out + found.let_in}/{found.probes}" if found else ""
 
 
-def _packets(results: PeerResults, aim: Aim) -> Iterator[str]:
+def _packets(results: PeerResults) -> Iterator[str]:
+    aims = (Aim.SPREAD, Aim.NONE)
     rows = []
     for contender in results.contenders:
-        if any(results.cost(size, aim.value, contender) for size in results.sizes):
-            cells = (_cost(results, size, aim, contender) for size in results.sizes)
-            rows.append((contender, *cells))
-    heading = f"A new session: nanoseconds above conntrack only, packets: {aim.value}"
+        costs = [", ".join(_costs(results, size, aims, contender)) for size in results.sizes]
+        if any(costs):
+            rows.append((contender, *costs))
+    heading = (
+        f"A new session: nanoseconds above conntrack only, packets: {', '.join(aim.value for aim in aims)}"
+    )
     yield from _table(heading, ("", *map(str, results.sizes)), rows)
 
 
-def _cost(results: PeerResults, size: Size, aim: Aim, contender: str) -> str:
-    """Return a cost, and how many times the daemon's it is."""
-    cost, ours = (results.cost(size, aim.value, name) for name in (contender, DAEMON))
-    if cost is None:
-        return ""
-    number = f"{cost.above.median:,.0f}"
-    if ours is None or contender == DAEMON or ours.above.median <= 0:
-        return number
-    times = cost.above.median / ours.above.median
-    return f"{number} ({times:.1f}×)" if times < 10 else f"{number} ({times:.0f}×)"
+def _costs(results: PeerResults, size: Size, aims: Iterable[Aim], contender: str) -> Iterator[str]:
+    """Yield a cost of each kind of packet, and how many times the daemon's it is."""
+    for aim in aims:
+        cost, ours = (results.cost(size, aim.value, name) for name in (contender, DAEMON))
+        if cost is None:
+            continue
+        number = f"{cost.above.median:,.0f}"
+        if ours is None or contender == DAEMON or ours.above.median <= 0:
+            yield number
+        else:
+            times = cost.above.median / ours.above.median
+            yield f"{number} ({times:.1f}×)" if times < 10 else f"{number} ({times:.0f}×)"
 
 
 def _reloads(results: PeerResults) -> Iterator[str]:
