@@ -310,6 +310,15 @@ _LIMITS = {
 }
 """The figures of a table, and their limits."""
 
+_JUDGED = (
+    "ms until enforced, worst",
+    "wrong members at the end",
+    "its last sixth against the second",
+    "last sixth against the second",
+    "applies",
+)
+"""Those that a goal is about, in the order of the goals."""
+
 
 def _column(churn: Churn) -> Mapping[str, str]:
     lags = [lag for sample in churn.samples for lag in sample.lags]
@@ -320,7 +329,10 @@ def _column(churn: Churn) -> Mapping[str, str]:
         *(figure(sum(sample.processor_seconds for sample in churn.samples)), f"{processor:.2f}×"),
         *(f"{max(sample.mebibytes for sample in churn.samples):.0f}", f"{memory:.2f}×"),
     )
-    return dict(zip(_LIMITS, figures, strict=True))
+    goals = zip(_JUDGED, judge([churn]), strict=True)
+    missed = {name for name, goal in goals if not goal.is_met}
+    texts = zip(_LIMITS, figures, strict=True)
+    return {name: f"**{text}**" if name in missed else text for name, text in texts}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ from bench.packetcost import (
 )
 from bench.policies import INTERFACE, BenchPolicy, invent, with_rule
 from bench.results import Spread
-from bench.section import Section, begin, figure, finish, parser_of, table
+from bench.section import Section, begin, figure, finish, goal_table, parser_of, table
 from bench.sizes import SIZES
 from bench.traffic import HOST_ADDRESS
 
@@ -182,7 +182,8 @@ def judge(found: Sequence[Carried]) -> Iterator[Goal]:
 
 
 def lines(found: Sequence[Carried]) -> Iterator[str]:
-    """Yield the table: Gbit/s, and the share of what a host without a firewall carries."""
+    """Yield the goal, and the table: Gbit/s, and the share of what a host without a firewall carries."""
+    yield from goal_table(list(judge(found)))
     carried_by = {(carried.contender, carried.packets): carried for carried in found}
     packets = list(dict.fromkeys(carried.packets for carried in found))
     yield from table(

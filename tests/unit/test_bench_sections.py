@@ -165,6 +165,12 @@ def test_churn_is_held_to_what_was_promised(found: Churn, missed: list[int]) -> 
     assert [number for number, goal in enumerate(goals) if not goal.is_met] == missed
 
 
+def test_a_figure_that_misses_its_limit_is_bold() -> None:
+    """The table of many changes has no column for that."""
+    rows = [line for line in churn.lines([churned(lag=2.1)]) if "**" in line]
+    assert rows == ["| ms until enforced, worst | ≤ 2,000 | **2,100** |"]
+
+
 @pytest.mark.parametrize(
     ("alone", "with_scrapes", "missed"), ((0.2, 0.1, []), (0.251, 0.1, [0]), (0.2, 0.12, [1]))
 )
