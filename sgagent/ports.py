@@ -60,7 +60,7 @@ class Source(Protocol):
         ...
 
     def has_settled(self) -> bool:
-        """Tell whether what was fetched last is all there is for now, and not one change of many under way.
+        """Return whether what was fetched last is all there is for now, and not one change of many under way.
 
         May wait a moment to know. If it has not settled, nothing of it may have any effect, and the watch
         calls again when it has.

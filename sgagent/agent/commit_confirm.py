@@ -66,7 +66,7 @@ class TrialFile:
 
     @property
     def is_going_back(self) -> bool:
-        """Tell whether the kernel has to go back, or did and that is not noted yet."""
+        """Return whether the kernel has to go back, or did and that is not noted yet."""
         return self._unconfirmed.exists()
 
     def forget(self) -> None:
@@ -80,7 +80,7 @@ class TrialFile:
 
 
 def is_running(terms: Terms | None, boot_id: str, monotonic: float) -> bool:
-    """Tell whether a trial still runs; whatever is doubtful has ended it.
+    """Return whether a trial still runs; whatever is doubtful has ended it.
 
     The monotonic clock is the same for all processes of one boot, and nobody can set it.
     """

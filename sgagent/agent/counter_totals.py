@@ -130,7 +130,7 @@ class Accounting:
                 yield drop
 
     def _is_new(self, name: str, value: CounterValue) -> bool:
-        """Tell whether a counter has a key and another value than it had."""
+        """Return whether a counter has a key and another value than it had."""
         return value != self._seen.get(name, _NOTHING) and name in self._keys
 
     def _add(self, key: CounterKey, counted: CounterValue) -> None:

@@ -32,7 +32,7 @@ class Proposal:
 
     @property
     def is_trial(self) -> bool:
-        """Tell whether they have to be confirmed."""
+        """Return whether they have to be confirmed."""
         return self.record.terms is not None
 
 
@@ -143,7 +143,7 @@ class Definitions:
         return version if version == self.record.held_back else None
 
     def is_on_trial(self, delivery: Delivery) -> bool:
-        """Tell whether definitions still have to be confirmed."""
+        """Return whether definitions still have to be confirmed."""
         proposal = self.proposal
         return proposal is not None and proposal.is_trial and delivery is proposal.delivery
 
@@ -206,7 +206,7 @@ class Definitions:
             self.gone_back()
 
     def _is_by_source(self, delivery: Delivery) -> bool:
-        """Tell whether these definitions are in force as the source's already."""
+        """Return whether these definitions are in force as the source's already."""
         is_kept = self._kept_as is not None and self._kept_as[0] == delivery.snapshot.version
         return is_kept and self.record.origin is Origin.SOURCE
 
@@ -314,7 +314,7 @@ class Definitions:
 
     @property
     def was_going_back(self) -> bool:
-        """Tell whether an earlier agent has not noted that the kernel went back."""
+        """Return whether an earlier agent has not noted that the kernel went back."""
         return self._trial_file.is_going_back
 
     def confirm(self) -> None:
@@ -348,7 +348,7 @@ class Definitions:
             self.faults = (f"the end of a trial could not be noted: {error}",)
 
     def has_enforced(self) -> bool:
-        """Tell whether this host ever enforced definitions for good."""
+        """Return whether this host ever enforced definitions for good."""
         return self._state.has_enforced()
 
 

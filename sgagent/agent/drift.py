@@ -63,12 +63,12 @@ class DriftWatch:
 
     @property
     def is_contested(self) -> bool:
-        """Tell whether somebody changes the table again and again."""
+        """Return whether somebody changes the table again and again."""
         return self._pause_seconds is not None
 
     @property
     def is_held_back(self) -> bool:
-        """Tell whether mending has to wait."""
+        """Return whether mending has to wait."""
         return self._resume_at is not None and self._clock.monotonic() < self._resume_at
 
     def follow(self, step: Step) -> Step:

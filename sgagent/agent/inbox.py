@@ -174,7 +174,7 @@ class Inbox:
 
     @property
     def has_readers(self) -> bool:
-        """Tell whether somebody waits for a reading."""
+        """Return whether somebody waits for a reading."""
         with self._lock:
             return bool(self._readers)
 

@@ -88,7 +88,7 @@ class LogQueue(io.TextIOBase):
         return f"the log is not read or can't be written; {self._dropped_lines} lines were dropped so far"
 
     def isatty(self) -> bool:
-        """Tell whether the lines go to a terminal."""
+        """Return whether the lines go to a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:

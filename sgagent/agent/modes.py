@@ -54,7 +54,7 @@ class ModeOverrides:
         return replace(self, by_interface=others if mode is None else {**others, interface: mode})
 
     def __bool__(self) -> bool:
-        """Tell whether anything stands before the configuration."""
+        """Return whether anything stands before the configuration."""
         return self.everywhere is not None or bool(self.by_interface)
 
 

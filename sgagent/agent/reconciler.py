@@ -317,7 +317,7 @@ class Reconciler:
         return Step(outcome=StepEnd.WAITING, counters={}, facts=facts)
 
     def _stands_apart_from(self, closed: ResolvedPolicy) -> bool:
-        """Tell whether there is a table, and another than that of a closed host."""
+        """Return whether there is a table, and another than that of a closed host."""
         observed = self._dataplane.observe()
         if observed.ruleset is None:
             return False
@@ -446,7 +446,7 @@ class Reconciler:
                 self._counters_gone(going)
 
     def _begins_or_ends_observing(self, policy: ResolvedPolicy | None) -> bool:
-        """Tell whether drops that are counted from now on are carried out where they were not, or not."""
+        """Return whether drops that are counted from now on are carried out where they were not, or not."""
         old = self._policy_in_force
         return old is not None and policy is not None and old.observed != policy.observed
 
@@ -456,7 +456,7 @@ class Reconciler:
         self._enforced = Enforced(policy=policy, ruleset=observed if observed == desired else desired)
 
     def has_drifted(self) -> bool:
-        """Tell whether somebody else changed the table since the last step."""
+        """Return whether somebody else changed the table since the last step."""
         if self._enforced is None:
             return False
         observed = self._dataplane.observe()
@@ -483,7 +483,7 @@ def _made_counters(plan: Plan) -> frozenset[str]:
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
-    """Tell whether definitions are not enforced; that a bound link is a port is no fault of theirs (§9.4)."""
+    """Return whether definitions are not enforced. That a bound link is a port is not their fault (§9.4)."""
     of_definitions = [problem for problem in problems if problem.code != PORT_OF_MASTER]
     return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
 

@@ -73,7 +73,7 @@ class Open:
         self._undo = None
 
     def has(self, rows: Rows, columns: Columns) -> bool:
-        """Tell whether any of some cells is open."""
+        """Return whether any of some cells is open."""
         return any(self._has(1, first, last, columns) for first, last in rows)
 
     def pieces(self, rows: Rows, columns: Columns) -> Iterator[Piece]:

@@ -109,7 +109,7 @@ class Comparison:
 
     @property
     def is_nothing(self) -> bool:
-        """Tell whether the policies mean the same and are written alike."""
+        """Return whether the policies mean the same and are written alike."""
         return not (self.flows or self.rules or self.bound or self.unbound or self.modes)
 
 
@@ -232,7 +232,7 @@ def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Famil
 
 
 def _agree(columns: Columns) -> bool:
-    """Tell whether two lists are seen to give the same verdicts, without looking closely."""
+    """Return whether two lists are seen to give the same verdicts, without looking closely."""
     old, new = columns
     return len({clause.policy for column in columns for clause in column}) == 1 or _say_the_same(old, new)
 

@@ -64,7 +64,7 @@ class ObjectNames:
         return replace(names, by_addresses=by_addresses)
 
     def is_former(self, name: str, ranges: Ranges, family: Family) -> bool:
-        """Tell whether an object stood for these addresses, and stands for others now."""
+        """Return whether an object stood for these addresses, and stands for others now."""
         return ranges not in self.meanings.get((family, name), {ranges})
 
     def exact(
@@ -270,7 +270,7 @@ def _fellows(policies: Iterable[ResolvedPolicy]) -> dict[tuple[Family, str], Ran
 def _are_fellows(
     fellows: Mapping[tuple[Family, str], Ranges], ranges: Ranges, family: Family, links: Sequence[str]
 ) -> bool:
-    """Tell whether addresses are just the fellow members of each of the links."""
+    """Return whether addresses are just the fellow members of each of the links."""
     return bool(links) and all(fellows.get((family, link)) == ranges for link in links)
 
 
@@ -280,5 +280,5 @@ def _preference(peer: Peer) -> tuple[bool, bool, str]:
 
 
 def _is_name(peer: Peer) -> bool:
-    """Tell whether an object is called by a name, not by its addresses."""
+    """Return whether an object is called by a name, not by its addresses."""
     return "sg-" in peer.name or peer.name.startswith("pl-")

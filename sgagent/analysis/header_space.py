@@ -52,7 +52,7 @@ class Clause:
     """The entry of the configuration's lists, where it is one."""
 
     def is_for_everyone(self, family: Family) -> bool:
-        """Tell whether the far end may be any address of the family."""
+        """Return whether the far end may be any address of the family."""
         return self.addresses == ((0, family.last_address),)
 
     @property
@@ -411,12 +411,12 @@ def _allows(ranges: Ranges | None, number: int) -> bool:
 
 
 def _is_plain(clause: Clause) -> bool:
-    """Tell whether a clause matches whatever the source port and the near end are."""
+    """Return whether a clause matches whatever the source port and the near end are."""
     return clause.source_ports is None and clause.local is None
 
 
 def _is_anywhere(clause: Clause) -> bool:
-    """Tell whether a clause matches whatever the near end is."""
+    """Return whether a clause matches whatever the near end is."""
     return clause.local is None
 
 

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _names_definitions(options: argparse.Namespace) -> bool:
-    """Tell whether other definitions or bindings are meant than those in force."""
+    """Return whether other definitions or bindings are meant than those in force."""
     return options.definitions is not None or bool(options.interface) or options.strict
 
 

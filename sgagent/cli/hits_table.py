@@ -107,7 +107,7 @@ def unused_lines(answer: HitsAnswer, seconds: float, now: float, width: int | No
 
 
 def _is_unused(hit: Hit, seconds: float, now: float) -> bool:
-    """Tell whether a rule was counted for long enough, and not hit in that time."""
+    """Return whether a rule was counted for long enough, and not hit in that time."""
     if hit.step is not HitStep.RULE or hit.counted_since is None:
         return False
     return now - max(hit.counted_since, hit.last_hit_at or 0.0) >= seconds

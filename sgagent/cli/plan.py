@@ -110,7 +110,7 @@ class _Scope:
 
     @property
     def is_this_host(self) -> bool:
-        """Tell whether the links that are meant may be those of this host."""
+        """Return whether the links that are meant may be those of this host."""
         return not self.everywhere
 
 

@@ -44,7 +44,7 @@ class PlanReport:
 
     @property
     def changes(self) -> bool:
-        """Tell whether there is any change, one without effect included."""
+        """Return whether there is any change, one without effect included."""
         return not self.comparison.is_nothing or bool(self.operations)
 
 

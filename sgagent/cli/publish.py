@@ -132,7 +132,7 @@ def _snapshot_of(published: Published, layout: KeyLayout, limits: Limits) -> Sna
 
 
 def _is_current(published: Published, snapshot: Snapshot) -> bool:
-    """Tell whether the marker says that all of just this is there."""
+    """Return whether the marker says that all of just this is there."""
     marker = published.marker
     return marker is not None and marker.state is Completeness.COMPLETE and marker.version == snapshot.version
 

@@ -75,7 +75,7 @@ class Voucher:
         return SignatureFile(manifest, tuple(key.sign(manifest) for key in self.keys))
 
     def _is_vouched_for(self, manifest: Manifest, standing: SignatureFile) -> bool:
-        """Tell whether a signature says the same by the same keys, for ever."""
+        """Return whether a signature says the same by the same keys, for ever."""
         is_for_ever = manifest.expires_at is None and standing.manifest.expires_at is None
         signers = {signature.key_id for signature in standing.signatures}
         return is_for_ever and standing.manifest.files == manifest.files and signers == set(self.key_ids)

@@ -274,7 +274,7 @@ def address_elements(classified: Classified, gotos: Gotos, before: Addressed | N
 
 
 def _differ(before: Addressed, gotos: Gotos) -> bool:
-    """Tell whether a class leads elsewhere than before."""
+    """Return whether a class leads elsewhere than before."""
     return before.gotos is not gotos and any(
         before.gotos.get(members, goto) != goto for members, goto in gotos.items()
     )

@@ -97,7 +97,7 @@ def _decide_alike(one: Entry, other: Entry) -> bool:
 
 
 def _meet(one: Entry, other: Entry) -> bool:
-    """Tell whether protocol and ports of two entries have something in common."""
+    """Return whether protocol and ports of two entries have something in common."""
     if one.protocol is not None and other.protocol is not None and one.protocol != other.protocol:
         return False
     if one.ports is None or other.ports is None:
@@ -208,7 +208,7 @@ class _Classes:
 
     @property
     def asks_everyone(self) -> bool:
-        """Tell whether anything leads to the rules for everyone."""
+        """Return whether anything leads to the rules for everyone."""
         return bool(self.grouped.for_everyone) or any(one.chains for one in self.made.values())
 
 

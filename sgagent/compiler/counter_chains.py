@@ -67,7 +67,7 @@ def without_logging(ruleset: Ruleset) -> Ruleset:
 
 
 def _is_logging(rule: Rule) -> bool:
-    """Tell whether a rule logs and does nothing else."""
+    """Return whether a rule logs and does nothing else."""
     return bool(rule.statements) and all(isinstance(one, (Limit, Log)) for one in rule.statements)
 
 

@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def is_for_everyone(self) -> bool:
-        """Tell whether the far end may be any address of the family.
+        """Return whether the far end may be any address of the family.
 
         The family has to say what any is: all of IPv4 has the numbers of ``::/96``, a small part of IPv6.
         """
@@ -58,16 +58,16 @@ class Entry:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether peer, protocol and destination port say whether it matches."""
+        """Return whether peer, protocol and destination port say whether it matches."""
         return self.source_ports is None and self.local is None
 
     def decides_like(self, other: Entry) -> bool:
-        """Tell whether both decide alike, whatever addresses they hold for."""
+        """Return whether both decide alike, whatever addresses they hold for."""
         return self is other or replace(self, addresses=other.addresses) == other
 
     @property
     def is_for_all(self) -> bool:
-        """Tell whether it matches all that the far end sends or is sent."""
+        """Return whether it matches all that the far end sends or is sent."""
         return self.is_plain and self.protocol is None
 
 
@@ -205,7 +205,7 @@ class Grouped:
     """Of each of these."""
 
     def is_like(self, other: Grouped) -> bool:
-        """Tell whether the same stand at the same places, but for the addresses of some."""
+        """Return whether the same stand at the same places, but for the addresses of some."""
         return self.by_peer is other.by_peer
 
     def addresses_with(self, changed: Iterable[str], entries: tuple[Entry, ...]) -> Revised[AddressRanges]:
@@ -244,5 +244,5 @@ def group(entries: tuple[Entry, ...], before: Grouped | None) -> Grouped:
 
 
 def _is_alike(one: Entry, other: Entry) -> bool:
-    """Tell whether two speak of the same peer, whatever its addresses are."""
+    """Return whether two speak of the same peer, whatever its addresses are."""
     return one.peer == other.peer and one.is_for_everyone == other.is_for_everyone

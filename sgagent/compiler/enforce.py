@@ -130,7 +130,7 @@ class _Standing:
 
     @property
     def ends_observing(self) -> bool:
-        """Tell whether an interface that the table only observes is to be enforced (§9.1).
+        """Return whether an interface that the table only observes is to be enforced (§9.1).
 
         The table tells it by what becomes of invalid packets, whoever made it.
         """
@@ -140,7 +140,7 @@ class _Standing:
         return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
     def judges_as(self, desired: Ruleset) -> bool:
-        """Tell whether the table judges as it is to, whatever it tells of that.
+        """Return whether the table judges as it is to, whatever it tells of that.
 
         The way to the source may stand open in it: a session that passed there is not remembered as allowed.
         """

@@ -51,7 +51,7 @@ class ResidualMatch:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether there is nothing left to be looked at."""
+        """Return whether there is nothing left to be looked at."""
         return self.source_ports is None and self.local is None
 
     def ranges(self, *, by_port: bool, last: int) -> tuple[tuple[int, int], ...]:
@@ -117,7 +117,7 @@ but read better as they are."""
 
 
 def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
-    """Tell whether the entries are few enough to be compiled as a list.
+    """Return whether the entries are few enough to be compiled as a list.
 
     Args:
         entries: of a direction of an interface, for one family.

@@ -28,7 +28,7 @@ class MarkTest(NamedTuple):
     value: int
 
     def is_met_by(self, mark: int) -> bool:
-        """Tell whether a mark meets it."""
+        """Return whether a mark meets it."""
         return mark & self.bits == self.value
 
 
@@ -46,7 +46,7 @@ class MarkLayout:
 
     @property
     def can_cache(self) -> bool:
-        """Tell whether there are bits enough; with fewer, sessions are judged at every packet."""
+        """Return whether there are bits enough; with fewer, sessions are judged at every packet."""
         return self.mask.bit_count() >= _FEWEST_BITS
 
     @property
@@ -90,7 +90,7 @@ class MarkLayout:
 def is_remembered(
     mark: int, interface: str, opened: Direction, layout: MarkLayout, state: EnforcementState
 ) -> bool:
-    """Tell whether the mark of a session says that the current policy allowed it at the interface.
+    """Return whether the mark of a session says that the current policy allowed it at the interface.
 
     Args:
         mark: of the session.
@@ -107,7 +107,7 @@ def is_remembered(
 
 
 def is_contiguous(mask: int) -> bool:
-    """Tell whether the number is one unbroken run of bits within 32."""
+    """Return whether the number is one unbroken run of bits within 32."""
     if not 0 < mask < 1 << _MARK_BITS:
         return False
     low = mask & -mask

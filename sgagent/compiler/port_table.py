@@ -278,7 +278,7 @@ LARGEST = 20_000
 
 
 def is_crowd(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[int]) -> bool:
-    """Tell whether a class's table would be too large.
+    """Return whether a class's table would be too large.
 
     Args:
         entries: all entries, in order.

@@ -1,4 +1,4 @@
-"""Tell whether a new policy may take something away that the old one allowed.
+"""Return whether a new policy may take something away that the old one allowed.
 
 Only then do live sessions have to be judged again. The answer may err towards yes, never towards no: it is no
 only where every entry that accepts is still there with no fewer members, and every entry that drops was there
@@ -23,7 +23,7 @@ _Match = tuple[object, ...]
 
 
 def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
-    """Tell whether the new policy may drop a session that the old one allowed, on an interface of both.
+    """Return whether the new policy may drop a session that the old one allowed, on an interface of both.
 
     An interface that is newly bound has a slot of its own, in which no session has been allowed yet.
 
@@ -42,13 +42,13 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = No
 
 
 def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
-    """Tell whether an interface that was only observed is enforced now: sessions are judged again (§9.1)."""
+    """Return whether an interface leaves observe mode, so that sessions are judged again (§9.1)."""
     observed = {interface.name for interface in old.interfaces if interface.mode is Mode.OBSERVE}
     return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
 
 
 def may_cut(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
-    """Tell whether a session that lives by the old policy may not by the new one, on any interface.
+    """Return whether a session that lives by the old policy may not by the new one, on any interface.
 
     Those that are newly judged count, too. The memory is as for :func:`narrows`.
     """
@@ -75,7 +75,7 @@ def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
 
 
 def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) -> bool:
-    """Tell whether an accepting rule lost members, or a dropping one gained some.
+    """Return whether an accepting rule lost members, or a dropping one gained some.
 
     Most rules are the very same as before. Of these only those that match what a changed one does are looked
     at: they may speak of the same members.
@@ -135,7 +135,7 @@ def _union(rules: list[ResolvedRule]) -> AddressSet:
 
 
 def _all_within(inner: Mapping[_Match, AddressSet], outer: Mapping[_Match, AddressSet]) -> bool:
-    """Tell whether each match has no members in ``inner`` that it lacks in ``outer``."""
+    """Return whether each match has no members in ``inner`` that it lacks in ``outer``."""
     return all(
         not members or (match in outer and (members is outer[match] or members.issubset(outer[match])))
         for match, members in inner.items()

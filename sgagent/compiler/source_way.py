@@ -28,7 +28,7 @@ _PACKETS = {"prerouting": "reply", "postrouting": "original"}
 
 
 def can_open(foreign: Iterable[str]) -> bool:
-    """Tell whether the base chains hold no rules of somebody else, which a change of ours would remove."""
+    """Return whether the base chains hold no rules of somebody else, which a change of ours would remove."""
     return not {f"rule {name}" for name in _PACKETS} & set(foreign)
 
 
@@ -75,7 +75,7 @@ def _rule(endpoint: Endpoint, packets: str) -> Rule:
 
 
 def _is_way(rule: Rule) -> bool:
-    """Tell whether a rule is one of those made here; the compiler makes none that begin like them."""
+    """Return whether a rule is one of those made here; the compiler makes none that begin like them."""
     match rule.statements:
         case (Match(selector=first), Match(), Match(), Match(), Accept()):
             return first == CT_DIRECTION

@@ -34,7 +34,7 @@ class AddressSet:
         return self.ipv4 if family is Family.IPV4 else self.ipv6
 
     def contains(self, family: Family, address: int) -> bool:
-        """Tell whether the address, given as a number, is in the set."""
+        """Return whether the address, given as a number, is in the set."""
         ranges = self.ranges(family)
         place = bisect_right(ranges, (address, 1 << 128)) - 1
         return place >= 0 and address <= ranges[place][1]
@@ -45,11 +45,11 @@ class AddressSet:
         return AddressSet(merge(chain(*(s.ipv4 for s in sets))), merge(chain(*(s.ipv6 for s in sets))))
 
     def issubset(self, other: AddressSet) -> bool:
-        """Tell whether every address of this set is in the other."""
+        """Return whether every address of this set is in the other."""
         return _covers(other.ipv4, self.ipv4) and _covers(other.ipv6, self.ipv6)
 
     def __bool__(self) -> bool:
-        """Tell whether the set holds any address."""
+        """Return whether the set holds any address."""
         return bool(self.ipv4 or self.ipv6)
 
 
@@ -69,7 +69,7 @@ def merge(ranges: Iterable[tuple[int, int]]) -> AddressRanges:
 
 
 def _covers(outer: AddressRanges, inner: AddressRanges) -> bool:
-    """Tell whether every address of ``inner`` is in ``outer``."""
+    """Return whether every address of ``inner`` is in ``outer``."""
     place = 0
     for first, last in inner:
         reached = first
@@ -141,7 +141,7 @@ def without(whole: Ranges, part: Ranges) -> Ranges:
 
 
 def holds(ranges: Ranges, number: int) -> bool:
-    """Tell whether the number is in the set."""
+    """Return whether the number is in the set."""
     return any(first <= number <= last for first, last in ranges)
 
 

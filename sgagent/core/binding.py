@@ -126,7 +126,7 @@ def bind_expected(
 
 
 def _may_become(link: Link | None, interface: NetworkInterface) -> bool:
-    """Tell whether a link that can't be identified yet may turn out to be the network interface's."""
+    """Return whether a link that can't be identified yet may turn out to be the network interface's."""
     if link is None:
         return True
     has_other_mac = interface.mac_address is not None and interface.mac_address != link.mac_address
@@ -278,7 +278,7 @@ class _Search:
 
 
 def can_be_matched(link: str) -> bool:
-    """Tell whether rules can speak of a link of this name; Linux lets one be called ``@a`` or ``a*``."""
+    """Return whether rules can speak of a link of this name; Linux lets one be called ``@a`` or ``a*``."""
     try:
         check_interface_name(link)
     except ValueError:
@@ -287,7 +287,7 @@ def can_be_matched(link: str) -> bool:
 
 
 def is_hidden(link: Link) -> bool:
-    """Tell whether the link's packets show as its master's, so that nothing can be enforced on it (§9.4)."""
+    """Return whether the link's packets show as its master's: nothing can be enforced on it (§9.4)."""
     return link.master is not None and link.master_kind in _MASTERS_THAT_HIDE
 
 

@@ -128,7 +128,7 @@ def _matching_rules(toward: ResolvedDirection, packet: Packet) -> Iterator[Resol
 
 
 def matches(rule: ResolvedRule, packet: Packet) -> bool:
-    """Tell whether the packet is one that the rule speaks of (§4)."""
+    """Return whether the packet is one that the rule speaks of (§4)."""
     return (
         rule.peer.addresses.contains(packet.family, packet.peer)
         and _port_matches(rule.source_ports, packet.source_port)
@@ -137,7 +137,7 @@ def matches(rule: ResolvedRule, packet: Packet) -> bool:
 
 
 def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
-    """Tell whether the rule may match such a packet of another far end, or from another port."""
+    """Return whether the rule may match such a packet of another far end, or from another port."""
     return (
         _protocol_matches(rule.protocol, packet)
         and _port_matches(rule.ports, packet.destination_port)
@@ -152,7 +152,7 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
 
 
 def exempts(entry: Exemption, packet: Packet) -> bool:
-    """Tell whether a platform or fail-safe entry speaks of the packet (§7.3, §7.4)."""
+    """Return whether a platform or fail-safe entry speaks of the packet (§7.3, §7.4)."""
     return (
         entry.direction is packet.direction
         and entry.peer.family is packet.family
@@ -169,12 +169,12 @@ def _protocol_matches(protocol: Protocol, packet: Packet) -> bool:
 
 
 def _port_matches(ports: tuple[PortRange, ...] | None, port: int | None) -> bool:
-    """Tell whether the port is one of these; a port that a packet does not have is none of any."""
+    """Return whether the port is one of these; a port that a packet does not have is none of any."""
     return ports is None or (port is not None and any(port in port_range for port_range in ports))
 
 
 def is_always_allowed(packet: Packet) -> bool:
-    """Tell whether a host needs the packet to have an address at all (§7.1)."""
+    """Return whether a host needs the packet to have an address at all (§7.1)."""
     return _is_dhcp(packet) or _is_neighbour_discovery(packet) or _is_multicast_listener(packet)
 
 
@@ -185,12 +185,12 @@ def _is_dhcp(packet: Packet) -> bool:
 
 
 def _is_neighbour_discovery(packet: Packet) -> bool:
-    """Tell whether it is router or neighbour discovery from this very link (RFC 4861: hop limit 255)."""
+    """Return whether it is router or neighbour discovery from this very link (RFC 4861: hop limit 255)."""
     return _is_icmpv6(packet, NEIGHBOUR_DISCOVERY_TYPES) and packet.hop_limit == 255
 
 
 def _is_multicast_listener(packet: Packet) -> bool:
-    """Tell whether it is MLD (RFC 2710, RFC 3810: link-local or unspecified source, hop limit 1)."""
+    """Return whether it is MLD (RFC 2710, RFC 3810: link-local or unspecified source, hop limit 1)."""
     near = packet.source == 0 or LINK_LOCAL[0] <= packet.source <= LINK_LOCAL[1]
     return _is_icmpv6(packet, MULTICAST_LISTENER_TYPES) and packet.hop_limit == 1 and near
 
@@ -227,7 +227,7 @@ def as_opener(packet: Packet) -> Packet:
 
 
 def _may_open(packet: Packet) -> bool:
-    """Tell whether conntrack lets the packet open a session, or does not follow its kind at all."""
+    """Return whether conntrack lets the packet open a session, or does not follow its kind at all."""
     is_ipv4 = packet.family is Family.IPV4
     may_open = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
     if packet.protocol in ((ICMPV6.number,) if is_ipv4 else (ICMP.number, *_NO_UPPER_LAYER)):

@@ -146,13 +146,13 @@ _KINDS = tuple(SessionKind)
 
 
 def _is_carried_out(policy: ResolvedPolicy, cut: CutSession) -> bool:
-    """Tell whether verdicts on the session's interface are more than counted."""
+    """Return whether verdicts on the session's interface are more than counted."""
     judge = policy.judge(cut.interface)
     return judge is not None and judge.mode is Mode.ENFORCE
 
 
 def _cuts(policy: ResolvedPolicy, cut: CutSession) -> bool:
-    """Tell whether a session is forbidden by this policy too."""
+    """Return whether a session is forbidden by this policy too."""
     packet = _opening_packet(cut.session, cut.interface)
     return _is_carried_out(policy, cut) and evaluate(policy, packet).verdict is Policy.DROP
 

@@ -81,7 +81,7 @@ class Memory:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is nothing to forget."""
+        """Return whether there is nothing to forget."""
         return not (self._now or self._before or self._parts)
 
 

@@ -78,7 +78,7 @@ class Protocol:
 
     @property
     def has_ports(self) -> bool:
-        """Tell whether rules of this protocol may name ports: TCP and UDP only (§4.2)."""
+        """Return whether rules of this protocol may name ports: TCP and UDP only (§4.2)."""
         return self in (TCP, UDP)
 
     @property
@@ -123,7 +123,7 @@ class PortRange:
             raise ValueError(f"not a port range: {self.first}/{self.last}")
 
     def __contains__(self, port: int) -> bool:
-        """Tell whether the port lies in the range."""
+        """Return whether the port lies in the range."""
         return self.first <= port <= self.last
 
     def __str__(self) -> str:
@@ -185,7 +185,7 @@ class CidrBlock:
 
     @property
     def is_everything(self) -> bool:
-        """Tell whether the block is the whole family, ``0.0.0.0/0`` or ``::/0``."""
+        """Return whether the block is the whole family, ``0.0.0.0/0`` or ``::/0``."""
         return self.prefix_length == 0
 
     def __str__(self) -> str:

@@ -227,7 +227,7 @@ def _of_one(lists: _Blocks, before: tuple[_Blocks, AddressSet] | None) -> tuple[
 
 
 def is_of_account(found: SecurityGroup, own: SecurityGroup, reference: GroupReference) -> bool:
-    """Tell whether the group that was found by its id is the one that the reference means (§5.2).
+    """Return whether the group that was found by its id is the one that the reference means (§5.2).
 
     ``account/sg-…`` means a group of that account; a plain ``sg-…`` one of the rule's own account. A group
     whose account is not known may be either.

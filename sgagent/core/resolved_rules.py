@@ -33,7 +33,7 @@ class Same:
     value: object
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether it is the very same value."""
+        """Return whether it is the very same value."""
         return isinstance(other, Same) and self.value is other.value
 
     def __hash__(self) -> int:
@@ -61,7 +61,7 @@ class Resolved:
     problems: tuple[Problem, ...]
 
     def refers_to(self, some: frozenset[Reference]) -> bool:
-        """Tell whether the rule names one of these."""
+        """Return whether the rule names one of these."""
         peer, ports = self.rule.authorization_object, self.rule.ports
         if not isinstance(peer, CidrBlock) and peer in some:
             return True

@@ -53,7 +53,7 @@ class ApplierTable:
 
     @property
     def is_owner(self) -> bool:
-        """Tell whether the table is the applier's alone to change."""
+        """Return whether the table is the applier's alone to change."""
         return self._is_owner
 
     def read_generation(self) -> int:
@@ -99,7 +99,7 @@ class ApplierTable:
         return applied
 
     def allow_log(self, group: int) -> bool:
-        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
+        """Let plans log to a group of the kernel's packet log, and return whether the kernel can do that.
 
         Which group is said once, and can't be changed.
         """

@@ -54,12 +54,12 @@ class TableDataplane:
 
     @property
     def is_owner(self) -> bool:
-        """Tell whether the table is ours alone to change."""
+        """Return whether the table is ours alone to change."""
         return self._table.is_owner
 
     @property
     def is_known(self) -> bool:
-        """Tell whether nobody else has changed anything since the table was observed."""
+        """Return whether nobody else has changed anything since the table was observed."""
         return self._seen is not None
 
     def observe(self) -> Observed:
@@ -161,7 +161,7 @@ class TableDataplane:
         self._seen = None
 
     def allow_log(self, group: int) -> bool:
-        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that.
+        """Let plans log to a group of the kernel's packet log, and return whether the kernel can do that.
 
         It says so once, before it reads any document: which group is meant can't be changed afterwards.
         """

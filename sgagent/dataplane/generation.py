@@ -83,7 +83,7 @@ class RulesetGeneration:
         return int(number)
 
     def table_stands(self) -> bool:
-        """Tell whether there is a table of ours; no, where we may not ask."""
+        """Return whether there is a table of ours; no, where we may not ask."""
         return self._table() is not None
 
     def owner(self) -> Owner | None:

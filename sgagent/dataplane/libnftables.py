@@ -150,7 +150,7 @@ class Context:
         self._command(text)
 
     def accepts(self, commands: Json) -> bool:
-        """Tell whether the kernel would take the commands now; nothing is done."""
+        """Return whether the kernel would take the commands now; nothing is done."""
         before = self._nftables.set_dry_run(True)
         try:
             self.run(commands)

@@ -72,13 +72,13 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
 
 
 def knows_persist() -> bool:
-    """Tell whether this host's nft, and its kernel if it can be asked, know tables that outlive owners."""
+    """Return whether this host's nft, and its kernel if it can be asked, know tables that outlive owners."""
     checked = verify(_PERSISTENT)
     return _is_grammatical(_PERSISTENT) if isinstance(checked, NotPossible) else isinstance(checked, Verified)
 
 
 def _is_grammatical(text: str) -> bool:
-    """Tell whether nft can read a text; it says so before it finds out that it may not ask the kernel."""
+    """Return whether nft can read a text; it says so before it finds out that it may not ask the kernel."""
     if _find("nft") is None:
         return False
     errors = _run(_CHECK, text, _SECONDS).stderr.splitlines()

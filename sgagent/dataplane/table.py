@@ -115,7 +115,7 @@ class TableKeeper(Protocol):
 
     @property
     def is_owner(self) -> bool:
-        """Tell whether the table is ours alone to change."""
+        """Return whether the table is ours alone to change."""
         ...
 
     def read_generation(self) -> int:
@@ -135,7 +135,7 @@ class TableKeeper(Protocol):
         ...
 
     def allow_log(self, group: int) -> bool:
-        """Let plans log to a group of the kernel's packet log, and tell whether the kernel can do that."""
+        """Let plans log to a group of the kernel's packet log, and return whether the kernel can do that."""
         ...
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
@@ -180,7 +180,7 @@ class KernelTable:
 
     @property
     def is_owner(self) -> bool:
-        """Tell whether the table is ours alone to change."""
+        """Return whether the table is ours alone to change."""
         return "owner" in (self._flags or ())
 
     def read_generation(self) -> int:
@@ -257,7 +257,7 @@ class KernelTable:
         self._context.forget()
 
     def allow_log(self, group: int) -> bool:
-        """Tell whether the kernel takes rules that log to a group; nothing is done.
+        """Return whether the kernel takes rules that log to a group; nothing is done.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
@@ -339,7 +339,7 @@ class KernelTable:
 
 
 def _is_permitted() -> bool:
-    """Tell whether this process may speak to nftables at all."""
+    """Return whether this process may speak to nftables at all."""
     with contextlib.closing(RulesetGeneration()) as asked:
         try:
             asked.read()

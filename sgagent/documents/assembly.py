@@ -78,7 +78,7 @@ class Collected:
 
     @property
     def has_answers(self) -> bool:
-        """Tell whether there are API documents among the documents."""
+        """Return whether there are API documents among the documents."""
         return bool(self.listed or self.attributes or self.delivered_interfaces or self.pages)
 
     def take(self, other: Collected) -> None:

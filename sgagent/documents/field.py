@@ -101,7 +101,7 @@ class Field:
 
     @property
     def is_null(self) -> bool:
-        """Tell whether the value is null."""
+        """Return whether the value is null."""
         return isinstance(self.node, Scalar) and self.node.kind is NodeKind.NULL
 
     def child(self, step: str | int, node: Node) -> Field:

@@ -25,11 +25,11 @@ class Findings:
             self._kept[problem.severity].append(problem)
 
     def is_full(self, severity: Severity) -> bool:
-        """Tell whether problems are only counted from here on, so that nobody need word them."""
+        """Return whether problems are only counted from here on, so that nobody need word them."""
         return len(self._kept[severity]) >= self._most
 
     def has_room_for(self, number: int, severity: Severity) -> bool:
-        """Tell whether so many more problems would all be told one by one."""
+        """Return whether so many more problems would all be told one by one."""
         return len(self._kept[severity]) + number <= self._most
 
     def mark(self) -> tuple[int, int, int]:
@@ -50,7 +50,7 @@ class Findings:
 
     @property
     def has_errors(self) -> bool:
-        """Tell whether the documents must be refused."""
+        """Return whether the documents must be refused."""
         return bool(self._kept[Severity.ERROR])
 
     def all(self) -> tuple[Problem, ...]:
@@ -124,7 +124,7 @@ class Budget:
     """Addresses and CIDRs that were read before, by their text: the same ones come again and again."""
 
     def has_room_for(self, rules: int, addresses: int) -> bool:
-        """Tell whether so many more are within the limits."""
+        """Return whether so many more are within the limits."""
         return self.rules + rules <= self.limits.rules and self.addresses + addresses <= self.limits.addresses
 
     def use_up(self, rules: int, addresses: int) -> None:

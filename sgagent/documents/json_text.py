@@ -113,7 +113,7 @@ class _Scanner:
 
     @property
     def at_end(self) -> bool:
-        """Tell whether everything is consumed."""
+        """Return whether everything is consumed."""
         return self._place >= len(self._text)
 
     def skip_blanks(self) -> None:

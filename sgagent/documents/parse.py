@@ -36,14 +36,14 @@ class FileRead:
 
     @property
     def is_repeatable(self) -> bool:
-        """Tell whether this is worth keeping.
+        """Return whether this is worth keeping.
 
         Errors are told with all others, in order. What an answer of the API says depends on the others.
         """
         return self.warnings is not None and not self.collected.has_answers
 
     def says_the_same(self, file: DocumentFile, findings: Findings, budget: Budget) -> bool:
-        """Tell whether reading a file of that name would come to this again, within all limits."""
+        """Return whether reading a file of that name would come to this again, within all limits."""
         return (
             self.content == file.content
             and budget.has_room_for(self.rules, self.addresses)

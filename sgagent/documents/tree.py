@@ -159,7 +159,7 @@ class TreeBuilder:
 
     @property
     def awaits_key(self) -> bool:
-        """Tell whether the next scalar is a name in a mapping."""
+        """Return whether the next scalar is a name in a mapping."""
         return bool(self._open) and isinstance(self._open[-1].node, Mapping) and self._open[-1].key is None
 
     def open(self, node: Listing | Mapping) -> None:
@@ -183,7 +183,7 @@ class TreeBuilder:
         return node
 
     def has_room_for(self, nodes: int) -> bool:
-        """Tell whether a list or mapping of so many single values, itself included, is within the limits."""
+        """Return whether so many more nodes, a list or mapping included, are within the limits."""
         return nodes <= self._room and len(self._open) < self.limits.depth
 
     def whole(self, node: Listing | Mapping) -> None:
@@ -305,7 +305,7 @@ def _refuse_bad_characters(text: str, line: int) -> None:
 
 
 def _has_no_surrogates(text: str) -> bool:
-    """Tell whether the text can be written as UTF-8."""
+    """Return whether the text can be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

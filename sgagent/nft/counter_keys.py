@@ -87,7 +87,7 @@ CounterKey = (
 
 
 def is_of_drops(key: CounterKey) -> bool:
-    """Tell whether what is counted is dropped where verdicts are carried out."""
+    """Return whether what is counted is dropped where verdicts are carried out."""
     match key:
         case RuleCounter():
             return key.policy is Policy.DROP

@@ -67,7 +67,7 @@ class Elements(Sequence[Element]):
         return sum(map(len, self.parts))
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other has the same elements, in whatever parts."""
+        """Return whether the other has the same elements, in whatever parts."""
         if isinstance(other, Elements):
             return self.parts == other.parts or tuple(self) == tuple(other)
         return tuple(self) == other

@@ -445,7 +445,7 @@ class _Change:
 
 
 def _same_declaration(one: Chain, other: Chain) -> bool:
-    """Tell whether a chain can stand as it is; the kernel changes neither hook nor comment."""
+    """Return whether a chain can stand as it is; the kernel changes neither hook nor comment."""
     return one.hook == other.hook and one.comment == other.comment
 
 
@@ -458,7 +458,7 @@ def _same(one: Counter, other: Counter) -> bool:
 
 
 def _is_refilled(verdict_map: VerdictMap, leaving: tuple[Element, ...]) -> bool:
-    """Tell whether a map is emptied and filled again rather than changed element by element.
+    """Return whether a map is emptied and filled again rather than changed element by element.
 
     That is so where many ranges leave, and where the greatest value by itself does: such an element
     (``65535``, ``255.255.255.255``) stays where it is, although libnftables and the kernel report success.

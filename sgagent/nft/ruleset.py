@@ -115,7 +115,7 @@ class Interval:
 
     @property
     def is_single(self) -> bool:
-        """Tell whether the interval holds one number."""
+        """Return whether the interval holds one number."""
         return self.first == self.last
 
 

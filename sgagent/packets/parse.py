@@ -100,7 +100,7 @@ def _bindings(top: Fields) -> Iterator[HandBinding]:
 
 
 def _is_link_name(name: str, place: Field) -> bool:
-    """Tell whether a link can be called so; an error is noted if not."""
+    """Return whether a link can be called so; an error is noted if not."""
     try:
         parse_interface_name(name, place.path)
     except UsageError:

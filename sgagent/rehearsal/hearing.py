@@ -68,7 +68,7 @@ def _depends_on_kernel(entry: ExpectedTraffic) -> bool:
 
 
 def _agree(seen: Decision, due: Decision, entry: ExpectedTraffic) -> bool:
-    """Tell whether kernel and specification agree.
+    """Return whether kernel and specification agree.
 
     Of answers the verdict is looked at: where sessions are not remembered they are judged anew, and counted.
     """

@@ -134,7 +134,7 @@ class Network:
         )
 
     def passes(self, packet: WirePacket, link: str, direction: Direction) -> bool:
-        """Send a packet through a link and tell whether it got past the edge.
+        """Send a packet through a link and return whether it got past the edge.
 
         Raises:
             UnsentError: the kernel sends or takes no such packet.

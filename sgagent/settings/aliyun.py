@@ -63,7 +63,7 @@ class AliyunSourceSettings:
 
     @property
     def uses_metadata(self) -> bool:
-        """Tell whether the metadata service is asked for anything."""
+        """Return whether the metadata service is asked for anything."""
         return self.credentials_file is None
 
     @property

@@ -245,7 +245,7 @@ def _checked_name(field: Field) -> str:
 
 
 def _is_interface_name(name: str) -> bool:
-    """Tell whether Linux, nft and a terminal can all take the name."""
+    """Return whether Linux, nft and a terminal can all take the name."""
     return bool(_INTERFACE_NAME.fullmatch(name)) and name not in (".", "..")
 
 

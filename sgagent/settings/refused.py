@@ -21,12 +21,12 @@ class RefusedSettingsError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def spares(self, tables: Collection[str]) -> bool:
-        """Tell whether these tables were read as they are meant."""
+        """Return whether these tables were read as they are meant."""
         return not any(_may_concern(problem, tables) for problem in self.problems)
 
 
 def _may_concern(problem: Problem, tables: Collection[str]) -> bool:
-    """Tell whether a problem is in one of the tables, or in one whose name may be mistyped."""
+    """Return whether a problem is in one of the tables, or in one whose name may be mistyped."""
     path = problem.origin.path
     table = _END_OF_TABLE.split(path)[0]
     is_unknown_table = problem.code == "unknown_field" and path == table and problem.value is None

@@ -72,7 +72,7 @@ def _url_fault(
 
 
 def _is_host(host: str) -> bool:
-    """Tell whether the host of a URL, without brackets, can be a name or an address."""
+    """Return whether the host of a URL, without brackets, can be a name or an address."""
     if ":" not in host:
         return bool(_HOST.fullmatch(host))
     try:

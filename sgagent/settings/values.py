@@ -67,7 +67,7 @@ class ListenAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether only this host can reach it; of a name, ``localhost`` alone is known to be that."""
+        """Return whether only this host can reach it; of a name, ``localhost`` alone is known to be that."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -93,7 +93,7 @@ class MetricsSettings:
 
     @property
     def serves_page(self) -> bool:
-        """Tell whether there is a status page."""
+        """Return whether there is a status page."""
         match self.page:
             case PageServing.LOOPBACK:
                 return self.listen.is_loopback

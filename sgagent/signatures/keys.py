@@ -102,7 +102,7 @@ class PrivateKey:
 
 
 def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
-    """Tell whether a key vouches for a manifest."""
+    """Return whether a key vouches for a manifest."""
     try:
         Ed25519PublicKey.from_public_bytes(key.raw).verify(signature.value, manifest.render().encode())
     except InvalidSignature:

@@ -41,7 +41,7 @@ class Poller:
 
     @property
     def is_asking(self) -> bool:
-        """Tell whether the thread runs, so that others need not ask."""
+        """Return whether the thread runs, so that others need not ask."""
         return self._round is not None
 
     def wait_for_first(self, seconds: float) -> None:

@@ -59,7 +59,7 @@ class Vouching:
 
     @property
     def wants_signature(self) -> bool:
-        """Tell whether signatures are looked at, so that they have to be fetched."""
+        """Return whether signatures are looked at, so that they have to be fetched."""
         return bool(self._settings.public_keys)
 
     def verify(self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf) -> Vouched:

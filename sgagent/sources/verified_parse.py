@@ -37,7 +37,7 @@ class Acceptance:
 
     @property
     def wants_signature(self) -> bool:
-        """Tell whether signatures are looked at, so that they have to be fetched."""
+        """Return whether signatures are looked at, so that they have to be fetched."""
         return self._vouching.wants_signature
 
     def take(self, documents: tuple[DocumentFile, ...], signature: bytes | None, place: str) -> Delivery:
@@ -125,7 +125,7 @@ class _Vouched:
     vouched: Vouched
 
     def is_for(self, documents: tuple[DocumentFile, ...], signature: bytes) -> bool:
-        """Tell whether the very same would be verified again."""
+        """Return whether the very same would be verified again."""
         return self.signature == signature and self.documents == documents
 
 
@@ -135,5 +135,5 @@ def base_name(name: str) -> str:
 
 
 def _is_same(one: Delivery, other: Delivery) -> bool:
-    """Tell whether two deliveries come of the same reading, with the same signature."""
+    """Return whether two deliveries come of the same reading, with the same signature."""
     return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

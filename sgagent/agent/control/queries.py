@@ -113,7 +113,7 @@ def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
 
 
 def _is_meant(entry: Flow | FlowsLeftOut, question: DeniedQuestion) -> bool:
-    """Tell whether an entry is among what is asked for."""
+    """Return whether an entry is among what is asked for."""
     return (
         question.interface in (None, entry.interface)
         and question.direction in (None, entry.direction)

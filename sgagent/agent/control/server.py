@@ -63,12 +63,12 @@ def peer_of(connection: socket.socket) -> SocketPeer:
 
 
 def may_ask(peer: SocketPeer, *, own_uid: int, group_id: int) -> bool:
-    """Tell whether a peer may ask: root, the agent's own user, and members of the socket's group."""
+    """Return whether a peer may ask: root, the agent's own user, and members of the socket's group."""
     return peer.uid in (_ROOT, own_uid) or group_id in peer.group_ids
 
 
 def may_change(peer: SocketPeer, *, own_uid: int) -> bool:
-    """Tell whether a peer may change anything: root and the agent's own user."""
+    """Return whether a peer may change anything: root and the agent's own user."""
     return peer.uid in (_ROOT, own_uid)
 
 
@@ -314,7 +314,7 @@ def _listen(directory: Path) -> socket.socket:
 
 
 def _is_served(path: Path) -> bool:
-    """Tell whether somebody listens on a socket."""
+    """Return whether somebody listens on a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

@@ -63,7 +63,7 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
 
 
 def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
-    """Tell whether what two policies say of a leaf is the same, if their tables have the same counters.
+    """Return whether what two policies say of a leaf is the same, if their tables have the same counters.
 
     Whom rules speak of makes no difference. Most rules are the very same, and nobody looks at those.
     """
@@ -86,7 +86,7 @@ def _are_alike(before: ResolvedInterface, after: ResolvedInterface) -> bool:
 
 
 def _have_same_rules(before: tuple[ResolvedRule, ...], after: tuple[ResolvedRule, ...]) -> bool:
-    """Tell whether rules have the same ids and priorities, one by one."""
+    """Return whether rules have the same ids and priorities, one by one."""
     return len(before) == len(after) and all(
         (before[place].rule_id, before[place].priority) == (after[place].rule_id, after[place].priority)
         for place in changed_places(before, after)

@@ -95,7 +95,7 @@ class LogKeeper(Protocol):
     """What can say whether the kernel has a packet log."""
 
     def allow_log(self, group: int) -> bool:
-        """Let plans log to a group, and tell whether the kernel can do that."""
+        """Let plans log to a group, and return whether the kernel can do that."""
         ...
 
 

@@ -104,7 +104,7 @@ class History:
         return number
 
     def _may_begin_with(self, version: str) -> bool:
-        """Tell whether documents of a version may be the newest, without a look at all of them."""
+        """Return whether documents of a version may be the newest, without a look at all of them."""
         numbers = self.numbers()
         if not numbers:
             return False

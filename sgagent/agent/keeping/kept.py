@@ -127,7 +127,7 @@ LONGEST_HEAD = 1 << 14
 
 
 def may_be_of_version(beginning: bytes, version: str) -> bool:
-    """Tell whether a file may hold documents of a version; no, only where it names another.
+    """Return whether a file may hold documents of a version; no, only where it names another.
 
     Args:
         beginning: as much of the file as its head may take; whether it is whole is not asked.

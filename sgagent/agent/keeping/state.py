@@ -47,7 +47,7 @@ class StateDirectory:
                 )
 
     def has_enforced(self) -> bool:
-        """Tell whether this host ever enforced a snapshot: if anything was kept, readable or not.
+        """Return whether this host ever enforced a snapshot: if anything was kept, readable or not.
 
         Where nobody lets us look, something may be there, and so the answer is yes.
         """

@@ -1,4 +1,4 @@
-"""Tell whether a browser means this server, or was led here by a name that somebody else made point to it.
+"""Return whether a browser means this server, or was led here by a name that somebody else made point to it.
 
 A page of a stranger may have its own name resolve to 127.0.0.1, and then read what it finds there as its own
 (DNS rebinding). What it can't do is to have the browser send another name than its own: an address,
@@ -14,7 +14,7 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?
 
 
 def is_meant(host: str | None, own_names: frozenset[str]) -> bool:
-    """Tell whether a Host header names this server.
+    """Return whether a Host header names this server.
 
     Args:
         host: the header; None, which no browser sends, is believed.

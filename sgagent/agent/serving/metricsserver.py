@@ -341,7 +341,7 @@ class _Exchange(BaseHTTPRequestHandler):
         self.is_understood = bool(self.raw_requestline) and self.parse_request() and self._is_reading()
 
     def _is_reading(self) -> bool:
-        """Tell whether the request is one for a page, and keep which, and in which format."""
+        """Return whether the request is one for a page, and keep which, and in which format."""
         if self.command not in {"GET", "HEAD"}:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
             return False

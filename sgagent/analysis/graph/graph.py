@@ -57,11 +57,11 @@ class Traffic:
         )
 
     def __bool__(self) -> bool:
-        """Tell whether anything may be sent."""
+        """Return whether anything may be sent."""
         return bool(self.tcp or self.udp or self.others)
 
     def has_port(self, port: int) -> bool:
-        """Tell whether the port may be reached, by TCP or UDP."""
+        """Return whether the port may be reached, by TCP or UDP."""
         return holds(self.tcp, port) or holds(self.udp, port)
 
     def texts(self) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def _holders(graph: Graph, address: CidrBlock, snapshot: Snapshot, side: Side) -
 
 
 def _holds(node: Node, address: CidrBlock, snapshot: Snapshot) -> bool:
-    """Tell whether a node that is no group holds an address."""
+    """Return whether a node that is no group holds an address."""
     match node.kind:
         case NodeKind.ANYWHERE:
             return True

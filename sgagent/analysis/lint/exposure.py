@@ -223,7 +223,7 @@ def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
 
 
 def _leaves_by_default(stand: Stand, family: Family) -> bool:
-    """Tell whether the default lets most of everything out: no clause for every protocol is for so many."""
+    """Return whether the default lets most of everything out: no clause for every protocol is for so many."""
     clauses = stand.egress.clauses[family]
     speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports is None)
     # A near end or source ports leave others for which the default decides.

@@ -56,7 +56,7 @@ def _find_mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding
 
 
 def _is_service(rule: SecurityGroupRule) -> bool:
-    """Tell whether a rule lets others use what a host offers, its administration aside."""
+    """Return whether a rule lets others use what a host offers, its administration aside."""
     if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
         return False
     if not rule.protocol.has_ports:
@@ -71,7 +71,7 @@ def _is_for_everyone(rule: SecurityGroupRule) -> bool:
 
 
 def _is_for_insiders(rule: SecurityGroupRule) -> bool:
-    """Tell whether a rule is for a group, or for a private network or address."""
+    """Return whether a rule is for a group, or for a private network or address."""
     match rule.authorization_object:
         case CidrBlock() as block:
             return not block.is_everything and block.network.is_private
@@ -184,7 +184,7 @@ def _mixed(
 
 
 def _environment(group: SecurityGroup) -> bool | None:
-    """Tell whether a group is production's, by its tags; None if it is neither that nor a test's."""
+    """Return whether a group is production's, by its tags; None if it is neither that nor a test's."""
     for key, value in group.tags:
         if key.lower() in _ENVIRONMENT_KEYS:
             if value.lower() in _PRODUCTION:
@@ -248,7 +248,7 @@ def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
 
 
 def _serves(stand: Stand) -> bool:
-    """Tell whether a rule lets anybody in."""
+    """Return whether a rule lets anybody in."""
     return any(
         clause.policy is Policy.ACCEPT and clause.decided_by is DecidedBy.RULE
         for clauses in stand.ingress.clauses.values()

@@ -25,7 +25,7 @@ OpenPorts = Mapping[int, Mapping[RuleKey, Ranges]]
 
 
 def is_wide(peers: Ranges, family: Family) -> bool:
-    """Tell whether addresses are more than half of all: everyone, some aside."""
+    """Return whether addresses are more than half of all: everyone, some aside."""
     return size(peers) > _WIDE[family]
 
 

@@ -195,7 +195,7 @@ def _deciders_within(table: Table, area: Area, before: int) -> list[int]:
 
 
 def _take(pieces: list[Piece], first: int, last: int, columns: Columns) -> bool:
-    """Take some columns of a run of rows out of sorted pieces, and tell whether any were there."""
+    """Take some columns of a run of rows out of sorted pieces, and return whether any were there."""
     begin = end = bisect_left(pieces, first, key=_last_row)
     rest: list[Piece] = []
     is_taken = False

@@ -89,7 +89,7 @@ class Life:
     """How long a rule may go without a hit; None does not ask."""
 
     def is_unused(self, usage: Usage) -> bool:
-        """Tell whether something was counted for long enough, and not hit in that time."""
+        """Return whether something was counted for long enough, and not hit in that time."""
         since = max(usage.counted_since, usage.last_hit_at or 0.0)
         return self.now - since >= (self.unused_seconds or 0.0)
 

@@ -159,7 +159,7 @@ def _families_of(listener: HostListener) -> tuple[Family, ...]:
 
 
 def _lets_in(subject: LintSubject, family: Family, code: int) -> bool:
-    """Tell whether anybody gets in at a protocol and port, fellow members included."""
+    """Return whether anybody gets in at a protocol and port, fellow members included."""
     for stand in subject.host_stands:
         own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
         for table, clause, columns in stand.ingress.deciders(family, code):

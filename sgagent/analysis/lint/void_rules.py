@@ -81,7 +81,7 @@ def _tie(drop: Clause, accept: Clause) -> Tie:
 
 
 def denies_all(rule: ResolvedRule) -> bool:
-    """Tell whether a rule drops everything from or to everyone of a family."""
+    """Return whether a rule drops everything from or to everyone of a family."""
     return (
         rule.policy is Policy.DROP
         and rule.protocol.number is None
@@ -239,7 +239,7 @@ def _known_by(clause: Clause) -> tuple[object, ...]:
 
 
 def _may_go(subject: LintSubject, clause: Clause) -> bool:
-    """Tell whether a clause is a rule that others are told could be taken out."""
+    """Return whether a clause is a rule that others are told could be taken out."""
     return clause.rule is not None and key_of(clause.rule) in subject.redundant | subject.unreached
 
 

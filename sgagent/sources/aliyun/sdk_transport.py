@@ -176,7 +176,7 @@ class _Bounds:
 
     @property
     def are_passed(self) -> bool:
-        """Tell whether it took too long, or is too large."""
+        """Return whether it took too long, or is too large."""
         return self._room < 0 or time.monotonic() > self._ends_at
 
     @property

@@ -111,7 +111,7 @@ def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
 
 
 def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    """Tell whether documents would refuse the address: one in a zone, or IPv4 in IPv6 clothes."""
+    """Return whether documents would refuse the address: one in a zone, or IPv4 in IPv6 clothes."""
     return isinstance(network, ipaddress.IPv6Network) and (
         network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
     )

@@ -59,7 +59,7 @@ class CallRefusedError(EtcdError):
 
     @property
     def is_passing(self) -> bool:
-        """Tell whether another end point, or the same a little later, may well give an answer."""
+        """Return whether another end point, or the same a little later, may well give an answer."""
         return self.code in (GrpcStatus.UNAVAILABLE, GrpcStatus.DEADLINE_EXCEEDED, GrpcStatus.CANCELLED)
 
 
@@ -139,7 +139,7 @@ class GrpcMessages:
 
     @property
     def is_too_large(self) -> bool:
-        """Tell whether a message is too large, so that nothing more of it has to be sent."""
+        """Return whether a message is too large, so that nothing more of it has to be sent."""
         return self._refused_bytes > 0
 
     def raise_refusal(self) -> None:

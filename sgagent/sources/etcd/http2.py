@@ -114,7 +114,7 @@ class Channel:
 
     @property
     def has_room(self) -> bool:
-        """Tell whether the server takes another call now."""
+        """Return whether the server takes another call now."""
         return self._state.open_outbound_streams < self._state.remote_settings.max_concurrent_streams
 
     def finish(self, call: GrpcMessages, allowance: AnswerDeadline) -> bytes:
@@ -322,7 +322,7 @@ class Channel:
         return self._asked_at is not None and now >= self._asked_at + self._patience.silent_seconds
 
     def _has_pending(self) -> bool:
-        """Tell whether there are bytes that were decrypted and not read yet."""
+        """Return whether there are bytes that were decrypted and not read yet."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def _received(self) -> bytes:

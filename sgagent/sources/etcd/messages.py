@@ -35,7 +35,7 @@ class KeyRange:
         return cls(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether a key lies in the range."""
+        """Return whether a key lies in the range."""
         return self.first <= key < self.end if self.end else key == self.first
 
 

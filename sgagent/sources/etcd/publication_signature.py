@@ -110,13 +110,13 @@ def place_of(layout: KeyLayout) -> str:
 
 
 def _is_signed(key: str, layout: KeyLayout) -> bool:
-    """Tell whether a key is one for which somebody has to vouch."""
+    """Return whether a key is one for which somebody has to vouch."""
     kind = layout.parts(key)[0]
     return kind in PUBLISHED and kind != SIGNATURE
 
 
 def _is_announced(item: KeyValue, layout: KeyLayout) -> bool:
-    """Tell whether a host wrote a key of itself, for which nobody vouches."""
+    """Return whether a host wrote a key of itself, for which nobody vouches."""
     return item.lease != 0 and layout.parts(item.key)[0] == MEMBERS
 
 

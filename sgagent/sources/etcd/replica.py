@@ -141,7 +141,7 @@ class Replica:
         return Room(self._most_bytes, self._marker_bytes + self._values_bytes)
 
     def covers(self, key: str) -> bool:
-        """Tell whether a key is followed."""
+        """Return whether a key is followed."""
         return any(True for _ in self._followed_with(key))
 
     def add(self, added: KeyRange, items: Iterable[KeyValue], revision: int) -> None:
@@ -258,7 +258,7 @@ class Replica:
             self._is_stale = True
 
     def _may_come(self, key: str, revision: int) -> bool:
-        """Tell whether some watch has yet to tell of a change."""
+        """Return whether some watch has yet to tell of a change."""
         return any(self.known_until[followed] < revision for followed in self._followed_with(key))
 
     def _followed_with(self, key: str) -> Iterator[KeyRange]:

@@ -357,5 +357,5 @@ def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:
 
 
 def _is_same(one: Delivery, other: Delivery) -> bool:
-    """Tell whether two deliveries come of the same reading, with the same signature."""
+    """Return whether two deliveries come of the same reading, with the same signature."""
     return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

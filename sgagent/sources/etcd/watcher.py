@@ -149,7 +149,7 @@ class Following:
         return self._watch
 
     def _goes_on(self) -> bool:
-        """Tell whether the store is the one that was followed, and not one from before."""
+        """Return whether the store is the one that was followed, and not one from before."""
         page = self._look()
         is_same = page.header.cluster_id == self._cluster_id
         if self._known.condition is not Condition.SETTLED:
@@ -213,7 +213,7 @@ class Following:
         return has_changed
 
     def _is_whole_since(self, revision: int) -> bool:
-        """Tell whether something was published after a revision, all of which is known."""
+        """Return whether something was published after a revision, all of which is known."""
         return self._known.marker_revision > revision and self._known.condition is Condition.SETTLED
 
     def _look_whether_all_is_told(self) -> None:

@@ -216,7 +216,7 @@ class Bursts:
         return lambda: not self._unanswered
 
     def _is_alone(self, watch: Hashable, change: _Change) -> bool:
-        """Tell whether a change may still be the only one."""
+        """Return whether a change may still be the only one."""
         return self._changes.get(watch) is change and change.standing is _Standing.ALONE
 
     def _note(self, watch: Hashable, standing: _Standing) -> None:

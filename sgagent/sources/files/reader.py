@@ -26,7 +26,7 @@ _MOST_FILES = 10_000
 
 
 def is_document_name(name: str) -> bool:
-    """Tell whether a name in a directory of definitions is a document's.
+    """Return whether a name in a directory of definitions is a document's.
 
     Dot files are not, nor is what editors leave behind: ``web.yaml~``, ``#web.yaml#``, ``.web.yaml.swp``.
     """

@@ -63,7 +63,7 @@ class Settling:
 
     @property
     def is_alone(self) -> bool:
-        """Tell whether there is one change, of a whole file, that may be the only one."""
+        """Return whether there is one change, of a whole file, that may be the only one."""
         return bool(self._quiet_at) and self._patience == ALONE_SECONDS
 
     def clear(self) -> None:

@@ -69,13 +69,13 @@ class Mounts:
         return self._due
 
     def have_changed(self, concerns: Concerns) -> bool:
-        """Look, if that is due, and tell whether the mounts that concern somebody are others than before."""
+        """Look, if that is due, and return whether mounts that matter have changed."""
         if self._due is None or self._monotonic() < self._due:
             return False
         return self.look(concerns)
 
     def look(self, concerns: Concerns) -> bool:
-        """Look now, and tell whether the mounts that concern somebody are others than before."""
+        """Look now, and return whether mounts that matter have changed."""
         self._looked_at, self._due = self._monotonic(), None
         before, self._known = self._known, [line for line in self._lines() if concerns(_mount_point(line))]
         return self._known != before
@@ -175,7 +175,7 @@ class _Watches:
         return HeardChange(tuple(changes), is_more_watched)
 
     def _concern_mounts(self, mount_point: Path) -> bool:
-        """Tell whether what is mounted there is on the way to the documents, or one of them."""
+        """Return whether what is mounted there is on the way to the documents, or one of them."""
         if mount_point.parent in (mount_point, self._documents):
             return True
         return PathStep(mount_point.parent, mount_point.name) in self._look_ups
@@ -242,14 +242,14 @@ class _Watches:
         return documents | {look_up.directory for look_up in self._look_ups}
 
     def concern_documents(self, event: FileEvent) -> bool:
-        """Tell whether the event may change what the documents are."""
+        """Return whether the event may change what the documents are."""
         if event.change is FileChange.OVERFLOW or self.concern_ways(event):
             return True
         in_documents = self._documents in self._directories.get(event.watch, set())
         return in_documents and (not event.name or is_document_name(event.name))
 
     def concern_ways(self, event: FileEvent) -> bool:
-        """Tell whether the event may change where paths lead, so that other directories are to be watched."""
+        """Return whether the event may change where a path leads: then others have to be watched."""
         directories = self._directories.get(event.watch, set())
         if event.change is FileChange.OVERFLOW or (event.change is FileChange.WATCH_ENDED and directories):
             return True

@@ -33,7 +33,7 @@ class Validators:
     last_modified: str | None = None
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to ask by."""
+        """Return whether there is anything to ask by."""
         return self.etag is not None or self.last_modified is not None
 
 
@@ -209,7 +209,7 @@ def _validators(response: http.client.HTTPResponse) -> Validators:
 
 
 def _is_of_this_second(written: str | None, sent: str | None) -> bool:
-    """Tell whether what was sent may have been replaced since without its date having changed."""
+    """Return whether what was sent may have been replaced since without its date having changed."""
     try:
         return written is not None and parsedate_to_datetime(written) >= parsedate_to_datetime(sent or "")
     except (ValueError, TypeError):  # a date that is none, or one without a zone beside one that has it
