@@ -44,7 +44,7 @@ def test_a_page_has_its_sections_in_order(name: str) -> None:
 
 def test_the_exit_codes_are_those_of_the_document() -> None:
     """Also the ones that stand for two."""
-    assert ".TP\n130, 141\ninterrupted; whoever read the output has gone\n" in PAGES["sgagent-run.1"]
+    assert ".TP\n130, 141\ninterrupted; the reader of the output is gone\n" in PAGES["sgagent-run.1"]
 
 
 def test_the_date_is_the_one_that_was_given() -> None:
