@@ -1,14 +1,12 @@
 """What nginx does wrong, by itself or for what is behind it, and what the agent says to that.
 
-``python -m integration.nginxfaults`` prints the table of ``docs/https.md``, as root; a test holds that it is
-what is printed.
+``docs/https.md`` has the words; a test compares the two.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,15 +172,3 @@ def nginx_alone(directory: Path) -> Iterator[Nginx]:
     ):
         running.publish(POLICY)
         yield running
-
-
-def table() -> str:
-    """Return the table of all faults and what the agent says, in Markdown."""
-    lines = ["| nginx | the agent |", "|---|---|"]
-    with tempfile.TemporaryDirectory() as directory, nginx_alone(Path(directory)) as nginx:
-        lines += [f"| {fault.does} | `{told(nginx, fault)}` |" for fault in FAULTS]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(table(), end="")
