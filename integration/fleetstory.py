@@ -1,6 +1,6 @@
 """Tell a fleet's story: ``python -m integration.fleetstory`` prints what an administrator would see.
 
-``--write`` puts it into docs/etcd.md too.
+``--write`` puts its beginning into docs/etcd.md too.
 
 Three hosts follow what is published to a cluster of three. The leader is killed, somebody writes who should
 not, the whole cluster is lost, a host is restarted without it, and the cluster comes back. Every command is
@@ -29,6 +29,9 @@ from integration.story import Chapter, tell_whole
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "etcd.md"
 PART = "fleet"
+SHOWN = 1
+"""How many chapters the page shows."""
+
 HTTP, HTTPS, OTHER = 80, 443, 8443
 SOON = 30.0
 
@@ -232,7 +235,7 @@ CHAPTERS = (first, leaderless, forged, lost, found)
 
 def main(arguments: Sequence[str]) -> int:
     """Tell the story to its end, and write it down if told to; return 1 if it went otherwise."""
-    return tell_whole(arguments, "fleet's", DOCUMENT, PART, lambda: markdown(tell()))
+    return tell_whole(arguments, "fleet's", DOCUMENT, PART, lambda: markdown(tell()[:SHOWN]))
 
 
 def tell() -> Sequence[Chapter]:
