@@ -96,11 +96,20 @@ def options_of(command: str) -> set[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_documented_and_every_documented_option_exists(command: str) -> None:
-    """The section of a command in docs/commands.md names its options, and no others."""
-    sections = dict(re.findall(r"^## `sgagent (\w+)`\n(.*?)(?=^## |\Z)", read("docs/commands.md"), _WHOLE))
+    """In docs/commands.md the section of a command and the table of shared options name its options alone."""
+    text = read("docs/commands.md")
+    sections = dict(re.findall(r"^## `sgagent (\w+)`\n(.*?)(?=^## |\Z)", text, _WHOLE))
     assert command in sections, f"docs/commands.md has no section on sgagent {command}"
-    documented = set(OPTION.findall(sections[command]))
+    documented = {*OPTION.findall(sections[command]), *shared_options(text, command)}
     assert documented - _OF_OTHER_PROGRAMS == options_of(command)
+
+
+def shared_options(text: str, command: str) -> set[str]:
+    """Return the options of a command that the table of shared options has."""
+    table = text.partition("| option | meaning | of |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(--[a-z]+)[^|]* \| .* \| (.+) \|$", table, re.MULTILINE)
+    assert len(rows) == len(table.splitlines()) - 1
+    return {option for option, of in rows if (f"`{command}`" in of) is not of.startswith("all")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
