@@ -82,13 +82,13 @@ def test_each_alert_has_an_answer(name: str) -> None:
     path, _, anchor = notes["runbook"].partition("#")
     headings = {heading.lower().replace(" ", "-") for heading in ANCHOR.findall(read(path))}
     assert anchor in headings
-    assert f"| `{name}` |" in read("docs/runbook.md")
+    rows = [line for line in read("docs/runbook.md").splitlines() if line.startswith("|")]
+    assert [row for row in rows if f"`{name}`" in row and f"(#{anchor})" in row]
 
 
-def test_the_runbook_names_each_alert_and_no_other() -> None:
-    """The table of docs/runbook.md has those of the rules, with their severity."""
-    listed = re.findall(r"^\| `(Sgagent\w+)` \| (\w+) \|", read("docs/runbook.md"), re.MULTILINE)
-    assert dict(listed) == {name: alert["labels"]["severity"] for name, alert in alerts().items()}
+def test_the_runbook_names_no_other_alert() -> None:
+    """Whatever it calls an alert is one of the rules."""
+    assert set(re.findall(r"`(Sgagent\w+)`", read("docs/runbook.md"))) == set(alerts())
 
 
 def test_each_alert_and_each_record_is_tried() -> None:
