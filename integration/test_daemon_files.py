@@ -14,7 +14,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.files.settling import ALONE_SECONDS, UNSETTLED_SECONDS
+from sgagent.sources.files.debounce import DEBOUNCE_SECONDS, MISSING_SECONDS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 OPEN, OTHER = 80, 81
@@ -56,7 +56,7 @@ def test_a_file_that_an_editor_replaces(agent: Service, one_interface: Lab) -> N
     began = time.perf_counter()
     document.rename(agent.documents / "policy.yaml~")
     document.write_text(opening(OTHER))
-    is_in_time = time.perf_counter() - began < UNSETTLED_SECONDS
+    is_in_time = time.perf_counter() - began < MISSING_SECONDS
     wait_until_open(one_interface, OTHER)
     assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
     assert not is_in_time or not agent.events("source_failed")
@@ -146,7 +146,7 @@ def test_files_that_are_moved_together_are_enforced_together(agent: Service) -> 
         began = time.perf_counter()
         for name, _ in moves:
             (agent.documents / f".{name}").rename(agent.documents / name)
-        is_at_once = time.perf_counter() - began < ALONE_SECONDS
+        is_at_once = time.perf_counter() - began < DEBOUNCE_SECONDS
         version = version_of(texts)
         wait_for(partial(is_applied, agent, version), f"the files of turn {turn}", NOTICED_SECONDS)
         if is_at_once:

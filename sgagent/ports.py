@@ -59,14 +59,6 @@ class Source(Protocol):
         """
         ...
 
-    def has_settled(self) -> bool:
-        """Return whether what was fetched last is all there is for now, and not one change of many under way.
-
-        May wait a moment to know. If it has not settled, nothing of it may have any effect, and the watch
-        calls again when it has.
-        """
-        ...
-
     def refresh(self) -> None:
         """Look now whether there is something newer, as somebody asked for that; does not wait for it.
 

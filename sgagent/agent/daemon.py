@@ -17,7 +17,7 @@ from sgagent.agent.drift import DriftWatch
 from sgagent.agent.garbage_collection import Leftovers
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.published_status import Board
-from sgagent.agent.step import NotSettledError, Step, StepEnd
+from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
 from sgagent.agent.systemd import ServiceManager
 from sgagent.core.errors import ApplierLostError, SgagentError
@@ -135,12 +135,11 @@ class Daemon:
         is_retry_due = self._retry_at is not None and now >= self._retry_at
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
         is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over
-        is_done = False
-        if (happened.source_changed or is_fetch_due) and not happened.reload:
-            is_done = self._try_step(fetch=True, patient=True)
-        if is_due and not is_done:
-            self._try_step(fetch=happened.reload)
-        elif not is_done and (happened.table_changed or self._is_tick_due(now)):
+        if happened.source_changed or is_fetch_due or happened.reload:
+            self._try_step(fetch=True)
+        elif is_due:
+            self._try_step(fetch=False)
+        elif happened.table_changed or self._is_tick_due(now):
             self._try_step(fetch=False, only_on_drift=True)
         if self._inbox.do_jobs(self._step_now):
             self._board.note_standing(self._execution.standing())
@@ -164,32 +163,25 @@ class Daemon:
             due = due if other is None else min(due, other)
         return max(0.0, due - now)
 
-    def _try_step(self, *, fetch: bool, patient: bool = False, only_on_drift: bool = False) -> bool:
-        """Do a step; one that can't be done is logged once and tried again.
+    def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
+        """Do a step; one that fails is logged once and tried again.
 
         Args:
             fetch: whether to ask the source.
-            patient: whether what it says may have an effect only once it has settled.
-            only_on_drift: whether nothing is to be done unless somebody else changed the table.
-
-        Returns:
-            Whether it was tried: False is that it has not settled, and that the source will call again.
+            only_on_drift: whether to do it only if somebody else changed the table.
         """
         fault = None
         try:
             self._execution.expire(self._step_now)
             if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
-                return True
-            self._step(fetch=fetch, patient=patient)
-        except NotSettledError:
-            return False
+                return
+            self._step(fetch=fetch)
         except SgagentError as error:
             fault = str(error)
             self._retry_later()
         if fault and fault != self._step_fault:
             self._log.error("step_failed", reason=fault)
         self._step_fault = fault
-        return True
 
     def _retry_later(self) -> None:
         self._retry_at = self._clock.monotonic() + self._retry_seconds
@@ -209,11 +201,11 @@ class Daemon:
             self._retry_later()
             raise
 
-    def _step(self, *, fetch: bool, patient: bool = False) -> Step:
+    def _step(self, *, fetch: bool) -> Step:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
         if fetch:
             self._fetched_at = self._clock.monotonic()
-        step = self.drift.follow(self._reconciler.step(fetch=fetch, patient=patient))
+        step = self.drift.follow(self._reconciler.step(fetch=fetch))
         if step.counters is not None and step.outcome is not StepEnd.REFUSED:
             self._observed = step.policy.observed if step.policy else frozenset()
             self._counting.follow(step.counters, self._observed)

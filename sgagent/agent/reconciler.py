@@ -18,13 +18,13 @@ from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.modes import ModeFile
 from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.source_way import SourceWays
-from sgagent.agent.step import NotSettledError, Step, StepEnd
+from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.compiler.marks import MarkLayout
 from sgagent.compiler.revocation import ends_observing, may_cut
 from sgagent.compiler.source_way import close_way
 from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
-from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity, SgagentError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, Severity
 from sgagent.core.host_facts import HostFacts
 from sgagent.core.memo import Memory
 from sgagent.core.model import Direction, Sessions, Snapshot
@@ -94,7 +94,6 @@ class Reconciler:
         self._enforced: Enforced | None = None
         self._is_closed = False
         self._settled: Step | None = None
-        self._may_act = True
         self._modes = ModeFile(state.directory)
         self.definitions = Definitions(source, state, settings.limits, clock)
         self._ways = SourceWays(source, self.definitions, name_servers)
@@ -124,55 +123,16 @@ class Reconciler:
         except OSError as error:
             self.mode_fault = f"the modes could not be kept: {error}"
 
-    def step(self, *, fetch: bool, patient: bool = False) -> Step:
-        """Do one step.
+    def step(self, *, fetch: bool) -> Step:
+        """Have the host enforce what the source delivers, or whatever is the next best.
 
         Args:
             fetch: whether to ask the source; without, the newest delivery is taken again.
-            patient: whether what is fetched may have an effect only once it has settled.
-
-        Raises:
-            NotSettledError: what was fetched is one change of many under way; nothing was done.
         """
-        before = self.definitions.fetched
-        if fetch:
+        if fetch or self.definitions.newest is None:
             self.definitions.fetch()
-        elif self.definitions.newest is None:
-            self._fetch_what_has_settled()
-        self._may_act = not patient
-        try:
-            return self._act()
-        except NotSettledError:
-            self.definitions.fetched = before
-            raise
-        except SgagentError:
-            if not self._may_act and not self._source.has_settled():
-                self.definitions.fetched = before  # it is tried again, and whoever does that is not patient
-            raise
-
-    def _fetch_what_has_settled(self) -> None:
-        """Ask the source, which has delivered nothing yet; one change of many is left to the watch."""
-        before = self.definitions.fetched
-        self.definitions.fetch()
-        if not self._source.has_settled():
-            self.definitions.fetched = before
-
-    def _await_settled(self) -> None:
-        """Wait until what was fetched may have an effect; all before that is worked out meanwhile.
-
-        Raises:
-            NotSettledError: it may not.
-        """
-        if not self._may_act and not self._source.has_settled():
-            raise NotSettledError
-        self._may_act = True
-
-    def _act(self) -> Step:
-        """Have the host enforce what was fetched, or whatever is the next best."""
         facts = self._host.facts()
         chosen, refusal = self._choose(facts)
-        if chosen is None or refusal:
-            self._await_settled()
         if chosen is None:
             return self._without_snapshot(facts, refusal)
         delivery, resolution = chosen
@@ -186,7 +146,6 @@ class Reconciler:
             source_error=self.definitions.source_error,
             unknown_objects=resolution.unknown_objects,
         )
-        self._await_settled()
         if step.outcome is not StepEnd.REFUSED:
             self._is_closed, self.is_standing = False, False
             self._accept(delivery, facts)
@@ -383,7 +342,6 @@ class Reconciler:
         )
         if enforcement.plan:
             cut = self._sessions_cut(policy, facts, is_first=observed.ruleset is None)
-            self._await_settled()
             step = self._apply(enforcement, step, compiled)
             step = step if step.outcome is StepEnd.REFUSED else replace(step, sessions_cut=cut)
         if step.outcome is not StepEnd.REFUSED:

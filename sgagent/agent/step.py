@@ -27,10 +27,6 @@ class StepEnd(Enum):
     """There is nothing to enforce yet."""
 
 
-class NotSettledError(Exception):
-    """What was fetched is one change of many under way: nothing was done, and the watch will call again."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tamperer:
     """The process that changed our table."""

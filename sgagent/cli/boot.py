@@ -162,10 +162,6 @@ class NoSource:
         """Return where it was found last: the agent asks before it makes a table of its own."""
         return self._known
 
-    def has_settled(self) -> bool:
-        """Return that it has: there is nothing that more could follow."""
-        return True
-
     def refresh(self) -> None:
         """Do nothing: there is nothing to look at."""
 

@@ -26,9 +26,6 @@ class FakeSource:
         self.signed: Signed | None = None
         """Who vouches for what it delivers; set by tests."""
 
-        self.is_settled = True
-        """Whether no more follows what was fetched; set by tests."""
-
         self.is_empty = False
         """Whether it can be reached and holds nothing, where nothing is written; set by tests."""
 
@@ -60,10 +57,6 @@ class FakeSource:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what a test set."""
         return self.reached_at
-
-    def has_settled(self) -> bool:
-        """Return what a test set."""
-        return self.is_settled
 
     def refresh(self) -> None:
         """Do nothing: each fetch looks."""

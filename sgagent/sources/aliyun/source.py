@@ -88,10 +88,6 @@ class AliyunSource:
         asked_too = (METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
         return (*self._whereabouts.endpoints(), *asked_too)
 
-    def has_settled(self) -> bool:
-        """Return that it has: an answer is whole."""
-        return True
-
     def refresh(self) -> None:
         """Ask now, whenever the next question is due."""
         self._poller.hurry()

@@ -181,10 +181,6 @@ class EtcdSource:
         """Return at which addresses the members were found last."""
         return self._client.endpoints()
 
-    def has_settled(self) -> bool:
-        """Return that it has: a revision of the store is whole."""
-        return True
-
     def refresh(self) -> None:
         """Look whether the watch tells all, now rather than at the next heartbeat."""
         self._is_refresh_wanted = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,8 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
-from sgagent.sources.files.bursts import Bursts
+from sgagent.sources.files.debounce import MISSING_SECONDS, Debounce
 from sgagent.sources.files.reader import Appearance, FileReading, appearance, document_paths, read_document
-from sgagent.sources.files.settling import UNSETTLED_SECONDS
 from sgagent.sources.files.writers import Writers
 from sgagent.sources.verified_parse import Acceptance
 
@@ -49,15 +49,15 @@ class FileSource:
         self._path = path
         self._limits = limits
         self._acceptance = acceptance or Acceptance(limits)
-        self._bursts = Bursts()
+        self._debounce = Debounce()
+        self._catch_ups: tuple[Callable[[], None], ...] = ()
+        """Of the watches, while there are any."""
+
         self._writers: Writers | None = None
         """Who writes to the documents, while they are watched."""
 
         self._taken: Mapping[str, FileReading] | None = None
-        """By path, what was read last and may have had an effect."""
-
-        self._newest: Mapping[str, FileReading] | None = None
-        """What was read last, unless it is known for half of something."""
+        """By path, what was read last while the documents were watched."""
 
         self._is_asked_for_all = False
 
@@ -65,23 +65,37 @@ class FileSource:
         """Return what the documents say now; those that are what they were are not parsed again.
 
         The documents are read as they were at one moment: if any of them changes meanwhile, or a directory or
-        link is swapped for another, all are read again. While they are watched, one that is being written is
-        taken as it was before, and not at all if it is new: until its writer closes it, but not for ever.
+        link is swapped for another, all are read again. While they are watched, changes are debounced, and a
+        document that is being written is taken as it was before, and not at all if it is new: until its
+        writer closes it, but not for ever.
 
         Raises:
             DocumentError: the documents have errors of form, or are no regular files, or too large.
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
-        if self._newest is None and self._writers is not None and not self._is_asked_for_all:
-            self._await_quiet(self._writers)
-        self._taken = self._newest or self._taken
         try:
+            self._catch_up()
+            if self._writers is not None and not self._is_asked_for_all:
+                self._await_quiet(self._writers)
             return self._fetch()
         finally:
             self._is_asked_for_all = False
 
+    def _catch_up(self) -> None:
+        """Take in all changes so far, so that none is missed because a thread of a watch had to wait."""
+        for catch_up in self._catch_ups:
+            catch_up()
+
+    def _await_quiet(self, writers: Writers) -> None:
+        """Wait until nothing has changed for a moment; at a start, that is judged by the files' times."""
+        if self._taken is None:
+            self._await_writer(writers)
+        pause = threading.Event()
+        while seconds := self._debounce.remaining():
+            pause.wait(seconds)
+            self._catch_up()
+
     def _fetch(self) -> Delivery:
-        self._bursts.begin_reading()
         if not self._acceptance.wants_signature:
             return self._acceptance.take(self.read_documents(), None, str(self._path))
         place = signature_path(self._path)
@@ -106,13 +120,6 @@ class FileSource:
         """Return nothing: the documents are on this host."""
         return ()
 
-    def has_settled(self) -> bool:
-        """Wait until it is known whether what was read is half of what is under way; return whether not."""
-        has_settled = self._bursts.has_settled()
-        if not has_settled:
-            self._newest = self._taken
-        return has_settled
-
     def refresh(self) -> None:
         """Have the next fetch take all as it is, also what is being written: somebody asked for it."""
         self._is_asked_for_all = True
@@ -125,9 +132,15 @@ class FileSource:
         path, self._writers = Path.cwd() / self._path, Writers()
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
         with ExitStack() as watches:
-            for one in dict.fromkeys((path, *signatures)):
-                watches.enter_context(watch_path(one, wake, self._bursts, writers=self._writers))
+            self._catch_ups = tuple(
+                watches.enter_context(watch_path(one, wake, self._debounce, writers=self._writers))
+                for one in dict.fromkeys((path, *signatures))
+            )
+            watches.callback(self._forget_watches)
             yield
+
+    def _forget_watches(self) -> None:
+        self._catch_ups = ()
 
     def read_documents(self) -> tuple[DocumentFile, ...]:
         """Return the documents unread, none of which changed while any other was taken.
@@ -163,7 +176,7 @@ class FileSource:
             if path in before and before[path].content == reading.content:
                 known[path] = replace(reading, content=before[path].content)
         if self._writers is not None:
-            self._newest = known
+            self._taken = known
         return tuple(DocumentFile(path, reading.content) for path, reading in known.items())
 
     def _being_written(self) -> frozenset[str]:
@@ -175,14 +188,14 @@ class FileSource:
         candidates = (p for p in document_paths(self._path) if p.name in names or p.is_symlink())
         return frozenset(str(path) for path in candidates if Path(os.path.realpath(path)) in files)
 
-    def _await_quiet(self, writers: Writers) -> None:
-        """Wait for a writer who is at it as the agent starts; of one that began before nothing was heard."""
+    def _await_writer(self, writers: Writers) -> None:
+        """Wait for a writer who is at it as the agent starts: what it did before was not watched."""
         deadline = time.monotonic() + LONGEST_SECONDS
         while time.monotonic() < deadline:
             changes = appearance(self._path)
             ages = () if isinstance(changes, str) else [time.time() - max(c[-2:]) / 1e9 for c in changes]
-            youngest = min((age for age in ages if age >= 0), default=UNSETTLED_SECONDS)
-            if youngest >= UNSETTLED_SECONDS or writers.hear(UNSETTLED_SECONDS - youngest):
+            youngest = min((age for age in ages if age >= 0), default=MISSING_SECONDS)
+            if youngest >= MISSING_SECONDS or writers.hear(MISSING_SECONDS - youngest):
                 break
 
     def _read_all(

@@ -7,16 +7,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
-from sgagent.sources.files.bursts import Bursts
+from sgagent.sources.files.debounce import DEBOUNCE_SECONDS, MISSING_SECONDS, Debounce
 from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify
-from sgagent.sources.files.listening import ChangeFeed, HeardChange
 from sgagent.sources.files.path_walk import PathStep, follow
 from sgagent.sources.files.reader import appearance, is_document_name
-from sgagent.sources.files.settling import BurstState
 from sgagent.sources.files.writers import Writers
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -99,34 +97,41 @@ POLL_SECONDS = 0.5
 """Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
 
 
+CatchUp = Callable[[], None]
+"""Takes in all changes that happened so far, in the thread that calls it."""
+
+
 @contextlib.contextmanager
 def watch_path(
     path: Path,
     wake: Wake,
-    bursts: Bursts,
+    debounce: Debounce,
     open_inotify: Callable[[], Inotify] = Inotify,
     poll_seconds: float = POLL_SECONDS,
     *,
     writers: Writers | None = None,
-) -> Iterator[None]:
+) -> Iterator[CatchUp]:
     """Call ``wake`` when the documents at a path may have changed, until the context is left.
 
-    Changes are told when they have settled; a whole file that may be the only one is told at once, and
-    again with the others if it is not. The path need not exist; its directories may come and go. Where the
-    kernel gives no inotify, the files are looked at now and then, and the log says so.
+    The path need not exist; its directories may come and go. Where the kernel gives no inotify, the files are
+    compared every ``poll_seconds``, and the log says so.
 
     Args:
         path: an absolute path of a document or of a directory of documents.
-        wake: called from a thread of the watch.
-        bursts: is told whether more changes follow those that were told.
+        wake: called from a thread of the watch, at each change. A file that is still being written wakes
+            nobody; its writer's closing it does.
+        debounce: takes in each change.
         open_inotify: fails in tests of what happens without inotify.
         poll_seconds: between looks, where there is no inotify.
-        writers: is told which files are being written; None tells nobody.
+        writers: takes in which files are being written; None is for nobody.
+
+    Yields:
+        What takes in all changes so far, so that a reading knows of every change before it.
     """
     writers = writers or Writers()
-    watches, seen = _armed(path, open_inotify, writers), appearance(path)
+    watches, seen = _armed(path, open_inotify, debounce, writers), appearance(path)
     ended, end = os.pipe2(os.O_CLOEXEC)
-    listening = None if watches is None else _Listening(watches, ChangeFeed(watches, wake, bursts), bursts)
+    listening = None if watches is None else _Listening(watches, wake)
 
     def watch() -> None:
         if listening is None:
@@ -134,13 +139,12 @@ def watch_path(
         elif (fault := listening.listen_until(ended)) is not None:
             _tell_degraded(path, fault)
             writers.forget()
-            # What was heard and not told, or not heard of any more, is told once.
             _poll(path, wake, ended, None, poll_seconds)
 
     thread = threading.Thread(target=watch, name="documents", daemon=True)
     thread.start()
     try:
-        yield
+        yield (lambda: None) if listening is None else listening.catch_up
     finally:
         os.write(end, b"\0")
         thread.join()
@@ -151,28 +155,38 @@ def watch_path(
 class _Watches:
     """Keep watches on all names that decide what the documents are."""
 
-    def __init__(self, path: Path, inotify: Inotify, mounts: Mounts | None, writers: Writers) -> None:
+    def __init__(
+        self, path: Path, inotify: Inotify, mounts: Mounts | None, debounce: Debounce, writers: Writers
+    ) -> None:
         self.inotify = inotify
         self.mounts = mounts
+        self._debounce = debounce
         self._writers = writers
         self._path = path
         self._directories: dict[int, set[Path]] = {}
         self._look_ups: frozenset[PathStep] = frozenset()
         self._documents: Path | None = None
 
-    def take(self) -> HeardChange:
-        """Return what inotify tells; where ways may have changed, all that is on them is watched first."""
+    def take(self) -> bool:
+        """Note what inotify delivers, and return whether the documents may be others than before.
+
+        Where a path may lead elsewhere, what is on it is watched first.
+
+        Raises:
+            OSError: the kernel does not let us watch.
+        """
         events = [event for event in self.inotify.read() if self.concern_documents(event)]
         for event in events:
             self._note_writer(event)
         is_mounted = self.mounts is not None and self.mounts.have_changed(self._concern_mounts)
         is_more_watched = (is_mounted or any(map(self.concern_ways, events))) and self.arm()
-        changes: list[tuple[Hashable, BurstState]] = [
-            ((event.watch, event.name), _STATES[event.change]) for event in events
-        ]
+        for event in events:
+            if event.change is not FileChange.WRITTEN:
+                self._debounce.note((event.watch, event.name), _SECONDS[event.change])
         if is_mounted:
-            changes.append((MOUNTINFO, BurstState.COMPLETE))
-        return HeardChange(tuple(changes), is_more_watched)
+            self._debounce.note(MOUNTINFO, DEBOUNCE_SECONDS)
+        is_written = all(event.change is FileChange.WRITTEN for event in events)
+        return is_mounted or is_more_watched or not is_written
 
     def _concern_mounts(self, mount_point: Path) -> bool:
         """Return whether what is mounted there is on the way to the documents, or one of them."""
@@ -190,7 +204,7 @@ class _Watches:
                 self._writers.note(directory / event.name, event.change)
 
     def arm(self) -> bool:
-        """Watch what is to be watched now, and no more what no longer is; tell whether some of it is new.
+        """Watch what has to be watched now, and nothing else; return whether some of it is new.
 
         What comes into being while this looks is found by looking again, until nothing new is found.
 
@@ -269,14 +283,16 @@ def _links(directory: Path) -> Iterator[Path]:
                 yield directory / entry.name
 
 
-def _armed(path: Path, open_inotify: Callable[[], Inotify], writers: Writers) -> _Watches | None:
+def _armed(
+    path: Path, open_inotify: Callable[[], Inotify], debounce: Debounce, writers: Writers
+) -> _Watches | None:
     """Return watches that already watch, or None without inotify."""
     try:
         inotify = open_inotify()
     except OSError as error:
         _tell_degraded(path, error)
         return None
-    watches = _Watches(path, inotify, _mounts(path), writers)
+    watches = _Watches(path, inotify, _mounts(path), debounce, writers)
     try:
         watches.arm()
         watches.look_at_mounts()
@@ -303,55 +319,70 @@ def _tell_degraded(path: Path, error: OSError) -> None:
 
 
 class _Listening:
-    """Have a listener take its turns; whoever asks before it begins to is waiting for it already."""
+    """Take in changes: in the thread of the watch as they come, and in any other that wants to know all."""
 
-    def __init__(self, watches: _Watches, listener: ChangeFeed, bursts: Bursts) -> None:
+    def __init__(self, watches: _Watches, wake: Wake) -> None:
         self._watches = watches
-        self._listener = listener
-        self._at_the_end = contextlib.ExitStack()
-        self._at_the_end.callback(watches.close)
-        self._question = self._at_the_end.enter_context(bursts.questions(listener))
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._fault: OSError | None = None
+        self._failed, self._fail = os.pipe2(os.O_CLOEXEC)
+
+    def catch_up(self) -> None:
+        """Take in what has happened so far; where that fails, the thread of the watch ends."""
+        with self._lock:
+            if self._fault is None:
+                self._take()
+
+    def _take(self) -> bool:
+        try:
+            return self._watches.take()
+        except OSError as error:
+            self._fault = error
+            os.write(self._fail, b"\0")
+            return False
 
     def listen_until(self, ended: int) -> OSError | None:
         """Wake at changes until ``ended`` is readable, or until the kernel does not let us: return why."""
-        with self._at_the_end:
-            try:
-                self._listen_until(ended)
-            except OSError as error:
-                return error
-            return None
-
-    def _listen_until(self, ended: int) -> None:
-        poll = select.poll()
-        for descriptor in (self._watches.inotify.fileno(), ended, self._question):
+        poll, mounts = select.poll(), self._watches.mounts
+        for descriptor in (self._watches.inotify.fileno(), ended, self._failed):
             poll.register(descriptor, select.POLLIN)
-        mounts = self._watches.mounts
         if mounts is not None:
             poll.register(mounts, SIGNAL)
         while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
-            if self._question in ready:
-                os.eventfd_read(self._question)
-            if mounts is not None and mounts.fileno() in ready:
-                mounts.signalled()
-            self._listener.take_turn(is_asked=self._question in ready)
+            with self._lock:
+                if self._fault is not None:
+                    break
+                if mounts is not None and mounts.fileno() in ready:
+                    mounts.signalled()
+                is_changed = self._take()
+            if is_changed:
+                self._wake()
+        with self._lock:
+            self._fault = self._fault or _ENDED
+            self._watches.close()
+            os.close(self._failed)
+            os.close(self._fail)
+        return None if self._fault is _ENDED else self._fault
 
     def _milliseconds(self) -> float | None:
         """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
         mounts = self._watches.mounts
-        dues = (self._listener.due(), None if mounts is None else mounts.due())
-        due = min((due for due in dues if due is not None), default=None)
+        due = None if mounts is None else mounts.due()
         return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
 
 
-_STATES: Mapping[FileChange, BurstState] = {
-    FileChange.REPLACED: BurstState.WHOLE,
-    FileChange.CLOSED: BurstState.COMPLETE,
-    FileChange.ATTRIBUTES: BurstState.COMPLETE,
-    FileChange.OVERFLOW: BurstState.COMPLETE,
-    FileChange.WRITTEN: BurstState.INCOMPLETE,
-    FileChange.UNSETTLED: BurstState.INCOMPLETE,
-    FileChange.WATCH_ENDED: BurstState.INCOMPLETE,
+_ENDED = OSError("the watch has ended")
+
+_SECONDS: Mapping[FileChange, float] = {
+    FileChange.REPLACED: DEBOUNCE_SECONDS,
+    FileChange.CLOSED: DEBOUNCE_SECONDS,
+    FileChange.ATTRIBUTES: DEBOUNCE_SECONDS,
+    FileChange.OVERFLOW: DEBOUNCE_SECONDS,
+    FileChange.UNSETTLED: MISSING_SECONDS,
+    FileChange.WATCH_ENDED: MISSING_SECONDS,
 }
+"""How long nothing else must change after each."""
 
 
 def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> None:

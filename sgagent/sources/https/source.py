@@ -99,10 +99,6 @@ class HttpsSource:
         """Return where the server was found last."""
         return self._whereabouts.endpoints()
 
-    def has_settled(self) -> bool:
-        """Return that it has: a document is whole."""
-        return True
-
     def refresh(self) -> None:
         """Ask the server now, whenever the next question is due."""
         self._poller.hurry()

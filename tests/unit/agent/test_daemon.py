@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
 from sgagent.agent.control.dispatcher import Desk
-from sgagent.agent.daemon import FETCH_AGAIN_SECONDS, FIRST_RETRY_SECONDS
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -22,7 +21,6 @@ from sgagent.core.errors import (
     UsageError,
 )
 from sgagent.documents import Limits
-from tests.patience import PATIENCE
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.running import Running
 from tests.unit.agent.test_steps import BROKEN, CLOSED
@@ -94,66 +92,6 @@ def test_links_wake_it_without_a_fetch(running: Running) -> None:
         running.machine.host.remove_link("eth0")
         running.wait_for("ruleset_applied", 2)
         assert running.machine.source.fetches == fetches
-
-    running.while_it_runs(script)
-
-
-def test_what_has_not_settled_is_not_enforced(running: Running) -> None:
-    """Of a file that is one of many nothing is told; all are enforced when the source calls again."""
-
-    def script() -> None:
-        source = running.machine.source
-        fetches = source.fetches
-        source.is_settled = False
-        source.write(BROKEN)
-        running.wait_for_fetches(fetches + 1)
-        running.machine.host.remove_link("eth0")
-        running.wait_for("ruleset_applied", 2)
-        source.is_settled = True
-        source.write(CLOSED)
-        running.wait_for_fetches(fetches + 2)
-
-    running.while_it_runs(script)
-    assert not {"problem_found", "snapshot_refused"} & set(running.log.events())
-
-
-@pytest.mark.parametrize("is_told", (True, False))
-def test_a_fetch_that_was_due_anyway_is_as_patient(running: Running, *, is_told: bool) -> None:
-    """Every half minute the source is asked, whether or not it has told of a change at that moment."""
-
-    def script() -> None:
-        source = running.machine.source
-        fetches = source.fetches
-        source.is_settled = False
-
-        def change_late(_step: Callable[[], Step]) -> None:
-            running.clock.pass_seconds(FETCH_AGAIN_SECONDS)
-            source.write(CLOSED, is_told=is_told)
-
-        running.inbox.have_done(change_late, timeout=10.0 * PATIENCE)
-        running.wait_for_fetches(fetches + 1)
-        running.inbox.have_done(lambda _step: None, timeout=10.0 * PATIENCE)  # the turn of that fetch is over
-        assert running.log.events().count("ruleset_applied") == 1
-        source.is_settled = True
-        source.write(CLOSED)
-        running.wait_for("ruleset_applied", 2)
-
-    running.while_it_runs(script)
-
-
-def test_a_link_that_changes_with_what_has_not_settled_is_followed(running: Running) -> None:
-    """Whatever else there is to do is done with the definitions that are known."""
-
-    def script() -> None:
-        machine = running.machine
-        machine.source.is_settled = False
-
-        def change_both(_step: Callable[[], Step]) -> None:
-            machine.source.write(CLOSED)
-            machine.host.remove_link("eth0")
-
-        running.inbox.have_done(change_both, timeout=10.0 * PATIENCE)  # the loop hears of both at once
-        running.wait_for("ruleset_applied", 2)
 
     running.while_it_runs(script)
 

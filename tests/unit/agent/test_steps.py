@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.step import NotSettledError, StepEnd
+from sgagent.agent.step import StepEnd
 from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.core.policy import Endpoint, exempt
 from tests.unit.agent.machine import GOOD, Machine
@@ -62,73 +62,16 @@ CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")
 BROKEN = GOOD.replace("sg-1]", "sg-2]")
 
 
-@pytest.mark.parametrize(
-    "half", (CLOSED, BROKEN, "version: 1\nsecurity"), ids=("good", "dangling", "no YAML")
-)
-def test_nothing_comes_of_what_has_not_settled(machine: Machine, half: str) -> None:
-    """One change of many leaves everything as it was, also for steps that ask nobody; then all count."""
-    agent = machine.reconciler()
-    before = agent.step(fetch=True)
-    table, kept = machine.dataplane.ruleset, machine.state.load()
-    machine.source.write(half)
-    machine.source.is_settled = False
-    with pytest.raises(NotSettledError):
-        agent.step(fetch=True, patient=True)
-    machine.host.add_link("eth9", "02:00:00:00:00:09")
-    meanwhile = agent.step(fetch=False)
-    assert (meanwhile.outcome, meanwhile.version) == (StepEnd.UNCHANGED, before.version)
-    assert (meanwhile.problems, meanwhile.is_refused) == ((), False)
-    assert (machine.dataplane.ruleset, machine.state.load()) == (table, kept)
-    machine.source.write(CLOSED)
-    machine.source.is_settled = True
-    assert agent.step(fetch=True, patient=True).outcome is StepEnd.APPLIED
-    assert machine.dataplane.ruleset != table
-
-
-def test_nothing_comes_later_of_what_has_not_settled_when_a_step_failed(machine: Machine) -> None:
-    """The step is tried again, without asking anybody: not with one change of many."""
-    agent = machine.reconciler()
-    before = agent.step(fetch=True)
-    machine.source.write(CLOSED)
-    machine.source.is_settled = False
-    machine.host.fault = SgagentError("links changed while they were listed")
-    with pytest.raises(SgagentError, match="links changed"):
-        agent.step(fetch=True, patient=True)
-    machine.host.fault = None
-    assert agent.step(fetch=False).version == before.version
-
-
-def test_what_has_settled_is_made_up_for_when_a_step_failed(machine: Machine) -> None:
+def test_a_delivery_is_made_up_for_when_a_step_failed(machine: Machine) -> None:
     """The source does not call again for it."""
     agent = machine.reconciler()
     agent.step(fetch=True)
     machine.source.write(CLOSED)
     machine.host.fault = SgagentError("links changed while they were listed")
     with pytest.raises(SgagentError, match="links changed"):
-        agent.step(fetch=True, patient=True)
+        agent.step(fetch=True)
     machine.host.fault = None
     assert agent.step(fetch=False).outcome is StepEnd.APPLIED
-
-
-def test_a_first_delivery_is_waited_for_as_well(machine: Machine) -> None:
-    """A step that nobody asked to fetch does so where nothing was delivered yet, but takes no half."""
-    agent = machine.reconciler()
-    machine.source.remove()
-    assert agent.step(fetch=True).outcome is StepEnd.WAITING
-    machine.source.write(GOOD)
-    machine.source.is_settled = False
-    assert agent.step(fetch=False).outcome is StepEnd.WAITING
-    machine.source.is_settled = True
-    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
-
-
-def test_whoever_is_not_patient_gets_what_is_there(machine: Machine) -> None:
-    """A reload takes the files as they are."""
-    agent = machine.reconciler()
-    agent.step(fetch=True)
-    machine.source.write(CLOSED)
-    machine.source.is_settled = False
-    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
 
 
 def test_the_way_to_the_source_is_open(machine: Machine) -> None:

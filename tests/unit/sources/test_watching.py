@@ -7,16 +7,15 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
 
-from sgagent.sources.files.bursts import Bursts
-from sgagent.sources.files.inotify import FileEvent, Inotify
-from sgagent.sources.files.settling import ALONE_SECONDS
+from sgagent.sources.files.debounce import Debounce
+from sgagent.sources.files.inotify import Inotify
 from sgagent.sources.files.watcher import watch_path
 from tests.patience import PATIENCE
 
@@ -57,7 +56,7 @@ class Watching:
         """Watch a path, and give an event that is set at each change."""
         with (
             capture_logs(),
-            watch_path(path, self.changed.set, Bursts(), self.open_inotify, POLL_SECONDS),
+            watch_path(path, self.changed.set, Debounce(), self.open_inotify, POLL_SECONDS),
         ):
             yield self.changed
 
@@ -219,71 +218,9 @@ def test_what_a_new_link_leads_to_is_told_though_it_changed_at_once(directory: P
             (directory / ".second").rename(directory / ".first")
             told.set()
 
-    with watch_path(directory, wake, Bursts()):
+    with watch_path(directory, wake, Debounce()):
         (directory / ".link").rename(directory / "web.yaml")
         assert told_again.wait(WITHIN_SECONDS)
-
-
-def test_a_new_link_is_followed_before_it_is_told(tmp_path: Path) -> None:
-    """What is moved into place right behind it, where it leads to, belongs to it."""
-    for name in ("groups.d", "elsewhere"):
-        (tmp_path / name).mkdir()
-    for name in ("first", "second"):
-        (tmp_path / "elsewhere" / name).write_text(f"# {name}\nversion: 1\n")
-    (tmp_path / "groups.d" / ".link").symlink_to("../elsewhere/first")
-    bursts, is_told = Bursts(), threading.Event()
-
-    def wake() -> None:
-        if not is_told.is_set():
-            bursts.begin_reading()
-            (tmp_path / "elsewhere" / "second").rename(tmp_path / "elsewhere" / "first")
-            is_told.set()
-
-    with watch_path(tmp_path / "groups.d", wake, bursts):
-        (tmp_path / "groups.d" / ".link").rename(tmp_path / "groups.d" / "web.yaml")
-        assert is_told.wait(WITHIN_SECONDS)
-        assert not bursts.has_settled()
-
-
-def test_what_was_heard_as_the_kernel_gave_up_is_told(tmp_path: Path) -> None:
-    """Whoever looks at the files from then on tells once, though they look as they did at the start."""
-    for release in ("1", "2"):
-        (tmp_path / release).mkdir()
-        (tmp_path / release / "web.yaml").write_text(f"# {release}\nversion: 1\n")
-        (tmp_path / f"to-{release}").symlink_to(release)
-    (tmp_path / "current").symlink_to("1")
-    bursts, is_told, is_full = Bursts(), threading.Event(), threading.Event()
-
-    class Full(Inotify):
-        def add(self, directory: Path) -> int:
-            if is_full.is_set():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().add(directory)
-
-    with capture_logs(), watch_path(tmp_path / "current", is_told.set, bursts, Full, POLL_SECONDS):
-        (tmp_path / "to-2").rename(tmp_path / "current")
-        _until_quiet(is_told)
-        bursts.begin_reading()
-        is_full.set()
-        (tmp_path / "to-1").rename(tmp_path / "current")
-        assert is_told.wait(WITHIN_SECONDS)
-        assert not bursts.has_settled()
-
-
-def test_whoever_asks_waits_for_a_thread_that_has_not_begun(directory: Path) -> None:
-    """What happens from the moment on at which all is watched is noted by somebody."""
-    asked: list[threading.Thread] = []
-
-    class Asked(Bursts):
-        @contextlib.contextmanager
-        def questions(self, watch: Hashable) -> Iterator[int]:
-            asked.append(threading.current_thread())
-            with super().questions(watch) as question:
-                yield question
-
-    with watch_path(directory, lambda: None, Asked()):
-        pass
-    assert asked == [threading.current_thread()]
 
 
 def test_what_is_no_document_is_not_told(watching: Watching, directory: Path) -> None:
@@ -312,11 +249,12 @@ def test_a_file_is_not_told_while_it_is_being_written(watching: Watching, direct
         assert changed.wait(WITHIN_SECONDS)
 
 
-def test_a_file_that_stays_open_is_told_all_the_same(watching: Watching, directory: Path) -> None:
-    """A writer that never closes can't hide what it wrote."""
-    with watching(directory) as changed, (directory / "web.yaml").open("a") as file:
-        file.write("security_groups: []\n")
-        file.flush()
+def test_a_file_that_is_closed_at_last_is_told(watching: Watching, directory: Path) -> None:
+    """What wakes nobody while it is written does so when its writer closes it."""
+    with watching(directory) as changed:
+        with (directory / "web.yaml").open("a") as file:
+            file.write("security_groups: []\n")
+            file.flush()
         assert changed.wait(WITHIN_SECONDS)
 
 
@@ -333,50 +271,13 @@ def test_a_watch_that_ended_tells_nothing(watching: Watching, directory: Path) -
 
 def test_the_log_says_that_files_are_only_looked_at(directory: Path) -> None:
     """An operator can see why a change takes a moment, and what to raise."""
-    with capture_logs() as logged, watch_path(directory, lambda: None, Bursts(), no_inotify):
+    with capture_logs() as logged, watch_path(directory, lambda: None, Debounce(), no_inotify):
         pass
     assert [(entry["event"], entry["log_level"]) for entry in logged] == [("file_watch_degraded", "warning")]
     assert "Too many open files" in logged[0]["reason"]
 
 
 def _until_quiet(changed: threading.Event) -> None:
-    """Wait until the changes that were made so far have been told."""
+    """Wait until the changes that were made so far have woken somebody."""
     while changed.wait(NOT_WITHIN_SECONDS):
         changed.clear()
-
-
-def test_a_file_that_comes_while_the_watch_is_kept_waiting_is_not_overlooked(directory: Path) -> None:
-    """The thread may be kept from going on for longer than it has patience, right after it looked for one."""
-    for turn in range(TRIES):
-        is_settled, seconds = settled_while_kept_waiting(directory, f"app{turn}.yaml")
-        if seconds < ALONE_SECONDS:
-            assert not is_settled
-            return
-    raise AssertionError("no second file came in time")
-
-
-def settled_while_kept_waiting(directory: Path, name: str) -> tuple[bool, float]:
-    """Return whether a reading settles that lacks a second file, and how long after the first that came."""
-    bursts, is_told, came_at = Bursts(), threading.Event(), list[float]()
-    (directory / ".new").write_text("version: 1\n")
-
-    class KeptWaiting(Inotify):
-        def read(self) -> tuple[FileEvent, ...]:
-            events = super().read()
-            if not events and not came_at:  # as it was asked whether the first file is the only one
-                rename_over(directory)
-                came_at.append(time.monotonic())
-                threading.Event().wait(2 * ALONE_SECONDS)
-            return events
-
-    def wake() -> None:
-        if not is_told.is_set():
-            bursts.begin_reading()
-        is_told.set()
-
-    with watch_path(directory, wake, bursts, KeptWaiting):
-        began = time.monotonic()
-        (directory / ".new").rename(directory / name)
-        assert is_told.wait(WITHIN_SECONDS)
-        is_settled = bursts.has_settled()
-        return is_settled, came_at[0] - began
