@@ -82,8 +82,8 @@ def test_it_holds_what_an_administrator_expects(files: Path) -> None:
         "usr/share/doc/sgagent/examples/three-tier/groups.d/front.yaml",
         "usr/share/doc/sgagent/examples/monitoring/prometheus/sgagent.rules.yaml",
         "usr/share/doc/sgagent/examples/monitoring/grafana/sgagent.json",
-        "usr/lib/python3/dist-packages/sgagent/agent/page/page.css",
-        "usr/lib/python3/dist-packages/sgagent/agent/page/icon.svg",
+        "usr/lib/python3/dist-packages/sgagent/agent/web/static/page.css",
+        "usr/lib/python3/dist-packages/sgagent/agent/web/static/icon.svg",
     ):
         assert (files / name).exists(), name
 

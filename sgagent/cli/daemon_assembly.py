@@ -24,18 +24,18 @@ from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
 from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.open_sessions import LiveSessions, open_sessions
-from sgagent.agent.page.inspection import Inspection
-from sgagent.agent.page.pages import PageSources, status_pages
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.serving.exchange import Page
-from sgagent.agent.serving.health import health_pages
-from sgagent.agent.serving.metrics import make_registry
-from sgagent.agent.serving.metricsserver import MetricsServer
 from sgagent.agent.session_preview import Foresight, end_forbidden_sessions
 from sgagent.agent.step import Step
 from sgagent.agent.step_log import EventLog
 from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.web.health import health_pages
+from sgagent.agent.web.inspection import Inspection
+from sgagent.agent.web.messages import Page
+from sgagent.agent.web.metrics import make_registry
+from sgagent.agent.web.pages import PageSources, status_pages
+from sgagent.agent.web.server import MetricsServer
 from sgagent.cli.inputs import load_settings, read_configuration
 from sgagent.compiler.marks import MarkLayout
 from sgagent.core.errors import UsageError

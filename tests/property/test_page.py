@@ -8,14 +8,14 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
-from sgagent.agent.page.form import read_form
-from sgagent.agent.page.markup import render, tag
+from sgagent.agent.web.explain_form import read_form
+from sgagent.agent.web.markup import render, tag
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import TCP, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from tests.unit.agent.flowlog.flows import dropped
-from tests.unit.agent.page.reading import Reader
+from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers, read_page
 
 HOSTILE = st.one_of(

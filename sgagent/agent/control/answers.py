@@ -43,8 +43,8 @@ from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
-from sgagent.agent.serving.health import reasons_not_ready
 from sgagent.agent.status import MOST_CUTS_SHOWN
+from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy

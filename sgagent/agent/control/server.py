@@ -20,6 +20,7 @@ import structlog
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.commands import Order
+from sgagent.agent.control.deadline import Deadline, deadline
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
     LONGEST_QUESTION,
@@ -28,7 +29,6 @@ from sgagent.agent.control.protocol import (
     encode_answer,
 )
 from sgagent.agent.control.queries import Refusal, Refusals
-from sgagent.agent.serving.deadline import Deadline, deadline
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import (
     DocumentError,

@@ -9,10 +9,10 @@ import pytest
 
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.serving.health import reasons_not_ready
 from sgagent.agent.status import InterfaceState, Posture, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import StepLog
+from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.host_facts import Link
 from sgagent.core.model import Mode
 from tests.fakes.log import FakeLog

@@ -1,1 +1,0 @@
-"""Answer HTTP: metrics, and whether all is well."""

@@ -1,0 +1,1 @@
+"""Serve metrics, probes and the status page over HTTP."""

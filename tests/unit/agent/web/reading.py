@@ -1,0 +1,110 @@
+"""Read the pages of an agent whose board is written on as its loop does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlencode
+
+from sgagent.agent.control.answers import answering
+from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.inbox import Inbox
+from sgagent.agent.open_sessions import LiveSessions
+from sgagent.agent.published_status import Board
+from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.web.inspection import Inspection
+from sgagent.agent.web.messages import Request, Response
+from sgagent.agent.web.pages import PageSources, status_pages
+from sgagent.compiler.counter_chains import FlowLogging
+from sgagent.compiler.marks import MarkLayout
+from sgagent.core.host_facts import HostFacts, Link
+from sgagent.core.model import Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.documents import DocumentFile
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.ports import CounterValue
+from sgagent.settings import Settings
+from tests.corpus import Example, examples
+from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
+from tests.unit.agent.machine import Machine
+from tests.webpage import Part, read_page
+
+Fields = Mapping[str, str | int]
+NO_FIELDS: Fields = MappingProxyType({})
+
+PATIENCE_SECONDS = 30.0
+"""For findings: a test waits until they are there."""
+
+
+class Reader:
+    """Somebody with a browser before an agent in memory."""
+
+    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+        """Start with nothing known."""
+        self.clock = FakeClock()
+        self.totals: dict[CounterKey, CounterValue] = {}
+        told = FlowLogging(verdicts=frozenset((Policy.DROP,)))
+        self.flow_log = FlowLog(self.clock, FakeLog(), logging=told)
+        self.board = Board(self.clock, self._read_counters, self.flow_log)
+        answer = answering(
+            self.board,
+            self.clock,
+            "file groups.d",
+            LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
+            Machine(directory).desk(Inbox(), FakeLog()),
+        )
+        self.inspection = Inspection(
+            self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
+        )
+        self._pages = status_pages(
+            PageSources(
+                board=self.board,
+                answer=answer,
+                inspection=self.inspection,
+                clock=self.clock,
+                host_name="web-1",
+            ),
+            "127.0.0.1",
+        )
+
+    def _read_counters(self, _seconds: float) -> bool:
+        self.board.note_totals(dict(self.totals))
+        return True
+
+    def enforce(
+        self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...] = (), version: str = "v1"
+    ) -> None:
+        """Have a step put a policy in force on links of its names."""
+        links = tuple(
+            Link(name=judge.name, index=number) for number, judge in enumerate(policy.interfaces, start=1)
+        )
+        step = Step(
+            outcome=StepEnd.APPLIED,
+            version=version,
+            policy=policy,
+            documents=files,
+            facts=HostFacts(links=links),
+        )
+        self.board.note_step(step, is_fetched=True)
+
+    def enforce_example(self, name: str) -> Example:
+        """Have an example in force, and return it."""
+        (example,) = (one for one in examples() if one.name == name)
+        files = tuple(
+            DocumentFile(path.name, path.read_bytes()) for path in sorted(example.definitions.iterdir())
+        )
+        self.enforce(example.policy(), files)
+        return example
+
+    def get(self, path: str, fields: Fields = NO_FIELDS, host: str | None = None) -> Response:
+        """Return the answer to a request."""
+        return self._pages[path](Request(query=urlencode(fields), host=host))
+
+    def open(self, path: str, fields: Fields = NO_FIELDS) -> Part:
+        """Return a page that is there."""
+        response = self.get(path, fields)
+        assert response.status is HTTPStatus.OK
+        return read_page(response.content)

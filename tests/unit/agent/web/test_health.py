@@ -1,0 +1,115 @@
+"""When the agent says that it lives, and when that the host is as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+
+import pytest
+
+from sgagent.agent.published_status import Board
+from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.web.health import (
+    LONGEST_TURN_SECONDS,
+    STALE_SECONDS,
+    health_pages,
+    reasons_not_alive,
+    reasons_not_ready,
+)
+from sgagent.agent.web.messages import Request, plain
+from sgagent.core.errors import NOWHERE, Problem, Severity
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from tests.fakes.clock import FakeClock
+
+APPLIED = Step(
+    outcome=StepEnd.APPLIED,
+    version="v1",
+    policy=ResolvedPolicy(interfaces=(ResolvedInterface(name="eth0", security_group_ids=("sg-1",)),)),
+)
+WAITING = Step(outcome=StepEnd.WAITING, source_error="not there")
+AWAY = replace(APPLIED, outcome=StepEnd.UNCHANGED, source_error="not there")
+ERROR = Problem(severity=Severity.ERROR, code="code", origin=NOWHERE, message="wrong")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def board(clock: FakeClock) -> Board:
+    """Give a board on which all is well."""
+    board = Board(clock, lambda _: True)
+    board.note_step(APPLIED, is_fetched=True)
+    return board
+
+
+def test_an_agent_in_step_is_alive_and_ready(board: Board, clock: FakeClock) -> None:
+    """Both pages say ok, and nothing else."""
+    pages = health_pages(board, clock)
+    assert {path: page(Request()) for path, page in pages.items()} == {
+        "/healthz": plain(HTTPStatus.OK, "ok\n"),
+        "/readyz": plain(HTTPStatus.OK, "ok\n"),
+    }
+
+
+def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
+    """The time runs from the last turn; a turn starts it anew."""
+    clock.pass_seconds(LONGEST_TURN_SECONDS)
+    assert reasons_not_alive(board) == ()
+    clock.pass_seconds(1)
+    answer = health_pages(board, clock)["/healthz"](Request())
+    assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.content == b"the loop has not turned for 31 seconds\n"
+    assert reasons_not_ready(board, clock) == reasons_not_alive(board)
+    board.note_totals({})
+    assert reasons_not_alive(board) == ()
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    (
+        (WAITING, "nothing is enforced"),
+        (replace(APPLIED, policy=ResolvedPolicy()), "no interface of this host"),
+        (replace(APPLIED, is_closed=True, version=None), "closed"),
+        (replace(WAITING, is_standing=True), "earlier agent"),
+        (replace(APPLIED, is_refused=True, problems=(ERROR,)), "have errors"),
+        (replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room"), "kernel refused"),
+        (
+            replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room", was_drift=True),
+            "could not be mended",
+        ),
+    ),
+)
+def test_what_is_amiss_is_named(board: Board, clock: FakeClock, step: Step, reason: str) -> None:
+    """A probe that fails says why, until a step goes well."""
+    board.note_step(step, is_fetched=True)
+    answer = health_pages(board, clock)["/readyz"](Request())
+    assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert reason in answer.content.decode()
+    board.note_step(APPLIED, is_fetched=True)
+    assert reasons_not_ready(board, clock) == ()
+
+
+def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> None:
+    """What was delivered stays good for some minutes; then it is stale."""
+    clock.pass_seconds(STALE_SECONDS)
+    board.note_totals({})
+    board.note_step(AWAY, is_fetched=True)
+    assert reasons_not_ready(board, clock) == ()
+    clock.pass_seconds(1)
+    assert reasons_not_ready(board, clock) == ("the source could not be reached for 301 seconds",)
+
+
+def test_a_source_that_was_never_reached_is_stale_at_once(clock: FakeClock) -> None:
+    """What an earlier agent kept may be of any age."""
+    board = Board(clock, lambda _: True)
+    board.note_step(AWAY, is_fetched=True)
+    assert reasons_not_ready(board, clock) == ("the source could not be reached since the agent started",)
+
+
+def test_a_step_that_fails_is_named(board: Board, clock: FakeClock) -> None:
+    """Whatever else the status said before, the agent is not in step."""
+    board.note_totals({}, step_fault="links can't be read")
+    assert reasons_not_ready(board, clock) == ("the last step could not be done",)

@@ -1,0 +1,307 @@
+"""The HTTP server for metrics, on real sockets of loopback."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
+
+from sgagent.agent.web.messages import Request, Response, plain
+from sgagent.agent.web.server import (
+    LONGEST_REQUEST,
+    MOST_CONNECTIONS,
+    MOST_WAITING,
+    MetricsServer,
+)
+from tests.patience import PATIENCE
+
+WAIT_SECONDS = 5.0 * PATIENCE
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server and where it is."""
+
+    host: str
+    server: MetricsServer
+
+    def connect(self) -> socket.socket:
+        """Return a connection."""
+        return socket.create_connection((self.host, self.server.port), timeout=WAIT_SECONDS)
+
+    def request(self, target: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+        """Send a request, and return the status, the type of the content, and the content."""
+        with closing(
+            http.client.HTTPConnection(self.host, self.server.port, timeout=WAIT_SECONDS)
+        ) as connection:
+            connection.request(method, target, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.headers.get("Content-Type", ""), response.read().decode()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Give a registry with one metric."""
+    registry = CollectorRegistry()
+    Gauge("sgagent_answer", "The answer.", registry=registry).set(42)
+    return registry
+
+
+@pytest.fixture(params=("127.0.0.1", "::1"))
+def served(request: pytest.FixtureRequest, registry: CollectorRegistry) -> Iterator[Served]:
+    """Give a server on loopback, of either family."""
+    with closing(MetricsServer(request.param, 0, registry)) as server:
+        yield Served(request.param, server)
+
+
+@pytest.mark.parametrize("target", ("/metrics", "/metrics?name[]=sgagent_answer"))
+def test_metrics_are_served(served: Served, target: str) -> None:
+    """A plain request gets the text format."""
+    status, content_type, content = served.request(target)
+    assert status == 200
+    assert content_type.startswith("text/plain; version=")
+    assert "sgagent_answer 42.0\n" in content
+
+
+def test_the_newer_format_is_served_to_those_who_ask(served: Served) -> None:
+    """Prometheus prefers OpenMetrics."""
+    _, content_type, content = served.request(
+        "/metrics", Accept="application/openmetrics-text; version=1.0.0"
+    )
+    assert content_type.startswith("application/openmetrics-text")
+    assert content.endswith("# EOF\n")
+
+
+def test_the_head_alone_can_be_had(served: Served) -> None:
+    """HEAD has no content."""
+    assert served.request("/metrics", "HEAD")[::2] == (200, "")
+
+
+def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> None:
+    """Each is made at the request, with a status of its own."""
+    contents = iter((plain(HTTPStatus.OK, "ok\n"), plain(HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
+    with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda _: next(contents)})) as server:
+        served = Served("127.0.0.1", server)
+        assert served.request("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
+        assert served.request("/healthz?probe=1")[::2] == (503, "närrisch\n")
+        assert served.request("/readyz")[0] == 404
+
+
+@pytest.mark.parametrize("target", ("/", "/metrics/", "/metrics/../etc/passwd", "/favicon.ico", "*"))
+def test_nothing_else_is_served(served: Served, target: str) -> None:
+    """There is one page."""
+    assert served.request(target)[0] == 404
+
+
+def test_nothing_can_be_sent(served: Served) -> None:
+    """Only reading is understood."""
+    assert served.request("/metrics", "POST")[0] == 501
+
+
+@pytest.mark.parametrize(
+    "nonsense", (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET /metrics HTTP/9.9\r\n\r\n", b"")
+)
+def test_nonsense_hurts_nobody(served: Served, nonsense: bytes) -> None:
+    """After a reader that does not speak HTTP, the next one is served."""
+    with capture_logs() as logged, served.connect() as connection:
+        connection.sendall(nonsense)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert served.request("/metrics")[0] == 200
+    assert logged == []
+
+
+HOLDS = {
+    "idle": b"",
+    "half-open": b"GET /met",
+    "without an end": b"GET /metrics HTTP/1.0\r\nX: y\r\n",
+    "stalled": b"GET /metrics HTTP/1.0\r\n\r\n",
+    "stalled at another page": b"GET /page HTTP/1.0\r\n\r\n",
+}
+"""What readers send who then do nothing more."""
+
+
+@pytest.fixture
+def large(registry: CollectorRegistry) -> Iterator[Served]:
+    """Give a server with pages that are larger than what the kernel keeps for a reader."""
+    gauge = Gauge("sgagent_rule", "x" * 1000, ["rule"], registry=registry)
+    for number in range(1000):
+        gauge.labels("y" * 10_000 + f"{number}").set(1)
+    pages = {
+        "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n"),
+        "/page": lambda _: plain(HTTPStatus.OK, "p" * 10_000_000),
+    }
+    with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server:
+        yield Served("127.0.0.1", server)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [(how, count) for how in HOLDS for count in (8, 50)]
+    + [(how, MOST_CONNECTIONS + 50) for how in HOLDS if not how.startswith("stalled")],
+)
+def test_readers_that_do_nothing_keep_no_other_waiting(large: Served, how: str, count: int) -> None:
+    """Slow to ask or slow to take: a scrape and a probe are answered within a second all the same."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(large.connect())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(HOLDS[how])
+        for _ in range(3):
+            began = time.monotonic()
+            assert large.request("/healthz")[::2] == (200, "ok\n")
+            assert time.monotonic() - began < 1.0 * PATIENCE
+            began = time.monotonic()
+            status, _, content = large.request("/metrics")
+            assert time.monotonic() - began < 1.0 * PATIENCE
+            assert status == 200
+            assert content.count("sgagent_rule{") == 1000
+
+
+def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRegistry) -> None:
+    """Each page is made in a thread of its own; of those that wait too long for one, some are refused."""
+    go_on = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def slow(_request: Request) -> Response:
+        begun.release()
+        assert go_on.wait(WAIT_SECONDS)
+        return plain(HTTPStatus.OK, "at last\n")
+
+    pages = {"/slow": slow, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
+    with closing(MetricsServer("127.0.0.1", 0, registry, pages)) as server, ExitStack() as stack:
+        served = Served("127.0.0.1", server)
+        waiting = [stack.enter_context(served.connect()) for _ in range(MOST_WAITING + 1)]
+        for connection in waiting:
+            connection.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+            if connection is waiting[0]:
+                assert begun.acquire(timeout=WAIT_SECONDS)
+        assert served.request("/healthz")[0] == 200
+        assert served.request("/metrics")[0] == 200
+        assert served.request("/slow")[0] == 503
+        go_on.set()
+        for connection in waiting:
+            with connection.makefile("rb") as answer:
+                assert answer.read().endswith(b"at last\n")
+
+
+def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorRegistry) -> None:
+    """However many they are, metrics are read once for them, and after they asked."""
+    collector = Waiting()
+    registry.register(collector)
+    with closing(MetricsServer("127.0.0.1", 0, registry)) as server, ExitStack() as stack:
+        served = Served("127.0.0.1", server)
+        readers = []
+        for _ in range(21):
+            readers.append(stack.enter_context(served.connect()))
+            readers[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            if len(readers) == 1:
+                assert collector.begun.acquire(timeout=WAIT_SECONDS)
+        assert served.request("/")[0] == 404  # it is read after all the others
+        collector.go_on.set()
+        for reader in readers:
+            with reader.makefile("rb") as answer:
+                assert b"sgagent_answer 42.0" in answer.read()
+    assert collector.times == 2
+
+
+class Waiting(Collector):
+    """A collector that waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        """Wait."""
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.times = 0
+
+    def describe(self) -> list[Metric]:
+        """Return nothing."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Wait, and return nothing."""
+        self.times += 1
+        self.begun.release()
+        assert self.go_on.wait(WAIT_SECONDS)
+        return []
+
+
+def test_a_request_that_is_too_long_is_refused(served: Served) -> None:
+    """So is one whose target is none."""
+    assert served.request("/metrics", X="y" * LONGEST_REQUEST)[0] == 431
+    with served.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"GET http://[/metrics HTTP/1.0\r\n\r\n")
+        assert b" 400 " in answer.readline()
+
+
+def test_drop_by_drop_is_a_request_too(served: Served) -> None:
+    """What counts is its end."""
+    with served.connect() as connection:
+        for octet in b"GET /metrics HTTP/1.0\r\nX: y\r\n\r\n":
+            connection.sendall(bytes([octet]))
+        with connection.makefile("rb") as answer:
+            assert b"sgagent_answer 42.0" in answer.read()
+
+
+def test_a_reader_that_never_ends_is_cut_off(registry: CollectorRegistry) -> None:
+    """A request that arrives drop by drop does not hold a thread."""
+    with (
+        closing(MetricsServer("127.0.0.1", 0, registry, longest_seconds=0.05)) as server,
+        Served("127.0.0.1", server).connect() as connection,
+    ):
+        connection.sendall(b"GET /met")
+        assert connection.recv(1) == b""
+
+
+class Failing(Collector):
+    """A collector with a fault."""
+
+    def describe(self) -> list[Metric]:
+        """Return nothing."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Fail."""
+        raise LookupError("lost")
+
+
+def test_a_fault_in_a_metric_is_logged_and_the_server_goes_on(
+    served: Served, registry: CollectorRegistry
+) -> None:
+    """The reader's connection is closed, and the log says why."""
+    failing = Failing()
+    registry.register(failing)
+    with capture_logs() as logged, pytest.raises(http.client.RemoteDisconnected):
+        served.request("/metrics")
+    registry.unregister(failing)
+    assert [entry["event"] for entry in logged] == ["scrape_failed"]
+    assert served.request("/metrics")[0] == 200
+
+
+def test_a_closed_server_frees_its_address(registry: CollectorRegistry) -> None:
+    """A restarted agent can take the same address at once, and no thread is left."""
+    server = MetricsServer("127.0.0.1", 0, registry)
+    port = server.port
+    Served("127.0.0.1", server).request("/metrics")
+    server.close()
+    with closing(MetricsServer("127.0.0.1", port, registry)) as again:
+        assert again.port == port
+    assert "metrics" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_address_that_is_taken_is_refused(served: Served, registry: CollectorRegistry) -> None:
+    """Whoever starts a second agent is told."""
+    with pytest.raises(OSError, match="in use"):
+        MetricsServer(served.host, served.server.port, registry)
