@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
-from sgagent.agent.web.explain_form import read_form
-from sgagent.agent.web.markup import render, tag
+from sgagent.agent.web.explain_form import FormField, FormView, read_form
+from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import TCP, Policy
@@ -34,12 +34,24 @@ def outline(page: Part) -> list[tuple[str, tuple[str, ...]]]:
 
 
 @given(HOSTILE, HOSTILE)
-def test_a_text_is_read_as_it_was_written(text: str, value: str) -> None:
-    """It makes no element, ends none, and is all there, but for what could not be printed."""
-    page = read_page(render(tag("p", text, tag("b", "end"), title=value)))
-    assert [part.name for part in page.all()] == ["p", "b"]
-    assert page.one("p").own_text == printable(text)
-    assert page.one("p").attributes == {"title": printable(value)}
+def test_templates_escape_texts_and_attributes(text: str, value: str) -> None:
+    """A value adds no element and ends none, and is complete but for characters that are not printable."""
+    form = FormView((FormField(name="source", label=text, value=value),))
+    page = read_page(
+        render_page(
+            PageContent(
+                title=text,
+                is_healthy=True,
+                headline=value,
+                sections=(Section("explain", text, "explain_form.html", form),),
+                now=0.0,
+            )
+        ).content
+    )
+    for name in ("h1", "h2", "label"):
+        assert page.one(name).own_text == printable(text)
+    assert page.one("strong").own_text == printable(value)
+    assert page.by_id("source").attributes["value"] == printable(value)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,21 +1,31 @@
-"""Read the form that asks ``explain``: a question, or what is wrong with each field."""
+"""The form that asks what happens to a packet: its fields, their validation, and the answer."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from sgagent.agent.control.queries import ExplainQuestion
-from sgagent.core.explanation import EPHEMERAL_PORT, PROTOCOL_WORDS, protocol_number
+from sgagent.agent.control.queries import ExplainAnswer, ExplainQuestion
+from sgagent.agent.web.page import Section
+from sgagent.core.evaluate import Packet
+from sgagent.core.explanation import (
+    EPHEMERAL_PORT,
+    PROTOCOL_WORDS,
+    Explanation,
+    describe_packet,
+    protocol_number,
+    reason,
+)
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, Direction, Protocol
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
 
 MOST_FIELDS = 16
+"""In a query string."""
 
 _LAST_TYPE = 255
 
@@ -36,24 +46,24 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What somebody wrote into the fields, and what is wrong with it."""
+    """The fields that the user sent, and the errors in them."""
 
     values: Mapping[str, str] = field(default_factory=dict)
-    """As they were written, without what is empty."""
+    """By field, as sent; without empty ones."""
 
     faults: Mapping[str, str] = field(default_factory=dict)
-    """By field, as a clause without a full stop."""
+    """What to do about each wrong field, as a clause without a full stop."""
 
     question: ExplainQuestion | None = None
-    """What is asked; None where nothing is, or something is wrong."""
+    """None where the form is empty or a field is wrong."""
 
     def value(self, name: str) -> str:
-        """Return what was written into a field; nothing if nothing was."""
+        """Return what the user sent in a field; empty if nothing."""
         return self.values.get(name, "")
 
 
 def read_form(query: str) -> Form:
-    """Return the form that a query string holds; an empty one asks nothing."""
+    """Parse and validate a query string; an empty one gives an empty form."""
     try:
         pairs = parse_qsl(query, max_num_fields=MOST_FIELDS)
     except ValueError:
@@ -66,7 +76,7 @@ def read_form(query: str) -> Form:
 
 
 def _faults(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong, field by field."""
+    """Yield the name of each wrong field with what to do about it."""
     if values.get(DIRECTION) not in _DIRECTIONS:
         yield DIRECTION, "choose ingress or egress"
     addresses = {name: _address(values.get(name, "")) for name in (SOURCE, DESTINATION)}
@@ -105,7 +115,7 @@ def _faults_of_type(values: Mapping[str, str], protocol: Protocol) -> Iterator[t
 
 
 def _question(values: Mapping[str, str]) -> ExplainQuestion:
-    """Return what is asked, of values with which nothing is wrong."""
+    """Return the question that valid fields ask."""
     number = protocol_number(values[PROTOCOL]) or 0
     source_port = _number(values.get(SOURCE_PORT, ""), LAST_PORT)
     if source_port is None and Protocol(number).has_ports:
@@ -137,3 +147,118 @@ def _number(text: str, most: int) -> int | None:
     if not (text.isascii() and text.isdigit()):
         return None
     return int(text) if int(text) <= most else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormField:
+    """A field as the page shows it."""
+
+    name: str
+    label: str
+    hint: str = ""
+    choices: tuple[str, ...] = ()
+    """The options of a list; empty for a text field."""
+
+    suggestions: tuple[str, ...] = ()
+    is_number: bool = False
+    is_required: bool = False
+    value: str = ""
+    """What the user sent."""
+
+    fault: str = ""
+
+    @property
+    def described_by(self) -> str:
+        """Return the ids of the elements that describe the field, for screen readers."""
+        texts = {f"{self.name}-hint": self.hint, f"{self.name}-fault": self.fault}
+        return " ".join(name for name, text in texts.items() if text)
+
+
+@dataclass(frozen=True, slots=True)
+class FormView:
+    """The section with the form."""
+
+    fields: tuple[FormField, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultsView:
+    """The section that lists the wrong fields."""
+
+    faults: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalView:
+    """The section that says why this host cannot answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerView:
+    """The section with the verdict."""
+
+    explanation: Explanation
+    packet: str
+    """In words."""
+
+    reason: str
+    """Why the step decides, as a clause; empty where a rule does."""
+
+    snapshot_version: str | None
+
+
+def form_section(form: Form, interfaces: Sequence[str]) -> Section:
+    """Return the form with the values that the user sent, and each error beside its field.
+
+    Args:
+        form: what the user sent.
+        interfaces: those that the policy decides about.
+    """
+    fields = tuple(
+        replace(each, value=form.value(each.name), fault=form.faults.get(each.name, ""))
+        for each in _fields(interfaces)
+    )
+    return Section("explain", "What becomes of a packet?", "explain_form.html", FormView(fields))
+
+
+def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
+    yield FormField(name=DIRECTION, label="Direction", choices=_DIRECTIONS, is_required=True)
+    if len(interfaces) > 1:
+        yield FormField(name=INTERFACE, label="Interface", choices=tuple(interfaces), is_required=True)
+    yield FormField(name=SOURCE, label="Source", hint="an address", is_required=True)
+    yield FormField(name=DESTINATION, label="Destination", hint="an address", is_required=True)
+    yield FormField(
+        name=PROTOCOL,
+        label="Protocol",
+        hint="a name, or a number",
+        suggestions=PROTOCOL_WORDS,
+        is_required=True,
+    )
+    yield FormField(name=PORT, label="Port", hint="of TCP and UDP", is_number=True)
+    yield FormField(name=SOURCE_PORT, label="Source port", hint=f"{EPHEMERAL_PORT} if empty", is_number=True)
+    yield FormField(name=ICMP_TYPE, label="ICMP type", hint="of ICMP and ICMPv6", is_number=True)
+
+
+def faults_section(form: Form) -> Section:
+    """Return the errors, each with a link to its field."""
+    view = FaultsView(form.faults)
+    return Section("answer", "There is something wrong with the question", "faults.html", view)
+
+
+def refusal_section(refusal: str) -> Section:
+    """Return why this host cannot answer the question."""
+    return Section("answer", "That can’t be answered", "refusal.html", RefusalView(refusal))
+
+
+def answer_section(answer: ExplainAnswer, packet: Packet) -> Section:
+    """Return the verdict, the step or rule that decides, and the other rules that match."""
+    explanation = answer.explanation
+    view = AnswerView(
+        explanation=explanation,
+        packet=describe_packet(packet),
+        reason="" if explanation.rule else reason(explanation.decided_by, packet),
+        snapshot_version=answer.snapshot_version,
+    )
+    return Section("answer", "Answer", "answer.html", view)

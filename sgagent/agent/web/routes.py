@@ -1,4 +1,4 @@
-"""Make the pages that the agent serves beside its metrics, each anew at each request."""
+"""The paths of the status page, and what answers each request for them."""
 
 from __future__ import annotations
 
@@ -21,69 +21,81 @@ from sgagent.agent.control.queries import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.agent.control.status_text import headline
 from sgagent.agent.published_status import Board
-from sgagent.agent.web.drawing import DRAWING_PATH, drawing_response, graph_section
-from sgagent.agent.web.drops import drops_section
-from sgagent.agent.web.explain_form import MOST_FIELDS, Form, read_form
-from sgagent.agent.web.explanation import answer_section, faults_section, form_section, refusal_section
-from sgagent.agent.web.findings import findings_section
-from sgagent.agent.web.hosts import is_meant
+from sgagent.agent.status import Posture
+from sgagent.agent.web.explain_form import (
+    MOST_FIELDS,
+    Form,
+    answer_section,
+    faults_section,
+    form_section,
+    read_form,
+    refusal_section,
+)
 from sgagent.agent.web.inspection import Inspection
-from sgagent.agent.web.interfaces import interfaces_section
-from sgagent.agent.web.messages import Page, Request, Response, plain
-from sgagent.agent.web.rules import ROWS_OF_A_PAGE, Figures, part_section, rules_section, title
-from sgagent.agent.web.shell import ICON_PATH, PRIVATE, STYLE_PATH, Place, Section, page
-from sgagent.agent.web.state import lead, state_section
+from sgagent.agent.web.messages import PRIVATE, Page, Request, Response, is_own_host, plain
+from sgagent.agent.web.page import PageContent, PageLink, Section, render_page
+from sgagent.agent.web.rule_table import ROWS_PER_PAGE, caption, rule_part_section, rules_section
+from sgagent.agent.web.sections import (
+    GRAPH_PATH,
+    drops_section,
+    findings_section,
+    graph_response,
+    graph_section,
+    interfaces_section,
+    state_section,
+)
 from sgagent.core.errors import UsageError
 from sgagent.ports import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSources:
-    """What pages are made of."""
+    """What the pages show, and how they learn it."""
 
     board: Board
     answer: Answering
     inspection: Inspection
     clock: Clock
     host_name: str
-    """Of this host; in the title, and what a browser may call it by."""
+    """In the title, and accepted in the header ``Host``."""
 
 
 def status_pages(sources: PageSources, listens_at: str) -> Mapping[str, Page]:
     """Return the pages by their paths.
 
     Args:
-        sources: what they are made of.
-        listens_at: the address or the name at which they are served.
+        sources: what they show.
+        listens_at: the address or name that the server listens on, accepted in the header ``Host``.
     """
     pages = _Pages(sources)
     own_names = frozenset((sources.host_name.lower(), listens_at.lower()))
-    made: Mapping[str, Page] = {
+    by_path: Mapping[str, Page] = {
         "/": pages.overview,
         "/rules": pages.rules,
         "/explain": pages.explain,
-        DRAWING_PATH: lambda _: drawing_response(sources.inspection.result()),
-        STYLE_PATH: _kept("page.css", "text/css; charset=utf-8"),
-        ICON_PATH: _kept("icon.svg", "image/svg+xml"),
+        GRAPH_PATH: lambda _: graph_response(sources.inspection.result()),
+        "/page.css": _static("page.css", "text/css; charset=utf-8"),
+        "/icon.svg": _static("icon.svg", "image/svg+xml"),
     }
-    return {path: _guarded(one, own_names) for path, one in made.items()}
+    return {path: _guarded(one, own_names) for path, one in by_path.items()}
 
 
-def _guarded(made: Page, own_names: frozenset[str]) -> Page:
-    """Return a page that only those get who mean this server."""
+def _guarded(page: Page, own_names: frozenset[str]) -> Page:
+    """Return a page that refuses requests for another host."""
 
     def answer(request: Request) -> Response:
-        if is_meant(request.host, own_names):
-            return made(request)
-        told = "This page is asked for by an address, as localhost, or by the name of this host.\n"
-        return plain(HTTPStatus.MISDIRECTED_REQUEST, told)
+        if is_own_host(request.host, own_names):
+            return page(request)
+        text = "This page is asked for by an address, as localhost, or by the name of this host.\n"
+        return plain(HTTPStatus.MISDIRECTED_REQUEST, text)
 
     return answer
 
 
-def _kept(name: str, content_type: str) -> Page:
-    """Return a page that is always the same file of this package."""
+def _static(name: str, content_type: str) -> Page:
+    """Return a file of this package."""
     content = files(__package__).joinpath("static", name).read_bytes()
     headers = (("Cache-Control", "no-cache"), *(pair for pair in PRIVATE if pair[0] != "Cache-Control"))
     response = Response(status=HTTPStatus.OK, content_type=content_type, content=content, headers=headers)
@@ -92,37 +104,46 @@ def _kept(name: str, content_type: str) -> Page:
 
 _Answer = TypeVar("_Answer", bound=Answer)
 
-_BACK = Place(target="./", words="Overview")
+_OVERVIEW = PageLink("./", "Overview")
 
 
 class _Pages:
-    """The pages that change."""
+    """The pages that show the present state."""
 
     def __init__(self, sources: PageSources) -> None:
         self._sources = sources
 
     def overview(self, _request: Request) -> Response:
-        """Return the page that shows everything in short."""
+        """Return the overview."""
         return self._page(f"Security groups of {self._sources.host_name}", self._sections())
 
     def rules(self, request: Request) -> Response:
-        """Return the page with all rules of one interface and direction, a part at a time."""
+        """Return one page of the rules of one interface and direction."""
         wanted = _fields(request.query)
         for part in self._ask(HitsQuestion(), HitsAnswer).interfaces:
             if (part.interface, part.direction.value) == (wanted.get("interface"), wanted.get("direction")):
                 first = _first(wanted.get("from", ""), len(part.hits))
-                return self._page(title(part), [part_section(part, first, self._figures())], (_BACK,))
+                section = rule_part_section(part, first, self._sources.board.trend())
+                return self._page(caption(part), [section], (_OVERVIEW,))
         return plain(HTTPStatus.NOT_FOUND, "nothing is judged there\n")
 
     def explain(self, request: Request) -> Response:
-        """Return the page that answers the form."""
+        """Return the form, with its answer or its errors."""
         form = read_form(request.query)
         sections = (*self._answers(form), form_section(form, self._interfaces()))
-        return self._page("Explain a packet", sections, (_BACK,))
+        return self._page("Explain a packet", sections, (_OVERVIEW,))
 
-    def _page(self, title_: str, sections: Iterable[Section], places: tuple[Place, ...] = ()) -> Response:
+    def _page(self, title: str, sections: Iterable[Section], links: tuple[PageLink, ...] = ()) -> Response:
         status, now = self._ask(StatusQuestion(), StatusAnswer), self._sources.clock.now()
-        return page(title_, places, lead(status, now), tuple(sections))
+        content = PageContent(
+            title=title,
+            is_healthy=status.is_ready and status.posture in (Posture.ENFORCING, Posture.OBSERVING),
+            headline=headline(status, now),
+            links=links,
+            sections=tuple(sections),
+            now=now,
+        )
+        return render_page(content)
 
     def _sections(self) -> Iterator[Section]:
         sources, now = self._sources, self._sources.clock.now()
@@ -130,14 +151,14 @@ class _Pages:
         inspected = sources.inspection.result()
         yield state_section(status, now)
         yield interfaces_section(status.interfaces, inspected)
-        yield rules_section(self._ask(HitsQuestion(), HitsAnswer), self._figures())
+        yield rules_section(self._ask(HitsQuestion(), HitsAnswer), sources.board.trend())
         yield findings_section(inspected)
         yield graph_section(inspected)
-        yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer), now)
+        yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer))
         yield form_section(Form(), self._interfaces())
 
     def _answers(self, form: Form) -> Iterator[Section]:
-        """Yield what there is to say to a form, if anything was asked."""
+        """Yield the errors or the answer; nothing for an empty form."""
         if form.faults:
             yield faults_section(form)
         if form.question is None:
@@ -153,9 +174,6 @@ class _Pages:
     def _interfaces(self) -> list[str]:
         return [interface.name for interface in self._sources.board.policy().interfaces]
 
-    def _figures(self) -> Figures:
-        return Figures(self._sources.board.trend(), self._sources.clock.now())
-
     def _ask(self, question: Question, kind: type[_Answer]) -> _Answer:
         answer = self._sources.answer(question)
         assert isinstance(answer, kind)  # noqa: S101 - each question has one kind of answer; for the type checker
@@ -170,6 +188,6 @@ def _fields(query: str) -> Mapping[str, str]:
 
 
 def _first(text: str, rows: int) -> int:
-    """Return the number of the first row of a page, whatever was asked for."""
+    """Return the index of the first row of the page that holds a row; the nearest page for any text."""
     first = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
-    return min(first, max(0, rows - 1)) // ROWS_OF_A_PAGE * ROWS_OF_A_PAGE
+    return min(first, max(0, rows - 1)) // ROWS_PER_PAGE * ROWS_PER_PAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.agent.web.hosts import is_meant
+from sgagent.agent.web.messages import is_own_host
 
 OWN = frozenset({"web-1", "metrics.example"})
 
@@ -25,9 +25,9 @@ OWN = frozenset({"web-1", "metrics.example"})
         "metrics.example:9469",
     ),
 )
-def test_who_asks_by_address_or_own_name_is_meant(host: str | None) -> None:
+def test_who_asks_by_address_or_own_name_is_own_host(host: str | None) -> None:
     """None of these can be another's name."""
-    assert is_meant(host, OWN)
+    assert is_own_host(host, OWN)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_who_asks_by_address_or_own_name_is_meant(host: str | None) -> None:
 )
 def test_any_other_name_may_be_somebody_elses(host: str) -> None:
     """Whoever owns it can have it point here."""
-    assert not is_meant(host, OWN)
+    assert not is_own_host(host, OWN)

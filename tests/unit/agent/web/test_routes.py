@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.published_status import STEP_SECONDS
-from sgagent.agent.web.drops import MOST_DROPS
 from sgagent.agent.web.inspection import MOST_EDGES
-from sgagent.agent.web.rules import ROWS_AT_FIRST, ROWS_OF_A_PAGE
-from sgagent.agent.web.shell import POLICY
+from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
+from sgagent.agent.web.rule_table import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
+from sgagent.agent.web.sections import MOST_DROPS
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
@@ -136,11 +136,11 @@ def test_a_long_list_is_shown_in_parts(reader: Reader) -> None:
     reader.enforce(many_rules(1_200))
     page = reader.open("/")
     rows = table_of(page, "Ingress, into eth0")
-    assert len(rows) == ROWS_AT_FIRST + 1
+    assert len(rows) == ROWS_ON_OVERVIEW + 1
     assert rows[-1][0] == "default"
     assert "1100 rules more before the default, of 1201 lines" in page.by_id("rules").text
     seen: list[str] = []
-    for first in (0, ROWS_OF_A_PAGE, 2 * ROWS_OF_A_PAGE):
+    for first in (0, ROWS_PER_PAGE, 2 * ROWS_PER_PAGE):
         part = reader.open("/rules", {"interface": "eth0", "direction": "ingress", "from": first})
         seen += [row[0] for row in table_of(part, "Ingress, into eth0")]
     assert len(seen) == 1_201
@@ -266,7 +266,7 @@ def test_before_anything_is_known_the_page_says_so(tmp_path: Path) -> None:
     """An agent that has just started has a page, too."""
     page = Reader(tmp_path).open("/")
     assert "look here not enforcing" in page.one("header").text
-    assert page.by_id("findings").text.endswith("No definitions are in force.")
+    assert page.by_id("findings").one("p").text == "No definitions are in force."
     assert barriers(page) == []
 
 
@@ -274,9 +274,9 @@ def test_a_browser_may_load_nothing_from_elsewhere(reader: Reader) -> None:
     """Neither a script nor a style in the page, nor anything that is not ours; nobody frames or keeps it."""
     response = reader.get("/")
     headers = dict(response.headers)
-    assert headers["Content-Security-Policy"] == POLICY
+    assert headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert {"default-src 'none'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(
-        POLICY.split("; ")
+        CONTENT_SECURITY_POLICY.split("; ")
     )
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"

@@ -1,0 +1,33 @@
+"""Sparklines draw the hits of each minute, and say them in words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sgagent.agent.published_status import MOST_STEPS
+from sgagent.agent.web.rule_table import Sparkline, draw_sparkline
+
+
+@pytest.mark.parametrize(
+    ("packets", "words"),
+    (
+        ((), "not yet known"),
+        ((0,), "none in 1 minute"),
+        ((0,) * MOST_STEPS, "none in the last hour"),
+    ),
+)
+def test_without_a_hit_there_are_only_words(packets: tuple[int, ...], words: str) -> None:
+    """They distinguish "no hits" from "not known"."""
+    assert draw_sparkline(packets) == Sparkline(words=words)
+
+
+def test_each_minute_with_a_hit_has_a_bar() -> None:
+    """The newest minute is at the right end, the largest reaches the top, and the smallest is visible."""
+    sparkline = draw_sparkline((0, 1000, 1, 0))
+    bars = re.findall(r"M([\d.]+) 20v-([\d.]+)h1\.5V20z", sparkline.bars)
+    right = 2 * MOST_STEPS
+    assert bars == [(str(right - 6), "19.0"), (str(right - 4), "1.5")]
+    assert sparkline.ground == f"M{right - 8} 19.5H{right}"
+    assert sparkline.words == "1001 hits in 4 minutes, at most 1000 in one"
