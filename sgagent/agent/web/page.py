@@ -15,7 +15,7 @@ from sgagent import __version__
 from sgagent.agent.flowlog.flow import FlowEnd
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
 from sgagent.agent.time_text import age, clock_time
-from sgagent.agent.web.messages import PRIVATE, Response
+from sgagent.agent.web.responses import PRIVATE, Response
 from sgagent.core.errors import printable
 
 CONTENT_SECURITY_POLICY = (

@@ -34,8 +34,8 @@ from sgagent.agent.web.explain_form import (
     refusal_section,
 )
 from sgagent.agent.web.inspection import Inspection
-from sgagent.agent.web.messages import PRIVATE, Page, Request, Response, is_own_host, plain
 from sgagent.agent.web.page import PageContent, PageLink, Section, render_page
+from sgagent.agent.web.responses import PRIVATE, Page, Request, Response, is_own_host, plain
 from sgagent.agent.web.rule_table import ROWS_PER_PAGE, caption, rule_part_section, rules_section
 from sgagent.agent.web.sections import (
     GRAPH_PATH,

@@ -13,8 +13,8 @@ from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.status import InterfaceStatus
 from sgagent.agent.time_text import count
 from sgagent.agent.web.inspection import Found, Inspected, NotFound
-from sgagent.agent.web.messages import PRIVATE, Response, plain
 from sgagent.agent.web.page import Section
+from sgagent.agent.web.responses import PRIVATE, Response, plain
 from sgagent.analysis.graph.labels import sentence
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.core.model import Direction, GroupType, Policy, SecurityGroup

@@ -1,57 +1,49 @@
-"""Serve metrics over HTTP, and pages beside them, whatever some of the readers do.
+"""The HTTP server for metrics and pages, which no slow client can block.
 
-One thread accepts connections, reads requests and writes answers, and never waits for a single reader. Other
-threads make the pages, one for each path as long as somebody asks for it, so that no page waits for another.
+One thread accepts connections, reads requests and sends responses, and never waits for a single client.
+Workers make the responses.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import enum
 import errno
-import io
 import queue
-import re
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
-from typing import TypeAlias, assert_never
-from urllib.parse import urlsplit
+from typing import assert_never
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.exposition import page_type, write_page
-from sgagent.agent.web.messages import Page, Request, Response
+from sgagent.agent.web.connection import (
+    REQUEST_TOO_LARGE,
+    ClientConnection,
+    ConnectionPhase,
+    HttpExchange,
+)
+from sgagent.agent.web.responses import Page, Response
+from sgagent.agent.web.workers import PageWorker, one_each, one_per_format
 
 MOST_CONNECTIONS = 256
-"""At the same time. The next one takes the place of the one that has been sending its request for longest."""
+"""At the same time. The next replaces the one that has been sending its request for longest."""
 
-MOST_UNREAD_ANSWERS = 16
-"""Of which a part still waits for its reader. The next one takes the place of the one that stalls longest."""
-
-MOST_WAITING = 16
-"""Requests for one page that wait until it is made; the next are refused. Metrics are made once for all."""
+MOST_UNREAD_RESPONSES = 16
+"""Responses that clients have not received in full. The next replaces the one that stalls for longest."""
 
 LONGEST_SECONDS = 10.0
-"""From accepting a connection to its end, whatever the reader does."""
-
-LONGEST_REQUEST = 16 * 1024
-"""Bytes, with all headers."""
+"""From accepting a connection to closing it, whatever the client does."""
 
 _METRICS = "/metrics"
 _BACKLOG = 128
 _CHUNK = 1 << 16
 _PAUSE_SECONDS = 0.1
-"""Before the next connection is taken, where there was no room for one."""
+"""Before the next try to accept a connection, if the system had no resources for one."""
 
 _NO_PAGES: Mapping[str, Page] = MappingProxyType({})
 
@@ -67,114 +59,116 @@ class MetricsServer:
         pages: Mapping[str, Page] = _NO_PAGES,
         longest_seconds: float = LONGEST_SECONDS,
     ) -> None:
-        """Bind and start to serve.
+        """Bind the address and start the thread.
 
         Args:
-            host: an address of either family, or a name that stands for one.
-            port: 0 takes any that is free.
+            host: an address of either family, or a name of one.
+            port: 0 takes a free one.
             registry: read by one thread at a time.
-            pages: what else is served, by path; each is made by one thread at a time.
-            longest_seconds: after which a reader is cut off.
+            pages: the other pages by path; one thread at a time calls each.
+            longest_seconds: after which the server closes a connection.
 
         Raises:
-            OSError: the address is taken, or not this host's.
+            OSError: the address is in use, or not one of this host.
         """
         self._listener = _listen(host, port)
         self._longest_seconds = longest_seconds
         self._selector = selectors.DefaultSelector()
-        self._bell, self._rope = socket.socketpair()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
         self._is_closed = threading.Event()
         self._is_accepting = True
-        self._connections: dict[socket.socket, _Connection] = {}
+        self._connections: dict[socket.socket, ClientConnection] = {}
         """In the order in which they were accepted."""
 
-        self._made: queue.SimpleQueue[tuple[_Connection, Response | None]] = queue.SimpleQueue()
-        """What other threads have made."""
+        self._responses: queue.SimpleQueue[tuple[ClientConnection, Response | None]] = queue.SimpleQueue()
+        """What the workers made."""
 
-        self._makers = {
-            path: _Maker(partial(_one_by_one, page), self._hand_over) for path, page in pages.items()
+        self._workers = {
+            path: PageWorker(partial(one_each, page), self._deliver) for path, page in pages.items()
         }
-        self._makers[_METRICS] = _Maker(partial(_together, registry), self._hand_over, MOST_CONNECTIONS)
-        for one in (self._listener, self._bell, self._rope):
+        self._workers[_METRICS] = PageWorker(
+            partial(one_per_format, registry), self._deliver, MOST_CONNECTIONS
+        )
+        for one in (self._listener, self._wake_receiver, self._wake_sender):
             one.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        for one in (self._listener, self._bell):
+        for one in (self._listener, self._wake_receiver):
             self._selector.register(one, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
 
     @property
     def port(self) -> int:
-        """Return the port that is listened on."""
+        """Return the port that the server listens on."""
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Stop to serve, without waiting for readers."""
+        """Stop the thread and close all connections at once."""
         self._is_closed.set()
-        self._ring()
+        self._wake_up()
         self._thread.join()
 
-    def _hand_over(self, connection: _Connection, response: Response | None) -> None:
-        """Take what was made for a connection, None where that failed; called by other threads."""
-        self._made.put((connection, response))
-        self._ring()
+    def _deliver(self, connection: ClientConnection, response: Response | None) -> None:
+        """Take a response, or None where making it failed; called by workers."""
+        self._responses.put((connection, response))
+        self._wake_up()
 
-    def _ring(self) -> None:
-        with contextlib.suppress(OSError):  # it rings already, or the server is closed
-            self._rope.send(b"\0")
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):  # a wake-up is pending, or the server is closed
+            self._wake_sender.send(b"\0")
 
     def _serve(self) -> None:
-        with self._selector, self._listener, self._bell, self._rope:
+        with self._selector, self._listener, self._wake_receiver, self._wake_sender:
             while not self._is_closed.is_set():
-                for key, _ in self._selector.select(self._seconds_to_wait()):
+                for key, _ in self._selector.select(self._seconds_to_deadline()):
                     if key.fileobj is self._listener:
                         self._accept()
-                    elif key.fileobj is self._bell:
-                        self._bell.recv(_CHUNK)
-                    elif key.data.socket in self._connections:  # another may have taken its place just now
-                        self._go_on(key.data)
-                self._take_what_was_made()
-                while self._seconds_to_wait() == 0:
+                    elif key.fileobj is self._wake_receiver:
+                        self._wake_receiver.recv(_CHUNK)
+                    elif key.data.socket in self._connections:  # another may have replaced it just now
+                        self._continue(key.data)
+                self._send_responses()
+                while self._seconds_to_deadline() == 0:
                     self._end(next(iter(self._connections.values())))
             for connection in list(self._connections.values()):
                 self._end(connection)
 
-    def _seconds_to_wait(self) -> float | None:
-        """Return in how many seconds a connection has to end; all get the same time."""
+    def _seconds_to_deadline(self) -> float | None:
+        """Return the seconds until the oldest connection must end; all get the same time."""
         oldest = next(iter(self._connections.values()), None)
         return None if oldest is None else max(0.0, oldest.ends_at - time.monotonic())
 
     def _accept(self) -> None:
-        """Take a connection, if there is room for one or if some other can end for it."""
+        """Accept a connection if there is room, or if another can be closed for it."""
         if len(self._connections) >= MOST_CONNECTIONS and not self._end_slowest_request():
             self._selector.unregister(self._listener)
             self._is_accepting = False
             return
         try:
-            accepted, reader = self._listener.accept()
+            accepted, client = self._listener.accept()
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno not in _PASSING:
+            if error.errno not in _TRANSIENT:
                 raise
             if not self._end_slowest_request():
                 self._is_closed.wait(_PAUSE_SECONDS)
             return
         accepted.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
-        connection = _Connection(accepted, str(reader), time.monotonic() + self._longest_seconds)
+        connection = ClientConnection(accepted, str(client), time.monotonic() + self._longest_seconds)
         self._connections[accepted] = connection
         self._selector.register(accepted, selectors.EVENT_READ, connection)
 
     def _end_slowest_request(self) -> bool:
-        """End the connection that has been sending its request for longest, if there is one."""
-        asking = (one for one in self._connections.values() if one.phase is _Phase.ASKS)
-        slowest = next(asking, None)
+        """Close the connection that has been sending its request for longest; return False without one."""
+        sending = (one for one in self._connections.values() if one.phase is ConnectionPhase.REQUEST)
+        slowest = next(sending, None)
         if slowest is not None:
             self._end(slowest)
         return slowest is not None
 
-    def _end(self, connection: _Connection) -> None:
+    def _end(self, connection: ClientConnection) -> None:
         del self._connections[connection.socket]
-        if connection.phase is not _Phase.WAITS:
+        if connection.phase is not ConnectionPhase.RESPONSE:
             self._selector.unregister(connection.socket)
         with contextlib.suppress(OSError):
             connection.socket.shutdown(socket.SHUT_WR)
@@ -183,80 +177,78 @@ class MetricsServer:
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._is_accepting = True
 
-    def _go_on(self, connection: _Connection) -> None:
-        """Read or write what is possible without waiting."""
+    def _continue(self, connection: ClientConnection) -> None:
+        """Read or send what is possible without waiting."""
         try:
             match connection.phase:
-                case _Phase.ASKS:
+                case ConnectionPhase.REQUEST:
                     self._read(connection)
-                case _Phase.WAITS:
+                case ConnectionPhase.RESPONSE:
                     pass
-                case _Phase.TAKES:
-                    self._write(connection)
+                case ConnectionPhase.CLIENT:
+                    self._send(connection)
                 case _:
                     assert_never(connection.phase)
         except BlockingIOError:
             return
-        except OSError:  # the reader has gone
+        except OSError:  # the client closed the connection
             self._end(connection)
         except Exception as fault:  # noqa: BLE001 - the outermost frame of a request: others are served all the same
-            _LOG.error("scrape_failed", reader=connection.reader, exc_info=fault)
+            _LOG.error("scrape_failed", reader=connection.client, exc_info=fault)
             self._end(connection)
 
-    def _read(self, connection: _Connection) -> None:
-        """Read more of a request; a whole one is given to who makes the page."""
+    def _read(self, connection: ClientConnection) -> None:
+        """Read more of a request; queue a complete one for its worker."""
         received = connection.socket.recv(_CHUNK)
         connection.request += received
-        is_too_long = len(connection.request) > LONGEST_REQUEST
-        if received and not is_too_long and not _END_OF_REQUEST.search(connection.request):
+        is_too_long = connection.is_request_too_long
+        if received and not is_too_long and not connection.is_request_complete:
             return
-        connection.phase = _Phase.WAITS
+        connection.phase = ConnectionPhase.RESPONSE
         self._selector.unregister(connection.socket)
         if is_too_long:
-            self._begin_to_write(connection, _TOO_LARGE)
+            self._start_sending(connection, REQUEST_TOO_LARGE)
         else:
-            self._ask(connection)
+            self._dispatch(connection)
 
-    def _ask(self, connection: _Connection) -> None:
-        """Have a page made, or refuse the request."""
-        exchange = connection.exchange = _Exchange(bytes(connection.request))
-        if exchange.is_understood:
-            maker = self._makers.get(exchange.target.path)
-            if maker is not None and maker.ask(connection):
+    def _dispatch(self, connection: ClientConnection) -> None:
+        """Queue the request for the worker of its path, or refuse it."""
+        exchange = connection.exchange = HttpExchange(bytes(connection.request))
+        if exchange.is_valid:
+            worker = self._workers.get(exchange.target.path)
+            if worker is not None and worker.accept(connection):
                 return
-            exchange.refuse(self._makers, is_known=maker is not None)
-        self._begin_to_write(connection, exchange.written())
+            exchange.refuse(self._workers, is_known=worker is not None)
+        self._start_sending(connection, exchange.written())
 
-    def _take_what_was_made(self) -> None:
-        """Begin to write what other threads have made meanwhile."""
+    def _send_responses(self) -> None:
+        """Start to send what the workers have made."""
         with contextlib.suppress(queue.Empty):
             while True:
-                connection, response = self._made.get_nowait()
+                connection, response = self._responses.get_nowait()
                 if connection.socket not in self._connections:
-                    continue  # it took too long
+                    continue  # its time was over
                 if response is None:
                     self._end(connection)
                 else:
-                    head = connection.exchange.head_of(response)
-                    content = b"" if connection.exchange.command == "HEAD" else response.content
-                    self._begin_to_write(connection, head, content)
+                    self._start_sending(connection, *connection.exchange.format_response(response))
 
-    def _begin_to_write(self, connection: _Connection, *parts: bytes) -> None:
-        """Write what the kernel takes at once; the rest follows as the reader takes it."""
+    def _start_sending(self, connection: ClientConnection, *parts: bytes) -> None:
+        """Send what the kernel takes at once; the rest follows as the client receives it."""
         connection.unsent.extend(memoryview(part) for part in parts if part)
-        connection.phase = _Phase.TAKES
-        connection.took_at = time.monotonic()
+        connection.phase = ConnectionPhase.CLIENT
+        connection.sent_at = time.monotonic()
         self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
-        self._go_on(connection)
-        taking = [one for one in self._connections.values() if one.phase is _Phase.TAKES]
-        if len(taking) > MOST_UNREAD_ANSWERS:
-            self._end(min(taking, key=lambda one: one.took_at))
+        self._continue(connection)
+        unread = [one for one in self._connections.values() if one.phase is ConnectionPhase.CLIENT]
+        if len(unread) > MOST_UNREAD_RESPONSES:
+            self._end(min(unread, key=lambda one: one.sent_at))
 
-    def _write(self, connection: _Connection) -> None:
-        """Write on; the connection ends when its reader has all."""
+    def _send(self, connection: ClientConnection) -> None:
+        """Send more of the response; close the connection after the last part."""
         while connection.unsent:
             sent = connection.socket.send(connection.unsent[0])
-            connection.took_at = time.monotonic()
+            connection.sent_at = time.monotonic()
             connection.unsent[0] = connection.unsent[0][sent:]
             if not connection.unsent[0]:
                 connection.unsent.popleft()
@@ -267,7 +259,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        OSError: the address is taken, or not this host's.
+        OSError: the address is in use, or not one of this host.
     """
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -283,181 +275,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-_PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of accepting after which the next connection may be well."""
-
-
-class _Phase(enum.Enum):
-    """Who has to do something about a connection."""
-
-    ASKS = enum.auto()
-    """The reader has not sent its whole request."""
-
-    WAITS = enum.auto()
-    """The page is being made."""
-
-    TAKES = enum.auto()
-    """The reader has not taken the whole answer."""
-
-
-@dataclass(slots=True, eq=False)
-class _Connection:
-    """A reader. Belongs to the thread that serves."""
-
-    socket: socket.socket
-    reader: str
-    """Its address, for the log."""
-
-    ends_at: float
-    """By the monotonic clock."""
-
-    phase: _Phase = _Phase.ASKS
-    request: bytearray = field(default_factory=bytearray)
-    exchange: _Exchange = field(init=False)
-    """There once the request is whole."""
-
-    unsent: collections.deque[memoryview] = field(default_factory=collections.deque)
-    took_at: float = 0.0
-    """When the reader took something of the answer last; by the monotonic clock."""
-
-
-_END_OF_REQUEST = re.compile(rb"\n\r?\n")
-_TOO_LARGE = b"HTTP/1.0 431 Request Header Fields Too Large\r\n\r\n"
-
-
-class _Exchange(BaseHTTPRequestHandler):
-    """Understand one request and word the answer to it, without a connection."""
-
-    server_version = "sgagent"
-    sys_version = ""
-
-    def __init__(self, request: bytes) -> None:
-        """Understand a request; what is wrong with one that is not understood is written already."""
-        self.rfile = io.BytesIO(request)
-        self.wfile = self._written = io.BytesIO()
-        self.target = urlsplit("")
-        self.accepted = self.preferred = ""
-        self.raw_requestline = self.rfile.readline()
-        self.is_understood = bool(self.raw_requestline) and self.parse_request() and self._is_reading()
-
-    def _is_reading(self) -> bool:
-        """Return whether the request is one for a page, and keep which, and in which format."""
-        if self.command not in {"GET", "HEAD"}:
-            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
-            return False
-        try:
-            self.target = urlsplit(self.path)
-            self.accepted = str(self.headers.get("Accept", ""))
-            self.preferred = page_type(self.accepted)
-        except ValueError:
-            self.send_error(HTTPStatus.BAD_REQUEST, "Bad target or format")
-            return False
-        return True
-
-    def refuse(self, paths: Iterable[str], *, is_known: bool) -> None:
-        """Say that there is no such page, or that too many want it."""
-        if is_known:
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many ask for this page")
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND, f"here is only {', '.join(paths)}")
-
-    def head_of(self, response: Response) -> bytes:
-        """Return what stands before the content of an answer."""
-        self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.content)))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        for name, value in response.headers:
-            self.send_header(name, value)
-        self.end_headers()
-        return self.written()
-
-    def written(self) -> bytes:
-        """Return what is written so far."""
-        return self._written.getvalue()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: a scrape every few seconds is no event."""
-
-
-_Made: TypeAlias = Iterator[tuple[Sequence[_Connection], Callable[[], Response]]]
-"""Connections that get the same page, and what makes it."""
-
-
-class _Maker:
-    """Make one page, in a thread that ends when nobody waits for it any more."""
-
-    def __init__(
-        self,
-        make: Callable[[Sequence[_Connection]], _Made],
-        hand_over: Callable[[_Connection, Response | None], None],
-        most_waiting: int = MOST_WAITING,
-    ) -> None:
-        self._make = make
-        self._hand_over = hand_over
-        self._most_waiting = most_waiting
-        self._lock = threading.Lock()
-        self._waiting: list[_Connection] = []
-        self._is_running = False
-
-    def ask(self, connection: _Connection) -> bool:
-        """Have the page made for a connection; tell whether it will be."""
-        with self._lock:
-            if len(self._waiting) >= self._most_waiting:
-                return False
-            if not self._is_running:
-                try:
-                    threading.Thread(target=self._run, name="page", daemon=True).start()
-                except RuntimeError:  # there may be no more threads
-                    return False
-            self._is_running = True
-            self._waiting.append(connection)
-        return True
-
-    def _run(self) -> None:
-        while waiting := self._take():
-            for connections, make in self._make(waiting):
-                response = _made(make, connections[0].reader)
-                for connection in connections:
-                    self._hand_over(connection, response)
-
-    def _take(self) -> list[_Connection]:
-        """Return all that wait; once there are none, the thread is about to end."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            self._is_running = bool(waiting)
-        return waiting
-
-
-def _made(make: Callable[[], Response], reader: str) -> Response | None:
-    """Return a page; None if making it failed, which the log explains."""
-    try:
-        return make()
-    except Exception as fault:  # noqa: BLE001 - the outermost frame of a thread: other pages are served all the same
-        _LOG.error("scrape_failed", reader=reader, exc_info=fault)
-        return None
-
-
-def _one_by_one(page: Page, waiting: Sequence[_Connection]) -> _Made:
-    """Make a page anew for each."""
-    for connection in waiting:
-        exchange = connection.exchange
-        request = Request(query=exchange.target.query, host=exchange.headers.get("Host"))
-        yield [connection], partial(page, request)
-
-
-def _together(registry: CollectorRegistry, waiting: Sequence[_Connection]) -> _Made:
-    """Read the metrics once for all who prefer the same format."""
-    by_type: dict[str, list[_Connection]] = {}
-    for connection in waiting:
-        by_type.setdefault(connection.exchange.preferred, []).append(connection)
-    for connections in by_type.values():
-        yield connections, partial(_metrics, registry, connections[0].exchange.accepted)
-
-
-def _metrics(registry: CollectorRegistry, accepted: str) -> Response:
-    content, content_type = write_page(registry, accepted)
-    return Response(status=HTTPStatus.OK, content_type=content_type, content=content)
-
+_TRANSIENT = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of ``accept`` after which a later call may succeed."""
 
 _LOG = structlog.get_logger(__name__)

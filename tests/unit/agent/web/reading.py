@@ -15,7 +15,7 @@ from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
-from sgagent.agent.web.messages import Request, Response
+from sgagent.agent.web.responses import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.compiler.marks import MarkLayout

@@ -17,13 +17,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from sgagent.agent.web.messages import Request, Response, plain
-from sgagent.agent.web.server import (
-    LONGEST_REQUEST,
-    MOST_CONNECTIONS,
-    MOST_WAITING,
-    MetricsServer,
-)
+from sgagent.agent.web.connection import LONGEST_REQUEST
+from sgagent.agent.web.responses import Request, Response, plain
+from sgagent.agent.web.server import MOST_CONNECTIONS, MetricsServer
+from sgagent.agent.web.workers import MOST_WAITING
 from tests.patience import PATIENCE
 
 WAIT_SECONDS = 5.0 * PATIENCE

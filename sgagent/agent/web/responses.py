@@ -1,4 +1,4 @@
-"""HTTP messages of the server, and what protects those that people read."""
+"""Requests and responses of the HTTP server, and the protection of those that browsers get."""
 
 from __future__ import annotations
 

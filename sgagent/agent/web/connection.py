@@ -1,0 +1,131 @@
+"""A client's connection: how far it is, its request, and the response that it has yet to take."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import io
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import urlsplit
+
+from sgagent.agent.web.exposition import page_type
+from sgagent.agent.web.responses import Response
+
+LONGEST_REQUEST = 16 * 1024
+"""Bytes, with all headers."""
+
+REQUEST_TOO_LARGE = b"HTTP/1.0 431 Request Header Fields Too Large\r\n\r\n"
+
+_END_OF_REQUEST = re.compile(rb"\n\r?\n")
+
+
+class ConnectionPhase(enum.Enum):
+    """What the connection waits for."""
+
+    REQUEST = enum.auto()
+    """The client, to send the rest of its request."""
+
+    RESPONSE = enum.auto()
+    """A worker, to make the response."""
+
+    CLIENT = enum.auto()
+    """The client, to receive the rest of the response."""
+
+
+@dataclass(slots=True, eq=False)
+class ClientConnection:
+    """A connection and its state. Only the thread of the server changes it."""
+
+    socket: socket.socket
+    client: str
+    """The client's address, for the log."""
+
+    ends_at: float
+    """When the server closes it at the latest, by the monotonic clock."""
+
+    phase: ConnectionPhase = ConnectionPhase.REQUEST
+    request: bytearray = field(default_factory=bytearray)
+    exchange: HttpExchange = field(init=False)
+    """Set when the request is complete."""
+
+    unsent: collections.deque[memoryview] = field(default_factory=collections.deque)
+    sent_at: float = 0.0
+    """When the client last took a part of the response, by the monotonic clock."""
+
+    @property
+    def is_request_complete(self) -> bool:
+        """Return whether the end of the headers has arrived."""
+        return _END_OF_REQUEST.search(self.request) is not None
+
+    @property
+    def is_request_too_long(self) -> bool:
+        """Return whether the client sent more than a request may have."""
+        return len(self.request) > LONGEST_REQUEST
+
+
+class HttpExchange(BaseHTTPRequestHandler):
+    """Parse a request and format the response, in memory.
+
+    On a socket, the standard library's handler would wait for the client.
+    """
+
+    server_version = "sgagent"
+    sys_version = ""
+
+    def __init__(self, request: bytes) -> None:
+        """Parse a request; if it is invalid, the response with the error is ready."""
+        self.rfile = io.BytesIO(request)
+        self.wfile = self._response = io.BytesIO()
+        self.target = urlsplit("")
+        self.accepted = ""
+        """The header ``Accept``."""
+
+        self.preferred = ""
+        """The type of the metrics that the client prefers."""
+
+        self.raw_requestline = self.rfile.readline()
+        self.is_valid = bool(self.raw_requestline) and self.parse_request() and self._is_supported()
+
+    def _is_supported(self) -> bool:
+        """Parse method, target and format; return False after an error was written."""
+        if self.command not in {"GET", "HEAD"}:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
+            return False
+        try:
+            self.target = urlsplit(self.path)
+            self.accepted = str(self.headers.get("Accept", ""))
+            self.preferred = page_type(self.accepted)
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST, "Bad target or format")
+            return False
+        return True
+
+    def refuse(self, paths: Iterable[str], *, is_known: bool) -> None:
+        """Write that too many clients wait for the page, or that there is no such page."""
+        if is_known:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many ask for this page")
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND, f"here is only {', '.join(paths)}")
+
+    def format_response(self, response: Response) -> tuple[bytes, bytes]:
+        """Return the head and the content; for HEAD, the content is empty."""
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.content)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in response.headers:
+            self.send_header(name, value)
+        self.end_headers()
+        return self.written(), b"" if self.command == "HEAD" else response.content
+
+    def written(self) -> bytes:
+        """Return what was written so far."""
+        return self._response.getvalue()
+
+    def log_message(self, *_: object) -> None:
+        """Log no requests: a scrape every few seconds is no event."""
