@@ -1,4 +1,4 @@
-"""Say whether the agent lives, and whether the host is as its definitions want it, for probes."""
+"""Probes: whether the agent is alive, and whether it enforces the newest definitions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sgagent.agent.web.responses import Page, Response, plain
 from sgagent.ports import Clock
 
 LONGEST_TURN_SECONDS = 30.0
-"""For one turn of the loop. The largest policies take seconds to enforce for the first time."""
+"""For one turn of the main loop. To enforce the largest policies for the first time takes seconds."""
 
 STALE_SECONDS = 300.0
-"""After which a source that can't be reached makes what is in force too old to trust."""
+"""After which the definitions of an unreachable source count as too old."""
 
-_LACKS = {
+_WITHOUT_POLICY = {
     Posture.NOTHING: "nothing is enforced",
-    Posture.IDLE: "nothing is enforced, as the definitions judge no interface of this host",
-    Posture.CLOSED: "the host is closed, for lack of a snapshot",
-    Posture.STANDING: "only rules that an earlier agent left are in force, for lack of a snapshot",
+    Posture.IDLE: "nothing is enforced, as no interface of this host is bound",
+    Posture.CLOSED: "no policy loaded; the host is closed",
+    Posture.STANDING: "no policy loaded; the previous run's rules stay active",
 }
-"""Postures in which no snapshot decides about anything."""
+"""Postures in which no definitions are enforced."""
 
 
 def health_pages(board: Board, clock: Clock) -> Mapping[str, Page]:
@@ -34,22 +34,22 @@ def health_pages(board: Board, clock: Clock) -> Mapping[str, Page]:
 
 
 def reasons_not_alive(board: Board) -> tuple[str, ...]:
-    """Return why the agent should be started anew; nothing if it is alive."""
+    """Return why the agent should be restarted; empty if it is alive."""
     seconds = board.seconds_since_turn()
     if seconds <= LONGEST_TURN_SECONDS:
         return ()
-    return (f"the loop has not turned for {seconds:.0f} seconds",)
+    return (f"the main loop has not run for {seconds:.0f} seconds",)
 
 
 def reasons_not_ready(board: Board, clock: Clock) -> tuple[str, ...]:
-    """Return why the host is not as its newest definitions want it; nothing if it is."""
-    failed = ("the last step could not be done",) if board.step_fault() else ()
+    """Return why the host does not enforce its newest definitions; empty if it does."""
+    failed = ("the last step of the main loop failed",) if board.step_fault() else ()
     return (*reasons_not_alive(board), *failed, *_shortcomings(board.status(), clock.now()))
 
 
 def _shortcomings(status: Status, now: float) -> Iterator[str]:
-    if status.posture in _LACKS:
-        yield _LACKS[status.posture]
+    if status.posture in _WITHOUT_POLICY:
+        yield _WITHOUT_POLICY[status.posture]
     for interface in status.interfaces:
         if interface.port_of is not None:
             yield f"{interface.name} is a port of the {interface.port_of}, so its packets are not judged"
@@ -63,9 +63,9 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
     if status.kernel_error is not None:
         yield "the kernel refused the newest rules"
     if status.is_drift_contested:
-        yield "someone else changes the rules again and again"
+        yield "someone else keeps changing the rules"
     if status.is_drift_unhealed:
-        yield "someone else changed the rules, and that could not be mended"
+        yield "someone else changed the rules, and the repair failed"
 
 
 def _page(reasons: tuple[str, ...]) -> Response:

@@ -1,7 +1,7 @@
-"""Look at the definitions in force, for findings and a drawing: once for each policy, in a thread of its own.
+"""Inspection of the definitions in force: findings and a graph, cached for each policy.
 
-Nothing is looked at before somebody asks. Whoever asks waits a moment, and is told to come again if that was
-too short; what is too large is not begun, so that the loop that enforces is never slowed for long.
+The first request starts a thread and waits a moment for it; if that was too short, the page asks the user to
+refresh. Large definitions are refused, so that an inspection never slows the main loop for long.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from sgagent.ports import Clock
 from sgagent.settings import Settings
 
 MOST_RULES = 3_000
-"""Of all that is looked at together, some of them several times; lint takes a second for a thousand."""
+"""Counted as often as groups are combined; lint takes a second for 1,000."""
 
 MOST_BYTES = 2 * 1024 * 1024
-"""Of all documents; they are read again to be looked at, at about a megabyte a second."""
+"""Of all documents, which are parsed again: about 1 MB a second."""
 
 MOST_EDGES = 250
-"""Of a drawing; more of them take seconds to lay out, and nobody could read them."""
+"""Of a drawing; more take seconds to lay out, and nobody can read them."""
 
 FRESH_SECONDS = 600.0
-"""After which it is looked again, as what listens and what is used may have changed."""
+"""After which the cache expires, as listeners and use may have changed."""
 
 PATIENCE_SECONDS = 2.0
-"""For who asks first."""
+"""For which a request waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What there was to be found, and when."""
+    """The result of an inspection."""
 
     findings: tuple[Finding, ...]
     groups: Mapping[str, SecurityGroup]
-    """All that are defined, by id."""
+    """All defined groups by id."""
 
     graph: Graph
     """Who may talk to whom."""
 
     drawing: bytes | None
-    """Of that, as an SVG; None where there is too much to draw."""
+    """The graph as an SVG; None if it has too many edges."""
 
     at: float
     """Seconds since the epoch."""
@@ -66,7 +66,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Why there is nothing to show, as a sentence."""
+    """Why there is no result, as a sentence."""
 
     reason: str
 
@@ -79,14 +79,14 @@ _LATER = NotFound("The definitions are being looked at: look again in a moment."
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is in force, by which one look is told from another."""
+    """The key of the cache: what is in force."""
 
     version: str
     policy: ResolvedPolicy
 
 
 class Inspection:
-    """Keep the findings of what is in force. May be asked by several threads."""
+    """Inspect what is in force, and cache the result. Several threads may ask."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class Inspection:
         list_listeners: Callable[[], tuple[HostListener, ...]],
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        """Look at nothing yet.
+        """Inspect nothing yet.
 
         Args:
-            board: tells what is in force.
+            board: holds what is in force.
             settings: the configuration.
-            clock: tells how old findings are.
-            list_listeners: lists the ports at which programs of this host wait; may raise OSError.
-            patience_seconds: for which a caller waits.
+            clock: measures the age of the result.
+            list_listeners: lists the ports that programs of this host listen on; may raise OSError.
+            patience_seconds: for which a request waits.
         """
         self._board = board
         self._settings = settings
@@ -112,48 +112,48 @@ class Inspection:
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
         self._idle = threading.Event()
-        """Set while nobody looks."""
+        """Set while no inspection runs."""
 
         self._idle.set()
-        self._began_at = 0.0
-        self._known: tuple[_Subject | None, Inspected] = (None, _LATER)
+        self._started_at = 0.0
+        self._cached: tuple[_Subject | None, Inspected] = (None, _LATER)
 
     def result(self) -> Inspected:
-        """Return what there is to be found, or why that is not known.
+        """Return the result, or why there is none.
 
-        What is old is returned until it is known anew.
+        An expired result is returned until the next is there.
         """
         version, files = self._board.definitions()
         if version is None:
             return NotFound("No definitions are in force.")
         subject = _Subject(version, self._board.policy())
-        if not self._is_known(subject) or self._clock.monotonic() - self._began_at > FRESH_SECONDS:
-            self._begin(subject, files)
-        if not self._is_known(subject):
+        if not self._is_cached(subject) or self._clock.monotonic() - self._started_at > FRESH_SECONDS:
+            self._start(subject, files)
+        if not self._is_cached(subject):
             self._idle.wait(self._patience_seconds)
-        known, found = self._known
-        return found if known == subject else _LATER
+        cached, result = self._cached
+        return result if cached == subject else _LATER
 
-    def _is_known(self, subject: _Subject) -> bool:
-        return self._known[0] == subject
+    def _is_cached(self, subject: _Subject) -> bool:
+        return self._cached[0] == subject
 
-    def _begin(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
-        """Begin to look, unless that is being done."""
+    def _start(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
+        """Start an inspection, unless one runs."""
         with self._lock:
             if self._idle.is_set():
                 self._idle.clear()
-                self._began_at = self._clock.monotonic()
-                look = threading.Thread(target=self._look, args=[subject, files], name="page", daemon=True)
-                look.start()
+                self._started_at = self._clock.monotonic()
+                thread = threading.Thread(target=self._run, args=[subject, files], name="page", daemon=True)
+                thread.start()
 
-    def _look(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
+    def _run(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
         result: Inspected = NotFound("The definitions could not be looked at; the agent’s log says why.")
         try:
             result = self._inspect(subject.policy, files)
         except SgagentError as error:
             _LOG.error("inspection_failed", reason=str(error))
         finally:
-            self._known = (subject, result)
+            self._cached = (subject, result)
             self._idle.set()
 
     def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
@@ -161,7 +161,7 @@ class Inspection:
         if size > MOST_BYTES:
             return NotFound(f"The definitions are too large to look at here ({size} bytes): {_WHO_DOES}.")
         snapshot, _ = parse_documents(files, self._settings.limits)
-        rules = _rules_to_look_at(snapshot)
+        rules = _count_rules(snapshot)
         if rules > MOST_RULES:
             return NotFound(f"There are too many rules to look at here ({rules}): {_WHO_DOES}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
@@ -203,8 +203,8 @@ class Inspection:
             return None
 
 
-def _rules_to_look_at(snapshot: Snapshot) -> int:
-    """Return how many rules there are over all combinations of groups that are attached, or stand alone."""
+def _count_rules(snapshot: Snapshot) -> int:
+    """Return the number of rules over all combinations of groups on interfaces, and of other groups."""
     rules = {group.security_group_id: len(group.rules) for group in snapshot.security_groups}
     together = {frozenset(interface.security_group_ids) for interface in snapshot.network_interfaces}
     attached = frozenset[str]().union(*together)

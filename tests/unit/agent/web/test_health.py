@@ -61,7 +61,7 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
     clock.pass_seconds(1)
     answer = health_pages(board, clock)["/healthz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
-    assert answer.content == b"the loop has not turned for 31 seconds\n"
+    assert answer.content == b"the main loop has not run for 31 seconds\n"
     assert reasons_not_ready(board, clock) == reasons_not_alive(board)
     board.note_totals({})
     assert reasons_not_alive(board) == ()
@@ -73,12 +73,12 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
         (WAITING, "nothing is enforced"),
         (replace(APPLIED, policy=ResolvedPolicy()), "no interface of this host"),
         (replace(APPLIED, is_closed=True, version=None), "closed"),
-        (replace(WAITING, is_standing=True), "earlier agent"),
+        (replace(WAITING, is_standing=True), "previous run"),
         (replace(APPLIED, is_refused=True, problems=(ERROR,)), "have errors"),
         (replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room"), "kernel refused"),
         (
             replace(APPLIED, outcome=StepEnd.REFUSED, kernel_error="no room", was_drift=True),
-            "could not be mended",
+            "the repair failed",
         ),
     ),
 )
@@ -112,4 +112,4 @@ def test_a_source_that_was_never_reached_is_stale_at_once(clock: FakeClock) -> N
 def test_a_step_that_fails_is_named(board: Board, clock: FakeClock) -> None:
     """Whatever else the status said before, the agent is not in step."""
     board.note_totals({}, step_fault="links can't be read")
-    assert reasons_not_ready(board, clock) == ("the last step could not be done",)
+    assert reasons_not_ready(board, clock) == ("the last step of the main loop failed",)

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, Status
 from sgagent.agent.step import StepEnd
-from sgagent.agent.web.metrics import Totals, make_registry
+from sgagent.agent.web.counter_metrics import CounterTotals
+from sgagent.agent.web.metrics import make_registry
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.nft.counter_keys import (
     DefaultCounter,
@@ -25,7 +26,7 @@ from sgagent.nft.counter_keys import (
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 
-TOTALS: Totals = {
+TOTALS: CounterTotals = {
     RuleCounter(
         interface="eth0",
         security_group_id="sg-web",
@@ -61,7 +62,7 @@ STATUS = Status(
 )
 
 
-def scrape(status: Status = STATUS, totals: Totals = TOTALS) -> str:
+def scrape(status: Status = STATUS, totals: CounterTotals = TOTALS) -> str:
     """Return the text that a reader gets."""
     return generate_latest(make_registry(lambda: status, lambda: totals, FakeClock(1000.0))).decode()
 
@@ -157,7 +158,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
 def test_label_values_are_escaped() -> None:
     """An id with quotes and line breaks can't forge another series."""
     hostile = 'a"} 1\nsgagent_source_up 0\n\\'
-    totals: Totals = {InnerCounter(interface=hostile): CounterValue(1, 1)}
+    totals: CounterTotals = {InnerCounter(interface=hostile): CounterValue(1, 1)}
     families = {family.name: family for family in text_string_to_metric_families(scrape(totals=totals))}
     (sample,) = families["sgagent_inner_packets"].samples
     assert sample.labels == {"interface": hostile}
