@@ -43,7 +43,7 @@ def agent(wire: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servi
         made.start()
         for port in (80, 80, 23, 24):
             is_let_in(wire, CLIENT, HOST, port)
-        wait_for(lambda: "being looked at" not in made.get("/")[1], "the definitions to be looked at")
+        wait_for(lambda: "being inspected" not in made.get("/")[1], "the definitions to be inspected")
         wait_for(lambda: "198.51.100.7 port" in made.get("/")[1], "the drops to be told of")
         yield made
 

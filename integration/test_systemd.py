@@ -160,7 +160,7 @@ def test_the_page_is_there(machine: Machine, wire: Lab) -> None:
     """Inside the bounds of the unit the agent can look at definitions, drops and who listens."""
     assert lets_in(wire) == ONLY_WEB
     wait_for(lambda: f"{CLIENT} port" in page_of(machine), "the drop that the kernel told of")
-    wait_for(lambda: "being looked at" not in page_of(machine), "the definitions to be looked at")
+    wait_for(lambda: "being inspected" not in page_of(machine), "the definitions to be inspected")
     page = page_of(machine)
     assert "Effective rules" in page
     assert "nothing_listens" in page, "a finding that takes the kernel's list of sockets"

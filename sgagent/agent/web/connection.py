@@ -108,9 +108,9 @@ class HttpExchange(BaseHTTPRequestHandler):
     def refuse(self, paths: Iterable[str], *, is_known: bool) -> None:
         """Write that too many clients wait for the page, or that there is no such page."""
         if is_known:
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many ask for this page")
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests for this page; try again")
         else:
-            self.send_error(HTTPStatus.NOT_FOUND, f"here is only {', '.join(paths)}")
+            self.send_error(HTTPStatus.NOT_FOUND, f"no such page; available: {', '.join(paths)}")
 
     def format_response(self, response: Response) -> tuple[bytes, bytes]:
         """Return the head and the content; for HEAD, the content is empty."""

@@ -244,12 +244,12 @@ def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
 def faults_section(form: Form) -> Section:
     """Return the errors, each with a link to its field."""
     view = FaultsView(form.faults)
-    return Section("answer", "There is something wrong with the question", "faults.html", view)
+    return Section("answer", "The question has errors", "faults.html", view)
 
 
 def refusal_section(refusal: str) -> Section:
     """Return why this host cannot answer the question."""
-    return Section("answer", "That can’t be answered", "refusal.html", RefusalView(refusal))
+    return Section("answer", "This question cannot be answered", "refusal.html", RefusalView(refusal))
 
 
 def answer_section(answer: ExplainAnswer, packet: Packet) -> Section:

@@ -73,8 +73,8 @@ class NotFound:
 
 Inspected = Found | NotFound
 
-_WHO_DOES = "sgagent lint and graph do"
-_LATER = NotFound("The definitions are being looked at: look again in a moment.")
+_USE_COMMANDS = "use sgagent lint and sgagent graph"
+_LATER = NotFound("The definitions are still being inspected: refresh in a moment.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Inspection:
                 thread.start()
 
     def _run(self, subject: _Subject, files: tuple[DocumentFile, ...]) -> None:
-        result: Inspected = NotFound("The definitions could not be looked at; the agent’s log says why.")
+        result: Inspected = NotFound("The inspection of the definitions failed: see the agent’s log.")
         try:
             result = self._inspect(subject.policy, files)
         except SgagentError as error:
@@ -159,11 +159,11 @@ class Inspection:
     def _inspect(self, policy: ResolvedPolicy, files: tuple[DocumentFile, ...]) -> Inspected:
         size = sum(len(file.content) for file in files)
         if size > MOST_BYTES:
-            return NotFound(f"The definitions are too large to look at here ({size} bytes): {_WHO_DOES}.")
+            return NotFound(f"The definitions are too large to inspect here ({size} bytes): {_USE_COMMANDS}.")
         snapshot, _ = parse_documents(files, self._settings.limits)
         rules = _count_rules(snapshot)
         if rules > MOST_RULES:
-            return NotFound(f"There are too many rules to look at here ({rules}): {_WHO_DOES}.")
+            return NotFound(f"There are too many rules to inspect here ({rules}): {_USE_COMMANDS}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
         subject = make_subject(
             snapshot,

@@ -147,4 +147,4 @@ def _sessions_in_words(interface: InterfaceStatus) -> str:
     """Return whether verdicts on sessions of a link are remembered."""
     if interface.state in (InterfaceState.UNBOUND, InterfaceState.PORT):
         return "–"
-    return "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
+    return "checked at every packet" if interface.is_judged_at_every_packet else "cached"

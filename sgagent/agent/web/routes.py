@@ -88,7 +88,7 @@ def _guarded(page: Page, own_names: frozenset[str]) -> Page:
     def answer(request: Request) -> Response:
         if is_own_host(request.host, own_names):
             return page(request)
-        text = "This page is asked for by an address, as localhost, or by the name of this host.\n"
+        text = "expected an address, localhost or the name of this host in the URL\n"
         return plain(HTTPStatus.MISDIRECTED_REQUEST, text)
 
     return answer
@@ -125,7 +125,7 @@ class _Pages:
                 first = _first(wanted.get("from", ""), len(part.hits))
                 section = rule_part_section(part, first, self._sources.board.trend())
                 return self._page(caption(part), [section], (_OVERVIEW,))
-        return plain(HTTPStatus.NOT_FOUND, "nothing is judged there\n")
+        return plain(HTTPStatus.NOT_FOUND, "no rules for this interface and direction\n")
 
     def explain(self, request: Request) -> Response:
         """Return the form, with its answer or its errors."""

@@ -192,7 +192,7 @@ def _graph(inspected: Inspected) -> GraphView:
 def graph_response(inspected: Inspected) -> Response:
     """Return the drawing as a picture, or 404 where there is none."""
     if not isinstance(inspected, Found) or inspected.drawing is None:
-        return plain(HTTPStatus.NOT_FOUND, "there is no drawing\n")
+        return plain(HTTPStatus.NOT_FOUND, "no drawing: the graph is unknown or too large\n")
     return Response(
         status=HTTPStatus.OK,
         content_type="image/svg+xml",

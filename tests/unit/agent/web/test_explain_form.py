@@ -1,4 +1,4 @@
-"""The form becomes a question, or says what is wrong with each field."""
+"""A form becomes a question, or has an error for each wrong field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOOD = {
 
 
 def sent(**changes: str) -> Form:
-    """Return the form that is sent with good values, but for the changes."""
+    """Return a form with valid values and some changes."""
     return read_form(urlencode(GOOD | changes))
 
 
@@ -30,7 +30,7 @@ def test_nothing_asks_nothing() -> None:
 
 
 def test_a_form_becomes_a_question() -> None:
-    """A source port that is not given is one as clients have them; blanks around a value don't count."""
+    """The default of the source port is an ephemeral port; blanks around a value are ignored."""
     form = sent(source=" 198.51.100.7 ", interface="eth0")
     assert form.faults == {}
     assert form.question == ExplainQuestion(
@@ -45,7 +45,7 @@ def test_a_form_becomes_a_question() -> None:
 
 
 def test_protocols_may_be_numbers_and_have_no_ports() -> None:
-    """What has no ports needs none."""
+    """Protocols without ports need no port."""
     question = sent(protocol="47", port="").question
     assert question is not None
     assert (question.protocol, question.source_port, question.destination_port) == (47, None, None)
@@ -74,7 +74,7 @@ def test_protocols_may_be_numbers_and_have_no_ports() -> None:
     ),
 )
 def test_each_fault_is_told_at_its_field(changes: dict[str, str], field: str) -> None:
-    """What was written stays, to be mended; nothing is asked."""
+    """The form keeps the values to be corrected, and has no question."""
     form = sent(**changes)
     assert list(form.faults) == [field]
     assert form.question is None

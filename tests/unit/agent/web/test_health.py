@@ -1,4 +1,4 @@
-"""When the agent says that it lives, and when that the host is as it should be."""
+"""When the agent is alive, and when it is ready."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ ERROR = Problem(severity=Severity.ERROR, code="code", origin=NOWHERE, message="w
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Give a clock that stands still."""
+    """Return a clock that does not advance."""
     return FakeClock()
 
 
 @pytest.fixture
 def board(clock: FakeClock) -> Board:
-    """Give a board on which all is well."""
+    """Return a board of a healthy agent."""
     board = Board(clock, lambda _: True)
     board.note_step(APPLIED, is_fetched=True)
     return board
@@ -55,7 +55,7 @@ def test_an_agent_in_step_is_alive_and_ready(board: Board, clock: FakeClock) -> 
 
 
 def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
-    """The time runs from the last turn; a turn starts it anew."""
+    """The time counts from the last turn of the main loop."""
     clock.pass_seconds(LONGEST_TURN_SECONDS)
     assert reasons_not_alive(board) == ()
     clock.pass_seconds(1)
@@ -83,7 +83,7 @@ def test_a_loop_that_hangs_is_not_alive(board: Board, clock: FakeClock) -> None:
     ),
 )
 def test_what_is_amiss_is_named(board: Board, clock: FakeClock, step: Step, reason: str) -> None:
-    """A probe that fails says why, until a step goes well."""
+    """A failing probe has the reason, until a step succeeds."""
     board.note_step(step, is_fetched=True)
     answer = health_pages(board, clock)["/readyz"](Request())
     assert answer.status is HTTPStatus.SERVICE_UNAVAILABLE
@@ -93,7 +93,7 @@ def test_what_is_amiss_is_named(board: Board, clock: FakeClock, step: Step, reas
 
 
 def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> None:
-    """What was delivered stays good for some minutes; then it is stale."""
+    """Definitions are stale after some minutes without the source."""
     clock.pass_seconds(STALE_SECONDS)
     board.note_totals({})
     board.note_step(AWAY, is_fetched=True)
@@ -103,13 +103,13 @@ def test_a_source_may_be_away_for_a_while(board: Board, clock: FakeClock) -> Non
 
 
 def test_a_source_that_was_never_reached_is_stale_at_once(clock: FakeClock) -> None:
-    """What an earlier agent kept may be of any age."""
+    """Definitions of a previous run may have any age."""
     board = Board(clock, lambda _: True)
     board.note_step(AWAY, is_fetched=True)
     assert reasons_not_ready(board, clock) == ("the source could not be reached since the agent started",)
 
 
 def test_a_step_that_fails_is_named(board: Board, clock: FakeClock) -> None:
-    """Whatever else the status said before, the agent is not in step."""
+    """A failed step makes the agent not ready."""
     board.note_totals({}, step_fault="links can't be read")
     assert reasons_not_ready(board, clock) == ("the last step of the main loop failed",)

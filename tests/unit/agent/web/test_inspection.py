@@ -1,4 +1,4 @@
-"""Lint looks at what is in force once, when somebody asks, and never for long."""
+"""The inspection runs on request, once for each policy, and within limits."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.waiting import wait_until
 
 
 class Listening:
-    """What lists listeners: counts how often it is asked, and waits if told so."""
+    """List no listeners, count the calls, and block while a test wants it."""
 
     def __init__(self) -> None:
-        """Answer at once."""
+        """Do not block."""
         self.asked = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def __call__(self) -> tuple[HostListener, ...]:
-        """Return nothing, when it may."""
+        """Return nothing once it is not blocked."""
         self.asked += 1
         assert self.may_answer.wait(PATIENCE_SECONDS)
         return ()
@@ -36,7 +36,7 @@ class Listening:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Reader:
-    """Give an agent that has the three-tier example in force."""
+    """Return a reader of an agent that enforces the three-tier example."""
     made = Reader(tmp_path)
     made.enforce_example("three-tier/web")
     return made
@@ -44,7 +44,7 @@ def reader(tmp_path: Path) -> Reader:
 
 @pytest.fixture
 def listening() -> Iterator[Listening]:
-    """Give something that is asked at each look, and let it answer in the end."""
+    """Return a list of listeners, and release it at the end."""
     made = Listening()
     yield made
     made.may_answer.set()
@@ -53,18 +53,18 @@ def listening() -> Iterator[Listening]:
 def inspection_of(
     reader: Reader, listening: Listening, settings: Settings | None = None, patience: float = PATIENCE_SECONDS
 ) -> Inspection:
-    """Return what looks at the agent."""
+    """Return the inspection of the agent."""
     return Inspection(reader.board, settings or Settings(), reader.clock, listening, patience)
 
 
 def codes(result: Found | NotFound) -> set[str]:
-    """Return the codes of what was found."""
+    """Return the codes of the findings."""
     assert isinstance(result, Found)
     return {finding.code for finding in result.findings}
 
 
 def test_it_looks_once_for_each_policy(reader: Reader, listening: Listening) -> None:
-    """Who asks again gets the same, until something else is in force."""
+    """The result is cached until the policy changes."""
     inspection = inspection_of(reader, listening)
     first = inspection.result()
     assert "nothing_listens" in codes(first)
@@ -76,7 +76,7 @@ def test_it_looks_once_for_each_policy(reader: Reader, listening: Listening) -> 
 
 
 def test_it_looks_again_after_a_while(reader: Reader, listening: Listening) -> None:
-    """What listens and what is used may have changed."""
+    """The cache expires, as listeners and use may have changed."""
     inspection = inspection_of(reader, listening)
     first = inspection.result()
     reader.clock.pass_seconds(FRESH_SECONDS + 1)
@@ -90,19 +90,19 @@ def test_it_looks_again_after_a_while(reader: Reader, listening: Listening) -> N
 
 
 def test_nobody_waits_for_long(reader: Reader, listening: Listening) -> None:
-    """Who asks before it is done is told to come again; there is only one look at a time."""
+    """A request during an inspection is told to refresh; only one inspection runs at a time."""
     listening.may_answer.clear()
     hasty = inspection_of(reader, listening, patience=0.01)
     told = hasty.result()
     assert isinstance(told, NotFound)
-    assert "look again in a moment" in told.reason
+    assert "refresh in a moment" in told.reason
     wait_until(lambda: listening.asked > 0, "the look to come to who listens")
     hasty.result()
     assert listening.asked == 1
 
 
 def test_what_is_too_large_is_not_begun(reader: Reader, listening: Listening) -> None:
-    """The loop that enforces needs the processor."""
+    """Too many rules are refused, to leave the processor to the main loop."""
     rules = "\n".join(
         f"      - {{rule_id: r{number}, direction: ingress, policy: accept, priority: 1, protocol: tcp, "
         f"port_range: {number % 60000 + 1}, authorization_object: 0.0.0.0/0}}"
@@ -117,7 +117,7 @@ def test_what_is_too_large_is_not_begun(reader: Reader, listening: Listening) ->
 
 
 def test_what_takes_long_to_read_is_not_read(reader: Reader, listening: Listening) -> None:
-    """Its size is known without reading it."""
+    """Large documents are refused without parsing them."""
     long = b"version: 1\n#" + b" " * MOST_BYTES
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", long),), version="v2")
     told = inspection_of(reader, listening).result()
@@ -126,21 +126,21 @@ def test_what_takes_long_to_read_is_not_read(reader: Reader, listening: Listenin
 
 
 def test_checks_are_left_out_as_the_configuration_says(reader: Reader, listening: Listening) -> None:
-    """As for the command."""
+    """The setting works as for the command."""
     settings = parse_settings('[lint]\ndisable = ["nothing_listens"]\n', "sgagent.toml")
     assert "nothing_listens" not in codes(inspection_of(reader, listening, settings).result())
 
 
 def test_without_definitions_there_is_nothing_to_look_at(tmp_path: Path, listening: Listening) -> None:
-    """An agent that waits for its first snapshot says so."""
+    """Without definitions, the result says so."""
     assert inspection_of(Reader(tmp_path), listening).result() == NotFound("No definitions are in force.")
 
 
 def test_definitions_that_cannot_be_read_are_no_fault_of_the_page(
     reader: Reader, listening: Listening
 ) -> None:
-    """The log says why, and the page goes on."""
+    """The log has the reason, and the page still works."""
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", b"nonsense"),), version="v2")
     told = inspection_of(reader, listening).result()
     assert isinstance(told, NotFound)
-    assert "could not be looked at" in told.reason
+    assert "inspection of the definitions failed" in told.reason

@@ -1,4 +1,4 @@
-"""A browser that was led here by a stranger's name gets nothing."""
+"""A Host header with a foreign name is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWN = frozenset({"web-1", "metrics.example"})
     ),
 )
 def test_who_asks_by_address_or_own_name_is_own_host(host: str | None) -> None:
-    """None of these can be another's name."""
+    """No other site can own these names."""
     assert is_own_host(host, OWN)
 
 
@@ -48,5 +48,5 @@ def test_who_asks_by_address_or_own_name_is_own_host(host: str | None) -> None:
     ),
 )
 def test_any_other_name_may_be_somebody_elses(host: str) -> None:
-    """Whoever owns it can have it point here."""
+    """Its owner can resolve it to this host."""
     assert not is_own_host(host, OWN)

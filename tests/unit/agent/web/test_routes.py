@@ -1,4 +1,4 @@
-"""What the pages of an agent say, to whom, and how a browser is told to take them."""
+"""What the pages show, who gets them, and what their headers allow a browser."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PACKET: dict[str, str | int] = {
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Reader:
-    """Give somebody who reads the pages of an agent that has the three-tier example in force."""
+    """Return a reader of the pages of an agent that enforces the three-tier example."""
     made = Reader(tmp_path)
     made.enforce_example("three-tier/web")
     return made
 
 
 def many_rules(number: int) -> ResolvedPolicy:
-    """Return a policy with so many rules inwards."""
+    """Return a policy with this number of ingress rules."""
     rules = tuple(
         ResolvedRule(
             rule_id=f"sgr-{place}",
@@ -68,19 +68,19 @@ def table_of(page: Part, caption: str) -> list[list[str]]:
 
 
 def test_the_first_page_shows_everything(reader: Reader) -> None:
-    """State, interfaces, rules, findings, graph, drops, form: landmarks to which the navigation leads."""
+    """The sections are landmarks, and the navigation links to each."""
     page = reader.open("/")
     sections = [section.attributes["id"] for section in page.one("main").all("section")]
     assert sections == ["state", "interfaces", "rules", "findings", "graph", "drops", "explain"]
     links = [link.attributes["href"] for link in page.one("nav").all("a")]
     assert links == [f"#{name}" for name in sections]
     assert page.one("h1").text == "Security groups of web-1"
-    assert "well enforcing since" in page.one("header").text
+    assert "healthy enforcing since" in page.one("header").text
     assert page.by_id("state").text.count("v1, since") == 1
 
 
 def test_pages_can_be_used_by_keyboard_and_by_ear(reader: Reader) -> None:
-    """Nothing stands in the way on any page, with or without something wrong."""
+    """No page has barriers for keyboard or screen reader, with or without errors."""
     reader.flow_log.drops.add([dropped(1)])
     reader.totals = dict.fromkeys(_counters("sgr-web-ipv4"), CounterValue(packets=3, bytes=180))
     pages = (
@@ -94,7 +94,7 @@ def test_pages_can_be_used_by_keyboard_and_by_ear(reader: Reader) -> None:
 
 
 def test_a_barrier_would_be_seen(reader: Reader) -> None:
-    """The test above can fail."""
+    """The check of the test above finds barriers."""
     page = reader.open("/")
     page.by_id("source").attributes["id"] = "sauce"
     next(page.all("caption")).content = []
@@ -102,14 +102,14 @@ def test_a_barrier_would_be_seen(reader: Reader) -> None:
 
 
 def test_groups_are_shown_with_what_is_said_of_them(reader: Reader) -> None:
-    """By name, and with how many rules they have each way."""
+    """A group has its name, type and number of rules in each direction."""
     rows = table_of(reader.open("/"), "Groups in force here")
     assert [row[0] for row in rows] == ["sg-base", "sg-web"]
     assert rows[1][1:] == ["web tier", "basic", "drop", "3", "2", "eth0"]
 
 
-def test_rules_stand_in_the_order_in_which_they_decide(reader: Reader) -> None:
-    """With what they counted; the default comes last."""
+def test_rules_are_in_order_of_precedence(reader: Reader) -> None:
+    """They have their hits; the default is last."""
     counter = RuleCounter(
         interface="eth0",
         security_group_id="sg-web",
@@ -132,7 +132,7 @@ def test_rules_stand_in_the_order_in_which_they_decide(reader: Reader) -> None:
 
 
 def test_a_long_list_is_shown_in_parts(reader: Reader) -> None:
-    """The first page shows the beginning and the default; the rest is a link away, and complete."""
+    """The overview shows the first rows and the default, and links to pages with all rows."""
     reader.enforce(many_rules(1_200))
     page = reader.open("/")
     rows = table_of(page, "Ingress, into eth0")
@@ -152,28 +152,28 @@ def test_a_long_list_is_shown_in_parts(reader: Reader) -> None:
 
 @pytest.mark.parametrize("first", ("-1", "x", "9999999", "99999999999999999999999"))
 def test_a_part_that_is_not_there_is_the_nearest(reader: Reader, first: str) -> None:
-    """Whatever is asked for, lines are shown."""
+    """For any value of "from", rows are shown."""
     page = reader.open("/rules", {"interface": "eth0", "direction": "egress", "from": first})
     assert table_of(page, "Egress, out of eth0")
 
 
-def test_where_nothing_is_judged_there_are_no_rules(reader: Reader) -> None:
-    """A link to an interface that has gone leads to an answer in words."""
+def test_an_unknown_interface_has_no_rules(reader: Reader) -> None:
+    """A link to an interface that has gone is answered by 404."""
     assert reader.get("/rules", {"interface": "eth7", "direction": "ingress"}).status is HTTPStatus.NOT_FOUND
     assert reader.get("/rules").status is HTTPStatus.NOT_FOUND
 
 
 def test_an_interface_that_is_only_observed_says_so(reader: Reader) -> None:
-    """Nobody takes a verdict for one that is carried out."""
+    """Its drops are marked as not carried out."""
     (judge,) = reader.board.policy().interfaces
     reader.enforce(ResolvedPolicy(interfaces=(replace(judge, mode=Mode.OBSERVE),)))
     page = reader.open("/")
-    assert "eth0 is only observed: nothing is dropped" in page.by_id("rules").text
+    assert "eth0 is in observe mode: nothing is dropped" in page.by_id("rules").text
     assert table_of(page, "Ingress, into eth0")[-1][2] == "would drop"
 
 
 def test_findings_are_those_of_lint(reader: Reader) -> None:
-    """Each with its code, reason, remedy and place."""
+    """Each has its code, reason, remedy and place."""
     text = reader.open("/").by_id("findings").text
     assert "nothing_listens" in text
     assert "What to do: " in text
@@ -181,7 +181,7 @@ def test_findings_are_those_of_lint(reader: Reader) -> None:
 
 
 def test_who_may_talk_to_whom_is_drawn_and_said(reader: Reader) -> None:
-    """The picture is one of ours, with a style of its own, and stands in words below it."""
+    """The graph is an SVG with its own policy, and a list below has its edges in words."""
     section = reader.open("/").by_id("graph")
     drawing = reader.get(f"/{section.one('img').attributes['src']}")
     assert (drawing.status, drawing.content_type) == (HTTPStatus.OK, "image/svg+xml")
@@ -192,7 +192,7 @@ def test_who_may_talk_to_whom_is_drawn_and_said(reader: Reader) -> None:
 
 
 def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
-    """Nobody waits for a drawing that nobody could read."""
+    """A graph with too many edges is listed only."""
     numbers = range(MOST_EDGES + 1)
     rules = "\n".join(
         f"      - {{rule_id: r{number}, direction: ingress, policy: accept, priority: 1, protocol: tcp, "
@@ -207,14 +207,14 @@ def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
     )
     reader.enforce(many_rules(1), (DocumentFile("a.yaml", text.encode()),), version="v2")
     section = reader.open("/").by_id("graph")
-    assert f"({MOST_EDGES + 1} arrows)" in section.text
+    assert f"({MOST_EDGES + 1} edges)" in section.text
     assert list(section.all("img")) == []
     assert reader.get("/graph.svg").status is HTTPStatus.NOT_FOUND
     assert len(list(section.all("li"))) == MOST_EDGES + 1
 
 
 def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
-    """With the names of both ends as far as they are known, and bounded."""
+    """Their number is limited, and both ends have their names, if known."""
     reader.flow_log.drops.add(dropped(number) for number in range(1, MOST_DROPS + 20))
     rows = table_of(reader.open("/"), "The newest first")
     assert len(rows) == MOST_DROPS
@@ -229,7 +229,7 @@ def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
 
 
 def test_the_form_is_answered(reader: Reader) -> None:
-    """With the verdict, what decided, and what stands behind; what was asked stays in the form."""
+    """The answer has the verdict and what decides; the form keeps its values."""
     page = reader.open("/explain", PACKET)
     answer = page.by_id("answer").text
     assert "accept ingress tcp from 198.51.100.7 port 49152 to 10.1.0.11 port 443 on eth0" in answer
@@ -241,8 +241,8 @@ def test_the_form_is_answered(reader: Reader) -> None:
     assert "Decided by default: no rule matches" in dropped_
 
 
-def test_faults_are_told_twice(reader: Reader) -> None:
-    """In a list that leads to the fields, and at the fields."""
+def test_errors_are_shown_twice(reader: Reader) -> None:
+    """In a list with links to the fields, and at each field."""
     page = reader.open("/explain", PACKET | {"source": "nowhere"})
     (link,) = page.by_id("answer").all("a")
     assert link.attributes["href"] == "#source"
@@ -253,7 +253,7 @@ def test_faults_are_told_twice(reader: Reader) -> None:
 
 
 def test_of_several_interfaces_one_is_chosen(reader: Reader) -> None:
-    """The form offers them, and without a choice the answer says what is missing."""
+    """The form lists them; without a choice, the answer says that one is missing."""
     (judge,) = reader.board.policy().interfaces
     reader.enforce(ResolvedPolicy(interfaces=(judge, replace(judge, name="eth1"))))
     page = reader.open("/explain", PACKET)
@@ -263,15 +263,15 @@ def test_of_several_interfaces_one_is_chosen(reader: Reader) -> None:
 
 
 def test_before_anything_is_known_the_page_says_so(tmp_path: Path) -> None:
-    """An agent that has just started has a page, too."""
+    """The page works before the first step."""
     page = Reader(tmp_path).open("/")
-    assert "look here not enforcing" in page.one("header").text
+    assert "needs attention not enforcing" in page.one("header").text
     assert page.by_id("findings").one("p").text == "No definitions are in force."
     assert barriers(page) == []
 
 
 def test_a_browser_may_load_nothing_from_elsewhere(reader: Reader) -> None:
-    """Neither a script nor a style in the page, nor anything that is not ours; nobody frames or keeps it."""
+    """No scripts, no inline styles, no foreign resources, no frames, no cache."""
     response = reader.get("/")
     headers = dict(response.headers)
     assert headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
@@ -291,7 +291,7 @@ def test_a_browser_may_load_nothing_from_elsewhere(reader: Reader) -> None:
 
 
 def test_what_pages_load_is_there(reader: Reader) -> None:
-    """The style sheet and the picture of the window."""
+    """The style sheet and the icon are served."""
     for link in reader.open("/").all("link"):
         response = reader.get(f"/{link.attributes['href']}")
         assert response.status is HTTPStatus.OK
@@ -301,7 +301,7 @@ def test_what_pages_load_is_there(reader: Reader) -> None:
 
 @pytest.mark.parametrize("path", ("/", "/rules", "/explain", "/graph.svg", "/page.css", "/icon.svg"))
 def test_a_strangers_name_gets_nothing(reader: Reader, path: str) -> None:
-    """A page of somebody else whose name leads here reads nothing."""
+    """DNS rebinding gets 421 instead of a page."""
     response = reader.get(path, host="evil.example:9469")
     assert response.status is HTTPStatus.MISDIRECTED_REQUEST
     assert reader.get(path, host="web-1:9469").status is not HTTPStatus.MISDIRECTED_REQUEST

@@ -28,7 +28,7 @@ WAIT_SECONDS = 5.0 * PATIENCE
 
 @dataclass(frozen=True)
 class Served:
-    """A server and where it is."""
+    """A server and its address."""
 
     host: str
     server: MetricsServer
@@ -49,7 +49,7 @@ class Served:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Give a registry with one metric."""
+    """Return a registry with one metric."""
     registry = CollectorRegistry()
     Gauge("sgagent_answer", "The answer.", registry=registry).set(42)
     return registry
@@ -57,7 +57,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture(params=("127.0.0.1", "::1"))
 def served(request: pytest.FixtureRequest, registry: CollectorRegistry) -> Iterator[Served]:
-    """Give a server on loopback, of either family."""
+    """Return a server on loopback, of either family."""
     with closing(MetricsServer(request.param, 0, registry)) as server:
         yield Served(request.param, server)
 
@@ -86,7 +86,7 @@ def test_the_head_alone_can_be_had(served: Served) -> None:
 
 
 def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> None:
-    """Each is made at the request, with a status of its own."""
+    """Each request makes the page anew, with its own status."""
     contents = iter((plain(HTTPStatus.OK, "ok\n"), plain(HTTPStatus.SERVICE_UNAVAILABLE, "närrisch\n")))
     with closing(MetricsServer("127.0.0.1", 0, registry, {"/healthz": lambda _: next(contents)})) as server:
         served = Served("127.0.0.1", server)
@@ -97,12 +97,12 @@ def test_pages_are_served_beside_the_metrics(registry: CollectorRegistry) -> Non
 
 @pytest.mark.parametrize("target", ("/", "/metrics/", "/metrics/../etc/passwd", "/favicon.ico", "*"))
 def test_nothing_else_is_served(served: Served, target: str) -> None:
-    """There is one page."""
+    """Any other path is not found."""
     assert served.request(target)[0] == 404
 
 
 def test_nothing_can_be_sent(served: Served) -> None:
-    """Only reading is understood."""
+    """Other methods are refused."""
     assert served.request("/metrics", "POST")[0] == 501
 
 
@@ -110,7 +110,7 @@ def test_nothing_can_be_sent(served: Served) -> None:
     "nonsense", (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET /metrics HTTP/9.9\r\n\r\n", b"")
 )
 def test_nonsense_hurts_nobody(served: Served, nonsense: bytes) -> None:
-    """After a reader that does not speak HTTP, the next one is served."""
+    """After a client that does not speak HTTP, the next one is served."""
     with capture_logs() as logged, served.connect() as connection:
         connection.sendall(nonsense)
         connection.shutdown(socket.SHUT_WR)
@@ -127,12 +127,12 @@ HOLDS = {
     "stalled": b"GET /metrics HTTP/1.0\r\n\r\n",
     "stalled at another page": b"GET /page HTTP/1.0\r\n\r\n",
 }
-"""What readers send who then do nothing more."""
+"""What clients send before they stall."""
 
 
 @pytest.fixture
 def large(registry: CollectorRegistry) -> Iterator[Served]:
-    """Give a server with pages that are larger than what the kernel keeps for a reader."""
+    """Return a server with pages larger than a socket buffer."""
     gauge = Gauge("sgagent_rule", "x" * 1000, ["rule"], registry=registry)
     for number in range(1000):
         gauge.labels("y" * 10_000 + f"{number}").set(1)
@@ -150,7 +150,7 @@ def large(registry: CollectorRegistry) -> Iterator[Served]:
     + [(how, MOST_CONNECTIONS + 50) for how in HOLDS if not how.startswith("stalled")],
 )
 def test_readers_that_do_nothing_keep_no_other_waiting(large: Served, how: str, count: int) -> None:
-    """Slow to ask or slow to take: a scrape and a probe are answered within a second all the same."""
+    """With stalled clients, a scrape and a probe are answered within a second."""
     with ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(large.connect())
@@ -168,7 +168,7 @@ def test_readers_that_do_nothing_keep_no_other_waiting(large: Served, how: str, 
 
 
 def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRegistry) -> None:
-    """Each page is made in a thread of its own; of those that wait too long for one, some are refused."""
+    """Each page has its own worker; too many requests for one are refused."""
     go_on = threading.Event()
     begun = threading.Semaphore(0)
 
@@ -195,7 +195,7 @@ def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRe
 
 
 def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorRegistry) -> None:
-    """However many they are, metrics are read once for them, and after they asked."""
+    """All waiting scrapes share one reading, which is newer than they are."""
     collector = Waiting()
     registry.register(collector)
     with closing(MetricsServer("127.0.0.1", 0, registry)) as server, ExitStack() as stack:
@@ -215,7 +215,7 @@ def test_those_who_ask_for_metrics_meanwhile_share_the_next(registry: CollectorR
 
 
 class Waiting(Collector):
-    """A collector that waits until it is told to go on."""
+    """A collector that blocks until a test releases it."""
 
     def __init__(self) -> None:
         """Wait."""
@@ -236,7 +236,7 @@ class Waiting(Collector):
 
 
 def test_a_request_that_is_too_long_is_refused(served: Served) -> None:
-    """So is one whose target is none."""
+    """An invalid target is refused, too."""
     assert served.request("/metrics", X="y" * LONGEST_REQUEST)[0] == 431
     with served.connect() as connection, connection.makefile("rb") as answer:
         connection.sendall(b"GET http://[/metrics HTTP/1.0\r\n\r\n")
@@ -244,7 +244,7 @@ def test_a_request_that_is_too_long_is_refused(served: Served) -> None:
 
 
 def test_drop_by_drop_is_a_request_too(served: Served) -> None:
-    """What counts is its end."""
+    """Only the end of the headers completes a request."""
     with served.connect() as connection:
         for octet in b"GET /metrics HTTP/1.0\r\nX: y\r\n\r\n":
             connection.sendall(bytes([octet]))
@@ -253,7 +253,7 @@ def test_drop_by_drop_is_a_request_too(served: Served) -> None:
 
 
 def test_a_reader_that_never_ends_is_cut_off(registry: CollectorRegistry) -> None:
-    """A request that arrives drop by drop does not hold a thread."""
+    """A request that arrives byte by byte blocks no thread."""
     with (
         closing(MetricsServer("127.0.0.1", 0, registry, longest_seconds=0.05)) as server,
         Served("127.0.0.1", server).connect() as connection,
@@ -277,7 +277,7 @@ class Failing(Collector):
 def test_a_fault_in_a_metric_is_logged_and_the_server_goes_on(
     served: Served, registry: CollectorRegistry
 ) -> None:
-    """The reader's connection is closed, and the log says why."""
+    """The connection is closed, and the log has the reason."""
     failing = Failing()
     registry.register(failing)
     with capture_logs() as logged, pytest.raises(http.client.RemoteDisconnected):
@@ -299,6 +299,6 @@ def test_a_closed_server_frees_its_address(registry: CollectorRegistry) -> None:
 
 
 def test_an_address_that_is_taken_is_refused(served: Served, registry: CollectorRegistry) -> None:
-    """Whoever starts a second agent is told."""
+    """A second server on the same address raises OSError."""
     with pytest.raises(OSError, match="in use"):
         MetricsServer(served.host, served.server.port, registry)
