@@ -1,4 +1,4 @@
-"""Give a connection a time to end, whatever the other side does."""
+"""A deadline for a connection, which ends it whatever the other side does."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ import threading
 from collections.abc import Iterator
 
 
-class Deadline:
-    """When a connection ends."""
+class SocketDeadline:
+    """Shut a connection down at a time that can be changed."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Take the connection; it may last for ever yet."""
+        """Set no deadline yet."""
         self._connection = connection
         self._timer: threading.Timer | None = None
 
     def set(self, seconds: float) -> None:
-        """Cut the connection in so many seconds, instead of earlier or later."""
-        self.lift()
-        self._timer = threading.Timer(seconds, _cut, [self._connection])
+        """Shut the connection down in so many seconds, instead of at the deadline before."""
+        self.cancel()
+        self._timer = threading.Timer(seconds, _shut_down, [self._connection])
         self._timer.daemon = True
         self._timer.start()
 
-    def lift(self) -> None:
-        """Let the connection last."""
+    def cancel(self) -> None:
+        """Remove the deadline."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 @contextlib.contextmanager
-def deadline(connection: socket.socket, seconds: float) -> Iterator[Deadline]:
-    """Cut the connection if the context is not left in time; whoever reads or writes it then fails.
+def deadline(connection: socket.socket, seconds: float) -> Iterator[SocketDeadline]:
+    """Shut the connection down if the context is not left in time; reads and writes then fail.
 
-    The one that is yielded can be set anew.
+    The context's value can change the deadline.
     """
-    running = Deadline(connection)
+    running = SocketDeadline(connection)
     running.set(seconds)
     try:
         yield running
     finally:
-        running.lift()
+        running.cancel()
 
 
-def _cut(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

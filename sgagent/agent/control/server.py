@@ -20,7 +20,7 @@ import structlog
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.commands import Order
-from sgagent.agent.control.deadline import Deadline, deadline
+from sgagent.agent.control.deadline import SocketDeadline, deadline
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
     LONGEST_QUESTION,
@@ -233,7 +233,7 @@ class ControlServer:
         finally:
             place.release()
 
-    def _reply(self, connection: socket.socket, peer: SocketPeer, running: Deadline) -> bytes:
+    def _reply(self, connection: socket.socket, peer: SocketPeer, running: SocketDeadline) -> bytes:
         """Return the answer to what a client asks or orders, if it may."""
         is_trusted = may_change(peer, own_uid=os.geteuid())
         try:

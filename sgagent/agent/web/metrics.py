@@ -211,14 +211,14 @@ def _interfaces(status: Status) -> Iterator[Metric]:
 
 def _flows(tally: FlowTally) -> Iterator[Metric]:
     """Return the families of the flow log."""
-    told = CounterMetricFamily(
+    flows = CounterMetricFamily(
         "sgagent_flow_log_flows",
         "Flows that the kernel reported to the agent, by verdict.",
         labels=["verdict"],
     )
     for verdict in Policy:
-        told.add_metric([verdict.value], tally.told.get(verdict, 0))
-    yield told
+        flows.add_metric([verdict.value], tally.told.get(verdict, 0))
+    yield flows
     lost = CounterMetricFamily(
         "sgagent_flow_log_lost",
         "Flows that the flow log lacks, by where they were lost.",
