@@ -31,11 +31,11 @@ from sgagent.agent.step import Step
 from sgagent.agent.step_log import EventLog
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.web.health import health_pages
+from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.responses import Page
 from sgagent.agent.web.routes import PageSources, status_pages
-from sgagent.agent.web.server import MetricsServer
 from sgagent.cli.inputs import load_settings, read_configuration
 from sgagent.compiler.marks import MarkLayout
 from sgagent.core.errors import UsageError

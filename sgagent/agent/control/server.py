@@ -20,7 +20,7 @@ import structlog
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.commands import Order
-from sgagent.agent.control.deadline import SocketDeadline, deadline
+from sgagent.agent.control.connection_deadline import SocketDeadline, deadline
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
     LONGEST_QUESTION,

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import structlog
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.connection import ClientConnection
+from sgagent.agent.web.client_connection import ClientConnection
 from sgagent.agent.web.exposition import write_page
 from sgagent.agent.web.responses import Page, Request, Response
 

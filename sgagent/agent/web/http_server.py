@@ -21,7 +21,7 @@ from typing import assert_never
 import structlog
 from prometheus_client import CollectorRegistry
 
-from sgagent.agent.web.connection import (
+from sgagent.agent.web.client_connection import (
     REQUEST_TOO_LARGE,
     ClientConnection,
     ConnectionPhase,

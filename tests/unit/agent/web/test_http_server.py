@@ -17,9 +17,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from sgagent.agent.web.connection import LONGEST_REQUEST
+from sgagent.agent.web.client_connection import LONGEST_REQUEST
+from sgagent.agent.web.http_server import MOST_CONNECTIONS, MetricsServer
 from sgagent.agent.web.responses import Request, Response, plain
-from sgagent.agent.web.server import MOST_CONNECTIONS, MetricsServer
 from sgagent.agent.web.workers import MOST_WAITING
 from tests.patience import PATIENCE
 
