@@ -28,8 +28,7 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
-from sgagent.settings import Settings
-from sgagent.settings.values import StateSettings
+from sgagent.settings import Settings, StateSettings
 
 PATIENCE_SECONDS = 15.0
 """For each part of an answer; more than the agent gives itself for all of it."""

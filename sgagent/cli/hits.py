@@ -16,7 +16,7 @@ from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.hits_table import Rates, sift_unused, table, unused_lines
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import terminal_width
-from sgagent.settings.lint import SPAN_FORM, parse_span
+from sgagent.settings import SPAN_FORM, parse_span
 
 WATCH_SECONDS = 1.0
 """Between two looks."""

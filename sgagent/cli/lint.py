@@ -33,8 +33,7 @@ from sgagent.dataplane.sockets import list_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.counter_keys import RuleCounter
 from sgagent.ports import Delivery
-from sgagent.settings import Settings
-from sgagent.settings.lint import SPAN_FORM, parse_span
+from sgagent.settings import SPAN_FORM, Settings, parse_span
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

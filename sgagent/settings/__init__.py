@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from sgagent.core.model import Sessions
-from sgagent.settings.aliyun import AliyunSourceSettings, ApiEndpoint
-from sgagent.settings.etcd import EtcdEndpoint, EtcdSourceSettings
-from sgagent.settings.flowlog import FlowLogSettings, FlowOutput
-from sgagent.settings.lint import LintSettings
-from sgagent.settings.parsing import parse_interface_name, parse_settings
-from sgagent.settings.refused import RefusedSettingsError
-from sgagent.settings.signature import SignatureSettings
+from sgagent.settings.reader import RefusedSettingsError, parse_interface_name, parse_settings
 from sgagent.settings.sources import (
+    AliyunSourceSettings,
+    ApiEndpoint,
+    EtcdEndpoint,
+    EtcdSourceSettings,
     FileSourceSettings,
     HttpsSourceSettings,
     HttpsUrl,
     SourceSettings,
     SourceType,
 )
-from sgagent.settings.values import (
+from sgagent.settings.tables import (
     METADATA_SERVICE,
+    SPAN_FORM,
     EnforcementSettings,
+    FlowLogSettings,
+    FlowOutput,
+    LintSettings,
     ListenAddress,
     MetricsSettings,
     PageServing,
     Settings,
+    SignatureSettings,
     StateSettings,
     UnboundInterfaces,
+    parse_span,
 )
 
 __all__ = [
     "METADATA_SERVICE",
+    "SPAN_FORM",
     "AliyunSourceSettings",
     "ApiEndpoint",
     "EnforcementSettings",
@@ -54,4 +59,5 @@ __all__ = [
     "UnboundInterfaces",
     "parse_interface_name",
     "parse_settings",
+    "parse_span",
 ]

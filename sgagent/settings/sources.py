@@ -1,13 +1,29 @@
-"""Hold where definitions come from: one class of settings for each type of source."""
+"""Declare the keys of each type of source: where definitions come from."""
 
 from __future__ import annotations
 
 import enum
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
 
-from sgagent.settings.aliyun import AliyunSourceSettings
-from sgagent.settings.etcd import EtcdSourceSettings
+from sgagent.documents.values import ID_PATTERN
+from sgagent.settings.constraints import (
+    Distinct,
+    Fault,
+    FilePath,
+    InvalidValueError,
+    Number,
+    Parsed,
+    Switch,
+    Table,
+    Text,
+    text,
+)
 
 
 class SourceType(enum.Enum):
@@ -19,22 +35,22 @@ class SourceType(enum.Enum):
     ALIYUN = "aliyun"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSourceSettings:
-    """Definitions in files of this host."""
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """What a URL names."""
 
-    path: Path = Path("/etc/sgagent/groups.d")
-    """A file, or a directory of files."""
+    scheme: str
+    host: str
+    """A name in lower case, or an address; IPv6 without brackets."""
 
-    @property
-    def place(self) -> str:
-        """Return where definitions come from, in words."""
-        return f"{SourceType.FILE.value} {self.path}"
+    port: int | None
+    target: str
+    """Path and query as they are written; may be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpsUrl:
-    """What an ``https`` URL names, taken apart."""
+    """What an ``https`` URL names."""
 
     host: str
     """A name in lower case, or an address; IPv6 without brackets."""
@@ -55,33 +71,173 @@ class HttpsUrl:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsSourceSettings:
+class EtcdEndpoint:
+    """Where a member of the cluster, or a proxy before it, takes requests."""
+
+    host: str
+    """A name in lower case, or an address; IPv6 without brackets."""
+
+    port: int = 2379
+    is_encrypted: bool = True
+
+    @property
+    def authority(self) -> str:
+        """Return host and port as a URL writes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        """Return the URL."""
+        return f"{'https' if self.is_encrypted else 'http'}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiEndpoint:
+    """Where the cloud's API takes requests."""
+
+    host: str
+    """A name in lower case, or an address; IPv6 without brackets."""
+
+    port: int = 443
+    is_encrypted: bool = True
+
+    @property
+    def authority(self) -> str:
+        """Return host and port as a URL and the ``Host`` field write them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_encrypted else 80) else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        """Return the URL."""
+        return f"{'https' if self.is_encrypted else 'http'}://{self.authority}"
+
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_VISIBLE = re.compile(r"[!-~]+")
+
+
+def split_url(url: str, schemes: tuple[str, ...], example: str) -> UrlParts:
+    """Return the parts of a URL without user, password and fragment.
+
+    Args:
+        url: as it is written.
+        schemes: it must have one of them.
+        example: a right one, for the message.
+
+    Raises:
+        InvalidValueError: it is no URL, or holds more.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets that do not match, a port that is no number or too large
+        raise InvalidValueError(Fault("bad_url", "not a URL", example)) from None
+    fault = _url_fault(url, parts, port, schemes, example)
+    if fault is not None:
+        raise InvalidValueError(Fault("bad_url", *fault))
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    return UrlParts(parts.scheme, parts.hostname or "", port, target)
+
+
+def _url_fault(
+    url: str, parts: SplitResult, port: int | None, schemes: tuple[str, ...], example: str
+) -> tuple[str, str] | None:
+    """Return what is wrong with a URL and what would be right; None if nothing is."""
+    if parts.scheme not in schemes:
+        return f"not an {' or '.join(schemes)} URL", example
+    if not _VISIBLE.fullmatch(url):
+        return (
+            "blanks, control characters or letters beyond ASCII in a URL",
+            "percent-encode them; xn-- in a host",
+        )
+    if "@" in parts.netloc:
+        return "a user or password in a URL", "remove it; secrets go into files of their own"
+    if parts.fragment or url.endswith("#"):
+        return "a fragment in a URL", "remove what begins with #"
+    if port == 0 or not _is_host(parts.hostname or ""):
+        return "no host, or none that there can be", example
+    return None
+
+
+def _is_host(host: str) -> bool:
+    """Return whether the host of a URL, without brackets, can be a name or an address."""
+    if ":" not in host:
+        return bool(_HOST.fullmatch(host))
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _document_url(value: object) -> HttpsUrl:
+    parts = split_url(text(value), ("https",), "like https://policy.example.com/web.yaml")
+    target = parts.target if parts.target.startswith("/") else f"/{parts.target}"
+    return HttpsUrl(host=parts.host, port=443 if parts.port is None else parts.port, target=target)
+
+
+def _endpoint(make: Callable[[UrlParts], object], example: str, hint: str = "") -> Parsed:
+    """Return the constraint of a server's URL without a path."""
+
+    def parse(value: object) -> object:
+        parts = split_url(text(value), ("https", "http"), example)
+        if parts.target not in ("", "/"):
+            raise InvalidValueError(Fault("bad_url", "a path in the URL of an end point", example + hint))
+        return make(parts)
+
+    return Parsed(parse)
+
+
+def _etcd_endpoint(parts: UrlParts) -> EtcdEndpoint:
+    return EtcdEndpoint(host=parts.host, port=parts.port or 2379, is_encrypted=parts.scheme == "https")
+
+
+def _api_endpoint(parts: UrlParts) -> ApiEndpoint:
+    is_encrypted = parts.scheme == "https"
+    port = (443 if is_encrypted else 80) if parts.port is None else parts.port
+    return ApiEndpoint(host=parts.host, port=port, is_encrypted=is_encrypted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSourceSettings(Table):
+    """Definitions in files of this host."""
+
+    path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
+    """A file, or a directory of files."""
+
+    @property
+    def place(self) -> str:
+        """Return where definitions come from, in words."""
+        return f"{SourceType.FILE.value} {self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpsSourceSettings(Table):
     """Definitions in one document of an HTTPS server."""
 
-    url: HttpsUrl
-    poll_seconds: int = 30
-    """Between questions whether the document changed."""
+    url: Annotated[HttpsUrl, Parsed(_document_url)]
+    poll_seconds: Annotated[int, Number(1, 86_400)] = 30
+    """Between requests whether the document changed."""
 
-    long_poll_seconds: int = 0
-    """For how long the server is asked to wait for a change before it answers; 0 asks for no such thing."""
+    long_poll_seconds: Annotated[int, Number(0, 3600)] = 0
+    """How long the server may wait for a change before it answers; 0 does not ask it to wait."""
 
-    connect_timeout_seconds: int = 5
+    connect_timeout_seconds: Annotated[int, Number(1, 60)] = 5
     """For the name's addresses, one connection and its TLS together."""
 
-    timeout_seconds: int = 30
-    """For a whole exchange, what the server was asked to wait apart."""
+    timeout_seconds: Annotated[int, Number(1, 600)] = 30
+    """For a whole exchange without the server's wait."""
 
-    ca_file: Path | None = None
+    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
     """Certificates of authorities that are trusted instead of the system's, in PEM."""
 
-    client_certificate: Path | None = None
+    client_certificate: Annotated[Path | None, FilePath("/etc/sgagent/client.pem")] = None
     """The certificate that this host shows, with its chain, in PEM."""
 
-    client_key: Path | None = None
+    client_key: Annotated[Path | None, FilePath("/etc/sgagent/client.key")] = None
     """The key of that certificate, in PEM without a password; None where it is in the same file."""
 
-    token_file: Path | None = None
-    """A file that holds a bearer token and nothing else; read at each question."""
+    token_file: Annotated[Path | None, FilePath("/etc/sgagent/token")] = None
+    """A file that holds a bearer token and nothing else; read for each request."""
 
     @property
     def place(self) -> str:
@@ -89,4 +245,115 @@ class HttpsSourceSettings:
         return f"{SourceType.HTTPS.value} {self.url}"
 
 
+ENDPOINTS_EXAMPLE = 'endpoints = ["https://etcd-1.example.com:2379"]'
+_ETCD_URL = _endpoint(_etcd_endpoint, "like https://etcd-1.example.com:2379", "; see prefix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSourceSettings(Table):
+    """Definitions in an etcd cluster."""
+
+    endpoints: Annotated[
+        tuple[Annotated[EtcdEndpoint, _ETCD_URL], ...],
+        Distinct(empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
+    ]
+    """At least one."""
+
+    prefix: Annotated[str, Text(r"(/[A-Za-z0-9._-]+){1,8}", "a path of plain names, like /sgagent")] = (
+        "/sgagent"
+    )
+    """Before all keys; begins with a slash and ends with none."""
+
+    timeout_seconds: Annotated[int, Number(1, 60)] = 5
+    """For one connection and its TLS, and for the answer to one request."""
+
+    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
+    """Certificates of authorities that are trusted instead of the system's, in PEM."""
+
+    client_certificate: Annotated[Path | None, FilePath("/etc/sgagent/client.pem")] = None
+    """The certificate that this host shows, with its chain, in PEM."""
+
+    client_key: Annotated[Path | None, FilePath("/etc/sgagent/client.key")] = None
+    """The key of that certificate, in PEM without a password; None where it is in the same file."""
+
+    user: Annotated[str | None, Text(r"[!-~]{1,128}", "the name of a user of etcd")] = None
+    password_file: Annotated[Path | None, FilePath("/etc/sgagent/etcd-password")] = None
+    """A file that holds the user's password and nothing else; read for each connection."""
+
+    host_name: Annotated[
+        str | None, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "at most 64 letters, digits and . _ -")
+    ] = None
+    """Under which this host reports and announces; None for the system's own name."""
+
+    report: Switch = True
+    """Whether this host reports its status, for ``sgagent fleet``."""
+
+    announce: Switch = False
+    """Whether this host makes its interfaces members of the groups that they are bound to by hand."""
+
+    lease_seconds: Annotated[int, Number(5, 86_400)] = 60
+    """After which the reports and announcements of a silent host vanish."""
+
+    @property
+    def place(self) -> str:
+        """Return where definitions come from, in words."""
+        return f"etcd {','.join(str(endpoint) for endpoint in self.endpoints)} {self.prefix}"
+
+
+_API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.com")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliyunSourceSettings(Table):
+    """Definitions from the ECS API of Alibaba Cloud."""
+
+    region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
+    """Like ``cn-hangzhou``."""
+
+    endpoint: Annotated[ApiEndpoint | None, _API_URL] = None
+    """None is the region's public one."""
+
+    poll_seconds: Annotated[int, Number(1, 86_400)] = 60
+    """Between readings of all that concerns the host."""
+
+    connect_timeout_seconds: Annotated[int, Number(1, 60)] = 5
+    timeout_seconds: Annotated[int, Number(1, 600)] = 10
+    """For the whole answer to one request."""
+
+    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
+    """Certificates of authorities that are trusted beside the system's, in PEM."""
+
+    credentials_file: Annotated[Path | None, FilePath("/etc/sgagent/aliyun")] = None
+    """A file with an access key; None takes those of the instance's RAM role from the metadata service."""
+
+    ram_role: Annotated[str | None, Text(r"[A-Za-z0-9.@_-]{1,64}", "the name of a RAM role")] = None
+    """The name of that role; None asks the metadata service for it."""
+
+    instance_id: Annotated[str | None, Text(ID_PATTERN, "the id of an instance, like i-bp1…")] = None
+    """Whose interfaces are this host's; None asks the metadata service if the role is used as well."""
+
+    @property
+    def api(self) -> ApiEndpoint:
+        """Return where the API takes requests."""
+        return self.endpoint or ApiEndpoint(host=f"ecs.{self.region}.aliyuncs.com")
+
+    @property
+    def uses_metadata(self) -> bool:
+        """Return whether the metadata service is asked for anything."""
+        return self.credentials_file is None
+
+    @property
+    def place(self) -> str:
+        """Return where definitions come from, in words."""
+        return f"aliyun {self.region} {self.api}"
+
+
 SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings
+
+SOURCE_TABLES: dict[SourceType, type[SourceSettings]] = {
+    SourceType.FILE: FileSourceSettings,
+    SourceType.HTTPS: HttpsSourceSettings,
+    SourceType.ETCD: EtcdSourceSettings,
+    SourceType.ALIYUN: AliyunSourceSettings,
+}
+"""The class that declares the keys of each type of source."""

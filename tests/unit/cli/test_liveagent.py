@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.cli.agent_client import how_to_start
-from sgagent.settings import Settings
-from sgagent.settings.values import StateSettings
+from sgagent.settings import Settings, StateSettings
 
 BY_SYSTEMD = "start it with 'systemctl start sgagent'"
 BY_HAND = "start one with 'sgagent run'"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,6 +19,7 @@ from sgagent.settings import (
     METADATA_SERVICE,
     FileSourceSettings,
     ListenAddress,
+    RefusedSettingsError,
     Sessions,
     Settings,
     UnboundInterfaces,
@@ -191,7 +195,7 @@ ENTRY = "[[failsafe]]\ndirection = 'ingress'\n"
 def test_wrong_configurations(text: str, key: str) -> None:
     """Each is one fault with file, key and remedy."""
     (fault,) = faults(text)
-    assert fault.startswith(f"error: sgagent.toml: {key}: ")
+    assert re.match(rf"error: sgagent\.toml:[1-9]: {re.escape(key)}: ", fault)
     assert fault.endswith(")")
 
 
@@ -199,11 +203,126 @@ def test_all_faults_are_told_at_once() -> None:
     """Nobody mends a configuration one fault at a time."""
     assert len(faults("a = 1\n[enforcement]\nmode = 'x'\n[metrics]\nlisten = ''\n")) == 3
     entry = "[[failsafe]]\ndirection = 'in'\ncidr = '10.0.0.1/8'\nprotocol = 'tcp'"
-    assert [fault.split(": ")[2] for fault in faults(entry)] == [
-        "failsafe[0].direction",
-        "failsafe[0].cidr",
-        "failsafe[0].port_range",
+    assert [fault.split(": ")[1:3] for fault in faults(entry)] == [
+        ["sgagent.toml:1", "failsafe[0].port_range"],
+        ["sgagent.toml:2", "failsafe[0].direction"],
+        ["sgagent.toml:3", "failsafe[0].cidr"],
     ]
+
+
+TABLES = """
+[enforcement]
+mode = "enforce"     # right
+
+[[failsafe]]         # right, and more than a line
+direction = "ingress"
+cidr = "192.0.2.10/32"
+protocol = "tcp"
+port_range = [
+    "22/22",
+    80,
+]
+
+[[failsafe]]
+direction = '''egress'''
+cidr = "192.0.2.1/24"
+protocol = "udp"
+port_range = [
+    53,
+    "x",             # wrong
+]
+
+[[interface]]
+name = "eth0"
+security_group_ids = ["sg-a"]
+
+[[interface]]
+name = "eth1"
+mode = "off"
+"""
+
+
+def test_each_fault_has_the_line_of_its_key() -> None:
+    """Of a repeated table the right one, in a list that of the item, and of what is missing the table's."""
+    assert [fault.split(": ")[1:3] for fault in faults(TABLES)] == [
+        ["sgagent.toml:16", "failsafe[1].cidr"],
+        ["sgagent.toml:20", "failsafe[1].port_range[1]"],
+        ["sgagent.toml:27", "interface[1]"],
+        ["sgagent.toml:29", "interface[1].mode"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    (
+        (
+            ENTRY + "cidr = '2001:db8::1'\nprotocol = 'icmp'\nport_range = 80\ncolour = 1",
+            ["cidr", "colour", "port_range"],
+        ),
+        ("[[failsafe]]\ndirection = 'in'\ncidr = '2001:db8::1'\nprotocol = 'icmp'", ["cidr", "direction"]),
+        ("[[interface]]\nname = 'a/b'", ["", "name"]),
+        ("[[interface]]\nname = 'eth0'\nmode = 3\n" * 2, ["", "", "", "mode", "mode"]),
+        ("[flow_log]\naccepted = true\ngroup = -1", ["accepted", "group"]),
+        ("[signature]\nrequired = 3", ["public_keys", "required"]),
+        ("[source]\ntype = 'https'\nclient_key = ''", ["client_certificate", "client_key", "url"]),
+        ("[source]\ntype = 'etcd'\nuser = 3", ["endpoints", "password_file", "user"]),
+        (
+            "[source]\ntype = 'aliyun'\nram_role = 'a'\ncredentials_file = ''",
+            ["credentials_file", "ram_role", "region"],
+        ),
+    ),
+)
+def test_faults_between_keys_come_with_the_others(text: str, keys: list[str]) -> None:
+    """Not only once each key alone is right."""
+    paths = [fault.split(": ")[2] for fault in faults(text)]
+    assert sorted(re.sub(r"^[a-z_]+(\[[01]\])?\.?", "", path) for path in paths) == keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        "[enforcement]\nstrict = 1",
+        "[enforcement]\nstrict = 'true'",
+        "[metrics]\nlisten = 9469",
+        "[limits]\nrules = '5'",
+        "[limits]\nrules = 5.0",
+        "[limits]\nrules = true",
+        "[lint]\ndisable = {}",
+        "[lint]\ndisable = 'never_reached'",
+        "[state]\ndirectory = ['/']",
+        "[state]\ndirectory = 1979-05-27",
+        "[[interface]]\nname = 'eth0'\nsecurity_group_ids = [1]",
+        "[[failsafe]]\ndirection = 1\ncidr = '::1'\nprotocol = 'all'",
+    ),
+)
+def test_no_type_is_taken_for_another(text: str) -> None:
+    """A text of digits is no number, 1 is not true, and a single value is no list."""
+    (fault,) = faults(text)
+    assert " is expected" in fault
+
+
+def test_what_is_right_can_be_read_beside_what_is_wrong() -> None:
+    """The documents of a refused configuration are checked by it (§8.3)."""
+    with pytest.raises(RefusedSettingsError) as caught:
+        read(
+            "[enforcement]\nmode = 'x'\nstrict = true\n[[failsafe]]\ncidr = 3\n"
+            "[limits]\nrules = 5\n[lint]\nx = 1"
+        )
+    readable = caught.value.readable
+    assert (readable.enforcement.mode, readable.enforcement.strict) == (Mode.ENFORCE, True)
+    assert (readable.failsafe, readable.limits.rules) == ((), 5)
+    assert caught.value.spares(["limits", "source"])
+    assert not caught.value.spares(["lint"])
+
+
+def test_the_reader_of_an_empty_configuration_does_without_pydantic() -> None:
+    """Which takes longer to import than all else that many commands need."""
+    code = (
+        "import sys; from sgagent.settings import parse_settings; parse_settings('# nothing', '');"
+        " print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_an_interface_is_bound_once() -> None:
@@ -212,7 +331,7 @@ def test_an_interface_is_bound_once() -> None:
     assert "bound twice" in fault
 
 
-@pytest.mark.parametrize("text", ("x =", "a = 1\na = 2", "[" * 5000))
+@pytest.mark.parametrize("text", ("x =", "a = 1\na = 2", "[" * 5000, "a = 1" + "0" * 5000))
 def test_what_is_not_toml(text: str) -> None:
     """It is told with the place."""
     (fault,) = faults(text)

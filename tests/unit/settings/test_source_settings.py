@@ -97,7 +97,7 @@ def test_urls(text: str, url: HttpsUrl) -> None:
 )
 def test_what_is_no_url_of_a_document(url: str) -> None:
     """It is told with what would be right."""
-    assert fault(f'[source]\ntype = "https"\nurl = "{url}"').startswith("error: sgagent.toml: source.url: ")
+    assert fault(f'[source]\ntype = "https"\nurl = "{url}"').startswith("error: sgagent.toml:3: source.url: ")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
-from sgagent.settings.values import METADATA_SERVICE
+from sgagent.settings import METADATA_SERVICE
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine

@@ -1,0 +1,306 @@
+"""Define what values the keys of the configuration take, each with the message for a wrong one.
+
+A constraint is metadata of a type (``Annotated[int, Number(1, 60)]``): pydantic makes its validator from it.
+This module does not import pydantic, so that commands with an empty configuration do not wait for it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
+
+from sgagent.documents.field import Field, Reading
+from sgagent.documents.findings import Budget, Findings, Limits
+from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, NodeKind, Scalar, kind_of
+from sgagent.documents.values import ID_PATTERN
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+UNKNOWN_KEY = "unknown_field"
+_MOST_DIGITS = 18
+"""Of a number that can make sense anywhere."""
+
+_LARGE = 1 << 1024
+
+_MOST_FAULTS = 1000
+"""In the list of one key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a table of the configuration."""
+
+    code: str
+    message: str
+    remedy: str
+    path: tuple[str | int, ...] = ()
+    """Keys and indices from the table, or from the value, to what is wrong."""
+
+
+class InvalidValueError(Exception):
+    """Report what is wrong with the value of a key."""
+
+    def __init__(self, *faults: Fault) -> None:
+        """Keep at least one fault."""
+        super().__init__(*faults)
+        self.faults = faults
+
+
+class Table:
+    """A table of the configuration: pydantic refuses keys that the class does not declare."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+class Constraint(ABC):
+    """What a key takes: :meth:`check` returns the value that a written one stands for."""
+
+    @abstractmethod
+    def check(self, value: object) -> object:
+        """Return what a value from TOML stands for.
+
+        Raises:
+            InvalidValueError: the key does not take it.
+        """
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema by which pydantic calls :meth:`check`."""
+        from sgagent.settings.validation import schema_of  # noqa: PLC0415 - pydantic takes longer than all else
+
+        return schema_of(self.check)
+
+
+class Flag(Constraint):
+    """True or false, nothing that stands for them."""
+
+    def check(self, value: object) -> bool:
+        """Return the value."""
+        if not isinstance(value, bool):
+            _refuse_type(value, "true or false")
+        return value
+
+
+class Number(Constraint):
+    """A whole number of a range, both ends included."""
+
+    def __init__(
+        self,
+        least: int,
+        most: int | None = None,
+        *,
+        code: str = "out_of_range",
+        message: str = "a number out of its range",
+    ) -> None:
+        """Set the range, which has no end where ``most`` is None, and the message for other numbers."""
+        self._least, self._most = least, most
+        self._code, self._message = code, message
+
+    def check(self, value: object) -> int:
+        """Return the number."""
+        number = whole_number(value)
+        if self._least <= number and (self._most is None or number <= self._most):
+            return number
+        right = f"at least {self._least}" if self._most is None else f"from {self._least} to {self._most}"
+        raise InvalidValueError(Fault(self._code, self._message, right))
+
+
+class Text(Constraint):
+    """A text that a pattern matches as a whole."""
+
+    def __init__(
+        self,
+        pattern: str,
+        right: str,
+        *,
+        code: str = "bad_form",
+        message: str = "not of the form that it has",
+    ) -> None:
+        """Set the pattern, its meaning in words, and the message for other texts."""
+        self._pattern = re.compile(pattern)
+        self._fault = Fault(code, message, right)
+
+    def check(self, value: object) -> str:
+        """Return the text."""
+        found = text(value)
+        if self._pattern.fullmatch(found):
+            return found
+        raise InvalidValueError(self._fault)
+
+
+class Word(Constraint):
+    """One of a few words in any letter case."""
+
+    def __init__(self, words: type[enum.Enum]) -> None:
+        """Take the words and their meanings."""
+        self._words = {str(word.value): word for word in words}
+
+    def check(self, value: object) -> enum.Enum:
+        """Return what the word stands for."""
+        word = self._words.get(text(value).lower())
+        if word is None:
+            right = "one of " + ", ".join(self._words)
+            raise InvalidValueError(Fault("bad_value", "not one of the known words", right))
+        return word
+
+
+class FilePath(Constraint):
+    """A path."""
+
+    def __init__(self, example: str) -> None:
+        """Take an example for the message."""
+        self._example = example
+
+    def check(self, value: object) -> Path:
+        """Return the path."""
+        found = text(value)
+        if not found or "\0" in found:
+            raise InvalidValueError(Fault("bad_path", "not a path", self._example))
+        return Path(found)
+
+
+class Parsed(Constraint):
+    """What a function makes of a value."""
+
+    def __init__(self, parse: Callable[[object], object]) -> None:
+        """Take the function; it raises InvalidValueError."""
+        self._parse = parse
+
+    def check(self, value: object) -> object:
+        """Return what the function returns."""
+        return self._parse(value)
+
+
+class DocumentValue(Constraint):
+    """A value that documents have as well, read by the function that reads it there."""
+
+    def __init__(self, parse: Callable[[Field], object]) -> None:
+        """Take the function."""
+        self._parse = parse
+
+    def check(self, value: object) -> object:
+        """Return what the function makes of the value."""
+        findings = Findings(_MOST_FAULTS)
+        reading = Reading(file="", findings=findings, budget=Budget(limits=Limits()))
+        found = self._parse(Field(_node(value), reading))
+        if findings.has_errors:
+            raise InvalidValueError(
+                *(
+                    Fault(problem.code, problem.message, problem.remedy, _indices(problem.origin.path))
+                    for problem in findings.all()
+                )
+            )
+        return found
+
+
+class NoKey(Constraint):
+    """A field of the settings that the configuration can't set."""
+
+    def check(self, value: object) -> object:
+        """Refuse every value."""
+        del value
+        raise InvalidValueError(Fault(UNKNOWN_KEY, "unknown field", ""))
+
+
+class Distinct:
+    """Drop repeated items of a list."""
+
+    def __init__(self, *, in_order: bool = False, empty: Fault | None = None) -> None:
+        """Sort the items if ``in_order``; refuse an empty list with ``empty``, if there is one."""
+        self._in_order = in_order
+        self._empty = empty
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the list's schema with this behind it."""
+        from sgagent.settings.validation import schema_of  # noqa: PLC0415 - as above
+
+        return schema_of(self._once, behind=handler(source))
+
+    def _once(self, items: Iterable[Any]) -> tuple[Hashable, ...]:
+        found = tuple(dict.fromkeys(items))
+        if not found and self._empty:
+            raise InvalidValueError(self._empty)
+        return tuple(sorted(found)) if self._in_order else found
+
+
+Switch = Annotated[bool, Flag()]
+Id = Annotated[
+    str,
+    Text(
+        ID_PATTERN,
+        "at most 128 letters, digits and . _ : -, a letter or digit first",
+        code="bad_id",
+        message="not an id",
+    ),
+]
+
+
+def text(value: object) -> str:
+    """Return a text.
+
+    Raises:
+        InvalidValueError: the value is none.
+    """
+    if not isinstance(value, str):
+        _refuse_type(value, "a text")
+    return value
+
+
+def whole_number(value: object) -> int:
+    """Return a whole number.
+
+    Raises:
+        InvalidValueError: the value is none, or has more digits than makes sense anywhere.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        _refuse_type(value, "a whole number")
+    if abs(value) >= 10**_MOST_DIGITS:
+        raise InvalidValueError(Fault("out_of_range", "a number far out of any range", "a smaller one"))
+    return value
+
+
+def wrong_type(value: object, expected: str) -> Fault:
+    """Return the fault of a value of another type than the key takes."""
+    return Fault("wrong_type", f"{kind_of(_node(value))} where {expected} is expected", expected)
+
+
+def _refuse_type(value: object, expected: str) -> NoReturn:
+    raise InvalidValueError(wrong_type(value, expected))
+
+
+def written(value: object) -> str | None:
+    """Return a single value as messages show it; None for a list or table."""
+    match _node(value):
+        case str(found) | Scalar(text=found):
+            return found
+        case _:
+            return None
+
+
+def _node(value: object) -> Node:
+    """Return a value of TOML as the readers of documents take it."""
+    match value:
+        case dict():
+            return MappingNode(0, {name: _node(item) for name, item in value.items()})
+        case list():
+            return Listing(0, [_node(item) for item in value])
+        case bool():
+            return Scalar(NodeKind.BOOLEAN, str(value).lower())
+        case int():
+            # Python refuses to write very large ones in decimal digits.
+            return Scalar(NodeKind.INTEGER, str(value) if abs(value) < _LARGE else hex(value))
+        case str():
+            return value
+        case _:
+            return Scalar(NodeKind.NUMBER, str(value))
+
+
+def _indices(path: str) -> tuple[int, ...]:
+    return tuple(int(index) for index in re.findall(r"\[([0-9]+)\]", path))

@@ -1,0 +1,398 @@
+"""Declare the tables of the configuration with their keys, what each takes and its default."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, assert_never
+
+from sgagent.analysis.lint.codes import CODES, MOST_RULES
+from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
+from sgagent.compiler.marks import is_contiguous
+from sgagent.core.host_facts import HandBinding
+from sgagent.core.model import (
+    ALL_PROTOCOLS,
+    CidrBlock,
+    Direction,
+    Mode,
+    Policy,
+    PortRange,
+    Protocol,
+    Sessions,
+)
+from sgagent.core.policy import Exemption
+from sgagent.documents.findings import Limits
+from sgagent.documents.values import parse_network, parse_ports, parse_protocol
+from sgagent.settings.constraints import (
+    Distinct,
+    DocumentValue,
+    Fault,
+    FilePath,
+    Id,
+    InvalidValueError,
+    NoKey,
+    Number,
+    Parsed,
+    Switch,
+    Table,
+    Text,
+    Word,
+    text,
+    whole_number,
+)
+from sgagent.settings.sources import FileSourceSettings, SourceSettings
+from sgagent.signatures.keys import KEY_FORM, PublicKey
+
+
+class UnboundInterfaces(enum.Enum):
+    """Whether links that are not bound, or not yet, are open (§9.3)."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings(Table):
+    """Where the agent keeps what must outlive it."""
+
+    directory: Annotated[Path, FilePath("/var/lib/sgagent")] = Path("/var/lib/sgagent")
+    """Last known good snapshot, history, counters."""
+
+    runtime_directory: Annotated[Path, FilePath("/run/sgagent")] = Path("/run/sgagent")
+    """The control socket."""
+
+
+def _mark_mask(value: object) -> int:
+    mask = whole_number(value)
+    if not is_contiguous(mask):
+        raise InvalidValueError(
+            Fault("bad_mask", "not a mask of contiguous bits of the 32", "like 0xffff0000")
+        )
+    return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcementSettings(Table):
+    """How verdicts are carried out."""
+
+    mode: Annotated[Mode, Word(Mode)] = Mode.ENFORCE
+    """The default for every interface (§9.1)."""
+
+    strict: Switch = False
+    """Warnings refuse documents as errors do."""
+
+    fail_closed: Switch = False
+    """Close even before any snapshot was seen (§9.2)."""
+
+    unbound_interfaces: Annotated[UnboundInterfaces, Word(UnboundInterfaces)] = UnboundInterfaces.OPEN
+    sessions: Annotated[Sessions, Word(Sessions)] = Sessions.REJUDGE
+    mark_mask: Annotated[int, Parsed(_mark_mask)] = 0xFFFF0000
+    """Bits of the conntrack mark that are ours, contiguous. With fewer than 12 every packet is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddress:
+    """Where a server accepts connections."""
+
+    host: str = "127.0.0.1"
+    """An address, or a name; IPv6 without brackets."""
+
+    port: int = 9469
+    """0 lets the kernel choose."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether only this host can reach it; of names, only of ``localhost``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class PageServing(enum.Enum):
+    """When the status page is served beside the metrics."""
+
+    LOOPBACK = "loopback"
+    """If only this host can reach them."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+_LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+
+
+def _listen_address(value: object) -> ListenAddress:
+    match = _LISTEN.fullmatch(text(value))
+    if match is None or int(match["port"]) > 65535:
+        example = "like 127.0.0.1:9469 or [::1]:9469"
+        raise InvalidValueError(Fault("bad_listen", "not an address with a port", example))
+    return ListenAddress(host=match["ipv6"] or match["host"], port=int(match["port"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings(Table):
+    """How metrics are served."""
+
+    listen: Annotated[ListenAddress, Parsed(_listen_address)] = ListenAddress()
+    page: Annotated[PageServing, Word(PageServing)] = PageServing.LOOPBACK
+
+    @property
+    def serves_page(self) -> bool:
+        """Return whether there is a status page."""
+        match self.page:
+            case PageServing.LOOPBACK:
+                return self.listen.is_loopback
+            case PageServing.ALWAYS:
+                return True
+            case PageServing.NEVER:
+                return False
+            case _:
+                assert_never(self.page)
+
+
+class FlowOutput(enum.Enum):
+    """Where flows are written, if not to a file."""
+
+    NONE = "none"
+    """``sgagent denied`` shows the newest drops all the same."""
+
+    JOURNAL = "journal"
+    STDOUT = "stdout"
+
+
+OUTPUT_FORM = '"none", "journal", "stdout", or the path of a file from / on'
+_OUTPUTS = {output.value: output for output in FlowOutput}
+
+
+def _flow_output(value: object) -> FlowOutput | Path:
+    found = text(value)
+    if found in _OUTPUTS:
+        return _OUTPUTS[found]
+    if not found.startswith("/") or found.endswith("/") or "\0" in found:
+        raise InvalidValueError(Fault("bad_output", "no place for flows", OUTPUT_FORM))
+    return Path(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowLogSettings(Table):
+    """Which verdicts the kernel reports, and where they are written."""
+
+    dropped: Switch = True
+    accepted: Switch = False
+    rate_per_second: Annotated[int, Number(1, 1000)] = RATE_PER_SECOND
+    """Lines of each rule and default on an interface; further ones are only counted."""
+
+    output: Annotated[FlowOutput | Path, Parsed(_flow_output)] = FlowOutput.NONE
+    rotate_bytes: Annotated[int, Number(1 << 16, 1 << 32)] = 16 << 20
+    """Size at which a file is rotated."""
+
+    keep_files: Annotated[int, Number(0, 100)] = 4
+    """Rotated files that are kept."""
+
+    group: Annotated[int, Number(0, (1 << 16) - 1)] = LOG_GROUP
+    """Of nfnetlink's log; no other program of this host may listen to it."""
+
+    is_asked_for: Annotated[bool, NoKey()] = field(default=False, compare=False)
+    """Whether the configuration has the table. A table that is applied once, without an agent that reads the
+    log, logs only then."""
+
+    @property
+    def logging(self) -> FlowLogging:
+        """Return what the kernel reports."""
+        asked = {Policy.DROP: self.dropped, Policy.ACCEPT: self.accepted}
+        return FlowLogging(
+            verdicts=frozenset(verdict for verdict, is_wanted in asked.items() if is_wanted),
+            rate_per_second=self.rate_per_second,
+            group=self.group,
+        )
+
+    @property
+    def logging_without_agent(self) -> FlowLogging:
+        """Return what the kernel reports where no agent listens: nothing, unless the table is configured."""
+        return self.logging if self.is_asked_for else SILENT
+
+
+_SECONDS = {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SPAN = re.compile(r"(?P<number>[1-9][0-9]{0,5})(?P<unit>[hdw])")
+SPAN_FORM = "a number of hours, days or weeks: 12h, 30d, 8w"
+
+
+def parse_span(span: str) -> float | None:
+    """Return the seconds of a text like ``30d``; None if it is no such text."""
+    match = _SPAN.fullmatch(span)
+    return None if match is None else int(match["number"]) * _SECONDS[match["unit"]]
+
+
+def _span(value: object) -> float:
+    seconds = parse_span(text(value))
+    if seconds is None:
+        raise InvalidValueError(Fault("bad_span", "not a span of time", SPAN_FORM))
+    return seconds
+
+
+def _lint_code(value: object) -> str:
+    code = text(value)
+    if code not in CODES:
+        raise InvalidValueError(
+            Fault("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
+        )
+    return code
+
+
+_LIMIT = Number(1, code="bad_limit", message="a limit that nothing can keep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintSettings(Table):
+    """What ``sgagent lint`` looks for."""
+
+    disable: Annotated[tuple[Annotated[str, Parsed(_lint_code)], ...], Distinct(in_order=True)] = ()
+    """Codes of checks that are left out, sorted."""
+
+    unused: Annotated[float | None, Parsed(_span)] = None
+    """Seconds without a hit after which a rule is reported; None reports none."""
+
+    most_rules: Annotated[int, _LIMIT] = MOST_RULES
+    """Of a group."""
+
+
+def _public_key(value: object) -> PublicKey:
+    try:
+        return PublicKey.parse(text(value))
+    except ValueError as error:
+        raise InvalidValueError(Fault("bad_public_key", str(error), KEY_FORM)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureSettings(Table):
+    """Whose signatures definitions need."""
+
+    public_keys: Annotated[tuple[Annotated[PublicKey, Parsed(_public_key)], ...], Distinct()] = ()
+    """A signature by any one of them is enough; without any, definitions need no signature."""
+
+    required: Switch = True
+    """Whether definitions without a signature are refused; a wrong one is refused in any case."""
+
+
+_INTERFACE_NAME = r"(?!\.{1,2}$)[A-Za-z0-9._+-][A-Za-z0-9._@+-]{0,14}"
+INTERFACE_NAME = Text(
+    _INTERFACE_NAME,
+    "1 to 15 letters, digits and . _ @ + -, no @ first",
+    code="bad_interface_name",
+    message="not an interface name",
+)
+"""A name that Linux, nft and a terminal can all take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceTable(Table):
+    """A binding by hand: one of the tables ``[[interface]]``."""
+
+    name: Annotated[str, INTERFACE_NAME]
+    network_interface_id: Id | None = None
+    security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
+    mode: Annotated[Mode | None, Word(Mode)] = None
+
+    def binding(self, origin: str) -> HandBinding:
+        """Return the binding, which was written at ``origin``."""
+        return HandBinding(
+            interface=self.name,
+            network_interface_id=self.network_interface_id,
+            security_group_ids=self.security_group_ids,
+            mode=self.mode,
+            origin=origin,
+        )
+
+
+NETWORK = DocumentValue(parse_network)
+PROTOCOL = DocumentValue(parse_protocol)
+PORTS = DocumentValue(parse_ports)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExemptionTable(Table):
+    """An entry of the platform or fail-safe list (§7.3, §7.4)."""
+
+    direction: Annotated[Direction, Word(Direction)]
+    cidr: Annotated[CidrBlock, NETWORK]
+    protocol: Annotated[Protocol, PROTOCOL]
+    port_range: Annotated[tuple[PortRange, ...], PORTS] = ()
+    """Empty for every port."""
+
+    @property
+    def exemption(self) -> Exemption:
+        """Return the entry as the policy has it."""
+        return Exemption(
+            direction=self.direction,
+            peer=self.cidr,
+            protocol=self.protocol,
+            ports=self.port_range or None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsTable(Table):
+    """What documents may cost, as far as the configuration sets it."""
+
+    document_bytes: Annotated[int, _LIMIT] = Limits().document_bytes
+    depth: Annotated[int, _LIMIT] = Limits().depth
+    rules: Annotated[int, _LIMIT] = Limits().rules
+    addresses: Annotated[int, _LIMIT] = Limits().addresses
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits."""
+        return Limits(
+            document_bytes=self.document_bytes, depth=self.depth, rules=self.rules, addresses=self.addresses
+        )
+
+
+TABLES: dict[str, type[Any]] = {
+    "signature": SignatureSettings,
+    "state": StateSettings,
+    "enforcement": EnforcementSettings,
+    "metrics": MetricsSettings,
+    "flow_log": FlowLogSettings,
+    "lint": LintSettings,
+    "limits": LimitsTable,
+}
+"""The class that declares the keys of each table that there is once, but for ``[source]``."""
+
+NO_KEYS = ("is_asked_for",)
+"""Fields of these classes that no key sets."""
+
+LISTS: dict[str, type[Any]] = {
+    "interface": InterfaceTable,
+    "failsafe": ExemptionTable,
+    "platform": ExemptionTable,
+}
+"""The same for each table that there may be more than once."""
+
+
+METADATA_SERVICE = Exemption(
+    direction=Direction.EGRESS, peer=CidrBlock.parse("100.100.100.200"), protocol=ALL_PROTOCOLS
+)
+"""The platform list unless the configuration replaces it (§7.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration."""
+
+    source: SourceSettings = field(default_factory=FileSourceSettings)
+    signature: SignatureSettings = field(default_factory=SignatureSettings)
+    state: StateSettings = StateSettings()
+    enforcement: EnforcementSettings = EnforcementSettings()
+    interfaces: tuple[HandBinding, ...] = ()
+    """Sorted by name; names are unique."""
+
+    failsafe: tuple[Exemption, ...] = ()
+    platform: tuple[Exemption, ...] = (METADATA_SERVICE,)
+    metrics: MetricsSettings = MetricsSettings()
+    flow_log: FlowLogSettings = field(default_factory=FlowLogSettings)
+    lint: LintSettings = field(default_factory=LintSettings)
+    limits: Limits = field(default_factory=Limits)
