@@ -23,7 +23,7 @@ import nftables
 from integration.lab import HOST_MAC, TEST_MAC, Lab, LabError, lab, wait_for
 from integration.service import Service, service_on
 from integration.traffic import Traffic, traffic
-from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
+from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.nft.counter_keys import RuleCounter
 from sgagent.rehearsal.wire import tcp
 from tests.patience import PATIENCE

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.keeping.durable import remove_durably, rename_durably, write_durably
-from sgagent.agent.keeping.history import History
-from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, Terms, decode_kept, encode_kept
+from sgagent.agent.state.atomic_file import remove_durably, rename_durably, write_durably
+from sgagent.agent.state.history import History
+from sgagent.agent.state.snapshot_file import (
+    DamagedStateError,
+    KeptDocuments,
+    Terms,
+    decode_kept,
+    encode_kept,
+)
 
 _PENDING = "pending.json"
 _UNCONFIRMED = "unconfirmed.json"

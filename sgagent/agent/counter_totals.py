@@ -13,7 +13,7 @@ from itertools import compress
 from operator import is_not
 from types import MappingProxyType
 
-from sgagent.agent.keeping.hittimes import HitRecord, HitTimes
+from sgagent.agent.state.hit_times import HitRecord, HitTimes
 from sgagent.nft.counter_keys import CounterKey, ObservedDropCounter, observed_drop
 from sgagent.ports import CounterValue
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sgagent.agent.counter_totals import Accounting
-from sgagent.agent.keeping.counterfile import CounterFile
-from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.agent.state.counter_file import CounterFile
+from sgagent.agent.state.hit_times import HitTimes
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.ports import Clock, CounterValue, Dataplane
 

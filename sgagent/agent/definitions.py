@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sgagent.agent.commit_confirm import TrialFile
-from sgagent.agent.keeping.durable import write_durably
-from sgagent.agent.keeping.kept import Extent, KeptDocuments, Origin, Record, Terms
-from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.modes import ModeOverrides
+from sgagent.agent.state.atomic_file import write_durably
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.snapshot_file import Extent, KeptDocuments, Record, Terms, Trigger
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
 from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import Limits, parse_documents
@@ -208,7 +208,7 @@ class Definitions:
     def _is_by_source(self, delivery: Delivery) -> bool:
         """Return whether these definitions are in force as the source's already."""
         is_kept = self._kept_as is not None and self._kept_as[0] == delivery.snapshot.version
-        return is_kept and self.record.origin is Origin.SOURCE
+        return is_kept and self.record.origin is Trigger.SOURCE
 
     def _keep(
         self, delivery: Delivery, links: tuple[ExpectedLink, ...], measure: Callable[[], Extent]
@@ -241,7 +241,7 @@ class Definitions:
         else:
             self._kept_signature, self.faults = signed, others
 
-    def propose(self, delivery: Delivery, origin: Origin, terms: Terms | None = None) -> None:
+    def propose(self, delivery: Delivery, origin: Trigger, terms: Terms | None = None) -> None:
         """Make definitions the first candidate.
 
         Args:
@@ -277,7 +277,7 @@ class Definitions:
         """Return what the source says now, as far as that is known and is another version."""
         if self.newest is not None:
             newest: str | None = self.newest.snapshot.version
-        elif self.record.origin is Origin.SOURCE:
+        elif self.record.origin is Trigger.SOURCE:
             newest = self._kept_as[0] if self._kept_as else None
         else:
             newest = self.record.held_back
@@ -363,7 +363,7 @@ class HeldBack:
     """Definitions that are in force instead of the source's."""
 
     version: str
-    origin: Origin
+    origin: Trigger
     since: float | None
     """Seconds since the epoch."""
 

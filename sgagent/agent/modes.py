@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sgagent.agent.keeping.durable import remove_durably, write_durably
+from sgagent.agent.state.atomic_file import remove_durably, write_durably
+from sgagent.agent.state.json_model import UNREADABLE, from_json, seal, to_json, unseal
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 
@@ -73,7 +72,7 @@ class ModeFile:
             return ModeOverrides(), None
         except OSError as error:
             return ModeOverrides(), f"{self._path}: {error.strerror}"
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except UNREADABLE as error:
             return ModeOverrides(), f"{self._path}: not a file of modes: {error}"
 
     def save(self, overrides: ModeOverrides) -> None:
@@ -89,27 +88,19 @@ class ModeFile:
             remove_durably(self._path)
 
 
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What the file holds below its checksum."""
+
+    everywhere: Mode | None
+    interfaces: dict[str, Mode]
+
+
 def _encode(overrides: ModeOverrides) -> bytes:
-    body = json.dumps(
-        {
-            "everywhere": overrides.everywhere and overrides.everywhere.value,
-            "interfaces": {name: mode.value for name, mode in sorted(overrides.by_interface.items())},
-        }
-    )
-    return json.dumps({"format": _FORMAT, "sha256": _checksum(body), "body": body}).encode()
+    modes = dict(sorted(overrides.by_interface.items()))
+    return seal(to_json(_Body(everywhere=overrides.everywhere, interfaces=modes)), _FORMAT)
 
 
 def _decode(content: bytes) -> ModeOverrides:
-    outer = json.loads(content)
-    if outer["format"] != _FORMAT or outer["sha256"] != _checksum(outer["body"]):
-        raise ValueError("the format or the checksum does not agree")
-    body = json.loads(outer["body"])
-    everywhere = body["everywhere"]
-    return ModeOverrides(
-        everywhere=None if everywhere is None else Mode(everywhere),
-        by_interface={str(name): Mode(mode) for name, mode in body["interfaces"].items()},
-    )
-
-
-def _checksum(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
+    body = from_json(_Body, unseal(content, _FORMAT)[0])
+    return ModeOverrides(everywhere=body.everywhere, by_interface=body.interfaces)

@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from sgagent.agent.definitions import ManualOverride
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.log import LogQueue
+from sgagent.agent.state.hit_times import HitTimes
 from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.marks import UNCACHED, EnforcementState

@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from sgagent.agent.definitions import Definitions
-from sgagent.agent.keeping.expectations import Expectations
-from sgagent.agent.keeping.kept import Extent
-from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.modes import ModeFile
 from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.source_way import SourceWays
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.known_links import KnownLinks
+from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
 from sgagent.compiler.marks import MarkLayout
@@ -89,7 +89,7 @@ class Reconciler:
         self._foresee = foresee
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._resolved, self._compiled = Memory(), Memory()
-        self._expectations: Expectations | None = None
+        self._expectations: KnownLinks | None = None
         self._wanted: ResolvedPolicy | None = None
         self._enforced: Enforced | None = None
         self._is_closed = False
@@ -208,11 +208,11 @@ class Reconciler:
     def _bind(self, snapshot: Snapshot, facts: HostFacts) -> Bindings:
         return bind(snapshot, self._settings.interfaces, facts, automatically=True)
 
-    def _expect(self) -> Expectations:
+    def _expect(self) -> KnownLinks:
         """Return where network interfaces are expected, at first as an earlier agent left it."""
         if self._expectations is None:
             kept = self.definitions.kept()
-            self._expectations = Expectations(kept.links if kept else (), self._settings.interfaces)
+            self._expectations = KnownLinks(kept.links if kept else (), self._settings.interfaces)
         return self._expectations
 
     def _without_snapshot(self, facts: HostFacts, refusal: tuple[Problem, ...]) -> Step:

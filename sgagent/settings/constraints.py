@@ -53,7 +53,7 @@ class InvalidValueError(Exception):
         self.faults = faults
 
 
-class Table:
+class SettingsTable:
     """A table of the configuration: pydantic refuses keys that the class does not declare."""
 
     __slots__ = ()

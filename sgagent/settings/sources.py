@@ -19,8 +19,8 @@ from sgagent.settings.constraints import (
     InvalidValueError,
     Number,
     Parsed,
+    SettingsTable,
     Switch,
-    Table,
     Text,
     text,
 )
@@ -198,7 +198,7 @@ def _api_endpoint(parts: UrlParts) -> ApiEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileSourceSettings(Table):
+class FileSourceSettings(SettingsTable):
     """Definitions in files of this host."""
 
     path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
@@ -211,7 +211,7 @@ class FileSourceSettings(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsSourceSettings(Table):
+class HttpsSourceSettings(SettingsTable):
     """Definitions in one document of an HTTPS server."""
 
     url: Annotated[HttpsUrl, Parsed(_document_url)]
@@ -250,7 +250,7 @@ _ETCD_URL = _endpoint(_etcd_endpoint, "like https://etcd-1.example.com:2379", ";
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdSourceSettings(Table):
+class EtcdSourceSettings(SettingsTable):
     """Definitions in an etcd cluster."""
 
     endpoints: Annotated[
@@ -304,7 +304,7 @@ _API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AliyunSourceSettings(Table):
+class AliyunSourceSettings(SettingsTable):
     """Definitions from the ECS API of Alibaba Cloud."""
 
     region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]

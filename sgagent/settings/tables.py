@@ -36,8 +36,8 @@ from sgagent.settings.constraints import (
     NoKey,
     Number,
     Parsed,
+    SettingsTable,
     Switch,
-    Table,
     Text,
     Word,
     text,
@@ -55,7 +55,7 @@ class UnboundInterfaces(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StateSettings(Table):
+class StateSettings(SettingsTable):
     """Where the agent keeps what must outlive it."""
 
     directory: Annotated[Path, FilePath("/var/lib/sgagent")] = Path("/var/lib/sgagent")
@@ -75,7 +75,7 @@ def _mark_mask(value: object) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnforcementSettings(Table):
+class EnforcementSettings(SettingsTable):
     """How verdicts are carried out."""
 
     mode: Annotated[Mode, Word(Mode)] = Mode.ENFORCE
@@ -134,7 +134,7 @@ def _listen_address(value: object) -> ListenAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsSettings(Table):
+class MetricsSettings(SettingsTable):
     """How metrics are served."""
 
     listen: Annotated[ListenAddress, Parsed(_listen_address)] = ListenAddress()
@@ -178,7 +178,7 @@ def _flow_output(value: object) -> FlowOutput | Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowLogSettings(Table):
+class FlowLogSettings(SettingsTable):
     """Which verdicts the kernel reports, and where they are written."""
 
     dropped: Switch = True
@@ -247,7 +247,7 @@ _LIMIT = Number(1, code="bad_limit", message="a limit that nothing can keep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LintSettings(Table):
+class LintSettings(SettingsTable):
     """What ``sgagent lint`` looks for."""
 
     disable: Annotated[tuple[Annotated[str, Parsed(_lint_code)], ...], Distinct(in_order=True)] = ()
@@ -268,7 +268,7 @@ def _public_key(value: object) -> PublicKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureSettings(Table):
+class SignatureSettings(SettingsTable):
     """Whose signatures definitions need."""
 
     public_keys: Annotated[tuple[Annotated[PublicKey, Parsed(_public_key)], ...], Distinct()] = ()
@@ -289,7 +289,7 @@ INTERFACE_NAME = Text(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceTable(Table):
+class InterfaceTable(SettingsTable):
     """A binding by hand: one of the tables ``[[interface]]``."""
 
     name: Annotated[str, INTERFACE_NAME]
@@ -314,7 +314,7 @@ PORTS = DocumentValue(parse_ports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExemptionTable(Table):
+class ExemptionTable(SettingsTable):
     """An entry of the platform or fail-safe list (§7.3, §7.4)."""
 
     direction: Annotated[Direction, Word(Direction)]
@@ -335,7 +335,7 @@ class ExemptionTable(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LimitsTable(Table):
+class LimitsTable(SettingsTable):
     """What documents may cost, as far as the configuration sets it."""
 
     document_bytes: Annotated[int, _LIMIT] = Limits().document_bytes

@@ -39,10 +39,10 @@ from sgagent.agent.control.queries import (
     denied_answer,
 )
 from sgagent.agent.definitions import ManualOverride
-from sgagent.agent.keeping.hittimes import HitTimes
 from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
+from sgagent.agent.state.hit_times import HitTimes
 from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import UsageError

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sgagent.agent.keeping.kept import Extent, Origin
 from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.core.errors import Problem
 from sgagent.core.model import Mode
 
@@ -137,7 +137,7 @@ class HistoryEntry:
     """Of a damaged file; then nothing else is known."""
 
     version: str | None = None
-    origin: Origin | None = None
+    origin: Trigger | None = None
     enforced_at: float | None = None
     """When they were enforced first."""
 

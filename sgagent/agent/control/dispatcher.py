@@ -20,8 +20,8 @@ from sgagent.agent.control.commands import (
 )
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox, Job, NotBegunError, NotDoneError
-from sgagent.agent.keeping.history import Entry
-from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.history import HistoryFile
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery
@@ -113,7 +113,7 @@ def _checked(seconds: float | None) -> float | None:
     return seconds
 
 
-def _told(entry: Entry, *, is_in_force: bool) -> HistoryEntry:
+def _told(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
     head = entry.head
     if head is None:
         return HistoryEntry(number=entry.number, fault=entry.fault)

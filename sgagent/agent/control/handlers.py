@@ -13,9 +13,9 @@ from sgagent.agent.commit_confirm import is_running
 from sgagent.agent.control.commands import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
 from sgagent.agent.definitions import HeldBack, ManualOverride, Pending
 from sgagent.agent.inbox import Stepping
-from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, Origin, Terms
-from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, Terms, Trigger
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import (
@@ -156,13 +156,13 @@ class Execution:
         if self.deadline is not None:
             raise UsageError(_ONE_AT_A_TIME)
         if seconds is None or delivery.snapshot.version == self._version_in_force():
-            return self._put_in_force(step, delivery, Origin.APPLY)
+            return self._put_in_force(step, delivery, Trigger.APPLY)
         if self.reconciler.is_standing:
             raise UsageError(
                 "there is nothing to go back to: the rules in force are an earlier agent's, whose definitions"
                 " are lost; apply without --confirm-within"
             )
-        answer = self._put_in_force(step, delivery, Origin.APPLY, seconds)
+        answer = self._put_in_force(step, delivery, Trigger.APPLY, seconds)
         self._say_pending(delivery.snapshot.version, resumed=False)
         return answer
 
@@ -199,7 +199,7 @@ class Execution:
             return self._answer(self._go_back(step, BackReason.ASKED))
         before = self._version_in_force()
         kept = self._kept(number)
-        answer = self._put_in_force(step, self._definitions.parse(kept), Origin.ROLLBACK)
+        answer = self._put_in_force(step, self._definitions.parse(kept), Trigger.ROLLBACK)
         self._log.warning(
             "rolled_back", reason=BackReason.ASKED.value, version=before, in_force=answer.version
         )
@@ -289,7 +289,7 @@ class Execution:
         return self._definitions.version_for_good
 
     def _put_in_force(
-        self, step: StepNow, delivery: Delivery, origin: Origin, seconds: float | None = None
+        self, step: StepNow, delivery: Delivery, origin: Trigger, seconds: float | None = None
     ) -> EnforcedAnswer:
         """Enforce definitions, for so many seconds or for good, or leave all as it was."""
         definitions, version = self._definitions, delivery.snapshot.version
@@ -315,7 +315,7 @@ class Execution:
             raise KernelRefusedError(done.kernel_error)
         if seconds is not None:
             definitions.begin_again(self._terms(seconds))  # the largest tables take seconds themselves
-        if origin is Origin.APPLY:
+        if origin is Trigger.APPLY:
             self._log.warning("applied_by_hand", version=version, held_back=definitions.held_back)
         return self._answer(done)
 

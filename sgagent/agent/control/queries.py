@@ -14,8 +14,8 @@ from typing import Self
 from sgagent.agent.control.commands import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.keeping.kept import Origin
 from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.state.snapshot_file import Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
@@ -206,7 +206,7 @@ class HeldStatus:
     """What is in force by hand, until the source delivers another version than the one that is held back."""
 
     version: str
-    origin: Origin
+    origin: Trigger
     since: float | None
     held_back: str
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgagent.agent.control.queries import StatusAnswer
-from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.state.snapshot_file import Trigger
 from sgagent.agent.status import Posture
 from sgagent.agent.time_text import count, moment, time_left
 
@@ -102,7 +102,7 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
         yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
     if answer.held is not None:
-        done = "rolled back to" if answer.held.origin is Origin.ROLLBACK else "applied"
+        done = "rolled back to" if answer.held.origin is Trigger.ROLLBACK else "applied"
         since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"
         yield "by hand", f"{done} {answer.held.version}{since};"
         yield "", f"the source's {answer.held.held_back} is held back until it delivers another"

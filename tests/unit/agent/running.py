@@ -9,8 +9,8 @@ from pathlib import Path
 from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.keeping.counterfile import CounterFile
 from sgagent.agent.published_status import Board
+from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.step import Step
 from sgagent.agent.systemd import ServiceManager
 from tests.fakes.log import FakeLog

@@ -13,7 +13,7 @@ from sgagent.agent.control.commands import (
     InterfaceMode,
     ModeAnswer,
 )
-from sgagent.agent.keeping.kept import Extent, Origin
+from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.cli import history, mode
 from sgagent.cli.active_policy import lines, print_enforced
 from sgagent.cli.apply import parse_duration
@@ -74,7 +74,7 @@ def test_the_history_is_a_table() -> None:
     entry = HistoryEntry(
         number=12,
         version="v2",
-        origin=Origin.ROLLBACK,
+        origin=Trigger.ROLLBACK,
         enforced_at=0.0,
         documents=2,
         bytes=300,

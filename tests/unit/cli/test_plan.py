@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.keeping.kept import KeptDocuments
-from sgagent.agent.keeping.state import StateDirectory
 from sgagent.agent.modes import ModeFile, ModeOverrides
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.snapshot_file import KeptDocuments
 from sgagent.cli.main import main
 from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile

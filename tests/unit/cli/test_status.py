@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.control.queries import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
-from sgagent.agent.keeping.kept import Origin
+from sgagent.agent.state.snapshot_file import Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
 from sgagent.core.model import Mode
@@ -124,12 +124,12 @@ def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
         (
             replace(
                 WELL,
-                held=HeldStatus(version="v1", origin=Origin.ROLLBACK, since=NOW - 60, held_back="v2"),
+                held=HeldStatus(version="v1", origin=Trigger.ROLLBACK, since=NOW - 60, held_back="v2"),
             ),
             "by hand    rolled back to v1 ",
         ),
         (
-            replace(WELL, held=HeldStatus(version="v3", origin=Origin.APPLY, since=None, held_back="v2")),
+            replace(WELL, held=HeldStatus(version="v3", origin=Trigger.APPLY, since=None, held_back="v2")),
             "by hand    applied v3;\n           the source's v2 is held back until it delivers another",
         ),
         (

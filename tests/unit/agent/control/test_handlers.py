@@ -10,9 +10,9 @@ import pytest
 
 from sgagent.agent.control.commands import ConfirmAnswer
 from sgagent.agent.control.handlers import Execution
-from sgagent.agent.keeping.history import MOST_ENTRIES
-from sgagent.agent.keeping.kept import Origin
 from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.state.history import MOST_ENTRIES
+from sgagent.agent.state.snapshot_file import Trigger
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import DocumentError, KernelRefusedError, NotPermittedError, SgagentError, UsageError
@@ -116,7 +116,7 @@ def test_what_is_applied_stands_until_the_source_has_something_else(machine: Mac
         assert agent.fetch() == version(B)
         held = agent.orders.standing().held
         assert held is not None
-        assert (held.version, held.origin, held.held_back) == (version(B), Origin.APPLY, version(A))
+        assert (held.version, held.origin, held.held_back) == (version(B), Trigger.APPLY, version(A))
         agent = Agent(machine)
     machine.source.remove()
     assert Agent(machine).in_force == version(B)

@@ -47,7 +47,7 @@ from sgagent.agent.control.queries import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.keeping.kept import Extent, Origin as KeptFrom
+from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy
@@ -165,7 +165,7 @@ HISTORY = HistoryAnswer(
         HistoryEntry(
             number=1,
             version="v1",
-            origin=KeptFrom.ROLLBACK,
+            origin=Trigger.ROLLBACK,
             enforced_at=1.5,
             documents=1,
             bytes=10,

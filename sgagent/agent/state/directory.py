@@ -1,8 +1,8 @@
 """Keep the last good definitions over restarts and reboots (§9.2).
 
-What is kept are the documents as they were delivered; reading them again is the same code as ever. Each file
-is written anew, made durable and then renamed into place, so that a crash at any point leaves the old one or
-the new one. A file that does not hold what its checksum says is named and left, and the one before is used.
+The files hold the documents as the source delivered them; they are parsed again when they are loaded. Each
+file is replaced atomically. A file whose checksum does not agree is reported and left, and the one before is
+used.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sgagent.agent.keeping.durable import write_durably
-from sgagent.agent.keeping.history import History
-from sgagent.agent.keeping.kept import DamagedStateError, KeptDocuments, decode_kept
+from sgagent.agent.state.atomic_file import write_durably
+from sgagent.agent.state.history import History
+from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, decode_kept
 from sgagent.core.errors import NotPermittedError
 
 _OLD_NEWEST = "last-good.json"
@@ -47,9 +47,9 @@ class StateDirectory:
                 )
 
     def has_enforced(self) -> bool:
-        """Return whether this host ever enforced a snapshot: if anything was kept, readable or not.
+        """Return whether this host ever enforced a snapshot: whether anything was kept, readable or not.
 
-        Where nobody lets us look, something may be there, and so the answer is yes.
+        Where the directory can't be read, something may be there, and so the answer is yes.
         """
         try:
             return any(path.exists() for path in self._newest_first())
@@ -57,7 +57,7 @@ class StateDirectory:
             return True
 
     def keep(self, kept: KeptDocuments) -> None:
-        """Keep these documents as those in force; those before are what to fall back on.
+        """Keep these documents as those that are enforced; those before are the fallback.
 
         Raises:
             OSError: nothing was changed.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.agent.keeping.kept import (
+from sgagent.agent.state.snapshot_file import (
     LONGEST_HEAD,
     DamagedStateError,
     Extent,
-    Head,
     KeptDocuments,
-    Origin,
     Record,
+    SnapshotHead,
     Terms,
+    Trigger,
     decode_head,
     decode_kept,
     encode_kept,
@@ -22,7 +22,7 @@ from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import DocumentFile
 
 RECORD = Record(
-    origin=Origin.APPLY,
+    origin=Trigger.APPLY,
     enforced_at=12.5,
     held_back="sha256:b",
     extent=Extent(interfaces=1, rules=2, chains=30, elements=4),
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(record: Record) -> None:
 def test_the_head_tells_without_the_documents() -> None:
     """It is read for lists, of files whose content is whole."""
     sizes = sum(len(file.content) for file in KEPT.documents)
-    assert decode_head(encode_kept(KEPT), "x") == Head(
+    assert decode_head(encode_kept(KEPT), "x") == SnapshotHead(
         version="sha256:a", record=RECORD, documents=2, bytes=sizes
     )
 

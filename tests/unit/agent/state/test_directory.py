@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.keeping.kept import KeptDocuments
-from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.snapshot_file import KeptDocuments
 from sgagent.documents import DocumentFile
 
 

@@ -1,7 +1,7 @@
-"""Keep the newest definitions that were enforced, numbered in the order in which they were.
+"""Keep the newest definitions that were enforced in numbered files, in the order in which they were enforced.
 
-The newest file that is whole holds what is in force, and what a boot enforces: going back to earlier
-definitions adds a file with them. So one rename is all that ever decides.
+The newest undamaged file holds what is enforced, now and after a boot: a rollback adds a file with the
+earlier definitions. So each change is one rename.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.keeping.durable import remove_durably, rename_durably, write_durably
-from sgagent.agent.keeping.kept import (
+from sgagent.agent.state.atomic_file import remove_durably, rename_durably, write_durably
+from sgagent.agent.state.snapshot_file import (
     LONGEST_HEAD,
     DamagedStateError,
-    Head,
     KeptDocuments,
+    SnapshotHead,
     decode_head,
     decode_kept,
     encode_kept,
@@ -33,11 +33,11 @@ _NAME = re.compile(r"([0-9]{8})\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class HistoryFile:
     """One file of the history."""
 
     number: int
-    head: Head | None
+    head: SnapshotHead | None
     """None where the file is damaged."""
 
     fault: str | None = None
@@ -64,16 +64,16 @@ class History:
         """Return where a number has its file."""
         return self._directory / f"{number:08d}.json"
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[HistoryFile]:
         """Yield what is kept, the newest first; damaged files are named."""
         for number in reversed(self.numbers()):
             path = self.path(number)
             try:
-                yield Entry(number=number, head=decode_head(path.read_bytes(), str(path)))
+                yield HistoryFile(number=number, head=decode_head(path.read_bytes(), str(path)))
             except FileNotFoundError:
                 continue  # it was the oldest, and gave way to a new one
             except (OSError, DamagedStateError) as error:
-                yield Entry(number=number, head=None, fault=str(error))
+                yield HistoryFile(number=number, head=None, fault=str(error))
 
     def read(self, number: int) -> KeptDocuments:
         """Return the documents of a number.

@@ -1,4 +1,4 @@
-"""Write, rename and remove files so that a crash or a power cut leaves the old state or the new one."""
+"""Write, rename and remove files atomically: a crash or a power cut leaves the old state or the new one."""
 
 from __future__ import annotations
 

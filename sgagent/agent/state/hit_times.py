@@ -1,4 +1,4 @@
-"""Remember since when each counter counts, and when it last did: over restarts, and over boots."""
+"""Remember since when each counter counts and when it last grew, over restarts and boots."""
 
 from __future__ import annotations
 

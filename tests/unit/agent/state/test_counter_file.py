@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.counter_totals import KeptCounters
-from sgagent.agent.keeping.counterfile import CounterFile, read_boot_id
-from sgagent.agent.keeping.hittimes import HitTimes
+from sgagent.agent.state.counter_file import CounterFile, read_boot_id
+from sgagent.agent.state.hit_times import HitTimes
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import (
     CounterKey,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.keeping.history import MOST_ENTRIES, History
-from sgagent.agent.keeping.kept import KeptDocuments, Origin, Record
-from sgagent.agent.keeping.state import StateDirectory
+from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.history import MOST_ENTRIES, History
+from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
 from sgagent.documents import DocumentFile
 from tests.deaths import dies_at
 
@@ -43,11 +43,11 @@ def test_the_newest_comes_first(history: History) -> None:
 def test_what_is_in_force_already_gets_no_second_number(history: History) -> None:
     """When it was enforced first stays; who wished it, and links, are those of now."""
     history.keep(kept("a", record=Record(enforced_at=5.0)))
-    history.keep(kept("a", record=Record(enforced_at=9.0, origin=Origin.ROLLBACK)))
+    history.keep(kept("a", record=Record(enforced_at=9.0, origin=Trigger.ROLLBACK)))
     (entry,) = history.entries()
     assert entry.head is not None
     assert (entry.number, entry.head.record.enforced_at) == (1, 5.0)
-    assert entry.head.record.origin is Origin.ROLLBACK
+    assert entry.head.record.origin is Trigger.ROLLBACK
     history.keep(kept("b"))
     assert history.keep(kept("a")) == 3
 

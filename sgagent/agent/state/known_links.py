@@ -1,8 +1,8 @@
-"""Remember where network interfaces were found: their links are judged before they can be found again.
+"""Remember on which links network interfaces were found, so that rules apply before they are found again.
 
-A link that is bound by MAC or address can be bound only when it is there and carries them (§9.3). Early in a
-boot, or when an agent starts before the network has its addresses, what was found before is expected: the
-link is judged by its name until the network interface is found, there or elsewhere.
+A link that is bound by MAC or address can be bound only when it is there and has them (§9.3). Early in a
+boot, before the network has its addresses, the agent expects each network interface on the link where it was
+found before: that link gets its rules by name until the network interface is found, there or elsewhere.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from sgagent.core.host_facts import ExpectedLink, HandBinding
 from sgagent.core.model import Snapshot
 
 
-class Expectations:
-    """Where network interfaces were found last, and which of them are yet to be found by this agent."""
+class KnownLinks:
+    """Where network interfaces were found last, and which of them this agent has not found yet."""
 
     def __init__(self, before: Iterable[ExpectedLink], by_hand: Iterable[HandBinding]) -> None:
         """Start with what an earlier agent found.
@@ -34,16 +34,16 @@ class Expectations:
 
     @property
     def missed(self) -> tuple[ExpectedLink, ...]:
-        """Return where network interfaces are expected that were not found yet."""
+        """Return the links on which the network interfaces are expected that were not found yet."""
         return tuple(sorted(self._links[interface_id] for interface_id in self._missed))
 
     @property
     def links(self) -> tuple[ExpectedLink, ...]:
-        """Return where each network interface was found last, whether it still is or not."""
+        """Return where each network interface was found last, whether it is still there or not."""
         return tuple(sorted(self._links.values()))
 
     def follow(self, found: Iterable[Binding], snapshot: Snapshot) -> None:
-        """Take in what is found now, and forget what the definitions no longer have."""
+        """Add what is found now, and forget what the definitions no longer have."""
         for binding in found:
             if binding.network_interface is not None and binding.interface not in self._names_by_hand:
                 interface_id = binding.network_interface.network_interface_id

@@ -1,1 +1,0 @@
-"""Keep on disk what has to outlive the process: definitions, their history, counters, where links were."""

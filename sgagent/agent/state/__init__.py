@@ -1,0 +1,1 @@
+"""The state directory: enforced definitions and their history, counters, and where links were found."""

@@ -1,0 +1,183 @@
+"""Keep counters in a file while the host is up, so that totals go on after a restart or kill of the agent.
+
+The file is written often, and so without waiting for the disk: while the host is up, what was written is what
+is read, and after a boot the file belongs to the boot before and counting starts at zero.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from sgagent.agent.counter_totals import KeptCounters
+from sgagent.agent.state.hit_times import HitTimes
+from sgagent.agent.state.json_model import UNREADABLE, from_json, seal, unseal
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    InnerCounter,
+    InvalidCounter,
+    ObservedDropCounter,
+    RuleCounter,
+)
+from sgagent.ports import CounterValue
+
+FILE_NAME = "counters.json"
+_FORMAT = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def read_boot_id() -> str:
+    """Return the id of this boot of the host."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+class CounterFile:
+    """The file that counters are kept in."""
+
+    def __init__(self, directory: Path, boot_id: str) -> None:
+        """Take the directory; it is made when something is saved."""
+        self.path = directory / FILE_NAME
+        self._boot_id = boot_id
+
+    def load(self) -> tuple[KeptCounters, str | None]:
+        """Return what was kept since the host came up, and what was wrong with the file.
+
+        A file that can't be understood is put aside under another name, which the fault tells.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return KeptCounters(), None
+        except OSError as error:
+            return KeptCounters(), f"{self.path}: {error.strerror}"
+        try:
+            return _decode(content, self._boot_id), None
+        except UNREADABLE as error:
+            return KeptCounters(), self._put_aside(error)
+
+    def save(self, kept: KeptCounters) -> None:
+        """Replace what is kept, all of it or nothing.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{FILE_NAME}.new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_encode(kept, self._boot_id))
+        draft.replace(self.path)
+
+    def _put_aside(self, error: Exception) -> str:
+        """Rename the file, so that it can be looked at, and say so."""
+        aside = self.path.with_name(f"{FILE_NAME}.damaged")
+        try:
+            self.path.replace(aside)
+        except OSError as refusal:
+            return f"{self.path}: {error}; it could not be put aside: {refusal.strerror}"
+        return f"{self.path}: {error}; it was put aside as {aside}"
+
+
+_KINDS: dict[str, type[CounterKey]] = {
+    "rule": RuleCounter,
+    "default": DefaultCounter,
+    "inner": InnerCounter,
+    "invalid": InvalidCounter,
+    "exemption": ExemptionCounter,
+    "observed": ObservedDropCounter,
+}
+"""The first field of a row; the fields of the class follow, then two numbers."""
+
+_NAMES = {declared: kind for kind, declared in _KINDS.items()}
+_FIELDS = {kind: tuple(field.name for field in fields(declared)) for kind, declared in _KINDS.items()}
+
+
+def _values_of(declared: type[CounterKey]) -> Callable[[CounterKey], tuple[str, ...]]:
+    """Return a function that takes the fields of a key as a row has them: many are written each second."""
+    types = get_type_hints(declared)
+    names = [f"{name}.value" if issubclass(types[name], enum.Enum) else name for name in types]
+    # Of a single name it would return no tuple.
+    return attrgetter(*names) if len(names) > 1 else lambda key: (getattr(key, names[0]),)
+
+
+_VALUES = {declared: _values_of(declared) for declared in _NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What the file holds below its checksum."""
+
+    totals: tuple[tuple[Any, ...], ...]
+    seen: tuple[tuple[str, int, int], ...]
+    times: tuple[tuple[Any, ...], ...] = ()
+
+
+def _encode(kept: KeptCounters, boot_id: str) -> bytes:
+    """Return the file's content."""
+    body = {
+        "totals": [[*_beginning(key), total.packets, total.bytes] for key, total in kept.totals],
+        "seen": [[name, value.packets, value.bytes] for name, value in kept.seen],
+        "times": [[*_beginning(key), times.counted_since, times.last_hit_at] for key, times in kept.times],
+    }
+    return seal(body, _FORMAT, boot_id)
+
+
+def _decode(content: bytes, boot_id: str) -> KeptCounters:
+    """Return what a file holds; of another boot only the times of hits.
+
+    Raises:
+        ValueError: it is no such file, or is damaged.
+        RecursionError: it is nested too deep.
+    """
+    found, of_boot = unseal(content, _FORMAT)
+    body = from_json(_Body, found)
+    times = tuple((_row_key(key), _times(pair)) for key, pair in map(_split, body.times))
+    if of_boot != boot_id:
+        return KeptCounters(times=times)
+    return KeptCounters(
+        times=times,
+        totals=tuple((_row_key(key), _value(*pair)) for key, pair in map(_split, body.totals)),
+        seen=tuple((name, _value(packets, octets)) for name, packets, octets in body.seen),
+    )
+
+
+def _split(row: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, Any]]:
+    """Return the row without its two last fields, and those."""
+    *key, one, other = row
+    return tuple(key), (one, other)
+
+
+def _value(packets: object, octets: object) -> CounterValue:
+    value = from_json(CounterValue, {"packets": packets, "bytes": octets})
+    if value.packets < 0 or value.bytes < 0:
+        raise ValueError(f"not a count: {packets}, {octets}")
+    return value
+
+
+def _times(pair: tuple[object, object]) -> HitTimes:
+    return from_json(HitTimes, {"counted_since": pair[0], "last_hit_at": pair[1]})
+
+
+def _beginning(key: CounterKey) -> tuple[str, ...]:
+    """Return the beginning of a key's row."""
+    declared = type(key)
+    return (_NAMES[declared], *_VALUES[declared](key))
+
+
+def _row_key(row: tuple[Any, ...]) -> CounterKey:
+    """Return the key that the beginning of a row stands for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not row or row[0] not in _KINDS:
+        raise ValueError(f"not a counter: {row}")
+    names = dict(zip(_FIELDS[row[0]], row[1:], strict=True))
+    return from_json(_KINDS[row[0]], names)

@@ -1,0 +1,116 @@
+"""Files of earlier versions: an upgrade reads them, and the earlier version reads what this one writes."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.modes import ModeFile, ModeOverrides
+from sgagent.agent.state.counter_file import CounterFile
+from sgagent.agent.state.snapshot_file import (
+    DamagedStateError,
+    KeptDocuments,
+    SnapshotHead,
+    decode_head,
+    decode_kept,
+    encode_kept,
+)
+from sgagent.core.host_facts import ExpectedLink
+from sgagent.core.model import Mode
+from sgagent.documents import DocumentFile
+from tests.unit.agent.state.test_counter_file import KEPT as COUNTERS
+from tests.unit.agent.state.test_snapshot_file import KEPT
+
+WRITTEN = Path(__file__).parent / "written"
+WRITTEN_SNAPSHOT = (WRITTEN / "snapshot.json").read_bytes()
+WRITTEN_EMPTY_SNAPSHOT = (WRITTEN / "empty_snapshot.json").read_bytes()
+WRITTEN_COUNTERS = (WRITTEN / "counters.json").read_bytes()
+WRITTEN_MODES = (WRITTEN / "modes.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kept", "written"), ((KEPT, WRITTEN_SNAPSHOT), (KeptDocuments("v", ()), WRITTEN_EMPTY_SNAPSHOT))
+)
+def test_snapshots_keep_their_format(kept: KeptDocuments, written: bytes) -> None:
+    """To the byte, with names of files that are no text."""
+    assert decode_kept(written, "x") == kept
+    assert decode_head(written, "x").record == kept.record
+    assert encode_kept(kept) == written
+
+
+def test_counters_keep_their_format(tmp_path: Path) -> None:
+    """To the byte, for each kind of counter."""
+    file = CounterFile(tmp_path, "boot-1")
+    file.path.write_bytes(WRITTEN_COUNTERS)
+    assert file.load() == (COUNTERS, None)
+    file.save(COUNTERS)
+    assert file.path.read_bytes() == WRITTEN_COUNTERS
+
+
+def test_modes_keep_their_format(tmp_path: Path) -> None:
+    """To the byte."""
+    overrides = ModeOverrides(
+        everywhere=Mode.OBSERVE, by_interface={"eth1": Mode.ENFORCE, "eth0": Mode.OBSERVE}
+    )
+    path = tmp_path / "modes.json"
+    path.write_bytes(WRITTEN_MODES)
+    assert ModeFile(tmp_path).load() == (overrides, None)
+    ModeFile(tmp_path).save(overrides)
+    assert path.read_bytes() == WRITTEN_MODES
+
+
+LINK = {"interface": "eth0", "network_interface_id": "eni-1"}
+
+
+@pytest.mark.parametrize(
+    ("number", "links", "expected"),
+    ((1, {}, ()), (2, {"links": [LINK]}, (ExpectedLink(interface="eth0", network_interface_id="eni-1"),))),
+)
+def test_the_first_formats_are_read(
+    number: int, links: dict[str, object], expected: tuple[ExpectedLink, ...]
+) -> None:
+    """They are one object; the first has no links, and neither has a record."""
+    body = json.dumps({"version": "v", "documents": [{"name": "a", "content": "ü"}], **links})
+    digest = sha256(body.encode()).hexdigest()
+    content = json.dumps({"format": number, "sha256": digest, "body": body}).encode()
+    assert decode_kept(content, "x") == KeptDocuments("v", (DocumentFile("a", "ü".encode()),), expected)
+    assert decode_head(content, "x") == SnapshotHead(
+        version="v", record=KeptDocuments("v", ()).record, documents=1, bytes=2
+    )
+
+
+def resealed(head: object, body: object) -> bytes:
+    """Return a snapshot file whose checksum agrees with what is in it."""
+    rest = f"{json.dumps(head)}\n{json.dumps(body)}\n".encode()
+    return json.dumps({"format": 3, "sha256": sha256(rest).hexdigest()}).encode() + b"\n" + rest
+
+
+HEAD = json.loads(WRITTEN_SNAPSHOT.splitlines()[1])
+BODY = json.loads(WRITTEN_SNAPSHOT.splitlines()[2])
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "reason"),
+    (
+        (HEAD | {"version": 3}, BODY, "version: "),
+        (HEAD | {"record": HEAD["record"] | {"origin": "chance"}}, BODY, "record.origin: "),
+        (HEAD | {"record": HEAD["record"] | {"enforced_at": "noon"}}, BODY, "record.enforced_at: "),
+        (HEAD | {"record": HEAD["record"] | {"extent": {"rules": 1}}}, BODY, "record.extent.interfaces: "),
+        ({}, BODY, "version: "),
+        ([], BODY, "dictionary"),
+        (HEAD, BODY | {"documents": [{"name": "a"}]}, "documents.0.content: "),
+        (HEAD, BODY | {"links": [{"interface": "eth0"}]}, "links.0.network_interface_id: "),
+        (HEAD, {}, "documents: "),
+    ),
+)
+def test_what_makes_no_sense_is_reported_with_its_field(head: object, body: object, reason: str) -> None:
+    """In one line, whatever else is wrong; the file is named."""
+    with pytest.raises(DamagedStateError) as caught:
+        decode_kept(resealed(head, body), "history/7")
+    message = str(caught.value)
+    assert message.startswith("history/7: damaged: not a file of kept documents: ")
+    assert reason in message
+    assert "\n" not in message
