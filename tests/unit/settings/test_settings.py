@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -313,16 +311,6 @@ def test_what_is_right_can_be_read_beside_what_is_wrong() -> None:
     assert (readable.failsafe, readable.limits.rules) == ((), 5)
     assert caught.value.spares(["limits", "source"])
     assert not caught.value.spares(["lint"])
-
-
-def test_the_reader_of_an_empty_configuration_does_without_pydantic() -> None:
-    """Which takes longer to import than all else that many commands need."""
-    code = (
-        "import sys; from sgagent.settings import parse_settings; parse_settings('# nothing', '');"
-        " print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
-    assert done.stdout.split() == ["False", "False"]
 
 
 def test_an_interface_is_bound_once() -> None:

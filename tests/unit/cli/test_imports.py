@@ -1,0 +1,22 @@
+"""What commands import before they know whether they need it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "command", ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
+)
+def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> None:
+    """It takes longer to import than they take to run; only a configuration that is not empty needs it."""
+    code = (
+        f"import sys, sgagent.cli.{command}; from sgagent.settings import parse_settings;"
+        " parse_settings('', ''); print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
+    )
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stdout.split() == ["False", "False"]
