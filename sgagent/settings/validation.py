@@ -5,7 +5,6 @@ This is the only module of the package that imports pydantic when it is imported
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -157,6 +156,8 @@ def _with_remedy(fault: Fault, keys: Collection[str]) -> Fault:
 
 def _nearest(key: str, known: Collection[str]) -> str:
     """Return a hint at the known key that was probably meant."""
+    import difflib  # noqa: PLC0415 - only a wrong configuration needs it
+
     near = difflib.get_close_matches(key[:_LONGEST_KEY].lower(), known, n=1)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
 
