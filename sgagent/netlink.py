@@ -1,7 +1,7 @@
-"""Speak netlink plainly: requests and dumps as bytes.
+"""Netlink requests and dumps as bytes.
 
-Messages stay bytes, and the caller picks out the attributes that it wants: an object for every attribute of
-every message would take half a minute for the sessions of a busy host.
+The caller picks the attributes that it needs. An object for every attribute of every message would take half
+a minute for the sessions of a busy host.
 """
 
 from __future__ import annotations

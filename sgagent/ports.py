@@ -1,4 +1,4 @@
-"""The narrow seams between the agent and the world: source, host, data plane and clock.
+"""The ports between the agent and the outside: source, host, data plane and clock.
 
 Adapters implement these; the fakes of the tests implement them too and run the same contract suite.
 """
@@ -108,7 +108,7 @@ class Dataplane(Protocol):
     """The kernel's table ``inet sgagent`` of one network namespace, and the sessions' marks."""
 
     def observe(self) -> Observed:
-        """Return the table as it stands in the kernel.
+        """Return the table as it is in the kernel.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
@@ -152,7 +152,7 @@ class Dataplane(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the table up as it stands; the rules stay in force."""
+        """Release the table unchanged; the rules stay in force."""
         ...
 
 

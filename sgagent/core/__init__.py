@@ -1,5 +1,5 @@
-"""Values in, values out: what groups mean and how the kernel is told.
+"""The policy model: security groups, their resolution for a host, and the verdict for a packet.
 
-Nothing in this package touches anything outside: no files, sockets, clocks, processes or logs. An import
-contract holds it to that.
+Functions here are pure. No module opens a file or a socket, reads a clock, starts a process or writes a log;
+an import contract checks that.
 """

@@ -1,4 +1,4 @@
-"""Find out which links of this host the documents and the configuration mean (§2.3, §9.3, §9.4)."""
+"""Binding: which links of this host the documents and the configuration mean (§2.3, §9.3, §9.4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ commands refuse such a binding, and the agent reports it and enforces all the ot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A link and the groups that are to be enforced on it."""
+    """A link and the security groups to enforce on it."""
 
     interface: str
     network_interface: NetworkInterface | None
@@ -272,7 +272,7 @@ class _Search:
                 value=interface.mac_address,
                 message=f"link {link} carries an address of {interface.network_interface_id}, but as it has"
                 " another MAC it is not bound",
-                remedy="mend the MAC, leave it out, or bind the link by hand",
+                remedy="correct the MAC, leave it out, or bind the link by hand",
             )
         )
 

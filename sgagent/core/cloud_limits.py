@@ -1,4 +1,4 @@
-"""Warn of what a group's cloud would refuse and a host can do (§8.2)."""
+"""Warnings about limits of the clouds, which a host does not have (§8.2)."""
 
 from __future__ import annotations
 

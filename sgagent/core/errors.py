@@ -63,7 +63,7 @@ _VALUE_SHOWN = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong, with all that a person needs to mend it."""
+    """One error or warning, with what a person needs to fix it."""
 
     severity: Severity
     code: str

@@ -1,6 +1,6 @@
-"""Decide about one packet as the specification says: a plain walk over §3, to be checked against it by eye.
+"""The executable specification: evaluate one packet by a plain walk over §3, for review by eye.
 
-The compiler never calls this; the tests hold what it compiles to what is decided here.
+The compiler never calls this; the tests compare compiled rulesets with it.
 """
 
 from __future__ import annotations

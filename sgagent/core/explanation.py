@@ -1,4 +1,4 @@
-"""Say of one packet what becomes of it and why, in words that a person or a script reads."""
+"""Explanations of a packet's verdict, for people and scripts."""
 
 from __future__ import annotations
 

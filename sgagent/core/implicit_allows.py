@@ -1,4 +1,4 @@
-"""Name the traffic that a host needs to have an address at all (§7.1)."""
+"""Implicit allows: the traffic that a host needs to have an address at all (§7.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the live sessions of this host that a policy would cut (§6.3, §7.4)."""
+"""The live sessions of this host that a policy would cut (§6.3, §7.4)."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ class _Doors:
 def sessions_newly_cut(
     old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts, sessions: Iterable[LiveSession]
 ) -> tuple[CutSession, ...]:
-    """Return the sessions that live under the old policy and will not under the new one, in the order given.
+    """Return the sessions that the old policy allows and the new one does not, in the order given.
 
-    What is only observed cuts nothing (§9.1).
+    An interface in observe mode cuts nothing (§9.1).
 
     Args:
-        old: what is in force; None where that is not known, so that whatever lives is let live by it.
-        new: what is to be in force.
+        old: the policy in force. None if it is unknown; every open session then counts as allowed.
+        new: the policy to apply.
         facts: the links.
-        sessions: what lives.
+        sessions: the open sessions.
     """
     return tuple(
         cut

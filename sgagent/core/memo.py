@@ -1,8 +1,8 @@
-"""Remember what functions without effects returned for the very same values, from one step to the next.
+"""Memoize pure functions by the identity of their arguments, from one step to the next.
 
-The values are told apart by identity, which costs nothing however large they are. That is safe since they are
-frozen, and since each is kept for as long as what was made of it. It helps as far as whoever makes them hands
-over the same one again where nothing has changed.
+Comparing by identity costs the same for values of any size. It is safe because the values are frozen, and
+because the cache keeps each argument alive as long as its result. It hits only if callers pass the same
+object again where nothing has changed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Memory:
         return memory
 
     def recall(self, given: tuple[object, ...], make: Callable[[], T]) -> T:
-        """Return what was made of the very same values before, or make it.
+        """Return the cached result for these arguments, or compute it.
 
         Args:
-            given: all that the result depends on, apart from what the part is for.
-            make: makes it, without any effect.
+            given: everything that the result depends on, besides the key of this part.
+            make: computes the result, without side effects.
         """
         key = tuple(map(id, given))
         found = self._now.get(key)
@@ -86,7 +86,7 @@ class Memory:
 
 
 def same_if_equal(made: T, before: T | None) -> T:
-    """Return the value of before if it is equal, so that nobody has to compare it again."""
+    """Return the earlier value if the new one equals it, so that later comparisons by identity succeed."""
     return before if before == made and before is not None else made
 
 
@@ -118,7 +118,7 @@ class Revised(tuple[Made, ...]):  # noqa: SLOT001 - Python gives slots to no sub
         self._places = places
 
     def but(self, others: Mapping[int, Made]) -> Self:
-        """Return the values with others in some places; itself, if they stand there already."""
+        """Return the values with some replaced; itself if each replacement is already in its place."""
         places = sorted(place for place, other in others.items() if self[place] is not other)
         if not places:
             return self
@@ -181,7 +181,7 @@ def _remake_in_place(
 
 
 def changed_places(before: Sequence[object], after: Sequence[object]) -> tuple[int, ...]:
-    """Return where two sequences of one length do not hold the very same value."""
+    """Return the indices at which two sequences of equal length hold different objects."""
     if before is after:
         return ()
     if isinstance(before, Revised) and isinstance(after, Revised):
@@ -207,12 +207,12 @@ def gone_and_come(before: Sequence[Made], after: Sequence[Made]) -> tuple[list[M
 
 
 def common_ends(before: Sequence[object], after: Sequence[object]) -> tuple[int, int]:
-    """Return how many of the very same values both begin with, and how many both end with behind these."""
+    """Return the lengths of the common prefix and of the common suffix after it, by identity."""
     shorter = min(len(before), len(after))
     head = _common(before, after, shorter)
     return head, _common(reversed(before), reversed(after), shorter - head)
 
 
 def _common(before: Iterable[object], after: Iterable[object], most: int) -> int:
-    """Return how many of the very same values both begin with, at most so many."""
+    """Return the length of the common prefix by identity, limited to ``most``."""
     return min(most, next(compress(count(), map(is_not, before, after)), most))

@@ -1,8 +1,7 @@
-"""Speak of security groups in the cloud's own words (semantics §1).
+"""The model of security groups in the cloud's own words (semantics §1).
 
-Everything here is a frozen value. Documents are parsed into it at the edge, and nothing past that edge sees a
-dictionary. Values are checked where they are parsed; the constructors here trust their callers but for what
-would make no sense at all.
+All values are frozen. The parsers create them and check them; no dictionary passes beyond the parsers. The
+constructors here check only what would make no sense at all.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ class CidrBlock:
     """
 
     family: Family = field(compare=False)
-    """The length of the prefix tells apart what has the same ends in both families."""
+    """Not compared: two blocks with equal ends in different families differ in the prefix length."""
 
     first: int
     """The lowest address as a number."""

@@ -1,8 +1,8 @@
-"""What the groups of a snapshot come to on this host's interfaces: references resolved, rules in order.
+"""The resolved policy of this host's interfaces: references resolved, rules in order.
 
-This is what ``resolve`` makes and what ``evaluate`` and the compiler read. It no longer knows documents, only
-verdicts: addresses are sets of numbers, port lists are ranges, and the rules of all groups of an interface
-are one list in the order that §3.5 gives them.
+``resolve`` makes it; ``evaluate`` and the compiler read it. It contains no trace of documents: addresses are
+sets of integers, port lists are ranges, and the rules of all groups of an interface are one list in the order
+of §3.5.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[s
 
 
 def _members(blocks: Mapping[str, list[tuple[CidrBlock, ...]]], before: _Members | None) -> _Members:
-    """Return the members of all groups, each as the value of before if it is equal."""
+    """Return the members of all groups; the earlier object for a group whose members are equal."""
     known = before or {}
     return {group_id: _of_one(tuple(lists), known.get(group_id)) for group_id, lists in blocks.items()}
 

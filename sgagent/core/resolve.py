@@ -1,4 +1,4 @@
-"""Resolve a snapshot for this host: references become addresses, groups ordered rules (§3 to §5, §8)."""
+"""Resolution of a snapshot for a host: references become addresses, groups ordered rules (§3 to §5, §8)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def resolve(
     scope: Scope = Scope.HOST,
     memory: Memory | None = None,
 ) -> Resolution:
-    """Return what is to be enforced on this host's interfaces, and all that is wrong with the snapshot.
+    """Return the policy for this host's interfaces, and all problems of the snapshot.
 
     Args:
         snapshot: the definitions.
@@ -431,7 +431,7 @@ class _Resolver:
     def _unknown(self, rule: SecurityGroupRule, name: str, where: str, noun: str) -> Peer:
         """Say that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
         origin = rule.origin.at(where)
-        remedy = f"add the {noun} to the definitions, or mend the id"
+        remedy = f"add the {noun} to the definitions, or correct the id"
         if rule.policy is Policy.DROP:
             message = f"a drop rule refers to a {noun} that is not in the definitions"
             self._error(origin, "unknown_object_in_drop", name, message, remedy)

@@ -1,4 +1,4 @@
-"""Hold what the rules of a group were resolved to, and of what that depends."""
+"""Resolved rules of groups, cached with what they depend on."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Reference = GroupReference | PrefixListReference | PortListReference
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Same:
-    """A value that is equal to itself alone: to compare large ones by what is in them would take too long."""
+    """Compare a value by identity, because comparing large ones by content takes too long."""
 
     value: object
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the very same value."""
+        """Return whether both hold the same object."""
         return isinstance(other, Same) and self.value is other.value
 
     def __hash__(self) -> int:
-        """Return what tells values apart."""
+        """Return the identity of the value."""
         return id(self.value)
 
 
@@ -202,13 +202,13 @@ class Objects:
 def objects_named(
     naming: Naming, snapshot: Snapshot, members: Mapping[str, AddressSet], before: Objects | None
 ) -> Objects:
-    """Return what rules name.
+    """Return the objects that rules name.
 
     Args:
-        naming: tells what.
+        naming: which rules name which objects.
         snapshot: the definitions.
         members: of all groups.
-        before: what this function returned for others; what is the very same is not looked at.
+        before: the earlier result; objects that have not changed are taken from it.
     """
     standing = naming.standing(snapshot, members)
     make = partial(_object, snapshot, members)
