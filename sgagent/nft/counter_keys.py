@@ -1,7 +1,7 @@
-"""Say what a named counter of the kernel counts, in the cloud's words.
+"""Counter keys: what a named counter of the kernel counts, in the cloud's words.
 
-The compiler gives each counter that it declares one of these keys. Totals are kept by key, not by the
-kernel's name, so they go on when names change.
+The compiler gives each counter that it declares a key. Totals are kept by key instead of the kernel's name,
+so they continue when names change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Put a plan into words, one line an operation."""
+"""Plans as text, one line an operation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def subject(operation: Operation) -> str:  # noqa: PLR0911 - one short case for 
 
 
 def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[str]) -> tuple[str, ...]:
-    """Return what somebody else has changed: the first few objects that are not as expected, safe to print.
+    """Return what another process has changed: the first few objects that are not as expected, safe to print.
 
     Args:
         expected: what should stand.

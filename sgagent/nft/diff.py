@@ -1,4 +1,4 @@
-"""Find what two tables do not have in common, without a look at what they do."""
+"""The diff of two tables, by object and element."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _Object = TypeVar("_Object", Chain, Counter, VerdictMap)
 
 @dataclass(frozen=True, slots=True)
 class Differing(Generic[_Object]):
-    """Objects of one kind that are not the very same in two tables; most are, and nobody looks at those."""
+    """The objects of one kind that differ between two tables.
+
+    :meth:`between` compares by identity, because most objects are unchanged.
+    """
 
     standing: Mapping[str, _Object]
     wanted: Mapping[str, _Object]
@@ -29,7 +32,7 @@ class Differing(Generic[_Object]):
         return cls(standing, wanted, _differing_names(standing, wanted))
 
     def leaving(self, same: Callable[[_Object, _Object], bool]) -> frozenset[str]:
-        """Return the names of objects that are deleted, for good or to be declared anew."""
+        """Return the names of objects to delete, including those that the plan declares again."""
         return frozenset(
             name
             for name in self.names & self.standing.keys()
@@ -110,9 +113,10 @@ def _between_common_ends(
 
 
 def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
-    """Return how many elements both begin with, at most so many.
+    """Return the length of the common prefix, limited to ``most``.
 
-    Halves are compared whole, as most elements are the very same, and tuples of those are compared at once.
+    This is a binary search over slices: most elements are identical objects, and tuples of identical objects
+    compare fast.
     """
     start, stop = 0, most
     while start < stop:

@@ -1,4 +1,4 @@
-"""Keep the words and numbers that nft's grammar has for our values, for encoders and decoder alike."""
+"""The keywords and numbers of nft's grammar for our values, shared by encoders and decoder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Encode a plan as libnftables' JSON commands; :mod:`sgagent.nft.json_listing` is the way back.
+"""Encode a plan as libnftables' JSON commands; :mod:`sgagent.nft.json_listing` decodes them.
 
-Names and texts become JSON strings and never a part of nft's grammar, whoever gave them. Numbers stay
-numbers, so that nothing is left to be looked up. Where all names are ours,
-:mod:`sgagent.nft.text` is the quicker way.
+Names and texts become JSON strings, so that no input can become a part of nft's grammar. Numbers stay
+numbers, so that libnftables looks nothing up. Where all names are our own, :mod:`sgagent.nft.text` is faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decode what libnftables lists of our table, exactly and in canonical form.
+"""The decoder of libnftables' listing of our table, exact and canonical.
 
-What sgagent never makes, or can't read as what it makes, is named and left to the plan to remove; nothing
-that somebody else put into the table can make the decoder fail.
+Objects that sgagent never makes, or that the decoder can't read, are named and left to the plan to remove.
+Nothing that another process puts into the table can make the decoder fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hold very many elements of a map so that a change of a few of them copies, and compares, a few hundred."""
+"""Sorted elements of a large map in blocks: a change of a few elements copies and compares a few hundred."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-r"""Turn ids from documents into names that the kernel and nft's grammar take, whatever the ids are.
+r"""Names for kernel objects, made from ids of documents, which may be any text.
 
-An unquoted nft identifier is a letter followed by letters, digits and ``/ \ _ . -``, at most 255 bytes.
-Every name made here starts with a word of ours (``rule/…``) and goes on with parts. A part that is harmless
-stays as it is, so that a person finds it again; any other becomes ``x/stem/digest``. No harmless part starts
-with ``x/`` or is ``x``, so two different ids never meet in one name.
+An unquoted nft identifier is a letter followed by letters, digits and ``/ \ _ . -``, at most 255 bytes. Every
+name starts with a word of ours (``rule/…``) and continues with parts. A part that is a valid identifier is
+kept, so that a person finds it again; any other becomes ``x/stem/digest``. No kept part starts with ``x/`` or
+is ``x``, so two different ids never share a name.
 """
 
 from __future__ import annotations

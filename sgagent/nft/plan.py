@@ -226,7 +226,7 @@ class _Change:
 
     An object that can't be changed in place is *replaced*: deleted and declared again under its name, within
     the flip. All that refers to it is removed before, and what is still wanted is added again after. No table
-    that sgagent compiled makes that necessary, only what somebody else did to it.
+    that sgagent compiled makes that necessary, only what another process did to it.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class _Change:
         """Yield the operations that make new objects, to which nothing refers that a packet reaches.
 
         An interval map that stands was named after its elements, so one whose elements differ was changed by
-        somebody else. It is repaired here, since what is added to it becomes visible only after a commit.
+        another process. It is repaired here, since what is added to it becomes visible only after a commit.
         """
         filled = [verdict_map for verdict_map in self.verdict_maps if self._is_filled(verdict_map)]
         for verdict_map in filled:

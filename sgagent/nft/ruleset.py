@@ -1,9 +1,8 @@
-"""Speak of nftables in nftables' own words: a table as typed, frozen, canonical values.
+"""nftables in nftables' own words: a table as typed, frozen, canonical values.
 
-Nothing here is text. Numbers are numbers, names were made by :mod:`sgagent.nft.names`, and a value
-has exactly one form: what the kernel lists back decodes to the value that was sent, so that comparing means
-``==``. Two encoders stand on it, :mod:`sgagent.nft.json_commands` for libnftables and
-:mod:`sgagent.nft.text` for people.
+Nothing here is text. Numbers are numbers, :mod:`sgagent.nft.names` makes names, and a value has exactly one
+form: what the kernel lists decodes to the value that was sent, so that ``==`` compares tables. Two encoders
+use it, :mod:`sgagent.nft.json_commands` for libnftables and :mod:`sgagent.nft.text` for people.
 """
 
 from __future__ import annotations
@@ -230,13 +229,13 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Hand a copy of the packet's head to whoever listens to a group of nfnetlink's log, and go on."""
+    """Send a copy of the packet's head to the listener of an nfnetlink log group, and continue."""
 
     prefix: str
-    """What the listener is told of where the packet was; 1 to 127 bytes."""
+    """Names the place in the ruleset for the listener; 1 to 127 bytes."""
 
     group: int
-    """Its number, of 16 bits. Where nobody listens, nothing happens."""
+    """The group's number, 16 bits. Without a listener the statement has no effect."""
 
 
 @dataclass(frozen=True, slots=True)

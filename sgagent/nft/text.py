@@ -1,4 +1,4 @@
-"""Write a table for people, in the grammar of nft, so that ``nft -f -`` can load it."""
+"""A table as text in nft's grammar, which ``nft -f -`` can load."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _READING_ORDER = (
 
 
 def _place_in_text(chain: Chain) -> tuple[bool, int, str, bool]:
-    """Return a sort key that puts a chain for live sessions behind the one that it stands beside."""
+    """Return a sort key that puts a chain for live sessions after the chain that it belongs to."""
     name = chain.name.removeprefix(live_chain(""))
     word = name.partition("/")[0]
     rank = _READING_ORDER.index(word) if word in _READING_ORDER else len(_READING_ORDER)

@@ -1,4 +1,4 @@
-"""Say what a table is after a plan was carried out, without asking the kernel."""
+"""The result of a plan: the table after it, computed without the kernel."""
 
 from __future__ import annotations
 
