@@ -1,1 +1,1 @@
-"""The policy as a table of nftables: pure functions from values to values."""
+"""The compiler: pure functions from a resolved policy to an nftables table."""

@@ -1,9 +1,9 @@
-"""Sort addresses into classes: two addresses are of one class if they are in the same peers.
+"""Address classes: two addresses are in one class if they are in the same peers.
 
-Peers that hold every address are in no class's name, as every class has them. Single addresses are kept apart
-from networks, since the kernel looks them up apart: the hash map of addresses first, the intervals of
-networks behind it. A single address's class counts the networks around it, so that the first hit is the last
-word.
+Peers that hold every address are not part of a class, since all classes have them. Single addresses and
+networks are separate, because the kernel looks them up separately: first the hash map of addresses, then the
+interval map of networks. The class of a single address includes the networks around it, so that the first hit
+decides.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _distinct(of_addresses: Iterable[Peers], networks: Networks) -> tuple[Peers,
 
 
 def classify(peers: Iterable[AddressRanges]) -> Classes:
-    """Return the classes that the peers, told by their place, sort addresses into."""
+    """Return the classes of addresses: those in the same peers form a class. A peer is named by its index."""
     singles: dict[int, list[int]] = {}
     blocks: list[tuple[int, int, int]] = []
     for index, ranges in enumerate(peers):
@@ -83,10 +83,10 @@ class Classified:
     """The single addresses that came, went, or are in other peers than before; None where all may be."""
 
     before: object = None
-    """Tells what was there before."""
+    """The ``mark`` of the classification that this one was updated from."""
 
     mark: object = field(default_factory=object, compare=False)
-    """What tells this one from others, as the next one's ``before``."""
+    """Identifies this classification, for the ``before`` of the next one."""
 
     @classmethod
     def of(cls, peers: tuple[AddressRanges, ...]) -> Classified:
@@ -223,12 +223,12 @@ Gotos = Mapping[Peers, Goto]
 
 
 def lead(classes: tuple[Peers, ...], targets: tuple[str, ...], before: Gotos | None) -> Gotos:
-    """Return where classes lead: the very same as before, if all still lead there.
+    """Return the goto of each class; the same mapping as before if no target has changed.
 
     Args:
-        classes: all of them.
+        classes: all classes.
         targets: the chain of each.
-        before: what this function returned for others.
+        before: the earlier result.
     """
     if before is not None and tuple(before) == classes:
         standing = tuple(goto.chain for goto in before.values())

@@ -1,4 +1,4 @@
-"""Compile how sessions of one direction and family are judged: by the class of the far end, then by port."""
+"""Class chains: dispatch sessions of one direction and family by the class of the far end, then by port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sgagent.compiler.linear import (
     entry_rules,
     is_short,
     protocol_rules,
-    told_apart,
+    separate_protocols,
     up_to,
 )
 from sgagent.compiler.port_chains import PortChains, guards_of_new, read_twice
@@ -107,9 +107,9 @@ def _meet(one: Entry, other: Entry) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CompiledFamily:
-    """Chains and maps that judge, by name; they end in the leaves, which are made elsewhere.
+    """The chains and maps of one family, by name; they end in counter chains, which are compiled elsewhere.
 
-    They come in parts: one that is the very same as before has not changed.
+    They come in parts. A part that is the same object as before has not changed.
     """
 
     chains: tuple[Mapping[str, Chain], ...]
@@ -133,7 +133,7 @@ def remembered_judging(
         family: of their packets.
         memory: of this interface.
         turned: maps of addresses that have their second name.
-        most_lines: that a list may have, before it is told apart by look-ups.
+        most_lines: the longest list of rules to compile; longer ones become lookups.
     """
     inside = memory.apart("inside", direction, family)
     first = names.peers_chain(direction, interface.name, family)
@@ -290,21 +290,21 @@ class _Judge:
     def _by_protocol(
         self, entries: tuple[Entry, ...], reading: Selectors, far_ends: FarEnds
     ) -> dict[str, list[Rule]]:
-        """Return the rules of the list that read headers: by chain, one for each protocol that is told apart.
+        """Return the rules of the list that read headers, by chain: one chain for each separated protocol.
 
-        The first is the one in which judging begins. All protocols but its own leave it for the next.
+        The first chain is the entry point. Packets of other protocols go on to the next chain.
         """
-        name, apart = names.peers_chain(*self._place), told_apart(entries)
+        name, separate = names.peers_chain(*self._place), separate_protocols(entries)
         dhcp = dhcp_rule(reading, *self._place)
         found: dict[str, list[Rule]] = {}
-        for protocol in apart:
+        for protocol in separate:
             others = names.others_chain(*self._place, protocol)
             leave = Rule((reading.match_others(protocol), Goto(others)))
             of_protocol = protocol_rules(entries, protocol, reading, far_ends)
             found[name] = [leave, *([dhcp] if protocol == UDP else []), *of_protocol]
             entries = tuple(entry for entry in entries if entry.protocol != protocol.number)
             name = others
-        found[name] = [*([] if UDP in apart else [dhcp]), *entry_rules(entries, reading, far_ends)]
+        found[name] = [*([] if UDP in separate else [dhcp]), *entry_rules(entries, reading, far_ends)]
         return found
 
     def _peers_chain(self, lines: Callable[[Selectors], list[Rule]], onward: str) -> None:
@@ -384,7 +384,7 @@ class _Judge:
         return _Made.of(name, deciding, is_list=is_list)
 
     def _look_ups_chain(self, classified: Classified, gotos: Gotos, memory: Memory, onward: str) -> None:
-        """Add the chain that looks the far end up, behind what is allowed whoever that is: DHCP."""
+        """Add the chain that looks up the far end, after the rule for DHCP, which any far end may use."""
         look_ups = [
             *self._address_map(classified, gotos, memory.part("addresses")),
             *self._network_map(classified.classes.networks, gotos, memory.part("networks")),

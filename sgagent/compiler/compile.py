@@ -1,8 +1,8 @@
-"""Compile what is to be enforced into one table, in which every packet costs a fixed number of look-ups.
+"""Compile a resolved policy into one nftables table, in which every packet costs a fixed number of lookups.
 
-A packet of a known session is accepted by one comparison of its mark. Any other is judged as its session: by
-the class of the far end, then by protocol and port, and ends in a leaf chain that counts it under the entry
-that decided. ``docs/ruleset.md`` reads a compiled table line by line.
+The table accepts a packet of a known session by one comparison of its mark. It looks up any other packet by
+the class of its far end, then by protocol and port. The lookup ends in a counter chain, which counts the
+packet for the entry that decided. ``docs/ruleset.md`` explains a compiled table line by line.
 """
 
 from __future__ import annotations
@@ -299,8 +299,9 @@ class _Edge:
     def _known(self, onward: Direction, backward: Direction) -> tuple[Rule, ...]:
         """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
 
-        Of original packets the mark is compared first, and of replies the direction: so the first packet of
-        a session, which is no reply and has no mark, is told from both as soon as may be.
+        The rule for original packets compares the mark first, the rule for replies compares the direction
+        first. The first packet of a session has no mark and is no reply, so each rule rejects it after one
+        comparison.
         """
         original, reply = (Match(ruleset.CT_DIRECTION, (Symbol(word),)) for word in ("original", "reply"))
         return (
@@ -309,7 +310,7 @@ class _Edge:
         )
 
     def _marks(self, opened: Direction) -> tuple[Match, ...]:
-        """Return how the marks of allowed sessions are told; nothing where none is remembered."""
+        """Return the matches on marks of allowed sessions; empty if no session is remembered as allowed."""
         bits = self._remembered(opened)
         if bits is None:
             return ()

@@ -1,4 +1,4 @@
-"""Make the chains in which all judging ends, each with its counter."""
+"""Counter chains, in which every evaluation ends: each has a counter and the verdict."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LOG_GROUP = 9469
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowLogging:
-    """Of which judgements the kernel tells, and how often at most."""
+    """Which verdicts the kernel logs, and the rate limit."""
 
     verdicts: frozenset[Policy] = frozenset()
-    """In observe mode a drop is told of as one (\u00a79.1)."""
+    """In observe mode the kernel logs a drop that it does not carry out (\u00a79.1)."""
 
     rate_per_second: int = RATE_PER_SECOND
-    """Packets of each leaf. In a moment after a rest it may be twice as many."""
+    """Packets of each counter chain. After an idle second it may be twice as many, because of the burst."""
 
     group: int = LOG_GROUP
     """Of nfnetlink's log."""
@@ -104,12 +104,12 @@ class Leaves:
 def make_leaves(
     interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memory: Memory
 ) -> Leaves:
-    """Return the leaves of one direction, the very same where nothing changed that they depend on.
+    """Return the counter chains of one direction; the same object if nothing they depend on has changed.
 
     Args:
         interface: what is enforced on it.
         direction: in which sessions are opened.
-        flow_logging: of which judgements the kernel tells.
+        flow_logging: which verdicts the kernel logs.
         memory: of this interface.
     """
     memory = memory.part("leaves", direction, interface.mode, flow_logging)
@@ -173,7 +173,7 @@ class _Tree:
         return self.interface.mode is Mode.OBSERVE
 
     def _verdict(self, policy: Policy) -> Verdict:
-        """Return how a policy is carried out: observing accepts what is to be dropped (§9.1)."""
+        """Return the verdict for a policy: in observe mode drops become accepts (§9.1)."""
         if policy is Policy.DROP and not self._observes:
             return Drop()
         return Goto(names.accept_chain(self.direction, self.interface.name))

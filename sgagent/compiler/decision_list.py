@@ -1,7 +1,7 @@
-"""Bring all that decides about one direction, interface and family into one list, in the order of §3.
+"""Build the decision list of one direction, interface and family, in the order of §3.
 
-The lists of the configuration, fellow members and rules are entries alike: whom they speak of, what of, and
-the leaf chain that a packet goes to which they decide about. The default stands behind the last one.
+Exemptions of the configuration, inner access and rules all become entries. An entry holds the far ends, the
+traffic that it matches, and the counter chain for packets that it decides. The default follows the last.
 """
 
 from __future__ import annotations

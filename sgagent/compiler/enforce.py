@@ -1,7 +1,7 @@
-"""Decide what one step has to do for the kernel to enforce a policy, sessions' marks included.
+"""One enforcement step: the plan and the state that make the kernel enforce a policy, session marks included.
 
-A function of the policy and of the table that stands, with no memory but for one hint: the policy that is
-known to have been enforced spares sessions a second judgement where the new one takes nothing away.
+The result depends on the policy and the observed table. One hint saves work: with the policy that is known to
+have been enforced, sessions are not evaluated again unless the new one revokes something.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def enforce(
 
     Args:
         policy: what to enforce.
-        observed: our table as it stands; None where there is none.
+        observed: our table as it is; None where there is none.
         foreign: objects in it that are none of ours.
         layout: our bits of the conntrack mark.
         enforced: what is known to have been enforced, if anything is.
@@ -130,9 +130,9 @@ class _Standing:
 
     @property
     def ends_observing(self) -> bool:
-        """Return whether an interface that the table only observes is to be enforced (§9.1).
+        """Return whether an interface changes from observe to enforce mode (§9.1).
 
-        The table tells it by what becomes of invalid packets, whoever made it.
+        The mode in the kernel is read from the verdict on invalid packets, which is the same in every table.
         """
         chains = self.observed.chain_by_name if self.observed else {}
         enforced = (i.name for i in self.policy.interfaces if i.mode is Mode.ENFORCE)
@@ -140,9 +140,10 @@ class _Standing:
         return any(Accept() in rule.statements for leaf in leaves if leaf for rule in leaf.rules)
 
     def judges_as(self, desired: Ruleset) -> bool:
-        """Return whether the table judges as it is to, whatever it tells of that.
+        """Return whether the observed table gives the desired verdicts; log statements don't count.
 
-        The way to the source may stand open in it: a session that passed there is not remembered as allowed.
+        The observed table may still have the way to the source open: a session that passed there is not
+        remembered as allowed.
         """
         if self.observed is None or self.foreign:
             return False

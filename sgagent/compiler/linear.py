@@ -1,8 +1,8 @@
-"""Write entries as rules that stand one below the other, in the order of §3: the first that matches decides.
+"""Linear chains: entries as one rule after another, in the order of §3; the first match decides.
 
-A policy of a few lines is compiled so, as a person would write it: comparing a port costs a packet much less
-than a look-up does, and a table without classes is smaller and easier to read. ``python -m bench.shapes``
-measures up to where that is so. The limits are fixed, so a packet still meets no more than a fixed number.
+The compiler uses them for policies of a few lines. Comparing a port costs a packet much less than a lookup
+does, and a table without classes is smaller and easier to read. ``python -m bench.shapes`` measures up to
+which size that holds. The limits are fixed, so a packet still meets a bounded number of rules.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ResidualMatch:
 
 
 def cut_lines(lines: Iterable[ResidualMatch]) -> tuple[ResidualMatch, ...]:
-    """Return the lines up to the first plain one: what stands behind it never decides."""
+    """Return the lines up to the first plain one, which matches every packet; later ones never decide."""
     kept: list[ResidualMatch] = []
     for line in lines:
         kept.append(line)
@@ -129,8 +129,8 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
     return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
 
 
-def told_apart(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
-    """Return the protocols of which so many lines compare ports that it pays to ask for them but once."""
+def separate_protocols(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
+    """Return the protocols whose ports so many lines compare that a chain of their own is cheaper."""
     return tuple(protocol for protocol in (TCP, UDP) if _compared(entries, protocol) >= ALIKE)
 
 

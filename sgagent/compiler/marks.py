@@ -1,8 +1,8 @@
-"""Lay out our bits of the conntrack mark, and keep the policy generation that they speak of.
+"""The layout of our bits of the conntrack mark, and the policy generation in them.
 
 Low to high within the mask: two bits (judged inwards, judged outwards) for each of three slots, one slot per
-bound interface; the rest is the generation, never 0. A session whose mark carries the current generation and
-the bit of the interface and direction it was opened in has been accepted by the current policy (§6,
+bound interface; the rest is the generation, never 0. The current policy has accepted a session whose mark
+carries the current generation and the bit of the interface and direction that it was opened in (§6,
 design.md).
 """
 
@@ -68,14 +68,15 @@ class MarkLayout:
         return generation << (self._shift + SLOTS * _BITS_PER_SLOT)
 
     def of_generation(self, generation: int) -> MarkTest:
-        """Return how the marks of a generation are told."""
+        """Return the test that the marks of a generation meet, and no others."""
         return MarkTest(self.generation_mask, self.generation_bits(generation))
 
     def of_other_generations(self, generation: int) -> tuple[MarkTest, ...]:
-        """Return how all marks of other generations are told; each meets one of these tests at least.
+        """Return tests for the marks of all other generations; each such mark meets at least one test.
 
-        Marks of the generation itself meet none. Each test is for a bit that the generation has not, or that
-        only it has; where it has but one bit, what lacks that has another one, or no generation.
+        Marks of the generation itself meet none. Each test checks a bit that this generation lacks, or one
+        that only this generation has. If the generation has a single bit, a mark without it has another bit
+        or no generation.
         """
         own = self.generation_bits(generation)
         bits = [1 << place for place in range(_MARK_BITS) if self.generation_mask >> place & 1]

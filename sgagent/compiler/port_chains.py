@@ -1,8 +1,9 @@
-"""Compile how one class of addresses is decided about: by protocol and port, and by what is left if need be.
+"""Port chains: the lookup by protocol and port for one address class, and residual matches after it.
 
-Every chain here reads the packet's header, which costs the least, and for the first packet of a session says
-what its session is. Beside it stands one that says the same by what conntrack keeps, for any packet of a
-session. Maps are there once and lead to the former, where a guard sends on what belongs to the latter.
+The chains exist in two variants. The first reads the packet's header, which is cheapest, and holds for the
+first packet of a session. The second, for live sessions, reads conntrack's tuples, and holds for any packet.
+Maps exist once and lead to the first variant; a guard at its head sends packets of live sessions to the
+second.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class PortChains:
             interface: the link's name.
             direction: in which sessions are opened.
             family: of their packets.
-            entries: all entries, in order; what is to be compiled is told by their places.
+            entries: all entries, in order; callers name the entries to compile by their indices.
         """
         self.family = family
         self.entries = entries
@@ -213,10 +214,10 @@ class PortChains:
         return lines[0].leaf if lines[0].is_plain else self._cell_chain(lines)
 
     def _cell_chain(self, lines: tuple[ResidualMatch, ...]) -> str:
-        """Return the chain that looks at source ports and near ends, made if need be.
+        """Return the chain that matches source ports and near ends; add it if it is new.
 
-        A few lines are gone through one after the other; many are told apart by a look-up of the source port,
-        and what that leaves by one of the near end.
+        A few lines become one rule each. Many lines become a lookup of the source port, and then one of the
+        near end.
         """
         name = names.cell_chain(*self._place, "\n".join(line.text for line in lines))
         if name in self.chains:
@@ -230,7 +231,7 @@ class PortChains:
         return name
 
     def _split(self, name: str, lines: tuple[ResidualMatch, ...]) -> None:
-        """Add the chain and the map that tell many lines apart by source port, or else by near end."""
+        """Add the chain and the map that look up the source port, or else the near end, of many lines."""
         by_port = any(line.source_ports is not None for line in lines)
         protocol = next((line.protocol for line in lines if line.source_ports is not None), 0)
         pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
@@ -291,9 +292,9 @@ def read_twice(
 
 
 def guards_of_maps(to_live: Goto, family: Family) -> tuple[Rule, ...]:
-    """Return the guards of a chain to which maps lead, whoever looks something up.
+    """Return the guards of a chain that is the target of maps.
 
-    A packet that is not the first of its session may be an answer to it, or an error about it.
+    A packet that is not the first of its session may be a reply, or an ICMP error about the session.
     """
     is_live = Match(ruleset.CT_STATE, (Symbol("established"), Symbol("related")))
     return (Rule((is_live, to_live)), *guards_of_new(to_live, family))

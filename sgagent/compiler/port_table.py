@@ -1,12 +1,12 @@
-"""Work out, for one class of addresses, which entry decides about each protocol and port.
+"""Port tables: for one class of addresses, the entries that decide each protocol and port.
 
-The answer for a protocol and a port is a *cell*: the entries that match there, in order, up to the first that
-matches whatever source port and near end the packet has. One cell names one leaf unless an entry before the
-last one looks further.
+The value for a protocol and a port is a *cell*: the entries that match there, in order, up to the first that
+matches any source port and near end. A cell leads to one counter chain unless an entry before the last also
+matches source ports or near ends.
 
-A class shares the rules for everyone with all other classes, so its table only holds where it decides
-otherwise than they do (``base``); a miss goes on to the chain of the rules for everyone. Without that, tables
-would grow with the product of rules for everyone and classes.
+A class shares the rules for everyone with all other classes. Its table therefore only holds cells that differ
+from those (``base``); a miss continues in the chain of the rules for everyone. Otherwise tables would grow
+with the product of rules for everyone and classes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Decider:
         return [i for i in self.members if self.entries[i].protocol in (None, protocol)]
 
     def cut(self, indices: Iterable[int]) -> Cell:
-        """Return the indices up to the first plain entry: what stands behind it never decides."""
+        """Return the indices up to the first plain entry: it matches all, so later ones never decide."""
         cell: list[int] = []
         for index in indices:
             cell.append(index)

@@ -1,9 +1,9 @@
-"""Return whether a new policy may take something away that the old one allowed.
+"""Revocation: whether a new policy may drop sessions that the old one allowed.
 
-Only then do live sessions have to be judged again. The answer may err towards yes, never towards no: it is no
-only where every entry that accepts is still there with no fewer members, and every entry that drops was there
-before with no fewer. A packet that an old entry accepted then still meets that entry, and nothing that drops
-before it: what drops it now at a better place would have dropped it before.
+Only then are live sessions evaluated again. The answer may be a false yes, never a false no. It is no only if
+every accepting entry is still there with no fewer members, and every dropping entry was there before with no
+fewer. A packet that an old entry accepted then still meets that entry, and no dropping entry before it: such
+an entry would have dropped the packet under the old policy too.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = No
     An interface that is newly bound has a slot of its own, in which no session has been allowed yet.
 
     Args:
-        old: what was in force.
-        new: what is to be.
-        memory: of what was compared before in this step, to spare work; the result is the same without.
+        old: the policy in force.
+        new: the policy to apply.
+        memory: caches comparisons within a step; the result does not depend on it.
     """
     compared = (memory or Memory()).part("narrowing")
     before = {interface.name: interface for interface in old.interfaces}
@@ -77,8 +77,8 @@ def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:
 def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) -> bool:
     """Return whether an accepting rule lost members, or a dropping one gained some.
 
-    Most rules are the very same as before. Of these only those that match what a changed one does are looked
-    at: they may speak of the same members.
+    Most rules are unchanged objects. Of these, only rules that match the same traffic as a changed rule are
+    compared, because they may name the same members.
     """
     if old is new:
         return False

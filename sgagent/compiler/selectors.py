@@ -1,9 +1,9 @@
-"""Say where in a packet or its session the ends of a session are found (§2.2, §6.4).
+"""Selectors: the nftables expressions for the ends of a session, in a packet or in conntrack (§2.2, §6.4).
 
-A session that conntrack follows is read from its tuples, whichever way the packet at hand goes, so that any
-packet can judge it: one opened inwards by the original tuple, as it came in, before any NAT; one opened
-outwards by the reply tuple, ends swapped, as it went out after all NAT. An untracked packet is read by its
-own header.
+For a session in conntrack, its tuples are read, whichever direction the packet has, so that any packet can
+decide it. A session that was opened inwards is read from the original tuple, as it came in, before any NAT. A
+session that was opened outwards is read from the reply tuple with ends swapped, as it went out after all NAT.
+An untracked packet is read from its own header.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Open the way to the agent's own source in a table that an earlier agent left (§7.4).
+"""Rules that keep the agent's source reachable in a table that an earlier agent left (§7.4).
 
-What that table enforces is not known, so nothing else of it is changed: a rule at the head of each base chain
-lets sessions pass that were opened outwards to the source.
+What that table enforces is unknown, so the rest of it is not changed. A rule at the head of each base chain
+accepts sessions that were opened outwards to the source.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PACKETS = {"prerouting": "reply", "postrouting": "original"}
 
 
 def can_open(foreign: Iterable[str]) -> bool:
-    """Return whether the base chains hold no rules of somebody else, which a change of ours would remove."""
+    """Return whether the base chains hold only our rules; a change of ours would remove others."""
     return not {f"rule {name}" for name in _PACKETS} & set(foreign)
 
 

@@ -17,7 +17,7 @@ from sgagent.compiler.linear import (
     entry_rules,
     is_short,
     protocol_rules,
-    told_apart,
+    separate_protocols,
     up_to,
 )
 from sgagent.compiler.selectors import readings
@@ -156,7 +156,7 @@ def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
         (ALIKE - 1, ALIKE - 1, ()),
     ),
 )
-def test_a_protocol_is_told_apart_by_its_lines(
+def test_a_protocol_is_separate_protocols_by_its_lines(
     of_tcp: int, of_udp: int, expected: tuple[Protocol, ...]
 ) -> None:
     """Those that look at the source port gain nothing, and do not count."""
@@ -166,7 +166,7 @@ def test_a_protocol_is_told_apart_by_its_lines(
         rule("r0", ACCEPT, TCP, "80", "10.0.0.2", source_ports="7"),
     )
     policy = policy_of(group("sg-1", *rules))
-    assert told_apart(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) == expected
+    assert separate_protocols(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) == expected
 
 
 def many_rules(count: int, protocol: Protocol = TCP) -> tuple[SecurityGroupRule, ...]:
