@@ -1,4 +1,4 @@
-"""Reckon with sets of small whole numbers as one large number, one bit for each, so that all go at once."""
+"""Bit sets: sets of small integers as one large integer, so that one operation handles all members."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ Piece = tuple[int, int, Columns]
 class Open:
     """The cells of a table that nothing has taken yet: a tree over the rows.
 
-    A node knows the columns that are open in some row below it. Where a whole node is taken, those below are
-    not told: what is open there is what is open in all nodes above, too.
+    A node holds the columns that are open in some row below it. Taking a whole node does not update the nodes
+    below. So a column of a row is open if it is open in the row's node and in all nodes above it.
     """
 
     def __init__(self, rows: int, every_column: Columns, within: Sequence[Columns] | None) -> None:

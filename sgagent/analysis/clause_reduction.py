@@ -1,4 +1,4 @@
-"""Leave of two lists of clauses what can matter where their verdicts differ, so that only that is cut."""
+"""Reduction of two decision lists to the clauses that matter where their verdicts differ."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Compare two policies in meaning: which packets one accepts and the other drops, and what decides there.
+"""Semantic comparison of two policies: packets that one accepts and the other drops, with the deciding rules.
 
-Where the two agree nothing is worked out. What §7.1 always allows is left out, as no policy has a say in it.
+Parts that are equal are skipped. Implicit allows (§7.1) are left out, since no policy can change them.
 """
 
 from __future__ import annotations
@@ -116,12 +116,12 @@ class Comparison:
 def compare(
     old: ResolvedPolicy, new: ResolvedPolicy, *, tick: Callable[[], None] = lambda: None
 ) -> Comparison:
-    """Return all in which two policies differ; what is judged alike on several links is told once.
+    """Return all differences between two policies; links with equal differences are merged.
 
     Args:
-        old: what is enforced.
-        new: what may be.
-        tick: is called after each link of either, as :func:`links` counts them.
+        old: the policy in force.
+        new: the policy to compare with it.
+        tick: called after each link of either, as :func:`links` counts them.
     """
     pairs = _pairs(old, new)
     groups = _alike(pairs)

@@ -1,4 +1,4 @@
-"""Compare two sets of definitions object by object, and groups rule by rule."""
+"""Diff of two sets of definitions: object by object, and groups rule by rule."""
 
 from __future__ import annotations
 

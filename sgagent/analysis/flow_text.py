@@ -1,4 +1,4 @@
-"""Put boxes into words: objects by the names that documents give them, where that is exact."""
+"""Header-space boxes as text, with the names of objects where they are exact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 
 @dataclass(frozen=True, slots=True)
 class ObjectNames:
-    """The names of all sets of addresses that rules speak of, by family."""
+    """The names of all sets of addresses that rules name, by family."""
 
     by_addresses: Mapping[Family, Mapping[Ranges, str]] = field(
         default_factory=lambda: {family: {} for family in Family}

@@ -1,11 +1,11 @@
-"""Cut all packets of one direction and family into disjoint boxes, in each of which the same clauses decide.
+"""Header space: partition the packets of one direction and family into boxes that the same clauses decide.
 
-A box is a set of far ends, times a set of protocols, destination ports, source ports and near ends. Nothing
-is sampled: far ends are sorted into classes by the clauses that speak of them, then the borders of ports,
-source ports and near ends are swept one after the other. Several lists of clauses may be cut at once, so that
-they can be compared; where they are known to agree, nothing is cut.
+A box is a set of far ends, times a set of protocols, destination ports, source ports and near ends. The
+partition is exact: far ends are sorted into classes by the clauses that name them, then a sweep cuts ports,
+source ports and near ends. Several decision lists may be cut together, to compare them. Parts in which they
+agree are not cut.
 
-A packet too short to hold ports is decided as one from port 0 to port 0: no document can name that port.
+A packet too short to hold ports is decided as one from port 0 to port 0, which no document can name.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def cut_into_boxes(
         family: of the packets.
         label: is given, for each list, the first clauses that match a packet, at most ``depth`` of them, and
             returns what the box is labelled with; None leaves the packets out.
-        skip: tells of what may match some packets whether they are of no interest, early.
-        depth: how many clauses of each list are wanted.
+        skip: returns True for columns of clauses whose packets are of no interest; this prunes early.
+        depth: how many matching clauses of each list ``label`` receives.
     """
     cutter = _Cutter(family, label, skip, depth)
     peers_by_row: dict[_Row[Label], list[tuple[int, int]]] = {}
@@ -349,7 +349,7 @@ class _Cutter(Generic[Label]):
         return self._cut(column, _is_plain)
 
     def _cut(self, column: Iterable[Clause], is_settled: Callable[[Clause], bool]) -> Column:
-        """Return the clauses up to the last that can be wanted: nobody asks what stands behind it."""
+        """Return the clauses up to the one that reaches ``depth``; later ones can't change the label."""
         kept: list[Clause] = []
         settled = 0
         for clause in column:

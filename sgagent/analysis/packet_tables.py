@@ -1,4 +1,4 @@
-"""Lay out all packets of one direction and family as tables, cut where clauses tell them apart."""
+"""Tables that partition the packets of one direction and family, cut at the borders of clauses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_tables(clauses: Sequence[Clause], family: Family, most: int | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """Far ends that the same clauses speak of, and the kinds of other ends that these tell apart."""
+    """Far ends in the same clauses, and the kinds of near ends and source ports of these clauses."""
 
     ends: Ranges
     peers: tuple[int, ...]
@@ -85,7 +85,7 @@ _Side = tuple[tuple[int, int] | None, Ranges | None]
 _ANYWHERE: _Side = (None, None)
 
 _Kind = frozenset[Ranges]
-"""All of the ranges that hold a number, which tell it from those of other kinds."""
+"""All wanted ranges that hold a number; numbers in the same ranges are of one kind."""
 
 
 def _kinds(wanted: Iterable[Ranges], last: int) -> list[_Kind]:
@@ -120,7 +120,7 @@ class _Sides:
 
     @classmethod
     def of(cls, wanted: Iterable[_Side], family: Family) -> _Sides:
-        """Return the kinds that what clauses want tells apart."""
+        """Return the kinds of near ends and of source ports that clauses distinguish."""
         near_ends, sources = zip(*wanted, strict=True)
         return cls(
             _kinds({(near_end,) for near_end in near_ends if near_end is not None}, family.last_address),

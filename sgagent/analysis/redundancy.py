@@ -1,13 +1,13 @@
-"""Find out for very many clauses which of them decide about any packet, and what decides without them.
+"""Redundancy analysis of long decision lists: which clauses decide any packet, and what decides without them.
 
-All packets of one direction and family are the cells of tables. The rows of a table are protocols with
+The packets of one direction and family are the cells of tables. The rows of a table are protocols with
 destination ports, cut where a clause begins or ends. Its columns are classes of far ends, each with the kinds
-of near ends and source ports that its clauses tell apart. A set of columns is a whole number with one bit for
-each, so that all columns are reckoned with at once; a tree over the rows keeps the work for a clause to a few
-steps for any range of ports.
+of near ends and source ports that its clauses distinguish. A set of columns is an integer with one bit for
+each column, so one operation handles all columns. A segment tree over the rows keeps the work for a clause
+logarithmic in the number of rows.
 
-Nothing is sampled, as in :mod:`sgagent.analysis.header_space`, which names the packets, too, but may need as
-many boxes as there are pairs of clauses.
+The analysis is exact, as in :mod:`sgagent.analysis.header_space`. That module also names the packets, but may
+need as many boxes as there are pairs of clauses.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Table:
 
         Args:
             areas: those that count, of which the last is everything; None is all.
-            accepts: tells of a clause whether it accepts, in the sense of who asks.
+            accepts: returns whether a clause counts as accepting.
         """
         verdicts = Verdicts(accepted=[0] * len(self.starts), critical=[0] * len(self.starts))
         items = [

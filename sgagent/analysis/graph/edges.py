@@ -1,8 +1,8 @@
-"""Find out who may talk to whom: exactly, by what decides, so that an accept behind a drop is no edge.
+"""Edges of the graph: who may connect to whom. Exact: an accept that an earlier drop hides is no edge.
 
-Between groups an edge takes both ends: what the source's groups let out, and what the target's let in. Of
-what is no group only this end is known. No packet goes from a host to itself. The configuration's lists are
-left out: no group has a say in them.
+An edge between groups needs both ends: egress of the source's groups, and ingress of the target's. For an end
+that is no group only the other end's rules count. No packet goes from a host to itself. Exemptions of the
+configuration are left out, since no group can change them.
 """
 
 from __future__ import annotations

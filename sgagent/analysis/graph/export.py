@@ -1,4 +1,4 @@
-"""Write a graph for other programs to draw: DOT for Graphviz, and Mermaid for Markdown."""
+"""Export of a graph as DOT for Graphviz, and as Mermaid for Markdown."""
 
 from __future__ import annotations
 

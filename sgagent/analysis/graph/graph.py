@@ -1,4 +1,4 @@
-"""Say who may talk to whom, as nodes and edges."""
+"""The graph's values: nodes and edges."""
 
 from __future__ import annotations
 

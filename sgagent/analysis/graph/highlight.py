@@ -1,4 +1,4 @@
-"""Mark what stands out in a graph: what a change does, and the ways from one node to another."""
+"""Highlights in a graph: the effect of a change, and the paths between two nodes."""
 
 from __future__ import annotations
 

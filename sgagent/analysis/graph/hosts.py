@@ -1,7 +1,7 @@
-"""Hold where groups are attached together: which hosts are there, and what is accepted and dropped there.
+"""Hosts of the graph: combinations of attached groups, and what they accept and drop.
 
-A host is an interface of the documents. A member that a group lists by address, on no interface, has no known
-policy: at the far end it sends and takes everything.
+A host is an interface of the documents. A group member that is given by address, without an interface, has no
+known policy: as a far end it sends and accepts everything.
 """
 
 from __future__ import annotations

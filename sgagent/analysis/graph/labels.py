@@ -1,4 +1,4 @@
-"""Say in few words what nodes are and what edges carry, for every way of drawing."""
+"""Labels of nodes and edges, for all export formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lay a graph out in columns: nodes in every other one, what edges carry in those between."""
+"""Layered layout of a graph: nodes in every other column, edge labels in the columns between."""
 
 from __future__ import annotations
 

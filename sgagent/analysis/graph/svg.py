@@ -1,6 +1,7 @@
-"""Draw a graph as an SVG that needs nothing else: light or dark as the reader likes it, and readable aloud.
+"""A graph as a self-contained SVG with light and dark colours and text for screen readers.
 
-Nothing is said by colour alone: what a change opens has a plus, what it closes a minus and a dashed line.
+No meaning is carried by colour alone: what a change opens has a plus, what it closes a minus and a dashed
+line.
 """
 
 from __future__ import annotations

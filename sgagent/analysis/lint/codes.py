@@ -1,4 +1,4 @@
-"""Name all checks, for those who only need to know what there is."""
+"""The codes of all checks."""
 
 from __future__ import annotations
 

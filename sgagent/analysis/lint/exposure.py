@@ -1,4 +1,4 @@
-"""Find what is open to more than the guide advises: to everyone, or in one family only by oversight."""
+"""Checks for rules that open more than the guide advises: to everyone, or in one family only by oversight."""
 
 from __future__ import annotations
 
@@ -146,11 +146,11 @@ def _families(families: Iterable[Family]) -> str:
 
 def _find_wide_management(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find management ports that are open to more than an address, a group or a list of offices."""
-    told = {key for key, _ in _collected(subject, _sensitive).items()}
+    reported = {key for key, _ in _collected(subject, _sensitive).items()}
     for key, (_, rule) in subject.rules.items():
         ports = _management_ports(subject, rule)
         wide = _wider_than_an_address(subject, rule)
-        if ports and wide and key not in told and key in subject.decided:
+        if ports and wide and key not in reported and key in subject.decided:
             services = ", ".join(map(service_text, ports))
             yield Finding(
                 code=check.code,
@@ -215,7 +215,7 @@ def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Findin
 
 
 def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
-    """Return the drop of everything that stands behind all that may leave."""
+    """Return the egress rule that drops everything that earlier rules don't accept."""
     for clause in stand.egress.clauses[family]:
         if clause.rule is not None and denies_all(clause.rule):
             return clause.rule

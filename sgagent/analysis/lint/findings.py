@@ -1,4 +1,4 @@
-"""Say what was found: how much it weighs, where it is, why it matters, and what to do about it."""
+"""Findings: severity, place, message and remedy."""
 
 from __future__ import annotations
 

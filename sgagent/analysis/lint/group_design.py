@@ -1,4 +1,4 @@
-"""Find groups that are planned otherwise than the guide advises: too much in one, or too near each other."""
+"""Checks of how groups are designed: too many rules in one, or groups that differ too little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find objects that stand for nothing, for something else than was meant, or for nothing new."""
+"""Checks of objects: unknown, empty or redundant groups, prefix lists and addresses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
                 rule_ids=(key[1],),
                 object_id=name,
                 message=f"{effect}: the {noun} {name} is not in the definitions",
-                remedy=f"add the {noun}, or mend its id",
+                remedy=f"add the {noun}, or correct its id",
                 origin=rule.origin,
             )
 
@@ -62,7 +62,7 @@ def _unknown(
 
 
 def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
-    """Find groups and lists that rules speak of, and that have nothing in them that the rules could match."""
+    """Find groups and lists that rules name, and that have nothing in them that the rules could match."""
     users: dict[str, list[RuleKey]] = {}
     lacking: dict[tuple[str, Family], list[RuleKey]] = {}
     for key, (_, rule) in subject.rules.items():

@@ -1,4 +1,4 @@
-"""Find the ports that rules open to everyone, or to parts that come to as much."""
+"""The ports that rules open to everyone, alone or together."""
 
 from __future__ import annotations
 

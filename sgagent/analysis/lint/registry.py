@@ -1,4 +1,4 @@
-"""Know every check by its code, and run those that are wanted."""
+"""The registry of checks by code, and the runner."""
 
 from __future__ import annotations
 

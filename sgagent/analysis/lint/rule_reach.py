@@ -1,4 +1,4 @@
-"""Find out where each rule of one judge and direction decides, and what decides instead where none does."""
+"""Where each rule of one decision list decides, and what decides instead where it never does."""
 
 from __future__ import annotations
 

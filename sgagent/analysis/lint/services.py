@@ -1,4 +1,4 @@
-"""Know the ports that the guide warns of, by what is usually behind them."""
+"""The ports that the guide warns of, with their usual services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is looked at: definitions, what they come to wherever groups are attached, and what life tells."""
+"""The subject of the checks: definitions, their resolution for each combination of groups, and usage."""
 
 from __future__ import annotations
 
@@ -190,9 +190,9 @@ def make_subject(
     most_rules: int = MOST_RULES,
     life: Life = NO_LIFE,
 ) -> LintSubject:
-    """Return what is to be looked at: each combination of groups that is attached anywhere, once.
+    """Return the subject of the checks: each combination of groups that is attached anywhere, once.
 
-    A group that is attached nowhere is looked at by itself, if it has rules.
+    A group that is attached nowhere but has rules is checked by itself.
 
     Args:
         snapshot: the definitions.

@@ -1,4 +1,4 @@
-"""Find what is not used, by what the agent counted, and what does not fit with who listens on this host."""
+"""Checks of usage: rules without hits, and rules that don't fit this host's listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find rules that decide nothing, or nothing that would not be decided alike without them."""
+"""Checks for rules without effect: they decide nothing, or the verdicts are equal without them."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accept
 
 def _find_never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find the other rules that decide nothing anywhere, with those that decide instead."""
-    told = {
+    reported = {
         key for finding in (*DENY.find(subject, DENY), *VOID.find(subject, VOID)) for key in _about(finding)
     }
     instead: dict[RuleKey, list[Clause]] = {}
@@ -186,7 +186,7 @@ def _find_never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]
             for key, clauses in reach.unreached.items():
                 instead.setdefault(key, []).extend(clauses)
     duplicates = {key for keys in duplicate_rules(subject) for key in keys[1:]}
-    for key in sorted(subject.unreached - told - duplicates):
+    for key in sorted(subject.unreached - reported - duplicates):
         verb = "decides" if _is_one(instead[key]) else "decide"
         yield Finding(
             code=check.code,
@@ -239,7 +239,7 @@ def _known_by(clause: Clause) -> tuple[object, ...]:
 
 
 def _may_go(subject: LintSubject, clause: Clause) -> bool:
-    """Return whether a clause is a rule that others are told could be taken out."""
+    """Return whether another finding suggests removing the rule of a clause."""
     return clause.rule is not None and key_of(clause.rule) in subject.redundant | subject.unreached
 
 
