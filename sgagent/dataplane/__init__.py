@@ -1,1 +1,1 @@
-"""Carry plans out in the kernel and read back what stands there."""
+"""The data plane: apply plans to the kernel, read the table back, and read counters, sessions and logs."""

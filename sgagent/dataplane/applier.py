@@ -1,8 +1,8 @@
-"""Be the applier: the one process that holds CAP_NET_ADMIN, and does a few things that it is asked for.
+"""The applier: the only process that holds CAP_NET_ADMIN; it serves a fixed set of requests of the agent.
 
-It reads no document, no configuration and nothing from the network. What it is asked for is checked as if a
-stranger had asked; what it does concerns the table ``inet sgagent``, the agent's bits of session marks, and
-sessions at this host's own sockets. It ends when the agent does, and leaves the table as it stands.
+It reads no document, no configuration and nothing from the network, and does not trust a request. It changes
+the table ``inet sgagent``, the agent's bits of session marks, and sessions at this host's own sockets. It
+ends when the agent ends, and leaves the table unchanged.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from sgagent.dataplane.table import KernelTable
 from sgagent.dataplane.tracked_table import TrackedTable
 
 LARGE_BYTES = 1 << 18
-"""Of a plan, from which on it is worth while."""
+"""Size of a plan from which :func:`give_back` is worth its time."""
 
 
 def give_back() -> None:
-    """Have the C library return what it holds and nobody uses; does nothing where it can't."""
+    """Return free memory of the C library to the kernel, if the C library supports that."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 _ERRORS = 2
-"""The number of standard error, the one file of before that stays open."""
+"""Standard error: the only descriptor from before the fork, besides the sockets, that stays open."""
 
 _DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals to the whole service, or from a terminal, are meant for the agent, which then lets go."""
+"""Ignored signals: they reach the whole service or terminal, and the agent closes the channel then."""
 
 
 def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owned: bool) -> int:
@@ -62,7 +62,7 @@ def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owne
         signal.signal(number, signal.SIG_IGN)
     _keep_open(channel.fileno(), news.fileno())
     try:
-        with channel, news:  # closed before anything is printed: whoever reads that may keep it waiting
+        with channel, news:  # closed before an error is printed, since a slow reader may block the print
             name_process(APPLIER_NAME)
             hide_memory()
             keep_only_net_admin()
@@ -117,7 +117,7 @@ class _Desk:
         """From the beginning on, if the privilege is there."""
 
     def close(self) -> None:
-        """Give the table up as it stands."""
+        """Release the table unchanged."""
         for opened in (self.followed, self._table):
             if opened is not None:
                 opened.close()
@@ -128,17 +128,17 @@ class _Desk:
             self._table.forget()
 
     def hand_over(self, channel: socket.socket) -> None:
-        """Give what was just opened to who asked for it, and keep nothing of it."""
+        """Send the log's socket, if one was just opened, to the agent, and close our copy."""
         if self._log is not None:
             with self._log:
                 protocol.hand_over(channel, self._log)
             self._log = None
 
     def _pass_on(self, change: RulesetChange) -> None:
-        """Tell the agent of a change by somebody else.
+        """Notify the agent of a change that another process made.
 
-        If it has not taken up what it was told before, more of the same tells it nothing: it will look. If
-        it has ended, the channel says so next.
+        A notice that finds the queue full is dropped: the agent has unread notices and will read the table.
+        If the agent has ended, the next read of the channel shows it.
         """
         with contextlib.suppress(BlockingIOError, ConnectionError):
             self._news.send(protocol.write_change(change), socket.MSG_DONTWAIT)

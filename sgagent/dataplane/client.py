@@ -1,4 +1,4 @@
-"""Have the applier do what needs privilege."""
+"""The client of the applier."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ApplierTable:
         return int(generation)
 
     def list_table(self) -> TableListing:
-        """Return the table as it stands in the kernel; it is taken up if an earlier owner left it.
+        """Return the table as it is in the kernel; it is taken up if an earlier owner left it.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.

@@ -1,4 +1,4 @@
-"""Find sessions that the kernel follows, and clear our bits in their marks."""
+"""Conntrack: find sessions, and clear our bits in their marks."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class TrackedSession:
 def find_session(packet: Packet) -> TrackedSession | None:
     """Return the session of the calling thread's network namespace that a packet belongs to.
 
-    Sessions are told by addresses and ports as they are on the wire, whatever is translated on this host:
-    what comes in has either the tuple of a session's original direction, or that of its replies. What goes
-    out is looked for as what would come back.
+    The look-up uses addresses and ports as they are on the wire, before or after NAT on this host. An
+    incoming packet has the tuple of a session's original direction, or that of its replies. An outgoing
+    packet is looked up by the tuple of the packet that would answer it.
 
     Args:
         packet: of TCP or UDP; sessions of other protocols are not found.

@@ -1,7 +1,8 @@
-"""Have the kernel tell of the table's named counters.
+"""Dump the table's named counters from the kernel, unparsed.
 
-libnftables would write JSON about each, and that would be read again: four times the work, each second, for a
-policy of ten thousand rules. What the kernel tells is not even looked at here, beside the privilege.
+The privileged process does not parse the dump; :mod:`sgagent.dataplane.counters` does, without privilege.
+libnftables would print and parse JSON for each counter: four times the work, each second, for a policy of
+ten thousand rules.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ _COUNTER = struct.pack(">I", 1)
 _REQUEST = _HEADER + attribute(_TABLE, TABLE.encode() + b"\0") + attribute(_TYPE, _COUNTER)
 
 _ATTEMPTS = 100
-"""Readings while somebody else keeps changing the ruleset: of two states no sum can be made."""
+"""Dumps until giving up. A dump that a change of the ruleset interrupts mixes two states."""
 
 
 def list_counters(netlink: NetlinkSocket) -> bytes:
-    """Return what the kernel tells of the counters of our table, unread; nothing where there is no table.
+    """Return the kernel's netlink messages about the counters of our table; empty if there is no table.
 
     Raises:
-        OSError: the kernel tells nothing; EINTR where somebody keeps changing the ruleset.
+        OSError: the dump failed; EINTR if another process keeps changing the ruleset.
     """
     for _ in range(_ATTEMPTS):
         answers = netlink.dump_unread(_GET_OBJECT, _REQUEST)
         if not netlink.was_interrupted:
             return answers
-    raise OSError(errno.EINTR, "somebody keeps changing the ruleset")
+    raise OSError(errno.EINTR, "another process keeps changing the ruleset")

@@ -1,7 +1,7 @@
-"""Show the kernel's table as values, and remember what was seen of it.
+"""The data plane: the kernel's table as values, cached by generation.
 
-What needs privilege is done by a table keeper, in this process or behind the boundary. What is read, and that
-may be anything that somebody put into the kernel, is read here.
+A table keeper does what needs privilege, in this process or in the applier. The table may contain anything
+that another process put there, so its listing is decoded here, without privilege.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TableDataplane:
     """The data plane over a keeper of the table.
 
     What was observed is remembered with the keeper's number for that state of the table. While the number
-    stays, and after a change of our own with nobody's between, nothing is listed again.
+    stays, and after a change of our own with no other in between, nothing is listed again.
     """
 
     def __init__(self, table: TableKeeper) -> None:
@@ -50,7 +50,7 @@ class TableDataplane:
         """The table after the removal that is still to come, and the generation before it."""
 
         self._is_unreadable = False
-        """Whether the table that stands has to make room, as nobody can tell what is in it."""
+        """Whether the existing table can't be decoded, so that the next plan has to replace it."""
 
     @property
     def is_owner(self) -> bool:
@@ -59,11 +59,11 @@ class TableDataplane:
 
     @property
     def is_known(self) -> bool:
-        """Return whether nobody else has changed anything since the table was observed."""
+        """Return whether no other process has changed anything since the table was observed."""
         return self._seen is not None
 
     def observe(self) -> Observed:
-        """Return the table as it stands in the kernel; take it up if an earlier owner left it.
+        """Return the table as it is in the kernel; take it up if an earlier owner left it.
 
         Raises:
             NotPermittedError: CAP_NET_ADMIN is lacking.
@@ -138,7 +138,7 @@ class TableDataplane:
             known: the generation at which the table is known; None where it is not.
 
         Returns:
-            The generation at which it is known then; None where somebody else changed something meanwhile.
+            The generation at which it is known then; None where another process changed something meanwhile.
         """
         if not operations:
             return known
@@ -176,7 +176,7 @@ class TableDataplane:
         return self._table.clear_marks(mask, tests)
 
     def close(self) -> None:
-        """Give the table up as it stands; the rules stay in force."""
+        """Release the table unchanged; the rules stay in force."""
         self._table.close()
 
 

@@ -1,7 +1,7 @@
-"""Do in a process of its own what may end the process that does it.
+"""Listing of the table in a forked process, which may abort.
 
-libnftables aborts where it can't write as JSON what somebody has put into a table, like a comment that is not
-UTF-8. The process that owns the table must not be the one that does.
+libnftables aborts if it can't write a table as JSON, for example because of a comment that is not UTF-8. The
+process that owns the table must survive that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ask the kernel whether its ruleset changed, and who owns a table, without listing anything."""
+"""The generation of the kernel's ruleset and the owner of a table, read without listing anything."""
 
 from __future__ import annotations
 

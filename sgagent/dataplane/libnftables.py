@@ -1,7 +1,7 @@
-"""Hand commands to libnftables and turn what it says into values and exceptions.
+"""The binding to libnftables: run commands, return values and exceptions.
 
-Everything comes out as JSON, and goes in as such or, where it is large and every name in it is ours, in nft's
-own words. The library looks nothing up: input is numeric, DNS is off, and output is as numeric as it can be.
+Output is JSON. Input is JSON, or nft's grammar if it is large and every name in it is ours. The library looks
+nothing up: input is numeric, DNS is off, and output is as numeric as it can be.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_DNS = 1
 
 
 def open_binding() -> Any:  # noqa: ANN401 - the binding has no types
-    """Return a context of libnftables that looks no name up, and that can be told to try only.
+    """Return a context of libnftables that resolves no host names and supports dry runs.
 
     Raises:
         UsageError: binding or library are not installed, or are too old.
@@ -125,10 +125,11 @@ class Context:
         self._nftables.set_numeric_symbol_output(True)
 
     def introduce(self) -> int | None:
-        """Make the kernel know the library's netlink socket, and return its port; None if it can't be told.
+        """Bind the library's netlink socket, and return its port; None if the port can't be determined.
 
-        The kernel gives the first such socket of a process that speaks the number of the process, by which
-        others can tell who owns a table. To be called only with CAP_NET_ADMIN: without, the library prints.
+        The kernel gives the first netlink socket that a process uses the process id as its port. Other
+        programs identify the owner of a table by that. Call this only with CAP_NET_ADMIN: without it, the
+        library prints.
         """
         self._nftables.cmd(_SMALL_TALK)
         return next(iter(set(_netlink_ports()) - self._others), None)

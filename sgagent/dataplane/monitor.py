@@ -1,4 +1,4 @@
-"""Hear who changes the kernel's ruleset: nfnetlink's group for nftables, read in the applier.
+"""Notifications of ruleset changes: nfnetlink's group for nftables, read in the applier.
 
 The kernel sends a message for each object that a transaction touches, and then one that names the new
 generation of the ruleset and the process that made it.
@@ -36,7 +36,7 @@ _PROGRAM = struct.Struct("@HP")
 
 @dataclass(frozen=True, slots=True)
 class RulesetChange:
-    """Somebody else changed the ruleset of this network namespace."""
+    """Another process changed the ruleset of this network namespace."""
 
     generation: int
     """The ruleset's number after it; 0 where changes were missed, as there were too many."""
@@ -61,7 +61,7 @@ class RulesetEvents:
         """Listen, in the network namespace of the calling thread.
 
         Args:
-            own_port: the netlink port whose changes are our own and are not told; None tells all.
+            own_port: the netlink port of our own changes, which are filtered out; None filters nothing.
 
         Raises:
             OSError: it needs CAP_NET_ADMIN.
@@ -77,7 +77,7 @@ class RulesetEvents:
             _leave_out(self._socket, own_port)
         self._socket.bind((0, 1 << _GROUP - 1))
         self._is_of_table = False
-        """Whether the transaction that is being told of concerns our table."""
+        """Whether the transaction whose messages are being read concerns our table."""
 
     def fileno(self) -> int:
         """Return the number to wait on."""

@@ -1,8 +1,8 @@
-"""Listen to a group of the kernel's packet log, and take apart what it hands over.
+"""The kernel's packet log: bind to a group, and parse its messages.
 
-To listen needs CAP_NET_ADMIN, so the applier opens the socket. To read does not: the socket goes to the
-agent's own process, where alone bytes of packets are looked at. Whoever reads can't change what is listened
-to: the kernel asks the sender of each request for the privilege.
+Binding needs CAP_NET_ADMIN, so the applier opens the socket. Reading does not: the applier passes the socket
+to the agent, which alone parses bytes of packets. The agent can't rebind the socket, since the kernel checks
+the privilege of the sender of each request.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _POSTROUTING = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedPacket:
-    """A packet as the kernel told of it."""
+    """A packet that the kernel logged."""
 
     prefix: str
-    """Of the rule that logged it; whatever is no ASCII is replaced."""
+    """The prefix of the log statement; characters outside ASCII are replaced."""
 
     is_leaving: bool
-    """Whether it was about to leave the host, behind routing, or had just come in, before it."""
+    """True if the packet was leaving the host (postrouting), False if it had just arrived (prerouting)."""
 
     link_index: int
-    """Of the link that it came in by or leaves by; 0 where it is not said."""
+    """The index of the link that it arrives or leaves by; 0 if the kernel does not name it."""
 
     sequence: int
-    """Counts what was to be told since somebody listens, modulo 2³²; a gap is what was lost."""
+    """Number of the message since the socket was bound, modulo 2³²; a gap shows lost messages."""
 
     head: bytes
     """At most :data:`COPIED_BYTES`, from the IP header on."""
@@ -74,7 +74,7 @@ def open_log(group: int) -> socket.socket:
         group: its number.
 
     Raises:
-        OSError: it needs CAP_NET_ADMIN; somebody else listens to this group; the kernel has no such log.
+        OSError: it needs CAP_NET_ADMIN; another process listens to this group; the kernel has no such log.
     """
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
     try:
@@ -99,7 +99,7 @@ def _bind() -> bytes:
 
 
 def _gather() -> bytes:
-    """Return how much of a packet is told, and how many are told at once."""
+    """Return the attributes that set the bytes copied of a packet and the packets batched in a message."""
     return b"".join(
         (
             attribute(_CONFIG_MODE, struct.pack("!IBx", COPIED_BYTES, _COPY_PACKET)),

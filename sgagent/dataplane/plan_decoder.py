@@ -1,8 +1,8 @@
-"""Read a plan in the applier, and believe nothing of it.
+"""Decode and validate a plan in the applier, which does not trust the agent.
 
-Whoever wrote it may have been taken over by a document or by somebody on the network. So every word, number,
-name and length is checked here, against closed lists and bounds, before any of it becomes a command. What a
-plan can say at all concerns ``table inet sgagent`` alone, and of the marks only bits that are the agent's.
+An attacker may control the agent through a document or the network. So the decoder checks every word, number,
+name and length against closed lists and bounds before any becomes a command. A plan can only name objects of
+``table inet sgagent``, and only the agent's bits of the marks.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _elements(content: list[Any], types: tuple[KeyType, ...]) -> Iterator[Elemen
 
 
 def _leaving(content: list[Any], types: tuple[KeyType, ...]) -> Iterator[Element]:
-    """Yield elements that are deleted: somebody else may have led them to a chain of any name."""
+    """Yield elements that are deleted: another process may have led them to a chain of any name."""
     for pair in content:
         match pair:
             case [key, ["goto", chain]]:
@@ -361,7 +361,7 @@ def _prefix(content: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _standing(content: Any) -> str:  # noqa: ANN401 - JSON
-    """Return the name of what is to go, which somebody else may have named."""
+    """Return the name of what is to go, which another process may have named."""
     if not isinstance(content, str) or not content or "\0" in content:
         raise MalformedPlanError("no name")
     if len(content.encode()) > _LONGEST_NAME:

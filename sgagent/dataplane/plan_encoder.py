@@ -1,6 +1,6 @@
-"""Write a plan for the applier: one JSON array a line for each operation, the first item its kind.
+"""The encoder of plans for the applier: one JSON array a line for each operation, its kind first.
 
-The reader, :mod:`sgagent.dataplane.plan_decoder`, believes none of it.
+:mod:`sgagent.dataplane.plan_decoder` decodes and validates them.
 """
 
 from __future__ import annotations

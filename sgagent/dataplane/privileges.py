@@ -1,4 +1,4 @@
-"""Give capabilities up for good, and ask the kernel what is left."""
+"""Drop capabilities irrevocably, and verify what is left."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def give_up_all() -> None:
-    """Keep no capability beyond the next ``execve``, and be able to get none.
+    """Drop all capabilities, at the latest with the next ``execve``, so that none can be regained.
 
-    Where capset(2) is filtered, as by our unit, what is left goes with the ``execve``: of an ordinary user's
-    process nothing outlives it but what is ambient. :func:`refuse_privilege` tells whether all went well.
+    Where capset(2) is filtered, as by our unit, the ``execve`` drops the rest: a process of an ordinary user
+    keeps only ambient capabilities. :func:`refuse_privilege` verifies the result.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _lock(kept=0)

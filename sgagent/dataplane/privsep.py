@@ -1,7 +1,7 @@
-"""Draw the boundary: a small process keeps the privilege, and the agent goes on without it.
+"""Privilege separation: a small process keeps the privilege, and the agent continues without it.
 
-Before anything is read, the process that was started forks the applier, gives its own capabilities up, and
-executes itself anew. In its second life it holds the sockets to the applier, and nothing else of its first.
+Before it reads any input, the process forks the applier, drops its own capabilities, and executes itself
+again. The new process image holds the sockets to the applier, and nothing else of the first one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.privileges import give_up_all, refuse_privilege
 
 _VARIABLE = "SGAGENT_APPLIER"
-"""What the second life is told: the applier's process id and the numbers of its sockets."""
+"""Passes the applier's process id and socket descriptors through the ``execve``."""
 
 _LONGEST_END_SECONDS = 5.0
-"""For the applier to end after the channel was closed. It may be in the middle of a transaction."""
+"""Until an applier that has not ended is killed. It may be in the middle of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Applier:
     pid: int
     channel: socket.socket
     news: socket.socket
-    """Where it tells who else changes the ruleset, one message each; closed as soon as it has ended."""
+    """Carries one message for each change of the ruleset by another process; closed when the applier ends."""
 
     def __enter__(self) -> Self:
         """Return the applier."""
@@ -73,7 +73,7 @@ def fork_applier(*, owned: bool) -> Applier:
     """Fork the applier, with all privileges that this process has.
 
     Args:
-        owned: whether it is to own the table.
+        owned: whether the applier declares the table as its own.
     """
     channel, its_channel = socket.socketpair()
     news, its_news = socket.socketpair(type=socket.SOCK_SEQPACKET)
@@ -103,21 +103,21 @@ def go_on_without_privilege(applier: Applier) -> NoReturn:
 
 
 def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | None:
-    """Return the applier that this process forked in its first life; None if this is the first.
+    """Return the applier that this process forked before its ``execve``; None before that.
 
     Args:
-        environment: the process's; forgets what it says about it.
+        environment: of the process; the variable is removed from it.
 
     Raises:
-        NotPermittedError: the privilege is still here.
-        UsageError: somebody else has set the variable.
+        NotPermittedError: this process still has the privilege.
+        UsageError: the variable is set, but not by this program.
     """
-    told = environment.pop(_VARIABLE, None)
-    if told is None:
+    value = environment.pop(_VARIABLE, None)
+    if value is None:
         return None
     refuse_privilege()
     try:
-        pid, *numbers = map(int, told.split())
+        pid, *numbers = map(int, value.split())
         channel, news = (_inherited(number) for number in numbers)
     except (OSError, ValueError) as error:
         raise UsageError(f"{_VARIABLE} is for the agent itself, and must not be set: {error}") from error
@@ -139,8 +139,8 @@ def news_heard(
 
     Args:
         news: from the applier.
-        changed: is told of each change that somebody else made.
-        ended: is told, once, that the applier has ended.
+        changed: called for each change by another process.
+        ended: called once, when the applier has ended.
     """
     thread = threading.Thread(target=_hear, args=(news, changed, ended), name="news", daemon=True)
     thread.start()

@@ -1,7 +1,7 @@
-"""Put into bytes what agent and applier say to each other: a few verbs, each with answers of one shape.
+"""The protocol between agent and applier: a few verbs, each with one form of answer.
 
 A message is a kind, a length and a content. Contents are numbers of fixed width, a plan
-(:mod:`sgagent.dataplane.plan_encoder`) or a listing of libnftables, as it wrote it.
+(:mod:`sgagent.dataplane.plan_encoder`) or libnftables' listing, unchanged.
 """
 
 from __future__ import annotations
@@ -301,13 +301,13 @@ CHANGE_BYTES = _CHANGE.size
 
 
 def write_change(change: RulesetChange) -> bytes:
-    """Return somebody's change of the ruleset as a message of its own."""
+    """Return a change of the ruleset by another process as a message of its own."""
     name = change.process_name.encode("utf-8", "replace")
     return _CHANGE.pack(change.generation, change.process_id, name, change.is_of_table)
 
 
 def read_change(content: bytes) -> RulesetChange:
-    """Return somebody's change of the ruleset."""
+    """Return a change of the ruleset by another process."""
     generation, process_id, name, is_of_table = _CHANGE.unpack(content)
     return RulesetChange(
         generation=generation,

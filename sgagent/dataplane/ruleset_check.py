@@ -1,7 +1,7 @@
-"""Ask the kernel what it says to a table's text, without touching anything.
+"""Check of a ruleset's text by the kernel, in a namespace of its own.
 
-A new user namespace holds every capability, and a new network namespace in it holds no rules. So an
-ordinary user can have a text checked in all earnest, where the host allows such namespaces.
+A new user namespace has every capability, and a new network namespace in it has no rules. So an ordinary user
+can have the kernel check a text, on hosts that allow such namespaces.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotPossible:
-    """Nobody could be asked."""
+    """The kernel could not check the text."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""List this host's TCP sessions at local listeners, and end those that the policy forbids (§6.3).
+"""This host's TCP sockets, and the end of sessions that the policy forbids (§6.3).
 
-For sessions that conntrack did not follow when the agent started: it can't say who opened them, but a local
-port with a listener says that the far end did.
+This covers sessions that conntrack did not follow when the agent started. Conntrack can't know who opened
+them, but a local port with a listener shows that the far end did.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TcpSockets:
     """Without a peer."""
 
     sessions: tuple[TcpSession, ...]
-    """Those that live, whoever opened them."""
+    """Live connections, opened by either end."""
 
     @property
     def at_listeners(self) -> tuple[TcpSession, ...]:

@@ -1,7 +1,7 @@
-"""Keep ``table inet sgagent`` of one network namespace, through libnftables in this process.
+"""``table inet sgagent`` of one network namespace, through libnftables in this process.
 
-This is the half of the data plane that needs CAP_NET_ADMIN. It remembers nothing of what stands but what the
-table was declared with, and hands listings over as libnftables wrote them, unread.
+This half of the data plane needs CAP_NET_ADMIN. Its only state is how the table was declared. It returns
+listings as libnftables wrote them, unparsed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def find_refused(operations: Sequence[Operation], accepts: Accepts) -> str | Non
 
     Args:
         operations: what was refused as a whole.
-        accepts: tells whether the kernel would take these operations.
+        accepts: returns whether the kernel accepts these operations, in a dry run.
     """
     place = _first_refused(len(operations), lambda count: accepts(operations[:count]))
     if place is None:
@@ -81,7 +81,7 @@ _TRIED = "x/tried"
 """A chain that is never made: by it the kernel is asked what it would take."""
 
 _ATTEMPTS = 5
-"""Listings that are tried while somebody else keeps changing the ruleset."""
+"""Listings that are tried while another process keeps changing the ruleset."""
 
 _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
 
@@ -91,7 +91,7 @@ class TableListing:
     """What libnftables lists of our table."""
 
     generation: int | None
-    """Of the ruleset that was listed; None where somebody kept changing it meanwhile."""
+    """Of the ruleset that was listed; None where another process kept changing it meanwhile."""
 
     text: bytes | None
     """JSON; None where there is no table, or none that can be listed."""
@@ -105,7 +105,7 @@ class Applied:
     """When a plan was carried out, in numbers as :meth:`TableKeeper.read_generation` returns them."""
 
     before: int | None
-    """None where somebody else may have changed something just before."""
+    """None where another process may have changed something just before."""
 
     after: int
 
@@ -123,7 +123,7 @@ class TableKeeper(Protocol):
         ...
 
     def list_table(self) -> TableListing:
-        """Return the table as it stands; take it up if an earlier owner left it."""
+        """Return the table as it is; take it up if an earlier owner left it."""
         ...
 
     def list_counters(self) -> bytes:
@@ -147,7 +147,7 @@ class TableKeeper(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the table up as it stands."""
+        """Release the table unchanged."""
         ...
 
 
@@ -197,7 +197,7 @@ class KernelTable:
             raise
 
     def list_table(self) -> TableListing:
-        """Return the table as it stands in the kernel; take it up if an earlier owner left it.
+        """Return the table as it is in the kernel; take it up if an earlier owner left it.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
@@ -219,7 +219,7 @@ class KernelTable:
         return TableListing(None, _listed(self._context.list_table))
 
     def list_counters(self) -> bytes:
-        """Return the table's named counters as the kernel tells of them, unread.
+        """Return the kernel's dump of the table's named counters, unparsed.
 
         Raises:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
@@ -283,7 +283,7 @@ class KernelTable:
             raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner} (stop that first)")
 
     def close(self) -> None:
-        """Give the table up as it stands; the rules stay in force."""
+        """Release the table unchanged; the rules stay in force."""
         self._generation.close()
         self._netlink.close()
         del self._context
@@ -298,7 +298,7 @@ class KernelTable:
     def _adopt(self) -> bool:
         """Take the table up that an earlier owner left, if there is one, before somebody changes it.
 
-        Where somebody else is quicker, the next change that we want to make will say who owns it.
+        Where another process is quicker, the next change that we want to make will say who owns it.
         """
         if not self._must_declare or self._flags is not None or not self._generation.table_stands():
             return False

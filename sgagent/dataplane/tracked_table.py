@@ -1,7 +1,8 @@
-"""Know since when our table stands as it does, from what the kernel tells of changes by others.
+"""The generation of our own table, derived from the kernel's notifications about all tables.
 
-The kernel numbers states of its whole ruleset. On a host where others change their own tables all the time,
-our table would have to be listed each time, only to find it as it was. Who hears every change can tell.
+The kernel numbers generations of its whole ruleset. On a host where other programs change their tables often,
+the agent would have to list our table after each change. The notifications show which changes touch our
+table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Freshness:
         self._changed = 0
 
     def hear(self, change: RulesetChange) -> None:
-        """Take note of somebody's change, or of some that were missed."""
+        """Record a change by another process, or that some were missed."""
         if not change.generation:
             self.followed = None
             return
@@ -44,7 +45,7 @@ class Freshness:
         return self._changed
 
     def change(self, now: int) -> None:
-        """Take note of a change of our own, or of a look at the table, with the ruleset's number then."""
+        """Record a change of our own, or of a look at the table, with the ruleset's number then."""
         self._changed = self.followed = now
 
 
@@ -56,7 +57,7 @@ class TrackedTable:
 
         Args:
             table: the table.
-            tell: is told of each change that somebody else made.
+            tell: called for each change by another process.
 
         Raises:
             OSError: it needs CAP_NET_ADMIN.
@@ -67,7 +68,7 @@ class TrackedTable:
         self.events = RulesetEvents(table.port)
 
     def hear(self) -> None:
-        """Take in what happened since it was heard last, and tell it."""
+        """Read the pending notifications, and pass each on."""
         for change in self.events.read():
             self._freshness.hear(change)
             self._tell(change)
@@ -79,7 +80,7 @@ class TrackedTable:
         return self._freshness.changed_until(now)
 
     def list_table(self) -> TableListing:
-        """Return the table as it stands, as :class:`KernelTable` does."""
+        """Return the table as it is, as :class:`KernelTable` does."""
         listing = self._table.list_table()
         if listing.generation is not None:
             self._freshness.change(listing.generation)
