@@ -182,8 +182,8 @@ def test_fleet(console: Console) -> None:
     assert lines[4] == "3 hosts: 1 refusing, 1 lagging, 1 current; newest publication: revision 2"
     for field, told in (
         ("has_kernel_refused", "kernel refused"),
-        ("is_drift_unhealed", "could not be mended"),
-        ("drift_repaired", "mended 1 time"),
+        ("is_drift_unhealed", "could not repair it"),
+        ("drift_repaired", "repaired 1 time"),
     ):
         console.report("web-1", revision, **{field: 1})
         output = console.run("fleet", "status")[1]

@@ -1,4 +1,4 @@
-"""Find out which definitions are enforced on this host now: by asking the agent, else from what it kept."""
+"""The definitions that are enforced on this host: from the running agent, else from its state directory."""
 
 from __future__ import annotations
 

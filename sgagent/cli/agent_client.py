@@ -1,4 +1,4 @@
-"""Ask the agent that runs on this host, or have it do something."""
+"""The client of the control socket."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def ask(
         NotPermittedError: the caller may not ask, or not this.
         UsageError: the question makes no sense to the agent.
         DocumentError: the documents of an order have errors; nothing was changed.
-        KernelRefusedError: the kernel refused an order; what stood still stands.
+        KernelRefusedError: the kernel refused an order; the previous rules stay active.
     """
     path = settings.state.runtime_directory / SOCKET_NAME
     try:
@@ -87,7 +87,7 @@ def ask(
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIME.pack(int(patience), 0))
             connection.connect(str(path))
             connection.settimeout(patience)
-            with contextlib.suppress(BrokenPipeError):  # who may not ask is told so unheard
+            with contextlib.suppress(BrokenPipeError):  # the agent may refuse without reading the question
                 connection.sendall(encode_question(question))
             line = _read_line(connection)
         answer = decode_answer(question, line)
@@ -164,9 +164,9 @@ Interrupted = Callable[[], bool]
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupted]:
-    """Leave the context without a word at Ctrl-C, and hand in what tells whether it was pressed.
+    """Leave the context silently at Ctrl-C; yield a function that returns whether it was pressed.
 
-    It is noted beside being raised: raised in a destructor alone, it would be lost.
+    The handler records the interrupt and raises it, because Python discards an exception in a destructor.
     """
     interruptions = list[int]()
 
@@ -178,6 +178,6 @@ def interruptible() -> Iterator[Interrupted]:
     try:
         yield lambda: bool(interruptions)
     except KeyboardInterrupt:
-        pass  # the way in which this is meant to end
+        pass  # Ctrl-C is the normal end
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""``sgagent apply``: have the running agent enforce these documents, for good or until they are confirmed."""
+"""``sgagent apply``: enforce documents through the running agent, permanently or on trial."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' comes",
     )
     parser.add_argument(
-        "--yes", action="store_true", help="apply for good, also if that cuts the session that you are in"
+        "--yes", action="store_true", help="apply permanently even if that cuts your own session"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

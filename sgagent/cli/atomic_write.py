@@ -1,4 +1,4 @@
-"""Put a file in the place of another, all of it or nothing."""
+"""Atomic replacement of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sgagent boot``: enforce what was enforced last, before the network is up and without asking anybody."""
+"""``sgagent boot``: enforce the last enforced policy, before the network is up and without the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sgagent check``: validate documents and configuration, and say all that is wrong with them at once."""
+"""``sgagent check``: validate documents and configuration, and report all problems at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sgagent compile``: print the ruleset for this host, or have it applied once."""
+"""``sgagent compile``: print the ruleset for this host, or apply it once."""
 
 from __future__ import annotations
 

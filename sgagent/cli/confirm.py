@@ -1,4 +1,4 @@
-"""``sgagent confirm``: take for good what was applied on trial."""
+"""``sgagent confirm``: keep the definitions that are on trial."""
 
 from __future__ import annotations
 

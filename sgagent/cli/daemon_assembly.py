@@ -1,4 +1,4 @@
-"""Put the daemon together and run it: all that ``sgagent run`` does without privilege."""
+"""Assembly of the daemon: what ``sgagent run`` does in the process without privilege."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         dataplane.refuse_another_owner()
         StateDirectory(settings.state.directory).refuse_unreadable()
         daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
-        with suppress(OSError):  # a state directory that takes nothing is told of when definitions are kept
+        with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
             state.take_over_old_files()
@@ -128,7 +128,8 @@ def _assemble(
     _keep_presence(settings, source, board, host, stack)
 
     def reckon(step: Step) -> None:
-        # What conntrack did not follow belongs to whoever speaks next: let that be the agent, to its source.
+        # Conntrack assigns a session that it did not follow to the end that sends next. Refreshing now makes
+        # the agent send first on its session to the source.
         if source.endpoints():
             source.refresh()
         if settings.enforcement.sessions is Sessions.REJUDGE:

@@ -1,4 +1,4 @@
-"""``sgagent denied``: who was dropped lately, by what, with names instead of bare addresses."""
+"""``sgagent denied``: show recently dropped packets, with the deciding rule and names for addresses."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], *, lines:
         printer.print(_newest(answer.flows, lines), ())
         known = answer
         if known.unavailable is not None:
-            print(printable(f"nobody is told of: {known.unavailable}"), file=sys.stderr)
+            print(printable(f"drops are not recorded: {known.unavailable}"), file=sys.stderr)
         while not is_interrupted():
             pause.wait(FOLLOW_SECONDS)
             answer = _waited_for(partial(look, known.newest), pause)

@@ -1,4 +1,4 @@
-"""Lay out who was dropped: what differs in nothing but the time and a port of the sender's is one line."""
+"""The table of drops: flows that differ only in time and source port share a row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
         width: of the terminal; None is no limit.
     """
     if answer.unavailable is not None:
-        return [printable(f"nobody is told of: {answer.unavailable}")]
+        return [printable(f"drops are not recorded: {answer.unavailable}")]
     rows = folded(answer.flows)
     newest = rows[max(0, len(rows) - shown) :]
     lines = [_NONE_REMEMBERED.format(clock_time(answer.begun_at))]

@@ -1,4 +1,4 @@
-"""``sgagent explain``: what becomes of a packet, why, and what stands behind the rule that decided."""
+"""``sgagent explain``: the verdict for a packet, the deciding rule, and the matching rules after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sgagent fleet``: how the hosts of an etcd cluster are doing, and when all of them have come so far."""
+"""``sgagent fleet``: show the state of the hosts of an etcd cluster, or wait until all have a revision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sgagent.agent.time_text import age, count
 from sgagent.cli.inputs import load_settings, whole_number
 from sgagent.cli.output import lay_out, terminal_width
-from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, failures_told
+from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import HostReport, Report, Reported, read_reports
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = KeyLayout(source.prefix)
-    with failures_told(), closing(Client(source, limits=settings.limits)) as client:
+    with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         if options.what == "status":
             return _show(_look(client, layout), as_json=options.json)
         return _wait(client, layout, options, seconds)
@@ -100,10 +100,10 @@ def _show(fleet: _Fleet, *, as_json: bool) -> int:
 
 
 def _lines(fleet: _Fleet) -> list[str]:
-    """Return a line for each host, those first that somebody should look at, and a sum."""
+    """Return a line for each host, hosts that need attention first, and a summary."""
     counts = Counter(one.standing for one in fleet.hosts)
-    told = ", ".join(f"{counts[standing]} {standing.value}" for standing in HostReport if counts[standing])
-    summary = f"{count(len(fleet.hosts), 'host')}" + (f": {told}" if told else "")
+    totals = ", ".join(f"{counts[standing]} {standing.value}" for standing in HostReport if counts[standing])
+    summary = f"{count(len(fleet.hosts), 'host')}" + (f": {totals}" if totals else "")
     summary += f"; newest publication: revision {fleet.newest}" if fleet.newest else "; nothing is published"
     if not fleet.hosts:
         return [summary]
@@ -124,15 +124,15 @@ def _row(one: Reported) -> tuple[str, ...]:
 
 
 def _why(report: Report) -> str:
-    """Return what somebody should know who looks at a host; the worst only."""
+    """Return the most severe problem of a host; empty if it has none."""
     if report.errors:
         return report.errors[0]
     if report.has_kernel_refused:
         return "its kernel refused what the definitions come to"
     if report.is_drift_unhealed:
-        return "somebody changes its table, and that could not be mended"
+        return "another process changes its table, and the agent could not repair it"
     if report.drift_repaired:
-        return f"its table was changed by others, and mended {count(report.drift_repaired, 'time')}"
+        return f"another process changed its table; repaired {count(report.drift_repaired, 'time')}"
     return ""
 
 
@@ -175,15 +175,15 @@ def _conclude(
     *,
     is_done: bool,
 ) -> int:
-    """Say what came of waiting."""
+    """Print whether all hosts have reached the revision, and which have not."""
     if options.json:
         names = [one.host for one in behind]
         print(json.dumps({"reached": is_done, "revision": wanted, "hosts": len(hosts), "behind": names}))
     elif is_done:
         print(f"{count(len(hosts), 'host')} at revision {wanted} or later")
     elif not behind:
-        told = f"only {count(len(hosts), 'host')} of {options.hosts} report"
-        print(f"sgagent: {told if hosts or wanted else 'nothing is published'}", file=sys.stderr)
+        missing = f"only {count(len(hosts), 'host')} of {options.hosts} report"
+        print(f"sgagent: {missing if hosts or wanted else 'nothing is published'}", file=sys.stderr)
     else:
         print(
             f"sgagent: {len(behind)} of {count(len(hosts), 'host')} not at revision {wanted}:"

@@ -1,4 +1,4 @@
-"""``sgagent flush``: remove every rule of sgagent from this host, the deliberate way out."""
+"""``sgagent flush``: remove the rules of sgagent from this host."""
 
 from __future__ import annotations
 

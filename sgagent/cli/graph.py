@@ -1,4 +1,4 @@
-"""``sgagent graph``: draw who may talk to whom, as definitions say it."""
+"""``sgagent graph``: draw which groups and addresses may connect to each other."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _way(text: str) -> HighlightedWay:
 
 
 def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Graph:
-    """Return what definitions come to; their problems are told."""
+    """Return the graph of the definitions; print their problems."""
     subject = make_subject(delivery.snapshot, Exemptions())
     problems = (*delivery.problems, *map(_bearable, subject.problems))
     accept_or_refuse(problems, strict=options.strict or settings.enforcement.strict)

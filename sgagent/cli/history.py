@@ -1,4 +1,4 @@
-"""``sgagent history``: what was enforced, the newest first."""
+"""``sgagent history``: list the enforced definitions, the newest first."""
 
 from __future__ import annotations
 

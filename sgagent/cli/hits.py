@@ -1,4 +1,4 @@
-"""``sgagent hits``: what each rule decided, in the order in which rules decide."""
+"""``sgagent hits``: show the packets that each rule decided, in the order of evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lay out what was counted: all of it with rates, or only what nobody uses."""
+"""The table of hits: all rules with rates, or only unused ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def table(
 
 
 def _rates(answer: HitsAnswer, rates: PacketsPerSecond | None) -> list[str]:
-    """Return the column of rates; nothing where none are to be shown."""
+    """Return the cells of the column of rates; empty if the command shows no rates."""
     if rates is None:
         return []
     keys = (counter_of(part, hit) for part in answer.interfaces for hit in part.hits)

@@ -1,4 +1,4 @@
-"""``sgagent import``: write down as native documents what others say of security groups."""  # noqa: N999 - a module is named as its command
+"""``sgagent import``: convert security groups of a cloud API or of other tools to native documents."""  # noqa: N999 - a module is named as its command
 
 from __future__ import annotations
 
@@ -97,9 +97,10 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
 
 
 def _from_the_cloud(settings: Settings) -> Imported:
-    """Return everything that the API of the configuration tells.
+    """Return everything that the configured API returns.
 
-    What makes no sense in it is told and kept: an agent that it does not concern takes it, too (§8.3).
+    Objects with errors of meaning are reported and kept, because agents that they don't concern accept them
+    (§8.3).
 
     Raises:
         UsageError: the configuration names another source.

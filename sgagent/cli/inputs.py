@@ -1,4 +1,4 @@
-"""What several commands read: the configuration, the definitions, the host, and what they come to."""
+"""Inputs that commands share: configuration, definitions, the host's links, and the resolved policy."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ UNNAMED = "unnamed"
 def read_policy(
     settings: Settings, definitions: Path | None, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
 ) -> Resolution:
-    """Return what the definitions that are meant come to on this host; all problems included.
+    """Return the resolved policy of the chosen definitions for this host, with all problems.
 
     Raises:
-        UsageError: the path that was named on the command line is not there.
+        UsageError: the path on the command line does not exist.
         SourceUnavailableError: the configured source can't be reached.
-        DocumentError: the documents have errors of form; those of meaning are told with them.
+        DocumentError: the documents have errors of form; the error also lists errors of meaning.
     """
     try:
         delivery = fetch(settings, definitions, UNNAMED)
@@ -123,7 +123,7 @@ def read_policy(
     return resolve_for_host(settings, delivery, interfaces, scope=scope)
 
 
-_TOLD_OF_WHAT_IS_MISSING = frozenset(
+_CODES_OF_MISSING_OBJECTS = frozenset(
     {"dangling_attachment", "unknown_object", "unknown_object_in_drop", "unknown_network_interface"}
 )
 
@@ -136,20 +136,20 @@ def _errors_of_meaning(
     return tuple(
         problem
         for problem in resolution.errors
-        if not (error.has_left_out and problem.code in _TOLD_OF_WHAT_IS_MISSING)
+        if not (error.has_left_out and problem.code in _CODES_OF_MISSING_OBJECTS)
     )
 
 
 def fetch(settings: Settings, definitions: Path | None, version: str | None = None) -> Delivery:
-    """Return the definitions that are meant.
+    """Return the definitions of the path on the command line, or of the configured source.
 
     Args:
         settings: of the source.
-        definitions: the path that was named on the command line.
-        version: what is called what stands there; None names it by its digest.
+        definitions: the path on the command line; None is the configured source.
+        version: the name of the version at that path; None names it by its digest.
 
     Raises:
-        UsageError: the path that was named on the command line is not there.
+        UsageError: the path on the command line does not exist.
         SourceUnavailableError: the configured source can't be reached.
         DocumentError: the documents have errors.
     """

@@ -1,4 +1,4 @@
-"""``sgagent keygen``: make a key to sign documents with."""
+"""``sgagent keygen``: create a key to sign documents with."""
 
 from __future__ import annotations
 

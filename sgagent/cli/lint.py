@@ -1,4 +1,4 @@
-"""``sgagent lint``: what is dangerous, void or needless in definitions, and what to do about it."""
+"""``sgagent lint``: find dangerous, ineffective or redundant rules, and suggest fixes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _fatal(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> LintSubject:
-    """Return what is to be looked at."""
+    """Return the subject of the checks."""
     by_hand = hand_bindings(options.interface)
     bound = bind(delivery.snapshot, by_hand or settings.interfaces, HostFacts(), automatically=False)
     return make_subject(
@@ -167,7 +167,7 @@ def _usage(
     except NoAgentError as error:
         if is_demanded:
             raise
-        print(f"warning: what is unused can't be told: {error}", file=sys.stderr)
+        print(f"warning: unused rules can't be determined: {error}", file=sys.stderr)
         return {}, {}
     rules: dict[RuleCounter, Usage] = {}
     inner: dict[str, Usage] = {}

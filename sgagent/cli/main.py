@@ -1,7 +1,7 @@
-"""Understand the command line, run one command, and turn what happened into an exit code.
+"""The command line: parse it, run one command, and map the outcome to an exit code.
 
-Exit codes: 0 done; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the source
-can't be reached; 5 not permitted; 70 a fault of sgagent's own.
+Exit codes: 0 success; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the
+source can't be reached; 5 not permitted; 70 a fault of sgagent's own.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ COMMANDS = (
 """Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
-"""Definitions and rulesets are many small values without cycles; looking for some at the interpreter's own
-pace takes as long as all the rest. Commands that end soon don't look at all."""
+"""Threshold of the garbage collector. Definitions and rulesets are many small values without cycles, and with
+the interpreter's default, collections take as long as all the rest. Short commands disable the collector."""
 
 _LASTING = frozenset({"denied", "fleet", "hits", "run"})
-"""The commands that may go on for as long as somebody likes."""
+"""The commands that may run without an end."""
 
 _FAULT = 70
 _INTERRUPTED = 130
@@ -140,31 +140,31 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is
 
 
 _SUMMARIES = {
-    "apply": "Have the running agent enforce these documents, for good or until they are confirmed.",
-    "boot": "Enforce what was enforced last, before the network is there and without asking the source.",
-    "check": "Validate documents and configuration; say all that is wrong with them at once.",
+    "apply": "Enforce documents through the running agent, permanently or on trial until confirmed.",
+    "boot": "Enforce the last enforced policy before the network is up, without reading the source.",
+    "check": "Validate documents and configuration; report all problems at once.",
     "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
-    "confirm": "Take for good what was applied on trial.",
-    "denied": "Show who was dropped lately, by what, with names instead of bare addresses.",
-    "explain": "Say what becomes of a packet, which step and rule decide, and what stands behind them.",
-    "fleet": "Say how the hosts that follow an etcd cluster are doing, or wait for them.",
-    "flush": "Remove every rule of sgagent from this host: the deliberate way out.",
-    "graph": "Draw who may talk to whom, as definitions say it.",
-    "history": "List what was enforced, the newest first.",
-    "hits": "Show what each rule has decided, in the order in which rules decide.",
-    "import": "Write down as native documents what the cloud or other tools say of security groups.",
-    "keygen": "Make a key to sign documents with.",
-    "lint": "Find what is dangerous, void or needless in definitions, and say what to do about it.",
-    "mode": "Enforce or observe from now on, whatever the configuration says.",
-    "plan": "Say what definitions would change against what is enforced: what opens and closes, by what.",
-    "publish": "Bring the etcd cluster of the configuration to what documents say.",
-    "reload": "Have the running agent ask its source now, and say what came of it.",
-    "rollback": "Have the running agent go back to what was enforced before.",
+    "confirm": "Keep the definitions that are on trial.",
+    "denied": "Show recently dropped packets, with the rule that decided and with names for addresses.",
+    "explain": "Explain the verdict for a packet: the deciding step and rule, and later matching rules.",
+    "fleet": "Show the state of the hosts that follow an etcd cluster, or wait for them.",
+    "flush": "Remove the rules of sgagent from this host.",
+    "graph": "Draw which groups and addresses may connect to each other.",
+    "history": "List the enforced definitions, the newest first.",
+    "hits": "Show the packets that each rule decided, in the order of evaluation.",
+    "import": "Convert security groups of a cloud API or of other tools to native documents.",
+    "keygen": "Create a key to sign documents with.",
+    "lint": "Find dangerous, ineffective or redundant rules, and suggest fixes.",
+    "mode": "Override the configured mode: enforce or observe.",
+    "plan": "Show what definitions would change: which traffic opens or closes, and by which rules.",
+    "publish": "Write documents to the configured etcd cluster.",
+    "reload": "Have the running agent read its source now, and print the result.",
+    "rollback": "Go back to the definitions that were enforced before.",
     "run": "Run the agent: keep this host's security groups enforced.",
     "schema": "Print the JSON Schema of native documents.",
-    "sign": "Vouch for documents with a key, so that hosts take no others.",
-    "status": "Say how the running agent is doing, on one screen.",
-    "test": "Hold policies to the packets that they must let pass and must not.",
+    "sign": "Sign documents.",
+    "status": "Show the state of the running agent on one screen.",
+    "test": "Run packet tests against policies.",
 }
 
 

@@ -1,4 +1,4 @@
-"""``sgagent mode``: enforce or observe from now on, whatever the configuration says (§9.1)."""
+"""``sgagent mode``: override the configured mode, enforce or observe (§9.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apply a policy once, without a daemon: ``sgagent compile`` where it is no dry run."""
+"""Applying a policy once, without a daemon: ``sgagent compile`` without ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from sgagent.settings import Settings
 
 
 def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
-    """Look whether the session in which this command runs would live under a policy.
+    """Refuse a policy that would cut the session in which this command runs.
 
-    Sessions are found by what an SSH server tells its shell, and by the sockets of the login servers that
-    called this one. A shell in ``tmux`` or ``screen`` is told of the session in which it was opened.
+    Sessions are found through the environment variables that an SSH server sets, and through the sockets of
+    the login servers among the parents of this process. A shell in ``tmux`` or ``screen`` has the variables
+    of the session that opened it.
 
     Args:
-        policy: what is to be enforced.
+        policy: the policy to enforce.
         facts: the links.
-        ways_out: options with which the command goes on all the same, for the message.
+        ways_out: options that override the refusal, for the message.
 
     Raises:
-        UsageError: it would not; names the session, its interface and what forbids it.
+        UsageError: the policy would cut it; names the session, its interface and the deciding rule.
     """
     cut = own_sessions_cut(policy, facts)
     if cut:
@@ -70,22 +71,22 @@ def own_sessions(
 
     Args:
         live: the sessions at this host's listeners.
-        callers: inodes of the sockets of the login servers that called it.
+        callers: inodes of the sockets of the login servers among the command's parents.
         environment: of the command.
     """
-    held = (as_live_session(s, SessionKind.MANAGEMENT) for s in live if s.inode in callers)
-    told = (*_by_connection(environment), *_by_client(environment, live))
-    return tuple(dict.fromkeys((*held, *told)))
+    by_socket = (as_live_session(s, SessionKind.MANAGEMENT) for s in live if s.inode in callers)
+    by_environment = (*_by_connection(environment), *_by_client(environment, live))
+    return tuple(dict.fromkeys((*by_socket, *by_environment)))
 
 
 def _by_connection(environment: Mapping[str, str]) -> Iterator[LiveSession]:
-    """Yield the session of which an SSH server has told both ends."""
+    """Yield the session that ``SSH_CONNECTION`` names with both ends."""
     match environment.get("SSH_CONNECTION", "").split():
         case [peer, peer_port, local, local_port] if peer_port.isdecimal() and local_port.isdecimal():
             try:
                 far, near = Endpoint.at(peer, int(peer_port)), Endpoint.at(local, int(local_port))
             except ValueError:
-                return  # it is somebody else's variable
+                return  # another program has set the variable
             yield LiveSession(
                 family=near.address.family,
                 local_address=near.address.first,
@@ -97,7 +98,7 @@ def _by_connection(environment: Mapping[str, str]) -> Iterator[LiveSession]:
 
 
 def _by_client(environment: Mapping[str, str], live: Collection[TcpSession]) -> Iterator[LiveSession]:
-    """Yield the session of which a server has told the far end, and the near end's port."""
+    """Yield the sessions that match ``SSH_CLIENT``, which names the far end and the local port."""
     match environment.get("SSH_CLIENT", "").split():
         case [peer, peer_port, local_port] if peer_port.isdecimal() and local_port.isdecimal():
             try:
@@ -182,15 +183,15 @@ class _LateLog:
     """A log that is opened when there is something to say: most often there is not, and it takes a moment."""
 
     def info(self, event: str, **keys: object) -> object:
-        """Log what is normal."""
+        """Log a normal event."""
         return _opened().info(event, **keys)
 
     def warning(self, event: str, **keys: object) -> object:
-        """Log what somebody should look at."""
+        """Log an event that needs attention."""
         return _opened().warning(event, **keys)
 
     def error(self, event: str, **keys: object) -> object:
-        """Log what is wrong."""
+        """Log an error."""
         return _opened().error(event, **keys)
 
 

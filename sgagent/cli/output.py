@@ -1,4 +1,4 @@
-"""Colour words on a terminal, and nowhere else; what colour says is said in words too."""
+"""Coloured words on a terminal. The words alone carry the meaning."""
 
 from __future__ import annotations
 

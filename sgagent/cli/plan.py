@@ -1,4 +1,4 @@
-"""``sgagent plan``: what candidate definitions change against what is enforced now, in meaning."""
+"""``sgagent plan``: show what candidate definitions would change against the enforced ones."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
 
 
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
-    """Return what the kernel would be told, were the old policy's table to stand."""
+    """Return the kernel operations that would turn the old policy's table into the new one's."""
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
     memory = Memory()
     if old == ResolvedPolicy():

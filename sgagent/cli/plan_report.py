@@ -1,4 +1,4 @@
-"""Say what a plan changes: for people, the verdict first, and as JSON."""
+"""The report of ``sgagent plan``: for people, the verdict first, and as JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PlanReport:
     """Open sessions that it would cut."""
 
     operations: tuple[str, ...]
-    """What the kernel would be told."""
+    """The kernel operations, as text."""
 
     @property
     def changes(self) -> bool:

@@ -1,4 +1,4 @@
-"""``sgagent publish``: bring the etcd cluster of the configuration to what documents say."""
+"""``sgagent publish``: write documents to the configured etcd cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sgagent.agent.time_text import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import signing_options
 from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
-from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, failures_told
+from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, translated_etcd_errors
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, UsageError, printable
 from sgagent.core.model import Snapshot
@@ -48,20 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-empty", action="store_true", help="publish documents without any object, too"
     )
     parser.add_argument(
-        "--take-over", action="store_true", help="end a publication that somebody began and did not end"
+        "--take-over", action="store_true", help="end a publication that another client left unfinished"
     )
     signing_options.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Validate, print the plan, and publish; 1 if somebody else published meanwhile."""
+    """Validate, print the plan, and publish; return 1 if another client published meanwhile."""
     wish = signing_options.Wish.of(options)
     settings = load_settings(options)
     source = etcd_settings(settings)
     snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
     layout = KeyLayout(source.prefix)
-    with failures_told(), closing(Client(source, limits=settings.limits)) as client:
+    with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)
         _refuse_unfinished(published, take_over=options.take_over)
         _refuse_emptying(published, snapshot, allow_empty=options.allow_empty)
@@ -166,7 +166,7 @@ def _tell(
     *,
     is_written: bool,
 ) -> int:
-    """Say what came of it."""
+    """Print the result."""
     if options.json:
         print(json.dumps(_report(found, plan, revision, voucher, is_written=is_written), indent=2))
     elif is_written:

@@ -1,4 +1,4 @@
-"""``sgagent reload``: have the running agent ask its source now, and say what came of it."""
+"""``sgagent reload``: have the running agent read its source now, and print the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sgagent rollback``: have the running agent go back to what was enforced before."""
+"""``sgagent rollback``: have the running agent go back to the definitions that were enforced before."""
 
 from __future__ import annotations
 

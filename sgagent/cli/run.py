@@ -1,7 +1,8 @@
 """``sgagent run``: the daemon.
 
-It has two lives. In the first it holds what privilege it was given, reads nothing, and forks the applier; in
-the second it holds none, and reads documents. So nothing that the second needs is loaded in the first.
+It runs in two stages. The first stage has the privilege, reads no input, and forks the applier. Then it
+executes itself as the second stage, which has no privilege and reads documents. The first stage imports
+nothing that only the second needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``sgagent sign``: vouch for documents with a key."""
+"""``sgagent sign``: sign documents."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def _checked(path: Path, settings: Settings, *, strict: bool) -> tuple[DocumentF
 
 
 def _next_serial(place: Path) -> int:
-    """Return one more than the serial of the signature that stands there; 1 where there is none.
+    """Return the serial of the existing signature file plus one; 1 if there is no file.
 
     Raises:
-        UsageError: what stands there can't be read, so that nobody knows.
+        UsageError: the existing file can't be read or parsed, so its serial is unknown.
     """
     try:
         return SignatureFile.parse(place.read_bytes()).manifest.serial + 1

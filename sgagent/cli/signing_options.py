@@ -1,4 +1,4 @@
-"""Vouch for what is published to etcd, with the keys that the command line names."""
+"""Signing options of the commands that publish to etcd."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class Voucher:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Say how a publication is to be signed."""
+    """How to sign a publication, as the command line says."""
 
     keys: tuple[PrivateKey, ...]
     lifetime: int | None
-    """Seconds; None for ever."""
+    """Seconds; None never expires."""
 
     is_unsigned: bool
-    """No signature is wanted, even where there was one."""
+    """Whether to publish without a signature even if the previous publication had one."""
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Wish:
@@ -110,10 +110,10 @@ class Wish:
         )
 
     def voucher(self, published: Published, layout: KeyLayout) -> Voucher | None:
-        """Return what signs in place of what is published; None for nobody.
+        """Return the signer of the next publication; None publishes without a signature.
 
         Raises:
-            UsageError: that would take a signature away that nobody spoke of.
+            UsageError: the current publication is signed, and the options name neither a key nor --unsigned.
         """
         standing = signature_in(published.items, layout)
         if standing is not None and not self.keys and not self.is_unsigned:
@@ -140,7 +140,7 @@ def _parsed(content: bytes) -> SignatureFile | None:
 
 
 PATIENCE_SECONDS = 6.0
-"""For which a cluster that has no leader, or can't be reached, is asked again."""
+"""Seconds of retries while the cluster has no leader or can't be reached."""
 
 
 def etcd_settings(settings: Settings) -> EtcdSourceSettings:
@@ -155,11 +155,11 @@ def etcd_settings(settings: Settings) -> EtcdSourceSettings:
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """Turn what the cluster's client raises into what commands exit with.
+def translated_etcd_errors() -> Iterator[None]:
+    """Translate exceptions of the etcd client into those that set a command's exit code.
 
     Raises:
-        NotPermittedError: the user may not do that, or is not who it says.
+        NotPermittedError: the user lacks the permission, or authentication failed.
         SourceUnavailableError: there was no answer, or it is too large.
     """
     try:

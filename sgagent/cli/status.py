@@ -1,4 +1,4 @@
-"""``sgagent status``: how the running agent is doing, on one screen."""
+"""``sgagent status``: show the state of the running agent on one screen."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
         now: seconds since the epoch.
         width: of the terminal; None is no limit.
     """
-    told = facts(answer, now)
-    lines = [headline(answer, now), *(printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in told)]
+    labelled = [printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in facts(answer, now)]
+    lines = [headline(answer, now), *labelled]
     if answer.interfaces:
         rows = [_HEADINGS, *map(_row, answer.interfaces)]
         lines += ["", *lay_out(rows, width=width)]

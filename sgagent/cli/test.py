@@ -1,4 +1,4 @@
-"""``sgagent test``: hold policies to the packets that they must let pass and must not."""
+"""``sgagent test``: run packet tests against policies."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def _specified(
 
 
 def _suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:
-    """Read all that is to be tested.
+    """Read the packet files and the policies that they test.
 
     Raises:
-        UsageError: a path is not there, or can't be read.
-        DocumentError: files of packets, or the definitions that they name, have errors; all are told.
+        UsageError: a path does not exist or can't be read.
+        DocumentError: packet files, or the definitions that they name, have errors; lists all of them.
     """
     scenarios = _scenarios(tuple(_files(options.paths, options.definitions, settings)))
     reader = _Reader(settings, options.definitions)
@@ -126,7 +126,7 @@ def _files(paths: Sequence[Path], definitions: Path | None, settings: Settings) 
 
 
 def _beside(definitions: Path | None, settings: Settings) -> Path:
-    """Return where packets are if nobody says.
+    """Return the default packet file, which lies beside the definitions.
 
     Raises:
         UsageError: the definitions are not on this host, or nothing is beside them.
@@ -142,7 +142,7 @@ def _beside(definitions: Path | None, settings: Settings) -> Path:
 
 
 def _scenarios(files: Iterable[Path]) -> list[tuple[Path, Scenario]]:
-    """Read the files of packets; all that is wrong with any of them is told at once."""
+    """Read the packet files; collect the errors of all files before raising."""
     scenarios: list[tuple[Path, Scenario]] = []
     problems: list[Problem] = []
     for file in files:

@@ -1,4 +1,4 @@
-"""Say how policies did: as a test runner does for people, and as JSON."""
+"""The report of packet tests: as a test runner prints it, and as JSON."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
 
 
 def detail(outcome: Outcome) -> str:
-    """Return what became of a packet, and where it failed, what should have."""
+    """Return the verdict for a packet; if the test failed, also the expected verdict."""
     match outcome.answer:
         case LeftOut():
             return outcome.answer.reason
@@ -96,7 +96,7 @@ def detail(outcome: Outcome) -> str:
     text = f"expected {expectation_text(outcome.entry.expected)}, got {got}"
     behind = [rule for rule in outcome.answer.shadowed if rule.rule_id == outcome.entry.expected.rule_id]
     if behind:
-        text += f"; {behind[0].rule_id} stands behind it"
+        text += f"; {behind[0].rule_id} matches too, but comes later"
     return f"{text}; {outcome.suspicion}" if outcome.suspicion else text
 
 

@@ -74,13 +74,13 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what someone else did to the rules, and who."""
+    """Yield what another process changed in the rules, and which process."""
     if answer.is_drift_contested:
-        yield "drift", "someone else changes the rules again and again; mending waits in between"
+        yield "drift", "another process keeps changing the rules; the agent waits between repairs"
     elif answer.is_drift_unhealed:
-        yield "drift", "someone else changed the rules, and that could not be mended"
+        yield "drift", "another process changed the rules, and the agent could not repair them"
     elif answer.drift_repaired:
-        yield "drift", f"mended {count(answer.drift_repaired, 'time')} since the agent started"
+        yield "drift", f"repaired {count(answer.drift_repaired, 'time')} since the agent started"
     last = answer.last_drift
     if last is not None:
         who = "someone" if last.process_id is None else f"{last.process_name} (process {last.process_id})"

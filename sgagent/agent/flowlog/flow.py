@@ -64,10 +64,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowsLeftOut:
-    """Packets that were judged alike and counted, and not told of one by one."""
+    """Packets with the same verdict that the kernel counted but did not log."""
 
     seen_at: float
-    """When that was found out, up to two seconds later; seconds since the epoch."""
+    """When the agent noticed, up to two seconds after the packets; seconds since the epoch."""
 
     interface: str
     direction: Direction
@@ -84,7 +84,7 @@ def sentence(entry: Flow | FlowsLeftOut) -> str:
     place = f"{done(entry)} on {entry.interface} {entry.direction.value} by {decider(entry)}"
     if isinstance(entry, FlowsLeftOut):
         packets = "packet" if entry.left_out == 1 else "packets"
-        return printable(f"{entry.left_out} more {packets} {place}, not told of one by one")
+        return printable(f"{entry.left_out} more {packets} {place}, not logged one by one")
     port = "" if entry.source.port is None else f" port {entry.source.port}"
     return printable(f"{place}: {traffic(entry)} from {end(entry.source)}{port} to {end(entry.destination)}")
 

@@ -63,7 +63,7 @@ def test_drops_that_read_alike_are_one_line_with_names_for_addresses() -> None:
         "TIME PACKETS INTERFACE WAY TRAFFIC FROM TO BY",
         "2023-11-14 22:13:22 1 eth1 out tcp 22 (reply) 203.0.113.9 eni-web-1 (sg-web) would, by r1",
         "2023-11-14 22:13:23 2 eth0 in tcp 22 203.0.113.9 eni-web-1 (sg-web) the default",
-        "990 more packets dropped on eth0 ingress by the default, not told of one by one",
+        "990 more packets dropped on eth0 ingress by the default, not logged one by one",
     ]
 
 
@@ -102,7 +102,7 @@ def test_no_drop_is_remembered() -> None:
     (line,) = report(nothing, 20, None)
     assert line.startswith("no drop is remembered since the agent started, 1970-01-01 00:16:40+00:00;")
     assert report(replace(nothing, unavailable="the kernel\x1b"), 20, None) == [
-        "nobody is told of: the kernel\\x1b"
+        "drops are not recorded: the kernel\\x1b"
     ]
 
 

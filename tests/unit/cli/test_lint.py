@@ -97,7 +97,7 @@ def test_what_is_unused_takes_an_agent(run: Run) -> None:
     assert run("--definitions", WEB, "--unused", "30d")[0] == 4
     code, _, errors = run("--definitions", WEB, configuration='[lint]\nunused = "30d"')
     assert code == 0
-    assert "what is unused can't be told" in errors
+    assert "unused rules can't be determined" in errors
 
 
 def test_most_rules(run: Run) -> None:

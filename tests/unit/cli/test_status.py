@@ -114,8 +114,8 @@ def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
         (replace(WELL, is_source_up=False, source_error="gone", source_reached_at=None), "(never reached)"),
         (replace(WELL, kernel_error="no room"), "kernel     refused the newest rules: no room"),
         (replace(WELL, warnings=3, unknown_objects=1), "warnings   3, with 1 unknown object in"),
-        (replace(WELL, drift_repaired=2), "drift      mended 2 times"),
-        (replace(WELL, is_drift_unhealed=True), "could not be mended"),
+        (replace(WELL, drift_repaired=2), "drift      repaired 2 times"),
+        (replace(WELL, is_drift_unhealed=True), "the agent could not repair them"),
         (replace(WELL, faults=("no space",)), "fault      no space"),
         (
             replace(WELL, pending=PendingStatus(version="v2", seconds_left=42.0, goes_back_to="v1")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.cli.signing_options import failures_told
+from sgagent.cli.signing_options import translated_etcd_errors
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.sources.etcd.replica import Room
 
@@ -15,6 +15,6 @@ def test_a_store_that_holds_too_much() -> None:
         pytest.raises(
             SourceUnavailableError, match=r"etcd: .* more than -1 bytes.*\(.*raise limits\.document_bytes\)"
         ),
-        failures_told(),
+        translated_etcd_errors(),
     ):
         Room(-1).take(())

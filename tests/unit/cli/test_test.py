@@ -36,6 +36,7 @@ BAD = """\
      expect: accept, decided_by: rule}
 """
 ABUSER = "ingress tcp from 192.0.2.1 port 40000 to 10.0.0.11 port 443 on eth0"
+LATER = "sgr-web matches too, but comes later"
 ABUSE = "drop by sgr-abuse of sg-web (priority 5, object 192.0.2.0/24)"
 Run = Callable[..., tuple[int, str, str]]
 
@@ -69,7 +70,7 @@ def test_a_failure_says_what_was_expected_what_came_and_by_what(run: Run) -> Non
     assert code == 1
     assert output.splitlines() == [
         "packets.yaml: 3 failed, 2 passed",
-        f"  FAILED an abuser: expected accept by sgr-web of sg-web, got {ABUSE}; sgr-web stands behind it",
+        f"  FAILED an abuser: expected accept by sgr-web of sg-web, got {ABUSE}; {LATER}",
         f"    {ABUSER} (packets.yaml:6)",
         f"  FAILED its answer: expected accept, got {ABUSE}",
         f"    the answer to {ABUSER} (packets.yaml:8)",
