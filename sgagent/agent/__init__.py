@@ -1,1 +1,1 @@
-"""Keep the kernel in step with the definitions, and tell how that goes."""
+"""The agent: keep the kernel's table equal to the definitions, and publish the state."""

@@ -1,8 +1,8 @@
-"""Keep definitions that are enforced on trial, until they are confirmed or their time is up.
+"""Commit-confirm: the file of the definitions that are enforced on trial.
 
-They lie beside the history, never in it, before anything of them reaches the kernel. Confirming them gives
-the file its number there. Going back gives it another name first, and removes it when the kernel has gone
-back: an agent that dies in between goes on going back.
+The file lies beside the history, and is written before the kernel gets any of it. Confirming renames it into
+the history. Going back renames it first, and removes it once the kernel has gone back. So an agent that
+starts after a crash in between completes the way back.
 """
 
 from __future__ import annotations

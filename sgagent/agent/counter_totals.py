@@ -1,8 +1,8 @@
-"""Keep totals that never go back, whatever becomes of the kernel's counters.
+"""Monotonic totals over the kernel's counters.
 
-A counter of the kernel starts again at zero when its table is made anew or its rule went and came back. Kept
-here are, for each key, all that was ever counted for it while the host was up and, for each counter of the
-kernel, the value that was seen last: only what it counted since then is added.
+A counter of the kernel restarts at zero when its table is created again, or when its rule was removed and
+added. This module keeps the total of each key since boot, and the last value of each kernel counter. It adds
+only the difference.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Accounting:
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
         self._reading: Mapping[str, CounterValue] = {}
-        """The newest: what is the very same value in the next one was taken in already."""
+        """The last reading: a value object that is unchanged in the next one is already in the totals."""
 
         self._most_retired = most_retired
         self._record = HitRecord(kept.times)
@@ -64,13 +64,13 @@ class Accounting:
         observed: frozenset[str] = frozenset(),
         now: float = 0.0,
     ) -> bool:
-        """Add what was counted since the last reading, and return whether anything is to be kept anew.
+        """Add what was counted since the last reading, and return whether the state to store has changed.
 
         Args:
             reading: every counter of the table.
-            keys: what the counters count, by name. What a counter without a key counts is added later, when
-                it has one.
-            observed: interfaces on which nothing was dropped since the last reading (§9.1).
+            keys: the keys of the counters, by name. The packets of a counter without a key are added once it
+                has one.
+            observed: interfaces in observe mode since the last reading (§9.1).
             now: seconds since the epoch.
         """
         if observed != self._observed:
@@ -98,7 +98,7 @@ class Accounting:
         return is_news or bool(gone or new)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Take note that counters were deleted: if there are such again, they have started at zero."""
+        """Record that counters were deleted: if there are such again, they have started at zero."""
         self._reading = {}
         for name in names:
             self._seen.pop(name, None)

@@ -1,4 +1,4 @@
-"""Read the kernel's counters and keep the totals; belongs to the daemon's loop."""
+"""Periodic readings of the kernel's counters, added to the totals. Used by the daemon's loop only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Counting:
         self._observed: frozenset[str] = frozenset()
 
     def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
-        """Take note of what the counters of the table count from now on.
+        """Record what the counters of the table count from now on.
 
         Args:
             keys: by the counters' names.
@@ -47,7 +47,7 @@ class Counting:
             self._save()
 
     def forget(self, names: frozenset[str]) -> None:
-        """Take note that counters were deleted: if there are such again, they have started at zero."""
+        """Record that counters were deleted: if there are such again, they have started at zero."""
         if names:
             self._accounting.forget(names)
             self._save()

@@ -1,7 +1,7 @@
-"""Run the agent: one loop that steps when something happened, reads the counters, and tells how it is doing.
+"""The daemon's loop: reconcile after events, read the counters, publish the status.
 
-The loop alone touches the data plane, since libnftables belongs to one thread. Watches, signal handlers and
-scrapes only leave word in the inbox.
+Only the loop uses the data plane, since libnftables is not thread-safe. Watches, signal handlers and scrapes
+put events into the inbox.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.ports import Clock, Host, Source
 
 TICK_SECONDS = 1.0
-"""Between readings of the counters, and looks whether the table is still ours."""
+"""Between readings of the counters and checks of the table for drift."""
 
 FETCH_AGAIN_SECONDS = 30.0
-"""After which a source is asked without being told that it changed, should a watch ever miss something."""
+"""Between periodic fetches, in case the watch of the source misses a change."""
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
-"""Between steps that the kernel refuses; doubled from the first to the longest."""
+"""Exponential backoff between steps that the kernel refuses: the first delay, and the limit."""
 
 
 class Daemon:
-    """Keep the host's policy enforced until told to stop."""
+    """Keep the host's policy enforced until a signal stops it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Daemon:
         self._step_fault: str | None = None
 
     def run(self) -> None:
-        """Enforce until told to stop; the rules stay in force after that."""
+        """Enforce until a signal arrives; the rules stay active after that."""
         with (
             _signals(self._inbox),
             self._source.watch(self._inbox.source_changed),
@@ -168,7 +168,7 @@ class Daemon:
 
         Args:
             fetch: whether to ask the source.
-            only_on_drift: whether to do it only if somebody else changed the table.
+            only_on_drift: whether to do it only if another process changed the table.
         """
         fault = None
         try:
@@ -191,7 +191,7 @@ class Daemon:
         """Do one step; one that can't be done is tried again.
 
         Args:
-            fetch: whether to ask the source, as somebody wants a reload.
+            fetch: whether to fetch from the source, for a reload.
         """
         if fetch:
             self._begin_reload()

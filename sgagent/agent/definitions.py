@@ -1,7 +1,7 @@
-"""Choose among definitions: what somebody put in force by hand, what the source says, what was good before.
+"""Policy selection: manually applied definitions, the source's newest ones, or the last good ones.
 
-Whatever is put in force by hand holds back the version that the source delivered then, and no other: as soon
-as the source has another one that can be enforced, that is.
+Manually applied definitions hold back the version that the source delivered at that moment. Once the source
+delivers another version that can be enforced, the agent follows the source again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sgagent.sources.signature_policy import encode_signature, signature_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """Definitions that somebody wants in force instead of the source's."""
+    """Definitions that a command puts in force instead of the source's."""
 
     delivery: Delivery
     record: Record
@@ -54,7 +54,7 @@ class Fetched:
 
 
 class Definitions:
-    """Know which definitions there are, and keep those that are in force."""
+    """Select the definitions to enforce, and store those in force."""
 
     def __init__(self, source: Source, state: StateDirectory, limits: Limits, clock: Clock) -> None:
         """Take the source and the state directory; nothing is read yet."""
@@ -69,13 +69,13 @@ class Definitions:
         self._signature_fault: str | None = None
         self._kept_as: tuple[str, tuple[ExpectedLink, ...], Record] | None = None
         self.fetched = Fetched()
-        """What the source said last; put back by whoever finds that nothing may come of the newest."""
+        """The last result of the source."""
 
         self.good: Delivery | None = None
-        """What is in force for good, if this agent enforced it; what is on trial is not."""
+        """The committed definitions, if this agent enforced them; not those on trial."""
 
         self.record = Record()
-        """How that came to be in force."""
+        """Why these are in force."""
 
         self.proposal: Proposal | None = None
         self.is_trial_in_force = False
@@ -127,7 +127,7 @@ class Definitions:
 
     @property
     def in_force(self) -> Delivery | None:
-        """Return what is in force, for good or on trial, as far as this agent put it there."""
+        """Return the definitions in force, committed or on trial; None if this agent enforced none yet."""
         if self.proposal is not None and self.is_trial_in_force:
             return self.proposal.delivery
         return self.good
@@ -148,8 +148,8 @@ class Definitions:
         return proposal is not None and proposal.is_trial and delivery is proposal.delivery
 
     @property
-    def version_for_good(self) -> str | None:
-        """Return the version that is in force for good, or would be but for a trial."""
+    def committed_version(self) -> str | None:
+        """Return the version in force, or the one that a trial replaces temporarily."""
         if self.good is not None:
             return self.good.snapshot.version
         return self._loaded.version if self._loaded is not None else None
@@ -318,12 +318,12 @@ class Definitions:
         return self._trial_file.is_going_back
 
     def confirm(self) -> None:
-        """Take what is on trial for good.
+        """Commit the definitions on trial.
 
         Raises:
-            OSError: it is still on trial.
+            OSError: they are still on trial.
         """
-        assert self.proposal is not None  # noqa: S101 - whoever calls has looked
+        assert self.proposal is not None  # noqa: S101 - the caller has checked
         self._trial_file.confirm(self._state.history)
         self.good, self.record = self.proposal.delivery, replace(self.proposal.record, terms=None)
         self.proposal, self.is_trial_in_force, self._loaded, self._kept_as = None, False, None, None
@@ -348,12 +348,12 @@ class Definitions:
             self.faults = (f"the end of a trial could not be noted: {error}",)
 
     def has_enforced(self) -> bool:
-        """Return whether this host ever enforced definitions for good."""
+        """Return whether this host ever committed definitions."""
         return self._state.has_enforced()
 
 
 def _key(kept: KeptDocuments) -> tuple[str, tuple[ExpectedLink, ...], Record]:
-    """Return what tells whether documents have to be written again."""
+    """Return a key that changes if the documents have to be written again."""
     fixed = Record(origin=kept.record.origin, held_back=kept.record.held_back)
     return kept.version, kept.links, fixed
 

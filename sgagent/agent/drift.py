@@ -1,8 +1,8 @@
-"""Know who changes our table, and keep calm where somebody does not stop.
+"""Drift: who changes our table, and backoff of repairs against a process that keeps changing it.
 
-What somebody else changes is mended at once. Against one who changes it again and again that would be a race
-that nobody wins and that costs all the processor: then mending waits between one time and the next, not for
-long, as each wait leaves the host to the other, and an alarm is raised.
+The agent repairs drift at once. If a process changes the table again and again, immediate repairs would use
+all of a processor without an end. The agent then waits between repairs and logs an error. The waits are
+short, because the other process's rules are active meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sgagent.dataplane.monitor import RulesetChange
 from sgagent.ports import Clock
 
 CONTESTED_FROM = 5
-"""Repairs within :data:`CONTESTED_SECONDS` that are put up with; the next makes it a contest."""
+"""Repairs within :data:`CONTESTED_SECONDS` without backoff; the next one starts a contest."""
 
 CONTESTED_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 1.0
@@ -53,26 +53,26 @@ class DriftWatch:
         """Before the next repair but one; None where there is no contest."""
 
         self._resume_at: float | None = None
-        """When the table may be mended again; None is at once."""
+        """When the next repair is allowed; None is at once."""
 
     def hear(self, change: RulesetChange) -> None:
-        """Take note of somebody's change; may be called from any thread."""
+        """Record a change by another process; may be called from any thread."""
         if change.is_of_table:
             self._heard = change
             self._wake()
 
     @property
     def is_contested(self) -> bool:
-        """Return whether somebody changes the table again and again."""
+        """Return whether another process keeps changing the table."""
         return self._pause_seconds is not None
 
     @property
     def is_held_back(self) -> bool:
-        """Return whether mending has to wait."""
+        """Return whether a repair has to wait."""
         return self._resume_at is not None and self._clock.monotonic() < self._resume_at
 
     def follow(self, step: Step) -> Step:
-        """Take note of a step, and return it with who made it necessary."""
+        """Record a step, and return it with the process whose change made it necessary."""
         if not step.was_drift:
             return step
         step = replace(step, tamperer=self._tamperer())
@@ -81,20 +81,20 @@ class DriftWatch:
         return step
 
     def look(self) -> None:
-        """End a contest in which nothing has happened for a while."""
+        """End a contest after a quiet period."""
         if self.is_contested and self._clock.monotonic() - self._repairs[-1] >= QUIET_SECONDS:
             self._pause_seconds, self._resume_at = None, None
             self._log.info("drift_calmed", quiet_seconds=QUIET_SECONDS)
 
     def _tamperer(self) -> Tamperer | None:
-        """Return who changed the table last, as far as it was heard."""
+        """Return the process that changed the table last, if the kernel named it."""
         heard, self._heard = self._heard, None
         if heard is None or not heard.process_id:
             return None
         return Tamperer(process_id=heard.process_id, process_name=heard.process_name)
 
     def _count(self, step: Step) -> None:
-        """Take note of a repair; begin or go on with a contest where there were too many."""
+        """Record a repair; start or continue a contest after too many."""
         now = self._clock.monotonic()
         self._repairs.append(now)
         while now - self._repairs[0] > CONTESTED_SECONDS:

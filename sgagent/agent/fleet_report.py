@@ -1,4 +1,4 @@
-"""Say in the store how this host is doing, and which addresses it has in which groups."""
+"""Reports to the store: the state of this host, and its addresses in groups."""
 
 from __future__ import annotations
 

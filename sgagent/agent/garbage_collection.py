@@ -1,7 +1,7 @@
-"""Give back the memory that the interpreter keeps of steps that are done.
+"""Garbage collection after steps.
 
-It keeps some thousands of freed tuples for the next ones, and is told to look for cycles rarely
-(``sgagent.cli.main``). Neither is a leak, but over a few thousand steps both look like one: some MiB.
+The interpreter keeps some thousands of freed tuples for reuse. ``sgagent.cli.main`` makes it search for
+cycles rarely. Neither is a leak, but over a few thousand steps memory grows by some MiB.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import gc
 from collections.abc import Callable
 
 STEPS_BETWEEN_SEARCHES = 2_000
-"""Between looks at all that is alive, for cycles that are not; each takes as long as a large step."""
+"""Steps between full collections; each collection takes as long as a large step."""
 
 
 class Leftovers:
-    """What steps leave behind, until it is swept."""
+    """Collect the garbage that steps leave."""
 
     def __init__(self, search: Callable[[], object] = gc.collect) -> None:
-        """Take what looks for cycles, and gives back what was freed."""
+        """Take the function that collects cycles and frees memory."""
         self._search = search
         self._steps = 0
 
     def step_done(self) -> None:
-        """Give back what was freed; now and then, look for cycles too."""
+        """Free cached memory; every :data:`STEPS_BETWEEN_SEARCHES` steps, collect cycles too."""
         self._steps += 1
         if self._steps % STEPS_BETWEEN_SEARCHES == 0:
             self._search()

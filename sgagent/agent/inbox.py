@@ -1,4 +1,4 @@
-"""Collect what happens around the daemon until its loop looks: many events, one step."""
+"""The inbox of the daemon's loop: it merges many events into one step."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Inbox:
         self._bell.put(Happened(applier_lost=True))
 
     def table_changed(self) -> None:
-        """Say that somebody else may have changed our table."""
+        """Notify the loop that another process may have changed our table."""
         self._bell.put(Happened(table_changed=True))
 
     def wait_for_reading(self, timeout: float) -> bool:
@@ -155,7 +155,7 @@ class Inbox:
                 continue
             try:
                 future.set_result(job(step))
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it, and the loop goes on
+            except Exception as error:  # noqa: BLE001 - the waiting thread gets it, and the loop goes on
                 future.set_exception(error)
         return bool(jobs)
 
@@ -174,7 +174,7 @@ class Inbox:
 
     @property
     def has_readers(self) -> bool:
-        """Return whether somebody waits for a reading."""
+        """Return whether a thread waits for a reading."""
         with self._lock:
             return bool(self._readers)
 

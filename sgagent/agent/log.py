@@ -1,7 +1,7 @@
-"""Write the log: for people on a terminal, as a JSON object per line anywhere else.
+"""The agent's log: readable lines on a terminal, one JSON object a line anywhere else.
 
-Events are static words in the past tense, and what was different this time stands beside them as keys;
-``docs/logging.md`` lists them. Values may come from documents, so none reaches a terminal unescaped.
+An event is a static name in the past tense with variable values as keys; ``docs/logging.md`` lists them.
+Values may come from documents, so the log escapes them before they reach a terminal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Switch between enforcing and observing at run time, and keep that until it is cleared (§9.1)."""
+"""Mode overrides at run time: enforce or observe until cleared, stored across restarts (§9.1)."""
 
 from __future__ import annotations
 

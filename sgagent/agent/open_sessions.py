@@ -1,4 +1,4 @@
-"""List this host's open TCP sessions, and say of each what it is for: who would be locked out without it."""
+"""This host's open TCP sessions, each with its kind: management, source or other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Holders:
 def open_sessions() -> tuple[LiveSession, ...]:
     """Return the sessions at this host's listeners, and those that this process has opened to others.
 
-    Where there are none, nobody looks for who holds them, in all processes.
+    Without sessions, the scan of all processes for the holders of sockets is skipped.
 
     Raises:
         OSError: the kernel can't tell.
@@ -74,7 +74,7 @@ def classified(sockets: TcpSockets, holders: Holders) -> tuple[LiveSession, ...]
 def as_live_session(
     session: TcpSession, kind: SessionKind | None = None, opened: Direction = Direction.INGRESS
 ) -> LiveSession:
-    """Return what the core needs to know of a session; unless said, its port tells what it is for."""
+    """Return a session as the core needs it; without ``kind``, the port determines the kind."""
     by_port = SessionKind.MANAGEMENT if session.local_port == SSH_PORT else SessionKind.OTHER
     return LiveSession(
         family=session.family,
@@ -92,7 +92,7 @@ ListSessions = Callable[[], Collection[LiveSession]]
 
 
 class LiveSessions:
-    """Know which sessions the current policy has allowed, as the kernel remembers it."""
+    """Look up whether the current policy has allowed a session, by its conntrack mark."""
 
     def __init__(self, layout: MarkLayout, find: Callable[[Packet], TrackedSession | None]) -> None:
         """Take what is needed to read a mark, and what finds the session of a packet.

@@ -1,4 +1,4 @@
-"""Hold what other threads may read of the daemon: its status, the policy in force, and the totals."""
+"""The published status: what other threads may read of the daemon, with its policy and the totals."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Board:
         Args:
             clock: tells when things became known.
             ask_for_reading: has the loop read the counters, and waits for so many seconds until it has.
-            flow_log: what the kernel tells of judgements, if it is asked to.
-            log_queue: what the agent's own log goes through, if it goes through one.
+            flow_log: the flow log; None if it is switched off.
+            log_queue: the queue of the agent's own log; None if it has none.
         """
         self.flow_log = flow_log
         """Who was dropped lately; may be read from any thread."""
@@ -120,7 +120,7 @@ class Board:
         self._turned_at = clock.monotonic()
 
     def note_step(self, step: Step, *, is_fetched: bool) -> None:
-        """Take in what a step found and did."""
+        """Publish the result of a step."""
         self._policy = step.policy or ResolvedPolicy()
         self._state = step.state or self._state
         if step.outcome is not StepEnd.REFUSED:
@@ -128,11 +128,11 @@ class Board:
         self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
 
     def note_standing(self, standing: ManualOverride) -> None:
-        """Take in what somebody put in force by hand."""
+        """Publish what was applied by hand."""
         self._status = replace(self._status, standing=standing)
 
     def note_contest(self, *, is_contested: bool) -> None:
-        """Take in whether someone else changes the table again and again."""
+        """Publish whether another process keeps changing the table."""
         if self._status.is_drift_contested is not is_contested:
             self._status = replace(self._status, is_drift_contested=is_contested)
 

@@ -1,8 +1,7 @@
-"""Bring the kernel to what the definitions say, in one step that is the same the first time and every other.
+"""The reconciler: one step that brings the kernel to the definitions, whatever state it finds.
 
-A step fetches, resolves, compiles, compares and applies. What is enforced follows from the definitions, the
-host's links and the table that stands; what the reconciler keeps in memory only saves work or says what was
-noticed.
+A step fetches, resolves, compiles, plans and applies. The result depends on the definitions, the host's links
+and the observed table. The reconciler's own state only saves work or records observations.
 """
 
 from __future__ import annotations
@@ -73,10 +72,11 @@ class Reconciler:
             state: where the last good definitions are kept.
             clock: for durations.
             before_counters_go: reads the counters, as a plan is about to delete some or change their meaning.
-            counters_gone: is told which counters were deleted, or made: they start at zero, also those that
-                somebody else had deleted unseen.
-            foresee: names the sessions that a policy is about to cut.
-            name_servers: tells whom the host asks where the source is; nobody if that has no name.
+            counters_gone: called with the names of deleted and created counters. They start at zero,
+            including
+                those that another process deleted before.
+            foresee: returns the sessions that a policy is about to cut.
+            name_servers: returns the host's name servers; empty if the source's address is not a host name.
         """
         self._settings = settings
         self._source = source
@@ -392,8 +392,8 @@ class Reconciler:
     def _remove(self, plan: Plan) -> None:
         """Delete what no packet reaches any more, after its counters were read for the last time.
 
-        The policy is in force by then. Where somebody else's change prevents the removal, the next step finds
-        what is left and removes it.
+        The policy is in force by then. Where another process's change prevents the removal, the next step
+        finds what is left and removes it.
         """
         going = _deleted_counters(plan.removal)
         if going:
@@ -414,14 +414,14 @@ class Reconciler:
         self._enforced = Enforced(policy=policy, ruleset=observed if observed == desired else desired)
 
     def has_drifted(self) -> bool:
-        """Return whether somebody else changed the table since the last step."""
+        """Return whether another process changed the table since the last step."""
         if self._enforced is None:
             return False
         observed = self._dataplane.observe()
         return observed.ruleset != self._enforced.ruleset or bool(observed.foreign)
 
     def _differences(self) -> tuple[str, ...]:
-        """Return what somebody else changed since the last step."""
+        """Return what another process changed since the last step."""
         if self._enforced is None:
             return ()
         observed = self._dataplane.observe()

@@ -1,4 +1,4 @@
-"""Say in words which open session is cut, and what forbids it."""
+"""Sessions that a policy cuts, with the rule or default that drops them, as text and as log keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name the open sessions that a policy will cut before it is applied: who may be locked out (§7.4)."""
+"""Preview of session cuts: log the open sessions that a policy will cut, before it is applied (§7.4)."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ class Foresight:
         """Take the log, and what lists sessions."""
         self._log = log
         self._list_sessions = list_sessions
-        self._told: frozenset[NamedCut] = frozenset()
+        self._logged: frozenset[NamedCut] = frozenset()
         self._fault: str | None = None
 
     def look(self, old: ResolvedPolicy | None, new: ResolvedPolicy, facts: HostFacts) -> tuple[NamedCut, ...]:
-        """Log and return the sessions that live by the old policy and will not by the new one.
+        """Log and return the sessions that the old policy allows and the new one does not.
 
-        The policy is the law: it is applied all the same. Of very many sessions some are not looked at,
-        those at busy ports. What was said of an apply that the kernel refused is not said again.
+        The policy is applied in any case. Of very many sessions, some at busy ports are not checked. Cuts
+        that were logged for an apply that the kernel refused are not logged again.
 
         Args:
-            old: what is in force; None where that is not known.
-            new: what is about to be.
+            old: the policy in force; None if it is unknown.
+            new: the policy to apply.
             facts: the links.
         """
         sessions = dearest(self._listed(), MOST_LOOKED_AT)
         cut = tuple(map(named, sessions_newly_cut(old, new, facts, sessions)))
-        unsaid = [one for one in cut if one not in self._told]
+        unsaid = [one for one in cut if one not in self._logged]
         for one in unsaid[:MOST_NAMED]:
             self._log.warning("session_cut_foreseen", **as_keys(one))
         if len(unsaid) > MOST_NAMED:
             self._log.warning("more_cuts_foreseen", sessions=len(unsaid))
-        self._told = frozenset(cut)
+        self._logged = frozenset(cut)
         return cut
 
     def _listed(self) -> tuple[LiveSession, ...]:

@@ -1,4 +1,4 @@
-"""Know what has to stay open for the agent to reach its source, wherever that is by now (§7.4)."""
+"""The addresses that must stay open for the agent to reach its source (§7.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say how the agent is doing, as one value that any thread may read."""
+"""The agent's status as one immutable value."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class InterfaceState(enum.Enum):
     """There is no such link; it is judged from the moment that there is one (§9.3)."""
 
     PORT = "port"
-    """It is bound, but a port of a bridge, bond or team: its packets show as the master's, and its rules
-    judge none of them (§9.4)."""
+    """It is bound, but a port of a bridge, bond or team: its packets show as the master's, so its rules see
+    none of them (§9.4)."""
 
     UNBOUND = "unbound"
-    """Nobody judges it (§2.3)."""
+    """No policy applies to it (§2.3)."""
 
 
 class Posture(enum.Enum):
@@ -105,7 +105,7 @@ class InterfaceStatus:
     network_interface_id: str | None
     state: InterfaceState
     mode: Mode | None
-    """None where nobody judges."""
+    """None where no policy applies."""
 
     security_group_ids: tuple[str, ...] = ()
     """Sorted."""
@@ -125,7 +125,7 @@ def state_in_words(interface: InterfaceStatus) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Somebody else's change of the table."""
+    """A change of the table by another process."""
 
     at: float
     """When it was found; seconds since the epoch."""
@@ -173,10 +173,10 @@ class Status:
     """In words, safe to print."""
 
     kernel_error: str | None = None
-    """Why the kernel refused the last step; what stood still stands."""
+    """Why the kernel refused the last step; the previous rules stay active."""
 
     is_drift_unhealed: bool = False
-    """Whether someone else's changes to the table could not be mended."""
+    """Whether another process changed the table and the agent could not repair it."""
 
     source_errors: int = 0
     """Fetches that delivered nothing that can be enforced."""
@@ -212,7 +212,7 @@ class Status:
     last_cut_at: float | None = None
 
     standing: ManualOverride = field(default_factory=ManualOverride)
-    """What somebody put in force by hand."""
+    """What was applied by hand."""
 
 
 def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:

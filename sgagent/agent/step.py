@@ -1,4 +1,4 @@
-"""Say what a step found and did, for whoever tells of it."""
+"""The result of one reconcile step, for the log, the status and the metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepEnd(Enum):
     APPLIED = "applied"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
-    """The kernel refused; what stood still stands."""
+    """The kernel refused; the previous rules stay active."""
 
     WAITING = "waiting"
     """There is nothing to enforce yet."""
@@ -52,7 +52,7 @@ class Step:
     """What that snapshot was read from."""
 
     held_back: str | None = None
-    """The source's newest snapshot, where another one is in force because somebody wished so."""
+    """The source's newest snapshot, if a command has put another one in force."""
 
     problems: tuple[Problem, ...] = ()
     """Of the newest delivery: the warnings of one that is enforced, the errors of one that was refused."""
@@ -72,13 +72,13 @@ class Step:
     """What the counters of the table count; None where it was not compiled."""
 
     was_drift: bool = False
-    """Whether the table was found changed by someone else, and mended."""
+    """Whether the step found changes by another process and repaired them."""
 
     differed: tuple[str, ...] = ()
-    """The objects that someone else had changed, like ``chain ingress/eth0``, the first few of them."""
+    """The first few objects that another process had changed, like ``chain ingress/eth0``."""
 
     tamperer: Tamperer | None = None
-    """Who that was last, where it is known."""
+    """The process that made the last change, if it is known."""
 
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""

@@ -1,4 +1,4 @@
-"""Say in the log what a step found and did: one line for it, and one for each new finding."""
+"""Log lines of a step: one for the step, and one for each new finding."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class EventLog(Protocol):
     """The part of a structlog logger that is used here."""
 
     def info(self, event: str, **keys: object) -> object:
-        """Log what is normal."""
+        """Log a normal event."""
         ...
 
     def warning(self, event: str, **keys: object) -> object:
-        """Log what somebody should look at."""
+        """Log an event that needs attention."""
         ...
 
     def error(self, event: str, **keys: object) -> object:
-        """Log what is wrong."""
+        """Log an error."""
         ...
 
 
 class StepLog:
-    """Log steps; what stays as it was is not said again."""
+    """Log steps; repeated findings are logged once."""
 
     def __init__(self, log: EventLog) -> None:
         """Take the log to write to."""
@@ -138,7 +138,7 @@ class StepLog:
                     assert_never(lack)
 
     def _say_opened(self, step: Step) -> None:
-        """Say what was changed in rules that an earlier agent left (§7.4)."""
+        """Log which addresses were opened in rules that an earlier agent left (§7.4)."""
         if step.opened_to:
             places = sorted(
                 {f"{one.address.network.network_address} {one.protocol} {one.port}" for one in step.opened_to}
@@ -163,7 +163,7 @@ class StepLog:
                 self._log.error("interface_without_group", interface=name)
 
     def _say_ports(self, step: Step) -> None:
-        """Say loudly that a bound link became a port, whose packets nobody judges, and when that ends."""
+        """Log as an error that a bound link became a port, which no policy applies to, and when that ends."""
         before, self._ports = self._ports, ports_of_masters(step)
         for name, master in self._ports.items():
             if before.get(name) != master:
@@ -227,9 +227,9 @@ class ObservationLog:
         self._observations: dict[str, _Observation] = {}
 
     def follow(self, totals: Totals, observed: frozenset[str]) -> None:
-        """Say what came to be counted since the last line.
+        """Log what was counted since the last line.
 
-        What was counted before an interface was seen to be observed is left out.
+        Packets from before an interface entered observe mode are left out.
 
         Args:
             totals: the newest.

@@ -1,4 +1,4 @@
-"""Tell systemd how the daemon is doing: sd_notify(3), without a library.
+"""The service notification protocol of systemd, sd_notify(3), without a library.
 
 Outside systemd (``NOTIFY_SOCKET`` is not set) every call does nothing.
 """
@@ -14,49 +14,49 @@ _LONGEST_WAIT_SECONDS = 1.0
 
 
 class ServiceManager:
-    """Send states of the service to whoever started it."""
+    """Send notifications about the service to systemd."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """Take the address and the watchdog's interval from the environment, the process's own by default."""
         found = os.environ if environment is None else environment
         self._address = _socket_address(found.get("NOTIFY_SOCKET", ""))
         self.watchdog_seconds = _watchdog_seconds(found)
-        """How often :meth:`alive` must be called at least; None where nobody waits for it."""
+        """The longest interval between calls of :meth:`alive`; None without a watchdog."""
 
         self._status: str | None = None
 
     def ready(self) -> None:
-        """Say that the service has started, or is done with reloading."""
+        """Notify that the service has started, or has finished reloading."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is read again; to be followed by :meth:`ready`."""
+        """Notify that the service reads its configuration again; call :meth:`ready` afterwards."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """Say that the service is about to end."""
+        """Notify that the service is stopping."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """Feed the watchdog; where nobody takes it in, the next time has to do."""
+        """Feed the watchdog; if the socket is full, skip this time."""
         self._send("WATCHDOG=1", wait_seconds=0)
 
     def status(self, text: str) -> None:
-        """Say in one line, for people, what the service is doing, if that is not what was said before."""
+        """Send a status line for people, if it differs from the last one."""
         line = "STATUS=" + " ".join(text.split())
         if line != self._status and self._send(line, wait_seconds=0):
             self._status = line
 
     def _send(self, *assignments: str, wait_seconds: float = _LONGEST_WAIT_SECONDS) -> bool:
-        """Send one message; nobody is served by a daemon that fails because it could not tell.
+        """Send one message; a failure must not stop the daemon.
 
         Args:
-            assignments: of states.
-            wait_seconds: for room, where the other end is slow to take in what it was told. A loop that
-                enforces must not wait to tell what can as well be told later.
+            assignments: the variables to send, like ``READY=1``.
+            wait_seconds: how long to wait while the socket is full. The enforcing loop passes 0 for messages
+                that it can send again later.
 
         Returns:
-            Whether it was taken.
+            Whether it was sent.
         """
         if self._address is None:
             return False

@@ -1,4 +1,4 @@
-"""Say times and amounts to a person."""
+"""Times and amounts as text for people."""
 
 from __future__ import annotations
 

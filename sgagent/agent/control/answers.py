@@ -1,4 +1,4 @@
-"""Answer what is asked of the running agent, from what the loop has put on the board."""
+"""Answers to queries of the control protocol, from the published status."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ _NOTHING = CounterValue(packets=0, bytes=0)
 
 
 def answering(board: Board, clock: Clock, source: str, sessions: LiveSessions, desk: Desk) -> Answering:
-    """Return what answers questions, and has orders carried out.
+    """Return a function that answers queries and dispatches commands.
 
     Args:
-        board: what the loop knows.
-        clock: tells what is stale.
+        board: the published status of the loop.
+        clock: for the age of data.
         source: where definitions come from, in words.
-        sessions: the sessions that the kernel follows.
-        desk: takes orders.
+        sessions: the sessions in the kernel's conntrack table.
+        desk: dispatches commands to the loop.
     """
 
     def answer(question: Question) -> Answer:

@@ -1,7 +1,6 @@
-"""Name what a running agent can be told to do, and what it answers.
+"""The commands of the control protocol and their answers (``docs/control.md``).
 
-The fields are those of the control protocol (``docs/control.md``), as those of
-:mod:`sgagent.agent.control.queries` are.
+The queries are in :mod:`sgagent.agent.control.queries`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class ApplyOrder:
 
     documents: tuple[SentDocument, ...]
     confirm_within: float | None = None
-    """Seconds after which to go back unless confirmed; null is for good."""
+    """Seconds after which the agent goes back unless confirmed; null applies permanently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,37 +48,37 @@ class RollbackOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcedAnswer:
-    """What is in force now, because of an order."""
+    """What is in force after a command."""
 
     version: str | None
-    """Null where nothing is, as before the definitions that were given up."""
+    """Null if nothing is in force, as before the definitions that the agent gave up."""
 
     is_changed: bool
-    """Whether the kernel had to be told anything."""
+    """Whether the command changed the table in the kernel."""
 
     interfaces: tuple[str, ...]
-    """Which are judged."""
+    """The bound interfaces."""
 
     held_back: str | None
-    """The source's version that is not enforced, until it delivers another."""
+    """The source's version that the agent does not enforce until the source delivers another."""
 
     seconds_left: float | None = None
     """Until the agent goes back, unless this is confirmed."""
 
     goes_back_to: str | None = None
-    """What is in force then; null is nothing."""
+    """The version that is in force then; null if nothing is."""
 
     warnings: tuple[Problem, ...] = ()
     sessions_cut: tuple[NamedCut, ...] = ()
-    """Open sessions that the change has cut, of those that were looked at."""
+    """Open sessions that the change has cut, as far as the agent checked them."""
 
     fault: str | None = None
-    """Why this will not outlive the agent."""
+    """Why the change was not stored and ends with the agent; null if it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmOrder:
-    """Take for good what is in force on trial."""
+    """Keep the definitions that are on trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Take orders from other threads, read what they send, and have the loop carry them out."""
+"""The dispatcher: parse commands from other threads, and pass them to the agent's loop."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class Desk:
         entries = tuple(self._state.history.entries())
         newest = next((entry for entry in entries if entry.head is not None), None)
         in_force = newest if newest and newest.head and newest.head.version == version else None
-        return HistoryAnswer(entries=tuple(_told(entry, is_in_force=entry is in_force) for entry in entries))
+        return HistoryAnswer(
+            entries=tuple(_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
+        )
 
 
 def _checked(seconds: float | None) -> float | None:
@@ -113,7 +115,7 @@ def _checked(seconds: float | None) -> float | None:
     return seconds
 
 
-def _told(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
+def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
     head = entry.head
     if head is None:
         return HistoryEntry(number=entry.number, fault=entry.fault)

@@ -1,7 +1,7 @@
-"""Carry out what somebody orders of the running agent; the loop calls, between two turns.
+"""Handlers of the commands; the agent's loop calls them between two steps.
 
-What an order wants is written down so that a crash at any point leaves the old intention or the new one, and
-never takes for good what was not confirmed: ``docs/design.md`` has the table.
+A handler stores its intention first. A crash at any point leaves the old intention or the new one, and never
+keeps definitions that nobody confirmed: ``docs/design.md`` has the table.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ StepNow = Callable[[], Step]
 
 
 class BackReason(enum.Enum):
-    """Why definitions on trial were given up."""
+    """Why the agent gave up definitions on trial."""
 
     UNCONFIRMED = "unconfirmed"
     ASKED = "asked"
     STOPPED = "stopped"
-    """The agent was told to end."""
+    """The agent was asked to stop."""
 
     REBOOTED = "rebooted"
     DAMAGED = "damaged"
@@ -57,10 +57,10 @@ class Execution:
         """Take the parts; nothing is read before :meth:`begin`.
 
         Args:
-            reconciler: whose definitions and modes are changed.
-            state: where its history is.
-            clock: the monotonic one tells when a trial is over.
-            boot_id: tells whether the host was started anew since a trial began.
+            reconciler: holds the definitions and modes that commands change.
+            state: the directory with the history.
+            clock: its monotonic time decides when a trial ends.
+            boot_id: shows whether the host has rebooted since a trial began.
             log: the log.
         """
         self.reconciler = reconciler
@@ -144,12 +144,12 @@ class Execution:
         Args:
             step: does a step.
             delivery: the definitions.
-            seconds: after which to go back unless they are confirmed; None is for good. What is in force
-                already needs no confirmation.
+            seconds: after which the agent goes back unless they are confirmed; None applies them permanently.
+                Definitions that are already in force need no confirmation.
 
         Raises:
             DocumentError: they can't be enforced on this host; nothing was changed.
-            KernelRefusedError: the kernel refused; what stood still stands.
+            KernelRefusedError: the kernel refused; the previous rules stay active.
             UsageError: something is on trial, or there is nothing to go back to.
             SgagentError: they could not be kept, or the step could not be done.
         """
@@ -190,7 +190,7 @@ class Execution:
         Raises:
             UsageError: there is no such number, it is damaged, or in force already.
             DocumentError: the definitions can't be enforced on this host any more.
-            KernelRefusedError: the kernel refused; what stood still stands.
+            KernelRefusedError: the kernel refused; the previous rules stay active.
             SgagentError: the step could not be done.
         """
         if self.deadline is not None:
@@ -206,7 +206,7 @@ class Execution:
         return answer
 
     def confirm(self, step: StepNow) -> ConfirmAnswer:
-        """Take for good what is on trial.
+        """Keep the definitions that are on trial.
 
         Raises:
             UsageError: it is not in force at this moment.
@@ -281,17 +281,17 @@ class Execution:
         return Pending(
             version=proposal.delivery.snapshot.version,
             deadline=deadline,
-            goes_back_to=self._definitions.version_for_good,
+            goes_back_to=self._definitions.committed_version,
         )
 
     def _version_in_force(self) -> str | None:
-        """Return what is in force for good."""
-        return self._definitions.version_for_good
+        """Return the committed version; a version on trial does not count."""
+        return self._definitions.committed_version
 
     def _put_in_force(
         self, step: StepNow, delivery: Delivery, origin: Trigger, seconds: float | None = None
     ) -> EnforcedAnswer:
-        """Enforce definitions, for so many seconds or for good, or leave all as it was."""
+        """Enforce definitions, on trial for so many seconds or permanently; on failure change nothing."""
         definitions, version = self._definitions, delivery.snapshot.version
         problems = self.reconciler.judge(delivery)
         if problems:
@@ -356,7 +356,7 @@ class Execution:
 
     def _say_pending(self, version: str, *, resumed: bool) -> None:
         pending = self._pending()
-        assert pending is not None  # noqa: S101 - whoever calls has put something on trial
+        assert pending is not None  # noqa: S101 - the caller has started a trial
         left = round(pending.seconds_left(self._clock.monotonic()), 1)
         self._log.warning("confirmation_pending", version=version, seconds_left=left, resumed=resumed)
 

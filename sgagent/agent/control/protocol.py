@@ -1,4 +1,4 @@
-"""Write questions and answers as lines of JSON, and read them back: one line asks, one line answers."""
+"""The codec of the control protocol: one JSON line for a question, one for the answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Name what can be asked of a running agent, and what it answers.
+"""The queries of the control protocol and their answers.
 
-The fields are those of the control protocol (``docs/control.md``): add to them freely, change or remove them
-only with a new version of the protocol.
+The fields are those of ``docs/control.md``. Adding a field is compatible; changing or removing one needs a
+new version of the protocol.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ class DeniedAnswer:
     """How many more there were since the agent started, for each that decided, as far as was asked."""
 
     rate_per_second: int
-    """How many of each rule and default are told of at most."""
+    """How many packets of each rule and default the kernel logs in a second at most."""
 
     unavailable: str | None = None
-    """Why nobody is told of; null where it works."""
+    """Why drops are not recorded; null if they are."""
 
 
 def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:
     """Return who was dropped.
 
     Args:
-        flow_log: what is remembered; None where nothing is.
-        question: what is asked for.
-        policy: what is in force.
+        flow_log: the flow log; None if it is switched off.
+        question: the filters.
+        policy: the policy in force.
 
     Raises:
-        UsageError: the interface or the rule that is asked for is not there, and nothing of it is remembered.
+        UsageError: the policy has no such interface or rule, and the flow log has no entry of it.
     """
     if flow_log is None:
         return DeniedAnswer(
@@ -164,14 +164,14 @@ class StatusAnswer:
     """The first few; those about unknown objects before the others."""
 
     drift_repaired: int
-    """How often someone else's changes were mended since the agent started."""
+    """How often the agent repaired changes by other processes since it started."""
 
     is_drift_unhealed: bool
     last_drift: Drift | None = None
-    """What someone else changed last, and who."""
+    """The last change by another process."""
 
     is_drift_contested: bool = False
-    """Whether someone else changes the table so often that mending waits between one time and the next."""
+    """Whether another process changes the table so often that the agent waits between repairs."""
 
     faults: tuple[str, ...]
     """What is wrong with the agent's own files and its counting."""
@@ -401,10 +401,10 @@ class Refusal(enum.Enum):
     """The definitions of an order have errors; nothing was changed."""
 
     KERNEL = "kernel"
-    """The kernel refused an order; what stood still stands."""
+    """The kernel refused an order; the previous rules stay active."""
 
     SOURCE = "source"
-    """The source can't be reached; what stood still stands."""
+    """The source can't be reached; the previous rules stay active."""
 
     FAULT = "fault"
     """The agent failed; its log says more."""

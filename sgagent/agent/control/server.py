@@ -1,7 +1,7 @@
-"""Answer on a Unix socket: one line asks or orders, one line answers, and the connection ends.
+"""The control server on a Unix socket: one line for a question or command, one line for the answer.
 
-Questions never hold the loop up: each of a few connections has a thread and a time to end, and what is asked
-is answered from what the loop has left on the board. Orders are carried out by the loop.
+Queries never block the loop. Each of a few connections has a thread and a deadline, and queries are answered
+from the published status. The loop carries out commands.
 """
 
 from __future__ import annotations
@@ -287,14 +287,14 @@ def _refused(error: SgagentError) -> Refusals:
 
 
 def _listen(directory: Path) -> socket.socket:
-    """Return a listening socket that stands in the directory.
+    """Return a socket that listens at its path in the directory.
 
-    It is made beside its place and then renamed into it, so that it never stands there with another mode, nor
-    in pieces.
+    The socket is created under a temporary name, gets its mode, and is then renamed. So clients never see it
+    with another mode or before it listens.
 
     Raises:
         UsageError: another agent listens there.
-        OSError: it can't be made.
+        OSError: the socket can't be created.
     """
     directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     path, draft = directory / SOCKET_NAME, directory / _DRAFT_NAME

@@ -1,4 +1,4 @@
-"""Say in words how the agent is doing: the same for the terminal and for the page."""
+"""The status as text, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
 
 
 def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
-    """Yield what somebody put in force by hand, and until when."""
+    """Yield what was applied by hand, and until when."""
     if answer.pending is not None:
         back = answer.pending.goes_back_to or "nothing, as before"
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"

@@ -1,4 +1,4 @@
-"""Turn what the kernel tells of a packet into a flow: who, where to, by which rule, and by which names."""
+"""Enrich logged packets to flows: both ends with names, the deciding rule and the verdict."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _bits(family: Family, address: int, length: int) -> int:
     return address >> (family.bits - length)
 
 
-def tell(
+def make_flow(
     packet: LoggedPacket,
     head: PacketHead,
     leaf: LoggedLeaf,
@@ -129,12 +129,12 @@ def tell(
     """Return the flow that a packet belongs to.
 
     Args:
-        packet: as the kernel told of it.
-        head: what its bytes say.
-        leaf: where it was judged.
-        directory: names addresses.
+        packet: the packet as the kernel logged it.
+        head: its parsed headers.
+        leaf: the counter chain that logged it.
+        directory: maps addresses to names.
         number: of the flow.
-        seen_at: when the agent heard of it.
+        seen_at: when the agent read it; seconds since the epoch.
     """
     is_reply = packet.is_leaving is (leaf.direction is Direction.INGRESS)
     source = _End(head.source, head.source_port, is_local=packet.is_leaving)

@@ -1,4 +1,4 @@
-"""Say of one packet that was judged where it came from, where it went, and what decided about it."""
+"""A flow: both ends of a logged packet, the verdict, and what decided."""
 
 from __future__ import annotations
 

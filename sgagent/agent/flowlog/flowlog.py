@@ -1,7 +1,4 @@
-"""Keep the flow log: take in what the kernel tells, name it, remember it, and have it written.
-
-Whatever is lost on the way is counted.
-"""
+"""The flow log: receive logged packets, enrich them, keep the newest in memory, write them, count losses."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from sgagent.agent.flowlog.enrichment import Directory, tell
+from sgagent.agent.flowlog.enrichment import Directory, make_flow
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.log_prefixes import Leaves, LoggedLeaf, have_same_leaves, leaves_of
 from sgagent.agent.flowlog.packet_parser import read_head
@@ -42,10 +39,10 @@ class _Account:
 
 
 class LossCount:
-    """Compare what was told with what was counted. Belongs to one thread.
+    """Count packets that the kernel counted but did not log. Not thread-safe.
 
-    What it says is never more than was left out, and all of it as soon as nothing new is counted: the kernel
-    gathers packets for a moment before it tells of them.
+    The kernel batches logged packets, so the log lags behind the counters. The result therefore never exceeds
+    the number of unlogged packets, and reaches it as soon as the counters stop growing.
     """
 
     def __init__(self) -> None:
@@ -54,7 +51,7 @@ class LossCount:
         self._is_begun = False
 
     def begin(self, totals: Totals) -> None:
-        """Take note of where counters begin that are new since the last reckoning, if there was one.
+        """Record where counters begin that are new since the last reckoning, if there was one.
 
         Args:
             totals: as of that reckoning, and of what began to be counted since.
@@ -63,12 +60,12 @@ class LossCount:
             for key, value in totals.items():
                 self._accounts.setdefault(key, _Account(value.packets, value.packets))
 
-    def reckon(self, totals: Totals, told: Counter[CounterKey]) -> Iterator[tuple[CounterKey, int]]:
-        """Yield what was newly found to be left out, by what counted it.
+    def reckon(self, totals: Totals, logged: Counter[CounterKey]) -> Iterator[tuple[CounterKey, int]]:
+        """Yield the numbers of unlogged packets found since the last call, by counter.
 
         Args:
-            totals: the newest, of what is to be told of.
-            told: how many were told of until now.
+            totals: the newest counters of the leaves that log.
+            logged: how many packets of each the kernel has logged so far.
         """
         self._is_begun = True
         self._accounts = {key: account for key, account in self._accounts.items() if key in totals}
@@ -77,7 +74,7 @@ class LossCount:
             if account is None:
                 self._accounts[key] = _Account(value.packets, value.packets)
                 continue
-            missing = account.total - account.begun_at - told[key] - account.left_out
+            missing = account.total - account.begun_at - logged[key] - account.left_out
             account.total = value.packets
             if missing > 0:
                 account.left_out += missing
@@ -97,7 +94,7 @@ class RecentFlows:
         self._lock = threading.Lock()
 
     def add(self, flows: Iterable[Flow]) -> None:
-        """Add flows, the oldest first; what was there longest makes room."""
+        """Add flows, the oldest first; drop the oldest ones beyond the limit."""
         with self._lock:
             self._flows.extend(flows)
 
@@ -116,40 +113,41 @@ _MOST_WAITING = 10_000
 """Entries that wait to be written."""
 
 RECKONED_SECONDS = 1.0
-"""Between two reckonings at least: by then what was counted at the first is told of, or lost."""
+"""Seconds between two calls at least: by then the log has the packets of the first, or they are lost."""
 
 _MOST_LEFT_OUT = 1_000
-"""Rules and defaults of which it is remembered how much was left out."""
+"""Rules and defaults for which the number of unlogged packets is kept."""
 
 
 class Loss(enum.Enum):
-    """Why a flow that was judged is not in the log."""
+    """Why a flow with a verdict is not in the log."""
 
     LIMITED = "limited"
-    """The kernel told of enough others of its rule in that second."""
+    """The rate limit of its rule was reached in that second."""
 
     OVERRUN = "overrun"
-    """The kernel told of it, and there was no room for it until the agent came to read."""
+    """The kernel logged it, but the socket's buffer was full because the agent read too slowly."""
 
     UNREADABLE = "unreadable"
-    """It was no IP packet, or of a rule that nobody knows."""
+    """It was not an IP packet, or its log prefix is unknown."""
 
     NOT_WRITTEN = "not_written"
-    """It was remembered, and could not be written down."""
+    """The agent keeps it in memory but could not write it to the output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowTally:
     """How many flows there were since the agent started."""
 
-    told: Mapping[Policy, int]
+    logged: Mapping[Policy, int]
     lost: Mapping[Loss, int]
 
 
 class FlowLog:
-    """Keep what the kernel tells of judgements.
+    """Keep the flows that the kernel logs.
 
-    One thread takes in and writes, the daemon's loop follows and reckons, and anybody reads.
+    One thread calls :meth:`take_in`, which also writes. The daemon's loop calls :meth:`follow` and
+    :meth:`reckon`. Any thread may read.
     """
 
     def __init__(
@@ -162,23 +160,23 @@ class FlowLog:
         unavailable: str | None = None,
         is_asked_for: bool = False,
     ) -> None:
-        """Start with nothing told.
+        """Start with no flows.
 
         Args:
-            clock: tells when something was seen.
-            log: hears that flows can't be written.
-            logging: of which judgements the kernel tells.
-            writer: where flows go besides being remembered.
-            unavailable: why the kernel tells of none although it was to.
-            is_asked_for: whether somebody misses the log where there is none.
+            clock: for the times of flows.
+            log: the agent's log, for write errors.
+            logging: which verdicts the kernel logs.
+            writer: the output for flows; None keeps them in memory only.
+            unavailable: why the kernel logs nothing although the configuration asks for it; None if it does.
+            is_asked_for: whether a missing log is a fault to report.
         """
         self._clock = clock
         self._log = log
         self._writer = writer or NoWriter()
         self._followed: tuple[ResolvedPolicy | None, Mapping[str, CounterKey] | None] = (None, None)
         self._newest_leaves: Leaves = {}
-        self._told_leaves: Mapping[CounterKey, LoggedLeaf] = {}
-        """Those of the newest that are to be told of, by what counts there."""
+        self._logging_leaves: Mapping[CounterKey, LoggedLeaf] = {}
+        """The leaves of the current table that log, by counter."""
 
         self._leaves: Leaves = {}
         self._directory = Directory(Snapshot(version=""))
@@ -189,8 +187,8 @@ class FlowLog:
         self._reckoning = LossCount()
         self._reckoned_at: float | None = None
         self._lock = threading.Lock()
-        self._told: Counter[CounterKey] = Counter()
-        self._told_by_verdict: Counter[Policy] = Counter()
+        self._logged: Counter[CounterKey] = Counter()
+        self._logged_by_verdict: Counter[Policy] = Counter()
         self._lost: Counter[Loss] = Counter()
         self._missing = 0
         self._left_out: dict[LoggedLeaf, FlowsLeftOut] = {}
@@ -198,13 +196,13 @@ class FlowLog:
         self.unavailable = unavailable
         self._is_asked_for = is_asked_for
         self.begun_at = clock.now()
-        """When numbers began with 1: it tells one run of the agent from another."""
+        """When flow numbers started at 1; identifies this run of the agent."""
 
         self.ready = threading.Event()
-        """Set once it is known what the table is: before, nothing that is told means anything."""
+        """Set once the current table is known: until then log prefixes can't be resolved."""
 
         self.drops = RecentFlows()
-        """The newest that were dropped, or would have been."""
+        """The newest flows that were dropped, or would have been in enforce mode."""
 
     def follow(
         self,
@@ -213,14 +211,13 @@ class FlowLog:
         snapshot: Snapshot | None,
         read_totals: Callable[[], Totals],
     ) -> None:
-        """Take note of what the table is from now on; packets of the one before may still be on their way.
+        """Switch to another table; log messages of the previous one may still arrive.
 
         Args:
-            policy: what is enforced.
-            counters: what its counters count, by name.
+            policy: the enforced policy.
+            counters: the keys of its counters, by name.
             snapshot: the definitions, which name addresses.
-            read_totals: returns what its counters stood at when they were read last; those that are new, at
-                their begin.
+            read_totals: returns the counters as last read, and new counters at their start.
         """
         if snapshot is not None and snapshot is not self._directory.snapshot:
             self._directory = Directory(snapshot)
@@ -230,13 +227,13 @@ class FlowLog:
         if before_policy is None or not (is_known and have_same_leaves(before_policy, policy)):
             before, self._newest_leaves = self._newest_leaves, leaves_of(policy, counters)
             self._leaves = {**before, **self._newest_leaves}
-            meant = (leaf for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts)
-            self._told_leaves = {leaf.key: leaf for leaf in meant}
-            self._reckoning.begin(self._meant(read_totals()))
+            logging = (leaf for leaf in self._newest_leaves.values() if leaf.verdict in self.logging.verdicts)
+            self._logging_leaves = {leaf.key: leaf for leaf in logging}
+            self._reckoning.begin(self._of_logging_leaves(read_totals()))
             self.ready.set()
 
     def take_in(self, packets: Iterable[LoggedPacket] = ()) -> None:
-        """Take in what the kernel told, if anything, and write what waits."""
+        """Add the flows of logged packets, and write all pending entries."""
         flows = list(self._flows(packets))
         self.drops.add(flow for flow in flows if flow.verdict is Policy.DROP)
         with self._lock:
@@ -245,25 +242,25 @@ class FlowLog:
             self._write([*flows, *waiting])
 
     def reckon(self, totals: Totals) -> None:
-        """Find out from newer totals what the kernel judged without telling of it."""
+        """Compute from newer totals how many packets the kernel did not log."""
         now = self._clock.monotonic()
         if self._reckoned_at is not None and now < self._reckoned_at + RECKONED_SECONDS:
             return
         self._reckoned_at = now
-        meant = self._meant(totals)
+        counted = self._of_logging_leaves(totals)
         with self._lock:
-            self._told = Counter({key: count for key, count in self._told.items() if key in meant})
-            for key, packets in self._reckoning.reckon(meant, self._told):
-                self._leave_out(self._told_leaves[key], packets)
-            behind = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
-            self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - behind)
+            self._logged = Counter({key: count for key, count in self._logged.items() if key in counted})
+            for key, packets in self._reckoning.reckon(counted, self._logged):
+                self._leave_out(self._logging_leaves[key], packets)
+            lost_later = self._lost[Loss.OVERRUN] + self._lost[Loss.UNREADABLE]
+            self._lost[Loss.LIMITED] = max(self._lost[Loss.LIMITED], self._missing - lost_later)
 
-    def _meant(self, totals: Totals) -> Totals:
-        """Return the totals of what is to be told of."""
-        return {key: totals[key] for key in self._told_leaves if key in totals}
+    def _of_logging_leaves(self, totals: Totals) -> Totals:
+        """Return the totals of the leaves that log."""
+        return {key: totals[key] for key in self._logging_leaves if key in totals}
 
     def fail(self, fault: Exception) -> None:
-        """Say that nothing is taken in any more, and why."""
+        """Log that the flow log has stopped because of an exception."""
         self.unavailable = "the agent failed; its log says why"
         self._log.error("flow_log_failed", exc_info=fault)
 
@@ -284,7 +281,7 @@ class FlowLog:
     def tally(self) -> FlowTally:
         """Return how many flows there were, and how many of them are not in the log."""
         with self._lock:
-            return FlowTally(told=dict(self._told_by_verdict), lost=dict(self._lost))
+            return FlowTally(logged=dict(self._logged_by_verdict), lost=dict(self._lost))
 
     def _flows(self, packets: Iterable[LoggedPacket]) -> Iterator[Flow]:
         """Yield the flows of packets, and count those that are none."""
@@ -296,11 +293,11 @@ class FlowLog:
                 self._lose(Loss.UNREADABLE, 1)
                 continue
             with self._lock:
-                self._told[leaf.key] += 1
-                self._told_by_verdict[leaf.verdict] += 1
+                self._logged[leaf.key] += 1
+                self._logged_by_verdict[leaf.verdict] += 1
             self._numbered += 1
             now = self._clock.now()
-            yield tell(packet, head, leaf, directory, number=self._numbered, seen_at=now)
+            yield make_flow(packet, head, leaf, directory, number=self._numbered, seen_at=now)
 
     def _count_gap(self, sequence: int) -> None:
         gap = (sequence - self._expected) % _SEQUENCE_NUMBERS

@@ -1,4 +1,4 @@
-"""Know where in the table the kernel tells of a packet: each leaf by what its log statement says."""
+"""Map the prefixes of log statements to the leaves of the table that log."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def leaves_of(policy: ResolvedPolicy, counters: Mapping[str, CounterKey]) -> Lea
 
 
 def have_same_leaves(one: ResolvedPolicy, other: ResolvedPolicy) -> bool:
-    """Return whether what two policies say of a leaf is the same, if their tables have the same counters.
+    """Return whether two policies, whose tables have the same counters, describe each leaf alike.
 
-    Whom rules speak of makes no difference. Most rules are the very same, and nobody looks at those.
+    The members of groups make no difference. Unchanged rule objects are not compared.
     """
     return (
         len(one.interfaces) == len(other.interfaces)

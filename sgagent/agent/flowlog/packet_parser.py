@@ -1,6 +1,6 @@
-"""Read what the head of a packet says of itself: bytes that anybody on the network may have written.
+"""Parser for the headers of a logged packet, which an attacker may have written.
 
-Nothing is believed that is not there: a head that ends early has no ports, and one that is no IP is none.
+A truncated header yields no ports. Bytes that are not IP yield nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _behind_extensions(protocol: int, rest: bytes) -> tuple[int, bytes]:
 
 
 def _with_rest(family: Family, ends: tuple[int, int], protocol: int, rest: bytes, length: int) -> PacketHead:
-    """Return a head with what stands behind the IP header."""
+    """Return a head with the fields of the header that follows the IP header."""
     ports: tuple[int | None, int | None] = (None, None)
     if protocol in _WITH_PORTS and len(rest) >= _PORTS.size:
         ports = _PORTS.unpack_from(rest)

@@ -1,4 +1,4 @@
-"""Hear the kernel's packet log in a thread of its own, and take its words to the flow log."""
+"""The thread that reads the kernel's packet log and feeds the flow log."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _KERNEL = 0
 
 @contextlib.contextmanager
 def flows_heard(opened: socket.socket, flow_log: FlowLog) -> Iterator[None]:
-    """Take in what the kernel tells until the context is left; the socket is closed then.
+    """Read the kernel's packet log in a thread until the context is left; then close the socket.
 
     Args:
-        opened: listens to a group of the kernel's packet log.
-        flow_log: is told, in one thread.
+        opened: a socket bound to a group of the kernel's packet log.
+        flow_log: receives the packets, in that thread.
     """
     bell, rope = socket.socketpair()
     thread = threading.Thread(target=_hear, args=(opened, bell, flow_log), name="flows", daemon=True)
@@ -110,10 +110,10 @@ class LogOpener(LogKeeper, Protocol):
 def begin_flow_log(
     settings: Settings, dataplane: LogOpener, clock: Clock, log: EventLog
 ) -> tuple[Settings, FlowLog, socket.socket | None]:
-    """Return the configuration in effect, the flow log, and where the kernel is heard.
+    """Return the configuration in effect, the flow log, and the socket of the kernel's packet log.
 
-    Where the kernel can't tell of judgements, or another program listens, nothing is told, and what is
-    enforced is enforced all the same.
+    If the kernel has no packet log, or another program listens to the group, the flow log stays empty. The
+    policy is enforced in any case.
 
     Args:
         settings: the configuration.
@@ -151,7 +151,7 @@ def in_effect(settings: Settings, dataplane: LogKeeper) -> Settings:
 
 
 def without_flow_log(settings: Settings) -> Settings:
-    """Return the configuration with nothing to be told of judgements."""
+    """Return the configuration with the flow log switched off."""
     return replace(settings, flow_log=replace(settings.flow_log, dropped=False, accepted=False))
 
 

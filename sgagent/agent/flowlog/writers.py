@@ -1,4 +1,4 @@
-"""Write flows down, one JSON object a line: to a file with rotation, the journal, or standard output."""
+"""Writers of flows, one JSON object a line: to a file with rotation, the journal, or standard output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StreamWriter:
 
 
 class _Lines:
-    """Write lines to whoever reads them, and give a reader up who stalls."""
+    """Write lines to a pipe or terminal; drop the rest if the reader stalls."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -127,7 +127,7 @@ class FileWriter:
         """Take the place; the file is opened for each batch, so that others may move it away.
 
         Args:
-            path: of the file. What stands there is gone on with; a link is not followed.
+            path: of the file. An existing file is appended to; a symbolic link is refused.
             rotate_bytes: from which on a file is full.
             keep_files: how many earlier ones are kept.
         """

@@ -217,7 +217,7 @@ def _flows(tally: FlowTally) -> Iterator[Metric]:
         labels=["verdict"],
     )
     for verdict in Policy:
-        flows.add_metric([verdict.value], tally.told.get(verdict, 0))
+        flows.add_metric([verdict.value], tally.logged.get(verdict, 0))
     yield flows
     lost = CounterMetricFamily(
         "sgagent_flow_log_lost",

@@ -113,7 +113,7 @@ def test_what_is_accepted_is_written_and_not_remembered() -> None:
     (flow,) = told.paper.entries
     assert isinstance(flow, Flow)
     assert (flow.verdict, flow.rule_id) == (Policy.ACCEPT, "web")
-    assert told.flow_log.tally().told == {Policy.ACCEPT: 1}
+    assert told.flow_log.tally().logged == {Policy.ACCEPT: 1}
 
 
 def test_an_answer_is_told_of_as_its_session() -> None:
