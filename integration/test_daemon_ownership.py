@@ -137,7 +137,7 @@ def test_who_changes_the_table_again_and_again_raises_an_alarm(agent: Service) -
     assert agent.metric("sgagent_drift_contested") == 1
     ended = agent.command("status", "--json")
     assert json.loads(ended.output)["is_drift_contested"] is True
-    assert "again and again" in " ".join(json.loads(ended.output)["not_ready_because"])
+    assert "keeps changing the rules" in " ".join(json.loads(ended.output)["not_ready_because"])
     for _ in range(20):
         agent.namespace.nft(DAMAGE[-1])
     wait_for(lambda: "\taccept\n" not in chain(agent, "prerouting"), "the table to be mended")
