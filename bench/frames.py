@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from integration.namespaces import Namespace
-from sgagent.rehearsal.wire import WirePacket
+from sgagent.policy_test.packet_bytes import WirePacket
 
 HOST_MAC = "02:00:00:00:01:00"
 PEER_MAC = "02:00:00:00:02:00"

@@ -26,7 +26,7 @@ from bench.processor import one_processor
 from bench.traffic import HOST_ADDRESS, Session
 from bench.upheavals import ACCEPTED, KNOWN, REFUSED, STREAMERS, UNSPOKEN
 from integration.namespaces import Namespace
-from sgagent.rehearsal.wire import WirePacket, tcp
+from sgagent.policy_test.packet_bytes import WirePacket, tcp
 
 PER_CALL = 8
 """Frames of one stream that are sent with one system call."""

@@ -12,7 +12,7 @@ from bench.policies import INTERFACE, BenchPolicy
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import UDP, Direction, Family, Policy
 from sgagent.core.policy import ResolvedRule
-from sgagent.rehearsal.wire import WirePacket, tcp, udp
+from sgagent.policy_test.packet_bytes import WirePacket, tcp, udp
 
 HOST_ADDRESS = IPv4Address("192.0.2.10")
 _STRANGER = IPv4Address("198.51.100.77")

@@ -24,7 +24,7 @@ from sgagent.core.evaluate import DecidedBy, Decision, evaluate
 from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.packets import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
+from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement
 from tests.corpus import Example, examples
 
 _FLOW, _DECIDER = 50, 22

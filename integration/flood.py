@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from integration.lab import TEST_MAC, Lab
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
 ALLOWED, BY_DEFAULT, BY_RULE = 80, 81, 82

@@ -15,7 +15,7 @@ from integration.lab import IP_TRANSPARENT, IPV6_TRANSPARENT, Lab
 from integration.namespaces import Namespace
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
-from sgagent.rehearsal.wire import icmp
+from sgagent.policy_test.packet_bytes import icmp
 
 PATIENCE_SECONDS = 0.6
 """Less than the second after which a SYN is sent again: a dropped flow is one hit."""

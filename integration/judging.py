@@ -14,7 +14,7 @@ from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.plan import make_plan
-from sgagent.rehearsal.onwire import as_wire
+from sgagent.policy_test.packet_encoder import encode_packet
 
 LAYOUT = MarkLayout(0xFFFF0000)
 
@@ -43,7 +43,7 @@ def judge(lab: Lab, packets: Sequence[Packet]) -> list[bool]:
     verdicts = [False] * len(packets)
     for (interface, direction), chosen in places.items():
         send = lab.send_ingress if direction is Direction.INGRESS else lab.send_egress
-        seen = send([as_wire(packets[place]) for place in chosen], interface)
+        seen = send([encode_packet(packets[place]) for place in chosen], interface)
         for place, verdict in zip(chosen, seen, strict=True):
             verdicts[place] = verdict
     return verdicts

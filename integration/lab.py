@@ -21,7 +21,7 @@ from pathlib import Path
 
 from integration.namespaces import Namespace, network_namespace
 from integration.probe import SENTINEL, probing
-from sgagent.rehearsal.wire import WirePacket
+from sgagent.policy_test.packet_bytes import WirePacket
 from tests.patience import PATIENCE
 
 HOST_MAC = "02:00:00:00:01:%02x"

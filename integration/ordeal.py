@@ -25,7 +25,7 @@ from integration.service import Service, service_on
 from integration.traffic import Traffic, traffic
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.nft.counter_keys import RuleCounter
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 from tests.patience import PATIENCE
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from integration.namespaces import Namespace
-from sgagent.rehearsal.wire import WirePacket
+from sgagent.policy_test.packet_bytes import WirePacket
 
 LAST_IDENTITY = 60_000
 """Packets of one batch; they are told apart by a number of 16 bits."""

@@ -26,7 +26,7 @@ from integration.enforcer import one_group
 from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from sgagent.agent.published_status import LONGEST_WAIT_SECONDS
-from sgagent.rehearsal.wire import Address, tcp, udp
+from sgagent.policy_test.packet_bytes import Address, tcp, udp
 from tests.patience import PATIENCE
 
 METRICS_PORT = 9469

@@ -27,7 +27,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
-from sgagent.rehearsal.onwire import as_answer, as_wire
+from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
 
 BACK = "back0"
 """The link by which packets enter that the host forwards. No pair binds it."""
@@ -439,7 +439,7 @@ def _datagrams(packet: Packet, stream: Stream, ports: Sequence[int]) -> Iterator
     is_answer = stream.part is Part.ANSWERING
     for port in ports:
         one = packet if packet.source_port is None else replace(packet, source_port=port)
-        wire = as_answer(one) if is_answer else as_wire(one)
+        wire = encode_reply(one) if is_answer else encode_packet(one)
         if wire is None:
             raise AssertionError(f"nothing answers {stream.name}")
         yield from wire.datagrams(stream.mark.number)

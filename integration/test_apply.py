@@ -15,7 +15,7 @@ import pytest
 from integration.asking import asked, ordered, status
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, service_on
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"

@@ -14,7 +14,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 PORTS = (80, 81, 82)

@@ -12,7 +12,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
-from sgagent.rehearsal.wire import TCP_ACK, TCP_SYN, tcp
+from sgagent.policy_test.packet_bytes import TCP_ACK, TCP_SYN, tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 METADATA = ip_address("100.100.100.200")

@@ -15,8 +15,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import explain
 from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.rehearsal.onwire import as_wire
-from sgagent.rehearsal.wire import (
+from sgagent.policy_test.packet_bytes import (
     AUTHENTICATION,
     DESTINATION_OPTIONS,
     HOP_BY_HOP,
@@ -31,6 +30,7 @@ from sgagent.rehearsal.wire import (
     tcp,
     udp,
 )
+from sgagent.policy_test.packet_encoder import encode_packet
 
 HOST, HOST6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
 CLIENT, CLIENT6 = ip_address("198.51.100.7"), ip_address("2001:db8:7::1")
@@ -137,7 +137,7 @@ def test_what_may_open_a_session(agent: Enforcer, source: Address, destination: 
 
 def empty(source: Address, destination: Address, protocol: int) -> WirePacket:
     """Return a packet that holds no more than the protocol asks for."""
-    return as_wire(
+    return encode_packet(
         Packet(
             interface="eth0",
             direction=Direction.INGRESS,

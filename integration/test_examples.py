@@ -16,7 +16,7 @@ from integration.namespaces import run
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
-from sgagent.packets import ExpectedPacket, ExpectedReply
+from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply
 from tests.corpus import Example, examples
 
 EXAMPLES = examples()

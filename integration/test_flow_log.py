@@ -24,7 +24,7 @@ from sgagent.dataplane.privsep import fork_applier
 from sgagent.nft import plan as p
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Limit, Log, Rule
-from sgagent.rehearsal.wire import WirePacket, icmpv6, tcp, udp
+from sgagent.policy_test.packet_bytes import WirePacket, icmpv6, tcp, udp
 from tests.patience import PATIENCE
 
 HOST, HOST_6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")

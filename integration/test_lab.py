@@ -9,7 +9,7 @@ import pytest
 
 from integration.lab import Lab, LabError, lab
 from integration.namespaces import network_namespace
-from sgagent.rehearsal.wire import (
+from sgagent.policy_test.packet_bytes import (
     ROUTER_ALERT,
     Extension,
     WirePacket,

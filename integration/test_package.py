@@ -38,6 +38,9 @@ zpty -n -w shell $'sgagent compile --dry\\t; print do\\'\\'ne\\n'
 read_until done
 """
 
+DEBIAN_NAMES = {"pyyaml": "python3-yaml"}
+"""The packages that Debian calls otherwise than PyPI."""
+
 needs = {
     tool: pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed")
     for tool in ("lintian", "mandoc", "man", "zsh", "fish")
@@ -103,7 +106,7 @@ def test_it_needs_what_the_project_needs() -> None:
     depends = run("dpkg-deb", "--field", str(built()), "Depends")
     names = {re.split(r"[ :|]", part.strip())[0] for part in depends.split(",")}
     text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
-    wanted = {f"python3-{name.removeprefix('py')}" for name in re.findall(r'"([\w-]+)', text)}
+    wanted = {DEBIAN_NAMES.get(name, f"python3-{name}") for name in re.findall(r'"([\w-]+)', text)}
     assert {"python3-nftables", "nftables"} <= names
     assert wanted <= names
     assert "python3-h2" in run("dpkg-deb", "--field", str(built()), "Recommends")

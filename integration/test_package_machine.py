@@ -23,7 +23,7 @@ from integration.package import (
 from integration.service import definitions
 from integration.traffic import traffic
 from sgagent import __version__
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT, FRIEND = ip_address("10.0.0.11"), ip_address("198.51.100.7"), "198.51.100.9"
 WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.9"

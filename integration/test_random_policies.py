@@ -17,7 +17,7 @@ from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
 from sgagent.core.evaluate import Packet, Tracking, evaluate
 from sgagent.core.model import Policy
-from sgagent.rehearsal.onwire import as_wire
+from sgagent.policy_test.packet_encoder import encode_packet
 from tests.generators import Case, random_case, random_packets
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
@@ -51,7 +51,7 @@ def mismatches(case: Case, random: Random, number: int, *, tracked: bool) -> tup
 
 def described(packet: Packet) -> str:
     """Return a packet as a person reads it."""
-    wire = as_wire(packet)
+    wire = encode_packet(packet)
     return (
         f"{packet.interface} {packet.direction.value} {wire.source} > {wire.destination}"
         f" protocol {packet.protocol} ports {packet.source_port} > {packet.destination_port}"

@@ -14,7 +14,7 @@ from integration.lab import IP_TRANSPARENT, Lab, lab
 from integration.traffic import Traffic, is_open, traffic
 from sgagent.compiler.marks import MarkLayout
 from sgagent.core.model import Mode, Sessions
-from sgagent.rehearsal.wire import icmp
+from sgagent.policy_test.packet_bytes import icmp
 from tests.patience import PATIENCE
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"

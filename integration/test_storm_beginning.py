@@ -28,8 +28,8 @@ from integration.streams import Kind, Tally, on_processors, shared_processors
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.rehearsal.onwire import as_wire
-from sgagent.rehearsal.wire import checksum
+from sgagent.policy_test.packet_bytes import checksum
+from sgagent.policy_test.packet_encoder import encode_packet
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 TRIES = 20 if IS_FULL else 1
@@ -64,7 +64,7 @@ class Numbered:
         """The last number that was sent."""
 
         self._lab = lab
-        self._shots = [(shot, next(as_wire(shot.packet).datagrams(1))) for shot in chosen]
+        self._shots = [(shot, next(encode_packet(shot.packet).datagrams(1))) for shot in chosen]
         self._stop, self._has_begun = threading.Event(), threading.Event()
         self._opened = self._socket(chosen[0].packet)
         self._batches = [
@@ -112,7 +112,9 @@ class Numbered:
             packet = shot.packet
             is_sent_by_host = packet.direction is Direction.EGRESS
             packets.append((b"" if is_sent_by_host else _ether(packet.family)) + _numbered(datagram, number))
-            addresses.append(socket_address(str(as_wire(packet).destination)) if is_sent_by_host else b"")
+            addresses.append(
+                socket_address(str(encode_packet(packet).destination)) if is_sent_by_host else b""
+            )
         return Batch(self._opened, packets, addresses)
 
     def _socket(self, packet: Packet) -> socket.socket:

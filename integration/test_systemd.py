@@ -14,7 +14,7 @@ from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
 from integration.service import definitions
-from sgagent.rehearsal.wire import tcp
+from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 0.0.0.0/0"

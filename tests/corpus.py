@@ -12,7 +12,8 @@ from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.packets import Scenario, parse_packets
+from sgagent.policy_test.packets_file import parse_packets
+from sgagent.policy_test.scenario import Scenario
 from sgagent.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

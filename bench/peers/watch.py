@@ -17,7 +17,7 @@ from bench.processor import losing_nothing
 from bench.traffic import Aim, Session, choose, choose_sessions
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy
-from sgagent.rehearsal.wire import WirePacket
+from sgagent.policy_test.packet_bytes import WirePacket
 
 KNOWN_SESSIONS = 16
 _PROBES = {Aim.SPREAD: 240, Aim.NONE: 60}

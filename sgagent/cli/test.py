@@ -18,9 +18,16 @@ from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits
-from sgagent.packets import ExpectedTraffic, Outcome, Result, Scenario, parse_packets, specified
+from sgagent.policy_test.kernel_judge import judge_by_kernel
+from sgagent.policy_test.packets_file import parse_packets
+from sgagent.policy_test.scenario import (
+    ExpectedTraffic,
+    PacketOutcome,
+    PacketResult,
+    Scenario,
+    decide_by_specification,
+)
 from sgagent.ports import Delivery
-from sgagent.rehearsal import rehearse
 from sgagent.settings import FileSourceSettings, Settings
 
 USUAL_NAME = "packets.yaml"
@@ -65,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(as_json(reports)))
     else:
         print("\n".join(lines(reports, is_verbose=options.verbose)))
-    failed = any(outcome.result is Result.FAILED for report in reports for outcome in report.outcomes)
+    failed = any(outcome.result is PacketResult.FAILED for report in reports for outcome in report.outcomes)
     return 1 if failed else 0
 
 
@@ -85,17 +92,17 @@ def _report(suite: _Suite, layout: MarkLayout | None) -> SuiteReport:
     doing = "judging packets" if layout is None else "sending packets"
     with Progress(f"{suite.file}: {doing}", len(traffic)) as progress:
         if layout is None:
-            outcomes = tuple(_specified(suite.policy, traffic, progress.advance))
+            outcomes = tuple(_outcomes_by_specification(suite.policy, traffic, progress.advance))
         else:
-            outcomes = rehearse(suite.policy, traffic, layout, progress.advance)
+            outcomes = judge_by_kernel(suite.policy, traffic, layout, progress.advance)
     return SuiteReport(file=str(suite.file), definitions=str(suite.definitions), outcomes=outcomes)
 
 
-def _specified(
+def _outcomes_by_specification(
     policy: ResolvedPolicy, traffic: Iterable[ExpectedTraffic], tick: Callable[[], None]
-) -> Iterator[Outcome]:
+) -> Iterator[PacketOutcome]:
     for entry in traffic:
-        yield Outcome(entry=entry, answer=specified(policy, entry))
+        yield PacketOutcome(entry=entry, answer=decide_by_specification(policy, entry))
         tick()
 
 

@@ -14,14 +14,14 @@ from sgagent.core.errors import printable
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import Protocol
 from sgagent.core.policy import ResolvedRule
-from sgagent.packets import (
+from sgagent.policy_test.scenario import (
+    ExpectedDecision,
     ExpectedPacket,
     ExpectedReply,
     ExpectedTraffic,
-    Judgement,
     LeftOut,
-    Outcome,
-    Result,
+    PacketOutcome,
+    PacketResult,
 )
 
 
@@ -31,9 +31,9 @@ class SuiteReport:
 
     file: str
     definitions: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PacketOutcome, ...]
 
-    def count(self, result: Result) -> int:
+    def count(self, result: PacketResult) -> int:
         """Return how many expectations came to this."""
         return sum(outcome.result is result for outcome in self.outcomes)
 
@@ -48,7 +48,7 @@ def lines(reports: Sequence[SuiteReport], *, is_verbose: bool) -> Iterator[str]:
     for report in reports:
         yield printable(f"{report.file}: ") + _counts([report])
         for outcome in report.outcomes:
-            if is_verbose or outcome.result is not Result.PASSED:
+            if is_verbose or outcome.result is not PacketResult.PASSED:
                 yield from _outcome_lines(outcome)
     if len(reports) > 1 or is_verbose:
         yield ""
@@ -61,28 +61,28 @@ def _counts(reports: Iterable[SuiteReport]) -> str:
     parts = [
         painted(f"{counts[result]} {word}", colour)
         for result, word, colour in _WORDS
-        if counts[result] or (result is Result.PASSED and not counts[Result.FAILED])
+        if counts[result] or (result is PacketResult.PASSED and not counts[PacketResult.FAILED])
     ]
     return ", ".join(parts)
 
 
 _WORDS = (
-    (Result.FAILED, "failed", Colour.RED),
-    (Result.PASSED, "passed", Colour.GREEN),
-    (Result.LEFT_OUT, "left out", Colour.YELLOW),
+    (PacketResult.FAILED, "failed", Colour.RED),
+    (PacketResult.PASSED, "passed", Colour.GREEN),
+    (PacketResult.LEFT_OUT, "left out", Colour.YELLOW),
 )
 
 
-def _outcome_lines(outcome: Outcome) -> Iterator[str]:
+def _outcome_lines(outcome: PacketOutcome) -> Iterator[str]:
     word, colour = next((word, colour) for result, word, colour in _WORDS if result is outcome.result)
     place = f":{outcome.entry.origin.line}" if outcome.entry.origin.line else ""
-    shown = word.upper() if outcome.result is Result.FAILED else word
+    shown = word.upper() if outcome.result is PacketResult.FAILED else word
     yield f"  {painted(shown, colour)} " + printable(f"{outcome.entry.name}: {detail(outcome)}")
-    if outcome.result is Result.FAILED:
+    if outcome.result is PacketResult.FAILED:
         yield printable(f"    {packet_text(outcome.entry)} ({outcome.entry.origin.file}{place})")
 
 
-def detail(outcome: Outcome) -> str:
+def detail(outcome: PacketOutcome) -> str:
     """Return the verdict for a packet; if the test failed, also the expected verdict."""
     match outcome.answer:
         case LeftOut():
@@ -91,7 +91,7 @@ def detail(outcome: Outcome) -> str:
             got = decision_text(outcome.answer)
         case _:
             assert_never(outcome.answer)
-    if outcome.result is Result.PASSED:
+    if outcome.result is PacketResult.PASSED:
         return got
     text = f"expected {expectation_text(outcome.entry.expected)}, got {got}"
     behind = [rule for rule in outcome.answer.shadowed if rule.rule_id == outcome.entry.expected.rule_id]
@@ -100,7 +100,7 @@ def detail(outcome: Outcome) -> str:
     return f"{text}; {outcome.suspicion}" if outcome.suspicion else text
 
 
-def expectation_text(expected: Judgement) -> str:
+def expectation_text(expected: ExpectedDecision) -> str:
     """Return what was expected, as far as it was said."""
     words = expected.verdict.value
     if expected.rule_id:
@@ -153,7 +153,7 @@ def _packet_text(packet: Packet) -> str:
 def as_json(reports: Sequence[SuiteReport]) -> dict[str, object]:
     """Return the results as the object that scripts read."""
     return {
-        **{result.value: sum(report.count(result) for report in reports) for result in Result},
+        **{result.value: sum(report.count(result) for report in reports) for result in PacketResult},
         "files": [
             {
                 "file": report.file,
@@ -165,7 +165,7 @@ def as_json(reports: Sequence[SuiteReport]) -> dict[str, object]:
     }
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, object]:
+def _outcome_json(outcome: PacketOutcome) -> dict[str, object]:
     entry, expected = outcome.entry, outcome.entry.expected
     return {
         "name": entry.name,
@@ -209,13 +209,13 @@ def as_junit(reports: Sequence[SuiteReport]) -> str:
 def _suite_counts(reports: Sequence[SuiteReport]) -> dict[str, str]:
     return {
         "tests": str(sum(len(report.outcomes) for report in reports)),
-        "failures": str(sum(report.count(Result.FAILED) for report in reports)),
+        "failures": str(sum(report.count(PacketResult.FAILED) for report in reports)),
         "errors": "0",
-        "skipped": str(sum(report.count(Result.LEFT_OUT) for report in reports)),
+        "skipped": str(sum(report.count(PacketResult.LEFT_OUT) for report in reports)),
     }
 
 
-def _add_case(suite: ET.Element, report: SuiteReport, outcome: Outcome) -> None:
+def _add_case(suite: ET.Element, report: SuiteReport, outcome: PacketOutcome) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
@@ -226,12 +226,12 @@ def _add_case(suite: ET.Element, report: SuiteReport, outcome: Outcome) -> None:
     )
     message = printable(detail(outcome))
     match outcome.result:
-        case Result.FAILED:
+        case PacketResult.FAILED:
             failure = ET.SubElement(case, "failure", type="disagreement", message=message)
             failure.text = printable(packet_text(outcome.entry))
-        case Result.LEFT_OUT:
+        case PacketResult.LEFT_OUT:
             ET.SubElement(case, "skipped", message=message)
-        case Result.PASSED:
+        case PacketResult.PASSED:
             pass
         case _:
             assert_never(outcome.result)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.core.errors import DocumentError
-from sgagent.packets import Scenario, parse_packets
+from sgagent.policy_test.packets_file import parse_packets
+from sgagent.policy_test.scenario import Scenario
 from tests.corpus import EXAMPLES
 
 FILES = [path.read_bytes() for path in sorted(EXAMPLES.glob("*/packets.yaml"))]

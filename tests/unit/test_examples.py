@@ -13,7 +13,7 @@ from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.counter_keys import RuleCounter
-from sgagent.packets import ExpectedPacket, ExpectedReply, disagreement
+from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, disagreement
 from tests.corpus import Example, examples
 from tests.tracer import Session, Tuple, Walk, WirePacket, trace
 

@@ -8,8 +8,8 @@ import pytest
 
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
-from sgagent.rehearsal.onwire import as_answer, as_wire
-from sgagent.rehearsal.wire import TCP_ACK, TCP_SYN, checksum, gre, icmp, icmpv6, tcp, udp
+from sgagent.policy_test.packet_bytes import TCP_ACK, TCP_SYN, checksum, gre, icmp, icmpv6, tcp, udp
+from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
 
 NEAR, FAR = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 NEAR6, FAR6 = ip_address("2001:db8::11"), ip_address("2001:db8:9::7")
@@ -34,15 +34,15 @@ def packet(protocol: int, *, icmp_type: int | None = None, family: Family = Fami
 
 def test_what_has_ports_is_answered_from_port_to_port() -> None:
     """TCP acknowledges what opened the session, as a server would."""
-    assert as_wire(packet(6)) == tcp(FAR, NEAR, 40000, 443)
-    assert as_answer(packet(6)) == tcp(NEAR, FAR, 443, 40000, TCP_SYN | TCP_ACK, acknowledges=1001)
-    assert as_answer(packet(17)) == udp(NEAR, FAR, 443, 40000)
+    assert encode_packet(packet(6)) == tcp(FAR, NEAR, 40000, 443)
+    assert encode_reply(packet(6)) == tcp(NEAR, FAR, 443, 40000, TCP_SYN | TCP_ACK, acknowledges=1001)
+    assert encode_reply(packet(17)) == udp(NEAR, FAR, 443, 40000)
 
 
 def test_an_echo_is_answered_in_each_family() -> None:
     """By the answer's type, with the same identifier."""
-    assert as_answer(packet(1, icmp_type=8)) == icmp(NEAR, FAR, 0)
-    assert as_answer(packet(58, icmp_type=128, family=Family.IPV6)) == icmpv6(NEAR6, FAR6, 129)
+    assert encode_reply(packet(1, icmp_type=8)) == icmp(NEAR, FAR, 0)
+    assert encode_reply(packet(58, icmp_type=128, family=Family.IPV6)) == icmpv6(NEAR6, FAR6, 129)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_an_echo_is_answered_in_each_family() -> None:
 )
 def test_what_opens_no_session_has_no_answer(unanswerable: Packet) -> None:
     """Errors and neighbour discovery are no questions that conntrack knows the answers to."""
-    assert as_answer(unanswerable) is None
+    assert encode_reply(unanswerable) is None
 
 
 @pytest.mark.parametrize("family", Family)
 def test_sctp_opens_and_answers_an_association(family: Family) -> None:
     """An INIT has tag 0; its answer has the tag that the INIT asks for (RFC 9260, 8.5.1)."""
-    opener, answer = as_wire(packet(132, family=family)).payload, answer_to(packet(132, family=family))
+    opener, answer = encode_packet(packet(132, family=family)).payload, answer_to(packet(132, family=family))
     assert (opener[:4], answer[:4]) == (opener[:2] + opener[2:4], opener[2:4] + opener[:2])
     assert (opener[4:8], answer[4:8]) == (bytes(4), opener[16:20])
     assert (opener[12], answer[12]) == (1, 2)
@@ -67,7 +67,7 @@ def test_sctp_opens_and_answers_an_association(family: Family) -> None:
 
 def test_sctp_has_the_checksum_of_its_rfc() -> None:
     """CRC-32C, least significant octet first; computed here bit by bit from its polynomial."""
-    sent = as_wire(packet(132)).payload
+    sent = encode_packet(packet(132)).payload
     assert sent[8:12] == crc32c(sent[:8] + bytes(4) + sent[12:])
     assert crc32c(b"123456789") == bytes.fromhex("839206e3")  # the check value of RFC 3720's appendix B.4
 
@@ -77,7 +77,7 @@ def test_sctp_has_the_checksum_of_its_rfc() -> None:
 def test_checksums_include_the_pseudo_header(protocol: int, in_pseudo_header: int, family: Family) -> None:
     """Both ends and the length; of UDP-Lite as conntrack computes it, with UDP's number."""
     opener = packet(protocol, family=family)
-    for sent, ends in ((as_wire(opener).payload, (FAR, NEAR)), (answer_to(opener), (NEAR, FAR))):
+    for sent, ends in ((encode_packet(opener).payload, (FAR, NEAR)), (answer_to(opener), (NEAR, FAR))):
         both = ends if family is Family.IPV4 else tuple(NEAR6 if end is NEAR else FAR6 for end in ends)
         addresses = b"".join(end.packed for end in both)
         summed = addresses + bytes((0, in_pseudo_header)) + len(sent).to_bytes(2, "big") + sent
@@ -87,7 +87,7 @@ def test_checksums_include_the_pseudo_header(protocol: int, in_pseudo_header: in
 
 def test_dccp_opens_and_answers_a_connection() -> None:
     """A request and a response, whose data offset is their length in words (RFC 4340, 5.1)."""
-    opener, answer = as_wire(packet(33)).payload, answer_to(packet(33))
+    opener, answer = encode_packet(packet(33)).payload, answer_to(packet(33))
     assert [(sent[4] * 4, sent[8] >> 1) for sent in (opener, answer)] == [(len(opener), 0), (len(answer), 1)]
     assert (answer[:2], answer[2:4]) == (opener[2:4], opener[:2])
     assert answer[18:24] == opener[10:16]
@@ -95,7 +95,7 @@ def test_dccp_opens_and_answers_a_connection() -> None:
 
 def answer_to(opener: Packet) -> bytes:
     """Return the upper layer of what answers a packet."""
-    answer = as_answer(opener)
+    answer = encode_reply(opener)
     assert answer is not None
     return answer.payload
 
@@ -115,13 +115,13 @@ def crc32c(octets: bytes) -> bytes:
 
 def test_gre_carries_a_packet_of_its_family() -> None:
     """Its version is 0: conntrack follows version 1 by PPTP's calls."""
-    assert as_wire(packet(47)) == gre(FAR, NEAR)
-    assert as_wire(packet(47)).payload == b"\0\0\x08\0"
-    assert as_wire(packet(47, family=Family.IPV6)).payload == b"\0\0\x86\xdd"
+    assert encode_packet(packet(47)) == gre(FAR, NEAR)
+    assert encode_packet(packet(47)).payload == b"\0\0\x08\0"
+    assert encode_packet(packet(47, family=Family.IPV6)).payload == b"\0\0\x86\xdd"
 
 
 def test_other_protocols_answer_by_their_ends_alone() -> None:
     """Conntrack follows them by addresses."""
-    answer = as_answer(packet(50))
+    answer = encode_reply(packet(50))
     assert answer is not None
     assert (answer.source, answer.destination, answer.protocol) == (NEAR, FAR, 50)

@@ -225,3 +225,22 @@ def test_nothing_outside_is_touched_and_nothing_is_left() -> None:
         for one in both:
             one.communicate()
         assert appearance() == before
+
+
+def test_the_links_of_the_test_send_nothing_of_their_own() -> None:
+    """No link has a generated address; the near ends have one of each family, which the test gave them."""
+    script = (
+        "import subprocess; from sgagent.policy_test.network import Network, enter_private_network;"
+        "from sgagent.dataplane.libnftables import Context;"
+        "enter_private_network(); Network(('eth0', 'a'), Context()).build();"
+        "print(subprocess.check_output(('ip', '-json', 'address'), text=True))"
+    )
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    found = {link["ifname"]: [one["local"] for one in link["addr_info"]] for link in json.loads(done.stdout)}
+    assert found == {
+        "lo": ["127.0.0.1", "::1"],
+        "eth0": ["172.31.254.1", "fe80::5347:0:1"],
+        "far0": [],
+        "a": ["172.31.254.5", "fe80::5347:1:1"],
+        "far1": [],
+    }

@@ -1,4 +1,4 @@
-"""Make packets of a policy's tests into bytes, and bytes that answer them."""
+"""Encode the packets of a policy test, and the replies to them, as bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from sgagent.core.evaluate import Packet
 from sgagent.core.implicit_allows import MULTICAST_LISTENER_TYPES
 from sgagent.core.model import Family
-from sgagent.rehearsal.wire import (
+from sgagent.policy_test.packet_bytes import (
     DCCP,
     FIRST_SEQUENCE_NUMBER,
     GRE,
@@ -37,18 +37,18 @@ from sgagent.rehearsal.wire import (
 
 _TOO_SHORT = b"\0\0"
 _CLIENT_PORT, _SERVER_PORT = 40_000, 5_000
-"""Of protocols whose ports no rule can name: they are in the packet all the same."""
+"""The ports of protocols whose ports no rule can name."""
 
 _OPENERS = {DCCP: dccp_request, SCTP: sctp_init, UDP_LITE: udp_lite}
-_ANSWERS = {DCCP: dccp_response, SCTP: sctp_init_ack, UDP_LITE: udp_lite}
+_REPLIES = {DCCP: dccp_response, SCTP: sctp_init_ack, UDP_LITE: udp_lite}
 
-_ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18}
-_ICMPV6_ANSWERS = {128: 129}
-"""The messages of each kind that open sessions, and what answers them."""
+_ICMP_REPLIES = {8: 0, 13: 14, 15: 16, 17: 18}
+_ICMPV6_REPLIES = {128: 129}
+"""The type of each message that opens a session, and the type of its reply."""
 
 
-def as_wire(packet: Packet) -> WirePacket:
-    """Return bytes that the packet could have been read from."""
+def encode_packet(packet: Packet) -> WirePacket:
+    """Return the packet as bytes, with valid checksums."""
     source, destination = _ends(packet)
     if packet.source_port is not None and packet.destination_port is not None:
         build = tcp if packet.protocol == TCP else udp
@@ -62,8 +62,8 @@ def as_wire(packet: Packet) -> WirePacket:
     return icmpv6(source, destination, packet.icmp_type, hop_limit=hop_limit, extensions=alert)
 
 
-def as_answer(opener: Packet) -> WirePacket | None:
-    """Return bytes that answer a packet, the first of its session; None where nothing answers such a one."""
+def encode_reply(opener: Packet) -> WirePacket | None:
+    """Return the reply to the first packet of a session; None if nothing replies to such a packet."""
     destination, source = _ends(opener)
     if opener.source_port is not None and opener.destination_port is not None:
         if opener.protocol == TCP:
@@ -78,14 +78,14 @@ def as_answer(opener: Packet) -> WirePacket | None:
         return udp(source, destination, opener.destination_port, opener.source_port)
     if opener.icmp_type is None:
         known = opener.protocol not in (ICMP, ICMPV6)
-        return _answer_without_ports(source, destination, opener.protocol) if known else None
-    answers, build = (_ICMP_ANSWERS, icmp) if opener.family is Family.IPV4 else (_ICMPV6_ANSWERS, icmpv6)
-    answer = answers.get(opener.icmp_type)
-    return None if answer is None else build(source, destination, answer)
+        return _reply_without_ports(source, destination, opener.protocol) if known else None
+    types, build = (_ICMP_REPLIES, icmp) if opener.family is Family.IPV4 else (_ICMPV6_REPLIES, icmpv6)
+    reply_type = types.get(opener.icmp_type)
+    return None if reply_type is None else build(source, destination, reply_type)
 
 
 def _without_ports(source: Address, destination: Address, protocol: int) -> WirePacket:
-    """Return the first packet of a session of a protocol whose ports, if it has any, no rule can name."""
+    """Return the first packet of a session of a protocol without ports that a rule can name."""
     if protocol in _OPENERS:
         return _OPENERS[protocol](source, destination, _CLIENT_PORT, _SERVER_PORT)
     if protocol == GRE:
@@ -94,16 +94,16 @@ def _without_ports(source: Address, destination: Address, protocol: int) -> Wire
     return WirePacket(source=source, destination=destination, protocol=protocol, payload=payload)
 
 
-def _answer_without_ports(source: Address, destination: Address, protocol: int) -> WirePacket:
-    """Return what answers such a packet."""
-    if protocol in _ANSWERS:
-        return _ANSWERS[protocol](source, destination, _SERVER_PORT, _CLIENT_PORT)
+def _reply_without_ports(source: Address, destination: Address, protocol: int) -> WirePacket:
+    """Return the reply to a packet of :func:`_without_ports`."""
+    if protocol in _REPLIES:
+        return _REPLIES[protocol](source, destination, _SERVER_PORT, _CLIENT_PORT)
     if protocol == GRE:
         return gre(source, destination)
     return WirePacket(source=source, destination=destination, protocol=protocol)
 
 
 def _ends(packet: Packet) -> tuple[Address, Address]:
-    """Return source and destination as values; a small number alone would be read as IPv4."""
+    """Return source and destination in the packet's family."""
     kind = IPv4Address if packet.family is Family.IPV4 else IPv6Address
     return kind(packet.source), kind(packet.destination)

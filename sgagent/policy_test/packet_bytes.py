@@ -1,7 +1,7 @@
-"""Build packets byte by byte: the right ones, those too short, in fragments, behind extension headers.
+"""Build IP packets as bytes: whole, too short, in fragments, or with extension headers.
 
-Checksums are right and headers whole: conntrack calls what has wrong ones invalid, and that would hide what
-the policy says.
+Headers are complete and checksums valid, since conntrack calls other packets invalid before the policy sees
+them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TCP_RST = 0x04
 TCP_ACK = 0x10
 
 FIRST_SEQUENCE_NUMBER = 1000
-"""Of whoever opens a TCP session, and of whoever answers."""
+"""The initial sequence number of both ends of a TCP session."""
 
 _SCTP_INIT, _SCTP_INIT_ACK = 1, 2
 _SCTP_TAG = 1
-"""That each end asks the other to put into its packets; an INIT itself has 0 (RFC 9260, 8.5.1)."""
+"""The verification tag of both ends; an INIT itself carries 0 (RFC 9260, 8.5.1)."""
 
 _SCTP_COOKIE = struct.pack("!HHI", 7, 8, 0)
 """The state cookie that an INIT ACK must hold."""
@@ -58,33 +58,33 @@ class Extension:
 
     number: int
     body: bytes = PADDING
-    """What follows next header and length: 6 bytes, or 8 more for each unit of length."""
+    """The bytes after next header and length: 6, and 8 more for each unit of length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WirePacket:
-    """An IP packet as it stands on the wire."""
+    """An IP packet."""
 
     source: Address
     destination: Address
     protocol: int
-    """The upper-layer protocol, behind all extension headers."""
+    """The upper-layer protocol, after all extension headers."""
 
     payload: bytes = b""
-    """The upper-layer header and what follows it."""
+    """The upper-layer header and its payload."""
 
     hop_limit: int = 64
     extensions: tuple[Extension, ...] = ()
     """IPv6 only."""
 
     fragment_size: int | None = None
-    """Bytes of payload in a fragment, a multiple of 8; None sends it whole."""
+    """Bytes of payload in a fragment, a multiple of 8; None sends one datagram."""
 
     def datagrams(self, identification: int) -> Iterator[bytes]:
-        """Return what is sent: one datagram, or its fragments in order.
+        """Return the datagram, or its fragments in order.
 
         Args:
-            identification: 1 to 65535; stands in the identification of IPv4 and in the flow label of IPv6.
+            identification: 1 to 65535; IPv4's identification, IPv6's flow label.
         """
         if isinstance(self.source, IPv4Address) and isinstance(self.destination, IPv4Address):
             return self._datagrams_ipv4(self.source, self.destination, identification)
@@ -189,7 +189,7 @@ def sctp_init(source: Address, destination: Address, source_port: int, port: int
 
 
 def sctp_init_ack(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the SCTP packet that answers :func:`sctp_init` (RFC 9260, 3.3.3)."""
+    """Return the reply to :func:`sctp_init` (RFC 9260, 3.3.3)."""
     ports_and_tag = struct.pack("!HHI", source_port, port, _SCTP_TAG)
     return _sctp(source, destination, ports_and_tag, _SCTP_INIT_ACK, _SCTP_COOKIE)
 
@@ -216,7 +216,7 @@ def dccp_request(source: Address, destination: Address, source_port: int, port: 
 
 
 def dccp_response(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
-    """Return the DCCP packet that answers :func:`dccp_request` (RFC 4340, 5.3)."""
+    """Return the reply to :func:`dccp_request` (RFC 4340, 5.3)."""
     acknowledged = struct.pack("!Q", FIRST_SEQUENCE_NUMBER)
     ports = struct.pack("!HH", source_port, port)
     return _dccp(source, destination, ports, _DCCP_RESPONSE, acknowledged)
@@ -225,7 +225,7 @@ def dccp_response(source: Address, destination: Address, source_port: int, port:
 def _dccp(
     source: Address, destination: Address, ports: bytes, kind: int, acknowledged: bytes = b""
 ) -> WirePacket:
-    """Return a DCCP packet with a sequence number of 48 bits and the code of a service."""
+    """Return a DCCP packet with a sequence number of 48 bits and a service code."""
     behind = struct.pack("!HI", 0, FIRST_SEQUENCE_NUMBER) + acknowledged + struct.pack("!I", _DCCP_SERVICE)
     words = (10 + len(behind)) // 4
     header = ports + struct.pack("!BBHBB", words, 0, 0, kind << 1 | _DCCP_LONG_NUMBERS, 0)
@@ -239,7 +239,7 @@ def _dccp(
 
 
 def gre(source: Address, destination: Address) -> WirePacket:
-    """Return a GRE packet that carries an IP packet of the same family, which is empty (RFC 2784)."""
+    """Return a GRE packet with an empty payload of the same IP family (RFC 2784)."""
     kind = 0x0800 if source.version == 4 else 0x86DD
     return WirePacket(
         source=source, destination=destination, protocol=GRE, payload=struct.pack("!HH", 0, kind)
@@ -247,7 +247,7 @@ def gre(source: Address, destination: Address) -> WirePacket:
 
 
 def icmp(source: Address, destination: Address, kind: int = 8, content: bytes = b"\0\1\0\1") -> WirePacket:
-    """Return an ICMP message, an echo request unless said; over IPv6 too, where it is just protocol 1."""
+    """Return an ICMP message, by default an echo request. Over IPv6 it is a packet of protocol 1."""
     message = struct.pack("!BBH", kind, 0, 0) + content
     return WirePacket(
         source=source, destination=destination, protocol=ICMP, payload=_with_checksum(message, 2, b"")
@@ -263,7 +263,7 @@ def icmpv6(
     hop_limit: int = 64,
     extensions: tuple[Extension, ...] = (),
 ) -> WirePacket:
-    """Return an ICMPv6 message, an echo request unless said."""
+    """Return an ICMPv6 message, by default an echo request."""
     message = struct.pack("!BBH", kind, 0, 0) + content
     return WirePacket(
         source=source,
@@ -276,7 +276,7 @@ def icmpv6(
 
 
 def checksum(octets: bytes) -> int:
-    """Return the internet checksum (RFC 1071): sums modulo 65535 are remainders of the whole as a number."""
+    """Return the internet checksum (RFC 1071), computed as the remainder of one large number."""
     if len(octets) % 2:
         octets += b"\0"
     total = int.from_bytes(octets, "big") % 0xFFFF
@@ -294,7 +294,7 @@ def _crc32c(octets: bytes) -> int:
 
 
 def _pieces(payload: bytes, size: int | None) -> Iterator[tuple[int, bytes, bool]]:
-    """Return offset, bytes and whether more follow, of each fragment."""
+    """Return offset, payload and the more-fragments flag of each fragment."""
     if size is None:
         yield 0, payload, False
         return
@@ -303,7 +303,7 @@ def _pieces(payload: bytes, size: int | None) -> Iterator[tuple[int, bytes, bool
 
 
 def _chained(headers: list[tuple[int, bytes]], protocol: int) -> tuple[int, bytes]:
-    """Return the first header's number and all headers, each of which names the next."""
+    """Return the number of the first extension header, and all of them linked by next header."""
     numbers = [number for number, _ in headers] + [protocol]
     chain = b"".join(
         struct.pack("!BB", following, 0 if number == _FRAGMENT else len(body) // 8) + body
@@ -313,12 +313,12 @@ def _chained(headers: list[tuple[int, bytes]], protocol: int) -> tuple[int, byte
 
 
 def _with_checksum(message: bytes, place: int, pseudo_header: bytes) -> bytes:
-    """Return the message with its checksum at the place; 0 means none in UDP, and its twin is sent."""
+    """Return the message with its checksum at the place; 0 becomes 65535, since 0 is "none" in UDP."""
     value = checksum(pseudo_header + message) or 0xFFFF
     return message[:place] + struct.pack("!H", value) + message[place + 2 :]
 
 
 def _pseudo_header(source: Address, destination: Address, protocol: int, length: int) -> bytes:
-    """Return the part of a checksum that stands for the IP header."""
+    """Return the pseudo header that a checksum includes."""
     form = "!HH" if source.version == 4 else "!II"
     return source.packed + destination.packed + struct.pack(form, protocol, length)

@@ -17,7 +17,13 @@ from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Budget, Findings
 from sgagent.documents.text import read_tree
 from sgagent.documents.tree import Listing
-from sgagent.packets.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, Judgement, Scenario
+from sgagent.policy_test.scenario import (
+    ExpectedDecision,
+    ExpectedPacket,
+    ExpectedReply,
+    ExpectedTraffic,
+    Scenario,
+)
 from sgagent.settings import parse_interface_name
 
 DEFAULT_DEFINITIONS = "groups.d"
@@ -100,7 +106,7 @@ def _bindings(top: Fields) -> Iterator[HandBinding]:
 
 
 def _is_link_name(name: str, place: Field) -> bool:
-    """Return whether a link can be called so; an error is noted if not."""
+    """Return whether a link can have this name; add an error if not."""
     try:
         parse_interface_name(name, place.path)
     except UsageError:
@@ -190,7 +196,7 @@ class _Traffic:
         return name
 
 
-def _judgement(fields: Fields) -> Judgement | None:
+def _judgement(fields: Fields) -> ExpectedDecision | None:
     """Read what must become of a packet."""
     verdict = _word(fields, "expect", Policy)
     decided_by = _word(fields, "decided_by", DecidedBy, required=False)
@@ -199,7 +205,9 @@ def _judgement(fields: Fields) -> Judgement | None:
         fields.field.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
     if verdict is None:
         return None
-    return Judgement(verdict=verdict, decided_by=decided_by, rule_id=rule_id, security_group_id=group_id)
+    return ExpectedDecision(
+        verdict=verdict, decided_by=decided_by, rule_id=rule_id, security_group_id=group_id
+    )
 
 
 def _protocol(fields: Fields) -> int | None:

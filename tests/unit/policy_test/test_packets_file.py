@@ -10,7 +10,8 @@ from sgagent.core.errors import DocumentError, Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Direction, Family, Policy
-from sgagent.packets import ExpectedPacket, ExpectedReply, Judgement, disagreement, parse_packets
+from sgagent.policy_test.packets_file import parse_packets
+from sgagent.policy_test.scenario import ExpectedDecision, ExpectedPacket, ExpectedReply, disagreement
 
 WHOLE = b"""
 definitions: ../groups.d
@@ -67,14 +68,14 @@ def test_everything_is_read() -> None:
             destination_port=443,
             hop_limit=64,
         ),
-        expected=Judgement(
+        expected=ExpectedDecision(
             verdict=Policy.ACCEPT, decided_by=DecidedBy.RULE, rule_id="sgr-1", security_group_id="sg-web"
         ),
         origin=Origin(file="packets.yaml", line=7, path="packets[0]"),
     )
     assert isinstance(reply, ExpectedReply)
     assert reply.opener is packet
-    assert reply.expected == Judgement(verdict=Policy.ACCEPT, decided_by=DecidedBy.SESSION)
+    assert reply.expected == ExpectedDecision(verdict=Policy.ACCEPT, decided_by=DecidedBy.SESSION)
 
 
 def test_what_is_left_out_has_a_default() -> None:
@@ -186,7 +187,7 @@ def test_a_name_stands_once() -> None:
 def test_a_decision_differs_only_in_what_is_looked_at() -> None:
     """What a judgement leaves open is not compared; the first difference is told."""
     decision = Decision(verdict=Policy.DROP, decided_by=DecidedBy.DEFAULT)
-    assert disagreement(Judgement(verdict=Policy.DROP), decision) is None
-    assert disagreement(Judgement(verdict=Policy.ACCEPT), decision) == "verdict is drop, not accept"
-    by_rule = Judgement(verdict=Policy.DROP, rule_id="sgr-1")
+    assert disagreement(ExpectedDecision(verdict=Policy.DROP), decision) is None
+    assert disagreement(ExpectedDecision(verdict=Policy.ACCEPT), decision) == "verdict is drop, not accept"
+    by_rule = ExpectedDecision(verdict=Policy.DROP, rule_id="sgr-1")
     assert disagreement(by_rule, decision) == "rule_id is None, not sgr-1"

@@ -1,59 +1,71 @@
-"""Build, in a private network, the links of a policy, and see what gets past the edge of each.
+"""The private network of a policy test: links of the policy's names, and a counter at the edge of each.
 
-Every link is one end of a pair; whatever comes out of the other end is thrown away. A table of the
-rehearsal's own stands before and behind the hooks that judge: before them it keeps out all that the rehearsal
-did not send, behind them it counts what passed. What is to open no session it throws away there, before
-anything confirms it, so that each packet is the first of its session.
+Each link is one end of a veth pair, and everything that leaves the other end is dropped. A table of the test
+has hooks before and after those of the policy. The first drops packets that the test did not send. The last
+counts what passed, and drops what must open no session before conntrack confirms it, so that each packet is
+the first of its session.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import json
 import os
-import shutil
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sgagent.core.errors import NotPermittedError, RehearsalError, UsageError
+from sgagent.core.errors import NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.model import Direction
 from sgagent.dataplane.libnftables import Context
 from sgagent.host.linksettings import Ipv4Setting, set_ipv4
-from sgagent.rehearsal.wire import WirePacket
+from sgagent.policy_test.packet_bytes import WirePacket
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 _NEAR_MAC = "02:00:00:00:01:%02x"
 _FAR_MAC = "02:00:00:00:02:%02x"
 _SENDER_MAC = "02:00:00:00:03:00"
 _MARK = 0x5347
-"""On what the rehearsal sends from the host; the host's own stack says a word of its own now and then."""
+"""The mark on packets that the test sends from the host, since the host's stack sends some of its own."""
 
 _SO_MARK = 36
 _LOCAL_TABLE = 253
 _DEADLINE_SECONDS = 5.0
 _IDENTITY = 1
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_FOREVER = 0x80
+"""The state of a neighbour that the kernel never probes (NUD_PERMANENT)."""
+
+_NO_DUPLICATE_DETECTION = 0x02
+"""The flag of an IPv6 address that is usable at once (IFA_F_NODAD)."""
+
+_NO_GENERATED_ADDRESS = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+"""The setting of a link that gets no link-local address, and so sends nothing of its own."""
 
 _OF_ALL_LINKS = (
     ("net.ipv4.conf.all.rp_filter", 0, (2,)),
     ("net.ipv6.conf.all.disable_ipv6", 0, ()),
     ("net.ipv6.conf.default.disable_ipv6", 0, ()),
 )
-"""What holds for every link beside its own settings: a name, the value that is needed, and others that do.
+"""Settings of all links: the name, the value that the test writes, and other values that it accepts.
 
-A new network namespace usually has these values. They can only be written where /proc/sys is writable.
+A new network namespace usually has the first value. Where /proc/sys is read-only the test cannot write it.
 """
 
 _OF_EACH_LINK = {Ipv4Setting.RP_FILTER: 0, Ipv4Setting.ACCEPT_LOCAL: 1, Ipv4Setting.ROUTE_LOCALNET: 1}
-"""No source is suspect."""
+"""Settings of each link, so that the kernel accepts packets of any source."""
 
-TABLE = "rehearsal"
+TABLE = "policy_test"
 _TABLE_TEXT = """
 destroy table inet {table}
 table inet {table} {{
@@ -83,45 +95,87 @@ table inet {table} {{
 
 
 class UnsentError(Exception):
-    """Say that the kernel sends, or takes, no such packet, and why."""
+    """Say that the kernel sends or accepts no such packet, and why."""
+
+
+def enter_private_network() -> None:
+    """Move this process into a new network namespace, which the kernel removes when the process ends.
+
+    Another user than root first makes a user namespace, and is root in it. The process must have one thread.
+
+    Raises:
+        NotPermittedError: the host allows neither; the message says what is missing.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if user == 0 and not _unshare(_CLONE_NEWNET):
+        return
+    fault = _unshare(_CLONE_NEWUSER | _CLONE_NEWNET) or _become_root(user, group)
+    if fault:
+        raise NotPermittedError(
+            f"a private network needs root, or user namespaces, which this host does not allow: {fault}"
+        )
+
+
+def _become_root(user: int, group: int) -> str | None:
+    """Map this user to root of the new user namespace; return the reason if that fails."""
+    try:
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1", encoding="ascii")
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _unshare(flags: int) -> str | None:
+    """Move this process into new namespaces; return the reason if that fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return os.strerror(ctypes.get_errno()) if libc.unshare(flags) else None
 
 
 @dataclass(slots=True)
 class Network:
-    """The links of a policy in the namespace that this process is in."""
+    """The links of a policy in the network namespace of this process."""
 
     links: tuple[str, ...]
     context: Context
     _far_ends: Mapping[str, str] = field(init=False)
-    """The names of the other ends, by link."""
+    """The name of the other end of each link."""
 
     _frames: dict[str, socket.socket] = field(default_factory=dict)
     _datagrams: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Find names for the far ends that no link has."""
+        """Choose names for the far ends that no link has."""
         free = (name for number in itertools.count() if (name := f"far{number}") not in self.links)
         self._far_ends = dict(zip(self.links, free, strict=False))
 
     def build(self) -> None:
-        """Make the links, with ways to everywhere.
+        """Make the links and their routes.
 
         Raises:
-            NotPermittedError: the namespace gives no rights.
-            UsageError: the program ip is not installed.
+            NotPermittedError: the process may not change this namespace.
+            RehearsalError: the kernel refused for another reason.
         """
+        from pyroute2 import IPRoute, NetlinkError  # noqa: PLC0415 - 0.1 s, which only the child process pays
+
         _set_parameters()
-        _ip("link set lo up")
-        for number, name in enumerate(self.links):
-            _ip(*_link_lines(name, self._far_ends[name], number))
-            _set_link_parameters(name)
-            for version in (4, 6):
-                _ip(*_way_lines(name, number, version), version=version)
-        for version in (4, 6):
-            _ip(f"route add local default dev lo table {_LOCAL_TABLE}", version=version)
+        try:
+            with IPRoute() as routing:
+                loopback = socket.if_nametoindex("lo")
+                routing.link("set", index=loopback, state="up")
+                for number, name in enumerate(self.links):
+                    index = _add_pair(routing, name, self._far_ends[name], number)
+                    _set_link_parameters(name)
+                    for version in (4, 6):
+                        _add_default_route(routing, index, name, number, version)
+                for version in (4, 6):
+                    _add_local_default(routing, loopback, version)
+        except NetlinkError as error:
+            raise _unbuilt(error.code) from error
 
     def watch(self, *, keeps_sessions: bool) -> None:
-        """Count anew what passes, and let it open sessions or not."""
+        """Reset the counters; packets that pass open sessions only if ``keeps_sessions``."""
         self.context.load(
             _TABLE_TEXT.format(
                 table=TABLE,
@@ -134,10 +188,10 @@ class Network:
         )
 
     def passes(self, packet: WirePacket, link: str, direction: Direction) -> bool:
-        """Send a packet through a link and return whether it got past the edge.
+        """Send a packet through a link; return whether it passed the edge.
 
         Raises:
-            UnsentError: the kernel sends or takes no such packet.
+            UnsentError: the kernel sends or accepts no such packet.
         """
         before = self._counts()
         if direction is Direction.INGRESS:
@@ -152,7 +206,7 @@ class Network:
         return counts["passed"] > before["passed"]
 
     def close(self) -> None:
-        """Close the sockets that packets were sent by."""
+        """Close the sending sockets."""
         for opened in (*self._frames.values(), *self._datagrams.values()):
             opened.close()
 
@@ -160,7 +214,7 @@ class Network:
         return packets_by_counter(self.context.list_counters(TABLE))
 
     def _send_in(self, packet: WirePacket, link: str) -> None:
-        """Put a frame on the wire at the far end."""
+        """Send a frame from the far end."""
         number = self.links.index(link)
         if link not in self._frames:
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -177,7 +231,7 @@ class Network:
             raise UnsentError("the kernel sends nothing from 0.0.0.0: it puts an address of its own there")
         raw = self._datagram_socket(link, packet.source.version)
         for datagram in packet.datagrams(_IDENTITY):
-            # Who drops it, the policy or the rehearsal, has the sender told so.
+            # The kernel reports a drop in the output hook to the sender as EPERM.
             try:
                 with contextlib.suppress(PermissionError):
                     raw.sendto(datagram, (str(packet.destination), 0))
@@ -196,10 +250,10 @@ class Network:
 
 
 def _set_parameters() -> None:
-    """Have all links of the namespace take any source and both families.
+    """Set parameters of all links so that the namespace accepts any source and both families.
 
     Raises:
-        NotPermittedError: a parameter has another value and can't be written.
+        NotPermittedError: a parameter has an unsuitable value and is read-only.
         RehearsalError: the kernel has no such parameter.
     """
     for name, wanted, bearable in _OF_ALL_LINKS:
@@ -233,43 +287,72 @@ def _set_link_parameters(link: str) -> None:
 
 
 def packets_by_counter(listing: bytes | None) -> Mapping[str, int]:
-    """Return the packets of each counter of a listing."""
+    """Return the packet count of each counter in a listing."""
     found = json.loads(listing)["nftables"] if listing else ()
     counters = (entry["counter"] for entry in found if "counter" in entry)
     return {counter["name"]: counter["packets"] for counter in counters}
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """Return names of links as nft's grammar has them; they hold nothing that ends a quotation."""
+    """Return names of links in nft's syntax; a checked name contains no quotation mark."""
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _link_lines(name: str, far: str, number: int) -> Sequence[str]:
-    """Return what makes a pair of links whose near end is called as the policy says."""
-    near = f"name {name} address {_NEAR_MAC % number}"
-    return (
-        f"link add {near} type veth peer name {far} address {_FAR_MAC % number}",
-        *(
-            f"link set dev {end} addrgenmode none up" for end in (name, far)
-        ),  # they are quiet without addresses
+def _add_pair(routing: IPRoute, name: str, far: str, number: int) -> int:
+    """Make a veth pair without addresses; return the index of its near end."""
+    routing.link(
+        "add",
+        ifname=name,
+        kind="veth",
+        address=_NEAR_MAC % number,
+        peer={"ifname": far, "address": _FAR_MAC % number},
     )
+    for end in (name, far):
+        index = socket.if_nametoindex(end)
+        routing.link("set", index=index, IFLA_AF_SPEC=_NO_GENERATED_ADDRESS)
+        routing.link("set", index=index, state="up")  # apart: in one request the kernel sets this first
+    return socket.if_nametoindex(name)
 
 
-def _way_lines(name: str, number: int, version: int) -> Sequence[str]:
-    """Return what leads everything of a family out of a link, and what comes in to the host itself."""
+def _add_default_route(routing: IPRoute, index: int, name: str, number: int, version: int) -> None:
+    """Route every destination of a family out of a link, and every packet from it to this host."""
+    family, length = _FAMILIES[version]
     own, gateway = (_gateway(number, version, place) for place in (1, 2))
-    own += "/30" if version == 4 else "/64"
-    nodad = "" if version == 4 else " nodad"
-    return (
-        f"address add {own} dev {name}{nodad}",
-        f"neighbour replace {gateway} lladdr {_FAR_MAC % number} dev {name} nud permanent",
-        f"route add default via {gateway} dev {name} metric {100 + number}",
-        f"rule add iif {name} lookup {_LOCAL_TABLE}",
+    flags = {"flags": _NO_DUPLICATE_DETECTION} if version == 6 else {}
+    routing.addr("add", index=index, address=own, prefixlen=length, family=family, **flags)
+    routing.neigh(
+        "replace", dst=gateway, lladdr=_FAR_MAC % number, ifindex=index, state=_FOREVER, family=family
     )
+    routing.route(
+        "add", dst=_EVERYWHERE[version], gateway=gateway, oif=index, priority=100 + number, family=family
+    )
+    routing.rule("add", iifname=name, table=_LOCAL_TABLE, family=family)
+
+
+def _add_local_default(routing: IPRoute, loopback: int, version: int) -> None:
+    """Deliver every destination of a family to this host, in the table of packets from the links."""
+    family, _ = _FAMILIES[version]
+    scope = {"scope": _HOST_SCOPE} if version == 4 else {}
+    routing.route(
+        "add",
+        dst=_EVERYWHERE[version],
+        oif=loopback,
+        table=_LOCAL_TABLE,
+        type="local",
+        family=family,
+        **scope,
+    )
+
+
+_FAMILIES = {4: (socket.AF_INET, 30), 6: (socket.AF_INET6, 64)}
+"""The address family and prefix length of each IP version."""
+
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+_HOST_SCOPE = 254
 
 
 def _gateway(number: int, version: int, place: int) -> str:
-    """Return an address of one end of a wire, which is no address of anybody's tests."""
+    """Return the address of one end of a pair: not a documentation range, which tests use."""
     if version == 4:
         return f"172.31.{254 - number // 64}.{4 * (number % 64) + place}"
     return f"fe80::5347:{number:x}:{place}"
@@ -279,21 +362,7 @@ def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def _ip(*lines: str, version: int | None = None) -> None:
-    """Carry out lines of the program ip, up to the first that fails."""
-    program = shutil.which("ip", path=f"{os.environ.get('PATH', os.defpath)}:{_PATH}")
-    if program is None:
-        raise UsageError("the program ip is not installed (install iproute2)")
-    done = subprocess.run(  # noqa: S603 - names of links are checked where they are read
-        [program, *(() if version is None else (f"-{version}",)), "-batch", "-"],
-        input="\n".join(lines) + "\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[0] if done.stderr.strip() else f"exit {done.returncode}"
-        if "not permitted" in reason:
-            raise NotPermittedError(f"a private network can't be set up: {reason}")
-        raise RehearsalError(f"a private network can't be set up: {reason}")
+def _unbuilt(number: int) -> SgagentError:
+    """Return the error for a request that the kernel refused with this error number."""
+    kind = NotPermittedError if number in (errno.EPERM, errno.EACCES) else RehearsalError
+    return kind(f"a private network can't be set up: {os.strerror(number)}")

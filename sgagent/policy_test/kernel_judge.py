@@ -1,0 +1,277 @@
+"""Test packets against the kernel, in a child process with a private network namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from sgagent.compiler.compile import Compiled, compile_
+from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
+from sgagent.core.evaluate import DecidedBy, Decision, Packet
+from sgagent.core.model import ICMPV6, Direction, Family, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
+from sgagent.dataplane.libnftables import Context, RefusedError
+from sgagent.dataplane.privileges import end_with_parent
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    ExemptionCounter,
+    ExemptionKind,
+    InnerCounter,
+    InvalidCounter,
+    ObservedDropCounter,
+    RuleCounter,
+)
+from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.plan import make_plan
+from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
+from sgagent.policy_test.packet_bytes import WirePacket
+from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
+from sgagent.policy_test.scenario import (
+    ExpectedPacket,
+    ExpectedReply,
+    ExpectedTraffic,
+    LeftOut,
+    PacketOutcome,
+    decide_by_specification,
+)
+
+Tick = Callable[[], None]
+
+_ERRORS: Mapping[str, type[SgagentError]] = {
+    kind.__name__: kind for kind in (KernelRefusedError, NotPermittedError, RehearsalError)
+}
+"""The errors that the child process reports and the parent raises again."""
+
+_TRACKED_BY_SOME_KERNELS = frozenset({137, 151, 152})
+"""ICMPv6 types that conntrack of some kernels calls invalid, of others ignores: redirects, and advertisements
+and solicitations of multicast routers (RFC 4861, RFC 4286)."""
+
+_UNCOUNTED = (DecidedBy.SESSION, DecidedBy.ALWAYS)
+"""What accepts packets without a counter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the kernel did with a packet."""
+
+    passed: bool
+    counted: tuple[str, ...]
+    """The names of the counters that increased."""
+
+
+def judge_by_kernel(
+    policy: ResolvedPolicy, traffic: Sequence[ExpectedTraffic], layout: MarkLayout, tick: Tick
+) -> tuple[PacketOutcome, ...]:
+    """Return the outcome of each packet when the kernel enforces the policy.
+
+    The caller's process must have one thread.
+
+    Args:
+        policy: the policy to enforce, on links of the private namespace with the same names.
+        traffic: packets and replies to them.
+        layout: of the marks of sessions.
+        tick: is called after each packet, in the child process.
+
+    Raises:
+        NotPermittedError: this process may not make a network namespace.
+        KernelRefusedError: the kernel rejects the ruleset.
+        RehearsalError: the network could not be made, or the child process died.
+    """
+    if not traffic:
+        return ()
+    compiled = compile_(policy, layout, first_state([one.name for one in policy.interfaces], layout))
+    try:
+        text = guarded(lambda: _run_in_child(policy, compiled, traffic, tick), RehearsalError)
+    except WorkerDiedError as error:
+        raise RehearsalError(f"the process that sent the packets has died: {error}") from error
+    report = json.loads(text)
+    if "error" in report:
+        raise _ERRORS[report["error"]](report["reason"])
+    return tuple(
+        outcome(policy, compiled, entry, _decode(answer))
+        for entry, answer in zip(traffic, report["answers"], strict=True)
+    )
+
+
+def outcome(
+    policy: ResolvedPolicy, compiled: Compiled, entry: ExpectedTraffic, observed: Observation | LeftOut
+) -> PacketOutcome:
+    """Return the outcome of a packet from what the kernel did with it.
+
+    If the kernel decides other than the specification, that is a fault of sgagent, and the outcome says so.
+    A packet that only some kernels call invalid is left out on those.
+    """
+    if isinstance(observed, LeftOut):
+        return PacketOutcome(entry=entry, answer=observed)
+    due = decide_by_specification(policy, entry)
+    seen = _decision(policy, compiled, observed, due)
+    if _agree(seen, due, entry):
+        return PacketOutcome(entry=entry, answer=due)
+    if seen.decided_by is DecidedBy.INVALID and _depends_on_kernel(entry):
+        return PacketOutcome(
+            entry=entry, answer=LeftOut(reason="this kernel calls such a message invalid; others do not")
+        )
+    by = due.rule.rule_id if due.rule else due.decided_by.value
+    suspicion = f"this is a fault of sgagent, as the specification says {due.verdict.value} by {by}"
+    return PacketOutcome(entry=entry, answer=seen, suspicion=suspicion)
+
+
+def _depends_on_kernel(entry: ExpectedTraffic) -> bool:
+    packet = entry.opener.packet if isinstance(entry, ExpectedReply) else entry.packet
+    is_message = packet.family is Family.IPV6 and packet.protocol == ICMPV6.number
+    return is_message and packet.icmp_type in _TRACKED_BY_SOME_KERNELS
+
+
+def _agree(seen: Decision, due: Decision, entry: ExpectedTraffic) -> bool:
+    """Return whether the kernel decided as the specification does.
+
+    For replies only the verdict counts: a reply to a protocol that conntrack does not follow is judged by
+    rules, and counted.
+    """
+    if isinstance(entry, ExpectedReply):
+        return seen.verdict is due.verdict
+    return (seen.verdict, seen.decided_by, seen.rule) == (due.verdict, due.decided_by, due.rule)
+
+
+def _decision(policy: ResolvedPolicy, compiled: Compiled, observed: Observation, due: Decision) -> Decision:
+    """Return the kernel's decision, as far as the counters show it."""
+    verdict = Policy.ACCEPT if observed.passed else Policy.DROP
+    keys = [compiled.counters[name] for name in observed.counted if name in compiled.counters]
+    if not keys:
+        decided_by = due.decided_by if due.decided_by in _UNCOUNTED else DecidedBy.SESSION
+        return Decision(verdict=verdict, decided_by=decided_by)
+    return _counted_decision(policy, verdict, keys[0])
+
+
+def _counted_decision(policy: ResolvedPolicy, verdict: Policy, key: CounterKey) -> Decision:
+    match key:
+        case RuleCounter():
+            judge = policy.judge(key.interface)
+            rules = judge.toward(key.direction).rules if judge else ()
+            name = (key.security_group_id, key.rule_id)
+            rule = next((one for one in rules if (one.security_group_id, one.rule_id) == name), None)
+            return Decision(verdict=verdict, decided_by=DecidedBy.RULE, rule=rule)
+        case DefaultCounter():
+            decided_by = DecidedBy.DEFAULT
+        case InnerCounter():
+            decided_by = DecidedBy.INNER
+        case InvalidCounter():
+            decided_by = DecidedBy.INVALID
+        case ExemptionCounter():
+            is_platform = key.kind is ExemptionKind.PLATFORM
+            decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy.FAILSAFE
+        case ObservedDropCounter():
+            decided_by = DecidedBy.DEFAULT
+        case _:
+            assert_never(key)
+    return Decision(verdict=verdict, decided_by=decided_by)
+
+
+def _run_in_child(
+    policy: ResolvedPolicy, compiled: Compiled, traffic: Sequence[ExpectedTraffic], tick: Tick
+) -> bytes:
+    """Send the packets and return the report. This process has no other task."""
+    try:
+        enter_private_network()
+        end_with_parent()  # again, since a new user namespace may have cleared it
+        links = tuple(interface.name for interface in policy.interfaces)
+        session = _KernelSession(Network(links, Context()))
+        session.set_up(compiled)
+        report: object = {"answers": [_encode(answer) for answer in session.send_all(traffic, tick)]}
+    except SgagentError as error:
+        report = {"error": type(error).__name__, "reason": str(error)}
+    except RefusedError as refusal:
+        report = {"error": KernelRefusedError.__name__, "reason": refusal.reason}
+    except OSError as error:
+        report = {"error": RehearsalError.__name__, "reason": str(error)}
+    return json.dumps(report).encode()
+
+
+def _encode(answer: Observation | LeftOut) -> Mapping[str, object]:
+    match answer:
+        case Observation():
+            return {"passed": answer.passed, "counted": answer.counted}
+        case LeftOut():
+            return {"left_out": answer.reason}
+        case _:
+            assert_never(answer)
+
+
+def _decode(answer: Mapping[str, object]) -> Observation | LeftOut:
+    """Decode what :func:`_encode` wrote in the child process."""
+    if "left_out" in answer:
+        return LeftOut(reason=str(answer["left_out"]))
+    counted = answer["counted"]
+    assert isinstance(counted, list)  # noqa: S101 - the child process runs this program; for the type checker
+    return Observation(passed=bool(answer["passed"]), counted=tuple(map(str, counted)))
+
+
+@dataclass(slots=True)
+class _KernelSession:
+    """Sends packets one after the other and compares the counters before and after each."""
+
+    network: Network
+    _opened: set[str] = field(default_factory=set)
+    """The names of the packets that have opened sessions."""
+
+    def set_up(self, compiled: Compiled) -> None:
+        """Make the links and load the ruleset."""
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        self.network.build()
+        self.network.context.run(encode_plan(make_plan(compiled.ruleset, None)))
+
+    def send_all(self, traffic: Sequence[ExpectedTraffic], tick: Tick) -> list[Observation | LeftOut]:
+        """Send packets, which open no session, then replies. Return the observations in the given order."""
+        answers: dict[str, Observation | LeftOut] = {}
+        for keeps_sessions, kind in ((False, ExpectedPacket), (True, ExpectedReply)):
+            self.network.watch(keeps_sessions=keeps_sessions)
+            for entry in traffic:
+                if isinstance(entry, kind):
+                    answers[entry.name] = self._observe(entry, answers)
+                    tick()
+        self.network.close()
+        return [answers[entry.name] for entry in traffic]
+
+    def _observe(
+        self, entry: ExpectedTraffic, earlier: Mapping[str, Observation | LeftOut]
+    ) -> Observation | LeftOut:
+        try:
+            match entry:
+                case ExpectedPacket():
+                    return self._send(encode_packet(entry.packet), entry.packet, entry.packet.direction)
+                case ExpectedReply():
+                    return self._reply(entry, earlier[entry.opener.name])
+                case _:
+                    assert_never(entry)
+        except UnsentError as error:
+            return LeftOut(reason=str(error))
+
+    def _reply(self, entry: ExpectedReply, opened: Observation | LeftOut) -> Observation | LeftOut:
+        """Open the session, then send the reply; a dropped opener has none, and its observation counts."""
+        opener = entry.opener.packet
+        reply = encode_reply(opener)
+        if isinstance(opened, LeftOut) or not opened.passed:
+            return opened
+        if reply is None:
+            return LeftOut(reason="nothing answers such a packet")
+        if entry.opener.name not in self._opened:
+            self._opened.add(entry.opener.name)
+            self._send(encode_packet(opener), opener, opener.direction)
+        inwards = opener.direction is Direction.INGRESS
+        return self._send(reply, opener, Direction.EGRESS if inwards else Direction.INGRESS)
+
+    def _send(self, wire: WirePacket, packet: Packet, direction: Direction) -> Observation:
+        before = self._counters()
+        passed = self.network.passes(wire, packet.interface, direction)
+        after = self._counters()
+        increased = tuple(name for name in after if after[name] > before[name])
+        return Observation(passed=passed, counted=increased)
+
+    def _counters(self) -> Mapping[str, int]:
+        return packets_by_counter(self.network.context.list_counters())

@@ -1,1 +1,0 @@
-"""Tests of sgagent.packets, without privilege."""

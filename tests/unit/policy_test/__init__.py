@@ -1,0 +1,1 @@
+"""Tests of sgagent.policy_test, without privilege."""

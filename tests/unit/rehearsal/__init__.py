@@ -1,1 +1,0 @@
-"""What a rehearsal sends, and how it understands what the kernel did."""
