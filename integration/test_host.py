@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
+from pyroute2 import IPRoute
 
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.host_facts import Link
+from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
 from tests.contract.host import HostContract, Machine
@@ -69,9 +72,9 @@ class TestNetlinkHost(HostContract):
             yield KernelMachine(made)
 
 
-def find(name: str) -> Link | None:
+def find(name: str, host: NetlinkHost | None = None) -> Link | None:
     """Return the link of that name as it is now."""
-    return next((link for link in NetlinkHost().facts().links if link.name == name), None)
+    return next((link for link in (host or NetlinkHost()).facts().links if link.name == name), None)
 
 
 def test_the_links_of_the_namespace_are_listed(namespace: Namespace) -> None:
@@ -85,6 +88,33 @@ def test_the_links_of_the_namespace_are_listed(namespace: Namespace) -> None:
     assert (found["eth1"].master, found["eth1"].master_kind) == ("br0", "bridge")
     assert found["lo"].is_loopback
     assert not any(link.has_hardware for link in found.values())
+
+
+def test_a_link_whose_name_is_no_text_is_listed(namespace: Namespace) -> None:
+    """pyroute2 leaves such a name as bytes; it gets the escaped name, as a master too."""
+    namespace.run("ip", "link", "add", os.fsdecode(b"br\xff0"), "type", "bridge")
+    namespace.run("ip", "link", "set", "eth1", "master", os.fsdecode(b"br\xff0"))
+    found = {link.name: link for link in NetlinkHost().facts().links}
+    assert sorted(found) == [r"br\xff0", "eth0", "eth1", "lo"]
+    assert found["eth1"].master == r"br\xff0"
+
+
+def test_facts_are_listed_by_any_thread(namespace: Namespace) -> None:
+    """The daemon and its sources list links from several threads with one adapter."""
+    host, found = NetlinkHost(), list[HostFacts]()
+    host.facts()
+    in_namespace = namespace.entered
+
+    def look() -> None:
+        with in_namespace():
+            found.append(host.facts())
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_DEADLINE_SECONDS)
+    assert found == [host.facts()] * 4
 
 
 def test_facts_are_those_of_the_namespace_that_the_caller_is_in(namespace: Namespace) -> None:
@@ -149,6 +179,31 @@ def test_a_change_is_noticed_after_the_kernel_ran_out_of_room(namespace: Namespa
         assert woken.acquire(timeout=_NOTICED_WITHIN_SECONDS)
 
 
+def test_links_are_listed_again_only_after_a_change(namespace: Namespace) -> None:
+    """A watched host remembers its facts; after the watch each call lists again."""
+    host = NetlinkHost()
+    with host.watch(lambda: None):
+        first = host.facts()
+        assert host.facts() is first
+        namespace.ip("address add 10.0.0.11/24 dev eth0")
+        assert _carries("eth0", "10.0.0.11", host)
+        assert host.facts() is host.facts()
+    assert host.facts() is not host.facts()
+
+
+def test_remembered_facts_are_never_older_than_a_change(namespace: Namespace) -> None:
+    """A change is in the facts as soon as it is made, without a wait for the announcement."""
+    _ = namespace
+    host = NetlinkHost()
+    index = socket.if_nametoindex("eth0")
+    with IPRoute() as routing, host.watch(lambda: None):
+        for number in range(1, 301):
+            mac = f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
+            routing.link("set", index=index, address=mac)
+            (found,) = [link for link in host.facts().links if link.name == "eth0"]
+            assert found.mac_address == mac
+
+
 def test_a_watch_ends_at_once(namespace: Namespace) -> None:
     """Leaving the context ends the thread, and nothing is told any more."""
     changed = threading.Event()
@@ -159,6 +214,6 @@ def test_a_watch_ends_at_once(namespace: Namespace) -> None:
     assert not changed.is_set()
 
 
-def _carries(name: str, address: str) -> bool:
-    link = find(name)
+def _carries(name: str, address: str, host: NetlinkHost | None = None) -> bool:
+    link = find(name, host)
     return link is not None and CidrBlock.parse(address) in link.addresses

@@ -1,4 +1,4 @@
-"""Read links and addresses from the kernel's rtnetlink, and notice their changes."""
+"""Links and addresses of this host by pyroute2, and notice of their changes."""
 
 from __future__ import annotations
 
@@ -7,180 +7,291 @@ import errno
 import os
 import select
 import socket
-import struct
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sgagent.core.errors import SgagentError
 from sgagent.core.host_facts import HostFacts, Link, link_name
 from sgagent.core.model import CidrBlock, Family
-from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
 from sgagent.ports import Wake
 
 _LISTED_WITHIN_SECONDS = 1.0
-"""A listing that a change interrupted is made again, for this long at most."""
+"""How long an interrupted listing is repeated."""
 
 
 class LinksUnreadableError(SgagentError):
-    """Say that links can't be listed, as they never stop changing."""
+    """Say that the kernel gave no complete listing of links and addresses."""
 
 
 class NetlinkHost:
-    """Know the links of the network namespace that the calling thread is in; implements :class:`Host`."""
+    """The links of the network namespace that the calling thread is in; implements :class:`Host`.
+
+    While it watches, links are listed again only after a change, as pyroute2 takes 0.1 ms for each.
+    """
+
+    def __init__(self) -> None:
+        """Start without a watch."""
+        self._watches: list[_Watch] = []
 
     def facts(self) -> HostFacts:
-        """Return what links and addresses there are now.
+        """List links and addresses.
 
         Raises:
-            LinksUnreadableError: the kernel could not give a complete listing.
+            LinksUnreadableError: changes interrupted each listing, for a second.
+            OSError: the kernel refused.
         """
-        # A socket belongs to the namespace that it was made in; a new one each time never shows another's.
-        with NetlinkSocket(NETLINK_ROUTE) as netlink:
-            until = time.monotonic() + _LISTED_WITHIN_SECONDS
-            while True:
-                links = _dump(netlink, _GET_LINK, _LINK.pack(0, 0, 0, 0, 0))
-                addresses = (
-                    None if links is None else _dump(netlink, _GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0))
-                )
-                if links is not None and addresses is not None:
-                    return read_facts(links, addresses)
-                if time.monotonic() >= until:
-                    break
-        raise LinksUnreadableError("links or addresses changed again whenever they were listed")
+        watches = tuple(self._watches)
+        return watches[-1].facts() if watches else _list_uninterrupted()
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
-        """Call ``wake`` whenever links or addresses changed, until the context is left.
+        """Call ``wake`` after each change of links or addresses, until the context ends.
 
-        What changes between the start of the watch and the first ``facts`` is not missed.
+        The watch is on the namespace of the calling thread, and so are the facts while it lasts. A change
+        between the start of the watch and the first ``facts`` is not missed.
         """
         with _change_socket() as changes, _wait_pipe() as (ended, end):
-            listener = threading.Thread(
-                target=_listen, args=(changes, ended, wake), name="links", daemon=True
-            )
+            watch = _Watch(changes)
+            listener = threading.Thread(target=watch.listen, args=(ended, wake), name="links", daemon=True)
             listener.start()
+            self._watches.append(watch)
             try:
                 yield
             finally:
+                self._watches.remove(watch)
+                watch.end()
                 os.write(end, b"\0")
                 listener.join()
 
 
-def _dump(netlink: NetlinkSocket, kind: int, payload: bytes) -> tuple[memoryview, ...] | None:
-    """Return all messages of a listing; None where a change interrupted it."""
-    found = tuple(message.payload for message in netlink.dump(kind, payload))
-    return None if netlink.was_interrupted else found
+class _Watch:
+    """Notices changes, and remembers the facts that were listed after the last one."""
+
+    def __init__(self, changes: socket.socket) -> None:
+        """Take a socket on which the kernel announces changes."""
+        self._changes = changes
+        self._lock = threading.Lock()
+        """Held while an announcement is received and counted."""
+
+        self._count = 0
+        """How many announcements were received, or lost for want of room."""
+
+        self._listed: tuple[int, HostFacts] | None = None
+        """The newest facts, and the count before they were listed."""
+
+        self._has_ended = False
+
+    def facts(self) -> HostFacts:
+        """Return the remembered facts if no change was announced since, and new ones otherwise."""
+        with self._lock:
+            listed, count = self._listed, self._count
+            if listed is not None and listed[0] == count and not self._is_outdated():
+                return listed[1]
+        facts = _list_uninterrupted()
+        self._listed = (count, facts)
+        return facts
+
+    def _is_outdated(self) -> bool:
+        """Return whether an announcement waits in the socket, or the socket may be closed by now."""
+        if self._has_ended:
+            return True
+        poll = select.poll()
+        poll.register(self._changes, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def end(self) -> None:
+        """Forget the facts, for a thread that still asks this watch."""
+        with self._lock:
+            self._has_ended = True
+
+    def listen(self, ended: int, wake: Wake) -> None:
+        """Wake after each change until ``ended`` is readable."""
+        poll = select.poll()
+        poll.register(self._changes, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        while all(descriptor != ended for descriptor, _ in poll.poll()):
+            while self._receive():
+                pass
+            wake()
+
+    def _receive(self) -> bool:
+        """Receive and count an announcement; return whether there was one.
+
+        Its content is not read, since ``facts`` lists everything. An overflow (ENOBUFS) counts as one.
+        """
+        with self._lock:
+            try:
+                self._changes.recv(_LONGEST_MESSAGE)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+            self._count += 1
+            return True
 
 
-def read_facts(links: Iterable[memoryview], addresses: Iterable[memoryview]) -> HostFacts:
-    """Return what rtnetlink's messages, without their headers, say.
+_LONGEST_MESSAGE = 65536
 
-    Addresses of links that are not listed, as they went meanwhile, are left out.
+
+def _list_uninterrupted() -> HostFacts:
+    """List links and addresses, and repeat that if a change interrupts it."""
+    # Commands that need no links must not pay for this import.
+    from pyroute2 import IPRoute, NetlinkDumpInterrupted, NetlinkError  # noqa: PLC0415 - for the reason above
+
+    until = time.monotonic() + _LISTED_WITHIN_SECONDS
+    while True:
+        try:
+            # pyroute2 serves a socket only in the thread that made it, and it stays in its namespace.
+            with IPRoute(nlm_generator=True) as routing:
+                return read_facts(routing.link("dump"), routing.addr("dump"))
+        except (NetlinkDumpInterrupted, InterruptedListingError) as error:
+            if time.monotonic() >= until:
+                raise LinksUnreadableError(
+                    "links or addresses changed during each listing, for a second"
+                ) from error
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+_Message = Any
+"""A message of pyroute2, which has no types: header, fields, and attributes by their kernel names."""
+
+
+class InterruptedListingError(Exception):
+    """Say that a change made a listing inconsistent."""
+
+
+def _whole(messages: Iterable[_Message]) -> Iterator[_Message]:
+    """Yield the messages of a listing.
+
+    Raises:
+        InterruptedListingError: the kernel marks it as inconsistent, which pyroute2 from 0.9 on ignores.
     """
-    by_index = {told.index: told for told in map(_told, links)}
-    carried: dict[int, list[CidrBlock]] = {index: [] for index in by_index}
-    for message in addresses:
-        family, _, _, _, index = _ADDRESS.unpack_from(message)
-        carried.get(index, []).extend(_address(family, attributes(message[_ADDRESS.size :])))
-    found = (_link(told, carried[told.index], by_index.get(told.master)) for told in by_index.values())
+    for message in messages:
+        if message["header"]["flags"] & _NLM_F_DUMP_INTR:
+            raise InterruptedListingError
+        yield message
+
+
+_NLM_F_DUMP_INTR = 0x10
+
+
+def read_facts(links: Iterable[_Message], addresses: Iterable[_Message]) -> HostFacts:
+    """Return the facts of pyroute2's messages.
+
+    An address of a link that is not listed is left out, since that link was removed between the two listings.
+
+    Raises:
+        InterruptedListingError: a change interrupted a listing.
+    """
+    by_index = {found.index: found for found in map(_listed_link, _whole(links))}
+    by_link: dict[int, list[CidrBlock]] = {index: [] for index in by_index}
+    for message in _whole(addresses):
+        by_link.get(message["index"], []).extend(_addresses(message))
+    found = (_link(one, by_link[one.index], by_index.get(one.master)) for one in by_index.values())
     return HostFacts(links=tuple(sorted(found, key=lambda link: link.name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """What the message of a link says."""
+class _ListedLink:
+    """A link as its message describes it."""
 
     name: str
     index: int
     is_loopback: bool
     mac_address: str | None
     master: int
-    """The index of the link that it is a port of; 0 is none."""
+    """The index of the master that it is a port of; 0 is none."""
 
     kind: str | None
-    """What kind of software link it is: ``bridge``, ``veth`` …; None for hardware."""
+    """The kind of a software link: ``bridge``, ``veth`` …; None for hardware."""
 
     port_kind: str | None
-    """What kind of master it says that it is a port of."""
+    """The kind of its master, as the port's message has it."""
 
     names_device: bool
-    """Whether the kernel says which device stands under it, as sysfs does (``/sys/class/net/eth0/device``),
-    but for the right network namespace whatever is mounted. Kernels before 5.14 never do."""
+    """Whether the message names the device under the link. Kernels before 5.14 never do.
+
+    sysfs has the same (``/sys/class/net/eth0/device``), but of the namespace in which it was mounted."""
 
 
-def _told(message: memoryview) -> _Told:
-    _, _, index, flags, _ = _LINK.unpack_from(message)
-    found = attributes(message[_LINK.size :])
-    about = attributes(found.get(_LINKINFO, _NOTHING))
-    return _Told(
-        name=link_name(bytes(found.get(_IFNAME, _NOTHING)).rstrip(b"\0")),
-        index=index,
-        is_loopback=bool(flags & _IFF_LOOPBACK),
-        mac_address=_mac_address(bytes(found.get(_MAC_ADDRESS, _NOTHING))),
-        master=int.from_bytes(found.get(_MASTER, _NOTHING), sys.byteorder),
-        kind=_text(about.get(_KIND, _NOTHING)),
-        port_kind=_text(about.get(_PORT_KIND, _NOTHING)),
-        names_device=_PARENT_DEVICE in found,
+def _listed_link(message: _Message) -> _ListedLink:
+    about = message.get_attr("IFLA_LINKINFO")
+    return _ListedLink(
+        name=link_name(_octets(message, "IFLA_IFNAME").rstrip(b"\0")),
+        index=message["index"],
+        is_loopback=bool(message["flags"] & _IFF_LOOPBACK),
+        mac_address=_mac_address(_octets(message, "IFLA_ADDRESS")),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        kind=about and _text(about, "IFLA_INFO_KIND"),
+        port_kind=about and _text(about, "IFLA_INFO_SLAVE_KIND"),
+        names_device=any(slot.name == "IFLA_PARENT_DEV_NAME" for slot in message["attrs"]),
     )
 
 
-def _link(told: _Told, addresses: Iterable[CidrBlock], master: _Told | None) -> Link:
-    """Return the link that a message tells of; one without a kind counts as hardware."""
+def _octets(message: _Message, name: str) -> bytes:
+    """Return an attribute before pyroute2 decodes it; nothing if it is absent.
+
+    Its decoder takes the first 6 of InfiniBand's 20 octets for a MAC, and logs a traceback for a tunnel's 4.
+    """
+    for slot in message["attrs"]:
+        if slot.name == name:
+            _, attribute = slot.cell
+            return bytes(attribute.data[attribute.offset + 4 : attribute.offset + attribute.length])
+    return b""
+
+
+def _text(message: _Message, name: str) -> str | None:
+    """Return an attribute of text; None if it is absent or empty."""
+    return _octets(message, name).rstrip(b"\0").decode("utf-8", "backslashreplace") or None
+
+
+def _link(listed: _ListedLink, addresses: Iterable[CidrBlock], master: _ListedLink | None) -> Link:
+    """Return a link with its addresses and master; a link without a kind counts as hardware."""
     return Link(
-        name=told.name,
-        index=told.index,
-        mac_address=told.mac_address,
+        name=listed.name,
+        index=listed.index,
+        mac_address=listed.mac_address,
         addresses=tuple(sorted(addresses, key=_address_order)),
-        is_loopback=told.is_loopback,
-        has_hardware=not told.is_loopback and (told.names_device or told.kind is None),
+        is_loopback=listed.is_loopback,
+        has_hardware=not listed.is_loopback and (listed.names_device or listed.kind is None),
         master=None if master is None else master.name,
-        master_kind=None if master is None else master.kind or told.port_kind,
+        master_kind=None if master is None else master.kind or listed.port_kind,
     )
-
-
-def _text(value: memoryview) -> str | None:
-    """Return a text that ends with a zero; None for an empty one."""
-    return bytes(value).rstrip(b"\0").decode("utf-8", "backslashreplace") or None
 
 
 def _mac_address(octets: bytes) -> str | None:
-    """Return the hardware address if it is a MAC; tunnels keep IP addresses in its place."""
+    """Return a hardware address if it is a MAC: tunnels have an IP address in its place."""
     return octets.hex(":") if len(octets) == _MAC_OCTETS and any(octets) else None
 
 
-def _address(family: int, found: Mapping[int, memoryview]) -> Iterator[CidrBlock]:
-    """Return the host's own address; on point-to-point links the plain one is the far end's."""
-    octets = bytes(found.get(_LOCAL, found.get(_PLAIN, _NOTHING)))
-    if family == socket.AF_INET and len(octets) == _IPV4_OCTETS:
-        yield CidrBlock.around(Family.IPV4, int.from_bytes(octets), 32)
-    elif family == socket.AF_INET6 and len(octets) == _IPV6_OCTETS:
-        yield CidrBlock.around(Family.IPV6, int.from_bytes(octets), 128)
+def _addresses(message: _Message) -> Iterator[CidrBlock]:
+    """Return this host's address; on point-to-point links IFA_ADDRESS is the peer's."""
+    octets = _octets(message, "IFA_LOCAL") or _octets(message, "IFA_ADDRESS")
+    family = _FAMILIES.get(message["family"])
+    if family is not None and 8 * len(octets) == family.bits:
+        yield CidrBlock.around(family, int.from_bytes(octets), family.bits)
 
 
 def _address_order(address: CidrBlock) -> tuple[int, int]:
     return (address.family.bits, address.first)
 
 
-_NOTHING = memoryview(b"")
-_GET_LINK, _GET_ADDRESS = 18, 22
-_LINK = struct.Struct("=BxHiII")
-"""Family, type, index, flags, and which flags are meant."""
-
-_ADDRESS = struct.Struct("=BBBBI")
-"""Family, prefix length, flags, scope, and the index of the link."""
-
-_MAC_ADDRESS, _IFNAME, _MASTER, _LINKINFO, _PARENT_DEVICE = 1, 3, 10, 18, 56
-_KIND, _PORT_KIND = 1, 4
-_PLAIN, _LOCAL = 1, 2
-_MAC_OCTETS, _IPV4_OCTETS, _IPV6_OCTETS = 6, 4, 16
+_FAMILIES: Mapping[int, Family] = {socket.AF_INET: Family.IPV4, socket.AF_INET6: Family.IPV6}
+_MAC_OCTETS = 6
 _IFF_LOOPBACK = 0x8
 
 
 def _change_socket() -> socket.socket:
-    """Return a socket that the kernel tells changes of links and addresses."""
+    """Return a socket on which the kernel announces changes of links and addresses.
+
+    It is not pyroute2's: nothing of an announcement is read, and pyroute2's cannot be used any more after an
+    overflow (from 0.9 on), nor in another thread than the one that made it.
+    """
     changes = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     )
@@ -195,38 +306,10 @@ _RTMGRP_IPV6_IFADDR = 0x100
 
 @contextlib.contextmanager
 def _wait_pipe() -> Iterator[tuple[int, int]]:
-    """Make a pipe whose first end becomes readable when something is written to the second."""
+    """Open a pipe: reading end, writing end."""
     ends = os.pipe2(os.O_CLOEXEC)
     try:
         yield ends
     finally:
         for end in ends:
             os.close(end)
-
-
-def _listen(changes: socket.socket, ended: int, wake: Wake) -> None:
-    """Wake at changes until ``ended`` is readable."""
-    poll = select.poll()
-    poll.register(changes, select.POLLIN)
-    poll.register(ended, select.POLLIN)
-    while all(descriptor != ended for descriptor, _ in poll.poll()):
-        _drain(changes)
-        wake()
-
-
-def _drain(changes: socket.socket) -> None:
-    """Take in all that the kernel has told; what it told is not looked at, as facts are always read anew.
-
-    So a message that was lost for want of room (ENOBUFS) costs nothing: its loss is news enough.
-    """
-    while True:
-        try:
-            changes.recv(_LONGEST_MESSAGE)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-
-
-_LONGEST_MESSAGE = 65536

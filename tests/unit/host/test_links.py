@@ -1,4 +1,4 @@
-"""Reading rtnetlink's messages, without a kernel."""
+"""Reading rtnetlink's messages by pyroute2, without a kernel."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import struct
 from collections.abc import Mapping
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from sgagent.core.host_facts import Link, link_name
 from sgagent.core.model import CidrBlock
-from sgagent.host.links import read_facts
+from sgagent.host.links import InterruptedListingError, read_facts
 from sgagent.netlink import NESTED, attribute
 
 ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56
 KIND, PORT_KIND = 1, 4
 PLAIN, LOCAL = 1, 2
+NEW_LINK, NEW_ADDRESS = 16, 20
+INTERRUPTED = 0x10
+
+
+def message(kind: int, payload: bytes, flags: int = 0) -> Any:  # noqa: ANN401 - pyroute2 has no types
+    """Return what pyroute2 reads in the bytes of a message."""
+    header = struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0)
+    (read,) = MarshalRtnl().parse(header + payload)
+    return read
 
 
 def text(word: str) -> bytes:
@@ -27,25 +38,26 @@ def text(word: str) -> bytes:
 
 def link(
     name: str | bytes, index: int, flags: int = 0, about: Mapping[int, str] | None = None, **found: bytes
-) -> memoryview:
+) -> Any:  # noqa: ANN401 - as above
     """Return the message of a link, with what it is in itself and other attributes by our names for them."""
     kinds = {"mac": ADDRESS, "master": MASTER, "device": PARENT_DEVICE}
     nested = b"".join(attribute(kind, text(word)) for kind, word in (about or {}).items())
     others = b"".join(attribute(kinds[key], value) for key, value in found.items())
     header = struct.pack("=BxHiII", 0, 1, index, flags, 0)
     octets = text(name) if isinstance(name, str) else name + b"\0"
-    return memoryview(header + attribute(IFNAME, octets) + others + attribute(LINKINFO | NESTED, nested))
+    payload = header + attribute(IFNAME, octets) + others + attribute(LINKINFO | NESTED, nested)
+    return message(NEW_LINK, payload)
 
 
-def address(index: int, plain: str, local: str | None = None, family: int | None = None) -> memoryview:
+def address(index: int, plain: str, local: str | None = None, family: int | None = None) -> Any:  # noqa: ANN401 - as above
     """Return the message of an address."""
     family = family or int(AF_INET6 if ":" in plain else AF_INET)
     header = struct.pack("=BBBBI", family, 24, 0, 0, index)
     of_host = attribute(LOCAL, ip_address(local).packed) if local else b""
-    return memoryview(header + attribute(PLAIN, ip_address(plain).packed) + of_host)
+    return message(NEW_ADDRESS, header + attribute(PLAIN, ip_address(plain).packed) + of_host)
 
 
-def only_link(*messages: memoryview, addresses: tuple[memoryview, ...] = ()) -> Link:
+def only_link(*messages: object, addresses: tuple[object, ...] = ()) -> Link:
     """Return the first by name of the links that the messages tell of."""
     return read_facts(messages, addresses).links[0]
 
@@ -168,3 +180,19 @@ def test_the_port_says_the_kind_where_the_master_does_not() -> None:
     """Some masters have no kind of their own."""
     port = link("eth0", 2, about={PORT_KIND: "openvswitch"}, master=struct.pack("=I", 5))
     assert only_link(port, link("ovs-system", 5)).master_kind == "openvswitch"
+
+
+def test_a_listing_that_a_change_interrupted_is_known() -> None:
+    """The kernel marks a message of it; newer pyroute2 ignores the mark."""
+    payload = struct.pack("=BxHiII", 0, 1, 2, 0, 0)
+    whole, marked = message(NEW_LINK, payload), message(NEW_LINK, payload, INTERRUPTED)
+    read_facts([whole], [])
+    for links, addresses in (([whole, marked], []), ([whole], [marked])):
+        with pytest.raises(InterruptedListingError):
+            read_facts(links, addresses)
+
+
+def test_an_address_that_is_no_mac_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """pyroute2 would log a traceback for each tunnel, at each listing."""
+    assert only_link(link("tunl0", 2, mac=bytes(4), about={KIND: "ipip"})).mac_address is None
+    assert not caplog.records
