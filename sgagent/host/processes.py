@@ -1,7 +1,7 @@
-"""Know which sockets processes of this host hold: the agent itself, SSH servers, and whoever called us.
+"""Sockets of processes on this host: the agent's, those of SSH servers, and those of this login.
 
-Whose processes those are decides what can be seen: others' only as root, and none but our own where the
-service manager hides them. What can't be seen is taken for nothing held.
+Only root sees the sockets of other users' processes, and only where the service manager does not hide them.
+A process that cannot be seen counts as one without sockets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 _PROCESSES = Path("/proc")
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 _FAR_END = re.compile(r"/dev/(pts/)?ptmx")
-"""What a process reads and writes that shows a terminal to somebody elsewhere."""
+"""The device that a terminal's server has open."""
 
 _PARENT = re.compile(r"^PPid:\s+([0-9]+)$", re.MULTILINE)
 _SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear"})
@@ -29,22 +29,22 @@ def own_sockets() -> frozenset[int]:
 
 
 def sockets_of_agents() -> frozenset[int]:
-    """Return the inodes of the sockets that agents hold: those who have an applier for a child."""
+    """Return the inodes of the sockets of agents, which are the parents of appliers."""
     agents = {_parent_of(pid) for pid in _called(_APPLIERS)} - {_FIRST_PROCESS}
     return frozenset(inode for pid in agents for inode in _sockets_of(pid))
 
 
 def sockets_of_ssh_servers() -> frozenset[int]:
-    """Return the inodes of the sockets that SSH servers hold, listeners and sessions, as far as they show."""
+    """Return the inodes of the sockets of SSH servers, listeners and sessions."""
     return frozenset(inode for pid in _called(_SSH_SERVERS) for inode in _sockets_of(pid))
 
 
 def sockets_of_logins() -> frozenset[int]:
-    """Return the inodes of the sockets of the login servers by which this process was called.
+    """Return the inodes of the sockets of login servers among this process's ancestors.
 
-    A login server is an SSH server, or whoever else holds the far end of a terminal. It is found behind
-    ``sudo``, too; not where the shell is a child of another server (``tmux``, ``screen``). Any other caller
-    may serve anything to anybody: what it holds is nobody's login.
+    A login server is an SSH server, or another process that has the server's end of a terminal open. It is
+    found through ``sudo`` too, but not where the shell is a child of another server (``tmux``, ``screen``).
+    The sockets of other ancestors may serve anything, and are left out.
     """
     return frozenset(inode for pid in _callers() if _serves_logins(pid) for inode in _sockets_of(pid))
 
@@ -54,7 +54,7 @@ def _serves_logins(pid: int) -> bool:
 
 
 def _callers() -> Iterator[int]:
-    """Yield parents and their parents; not the first process, which holds sockets for everybody."""
+    """Yield the ancestors of this process, except process 1, which has sockets of all services."""
     pid = os.getppid()
     for _ in range(_MOST_ANCESTORS):
         if pid <= _FIRST_PROCESS:
@@ -64,7 +64,7 @@ def _callers() -> Iterator[int]:
 
 
 def _parent_of(pid: int) -> int:
-    """Return the process that called another; the first where that is gone or hidden."""
+    """Return the parent of a process; process 1 if the process has ended or is hidden."""
     try:
         found = _PARENT.search((_PROCESSES / str(pid) / "status").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -73,13 +73,13 @@ def _parent_of(pid: int) -> int:
 
 
 def _called(names: Collection[str]) -> Iterator[int]:
-    """Yield the processes of some names, as far as they show."""
+    """Yield the visible processes with these names."""
     pids = (int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit())
     yield from (pid for pid in pids if _name_of(pid) in names)
 
 
 def _name_of(pid: int) -> str:
-    """Return a process's name; nothing where it is gone or hidden."""
+    """Return the name of a process; an empty one if it has ended or is hidden."""
     try:
         return (_PROCESSES / str(pid) / "comm").read_bytes().decode(errors="replace").rstrip("\n")
     except OSError:
@@ -87,21 +87,21 @@ def _name_of(pid: int) -> str:
 
 
 def _sockets_of(pid: int) -> frozenset[int]:
-    """Return the inodes of a process's sockets; none where it is gone or hidden."""
+    """Return the inodes of a process's sockets; none if it has ended or is hidden."""
     found = map(_SOCKET.fullmatch, _targets_of(pid))
     return frozenset(int(match[1]) for match in found if match)
 
 
 def _targets_of(pid: int) -> tuple[str, ...]:
-    """Return what a process's descriptors stand for; nothing where it is gone or hidden."""
+    """Return the targets of a process's descriptors; none if it has ended or is hidden."""
     try:
         return tuple(map(_target, (_PROCESSES / str(pid) / "fd").iterdir()))
     except OSError:
-        return ()  # it ended meanwhile, or is not ours to look into
+        return ()  # the process has ended, or belongs to another user
 
 
 def _target(descriptor: Path) -> str:
-    """Return what a descriptor stands for; nothing if it was closed meanwhile."""
+    """Return the target of a descriptor; an empty one if it has been closed."""
     try:
         return str(descriptor.readlink())
     except OSError:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from sgagent.core.errors import NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.model import Direction
 from sgagent.dataplane.libnftables import Context
-from sgagent.host.linksettings import Ipv4Setting, set_ipv4
+from sgagent.host.link_settings import Ipv4Setting, set_ipv4
 from sgagent.policy_test.packet_bytes import WirePacket
 
 if TYPE_CHECKING:

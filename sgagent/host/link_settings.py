@@ -1,4 +1,7 @@
-"""Set how a link treats IPv4 packets by netlink: /proc/sys is read-only in containers."""
+"""IPv4 settings of a link, set by netlink, since /proc/sys is read-only in containers.
+
+pyroute2 reads these settings but cannot write them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute
 
 
 class Ipv4Setting(enum.Enum):
-    """What ``net.ipv4.conf.LINK.*`` can set, by the kernel's numbers (linux/ip.h)."""
+    """A setting in ``net.ipv4.conf.LINK``, with its number in linux/ip.h."""
 
     RP_FILTER = 8
     ACCEPT_LOCAL = 23
@@ -20,10 +23,10 @@ class Ipv4Setting(enum.Enum):
 
 
 def set_ipv4(link: str, values: Mapping[Ipv4Setting, int]) -> None:
-    """Set parameters of a link in the network namespace that this thread is in.
+    """Set settings of a link in the network namespace of the calling thread.
 
     Raises:
-        OSError: there is no such link, or the kernel refused.
+        OSError: the link does not exist, or the kernel refused.
     """
     settings = b"".join(attribute(one.value, struct.pack("=I", value)) for one, value in values.items())
     of_family = attribute(socket.AF_INET, attribute(_INET_CONF, settings))
