@@ -15,7 +15,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
-from sgagent.sources.files.debounce import MISSING_SECONDS, Debounce
+from sgagent.sources.files.debounce import LONGEST_SECONDS, MISSING_SECONDS, Debounce
 from sgagent.sources.files.reader import Appearance, FileReading, appearance, document_paths, read_document
 from sgagent.sources.files.writers import Writers
 from sgagent.sources.verified_parse import Acceptance
@@ -23,8 +23,8 @@ from sgagent.sources.verified_parse import Acceptance
 _TRIES = 20
 """Readings of files that change meanwhile; after the first, only those are read again that changed."""
 
-LONGEST_SECONDS = 2.0
-"""For which a start waits until no document has changed for a moment."""
+START_SECONDS = 2.0
+"""How long a start waits at most until no document has changed for a moment."""
 
 SIGNATURE_NAME = "sgagent.sig"
 """Of the signature file in a directory; that of a single document has the document's name and ``.sig``."""
@@ -74,9 +74,7 @@ class FileSource:
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
         try:
-            self._catch_up()
-            if self._writers is not None and not self._is_asked_for_all:
-                self._await_quiet(self._writers)
+            self._await_quiet()
             return self._fetch()
         finally:
             self._is_asked_for_all = False
@@ -86,14 +84,27 @@ class FileSource:
         for catch_up in self._catch_ups:
             catch_up()
 
-    def _await_quiet(self, writers: Writers) -> None:
-        """Wait until nothing has changed for a moment; at a start, that is judged by the files' times."""
+    def _await_quiet(self) -> None:
+        """Wait until nothing has changed for a moment, while the documents are watched.
+
+        At a start, that is judged by the files' times. Somebody who asked for all does not wait.
+        """
+        self._catch_up()
+        if self._writers is None or self._is_asked_for_all:
+            return
         if self._taken is None:
-            self._await_writer(writers)
+            self._await_writer(self._writers)
         pause = threading.Event()
         while seconds := self._debounce.remaining():
             pause.wait(seconds)
             self._catch_up()
+
+    def _is_changing(self) -> bool:
+        """Return whether something changed since the reading began: more changes may follow."""
+        if self._writers is None or self._is_asked_for_all:
+            return False
+        self._catch_up()
+        return self._debounce.remaining() > 0
 
     def _fetch(self) -> Delivery:
         if not self._acceptance.wants_signature:
@@ -150,18 +161,22 @@ class FileSource:
             SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
         """
         known: Mapping[str, FileReading] = {}
-        after = appearance(self._path)
-        for _ in range(_TRIES):
-            before, being_written = after, self._being_written()
+        deadline = time.monotonic() + LONGEST_SECONDS
+        for attempt in range(_TRIES):
+            if attempt:  # what changed during the reading may be the first of several changes
+                self._await_quiet()
+            before, being_written = appearance(self._path), self._being_written()
             try:
                 readings = self._read_all(_still(known, before), being_written)
             except (DocumentError, SourceUnavailableError):
-                after = appearance(self._path)
-                if after == before:
+                if appearance(self._path) == before:
                     raise
             else:
                 seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
-                if _but(after, being_written) == _but(seen, being_written) == _but(before, being_written):
+                is_same = (
+                    _but(after, being_written) == _but(seen, being_written) == _but(before, being_written)
+                )
+                if is_same and (time.monotonic() >= deadline or not self._is_changing()):
                     return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
@@ -190,7 +205,7 @@ class FileSource:
 
     def _await_writer(self, writers: Writers) -> None:
         """Wait for a writer who is at it as the agent starts: what it did before was not watched."""
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             changes = appearance(self._path)
             ages = () if isinstance(changes, str) else [time.time() - max(c[-2:]) / 1e9 for c in changes]
