@@ -1,4 +1,4 @@
-"""Read definitions: the native format and the answers of the ECS API, as bytes, into a snapshot."""
+"""Parsers of definitions: the native format and ECS API answers, from bytes to a snapshot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tell the answers of the ECS API apart by their shape, and take what they hold (§8.4).
+"""Reader of ECS API answers: detection by shape, and the merge of pages into groups (§8.4).
 
-Unknown fields are ignored; null and empty texts are how the API leaves a field unused.
+The reader ignores unknown fields. Null and an empty text mean that the API left a field unset.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SHAPES: tuple[tuple[str, Reader], ...] = (
     ("PortRangeListId", read_port_list),
     ("Entries", read_port_list),
 )
-"""The field that only one kind of answer has; that of a port list may hold nothing but the entries."""
+"""The field that identifies each kind of answer; a port list may have only its entries."""
 
 
 def read_answer(answer: Fields, collected: Collected) -> bool:
-    """Take an answer of the API; False if the document is none."""
+    """Collect an API answer; return False for any other document."""
     for name, read in _SHAPES:
         if name in answer.names():
             read(answer, collected)
@@ -47,7 +47,7 @@ def read_answer(answer: Fields, collected: Collected) -> bool:
 
 
 def settle_answers(collected: Collected) -> None:
-    """Put together what came in several answers; what is not complete narrows, never widens."""
+    """Merge the pages and listings of each group; an incomplete group narrows the policy, never widens it."""
     _check_pages(collected)
     listed = _listed_by_id(collected)
     attributes: dict[str, list[GroupAttribute]] = {}
@@ -62,14 +62,14 @@ def settle_answers(collected: Collected) -> None:
 
 
 def _check_pages(collected: Collected) -> None:
-    """Note an error where every page of an answer announces another one: the last is missing."""
+    """Add an error where every page of an answer announces another one, so that the last is missing."""
     for pages in collected.pages.values():
         if all(page.has_next for page in pages):
             pages[-1].place.error("missing_page", "the page that this one announces is missing", "all pages")
 
 
 def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
-    """Return the listed groups by id; pages may repeat one, but not otherwise."""
+    """Return the listed groups by id; add an error if two pages contradict each other."""
     by_id: dict[str, ListedGroup] = {}
     for group in collected.listed:
         first = by_id.setdefault(group.security_group_id, group)
@@ -80,7 +80,7 @@ def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
 
 
 def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> SecurityGroup:
-    """Return the group that its listing and the pages of its attributes make."""
+    """Return the group merged from its listing and its attribute pages."""
     pages = tuple(_pages(answers))
     first = pages[0]
     _check_agreement(listed, pages)
@@ -104,15 +104,15 @@ def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> Securi
 
 
 def _first_said(values: Iterable[T | None]) -> T | None:
-    """Return the first value that says something."""
+    """Return the first value that is set."""
     return next(filter(None, values), None)
 
 
 def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
-    """Go through the answers about a group that can be the pages of one, with errors for the others.
+    """Yield the attribute pages of a group; add an error for each repeated page.
 
-    One page is the last, and each other announces a page of its own. Of two whole answers the older one would
-    keep in force what the newer one does not have any more.
+    Exactly one page is the last; every other page announces a distinct next page. A second complete answer is
+    an error, because a rule that exists only in the older one would stay in force.
     """
     seen: dict[str | None, GroupAttribute] = {}
     for page in answers:
@@ -129,7 +129,7 @@ def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
 
 
 def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ...]) -> None:
-    """Note an error where pages, or a page and the listing, tell a field of the group differently."""
+    """Add an error where pages, or a page and the listing, disagree about a field of the group."""
     for name, is_listed, field in _GROUP_FIELDS:
         answers = (*pages, *((listed,) if listed and is_listed else ()))
         first, *others = [answer for answer in answers if field(answer)] or [pages[0]]
@@ -145,11 +145,14 @@ _GROUP_FIELDS: tuple[tuple[str, bool, Callable[[GroupAttribute | ListedGroup], o
     ("OwnerId", True, attrgetter("account_id")),
     ("SecurityGroupName", False, attrgetter("name")),
 )
-"""What describes a group, and whether the listing tells it as well; a name may change between two calls."""
+"""Fields of a group: whether the listing has it too, and its getter.
+
+A listing is not compared by name, because the name may change between two calls.
+"""
 
 
 def _warn_of_missing_rules(group: ListedGroup) -> None:
-    """Note that a group stays unknown: without its drop rules it would open something (§5.3)."""
+    """Add the warning that a group is left out: without its drop rules it would admit too much (§5.3)."""
     group.place.warn(
         "rules_not_delivered",
         f"the rules of {group.security_group_id} are not delivered; the group is left out",
@@ -158,7 +161,7 @@ def _warn_of_missing_rules(group: ListedGroup) -> None:
 
 
 def _distinct_interfaces(collected: Collected) -> Iterator[NetworkInterface]:
-    """Go through the delivered interfaces, without those that a page repeats."""
+    """Yield the delivered interfaces without equal repetitions."""
     seen: dict[str, NetworkInterface] = {}
     for interface in collected.delivered_interfaces:
         first = seen.setdefault(interface.network_interface_id, interface)

@@ -1,4 +1,4 @@
-"""Read the fields that answers of the API have in common: wrapped lists, tags, pages, unused texts."""
+"""Fields that several API answers share: wrapped lists, tags, pages, unset texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sgagent.documents.values import parse_account, parse_id
 
 
 def wrapped(fields: Fields, outer: str, inner: str) -> Iterator[Field]:
-    """Go through a list that the API wraps, like ``Permissions.Permission``; null and missing are empty."""
+    """Yield the items of a wrapped list, like ``Permissions.Permission``; null and missing are empty."""
     wrapper = fields.filled(outer)
     within = wrapper.fields() if wrapper else None
     items = within.filled(inner) if within else None
@@ -19,19 +19,19 @@ def wrapped(fields: Fields, outer: str, inner: str) -> Iterator[Field]:
 
 
 def plain_text(fields: Fields, name: str) -> str:
-    """Return a text for people, empty where unused."""
+    """Return a display text; empty if unset."""
     field = fields.filled(name)
     return (field.text_or_digits() if field else None) or ""
 
 
 def optional_id(fields: Fields, name: str) -> str | None:
-    """Return an id, None where unused."""
+    """Return an id; None if unset."""
     field = fields.filled(name)
     return parse_id(field) if field else None
 
 
 def required_id(fields: Fields, name: str) -> str | None:
-    """Return an id that must be there."""
+    """Return an id; None, with an error added, if unset."""
     field = fields.filled(name)
     if field is None:
         fields.refuse_missing(name)
@@ -40,13 +40,13 @@ def required_id(fields: Fields, name: str) -> str | None:
 
 
 def owner(fields: Fields) -> str | None:
-    """Return the account that an object belongs to, None where the answer does not say."""
+    """Return the account that owns an object; None if unset."""
     field = fields.filled("OwnerId")
     return parse_account(field) if field else None
 
 
 def tags(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """Return the tags, sorted; calls differ in how they name the two halves of one."""
+    """Return the sorted tags; the names of key and value differ between API calls."""
     found = [tag for field in wrapped(fields, "Tags", "Tag") if (tag := field.fields())]
     pairs = [
         (
@@ -59,19 +59,19 @@ def tags(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def next_token(answer: Fields) -> str | None:
-    """Return what asks for the page after an answer; None if it is the last."""
+    """Return the token of the next page; None on the last page."""
     field = answer.filled("NextToken")
     return field and field.text_or_digits()
 
 
 def note_page(answer: Fields, collected: Collected, question: str) -> None:
-    """Remember whether an answer announces another page."""
+    """Record a page and whether it announces another one."""
     page = Page(answer.field, answer.filled("NextToken") is not None)
     collected.pages.setdefault(question, []).append(page)
 
 
 def refuse_part(answer: Fields) -> None:
-    """Note an error where an answer that comes whole says that there is more."""
+    """Add an error if an answer of a call without pagination announces another page."""
     field = answer.filled("NextToken")
     if field is not None:
         field.error("missing_page", "the answer is only a part", "an answer with everything")

@@ -1,4 +1,4 @@
-"""Read DescribeSecurityGroups and DescribeSecurityGroupAttribute, which make a group together."""
+"""Reader of DescribeSecurityGroups and DescribeSecurityGroupAttribute, which together describe a group."""
 
 from __future__ import annotations
 

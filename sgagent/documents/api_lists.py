@@ -1,4 +1,4 @@
-"""Read the answers of DescribeNetworkInterfaces."""
+"""Reader of API answers about network interfaces, prefix lists and port lists."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ADDRESSES = (
     ("Ipv4PrefixSets", "Ipv4PrefixSet", "Ipv4Prefix"),
     ("Ipv6PrefixSets", "Ipv6PrefixSet", "Ipv6Prefix"),
 )
-"""Where private addresses and delegated prefixes stand; public ones never match (§5.2)."""
+"""Paths of private addresses and delegated prefixes; public addresses never match (§5.2)."""
 
 _TIMEOUTS = ("TcpEstablishedTimeout", "TcpClosedAndTimeWaitTimeout", "UdpTimeout")
 
 
 def read_interfaces(answer: Fields, collected: Collected) -> None:
-    """Take the interfaces of an answer."""
+    """Collect the interfaces of an answer."""
     note_page(answer, collected, "DescribeNetworkInterfaces")
     for field in wrapped(answer, "NetworkInterfaceSets", "NetworkInterfaceSet"):
         interface = _interface(field)
@@ -57,7 +57,7 @@ def _interface(field: Field) -> NetworkInterface | None:
 
 
 def _addresses(fields: Fields) -> Iterator[CidrBlock]:
-    """Go through the private addresses, the primary one first."""
+    """Yield the private addresses, the primary one first."""
     for field in _address_fields(fields):
         block = parse_block(field, HostBits.REFUSED_IN_MEMBERS)
         if block is not None:
@@ -65,7 +65,7 @@ def _addresses(fields: Fields) -> Iterator[CidrBlock]:
 
 
 def _address_fields(fields: Fields) -> Iterator[Field]:
-    """Go through the fields that hold private addresses."""
+    """Yield the fields with private addresses."""
     primary = fields.filled("PrivateIpAddress")
     if primary is not None:
         yield primary
@@ -78,7 +78,7 @@ def _address_fields(fields: Fields) -> Iterator[Field]:
 
 
 def _warn_of_timeouts(fields: Fields) -> None:
-    """Note that idle timeouts of the interface are not enforced (§6.7)."""
+    """Add the warning that the agent does not enforce idle timeouts (§6.7)."""
     place = fields.filled("ConnectionTrackingConfiguration")
     timeouts = place.fields() if place else None
     found = [name for name in _TIMEOUTS if timeouts and timeouts.filled(name)]
@@ -94,7 +94,7 @@ _ID_IN_NAME = re.compile(r"prl-[A-Za-z0-9]+")
 
 
 def read_prefix_list(answer: Fields, collected: Collected) -> None:
-    """Take the prefix list of an answer."""
+    """Collect the prefix list of an answer."""
     refuse_part(answer)
     family = answer.filled("AddressFamily")
     if family is None:
@@ -106,10 +106,10 @@ def read_prefix_list(answer: Fields, collected: Collected) -> None:
 
 
 def read_port_list(answer: Fields, collected: Collected) -> None:
-    """Take the port list of an answer.
+    """Collect the port list of an answer.
 
-    The API's answer does not repeat the id that was asked for: it is taken from a ``PortRangeListId``
-    beside the entries, or from the name of a file that holds nothing else.
+    The API does not return the id of the list. The id comes from a ``PortRangeListId`` that the user adds, or
+    from the name of a file that holds only this answer.
     """
     refuse_part(answer)
     port_list_id = optional_id(answer, "PortRangeListId") or _id_in_file_name(answer.field)
@@ -121,14 +121,14 @@ def read_port_list(answer: Fields, collected: Collected) -> None:
 
 
 def _values(items: Iterator[Field], name: str) -> Iterator[Field | None]:
-    """Go through the named field of each entry."""
+    """Yield the named field of each entry."""
     for item in items:
         fields = item.fields()
         yield fields.require(name) if fields else None
 
 
 def _id_in_file_name(answer: Field) -> str | None:
-    """Return the id that the file is named after, if this answer is all there is in it."""
+    """Return the id in the file's name; None unless the answer is the whole document."""
     if answer.path:
         return None
     match = _ID_IN_NAME.search(answer.reading.file.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Make one snapshot of all that the documents hold (§1.5, §4.7, §8.1)."""
+"""Assembly of one snapshot from the objects of all documents (§1.5, §4.7, §8.1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sgagent.documents.version import digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedGroup:
-    """What DescribeSecurityGroups tells of a group: all but its rules."""
+    """A group as DescribeSecurityGroups returns it: every field except the rules."""
 
     place: Field = field(compare=False)
     security_group_id: str
@@ -41,15 +41,15 @@ class ListedGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAttribute:
-    """What DescribeSecurityGroupAttribute tells of a group: rules, maybe a page of them, but not its type."""
+    """A group as DescribeSecurityGroupAttribute returns it: one page of its rules, without its type."""
 
     place: Field
     security_group_id: str
     next_token: str | None
-    """Of the page that continues this one; None for the last, or a whole answer."""
+    """The token that requests the next page; None on the last page and on an answer that has only one."""
 
     inner_access_policy: Policy | None
-    """None where the answer does not say."""
+    """None if the answer omits it."""
 
     name: str
     account_id: str | None
@@ -59,7 +59,10 @@ class GroupAttribute:
 
 @dataclass(slots=True)
 class Collected:
-    """What was read so far; what could not be read is left out, as the documents are refused anyway."""
+    """The objects read so far.
+
+    The reader leaves out objects with errors, because one error refuses all documents.
+    """
 
     groups: list[SecurityGroup] = field(default_factory=list)
     prefix_lists: list[PrefixList] = field(default_factory=list)
@@ -68,21 +71,21 @@ class Collected:
     listed: list[ListedGroup] = field(default_factory=list)
     attributes: list[GroupAttribute] = field(default_factory=list)
     delivered_interfaces: list[NetworkInterface] = field(default_factory=list)
-    """Of DescribeNetworkInterfaces, where pages may repeat one."""
+    """From DescribeNetworkInterfaces; two pages may hold the same interface."""
 
     pages: dict[str, list[Page]] = field(default_factory=dict)
-    """By the question that they answer."""
+    """The pages of each API call, by the name and subject of the call."""
 
     has_left_out: bool = False
-    """Whether an object could not be read, so that what refers to it may seem to refer to nothing."""
+    """Whether an object had errors, so that a valid reference to it looks dangling."""
 
     @property
     def has_answers(self) -> bool:
-        """Return whether there are API documents among the documents."""
+        """Return whether any document is an API answer."""
         return bool(self.listed or self.attributes or self.delivered_interfaces or self.pages)
 
     def take(self, other: Collected) -> None:
-        """Add all that another file holds."""
+        """Add the objects of another file."""
         self.groups += other.groups
         self.prefix_lists += other.prefix_lists
         self.port_lists += other.port_lists
@@ -95,28 +98,28 @@ class Collected:
         self.has_left_out |= other.has_left_out
 
     def add_group(self, group: SecurityGroup | None) -> None:
-        """Take a group that is complete."""
+        """Add a complete group; None marks one with errors."""
         if group is None:
             self.has_left_out = True
         else:
             self.groups.append(group)
 
     def add_prefix_list(self, prefix_list: PrefixList | None) -> None:
-        """Take a prefix list."""
+        """Add a prefix list; None marks one with errors."""
         if prefix_list is None:
             self.has_left_out = True
         else:
             self.prefix_lists.append(prefix_list)
 
     def add_port_list(self, port_list: PortList | None) -> None:
-        """Take a port list."""
+        """Add a port list; None marks one with errors."""
         if port_list is None:
             self.has_left_out = True
         else:
             self.port_lists.append(port_list)
 
     def add_interface(self, interface: NetworkInterface | None) -> None:
-        """Take an interface of a native document."""
+        """Add an interface of a native document; None marks one with errors."""
         if interface is None:
             self.has_left_out = True
         else:
@@ -125,7 +128,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to a question that may take several."""
+    """One page of a paginated API answer."""
 
     place: Field
     has_next: bool
@@ -135,7 +138,7 @@ Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
 
 
 def assemble(collected: Collected, findings: Findings, version: str | None, memory: Memory) -> Snapshot:
-    """Return the snapshot, sorted by ids; it is worth something only if no error was noted."""
+    """Return the snapshot, sorted by ids; it is valid only if ``findings`` has no errors."""
     groups = _unique(collected.groups, "security_group_id", findings)
     snapshot = Snapshot(
         version=version or "",
@@ -150,7 +153,7 @@ def assemble(collected: Collected, findings: Findings, version: str | None, memo
 
 
 def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Thing, ...]:
-    """Return the things sorted by the field with their id, with an error for each id that stands twice."""
+    """Return the objects sorted by id; add an error for each duplicate id."""
     id_of: Callable[[Thing], str] = attrgetter(field)
     by_id: dict[str, Thing] = {}
     for thing in things:
@@ -161,7 +164,7 @@ def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Th
 
 
 def _settled(group: SecurityGroup, findings: Findings, memory: Memory) -> SecurityGroup:
-    """Return the group with its rules sorted, each with an id, and none twice (§4.7)."""
+    """Return the group with its rules sorted by id, each with an id, without duplicates (§4.7)."""
     settled, alike = memory.recall((group,), lambda: _settle(group))
     for second, first in alike:
         _note_alike(findings, second, first)
@@ -169,7 +172,7 @@ def _settled(group: SecurityGroup, findings: Findings, memory: Memory) -> Securi
 
 
 _Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
-"""Rules that are the same as one before, or have its id, and that one."""
+"""Pairs of a duplicate rule and the first rule that it equals or shares an id with."""
 
 
 def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
@@ -181,7 +184,7 @@ def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
 def _with_ids(
     group: SecurityGroup, alike: list[tuple[SecurityGroupRule, SecurityGroupRule]]
 ) -> Iterator[SecurityGroupRule]:
-    """Go through the rules, those without an id under a derived one, alike ones once; those are noted."""
+    """Yield each rule once, with a derived id if it has none; append duplicates to ``alike``."""
     derived: dict[str, SecurityGroupRule] = {}
     for rule in group.rules:
         if rule.rule_id:
@@ -196,21 +199,21 @@ def _with_ids(
 
 
 def _check_rule_ids(snapshot: Snapshot, findings: Findings, memory: Memory) -> None:
-    """Note an error for each rule id that occurs twice in the snapshot."""
+    """Add an error for each rule id that occurs twice in the snapshot."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
     for second, first in memory.recall(rules, lambda: _alike_ids(rules)):
         _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
 
 
 def _alike_ids(rules: tuple[tuple[SecurityGroupRule, ...], ...]) -> _Alike:
-    """Return the rules with the id of one before, and that one."""
+    """Return the rules that repeat an id, each with the first rule of that id."""
     seen: dict[str, SecurityGroupRule] = {}
     found = ((rule, seen.setdefault(rule.rule_id, rule)) for rule in chain.from_iterable(rules))
     return tuple((rule, first) for rule, first in found if first is not rule)
 
 
 def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
-    """Note a warning for interfaces that share a MAC address: by MAC alone they can't be told apart."""
+    """Add a warning for interfaces that share a MAC address: it does not identify one of them."""
     seen: dict[str, NetworkInterface] = {}
     for interface in snapshot.network_interfaces:
         if interface.mac_address is None:
@@ -223,7 +226,7 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
                 origin=interface.origin,
                 message=f"the MAC address is also that of {first.network_interface_id} ({first.origin})",
                 value=interface.mac_address,
-                remedy="one interface for each MAC address, or addresses that tell them apart",
+                remedy="give each interface its own MAC address, or distinct IP addresses",
             )
             findings.add(problem)
 
@@ -235,11 +238,11 @@ _IN_ANSWERS = {
     "port_list_id": "PortRangeListId",
     "network_interface_id": "NetworkInterfaceId",
 }
-"""What answers of the API call the field; names of fields begin with a capital letter there."""
+"""The API's name of each id field; the API's field names start with a capital letter."""
 
 
 def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origin, object_id: str) -> None:
-    """Note that an id was given twice."""
+    """Add the error that two objects have the same id."""
     is_native = second.path.rpartition(".")[2][:1].islower()
     name = field if is_native else _IN_ANSWERS[field]
     problem = Problem(
@@ -254,7 +257,7 @@ def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origi
 
 
 def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGroupRule) -> None:
-    """Note that two rules without ids are one."""
+    """Add the warning that two rules without ids are equal."""
     problem = Problem(
         severity=Severity.WARNING,
         code="duplicate_rule",

@@ -1,8 +1,8 @@
-"""Refuse characters that make a text look other than it is read.
+"""Checks against characters that make a document look different from what the parser reads.
 
-Some programs end a line at U+0085, U+2028 or U+2029 and others do not, so that a part of a comment may be a
-rule for some. Bidirectional controls (Unicode Technical Report 36) show characters in another order than the
-text has. Escapes for them in quoted texts can be seen, and are allowed.
+Programs disagree whether U+0085, U+2028 and U+2029 end a line, so a part of a comment could become a rule.
+Bidirectional controls (Unicode Technical Report 36) change the displayed order of characters. Escapes of
+these characters in quoted texts are visible, so the checks allow them.
 """
 
 from __future__ import annotations

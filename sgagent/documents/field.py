@@ -1,4 +1,4 @@
-"""Walk a tree with the way to each value in hand, so that whatever is wrong can be told with its place."""
+"""Values of a document with their path, so that each problem names its file, line and path."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.model import Snapshot
 from sgagent.documents.findings import Budget, Findings, OverBudgetError
 from sgagent.documents.parse_cache import Passages
-from sgagent.documents.tree import Listing, Mapping, Node, NodeKind, Scalar, kind_of
+from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind, kind_of
 
 T = TypeVar("T")
 
 _LONGEST_NAME = 64
-"""Characters of an unknown name that are compared with the known ones; more may be hostile."""
+"""Characters of an unknown name that are compared with known names; bounds the work on hostile input."""
 
 _LONGEST_NUMBER = 18
 """Digits of a number that can make sense anywhere."""
@@ -24,14 +24,14 @@ _LONGEST_NUMBER = 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One file that is being read."""
+    """The state of reading one file."""
 
     file: str
     findings: Findings
     budget: Budget
     passages: Passages = field(default_factory=Passages)
     subject: str = ""
-    """What problems name beside the place: the resource or group that the values belong to."""
+    """The resource or group that problems name in addition to the place; empty for none."""
 
     def about(self, message: str) -> str:
         """Return a message that begins with the subject."""
@@ -40,20 +40,20 @@ class Reading:
 
 @final
 class Field:
-    """A value of a document and the way to it; the path is only put together when something is wrong."""
+    """A value of a document with its path; the path is built only when a problem needs it."""
 
     __slots__ = ("_parent", "_step", "node", "reading")
 
     def __init__(
         self, node: Node, reading: Reading, parent: Field | None = None, step: str | int = 0
     ) -> None:
-        """Stand on a value.
+        """Wrap a value.
 
         Args:
             node: the value.
-            reading: of the file that it stands in.
-            parent: the list or mapping that it stands in; None for the whole document.
-            step: its number or name there; for the whole document its line.
+            reading: the reading of the file that contains it.
+            parent: the list or mapping that contains it; None for the whole document.
+            step: its index or name in the parent; for the whole document its line.
         """
         self.node = node
         self.reading = reading
@@ -62,12 +62,12 @@ class Field:
 
     @property
     def origin(self) -> Origin:
-        """Return where the value stands."""
+        """Return the file, line and path of the value."""
         return Origin(file=self.reading.file, line=self.line, path=self.path)
 
     @property
     def line(self) -> int:
-        """Return the line that the value stands on."""
+        """Return the line of the value."""
         if isinstance(self.node, (Listing, Mapping)):
             return self.node.line
         match self._parent.node if self._parent else None, self._step:
@@ -82,7 +82,7 @@ class Field:
 
     @property
     def path(self) -> str:
-        """Return the way to the value, like ``security_groups[0].rules[2].port_range``."""
+        """Return the path of the value, like ``security_groups[0].rules[2].port_range``."""
         if self._parent is None:
             return ""
         way = self._parent.path
@@ -92,7 +92,7 @@ class Field:
 
     @property
     def written(self) -> str | None:
-        """Return a single value as it was written; None for a list or mapping."""
+        """Return the source text of a scalar; None for a list or mapping."""
         match self.node:
             case str(text) | Scalar(text=text):
                 return text
@@ -102,45 +102,45 @@ class Field:
     @property
     def is_null(self) -> bool:
         """Return whether the value is null."""
-        return isinstance(self.node, Scalar) and self.node.kind is NodeKind.NULL
+        return isinstance(self.node, Scalar) and self.node.kind is ScalarKind.NULL
 
     def child(self, step: str | int, node: Node) -> Field:
-        """Return a value below this one."""
+        """Return an item or member of this value."""
         return Field(node, self.reading, self, step)
 
     def belonging_to(self, subject: str) -> Field:
-        """Return the value, with problems in it that name what it belongs to."""
+        """Return the value as part of a subject, which problems below it name."""
         return Field(self.node, replace(self.reading, subject=subject), self._parent, self._step)
 
     def error(self, code: str, message: str, remedy: str = "") -> None:
-        """Note that the documents are refused for this value."""
+        """Add an error at this value; it refuses all documents."""
         self._note(Severity.ERROR, code, message, remedy)
 
     def warn(self, code: str, message: str, remedy: str = "") -> None:
-        """Note something that is enforced all the same."""
+        """Add a warning at this value; the agent still enforces it."""
         self._note(Severity.WARNING, code, message, remedy)
 
     def refuse_type(self, expected: str) -> None:
-        """Note that the value is of another type than it should be."""
+        """Add the error that the value has the wrong type."""
         remedy = f"{expected}, or leave the field out" if self.is_null else expected
         self.error("wrong_type", f"{kind_of(self.node)} where {expected} is expected", remedy)
 
     def text(self) -> str | None:
-        """Return a text; None, with an error noted, if it is none."""
+        """Return the text; None, with an error added, for any other type."""
         if isinstance(self.node, str):
             return self.node
         self.refuse_type("a text")
         return None
 
     def text_or_digits(self) -> str | None:
-        """Return a text, or the digits of a whole number as they stand."""
-        if isinstance(self.node, Scalar) and self.node.kind is NodeKind.INTEGER:
+        """Return the text, or the digits of a whole number as written."""
+        if isinstance(self.node, Scalar) and self.node.kind is ScalarKind.INTEGER:
             return self.node.text
         return self.text()
 
     def integer(self) -> int | None:
         """Return a whole number."""
-        if not isinstance(self.node, Scalar) or self.node.kind is not NodeKind.INTEGER:
+        if not isinstance(self.node, Scalar) or self.node.kind is not ScalarKind.INTEGER:
             self.refuse_type("a whole number")
             return None
         if len(self.node.text) > _LONGEST_NUMBER:
@@ -150,13 +150,13 @@ class Field:
 
     def boolean(self) -> bool | None:
         """Return true or false."""
-        if isinstance(self.node, Scalar) and self.node.kind is NodeKind.BOOLEAN:
+        if isinstance(self.node, Scalar) and self.node.kind is ScalarKind.BOOLEAN:
             return self.node.text.lower() == "true"
         self.refuse_type("true or false")
         return None
 
     def word(self, words: MappingOf[str, T]) -> T | None:
-        """Return what one of a few words stands for; letter case does not matter."""
+        """Return the value of a keyword, ignoring case; None, with an error added, for an unknown one."""
         text = self.text()
         if text is None:
             return None
@@ -166,21 +166,21 @@ class Field:
         return meaning
 
     def nodes(self) -> Sequence[Node]:
-        """Return what a list holds; nothing, with an error noted, if it is none."""
+        """Return the items of a list; nothing, with an error added, for any other type."""
         if isinstance(self.node, Listing):
             return self.node.items
         self.refuse_type("a list")
         return ()
 
     def items(self) -> Iterator[Field]:
-        """Go through a list; nothing, with an error noted, if it is none."""
+        """Yield the items of a list; nothing, with an error added, for any other type."""
         for index, node in enumerate(self.nodes()):
             yield self.child(index, node)
 
     def recall(self, make: Callable[[Field], T]) -> T:
-        """Return what ``make`` makes of this value, or made of it when the file was read before.
+        """Return ``make`` of this value, from the parse cache if the file held the same text before.
 
-        It may have stood elsewhere then. What is made must depend on the value alone, and be frozen.
+        The cached text may have had another place. The result must depend on the value alone, and be frozen.
         """
         node, reading = self.node, self.reading
         if not isinstance(node, (Listing, Mapping)) or not node.written:
@@ -190,11 +190,11 @@ class Field:
         )
 
     def recall_each(self, make: Callable[[Field], T], move: Callable[[T, Field], T]) -> list[T]:
-        """Return what ``make`` makes of each item of a list; nothing, with an error noted, if it is none.
+        """Return ``make`` of each item of a list; nothing, with an error added, for any other type.
 
         Args:
             make: as for :meth:`recall`.
-            move: returns what was made of an item as it is at its place: the very same if it stood there.
+            move: returns a result with the place of an item; the identical object if it has that place.
         """
         nodes, passages = self.nodes(), self.reading.passages
 
@@ -216,28 +216,28 @@ class Field:
         return None
 
     def count_rule(self) -> None:
-        """Use up a rule of the budget."""
+        """Subtract one rule from the budget."""
         budget = self.reading.budget
         budget.rules += 1
         if budget.rules > budget.limits.rules:
             self._give_up("rules", budget.limits.rules)
 
     def count_address(self) -> None:
-        """Use up an address of the budget."""
+        """Subtract one address from the budget."""
         budget = self.reading.budget
         budget.addresses += 1
         if budget.addresses > budget.limits.addresses:
             self._give_up("addresses", budget.limits.addresses)
 
     def _give_up(self, what: str, limit: int) -> None:
-        """Refuse the documents and read no further."""
+        """Add the error of an exceeded limit and stop reading."""
         self.error(
             f"too_many_{what}", f"more than {limit} {what}", f"raise limits.{what} in the configuration"
         )
         raise OverBudgetError
 
     def _note(self, severity: Severity, code: str, message: str, remedy: str) -> None:
-        """Hand a problem on."""
+        """Add a problem, or only count it once the findings are full."""
         if self.reading.findings.is_full(severity):
             self.reading.findings.count(severity)
             return
@@ -253,17 +253,17 @@ class Field:
 
 
 class Fields:
-    """The named values of a mapping."""
+    """The members of a mapping."""
 
     __slots__ = ("_entries", "field")
 
     def __init__(self, field: Field, entries: MappingOf[str, Node]) -> None:
-        """Stand on the mapping."""
+        """Wrap a mapping."""
         self.field = field
         self._entries = entries
 
     def refuse_unknown(self, known: Collection[str]) -> None:
-        """Note an error for each field that is not known, with the nearest one that is (§8.1)."""
+        """Add an error for each unknown field, with the most similar known one (§8.1)."""
         findings = self.field.reading.findings
         for name, node in self._entries.items():
             if name not in known:
@@ -271,30 +271,30 @@ class Fields:
                 self.field.child(name, node).error("unknown_field", "unknown field", remedy)
 
     def names(self) -> Collection[str]:
-        """Return the names of all fields that are there."""
+        """Return the names of all fields."""
         return self._entries.keys()
 
     def get(self, name: str) -> Field | None:
-        """Return a field; None if it is not there."""
+        """Return a field; None if the mapping lacks it."""
         node = self._entries.get(name)
         return None if node is None else self.field.child(name, node)
 
     def filled(self, name: str) -> Field | None:
-        """Return a field; None if it is missing, null or an empty text, as the API leaves fields unused."""
+        """Return a field; None if it is missing, null or empty, which all mean unset in API answers."""
         node = self._entries.get(name)
-        if not node or (isinstance(node, Scalar) and node.kind is NodeKind.NULL):
+        if not node or (isinstance(node, Scalar) and node.kind is ScalarKind.NULL):
             return None
         return self.field.child(name, node)
 
     def require(self, name: str) -> Field | None:
-        """Return a field that must be there; else None, with an error noted."""
+        """Return a required field; None, with an error added, if the mapping lacks it."""
         found = self.get(name)
         if found is None:
             self.refuse_missing(name)
         return found
 
     def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
-        """Note that a field is not there."""
+        """Add the error that a field is missing."""
         origin = self.field.origin.at(name)
         problem = Problem(
             severity=Severity.ERROR,
@@ -306,15 +306,15 @@ class Fields:
         self.field.reading.findings.add(problem)
 
     def items(self, name: str) -> Iterator[Field]:
-        """Go through a list; nothing if the field is not there."""
+        """Yield the items of a list; nothing if the mapping lacks the field."""
         found = self.get(name)
         if found is not None:
             yield from found.items()
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    """Return a hint at the known name that was probably meant."""
-    import difflib  # noqa: PLC0415 - few documents have a fault, and every command would pay for it
+    """Return a hint with the most similar known name, or with all known names."""
+    import difflib  # noqa: PLC0415 - saves every command the import; few documents have errors
 
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
     near = difflib.get_close_matches(cut, known, n=1)
@@ -322,15 +322,15 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 class RefusedDocumentsError(DocumentError):
-    """Say that documents have errors of form; errors of meaning may be looked for in what could be read."""
+    """Documents with syntax or schema errors; semantic checks can still use the readable part."""
 
     def __init__(self, problems: Iterable[Problem], readable: Snapshot, *, has_left_out: bool) -> None:
-        """Keep the problems and what could be read.
+        """Store the problems and the readable part.
 
         Args:
-            problems: all that was found.
-            readable: never to be enforced.
-            has_left_out: whether objects are missing there, so that references may seem to lead nowhere.
+            problems: every problem found.
+            readable: the objects without errors; the agent must not enforce them.
+            has_left_out: whether ``readable`` lacks objects, so that valid references look dangling.
         """
         super().__init__(problems)
         self.readable = readable

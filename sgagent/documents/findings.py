@@ -1,4 +1,7 @@
-"""Collect all that is wrong with a set of documents, so that every error is told at once (§8.1)."""
+"""Problems, limits and budget of one reading of all documents (§8.1).
+
+One reading reports every error, not only the first.
+"""
 
 from __future__ import annotations
 
@@ -9,52 +12,52 @@ from sgagent.core.model import CidrBlock
 
 
 class Findings:
-    """The problems of all documents of one reading, in the order they were found."""
+    """The problems of one reading, in the order in which the reader found them."""
 
     def __init__(self, most: int) -> None:
-        """Start empty; past ``most`` errors, or warnings, only their number is kept."""
+        """Start empty; beyond ``most`` problems of one severity, only count them."""
         self._most = most
         self._kept: dict[Severity, list[Problem]] = {severity: [] for severity in Severity}
         self._dropped = dict.fromkeys(Severity, 0)
 
     def add(self, problem: Problem) -> None:
-        """Take a problem."""
+        """Add a problem."""
         if self.is_full(problem.severity):
             self.count(problem.severity)
         else:
             self._kept[problem.severity].append(problem)
 
     def is_full(self, severity: Severity) -> bool:
-        """Return whether problems are only counted from here on, so that nobody need word them."""
+        """Return whether further problems are only counted, so that building them is useless."""
         return len(self._kept[severity]) >= self._most
 
     def has_room_for(self, number: int, severity: Severity) -> bool:
-        """Return whether so many more problems would all be told one by one."""
+        """Return whether the findings can list ``number`` more problems one by one."""
         return len(self._kept[severity]) + number <= self._most
 
     def mark(self) -> tuple[int, int, int]:
-        """Return where the findings stand, for :meth:`warnings_since`."""
+        """Return the current counts, for :meth:`warnings_since`."""
         kept = self._kept
         return len(kept[Severity.ERROR]), len(kept[Severity.WARNING]), sum(self._dropped.values())
 
     def warnings_since(self, mark: tuple[int, int, int]) -> tuple[Problem, ...] | None:
-        """Return what was noted since then; None if that is more than warnings that are told one by one."""
+        """Return the warnings added since a mark; None if an error or an unlisted problem came too."""
         errors, warnings, dropped = mark
         if len(self._kept[Severity.ERROR]) != errors or sum(self._dropped.values()) != dropped:
             return None
         return tuple(self._kept[Severity.WARNING][warnings:])
 
     def count(self, severity: Severity) -> None:
-        """Take note of a problem that nobody worded."""
+        """Count a problem without listing it."""
         self._dropped[severity] += 1
 
     @property
     def has_errors(self) -> bool:
-        """Return whether the documents must be refused."""
+        """Return whether the caller must refuse the documents."""
         return bool(self._kept[Severity.ERROR])
 
     def all(self) -> tuple[Problem, ...]:
-        """Return the problems, errors first, each kind with a last line for those that were not kept."""
+        """Return the problems, errors first; a last entry per severity has the number of unlisted ones."""
         problems: list[Problem] = []
         for severity in (Severity.ERROR, Severity.WARNING):
             problems += self._kept[severity]
@@ -63,7 +66,7 @@ class Findings:
         return tuple(problems)
 
     def _summary(self, severity: Severity) -> Problem:
-        """Return a problem that stands for those that were not kept."""
+        """Return the entry with the number of unlisted problems."""
         return Problem(
             severity=severity,
             code="more_problems",
@@ -73,61 +76,61 @@ class Findings:
 
 
 FULL_DOCUMENTS = 4
-"""All documents together may be as large as this many of the largest allowed."""
+"""All documents together may hold this many times the bytes allowed for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The largest documents that are read; beyond is an error, never a slow machine."""
+    """The largest documents that the reader accepts; larger ones are an error."""
 
     document_bytes: int = 64 * 1024 * 1024
     """Of one file."""
 
     depth: int = 32
-    """Lists and mappings inside each other, YAML aliases expanded."""
+    """Nested lists and mappings, with YAML aliases expanded."""
 
     rules: int = 100_000
     """Of the whole snapshot."""
 
     addresses: int = 1_000_000
-    """Of the whole snapshot: of interfaces and members, entries of lists, objects of rules."""
+    """Of the whole snapshot: interface and member addresses, list entries, objects of rules."""
 
     problems: int = 10_000
-    """Errors that are told one by one, and warnings likewise; of more only the number is told."""
+    """Errors that are listed one by one, and the same number of warnings; further ones are only counted."""
 
     @property
     def all_bytes(self) -> int:
-        """Return how many bytes all documents may have together, those of a source as of a directory."""
+        """Return the maximum size of all documents together, in bytes."""
         return FULL_DOCUMENTS * self.document_bytes
 
     @property
     def nodes(self) -> int:
-        """Return how many values one file may hold with YAML aliases expanded.
+        """Return the maximum number of values in one file, with YAML aliases expanded.
 
-        A rule of an API document has some twenty fields, an entry of a list up to two.
+        A rule of an API document has about twenty fields, a list entry at most two.
         """
         return 20 * self.rules + 2 * self.addresses
 
 
 class OverBudgetError(Exception):
-    """Say that the documents hold more rules or addresses than the limits allow; reading ends there."""
+    """The documents hold more rules or addresses than the limits allow; reading stops."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """What all documents of one reading have used up, and what they share."""
+    """The rules and addresses read so far, and a cache that all documents of one reading share."""
 
     limits: Limits
     rules: int = 0
     addresses: int = 0
     blocks: dict[str, CidrBlock] = field(default_factory=dict)
-    """Addresses and CIDRs that were read before, by their text: the same ones come again and again."""
+    """Parsed addresses and CIDRs by their text; documents repeat many."""
 
     def has_room_for(self, rules: int, addresses: int) -> bool:
-        """Return whether so many more are within the limits."""
+        """Return whether this many more stay within the limits."""
         return self.rules + rules <= self.limits.rules and self.addresses + addresses <= self.limits.addresses
 
     def use_up(self, rules: int, addresses: int) -> None:
-        """Count so many more, for which there is room."""
+        """Count more rules and addresses; the caller has checked the limits."""
         self.rules += rules
         self.addresses += addresses

@@ -1,8 +1,8 @@
-"""Read JSON text (RFC 8259) with the line of every value, which the standard library does not tell.
+"""JSON parser (RFC 8259) that records the line of every value, which the standard library does not.
 
-Lists and mappings that hold no others are most of a large document. Each of these is read at once by the
-standard library, and its lines are counted only when somebody asks for one. Where anything about it is out of
-the ordinary, it is read again word by word, to say what and where.
+Most of a large document consists of lists and mappings that contain no others. The standard library parses
+each of them at once; its lines are counted on first use. If that finds anything unusual, the parser reads the
+passage again token by token to report what and where.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sgagent.documents.tree import (
     MalformedError,
     Mapping,
     Node,
-    NodeKind,
     Scalar,
+    ScalarKind,
     TreeBuilder,
 )
 
@@ -43,7 +43,7 @@ _BAD_ESCAPE = re.compile(r"\\u(?:0000|[Dd][89A-Fa-f])")
 """Half a surrogate pair, maybe, or NUL."""
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_WORDS = {"true": NodeKind.BOOLEAN, "false": NodeKind.BOOLEAN, "null": NodeKind.NULL}
+_WORDS = {"true": ScalarKind.BOOLEAN, "false": ScalarKind.BOOLEAN, "null": ScalarKind.NULL}
 _WORD = re.compile(r"[A-Za-z]+")
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -273,7 +273,7 @@ class _Scanner:
         match = _NUMBER.match(self._text, self._place)
         if match is None:
             raise self.malformed("not a number")
-        kind = NodeKind.NUMBER if match.group(1) or match.group(2) else NodeKind.INTEGER
+        kind = ScalarKind.NUMBER if match.group(1) or match.group(2) else ScalarKind.INTEGER
         self._builder.scalar(Scalar(kind, match.group(0)), self._line)
         self._advance(match.end() - self._place)
 
@@ -336,8 +336,8 @@ def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:
 
 _AT_ONCE = json.JSONDecoder(
     object_pairs_hook=_entries,
-    parse_int=partial(Scalar, NodeKind.INTEGER),
-    parse_float=partial(Scalar, NodeKind.NUMBER),
+    parse_int=partial(Scalar, ScalarKind.INTEGER),
+    parse_float=partial(Scalar, ScalarKind.NUMBER),
 )
 
 

@@ -1,4 +1,4 @@
-"""Read the native format, version 1: strict, so that a slip of the pen is never a hole (§8.1)."""
+"""Strict reader of the native format, version 1: a typing error never admits traffic (§8.1)."""
 
 from __future__ import annotations
 

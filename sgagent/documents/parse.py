@@ -1,4 +1,4 @@
-"""Parse files, native and API documents mixed, into one snapshot with every problem found."""
+"""Parser of document files, native and API mixed, into one snapshot."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from sgagent.documents.tree import Listing, Mapping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRead:
-    """What a file holds, and what it took to read it."""
+    """The parsed objects of a file, and the budget that reading it used."""
 
     content: bytes
     collected: Collected
-    """Nobody adds to it any more."""
+    """Complete; later code must not change it."""
 
     warnings: tuple[Problem, ...] | None
-    """What is odd about it; None if it has errors, or more than are told one by one."""
+    """Of this file; None if it has errors, or more problems than the findings list one by one."""
 
     rules: int
     addresses: int
     passages: Passages
-    """What it is made of, for when it changes."""
+    """Its parse cache, for the next version of the file."""
 
     @property
     def is_repeatable(self) -> bool:
-        """Return whether this is worth keeping.
+        """Return whether the cache may keep this.
 
-        Errors are told with all others, in order. What an answer of the API says depends on the others.
+        A file with errors is read again, which reports its errors in order with those of other files. The
+        meaning of an API answer depends on other answers, so it is read again too.
         """
         return self.warnings is not None and not self.collected.has_answers
 
     def says_the_same(self, file: DocumentFile, findings: Findings, budget: Budget) -> bool:
-        """Return whether reading a file of that name would come to this again, within all limits."""
+        """Return whether the file is unchanged and fits into the remaining limits."""
         return (
             self.content == file.content
             and budget.has_room_for(self.rules, self.addresses)
@@ -51,7 +52,7 @@ class FileRead:
         )
 
     def repeat(self, findings: Findings, budget: Budget) -> None:
-        """Do to both what reading the file did."""
+        """Use up the budget and add the warnings as reading the file did."""
         budget.use_up(self.rules, self.addresses)
         for problem in self.warnings or ():
             findings.add(problem)
@@ -63,20 +64,19 @@ def parse_documents(
     version: str | None = None,
     memory: Memory | None = None,
 ) -> tuple[Snapshot, tuple[Problem, ...]]:
-    """Return the snapshot that the files make together, and the warnings.
+    """Return the snapshot of all files, and the warnings.
 
-    No file at all, and a file with nothing in it, are errors: an emptied directory must not silently take the
-    policy away. ``version: 1`` alone is a legal empty document.
+    An empty set of files, and an empty file, are errors: an emptied directory must not silently remove the
+    policy. ``version: 1`` alone is a legal empty document.
 
     Args:
-        files: all documents; their order decides only which of two duplicates is told first.
-        limits: what they may cost.
-        version: what the source calls this content; None derives it from the content.
-        memory: of the files that were read before, under the same limits, to spare work; the result is the
-            same without.
+        files: all documents; their order decides only the order of problems.
+        limits: the largest accepted documents.
+        version: the source's version of this content; None derives it from the content.
+        memory: caches files read before under the same limits; it never changes the result.
 
     Raises:
-        DocumentError: at least one error of form (§8.1), with all of them and the warnings.
+        DocumentError: at least one syntax or schema error (§8.1); it holds all errors and warnings.
     """
     memory = memory or Memory()
     memory.turn()
@@ -99,7 +99,7 @@ def parse_documents(
 def _read_all(
     files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memory: Memory
 ) -> None:
-    """Take what each file holds, in the order of their names; what is in one as it was is not read again."""
+    """Collect the objects of each file in the order of file names; take unchanged files from the cache."""
     for file in sorted(files, key=lambda file: file.name):
         kept = memory.part("file", file.name)
         before = kept.last()
@@ -113,7 +113,7 @@ def _read_all(
 
 
 def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
-    """Return what a file holds that may have held something else before."""
+    """Parse a file; ``before`` is the result for its previous content."""
     mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
     collected, passages = Collected(), Passages(before.passages if before else None)
     root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
@@ -133,7 +133,7 @@ def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: F
 
 
 def _read_document(root: Field, collected: Collected) -> None:
-    """Take a document, or each of a list of answers."""
+    """Collect a document, or each answer of a list."""
     if not isinstance(root.node, Listing):
         _read_one(root, collected)
     elif not root.node.items:
@@ -144,14 +144,14 @@ def _read_document(root: Field, collected: Collected) -> None:
 
 
 def _read_one(document: Field, collected: Collected) -> None:
-    """Take a document by its shape."""
+    """Collect an API answer or a native document."""
     if isinstance(document.node, Mapping) and read_answer(Fields(document, document.node.entries), collected):
         return
     read_native(document, collected)
 
 
 def _no_documents() -> Problem:
-    """Return the problem of an emptied directory."""
+    """Return the error of an empty set of files."""
     return Problem(
         severity=Severity.ERROR,
         code="no_documents",

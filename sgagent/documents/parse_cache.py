@@ -1,7 +1,7 @@
-"""Remember what passages of a file came to, so that where the file changed only what is new in it is judged.
+"""Parse cache of one file: after a change, the parser reads only the changed passages.
 
-A passage is a list or mapping that holds no other, by the very way it is written. What comes of it depends on
-nothing else, but for the place at which it stands.
+A passage is the source text of a list or mapping that contains no other. Its value depends only on its text,
+except for its place.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from sgagent.documents.tree import Listing, Mapping, Node
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Passages that stand in one list, one directly after the other."""
+    """Consecutive passages of one list."""
 
     starts: list[int] = field(default_factory=list)
-    """Where each begins."""
+    """The offset of each in the text."""
 
     nodes: list[Listing | Mapping] = field(default_factory=list)
-    """What each was read as."""
+    """The node of each."""
 
     def add(self, start: int, node: Listing | Mapping) -> None:
-        """Take the next one."""
+        """Append a passage."""
         self.starts.append(start)
         self.nodes.append(node)
 
     def extend(self, starts: list[int], nodes: list[Listing | Mapping]) -> None:
-        """Take the next ones."""
+        """Append passages."""
         self.starts.extend(starts)
         self.nodes.extend(nodes)
 
     def part(self, first: int, end: int, shift: int) -> Row:
-        """Return some of them, as they stand in a text in which they begin so much later."""
+        """Return a slice with all offsets moved by ``shift``."""
         starts = self.starts[first:end]
         return Row([start + shift for start in starts] if shift else starts, self.nodes[first:end])
 
 
 FEW = 8
-"""Passages up to which a row is not worth being remembered."""
+"""The cache omits rows of at most this many passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The longer rows of a text."""
+    """The cached rows of a text."""
 
     text: str
     rows: tuple[Row, ...]
-    """In the order in which they begin."""
+    """Sorted by offset."""
 
     @classmethod
     def of(cls, text: str, rows: list[Row]) -> Rows | None:
-        """Return those of a text that are worth it; None if none are."""
+        """Return the rows of a text that are long enough to cache; None if there are none."""
         longer = tuple(row for row in rows if len(row.nodes) > FEW)
         return cls(text, longer) if longer else None
 
 
 class Recurrence:
-    """What of an earlier text stands in another."""
+    """The rows of a previous text that the new text still contains, at its start or its end."""
 
     def __init__(self, earlier: Rows, text: str) -> None:
         """Compare the texts."""
@@ -76,9 +76,9 @@ class Recurrence:
         self._shift = len(text) - len(earlier.text)
 
     def at(self, place: int) -> Row | None:
-        """Return the passages of a row that begins there and is as it was, two at least.
+        """Return the unchanged passages of a row from an offset on; None if fewer than two are.
 
-        All but the last are as they were as a whole. Of that one only the first character is known.
+        All passages but the last are unchanged as a whole; only the first character of the last is.
         """
         if place < self._head:
             shift, end = 0, self._head
@@ -97,11 +97,11 @@ class Recurrence:
 
 
 _BLOCK = 1 << 14
-"""Characters that are compared at once, until there is a difference."""
+"""Characters compared in one step; halved at each difference."""
 
 
 def _common_start(one: str, other: str) -> int:
-    """Return how many characters both begin with."""
+    """Return the length of the common prefix."""
     shorter = min(len(one), len(other))
     place, step = 0, _BLOCK
     while step:
@@ -112,7 +112,7 @@ def _common_start(one: str, other: str) -> int:
 
 
 def _common_end(one: str, other: str, most: int) -> int:
-    """Return how many characters both end with, at most so many."""
+    """Return the length of the common suffix, at most ``most``."""
     length, step = 0, _BLOCK
     ends = len(one), len(other)
     while step:
@@ -133,7 +133,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ParsedPassage:
-    """What a passage came to without any problem, and what that used up."""
+    """The value of a passage without problems, and the budget that it used."""
 
     written: str
     value: object
@@ -143,14 +143,14 @@ class ParsedPassage:
 
 @dataclass(frozen=True, slots=True)
 class PassageList:
-    """What each item of a list came to where it stands."""
+    """The cached result for each item of a list."""
 
     nodes: Sequence[Node]
     passages: Sequence[ParsedPassage | None]
-    """None if it is no passage, or not without a problem."""
+    """None for an item that is no passage or has a problem."""
 
     def again(self, nodes: Sequence[Node]) -> list[ParsedPassage | None]:
-        """Return what the items of a list at that place come to; None where that is not known."""
+        """Return the cached result for each item of the new list; None for a changed item."""
         if len(nodes) != len(self.nodes):
             head, _ = common_ends(self.nodes, nodes)
             return [*self.passages[:head], *[None] * (len(nodes) - head)]
@@ -161,32 +161,32 @@ class PassageList:
 
 
 class Passages:
-    """Those of one file."""
+    """The cached passages of one file."""
 
     def __init__(self, before: Passages | None = None) -> None:
-        """Begin to read the file, with what it came to the last time."""
+        """Start a reading; ``before`` is the cache of the previous one."""
         self._before = before
         self._now: dict[Hashable, dict[str, ParsedPassage]] = {}
         self._lists: dict[tuple[Hashable, str], PassageList] = {}
         self.rows: Rows | None = None
-        """What long lists of them the text holds."""
+        """The long rows of the text."""
 
     @property
     def earlier_rows(self) -> Rows | None:
-        """Return what long lists the text held the last time."""
+        """Return the long rows of the previous text."""
         return None if self._before is None else self._before.rows
 
     def recall(
         self, of: Hashable, written: str, make: Callable[[], T], findings: Findings, budget: Budget
     ) -> T:
-        """Return what a passage came to the last time, wherever it stood, or make it.
+        """Return the cached value of a passage, at any previous place, or call ``make``.
 
         Args:
-            of: what is made of it.
+            of: the kind of value, a cache key beside the text.
             written: the passage.
-            make: makes it, notes what is wrong, and uses up what it holds.
-            findings: where that is noted; what is noted has a place, so the value is not kept.
-            budget: what is used up.
+            make: parses the passage, adds problems and uses up the budget.
+            findings: receives the problems; a value with problems is not cached, because they name a place.
+            budget: what the value uses up.
         """
         found = None if self._before is None else self._before.kept(of, written)
         if found is not None and budget.has_room_for(found.rules, found.addresses):
@@ -203,16 +203,16 @@ class Passages:
     def recall_each(
         self, of: Hashable, path: str, nodes: Sequence[Node], make: Callable[[int], T], budget: Budget
     ) -> list[T]:
-        """Return what each item of a list comes to.
+        """Return the value of each item of a list.
 
-        Those that are the very same nodes as the last time, at their places, come to what they came to then.
+        An item that is the identical node at the identical index takes its cached value.
 
         Args:
-            of: what is made of each.
-            path: the way to the list.
+            of: the kind of value, a cache key.
+            path: the path of the list.
             nodes: its items.
-            make: recalls or makes one, told by its place, as it is at that place.
-            budget: what is used up.
+            make: returns the value of the item at an index.
+            budget: what the values use up.
         """
         before = None if self._before is None else self._before.listed(of, path)
         found: list[ParsedPassage | None] = [None] * len(nodes) if before is None else before.again(nodes)
@@ -229,7 +229,7 @@ class Passages:
         return cast("list[T]", values)
 
     def _takes(self, of: Hashable, passages: Sequence[ParsedPassage], budget: Budget) -> bool:
-        """Use up what passages that follow each other hold, and keep them, if there is room."""
+        """Use up the budget of consecutive passages and cache them; False if the budget is too small."""
         rules = sum(passage.rules for passage in passages)
         addresses = sum(passage.addresses for passage in passages)
         if not budget.has_room_for(rules, addresses):
@@ -242,26 +242,26 @@ class Passages:
         self._now.setdefault(of, {}).update((passage.written, passage) for passage in passages)
 
     def _kept_with(self, of: Hashable, node: Node, value: object) -> ParsedPassage | None:
-        """Return the passage with a value that was just made or recalled; None if it is not kept."""
+        """Return the cached passage of a value; None if the cache omits it."""
         if not isinstance(node, (Listing, Mapping)):
             return None
         passage = self.kept(of, node.written)
         return passage if passage is not None and passage.value is value else None
 
     def listed(self, of: Hashable, path: str) -> PassageList | None:
-        """Return what the items of a list came to in this reading."""
+        """Return the results for a list in this reading."""
         return self._lists.get((of, path))
 
     def kept(self, of: Hashable, written: str) -> ParsedPassage | None:
-        """Return what a passage came to in this reading."""
+        """Return the result for a passage in this reading."""
         return self._now.get(of, {}).get(written)
 
     def replace(self, of: Hashable, written: str, value: object) -> None:
-        """Keep another value for a passage that was just recalled: it is the same but for its place."""
+        """Replace the cached value of a passage by an equal one with another place."""
         found = self.kept(of, written)
         if found is not None:
             self._keep(of, (ParsedPassage(written, value, found.rules, found.addresses),))
 
     def end(self) -> None:
-        """End the reading: of the one before nothing is needed any more."""
+        """Drop the cache of the previous reading."""
         self._before = None

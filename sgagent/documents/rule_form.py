@@ -1,4 +1,4 @@
-"""Hold the parts of a rule against each other, however the rule was written (§4, §8.1)."""
+"""Consistency checks between the fields of a rule, for native and API documents (§4, §8.1)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[T]):
-    """A part of a rule that was written, and where."""
+    """A field of a rule with its place."""
 
     field: Field
     value: T | None
-    """None if it could not be read, which was told already."""
+    """None if the field has an error, which the findings already hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleForm:
-    """A rule whose parts were read one by one; a part is None if it was not written."""
+    """The fields of a rule, each parsed alone; None for a missing field."""
 
     place: Field
     rule_id: str
-    """Empty if there is none."""
+    """Empty if the document has none."""
 
     direction: Direction | None
     policy: Policy | None
@@ -56,9 +56,9 @@ class RuleForm:
 
 
 def make_rule(form: RuleForm) -> SecurityGroupRule | None:
-    """Return the rule; None, with every error noted, if its parts are wrong or do not fit together.
+    """Return the rule; None, with every error added, if fields are wrong or contradict each other.
 
-    A rule without an id keeps an empty one: it is derived when the whole group is known (§4.7).
+    A rule without an id keeps an empty one; :func:`~sgagent.documents.assembly.assemble` derives it (§4.7).
     """
     ports = _destination_ports(form)
     source_ports = _source_ports(form)
@@ -89,7 +89,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
 
 
 def _destination_ports(form: RuleForm) -> tuple[PortRange, ...] | PortListReference | None:
-    """Return what the rule says of destination ports, held against its protocol (§4.2, §4.3)."""
+    """Return the destination ports, checked against the protocol (§4.2, §4.3)."""
     if form.protocol is None:
         return None
     if not form.protocol.has_ports:
@@ -104,7 +104,7 @@ def _destination_ports(form: RuleForm) -> tuple[PortRange, ...] | PortListRefere
 
 
 def _port_range(form: RuleForm, ports: Part[tuple[PortRange, ...]]) -> tuple[PortRange, ...] | None:
-    """Return the port range of a protocol with ports; it wins over a list beside it (§4.3)."""
+    """Return the port range of a protocol with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
         form.port_list.field.warn("port_list_ignored", "a port list beside a port range", "one of the two")
     if ports.value == EVERY_PORT:
@@ -113,7 +113,7 @@ def _port_range(form: RuleForm, ports: Part[tuple[PortRange, ...]]) -> tuple[Por
 
 
 def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
-    """Note errors for ports on a protocol that has none (§4.2, §4.3)."""
+    """Add errors for ports on a protocol without ports (§4.2, §4.3)."""
     if form.ports is not None and form.ports.value:
         form.ports.field.error(
             "ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the field out"

@@ -1,6 +1,6 @@
-"""Describe the native format as a JSON Schema (draft 2020-12), for editors and for other tools.
+"""JSON Schema (draft 2020-12) of the native format, for editors and other tools.
 
-The schema says what can be said of single fields; how those of a rule fit together, ``sgagent check`` tells.
+The schema constrains single fields; ``sgagent check`` also checks the fields of a rule against each other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turn the bytes of a file into a tree: JSON or YAML, in UTF-8, within the limits."""
+"""Decoding of a file's bytes into a syntax tree: JSON or YAML in UTF-8, within the limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DocumentFile:
 
 
 def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
-    """Return the one document of a file; None, with the errors noted, if there is none to be had."""
+    """Return the document of a file; None, with errors added, if it can't be parsed."""
     try:
         builder = _build(_decode(file.content, reading), file.name, reading)
     except MalformedError as error:

@@ -1,7 +1,7 @@
-"""Hold what a YAML or JSON text says, with the line of every value, before it means anything.
+"""Syntax tree of a YAML or JSON text, with the line of every value.
 
-The classes are not frozen only because a large document makes very many of them; nothing changes them once
-the text is read, but that lines are counted when they are asked for.
+The classes are not frozen, because a large document creates very many of them. After parsing, nothing changes
+them except that lines are counted on first use.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from types import MappingProxyType
 from sgagent.documents.findings import Limits
 
 
-class NodeKind(enum.Enum):
-    """What a scalar was written as."""
+class ScalarKind(enum.Enum):
+    """The type of a scalar, by its syntax."""
 
     TEXT = "text"
     INTEGER = "a whole number"
@@ -36,7 +36,7 @@ NO_LINES: MappingOf[str, int] = MappingProxyType({})
 class Scalar:
     """A single value that is no text."""
 
-    kind: NodeKind
+    kind: ScalarKind
     text: str
     """As it was written; numbers keep every digit."""
 
@@ -94,7 +94,7 @@ def kind_of(node: Node) -> str:
     """Return what a value is, for messages."""
     match node:
         case str():
-            return NodeKind.TEXT.value
+            return ScalarKind.TEXT.value
         case Scalar(kind):
             return kind.value
         case Listing():
@@ -183,7 +183,7 @@ class TreeBuilder:
         return node
 
     def has_room_for(self, nodes: int) -> bool:
-        """Return whether so many more nodes, a list or mapping included, are within the limits."""
+        """Return whether a list or mapping with this many nodes, itself included, is within the limits."""
         return nodes <= self._room and len(self._open) < self.limits.depth
 
     def whole(self, node: Listing | Mapping) -> None:

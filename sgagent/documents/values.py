@@ -1,4 +1,4 @@
-"""Read the single values of documents into the words of the model (§1, §4, §5.1)."""
+"""Parsers of single values of documents into model values (§1, §4, §5.1)."""
 
 from __future__ import annotations
 

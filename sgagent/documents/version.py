@@ -1,4 +1,4 @@
-"""Name the content of a snapshot, so that equal snapshots have equal versions and others do not."""
+"""Content digest of a snapshot: equal snapshots have equal versions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _DIGITS = 12
 
 
 def digest(snapshot: Snapshot, memory: Memory | None = None) -> str:
-    """Return ``sha256:`` and 12 hexadecimal digits of all that counts when snapshots are compared.
+    """Return ``sha256:`` and 12 hexadecimal digits of the fields that snapshots are compared by.
 
-    Files, their names and order, comments, names and descriptions do not count.
+    Files, their names and order, comments, names and descriptions do not change the digest.
 
     Args:
         snapshot: all objects.
-        memory: of those that were seen before, to spare work; the result is the same without.
+        memory: caches the digests of objects; it never changes the result.
     """
     memory = memory or Memory()
     things: tuple[_Thing, ...] = (
@@ -57,7 +57,7 @@ class _Digested:
 
 
 def _digested(things: tuple[_Thing, ...], memory: Memory, before: _Digested | None) -> _Digested:
-    """Return the digest of each object; what is equal to what it was is only somewhere else in its file."""
+    """Return the digest of each object; an object equal to its predecessor differs at most in its place."""
     if before is not None and len(before.things) == len(things):
         others = {
             place: _digest(things[place], _texts(things[place], memory))
@@ -71,11 +71,11 @@ def _digested(things: tuple[_Thing, ...], memory: Memory, before: _Digested | No
 
 
 _MANY = 100
-"""Rules of a group from which on it is worth while to remember what each is written as."""
+"""Groups with at least this many rules cache the text of each rule."""
 
 
 def _texts(thing: object, memory: Memory) -> Memory | None:
-    """Return what remembers the texts of a large group's rules; None for anything else."""
+    """Return the cache of rule texts of a large group; None for any other object."""
     if isinstance(thing, SecurityGroup) and len(thing.rules) >= _MANY:
         return memory.apart(thing.security_group_id)
     return None
@@ -89,7 +89,7 @@ def _digest(thing: object, texts: Memory | None) -> bytes:
 
 
 def _text(value: object, texts: Memory | None = None) -> str:
-    """Return a value as lines that no other value has; texts are quoted."""
+    """Return an unambiguous text of a value; strings are quoted."""
     lines: list[str] = []
     _write(value, lines, texts)
     return "\n".join(lines)
@@ -99,12 +99,12 @@ _RuleTexts = Remade[SecurityGroupRule, str]
 
 
 def _rule_texts(rules: tuple[SecurityGroupRule, ...], before: _RuleTexts | None) -> _RuleTexts:
-    """Return what each rule of a group is written as; they are sorted by their ids."""
+    """Return the text of each rule of a group; the rules are sorted by id."""
     return remake(rules, _text if before is None else partial(_text_again, before), before)
 
 
 def _text_again(before: _RuleTexts, rule: SecurityGroupRule) -> str:
-    """Return what a rule is written as: what is equal to what it was is only somewhere else in its file."""
+    """Return the text of a rule, from the cache if an equal rule had the same id."""
     place = bisect_left(before.given, rule.rule_id, key=attrgetter("rule_id"))
     return before.made[place] if before.given[place : place + 1] == (rule,) else _text(rule)
 
@@ -133,5 +133,5 @@ def _write(value: object, lines: list[str], texts: Memory | None) -> None:
 
 @cache
 def _compared(kind: type[Any]) -> tuple[str, ...]:
-    """Return the fields of a dataclass that count when its values are compared."""
+    """Return the fields that ``==`` compares."""
     return tuple(field.name for field in dataclasses.fields(kind) if field.compare)

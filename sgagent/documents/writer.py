@@ -1,4 +1,4 @@
-"""Write the objects of a snapshot in the native format, so that reading them again makes the same objects."""
+"""Writer of snapshots in the native format; reading its output again returns equal objects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Read YAML text as YAML 1.2 reads it, with the line of every value.
+"""YAML 1.2 parser that records the line of every value.
 
-The parser gives events only; what scalars are is decided here. So no tag constructs anything, ``22:22`` and
-``no`` are text, and an account keeps its digits.
+The YAML library only produces events; this module determines the types of scalars. So no tag constructs an
+object, ``22:22`` and ``no`` are text, and an account number keeps its leading zeros.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sgagent.documents.characters import (
     bad_character,
     position,
 )
-from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, NodeKind, Scalar, TreeBuilder
+from sgagent.documents.tree import Listing, MalformedError, Mapping, Node, Scalar, ScalarKind, TreeBuilder
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: ten times faster, the same events."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _WORDS = {
-    **dict.fromkeys(("true", "True", "TRUE", "false", "False", "FALSE"), NodeKind.BOOLEAN),
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), NodeKind.NULL),
+    **dict.fromkeys(("true", "True", "TRUE", "false", "False", "FALSE"), ScalarKind.BOOLEAN),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), ScalarKind.NULL),
 }
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = ("!", _TAG + "str")
@@ -106,8 +106,8 @@ class _Reading:
             self._builder.key(value, line)
             self._remember(event.anchor, value, line)
             return
-        kind = _kind(value) if is_plain and event.tag is None else NodeKind.TEXT
-        node = value if kind is NodeKind.TEXT else Scalar(kind, value)
+        kind = _kind(value) if is_plain and event.tag is None else ScalarKind.TEXT
+        node = value if kind is ScalarKind.TEXT else Scalar(kind, value)
         self._remember(event.anchor, node, self._builder.scalar(node, line))
 
     def _open(self, event: yaml.CollectionStartEvent) -> None:
@@ -210,11 +210,11 @@ def _quoted_texts(text: str) -> Iterator[tuple[int, int]]:
                 yield token.start_mark.index, token.end_mark.index
 
 
-def _kind(text: str) -> NodeKind:
+def _kind(text: str) -> ScalarKind:
     """Return what a plain scalar is."""
     if text in _WORDS:
         return _WORDS[text]
-    return NodeKind.INTEGER if _INTEGER.fullmatch(text) else NodeKind.TEXT
+    return ScalarKind.INTEGER if _INTEGER.fullmatch(text) else ScalarKind.TEXT
 
 
 def _line(event: yaml.Event) -> int:

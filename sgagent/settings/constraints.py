@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.findings import Budget, Findings, Limits
-from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, NodeKind, Scalar, kind_of
+from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind, kind_of
 from sgagent.documents.values import ID_PATTERN
 
 if TYPE_CHECKING:
@@ -292,14 +292,14 @@ def _node(value: object) -> Node:
         case list():
             return Listing(0, [_node(item) for item in value])
         case bool():
-            return Scalar(NodeKind.BOOLEAN, str(value).lower())
+            return Scalar(ScalarKind.BOOLEAN, str(value).lower())
         case int():
             # Python refuses to write very large ones in decimal digits.
-            return Scalar(NodeKind.INTEGER, str(value) if abs(value) < _LARGE else hex(value))
+            return Scalar(ScalarKind.INTEGER, str(value) if abs(value) < _LARGE else hex(value))
         case str():
             return value
         case _:
-            return Scalar(NodeKind.NUMBER, str(value))
+            return Scalar(ScalarKind.NUMBER, str(value))
 
 
 def _indices(path: str) -> tuple[int, ...]:
