@@ -74,8 +74,8 @@ def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
     for group in collected.listed:
         first = by_id.setdefault(group.security_group_id, group)
         if first != group:
-            message = f"group {group.security_group_id} is listed otherwise in {first.place.origin}"
-            group.place.error("duplicate_id", message, "one of the two, which are of different times")
+            message = f"group {group.security_group_id} differs from its listing in {first.place.origin}"
+            group.place.error("duplicate_id", message, "one of the two; the answers are of different times")
     return by_id
 
 
@@ -135,7 +135,7 @@ def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ..
         first, *others = [answer for answer in answers if field(answer)] or [pages[0]]
         for other in others:
             if field(other) != field(first):
-                message = f"{name} of {other.security_group_id} is otherwise in {first.place.origin}"
+                message = f"{name} of {other.security_group_id} differs from that in {first.place.origin}"
                 other.place.error("contradiction", message, "answers of one time")
 
 

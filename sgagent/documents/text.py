@@ -89,12 +89,12 @@ def _note(reading: Reading, error: MalformedError) -> None:
 
 
 def _note_duplicate_key(reading: Reading, path: str, line: int) -> None:
-    """Note a name that stands twice in one mapping."""
+    """Add the error that a mapping has a duplicate name."""
     problem = Problem(
         severity=Severity.ERROR,
         code="duplicate_key",
         origin=Origin(file=reading.file, line=line, path=path),
-        message="the name stands twice in one mapping",
+        message="duplicate name in one mapping",
         value=path.rpartition(".")[2],
         remedy="one of the two",
     )

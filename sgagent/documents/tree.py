@@ -120,7 +120,7 @@ class MalformedError(Exception):
 
 @dataclass(slots=True)
 class DuplicateKey:
-    """A name that stands twice in one mapping; the first stays in the tree."""
+    """A duplicate name in a mapping; the tree keeps its first value."""
 
     path: str
     line: int

@@ -268,7 +268,7 @@ def test_pages_agree_about_their_group(name: str, value: str, other: str) -> Non
     first = attribute(PERMISSION, NextToken="t", **{name: value})
     (problem,) = told(first, attribute(OTHER, **{name: other}))
     assert (problem.code, problem.origin.file) == ("contradiction", "2-a.yaml")
-    assert problem.message.startswith(f"{name} of sg-1 is otherwise in 1-a.yaml")
+    assert problem.message.startswith(f"{name} of sg-1 differs from that in 1-a.yaml")
     silent = attribute(OTHER, **{name: ""})
     assert len(the_group(snapshot(*map(json.dumps, (listing(listed()), first, silent)))).rules) == 2
 
