@@ -1,4 +1,4 @@
-"""Read what other tools say of security groups into our own words, and tell what has no equal in them."""
+"""Importers of AWS answers and Terraform states into native definitions, with notes on what they lose."""
 
 from __future__ import annotations
 

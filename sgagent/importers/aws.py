@@ -1,4 +1,4 @@
-"""Read answers of the EC2 API as ``aws ec2 describe-…`` prints them."""
+"""Importer of EC2 API answers as ``aws ec2 describe-…`` prints them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ID_IN_NAME = re.compile(r"pl-[A-Za-z0-9]+")
 
 
 def import_aws(files: Sequence[DocumentFile], limits: Limits) -> Imported:
-    """Return what answers of the EC2 API come to.
+    """Return the definitions in EC2 API answers.
 
     Raises:
         DocumentError: something can't be understood, or there is nothing to import.
@@ -57,7 +57,7 @@ def import_aws(files: Sequence[DocumentFile], limits: Limits) -> Imported:
 
 
 def _read_document(root: Field, gathered: Gathered) -> None:
-    """Take one answer, or each of a list of answers."""
+    """Add one answer, or each answer of a list."""
     if isinstance(root.node, Listing):
         for item in root.items():
             _read_answer(item, gathered)
@@ -66,7 +66,7 @@ def _read_document(root: Field, gathered: Gathered) -> None:
 
 
 def _read_answer(field: Field, gathered: Gathered) -> None:
-    """Take an answer by its shape."""
+    """Add an answer; its fields determine its kind."""
     answer = field.fields()
     if answer is None:
         return
@@ -84,7 +84,7 @@ def _read_answer(field: Field, gathered: Gathered) -> None:
 
 
 def _refuse_part(answer: Fields) -> None:
-    """Note an error where an answer says that there is more."""
+    """Add an error if an answer announces another page."""
     token = answer.filled("NextToken")
     if token is not None:
         token.error(
@@ -131,7 +131,7 @@ def _tags(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def _allowances(permission: Field, security_group_id: str, direction: Direction) -> Iterator[AwsPermission]:
-    """Go through what a permission allows: it has one protocol and any number of other ends."""
+    """Yield one permission for each peer of an ``IpPermission``, which has one protocol."""
     fields = permission.fields()
     written = fields.require("IpProtocol") if fields else None
     protocol = read_protocol(written) if written else None
@@ -154,15 +154,15 @@ def _allowances(permission: Field, security_group_id: str, direction: Direction)
 
 
 def _note_nobody(permission: Field, security_group_id: str, gathered: Gathered) -> None:
-    """Note a permission that says nothing about other ends, not even that there are none."""
+    """Add a note on a permission without any peer."""
     fields = permission.fields()
     if fields is not None and not any(fields.filled(name) for name, _, _ in _ENDS):
-        message = "a rule that names no other end"
+        message = "a rule without a peer"
         gathered.notes.add(ImportEffect.LEFT_OUT, permission.origin, security_group_id, message)
 
 
 def _peers(fields: Fields) -> Iterator[tuple[Field, AuthorizationObject, str | None]]:
-    """Go through the other ends of a permission, with the VPC of a group where it is said."""
+    """Yield the peers of a permission, with the VPC of a group if the answer has it."""
     for name, inner, read in _ENDS:
         for field in entries(fields, name):
             within = field.fields()
@@ -199,7 +199,7 @@ _ENDS: tuple[tuple[str, str, Callable[[Field, Fields], AuthorizationObject | Non
 
 
 def _read_rules(answer: Fields, gathered: Gathered) -> None:
-    """Take rules one by one, which only this call tells with their ids."""
+    """Add rules one by one; only this call returns their ids."""
     for field in entries(answer, "SecurityGroupRules"):
         fields = _about(field, "SecurityGroupRuleId")
         allowance = _allowance(fields) if fields else None
@@ -237,7 +237,7 @@ def _allowance(fields: Fields) -> AwsPermission | None:
 
 
 def _only_peer(fields: Fields) -> tuple[AuthorizationObject | None, str | None]:
-    """Return the other end of a rule that has one, with the VPC of a group where it is said."""
+    """Return the one peer of a rule, with the VPC of a group if the answer has it."""
     block = fields.filled("CidrIpv4") or fields.filled("CidrIpv6")
     prefix_list, group = fields.filled("PrefixListId"), fields.filled("ReferencedGroupInfo")
     if block is not None:
@@ -292,7 +292,7 @@ def _address_fields(fields: Fields) -> Iterator[Field]:
 
 
 def _read_prefix_lists(answer: Fields, gathered: Gathered) -> None:
-    """Take prefix lists; those that AWS keeps itself come with their entries."""
+    """Add prefix lists; those that AWS manages include their entries."""
     for field in entries(answer, "PrefixLists"):
         fields = field.fields()
         prefix_list_id = require_id(fields, "PrefixListId") if fields else None
@@ -306,7 +306,7 @@ def _read_prefix_lists(answer: Fields, gathered: Gathered) -> None:
 
 
 def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
-    """Take the entries of a prefix list; the answer does not say whose, so the file's name has to."""
+    """Add the entries of a prefix list; the answer lacks the list's id, so the file name has it."""
     field = answer.field
     named = _ID_IN_NAME.search(field.reading.file.rpartition("/")[2]) if not field.path else None
     prefix_list_id = read_id(answer, "PrefixListId") or (named and named.group(0))
@@ -326,4 +326,4 @@ _SHAPES: tuple[tuple[str, Callable[[Fields, Gathered], None]], ...] = (
     ("PrefixLists", _read_prefix_lists),
     ("Entries", _read_prefix_entries),
 )
-"""The field that only one kind of answer has."""
+"""The field that identifies each kind of answer."""

@@ -1,6 +1,7 @@
-"""Say a rule of AWS in our own words, or why that can't be done.
+"""Translation of AWS permissions into native rules.
 
-A rule of AWS only ever allows; so a rule that is left out, or said more narrowly, never opens anything.
+An AWS permission can only allow. So leaving one out, or translating it into a narrower rule, never admits
+more traffic.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sgagent.importers.notes import ImportEffect, Notes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsPermission:
-    """What one rule of AWS allows with one other end."""
+    """One protocol and one peer that an AWS rule allows."""
 
     origin: Origin
     security_group_id: str
@@ -42,7 +43,7 @@ class AwsPermission:
 
     peer: AuthorizationObject
     peer_vpc_id: str | None = None
-    """Of a group, where the rule says it."""
+    """The VPC of a peer group, if the rule has it."""
 
     rule_id: str = ""
     description: str = ""
@@ -50,7 +51,7 @@ class AwsPermission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What else was read, as far as rules depend on it."""
+    """The other imported objects that the translation of a rule depends on."""
 
     vpc_of_group: Mapping[str, str | None] = field(default_factory=dict)
     account_of_group: Mapping[str, str | None] = field(default_factory=dict)
@@ -58,13 +59,13 @@ class Surroundings:
 
 
 def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> SecurityGroupRule | None:
-    """Return the rule that allows just that, or less with a note; None, with a note, if there is none."""
+    """Return the equivalent rule, or a narrower one with a note; None, with a note, if there is neither."""
     fault = (
         _fault_of_types(allowance) or _fault_of_family(allowance, around) or _fault_of_vpc(allowance, around)
     )
     ports = () if fault else _ports(allowance)
     if fault is None and ports is None:
-        fault = "no port but 0, of which native rules can't speak"
+        fault = "only port 0, which native rules can't express"
     if fault is not None or ports is None:
         notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, fault or "")
         return None
@@ -133,14 +134,14 @@ def _ports(allowance: AwsPermission) -> tuple[PortRange, ...] | None:
 
 
 def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: Notes) -> None:
-    """Note where less is allowed."""
+    """Add a note if the native rule is narrower."""
     subject = allowance.security_group_id
     if allowance.protocol.has_ports and allowance.bounds.first == 0:
         notes.add(
             ImportEffect.NARROWED,
             allowance.origin,
             subject,
-            "without port 0, of which native rules can't speak",
+            "without port 0, which native rules can't express",
         )
     missing = what_is_missing(allowance.peer, subject, around)
     if missing is not None:

@@ -1,4 +1,4 @@
-"""Read single values as AWS writes them, wherever they stand."""
+"""Parsers of single values in AWS syntax."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from sgagent.documents.values import (
 )
 
 _PROTOCOLS = {"-1": ALL_PROTOCOLS, "ah": Protocol(51), "esp": Protocol(50)}
-"""What AWS and Terraform call otherwise than documents do."""
+"""Protocol names of AWS and Terraform that differ from those of documents."""
 
 
 def entries(fields: Fields, name: str) -> Iterator[Field]:
-    """Go through a list; one that is missing or null is empty."""
+    """Yield the items of a list; a missing list and null are empty."""
     found = fields.filled(name)
     if found is not None:
         yield from found.items()
 
 
 def read_text(fields: Fields, *names: str) -> str:
-    """Return the first of these texts that is in use; empty if none is."""
+    """Return the first text that is set; empty if none is."""
     for name in names:
         found = fields.filled(name)
         if found is not None:
@@ -51,7 +51,7 @@ def read_id(fields: Fields, *names: str) -> str | None:
 
 
 def require_id(fields: Fields, *names: str) -> str | None:
-    """Return the first of these ids that is in use; an error is noted if none is."""
+    """Return the first id that is set; None, with an error added, if none is."""
     if not any(fields.filled(name) for name in names):
         fields.refuse_missing(names[0])
     return read_id(fields, *names)
@@ -69,7 +69,7 @@ class Bounds:
 
 
 def read_bounds(fields: Fields, protocol: Protocol, first: str, last: str) -> Bounds | None:
-    """Return ports, or the type and code of ICMP; None, with errors noted, if they are not what AWS allows.
+    """Return ports, or the type and code of ICMP; None, with errors added, if AWS would refuse them.
 
     Args:
         fields: of the rule.
@@ -100,7 +100,7 @@ _TYPES = "a whole number from 0 to 255; -1 is every one"
 
 
 def _bounded(fields: Fields, name: str, least: int, most: int, form: str) -> int | None:
-    """Return a number that must be there and within bounds; else None, with an error noted."""
+    """Return a required number within bounds; None, with an error added, for any other value."""
     field = fields.filled(name)
     if field is None:
         fields.refuse_missing(name, form)

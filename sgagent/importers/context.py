@@ -1,4 +1,4 @@
-"""Gather what several files say, and put it together once all of it is known."""
+"""Import context: the objects of all files, and their merge into one snapshot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sgagent.importers.notes import ImportEffect, Notes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsGroup:
-    """A group of AWS, its rules apart."""
+    """An AWS group without its rules."""
 
     place: Field
     security_group_id: str
@@ -40,7 +40,7 @@ class AwsGroup:
 
 @dataclass(frozen=True, slots=True)
 class GatheredInterface:
-    """An interface as it was told."""
+    """An interface with the place of its definition."""
 
     place: Field
     interface: NetworkInterface
@@ -49,35 +49,35 @@ class GatheredInterface:
 
 @dataclass(frozen=True, slots=True)
 class LostMember:
-    """What has an interface in groups whose addresses nobody knows."""
+    """A resource that adds an interface with unknown addresses to groups."""
 
     place: Field
     reason: str
     groups: frozenset[str] | None
-    """None where nobody knows them."""
+    """None if the groups are unknown."""
 
     network_interface_id: str | None = None
-    """Nothing is lost if an interface of this id was read."""
+    """The member is not lost if another resource defines an interface with this id."""
 
     effect: ImportEffect = ImportEffect.LEFT_OUT
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadResource:
-    """A resource that is not read."""
+    """A resource of a type that no importer reads."""
 
     place: Field
     reason: str
     names: frozenset[str]
-    """All in it that may be ids of groups."""
+    """Every text in it that looks like a group id."""
 
     is_related: bool
-    """Whether it is worth a note also if it names no group that was read."""
+    """Whether the import notes it even if it names no imported group."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedRules:
-    """The rules of a group of AWS as one answer tells them, beside the answer about the group."""
+    """The rules of an AWS group from a separate answer, one by one and with their ids."""
 
     answer: Field
     allowances: list[AwsPermission] = field(default_factory=list)
@@ -85,44 +85,44 @@ class NumberedRules:
 
 @dataclass(slots=True)
 class PrefixListDraft:
-    """What is known of a prefix list so far."""
+    """A prefix list that later resources may complete."""
 
     place: Field
     family: Family | None = None
     entries: list[CidrBlock] = field(default_factory=list)
     delivered: Field | None = None
-    """Where its entries were read; without them it is not defined."""
+    """The place of its entries; None leaves the list undefined."""
 
     def deliver(self, place: Field, entries: Iterable[CidrBlock]) -> None:
-        """Take all entries; they may be told twice, but not otherwise."""
-        told = list(entries)
+        """Set the entries; add an error if an earlier definition has different ones."""
+        delivered = list(entries)
         if self.delivered is None:
-            self.entries += told
+            self.entries += delivered
             self.delivered = place
-        elif set(told) != set(self.entries):
+        elif set(delivered) != set(self.entries):
             message = f"the list has other entries in {self.delivered.origin}"
             place.error("duplicate_id", message, "one of the two")
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What was read so far."""
+    """The objects of all files read so far."""
 
     notes: Notes
     aws_groups: dict[str, AwsGroup] = field(default_factory=dict)
     allowances: list[AwsPermission] = field(default_factory=list)
     numbered: dict[str, NumberedRules] = field(default_factory=dict)
-    """Of groups of AWS, what tells their rules again, one by one and with ids."""
+    """Rules of AWS groups from separate answers, by group id."""
 
     groups: dict[str, SecurityGroup] = field(default_factory=dict)
-    """Of Alibaba Cloud, their rules apart."""
+    """Groups of Alibaba Cloud without their rules."""
 
     rules: list[tuple[str, SecurityGroupRule]] = field(default_factory=list)
-    """Of Alibaba Cloud, each with its group."""
+    """Rules of Alibaba Cloud with the id of their group."""
 
     interfaces: dict[str, GatheredInterface] = field(default_factory=dict)
     attachments: list[tuple[Field, str, str]] = field(default_factory=list)
-    """Interfaces and groups that are attached to them beside what the interfaces say, and where."""
+    """Place, interface id and group id of each attachment that a resource of its own defines."""
 
     lost: list[LostMember] = field(default_factory=list)
     unread: list[UnreadResource] = field(default_factory=list)
@@ -130,45 +130,45 @@ class Gathered:
     prefix_lists: dict[str, PrefixListDraft] = field(default_factory=dict)
 
     def add_aws_group(self, group: AwsGroup) -> None:
-        """Take a group of AWS; its id must be new."""
+        """Add an AWS group; add an error if its id is taken."""
         first = self.aws_groups.setdefault(group.security_group_id, group)
         if first is not group:
             _refuse_second(group.place, first.place)
 
     def add_group(self, place: Field, group: SecurityGroup) -> None:
-        """Take a group of Alibaba Cloud; its id must be new."""
+        """Add a group of Alibaba Cloud; add an error if its id is taken."""
         if self.groups.setdefault(group.security_group_id, group) is not group:
-            place.error("duplicate_id", f"{group.security_group_id} stands twice", "one of the two")
+            place.error("duplicate_id", f"{group.security_group_id} is defined twice", "one of the two")
 
     def add_interface(
         self, place: Field, interface: NetworkInterface, cloud: Cloud, *, is_partial: bool = False
     ) -> None:
-        """Take an interface; the same one may be told twice, as by an instance, but not otherwise.
+        """Add an interface; add an error if an earlier definition, such as that of an instance, differs.
 
         Args:
-            place: where it is told.
-            interface: what is told.
-            cloud: whose it is.
-            is_partial: whether something else may tell other addresses of it.
+            place: the place of the definition.
+            interface: the interface.
+            cloud: the cloud that it belongs to.
+            is_partial: whether another resource may define further addresses of it.
         """
-        told = GatheredInterface(place, interface, cloud)
-        first = self.interfaces.setdefault(interface.network_interface_id, told)
-        if first is told or first.interface == interface:
+        added = GatheredInterface(place, interface, cloud)
+        first = self.interfaces.setdefault(interface.network_interface_id, added)
+        if first is added or first.interface == interface:
             return
         merged = _merged(first.interface, interface) if is_partial else None
         if merged is None:
-            message = f"{interface.network_interface_id} is otherwise in {first.place.origin}"
+            message = f"{interface.network_interface_id} differs from its definition in {first.place.origin}"
             place.error("duplicate_id", message, "one of the two, or both as they are now")
         else:
             self.interfaces[interface.network_interface_id] = GatheredInterface(first.place, merged, cloud)
 
     def prefix_list(self, prefix_list_id: str, place: Field) -> PrefixListDraft:
-        """Return what is known of a prefix list, to add to it."""
+        """Return the draft of a prefix list; create it if needed."""
         return self.prefix_lists.setdefault(prefix_list_id, PrefixListDraft(place))
 
 
 def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface | None:
-    """Return what two resources tell of one interface; None if they contradict each other."""
+    """Return the merge of two definitions of one interface; None if they contradict each other."""
     pairs = (
         (one.mac_address, other.mac_address),
         (one.vpc_id, other.vpc_id),
@@ -188,7 +188,7 @@ def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface 
 
 
 def settle(gathered: Gathered) -> Snapshot:
-    """Return what everything together means in our own words."""
+    """Return the snapshot of all objects; add notes and errors for what it loses."""
     prefix_lists = tuple(_prefix_lists(gathered))
     around = Surroundings(
         vpc_of_group={
@@ -202,7 +202,7 @@ def settle(gathered: Gathered) -> Snapshot:
     interfaces = tuple(_interfaces(gathered))
     for member in (*gathered.lost, *_unread(gathered)):
         if member.network_interface_id not in gathered.interfaces:
-            _tell_of_lost(gathered, member)
+            _note_lost_member(gathered, member)
     return Snapshot(
         version="",
         security_groups=tuple(sorted(groups, key=lambda group: group.security_group_id)),
@@ -216,10 +216,10 @@ def _refuse_second(second: Field, first: Field) -> None:
 
 
 def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
-    """Go through the groups of AWS.
+    """Yield the AWS groups as advanced groups, which have the same defaults.
 
-    An advanced group is what a group of AWS is: nothing comes in and nothing goes out but what a rule of one
-    of the interface's groups accepts, and members are strangers to one another (§3.4, §3.6).
+    Both admit only traffic that a rule of one of the interface's groups accepts, in either direction. Neither
+    has implicit access between members (§3.4, §3.6).
     """
     rules = _aws_rules(gathered, gathered.allowances, around)
     for key, numbered in gathered.numbered.items():
@@ -262,7 +262,7 @@ def _aws_rules(
 
 
 def _without_id(rule: SecurityGroupRule) -> SecurityGroupRule:
-    """Return a rule as an answer without ids tells it."""
+    """Return a rule as an answer without rule ids contains it."""
     return replace(rule, rule_id="")
 
 
@@ -272,7 +272,10 @@ def _note_orphan(gathered: Gathered, allowance: AwsPermission) -> None:
 
 
 def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
-    """Return each rule once, where it stood first: a state tells some twice, only once with their ids."""
+    """Return each rule once, in the order of first occurrence, preferring the copy with an id.
+
+    A Terraform state may hold a rule twice and its id only once.
+    """
     found: dict[SecurityGroupRule, SecurityGroupRule] = {}
     for rule in rules:
         same = _without_id(rule)
@@ -282,7 +285,7 @@ def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
 
 
 def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
-    """Go through the groups of Alibaba Cloud, which are ours already."""
+    """Yield the groups of Alibaba Cloud, which need no translation."""
     rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.groups}
     for key, rule in gathered.rules:
         if key in rules:
@@ -296,7 +299,7 @@ def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[Securi
 
 
 def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around: Surroundings) -> None:
-    """Note an accept rule whose object or port list is unknown; in a drop rule that is an error (§5.3)."""
+    """Add a note on an accept rule with an unknown object or port list; drop rules are refused (§5.3)."""
     if rule.policy is Policy.DROP:
         return
     missing = what_is_missing(rule.authorization_object, key, around)
@@ -308,7 +311,7 @@ def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around:
 
 
 def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
-    """Go through the prefix lists whose entries were read."""
+    """Yield the prefix lists with entries; add notes on the others."""
     for key, draft in gathered.prefix_lists.items():
         if draft.delivered is None:
             message = (
@@ -325,7 +328,7 @@ def _prefix_lists(gathered: Gathered) -> Iterator[PrefixList]:
 
 
 def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
-    """Go through the interfaces in the order of their ids, with all groups that are attached to them."""
+    """Yield the interfaces sorted by id, with all attached groups."""
     beside: dict[str, set[str]] = {}
     for place, key, group in gathered.attachments:
         beside.setdefault(key, set()).add(group)
@@ -333,30 +336,29 @@ def _interfaces(gathered: Gathered) -> Iterator[NetworkInterface]:
             message = f"{group} is attached to {key}, which is not in what was read"
             gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, place.reading.subject or key, message)
     for key in sorted(gathered.interfaces):
-        told = gathered.interfaces[key]
-        attached = sorted({*told.interface.security_group_ids, *beside.get(key, ())})
-        _check_member(gathered, told, attached)
-        yield replace(told.interface, security_group_ids=tuple(_known(gathered, told, attached)))
+        member = gathered.interfaces[key]
+        attached = sorted({*member.interface.security_group_ids, *beside.get(key, ())})
+        _check_member(gathered, member, attached)
+        yield replace(member.interface, security_group_ids=tuple(_known(gathered, member, attached)))
 
 
-def _check_member(gathered: Gathered, told: GatheredInterface, attached: list[str]) -> None:
-    """Note what an interface without groups or without addresses loses."""
-    if not attached and told.cloud is Cloud.ALIBABA:
-        told.place.error("missing_groups", "the interface has no security group", "the groups that it has")
+def _check_member(gathered: Gathered, member: GatheredInterface, attached: list[str]) -> None:
+    """Add notes and errors for an interface without groups or without its primary address."""
+    place, interface = member.place, member.interface
+    if not attached and member.cloud is Cloud.ALIBABA:
+        place.error("missing_groups", "the interface has no security group", "the groups that it has")
     elif not attached:
-        key = told.interface.network_interface_id
+        subject = place.reading.subject or interface.network_interface_id
         message = "it has no security group; everything is dropped"
-        gathered.notes.add(
-            ImportEffect.NARROWED, told.place.origin, told.place.reading.subject or key, message
-        )
-    families = {block.family for block in told.interface.addresses}
-    if not families or (told.cloud is Cloud.ALIBABA and Family.IPV4 not in families):
+        gathered.notes.add(ImportEffect.NARROWED, place.origin, subject, message)
+    families = {block.family for block in interface.addresses}
+    if not families or (member.cloud is Cloud.ALIBABA and Family.IPV4 not in families):
         groups, reason = frozenset(attached) or None, "its primary address is missing"
-        gathered.lost.append(LostMember(told.place, reason, groups, effect=ImportEffect.NARROWED))
+        gathered.lost.append(LostMember(place, reason, groups, effect=ImportEffect.NARROWED))
 
 
 def _unread(gathered: Gathered) -> Iterator[LostMember]:
-    """Go through the resources that are not read, as far as they have to do with groups."""
+    """Yield the unread resources that concern groups."""
     known = gathered.aws_groups.keys() | gathered.groups.keys()
     for one in gathered.unread:
         groups = one.names & known
@@ -366,29 +368,32 @@ def _unread(gathered: Gathered) -> Iterator[LostMember]:
             yield LostMember(one.place, one.reason, groups)
 
 
-def _tell_of_lost(gathered: Gathered, member: LostMember) -> None:
-    """Note a member whose addresses are lost; an error where a drop rule would miss it."""
+def _note_lost_member(gathered: Gathered, member: LostMember) -> None:
+    """Add a note on a member with unknown addresses; an error if a drop rule would miss it."""
     for _, rule in gathered.rules:
         match rule.policy, rule.authorization_object:
             case Policy.DROP, GroupReference(group) if member.groups is None or group in member.groups:
                 message = (
                     f"{member.reason}, so that the drop rule at {rule.origin} would miss members of {group}"
                 )
-                member.place.error("lost_member", message, "what tells the interface with its addresses")
+                member.place.error("lost_member", message, "the file that defines the interface's addresses")
                 return
     subject = member.place.reading.subject or member.network_interface_id or "an interface"
     gathered.notes.add(member.effect, member.place.origin, subject, member.reason)
 
 
-def _known(gathered: Gathered, told: GatheredInterface, attached: list[str]) -> Iterator[str]:
-    """Go through the attached groups that were read; others can only be left out if they never drop."""
-    key = told.interface.network_interface_id
+def _known(gathered: Gathered, member: GatheredInterface, attached: list[str]) -> Iterator[str]:
+    """Yield the attached groups that were read.
+
+    An unread AWS group is left out with a note, because its rules never drop. Any other is an error.
+    """
+    key = member.interface.network_interface_id
     for group in attached:
         if group in gathered.aws_groups or group in gathered.groups:
             yield group
-        elif told.cloud is Cloud.AWS:
+        elif member.cloud is Cloud.AWS:
             message = f"attached to {group}, which is not in what was read; what it allows is dropped"
-            gathered.notes.add(ImportEffect.NARROWED, told.place.origin, key, message)
+            gathered.notes.add(ImportEffect.NARROWED, member.place.origin, key, message)
         else:
             message = f"{key} has {group}, which is not in what was read"
-            told.place.error("dangling_attachment", message, "the file that holds the group as well")
+            member.place.error("dangling_attachment", message, "the file that holds the group as well")

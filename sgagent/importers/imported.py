@@ -1,4 +1,4 @@
-"""Hold what an import comes to, and read the files that it is made of."""
+"""Import of files, and its result."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from sgagent.importers.notes import Note, Notes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """Definitions in our own words."""
+    """The result of an import."""
 
     snapshot: Snapshot
-    """Rules that had no id have an empty one; the version is empty."""
+    """Native definitions; rules without an id have an empty one, and the version is empty."""
 
     notes: tuple[Note, ...] = ()
-    """What is not what it was."""
+    """Differences from the imported definitions."""
 
     problems: tuple[Problem, ...] = ()
-    """Warnings about the form of what was read."""
+    """Warnings about the syntax and schema of the files."""
 
 
 def import_files(
     files: Sequence[DocumentFile], limits: Limits, read: Callable[[Field, Gathered], None]
 ) -> Imported:
-    """Return what files come to.
+    """Return the definitions of all files.
 
     Args:
-        files: all of them; one may complete another.
-        limits: what they may cost.
-        read: takes what the one value of a file says.
+        files: all files; one may complete another.
+        limits: the largest accepted files.
+        read: adds the objects of a file's root value.
 
     Raises:
-        DocumentError: something can't be understood, or there is nothing in it to import; with all that is
-            wrong.
+        DocumentError: a file has errors, or no file has anything to import; it holds all errors.
     """
     findings, notes = Findings(limits.problems), Notes()
     gathered = Gathered(notes)
@@ -62,7 +61,7 @@ def import_files(
 
 
 def _nothing(files: Sequence[DocumentFile]) -> Problem:
-    """Return the problem of files without a group: most likely they are others than were meant."""
+    """Return the error of files without a security group or prefix list."""
     return Problem(
         severity=Severity.ERROR,
         code="nothing_to_import",

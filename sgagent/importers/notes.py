@@ -1,4 +1,4 @@
-"""Tell what became of each thing that could not be taken over as it is."""
+"""Notes on objects that the import changed or left out."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from sgagent.core.errors import Origin, printable
 
 
 class ImportEffect(enum.Enum):
-    """What the native words make of something; none of these allows more than was allowed."""
+    """The effect of the import on an object; no effect admits more traffic than before."""
 
     LEFT_OUT = "left out"
-    """It has no equal: what it allowed is not allowed."""
+    """The native format has no equivalent; the traffic that the object allowed is dropped."""
 
     NARROWED = "narrowed"
-    """It allows less than it did."""
+    """The imported object allows less than the original."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One thing that is not what it was."""
+    """One difference from the imported definitions."""
 
     effect: ImportEffect
     origin: Origin
-    """Where it stood."""
+    """The place of the imported object."""
 
     subject: str
     """The group, interface or list that it belongs to."""
 
     message: str
-    """What, and why, as a clause without a full stop."""
+    """The difference and its reason, as a clause without a full stop."""
 
     def __str__(self) -> str:
         """Return the note on one line, safe to print on a terminal."""
@@ -38,16 +38,16 @@ class Note:
 
 
 class Notes:
-    """The notes of one import, in the order in which they were made."""
+    """The notes of one import, in the order of their creation."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self._notes: list[Note] = []
 
     def add(self, effect: ImportEffect, origin: Origin, subject: str, message: str) -> None:
-        """Take a note."""
+        """Add a note."""
         self._notes.append(Note(effect=effect, origin=origin, subject=subject, message=message))
 
     def all(self) -> tuple[Note, ...]:
-        """Return them."""
+        """Return all notes."""
         return tuple(self._notes)

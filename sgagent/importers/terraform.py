@@ -1,4 +1,4 @@
-"""Read a Terraform state as ``terraform show -json`` prints it, all modules of it."""
+"""Importer of Terraform states as ``terraform show -json`` prints them, with all modules."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sgagent.importers.terraform_alibaba import ALIBABA_RESOURCES
 from sgagent.importers.terraform_aws import AWS_RESOURCES
 
 RESOURCES: MappingOf[str, Callable[[Fields, Gathered], None]] = {**AWS_RESOURCES, **ALIBABA_RESOURCES}
-"""What reads the values of a resource, by its type."""
+"""The reader of each resource type."""
 
 _RELATED = ("security_group", "prefix_list", "port_list", "port_range_list")
-"""Words in the types of resources that are worth a note where nothing reads them."""
+"""An unread resource whose type contains one of these words gets a note."""
 
 
 def import_terraform(files: Sequence[DocumentFile], limits: Limits) -> Imported:
-    """Return what Terraform states come to.
+    """Return the definitions in Terraform states.
 
     Raises:
-        DocumentError: something can't be understood, or there is nothing to import.
+        DocumentError: a file has errors, or no file has anything to import.
     """
     return import_files(files, limits, _read_state)
 
@@ -46,7 +46,7 @@ def _read_state(root: Field, gathered: Gathered) -> None:
 
 
 def _resources(module: Field) -> Iterator[Field]:
-    """Go through the resources of a module and of those that it calls; how deep is bounded by the limits."""
+    """Yield the resources of a module and its child modules; the limits bound the depth."""
     fields = module.fields()
     if fields is not None:
         yield from entries(fields, "resources")
@@ -55,7 +55,7 @@ def _resources(module: Field) -> Iterator[Field]:
 
 
 def _read_resource(field: Field, gathered: Gathered) -> None:
-    """Take a resource that Terraform manages; what it only looked up is somebody else's."""
+    """Add a managed resource; skip data sources, which Terraform only looks up."""
     found = field.fields()
     mode = found.filled("mode") if found else None
     if found is None or (mode is not None and mode.word(_MODES) is not True):
@@ -79,7 +79,7 @@ _MODES = {"managed": True, "data": False}
 
 
 def _leave_out(resource: Field, kind: str, gathered: Gathered) -> None:
-    """Take a resource that is not read, with the groups that it names."""
+    """Add a resource that no importer reads, with the group ids that it names."""
     fields = resource.fields()
     values = fields.get("values") if fields else None
     is_deposed = kind in RESOURCES
@@ -98,7 +98,7 @@ def _leave_out(resource: Field, kind: str, gathered: Gathered) -> None:
 
 
 def _texts(node: Node) -> Iterator[str]:
-    """Go through all texts in a value; how deep is bounded by the limits."""
+    """Yield all texts in a value; the limits bound the depth."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, (Listing, Mapping)):

@@ -1,7 +1,7 @@
-"""Read the resources of Terraform's provider for Alibaba Cloud that make security groups.
+"""Readers of security group resources of Terraform's Alibaba Cloud provider.
 
-They mean what the native words mean. What can't be read refuses the import, as a rule that drops may not be
-left out: that would open something.
+Their fields have native equivalents. An unreadable resource refuses the import, because leaving out a drop
+rule would admit more traffic.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def _read_group(values: Fields, gathered: Gathered) -> None:
 
 
 def _note_narrowed(values: Fields, gathered: Gathered, message: str) -> None:
-    """Note what is read so that it admits least, as every state of Terraform says it."""
+    """Add the note that the import reads a group with the narrowest meaning."""
     gathered.notes.add(ImportEffect.NARROWED, values.field.origin, values.field.reading.subject, message)
 
 
 def _inner(values: Fields) -> Policy | None:
-    """Return whether members reach each other; older versions of the provider say it by true and false."""
+    """Return the inner access policy; older versions of the provider have a boolean field."""
     policy, older = values.filled("inner_access_policy"), values.filled("inner_access")
     if policy is not None:
         return policy.word(POLICIES) or Policy.DROP
@@ -88,7 +88,7 @@ def _read_rule(values: Fields, gathered: Gathered) -> None:
 
 
 def _rule(values: Fields, gathered: Gathered) -> SecurityGroupRule | None:
-    """Return a rule; None, with errors noted, if it can't be understood."""
+    """Return a rule; None, with errors added, if it is invalid."""
     network, way, policy, priority, protocol = (
         values.filled(name) for name in ("nic_type", "type", "policy", "priority", "ip_protocol")
     )
@@ -176,7 +176,7 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
         values.refuse_missing("entry", "the entries of the list, [] if it has none")
     draft = gathered.prefix_list(prefix_list_id, values.field)
     if draft.delivered is not None:
-        message = f"{prefix_list_id} stands twice, first in {draft.delivered.origin}"
+        message = f"{prefix_list_id} is defined twice, first in {draft.delivered.origin}"
         values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or Family.IPV4
     draft.delivered = values.field

@@ -1,4 +1,4 @@
-"""Read the resources of Terraform's provider for AWS that make security groups."""
+"""Readers of security group resources of Terraform's AWS provider."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sgagent.importers.terraform_interfaces import InterfaceForm, read_interface
 
 
 def _read_group(values: Fields, gathered: Gathered) -> None:
-    """Take a group with the rules that are written into it."""
+    """Add a group with its inline rules."""
     security_group_id, owner = require_id(values, "id"), values.filled("owner_id")
     if security_group_id is None:
         return
@@ -60,7 +60,7 @@ class _Rule:
 
 
 def _read_rule(values: Fields, gathered: Gathered) -> None:
-    """Take a rule of the older kind, which may have several other ends."""
+    """Add a rule of the older resource type, which may have several peers."""
     security_group_id, kind = require_id(values, "security_group_id"), values.require("type")
     direction = kind.word(DIRECTIONS) if kind else None
     if security_group_id is None or direction is None:
@@ -89,13 +89,11 @@ def _reader_of(direction: Direction) -> Callable[[Fields, Gathered], None]:
 
 
 def _allowances(values: Fields, rule: _Rule, gathered: Gathered) -> Iterator[AwsPermission]:
-    """Go through what a rule allows."""
+    """Yield the permissions of a rule."""
     itself = values.filled("self")
     if not any(values.filled(name) for name in dict(_ENDS)) and (itself is None or itself.written == "false"):
         subject = values.field.reading.subject
-        gathered.notes.add(
-            ImportEffect.LEFT_OUT, values.field.origin, subject, "a rule that names no other end"
-        )
+        gathered.notes.add(ImportEffect.LEFT_OUT, values.field.origin, subject, "a rule without a peer")
     written = values.require(rule.protocol_name)
     protocol = read_protocol(written) if written else None
     bounds = read_bounds(values, protocol, "from_port", "to_port") if protocol else None
@@ -116,7 +114,7 @@ def _allowances(values: Fields, rule: _Rule, gathered: Gathered) -> Iterator[Aws
 
 
 def _peers(values: Fields, rule: _Rule) -> Iterator[tuple[Field, AuthorizationObject]]:
-    """Go through the other ends of a rule, in lists or alone."""
+    """Yield the peers of a rule, from lists and single fields."""
     for name, read in _ENDS:
         found = values.filled(name)
         if found is None:
@@ -150,13 +148,13 @@ _ENDS: tuple[tuple[str, Callable[[Field], AuthorizationObject | None]], ...] = (
 
 
 def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
-    """Take a prefix list with the entries that are written into it."""
+    """Add a prefix list with its inline entries."""
     prefix_list_id = require_id(values, "id")
     if prefix_list_id is None:
         return
     draft, family = gathered.prefix_list(prefix_list_id, values.field), values.filled("address_family")
     if draft.delivered is not None:
-        message = f"{prefix_list_id} stands twice, first in {draft.delivered.origin}"
+        message = f"{prefix_list_id} is defined twice, first in {draft.delivered.origin}"
         values.field.error("duplicate_id", message, "one of the two")
     draft.family = (family.word(FAMILIES) if family else None) or draft.family
     draft.delivered = values.field
@@ -167,7 +165,7 @@ def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
 
 
 def _read_prefix_entry(values: Fields, gathered: Gathered) -> None:
-    """Take an entry that is a resource of its own; the list has to be one too."""
+    """Add an entry that is a separate resource; its list must be a resource too."""
     prefix_list_id = require_id(values, "prefix_list_id")
     if prefix_list_id is not None:
         _add_entry(values, prefix_list_id, gathered)
@@ -181,7 +179,7 @@ def _add_entry(fields: Fields, prefix_list_id: str, gathered: Gathered) -> None:
 
 
 def _read_attachment(values: Fields, gathered: Gathered) -> None:
-    """Take a group that was attached to an interface from outside."""
+    """Add an attachment of a group to an interface that is a separate resource."""
     interface, group = require_id(values, "network_interface_id"), require_id(values, "security_group_id")
     if interface is not None and group is not None:
         gathered.attachments.append((values.field, interface, group))

@@ -1,4 +1,4 @@
-"""Read network interfaces out of Terraform states, whatever a provider calls their fields."""
+"""Reader of network interfaces in Terraform states, with the field names of each provider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgagent.importers.context import Gathered, LostMember
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceForm:
-    """Where a resource says what an interface is."""
+    """The field names of a resource type that describe an interface."""
 
     cloud: Cloud
     ids: tuple[str, ...]
@@ -23,17 +23,17 @@ class InterfaceForm:
     """The primary one first; each field holds one or a list."""
 
     groups: tuple[str, ...]
-    """Older versions of a provider called the field otherwise."""
+    """Several names, because older versions of a provider use another one."""
 
     mac: str = ""
     instance: str = ""
     vpc: str = ""
     secondary: tuple[str, ...] = ()
-    """Lists of further interfaces, of which an instance tells no more than their ids and groups."""
+    """Lists of further interfaces, for which an instance has only ids and groups."""
 
 
 def read_interface(values: Fields, gathered: Gathered, form: InterfaceForm) -> None:
-    """Take an interface; where its id is missing what it belongs to is left out."""
+    """Add an interface; one without an id is lost to its groups."""
     groups = _ids(values, form.groups)
     for name in form.secondary:
         for item in entries(values, name):
@@ -61,7 +61,7 @@ def read_interface(values: Fields, gathered: Gathered, form: InterfaceForm) -> N
 
 
 def read_mention(values: Fields, gathered: Gathered, what: str = "the interface") -> None:
-    """Take the id of an interface that should be a resource of its own, which alone has its addresses."""
+    """Add an interface that a resource only references; it is lost unless another resource defines it."""
     network_interface_id = read_id(values, "network_interface_id")
     reason = f"{what} {network_interface_id or 'without id'} is no resource in what was read"
     groups = _ids(values, ("security_group_ids", "security_groups"))
@@ -69,7 +69,7 @@ def read_mention(values: Fields, gathered: Gathered, what: str = "the interface"
 
 
 def _ids(values: Fields, names: tuple[str, ...]) -> frozenset[str] | None:
-    """Return the ids in these lists; None if there are none, so that nobody knows them."""
+    """Return the ids in these lists; None if there are none, so that they are unknown."""
     found = frozenset(key for name in names for field in entries(values, name) if (key := parse_id(field)))
     return found or None
 
