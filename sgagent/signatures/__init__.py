@@ -1,4 +1,4 @@
-"""Signed snapshots: who vouches for which documents, since when and until when."""
+"""Signatures of documents: keys, signature files and their verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write and read public keys as the configuration holds them."""
+"""Ed25519 key pairs: text and PEM forms, signing, and verification of one signature."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ KEY_FORM = "ed25519: and 44 characters of base64, as `sgagent keygen` prints it"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """An Ed25519 key (RFC 8032) that tells whether a signature is its owner's."""
+    """An Ed25519 public key (RFC 8032)."""
 
     raw: bytes
-    """32 of them."""
+    """32 bytes."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the key that a text like ``ed25519:MCowBQ…=`` stands for.
+        """Parse a text like ``ed25519:MCowBQ…=``.
 
         Raises:
-            ValueError: it stands for none; the message never repeats it, as it may be a secret by mistake.
+            ValueError: it is not a public key; the message omits the text, because it may be a secret.
         """
         if not text.startswith(_PREFIX):
             raise ValueError("not a public key")
@@ -51,17 +51,17 @@ class PublicKey:
 
     @property
     def key_id(self) -> str:
-        """Return a short name for the key: what a signature says it is by, never a proof."""
+        """Return the short id by which signatures name the key; it proves nothing."""
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
     def __str__(self) -> str:
-        """Return the key as the configuration holds it."""
+        """Return the key as the configuration has it."""
         return _PREFIX + base64.b64encode(self.raw).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A key that signs."""
+    """An Ed25519 private key."""
 
     _key: Ed25519PrivateKey
 
@@ -72,15 +72,15 @@ class PrivateKey:
 
     @classmethod
     def load(cls, pem: bytes) -> Self:
-        """Return the key that a PEM file holds: PKCS #8, without a password.
+        """Parse a PEM file: PKCS #8, without a password.
 
         Raises:
-            ValueError: it holds none, another kind, or asks for a password.
+            ValueError: it has no private key, a key of another type, or a password.
         """
         try:
             key = load_pem_private_key(pem, password=None)
         except TypeError:
-            raise ValueError("the key has a password, for which nobody can be asked") from None
+            raise ValueError("the key has a password; expected one without") from None
         except (ValueError, UnsupportedAlgorithm):
             raise ValueError("not a private key in PEM") from None
         if not isinstance(key, Ed25519PrivateKey):
@@ -88,21 +88,21 @@ class PrivateKey:
         return cls(key)
 
     def dump(self) -> bytes:
-        """Return the key as a PEM file holds it."""
+        """Return the key as PEM."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     @property
     def public(self) -> PublicKey:
-        """Return the key that others pin."""
+        """Return the public key, which hosts pin."""
         return PublicKey(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
     def sign(self, manifest: Manifest) -> Signature:
-        """Vouch for a manifest."""
+        """Sign a manifest."""
         return Signature(key_id=self.public.key_id, value=self._key.sign(manifest.render().encode()))
 
 
 def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
-    """Return whether a key vouches for a manifest."""
+    """Return whether the key's owner signed the manifest."""
     try:
         Ed25519PublicKey.from_public_bytes(key.raw).verify(signature.value, manifest.render().encode())
     except InvalidSignature:

@@ -1,6 +1,6 @@
-"""Write and read signature files: a list of documents by their hashes, and signatures over that list.
+"""Signature files: a manifest, which lists documents by their hashes, and signatures over the manifest.
 
-It is a text, so that a person can read what was signed and a version control system shows what changed::
+The file is text, so that a person can read what was signed and a version control system shows changes::
 
     sgagent signature 1
     serial 7
@@ -10,8 +10,8 @@ It is a text, so that a person can read what was signed and a version control sy
 
     key 5f3c9a0b1c2d3e4f c2lnbmF0dXJl…
 
-What is signed are the bytes before the empty line. There is one way only to write a list down; a text that is
-written otherwise is refused, so nothing can be read in two ways.
+The signatures cover the bytes before the empty line. The parser accepts only the canonical text of a
+manifest, so that no two readers can understand a file differently.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _KEY = re.compile(r"key ([0-9a-f]{16}) ([A-Za-z0-9+/=]{1,128})")
 
 
 class MalformedSignatureError(Exception):
-    """Say that a text is no signature file, and where it is wrong."""
+    """A text that is not a signature file; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedFile:
-    """A document that is vouched for."""
+    """A document in a manifest."""
 
     name: str
     """Without a directory."""
@@ -49,16 +49,16 @@ class SignedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What is vouched for: these documents and no others."""
+    """The signed list of documents."""
 
     serial: int
     """From 1; a later publication has a larger one."""
 
     signed_at: int
-    """Seconds since the epoch, as the signer's clock said."""
+    """Seconds since the epoch, by the signer's clock."""
 
     expires_at: int | None
-    """Seconds since the epoch; None is never."""
+    """Seconds since the epoch; None for never."""
 
     files: tuple[SignedFile, ...]
     """Sorted by name; names are unique."""
@@ -67,10 +67,10 @@ class Manifest:
     def of(
         cls, contents: Mapping[str, bytes], *, serial: int, signed_at: int, expires_at: int | None = None
     ) -> Self:
-        """Return the manifest of documents by their names.
+        """Return the manifest of documents by name.
 
         Raises:
-            ValueError: a name can't stand in a line of text.
+            ValueError: a name has unprintable characters or is too long.
         """
         for name in contents:
             if not name.isprintable() or not _FILE.fullmatch(f"file {'0' * 64} {name}"):
@@ -79,7 +79,7 @@ class Manifest:
         return cls(serial=serial, signed_at=signed_at, expires_at=expires_at, files=files)
 
     def render(self) -> str:
-        """Return the one text that says this; what is signed are its bytes in UTF-8."""
+        """Return the canonical text; signatures cover its UTF-8 bytes."""
         expires = [] if self.expires_at is None else [f"expires {time_in_words(self.expires_at)}"]
         lines = (
             _FIRST_LINE,
@@ -93,7 +93,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a key says about a manifest."""
+    """The signature of one key over a manifest."""
 
     key_id: str
     value: bytes
@@ -101,7 +101,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class SignatureFile:
-    """A manifest and the signatures over it, neither of them believed yet."""
+    """A manifest and its signatures, not yet verified."""
 
     manifest: Manifest
     signatures: tuple[Signature, ...]
@@ -113,10 +113,10 @@ class SignatureFile:
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Return what a signature file says.
+        """Parse a signature file.
 
         Raises:
-            MalformedSignatureError: it is none, or is written otherwise than this program writes it.
+            MalformedSignatureError: it is not a signature file, or not in canonical form.
         """
         try:
             text = content.decode()
@@ -124,7 +124,7 @@ class SignatureFile:
             raise MalformedSignatureError("not UTF-8") from None
         head, empty, tail = text.partition("\n\n")
         if not empty:
-            raise MalformedSignatureError("there is no signature behind an empty line")
+            raise MalformedSignatureError("there is no signature after an empty line")
         found = cls(_parse_manifest(head.split("\n")), tuple(_parse_keys(tail.splitlines())))
         if found.render() != text:
             raise MalformedSignatureError("it is not written as `sgagent sign` writes it")
@@ -133,28 +133,28 @@ class SignatureFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """By what a delivery is vouched for."""
+    """The verified signature of a delivery."""
 
     serial: int
     digest: str
-    """Of the manifest: two publications of one serial differ in it."""
+    """Of the manifest; detects two publications with the same serial."""
 
     key_id: str
     expires_at: int | None
 
 
 def sha256_of(content: bytes) -> str:
-    """Return the hash by which a manifest knows a document."""
+    """Return the hash of a document as a manifest has it."""
     return hashlib.sha256(content).hexdigest()
 
 
 def time_in_words(seconds: int) -> str:
-    """Return a time as signature files write it."""
+    """Return a time in the format of signature files."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime(_TIME)
 
 
 def _parse_manifest(lines: list[str]) -> Manifest:
-    """Return what the lines before the empty one say."""
+    """Parse the lines before the empty line."""
     if lines[0] != _FIRST_LINE:
         raise MalformedSignatureError(f"it does not begin with {_FIRST_LINE!r}")
     rest = iter(lines[1:])
@@ -168,7 +168,7 @@ def _parse_manifest(lines: list[str]) -> Manifest:
     files = tuple(map(_parse_file, others))
     names = [file.name for file in files]
     if not files or names != sorted(set(names)):
-        raise MalformedSignatureError("its files are not there, not in order, or twice")
+        raise MalformedSignatureError("its files are missing, not sorted, or duplicate")
     return Manifest(serial=int(serial[1]), signed_at=signed_at, expires_at=expires_at, files=files)
 
 
@@ -176,7 +176,7 @@ def _parse_time(word: str, line: str) -> int:
     try:
         parsed = dt.datetime.strptime(line, f"{word} {_TIME}").replace(tzinfo=dt.UTC)
     except ValueError:
-        raise MalformedSignatureError(f"there is no time where {word!r} should stand") from None
+        raise MalformedSignatureError(f"there is no line with a valid {word!r} time") from None
     return int(parsed.timestamp())
 
 
@@ -191,7 +191,7 @@ def _parse_keys(lines: list[str]) -> Iterable[Signature]:
     for line in lines:
         match = _KEY.fullmatch(line)
         if match is None:
-            raise MalformedSignatureError("a line behind the empty one is no signature")
+            raise MalformedSignatureError("a line after the empty line is not a signature")
         try:
             yield Signature(key_id=match[1], value=base64.b64decode(match[2], validate=True))
         except (binascii.Error, ValueError):

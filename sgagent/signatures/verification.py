@@ -1,7 +1,7 @@
-"""Decide whether documents are what somebody who is trusted vouches for, now and not some other time.
+"""Verification of signature files: the key, the documents, and the age.
 
-Each check raises what is wrong with a code for scripts; the order in which they are made is that in which
-they mean something: who signed, what was signed, and whether that is the newest.
+Each check raises an error with a code for scripts. Callers run the checks in this order, because each depends
+on the one before.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sgagent.signatures.manifest import (
 
 
 class SignatureFaultError(Exception):
-    """Say why documents are not vouched for."""
+    """A failed check of a signature."""
 
     def __init__(self, code: str, message: str, remedy: str, *, name: str | None = None) -> None:
-        """Keep what a problem needs; ``name`` is the document that is meant, None the signature itself."""
+        """Store the fields of a problem; ``name`` is the document at fault, None for the signature itself."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -32,12 +32,12 @@ class SignatureFaultError(Exception):
 
 
 def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manifest, Signed]:
-    """Return the manifest of a signature file that one of the keys has signed.
+    """Return the manifest of a signature file after verifying that one of the keys signed it.
 
     Raises:
         SignatureFaultError: ``signature_malformed``, ``signature_unknown_key`` or ``signature_wrong``.
     """
-    from sgagent.signatures.keys import is_by  # noqa: PLC0415 - takes long, and only who pins keys needs it
+    from sgagent.signatures.keys import is_by  # noqa: PLC0415 - a slow import, needed only with pinned keys
 
     try:
         file = SignatureFile.parse(content)
@@ -59,23 +59,23 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
             return file.manifest, _signed(file.manifest, signature.key_id)
     raise SignatureFaultError(
         "signature_wrong",
-        f"the signature of {known[0].key_id} does not fit what it stands under",
-        "somebody changed it; sign again",
+        f"the signature of {known[0].key_id} does not match the signed text",
+        "the text was changed after signing; sign again",
     )
 
 
 def check_contents(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
-    """Hold documents against a manifest.
+    """Compare documents with a manifest.
 
-    Where there is one document on both sides, its name does not matter: it is the same by any other.
+    If both have exactly one document, its name does not matter.
 
     Args:
-        manifest: what is vouched for.
+        manifest: the signed list.
         contents: the documents by name.
 
     Raises:
-        SignatureFaultError: ``signature_mismatch``, with the first document that is not vouched for, or is
-            not there.
+        SignatureFaultError: ``signature_mismatch``, with the first document that is unsigned, changed or
+            missing.
     """
     hashes = {file.name: file.sha256 for file in manifest.files}
     if len(hashes) == len(contents) == 1:
@@ -86,39 +86,39 @@ def check_contents(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
 def check_part(
     manifest: Manifest, contents: Mapping[str, bytes], is_asked_for: Callable[[str], bool]
 ) -> None:
-    """Hold a part of what a manifest vouches for against it.
+    """Compare a subset of documents with a manifest.
 
     Args:
-        manifest: what is vouched for.
-        contents: all that there is of the part, by name.
-        is_asked_for: tells of a name whether it belongs to the part, so that it has to be there.
+        manifest: the signed list.
+        contents: the documents of the subset by name.
+        is_asked_for: returns whether a name belongs to the subset, so that its document must be present.
 
     Raises:
-        SignatureFaultError: as :func:`check_contents`.
+        SignatureFaultError: as for :func:`check_contents`.
     """
     _compare({file.name: file.sha256 for file in manifest.files if is_asked_for(file.name)}, contents)
 
 
 def _compare(hashes: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
-    """Refuse the first document that nobody vouches for, or is not there."""
+    """Refuse the first document that is unsigned, changed or missing."""
     for name, content in sorted(contents.items()):
         if name not in hashes:
-            raise _mismatch(name, "nobody vouches for this document")
+            raise _mismatch(name, "the document is not in the signed list")
         if hashes[name] != sha256_of(content):
             raise _mismatch(name, "the document differs from the one that was signed")
     missing = sorted(hashes.keys() - contents.keys())
     if missing:
-        raise _mismatch(missing[0], "a document that was signed is not there")
+        raise _mismatch(missing[0], "a signed document is missing")
 
 
 def check_age(manifest: Manifest, signed: Signed, *, now: float, enforced: Signed | None) -> None:
-    """Hold a manifest against the time, and against what this host enforced before.
+    """Refuse an expired manifest, and one older than the last that this host enforced.
 
     Args:
-        manifest: what is vouched for.
-        signed: the same, in short.
+        manifest: the signed list.
+        signed: its verified signature.
         now: seconds since the epoch.
-        enforced: the newest that this host enforced; None if nothing signed.
+        enforced: the newest signature that this host enforced; None for none.
 
     Raises:
         SignatureFaultError: ``signature_expired``, ``serial_older`` or ``serial_reused``.
@@ -127,7 +127,7 @@ def check_age(manifest: Manifest, signed: Signed, *, now: float, enforced: Signe
         raise SignatureFaultError(
             "signature_expired",
             f"expired at {time_in_words(manifest.expires_at)}",
-            "sign again; if it should still be good, look at this host's clock",
+            "sign again; if it should still be valid, check this host's clock",
         )
     if enforced is not None and signed.serial < enforced.serial:
         raise SignatureFaultError(
@@ -138,7 +138,7 @@ def check_age(manifest: Manifest, signed: Signed, *, now: float, enforced: Signe
     if enforced is not None and signed.serial == enforced.serial and signed.digest != enforced.digest:
         raise SignatureFaultError(
             "serial_reused",
-            f"serial {signed.serial} was another publication's, which this host enforced",
+            f"serial {signed.serial} belongs to another publication, which this host enforced",
             f"sign with a serial above {enforced.serial}",
         )
 
@@ -149,5 +149,5 @@ def _signed(manifest: Manifest, key_id: str) -> Signed:
 
 
 def _mismatch(name: str, message: str) -> SignatureFaultError:
-    remedy = "bring back what was signed, or sign what is there, if it is meant"
+    remedy = "restore the signed documents, or sign the present ones"
     return SignatureFaultError("signature_mismatch", message, remedy, name=name)
