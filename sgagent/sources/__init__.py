@@ -1,1 +1,1 @@
-"""Fetch definitions from where they are kept, and notice when they change."""
+"""Sources of definitions: files, HTTPS, etcd and the ECS API."""

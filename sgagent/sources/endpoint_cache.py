@@ -1,7 +1,8 @@
-"""Know at which addresses a server is, also when its name can't be looked up any more.
+"""Cache of a server's addresses, in a file, for when the name can't be resolved.
 
-A policy may cut the host off its resolver. The way to the source stays open (§7.4), so what was found before
-is remembered, over restarts too: else such a policy would be the last that this host ever got.
+A policy may block the host's resolver. Traffic to the source stays admitted (§7.4), but the agent needs the
+addresses for that, also after a restart. Without the cache, such a policy would be the last one that the host
+fetches.
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ from pathlib import Path
 from sgagent.core.policy import Endpoint
 
 LookUp = Callable[[str, int], list[str]]
-"""Return the addresses of a host for TCP, or raise OSError."""
+"""Returns the addresses of a host for TCP, or raises OSError."""
 
 _NAME = "source-addresses"
 _MOST_ADDRESSES = 64
 
 
 def addresses_file(state_directory: Path, number: int = 0) -> Path:
-    """Return where the addresses of a server are remembered; sources that have several number them from 0."""
+    """Return the path of a server's cache file; a source with several servers numbers them from 0."""
     return state_directory / (f"{_NAME}-{number}.json" if number else f"{_NAME}.json")
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system's resolver finds them.
+    """Resolve a host by the system's resolver.
 
     Raises:
-        OSError: there are none, or the resolver can't be reached.
+        OSError: the host has no addresses, or the resolver can't be reached.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _written_out(host: str) -> tuple[str, ...]:
-    """Return the address that stands in the place of a name: nobody has to be asked for it."""
+    """Return the host if it is an address, which needs no resolver."""
     try:
         ip_address(host)
     except ValueError:
@@ -47,26 +48,26 @@ def _written_out(host: str) -> tuple[str, ...]:
 
 
 class Whereabouts:
-    """The addresses of one server."""
+    """The cached addresses of one server."""
 
     def __init__(self, host: str, port: int, look_up: LookUp = look_up, memory: Path | None = None) -> None:
-        """Start without having looked; an address is known without a look, and so is what was found before.
+        """Load the addresses from the file; resolve nothing yet.
 
         Args:
             host: the server's name, or its address.
             port: its port.
-            look_up: finds the addresses of a name.
-            memory: the file in which they are remembered; its directory need not be there yet. None forgets.
+            look_up: resolves a name.
+            memory: the cache file, whose directory need not exist yet; None for no file.
         """
         self._host, self._port, self._look_up, self._memory = host, port, look_up, memory
         self._addresses = _written_out(host) or self._recalled()
         self._remembered: tuple[str, ...] | None = None
 
     def find(self) -> tuple[str, ...]:
-        """Return the addresses: those found now, else those found last.
+        """Resolve the name and return the addresses; return the cached ones if that fails.
 
         Raises:
-            OSError: none were ever found.
+            OSError: the resolver fails and the cache is empty.
         """
         try:
             self._addresses = tuple(self._look_up(self._host, self._port))[:_MOST_ADDRESSES]
@@ -79,16 +80,16 @@ class Whereabouts:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Return the addresses that were found last, in the order in which to try them."""
+        """Return the cached addresses, in the order in which to try them."""
         return self._addresses
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the server was found last, in a total order."""
+        """Return the cached addresses as sorted endpoints."""
         found = {Endpoint.at(address, self._port) for address in self._addresses}
         return tuple(sorted(found, key=lambda endpoint: (str(endpoint.address), endpoint.port)))
 
     def _remember(self) -> None:
-        """Write the addresses down if they are new; a place that can't be written to is tried again."""
+        """Write changed addresses to the file; a failed write is retried after the next look-up."""
         if self._memory is None or self._addresses == self._remembered:
             return
         content = json.dumps({"host": self._host, "port": self._port, "addresses": self._addresses})
@@ -99,7 +100,7 @@ class Whereabouts:
             self._remembered = self._addresses
 
     def _recalled(self) -> tuple[str, ...]:
-        """Return the addresses that were written down; none if those are another server's, or damaged."""
+        """Return the addresses in the file; none if it is damaged or belongs to another server."""
         if self._memory is None:
             return ()
         try:

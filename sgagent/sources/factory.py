@@ -1,4 +1,4 @@
-"""Make the source that the configuration names."""
+"""Factory of the configured source."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from sgagent.sources.verified_parse import Acceptance
 def make_source(
     settings: Settings, host: Host | None = None, *, read_enforced: ReadEnforced | None = None
 ) -> Source:
-    """Return the source that the configuration names; nothing is asked of it yet.
+    """Return the configured source without contacting it.
 
     Args:
         settings: the configuration.
-        host: the links of this host, for sources that deliver only what concerns it; None for everything.
-        read_enforced: tells which signature this host enforced; None reads that in the state directory.
+        host: the links of this host, for sources that fetch only its definitions; None fetches everything.
+        read_enforced: reads the newest enforced signature; None reads it from the state directory.
 
     Raises:
-        UsageError: what the source needs is not installed.
+        UsageError: a Python module that the source needs is not installed.
     """
     source = settings.source
     kept = signature_file(settings.state.directory)
@@ -53,7 +53,7 @@ def make_source(
 
 
 def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    """Return where the source that the configuration names was found last, as far as that is remembered."""
+    """Return the cached endpoints of the configured source."""
     return tuple(
         endpoint
         for number, (host, port) in enumerate(servers(settings.source))
@@ -64,7 +64,7 @@ def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
 
 
 def servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
-    """Return the servers that a source speaks to, in the order in which they are remembered."""
+    """Return host and port of each server of a source, in the order of their cache files."""
     match source:
         case FileSourceSettings():
             return ()
@@ -106,13 +106,13 @@ def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vou
 def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None) -> Source:
     if settings.signature.public_keys:
         raise UsageError(
-            "signature.public_keys: nobody signs the answers of the cloud's API"
-            " (a source of type file, https or etcd, or no [signature])"
+            "signature.public_keys: the cloud's API does not sign its answers"
+            " (use a source of type file, https or etcd, or remove [signature])"
         )
     if host is not None and not (source.uses_metadata or source.instance_id or settings.interfaces):
         raise UsageError(
-            "source.instance_id: with credentials_file, it has to be said which interfaces are this host's"
-            ' (instance_id = "i-…", or [[interface]])'
+            "source.instance_id: with credentials_file, the configuration must name this host's interfaces"
+            ' (set instance_id = "i-…", or [[interface]])'
         )
     try:
         from sgagent.sources.aliyun.client import connect  # noqa: PLC0415 - it needs what others do without

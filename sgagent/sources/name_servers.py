@@ -1,4 +1,4 @@
-"""Know which name servers this host asks, for a source that is given by name."""
+"""Name servers of this host, which the agent needs to resolve a source's name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgagent.sources.factory import servers
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 BEHIND_A_STUB = Path("/run/systemd/resolve/resolv.conf")
-"""Where systemd-resolved names the servers that it asks itself; the other file leads to loopback then."""
+"""The upstream servers of systemd-resolved; with it, the other file names a stub on loopback."""
 
 _DNS = 53
 _MOST_SERVERS = 8
@@ -22,11 +22,11 @@ _LONGEST_FILE = 65_536
 def name_servers(
     source: SourceSettings, files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)
 ) -> tuple[Endpoint, ...]:
-    """Return the host's name servers, which have to be reached to find a source; none if it has no name.
+    """Return the endpoints of the host's name servers; none if the source needs no resolver.
 
     Args:
-        source: what the configuration says of it.
-        files: that name them, as resolv.conf(5) describes; what can't be read names none.
+        source: the configured source.
+        files: in the format of resolv.conf(5); an unreadable file names no servers.
     """
     if all(_is_address(host) for host, _ in servers(source)):
         return ()
@@ -47,7 +47,7 @@ def _is_address(host: str) -> bool:
 
 
 def _named_in(file: Path) -> list[str]:
-    """Return the addresses of the name servers in a file, but for those on this host."""
+    """Return the addresses of the name servers in a file, except loopback."""
     try:
         with file.open(encoding="utf-8", errors="replace") as opened:
             lines = opened.read(_LONGEST_FILE).splitlines()

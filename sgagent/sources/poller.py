@@ -1,4 +1,7 @@
-"""Ask a slow or lying server in a thread of its own, so that nobody else ever waits for it."""
+"""Polling of a server in a thread of its own, with jitter and exponential backoff.
+
+No other thread waits for a slow or malicious server.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ import structlog
 from sgagent.ports import Wake
 
 STOP_SECONDS = 2.0
-"""How long the end of the last watch waits for a question that can't be broken off: the look-up of a name."""
+"""How long the end of the last watch waits for a request that can't be cancelled: resolving a name."""
 
 
 class Poller:
-    """Repeat a question while anybody watches; one thread for all who do."""
+    """Repeats a request while there is a watch, in one thread for all watches."""
 
     def __init__(self, ask: Callable[[], tuple[bool, float]], break_off: Callable[[], None]) -> None:
-        """Take what to do; nothing is asked before somebody watches.
+        """Store the callbacks; the first watch starts the thread.
 
         Args:
-            ask: asks once, and returns whether anything changed and how many seconds to wait; never raises.
-            break_off: ends a question that is being asked, from another thread.
+            ask: sends one request; returns whether anything changed and the seconds to wait; never raises.
+            break_off: cancels the request in progress, from another thread.
         """
         self._ask = ask
         self._break_off = break_off
@@ -32,7 +35,7 @@ class Poller:
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
-        """Call ``wake`` when an answer differs from the one before, until the context is left."""
+        """Call ``wake`` after each answer with a change, until the context ends."""
         self._begin(wake)
         try:
             yield
@@ -41,24 +44,24 @@ class Poller:
 
     @property
     def is_asking(self) -> bool:
-        """Return whether the thread runs, so that others need not ask."""
+        """Return whether the thread runs, so that a fetch need not send a request."""
         return self._round is not None
 
     def wait_for_first(self, seconds: float) -> None:
-        """Wait until the thread has asked once, but not for longer; and not again if that was too long."""
+        """Wait for the thread's first answer; after a timeout, later calls do not wait."""
         current = self._round
         if current is not None:
             current.has_asked.wait(seconds)
             current.has_asked.set()
 
     def hurry(self) -> None:
-        """Have the thread ask again now, if it is not asking."""
+        """End the thread's wait between requests."""
         current = self._round
         if current is not None:
             current.bell.set()
 
     def wake_watchers(self) -> None:
-        """Wake all who watch, as an answer differs for another reason than that somebody asked."""
+        """Call every watch's ``wake`` for a change that no request returned."""
         current = self._round
         if current is not None:
             self._wake(current)
@@ -88,12 +91,12 @@ class Poller:
             current.thread.join(STOP_SECONDS)
 
     def _run(self, current: _Round) -> None:
-        """Ask again and again."""
+        """Send requests until the last watch ends."""
         while not current.is_over:
             current.bell.clear()
             try:
                 is_changed, wait = self._ask()
-            except Exception:  # noqa: BLE001 - this thread's outermost loop, which must go on whatever is wrong
+            except Exception:  # noqa: BLE001 - the thread's outermost loop must survive any fault
                 _LOG.exception("source_thread_failed")
                 is_changed, wait = False, _AFTER_FAULT_SECONDS
             current.has_asked.set()
@@ -110,12 +113,12 @@ class Poller:
 
 
 class _Round:
-    """The life of one thread."""
+    """The state of one run of the thread."""
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.bell = threading.Event()
-        """Ends a wait between questions."""
+        """Ends a wait between requests."""
 
         self.has_asked = threading.Event()
         self.is_over = False
@@ -126,48 +129,48 @@ _LOG = structlog.get_logger(__name__)
 
 
 FIRST_RETRY_SECONDS = 1.0
-"""Doubled with each failure. What is waited is a random part of it, so that a fleet that lost its server does
-not come back as one."""
+"""Initial backoff, doubled with each failure. The wait is a random part of it (full jitter), so that the
+hosts of a fleet do not all return at once after an outage."""
 
 LONGEST_RETRY_SECONDS = 60.0
-"""Or the usual interval, if that is longer."""
+"""Maximum backoff; the polling interval, if that is longer."""
 
 SHORTEST_SECONDS = 0.1
-"""Between questions that failed, whatever chance says."""
+"""Minimum wait after a failure."""
 
 LONGEST_PUT_OFF_SECONDS = 600.0
-"""For which a server can send us away."""
+"""The longest ``Retry-After`` that the poller obeys."""
 
 CHANGED_SECONDS = 1.0
-"""Between two questions of a long poll when the first brought something new."""
+"""Wait between two long polls after one that returned a change."""
 
 
 class Pace:
-    """Count failures in a row, and say how long to wait."""
+    """Polling interval with jitter, and exponential backoff after consecutive failures."""
 
     def __init__(self, poll_seconds: float, random: Callable[[], float]) -> None:
         """Start without a failure.
 
         Args:
-            poll_seconds: between questions when all is well.
-            random: returns numbers from 0, included, to 1.
+            poll_seconds: the interval without failures.
+            random: returns numbers from 0 (inclusive) to 1 (exclusive).
         """
         self._poll_seconds = poll_seconds
         self._random = random
         self._failures = 0
 
     def after_answer(self) -> float:
-        """Return how long to wait after an answer: the interval, a tenth more or less."""
+        """Return how long to wait after an answer: the interval with 10 % jitter."""
         self._failures = 0
         return self._poll_seconds * (0.9 + 0.2 * self._random())
 
     def after_long_poll(self, *, took: float, wait: float, is_changed: bool) -> float:
-        """Return how long to wait after a question that the server was asked to think over.
+        """Return how long to wait after a long poll.
 
         Args:
-            took: how long the server did.
-            wait: how long it was asked to.
-            is_changed: whether its answer was new.
+            took: the seconds until the answer.
+            wait: the seconds that the request allowed the server to wait.
+            is_changed: whether the answer had a change.
         """
         if is_changed:
             self._failures = 0
@@ -175,13 +178,13 @@ class Pace:
         if took >= wait / 2:
             self._failures = 0
             return 0.0
-        return self.after_answer()  # it does not wait for changes, so it is asked as any other
+        return self.after_answer()  # the server does not support long polls
 
     def after_failure(self, put_off: float = 0.0) -> float:
         """Return how long to wait after a failure.
 
         Args:
-            put_off: what the server asked for.
+            put_off: the seconds that the server asked for.
         """
         longest = max(LONGEST_RETRY_SECONDS, self._poll_seconds)
         limit = min(longest, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 32))

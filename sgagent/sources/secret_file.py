@@ -1,4 +1,4 @@
-"""Read files that hold secrets, and refuse those that everybody can read."""
+"""Files with secrets, and the check that not everybody can read them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sgagent.core.errors import SourceUnavailableError
 
 _LONGEST_TOKEN = 16 * 1024
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750, section 2.1; nothing else can stand in a header without meaning something there."""
+"""RFC 6750, section 2.1; other characters could have a meaning in a header."""
 
 
 def require_private(path: Path) -> None:
     """Refuse a file that others than its owner and group can read.
 
     Raises:
-        SourceUnavailableError: they can, or it is not there.
+        SourceUnavailableError: others can read the file, or it does not exist.
     """
     try:
         mode = path.stat().st_mode
@@ -28,11 +28,11 @@ def require_private(path: Path) -> None:
 
 
 def read_token(path: Path) -> str:
-    """Return the bearer token that a file holds; white space around it is no part of it.
+    """Return the bearer token in a file, without surrounding white space.
 
     Raises:
-        SourceUnavailableError: it can't be read, everybody can read it, or it holds no token. The message
-            never says what it holds.
+        SourceUnavailableError: the file can't be read, everybody can read it, or it has no token. The message
+            never includes the content.
     """
     require_private(path)
     try:

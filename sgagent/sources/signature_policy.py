@@ -1,4 +1,4 @@
-"""Find out whether somebody who is trusted vouches for what a source got, now and not some other time."""
+"""Signature policy: pinned keys, replay protection, and the file with the last enforced signature."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFaultError, Signed, check_age, check_signature
 
 ReadEnforced = Callable[[], Signed | None]
-"""Return the newest signature that this host enforced, None if it never did; raise OSError or ValueError
-where that is not known."""
+"""Returns the newest signature that this host enforced; None for none. Raises OSError or ValueError if it
+can't be read."""
 
 HoldAgainst = Callable[[Manifest], None]
-"""Hold what was got against a manifest; raise :class:`SignatureFaultError` where it differs."""
+"""Compares the fetched documents with a manifest; raises :class:`SignatureFaultError` if they differ."""
 
 NameOf = Callable[[str], str]
-"""Return how messages call what a manifest calls by some name."""
+"""Returns the name for messages of a document in a manifest."""
 
 
 class MismatchError(DocumentError):
-    """Say that documents and signature do not belong together; one of the two may still be on its way."""
+    """Documents that do not match their signature; the publisher may still be writing one of the two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """What somebody who is trusted vouches for."""
+    """A manifest with a verified signature of a pinned key."""
 
     manifest: Manifest
     signed: Signed
 
 
 class Vouching:
-    """Know whose signatures count, and what this host enforced before."""
+    """The pinned keys, and the newest signature that this host enforced."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Vouching:
         read_enforced: ReadEnforced = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Take who may vouch.
+        """Store the policy.
 
         Args:
-            settings: the pinned keys; None asks for nobody.
-            read_enforced: tells which signature this host enforced.
-            now: tells seconds since the epoch.
+            settings: the pinned keys; None requires no signature.
+            read_enforced: reads the newest signature that this host enforced.
+            now: returns seconds since the epoch.
         """
         self._settings = settings or SignatureSettings()
         self._read_enforced = read_enforced
@@ -59,21 +59,21 @@ class Vouching:
 
     @property
     def wants_signature(self) -> bool:
-        """Return whether signatures are looked at, so that they have to be fetched."""
+        """Return whether keys are pinned, so that sources must fetch signatures."""
         return bool(self._settings.public_keys)
 
     def verify(self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf) -> Vouched:
-        """Return what a signature vouches for, whatever its age.
+        """Verify a signature file and its documents; ignore its age.
 
         Args:
-            signature: the content of a signature file.
-            place: of the signature, for messages.
-            hold_against: holds what was got against the manifest.
-            name_of: tells how messages call what the manifest calls by some name.
+            signature: the content of the signature file.
+            place: the place of the signature, for messages.
+            hold_against: compares the fetched documents with the manifest.
+            name_of: returns the name for messages of a document in the manifest.
 
         Raises:
-            MismatchError: the signature is good, but for something else.
-            DocumentError: nobody who is trusted signed.
+            MismatchError: the signature is valid, but the documents differ.
+            DocumentError: no pinned key signed.
         """
         try:
             manifest, signed = check_signature(signature, self._settings.public_keys)
@@ -83,10 +83,10 @@ class Vouching:
         return Vouched(manifest, signed)
 
     def check_age(self, vouched: Vouched, place: str) -> None:
-        """Refuse what has expired, or is older than what this host enforced.
+        """Refuse an expired manifest, and one older than the last that this host enforced.
 
         Raises:
-            DocumentError: it is one of these, or what was enforced is not known.
+            DocumentError: the manifest is expired or older, or the last enforced signature can't be read.
         """
         enforced = self._enforced(place)
         try:
@@ -95,10 +95,10 @@ class Vouching:
             raise _refused(fault, place) from None
 
     def missing(self, place: str) -> Problem:
-        """Return the warning that there is no signature.
+        """Return the warning that the signature is missing.
 
         Raises:
-            DocumentError: there has to be one.
+            DocumentError: the configuration requires a signature.
         """
         problem = Problem(
             severity=Severity.ERROR if self._settings.required else Severity.WARNING,
@@ -119,14 +119,14 @@ class Vouching:
                 severity=Severity.ERROR,
                 code="serial_unknown",
                 origin=Origin(file=place),
-                message=f"which serial this host enforced can't be read: {error}",
-                remedy="mend the file; without it, anything ever signed would be taken",
+                message=f"can't read the serial that this host enforced last: {error}",
+                remedy="repair the file; without it, the host can't detect replayed publications",
             )
             raise DocumentError([problem]) from error
 
 
 def _refused(fault: SignatureFaultError, place: str) -> DocumentError:
-    """Return a fault as the refusal of what is at a place."""
+    """Return a failed check as the error of the documents at a place."""
     kind = MismatchError if fault.code == "signature_mismatch" else DocumentError
     problem = Problem(
         severity=Severity.ERROR,
@@ -143,16 +143,16 @@ _FORMAT = 1
 
 
 def signature_file(state_directory: Path) -> Path:
-    """Return where it is kept."""
+    """Return the path of the file with the last enforced signature."""
     return state_directory / _NAME
 
 
 def read_signature(path: Path) -> Signed | None:
-    """Return the signature of what was enforced last; None if nothing signed ever was.
+    """Return the signature that this host enforced last; None if it never enforced a signed publication.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: the file does not hold what it should.
+        OSError: the file can't be read.
+        ValueError: the file is damaged.
     """
     try:
         content = path.read_bytes()
@@ -165,7 +165,7 @@ def read_signature(path: Path) -> Signed | None:
 
 
 def _decode(kept: Any) -> Signed:  # noqa: ANN401 - what JSON makes of a file that may hold anything
-    """Return what the file says, or raise whatever comes of what it does not."""
+    """Decode the file; raise KeyError, TypeError or ValueError if it is damaged."""
     if kept["format"] != _FORMAT:
         raise ValueError("it has another format")
     expires_at = kept["expires_at"]

@@ -1,6 +1,6 @@
-"""Take documents as a source got them: check who vouches for them first, and only then read them.
+"""Verification and parsing of fetched documents, in this order.
 
-What was taken or refused is not looked at again until it changes; only whether it is still valid is.
+The results are cached until the documents or their signature change; only the age is checked each time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sgagent.sources.signature_policy import Vouched, Vouching
 
 
 class Acceptance:
-    """Decide what becomes of documents."""
+    """Parser of documents that verifies their signature first."""
 
     def __init__(self, limits: Limits, vouching: Vouching | None = None, version: str | None = None) -> None:
-        """Take what documents have to be like.
+        """Store the requirements.
 
         Args:
-            limits: what they may cost.
-            vouching: tells who may vouch for them; None asks for nobody.
-            version: what all content is called; None names each by a digest.
+            limits: the largest accepted documents.
+            vouching: the signature policy; None requires no signature.
+            version: the version of every delivery; None derives it from the content.
         """
         self._limits = limits
         self._version = version
@@ -37,20 +37,20 @@ class Acceptance:
 
     @property
     def wants_signature(self) -> bool:
-        """Return whether signatures are looked at, so that they have to be fetched."""
+        """Return whether keys are pinned, so that sources must fetch signatures."""
         return self._vouching.wants_signature
 
     def take(self, documents: tuple[DocumentFile, ...], signature: bytes | None, place: str) -> Delivery:
-        """Return what documents come to; the very same delivery if nothing has changed.
+        """Return the delivery of documents; the identical object if nothing has changed.
 
         Args:
-            documents: all of them.
-            signature: the content of the signature file; None where there is none.
-            place: of the signature file, for messages.
+            documents: all documents.
+            signature: the content of the signature file; None if there is none.
+            place: the place of the signature file, for messages.
 
         Raises:
-            MismatchError: the signature is good, but for other documents.
-            DocumentError: nobody who is trusted vouches for them, not any more, or they have errors of form.
+            MismatchError: the signature is valid, but the documents differ.
+            DocumentError: no valid signature of a pinned key, or syntax or schema errors.
         """
         signed: Signed | None = None
         unsigned: tuple[Problem, ...] = ()
@@ -67,10 +67,10 @@ class Acceptance:
         return self._newest
 
     def _verify(self, documents: tuple[DocumentFile, ...], signature: bytes, place: str) -> Signed:
-        """Return who vouches for the documents.
+        """Return the verified signature of the documents.
 
         Raises:
-            DocumentError: nobody who is trusted does, or not any more.
+            DocumentError: no pinned key signed them, or the signature is expired or replayed.
         """
         if self._vouched is None or not self._vouched.is_for(documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
@@ -87,10 +87,10 @@ class Acceptance:
         return self._vouched.vouched.signed
 
     def _parse(self, documents: tuple[DocumentFile, ...]) -> _Reading:
-        """Return the snapshot and the warnings; documents that are what they were are not parsed again.
+        """Return the snapshot and the warnings, cached while the documents are unchanged.
 
         Raises:
-            DocumentError: they have errors of form; the very same as long as they are what they were.
+            DocumentError: syntax or schema errors; the identical error while the documents are unchanged.
         """
         if self._read is None or self._read.documents != documents:
             try:
@@ -101,7 +101,7 @@ class Acceptance:
                 self._read = _Read(documents, error)
         reading = self._read.reading
         if isinstance(reading, DocumentError):
-            raise reading.with_traceback(None)  # it is raised again and again, and would remember each time
+            raise reading.with_traceback(None)  # a cached error would collect a traceback with each raise
         return reading
 
 
@@ -110,7 +110,7 @@ _Reading = tuple[Snapshot, tuple[Problem, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What documents came to when they were parsed."""
+    """The cached result of parsing documents."""
 
     documents: tuple[DocumentFile, ...]
     reading: _Reading | DocumentError
@@ -118,22 +118,22 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Vouched:
-    """What a signature came to when it was verified."""
+    """The cached result of verifying a signature."""
 
     documents: tuple[DocumentFile, ...]
     signature: bytes
     vouched: Vouched
 
     def is_for(self, documents: tuple[DocumentFile, ...], signature: bytes) -> bool:
-        """Return whether the very same would be verified again."""
+        """Return whether this is the result for these documents and this signature."""
         return self.signature == signature and self.documents == documents
 
 
 def base_name(name: str) -> str:
-    """Return a document's name without its directory, as manifests know it."""
+    """Return a document's name without its directory, as manifests have it."""
     return name.rpartition("/")[2]
 
 
 def _is_same(one: Delivery, other: Delivery) -> bool:
-    """Return whether two deliveries come of the same reading, with the same signature."""
+    """Return whether two deliveries have the identical snapshot and equal signatures and problems."""
     return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

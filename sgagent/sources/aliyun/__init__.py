@@ -1,1 +1,1 @@
-"""Definitions from the ECS API of Alibaba Cloud."""
+"""Source of type aliyun: definitions from the ECS API of Alibaba Cloud."""

@@ -1,7 +1,7 @@
-"""Ask the ECS API through Alibaba Cloud's own SDK; nothing else here knows it.
+"""Client of the ECS API by Alibaba Cloud's SDK; the only module that imports the SDK.
 
-The SDK makes and signs the questions, speaks HTTP, and takes errors apart. Its models of answers are not
-used: what the API says is handed on as it is, to the reader that reads saved answers too.
+The SDK builds and signs requests, speaks HTTP and parses errors. The client does not use the SDK's models of
+answers: the document parser reads the raw answers, as it reads saved ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sgagent.sources.endpoint_cache import Whereabouts
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
-"""Of the SDK, which writes to standard error by itself; what matters of it is raised."""
+"""The SDK's loggers, which write to standard error; the client raises what matters."""
 
 _NOT_ALLOWED = (
     "Forbidden",
@@ -51,11 +51,11 @@ _NOT_ALLOWED = (
     "NoPermission",
     "SignatureDoesNotMatch",
 )
-"""How codes begin that say that the credentials won't do."""
+"""Prefixes of error codes for missing or insufficient credentials."""
 
 
 def connect(settings: AliyunSourceSettings, limits: Limits, whereabouts: Whereabouts) -> SdkApi:
-    """Return the API that the settings name, wherever it is found; nothing is asked yet."""
+    """Return the configured API without sending a request."""
     passage = SdkTransport(
         settings.api,
         lambda: whereabouts.addresses,
@@ -70,11 +70,11 @@ class SdkApi:
     """The API of one region; implements :class:`Api`."""
 
     def __init__(self, settings: AliyunSourceSettings, passage: SdkTransport) -> None:
-        """Take where the API is and how it is asked; nothing is asked yet.
+        """Create the SDK's client without sending a request.
 
         Args:
-            settings: where the API is, and who asks.
-            passage: what every question goes through, unless the end point is without TLS, as in tests.
+            settings: the endpoint and the credentials.
+            passage: the proxy for every request; unused for an endpoint without TLS, as in tests.
         """
         _keep_quiet()
         self._settings = settings
@@ -98,7 +98,7 @@ class SdkApi:
         """Return the body of the answer.
 
         Raises:
-            ApiError: there is none that can be used.
+            ApiError: the API sent no usable answer.
             SourceUnavailableError: there are no credentials.
         """
         query = Utils.query({**call.parameters, "RegionId": self._settings.region})
@@ -116,15 +116,15 @@ class SdkApi:
             raise self._failure(call, error) from error
         body = answer.get("body")
         if not isinstance(body, Mapping):
-            raise ApiError(f"{call}: the answer is not understood: no JSON object")
+            raise ApiError(f"{call}: unexpected answer: not a JSON object")
         return body
 
     def break_off(self) -> None:
-        """End a question that is being asked, from another thread."""
+        """Cancel the request in progress, from another thread."""
         self._passage.cut()
 
     def _failure(self, call: ApiCall, error: Exception) -> SourceUnavailableError:
-        """Return why a question got no answer, in words that are the same as long as the reason is."""
+        """Return why a request got no answer; the same reason has the same message."""
         chain = list(_causes(error))
         ours = next((cause for cause in chain if isinstance(cause, SourceUnavailableError)), None)
         if ours is not None:
@@ -138,7 +138,7 @@ class SdkApi:
         if any("Timeout" in type(cause).__name__ for cause in chain):
             return ApiError(f"{place}: no answer within {self._patience}")
         if any(isinstance(cause, ValueError) and not isinstance(cause, OSError) for cause in chain):
-            return ApiError(f"{call}: the answer is not understood: not JSON")
+            return ApiError(f"{call}: unexpected answer: not JSON")
         return ApiError(f"{place}: can't be reached: {_system_reason(chain)}")
 
     @property
@@ -148,13 +148,13 @@ class SdkApi:
 
 
 class _Signer:
-    """Give the SDK what it signs with, anew for each question, so that who changes it need not tell us."""
+    """Credentials provider of the SDK; it reads them for each request, so that rotation needs no restart."""
 
     def __init__(self, read: Callable[[], AccessKey]) -> None:
         self._read = read
 
     def get_credential(self) -> CredentialModel:
-        """Return the credentials of this moment; the SDK calls this."""
+        """Return the current credentials; the SDK calls this."""
         key = self._read()
         return CredentialModel(
             access_key_id=key.access_key_id,
@@ -165,7 +165,7 @@ class _Signer:
 
 
 def _signer(settings: AliyunSourceSettings) -> _Signer:
-    """Return what signs by the file of the configuration, else by the instance's RAM role."""
+    """Return the provider for the configured file, or else for the instance's RAM role."""
     if settings.credentials_file is not None:
         return _Signer(partial(read_access_key, settings.credentials_file))
     role = EcsRamRoleCredentialsProvider(
@@ -175,11 +175,11 @@ def _signer(settings: AliyunSourceSettings) -> _Signer:
 
 
 def _key_of_role(role: EcsRamRoleCredentialsProvider) -> AccessKey:
-    """Return the credentials of a RAM role; the SDK keeps them until they are about to expire.
+    """Return the credentials of a RAM role; the SDK caches them until shortly before they expire.
 
     Raises:
         NotAllowedError: the instance has no such role.
-        SourceUnavailableError: the metadata service can't be reached, or says something else.
+        SourceUnavailableError: the metadata service can't be reached, or its answer is malformed.
     """
     place = f"http://{METADATA_HOST}: no credentials of the RAM role"
     try:
@@ -210,10 +210,10 @@ def _form(call: ApiCall) -> Params:
 
 
 def _refusal(call: ApiCall, error: AlibabaCloudException) -> ApiError:
-    """Return what an error of the API means."""
+    """Return the exception for an error of the API."""
     code, status = str(error.code or ""), error.status_code
-    told = error.data.get("Message") if isinstance(error.data, Mapping) else None
-    message = f"{call}: {code}: {told or 'without a message'}"
+    text = error.data.get("Message") if isinstance(error.data, Mapping) else None
+    message = f"{call}: {code}: {text or 'without a message'}"
     is_busy = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
     if isinstance(error, ThrottlingException) or code.startswith("Throttling") or is_busy:
         return ThrottledError(message, wait_seconds=(error.retry_after or 0) / 1000)
@@ -225,7 +225,7 @@ def _refusal(call: ApiCall, error: AlibabaCloudException) -> ApiError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Go from an error to what it came of, through what the SDK and the libraries below wrap around it."""
+    """Yield an error and its causes, through the wrappers of the SDK and its libraries."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -241,7 +241,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _system_reason(chain: Sequence[BaseException]) -> str:
-    """Return what the system says is wrong, the innermost; else what kind of error there is."""
+    """Return the innermost system error's text, or else the type of the innermost error."""
     reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
     return reasons[-1] if reasons else type(chain[-1]).__name__
 
@@ -253,7 +253,7 @@ def _reason_of_tls(error: ssl.SSLError) -> str:
 
 
 def _keep_quiet() -> None:
-    """Take away the handlers by which the SDK writes to standard error."""
+    """Replace the SDK's log handlers, which write to standard error."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [logging.NullHandler()]

@@ -1,4 +1,4 @@
-"""Get the credentials that questions are signed with: from a file, or of the instance's RAM role."""
+"""Access keys from a file, and requests to the instance's metadata service."""
 
 from __future__ import annotations
 

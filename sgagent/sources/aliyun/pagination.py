@@ -1,4 +1,4 @@
-"""Ask the API for something whole: all its pages, and again when it was asked too often."""
+"""Pagination of API calls, with exponential backoff when the API throttles."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Protocol
 from sgagent.core.errors import SourceUnavailableError, printable
 
 Json = object
-"""What JSON can hold."""
+"""A JSON value."""
 
 Answer = Mapping[str, Json]
 """The body of an answer."""
 
 
 class Action(enum.Enum):
-    """The calls that are made; all of them only read."""
+    """The API calls in use; all are read-only."""
 
     GROUPS = "DescribeSecurityGroups"
     RULES = "DescribeSecurityGroupAttribute"
@@ -29,18 +29,18 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """One question."""
+    """One API call."""
 
     action: Action
     parameters: Mapping[str, Json] = field(default_factory=dict)
-    """Without the region, which every call has."""
+    """Without the region, which the client adds."""
 
     def also(self, **parameters: Json) -> ApiCall:
         """Return the call with more parameters."""
         return ApiCall(self.action, {**self.parameters, **parameters})
 
     def __str__(self) -> str:
-        """Return the action, and what it is about."""
+        """Return the action and the ids in its parameters."""
         about = ", ".join(str(value) for name, value in self.parameters.items() if name.endswith(_ABOUT))
         return f"{self.action.value} {about}".rstrip()
 
@@ -49,84 +49,84 @@ _ABOUT = ("Id", "Ids")
 
 
 class Api(Protocol):
-    """Whoever answers calls: the API, or a test."""
+    """An API client, or its fake."""
 
     def ask(self, call: ApiCall) -> Answer:
         """Return the body of the answer.
 
         Raises:
-            ApiError: there is none that can be used.
+            ApiError: the API sent no usable answer.
         """
         ...
 
     def break_off(self) -> None:
-        """End a question that is being asked, from another thread."""
+        """Cancel the request in progress, from another thread."""
         ...
 
 
 class ApiError(SourceUnavailableError):
-    """Say that the API gave no answer that can be used."""
+    """An API call without a usable answer."""
 
     def __init__(self, message: str) -> None:
-        """Keep the message, made fit to be printed."""
+        """Store the message, with unprintable characters escaped."""
         super().__init__(printable(message))
 
 
 class ThrottledError(ApiError):
-    """Say that the API was asked too often, and how long to wait."""
+    """A call that the API throttled, with the time to wait."""
 
     def __init__(self, message: str, *, wait_seconds: float = 0.0) -> None:
-        """Keep the message, and what the API asked for."""
+        """Store the message, and the seconds that the API asks to wait."""
         super().__init__(message)
         self.wait_seconds = wait_seconds
 
 
 class NotThereError(ApiError):
-    """Say that what was asked for does not exist, or not any more."""
+    """A call about an object that does not exist."""
 
 
 class NotAllowedError(ApiError):
-    """Say that the credentials are none, have expired, or lack a right."""
+    """A call with invalid or expired credentials, or without permission."""
 
 
 MOST_TRIES = 6
-"""Of one call that is throttled."""
+"""Of one throttled call."""
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10.0
-"""Before a throttled call is made again: doubled from the first to the longest, and a random part of that."""
+"""Exponential backoff with full jitter for throttled calls: the initial and the maximum wait."""
 
 MOST_PAGES = 10_000
 
 
 class Asking:
-    """Ask, page by page."""
+    """Sends API calls page by page, and retries throttled ones."""
 
     def __init__(self, api: Api, random: Callable[[], float]) -> None:
-        """Take who answers.
+        """Store the client.
 
         Args:
-            api: who answers.
-            random: spreads the questions of many hosts; from 0, included, to 1.
+            api: the client.
+            random: returns jitter from 0 (inclusive) to 1 (exclusive).
         """
         self._api = api
         self._random = random
         self._is_over = threading.Event()
 
     def break_off(self) -> None:
-        """End every wait, from another thread, and ask nothing more."""
+        """Cancel the call in progress and later ones until :meth:`resume`, from another thread."""
         self._is_over.set()
         self._api.break_off()
 
-    def mend(self) -> None:
-        """Allow questions again."""
+    def resume(self) -> None:
+        """Allow calls again."""
         self._is_over.clear()
 
     def ask(self, call: ApiCall) -> Answer:
-        """Return the answer to a call; one that is throttled is made again, after a while.
+        """Send a call, and retry it with backoff while the API throttles it.
 
         Raises:
-            ApiError: there is none that can be used, or it was throttled for too long.
+            ApiError: the API sent no usable answer, or throttled every try.
         """
         for number in range(MOST_TRIES):
             if self._is_over.is_set():
@@ -138,22 +138,22 @@ class Asking:
                     raise
                 limit = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0**number)
                 self._is_over.wait(max(limit * self._random(), min(error.wait_seconds, LONGEST_WAIT_SECONDS)))
-        raise ApiError(f"{call}: broken off")
+        raise ApiError(f"{call}: cancelled")
 
     def ask_all(
         self, call: ApiCall, path: Sequence[str], constant: Sequence[str] = ()
     ) -> tuple[Answer, list[Json]]:
         """Return the last page of an answer, and the items of all pages.
 
-        Pages follow one another by a token, or by numbers where an answer without a token is not all.
+        The API paginates by token; without a token, an incomplete answer is paginated by page number.
 
         Args:
-            call: what is asked; it says how large pages are by ``MaxResults``.
-            path: where the items stand, like ``SecurityGroups.SecurityGroup``.
-            constant: fields beside the items that every page tells alike.
+            call: the call, whose ``MaxResults`` is the page size.
+            path: the path of the items, like ``SecurityGroups.SecurityGroup``.
+            constant: fields with the same value on every page.
 
         Raises:
-            ApiError: a page is missing, or pages differ, so there is no answer.
+            ApiError: a page is missing, or a constant field differs between pages.
         """
         answer = self.ask(call)
         items = items_of(answer, path, call)
@@ -175,7 +175,7 @@ class Asking:
 
 
 def _next_page(call: ApiCall, answer: Answer, gathered: int) -> ApiCall | None:
-    """Return the question for what follows an answer; None if nothing does."""
+    """Return the call for the next page; None after the last one."""
     token = _token(answer)
     if token:
         return call.also(NextToken=token)
@@ -187,20 +187,20 @@ def _next_page(call: ApiCall, answer: Answer, gathered: int) -> ApiCall | None:
 
 
 def items_of(answer: Answer, path: Sequence[str], call: ApiCall) -> list[Json]:
-    """Return the items that stand at a place in an answer; none where it is missing or null.
+    """Return the items at a path of an answer; none if the path is missing or null.
 
     Raises:
-        ApiError: something else stands there.
+        ApiError: the value at the path is not a list.
     """
     found: Json = answer
     for name in path:
         if not isinstance(found, Mapping):
-            raise ApiError(f"{call}: the answer is not understood: {'.'.join(path)} does not hold a list")
+            raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
         found = found.get(name)
         if found is None:
             return []
     if not isinstance(found, list):
-        raise ApiError(f"{call}: the answer is not understood: {'.'.join(path)} does not hold a list")
+        raise ApiError(f"{call}: unexpected answer: {'.'.join(path)} is not a list")
     return list(found)
 
 

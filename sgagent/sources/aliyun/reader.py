@@ -1,7 +1,7 @@
-"""Read from the API what concerns a host, or everything, as documents that an administrator could have saved.
+"""Reader of a host's definitions, or of all, from the API; it returns the answers as documents.
 
-The host's interfaces lead to groups, the rules of these to what they refer to. Of a group that rules only
-refer to, its members are read and not its rules.
+The reader follows references: from the host's interfaces to their groups, and from the groups' rules to the
+objects that they name. Of a group that only a rule names, it reads the members and not the rules.
 """
 
 from __future__ import annotations
@@ -205,12 +205,12 @@ def _interfaces(asking: Asking, call: ApiCall) -> dict[str, Answer]:
 
 
 def _by_id(items: Iterable[Json], name: str, kept: Sequence[str], call: ApiCall) -> dict[str, Answer]:
-    """Return items by their ids; what pages repeat counts as it was told last."""
+    """Return items by id; the last copy of a repeated item wins."""
     found: dict[str, Answer] = {}
     for item in items:
         key = item.get(name) if isinstance(item, Mapping) else None
         if not isinstance(item, Mapping) or not isinstance(key, str):
-            raise ApiError(f"{call}: the answer is not understood: an item without {name}")
+            raise ApiError(f"{call}: unexpected answer: an item without {name}")
         found[key] = _kept(item, kept)
     return found
 

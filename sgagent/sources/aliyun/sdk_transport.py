@@ -1,10 +1,9 @@
-"""Lead the cloud's SDK to its end point, and nowhere else, within bounds that it does not know itself.
+"""CONNECT proxy on loopback between the cloud's SDK and its endpoint, with bounds of time and size.
 
-The SDK finds addresses, waits and reads by itself: without a resolver it gets nowhere, a server that sends a
-byte now and then holds it for ever, and an answer without end fills the memory. But it goes through a proxy
-if it is told to. This is one, on loopback. It connects to where the end point was found last, also when its
-name can't be looked up any more, and it cuts what takes too long or is too large. What goes through is TLS
-from end to end.
+The SDK has no such bounds: it needs a resolver for every connection, a server that sends a byte now and then
+holds it forever, and an endless answer fills the memory. But the SDK accepts a proxy. This proxy connects
+only to the configured endpoint, at its cached addresses if its name can't be resolved. It closes a connection
+whose answer takes too long or is too large. TLS stays end to end.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from sgagent.settings import ApiEndpoint
 _LONGEST_HEAD = 16 * 1024
 _PIECE_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.25
-"""Between looks at the clock while nothing comes."""
+"""Interval of checks of the time limit while no data arrives."""
 
 Addresses = Callable[[], tuple[str, ...]]
-"""Return where the end point is, as far as that is known."""
+"""Returns the known addresses of the endpoint."""
 
 
 class SdkTransport:
-    """A proxy for one end point."""
+    """A proxy for one endpoint."""
 
     def __init__(
         self,
@@ -39,14 +38,14 @@ class SdkTransport:
         answer_seconds: float,
         most_bytes: int,
     ) -> None:
-        """Take where it leads; nothing is opened before somebody goes through.
+        """Store the bounds; :meth:`url` starts the proxy.
 
         Args:
-            endpoint: the only one that is let through to.
-            addresses: tells where that is.
-            connect_seconds: for a connection, to all addresses together.
-            answer_seconds: for the whole of an answer.
-            most_bytes: of an answer, as it is sent.
+            endpoint: the only endpoint that the proxy connects to.
+            addresses: returns the addresses of the endpoint.
+            connect_seconds: limit for connecting, to all addresses together.
+            answer_seconds: limit for a complete answer.
+            most_bytes: limit for the size of an answer, as sent.
         """
         self._endpoint = endpoint
         self._addresses = addresses
@@ -57,10 +56,10 @@ class SdkTransport:
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self.fault = ""
-        """Why nobody got through last, in words; empty if somebody did."""
+        """Why the last connection failed; empty after a successful one."""
 
     def url(self) -> str:
-        """Return how the SDK is told of it; from now on it listens, as long as the program lives."""
+        """Return the proxy's URL; the first call starts it, and it runs until the program ends."""
         with self._lock:
             if self._listener is None:
                 self._listener = socket.create_server(("127.0.0.1", 0))
@@ -70,10 +69,10 @@ class SdkTransport:
             return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut(self) -> None:
-        """End whatever goes through at this moment."""
+        """Shut down all open connections."""
         with self._lock:
             for end in self._open:
-                with contextlib.suppress(OSError):  # the other end was faster
+                with contextlib.suppress(OSError):  # the peer has closed the connection
                     end.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, listener: socket.socket) -> None:
@@ -82,7 +81,7 @@ class SdkTransport:
             threading.Thread(target=self._lead, args=(near,), name="passage", daemon=True).start()
 
     def _lead(self, near: socket.socket) -> None:
-        """Lead one connection through, to its end."""
+        """Serve one connection until it ends."""
         with self._held(near):
             near.settimeout(self._connect_seconds)
             try:
@@ -90,7 +89,7 @@ class SdkTransport:
             except OSError:
                 return
             if target != f"{self._host}:{self._endpoint.port}":
-                self._refuse(near, 403, f"led to {target!r}, which is not the end point")
+                self._refuse(near, 403, f"the SDK connects to {target!r}, not the endpoint")
                 return
             try:
                 far = self._connect()
@@ -104,7 +103,7 @@ class SdkTransport:
 
     @contextlib.contextmanager
     def _held(self, end: socket.socket) -> Iterator[None]:
-        """Keep a connection among those that can be cut, and close it in the end."""
+        """Register a connection for :meth:`cut`, and close it at the end."""
         with self._lock:
             self._open.add(end)
         try:
@@ -121,13 +120,13 @@ class SdkTransport:
     def _refuse(self, near: socket.socket, status: int, fault: str) -> None:
         self.fault = fault
         with contextlib.suppress(OSError):
-            near.sendall(f"HTTP/1.1 {status} No way\r\nContent-Length: 0\r\n\r\n".encode())
+            near.sendall(f"HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\n\r\n".encode())
 
     def _connect(self) -> socket.socket:
         """Return a connection to the first address that answers.
 
         Raises:
-            OSError: none did in time, or none is known.
+            OSError: no address answered in time, or none is known.
         """
         addresses = self._addresses()
         fault: OSError = OSError(0, "its address is not known")
@@ -141,7 +140,7 @@ class SdkTransport:
         raise fault
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
-        """Carry bytes both ways; each question begins the time and the room of its answer anew."""
+        """Copy bytes in both directions; each request resets the bounds of its answer."""
         bounds = _Bounds(self._answer_seconds, self._most_bytes)
         for end in (near, far):
             end.settimeout(self._answer_seconds)
@@ -161,7 +160,7 @@ class SdkTransport:
 
 
 class _Bounds:
-    """How long an answer may still take, and how large it may still be."""
+    """The remaining time and size of an answer."""
 
     def __init__(self, seconds: float, most_bytes: int) -> None:
         self._seconds, self._most_bytes = seconds, most_bytes
@@ -170,18 +169,18 @@ class _Bounds:
         self._room = most_bytes
 
     def take(self, size: int) -> None:
-        """Take note of a piece of the answer."""
+        """Count a piece of the answer."""
         self._room -= size
         self._heard_at = time.monotonic()
 
     @property
     def are_passed(self) -> bool:
-        """Return whether it took too long, or is too large."""
+        """Return whether the answer took too long or is too large."""
         return self._room < 0 or time.monotonic() > self._ends_at
 
     @property
     def fault(self) -> str:
-        """Return which; nothing where all was said long ago, and nobody asked again."""
+        """Return the exceeded bound; empty if only an idle connection timed out."""
         if self._room < 0:
             return f"the answer has more than {self._most_bytes} bytes"
         is_being_sent = self._ends_at - self._heard_at < self._seconds / 2
@@ -189,10 +188,10 @@ class _Bounds:
 
 
 def _read_target(near: socket.socket) -> str:
-    """Return where a client wants to be led.
+    """Return the target of a CONNECT request.
 
     Raises:
-        OSError: it does not say so in time, or says something else.
+        OSError: the request does not arrive in time, or is malformed.
     """
     head = b""
     while b"\r\n\r\n" not in head:

@@ -1,4 +1,4 @@
-"""Follow what the ECS API says about this host."""
+"""Aliyun source: polls the ECS API for this host's definitions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sgagent.sources.poller import Pace, Poller
 from sgagent.sources.verified_parse import Acceptance
 
 FIRST_ANSWER_SECONDS = 20.0
-"""How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
+"""How long the first fetch waits for the watch's thread; later fetches do not wait."""
 
 
 class AliyunSource:
-    """Read again and again what concerns a host; implements :class:`Source`.
+    """Polls the definitions of a host; implements :class:`Source`.
 
-    While somebody watches, only the thread of the watch speaks with the API, and a fetch hands over the
-    newest that it has. Without a watch, a fetch asks itself.
+    During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
+    watch, a fetch sends requests.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class AliyunSource:
         random: Callable[[], float] = random.random,
         read_instance_id: Callable[[], str] = read_instance_id,
     ) -> None:
-        """Take what is asked and how; nothing is asked yet.
+        """Store the settings without sending a request.
 
         Args:
-            settings: where the API is, and who this host is there.
-            limits: what answers may cost.
-            api: who answers.
-            by_hand: what the configuration binds links of this host to; None reads everything of the region.
-            whereabouts: where the API is; None looks that up and forgets it.
-            random: spreads the questions of many hosts; from 0, included, to 1.
-            read_instance_id: asks the metadata service who this host is.
+            settings: the endpoint and this host's identity.
+            limits: the largest accepted answers.
+            api: the client.
+            by_hand: the configured bindings of this host's links; None reads everything in the region.
+            whereabouts: the cached addresses of the API; None for a new cache without a file.
+            random: returns jitter from 0 (inclusive) to 1 (exclusive).
+            read_instance_id: reads this host's instance id from the metadata service.
         """
         self._settings = settings
         self._limits = limits
@@ -64,41 +64,41 @@ class AliyunSource:
         self._poller = Poller(self._poll, self._asker.break_off)
         self._asking = threading.Lock()
         self._acceptance = Acceptance(limits)
-        self._outcome: _Outcome = SourceUnavailableError(f"{settings.api}: has not answered yet")
+        self._outcome: _Outcome = SourceUnavailableError(f"{settings.api}: no answer yet")
 
     def fetch(self) -> Delivery:
-        """Return the newest complete snapshot that the API delivered.
+        """Return the newest complete snapshot of the API.
 
         Raises:
-            DocumentError: what it delivered has errors of form, or is too large.
-            SourceUnavailableError: it can't be reached, or a part of its answers is missing.
+            DocumentError: the answers have errors, or are too large.
+            SourceUnavailableError: the API can't be reached, or its answers are incomplete.
         """
         if self._poller.is_asking:
             self._poller.wait_for_first(FIRST_ANSWER_SECONDS)
         else:
-            self._asker.mend()
+            self._asker.resume()
             self._poll()
         outcome = self._outcome
         if isinstance(outcome, Delivery):
             return outcome
-        raise outcome.with_traceback(None)  # it is raised again and again, and would remember each time
+        raise outcome.with_traceback(None)  # a cached error would collect a traceback with each raise
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the API was found last, and the metadata service where that is asked."""
+        """Return the cached endpoints of the API, and that of the metadata service if it is used."""
         asked_too = (METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
         return (*self._whereabouts.endpoints(), *asked_too)
 
     def refresh(self) -> None:
-        """Ask now, whenever the next question is due."""
+        """Send the next requests now."""
         self._poller.hurry()
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
-        """Call ``wake`` when the API delivers something else, until the context is left."""
-        self._asker.mend()
+        """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
+        self._asker.resume()
         return self._poller.watch(wake)
 
     def _poll(self) -> tuple[bool, float]:
-        """Ask once; return whether anything changed, and how many seconds there are to the next question."""
+        """Read once; return whether the result changed, and the seconds until the next read."""
         with self._asking:
             before = (_comparable(self._outcome), self.endpoints())
             self._outcome = self._ask()
@@ -108,8 +108,8 @@ class AliyunSource:
         return is_changed, self._pace.after_answer()
 
     def _ask(self) -> _Outcome:
-        """Return what comes of reading everything that concerns the host."""
-        with suppress(OSError):  # what was found before still counts; if nothing was, who asks says so
+        """Read the host's definitions, and return the delivery or the error."""
+        with suppress(OSError):  # cached addresses stay valid; without any, the request fails with a message
             self._whereabouts.find()
         try:
             documents = read_everything_about(self._subject(), self._asker, self._limits)
@@ -118,10 +118,10 @@ class AliyunSource:
             return error
 
     def _subject(self) -> ApiSubject:
-        """Return whose definitions are wanted.
+        """Return the instance, interfaces and groups to read.
 
         Raises:
-            SourceUnavailableError: the metadata service does not say who this host is.
+            SourceUnavailableError: the metadata service does not return the instance id.
         """
         if self._by_hand is None:
             return ApiSubject(is_everything=True)
@@ -142,5 +142,5 @@ _Outcome = Delivery | DocumentError | SourceUnavailableError
 
 
 def _comparable(outcome: _Outcome) -> object:
-    """Return a value that is the same only for outcomes that mean the same."""
+    """Return a value by which equal outcomes compare equal."""
     return outcome if isinstance(outcome, Delivery) else (type(outcome), str(outcome))

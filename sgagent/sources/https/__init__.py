@@ -1,1 +1,1 @@
-"""Fetch definitions from an HTTPS server, and trust nothing that it says without a bound."""
+"""Source of type https: one document of a server, fetched within bounds of time and size."""

@@ -1,4 +1,4 @@
-"""Connect to an HTTPS server within a time that nothing can stretch."""
+"""TLS connections to an HTTPS server, with a deadline for each step."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sgagent.sources.secret_file import require_private
 
 
 class ConnectionDeadline:
-    """A moment after which nothing is waited for any more."""
+    """The time at which all waits end."""
 
     def __init__(self, seconds: float) -> None:
-        """Let it be so many seconds from now."""
+        """Set the deadline this many seconds from now."""
         self._at = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Return how many seconds are left.
+        """Return the seconds until the deadline.
 
         Raises:
-            TimeoutError: none.
+            TimeoutError: the deadline has passed.
         """
         left = self._at - time.monotonic()
         if left <= 0:
@@ -36,30 +36,30 @@ class ConnectionDeadline:
 
 
 class BoundedSocket(ssl.SSLSocket):
-    """A TLS connection on which all receiving together ends at a deadline.
+    """A TLS connection with one deadline for all reads together.
 
-    A time-out for each single wait would let a server hold us for ever, a byte at a time.
+    With a timeout per read, a server that sends a byte now and then could hold the connection forever.
     """
 
     deadline: ConnectionDeadline | None = None
 
     def recv_into(self, *arguments: Any, **named: Any) -> int:  # noqa: ANN401 - the parameters of what is overridden, passed on
-        """Receive what comes before the deadline."""
+        """Receive until the deadline."""
         if self.deadline is not None:
             self.settimeout(self.deadline.remaining())
         return super().recv_into(*arguments, **named)
 
     def recv(self, *arguments: Any, **named: Any) -> bytes:  # noqa: ANN401 - likewise
-        """Receive; only the standard library calls this, at a connection that ended before TLS began."""
+        """Receive; only the standard library calls this, on a connection that ended before TLS."""
         try:
             return super().recv(*arguments, **named)
         except OSError:
-            self.close()  # it would be left open by an error here, and nobody else has it
+            self.close()  # the caller has no reference to close it after this error
             raise
 
 
 class Cutting:
-    """Let another thread cut the connection that is in use, to end a wait for a slow server."""
+    """Cancellation from another thread: it shuts down the connection in use."""
 
     def __init__(self) -> None:
         """Start without a connection."""
@@ -68,19 +68,19 @@ class Cutting:
         self._lock = threading.Lock()
 
     def hold(self, connected: socket.socket | None) -> None:
-        """Say which connection is in use from now on; one that comes too late is cut at once."""
+        """Set the connection in use; shut it down at once if the request is cancelled already."""
         with self._lock:
             self._socket = connected
             if self._is_cut:
                 self._shut()
 
     def cut(self) -> None:
-        """Cut the connection in use, and any that follows."""
+        """Shut down the connection in use, and later ones until :meth:`resume`."""
         with self._lock:
             self._is_cut = True
             self._shut()
 
-    def mend(self) -> None:
+    def resume(self) -> None:
         """Allow connections again."""
         with self._lock:
             self._is_cut = False
@@ -88,13 +88,13 @@ class Cutting:
     def _shut(self) -> None:
         if self._socket is None:
             return
-        with contextlib.suppress(OSError):  # the other end was faster
-            # Not the TLS object's own, which forgets the session that the other thread is reading from.
+        with contextlib.suppress(OSError):  # the peer has closed the connection
+            # SSLSocket.shutdown would drop the TLS session that the other thread is reading from.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class BoundedConnection(http.client.HTTPSConnection):
-    """An HTTP connection over TLS to a server whose addresses are known; each try is bounded."""
+    """An HTTP connection over TLS to one of several addresses, each tried for a bounded time."""
 
     def __init__(
         self,
@@ -107,16 +107,16 @@ class BoundedConnection(http.client.HTTPSConnection):
         deadline: ConnectionDeadline,
         cutting: Cutting,
     ) -> None:
-        """Take what is needed to connect; nothing is sent yet.
+        """Store the parameters without connecting.
 
         Args:
-            host: the name that the certificate must be for.
+            host: the name in the server's certificate.
             port: the port.
-            addresses: where to try, in this order.
-            context: what is trusted, and what is shown.
-            connecting: when connecting and TLS must be done.
-            deadline: when all must be done.
-            cutting: is told of the connection.
+            addresses: the addresses, in the order in which to try them.
+            context: the trusted authorities and the client certificate.
+            connecting: the deadline of TCP and TLS.
+            deadline: the deadline of the whole exchange.
+            cutting: receives the connection, to cancel it.
         """
         super().__init__(host, port, context=context)
         self._addresses, self._trust, self._cutting = addresses, context, cutting
@@ -126,7 +126,7 @@ class BoundedConnection(http.client.HTTPSConnection):
         """Connect to the first address that answers.
 
         Raises:
-            OSError: none did in time, or TLS failed.
+            OSError: no address answered in time, or TLS failed.
         """
         plain = self._reach()
         try:
@@ -145,7 +145,7 @@ class BoundedConnection(http.client.HTTPSConnection):
         self.sock = secure
 
     def _reach(self) -> socket.socket:
-        """Return a TCP connection; an address that does not answer leaves time for the others."""
+        """Return a TCP connection; the addresses share the remaining time equally."""
         fault: OSError = TimeoutError()
         for index, address in enumerate(self._addresses):
             share = self._connecting.remaining() / (len(self._addresses) - index)
@@ -161,10 +161,10 @@ class BoundedConnection(http.client.HTTPSConnection):
 
 
 def make_context(settings: HttpsSourceSettings) -> ssl.SSLContext:
-    """Return what is trusted and what is shown, as the files say now.
+    """Return a TLS context with the configured authorities and client certificate, read from their files.
 
     Raises:
-        SourceUnavailableError: a file can't be read, or does not hold what it should.
+        SourceUnavailableError: a file can't be read, or has no valid certificate or key.
     """
     context = _trusting(settings)
     context.sslsocket_class = BoundedSocket
@@ -173,7 +173,7 @@ def make_context(settings: HttpsSourceSettings) -> ssl.SSLContext:
         key = settings.client_key or settings.client_certificate
         require_private(key)
         try:
-            # A password is never asked for: there is nobody at the terminal.
+            # The empty password keeps OpenSSL from asking on the terminal.
             context.load_cert_chain(settings.client_certificate, key, password="")
         except (OSError, ValueError) as error:
             raise SourceUnavailableError(

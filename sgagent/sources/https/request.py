@@ -1,4 +1,4 @@
-"""Ask an HTTPS server for a document, once, and take nothing from it that is not bounded and whole."""
+"""One HTTP exchange with a server: request, redirects, validators and bounded answer."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def _redirected(url: HttpsUrl, location: str) -> HttpsUrl:
     """Return where a redirect leads.
 
     Raises:
-        NoAnswerError: to another server, which nobody has said is to be trusted, or nowhere.
+        NoAnswerError: it leads to another server, which the configuration does not name, or is invalid.
     """
     try:
         parts = urlsplit(urljoin(str(url), location))

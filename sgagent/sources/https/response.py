@@ -1,4 +1,4 @@
-"""Read the body of an HTTP response: whole, unpacked, and not larger than allowed."""
+"""Bodies of HTTP responses: complete, decompressed, and within a size limit."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from sgagent.settings import HttpsUrl
 _GZIP = zlib.MAX_WBITS | 16
 _ZLIB = zlib.MAX_WBITS
 _INFLATED_PIECE_BYTES = 256 * 1024
-"""Unpacked at a time, so that no more than this is ever held beyond a limit."""
+"""Bytes decompressed in one step; the memory use exceeds the limit by at most this."""
 
 WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
-"""By the word for the encoding (RFC 9110, section 8.4.1)."""
+"""The zlib window of each content coding (RFC 9110, section 8.4.1)."""
 
 
 class InflationError(Exception):
-    """Say that a body is not what its encoding says."""
+    """A body that does not match its content coding."""
 
 
 def inflate(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Return what packed pieces hold, in pieces that are small however much comes out.
+    """Yield the decompressed body in pieces of bounded size.
 
-    Whoever takes the pieces decides how many are enough; what is not taken is not unpacked.
+    The generator decompresses only as many pieces as the caller takes.
 
     Raises:
-        InflationError: the body is damaged, cut off, or goes on behind its end.
+        InflationError: the body is damaged or truncated, or has data after its end.
     """
     unpacker = zlib.decompressobj(WINDOWS[encoding])
     for piece in pieces:
         if unpacker.eof:
-            raise InflationError(f"something stands behind the end of the {encoding} body")
+            raise InflationError(f"data after the end of the {encoding} body")
         packed = piece
         while packed and not unpacker.eof:
             yield _unpack(unpacker, packed, encoding)
             packed = unpacker.unconsumed_tail
         if unpacker.unused_data:
-            raise InflationError(f"something stands behind the end of the {encoding} body")
+            raise InflationError(f"data after the end of the {encoding} body")
     if not unpacker.eof:
-        raise InflationError(f"the {encoding} body ends before its end")
+        raise InflationError(f"the {encoding} body is truncated")
 
 
 def _unpack(unpacker: zlib._Decompress, packed: bytes, encoding: str) -> bytes:
@@ -56,30 +56,30 @@ _PIECE_BYTES = 64 * 1024
 
 
 class NoAnswerError(SourceUnavailableError):
-    """Say that a server gave no answer that can be used, and when it wants to be asked again."""
+    """A server without a usable answer, with the time that it asks clients to wait."""
 
     def __init__(self, message: str, *, put_off: float = 0.0, status: int | None = None) -> None:
-        """Keep the message, and what the server asked for, in seconds, and its status if it sent one."""
+        """Store the message, the seconds that the server asks to wait, and the HTTP status, if any."""
         super().__init__(printable(message))
         self.put_off = put_off
         self.status = status
 
 
 class BodyTooLargeError(Exception):
-    """Say that a body is larger than allowed."""
+    """A body over the size limit."""
 
 
 def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int) -> bytes:
-    """Return the whole body, unpacked.
+    """Return the complete, decompressed body.
 
     Args:
-        response: of which nothing but the head was read.
+        response: the response after its headers.
         url: for messages.
-        most_bytes: as packed, and unpacked.
+        most_bytes: the limit, both compressed and decompressed.
 
     Raises:
-        NoAnswerError: it did not come whole, or is packed in a way that was not asked for.
-        TooLargeError: it is too large; no more of it is read.
+        NoAnswerError: the body is truncated, or has a coding that the request did not accept.
+        BodyTooLargeError: the body exceeds the limit; the rest is not read.
     """
     if response.length is None and not response.chunked:
         raise NoAnswerError(f"{url}: the answer does not say where it ends (no Content-Length)")
@@ -90,7 +90,7 @@ def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int
     if encoding in WINDOWS:
         pieces = _bounded(inflate(pieces, encoding), most_bytes)
     elif encoding != "identity":
-        raise NoAnswerError(f"{url}: packed as {encoding!r}, which was not asked for")
+        raise NoAnswerError(f"{url}: the content coding {encoding!r} was not accepted in the request")
     try:
         return b"".join(pieces)
     except InflationError as error:
@@ -98,10 +98,10 @@ def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int
 
 
 def _pieces(response: http.client.HTTPResponse, url: HttpsUrl) -> Iterator[bytes]:
-    """Go through a body as it was sent.
+    """Yield the body as sent.
 
     Raises:
-        NoAnswerError: it ends before the end that the server announced.
+        NoAnswerError: the body is shorter than announced.
     """
     try:
         while piece := response.read(_PIECE_BYTES):
@@ -113,7 +113,7 @@ def _pieces(response: http.client.HTTPResponse, url: HttpsUrl) -> Iterator[bytes
 
 
 def _bounded(pieces: Iterator[bytes], most_bytes: int) -> Iterator[bytes]:
-    """Go through pieces until they are too many."""
+    """Yield pieces; raise BodyTooLargeError beyond the limit."""
     room = most_bytes
     for piece in pieces:
         room -= len(piece)

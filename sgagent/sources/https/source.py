@@ -1,4 +1,4 @@
-"""Fetch definitions from one document of an HTTPS server."""
+"""HTTPS source: polls one document and its signature."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from sgagent.sources.signature_policy import MismatchError
 from sgagent.sources.verified_parse import Acceptance
 
 FIRST_ANSWER_SECONDS = 10.0
-"""How long the first fetch waits for an answer while a watch asks in its thread; later ones do not wait."""
+"""How long the first fetch waits for the watch's thread; later fetches do not wait."""
 
 ASK_WHOLE_SECONDS = 600.0
-"""After which the document is asked for without condition, should a server call new content as the old."""
+"""Interval of unconditional requests, in case a server reuses a validator for new content."""
 
 MOST_MISMATCHES = 4
-"""Times in a row that a document and its signature may not belong together before that is told: whoever
-publishes them writes one after the other."""
+"""Consecutive mismatches of document and signature before the source reports one: a publisher replaces the
+two files one after the other."""
 
 
 class HttpsSource:
-    """Follow a document of a server; implements :class:`Source`.
+    """Polls a document of a server; implements :class:`Source`.
 
-    While somebody watches, only the thread of the watch speaks with the server, and a fetch hands over the
-    newest that it has. Without a watch, a fetch asks the server itself.
+    During a watch, only the watch's thread sends requests, and a fetch returns its newest result. Without a
+    watch, a fetch sends a request.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class HttpsSource:
         random: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the settings; nothing is asked yet.
+        """Store the settings without sending a request.
 
         Args:
-            settings: where the document is and how it is asked for.
-            limits: what it may cost.
-            acceptance: decides what becomes of it; None asks for no signature.
-            memory: where the server's addresses are remembered; None forgets them.
-            look_up: finds the addresses of a host.
-            random: spreads the questions of many hosts; from 0, included, to 1.
-            monotonic: tells seconds that never go back.
+            settings: the document's URL and the request parameters.
+            limits: the largest accepted document.
+            acceptance: verifies and parses the document; None requires no signature.
+            memory: the file that caches the server's addresses; None for no file.
+            look_up: resolves a host.
+            random: returns jitter from 0 (inclusive) to 1 (exclusive).
+            monotonic: the monotonic clock, in seconds.
         """
         self._settings = settings
         self._limits = limits
@@ -79,37 +79,37 @@ class HttpsSource:
         self._outcome: _Outcome = _NOT_ASKED
 
     def fetch(self) -> Delivery:
-        """Return the newest complete snapshot that the server delivered.
+        """Return the newest complete snapshot of the server.
 
         Raises:
-            DocumentError: the document has errors of form, or is too large.
-            SourceUnavailableError: the server can't be reached, or did not answer with a whole document.
+            DocumentError: the document has errors, no valid signature, or is too large.
+            SourceUnavailableError: the server can't be reached, or did not send a complete document.
         """
         if self._poller.is_asking:
             self._poller.wait_for_first(FIRST_ANSWER_SECONDS)
         else:
-            self._exchange.cutting.mend()
+            self._exchange.cutting.resume()
             self._poll()
         outcome = self._outcome
         if isinstance(outcome, Delivery):
             return outcome
-        raise outcome.with_traceback(None)  # it is raised again and again, and would remember each time
+        raise outcome.with_traceback(None)  # a cached error would collect a traceback with each raise
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the server was found last."""
+        """Return the cached endpoints of the server."""
         return self._whereabouts.endpoints()
 
     def refresh(self) -> None:
-        """Ask the server now, whenever the next question is due."""
+        """Send the next request now."""
         self._poller.hurry()
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
-        """Call ``wake`` when the server delivers something else, until the context is left."""
-        self._exchange.cutting.mend()
+        """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
+        self._exchange.cutting.resume()
         return self._poller.watch(wake)
 
     def _poll(self) -> tuple[bool, float]:
-        """Ask once; return whether anything changed, and how many seconds there are to the next question."""
+        """Send one request; return whether the result changed, and the seconds until the next request."""
         with self._asking:
             before = (_comparable(self._outcome), self.endpoints())
             wait = self._asked_to_wait()
@@ -124,12 +124,12 @@ class HttpsSource:
         return is_changed, self._pace.after_answer()
 
     def _asked_to_wait(self) -> int:
-        """Return for how many seconds the server is to wait: not unless it has something to compare with."""
+        """Return the seconds of a long poll; 0 unless the last request succeeded, without a mismatch."""
         is_well = isinstance(self._outcome, Delivery) and not self._mismatches
         return self._settings.long_poll_seconds if is_well else 0
 
     def _try(self, wait: int) -> float | None:
-        """Ask once, and keep what comes of it; return for how long the server puts us off if it failed."""
+        """Send one request and store the result; return None, or the server's ``Retry-After`` on failure."""
         try:
             self._outcome = self._ask(wait)
         except MismatchError as error:
@@ -149,11 +149,11 @@ class HttpsSource:
         return None
 
     def _ask(self, wait: int) -> Delivery:
-        """Ask the server for the document, and its signature if one is wanted, and take them.
+        """Fetch the document, and its signature if keys are pinned; verify and parse them.
 
         Raises:
-            SourceUnavailableError: it gave no document.
-            TooLargeError: it gave one that is too large.
+            SourceUnavailableError: the server sent no document.
+            BodyTooLargeError: the document is too large.
             DocumentError: the document is refused.
         """
         url = self._settings.url
@@ -173,11 +173,11 @@ class HttpsSource:
         return self._acceptance.take((document,), content, str(signature))
 
     def _copy(self, url: HttpsUrl, known: _Copy | None, wait: int) -> _Copy:
-        """Return the newest copy of what is there; the one that is here already if it is the newest.
+        """Return the newest copy of a resource; ``known`` itself if the server has not changed it.
 
         Raises:
-            SourceUnavailableError: the server gave none.
-            TooLargeError: it gave one that is too large.
+            SourceUnavailableError: the server sent none.
+            BodyTooLargeError: the resource is too large.
         """
         now = self._monotonic()
         fresh = known if known is not None and known.answer.validators and now < known.ask_whole_at else None
@@ -189,7 +189,7 @@ class HttpsSource:
         if isinstance(answer, Answer):
             return _Copy(answer, now + ASK_WHOLE_SECONDS)
         if fresh is None:
-            raise NoAnswerError(f"{url}: answered 304 to a question without condition")
+            raise NoAnswerError(f"{url}: answered 304 to an unconditional request")
         return fresh
 
     def _too_large(self) -> Problem:
@@ -204,21 +204,21 @@ class HttpsSource:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """What the server sent, and when to ask for it without condition."""
+    """An answer of the server, and when to request it unconditionally."""
 
     answer: Answer
     ask_whole_at: float
 
 
 _Outcome = Delivery | DocumentError | SourceUnavailableError
-_NOT_ASKED = SourceUnavailableError("the server has not answered yet")
+_NOT_ASKED = SourceUnavailableError("no answer of the server yet")
 
 
 def _comparable(outcome: _Outcome) -> object:
-    """Return a value that is the same only for outcomes that mean the same."""
+    """Return a value by which equal outcomes compare equal."""
     return outcome if isinstance(outcome, Delivery) else (type(outcome), str(outcome))
 
 
 def name_of(url: HttpsUrl) -> str:
-    """Return how messages call the document: the last part of the path, or the host where there is none."""
+    """Return the document's name for messages: the last part of the path, or else the host."""
     return printable(unquote(url.target.partition("?")[0].rpartition("/")[2])) or url.host

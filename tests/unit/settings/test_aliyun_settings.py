@@ -97,9 +97,9 @@ def test_wrong_keys(text: str, key: str) -> None:
     (
         (
             ALIYUN + f'[signature]\npublic_keys = ["{KEY.public}"]\n',
-            "nobody signs the answers of the cloud's API",
+            "the cloud's API does not sign its answers",
         ),
-        (BY_KEY, "it has to be said which interfaces are this host's"),
+        (BY_KEY, "the configuration must name this host's interfaces"),
     ),
 )
 def test_what_does_not_go_together(text: str, reason: str) -> None:

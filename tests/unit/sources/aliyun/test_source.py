@@ -226,10 +226,10 @@ def broken(handler: BaseHTTPRequestHandler) -> None:
     ("script", "reason"),
     (
         (hang_up, "can't be reached"),
-        (page_for_people, "the answer is not understood: not JSON"),
+        (page_for_people, "unexpected answer: not JSON"),
         (half, "can't be reached"),
-        (list_of, "the answer is not understood: no JSON object"),
-        (broken, "the answer is not understood: not JSON"),
+        (list_of, "unexpected answer: not a JSON object"),
+        (broken, "unexpected answer: not JSON"),
     ),
 )
 def test_answers_that_are_none(server: EcsServer, key_file: Path, script: object, reason: str) -> None:
@@ -371,7 +371,7 @@ def test_nobody_is_led_elsewhere(secure: EcsServer, key_file: Path, authority: A
 
     secure.script = elsewhere
     told = said(source_for(by_name(secure, key_file, authority), by_hand=None))
-    assert f"led to 'elsewhere.example.com:{secure.port}', which is not the end point" in told
+    assert f"the SDK connects to 'elsewhere.example.com:{secure.port}', not the endpoint" in told
     assert not reached.is_set()
 
 
