@@ -38,7 +38,7 @@ def test_what_was_cut_off_is_told(content: bytes, cut: int, encoding: str) -> No
 def test_what_stands_behind_the_end_is_told(pieces: tuple[bytes, ...]) -> None:
     """In the same piece or in one that follows."""
     first, *others = pieces
-    with pytest.raises(InflationError, match="behind the end"):
+    with pytest.raises(InflationError, match="after the end"):
         list(inflate([gzip.compress(b"x") + first, *others], "gzip"))
 
 
