@@ -202,7 +202,7 @@ class TestEtcdSource(SourceContract):
         origin.write("version: 1\nsecurity_groups: [{security_group_id: sg-web}]\n")
         assert origin.source.fetch().snapshot.security_groups
         origin.remove()
-        with pytest.raises(DocumentError, match="though there was one"):
+        with pytest.raises(DocumentError, match="but there was one before"):
             origin.source.fetch()
 
 
@@ -426,7 +426,7 @@ def test_an_empty_disk_is_no_empty_policy(own_desk: Desk) -> None:
                 return str(error)
             return ""
 
-        wait_for(lambda: "though there was one" in refusal(), "the refusal", 2 * SOON)
+        wait_for(lambda: "but there was one before" in refusal(), "the refusal", 2 * SOON)
         own_desk.publish(definitions(81))
         wait_for_port(source, 81, 2 * SOON)
 

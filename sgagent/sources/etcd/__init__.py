@@ -1,1 +1,1 @@
-"""Keep definitions in etcd: follow them, publish them, and tell how hosts do."""
+"""Source of type etcd: publishing, watching, and status reports of hosts."""

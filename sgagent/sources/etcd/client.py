@@ -1,4 +1,4 @@
-"""Ask an etcd cluster, whichever of its end points answers."""
+"""Client of an etcd cluster, with failover between its endpoints."""
 
 from __future__ import annotations
 
@@ -56,36 +56,36 @@ from sgagent.sources.etcd.watch_stream import Watch
 Answer = TypeVar("Answer")
 
 _PAGE = 1000
-"""Keys that are asked for at once."""
+"""Keys of one page."""
 
 _AT_ONCE = 32
-"""Ranges at most that are asked for before the first is answered."""
+"""Maximum number of pipelined range requests."""
 
 _TIMEOUTS_AT_ONCE = 4
-"""For which all answers are waited for at most that were asked for at once."""
+"""Timeout of all pipelined requests together."""
 
 _PAUSE_SECONDS = 0.2
-"""Between tries, while a cluster chooses a leader."""
+"""Between tries during a leader election."""
 
 _SERVICE = "/etcdserverpb."
 _WITH_LEADER = {"hasleader": "true"}
-"""Has a member that lost the others end a watch, instead of telling nothing for ever."""
+"""Makes a partitioned member end the watch, instead of keeping it silent forever."""
 
 
 class Client:
-    """Hold a connection to one of a cluster's end points. Belongs to one thread but for :meth:`endpoints`."""
+    """Client with a connection to one endpoint of a cluster; for one thread, except :meth:`endpoints`."""
 
     def __init__(
         self, settings: EtcdSourceSettings, memory: Path | None = None, limits: Limits | None = None
     ) -> None:
-        """Take where the cluster is; nothing is connected yet.
+        """Store the settings without connecting.
 
-        Hosts begin with different end points, so that these share the load.
+        The order of endpoints is random, so that the hosts of a fleet spread the load.
 
         Args:
-            settings: the end points, and how to talk to them.
-            memory: the directory in which their addresses are remembered; None forgets them.
-            limits: what documents may cost, and so keys; None for the usual.
+            settings: the endpoints and connection parameters.
+            memory: the directory with their cached addresses; None for no cache file.
+            limits: the limits of documents, and so of keys; None for the defaults.
         """
         self.limits = limits or Limits()
         self._settings = settings
@@ -105,22 +105,20 @@ class Client:
         self._at_once = _AT_ONCE
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where the end points were found last; may be called from any thread."""
+        """Return the cached addresses of the endpoints; safe in any thread."""
         return tuple(endpoint for access in self._all for endpoint in access.endpoints())
 
     @property
     def bytes_received(self) -> int:
-        """Return how many bytes arrived, over all connections; may be asked from any thread."""
+        """Return the number of received bytes, over all connections; safe in any thread."""
         channel = self._channel
         return self._bytes_before + (0 if channel is None else channel.bytes_received)
 
     def persistently(self, ask: Callable[[], Answer], seconds: float) -> Answer:
-        """Ask again, of other end points too, until there is an answer or time is up.
-
-        For questions that may be asked twice.
+        """Retry an idempotent request, also at other endpoints, until it succeeds or the timeout ends.
 
         Raises:
-            EtcdError: the last try's.
+            EtcdError: that of the last try.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -133,7 +131,7 @@ class Client:
             threading.Event().wait(_PAUSE_SECONDS)
 
     def read_page(self, asked: KeyRange, *, revision: int = 0) -> Range:
-        """Return keys from the first of a range on: many, or as few as are not too large together.
+        """Return the first page of a range, reduced to fit the size limit.
 
         Raises:
             CompactedError: the revision is gone.
@@ -150,18 +148,18 @@ class Client:
                 limit //= 2
 
     def count(self, asked: KeyRange, *, revision: int = 0) -> int:
-        """Return how many keys a range has."""
+        """Return the number of keys in a range."""
         request = range_request(asked, revision=revision, count_only=True)
         return self._ask("KV/Range", request, partial(read_range, limit=0)).count
 
     def room(self) -> Room:
-        """Return how much may be read of a store that is read once."""
+        """Return the size budget of one read of the store."""
         return Room(self.limits.all_bytes)
 
     def read(
         self, asked: KeyRange, *, revision: int = 0, room: Room | None = None
     ) -> tuple[Header, tuple[KeyValue, ...]]:
-        """Return all keys of a range as they stood at one revision, and what was said of the store.
+        """Return the store's header, and all keys of a range at one revision.
 
         Args:
             asked: the range.
@@ -169,7 +167,7 @@ class Client:
             room: of all that is read together; None where nothing else is.
 
         Raises:
-            TooLargeError: there is no room for so much.
+            StoreTooLargeError: the keys exceed the budget.
             CompactedError: the revision is gone, maybe while pages were read.
             EtcdError: there was no answer, or a refusal.
         """
@@ -178,7 +176,7 @@ class Client:
         return page.header, self._whole(asked, page, at, self.room() if room is None else room)
 
     def _whole(self, asked: KeyRange, page: Range, revision: int, room: Room) -> tuple[KeyValue, ...]:
-        """Return the keys of a range's first page, and of those behind it."""
+        """Return the keys of a range's first page and of all later pages."""
         items: list[KeyValue] = []
         while True:
             if (page.has_more and not page.items) or any(item.key not in asked for item in page.items):
@@ -195,21 +193,20 @@ class Client:
     def read_each(
         self, asked: Sequence[KeyRange], *, revision: int, room: Room | None = None
     ) -> Generator[tuple[KeyRange, tuple[KeyValue, ...]], None, None]:
-        """Go through ranges, each with all its keys as they stood at a revision.
+        """Yield ranges, each with all its keys at one revision.
 
-        Some are asked for before the first is answered: a host may read thousands, and nobody wants to wait
-        for each. Where that was too much for a slow line, half as many are the next time. What was asked
-        is broken off with the generator.
+        The client pipelines the requests, because a host may read thousands of ranges. After a timeout it
+        halves the number of pipelined requests. Closing the generator cancels pending requests.
 
         Args:
             asked: the ranges.
-            revision: the store's.
-            room: of all that is read together; None where nothing else is.
+            revision: the store's revision.
+            room: the size budget of all keys read together; None for a budget of this call alone.
 
         Raises:
-            TooLargeError: there is no room for so much.
-            CompactedError: the revision is gone, maybe while others were read.
-            EtcdError: there was no answer, or a refusal.
+            StoreTooLargeError: the keys exceed the budget.
+            CompactedError: the store has compacted the revision, maybe between two requests.
+            EtcdError: no answer, or a refusal.
         """
         room = self.room() if room is None else room
         at_once = self._at_once
@@ -221,7 +218,7 @@ class Client:
                 for page in self._ask_each("KV/Range", requests, partial(read_range, limit=_PAGE)):
                     yield left[0], self._whole(left[0], page, revision, room)
                     left.popleft()
-            except AnswerTooLargeError:  # by itself each may be read in smaller portions
+            except AnswerTooLargeError:  # alone, each can be read in smaller pages
                 for one in left:
                     yield one, self.read(one, revision=revision, room=room)[1]
             except TooSlowError:
@@ -231,7 +228,7 @@ class Client:
             self._at_once = min(2 * at_once, _AT_ONCE)
 
     def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
-        """Carry out writes all together if the conditions hold; return the store and whether they did.
+        """Commit writes in one transaction if the conditions hold; return the header and whether they held.
 
         Raises:
             EtcdError: whether they were carried out is not known, or they were refused.
@@ -239,7 +236,7 @@ class Client:
         return self._ask("KV/Txn", transaction_request(conditions, writes), read_transaction)
 
     def watch(self, followed: Sequence[tuple[KeyRange, int]]) -> Watch:
-        """Return a watch on ranges, each from a revision on.
+        """Open a watch on ranges, each from a revision on.
 
         Raises:
             EtcdError: it can't be begun.
@@ -259,7 +256,7 @@ class Client:
         return self._ask("Lease/LeaseGrant", lease_grant_request(seconds), read_lease)
 
     def renew_lease(self, lease: int) -> Lease:
-        """Return a lease after it was renewed; one that has ended has no seconds left."""
+        """Renew a lease and return it; an expired lease has no seconds left."""
         return self._ask("Lease/LeaseKeepAlive", lease_request(lease), read_lease)
 
     def end_lease(self, lease: int) -> None:
@@ -267,7 +264,7 @@ class Client:
         self._ask("Lease/LeaseRevoke", lease_request(lease), lambda _: None)
 
     def close(self) -> None:
-        """Close the connection; the next question makes another, to the next end point."""
+        """Close the connection; the next request connects to the next endpoint."""
         if self._channel is not None:
             self._bytes_before += self._channel.bytes_received
             self._channel.close()
@@ -281,9 +278,9 @@ class Client:
     def _ask_each(
         self, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
     ) -> Iterator[Answer]:
-        """Ask all at once, and go through the answers; what is still to come is cancelled with the iterator.
+        """Pipeline requests, and yield the answers; closing the iterator cancels pending requests.
 
-        A token that is no longer good is replaced by a fresh one.
+        An expired token is renewed once.
         """
         channel, answered, is_token_fresh = self._connected(), 0, self._settings.user is None
         while True:
@@ -302,7 +299,7 @@ class Client:
     def _call(
         self, channel: Channel, method: str, requests: Sequence[bytes], read: Callable[[bytes], Answer]
     ) -> Iterator[Answer]:
-        """Go through the answers to questions that are asked at once, or as soon as the server takes them."""
+        """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
         path, metadata, calls = f"{_SERVICE}{method}", self._metadata(), deque[GrpcMessages]()
         seconds = self._settings.timeout_seconds
         allowance = AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
@@ -321,7 +318,7 @@ class Client:
 
     @contextmanager
     def _placed(self) -> Iterator[None]:
-        """Have errors of the connection, and what is too large, say at which end point."""
+        """Prefix the messages of connection and size errors with the endpoint."""
         try:
             yield
         except (ConnectionLostError, StoreTooLargeError) as error:
@@ -331,10 +328,10 @@ class Client:
         return {} if self._token is None else {"token": self._token}
 
     def _connected(self) -> Channel:
-        """Return the channel; a new one, to the first end point that can be reached, if there is none.
+        """Return the channel; if there is none, connect to the first reachable endpoint.
 
         Raises:
-            ConnectionLostError: none can be reached; says of each why.
+            ConnectionLostError: no endpoint can be reached; the message has the reason for each.
         """
         if self._channel is not None:
             return self._channel
@@ -352,7 +349,7 @@ class Client:
         raise ConnectionLostError("; ".join(sorted(reasons)))
 
     def _entered(self, access: EndpointAccess) -> Channel:
-        """Return a channel to an end point at which the configured user is known."""
+        """Connect to an endpoint, and authenticate the configured user."""
         channel = access.connect()
         if self._settings.user is not None:
             try:
@@ -366,7 +363,7 @@ class Client:
         """Return a token for the configured user.
 
         Raises:
-            EtcdError: there was no answer, or a refusal.
+            EtcdError: no answer, or a refusal.
         """
         request = authenticate_request(self._settings.user or "", read_password(self._settings))
         answer = channel.call(
@@ -376,10 +373,10 @@ class Client:
 
 
 def _readable(answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
-    """Return what an answer says.
+    """Decode an answer.
 
     Raises:
-        ConnectionLostError: it is no answer to the question.
+        ConnectionLostError: the answer is malformed.
     """
     try:
         return read(answer)

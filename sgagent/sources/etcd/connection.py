@@ -1,4 +1,4 @@
-"""Connect to an end point of etcd: names, TCP, TLS, and the password of a user."""
+"""Connections to an etcd endpoint: name resolution, TCP, TLS, and the password of a user."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Say how long answers may take that were asked for together.
+"""Deadlines of answers to concurrent requests.
 
-A store that answers steadily is waited for, also where all of it takes long: over a slow line, or because a
-whole fleet asks. Who gives such a one up asks the same again, and makes it worse. One that does not answer is
-given up after one time-out, however much it was asked; and one that answers just often enough to be waited
-for, after a few. A byte now and then counts for nothing.
+Steady progress extends the deadline, because a slow line or the load of a fleet can make a large answer take
+long, and a retry would only add load. A store without progress times out once for all requests together. A
+store with little progress times out after a few timeouts. Only complete answers, or steps of a fixed size,
+count as progress.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from sgagent.sources.etcd.grpc import TooSlowError
 
 STEP_BYTES = 1 << 20
-"""Of answers that are not whole, which count as much as one that is."""
+"""Bytes of an incomplete answer that count as progress, like a complete answer."""
 
 
 @dataclass(slots=True)
 class AnswerDeadline:
-    """How long answers may be waited for; what passes while nobody waits is free."""
+    """The time budget of concurrent requests; only time spent waiting counts."""
 
     each_seconds: float
-    """Within which an answer has to come whole, or a step of it."""
+    """Timeout of one answer, or of one step of progress."""
 
     all_seconds: float
-    """For all of them together."""
+    """Timeout of all answers together."""
 
     waited_seconds: float = 0.0
 

@@ -1,6 +1,6 @@
-"""Put together what keys hold, as native documents: an object in each, a group with its members.
+"""Composition of native documents from keys: one object in each, a group with its members.
 
-What a document is made of decides whether it is made again: the object's key, and the group's members.
+Each document is memoized by the key of its object and the members of its group.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ MOST_ANNOUNCED = 64
 """Addresses that a host may announce for one interface."""
 
 _PARTS = 3
-"""Of a member's key: the kind, its group, and its name."""
+"""Parts of a member's key: the kind, its group, and its name."""
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The members of one group, and what was wrong with others."""
+    """The members of one group, and warnings about invalid ones."""
 
     read: Remade[KeyValue, tuple[str, ...] | None]
-    """What stands in each key: addresses; None where it is not what a member is known by."""
+    """The addresses of each key; None for an invalid value."""
 
     problems: tuple[Problem, ...]
 
@@ -54,15 +54,15 @@ class Members:
 
 
 class MemberReader:
-    """Read members, each key once for each time that it is written."""
+    """Reader of members, which parses each value of a key once."""
 
     def __init__(self, layout: KeyLayout) -> None:
-        """Start without having read a member."""
+        """Start with an empty cache."""
         self._layout = layout
         self._known: Mapping[str, Members] = {}
 
     def read(self, folders: Mapping[FolderName, Folder]) -> Mapping[str, Members]:
-        """Return the members of each group; the very same as before where nothing changed."""
+        """Return the members of each group; the identical object for an unchanged group."""
         self._known = {
             name[-1]: self._members(folder, self._known.get(name[-1]))
             for name, folder in folders.items()
@@ -83,12 +83,12 @@ class MemberReader:
 
 
 def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:
-    """Return the addresses of a member; None if the value is not what one is known by.
+    """Return the addresses of a member; None for an invalid value.
 
     Args:
-        value: what stands in its key.
-        is_announced: whether it vanishes with a lease, so that a host wrote it: such a one is a few single
-            addresses and no network.
+        value: the value of its key.
+        is_announced: whether the key has a lease, so that a host wrote it; a host may announce only a few
+            single addresses, and no network.
     """
     try:
         fields = json.loads(value)
@@ -111,7 +111,7 @@ def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
 
 
 def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    """Return whether documents would refuse the address: one in a zone, or IPv4 in IPv6 clothes."""
+    """Return whether documents would refuse the address: one with a zone, or an IPv4-mapped one."""
     return isinstance(network, ipaddress.IPv6Network) and (
         network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
     )
@@ -122,7 +122,7 @@ def _not_a_member(item: KeyValue) -> Problem:
         severity=Severity.WARNING,
         code="not_a_member",
         origin=Origin(file=f"etcd:{item.key}"),
-        message="not what a member of a group is known by, so it is none",
+        message="not the value of a group member; the member is left out",
         value=item.value.decode(errors="replace"),
         remedy='like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself',
     )
@@ -130,7 +130,7 @@ def _not_a_member(item: KeyValue) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """What was read, as native documents."""
+    """The native documents of all keys."""
 
     documents: tuple[DocumentFile, ...]
     """In the order of keys."""
@@ -140,23 +140,23 @@ class Composed:
 
 
 class Composer:
-    """Put documents together, one time after the other."""
+    """Composer of documents, with a cache between calls."""
 
     def __init__(self, layout: KeyLayout) -> None:
-        """Start without having read anything."""
+        """Start with an empty cache."""
         self._layout = layout
         self._members = MemberReader(layout)
         self._memory = Memory()
 
     def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
-        """Return what was read as documents; the very same as before of what did not change.
+        """Return the keys as documents; the identical objects for unchanged keys.
 
         Args:
-            folders: what was read.
-            is_whole: tells of a group whether its rules count.
+            folders: the keys.
+            is_whole: returns whether a group's document includes its rules.
 
         Raises:
-            DocumentError: a key holds another object than its name says.
+            DocumentError: the id in a value differs from the name of its key.
         """
         self._memory.turn()
         members = self._members.read(folders)
@@ -187,7 +187,7 @@ class Composer:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A key's document, and what is wrong with its name."""
+    """The document of a key, and the error that its name does not match."""
 
     document: DocumentFile
     mismatch: Problem | None = None
@@ -199,14 +199,14 @@ _LIST_OF = {
     PREFIX_LISTS: ("prefix_lists", "prefix_list_id"),
     PORT_LISTS: ("port_lists", "port_list_id"),
 }
-"""Where in a document objects of a kind stand, and the field with their id."""
+"""The list and the id field of each kind of object in a document."""
 
 
-def _write(kind: str, name: str, item: KeyValue, members: Members | None, is_whole: bool) -> _Written:  # noqa: FBT001 - what it depends on, as it is remembered
+def _write(kind: str, name: str, item: KeyValue, members: Members | None, is_whole: bool) -> _Written:  # noqa: FBT001 - positional, as in the cache key
     """Return the document of a key."""
     list_name, id_name = _LIST_OF[kind]
     read = read_json(item.value)
-    if read is None:  # whose errors are told when it is parsed
+    if read is None:  # the parser will report the errors
         return _Written(DocumentFile(f"etcd:{item.key}.json", item.value))
     mismatch = None if read.get(id_name) == name else _mismatch(item, read.get(id_name))
     if kind == GROUPS:
@@ -216,9 +216,9 @@ def _write(kind: str, name: str, item: KeyValue, members: Members | None, is_who
 
 
 def _with_members(read: dict[str, object], members: Members | None, *, is_whole: bool) -> dict[str, object]:
-    """Return a group with its members as its own addresses, and without rules that do not count.
+    """Return a group with its members as ``member_addresses``; without its rules unless ``is_whole``.
 
-    As addresses they can be bound to no link, whoever announced them.
+    A member in ``member_addresses`` is not an interface. So an announced member can't bind a link.
     """
     own = read.get("member_addresses", [])
     kept = read if is_whole else {name: value for name, value in read.items() if name != "rules"}
@@ -227,12 +227,12 @@ def _with_members(read: dict[str, object], members: Members | None, *, is_whole:
 
 
 def _mismatch(item: KeyValue, found: object) -> Problem:
-    """Return the error of a key that holds another object than its name says."""
+    """Return the error that the id in a value differs from the name of its key."""
     return Problem(
         severity=Severity.ERROR,
         code="key_mismatch",
         origin=Origin(file=f"etcd:{item.key}"),
-        message="the key holds another object than its name says",
+        message="the id of the object differs from the name of its key",
         value=str(found),
         remedy="publish with 'sgagent publish', or name the key as the object",
     )

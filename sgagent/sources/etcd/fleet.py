@@ -1,4 +1,4 @@
-"""Write and read what hosts report of themselves."""
+"""Status reports of hosts: their format, and the leased keys that hold them."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from sgagent.sources.etcd.messages import Delete, KeyValue, Put, Write
 
 FORMAT = 1
 MOST_ERRORS = 3
-"""Of a refused delivery, in a report."""
+"""Errors of a refused delivery in one report."""
 
 _LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a host is doing, as it says itself."""
+    """The status report of a host."""
 
     host: str
     agent_version: str
     posture: str
-    """In a word, as ``sgagent status`` says it."""
+    """One word, as ``sgagent status`` prints it."""
 
     version: str | None
-    """Of the definitions in force, as they concern the host; None for none."""
+    """Of the host's part of the active definitions; None for none."""
 
     serial: int
-    """Of the newest publication all of which the host enforces; 0 for none."""
+    """Of the newest publication that the host fully enforces; 0 for none."""
 
     revision: int
-    """Of the store, at which that publication was complete."""
+    """The store's revision at which that publication was complete."""
 
     since: float | None
-    """When the version in force was enforced first, in seconds since the epoch."""
+    """When the active version was enforced first, in seconds since the epoch."""
 
     errors: tuple[str, ...] = ()
-    """Why the newest definitions, or what they come to, were refused; a few, in words."""
+    """Why the newest definitions, or their ruleset, were refused; the first few messages."""
 
     has_kernel_refused: bool = False
     drift_repaired: int = 0
@@ -77,39 +77,40 @@ class Report:
 
 
 class HostReport(enum.Enum):
-    """What is to be said of a host in a word; the worst first."""
+    """The state of a host, the worst first."""
 
     REFUSING = "refusing"
-    """It has definitions that it does not enforce, or its kernel did not take."""
+    """The agent refuses the definitions, or the kernel refuses the ruleset."""
 
     UNREADABLE = "unreadable"
-    """What stands in its key is no report."""
+    """The value of the host's key is not a report."""
 
     LAGGING = "lagging"
-    """It does not enforce the newest publication yet."""
+    """The host does not yet enforce the newest publication."""
 
     DRIFTING = "drifting"
-    """Somebody changes its table, and it can't mend that."""
+    """Another process changes the host's table, and the agent can't restore it."""
 
     CURRENT = "current"
+    """The host enforces the newest publication."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A host's key, and what it comes to."""
+    """A host with its state and report."""
 
     host: str
     standing: HostReport
     report: Report | None
-    """None where it can't be read."""
+    """None if the report is unreadable."""
 
 
 def read_reports(items: Iterable[KeyValue], layout: KeyLayout, newest: int) -> tuple[Reported, ...]:
-    """Return what hosts report, those first that somebody should look at.
+    """Return the hosts and their reports, sorted by state with the worst first.
 
     Args:
-        items: the keys.
-        layout: how they are named.
+        items: the keys of the reports.
+        layout: the layout of keys.
         newest: the revision at which the newest publication was complete; 0 for none.
     """
     order = list(HostReport)
@@ -155,25 +156,25 @@ def _read(host: str, value: bytes) -> Report:
 
 
 Contents = Callable[[], Mapping[str, bytes]]
-"""Return the keys that should stand in the store now, with their values."""
+"""Returns the keys to keep in the store, with their values."""
 
 LOOK_SECONDS = 1.0
-"""Between looks whether they are still the same."""
+"""Interval of updates."""
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 10.0
 STOP_SECONDS = 2.0
-"""How long the end of the thread is waited for."""
+"""How long to wait for the end of the thread."""
 
 
 class LeasedKeys:
-    """Write keys under one lease, renew it, and write them again if it was lost.
+    """Keys under one lease, which is renewed, and replaced when it has expired.
 
-    When this ends the lease goes on to its end: a host that restarts its agent is away for nobody.
+    At the end the lease is left to expire, so that a restart of the agent does not remove the keys.
     """
 
     def __init__(self, client: Client, lease_seconds: int, contents: Contents) -> None:
-        """Take what to keep; nothing is written yet."""
+        """Store the parameters without writing."""
         self._client = client
         self._lease_seconds = lease_seconds
         self._contents = contents
@@ -182,10 +183,10 @@ class LeasedKeys:
         self._written: dict[str, bytes] = {}
 
     def look(self) -> None:
-        """Bring the store to what should stand there.
+        """Write the changed keys and delete the removed ones.
 
         Raises:
-            EtcdError: it can't be reached, or refuses; all of it is tried again the next time.
+            EtcdError: the store can't be reached, or refuses; the next call retries the whole update.
         """
         self._hold_lease()
         wanted = dict(self._contents())
@@ -200,7 +201,7 @@ class LeasedKeys:
             self._written = wanted
 
     def _hold_lease(self) -> None:
-        """Renew the lease if it is time to, or take a new one, under which nothing is written."""
+        """Renew the lease if due; replace an expired one, under which all keys must be written again."""
         now = time.monotonic()
         if self._lease and now < self._renewed_at + self._lease_seconds / 3:
             return
@@ -212,14 +213,14 @@ class LeasedKeys:
 
 @contextlib.contextmanager
 def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | None = None) -> Iterator[None]:
-    """Keep keys in the store from a thread of their own, until the context is left.
+    """Keep keys in the store from a separate thread, until the context ends.
 
-    A store that is away or refuses is told once, and tried again ever more rarely.
+    The thread logs a failure once, and retries with exponential backoff.
 
     Args:
         settings: the store.
-        contents: the keys.
-        memory: the directory in which the store's addresses are remembered; None forgets them.
+        contents: returns the keys.
+        memory: the directory with the cached addresses of the store; None for no cache file.
     """
     ended = threading.Event()
     client = Client(settings, memory)
@@ -236,22 +237,22 @@ def keys_kept(settings: EtcdSourceSettings, contents: Contents, memory: Path | N
 
 def _keep(client: Client, lease_seconds: int, contents: Contents, ended: threading.Event) -> None:
     kept = LeasedKeys(client, lease_seconds, contents)
-    told, retry = "", FIRST_RETRY_SECONDS
+    logged, retry = "", FIRST_RETRY_SECONDS
     while not ended.is_set():
         wait = LOOK_SECONDS
         try:
             kept.look()
-        except (EtcdError, SgagentError) as error:  # the store is away, or the links can't be listed
+        except (EtcdError, SgagentError) as error:  # the store is unreachable, or the links can't be listed
             client.close()
-            if str(error) != told:
-                told = str(error)
-                _LOG.warning("report_failed", reason=told)
+            if str(error) != logged:
+                logged = str(error)
+                _LOG.warning("report_failed", reason=logged)
             wait = retry * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
             retry = min(2 * retry, LONGEST_RETRY_SECONDS)
         else:
-            if told:
+            if logged:
                 _LOG.info("report_recovered")
-            told, retry = "", FIRST_RETRY_SECONDS
+            logged, retry = "", FIRST_RETRY_SECONDS
         ended.wait(wait)
     client.close()
 

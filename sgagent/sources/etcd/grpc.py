@@ -1,4 +1,4 @@
-"""Put messages of gRPC together from the bytes of a call, and tell how the call ended."""
+"""gRPC message framing and call status, and the client's exceptions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 LESS = "publish fewer or smaller objects, or raise limits.document_bytes"
-"""What helps where something is too large."""
+"""The remedy for oversized content."""
 
 
 class GrpcStatus(enum.IntEnum):
-    """Codes of gRPC that something depends on here."""
+    """The gRPC status codes in use."""
 
     OK = 0
     CANCELLED = 1
@@ -30,45 +30,45 @@ class GrpcStatus(enum.IntEnum):
 
 
 class EtcdError(Exception):
-    """Be the root of what the client raises."""
+    """Base class of the client's exceptions."""
 
 
 class ConnectionLostError(EtcdError):
-    """Say that an end point can't be reached, or no longer; another one may be."""
+    """An endpoint that can't be reached; another one may work."""
 
 
 class TooSlowError(ConnectionLostError):
-    """Say that an end point takes too long to answer."""
+    """An endpoint that did not answer in time."""
 
 
 class StoreTooLargeError(EtcdError):
-    """Say that a store holds more than anybody takes in."""
+    """A store with more content than the limits allow."""
 
 
 class AnswerTooLargeError(StoreTooLargeError):
-    """Say that an end point has more to say at once than anybody takes in; it can be asked for less."""
+    """An answer over the size limit; a smaller request may succeed."""
 
 
 class CallRefusedError(EtcdError):
-    """Say that an end point answered with an error."""
+    """A call that the endpoint answered with an error."""
 
     def __init__(self, code: int, message: str) -> None:
-        """Keep the code of gRPC and the words of the server."""
+        """Store the gRPC status code and the server's message."""
         self.code = code
         super().__init__(message or f"gRPC status {code}")
 
     @property
     def is_passing(self) -> bool:
-        """Return whether another end point, or the same a little later, may well give an answer."""
+        """Return whether a retry, at this or another endpoint, may succeed."""
         return self.code in (GrpcStatus.UNAVAILABLE, GrpcStatus.DEADLINE_EXCEEDED, GrpcStatus.CANCELLED)
 
 
 class CompactedError(EtcdError):
-    """Say that the revision that was asked for is gone from the history."""
+    """A request for a revision that the store has compacted."""
 
 
 def as_compacted(error: CallRefusedError) -> EtcdError:
-    """Return a refusal as what it means: that the store has forgotten a revision, or itself."""
+    """Return CompactedError for a refused revision, and any other refusal unchanged."""
     return CompactedError(str(error)) if error.code == GrpcStatus.OUT_OF_RANGE else error
 
 
@@ -117,7 +117,7 @@ class GrpcMessages:
         while len(self._partial) >= _PREFIX.size:
             is_compressed, length = _PREFIX.unpack_from(self._partial)
             if is_compressed:
-                raise ConnectionLostError("a compressed message, which nobody asked for")
+                raise ConnectionLostError("a compressed message, though the request accepts none")
             if length > self.largest_message:
                 self._refused_bytes = length
                 self._partial.clear()
@@ -146,7 +146,7 @@ class GrpcMessages:
         """Raise what the server said, unless all is well.
 
         Raises:
-            AnswerTooLargeError: it said too much.
+            AnswerTooLargeError: the answer exceeds the size limit.
             ConnectionLostError: it did not answer as a server of gRPC.
             CallRefusedError: it answered with an error.
         """

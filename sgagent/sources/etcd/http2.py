@@ -1,9 +1,8 @@
-"""Carry gRPC calls over one HTTP/2 connection.
+"""gRPC calls over one HTTP/2 connection.
 
-A channel belongs to one thread. While that waits for the answer of one call, what arrives for others is
-kept for them: so a watch goes on beside short questions. Of each that is no more than a window's worth: the
-peer may send the rest once somebody waits for it. A peer that falls silent is noticed by asking it for a sign
-of life, and every wait has an end.
+A channel belongs to one thread. While the thread waits for one call, the channel buffers data of the others,
+so that a watch continues during short requests. HTTP/2 flow control bounds the buffer of each call to one
+window. The channel detects a silent peer by pings, and every wait has a timeout.
 """
 
 from __future__ import annotations
@@ -28,34 +27,34 @@ from sgagent.sources.etcd.deadline import AnswerDeadline
 from sgagent.sources.etcd.grpc import ConnectionLostError, GrpcMessages, TooSlowError, packed
 
 WINDOW = 1 << 20
-"""Bytes that the peer may send of one call before somebody waits for it, and of all before they are read."""
+"""Flow control window in bytes, of each call and of the connection."""
 
 _TAKEN_STEP = 1 << 14
-"""Bytes of a message that the peer has to take again and again."""
+"""Sent bytes that extend the timeout of a send."""
 
 _RECEIVED_AT_ONCE = 1 << 16
 _GREETING_BYTES = 9
-"""The head of the first frame."""
+"""The header of the first frame."""
 
 _TLS_ALERT = b"\x15"
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a peer may be silent."""
+    """The keepalive timeouts of a connection."""
 
     ping_after_seconds: float = 10.0
-    """Of silence. Servers take it ill if they are asked more often than every 5 seconds."""
+    """Silence before a ping. Servers close connections with pings more often than every 5 seconds."""
 
     silent_seconds: float = 5.0
-    """After which a peer that was asked for a sign of life, or takes nothing we send, is given up."""
+    """Timeout of the answer to a ping, and of a send without progress."""
 
 
 USUAL_PATIENCE = Patience()
 
 
 class Interrupt(Protocol):
-    """Something that becomes readable when a wait is to end early."""
+    """A descriptor that becomes readable to end a wait early."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -63,7 +62,7 @@ class Interrupt(Protocol):
 
 
 class Channel:
-    """One connection to an end point."""
+    """One connection to an endpoint."""
 
     def __init__(
         self,
@@ -72,16 +71,16 @@ class Channel:
         largest_message: int,
         patience: Patience = USUAL_PATIENCE,
     ) -> None:
-        """Take a connected socket, encrypted or not, and say hello.
+        """Send the HTTP/2 preface over a connected socket, with or without TLS.
 
         Args:
-            connected: is closed with the channel.
-            authority: the host as the server knows it.
-            largest_message: that is taken in, in bytes.
-            patience: with its silence.
+            connected: the socket; the channel closes it.
+            authority: the value of ``:authority``.
+            largest_message: the size limit of a received message, in bytes.
+            patience: the keepalive timeouts.
 
         Raises:
-            ConnectionLostError: it takes nothing.
+            ConnectionLostError: the peer does not accept the preface.
         """
         self._socket = connected
         self._scheme = "https" if isinstance(connected, ssl.SSLSocket) else "http"
@@ -95,7 +94,7 @@ class Channel:
         self._greeting = b""
         self._state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self.bytes_received = 0
-        """Over all calls, as they came out of the socket."""
+        """Bytes read from the socket, over all calls."""
 
         self._state.initiate_connection()
         self._state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
@@ -103,10 +102,10 @@ class Channel:
         self._flush_or_hear_why()
 
     def call(self, method: str, message: bytes, *, metadata: Mapping[str, str], seconds: float) -> bytes:
-        """Ask, and return the one answer.
+        """Make a unary call.
 
         Raises:
-            ConnectionLostError: there was none in time, or the connection broke.
+            ConnectionLostError: no answer in time, or the connection broke.
             CallRefusedError: the server answered with an error.
         """
         call = self.open(method, message, metadata=metadata, is_last=True)
@@ -114,19 +113,19 @@ class Channel:
 
     @property
     def has_room(self) -> bool:
-        """Return whether the server takes another call now."""
+        """Return whether the server accepts another concurrent call."""
         return self._state.open_outbound_streams < self._state.remote_settings.max_concurrent_streams
 
     def finish(self, call: GrpcMessages, allowance: AnswerDeadline) -> bytes:
-        """Return the one answer to a question that was asked by opening a call.
+        """Return the answer of an open unary call.
 
         Args:
-            call: which one.
-            allowance: of all that were asked together; is used up by as much as was waited.
+            call: the call.
+            allowance: the time budget of all concurrent calls; the wait uses it up.
 
         Raises:
-            TooSlowError: there was none in time.
-            AnswerTooLargeError: it is too large.
+            TooSlowError: no answer in time.
+            AnswerTooLargeError: the answer exceeds the size limit.
             ConnectionLostError: the connection broke.
             CallRefusedError: the server answered with an error.
         """
@@ -142,22 +141,22 @@ class Channel:
         self._calls.pop(call.number, None)
         call.raise_refusal()
         if len(call.messages) != 1:
-            raise ConnectionLostError(f"{len(call.messages)} answers to one question")
+            raise ConnectionLostError(f"{len(call.messages)} answers to one request")
         return call.messages.popleft()
 
     def open(
         self, method: str, message: bytes, *, metadata: Mapping[str, str], is_last: bool
     ) -> GrpcMessages:
-        """Begin a call, as soon as the server takes another, whose answers are received one by one.
+        """Open a call; wait if the server does not accept another concurrent call.
 
         Args:
             method: like ``/etcdserverpb.KV/Range``.
-            message: the first of the request.
-            metadata: of the call.
-            is_last: whether the request ends with it.
+            message: the first message of the request.
+            metadata: the gRPC metadata.
+            is_last: whether the request ends with this message.
 
         Raises:
-            ConnectionLostError: the connection broke, or too many calls go on.
+            ConnectionLostError: the connection broke, or no other call ended in time.
         """
         self._wait_for_room()
         try:
@@ -180,16 +179,16 @@ class Channel:
         """Return the next message of a call.
 
         Args:
-            call: which one.
-            seconds: how long to wait for it.
+            call: the call.
+            seconds: the timeout.
             interrupt: ends the wait early.
 
         Returns:
-            None if there was none in time.
+            The message; None after the timeout or an interrupt.
 
         Raises:
-            AnswerTooLargeError: it is too large.
-            ConnectionLostError: the connection broke, or the server ended the call without a word.
+            AnswerTooLargeError: the message exceeds the size limit.
+            ConnectionLostError: the connection broke, or the server ended the call without an error.
             CallRefusedError: the server ended the call with an error.
         """
         deadline = time.monotonic() + seconds
@@ -202,15 +201,14 @@ class Channel:
         return call.messages.popleft()
 
     def cancel(self, *calls: GrpcMessages) -> None:
-        """End calls; what was still to come is not waited for.
+        """Cancel calls, and forget those that have ended.
 
-        Those that have ended are only forgotten. So are all where the connection is lost, as whoever uses it
-        next is told.
+        A lost connection raises nothing here; the next use of the channel raises.
         """
         for call in calls:
             self._calls.pop(call.number, None)
             if not call.is_over:
-                with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+                with contextlib.suppress(h2.exceptions.ProtocolError):  # the call has just ended
                     self._state.reset_stream(call.number, error_code=h2.errors.ErrorCodes.CANCEL)
         with contextlib.suppress(ConnectionLostError):
             self._flush()
@@ -220,11 +218,11 @@ class Channel:
         self._socket.close()
 
     def _wait_for_room(self) -> None:
-        """Wait for the end of other calls, the oldest question first, if the server takes no more at once."""
+        """Wait until the server accepts another concurrent call, by finishing the oldest unary call."""
         deadline = time.monotonic() + self._patience.silent_seconds
         while not self.has_room:
             if time.monotonic() >= deadline:
-                raise ConnectionLostError("the server takes no more calls")
+                raise ConnectionLostError("the server accepts no more concurrent calls")
             asked = (call for call in self._calls.values() if call.is_question and not call.is_over)
             self._pump(deadline, next(asked, None))
 
@@ -241,7 +239,7 @@ class Channel:
         ]
 
     def _send(self, call: GrpcMessages, message: bytes, *, is_last: bool) -> None:
-        """Send a message as fast as the peer takes it; one that takes a byte now and then takes nothing."""
+        """Send a message within flow control; only steps of a fixed size extend the timeout."""
         left, taken = memoryview(packed(message)), 0
         deadline = time.monotonic() + self._patience.silent_seconds
         while left and not call.is_over:
@@ -260,24 +258,24 @@ class Channel:
             if not size:
                 if time.monotonic() >= deadline:
                     seconds = f"{self._patience.silent_seconds:g} seconds"
-                    raise ConnectionLostError(f"the server takes nothing, or too little, for {seconds}")
+                    raise ConnectionLostError(f"the server accepts nothing, or too little, for {seconds}")
                 self._pump(deadline)
 
     def _pump(
         self, deadline: float, awaited: GrpcMessages | None = None, interrupt: Interrupt | None = None
     ) -> bool:
-        """Wait for something to arrive, at most until the deadline; tell whether the wait may go on.
+        """Wait for data until the deadline and process it; return False after an interrupt.
 
         Args:
             deadline: by the monotonic clock.
-            awaited: the call all of which the peer is to send.
+            awaited: the call whose flow control window to extend.
             interrupt: ends the wait early.
         """
         self._make_room(awaited)
         now = time.monotonic()
         until = min(deadline, self._due())
         if self._is_silent_since(now):
-            raise ConnectionLostError(f"no sign of life for {now - self._heard_at:.0f} seconds")
+            raise ConnectionLostError(f"the server is silent for {now - self._heard_at:.0f} seconds")
         if self._asked_at is None and now >= self._heard_at + self._patience.ping_after_seconds:
             self._state.ping(b"sgagent\0")
             self._asked_at = now
@@ -296,7 +294,7 @@ class Channel:
         return True
 
     def _make_room(self, awaited: GrpcMessages | None) -> None:
-        """Have the peer send more of all calls together, and of the one that is waited for.
+        """Extend the flow control windows of the connection and of the awaited call.
 
         So what is kept of others is bounded by their windows. No call can hold up another one, as the window
         of all is opened whatever came.
@@ -388,7 +386,7 @@ class Channel:
                     call.end()
             case h2.events.StreamReset():
                 if call is not None:
-                    call.end(f"the server broke the call off (code {event.error_code})")
+                    call.end(f"the server cancelled the call (code {event.error_code})")
             case h2.events.ConnectionTerminated():
                 self._is_ended = f"the server ends the connection (code {event.error_code})"
                 for one in self._calls.values():
@@ -398,10 +396,10 @@ class Channel:
                 pass
 
     def _flush_or_hear_why(self) -> None:
-        """Send what is to be sent; if that can't be, the peer may have said why before it closed.
+        """Send pending data; on failure, read the peer's reason before raising.
 
         Raises:
-            ConnectionLostError: it can't; says what the peer said last, if it said anything.
+            ConnectionLostError: the send failed; the message is the peer's reason, if there is one.
         """
         try:
             self._flush()
@@ -413,7 +411,7 @@ class Channel:
             raise ConnectionLostError(self._is_ended) from error
 
     def _flush(self) -> None:
-        """Send what is to be sent."""
+        """Send pending data."""
         outgoing = self._state.data_to_send()
         if not outgoing:
             return
@@ -423,7 +421,7 @@ class Channel:
             self._socket.settimeout(self._patience.silent_seconds)
             self._socket.sendall(outgoing)
         except OSError as error:
-            self._is_ended = _reason(error)  # as nobody knows how much of it was sent
+            self._is_ended = _reason(error)  # an unknown part of the data was sent
             raise ConnectionLostError(self._is_ended) from error
 
 

@@ -1,8 +1,8 @@
-"""Say which keys concern a host, or somebody who looks at everything.
+"""Selection of the keys to read: those that concern one host, or all.
 
-A host finds its network interfaces by MAC and address, these lead to groups, and the rules of the groups
-to what they refer to. Nothing else is read: of a group that rules only refer to, its members and what it says
-of itself, not its rules. Somebody who looks at everything reads everything.
+A host finds its interfaces by MAC and IP address. The selection follows references: from interfaces to their
+groups, and from the groups' rules to the objects that they name. Of a group that only a rule names, the host
+reads the object and its members, and ignores its rules.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Interest(Protocol):
         """Return what was read as native documents.
 
         Raises:
-            DocumentError: a key holds another object than its name says.
+            DocumentError: the id in a value differs from the name of its key.
         """
         ...
 

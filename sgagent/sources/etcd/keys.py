@@ -1,4 +1,4 @@
-"""Say which key holds what (``docs/etcd.md``)."""
+"""Layout of keys (``docs/etcd.md``), and an index of keys by folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNATURE = "signature"
 FLEET = "fleet"
 
 PUBLISHED = (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS, SIGNATURE)
-"""The kinds of keys that a publication writes, beside its marker."""
+"""The kinds of keys that a publication writes, except its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class KeyLayout:
 
     @property
     def root(self) -> str:
-        """Return what all keys of this version of the layout begin with."""
+        """Return the common prefix of all keys in this version of the layout."""
         return f"{self.prefix}/v1/"
 
     @property
     def meta(self) -> str:
-        """Return the key of the marker that says what is published."""
+        """Return the key of the publication's marker."""
         return f"{self.root}meta"
 
     def key(self, kind: str, *names: str) -> str:
@@ -55,20 +55,20 @@ class KeyLayout:
         return self.root + "/".join((kind, *names))
 
     def all_of(self, kind: str, *names: str) -> KeyRange:
-        """Return the range of all keys of a kind, or of those below a name of it."""
+        """Return the range of all keys of a kind, or of those below a name."""
         return KeyRange.below(self.key(kind, *names) + "/")
 
     def parts(self, key: str) -> tuple[str, ...]:
-        """Return a key taken apart: its kind, and the names below it."""
+        """Return the parts of a key: its kind, and the names below it."""
         return tuple(key.removeprefix(self.root).split("/"))
 
     def relative(self, key: str) -> str:
-        """Return a key without what all begin with."""
+        """Return a key without the common prefix."""
         return key.removeprefix(self.root)
 
 
 def published_keys(snapshot: Snapshot, layout: KeyLayout) -> dict[str, bytes]:
-    """Return every key that publishing a snapshot writes, marker and signature apart, with its value."""
+    """Return the keys and values of a snapshot, without marker and signature."""
     return dict(_keys(snapshot, layout))
 
 
@@ -84,7 +84,7 @@ def _keys(snapshot: Snapshot, layout: KeyLayout) -> Iterator[tuple[str, bytes]]:
 
 
 def _keys_of_interface(interface: NetworkInterface, layout: KeyLayout) -> Iterator[tuple[str, bytes]]:
-    """Go through an interface's own key, those that it is found by, and one in each of its groups."""
+    """Yield an interface's own key, its index keys, and its member key in each of its groups."""
     name = interface.network_interface_id
     yield layout.key(INTERFACES, name), as_json(write_interface(interface))
     if interface.mac_address is not None:
@@ -99,31 +99,31 @@ def _keys_of_interface(interface: NetworkInterface, layout: KeyLayout) -> Iterat
 
 
 def write_member(addresses: Iterable[str]) -> bytes:
-    """Return the value of a member's key: the addresses that it has."""
+    """Return the value of a member's key."""
     return as_json({"addresses": list(addresses)})
 
 
 Values = Mapping[str, KeyValue]
-"""What was read, by key."""
+"""All read keys, by name."""
 
 Folder = tuple[KeyValue, ...]
-"""What is in a folder, in the order of keys."""
+"""The keys of a folder, sorted by name."""
 
 FolderName = tuple[str, ...]
-"""The kind of what is in a folder; of members their group, too."""
+"""The kind of the keys in a folder; for members also their group."""
 
 
 class Folders:
-    """What was read, by folder."""
+    """Index of the read keys by folder, updated by diff."""
 
     def __init__(self, layout: KeyLayout) -> None:
-        """Start without anything."""
+        """Start empty."""
         self._layout = layout
         self._given: tuple[KeyValue, ...] = ()
         self._by_name: dict[FolderName, Folder] = {}
 
     def sort(self, values: Values) -> Mapping[FolderName, Folder]:
-        """Return all folders that hold something; each is the very same as before if that is so, too."""
+        """Return all non-empty folders; the identical object for an unchanged folder."""
         given = tuple(values.values())
         gone, come = gone_and_come(self._given, given)
         self._given = given
@@ -134,14 +134,14 @@ class Folders:
                 del self._open(item, opened)[item.key]
         for item in come:
             folder = self._open(item, opened)
-            if folder.get(item.key) != item:  # else it was only read again
+            if folder.get(item.key) != item:  # an equal item only has another identity
                 folder[item.key] = item
         for name, folder in opened.items():
             self._close(name, folder)
         return self._by_name
 
     def _open(self, item: KeyValue, opened: dict[FolderName, dict[str, KeyValue]]) -> dict[str, KeyValue]:
-        """Return what is in the folder of a key, to be changed."""
+        """Return a mutable copy of the folder of a key."""
         parts = self._layout.parts(item.key)
         name = parts[:2] if parts[0] == MEMBERS else parts[:1]
         if name not in opened:
@@ -149,7 +149,7 @@ class Folders:
         return opened[name]
 
     def _close(self, name: FolderName, items: Mapping[str, KeyValue]) -> None:
-        """Keep what is in a folder from now on."""
+        """Replace a folder, or remove it if it is empty."""
         folder = tuple(items[key] for key in sorted(items))
         if not folder:
             del self._by_name[name]
@@ -159,7 +159,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What the rules of a group refer to, by their ids."""
+    """The ids of the objects that the rules of a group refer to."""
 
     groups: frozenset[str] = frozenset()
     prefix_lists: frozenset[str] = frozenset()
@@ -167,11 +167,11 @@ class References:
 
 
 def references_of_rules(item: KeyValue, limits: Limits) -> References:
-    """Return what the rules of a group's key refer to.
+    """Return the references of the rules in a group's key.
 
     Args:
         item: the key.
-        limits: what is in one may cost no more; beyond, it refers to nothing.
+        limits: the limits of documents; a key over them has no references.
     """
     rules = [rule for rule in _listed(item, "rules") if isinstance(rule, dict)]
     reading = _reading(item, limits)
@@ -187,14 +187,14 @@ def references_of_rules(item: KeyValue, limits: Limits) -> References:
 
 
 def groups_of_interface(item: KeyValue, limits: Limits) -> frozenset[str]:
-    """Return the groups that are attached to the interface of a key."""
+    """Return the groups of the interface in a key."""
     reading = _reading(item, limits)
     names = (name for name in _listed(item, "security_group_ids") if isinstance(name, str))
     return frozenset(filter(None, (parse_id(Field(name, reading)) for name in names)))
 
 
 def read_json(value: bytes) -> dict[str, object] | None:
-    """Return the object that JSON holds; None if it is none, or holds characters that documents may not."""
+    """Return a JSON object; None for any other value, and for characters that documents forbid."""
     try:
         text = value.decode("utf-8-sig")
         refuse_bidirectional(text)
@@ -205,17 +205,17 @@ def read_json(value: bytes) -> dict[str, object] | None:
 
 
 def _listed(item: KeyValue, name: str) -> list[object]:
-    """Return a list that the object of a key holds; none where there is no such list."""
+    """Return a list in the object of a key; empty if there is no such list."""
     listed = (read_json(item.value) or {}).get(name)
     return listed if isinstance(listed, list) else []
 
 
 def _texts(rules: list[dict[str, object]], name: str, reading: Reading) -> Iterator[Field]:
-    """Go through the texts that rules have in a field, each once."""
+    """Yield each distinct text in a field of the rules."""
     texts = (rule.get(name) for rule in rules)
     return (Field(text, reading) for text in dict.fromkeys(text for text in texts if isinstance(text, str)))
 
 
 def _reading(item: KeyValue, limits: Limits) -> Reading:
-    """Return a reading in which problems are told to nobody."""
+    """Return a reading that drops problems; the parser will report them."""
     return Reading(file=item.key, findings=Findings(0), budget=Budget(limits=limits))

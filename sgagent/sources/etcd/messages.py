@@ -1,4 +1,4 @@
-"""Write the requests and read the answers of etcd's API, version 3, as far as they are needed here.
+"""Codec of etcd's v3 API messages, limited to those in use.
 
 The field numbers are those of etcd's ``rpc.proto`` and ``kv.proto``.
 """
@@ -82,7 +82,7 @@ class KeyEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchAnswer:
-    """What a watch tells."""
+    """A message of a watch."""
 
     header: Header
     watch_id: int = 0
@@ -250,11 +250,11 @@ def read_transaction(message: bytes) -> tuple[Header, bool]:
 
 
 def read_watch(message: bytes, count: Callable[[KeyValue], None]) -> WatchAnswer:
-    """Read what a watch tells.
+    """Decode a message of a watch.
 
     Args:
-        message: that it sent.
-        count: is told of each key before the next is read; what it raises ends the reading.
+        message: the encoded message.
+        count: called with each key before the next one is decoded; an exception ends the decoding.
     """
     header, events, reason = Header(), [], ""
     numbers = {2: 0, 3: 0, 4: 0, 5: 0}

@@ -1,4 +1,4 @@
-"""Write and read the marker that says what is published, and whether all of it is there."""
+"""The marker of a publication: its codec, and whether the publication is complete."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ FORMAT = 1
 
 
 class MalformedMarkerError(Exception):
-    """Say that the marker is none, or one of another version."""
+    """A marker that is malformed, or of another version."""
 
 
 class Completeness(enum.Enum):
-    """Whether what is published can be taken."""
+    """Whether hosts may use the published keys."""
 
     COMPLETE = "complete"
     PUBLISHING = "publishing"
-    """Somebody is writing; until that has ended, what was complete before counts."""
+    """A publisher is writing; hosts keep the last complete publication."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
-    """What is published."""
+    """The marker of a publication."""
 
     state: Completeness
     serial: int
-    """Grows with each publication, also over clusters that were lost and made anew."""
+    """Grows with each publication, also after the loss of a cluster."""
 
     version: str
     """Of the whole snapshot."""
@@ -40,13 +40,13 @@ class Marker:
     """In UTC, like ``2026-01-31T12:00:00Z``."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Keys by their kind; all 0 is what an empty set of definitions comes to."""
+    """Number of keys of each kind; all 0 for empty definitions."""
 
     changed: tuple[str, ...] | None = None
-    """The keys that were written or deleted together with the marker, relative; None if they are too many."""
+    """The relative keys written or deleted in the marker's transaction; None makes hosts resync."""
 
     complete_revision: int = 0
-    """While somebody is writing: the revision of the store at which all was complete last; 0 if never."""
+    """While publishing: the store's revision of the last complete publication; 0 for none."""
 
     def encoded(self) -> bytes:
         """Return the value of the key."""
@@ -67,15 +67,15 @@ class Marker:
 
 
 def read_marker(value: bytes) -> Marker:
-    """Read the value of the key.
+    """Decode the value of the marker's key.
 
     Raises:
-        MalformedMarkerError: it is no marker, or one of another version.
+        MalformedMarkerError: the marker is malformed, or of another version.
     """
     try:
         fields = json.loads(value)
         if fields["format"] != FORMAT:
-            raise MalformedMarkerError(f"format {fields['format']!r} of the marker is not known here")
+            raise MalformedMarkerError(f"unknown format {fields['format']!r} of the marker")
         changed = fields.get("changed")
         return Marker(
             state=Completeness(fields["state"]),

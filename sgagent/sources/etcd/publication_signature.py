@@ -1,8 +1,8 @@
-"""Sign what is published, and hold what was read against that.
+"""Signatures of publications, and verification of the keys that a host reads.
 
-One signature vouches for all published keys: a manifest as :mod:`sgagent.signatures` writes it, whose names
-are the keys. A host reads only some of the keys, and holds those against the manifest, with what is missing
-among them. So whoever can write to the store can withhold a publication, and change none.
+One signature covers all published keys: a manifest of :mod:`sgagent.signatures`, with relative keys as names.
+A host reads only some keys. It compares these with the manifest and detects missing ones. So an attacker with
+write access to the store can withhold a publication, but not change one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sgagent.sources.etcd.messages import KeyRange, KeyValue
 from sgagent.sources.signature_policy import Vouched, Vouching
 
 PART_BYTES = 512 << 10
-"""Of a signature in one key: etcd takes values of 1.5 MiB, and a transaction of as much."""
+"""Size of one part of a signature: etcd limits values, and transactions, to 1.5 MiB."""
 
 Sign = Callable[[Mapping[str, bytes], int], SignatureFile]
-"""Vouch for contents by their names, as a publication of some serial."""
+"""Signs contents by name, with a serial."""
 
 
 def signature_keys(
     contents: Mapping[str, bytes], layout: KeyLayout, serial: int, sign: Sign
 ) -> dict[str, bytes]:
-    """Return the keys that vouch for published ones, with their values."""
+    """Return the keys and values of the signature of published keys."""
     named = {layout.relative(key): value for key, value in contents.items()}
     text = sign(named, serial).render().encode()
     parts = (text[at : at + PART_BYTES] for at in range(0, len(text), PART_BYTES))
@@ -36,34 +36,34 @@ def signature_keys(
 
 
 def signature_in(items: Iterable[KeyValue], layout: KeyLayout) -> bytes | None:
-    """Return the signature that stands among keys; None if there is none."""
+    """Return the signature in a set of keys; None if there is none."""
     parts = {item.key: item.value for item in items if layout.parts(item.key)[0] == SIGNATURE}
     return b"".join(parts[key] for key in sorted(parts)) if parts else None
 
 
 @dataclass(frozen=True, slots=True)
 class SignedInterest:
-    """Want to know what somebody else wants to know, and who vouches for it."""
+    """An interest with the keys of the signature added."""
 
     inner: Interest
     layout: KeyLayout
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
-        """Return what has to be read, the signature with it."""
+        """Return the ranges to read, including the signature."""
         return self.inner.wanted(values) | {self.layout.all_of(SIGNATURE)}
 
     def documents(self, values: Values) -> Composed:
-        """Return what was read as documents, of which the signature is none."""
+        """Return the documents; the signature is not one."""
         return self.inner.documents(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedContent:
-    """What was read, as far as it counts."""
+    """The verified keys."""
 
     values: Values
     vouched: Vouched | None = None
-    """By what; None where nobody is asked, or where there is no signature and none is required."""
+    """The verified manifest; None if no keys are pinned, or if an optional signature is missing."""
 
     problems: tuple[Problem, ...] = ()
     """Warnings."""
@@ -72,16 +72,16 @@ class SignedContent:
 def hold(
     values: Values, is_read: Callable[[str], bool], layout: KeyLayout, vouching: Vouching
 ) -> SignedContent:
-    """Return what somebody who is trusted vouches for, whatever its age.
+    """Verify the signature of the read keys; ignore its age.
 
     Args:
-        values: what was read.
-        is_read: tells of a key whether it would be among them if it were there.
-        layout: the keys.
-        vouching: knows whose signatures count.
+        values: the read keys.
+        is_read: returns whether the read ranges cover a key, so that a signed key must be present.
+        layout: the layout of keys.
+        vouching: the signature policy.
 
     Raises:
-        DocumentError: nobody who is trusted vouches for what was read.
+        DocumentError: no pinned key signed the read keys.
     """
     if not vouching.wants_signature:
         return SignedContent(values=values)
@@ -105,18 +105,18 @@ def hold(
 
 
 def place_of(layout: KeyLayout) -> str:
-    """Return how messages call the signature."""
+    """Return the place of the signature, for messages."""
     return f"etcd:{layout.key(SIGNATURE)}"
 
 
 def _is_signed(key: str, layout: KeyLayout) -> bool:
-    """Return whether a key is one for which somebody has to vouch."""
+    """Return whether the manifest must include a key."""
     kind = layout.parts(key)[0]
     return kind in PUBLISHED and kind != SIGNATURE
 
 
 def _is_announced(item: KeyValue, layout: KeyLayout) -> bool:
-    """Return whether a host wrote a key of itself, for which nobody vouches."""
+    """Return whether a host announced a member itself, without a signature."""
     return item.lease != 0 and layout.parts(item.key)[0] == MEMBERS
 
 
@@ -125,6 +125,6 @@ def _left_out(number: int, layout: KeyLayout) -> Problem:
         severity=Severity.WARNING,
         code="member_unsigned",
         origin=Origin(file=f"etcd:{layout.key(MEMBERS)}"),
-        message=f"members that hosts announced of themselves are left out, as nobody signed them: {number}",
-        remedy="publish members, signed; or pin no key, and trust whoever may write",
+        message=f"unsigned members that hosts announced are left out: {number}",
+        remedy="publish and sign the members; or pin no key, and trust everybody with write access",
     )

@@ -1,8 +1,8 @@
-"""Publish a set of definitions, so that readers see all of it or nothing.
+"""Atomic publication of definitions.
 
-What comes or changes is written, what leaves is deleted: in one transaction with the marker, if that fits.
-More is written in several, each of which demands that the marker is still the one that announced them;
-readers keep what was complete before until the marker says that all is there.
+The publisher writes the changed keys and deletes the removed ones in one transaction with the marker. If they
+do not fit, it first writes a marker with the state ``publishing``, then batches, then the final marker. Each
+transaction requires that the marker is unchanged. Hosts keep the last complete publication meanwhile.
 """
 
 from __future__ import annotations
@@ -28,69 +28,69 @@ from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError,
 from sgagent.sources.etcd.publication_signature import Sign, signature_keys
 
 MOST_WRITES = 127
-"""In one transaction, beside the marker: etcd takes 128 operations unless told otherwise."""
+"""Of one transaction, without the marker: etcd's default limit is 128 operations."""
 
 MOST_BYTES = 1 << 20
-"""In one transaction: etcd takes 1.5 MiB unless told otherwise."""
+"""Of one transaction: etcd's default limit is 1.5 MiB."""
 
 PATIENCE_SECONDS = 15.0
-"""For which a cluster without a leader is waited for."""
+"""How long to retry while a cluster has no leader."""
 
 
 class PublishedMeanwhileError(Exception):
-    """Say that somebody else published, or is publishing; nothing more was written."""
+    """A conflict with another publisher; nothing more was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What stands in the store."""
+    """The published content of the store."""
 
     marker: Marker | None
-    """None where nothing was ever published, or the marker can't be read."""
+    """None before the first publication, or if the marker is malformed."""
 
     marker_revision: int
-    """0 where there is no marker."""
+    """0 without a marker."""
 
     revision: int
-    """At which all this was read."""
+    """The store's revision of this content."""
 
     items: tuple[KeyValue, ...]
-    """The keys that publications write, those that hosts announced apart."""
+    """All published keys, without those that hosts announced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """What is to be written."""
+    """A planned publication."""
 
     writes: tuple[Write, ...]
-    """In the order of keys."""
+    """Sorted by key."""
 
     marker: Marker
-    """When all is there."""
+    """The final marker."""
 
     begun: Marker | None
-    """While it is written; None where one transaction is enough."""
+    """The marker during publication; None if one transaction is enough."""
 
     marker_revision: int
-    """Of the marker that must still stand."""
+    """The revision that the present marker must still have."""
 
     @property
     def puts(self) -> int:
-        """Return how many keys are written."""
+        """Return the number of writes."""
         return sum(isinstance(write, Put) for write in self.writes)
 
     @property
     def deletions(self) -> int:
-        """Return how many keys are deleted."""
+        """Return the number of deletions."""
         return len(self.writes) - self.puts
 
 
 def read_published(client: Client, layout: KeyLayout) -> Published:
-    """Return what stands in the store at one revision.
+    """Return the published content of the store at one revision.
 
     Raises:
-        TooLargeError: that is more than the limits allow.
-        EtcdError: there was no answer.
+        StoreTooLargeError: the content exceeds the limits.
+        EtcdError: the store did not answer.
     """
     page = client.read_page(KeyRange(layout.meta))
     revision = page.header.revision
@@ -122,15 +122,15 @@ def plan_publication(
     at: float,
     sign: Sign | None = None,
 ) -> Publication:
-    """Return what has to be written for the store to hold the snapshot.
+    """Return the diff between the store and a snapshot.
 
     Args:
-        published: what it holds.
-        snapshot: what it is to hold.
-        layout: the keys.
-        by: who publishes.
+        published: the present content of the store.
+        snapshot: the wanted content.
+        layout: the layout of keys.
+        by: the publisher's name.
         at: seconds since the epoch.
-        sign: vouches for it; None has nobody do so.
+        sign: signs the publication; None publishes without a signature.
     """
     serial = max(published.marker.serial + 1 if published.marker else 1, int(at))
     wanted = published_keys(snapshot, layout)
@@ -151,7 +151,7 @@ def plan_publication(
             PORT_LISTS: len(snapshot.port_lists),
             PREFIX_LISTS: len(snapshot.prefix_lists),
         },
-        # Who saw half of a publication that was never ended has to read all anew.
+        # After an unfinished publication, None makes every host resync.
         changed=tuple(layout.relative(write.key) for write in writes) if is_small and is_whole else None,
     )
     return Publication(
@@ -163,7 +163,7 @@ def plan_publication(
 
 
 def _begun(marker: Marker, published: Published) -> Marker:
-    """Return the marker of a publication that is under way, which names what readers may still take."""
+    """Return the marker during a publication; it has the revision of the last complete one."""
     before = published.marker
     if before is None:
         complete = 0
@@ -182,16 +182,16 @@ def _writes(published: Published, wanted: dict[str, bytes]) -> Iterator[Write]:
 
 
 def _size(write: Write) -> int:
-    """Return about how many bytes a write takes in a transaction."""
+    """Return the approximate size of a write in a transaction, in bytes."""
     return len(write.key) + (len(write.value) if isinstance(write, Put) else 0) + 32
 
 
 def publish(client: Client, publication: Publication, layout: KeyLayout) -> int:
-    """Write a publication, and return the revision of the store at which it was complete.
+    """Write a publication, and return the store's revision at which it was complete.
 
     Raises:
-        PublishedMeanwhileError: somebody else published since it was planned.
-        EtcdError: the store can't be reached, or refused; what readers take is what was complete before.
+        PublishedMeanwhileError: another publisher has changed the marker since the plan.
+        EtcdError: the store can't be reached, or refused; hosts keep the last complete publication.
     """
     writer = _Writer(client, layout, publication.marker_revision)
     if publication.begun is None:
@@ -203,7 +203,7 @@ def publish(client: Client, publication: Publication, layout: KeyLayout) -> int:
 
 
 def batches(writes: Sequence[Write]) -> Iterator[tuple[Write, ...]]:
-    """Go through the writes in portions that a transaction takes."""
+    """Yield the writes in batches that fit into a transaction."""
     batch: list[Write] = []
     size = 0
     for write in writes:
@@ -217,7 +217,7 @@ def batches(writes: Sequence[Write]) -> Iterator[tuple[Write, ...]]:
 
 
 class _Writer:
-    """Write while the marker is the one that is expected, over lost connections."""
+    """Writer with optimistic locking on the marker, and retries after lost connections."""
 
     def __init__(self, client: Client, layout: KeyLayout, marker_revision: int) -> None:
         self._client = client
@@ -232,14 +232,14 @@ class _Writer:
         return header.revision
 
     def add(self, writes: Sequence[Write]) -> None:
-        """Write keys under the marker that stands; that it is done twice does no harm."""
+        """Write keys without changing the marker; the transaction is idempotent."""
         self._written(writes, None)
 
     def _written(self, writes: Sequence[Write], marker: bytes | None) -> Header:
-        """Carry out writes in one transaction.
+        """Commit one transaction, with retries.
 
-        Whether a transaction was carried out is not known if the connection broke meanwhile: then the marker
-        tells, if it was to change.
+        After a lost connection the outcome is unknown. If the transaction changes the marker, the marker then
+        shows whether it was committed.
         """
         condition = Unchanged(self._layout.meta, self._marker_revision)
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -259,13 +259,13 @@ class _Writer:
                 continue
             if has_held:
                 return header
-            done = self._found(marker)  # by a try of ours that was thought to be lost
+            done = self._found(marker)  # an earlier try may have been committed
             if done is None:
-                raise PublishedMeanwhileError("somebody else has published meanwhile")
+                raise PublishedMeanwhileError("another publisher has published in the meantime")
             return done
 
     def _found(self, marker: bytes | None) -> Header | None:
-        """Return where the marker stands if it is the one that was to be written."""
+        """Return the revision of the marker if it has the given value."""
         page = self._client.persistently(
             lambda: self._client.read_page(KeyRange(self._layout.meta)), PATIENCE_SECONDS
         )

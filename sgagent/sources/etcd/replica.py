@@ -1,8 +1,8 @@
-"""Keep what was read of a store, follow its changes, and tell when all of them together make sense.
+"""Replica of the keys that concern a host, with the detection of consistent states.
 
-Each watch tells its changes in order, but several watches are told one after another: between the first and
-the last of a publication's keys there are moments that nobody published. The marker, which is written
-together with them, says which keys to wait for.
+One watch delivers its changes in order, but the changes of several watches interleave. So between the first
+and the last key of a publication, the replica passes through states that nobody published. The marker, in the
+same transaction, lists the keys to wait for.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue
 from sgagent.sources.etcd.publication import Completeness, Marker, read_marker
 
 KEY_BYTES = 100
-"""For which a key counts beside its name and value: about half of what it costs to hold one."""
+"""Counted for each key in addition to name and value: about half of its overhead in memory."""
 
 _AROUND_BYTES = 1 << 20
-"""What may stand in a message around a document."""
+"""Size allowance for the rest of a message around a document."""
 
 
 def largest_message(limits: Limits) -> int:
-    """Return how many bytes a message may have: one document fits into it that is as large as is allowed."""
+    """Return the size limit of a message, which fits one document of the largest allowed size."""
     return limits.document_bytes + _AROUND_BYTES
 
 
 def weight(item: KeyValue) -> int:
-    """Return for how many bytes a key counts with its value."""
+    """Return the counted size of a key with its value, in bytes."""
     return KEY_BYTES + len(item.key) + len(item.value)
 
 
 @dataclass(slots=True)
 class Room:
-    """How much may still be taken in of what is read together."""
+    """Size budget of keys that are read together."""
 
     most_bytes: int
-    """For all of it."""
+    """Limit for all keys together."""
 
     taken_bytes: int = 0
 
     def take(self, items: Iterable[KeyValue]) -> None:
-        """Count keys that have arrived.
+        """Count received keys.
 
         Raises:
-            TooLargeError: they are too many, or too large.
+            StoreTooLargeError: the keys exceed the budget.
         """
         self.taken_bytes += sum(map(weight, items))
         if self.taken_bytes > self.most_bytes:
@@ -56,37 +56,36 @@ class Room:
 
 
 def too_large(most_bytes: int) -> StoreTooLargeError:
-    """Return the error of keys that come to more than is held."""
-    reason = f"the keys with their values come to more than {most_bytes} bytes"
+    """Return the error of keys over the size limit."""
+    reason = f"the keys with their values have more than {most_bytes} bytes"
     return StoreTooLargeError(f"{reason}, {FULL_DOCUMENTS} times limits.document_bytes")
 
 
 LEAST_SEEN = 1_000
-"""Changes that are remembered before it is worth looking which of them may come again."""
+"""Remembered changes below which the replica does not collect garbage."""
 
 
 class Condition(enum.Enum):
-    """Whether what is known can be taken for what was published."""
+    """Whether the replica is a published state."""
 
     SETTLED = "settled"
-    """It can."""
+    """It is."""
 
     AWAITING = "awaiting"
-    """Changes are still to come that belong to those seen."""
+    """Some changes of a transaction have not arrived yet."""
 
     PUBLISHING = "publishing"
-    """Somebody is writing in several steps; what was complete before counts until that has ended."""
+    """A publisher writes several transactions; the last complete publication stays valid meanwhile."""
 
     STALE = "stale"
-    """All has to be read anew: so much was written that the marker does not name it, or nobody can keep in
-    mind what."""
+    """A resync is needed: the marker lists no keys, or too many changes are pending to remember."""
 
     GONE = "gone"
     """The marker was deleted."""
 
 
 class Replica:
-    """What concerns somebody, as it stood in the store at one revision and as it changed since."""
+    """A copy of some ranges of the store at one revision, updated by watches."""
 
     def __init__(
         self,
@@ -98,29 +97,29 @@ class Replica:
         revision: int,
         most_bytes: int,
     ) -> None:
-        """Take what was read.
+        """Store the result of a read.
 
         Args:
-            layout: the keys.
+            layout: the layout of keys.
             marker: the marker's key.
-            items: all other keys, in all of the ranges.
-            ranges: what was read, the marker apart.
-            revision: of the store, at which all this was read.
-            most_bytes: that all keys may hold together, as a room counts them.
+            items: all other keys in the ranges.
+            ranges: the ranges, without the marker.
+            revision: the store's revision of the read.
+            most_bytes: the size limit of all keys together, as :class:`Room` counts.
 
         Raises:
-            MalformedMarkerError: the marker is none.
-            TooLargeError: they hold more.
+            MalformedMarkerError: the marker is malformed.
+            StoreTooLargeError: the keys exceed the limit.
         """
         self.values: dict[str, KeyValue] = {}
-        """Is changed by methods only, as they count what it holds."""
+        """Changed by methods only, because they track its size."""
 
         self.known_until: dict[KeyRange, int] = dict.fromkeys([KeyRange(layout.meta), *ranges], revision)
-        """What is followed, and the revision up to which its changes are known."""
+        """The watched ranges, each with the revision up to which the replica has its changes."""
 
         self.marker: Marker = read_marker(marker.value)
         self.marker_revision = marker.mod_revision
-        """At which the marker was written."""
+        """The revision that wrote the marker."""
 
         self.layout = layout
         self._by_first = {one.first: one for one in self.known_until}
@@ -137,40 +136,40 @@ class Replica:
         self._hold(items)
 
     def room(self) -> Room:
-        """Return how much more may be read."""
+        """Return the remaining size budget."""
         return Room(self._most_bytes, self._marker_bytes + self._values_bytes)
 
     def covers(self, key: str) -> bool:
-        """Return whether a key is followed."""
+        """Return whether a watched range includes a key."""
         return any(True for _ in self._followed_with(key))
 
     def add(self, added: KeyRange, items: Iterable[KeyValue], revision: int) -> None:
-        """Follow another range, all of whose keys were read at a revision: a key, or all below a name.
+        """Add a range, a single key or all below a name, with its keys at a revision.
 
         Raises:
-            TooLargeError: they are too much beside the others.
+            StoreTooLargeError: all keys together exceed the limit.
         """
         self._hold(items)
         self.known_until[added] = revision
         self._by_first[added.first] = added
 
     def drop(self, dropped: KeyRange) -> None:
-        """Follow a range no longer, and forget what was in it."""
+        """Remove a range and its keys."""
         del self.known_until[dropped], self._by_first[dropped.first]
         for key in [key for key in self.values if key in dropped and not self.covers(key)]:
             self._let_go(key)
 
     def note_progress(self, followed: KeyRange, revision: int) -> None:
-        """Take in that all changes of a range up to a revision are known, if it is still followed."""
+        """Record that the replica has all changes of a range up to a revision; ignore a removed range."""
         if followed in self.known_until:
             self.known_until[followed] = max(self.known_until[followed], revision)
 
     def note(self, event: KeyEvent) -> None:
-        """Take in a change; one that was taken in before changes nothing.
+        """Apply a change; a repeated one has no effect.
 
         Raises:
-            MalformedMarkerError: the marker is none any more.
-            TooLargeError: with it, all is too much.
+            MalformedMarkerError: the new marker is malformed.
+            StoreTooLargeError: all keys together exceed the limit.
         """
         key, revision = event.item.key, event.item.mod_revision
         if key == self.layout.meta:
@@ -194,7 +193,7 @@ class Replica:
 
     @property
     def condition(self) -> Condition:
-        """Return whether what is known can be taken."""
+        """Return whether the replica is a published state."""
         if self._is_gone:
             return Condition.GONE
         if self.marker.state is Completeness.PUBLISHING:
@@ -206,10 +205,10 @@ class Replica:
         return Condition.SETTLED
 
     def settle(self) -> None:
-        """Forget what was only kept to tell whether all changes have arrived, as they have.
+        """Drop the remembered changes up to the marker, because all have arrived.
 
-        Hosts that come and go write nothing that a marker follows. Once there is much of that, what no watch
-        can tell again is forgotten, too.
+        No marker follows the changes of hosts that announce themselves. Above a threshold, those that every
+        watch has delivered are garbage collected.
         """
         self._seen = {
             key: revision for key, revision in self._seen.items() if revision > self.marker_revision
@@ -223,14 +222,14 @@ class Replica:
 
     @property
     def remembered(self) -> int:
-        """Return how many changes are kept in mind in case they come again."""
+        """Return the number of remembered changes."""
         return len(self._seen) + len(self._expected)
 
     def _hold(self, items: Iterable[KeyValue]) -> None:
-        """Hold keys from now on.
+        """Add or replace keys.
 
         Raises:
-            TooLargeError: there is no room for all of them.
+            StoreTooLargeError: all keys together exceed the limit.
         """
         for item in items:
             before = self.values.get(item.key)
@@ -239,7 +238,7 @@ class Replica:
         self._refuse_too_much()
 
     def _let_go(self, key: str) -> None:
-        """Hold a key no longer, if it was held."""
+        """Remove a key if present."""
         before = self.values.pop(key, None)
         if before is not None:
             self._values_bytes -= weight(before)
@@ -249,7 +248,7 @@ class Replica:
             raise too_large(self._most_bytes)
 
     def _keep_in_mind(self, notes: dict[str, int], key: str, revision: int) -> None:
-        """Keep a key's change in mind; where that comes to too much, none, so that all is read anew."""
+        """Remember a key's change; over the size limit, drop all of them and require a resync."""
         if key not in notes:
             self._noted_bytes += _noted(key)
         notes[key] = revision
@@ -258,11 +257,11 @@ class Replica:
             self._is_stale = True
 
     def _may_come(self, key: str, revision: int) -> bool:
-        """Return whether some watch has yet to tell of a change."""
+        """Return whether a watch may still deliver a change."""
         return any(self.known_until[followed] < revision for followed in self._followed_with(key))
 
     def _followed_with(self, key: str) -> Iterator[KeyRange]:
-        """Go through the ranges that are followed and hold a key, of which there may be very many others."""
+        """Yield the watched ranges that include a key, in time independent of the number of ranges."""
         at = key.find("/")
         while at >= 0:
             followed = self._by_first.get(key[: at + 1])
@@ -296,5 +295,5 @@ class Replica:
 
 
 def _noted(key: str) -> int:
-    """Return for how many bytes a change of a key counts that is kept in mind."""
+    """Return the counted size of a remembered change, in bytes."""
     return KEY_BYTES + len(key)

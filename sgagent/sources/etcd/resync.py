@@ -1,4 +1,4 @@
-"""Read all that concerns somebody at one revision of the store."""
+"""Resync: a consistent read of all ranges of interest at one revision of the store."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError,
 from sgagent.sources.etcd.replica import Replica
 
 _TRIES = 3
-"""Readings that may be overtaken by the store's forgetting of old revisions."""
+"""Tries of a read that fails because the store compacts its revision."""
 
 
 class NothingPublishedError(EtcdError):
-    """Say that there is no marker: nothing was ever published here, or all of it is lost."""
+    """A store without a marker: nothing was published, or all keys are lost."""
 
 
 def read_replica(client: Client, layout: KeyLayout, interest: Interest) -> tuple[Header, Replica]:
-    """Return what the store says of itself now, and all that is of interest, as it was complete last.
+    """Return the store's header, and all keys of interest of the last complete publication.
 
     Raises:
         NothingPublishedError: there is no marker.
-        DocumentError: the marker is none, keys are missing that were published, or all is too large.
-        EtcdError: there was no answer.
+        DocumentError: the marker is malformed, published keys are missing, or the keys are too large.
+        EtcdError: the store did not answer.
     """
     for tries_left in reversed(range(_TRIES)):
         try:
@@ -41,12 +41,12 @@ def read_replica(client: Client, layout: KeyLayout, interest: Interest) -> tuple
 
 
 def extend(client: Client, replica: Replica, interest: Interest, revision: int) -> tuple[KeyRange, ...]:
-    """Read what is of interest and was not read, and drop what no longer is; return what was added.
+    """Add the missing ranges of interest and drop the superfluous ones; return the added ranges.
 
     Raises:
-        DocumentError: it is too large.
-        CompactedError: the revision is gone.
-        EtcdError: there was no answer.
+        DocumentError: the keys are too large.
+        CompactedError: the store has compacted the revision.
+        EtcdError: the store did not answer.
     """
     with too_large_refused(replica.layout):
         return _extend(client, replica, interest, revision)

@@ -1,4 +1,4 @@
-"""Fetch definitions from etcd, and follow them there."""
+"""etcd source: reads a publication, and watches for the next."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from sgagent.sources.signature_policy import Vouched, Vouching
 
 
 class Absence:
-    """Keep since when a store is away; its report comes in time, however long a try to reach it takes."""
+    """Timer of an outage; it reports the outage in time, even during a slow connection attempt."""
 
     def __init__(self, grace_seconds: float, report: Callable[[SourceUnavailableError], None]) -> None:
-        """Start with a store that is there.
+        """Start without an outage.
 
         Args:
-            grace_seconds: for which it may be away without a report.
-            report: is given the newest error, once in each absence and from another thread. It is not called
-                after :meth:`end` has returned.
+            grace_seconds: the length of an outage that is not reported.
+            report: called with the newest error, once in each outage and from another thread, and not after
+                :meth:`end` has returned.
         """
         self._grace_seconds = grace_seconds
         self._report = report
@@ -49,7 +49,7 @@ class Absence:
         self._has_lasted = False
 
     def go_on(self, error: SourceUnavailableError) -> bool:
-        """Take in that a try to reach the store failed; tell whether it has been away for long enough."""
+        """Record a failed attempt; return whether the outage has exceeded the grace period."""
         with self._lock:
             self._error = error
             if self._timer is None:
@@ -59,7 +59,7 @@ class Absence:
             return self._has_lasted
 
     def end(self) -> None:
-        """Take in that the store is there."""
+        """Record that the store is reachable."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -74,35 +74,34 @@ class Absence:
 
 
 GRACE_SECONDS = 9.0
-"""For which the store may be away before that is reported, in less than 10 seconds: a cluster that chooses a
-new leader takes a second or two, and nothing is worse for it."""
+"""Unreported length of an outage; the report comes within 10 seconds. A leader election takes one or two."""
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 8.0
-"""Between tries to connect; doubled from the first to the longest, and a random part of that."""
+"""Initial and maximum wait of the exponential backoff between connection attempts, with jitter."""
 
 UNPUBLISHED_AGAIN_SECONDS = 1.0
-"""After which a store in which nothing was ever published is looked at again."""
+"""Wait before the next read of a store without a publication."""
 
 REFUSED_AGAIN_SECONDS = 5.0
-"""After which a store that was set back or lost keys is looked at again."""
+"""Wait before the next read of a store that was restored to an older state or has lost keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedPublication:
-    """How far a host has come."""
+    """The publication that a host has fetched."""
 
     serial: int
     revision: int
-    """Of the store, at which the publication was complete: what ``sgagent publish`` prints."""
+    """The store's revision at which it was complete, as ``sgagent publish`` prints it."""
 
     version: str
-    """Of what concerns this host in it."""
+    """Of this host's part."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
-    """What documents came to, so that they are not parsed again."""
+    """The cached result of parsing documents."""
 
     documents: tuple[DocumentFile, ...]
     snapshot: Snapshot
@@ -122,15 +121,15 @@ class EtcdSource:
         vouching: Vouching | None = None,
         memory: Path | None = None,
     ) -> None:
-        """Take where the cluster is; nothing is asked yet.
+        """Store the settings without connecting.
 
         Args:
-            settings: the cluster and the keys.
-            limits: what documents may cost.
-            by_hand: bindings of the configuration, which lead to groups and interfaces too.
-            host: the links, by which the host's interfaces are found; without it, everything is read.
-            vouching: knows whose signatures count; None asks for nobody's.
-            memory: the directory in which the end points' addresses are remembered; None forgets them.
+            settings: the cluster and the prefix of keys.
+            limits: the largest accepted documents.
+            by_hand: configured bindings, which name groups and interfaces of this host.
+            host: the links, which identify the host's interfaces; None reads everything.
+            vouching: the signature policy; None requires no signature.
+            memory: the directory with the cached addresses of the endpoints; None for no cache file.
         """
         self._settings = settings
         self._limits = limits
@@ -155,14 +154,14 @@ class EtcdSource:
         self._publication: FetchedPublication | None = None
 
     def fetch(self) -> Delivery:
-        """Return what is published and concerns this host, as it is known.
+        """Return this host's part of the newest publication.
 
-        While somebody watches, this waits only for the first answer, and not for long.
+        During a watch, this waits only for the first answer, with a timeout.
 
         Raises:
-            DocumentError: what is published has errors of form, is not signed by somebody who is trusted, or
-                the store was set back or lost keys.
-            SourceUnavailableError: the cluster has been away for a while, or nothing was published.
+            DocumentError: the publication has errors or no valid signature, or the store was restored to an
+                older state or has lost keys.
+            SourceUnavailableError: the grace period of an outage is over, or nothing was published.
         """
         if self._poller.is_asking:
             self._poller.wait_for_first(self._settings.timeout_seconds + 1.0)
@@ -173,23 +172,23 @@ class EtcdSource:
             raise error.with_traceback(None)
         if newest is None:
             raise SourceUnavailableError("etcd: no answer yet")
-        if vouched is not None:  # what is not new may have expired
+        if vouched is not None:  # an older delivery may have expired
             self._vouching.check_age(vouched, place_of(self._layout))
         return newest
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return at which addresses the members were found last."""
+        """Return the cached addresses of the cluster's members."""
         return self._client.endpoints()
 
     def refresh(self) -> None:
-        """Look whether the watch tells all, now rather than at the next heartbeat."""
+        """Check now, not at the next heartbeat, whether the watch is up to date."""
         self._is_refresh_wanted = True
         self._bell.ring()
         self._poller.hurry()
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
-        """Call ``wake`` when a fetch would deliver something else, until the context is left."""
+        """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
         with ExitStack() as stack:
             if self._host is not None:
                 stack.enter_context(self._host.watch(self._host_changed))
@@ -198,19 +197,19 @@ class EtcdSource:
             yield
 
     def _leave(self) -> None:
-        """Give the connection up if nobody watches any more."""
+        """Close the connection after the last watch."""
         if not self._poller.is_asking:
             self._absence.end()
             self._lose_connection()
 
     @property
     def publication(self) -> FetchedPublication | None:
-        """Return up to which publication this host was told all; None before the first."""
+        """Return the newest complete publication on this host; None before the first."""
         return self._publication
 
     @property
     def bytes_received(self) -> int:
-        """Return how much came out of the network."""
+        """Return the number of bytes received from the network."""
         return self._client.bytes_received
 
     def _interest(self) -> Interest:
@@ -225,7 +224,7 @@ class EtcdSource:
         self._poller.hurry()
 
     def _ask_once(self) -> None:
-        """Read all anew, and hold no connection."""
+        """Resync over a temporary connection."""
         self._following.forget()
         self._following.interest = self._interest()
         seconds = float(self._settings.timeout_seconds)
@@ -239,7 +238,7 @@ class EtcdSource:
             self._client.close()
 
     def _ask(self) -> tuple[bool, float]:
-        """Connect, or wait for changes; return whether a fetch says something new, and how long to wait."""
+        """Connect, or wait for changes; return whether the result changed, and the seconds to wait."""
         newest, said, endpoints = self._newest, _said(self._error), self.endpoints()
         try:
             replica = self._next()
@@ -263,10 +262,10 @@ class EtcdSource:
         return not is_same, wait
 
     def _next(self) -> Replica | None:
-        """Return what is known once it has changed; None if it has not.
+        """Return the replica after a change; None without one.
 
         Raises:
-            DocumentError: the store was set back or lost keys.
+            DocumentError: the store was restored to an older state or has lost keys.
             EtcdError: the connection is lost, or can't be made.
         """
         self._bell.silence()
@@ -285,7 +284,7 @@ class EtcdSource:
         return replica
 
     def _deliver(self, replica: Replica) -> None:
-        """Make of what is known what a fetch returns or raises; what stays as it was is not parsed again."""
+        """Verify and parse the replica, and store the result for :meth:`fetch`."""
         marker = replica.marker
         try:
             held = hold(replica.values, replica.covers, self._layout, self._vouching)
@@ -303,10 +302,10 @@ class EtcdSource:
         )
 
     def _delivery(self, held: SignedContent) -> Delivery:
-        """Return what is delivered; the very same if nothing has changed.
+        """Return the delivery; the identical object if nothing has changed.
 
         Raises:
-            DocumentError: there are errors of form.
+            DocumentError: syntax or schema errors.
         """
         composed = self._following.interest.documents(held.values)
         if self._parsed is None or self._parsed.documents != composed.documents:
@@ -326,7 +325,7 @@ class EtcdSource:
         self._client.close()
 
     def _fail(self, error: EtcdError) -> float:
-        """Take in that the store is away, and return how long to wait; it is reported once it has lasted."""
+        """Record a failed attempt and return the backoff; expose the error after the grace period."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
         has_lasted = self._absence.go_on(self._unavailable(error))
@@ -335,7 +334,7 @@ class EtcdSource:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
 
     def _report_absence(self, error: SourceUnavailableError) -> None:
-        """Have fetches raise an error, though a try to connect may still be under way."""
+        """Expose the error of an outage, possibly during a connection attempt."""
         self._error = error
         self._poller.wake_watchers()
 
@@ -344,7 +343,7 @@ class EtcdSource:
 
 
 def _refusal(error: DocumentError) -> DocumentError:
-    """Return an error that says the same, and keeps nothing alive of what was read until it was raised."""
+    """Return an equal error without the traceback, which would keep the read keys alive."""
     return DocumentError(error.problems)
 
 
@@ -353,5 +352,5 @@ def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:
 
 
 def _is_same(one: Delivery, other: Delivery) -> bool:
-    """Return whether two deliveries come of the same reading, with the same signature."""
+    """Return whether two deliveries have the identical snapshot and equal signatures and problems."""
     return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

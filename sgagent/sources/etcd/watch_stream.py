@@ -1,4 +1,4 @@
-"""Hear what changes in a store, as it is told."""
+"""Stream of a store's changes, and a wake-up pipe that ends a wait for them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from sgagent.sources.etcd.replica import Room
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A watch that has begun."""
+    """An open watch on several ranges."""
 
     channel: Channel
     call: GrpcMessages
     followed: list[KeyRange]
-    """In the order of the watches' numbers."""
+    """The ranges, by watch id."""
 
     place: str
-    """Of the end point, for messages."""
+    """The endpoint, for messages."""
 
     most_bytes: int
-    """That one answer may hold."""
+    """Size limit of one answer."""
 
     def add(self, followed: KeyRange, revision: int) -> None:
-        """Follow another range, from a revision on.
+        """Watch another range from a revision on.
 
         Raises:
             ConnectionLostError: the connection broke.
@@ -51,11 +51,11 @@ class Watch:
         self.followed.append(followed)
 
     def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
-        """Return what is told next; None if nothing was in time.
+        """Return the next answer; None after the timeout or an interrupt.
 
         Raises:
-            CompactedError: the revision that it was to begin with is gone.
-            AnswerTooLargeError: so much has changed that it can't be told at once.
+            CompactedError: the store has compacted the first revision of the watch.
+            AnswerTooLargeError: the answer exceeds the size limit.
             EtcdError: the watch has ended.
         """
         room = Room(self.most_bytes)
@@ -77,40 +77,40 @@ class Watch:
         return answer
 
     def end(self) -> None:
-        """End the watch; the connection goes on."""
+        """Cancel the watch and keep the connection."""
         self.channel.cancel(self.call)
 
     def range_of(self, answer: WatchAnswer) -> KeyRange | None:
-        """Return which range an answer is about; None if that is not known."""
+        """Return the range of an answer; None for an unknown watch id."""
         if 0 <= answer.watch_id < len(self.followed):
             return self.followed[answer.watch_id]
         return None
 
 
 class Bell:
-    """Something to ring from any thread; a descriptor that is readable once it was rung."""
+    """Wake-up pipe: any thread can make its descriptor readable."""
 
     def __init__(self) -> None:
-        """Open it, silent."""
+        """Open the pipe."""
         self._heard, self._rung = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def fileno(self) -> int:
-        """Return the descriptor."""
+        """Return the descriptor to poll."""
         return self._heard
 
     def ring(self) -> None:
-        """Ring; what rings already goes on ringing."""
+        """Make the descriptor readable."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._rung, b"\0")
 
     def silence(self) -> None:
-        """Take in that it rang."""
+        """Empty the pipe."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._heard, 4096):
                 pass
 
     def wait(self, seconds: float) -> None:
-        """Wait for it to ring, and silence it."""
+        """Wait until the descriptor is readable or the timeout ends, and empty the pipe."""
         poll = select.poll()
         poll.register(self._heard, select.POLLIN)
         poll.poll(max(0.0, seconds) * 1000)

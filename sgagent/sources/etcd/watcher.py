@@ -1,8 +1,7 @@
-"""Follow what concerns somebody in the store, over lost connections, and say what is to be delivered.
+"""Watcher: keeps a replica of the keys of interest up to date, across lost connections.
 
-One connection after another is made by whoever calls; what is known outlives them, so that a new one goes on
-where the old one broke off. All has to be read anew only if the store forgot the revisions between, or is
-another one.
+The caller makes the connections. The replica outlives them, so a new watch continues at the last revision. A
+resync is needed only if the store has compacted that revision, or if another cluster answers.
 """
 
 from __future__ import annotations
@@ -30,42 +29,42 @@ from sgagent.sources.etcd.resync import (
 from sgagent.sources.etcd.watch_stream import Bell, Watch
 
 SETTLE_SECONDS = 1.0
-"""How long changes that belong together may take to arrive one after another."""
+"""How long the changes of one transaction may take to arrive before a resync."""
 
 ALONE_SECONDS = 0.001
-"""For which is waited after one answer to see whether it begins a burst: what hosts write in one transaction
-is told range by range, one answer right behind the other."""
+"""Debounce interval after a single answer: the changes of one transaction arrive as one answer per range, in
+close succession."""
 
 QUIET_SECONDS = 0.05
-"""For which more of the same burst of changes is waited for before they are delivered."""
+"""Debounce interval within a burst of changes."""
 
 LONGEST_SECONDS = 0.5
-"""How long a burst may put off its first change."""
+"""Maximum delay of a change by debouncing."""
 
 HEARTBEAT_SECONDS = 30.0
-"""Between looks whether the watch tells all: give or take a fifth, so that hosts don't all ask at once."""
+"""Interval of checks that the watch is up to date, with 20 % jitter to spread the load of a fleet."""
 
 LAG_SECONDS = 3.0
-"""How long a watch may be behind what a question shows."""
+"""How long a watch may lag behind a read of the marker."""
 
 UNFINISHED_SECONDS = 60.0
-"""After which a publication that has not ended is worth a word."""
+"""After which an unfinished publication is logged."""
 
 
 class Following:
-    """What is known of the store, and how it is kept up to date. Belongs to one thread."""
+    """Watcher of one store, for one thread."""
 
     def __init__(self, client: Client, layout: KeyLayout, interest: Interest, bell: Bell) -> None:
-        """Take whom to ask for what; nothing is asked yet.
+        """Store the parameters without connecting.
 
         Args:
-            client: the store.
-            layout: the keys.
-            interest: which of them.
+            client: the client of the store.
+            layout: the layout of keys.
+            interest: selects the keys.
             bell: ends a wait for changes early.
         """
         self.interest = interest
-        """May be replaced between two calls of :meth:`wait`."""
+        """The caller may replace it between two calls of :meth:`wait`."""
 
         self._client = client
         self._layout = layout
@@ -81,16 +80,16 @@ class Following:
         self._is_unfinished_told = False
 
     def forget(self) -> None:
-        """Know nothing any more but how far publications had come, so that all is read anew."""
+        """Drop the replica, so that the next :meth:`connect` resyncs; keep the last serial."""
         self._replica = self._watch = None
 
     def connect(self) -> Replica:
-        """Begin to follow, where the last connection broke off if that can be; return what is known.
+        """Open the watch, from the last revision if possible, else after a resync; return the replica.
 
         Raises:
-            NothingPublishedError: there is no marker, and there never was one as far as is known.
-            DocumentError: the store holds something else than what was published last, or too much.
-            EtcdError: it can't be reached.
+            NothingPublishedError: there is no marker, and this watcher has never seen one.
+            DocumentError: the store was restored to an older state, has lost keys, or is too large.
+            EtcdError: the store can't be reached.
         """
         self._watch = None
         if self._replica is not None and not self._goes_on():
@@ -101,34 +100,34 @@ class Following:
         return self._extended()
 
     def wait(self) -> Replica | None:
-        """Wait for changes, and return what is known once they make sense together.
+        """Wait for changes.
 
         Returns:
-            None if there is nothing new to be delivered, or the bell rang.
+            The replica once it is a new consistent state; None otherwise, or when the bell rang.
 
         Raises:
-            DocumentError: as :meth:`connect`.
-            EtcdError: the connection is lost, or has to be made anew.
+            DocumentError: as for :meth:`connect`.
+            EtcdError: the connection is lost; the caller must connect again.
         """
-        self._look_whether_all_is_told()
+        self._check_heartbeat()
         try:
-            has_changed = self._hear()
-        except (CompactedError, AnswerTooLargeError):  # what was to be told is forgotten, or too much
+            has_changed = self._receive_changes()
+        except (CompactedError, AnswerTooLargeError):  # the watch can't continue
             return self._afresh()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
         return self._settled() if has_changed or is_due else None
 
     def look_soon(self) -> None:
-        """Have the next call of :meth:`wait` ask what is published."""
+        """Make the next call of :meth:`wait` read the marker."""
         self._heartbeat_at = 0.0
 
     def look_further(self) -> Replica | None:
-        """Read what the interest has come to include; return what is known if anything was.
+        """Read the ranges that the interest has added; return the replica, or None if it added none.
 
-        While changes are under way all is read anew, as it was complete last.
+        While a transaction is incomplete, this resyncs to the last complete publication.
 
         Raises:
-            DocumentError: with it, all is too large; or the store was set back or lost keys.
+            DocumentError: as for :meth:`connect`.
             EtcdError: the connection is lost.
         """
         known = self._known
@@ -149,7 +148,7 @@ class Following:
         return self._watch
 
     def _goes_on(self) -> bool:
-        """Return whether the store is the one that was followed, and not one from before."""
+        """Return whether the store is the same cluster, and not older than the replica."""
         page = self._look()
         is_same = page.header.cluster_id == self._cluster_id
         if self._known.condition is not Condition.SETTLED:
@@ -157,21 +156,21 @@ class Following:
         return is_same and page.header.revision >= max(self._known.known_until.values())
 
     def _reread(self) -> None:
-        """Read all anew, and refuse what is older than what was known.
+        """Resync, and refuse an older publication than the last.
 
         Raises:
-            DocumentError: the store was set back, or lost keys.
-            EtcdError: there was no answer.
+            DocumentError: the store was restored to an older state, or has lost keys.
+            EtcdError: the store did not answer.
         """
         try:
             header, replica = read_replica(self._client, self._layout, self.interest)
         except NothingPublishedError as error:
             if not self._serial:
                 raise
-            raise marker_refused(self._layout.meta, f"{error}, though there was one") from error
+            raise marker_refused(self._layout.meta, f"{error}, but there was one before") from error
         serial = replica.marker.serial
         if serial < self._serial:
-            message = f"publication {serial} is older than {self._serial}, which was followed before"
+            message = f"publication {serial} is older than {self._serial}, which this host fetched before"
             raise marker_refused(self._layout.meta, message)
         if self._cluster_id not in (0, header.cluster_id):
             _LOG.warning("etcd_cluster_changed", cluster=f"{header.cluster_id:x}", serial=serial)
@@ -194,10 +193,10 @@ class Following:
             due = min(due, self._behind_since + LAG_SECONDS)
         return max(0.0, due - time.monotonic())
 
-    def _hear(self) -> bool:
-        """Take in what the watch tells and what comes in one burst with it; tell whether anything changed.
+    def _receive_changes(self) -> bool:
+        """Apply the next answer of the watch, and those of the same burst; return whether anything changed.
 
-        A publication that is whole puts an end to that: its marker says that nothing is missing.
+        A complete publication ends the debouncing, because its marker shows that no key is missing.
         """
         published = self._known.marker_revision
         answer = self._watching.receive(self._seconds_to_wait(), self._bell)
@@ -213,18 +212,18 @@ class Following:
         return has_changed
 
     def _is_whole_since(self, revision: int) -> bool:
-        """Return whether something was published after a revision, all of which is known."""
+        """Return whether the replica has a complete publication newer than a revision."""
         return self._known.marker_revision > revision and self._known.condition is Condition.SETTLED
 
-    def _look_whether_all_is_told(self) -> None:
-        """Ask now and then what is published, and give up a watch that does not tell of it.
+    def _check_heartbeat(self) -> None:
+        """Read the marker at each heartbeat, and drop a watch that lags behind it.
 
         Raises:
-            ConnectionLostError: it does not.
+            ConnectionLostError: the watch lags.
         """
         now = time.monotonic()
         if self._behind_since is not None and now >= self._behind_since + LAG_SECONDS:
-            raise ConnectionLostError("the watch tells nothing of what was published")
+            raise ConnectionLostError("the watch does not report the newest publication")
         if now < self._heartbeat_at:
             return
         self._heartbeat_at = _next_heartbeat()
@@ -236,15 +235,15 @@ class Following:
         self._behind_since = (self._behind_since or now) if is_behind else None
 
     def _look(self) -> Range:
-        """Return the marker's key as it is now."""
+        """Read the marker's key."""
         with too_large_refused(self._layout):
             return self._client.read_page(KeyRange(self._layout.meta))
 
     def _take_in(self, answer: WatchAnswer) -> bool:
-        """Take in what the watch tells; tell whether it was a change.
+        """Apply an answer of the watch; return whether it has changes.
 
         Raises:
-            DocumentError: the marker is none any more, or all is too large by now.
+            DocumentError: the new marker is malformed, or the keys are too large.
         """
         replica, followed = self._known, self._watching.range_of(answer)
         try:
@@ -262,11 +261,11 @@ class Following:
         return bool(answer.events)
 
     def _settled(self) -> Replica | None:
-        """Return what is known if it makes sense as it is; read anew if it does not come to that.
+        """Return the replica if it is consistent; resync if it stays inconsistent.
 
         Raises:
-            DocumentError: the marker is gone, or what is read anew is refused.
-            EtcdError: there was no answer.
+            DocumentError: the marker was deleted, or the resync is refused.
+            EtcdError: the store did not answer.
         """
         replica, now = self._known, time.monotonic()
         match replica.condition:
@@ -277,7 +276,7 @@ class Following:
                 replica.settle()
                 return self._extended()
             case Condition.GONE:
-                raise marker_refused(self._layout.meta, "the marker of what is published was deleted")
+                raise marker_refused(self._layout.meta, "the marker of the publication was deleted")
             case Condition.STALE:
                 return self._afresh()
             case Condition.AWAITING:
@@ -286,13 +285,13 @@ class Following:
                 self._unsettled_since = self._unsettled_since or now
             case Condition.PUBLISHING:
                 self._unsettled_since = None
-                self._tell_unfinished(replica, now)
+                self._log_unfinished(replica, now)
             case _:
                 assert_never(replica.condition)
         return None
 
-    def _tell_unfinished(self, replica: Replica, now: float) -> None:
-        """Say once that a publication takes long."""
+    def _log_unfinished(self, replica: Replica, now: float) -> None:
+        """Log once that a publication takes long."""
         self._publishing_since = self._publishing_since or now
         if now >= self._publishing_since + UNFINISHED_SECONDS and not self._is_unfinished_told:
             self._is_unfinished_told = True
@@ -302,7 +301,7 @@ class Following:
             )
 
     def _extended(self) -> Replica:
-        """Return what is known with all that it leads to."""
+        """Return the replica after adding the ranges that its keys refer to."""
         replica, watch = self._known, self._watching
         try:
             added = extend(self._client, replica, self.interest, replica.marker_revision)
@@ -313,7 +312,7 @@ class Following:
         return replica
 
     def _afresh(self) -> Replica:
-        """Read all anew over the same connection, and follow that."""
+        """Resync over the same connection, and open a new watch."""
         if self._watch is not None:
             self._watch.end()
         self._reread()

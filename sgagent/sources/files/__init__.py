@@ -1,1 +1,1 @@
-"""Fetch definitions from files of this host, and notice when they change."""
+"""Source of type file: a document, or a directory of documents, on this host."""

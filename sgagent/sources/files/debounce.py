@@ -1,7 +1,7 @@
-"""Debounce changes of documents: read them once no more changes have come for a moment.
+"""Debounce of document changes.
 
-A check-out writes many files, and an editor moves the old file away before it writes the new one. Who reads
-between two of these changes gets a policy that nobody wrote.
+A ``git checkout`` writes many files, and an editor renames the old file before it writes the new one. A read
+between two such changes would return a policy that nobody wrote.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import time
 from collections.abc import Callable, Hashable
 
 DEBOUNCE_SECONDS = 0.02
-"""How long nothing else must change after a change that is complete."""
+"""Quiet time after a complete change."""
 
 MISSING_SECONDS = 0.3
-"""The same after a file came into being, or went: its content may be about to follow."""
+"""Quiet time after the creation or removal of a file, whose content may follow."""
 
 LONGEST_SECONDS = 0.5
-"""How long changes that do not end put off the first of them; changes are enforced within 2 seconds."""
+"""Maximum delay of a change by debouncing; the agent enforces changes within 2 seconds."""
 
 
 class Debounce:
-    """Keep the names that changed and when they are quiet; the watches note, and the source asks."""
+    """The changed names, each with the end of its quiet time; watches write it, and the source reads it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Start with nothing to wait for.
+        """Start without changes.
 
         Args:
             monotonic: the clock, in seconds.
@@ -35,11 +35,11 @@ class Debounce:
         self._began = 0.0
 
     def note(self, name: Hashable, seconds: float) -> None:
-        """Take in a change; only the newest of a name counts.
+        """Record a change; it replaces an earlier one of the same name.
 
         Args:
-            name: of what changed.
-            seconds: for which nothing else may change before it is read.
+            name: identifies the changed file.
+            seconds: the quiet time before a read.
         """
         with self._lock:
             now = self._monotonic()
@@ -48,7 +48,7 @@ class Debounce:
             self._quiet_at[name] = now + seconds
 
     def remaining(self) -> float:
-        """Return for how many seconds to wait still; with 0 all changes are forgotten, as they are read."""
+        """Return the remaining quiet time in seconds; at 0, clear all changes for the caller to read."""
         with self._lock:
             if not self._quiet_at:
                 return 0.0

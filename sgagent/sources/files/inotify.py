@@ -1,8 +1,7 @@
-"""Have the kernel tell when names in directories change: inotify, and only as much of it as we need.
+"""Binding of inotify, limited to the calls in use.
 
-A thin layer over three calls of the C library, on one descriptor. Unlike libraries for watching files it
-tells when events were lost, tells a file that is being written from one that is ready, and needs neither a
-delay nor a thread.
+It wraps three functions of the C library, on one descriptor. Unlike common file watching libraries, it
+reports lost events, distinguishes an open file from a closed one, and needs neither a delay nor a thread.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from pathlib import Path
 
 
 class FileChange(enum.Enum):
-    """What happened to a name."""
+    """The kind of change of a name."""
 
     REPLACED = "replaced"
-    """It was moved here, whole: whoever does that does not write where others read."""
+    """A file was moved to the name; its content is complete."""
 
     CLOSED = "closed"
-    """Its writer closed it: what it holds can be read."""
+    """The writer closed the file; its content is complete."""
 
     ATTRIBUTES = "attributes"
-    """Its attributes changed: perhaps it can be read now."""
+    """The attributes changed; the file may have become readable."""
 
     WRITTEN = "written"
-    """Some of it was written or cut off, and its writer has not closed it."""
+    """The file was written or truncated, and its writer has not closed it."""
 
     UNSETTLED = "unsettled"
-    """It is new, or it is gone and may be about to come back under the same name."""
+    """The file was created, or removed and possibly about to be replaced."""
 
     WATCH_ENDED = "watch_ended"
-    """The directory itself is gone; it is watched no more."""
+    """The directory was removed, which ends its watch."""
 
     OVERFLOW = "overflow"
-    """The kernel ran out of room: anything may have changed."""
+    """The kernel's event queue overflowed: anything may have changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Say which names in which directories decide what a path leads to.
+"""Path resolution that records each directory look-up.
 
-Whoever wants to know when a path comes to mean something else has to watch exactly these: symbolic links may
-be swapped, and directories on the way renamed, removed or made.
+A watch on a path must cover exactly these look-ups, because somebody may replace symbolic links, and rename,
+remove or create directories along the path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True, slots=True, order=True)
 class PathStep:
-    """A name that is looked up in a directory on the way along a path."""
+    """The look-up of one name in a directory."""
 
     directory: Path
     """Absolute and free of symbolic links."""
@@ -26,26 +26,26 @@ class PathStep:
 
 @dataclass(frozen=True, slots=True)
 class PathWalk:
-    """The way along a path, as far as it goes."""
+    """The resolution of a path, as far as it succeeds."""
 
     look_ups: tuple[PathStep, ...]
-    """In order; the last one failed where there is no target."""
+    """In order; without a target, the last look-up failed."""
 
     target: Path | None
-    """What the path leads to, absolute and free of symbolic links; None where it leads nowhere."""
+    """The resolved path, absolute and free of symbolic links; None if it does not exist."""
 
 
 def follow(path: Path) -> PathWalk:
-    """Walk along an absolute path as the kernel would.
+    """Resolve an absolute path as the kernel does.
 
-    A way that ends in the middle is no error: its look-ups are those that tell when it goes on.
+    An incomplete path is not an error: its look-ups are the ones to watch for its completion.
     """
     found: list[PathStep] = []
     current, names, links = Path("/"), list(path.parts[1:]), 0
     while names:
         name = names.pop(0)
         if name == "..":
-            current = current.parent  # there are no links in it, so this is where `..` leads
+            current = current.parent  # correct because `current` is free of symbolic links
             continue
         found.append(PathStep(current, name))
         try:
@@ -53,11 +53,11 @@ def follow(path: Path) -> PathWalk:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 return PathWalk(tuple(found), None)
-            current /= name  # EINVAL: there is such a name, and it is no link
+            current /= name  # EINVAL: the name exists and is not a link
             continue
         links += 1
         if links > _MOST_LINKS:
             return PathWalk(tuple(found), None)
-        current /= target.anchor  # an absolute target starts at the root again, a relative one goes on here
+        current /= target.anchor  # "/" for an absolute target, "" for a relative one
         names = [*target.relative_to(target.anchor).parts, *names]
     return PathWalk(tuple(found), current)

@@ -1,4 +1,4 @@
-"""Read documents from the file system as if someone else were writing there, because someone may be."""
+"""Reader of document files, safe against concurrent writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetch definitions from a file or a directory of this host."""
+"""File source: reads a document, or a directory of documents, consistently."""
 
 from __future__ import annotations
 
@@ -21,57 +21,56 @@ from sgagent.sources.files.writers import Writers
 from sgagent.sources.verified_parse import Acceptance
 
 _TRIES = 20
-"""Readings of files that change meanwhile; after the first, only those are read again that changed."""
+"""Tries of a consistent read; after the first, the source rereads only changed files."""
 
 START_SECONDS = 2.0
 """How long a start waits at most until no document has changed for a moment."""
 
 SIGNATURE_NAME = "sgagent.sig"
-"""Of the signature file in a directory; that of a single document has the document's name and ``.sig``."""
+"""The signature file in a directory; that of a single document has its name with ``.sig`` appended."""
 
 
 def signature_path(path: Path) -> Path:
-    """Return where the signature of a document or of a directory of documents is."""
+    """Return the path of the signature of a document or of a directory of documents."""
     return path / SIGNATURE_NAME if path.is_dir() else path.with_name(f"{path.name}.sig")
 
 
 class FileSource:
-    """Read documents from a path; implements :class:`Source`."""
+    """Reads documents from a path; implements :class:`Source`."""
 
     def __init__(self, path: Path, limits: Limits, acceptance: Acceptance | None = None) -> None:
-        """Take the path of a document or of a directory of documents; it need not exist yet.
+        """Store the path of a document or of a directory of documents; it need not exist yet.
 
         Args:
             path: the path.
-            limits: what documents may cost.
-            acceptance: decides what becomes of them; None asks for no signature.
+            limits: the largest accepted documents.
+            acceptance: verifies and parses the documents; None requires no signature.
         """
         self._path = path
         self._limits = limits
         self._acceptance = acceptance or Acceptance(limits)
         self._debounce = Debounce()
         self._catch_ups: tuple[Callable[[], None], ...] = ()
-        """Of the watches, while there are any."""
+        """Functions that process the pending changes of each watch; empty without a watch."""
 
         self._writers: Writers | None = None
-        """Who writes to the documents, while they are watched."""
+        """The documents that are open for writing; None without a watch."""
 
         self._taken: Mapping[str, FileReading] | None = None
-        """By path, what was read last while the documents were watched."""
+        """The last readings during a watch, by path."""
 
         self._is_asked_for_all = False
 
     def fetch(self) -> Delivery:
-        """Return what the documents say now; those that are what they were are not parsed again.
+        """Return the snapshot of the documents.
 
-        The documents are read as they were at one moment: if any of them changes meanwhile, or a directory or
-        link is swapped for another, all are read again. While they are watched, changes are debounced, and a
-        document that is being written is taken as it was before, and not at all if it is new: until its
-        writer closes it, but not for ever.
+        The read is consistent: if a document, directory or link changes meanwhile, the source retries. During
+        a watch, the source debounces changes. Until its writer closes it, or for a bounded time, a document
+        that is open for writing keeps its previous content, and a new one is left out.
 
         Raises:
-            DocumentError: the documents have errors of form, or are no regular files, or too large.
-            SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
+            DocumentError: the documents have errors, are not regular files, or are too large.
+            SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         try:
             self._await_quiet()
@@ -80,7 +79,7 @@ class FileSource:
             self._is_asked_for_all = False
 
     def _catch_up(self) -> None:
-        """Take in all changes so far, so that none is missed because a thread of a watch had to wait."""
+        """Process all pending changes, because the watch's thread may be late."""
         for catch_up in self._catch_ups:
             catch_up()
 
@@ -118,26 +117,26 @@ class FileSource:
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
 
     def _read_signature(self, place: Path) -> bytes | None:
-        """Return the content of the signature file; None where there is none."""
+        """Return the content of the signature file; None if there is none."""
         try:
             place.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
-            pass  # the reading says what is wrong with it
+            pass  # reading the file raises the error with a message
         return read_document(place, self._limits.document_bytes).content
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return nothing: the documents are on this host."""
+        """Return no endpoints: the documents are on this host."""
         return ()
 
     def refresh(self) -> None:
-        """Have the next fetch take all as it is, also what is being written: somebody asked for it."""
+        """Make the next fetch read all documents at once, including those that are open for writing."""
         self._is_asked_for_all = True
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
-        """Call ``wake`` when the documents or their signature have changed, until the context is left."""
+        """Call ``wake`` when the documents or their signature have changed, until the context ends."""
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
         path, self._writers = Path.cwd() / self._path, Writers()
@@ -154,11 +153,11 @@ class FileSource:
         self._catch_ups = ()
 
     def read_documents(self) -> tuple[DocumentFile, ...]:
-        """Return the documents unread, none of which changed while any other was taken.
+        """Return the content of all documents at one moment, not parsed.
 
         Raises:
-            DocumentError: they are no regular files, or too large.
-            SourceUnavailableError: there is no document, one can't be read, or they never stop changing.
+            DocumentError: documents are not regular files, or are too large.
+            SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         known: Mapping[str, FileReading] = {}
         deadline = time.monotonic() + LONGEST_SECONDS
@@ -182,9 +181,9 @@ class FileSource:
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
 
     def _keep(self, readings: Iterable[FileReading]) -> tuple[DocumentFile, ...]:
-        """Return what was read; while documents are watched, it is known from then on what each held.
+        """Return the documents; during a watch, keep them for the next read.
 
-        What is the same as before is the very same value, so that it takes no room twice.
+        Unchanged content shares the previous object, which saves memory.
         """
         known, before = {reading.appearance[0]: reading for reading in readings}, self._taken or {}
         for path, reading in known.items():
@@ -216,15 +215,15 @@ class FileSource:
     def _read_all(
         self, known: Mapping[str, FileReading], being_written: frozenset[str]
     ) -> tuple[FileReading, ...]:
-        """Read the documents in the order of their names; all that can't be are told at once.
+        """Read the documents in the order of their names; collect the errors of all.
 
         Args:
-            known: of some, by their paths, what stands there as it was read a moment ago.
-            being_written: those that are taken as they were read before, if they were.
+            known: readings of unchanged files by path, from a try a moment ago.
+            being_written: paths that a writer has open; their previous content is used, if there is any.
 
         Raises:
-            DocumentError: some are no regular files, or all are too large.
-            SourceUnavailableError: there is none, one can't be read, or all are being written.
+            DocumentError: documents are not regular files, or all together are too large.
+            SourceUnavailableError: there is no document, one can't be read, or all are being written.
         """
         readings: list[FileReading] = []
         problems: list[Problem] = []

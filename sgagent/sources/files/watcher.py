@@ -1,4 +1,4 @@
-"""Notice when what a path leads to may have changed: by inotify, or by looking now and then without it."""
+"""Watch on the documents at a path: by inotify, or by polling without it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from sgagent.sources.files.writers import Writers
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SIGNAL = select.POLLPRI | select.POLLERR
-"""What poll(2) returns once after mounts have changed."""
+"""The events of poll(2) after a change of the mounts."""
 
 LOOK_SECONDS = 0.2
-"""Between two looks: a host that runs containers changes its mounts many times a second."""
+"""Rate limit of reading the mounts: a container host changes them many times a second."""
 
 _MOUNT_POINT = 4
-"""The field of a line that holds the mount point."""
+"""The field of a line with the mount point."""
 
 Concerns = Callable[[Path], bool]
-"""Tells whether something mounted there may change what the documents are."""
+"""Returns whether a mount at a path may change the documents."""
 
 
 class Mounts:
-    """Keep the mounts of this process that concern somebody."""
+    """The mounts of this process that concern the documents."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Open the list of mounts; changes from now on are signalled.
@@ -58,12 +58,12 @@ class Mounts:
         os.close(self._descriptor)
 
     def signalled(self) -> None:
-        """Take in that the kernel signalled a change."""
+        """Record a change that the kernel signalled."""
         if self._due is None:
             self._due = max(self._monotonic(), self._looked_at + LOOK_SECONDS)
 
     def due(self) -> float | None:
-        """Return when to look at the mounts; None if nothing has changed."""
+        """Return when to read the mounts; None without a change."""
         return self._due
 
     def have_changed(self, concerns: Concerns) -> bool:
@@ -87,18 +87,18 @@ class Mounts:
 
 
 def _mount_point(line: bytes) -> Path:
-    """Return where a line says that something is mounted; space, tab, newline and backslash are in octal."""
+    """Return the mount point in a line; the kernel escapes white space and backslashes in octal."""
     field = line.split(b" ", _MOUNT_POINT + 1)[_MOUNT_POINT]
     first, *others = field.split(b"\\")
     return Path(os.fsdecode(first + b"".join(bytes([int(one[:3], 8)]) + one[3:] for one in others)))
 
 
 POLL_SECONDS = 0.5
-"""Between looks at the files where there is no inotify. A change is told at the second look that shows it."""
+"""Polling interval without inotify. The second poll that shows a change reports it."""
 
 
 CatchUp = Callable[[], None]
-"""Takes in all changes that happened so far, in the thread that calls it."""
+"""Processes all pending changes, in the calling thread."""
 
 
 @contextlib.contextmanager
@@ -111,22 +111,21 @@ def watch_path(
     *,
     writers: Writers | None = None,
 ) -> Iterator[CatchUp]:
-    """Call ``wake`` when the documents at a path may have changed, until the context is left.
+    """Call ``wake`` when the documents at a path may have changed, until the context ends.
 
-    The path need not exist; its directories may come and go. Where the kernel gives no inotify, the files are
-    compared every ``poll_seconds``, and the log says so.
+    The path need not exist, and its directories may be created and removed. Without inotify, the watch polls
+    the files every ``poll_seconds`` and logs a warning.
 
     Args:
-        path: an absolute path of a document or of a directory of documents.
-        wake: called from a thread of the watch, at each change. A file that is still being written wakes
-            nobody; its writer's closing it does.
-        debounce: takes in each change.
-        open_inotify: fails in tests of what happens without inotify.
-        poll_seconds: between looks, where there is no inotify.
-        writers: takes in which files are being written; None is for nobody.
+        path: the absolute path of a document or of a directory of documents.
+        wake: called from the watch's thread at each change, except a write before its file is closed.
+        debounce: records each change.
+        open_inotify: opens inotify; tests pass one that fails.
+        poll_seconds: the polling interval without inotify.
+        writers: records the files that are open for writing; None for no record.
 
     Yields:
-        What takes in all changes so far, so that a reading knows of every change before it.
+        A function that processes all pending changes, so that a read considers every earlier change.
     """
     writers = writers or Writers()
     watches, seen = _armed(path, open_inotify, debounce, writers), appearance(path)
@@ -153,7 +152,7 @@ def watch_path(
 
 
 class _Watches:
-    """Keep watches on all names that decide what the documents are."""
+    """inotify watches on every directory in which a change may change the documents."""
 
     def __init__(
         self, path: Path, inotify: Inotify, mounts: Mounts | None, debounce: Debounce, writers: Writers
@@ -168,12 +167,12 @@ class _Watches:
         self._documents: Path | None = None
 
     def take(self) -> bool:
-        """Note what inotify delivers, and return whether the documents may be others than before.
+        """Process the events of inotify, and return whether the documents may have changed.
 
-        Where a path may lead elsewhere, what is on it is watched first.
+        If the resolution of a path may have changed, this updates the watches first.
 
         Raises:
-            OSError: the kernel does not let us watch.
+            OSError: the kernel refuses a watch.
         """
         events = [event for event in self.inotify.read() if self.concern_documents(event)]
         for event in events:
@@ -189,7 +188,7 @@ class _Watches:
         return is_mounted or is_more_watched or not is_written
 
     def _concern_mounts(self, mount_point: Path) -> bool:
-        """Return whether what is mounted there is on the way to the documents, or one of them."""
+        """Return whether a mount point is a document, or on the path to the documents."""
         if mount_point.parent in (mount_point, self._documents):
             return True
         return PathStep(mount_point.parent, mount_point.name) in self._look_ups
@@ -204,12 +203,12 @@ class _Watches:
                 self._writers.note(directory / event.name, event.change)
 
     def arm(self) -> bool:
-        """Watch what has to be watched now, and nothing else; return whether some of it is new.
+        """Update the watches to the present resolution of the path; return whether some are new.
 
-        What comes into being while this looks is found by looking again, until nothing new is found.
+        The resolution repeats until it is stable, which finds names that are created meanwhile.
 
         Raises:
-            OSError: the kernel does not let us watch.
+            OSError: the kernel refuses a watch.
         """
         armed: dict[int, set[Path]] = {}
         known = self._look_ups
@@ -219,7 +218,7 @@ class _Watches:
             for directory in self._wanted():
                 with contextlib.suppress(
                     FileNotFoundError, NotADirectoryError
-                ):  # gone: the watch above it tells
+                ):  # removed meanwhile; the watch on the parent reports it
                     armed.setdefault(self.inotify.add(directory), set()).add(directory)
             if sum(map(len, armed.values())) == before:
                 break
@@ -230,18 +229,18 @@ class _Watches:
         return is_new
 
     def look_at_mounts(self) -> None:
-        """Know the mounts as they are now."""
+        """Read the present mounts."""
         if self.mounts is not None:
             self.mounts.look(self._concern_mounts)
 
     def close(self) -> None:
-        """Give all watches up."""
+        """Close all watches."""
         self.inotify.close()
         if self.mounts is not None:
             self.mounts.close()
 
     def _look(self) -> None:
-        """Find out which look-ups lead to the documents."""
+        """Resolve the path, and record the look-ups."""
         way = follow(self._path)
         look_ups = set(way.look_ups)
         self._documents = way.target if way.target is not None and way.target.is_dir() else None
@@ -256,14 +255,14 @@ class _Watches:
         return documents | {look_up.directory for look_up in self._look_ups}
 
     def concern_documents(self, event: FileEvent) -> bool:
-        """Return whether the event may change what the documents are."""
+        """Return whether an event may change the documents."""
         if event.change is FileChange.OVERFLOW or self.concern_ways(event):
             return True
         in_documents = self._documents in self._directories.get(event.watch, set())
         return in_documents and (not event.name or is_document_name(event.name))
 
     def concern_ways(self, event: FileEvent) -> bool:
-        """Return whether the event may change where a path leads: then others have to be watched."""
+        """Return whether an event may change the resolution of the path, and so the needed watches."""
         directories = self._directories.get(event.watch, set())
         if event.change is FileChange.OVERFLOW or (event.change is FileChange.WATCH_ENDED and directories):
             return True
@@ -272,7 +271,7 @@ class _Watches:
         documents = self._documents
         if documents is None or documents not in directories or not is_document_name(event.name):
             return False
-        return (documents / event.name).is_symlink()  # one that is new here
+        return (documents / event.name).is_symlink()  # a new link
 
 
 def _links(directory: Path) -> Iterator[Path]:
@@ -286,7 +285,7 @@ def _links(directory: Path) -> Iterator[Path]:
 def _armed(
     path: Path, open_inotify: Callable[[], Inotify], debounce: Debounce, writers: Writers
 ) -> _Watches | None:
-    """Return watches that already watch, or None without inotify."""
+    """Return active watches; None without inotify."""
     try:
         inotify = open_inotify()
     except OSError as error:
@@ -304,7 +303,7 @@ def _armed(
 
 
 def _mounts(path: Path) -> Mounts | None:
-    """Return what notices mounts, or None where the kernel does not tell of them."""
+    """Return the watch on mounts; None if the kernel does not report changes of mounts."""
     try:
         return Mounts()
     except OSError as error:
@@ -319,7 +318,7 @@ def _tell_degraded(path: Path, error: OSError) -> None:
 
 
 class _Listening:
-    """Take in changes: in the thread of the watch as they come, and in any other that wants to know all."""
+    """Processing of changes, in the watch's thread as they arrive, and in any other thread on demand."""
 
     def __init__(self, watches: _Watches, wake: Wake) -> None:
         self._watches = watches
@@ -329,7 +328,7 @@ class _Listening:
         self._failed, self._fail = os.pipe2(os.O_CLOEXEC)
 
     def catch_up(self) -> None:
-        """Take in what has happened so far; where that fails, the thread of the watch ends."""
+        """Process all pending changes; a failure ends the watch's thread."""
         with self._lock:
             if self._fault is None:
                 self._take()
@@ -343,7 +342,7 @@ class _Listening:
             return False
 
     def listen_until(self, ended: int) -> OSError | None:
-        """Wake at changes until ``ended`` is readable, or until the kernel does not let us: return why."""
+        """Call ``wake`` at changes until ``ended`` is readable; return the error if inotify fails first."""
         poll, mounts = select.poll(), self._watches.mounts
         for descriptor in (self._watches.inotify.fileno(), ended, self._failed):
             poll.register(descriptor, select.POLLIN)
@@ -366,7 +365,7 @@ class _Listening:
         return None if self._fault is _ENDED else self._fault
 
     def _milliseconds(self) -> float | None:
-        """Return how long to wait, rounded up, so as not to wake too early and turn in circles."""
+        """Return the poll timeout, rounded up to avoid a busy loop."""
         mounts = self._watches.mounts
         due = None if mounts is None else mounts.due()
         return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
@@ -382,17 +381,17 @@ _SECONDS: Mapping[FileChange, float] = {
     FileChange.UNSETTLED: MISSING_SECONDS,
     FileChange.WATCH_ENDED: MISSING_SECONDS,
 }
-"""How long nothing else must change after each."""
+"""The quiet time after each kind of change."""
 
 
-def _poll(path: Path, wake: Wake, ended: int, told: object, seconds: float) -> None:
-    """Wake whenever files have changed and look the same twice in a row, so are not being written."""
-    before = told
+def _poll(path: Path, wake: Wake, ended: int, reported: object, seconds: float) -> None:
+    """Call ``wake`` after changes, once two polls in a row see the same state: no writer is active then."""
+    before = reported
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     while not poll.poll(seconds * 1000):
         now = appearance(path)
-        if now == before and now != told:
-            told = now
+        if now == before and now != reported:
+            reported = now
             wake()
         before = now

@@ -1,8 +1,7 @@
-"""Know which documents are open for writing, so that half of what somebody writes is not enforced.
+"""Tracking of documents that are open for writing, so that the source does not read incomplete ones.
 
-A file that was changed in place and not closed since may be half of what it will be, however long its writer
-pauses. inotify says when a writer closes it; of a writer that began before the file was watched, and pauses,
-nothing is known.
+A file that was changed in place and not closed may be incomplete, however long its writer pauses. inotify
+reports when the writer closes it. It does not report a pausing writer that opened the file before the watch.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from pathlib import Path
 from sgagent.sources.files.inotify import FileChange
 
 LONGEST_OPEN_SECONDS = 60.0
-"""After which a file is read as it is, though its writer has not closed it: some never do."""
+"""After which an open file is read anyway, because some writers never close."""
 
 _ENDING = frozenset({FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLED})
-"""After which nobody writes at that name: the writer closed it, or another file or none is there now."""
+"""Changes that end a write: the writer closed the file, or the name has another file or none."""
 
 
 class Writers:
-    """Keep the files that are being written; the watches note, and the one who reads asks."""
+    """The files that are open for writing; watches record changes, and the source queries them."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Start with nothing being written.
+        """Start without open files.
 
         Args:
             monotonic: the clock, in seconds.
@@ -36,7 +35,7 @@ class Writers:
         """By path, absolute and free of symbolic links."""
 
     def note(self, path: Path, change: FileChange) -> None:
-        """Take in a change of a file."""
+        """Record a change of a file."""
         with self._noted:
             if change is FileChange.WRITTEN:
                 self._since.setdefault(path, self._monotonic())
@@ -45,22 +44,22 @@ class Writers:
                 self._since.pop(path, None)
 
     def forget(self, directory: Path | None = None) -> None:
-        """Take nothing for being written any more, as nobody would hear of its writer closing it.
+        """Drop the open files, because no watch would report when they are closed.
 
         Args:
-            directory: in which that is so; None for everywhere.
+            directory: the directory whose watch has ended; None for all.
         """
         with self._noted:
             kept = () if directory is None else self._since.items()
             self._since = {path: since for path, since in kept if path.parent != directory}
 
     def hear(self, seconds: float) -> bool:
-        """Wait for so long until a file is being written; tell whether one is."""
+        """Wait until a file is open for writing or the timeout ends; return whether one is."""
         with self._noted:
             return self._noted.wait_for(lambda: bool(self._since), seconds)
 
     def open_files(self) -> frozenset[Path]:
-        """Return the files that are being written; one that has been for too long is logged, and left out."""
+        """Return the files that are open for writing; log and drop those open for too long."""
         now = self._monotonic()
         with self._noted:
             overdue = [path for path, since in self._since.items() if now - since >= LONGEST_OPEN_SECONDS]

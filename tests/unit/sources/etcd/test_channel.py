@@ -159,7 +159,7 @@ def _compresses(server: Server) -> None:
         (_is_no_http2, "not HTTP/2, as it begins with 'HTTP/1.1 '"),
         (_speaks_tls, "TLS, which https:// speaks"),
         (_is_a_web_server, "HTTP status 503"),
-        (_resets, "broke the call off"),
+        (_resets, "cancelled the call"),
         (_goes_away, "ends the connection"),
         (_answers_twice, "2 answers"),
         (_answers_nothing, "0 answers"),
@@ -239,7 +239,7 @@ def test_a_server_that_fell_silent(connect: Connect) -> None:
         heard.wait(10)
 
     channel = connect(hears_and_says_nothing, Patience(0.05, 0.2))
-    with pytest.raises(ConnectionLostError, match="no sign of life"):
+    with pytest.raises(ConnectionLostError, match="the server is silent"):
         ask(channel)
     heard.set()
 
@@ -324,7 +324,7 @@ def test_a_server_that_takes_no_call_any_more(connect: Connect) -> None:
     channel = connect(behave, Patience(silent_seconds=0.2))
     ask(channel)
     channel.open("/s/M", b"one", metadata={}, is_last=False)
-    with pytest.raises(ConnectionLostError, match="takes no more calls"):
+    with pytest.raises(ConnectionLostError, match="accepts no more concurrent calls"):
         channel.open("/s/M", b"two", metadata={}, is_last=True)
 
 
@@ -343,7 +343,7 @@ def test_a_server_that_takes_a_byte_now_and_then(connect: Connect) -> None:
 
     channel = connect(behave, Patience(silent_seconds=0.2))
     ask(channel)  # by then the client knows
-    with pytest.raises(ConnectionLostError, match="takes nothing, or too little"):
+    with pytest.raises(ConnectionLostError, match="accepts nothing, or too little"):
         channel.open("/s/M", bytes(15_000), metadata={}, is_last=True)
 
 

@@ -383,7 +383,7 @@ def test_one_of_many_ranges_that_is_read_by_itself(connect: Connect) -> None:
         refuse_more_than(server, 1000, 1)
 
     ranges = RANGES[:2]
-    with pytest.raises(StoreTooLargeError, match="come to more than"):
+    with pytest.raises(StoreTooLargeError, match="have more than"):
         read(connect(behave, limits=room_for(*names(ranges[:1]))), ranges)
     assert read(connect(behave, limits=room_for(*names(ranges))), ranges) == names(ranges)
 
