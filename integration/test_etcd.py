@@ -35,7 +35,7 @@ from sgagent.sources.etcd.publisher import (
     read_published,
 )
 from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
-from sgagent.sources.signature_policy import Vouching
+from sgagent.sources.signature_policy import SignaturePolicy
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.fakes.host import FakeHost
@@ -108,12 +108,14 @@ class Desk:
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             client.commit((), writes)
 
-    def source(self, *groups: str, vouching: Vouching | None = None) -> EtcdSource:
+    def source(self, *groups: str, signature_policy: SignaturePolicy | None = None) -> EtcdSource:
         """Return the source of a host that is bound to groups by hand; of everything without one."""
         if not groups:
-            return EtcdSource(self.settings, Limits(), vouching=vouching)
+            return EtcdSource(self.settings, Limits(), signature_policy=signature_policy)
         by_hand = (HandBinding(interface="eth0", security_group_ids=groups),)
-        return EtcdSource(self.settings, Limits(), by_hand=by_hand, host=FakeHost(), vouching=vouching)
+        return EtcdSource(
+            self.settings, Limits(), by_hand=by_hand, host=FakeHost(), signature_policy=signature_policy
+        )
 
 
 @pytest.fixture(scope="module")
@@ -353,12 +355,12 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
     """What somebody writes who has no key is refused until somebody publishes who has."""
     enforced: list[Signed] = []
     clock = FakeClock(time.time())
-    vouching = Vouching(
+    signature_policy = SignaturePolicy(
         SignatureSettings(public_keys=(KEY.public,)),
         read_enforced=lambda: enforced[-1] if enforced else None,
         now=clock.now,
     )
-    source = desk.source("sg-web", vouching=vouching)
+    source = desk.source("sg-web", signature_policy=signature_policy)
 
     def refusal() -> str:
         try:
@@ -391,7 +393,7 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
         assert refusal() == "signature_expired"
     desk.write(*(Put(item.key, item.value) for item in earlier))  # somebody brings back what was signed then
     with desk.namespace.entered():
-        again = desk.source("sg-web", vouching=vouching)
+        again = desk.source("sg-web", signature_policy=signature_policy)
         with pytest.raises(DocumentError, match="is older than"):
             again.fetch()
 

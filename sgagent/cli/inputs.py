@@ -23,7 +23,7 @@ from sgagent.signatures import Signed
 from sgagent.sources.factory import known_endpoints, make_source
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.signature_policy import read_signature, signature_file
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.verified_parse import VerifiedParser
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +156,9 @@ def fetch(settings: Settings, definitions: Path | None, version: str | None = No
     if definitions is None:
         return make_source(settings, read_enforced=partial(_read_enforced, settings)).fetch()
     try:
-        return FileSource(definitions, settings.limits, Acceptance(settings.limits, version=version)).fetch()
+        return FileSource(
+            definitions, settings.limits, VerifiedParser(settings.limits, version=version)
+        ).fetch()
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
 

@@ -10,7 +10,7 @@ from typing import TypeVar, final
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.model import Snapshot
 from sgagent.documents.findings import Budget, Findings, OverBudgetError
-from sgagent.documents.parse_cache import Passages
+from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind, kind_of
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Reading:
     file: str
     findings: Findings
     budget: Budget
-    passages: Passages = field(default_factory=Passages)
+    passages: ParseCache = field(default_factory=ParseCache)
     subject: str = ""
     """The resource or group that problems name in addition to the place; empty for none."""
 

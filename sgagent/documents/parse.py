@@ -13,7 +13,7 @@ from sgagent.documents.assembly import Collected, assemble
 from sgagent.documents.field import Field, Fields, Reading, RefusedDocumentsError
 from sgagent.documents.findings import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.native import read_native
-from sgagent.documents.parse_cache import Passages
+from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.text import DocumentFile, read_tree
 from sgagent.documents.tree import Listing, Mapping
 
@@ -31,7 +31,7 @@ class FileRead:
 
     rules: int
     addresses: int
-    passages: Passages
+    passages: ParseCache
     """Its parse cache, for the next version of the file."""
 
     @property
@@ -115,7 +115,7 @@ def _read_all(
 def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
     """Parse a file; ``before`` is the result for its previous content."""
     mark, rules, addresses = findings.mark(), budget.rules, budget.addresses
-    collected, passages = Collected(), Passages(before.passages if before else None)
+    collected, passages = Collected(), ParseCache(before.passages if before else None)
     root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
     if root is None:
         collected.has_left_out = True

@@ -160,10 +160,10 @@ class PassageList:
         return found
 
 
-class Passages:
+class ParseCache:
     """The cached passages of one file."""
 
-    def __init__(self, before: Passages | None = None) -> None:
+    def __init__(self, before: ParseCache | None = None) -> None:
         """Start a reading; ``before`` is the cache of the previous one."""
         self._before = before
         self._now: dict[Hashable, dict[str, ParsedPassage]] = {}

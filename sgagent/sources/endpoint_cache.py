@@ -47,7 +47,7 @@ def _written_out(host: str) -> tuple[str, ...]:
     return (host,)
 
 
-class Whereabouts:
+class EndpointCache:
     """The cached addresses of one server."""
 
     def __init__(self, host: str, port: int, look_up: LookUp = look_up, memory: Path | None = None) -> None:

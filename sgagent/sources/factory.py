@@ -16,10 +16,10 @@ from sgagent.settings import (
     Settings,
     SourceSettings,
 )
-from sgagent.sources.endpoint_cache import Whereabouts, addresses_file
+from sgagent.sources.endpoint_cache import EndpointCache, addresses_file
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.signature_policy import ReadEnforced, Vouching, read_signature, signature_file
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.signature_policy import ReadEnforced, SignaturePolicy, read_signature, signature_file
+from sgagent.sources.verified_parse import VerifiedParser
 
 
 def make_source(
@@ -37,15 +37,17 @@ def make_source(
     """
     source = settings.source
     kept = signature_file(settings.state.directory)
-    vouching = Vouching(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
-    acceptance = Acceptance(settings.limits, vouching)
+    signature_policy = SignaturePolicy(
+        settings.signature, read_enforced=read_enforced or partial(read_signature, kept)
+    )
+    parser = VerifiedParser(settings.limits, signature_policy)
     match source:
         case FileSourceSettings():
-            return FileSource(source.path, settings.limits, acceptance)
+            return FileSource(source.path, settings.limits, parser)
         case HttpsSourceSettings():
-            return _https(source, settings, acceptance)
+            return _https(source, settings, parser)
         case EtcdSourceSettings():
-            return _etcd(source, settings, host, vouching)
+            return _etcd(source, settings, host, signature_policy)
         case AliyunSourceSettings():
             return _aliyun(source, settings, host)
         case _:
@@ -57,7 +59,7 @@ def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     return tuple(
         endpoint
         for number, (host, port) in enumerate(servers(settings.source))
-        for endpoint in Whereabouts(
+        for endpoint in EndpointCache(
             host, port, memory=addresses_file(settings.state.directory, number)
         ).endpoints()
     )
@@ -78,14 +80,16 @@ def servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
             assert_never(source)
 
 
-def _https(source: HttpsSourceSettings, settings: Settings, acceptance: Acceptance) -> Source:
+def _https(source: HttpsSourceSettings, settings: Settings, parser: VerifiedParser) -> Source:
     from sgagent.sources.https.source import HttpsSource  # noqa: PLC0415 - it needs what others do without
 
     memory = addresses_file(settings.state.directory)
-    return HttpsSource(source, settings.limits, acceptance, memory=memory)
+    return HttpsSource(source, settings.limits, parser, memory=memory)
 
 
-def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vouching: Vouching) -> Source:
+def _etcd(
+    source: EtcdSourceSettings, settings: Settings, host: Host | None, signature_policy: SignaturePolicy
+) -> Source:
     try:
         from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without
     except ModuleNotFoundError as error:
@@ -98,7 +102,7 @@ def _etcd(source: EtcdSourceSettings, settings: Settings, host: Host | None, vou
         settings.limits,
         by_hand=settings.interfaces,
         host=host,
-        vouching=vouching,
+        signature_policy=signature_policy,
         memory=settings.state.directory,
     )
 
@@ -122,14 +126,14 @@ def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None)
             " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
         ) from error
     from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
-    from sgagent.sources.endpoint_cache import Whereabouts, addresses_file  # noqa: PLC0415 - the same
+    from sgagent.sources.endpoint_cache import EndpointCache, addresses_file  # noqa: PLC0415 - the same
 
     api, memory = source.api, addresses_file(settings.state.directory)
-    whereabouts = Whereabouts(api.host, api.port, memory=memory)
+    endpoint_cache = EndpointCache(api.host, api.port, memory=memory)
     return AliyunSource(
         source,
         settings.limits,
-        connect(source, settings.limits, whereabouts),
+        connect(source, settings.limits, endpoint_cache),
         by_hand=None if host is None else settings.interfaces,
-        whereabouts=whereabouts,
+        endpoint_cache=endpoint_cache,
     )

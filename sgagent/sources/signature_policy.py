@@ -29,14 +29,14 @@ class MismatchError(DocumentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Vouched:
+class VerifiedManifest:
     """A manifest with a verified signature of a pinned key."""
 
     manifest: Manifest
     signed: Signed
 
 
-class Vouching:
+class SignaturePolicy:
     """The pinned keys, and the newest signature that this host enforced."""
 
     def __init__(
@@ -62,7 +62,9 @@ class Vouching:
         """Return whether keys are pinned, so that sources must fetch signatures."""
         return bool(self._settings.public_keys)
 
-    def verify(self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf) -> Vouched:
+    def verify(
+        self, signature: bytes, place: str, hold_against: HoldAgainst, name_of: NameOf
+    ) -> VerifiedManifest:
         """Verify a signature file and its documents; ignore its age.
 
         Args:
@@ -80,9 +82,9 @@ class Vouching:
             hold_against(manifest)
         except SignatureFaultError as fault:
             raise _refused(fault, place if fault.name is None else name_of(fault.name)) from None
-        return Vouched(manifest, signed)
+        return VerifiedManifest(manifest, signed)
 
-    def check_age(self, vouched: Vouched, place: str) -> None:
+    def check_age(self, verified: VerifiedManifest, place: str) -> None:
         """Refuse an expired manifest, and one older than the last that this host enforced.
 
         Raises:
@@ -90,7 +92,7 @@ class Vouching:
         """
         enforced = self._enforced(place)
         try:
-            check_age(vouched.manifest, vouched.signed, now=self._now(), enforced=enforced)
+            check_age(verified.manifest, verified.signed, now=self._now(), enforced=enforced)
         except SignatureFaultError as fault:
             raise _refused(fault, place) from None
 

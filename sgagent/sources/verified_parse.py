@@ -13,24 +13,26 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery
 from sgagent.signatures import Manifest, Signed, check_contents
-from sgagent.sources.signature_policy import Vouched, Vouching
+from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
 
 
-class Acceptance:
+class VerifiedParser:
     """Parser of documents that verifies their signature first."""
 
-    def __init__(self, limits: Limits, vouching: Vouching | None = None, version: str | None = None) -> None:
+    def __init__(
+        self, limits: Limits, signature_policy: SignaturePolicy | None = None, version: str | None = None
+    ) -> None:
         """Store the requirements.
 
         Args:
             limits: the largest accepted documents.
-            vouching: the signature policy; None requires no signature.
+            signature_policy: the signature policy; None requires no signature.
             version: the version of every delivery; None derives it from the content.
         """
         self._limits = limits
         self._version = version
-        self._vouching = vouching or Vouching()
-        self._vouched: _Vouched | None = None
+        self._signature_policy = signature_policy or SignaturePolicy()
+        self._verified: _CachedVerification | None = None
         self._read: _Read | None = None
         self._memory = Memory()
         self._newest: Delivery | None = None
@@ -38,7 +40,7 @@ class Acceptance:
     @property
     def wants_signature(self) -> bool:
         """Return whether keys are pinned, so that sources must fetch signatures."""
-        return self._vouching.wants_signature
+        return self._signature_policy.wants_signature
 
     def take(self, documents: tuple[DocumentFile, ...], signature: bytes | None, place: str) -> Delivery:
         """Return the delivery of documents; the identical object if nothing has changed.
@@ -57,7 +59,7 @@ class Acceptance:
         if self.wants_signature and signature is not None:
             signed = self._verify(documents, signature, place)
         elif self.wants_signature:
-            unsigned = (self._vouching.missing(place),)
+            unsigned = (self._signature_policy.missing(place),)
         snapshot, problems = self._parse(documents)
         delivery = Delivery(
             snapshot=snapshot, problems=(*unsigned, *problems), documents=documents, signed=signed
@@ -72,19 +74,19 @@ class Acceptance:
         Raises:
             DocumentError: no pinned key signed them, or the signature is expired or replayed.
         """
-        if self._vouched is None or not self._vouched.is_for(documents, signature):
+        if self._verified is None or not self._verified.is_for(documents, signature):
             contents = {base_name(file.name): file.content for file in documents}
             places = {base_name(file.name): file.name for file in documents}
 
             def hold_against(manifest: Manifest) -> None:
                 check_contents(manifest, contents)
 
-            vouched = self._vouching.verify(
+            verified = self._signature_policy.verify(
                 signature, place, hold_against, lambda name: places.get(name, name)
             )
-            self._vouched = _Vouched(documents, signature, vouched)
-        self._vouching.check_age(self._vouched.vouched, place)
-        return self._vouched.vouched.signed
+            self._verified = _CachedVerification(documents, signature, verified)
+        self._signature_policy.check_age(self._verified.verified, place)
+        return self._verified.verified.signed
 
     def _parse(self, documents: tuple[DocumentFile, ...]) -> _Reading:
         """Return the snapshot and the warnings, cached while the documents are unchanged.
@@ -117,12 +119,12 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
-class _Vouched:
+class _CachedVerification:
     """The cached result of verifying a signature."""
 
     documents: tuple[DocumentFile, ...]
     signature: bytes
-    vouched: Vouched
+    verified: VerifiedManifest
 
     def is_for(self, documents: tuple[DocumentFile, ...], signature: bytes) -> bool:
         """Return whether this is the result for these documents and this signature."""

@@ -21,7 +21,7 @@ from sgagent.sources.etcd.key_selection import Everything, HostInterest, Interes
 from sgagent.sources.etcd.keys import KeyLayout, published_keys, references_of_rules
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication_signature import SignedInterest, hold, signature_keys
-from sgagent.sources.signature_policy import Vouching
+from sgagent.sources.signature_policy import SignaturePolicy
 from tests.etcd import covered_by, read_all
 from tests.generators import random_snapshot
 from tests.signing import KEY, NOW
@@ -149,10 +149,12 @@ def sign(contents: Mapping[str, bytes], serial: int) -> SignatureFile:
 
 def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> bool:
     """Tell whether a host takes what it reads of a store."""
-    vouching = Vouching(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
+    signature_policy = SignaturePolicy(SignatureSettings(public_keys=(KEY.public,)), now=lambda: NOW)
     values = read_all(store, interest)
     try:
-        return hold(values, covered_by(interest.wanted(values)), LAYOUT, vouching).vouched is not None
+        return (
+            hold(values, covered_by(interest.wanted(values)), LAYOUT, signature_policy).verified is not None
+        )
     except DocumentError:
         return False
 

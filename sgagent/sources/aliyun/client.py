@@ -36,7 +36,7 @@ from sgagent.sources.aliyun.pagination import (
     ThrottledError,
 )
 from sgagent.sources.aliyun.sdk_transport import SdkTransport
-from sgagent.sources.endpoint_cache import Whereabouts
+from sgagent.sources.endpoint_cache import EndpointCache
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
@@ -54,11 +54,11 @@ _NOT_ALLOWED = (
 """Prefixes of error codes for missing or insufficient credentials."""
 
 
-def connect(settings: AliyunSourceSettings, limits: Limits, whereabouts: Whereabouts) -> SdkApi:
+def connect(settings: AliyunSourceSettings, limits: Limits, endpoint_cache: EndpointCache) -> SdkApi:
     """Return the configured API without sending a request."""
     passage = SdkTransport(
         settings.api,
-        lambda: whereabouts.addresses,
+        lambda: endpoint_cache.addresses,
         connect_seconds=settings.connect_timeout_seconds,
         answer_seconds=settings.timeout_seconds,
         most_bytes=limits.document_bytes,

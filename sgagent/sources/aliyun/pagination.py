@@ -99,7 +99,7 @@ LONGEST_WAIT_SECONDS = 10.0
 MOST_PAGES = 10_000
 
 
-class Asking:
+class Paginator:
     """Sends API calls page by page, and retries throttled ones."""
 
     def __init__(self, api: Api, random: Callable[[], float]) -> None:

@@ -26,9 +26,9 @@ from sgagent.sources.aliyun.pagination import (
     Answer,
     ApiCall,
     ApiError,
-    Asking,
     Json,
     NotThereError,
+    Paginator,
     items_of,
 )
 
@@ -87,7 +87,9 @@ class Readings:
     port_lists: dict[str, Answer] = field(default_factory=dict)
 
 
-def read_everything_about(subject: ApiSubject, asking: Asking, limits: Limits) -> tuple[DocumentFile, ...]:
+def read_everything_about(
+    subject: ApiSubject, paginator: Paginator, limits: Limits
+) -> tuple[DocumentFile, ...]:
     """Return what concerns the subject.
 
     Raises:
@@ -96,23 +98,23 @@ def read_everything_about(subject: ApiSubject, asking: Asking, limits: Limits) -
     """
     found = Readings()
     if subject.is_everything:
-        _read_groups(asking, found, None)
-        found.interfaces.update(_interfaces(asking, ApiCall(Action.INTERFACES)))
+        _read_groups(paginator, found, None)
+        found.interfaces.update(_interfaces(paginator, ApiCall(Action.INTERFACES)))
     else:
-        _read_own_interfaces(subject, asking, found)
-        _read_groups(asking, found, _own_groups(subject, found))
+        _read_own_interfaces(subject, paginator, found)
+        _read_groups(paginator, found, _own_groups(subject, found))
     own = tuple(sorted(found.groups if subject.is_everything else _own_groups(subject, found)))
     for group_id in own:
-        found.rules[group_id] = _rules(asking, group_id)
+        found.rules[group_id] = _rules(paginator, group_id)
     groups = parse_documents(_group_documents(found), limits)[0].security_groups
     rules = [rule for group in groups for rule in group.rules]
     if not subject.is_everything:
-        _read_members(asking, found, groups, rules)
-    _read_lists(asking, found, rules)
+        _read_members(paginator, found, groups, rules)
+    _read_lists(paginator, found, rules)
     return _documents(found)
 
 
-def _read_own_interfaces(subject: ApiSubject, asking: Asking, found: Readings) -> None:
+def _read_own_interfaces(subject: ApiSubject, paginator: Paginator, found: Readings) -> None:
     """Read the interfaces of the host.
 
     Raises:
@@ -121,12 +123,12 @@ def _read_own_interfaces(subject: ApiSubject, asking: Asking, found: Readings) -
     """
     if subject.instance_id is not None:
         call = ApiCall(Action.INTERFACES, {"InstanceId": subject.instance_id})
-        found.interfaces.update(_interfaces(asking, call))
+        found.interfaces.update(_interfaces(paginator, call))
         if not found.interfaces:
             raise ApiError(f"{call}: the instance has no network interface (instance_id, region)")
     for some in _portions(subject.network_interface_ids, INTERFACES_A_CALL):
         call = ApiCall(Action.INTERFACES, {"NetworkInterfaceId": list(some)})
-        found.interfaces.update(_interfaces(asking, call))
+        found.interfaces.update(_interfaces(paginator, call))
 
 
 def _own_groups(subject: ApiSubject, found: Readings) -> set[str]:
@@ -140,67 +142,69 @@ def _groups_of(interface: Answer) -> set[str]:
     return {group for group in items_of(interface, _ATTACHED, call) if isinstance(group, str)}
 
 
-def _read_groups(asking: Asking, found: Readings, wanted: Iterable[str] | None) -> None:
+def _read_groups(paginator: Paginator, found: Readings, wanted: Iterable[str] | None) -> None:
     """Read what groups are, without their rules; those that are not there are missing from the answer."""
     calls = [ApiCall(Action.GROUPS)]
     if wanted is not None:
         portions = _portions(tuple(sorted(set(wanted) - found.groups.keys())), GROUPS_A_CALL)
         calls = [ApiCall(Action.GROUPS, {"SecurityGroupIds": json.dumps(some)}) for some in portions]
     for call in calls:
-        _, groups = asking.ask_all(call.also(MaxResults=GROUPS_A_CALL), _GROUPS)
+        _, groups = paginator.ask_all(call.also(MaxResults=GROUPS_A_CALL), _GROUPS)
         found.groups.update(_by_id(groups, "SecurityGroupId", _OF_GROUP, call))
 
 
-def _rules(asking: Asking, group_id: str) -> Answer:
+def _rules(paginator: Paginator, group_id: str) -> Answer:
     """Return the rules of a group, all pages of them."""
     call = ApiCall(Action.RULES, {"SecurityGroupId": group_id, "NicType": "intranet", "Direction": "all"})
-    last, rules = asking.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES, _OF_RULES)
+    last, rules = paginator.ask_all(call.also(MaxResults=RULES_A_CALL), _RULES, _OF_RULES)
     if last.get("SecurityGroupId") != group_id:
         raise ApiError(f"{call}: the answer is about {last.get('SecurityGroupId')!r}")
     return {**_kept(last, _OF_RULES), "Permissions": {"Permission": rules}}
 
 
 def _read_members(
-    asking: Asking, found: Readings, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]
+    paginator: Paginator, found: Readings, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]
 ) -> None:
     """Read the members of the groups that rules refer to, and of those whose members are let in (§3.4)."""
     objects = [rule.authorization_object for rule in rules]
     referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
-    _read_groups(asking, found, referenced)
+    _read_groups(paginator, found, referenced)
     inner = {
         group.security_group_id
         for group in groups
         if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
     }
     for group_id in sorted((referenced & found.groups.keys()) | inner):
-        found.members.update(_interfaces(asking, ApiCall(Action.INTERFACES, {"SecurityGroupId": group_id})))
+        found.members.update(
+            _interfaces(paginator, ApiCall(Action.INTERFACES, {"SecurityGroupId": group_id}))
+        )
 
 
-def _read_lists(asking: Asking, found: Readings, rules: Iterable[SecurityGroupRule]) -> None:
+def _read_lists(paginator: Paginator, found: Readings, rules: Iterable[SecurityGroupRule]) -> None:
     """Read the lists that rules refer to; one that is not there stays unknown (§5.3)."""
     for rule in rules:
         match rule.authorization_object:
             case PrefixListReference(name) if name not in found.prefix_lists:
                 call = ApiCall(Action.PREFIX_LIST, {"PrefixListId": name})
-                _read_list(asking, call, name, found.prefix_lists)
+                _read_list(paginator, call, name, found.prefix_lists)
         match rule.ports:
             case PortListReference(name) if name not in found.port_lists:
                 call = ApiCall(Action.PORT_LIST, {"PortRangeListId": name})
-                _read_list(asking, call, name, found.port_lists)
+                _read_list(paginator, call, name, found.port_lists)
 
 
-def _read_list(asking: Asking, call: ApiCall, name: str, lists: dict[str, Answer]) -> None:
+def _read_list(paginator: Paginator, call: ApiCall, name: str, lists: dict[str, Answer]) -> None:
     """Read a list; the answer about a port list does not say its id, so it is put in."""
     try:
-        answer = asking.ask(call)
+        answer = paginator.ask(call)
     except NotThereError:
         return
     kept = {key: value for key, value in answer.items() if key != "RequestId"}
     lists[name] = {**kept, **call.parameters} if call.action is Action.PORT_LIST else kept
 
 
-def _interfaces(asking: Asking, call: ApiCall) -> dict[str, Answer]:
-    _, interfaces = asking.ask_all(call.also(MaxResults=INTERFACES_A_CALL), _INTERFACES)
+def _interfaces(paginator: Paginator, call: ApiCall) -> dict[str, Answer]:
+    _, interfaces = paginator.ask_all(call.also(MaxResults=INTERFACES_A_CALL), _INTERFACES)
     return _by_id(interfaces, "NetworkInterfaceId", _OF_INTERFACE, call)
 
 

@@ -14,11 +14,11 @@ from sgagent.documents import Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import AliyunSourceSettings
 from sgagent.sources.aliyun.credentials import METADATA_ENDPOINT, read_instance_id
-from sgagent.sources.aliyun.pagination import Api, Asking
+from sgagent.sources.aliyun.pagination import Api, Paginator
 from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
-from sgagent.sources.endpoint_cache import Whereabouts
-from sgagent.sources.poller import Pace, Poller
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.endpoint_cache import EndpointCache
+from sgagent.sources.poller import Backoff, Poller
+from sgagent.sources.verified_parse import VerifiedParser
 
 FIRST_ANSWER_SECONDS = 20.0
 """How long the first fetch waits for the watch's thread; later fetches do not wait."""
@@ -38,7 +38,7 @@ class AliyunSource:
         api: Api,
         *,
         by_hand: tuple[HandBinding, ...] | None,
-        whereabouts: Whereabouts | None = None,
+        endpoint_cache: EndpointCache | None = None,
         random: Callable[[], float] = random.random,
         read_instance_id: Callable[[], str] = read_instance_id,
     ) -> None:
@@ -49,7 +49,7 @@ class AliyunSource:
             limits: the largest accepted answers.
             api: the client.
             by_hand: the configured bindings of this host's links; None reads everything in the region.
-            whereabouts: the cached addresses of the API; None for a new cache without a file.
+            endpoint_cache: the cached addresses of the API; None for a new cache without a file.
             random: returns jitter from 0 (inclusive) to 1 (exclusive).
             read_instance_id: reads this host's instance id from the metadata service.
         """
@@ -58,12 +58,12 @@ class AliyunSource:
         self._by_hand = by_hand
         self._read_instance_id = read_instance_id
         self._instance_id = settings.instance_id
-        self._whereabouts = whereabouts or Whereabouts(settings.api.host, settings.api.port)
-        self._asker = Asking(api, random)
-        self._pace = Pace(settings.poll_seconds, random)
-        self._poller = Poller(self._poll, self._asker.break_off)
+        self._endpoint_cache = endpoint_cache or EndpointCache(settings.api.host, settings.api.port)
+        self._paginator = Paginator(api, random)
+        self._backoff = Backoff(settings.poll_seconds, random)
+        self._poller = Poller(self._poll, self._paginator.break_off)
         self._asking = threading.Lock()
-        self._acceptance = Acceptance(limits)
+        self._parser = VerifiedParser(limits)
         self._outcome: _Outcome = SourceUnavailableError(f"{settings.api}: no answer yet")
 
     def fetch(self) -> Delivery:
@@ -76,7 +76,7 @@ class AliyunSource:
         if self._poller.is_asking:
             self._poller.wait_for_first(FIRST_ANSWER_SECONDS)
         else:
-            self._asker.resume()
+            self._paginator.resume()
             self._poll()
         outcome = self._outcome
         if isinstance(outcome, Delivery):
@@ -86,7 +86,7 @@ class AliyunSource:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the API, and that of the metadata service if it is used."""
         asked_too = (METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
-        return (*self._whereabouts.endpoints(), *asked_too)
+        return (*self._endpoint_cache.endpoints(), *asked_too)
 
     def refresh(self) -> None:
         """Send the next requests now."""
@@ -94,7 +94,7 @@ class AliyunSource:
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
-        self._asker.resume()
+        self._paginator.resume()
         return self._poller.watch(wake)
 
     def _poll(self) -> tuple[bool, float]:
@@ -104,16 +104,16 @@ class AliyunSource:
             self._outcome = self._ask()
             is_changed = before != (_comparable(self._outcome), self.endpoints())
         if isinstance(self._outcome, SourceUnavailableError):
-            return is_changed, self._pace.after_failure()
-        return is_changed, self._pace.after_answer()
+            return is_changed, self._backoff.after_failure()
+        return is_changed, self._backoff.after_answer()
 
     def _ask(self) -> _Outcome:
         """Read the host's definitions, and return the delivery or the error."""
         with suppress(OSError):  # cached addresses stay valid; without any, the request fails with a message
-            self._whereabouts.find()
+            self._endpoint_cache.find()
         try:
-            documents = read_everything_about(self._subject(), self._asker, self._limits)
-            return self._acceptance.take(documents, None, self._settings.place)
+            documents = read_everything_about(self._subject(), self._paginator, self._limits)
+            return self._parser.take(documents, None, self._settings.place)
         except (DocumentError, SourceUnavailableError) as error:
             return error
 

@@ -50,7 +50,7 @@ from sgagent.sources.etcd.messages import (
     transaction_request,
     watch_request,
 )
-from sgagent.sources.etcd.replica import Room, largest_message
+from sgagent.sources.etcd.replica import SizeBudget, largest_message
 from sgagent.sources.etcd.watch_stream import Watch
 
 Answer = TypeVar("Answer")
@@ -152,12 +152,12 @@ class Client:
         request = range_request(asked, revision=revision, count_only=True)
         return self._ask("KV/Range", request, partial(read_range, limit=0)).count
 
-    def room(self) -> Room:
+    def room(self) -> SizeBudget:
         """Return the size budget of one read of the store."""
-        return Room(self.limits.all_bytes)
+        return SizeBudget(self.limits.all_bytes)
 
     def read(
-        self, asked: KeyRange, *, revision: int = 0, room: Room | None = None
+        self, asked: KeyRange, *, revision: int = 0, room: SizeBudget | None = None
     ) -> tuple[Header, tuple[KeyValue, ...]]:
         """Return the store's header, and all keys of a range at one revision.
 
@@ -175,7 +175,7 @@ class Client:
         at = revision or page.header.revision
         return page.header, self._whole(asked, page, at, self.room() if room is None else room)
 
-    def _whole(self, asked: KeyRange, page: Range, revision: int, room: Room) -> tuple[KeyValue, ...]:
+    def _whole(self, asked: KeyRange, page: Range, revision: int, room: SizeBudget) -> tuple[KeyValue, ...]:
         """Return the keys of a range's first page and of all later pages."""
         items: list[KeyValue] = []
         while True:
@@ -191,7 +191,7 @@ class Client:
             page = self.read_page(asked, revision=revision)
 
     def read_each(
-        self, asked: Sequence[KeyRange], *, revision: int, room: Room | None = None
+        self, asked: Sequence[KeyRange], *, revision: int, room: SizeBudget | None = None
     ) -> Generator[tuple[KeyRange, tuple[KeyValue, ...]], None, None]:
         """Yield ranges, each with all its keys at one revision.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.endpoint_cache import Whereabouts, look_up
+from sgagent.sources.endpoint_cache import EndpointCache, look_up
 from sgagent.sources.etcd.grpc import ConnectionLostError
 from sgagent.sources.etcd.http2 import Channel
 from sgagent.sources.secret_file import require_private
@@ -38,11 +38,11 @@ class EndpointAccess:
         self.endpoint = endpoint
         self._settings = settings
         self._largest_message = largest_message
-        self._whereabouts = Whereabouts(endpoint.host, endpoint.port, look_up, memory)
+        self._endpoint_cache = EndpointCache(endpoint.host, endpoint.port, look_up, memory)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return at which addresses it was found last."""
-        return self._whereabouts.endpoints()
+        return self._endpoint_cache.endpoints()
 
     def connect(self) -> Channel:
         """Return a channel to it.
@@ -68,7 +68,7 @@ class EndpointAccess:
     def _reached(self) -> socket.socket:
         """Return a connection to the first address that answers; together they have the time-out."""
         fault: OSError = TimeoutError("timed out")
-        addresses = self._whereabouts.find()
+        addresses = self._endpoint_cache.find()
         for address in addresses:
             try:
                 share = self._settings.timeout_seconds / len(addresses)

@@ -16,7 +16,7 @@ from sgagent.sources.etcd.documents import Composed
 from sgagent.sources.etcd.key_selection import Interest
 from sgagent.sources.etcd.keys import MEMBERS, PUBLISHED, SIGNATURE, KeyLayout, Values
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
-from sgagent.sources.signature_policy import Vouched, Vouching
+from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
 
 PART_BYTES = 512 << 10
 """Size of one part of a signature: etcd limits values, and transactions, to 1.5 MiB."""
@@ -62,7 +62,7 @@ class SignedContent:
     """The verified keys."""
 
     values: Values
-    vouched: Vouched | None = None
+    verified: VerifiedManifest | None = None
     """The verified manifest; None if no keys are pinned, or if an optional signature is missing."""
 
     problems: tuple[Problem, ...] = ()
@@ -70,7 +70,7 @@ class SignedContent:
 
 
 def hold(
-    values: Values, is_read: Callable[[str], bool], layout: KeyLayout, vouching: Vouching
+    values: Values, is_read: Callable[[str], bool], layout: KeyLayout, signature_policy: SignaturePolicy
 ) -> SignedContent:
     """Verify the signature of the read keys; ignore its age.
 
@@ -78,17 +78,17 @@ def hold(
         values: the read keys.
         is_read: returns whether the read ranges cover a key, so that a signed key must be present.
         layout: the layout of keys.
-        vouching: the signature policy.
+        signature_policy: the signature policy.
 
     Raises:
         DocumentError: no pinned key signed the read keys.
     """
-    if not vouching.wants_signature:
+    if not signature_policy.wants_signature:
         return SignedContent(values=values)
     place = place_of(layout)
     signature = signature_in(values.values(), layout)
     if signature is None:
-        return SignedContent(values=values, problems=(vouching.missing(place),))
+        return SignedContent(values=values, problems=(signature_policy.missing(place),))
     kept = {key: item for key, item in values.items() if not _is_announced(item, layout)}
     contents = {layout.relative(key): item.value for key, item in kept.items() if _is_signed(key, layout)}
 
@@ -98,10 +98,12 @@ def hold(
     def hold_against(manifest: Manifest) -> None:
         check_part(manifest, contents, is_asked_for)
 
-    vouched = vouching.verify(signature, place, hold_against, lambda name: f"etcd:{layout.root}{name}")
+    verified = signature_policy.verify(
+        signature, place, hold_against, lambda name: f"etcd:{layout.root}{name}"
+    )
     left_out = len(values) - len(kept)
     problems = (_left_out(left_out, layout),) if left_out else ()
-    return SignedContent(values=kept, vouched=vouched, problems=problems)
+    return SignedContent(values=kept, verified=verified, problems=problems)
 
 
 def place_of(layout: KeyLayout) -> str:

@@ -36,7 +36,7 @@ def weight(item: KeyValue) -> int:
 
 
 @dataclass(slots=True)
-class Room:
+class SizeBudget:
     """Size budget of keys that are read together."""
 
     most_bytes: int
@@ -105,7 +105,7 @@ class Replica:
             items: all other keys in the ranges.
             ranges: the ranges, without the marker.
             revision: the store's revision of the read.
-            most_bytes: the size limit of all keys together, as :class:`Room` counts.
+            most_bytes: the size limit of all keys together, as :class:`SizeBudget` counts.
 
         Raises:
             MalformedMarkerError: the marker is malformed.
@@ -135,9 +135,9 @@ class Replica:
         self._is_gone = False
         self._hold(items)
 
-    def room(self) -> Room:
+    def room(self) -> SizeBudget:
         """Return the remaining size budget."""
-        return Room(self._most_bytes, self._marker_bytes + self._values_bytes)
+        return SizeBudget(self._most_bytes, self._marker_bytes + self._values_bytes)
 
     def covers(self, key: str) -> bool:
         """Return whether a watched range includes a key."""

@@ -24,13 +24,13 @@ from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.publication_signature import SignedContent, SignedInterest, hold, place_of
 from sgagent.sources.etcd.replica import Replica
 from sgagent.sources.etcd.resync import NothingPublishedError
-from sgagent.sources.etcd.watch_stream import Bell
-from sgagent.sources.etcd.watcher import Following
+from sgagent.sources.etcd.watch_stream import WakePipe
+from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
-from sgagent.sources.signature_policy import Vouched, Vouching
+from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
 
 
-class Absence:
+class OutageTimer:
     """Timer of an outage; it reports the outage in time, even during a slow connection attempt."""
 
     def __init__(self, grace_seconds: float, report: Callable[[SourceUnavailableError], None]) -> None:
@@ -118,7 +118,7 @@ class EtcdSource:
         *,
         by_hand: tuple[HandBinding, ...] = (),
         host: Host | None = None,
-        vouching: Vouching | None = None,
+        signature_policy: SignaturePolicy | None = None,
         memory: Path | None = None,
     ) -> None:
         """Store the settings without connecting.
@@ -128,28 +128,28 @@ class EtcdSource:
             limits: the largest accepted documents.
             by_hand: configured bindings, which name groups and interfaces of this host.
             host: the links, which identify the host's interfaces; None reads everything.
-            vouching: the signature policy; None requires no signature.
+            signature_policy: the signature policy; None requires no signature.
             memory: the directory with the cached addresses of the endpoints; None for no cache file.
         """
         self._settings = settings
         self._limits = limits
         self._by_hand = by_hand
         self._host = host
-        self._vouching = vouching or Vouching()
+        self._signature_policy = signature_policy or SignaturePolicy()
         self._layout = KeyLayout(settings.prefix)
         self._client = Client(settings, memory, limits)
-        self._bell = Bell()
-        self._following = Following(self._client, self._layout, self._interest(), self._bell)
-        self._poller = Poller(self._ask, self._bell.ring)
+        self._wake_pipe = WakePipe()
+        self._watcher = StoreWatcher(self._client, self._layout, self._interest(), self._wake_pipe)
+        self._poller = Poller(self._ask, self._wake_pipe.wake)
         self._is_connected = False
         self._has_host_changed = False
         self._is_refresh_wanted = False
         self._failures = 0
-        self._absence = Absence(GRACE_SECONDS, self._report_absence)
+        self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parsed: _Parsed | None = None
         self._memory = Memory()
         self._newest: Delivery | None = None
-        self._vouched: Vouched | None = None
+        self._verified: VerifiedManifest | None = None
         self._error: DocumentError | SourceUnavailableError | None = None
         self._publication: FetchedPublication | None = None
 
@@ -167,13 +167,13 @@ class EtcdSource:
             self._poller.wait_for_first(self._settings.timeout_seconds + 1.0)
         else:
             self._ask_once()
-        error, newest, vouched = self._error, self._newest, self._vouched
+        error, newest, verified = self._error, self._newest, self._verified
         if error is not None:
             raise error.with_traceback(None)
         if newest is None:
             raise SourceUnavailableError("etcd: no answer yet")
-        if vouched is not None:  # an older delivery may have expired
-            self._vouching.check_age(vouched, place_of(self._layout))
+        if verified is not None:  # an older delivery may have expired
+            self._signature_policy.check_age(verified, place_of(self._layout))
         return newest
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -183,7 +183,7 @@ class EtcdSource:
     def refresh(self) -> None:
         """Check now, not at the next heartbeat, whether the watch is up to date."""
         self._is_refresh_wanted = True
-        self._bell.ring()
+        self._wake_pipe.wake()
         self._poller.hurry()
 
     @contextmanager
@@ -199,7 +199,7 @@ class EtcdSource:
     def _leave(self) -> None:
         """Close the connection after the last watch."""
         if not self._poller.is_asking:
-            self._absence.end()
+            self._outage.end()
             self._lose_connection()
 
     @property
@@ -216,20 +216,20 @@ class EtcdSource:
         interest: Interest = Everything(self._layout)
         if self._host is not None:
             interest = HostInterest(self._layout, self._host.facts(), self._by_hand, self._limits)
-        return SignedInterest(interest, self._layout) if self._vouching.wants_signature else interest
+        return SignedInterest(interest, self._layout) if self._signature_policy.wants_signature else interest
 
     def _host_changed(self) -> None:
         self._has_host_changed = True
-        self._bell.ring()
+        self._wake_pipe.wake()
         self._poller.hurry()
 
     def _ask_once(self) -> None:
         """Resync over a temporary connection."""
-        self._following.forget()
-        self._following.interest = self._interest()
+        self._watcher.forget()
+        self._watcher.interest = self._interest()
         seconds = float(self._settings.timeout_seconds)
         try:
-            self._deliver(self._client.persistently(self._following.connect, seconds))
+            self._deliver(self._client.persistently(self._watcher.connect, seconds))
         except DocumentError as error:
             self._error = _refusal(error)
         except EtcdError as error:
@@ -243,18 +243,18 @@ class EtcdSource:
         try:
             replica = self._next()
         except DocumentError as error:
-            self._absence.end()
+            self._outage.end()
             self._lose_connection()
-            self._following.forget()
+            self._watcher.forget()
             self._error, wait = _refusal(error), REFUSED_AGAIN_SECONDS
         except NothingPublishedError as error:
-            self._absence.end()
+            self._outage.end()
             self._error, wait = self._unavailable(error), UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
             self._lose_connection()
             wait = self._fail(error)
         else:
-            self._absence.end()
+            self._outage.end()
             self._failures, wait = 0, 0.0
             if replica is not None:
                 self._deliver(replica)
@@ -268,18 +268,18 @@ class EtcdSource:
             DocumentError: the store was restored to an older state or has lost keys.
             EtcdError: the connection is lost, or can't be made.
         """
-        self._bell.silence()
+        self._wake_pipe.clear()
         if self._has_host_changed:
             self._has_host_changed = False
-            self._following.interest = self._interest()
+            self._watcher.interest = self._interest()
             if self._is_connected:
-                return self._following.look_further()
+                return self._watcher.look_further()
         if self._is_refresh_wanted:
             self._is_refresh_wanted = False
-            self._following.look_soon()
+            self._watcher.look_soon()
         if self._is_connected:
-            return self._following.wait()
-        replica = self._following.connect()
+            return self._watcher.wait()
+        replica = self._watcher.connect()
         self._is_connected = True
         return replica
 
@@ -287,14 +287,14 @@ class EtcdSource:
         """Verify and parse the replica, and store the result for :meth:`fetch`."""
         marker = replica.marker
         try:
-            held = hold(replica.values, replica.covers, self._layout, self._vouching)
-            if held.vouched is not None:
-                self._vouching.check_age(held.vouched, place_of(self._layout))
+            held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
+            if held.verified is not None:
+                self._signature_policy.check_age(held.verified, place_of(self._layout))
             self._newest = self._delivery(held)
         except DocumentError as error:
             self._error = error
             return
-        self._error, self._vouched = None, held.vouched
+        self._error, self._verified = None, held.verified
         self._publication = FetchedPublication(
             serial=marker.serial,
             revision=replica.marker_revision,
@@ -307,7 +307,7 @@ class EtcdSource:
         Raises:
             DocumentError: syntax or schema errors.
         """
-        composed = self._following.interest.documents(held.values)
+        composed = self._watcher.interest.documents(held.values)
         if self._parsed is None or self._parsed.documents != composed.documents:
             snapshot, problems = parse_documents(composed.documents, self._limits, memory=self._memory)
             self._parsed = _Parsed(composed.documents, snapshot, problems)
@@ -315,7 +315,7 @@ class EtcdSource:
             snapshot=self._parsed.snapshot,
             problems=(*held.problems, *composed.problems, *self._parsed.problems),
             documents=self._parsed.documents,
-            signed=held.vouched.signed if held.vouched is not None else None,
+            signed=held.verified.signed if held.verified is not None else None,
         )
         newest = self._newest
         return newest if newest is not None and _is_same(newest, delivery) else delivery
@@ -328,7 +328,7 @@ class EtcdSource:
         """Record a failed attempt and return the backoff; expose the error after the grace period."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        has_lasted = self._absence.go_on(self._unavailable(error))
+        has_lasted = self._outage.go_on(self._unavailable(error))
         if self._newest is None or has_lasted:
             self._error = self._unavailable(error)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret

@@ -20,7 +20,7 @@ from sgagent.sources.etcd.grpc import (
 )
 from sgagent.sources.etcd.http2 import Channel, Interrupt
 from sgagent.sources.etcd.messages import KeyRange, WatchAnswer, read_watch, watch_request
-from sgagent.sources.etcd.replica import Room
+from sgagent.sources.etcd.replica import SizeBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Watch:
             AnswerTooLargeError: the answer exceeds the size limit.
             EtcdError: the watch has ended.
         """
-        room = Room(self.most_bytes)
+        room = SizeBudget(self.most_bytes)
         try:
             message = self.channel.receive(self.call, seconds, interrupt)
             answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
@@ -87,7 +87,7 @@ class Watch:
         return None
 
 
-class Bell:
+class WakePipe:
     """Wake-up pipe: any thread can make its descriptor readable."""
 
     def __init__(self) -> None:
@@ -98,12 +98,12 @@ class Bell:
         """Return the descriptor to poll."""
         return self._heard
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Make the descriptor readable."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._rung, b"\0")
 
-    def silence(self) -> None:
+    def clear(self) -> None:
         """Empty the pipe."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._heard, 4096):
@@ -114,7 +114,7 @@ class Bell:
         poll = select.poll()
         poll.register(self._heard, select.POLLIN)
         poll.poll(max(0.0, seconds) * 1000)
-        self.silence()
+        self.clear()
 
     def close(self) -> None:
         """Close the descriptors."""

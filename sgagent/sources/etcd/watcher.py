@@ -26,7 +26,7 @@ from sgagent.sources.etcd.resync import (
     read_replica,
     too_large_refused,
 )
-from sgagent.sources.etcd.watch_stream import Bell, Watch
+from sgagent.sources.etcd.watch_stream import WakePipe, Watch
 
 SETTLE_SECONDS = 1.0
 """How long the changes of one transaction may take to arrive before a resync."""
@@ -51,24 +51,24 @@ UNFINISHED_SECONDS = 60.0
 """After which an unfinished publication is logged."""
 
 
-class Following:
+class StoreWatcher:
     """Watcher of one store, for one thread."""
 
-    def __init__(self, client: Client, layout: KeyLayout, interest: Interest, bell: Bell) -> None:
+    def __init__(self, client: Client, layout: KeyLayout, interest: Interest, wake_pipe: WakePipe) -> None:
         """Store the parameters without connecting.
 
         Args:
             client: the client of the store.
             layout: the layout of keys.
             interest: selects the keys.
-            bell: ends a wait for changes early.
+            wake_pipe: ends a wait for changes early.
         """
         self.interest = interest
         """The caller may replace it between two calls of :meth:`wait`."""
 
         self._client = client
         self._layout = layout
-        self._bell = bell
+        self._wake_pipe = wake_pipe
         self._replica: Replica | None = None
         self._watch: Watch | None = None
         self._cluster_id = 0
@@ -103,7 +103,7 @@ class Following:
         """Wait for changes.
 
         Returns:
-            The replica once it is a new consistent state; None otherwise, or when the bell rang.
+            The replica once it is a new consistent state; None otherwise, or after a wake-up.
 
         Raises:
             DocumentError: as for :meth:`connect`.
@@ -199,7 +199,7 @@ class Following:
         A complete publication ends the debouncing, because its marker shows that no key is missing.
         """
         published = self._known.marker_revision
-        answer = self._watching.receive(self._seconds_to_wait(), self._bell)
+        answer = self._watching.receive(self._seconds_to_wait(), self._wake_pipe)
         has_changed = False
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:

@@ -18,7 +18,7 @@ from sgagent.ports import Delivery, Wake
 from sgagent.sources.files.debounce import LONGEST_SECONDS, MISSING_SECONDS, Debounce
 from sgagent.sources.files.reader import Appearance, FileReading, appearance, document_paths, read_document
 from sgagent.sources.files.writers import Writers
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.verified_parse import VerifiedParser
 
 _TRIES = 20
 """Tries of a consistent read; after the first, the source rereads only changed files."""
@@ -38,17 +38,17 @@ def signature_path(path: Path) -> Path:
 class FileSource:
     """Reads documents from a path; implements :class:`Source`."""
 
-    def __init__(self, path: Path, limits: Limits, acceptance: Acceptance | None = None) -> None:
+    def __init__(self, path: Path, limits: Limits, parser: VerifiedParser | None = None) -> None:
         """Store the path of a document or of a directory of documents; it need not exist yet.
 
         Args:
             path: the path.
             limits: the largest accepted documents.
-            acceptance: verifies and parses the documents; None requires no signature.
+            parser: verifies and parses the documents; None requires no signature.
         """
         self._path = path
         self._limits = limits
-        self._acceptance = acceptance or Acceptance(limits)
+        self._parser = parser or VerifiedParser(limits)
         self._debounce = Debounce()
         self._catch_ups: tuple[Callable[[], None], ...] = ()
         """Functions that process the pending changes of each watch; empty without a watch."""
@@ -106,14 +106,14 @@ class FileSource:
         return self._debounce.remaining() > 0
 
     def _fetch(self) -> Delivery:
-        if not self._acceptance.wants_signature:
-            return self._acceptance.take(self.read_documents(), None, str(self._path))
+        if not self._parser.wants_signature:
+            return self._parser.take(self.read_documents(), None, str(self._path))
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
             documents = self.read_documents()
             if self._read_signature(place) == signature:
-                return self._acceptance.take(documents, signature, str(place))
+                return self._parser.take(documents, signature, str(place))
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
 
     def _read_signature(self, place: Path) -> bytes | None:
@@ -140,7 +140,7 @@ class FileSource:
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
         path, self._writers = Path.cwd() / self._path, Writers()
-        signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._acceptance.wants_signature else ()
+        signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._parser.wants_signature else ()
         with ExitStack() as watches:
             self._catch_ups = tuple(
                 watches.enter_context(watch_path(one, wake, self._debounce, writers=self._writers))

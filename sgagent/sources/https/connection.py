@@ -58,7 +58,7 @@ class BoundedSocket(ssl.SSLSocket):
             raise
 
 
-class Cutting:
+class Cancellation:
     """Cancellation from another thread: it shuts down the connection in use."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class BoundedConnection(http.client.HTTPSConnection):
         context: ssl.SSLContext,
         connecting: ConnectionDeadline,
         deadline: ConnectionDeadline,
-        cutting: Cutting,
+        cancellation: Cancellation,
     ) -> None:
         """Store the parameters without connecting.
 
@@ -116,10 +116,10 @@ class BoundedConnection(http.client.HTTPSConnection):
             context: the trusted authorities and the client certificate.
             connecting: the deadline of TCP and TLS.
             deadline: the deadline of the whole exchange.
-            cutting: receives the connection, to cancel it.
+            cancellation: receives the connection, to cancel it.
         """
         super().__init__(host, port, context=context)
-        self._addresses, self._trust, self._cutting = addresses, context, cutting
+        self._addresses, self._trust, self._cancellation = addresses, context, cancellation
         self._connecting, self._deadline = connecting, deadline
 
     def connect(self) -> None:
@@ -138,7 +138,7 @@ class BoundedConnection(http.client.HTTPSConnection):
         if secure.version() is None:
             secure.close()
             raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
-        self._cutting.hold(secure)
+        self._cancellation.hold(secure)
         secure.settimeout(self._deadline.remaining())
         if isinstance(secure, BoundedSocket):
             secure.deadline = self._deadline
@@ -154,7 +154,7 @@ class BoundedConnection(http.client.HTTPSConnection):
             except OSError as error:
                 fault = error
             else:
-                self._cutting.hold(plain)
+                self._cancellation.hold(plain)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return plain
         raise fault

@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 from sgagent import __version__
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.endpoint_cache import Whereabouts
-from sgagent.sources.https.connection import BoundedConnection, ConnectionDeadline, Cutting, make_context
+from sgagent.sources.endpoint_cache import EndpointCache
+from sgagent.sources.https.connection import BoundedConnection, Cancellation, ConnectionDeadline, make_context
 from sgagent.sources.https.response import NoAnswerError, read_body
 from sgagent.sources.secret_file import read_token
 
@@ -65,18 +65,18 @@ class NotModified:
 class Exchange:
     """Ask one server, each time over a connection of its own."""
 
-    def __init__(self, settings: HttpsSourceSettings, whereabouts: Whereabouts, most_bytes: int) -> None:
+    def __init__(self, settings: HttpsSourceSettings, endpoint_cache: EndpointCache, most_bytes: int) -> None:
         """Take what each question has in common.
 
         Args:
             settings: trust, credentials and times.
-            whereabouts: where the server is.
+            endpoint_cache: where the server is.
             most_bytes: the largest body, packed or unpacked.
         """
         self._settings = settings
-        self._whereabouts = whereabouts
+        self._endpoint_cache = endpoint_cache
         self._most_bytes = most_bytes
-        self.cutting = Cutting()
+        self.cancellation = Cancellation()
         """Ends a wait for the server, from another thread."""
 
     def ask(self, question: Question) -> Answer | NotModified:
@@ -123,11 +123,11 @@ class Exchange:
         connection = BoundedConnection(
             question.url.host,
             question.url.port,
-            addresses=self._whereabouts.find(),
+            addresses=self._endpoint_cache.find(),
             context=make_context(self._settings),
             connecting=ConnectionDeadline(min(self._settings.connect_timeout_seconds, deadline.remaining())),
             deadline=deadline,
-            cutting=self.cutting,
+            cancellation=self.cancellation,
         )
         try:
             self._connect(connection, question.url)
@@ -135,7 +135,7 @@ class Exchange:
             with connection.getresponse() as response:
                 return self._take(response, question)
         finally:
-            self.cutting.hold(None)
+            self.cancellation.hold(None)
             connection.close()
 
     def _connect(self, connection: BoundedConnection, url: HttpsUrl) -> None:

@@ -17,12 +17,12 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.endpoint_cache import LookUp, Whereabouts, look_up
+from sgagent.sources.endpoint_cache import EndpointCache, LookUp, look_up
 from sgagent.sources.https.request import Answer, Exchange, Question
 from sgagent.sources.https.response import BodyTooLargeError, NoAnswerError
-from sgagent.sources.poller import Pace, Poller
+from sgagent.sources.poller import Backoff, Poller
 from sgagent.sources.signature_policy import MismatchError
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.verified_parse import VerifiedParser
 
 FIRST_ANSWER_SECONDS = 10.0
 """How long the first fetch waits for the watch's thread; later fetches do not wait."""
@@ -46,7 +46,7 @@ class HttpsSource:
         self,
         settings: HttpsSourceSettings,
         limits: Limits,
-        acceptance: Acceptance | None = None,
+        parser: VerifiedParser | None = None,
         *,
         memory: Path | None = None,
         look_up: LookUp = look_up,
@@ -58,7 +58,7 @@ class HttpsSource:
         Args:
             settings: the document's URL and the request parameters.
             limits: the largest accepted document.
-            acceptance: verifies and parses the document; None requires no signature.
+            parser: verifies and parses the document; None requires no signature.
             memory: the file that caches the server's addresses; None for no file.
             look_up: resolves a host.
             random: returns jitter from 0 (inclusive) to 1 (exclusive).
@@ -67,12 +67,12 @@ class HttpsSource:
         self._settings = settings
         self._limits = limits
         self._monotonic = monotonic
-        self._whereabouts = Whereabouts(settings.url.host, settings.url.port, look_up, memory)
-        self._exchange = Exchange(settings, self._whereabouts, limits.document_bytes)
-        self._pace = Pace(settings.poll_seconds, random)
-        self._poller = Poller(self._poll, self._exchange.cutting.cut)
+        self._endpoint_cache = EndpointCache(settings.url.host, settings.url.port, look_up, memory)
+        self._exchange = Exchange(settings, self._endpoint_cache, limits.document_bytes)
+        self._backoff = Backoff(settings.poll_seconds, random)
+        self._poller = Poller(self._poll, self._exchange.cancellation.cut)
         self._asking = threading.Lock()
-        self._acceptance = acceptance or Acceptance(limits)
+        self._parser = parser or VerifiedParser(limits)
         self._document: _Copy | None = None
         self._signature: _Copy | None = None
         self._mismatches = 0
@@ -88,7 +88,7 @@ class HttpsSource:
         if self._poller.is_asking:
             self._poller.wait_for_first(FIRST_ANSWER_SECONDS)
         else:
-            self._exchange.cutting.resume()
+            self._exchange.cancellation.resume()
             self._poll()
         outcome = self._outcome
         if isinstance(outcome, Delivery):
@@ -97,7 +97,7 @@ class HttpsSource:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the server."""
-        return self._whereabouts.endpoints()
+        return self._endpoint_cache.endpoints()
 
     def refresh(self) -> None:
         """Send the next request now."""
@@ -105,7 +105,7 @@ class HttpsSource:
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
-        self._exchange.cutting.resume()
+        self._exchange.cancellation.resume()
         return self._poller.watch(wake)
 
     def _poll(self) -> tuple[bool, float]:
@@ -118,10 +118,10 @@ class HttpsSource:
             took = self._monotonic() - began
             is_changed = before != (_comparable(self._outcome), self.endpoints())
         if put_off is not None:
-            return is_changed, self._pace.after_failure(put_off)
+            return is_changed, self._backoff.after_failure(put_off)
         if wait:
-            return is_changed, self._pace.after_long_poll(took=took, wait=wait, is_changed=is_changed)
-        return is_changed, self._pace.after_answer()
+            return is_changed, self._backoff.after_long_poll(took=took, wait=wait, is_changed=is_changed)
+        return is_changed, self._backoff.after_answer()
 
     def _asked_to_wait(self) -> int:
         """Return the seconds of a long poll; 0 unless the last request succeeded, without a mismatch."""
@@ -159,8 +159,8 @@ class HttpsSource:
         url = self._settings.url
         self._document = self._copy(url, self._document, wait)
         document = DocumentFile(name_of(url), self._document.answer.content)
-        if not self._acceptance.wants_signature:
-            return self._acceptance.take((document,), None, str(url))
+        if not self._parser.wants_signature:
+            return self._parser.take((document,), None, str(url))
         path, query, rest = url.target.partition("?")
         signature = replace(url, target=f"{path}.sig{query}{rest}")
         try:
@@ -170,7 +170,7 @@ class HttpsSource:
                 raise
             self._signature = None
         content = self._signature.answer.content if self._signature else None
-        return self._acceptance.take((document,), content, str(signature))
+        return self._parser.take((document,), content, str(signature))
 
     def _copy(self, url: HttpsUrl, known: _Copy | None, wait: int) -> _Copy:
         """Return the newest copy of a resource; ``known`` itself if the server has not changed it.

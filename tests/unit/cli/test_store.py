@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.cli.signing_options import translated_etcd_errors
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.etcd.replica import Room
+from sgagent.sources.etcd.replica import SizeBudget
 
 
 def test_a_store_that_holds_too_much() -> None:
@@ -17,4 +17,4 @@ def test_a_store_that_holds_too_much() -> None:
         ),
         translated_etcd_errors(),
     ):
-        Room(-1).take(())
+        SizeBudget(-1).take(())

@@ -13,8 +13,8 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Signed
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.signature_policy import MismatchError, Vouching, encode_signature, read_signature
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.signature_policy import MismatchError, SignaturePolicy, encode_signature, read_signature
+from sgagent.sources.verified_parse import VerifiedParser
 from tests.fakes.clock import FakeClock
 from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
@@ -28,22 +28,24 @@ WITHIN_SECONDS = 2.0 * PATIENCE
 
 @dataclass
 class Desk:
-    """An acceptance with the host's memory and clock in a test's hands."""
+    """A parser with the host's memory and clock in a test's hands."""
 
     settings: SignatureSettings = PINNED
     enforced: Signed | None = None
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
-    acceptance: Acceptance = field(init=False)
+    parser: VerifiedParser = field(init=False)
 
     def __post_init__(self) -> None:
         """Put it together."""
-        vouching = Vouching(self.settings, read_enforced=lambda: self.enforced, now=self.clock.now)
-        self.acceptance = Acceptance(Limits(), vouching)
+        signature_policy = SignaturePolicy(
+            self.settings, read_enforced=lambda: self.enforced, now=self.clock.now
+        )
+        self.parser = VerifiedParser(Limits(), signature_policy)
 
     def refusal(self, signature: bytes | None, documents: tuple[DocumentFile, ...] = DOCUMENTS) -> str:
         """Return the one problem for which documents are refused."""
         with pytest.raises(DocumentError) as caught:
-            self.acceptance.take(documents, signature, "/etc/groups.d/sgagent.sig")
+            self.parser.take(documents, signature, "/etc/groups.d/sgagent.sig")
         (problem,) = caught.value.problems
         return f"{problem.code} {problem.origin.file}"
 
@@ -56,24 +58,24 @@ def signed(content: bytes = WEB, serial: int = 1, expires_at: int | None = None)
 def test_what_is_signed_is_taken_with_the_name_of_who_signed() -> None:
     """And nothing is done twice."""
     desk = Desk()
-    delivery = desk.acceptance.take(DOCUMENTS, signed(serial=7), "sig")
+    delivery = desk.parser.take(DOCUMENTS, signed(serial=7), "sig")
     assert delivery.signed is not None
     assert (delivery.signed.serial, delivery.signed.key_id) == (7, KEY.public.key_id)
-    assert desk.acceptance.take(DOCUMENTS, signed(serial=7), "sig") is delivery
+    assert desk.parser.take(DOCUMENTS, signed(serial=7), "sig") is delivery
 
 
 def test_who_asks_for_no_signature_looks_at_none() -> None:
     """A wrong one does no harm."""
-    acceptance = Acceptance(Limits())
-    assert not acceptance.wants_signature
-    assert acceptance.take(DOCUMENTS, b"nonsense", "sig").signed is None
+    parser = VerifiedParser(Limits())
+    assert not parser.wants_signature
+    assert parser.take(DOCUMENTS, b"nonsense", "sig").signed is None
 
 
 def test_a_missing_signature() -> None:
     """It is an error, or a warning where it is not required."""
     assert Desk().refusal(None) == "signature_missing /etc/groups.d/sgagent.sig"
     desk = Desk(SignatureSettings(public_keys=(KEY.public,), required=False))
-    (problem,) = desk.acceptance.take(DOCUMENTS, None, "sig").problems
+    (problem,) = desk.parser.take(DOCUMENTS, None, "sig").problems
     assert (problem.code, problem.severity) == ("signature_missing", Severity.WARNING)
     assert desk.refusal(b"nonsense").startswith("signature_malformed")
 
@@ -83,7 +85,7 @@ def test_a_changed_document_is_named() -> None:
     changed = (DocumentFile("/etc/groups.d/web.yaml", APP),)
     assert Desk().refusal(signed(), changed) == "signature_mismatch /etc/groups.d/web.yaml"
     with pytest.raises(MismatchError):
-        Desk().acceptance.take(changed, signed(), "sig")
+        Desk().parser.take(changed, signed(), "sig")
 
 
 def test_broken_documents_are_not_read_before_somebody_vouches_for_them() -> None:
@@ -95,7 +97,7 @@ def test_broken_documents_are_not_read_before_somebody_vouches_for_them() -> Non
         .startswith("signature_unknown_key")
     )
     with pytest.raises(DocumentError) as caught:
-        Desk().acceptance.take(broken, signed(broken[0].content), "sig")
+        Desk().parser.take(broken, signed(broken[0].content), "sig")
     assert {problem.code for problem in caught.value.problems} == {"unknown_field", "missing_field"}
 
 
@@ -103,7 +105,7 @@ def test_what_expires_while_it_is_delivered_is_refused_from_then_on() -> None:
     """Though nothing was delivered anew."""
     desk = Desk()
     signature = signed(expires_at=NOW + 60)
-    desk.acceptance.take(DOCUMENTS, signature, "sig")
+    desk.parser.take(DOCUMENTS, signature, "sig")
     desk.clock.pass_seconds(60)
     assert desk.refusal(signature).startswith("signature_expired")
 
@@ -111,19 +113,19 @@ def test_what_expires_while_it_is_delivered_is_refused_from_then_on() -> None:
 def test_a_roll_back_is_refused() -> None:
     """What was enforced counts, not what was only delivered."""
     desk = Desk()
-    newer = desk.acceptance.take(DOCUMENTS, signed(serial=8), "sig")
-    desk.acceptance.take(DOCUMENTS, signed(serial=7), "sig")
+    newer = desk.parser.take(DOCUMENTS, signed(serial=8), "sig")
+    desk.parser.take(DOCUMENTS, signed(serial=7), "sig")
     desk.enforced = newer.signed
     assert desk.refusal(signed(serial=7)).startswith("serial_older")
-    desk.acceptance.take(DOCUMENTS, signed(serial=8), "sig")
+    desk.parser.take(DOCUMENTS, signed(serial=8), "sig")
     assert desk.refusal(signed(APP, serial=8), (DocumentFile("web.yaml", APP),)).startswith("serial_reused")
 
 
 def test_signed_anew_is_another_delivery_of_the_same_snapshot() -> None:
     """So the newer serial is kept, and nothing is parsed or enforced anew."""
     desk = Desk()
-    before = desk.acceptance.take(DOCUMENTS, signed(serial=1), "sig")
-    after = desk.acceptance.take(DOCUMENTS, signed(serial=2), "sig")
+    before = desk.parser.take(DOCUMENTS, signed(serial=1), "sig")
+    after = desk.parser.take(DOCUMENTS, signed(serial=2), "sig")
     assert after is not before
     assert after.snapshot is before.snapshot
 
@@ -142,11 +144,11 @@ def test_a_damaged_memory_refuses_everything_signed(content: str, tmp_path: Path
     """Without it, anything ever signed would be taken."""
     path = tmp_path / "signature.json"
     path.write_text(content)
-    acceptance = Acceptance(
-        Limits(), Vouching(PINNED, read_enforced=lambda: read_signature(path), now=lambda: NOW)
+    parser = VerifiedParser(
+        Limits(), SignaturePolicy(PINNED, read_enforced=lambda: read_signature(path), now=lambda: NOW)
     )
     with pytest.raises(DocumentError) as caught:
-        acceptance.take(DOCUMENTS, signed(), "sig")
+        parser.take(DOCUMENTS, signed(), "sig")
     assert caught.value.problems[0].code == "serial_unknown"
     assert str(path) in caught.value.problems[0].message
 
@@ -162,7 +164,7 @@ def test_a_file_source_looks_for_the_signature_beside_the_documents(
     document.write_bytes(WEB)
     path = document.parent if is_directory else document
     signature = path / "sgagent.sig" if is_directory else path.with_name("web.yaml.sig")
-    source = FileSource(path, Limits(), Acceptance(Limits(), Vouching(PINNED, now=lambda: NOW)))
+    source = FileSource(path, Limits(), VerifiedParser(Limits(), SignaturePolicy(PINNED, now=lambda: NOW)))
     woken = threading.Event()
     with source.watch(woken.set):
         with pytest.raises(DocumentError, match="there is no signature"):

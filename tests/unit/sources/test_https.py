@@ -19,8 +19,8 @@ from sgagent.ports import Source
 from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
 from sgagent.sources.https.response import NoAnswerError
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
-from sgagent.sources.signature_policy import Vouching
-from sgagent.sources.verified_parse import Acceptance
+from sgagent.sources.signature_policy import SignaturePolicy
+from sgagent.sources.verified_parse import VerifiedParser
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.lies import (
@@ -515,7 +515,8 @@ def signing_source(stage: Stage, server: TlsServer) -> HttpsSource:
     pinned = SignatureSettings(public_keys=(KEY.public,))
     limits = replace(Limits(), document_bytes=LIMIT_BYTES)
     return source_for(
-        settings_for(stage, server.port), acceptance=Acceptance(limits, Vouching(pinned, now=lambda: NOW))
+        settings_for(stage, server.port),
+        parser=VerifiedParser(limits, SignaturePolicy(pinned, now=lambda: NOW)),
     )
 
 

@@ -18,7 +18,7 @@ from sgagent.settings import (
     SourceSettings,
     StateSettings,
 )
-from sgagent.sources.endpoint_cache import Whereabouts, addresses_file
+from sgagent.sources.endpoint_cache import EndpointCache, addresses_file
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.factory import known_endpoints
 
@@ -34,7 +34,7 @@ NAMED = EtcdSourceSettings(
 def remember(directory: Path, number: int, host: str, *addresses: str, port: int = 2379) -> None:
     """Have an earlier agent find a server."""
     found = list(addresses)
-    Whereabouts(host, port, lambda _host, _port: found, addresses_file(directory, number)).find()
+    EndpointCache(host, port, lambda _host, _port: found, addresses_file(directory, number)).find()
 
 
 def known(source: SourceSettings, directory: Path) -> list[str]:
@@ -50,10 +50,10 @@ def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     remember(tmp_path, 0, "policy.example.com", "192.0.2.80", "2001:db8::80", port=443)
-    later = Whereabouts("policy.example.com", 443, fails, addresses_file(tmp_path))
+    later = EndpointCache("policy.example.com", 443, fails, addresses_file(tmp_path))
     assert later.endpoints() == (Endpoint.at("192.0.2.80", 443), Endpoint.at("2001:db8::80", 443))
     assert later.find() == ("192.0.2.80", "2001:db8::80")
-    other = Whereabouts("other.example.com", 443, fails, addresses_file(tmp_path))
+    other = EndpointCache("other.example.com", 443, fails, addresses_file(tmp_path))
     assert other.endpoints() == ()
     with pytest.raises(OSError, match="Temporary failure"):
         other.find()

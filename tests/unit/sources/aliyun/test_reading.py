@@ -15,8 +15,8 @@ from sgagent.sources.aliyun.pagination import (
     Answer,
     ApiCall,
     ApiError,
-    Asking,
     NotThereError,
+    Paginator,
     ThrottledError,
 )
 from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
@@ -61,7 +61,7 @@ def cloud() -> FakeCloud:
 
 def read(cloud: FakeCloud, subject: ApiSubject = HERE) -> Snapshot:
     """Return what is read; throttled calls are made again at once."""
-    documents = read_everything_about(subject, Asking(FakeApi(cloud), lambda: 0.0), Limits())
+    documents = read_everything_about(subject, Paginator(FakeApi(cloud), lambda: 0.0), Limits())
     return parse_documents(documents, Limits())[0]
 
 
@@ -131,7 +131,7 @@ def test_pages_of_two_times_are_no_answer(cloud: FakeCloud, name: str) -> None:
             return {**answer, name: "Drop"} if is_later else answer
 
     with pytest.raises(ApiError, match=f"DescribeSecurityGroupAttribute sg-web: {name} changed while"):
-        read_everything_about(HERE, Asking(Changing(cloud), lambda: 0.0), Limits())
+        read_everything_about(HERE, Paginator(Changing(cloud), lambda: 0.0), Limits())
 
 
 def read_with_a_fault(cloud: FakeCloud, *, after: int) -> Snapshot:
@@ -146,7 +146,7 @@ def read_with_a_fault(cloud: FakeCloud, *, after: int) -> Snapshot:
                 raise ApiError(f"{call}: Broken")
             return super().ask(call)
 
-    documents = read_everything_about(HERE, Asking(Faulty(cloud), lambda: 0.0), Limits())
+    documents = read_everything_about(HERE, Paginator(Faulty(cloud), lambda: 0.0), Limits())
     return parse_documents(documents, Limits())[0]
 
 
@@ -200,10 +200,10 @@ def test_throttled_calls_are_made_again(cloud: FakeCloud) -> None:
 
 def test_a_wait_is_broken_off(cloud: FakeCloud) -> None:
     """Whoever stops need not wait for a throttled call."""
-    asking = Asking(FakeApi(cloud), lambda: 0.0)
-    asking.break_off()
+    paginator = Paginator(FakeApi(cloud), lambda: 0.0)
+    paginator.break_off()
     with pytest.raises(ApiError, match="cancelled"):
-        read_everything_about(HERE, asking, Limits())
+        read_everything_about(HERE, paginator, Limits())
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_an_answer_of_another_shape_leaves_nothing(cloud: FakeCloud, wrong: dict
             del call
             return wrong
 
-    asking = Asking(Wrong(cloud), lambda: 0.0)
+    paginator = Paginator(Wrong(cloud), lambda: 0.0)
     with pytest.raises(ApiError, match="unexpected answer"):
-        read_everything_about(EVERYTHING, asking, Limits())
+        read_everything_about(EVERYTHING, paginator, Limits())
 
 
 def test_a_rule_that_cannot_be_read_refuses_the_snapshot(cloud: FakeCloud) -> None:
@@ -237,11 +237,11 @@ def test_a_rule_that_cannot_be_read_refuses_the_snapshot(cloud: FakeCloud) -> No
 
 def test_equal_answers_make_equal_bytes(cloud: FakeCloud) -> None:
     """Whatever order the API tells things in, and whatever numbers it gives its answers."""
-    asking = Asking(FakeApi(cloud), lambda: 0.0)
-    first = read_everything_about(HERE, asking, Limits())
+    paginator = Paginator(FakeApi(cloud), lambda: 0.0)
+    first = read_everything_about(HERE, paginator, Limits())
     cloud.interfaces = dict(reversed(cloud.interfaces.items()))
     cloud.groups = dict(reversed(cloud.groups.items()))
-    assert read_everything_about(HERE, asking, Limits()) == first
+    assert read_everything_about(HERE, paginator, Limits()) == first
 
 
 def test_the_members_have_all_their_addresses(cloud: FakeCloud) -> None:

@@ -22,7 +22,7 @@ from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint
 from sgagent.sources.aliyun.pagination import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
-from sgagent.sources.endpoint_cache import LookUp, Whereabouts
+from sgagent.sources.endpoint_cache import EndpointCache, LookUp
 from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply
@@ -82,23 +82,23 @@ def source_for(
     settings: AliyunSourceSettings, by_hand: tuple[HandBinding, ...] | None = (), limits: Limits | None = None
 ) -> AliyunSource:
     """Return a source that never puts anything off."""
-    api, whereabouts = api_for(settings, limits)
+    api, endpoint_cache = api_for(settings, limits)
     return AliyunSource(
         settings,
         limits or Limits(),
         api,
         by_hand=by_hand,
-        whereabouts=whereabouts,
+        endpoint_cache=endpoint_cache,
         random=lambda: 0.0,
     )
 
 
 def api_for(
     settings: AliyunSourceSettings, limits: Limits | None = None, look_up: LookUp = lambda *_: ["127.0.0.1"]
-) -> tuple[SdkApi, Whereabouts]:
+) -> tuple[SdkApi, EndpointCache]:
     """Return the API, and what finds it."""
-    whereabouts = Whereabouts(settings.api.host, settings.api.port, look_up)
-    return connect(settings, limits or Limits(), whereabouts), whereabouts
+    endpoint_cache = EndpointCache(settings.api.host, settings.api.port, look_up)
+    return connect(settings, limits or Limits(), endpoint_cache), endpoint_cache
 
 
 def said(source: AliyunSource) -> str:
@@ -302,8 +302,8 @@ def test_the_api_is_found_again_without_a_resolver(
             raise OSError
         return answers.pop()
 
-    api, whereabouts = api_for(settings, look_up=look_up)
-    source = AliyunSource(settings, Limits(), api, by_hand=None, whereabouts=whereabouts)
+    api, endpoint_cache = api_for(settings, look_up=look_up)
+    source = AliyunSource(settings, Limits(), api, by_hand=None, endpoint_cache=endpoint_cache)
     assert source.fetch().snapshot.security_groups
     secure.cloud.add_group("sg-new")
     assert len(source.fetch().snapshot.security_groups) == 2
@@ -384,8 +384,8 @@ def test_nobody_at_the_address(secure: EcsServer, key_file: Path, authority: Aut
     def nowhere(host: str, port: int) -> list[str]:
         raise OSError(host, port)
 
-    api, whereabouts = api_for(settings, look_up=nowhere)
-    lost = AliyunSource(settings, Limits(), api, by_hand=None, whereabouts=whereabouts)
+    api, endpoint_cache = api_for(settings, look_up=nowhere)
+    lost = AliyunSource(settings, Limits(), api, by_hand=None, endpoint_cache=endpoint_cache)
     assert said(lost).endswith("can't be reached: its address is not known")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.etcd.source import GRACE_SECONDS, Absence
+from sgagent.sources.etcd.source import GRACE_SECONDS, OutageTimer
 from tests.waiting import wait_until
 
 GRACE = 0.05
@@ -15,7 +15,7 @@ AWAY = SourceUnavailableError("etcd: away")
 def test_it_is_reported_while_a_try_takes_its_time() -> None:
     """Nobody has to fail once more for that; what failed last is what is reported."""
     reported: list[SourceUnavailableError] = []
-    absence = Absence(GRACE, reported.append)
+    absence = OutageTimer(GRACE, reported.append)
     newest = SourceUnavailableError("etcd: still away")
     assert not absence.go_on(AWAY)
     assert not absence.go_on(newest)
@@ -28,7 +28,7 @@ def test_it_is_reported_while_a_try_takes_its_time() -> None:
 def test_a_store_that_came_back_is_not_reported() -> None:
     """The next absence counts from its own beginning."""
     reported: list[SourceUnavailableError] = []
-    absence = Absence(GRACE, reported.append)
+    absence = OutageTimer(GRACE, reported.append)
     absence.go_on(AWAY)
     absence.end()
     assert not absence.go_on(AWAY)

@@ -21,7 +21,7 @@ from sgagent.sources.etcd.grpc import (
     TooSlowError,
 )
 from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience
-from sgagent.sources.etcd.watch_stream import Bell
+from sgagent.sources.etcd.watch_stream import WakePipe
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
 
@@ -371,17 +371,17 @@ def test_a_stream_goes_on_beside_questions(connect: Connect) -> None:
 
 
 def test_a_wait_that_is_ended_early(connect: Connect) -> None:
-    """By a bell, which any thread may ring."""
+    """By a wake-up pipe, which any thread may write to."""
 
     def serve(server: Server) -> None:
         while server.socket.recv(65536):
             pass
 
-    channel, bell = connect(serve), Bell()
+    channel, wake_pipe = connect(serve), WakePipe()
     call = channel.open("/service/Stream", b"begin", metadata={}, is_last=False)
-    bell.ring()
-    bell.ring()
-    assert channel.receive(call, 60.0, bell) is None
-    bell.silence()
-    assert channel.receive(call, 0.01, bell) is None
-    bell.close()
+    wake_pipe.wake()
+    wake_pipe.wake()
+    assert channel.receive(call, 60.0, wake_pipe) is None
+    wake_pipe.clear()
+    assert channel.receive(call, 0.01, wake_pipe) is None
+    wake_pipe.close()

@@ -20,8 +20,8 @@ from sgagent.sources.etcd.messages import KeyRange
 from sgagent.sources.etcd.publication import Completeness
 from sgagent.sources.etcd.replica import KEY_BYTES, largest_message
 from sgagent.sources.etcd.source import EtcdSource
-from sgagent.sources.etcd.watch_stream import Bell
-from sgagent.sources.etcd.watcher import Following
+from sgagent.sources.etcd.watch_stream import WakePipe
+from sgagent.sources.etcd.watcher import StoreWatcher
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
 from tests.grpcserver import listening
 from tests.waiting import wait_until
@@ -61,11 +61,11 @@ def settings_for(store: Store, stack: ExitStack) -> EtcdSourceSettings:
     return EtcdSourceSettings(endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),))
 
 
-def follow(store: Store, stack: ExitStack, limits: Limits = LIMITS) -> Following:
+def follow(store: Store, stack: ExitStack, limits: Limits = LIMITS) -> StoreWatcher:
     """Return what follows all of a store."""
     client = stack.enter_context(closing(Client(settings_for(store, stack), limits=limits)))
-    bell = stack.enter_context(closing(Bell()))
-    return Following(client, LAYOUT, Everything(LAYOUT), bell)
+    wake_pipe = stack.enter_context(closing(WakePipe()))
+    return StoreWatcher(client, LAYOUT, Everything(LAYOUT), wake_pipe)
 
 
 def filling(most: int = LIMITS.all_bytes) -> bytes:

@@ -24,7 +24,7 @@ from sgagent.sources.etcd.publication_signature import (
     signature_in,
     signature_keys,
 )
-from sgagent.sources.signature_policy import Vouching
+from sgagent.sources.signature_policy import SignaturePolicy
 from tests.etcd import covered_by, read_all
 from tests.signing import KEY, NOW, OTHER_KEY
 
@@ -67,7 +67,9 @@ def published(snapshot: Snapshot | None = None) -> dict[str, KeyValue]:
 def held(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> SignedContent:
     """Return what counts of what a host reads."""
     values = read_all(store, INTEREST)
-    return hold(values, covered_by(INTEREST.wanted(values)), LAYOUT, Vouching(settings, now=lambda: NOW))
+    return hold(
+        values, covered_by(INTEREST.wanted(values)), LAYOUT, SignaturePolicy(settings, now=lambda: NOW)
+    )
 
 
 def refusal(store: Mapping[str, KeyValue], settings: SignatureSettings = PINNED) -> str:
@@ -82,8 +84,8 @@ def test_what_concerns_a_host_is_vouched_for() -> None:
     """Though it reads a part only of what was signed."""
     store = published()
     found = held(store)
-    assert found.vouched is not None
-    assert (found.vouched.signed.serial, found.vouched.signed.key_id) == (7, KEY.public.key_id)
+    assert found.verified is not None
+    assert (found.verified.signed.serial, found.verified.signed.key_id) == (7, KEY.public.key_id)
     assert LAYOUT.key(GROUPS, "sg-other") in store.keys() - found.values.keys()
     assert not found.problems
 
@@ -120,7 +122,7 @@ def test_what_concerns_others_is_their_business() -> None:
     """It is not read here, so nobody can tell, and nothing comes of it."""
     store = published()
     del store[LAYOUT.key(GROUPS, "sg-other")]
-    assert held(store).vouched is not None
+    assert held(store).verified is not None
 
 
 def test_members_that_announce_themselves_are_left_out() -> None:
@@ -142,7 +144,7 @@ def test_without_a_signature() -> None:
     place = f"etcd:{LAYOUT.key(SIGNATURE)}"
     assert refusal(store) == f"signature_missing {place}"
     found = held(store, replace(PINNED, required=False))
-    assert (found.vouched, [problem.code for problem in found.problems]) == (None, ["signature_missing"])
+    assert (found.verified, [problem.code for problem in found.problems]) == (None, ["signature_missing"])
 
 
 def test_a_key_that_is_not_pinned() -> None:
@@ -156,7 +158,7 @@ def test_nobody_is_asked_without_pinned_keys() -> None:
     """Then everything counts."""
     store = published()
     del store[LAYOUT.key(INTERFACES, "eni-1")]
-    assert held(store, SignatureSettings()).vouched is None
+    assert held(store, SignatureSettings()).verified is None
 
 
 def test_a_long_signature_is_kept_in_parts() -> None:
