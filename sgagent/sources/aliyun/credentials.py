@@ -20,20 +20,20 @@ _MOST_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKey:
-    """What a question is signed with."""
+    """Credentials for signing requests."""
 
     access_key_id: str
     access_key_secret: str
     security_token: str | None = None
-    """Of a key for a while."""
+    """The token of temporary credentials."""
 
     def __repr__(self) -> str:
-        """Return nothing that is secret."""
+        """Return a text without secrets."""
         return f"AccessKey({self.access_key_id!r})"
 
 
 def read_access_key(path: Path) -> AccessKey:
-    """Return the access key of a file in the form of Alibaba Cloud's own tools: ``[default]`` and its keys.
+    """Return the access key in a file of Alibaba Cloud's own format: ``[default]`` and its keys.
 
     Raises:
         SourceUnavailableError: it can't be read, everybody can read it, or it holds none. The message never
@@ -75,7 +75,7 @@ _INSTANCE = re.compile(r"i-[A-Za-z0-9]{1,60}")
 
 
 def read_instance_id(host: str = METADATA_HOST, port: int = 80) -> str:
-    """Return the id of the instance that this host is; a token is asked for first, as hardened ones demand.
+    """Return this host's instance id; request a token first, which hardened metadata services require.
 
     Raises:
         SourceUnavailableError: there is no such service, or it says something else.

@@ -35,7 +35,7 @@ from sgagent.sources.aliyun.pagination import (
 GROUPS_A_CALL = 100
 INTERFACES_A_CALL = 100
 RULES_A_CALL = 1000
-"""The most that the API takes or gives at once."""
+"""The API's maximum page sizes."""
 
 _GROUPS = ("SecurityGroups", "SecurityGroup")
 _RULES = ("Permissions", "Permission")
@@ -62,20 +62,20 @@ _OF_INTERFACE = (*_OF_MEMBER, "ConnectionTrackingConfiguration", "SecurityGroupI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSubject:
-    """Whose definitions are wanted."""
+    """The host whose definitions to read."""
 
     instance_id: str | None = None
     network_interface_ids: tuple[str, ...] = ()
     security_group_ids: tuple[str, ...] = ()
-    """Groups that links are bound to by hand."""
+    """Groups of configured bindings."""
 
     is_everything: bool = False
-    """All of the region, whatever the rest says."""
+    """Read the whole region and ignore the other fields."""
 
 
 @dataclass(slots=True)
 class Readings:
-    """What was read so far, by id."""
+    """The objects read so far, by id."""
 
     groups: dict[str, Answer] = field(default_factory=dict)
     rules: dict[str, Answer] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Readings:
 def read_everything_about(
     subject: ApiSubject, paginator: Paginator, limits: Limits
 ) -> tuple[DocumentFile, ...]:
-    """Return what concerns the subject.
+    """Return the documents that concern the subject.
 
     Raises:
         ApiError: a part of it could not be had, so there is nothing.
@@ -132,7 +132,7 @@ def _read_own_interfaces(subject: ApiSubject, paginator: Paginator, found: Readi
 
 
 def _own_groups(subject: ApiSubject, found: Readings) -> set[str]:
-    """Return the ids of the groups that the host's interfaces are attached to."""
+    """Return the ids of the groups of the host's interfaces."""
     attached = {group for interface in found.interfaces.values() for group in _groups_of(interface)}
     return attached | set(subject.security_group_ids)
 
@@ -143,7 +143,7 @@ def _groups_of(interface: Answer) -> set[str]:
 
 
 def _read_groups(paginator: Paginator, found: Readings, wanted: Iterable[str] | None) -> None:
-    """Read what groups are, without their rules; those that are not there are missing from the answer."""
+    """Read groups without their rules; the answer omits groups that do not exist."""
     calls = [ApiCall(Action.GROUPS)]
     if wanted is not None:
         portions = _portions(tuple(sorted(set(wanted) - found.groups.keys())), GROUPS_A_CALL)
@@ -165,7 +165,7 @@ def _rules(paginator: Paginator, group_id: str) -> Answer:
 def _read_members(
     paginator: Paginator, found: Readings, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]
 ) -> None:
-    """Read the members of the groups that rules refer to, and of those whose members are let in (§3.4)."""
+    """Read the members of groups that rules refer to, and of groups with inner access (§3.4)."""
     objects = [rule.authorization_object for rule in rules]
     referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
     _read_groups(paginator, found, referenced)
@@ -181,7 +181,7 @@ def _read_members(
 
 
 def _read_lists(paginator: Paginator, found: Readings, rules: Iterable[SecurityGroupRule]) -> None:
-    """Read the lists that rules refer to; one that is not there stays unknown (§5.3)."""
+    """Read the lists that rules refer to; a missing list stays unknown (§5.3)."""
     for rule in rules:
         match rule.authorization_object:
             case PrefixListReference(name) if name not in found.prefix_lists:
@@ -194,7 +194,7 @@ def _read_lists(paginator: Paginator, found: Readings, rules: Iterable[SecurityG
 
 
 def _read_list(paginator: Paginator, call: ApiCall, name: str, lists: dict[str, Answer]) -> None:
-    """Read a list; the answer about a port list does not say its id, so it is put in."""
+    """Read a list, and add the id, which the answer about a port list lacks."""
     try:
         answer = paginator.ask(call)
     except NotThereError:
@@ -228,7 +228,7 @@ def _portions(items: tuple[str, ...], most: int) -> Iterable[tuple[str, ...]]:
 
 
 def _documents(found: Readings) -> tuple[DocumentFile, ...]:
-    """Return what was read; equal answers make equal bytes."""
+    """Return the objects as documents; equal answers give equal bytes."""
     lists = [(Action.PREFIX_LIST, found.prefix_lists), (Action.PORT_LIST, found.port_lists)]
     others = [_document(action, [by_id[key] for key in sorted(by_id)]) for action, by_id in lists if by_id]
     interfaces = {**{key: _member(found, one) for key, one in found.members.items()}, **found.interfaces}
@@ -238,7 +238,7 @@ def _documents(found: Readings) -> tuple[DocumentFile, ...]:
 
 
 def _group_documents(found: Readings) -> tuple[DocumentFile, ...]:
-    """Return what groups are, and their rules; those of a group that is only referred to do not matter."""
+    """Return the groups, and the rules of the host's own groups."""
     for key in found.rules.keys() - found.groups.keys():
         raise ApiError(f"{Action.GROUPS.value} {key}: the group is not in the answer")
     listed = [found.groups[key] for key in sorted(found.groups)]

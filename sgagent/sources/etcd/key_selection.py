@@ -37,14 +37,14 @@ from sgagent.sources.etcd.messages import KeyRange, KeyValue
 
 
 class Interest(Protocol):
-    """What somebody wants to know of all that is published."""
+    """The part of a publication that a reader needs."""
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
-        """Return what has to be read, judging by what was read so far; more only if that holds more."""
+        """Return the ranges to read, given the keys read so far; more keys may add ranges."""
         ...
 
     def documents(self, values: Values) -> Composed:
-        """Return what was read as native documents.
+        """Return the read keys as native documents.
 
         Raises:
             DocumentError: the id in a value differs from the name of its key.
@@ -53,7 +53,7 @@ class Interest(Protocol):
 
 
 class Everything:
-    """Want to know all."""
+    """Interest in all keys."""
 
     def __init__(self, layout: KeyLayout) -> None:
         """Start without having read anything."""
@@ -62,13 +62,13 @@ class Everything:
         self._composer = Composer(layout)
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
-        """Return everything that is no index."""
+        """Return all ranges except indexes."""
         del values
         kinds = (GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS)
         return frozenset(self._layout.all_of(kind) for kind in kinds)
 
     def documents(self, values: Values) -> Composed:
-        """Return all objects; as members, those that hosts announced."""
+        """Return all objects, with the announced members."""
         parts = {key: self._layout.parts(key) for key in values}
         of_interfaces = {name for kind, *names in parts.values() if kind == INTERFACES for name in names}
         kept = {
@@ -80,7 +80,7 @@ class Everything:
 
 
 class HostInterest:
-    """Want to know what concerns one host."""
+    """Interest in the keys that concern one host."""
 
     def __init__(
         self, layout: KeyLayout, facts: HostFacts, by_hand: tuple[HandBinding, ...], limits: Limits
@@ -98,13 +98,13 @@ class HostInterest:
         self._layout = layout
         self._limits = limits
         self._folders = Folders(layout)
-        self._vouched_folders = Folders(layout)
+        self._verified_folders = Folders(layout)
         self._composer = Composer(layout)
         self._wanted = Memory()
         self._references = Memory()
 
     def roots(self) -> frozenset[KeyRange]:
-        """Return what leads to everything else; to ports of bridges and the like nothing does (§9.4)."""
+        """Return the roots of the selection; ports of bridges and the like have none (§9.4)."""
         links = [link for link in self.facts.links if not link.is_loopback and not is_hidden(link)]
         macs = {link.mac_address for link in links if link.mac_address}
         addresses = {str(block) for link in links for block in link.addresses}
@@ -118,27 +118,27 @@ class HostInterest:
         )
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
-        """Return the roots, and all that what was read so far leads to."""
+        """Return the roots, and the ranges that the read keys refer to."""
         folders = self._folders.sort(values)
         self._wanted.turn()
         leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
         return self._wanted.recall(leading, partial(self._led_to, folders))
 
     def documents(self, values: Values) -> Composed:
-        """Return what concerns the host; where keys are pinned, of what they signed alone."""
-        folders = self._vouched_folders.sort(values)
+        """Return the documents that concern the host; with pinned keys, only signed ones."""
+        folders = self._verified_folders.sort(values)
         return self._composer.compose(folders, self._groups(folders).__contains__)
 
     def interfaces(self, values: Values) -> frozenset[str]:
-        """Return the ids of the network interfaces that are this host's, as far as was read."""
+        """Return the ids of this host's network interfaces among the read keys."""
         return self._interfaces(self._folders.sort(values))
 
     def groups(self, values: Values) -> frozenset[str]:
-        """Return the ids of the groups that are attached to this host's interfaces, as far as was read."""
+        """Return the ids of the groups of this host's interfaces among the read keys."""
         return self._groups(self._folders.sort(values))
 
     def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
-        """Return what is wanted as long as all that leads anywhere is what it is."""
+        """Return the roots, and all ranges reachable from them by references."""
         groups = self._groups(folders)
         references = self._references_of(folders, groups)
         wanted = set(self.roots())
@@ -165,7 +165,7 @@ class HostInterest:
     def _references_of(
         self, folders: Mapping[FolderName, Folder], groups: Collection[str]
     ) -> list[References]:
-        """Return what the rules of groups refer to, which is read once of each key as it is written."""
+        """Return the references of groups' rules, memoized by key."""
         self._references.turn()
         return [
             self._references.recall((item,), partial(references_of_rules, item, self._limits))
@@ -175,7 +175,7 @@ class HostInterest:
     def _named(
         self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
     ) -> Iterator[KeyValue]:
-        """Go through the objects of a kind that have these names, as far as was read."""
+        """Yield the objects of a kind with these names among the read keys."""
         keys = {self._layout.key(kind, name) for name in names}
         return (item for item in folders.get((kind,), ()) if item.key in keys)
 

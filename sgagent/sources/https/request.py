@@ -27,31 +27,31 @@ _LONGEST_REASON = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validators:
-    """What a server called the content that it sent."""
+    """The validators of an answer: ETag and Last-Modified."""
 
     etag: str | None = None
     last_modified: str | None = None
 
     def __bool__(self) -> bool:
-        """Return whether there is anything to ask by."""
+        """Return whether there is any validator for a conditional request."""
         return self.etag is not None or self.last_modified is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a server is asked for."""
+    """A request for a document."""
 
     url: HttpsUrl
     known: Validators = Validators()
-    """Of the content that is here already; it need not be sent again."""
+    """The validators of the cached content, for a conditional request."""
 
     wait_seconds: int = 0
-    """For how long the server should wait for a change before it says that there is none."""
+    """Seconds of a long poll; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A whole document."""
+    """A complete document."""
 
     content: bytes
     validators: Validators
@@ -59,14 +59,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """The word that the content is what it was; a lie, if the question knew of none."""
+    """The answer 304 Not Modified; invalid after an unconditional request."""
 
 
 class Exchange:
-    """Ask one server, each time over a connection of its own."""
+    """Exchanges with one server, each over a new connection."""
 
     def __init__(self, settings: HttpsSourceSettings, endpoint_cache: EndpointCache, most_bytes: int) -> None:
-        """Take what each question has in common.
+        """Store the parameters of all requests.
 
         Args:
             settings: trust, credentials and times.
@@ -77,10 +77,10 @@ class Exchange:
         self._endpoint_cache = endpoint_cache
         self._most_bytes = most_bytes
         self.cancellation = Cancellation()
-        """Ends a wait for the server, from another thread."""
+        """Cancels a request in progress, from another thread."""
 
     def ask(self, question: Question) -> Answer | NotModified:
-        """Return what the server answers.
+        """Send a request and return the answer.
 
         Raises:
             NoAnswerError: it can't be reached, or what it answers is no document that came whole and in time.
@@ -110,7 +110,7 @@ class Exchange:
         return f"{self._settings.timeout_seconds} s{waited}"
 
     def _follow(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified:
-        """Ask, and ask again where the server sends us, if that is the server itself."""
+        """Send a request, and follow redirects to the same server."""
         for _ in range(MOST_REDIRECTS + 1):
             answer = self._ask_once(question, deadline)
             if not isinstance(answer, HttpsUrl):
@@ -119,7 +119,7 @@ class Exchange:
         raise NoAnswerError(f"{question.url}: more than {MOST_REDIRECTS} redirects in a row")
 
     def _ask_once(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified | HttpsUrl:
-        """Return what comes of one request; a URL is one that the server sends us to."""
+        """Send one request; return its answer, or the URL of a redirect."""
         connection = BoundedConnection(
             question.url.host,
             question.url.port,
@@ -173,7 +173,7 @@ class Exchange:
     def _take(
         self, response: http.client.HTTPResponse, question: Question
     ) -> Answer | NotModified | HttpsUrl:
-        """Return what a response means."""
+        """Convert a response into an answer."""
         match response.status:
             case HTTPStatus.OK:
                 content = read_body(response, question.url, self._most_bytes)
@@ -244,7 +244,7 @@ def _redirected(url: HttpsUrl, location: str) -> HttpsUrl:
 
 
 def _status_in_words(status: int) -> str:
-    """Return a status as the standard words it; the server's own words may be anything."""
+    """Return a status with its standard reason phrase; the server's own phrase is not trusted."""
     try:
         words = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -255,12 +255,12 @@ def _status_in_words(status: int) -> str:
 
 
 def _put_off(text: str) -> float:
-    """Return for how many seconds a ``Retry-After`` sends us away; a date is not heeded."""
+    """Return the seconds of a ``Retry-After`` header; a date counts as none."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0
 
 
 def _reason_of_tls(error: ssl.SSLError) -> str:
-    """Return why TLS failed, as far as the library says."""
+    """Return the TLS library's reason."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
     return (error.reason or str(error)).replace("_", " ").lower()
