@@ -43,7 +43,8 @@ class Debounce:
         """
         with self._lock:
             now = self._monotonic()
-            if not self._quiet_at:
+            if not self._quiet_at or max(self._quiet_at.values()) <= now:
+                self._quiet_at.clear()
                 self._began = now
             self._quiet_at[name] = now + seconds
 

@@ -98,9 +98,13 @@ class FileSource:
             pause.wait(seconds)
             self._catch_up()
 
-    def _is_changing(self) -> bool:
-        """Return whether something changed since the reading began: more changes may follow."""
-        if self._writers is None or self._is_asked_for_all:
+    def _is_changing(self, deadline: float) -> bool:
+        """Return whether something changed since the reading began: more changes may follow.
+
+        Args:
+            deadline: from when on that does not matter, by the monotonic clock.
+        """
+        if self._writers is None or self._is_asked_for_all or time.monotonic() >= deadline:
             return False
         self._catch_up()
         return self._debounce.remaining() > 0
@@ -168,14 +172,12 @@ class FileSource:
             try:
                 readings = self._read_all(_still(known, before), being_written)
             except (DocumentError, SourceUnavailableError):
-                if appearance(self._path) == before:
+                if appearance(self._path) == before and not self._is_changing(deadline):
                     raise
             else:
                 seen, after = tuple(reading.appearance for reading in readings), appearance(self._path)
-                is_same = (
-                    _but(after, being_written) == _but(seen, being_written) == _but(before, being_written)
-                )
-                if is_same and (time.monotonic() >= deadline or not self._is_changing()):
+                looks = {_but(look, being_written) for look in (before, seen, after)}
+                if len(looks) == 1 and not self._is_changing(deadline):
                     return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
         raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
