@@ -14,12 +14,12 @@ from typing import TypeVar, assert_never
 from sgagent.agent.control.commands import Order
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
+    SOCKET_NAME,
     MalformedRequestError,
     decode_answer,
     encode_question,
 )
 from sgagent.agent.control.queries import Answer, Question, Refusal, Refusals
-from sgagent.agent.control.server import SOCKET_NAME
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,

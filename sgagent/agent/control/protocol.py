@@ -47,6 +47,9 @@ LONGEST_QUESTION = 16 * 1024
 LONGEST_ORDER = 512 * 1024 * 1024
 """Bytes, of those who may change something: room for as many documents as a source may deliver, escaped."""
 
+SOCKET_NAME = "control.sock"
+"""In the runtime directory."""
+
 LONGEST_ANSWER = 128 * 1024 * 1024
 """Bytes, with the line's end: room for the hits of as many rules as documents may hold."""
 

@@ -24,6 +24,7 @@ from sgagent.agent.control.connection_deadline import SocketDeadline, deadline
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
     LONGEST_QUESTION,
+    SOCKET_NAME,
     MalformedRequestError,
     decode_question,
     encode_answer,
@@ -91,9 +92,6 @@ def _supplementary_groups(connection: socket.socket) -> Sequence[int]:
     groups = (ctypes.c_uint32 * (size.value // 4))()  # the kernel refused, and said how much room it needs
     return tuple(groups) if read(groups) else ()
 
-
-SOCKET_NAME = "control.sock"
-"""In the runtime directory."""
 
 MOST_CLIENTS = 8
 """Connections of root and the agent's user that are served at the same time, and as many of members of the

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from sgagent.agent.control.answers import Answering, answering
 from sgagent.agent.control.commands import ConfirmAnswer, ConfirmOrder
-from sgagent.agent.control.protocol import LONGEST_QUESTION, decode_answer, encode_question
+from sgagent.agent.control.protocol import LONGEST_QUESTION, SOCKET_NAME, decode_answer, encode_question
 from sgagent.agent.control.queries import (
     Answer,
     HitsQuestion,
@@ -30,7 +30,6 @@ from sgagent.agent.control.queries import (
 )
 from sgagent.agent.control.server import (
     MOST_CLIENTS,
-    SOCKET_NAME,
     ControlServer,
     SocketPeer,
     control_served,
