@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ from sgagent.analysis.bit_sets import Columns, bits_of
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.packet_tables import codes_of, make_tables
 from sgagent.analysis.redundancy import Area, Table
-from sgagent.core.addresses import AddressRanges, Ranges, common, joined, without
+from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Family, Policy
 
@@ -64,8 +63,16 @@ def _name(clause: Clause) -> tuple[object, ...]:
 
 
 def _changed(old: Sequence[Clause], new: Sequence[Clause]) -> list[Clause]:
-    """Return the clauses that only one of the lists has."""
-    before, after = ({_name(clause): clause for clause in clauses} for clauses in (old, new))
+    """Return the clauses that only one of the lists has.
+
+    A name includes all members, which take long to hash, so rules that both lists share get no name.
+    """
+    rules = [{id(clause.rule) for clause in clauses if clause.rule is not None} for clauses in (old, new)]
+    in_both = rules[0] & rules[1]
+    before, after = (
+        {_name(clause): clause for clause in clauses if id(clause.rule) not in in_both}
+        for clauses in (old, new)
+    )
     return [
         *(clause for name, clause in before.items() if name not in after),
         *(clause for name, clause in after.items() if name not in before),
@@ -85,7 +92,7 @@ def _within(
     for place, clause in enumerate(clauses):
         if place == last:
             found.append((replace(clause), clause))
-        elif any(_meets(run, codes) for run in codes_of(clause)):
+        elif any(meets(run, codes) for run in codes_of(clause)):
             addresses = known.get(id(clause.addresses))
             if addresses is None:
                 is_everyone = clause.is_for_everyone(family)
@@ -94,11 +101,6 @@ def _within(
             if addresses:
                 found.append((replace(clause, addresses=addresses), clause))
     return found
-
-
-def _meets(run: tuple[int, int], runs: Ranges) -> bool:
-    place = bisect_left(runs, run[0], key=lambda one: one[1])
-    return place < len(runs) and runs[place][0] <= run[1]
 
 
 def _differing(

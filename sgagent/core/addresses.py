@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 
 from sgagent.core.model import CidrBlock, Family
 
@@ -143,6 +144,12 @@ def without(whole: Ranges, part: Ranges) -> Ranges:
 def holds(ranges: Ranges, number: int) -> bool:
     """Return whether the number is in the set."""
     return any(first <= number <= last for first, last in ranges)
+
+
+def meets(run: tuple[int, int], ranges: Ranges) -> bool:
+    """Return whether a run of numbers and a set have a number in common."""
+    place = bisect_left(ranges, run[0], key=itemgetter(1))
+    return place < len(ranges) and ranges[place][0] <= run[1]
 
 
 def size(ranges: Ranges) -> int:
