@@ -14,7 +14,7 @@ from operator import is_not
 from types import MappingProxyType
 
 from sgagent.agent.state.hit_times import HitRecord, HitTimes
-from sgagent.nft.counter_keys import CounterKey, ObservedDropCounter, observed_drop
+from sgagent.nft.counter_keys import CounterKey, ObservedDropCounter, counter_name, observed_drop
 from sgagent.ports import CounterValue
 
 MOST_RETIRED = 10_000
@@ -47,6 +47,9 @@ class Accounting:
         self._totals = dict(kept.totals)
         self._seen = dict(kept.seen)
         self._keys: Mapping[str, CounterKey] = {}
+        self._former = _keys_by_name(kept)
+        """What counters counted for an earlier agent."""
+
         self._reading: Mapping[str, CounterValue] = {}
         """The last reading: a value object that is unchanged in the next one is already in the totals."""
 
@@ -96,6 +99,26 @@ class Accounting:
             self._seen[name] = value
         self._reading = dict(reading)
         return is_news or bool(gone or new)
+
+    def take_last(self, reading: Mapping[str, CounterValue], leaving: Iterable[str], now: float) -> bool:
+        """Add what counters without a key have counted for an earlier agent, as they are about to be deleted.
+
+        Args:
+            reading: every counter of the table; it was taken in.
+            leaving: the names of those that are about to be deleted.
+            now: seconds since the epoch.
+
+        Returns:
+            Whether anything is to be kept anew.
+        """
+        is_news = False
+        for name in leaving:
+            key, value, seen = self._former.get(name), reading.get(name), self._seen.get(name, _NOTHING)
+            if name not in self._keys and key is not None and value is not None and value != seen:
+                self._add(key, _since(seen, value))
+                self._record.hit(key, now)
+                self._seen[name], is_news = value, True
+        return is_news
 
     def forget(self, names: Iterable[str]) -> None:
         """Record that counters were deleted: if there are such again, they have started at zero."""
@@ -148,6 +171,12 @@ class Accounting:
         order = (*kept, *(key for key in self._totals if key in live))
         self._totals = {key: self._totals[key] for key in order}
         self._record.forget_all_but(order)
+
+
+def _keys_by_name(kept: KeptCounters) -> Mapping[str, CounterKey]:
+    """Return by name what counters counted, the newest where a rule or default changed its policy."""
+    newest_last = sorted(kept.times, key=lambda pair: pair[1].counted_since)
+    return {counter_name(key): key for key, _ in newest_last if not isinstance(key, ObservedDropCounter)}
 
 
 def _since(seen: CounterValue, value: CounterValue) -> CounterValue:

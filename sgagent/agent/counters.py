@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from sgagent.agent.counter_totals import Accounting
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.state.hit_times import HitTimes
+from sgagent.core.errors import SgagentError
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.ports import Clock, CounterValue, Dataplane
 
@@ -32,18 +34,29 @@ class Counting:
     def follow(self, keys: Mapping[str, CounterKey], observed: frozenset[str]) -> None:
         """Record what the counters of the table count from now on.
 
+        Where that is something else for a standing counter, as a rule's policy changed, the counters are read
+        before.
+
         Args:
             keys: by the counters' names.
             observed: interfaces on which nothing is dropped.
         """
         if keys != self._keys:
+            if any(self._keys.get(name, key) != key for name, key in keys.items()):
+                with suppress(SgagentError):  # the next reading counts for the new policies
+                    self.read()
             self._keys = keys
         self._observed = observed
 
-    def read(self) -> None:
-        """Add what was counted since the last reading, and keep the totals if they changed."""
-        reading = self._dataplane.read_counters()
-        if self._accounting.take_in(reading, self._keys, self._observed, self._clock.now()):
+    def read(self, leaving: frozenset[str] = frozenset()) -> None:
+        """Add what was counted since the last reading, and keep the totals if they changed.
+
+        Args:
+            leaving: counters that are about to be deleted.
+        """
+        reading, now = self._dataplane.read_counters(), self._clock.now()
+        is_news = self._accounting.take_in(reading, self._keys, self._observed, now)
+        if self._accounting.take_last(reading, leaving, now) or is_news:
             self._save()
 
     def forget(self, names: frozenset[str]) -> None:

@@ -30,7 +30,7 @@ from sgagent.core.model import Direction, Sessions, Snapshot
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.nft.describe import differences
-from sgagent.nft.plan import AddCounter, DeleteCounter, DestroyTable, Operation, Plan
+from sgagent.nft.plan import AddCounter, DeleteCounter, Operation, Plan, plan_without_table
 from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings, UnboundInterfaces
@@ -57,7 +57,7 @@ class Reconciler:
         dataplane: Dataplane,
         state: StateDirectory,
         clock: Clock,
-        before_counters_go: Callable[[], None],
+        before_counters_go: Callable[[frozenset[str]], None],
         counters_gone: Callable[[frozenset[str]], None],
         foresee: Foresee = _foresee_nothing,
         name_servers: Callable[[], tuple[Endpoint, ...]] = tuple,
@@ -71,9 +71,9 @@ class Reconciler:
             dataplane: the kernel's table.
             state: where the last good definitions are kept.
             clock: for durations.
-            before_counters_go: reads the counters, as a plan is about to delete some or change their meaning.
-            counters_gone: called with the names of deleted and created counters. They start at zero,
-            including
+            before_counters_go: reads the counters. It is called with the names of those that are about to
+                be deleted, and when an interface is about to change its mode.
+            counters_gone: called with the names of deleted and created counters. They start at zero, also
                 those that another process deleted before.
             foresee: returns the sessions that a policy is about to cut.
             name_servers: returns the host's name servers; empty if the source's address is not a host name.
@@ -266,9 +266,11 @@ class Reconciler:
         table = self._dataplane.observe().ruleset
         try:
             if table is not None:
-                self._before_counters_go()
-                self._dataplane.apply(Plan((DestroyTable(),)))
-                self._counters_gone(frozenset(table.counter_by_name))
+                counters, plan = frozenset(table.counter_by_name), plan_without_table(table)
+                self._dataplane.apply(plan)
+                self._before_counters_go(counters)
+                self._dataplane.remove(plan)
+                self._counters_gone(counters)
         except (KernelRefusedError, NotPermittedError) as error:
             return Step(outcome=StepEnd.REFUSED, kernel_error=str(error), facts=facts)
         self._enforced, self._settled, self._wanted = None, None, None
@@ -370,8 +372,9 @@ class Reconciler:
     def _apply(self, enforcement: Enforcement, step: Step, began: float) -> Step:
         """Apply a plan; what the kernel refuses is in the step."""
         plan = enforcement.plan
-        if _deleted_counters(plan.flip) or self._begins_or_ends_observing(step.policy):
-            self._before_counters_go()
+        going = _deleted_counters(plan.flip)
+        if going or self._begins_or_ends_observing(step.policy):
+            self._before_counters_go(going)
         try:
             if enforcement.clearance:
                 self._dataplane.clear_marks(enforcement.clearance.mask, enforcement.clearance.tests)
@@ -385,7 +388,7 @@ class Reconciler:
                 kernel_error=str(error),
             )
         seconds = self._clock.monotonic() - began
-        self._counters_gone(_deleted_counters(plan.flip) | _made_counters(plan))
+        self._counters_gone(going | _made_counters(plan))
         self._remove(plan)
         return replace(step, outcome=StepEnd.APPLIED, apply_seconds=seconds)
 
@@ -397,7 +400,7 @@ class Reconciler:
         """
         going = _deleted_counters(plan.removal)
         if going:
-            self._before_counters_go()
+            self._before_counters_go(going)
         with suppress(KernelRefusedError, NotPermittedError):
             self._dataplane.remove(plan)
             if going:

@@ -118,7 +118,7 @@ def enforce_last_good(
         dataplane=dataplane,
         state=state,
         clock=clock,
-        before_counters_go=lambda: None,
+        before_counters_go=lambda _: None,
         counters_gone=lambda _: None,
     )
     step = reconciler.step(fetch=True)

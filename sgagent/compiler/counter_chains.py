@@ -17,7 +17,9 @@ from sgagent.nft.counter_keys import (
     ExemptionKind,
     InnerCounter,
     InvalidCounter,
+    KernelCounterKey,
     RuleCounter,
+    counter_name,
     is_of_drops,
 )
 from sgagent.nft.ruleset import Accept, Chain, Count, Counter, Drop, Goto, Limit, Log, Rule, Ruleset, Verdict
@@ -138,8 +140,7 @@ class _Tree:
             direction=self.direction,
             policy=rule.policy,
         )
-        name = names.rule_chain(self.interface.name, rule.rule_id)
-        return self._leaf(name, key, self._verdict(rule.policy))
+        return self._leaf(key, self._verdict(rule.policy))
 
     def of_others(self) -> Iterator[CounterChain]:
         """Yield the leaves of all that is no rule."""
@@ -151,19 +152,18 @@ class _Tree:
         ):
             if exemptions:
                 exempt = ExemptionCounter(interface=name, direction=direction, kind=kind)
-                leaf = names.exemption_chain(kind.value, direction, name)
-                yield self._leaf(leaf, exempt, self._verdict(Policy.ACCEPT))
+                yield self._leaf(exempt, self._verdict(Policy.ACCEPT))
         if direction is Direction.INGRESS:
-            inner = InnerCounter(interface=name)
-            yield self._leaf(names.inner_chain(name), inner, self._verdict(Policy.ACCEPT))
+            yield self._leaf(InnerCounter(interface=name), self._verdict(Policy.ACCEPT))
         by_default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-        yield self._leaf(names.default_chain(direction, name), by_default, self._verdict(toward.default))
+        yield self._leaf(by_default, self._verdict(toward.default))
         invalid = InvalidCounter(interface=name, direction=direction)
         verdict = Accept() if self._observes else Drop()
-        yield self._leaf(names.invalid_chain(direction, name), invalid, verdict)
+        yield self._leaf(invalid, verdict)
 
-    def _leaf(self, name: str, key: CounterKey, verdict: Verdict) -> CounterChain:
+    def _leaf(self, key: KernelCounterKey, verdict: Verdict) -> CounterChain:
         """Return a leaf that tells, counts and then does what the verdict says."""
+        name = counter_name(key)
         logging = self.flow_logging.rules(name, Policy.DROP if is_of_drops(key) else Policy.ACCEPT)
         chain = Chain(name=name, rules=(*logging, Rule((Count(name), verdict))))
         return CounterChain(chain, Counter(name=name), key)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sgagent.core.model import Direction, Policy
+from sgagent.nft import names
 
 
 class ExemptionKind(enum.Enum):
@@ -80,10 +81,28 @@ class ObservedDropCounter:
     direction: Direction
 
 
-CounterKey = (
-    RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter | ObservedDropCounter
-)
+KernelCounterKey = RuleCounter | DefaultCounter | InnerCounter | InvalidCounter | ExemptionCounter
+"""What a counter of the kernel counts."""
+
+CounterKey = KernelCounterKey | ObservedDropCounter
 """What one total is kept for."""
+
+
+def counter_name(key: KernelCounterKey) -> str:
+    """Return the name of the kernel's counter with a key; it does not depend on the policy or verdict."""
+    match key:
+        case RuleCounter():
+            return names.rule_chain(key.interface, key.rule_id)
+        case DefaultCounter():
+            return names.default_chain(key.direction, key.interface)
+        case InnerCounter():
+            return names.inner_chain(key.interface)
+        case InvalidCounter():
+            return names.invalid_chain(key.direction, key.interface)
+        case ExemptionCounter():
+            return names.exemption_chain(key.kind.value, key.direction, key.interface)
+        case _:
+            assert_never(key)
 
 
 def is_of_drops(key: CounterKey) -> bool:

@@ -221,6 +221,13 @@ def make_plan(
     return Plan(tuple(change.flip()), fill, tuple(change.removal()), observed, desired)
 
 
+def plan_without_table(observed: Ruleset) -> Plan:
+    """Return the plan that takes a table out of the way of packets, and then removes it."""
+    unhooked = (chain.name for chain in observed.chains if chain.hook is not None)
+    flip = tuple(operation for name in unhooked for operation in (FlushChain(name), DeleteChain(name)))
+    return Plan(flip, removal=(DestroyTable(),), before=observed)
+
+
 class _Change:
     """Compare two tables.
 

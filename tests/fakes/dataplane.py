@@ -119,6 +119,8 @@ class FakeDataplane:
 
     def read_counters(self) -> Mapping[str, CounterValue]:
         """Return every named counter."""
+        if self.fault:
+            raise self.fault
         return dict(self._counts)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest] = ()) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -29,7 +29,13 @@ from sgagent.core.model import (
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import closed_interface
 from sgagent.nft import names
-from sgagent.nft.counter_keys import RuleCounter
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    KernelCounterKey,
+    ObservedDropCounter,
+    RuleCounter,
+    counter_name,
+)
 from sgagent.nft.ruleset import (
     Accept,
     Chain,
@@ -219,6 +225,13 @@ def test_keys_of_a_map_are_disjoint(drawn: tuple[Case, Random]) -> None:
                 assert all(isinstance(one, Interval) and one.is_single for one in element.key)
 
 
+def kernel_keys(counters: Mapping[str, CounterKey]) -> Iterator[KernelCounterKey]:
+    """Yield the keys; each is of a counter of the kernel."""
+    for key in counters.values():
+        assert not isinstance(key, ObservedDropCounter)
+        yield key
+
+
 @given(cases())
 def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[Case, Random]) -> None:
     """The leaf counts and carries the verdict out; no other chain counts (design)."""
@@ -236,6 +249,7 @@ def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[C
         for rule in one.toward(direction).rules
     }
     assert {name: key for name, key in found.counters.items() if isinstance(key, RuleCounter)} == wanted
+    assert {counter_name(key): key for key in kernel_keys(found.counters)} == found.counters
     counts = Counter(one.counter for one in statements(found.ruleset) if isinstance(one, Count))
     assert set(counts.values()) == {1}
     for name, key in wanted.items():

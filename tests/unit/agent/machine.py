@@ -63,7 +63,7 @@ class Machine:
             dataplane=self.dataplane,
             state=self.state,
             clock=self.clock,
-            before_counters_go=lambda: None,
+            before_counters_go=lambda _: None,
             counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
             name_servers=name_servers,
