@@ -165,7 +165,7 @@ def _die(daemon: StormedDaemon, random: Random, *, applier: bool) -> None:
     service = daemon.service
     victim = service.applier_pid if applier else service.pid
     number = random.randint(0, _MOST_TRANSACTIONS)
-    with contextlib.closing(_RulesetEvents(daemon.service)) as events:
+    with contextlib.closing(RulesetEvents(daemon.service)) as events:
         daemon.define_other()
         service.reload()
         if number:
@@ -180,10 +180,11 @@ def _die(daemon: StormedDaemon, random: Random, *, applier: bool) -> None:
         service.kill()
 
 
-class _RulesetEvents:
+class RulesetEvents:
     """The kernel's messages about changes of the ruleset, in one namespace."""
 
     def __init__(self, service: Service) -> None:
+        """Listen from now on."""
         self._socket = service.namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, _FORCED_RECEIVE_BUFFER, 32 << 20)
         self._socket.bind((0, 1 << (_RULESET_GROUP - 1)))
