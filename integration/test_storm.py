@@ -21,10 +21,10 @@ from sgagent.core.model import Sessions
 from sgagent.core.policy import ResolvedPolicy
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
-CHANGES = 300 if IS_FULL else 12
+CHANGES = 300 if IS_FULL else 8
 LARGE_CHANGES = 60 if IS_FULL else 4
 LARGEST_CHANGES = 20
-RANDOM_CHANGES = 60 if IS_FULL else 8
+RANDOM_CHANGES = 60 if IS_FULL else 6
 SEEDS = 200 if IS_FULL else 10
 FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
 
