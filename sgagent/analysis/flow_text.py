@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sgagent.analysis.header_space import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Clause, Label
-from sgagent.core.addresses import NO_ADDRESSES, AddressSet, Ranges, common, joined, without
+from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
 from sgagent.core.evaluate import DecidedBy
+from sgagent.core.memo import Memory
 from sgagent.core.model import Direction, Family, Policy, Protocol, Snapshot
-from sgagent.core.policy import Peer, ResolvedPolicy, members_by_group
+from sgagent.core.policy import Peer, ResolvedPolicy
+from sgagent.core.resolve import resolved_members
 
 FELLOW_MEMBERS = "fellow members"
 
@@ -38,7 +41,9 @@ class ObjectNames:
     """The fellow members of each link in the first policy."""
 
     @classmethod
-    def of(cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None) -> ObjectNames:
+    def of(
+        cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None, memory: Memory | None = None
+    ) -> ObjectNames:
         """Return the names of what policies speak of; of several for the same addresses, groups first.
 
         A name means what it means in the last policy.
@@ -47,18 +52,20 @@ class ObjectNames:
             policies: in the order in which one follows the other.
             definitions: what the last policy was made of; they say what a name means there that no rule of
                 it has. Without them, such a name means what it meant before.
+            memory: of what was resolved, to spare work; the result is the same without.
         """
+        canonical = _Canonical()
         names = cls(
-            meanings=_meanings(_peers(policies[-1:]))
+            meanings=_meanings(_peers(policies[-1:]), canonical)
             if definitions is None
-            else _defined(policies, definitions),
+            else _defined(policies, definitions, memory or Memory(), canonical),
             fellows=_fellows(policies[-1:]),
             former_fellows=_fellows(policies[:1]),
         )
         by_addresses: dict[Family, dict[Ranges, str]] = {family: {} for family in Family}
         for peer in sorted(_peers(policies), key=_preference):
             for family in Family:
-                ranges = joined(peer.addresses.ranges(family))
+                ranges = canonical(peer.addresses.ranges(family))
                 if ranges and not names.is_former(peer.name, ranges, family):
                     by_addresses[family].setdefault(ranges, peer.name)
         return replace(names, by_addresses=by_addresses)
@@ -223,21 +230,33 @@ def decision_text(clause: Clause) -> str:
     return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
 
 
-def _meanings(peers: Iterable[Peer]) -> dict[tuple[Family, str], frozenset[Ranges]]:
+class _Canonical:
+    """Joins neighbours; a set of addresses that comes again is joined once."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._memory = Memory()
+
+    def __call__(self, ranges: AddressRanges) -> Ranges:
+        """Return the same addresses in canonical form."""
+        return self._memory.recall((ranges,), partial(joined, ranges))
+
+
+def _meanings(peers: Iterable[Peer], canonical: _Canonical) -> dict[tuple[Family, str], frozenset[Ranges]]:
     """Return what each name stands for, in each family."""
     meanings: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for peer in peers:
         for family in Family:
-            key, ranges = (family, peer.name), joined(peer.addresses.ranges(family))
+            key, ranges = (family, peer.name), canonical(peer.addresses.ranges(family))
             meanings[key] = meanings.get(key, frozenset()) | {ranges}
     return meanings
 
 
 def _defined(
-    policies: Sequence[ResolvedPolicy], definitions: Snapshot
+    policies: Sequence[ResolvedPolicy], definitions: Snapshot, memory: Memory, canonical: _Canonical
 ) -> dict[tuple[Family, str], frozenset[Ranges]]:
     """Return what definitions say that the names of groups and lists in policies stand for."""
-    members = members_by_group(definitions)
+    members = resolved_members(definitions, memory)
     found: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:
         account, _, group_id = name.rpartition("/")
@@ -246,7 +265,7 @@ def _defined(
         if group is not None and (not account or group.account_id in (None, account)):
             addresses = members[group_id]
         for family in Family:
-            found[family, name] = frozenset({joined(addresses.ranges(family))})
+            found[family, name] = frozenset({canonical(addresses.ranges(family))})
     return found
 
 

@@ -16,8 +16,7 @@ from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.time_text import count, time_left
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
-from sgagent.documents import DocumentFile, parse_documents
-from sgagent.ports import Delivery
+from sgagent.documents import DocumentFile
 from sgagent.settings import Settings
 
 
@@ -28,8 +27,11 @@ class InForce:
     origin: str
     """Where that is known from, in words."""
 
-    delivery: Delivery | None = None
+    documents: tuple[DocumentFile, ...] | None = None
     """None where nothing is enforced."""
+
+    version: str = ""
+    """What the source calls the documents."""
 
 
 def enforced_now(settings: Settings) -> InForce:
@@ -38,7 +40,6 @@ def enforced_now(settings: Settings) -> InForce:
     Raises:
         SourceUnavailableError: an agent runs and does not answer.
         NotPermittedError: the caller may not ask, or not read what was kept.
-        DocumentError: what was kept can't be understood by this version.
     """
     try:
         answer = ask(settings, DocumentsQuestion(), DocumentsAnswer)
@@ -49,7 +50,8 @@ def enforced_now(settings: Settings) -> InForce:
     files = tuple(DocumentFile(name=file.name, content=file.content.encode()) for file in answer.documents)
     return InForce(
         origin=f"the running agent (snapshot {answer.snapshot_version})",
-        delivery=_delivery(settings, files, answer.snapshot_version),
+        documents=files,
+        version=answer.snapshot_version,
     )
 
 
@@ -85,13 +87,9 @@ def _kept(settings: Settings) -> InForce:
         return InForce(origin="nothing: no agent runs here, and none kept what it enforced")
     return InForce(
         origin=f"what was enforced last (snapshot {kept.version}); no agent runs now",
-        delivery=_delivery(settings, kept.documents, kept.version),
+        documents=kept.documents,
+        version=kept.version,
     )
-
-
-def _delivery(settings: Settings, files: tuple[DocumentFile, ...], version: str) -> Delivery:
-    snapshot, problems = parse_documents(files, settings.limits, version)
-    return Delivery(snapshot=snapshot, problems=problems, documents=files)
 
 
 def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:

@@ -13,9 +13,10 @@ from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.core.binding import bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.memo import Memory
 from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.documents import RefusedDocumentsError
+from sgagent.documents import DocumentFile, RefusedDocumentsError
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
@@ -140,13 +141,16 @@ def _errors_of_meaning(
     )
 
 
-def fetch(settings: Settings, definitions: Path | None, version: str | None = None) -> Delivery:
+def fetch(
+    settings: Settings, definitions: Path | None, version: str | None = None, memory: Memory | None = None
+) -> Delivery:
     """Return the definitions of the path on the command line, or of the configured source.
 
     Args:
         settings: of the source.
         definitions: the path on the command line; None is the configured source.
         version: the name of the version at that path; None names it by its digest.
+        memory: the parsed documents, to save work; the result is the same without.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -154,11 +158,24 @@ def fetch(settings: Settings, definitions: Path | None, version: str | None = No
         DocumentError: the documents have errors.
     """
     if definitions is None:
-        return make_source(settings, read_enforced=partial(_read_enforced, settings)).fetch()
+        read_enforced = partial(_read_enforced, settings)
+        return make_source(settings, read_enforced=read_enforced, memory=memory).fetch()
+    parser = VerifiedParser(settings.limits, version=version, memory=memory)
     try:
-        return FileSource(
-            definitions, settings.limits, VerifiedParser(settings.limits, version=version)
-        ).fetch()
+        return FileSource(definitions, settings.limits, parser).fetch()
+    except SourceUnavailableError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_files(settings: Settings, definitions: Path) -> tuple[DocumentFile, ...]:
+    """Return the documents at the path on the command line, unparsed.
+
+    Raises:
+        UsageError: the path does not exist.
+        DocumentError: they are no regular files, or too large.
+    """
+    try:
+        return FileSource(definitions, settings.limits).read_documents()
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
 
@@ -196,7 +213,12 @@ def hand_bindings(arguments: Iterable[str]) -> tuple[HandBinding, ...]:
 
 
 def resolve_for_host(
-    settings: Settings, delivery: Delivery, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
+    settings: Settings,
+    delivery: Delivery,
+    interfaces: Iterable[str],
+    *,
+    scope: Scope = Scope.HOST,
+    memory: Memory | None = None,
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
 
@@ -205,6 +227,7 @@ def resolve_for_host(
         delivery: the definitions.
         interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
         scope: whose errors of meaning count.
+        memory: of what was resolved before, to spare work; the result is the same without.
     """
     by_hand = hand_bindings(interfaces)
     bound = bind(
@@ -220,11 +243,12 @@ def resolve_for_host(
         default_mode=settings.enforcement.mode,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         scope=scope,
+        memory=memory,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
 
 
-def resolve_everywhere(settings: Settings, delivery: Delivery) -> Resolution:
+def resolve_everywhere(settings: Settings, delivery: Delivery, memory: Memory | None = None) -> Resolution:
     """Return what definitions come to on every network interface that they name, wherever it is.
 
     Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
@@ -235,6 +259,7 @@ def resolve_everywhere(settings: Settings, delivery: Delivery) -> Resolution:
         _exemptions(settings),
         default_mode=settings.enforcement.mode,
         scope=Scope.EVERYTHING,
+        memory=memory,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
 

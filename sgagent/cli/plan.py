@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.agent.open_sessions import open_sessions_of_agents_too
@@ -21,13 +21,12 @@ from sgagent.cli.inputs import (
     fetch,
     hand_bindings,
     load_settings,
+    read_files,
     resolve_everywhere,
     resolve_for_host,
 )
 from sgagent.cli.output import Progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
-from sgagent.compiler.compile import compile_
-from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.lockout import sessions_newly_cut
@@ -35,6 +34,7 @@ from sgagent.core.memo import Memory
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
+from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.describe import describe
 from sgagent.ports import Delivery
@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for every network interface of the documents, instead of this host's links",
     )
+    parser.add_argument(
+        "--operations", action="store_true", help="show the kernel's operations, too (--json has them anyway)"
+    )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -65,12 +68,15 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
-    delivery = fetch(settings, options.definitions, UNNAMED)
+    parsed = Memory()
+    delivery = fetch(settings, options.definitions, UNNAMED, parsed)
     candidate = scope.resolve(delivery)
     accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
     present = _present(settings, options.against)
-    old, new = _in_modes_of_host(scope, scope.resolve_present(present), candidate.policy)
-    report = _report(old, new, scope, present.origin, delivery.snapshot)
+    enforced = _parse_as(delivery, present, settings, parsed)
+    old, new = _in_modes_of_host(scope, scope.resolve_present(enforced), candidate.policy)
+    wants_operations = options.operations or options.json
+    report = _report(old, new, scope, present.origin, delivery.snapshot, wants_operations=wants_operations)
     if options.json:
         print(json.dumps(as_json(report)))
     else:
@@ -87,18 +93,20 @@ class _Scope:
     """``--interface`` arguments."""
 
     everywhere: bool
+    memory: Memory = field(default_factory=Memory)
+    """Of what was resolved: the sides have most of it in common."""
 
     def resolve(self, delivery: Delivery) -> Resolution:
         """Return what definitions come to there."""
         if self.everywhere:
-            return resolve_everywhere(self.settings, delivery)
-        return resolve_for_host(self.settings, delivery, self.interfaces)
+            return resolve_everywhere(self.settings, delivery, self.memory)
+        return resolve_for_host(self.settings, delivery, self.interfaces, memory=self.memory)
 
-    def resolve_present(self, present: InForce) -> ResolvedPolicy:
+    def resolve_present(self, present: Delivery | None) -> ResolvedPolicy:
         """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""
-        if present.delivery is None:
+        if present is None:
             return ResolvedPolicy()
-        known = present.delivery.snapshot.group_by_id
+        known = present.snapshot.group_by_id
         meant = [
             argument
             for argument, binding in zip(self.interfaces, hand_bindings(self.interfaces), strict=True)
@@ -106,7 +114,7 @@ class _Scope:
         ]
         if self.interfaces and not meant:
             return ResolvedPolicy()
-        return replace(self, interfaces=tuple(meant)).resolve(present.delivery).policy
+        return replace(self, interfaces=tuple(meant)).resolve(present).policy
 
     @property
     def is_this_host(self) -> bool:
@@ -118,7 +126,20 @@ def _present(settings: Settings, against: Path | None) -> InForce:
     """Return what the candidate is compared with."""
     if against is None:
         return enforced_now(settings)
-    return InForce(origin=str(against), delivery=fetch(settings, against, UNNAMED))
+    return InForce(origin=str(against), documents=read_files(settings, against), version=UNNAMED)
+
+
+def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed: Memory) -> Delivery | None:
+    """Return the definitions in force as another version of the candidate's; None where nothing is.
+
+    Raises:
+        DocumentError: they have errors, or this version of sgagent can't read them any more.
+    """
+    if present.documents is None:
+        return None
+    documents = present.documents
+    snapshot = parse_other_version(documents, candidate.documents, settings.limits, present.version, parsed)
+    return Delivery(snapshot=snapshot, documents=documents)
 
 
 def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[ResolvedPolicy]:
@@ -139,16 +160,27 @@ def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[Reso
 
 
 def _report(
-    old: ResolvedPolicy, new: ResolvedPolicy, scope: _Scope, origin: str, definitions: Snapshot
+    old: ResolvedPolicy,
+    new: ResolvedPolicy,
+    scope: _Scope,
+    origin: str,
+    definitions: Snapshot,
+    *,
+    wants_operations: bool,
 ) -> PlanReport:
     with Progress("comparing links", links(old, new)) as progress:
         comparison = compare(old, new, tick=progress.advance)
+    # To compile takes as long as all the rest, so it is not done only to learn that there is a change.
+    operations: tuple[str, ...] | None = None
+    if wants_operations or comparison.is_nothing:
+        operations = _operations(old, new, scope.settings)
     return PlanReport(
         origin=origin,
         comparison=comparison,
-        names=ObjectNames.of(old, new, definitions=definitions),
+        names=ObjectNames.of(old, new, definitions=definitions, memory=scope.memory),
         sessions=_sessions_cut(old, new) if scope.is_this_host else (),
-        operations=_operations(old, new, scope.settings),
+        operations=operations if wants_operations else None,
+        changes=not comparison.is_nothing or bool(operations),
     )
 
 
@@ -166,6 +198,11 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
 
 def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) -> tuple[str, ...]:
     """Return the kernel operations that would turn the old policy's table into the new one's."""
+    if old == new and old != ResolvedPolicy():
+        return ()
+    from sgagent.compiler.compile import compile_  # noqa: PLC0415 - most plans compile nothing
+    from sgagent.compiler.enforce import Enforced, enforce  # noqa: PLC0415 - the same
+
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
     memory = Memory()
     if old == ResolvedPolicy():

@@ -39,13 +39,11 @@ class PlanReport:
     sessions: tuple[NamedCut, ...]
     """Open sessions that it would cut."""
 
-    operations: tuple[str, ...]
-    """The kernel operations, as text."""
+    operations: tuple[str, ...] | None
+    """The kernel operations, as text; None where they were not asked for."""
 
-    @property
-    def changes(self) -> bool:
-        """Return whether there is any change, one without effect included."""
-        return not self.comparison.is_nothing or bool(self.operations)
+    changes: bool
+    """Whether there is any change, one without effect included."""
 
 
 def lines(report: PlanReport, width: int | None) -> list[str]:
@@ -62,7 +60,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found += _part("sessions that would be cut", list(map(str, report.sessions)))
     found += _part("rules", [_rule_text(change) for change in report.comparison.rules])
     found += _part("links", list(_link_texts(report.comparison)))
-    operations = [_cut(operation, width) for operation in report.operations]
+    operations = [_cut(operation, width) for operation in report.operations or ()]
     found += _part(f"kernel, {_count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
     return [printable(line) for line in found]
 
@@ -192,7 +190,7 @@ def as_json(report: PlanReport) -> dict[str, object]:
             "unbound": list(comparison.unbound),
             "modes": list(comparison.modes),
         },
-        "operations": list(report.operations),
+        "operations": list(report.operations or ()),
     }
 
 

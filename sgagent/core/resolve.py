@@ -123,6 +123,11 @@ def resolve(
     )
 
 
+def resolved_members(snapshot: Snapshot, memory: Memory) -> dict[str, AddressSet]:
+    """Return each group's members: the very same values as in what was resolved with the memory, if equal."""
+    return members_by_group(snapshot, memory.part("members"))
+
+
 def closed_interface(
     name: str, exemptions: Exemptions, mode: Mode, *, network_interface_id: str | None = None
 ) -> ResolvedInterface:
@@ -160,7 +165,7 @@ class _Resolver:
 
     def __post_init__(self) -> None:
         self.memory.turn()
-        self._members = members_by_group(self.snapshot, self.memory.part("members"))
+        self._members = resolved_members(self.snapshot, self.memory)
         self._rules: dict[str, ResolvedRules] = {}
         self._peers: dict[str, Peer] = {}
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from sgagent.documents.field import RefusedDocumentsError
 from sgagent.documents.findings import Limits
-from sgagent.documents.parse import parse_documents
+from sgagent.documents.parse import parse_documents, parse_other_version
 from sgagent.documents.schema import json_schema
 from sgagent.documents.text import DocumentFile
 
-__all__ = ["DocumentFile", "Limits", "RefusedDocumentsError", "json_schema", "parse_documents"]
+__all__ = [
+    "DocumentFile",
+    "Limits",
+    "RefusedDocumentsError",
+    "json_schema",
+    "parse_documents",
+    "parse_other_version",
+]

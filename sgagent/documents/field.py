@@ -42,7 +42,7 @@ class Reading:
 class Field:
     """A value of a document with its path; the path is built only when a problem needs it."""
 
-    __slots__ = ("_parent", "_step", "node", "reading")
+    __slots__ = ("_parent", "_path", "_step", "node", "reading")
 
     def __init__(
         self, node: Node, reading: Reading, parent: Field | None = None, step: str | int = 0
@@ -59,6 +59,7 @@ class Field:
         self.reading = reading
         self._parent = parent
         self._step = step
+        self._path: str | None = None
 
     @property
     def origin(self) -> Origin:
@@ -83,12 +84,15 @@ class Field:
     @property
     def path(self) -> str:
         """Return the path of the value, like ``security_groups[0].rules[2].port_range``."""
-        if self._parent is None:
-            return ""
-        way = self._parent.path
-        if isinstance(self._step, int):
-            return f"{way}[{self._step}]"
-        return f"{way}.{self._step}" if way else self._step
+        if self._path is None:
+            way = "" if self._parent is None else self._parent.path
+            if self._parent is None:
+                self._path = ""
+            elif isinstance(self._step, int):
+                self._path = f"{way}[{self._step}]"
+            else:
+                self._path = f"{way}.{self._step}" if way else self._step
+        return self._path
 
     @property
     def written(self) -> str | None:

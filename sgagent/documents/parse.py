@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memo import Memory
@@ -14,7 +14,7 @@ from sgagent.documents.field import Field, Fields, Reading, RefusedDocumentsErro
 from sgagent.documents.findings import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.native import read_native
 from sgagent.documents.parse_cache import ParseCache
-from sgagent.documents.text import DocumentFile, read_tree
+from sgagent.documents.text import DocumentFile, is_json_name, read_tree
 from sgagent.documents.tree import Listing, Mapping
 
 
@@ -94,6 +94,62 @@ def parse_documents(
         has_left_out = collected.has_left_out or collected.has_answers
         raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
     return snapshot, findings.all()
+
+
+def parse_other_version(
+    files: Sequence[DocumentFile],
+    parsed: Sequence[DocumentFile],
+    limits: Limits,
+    version: str,
+    memory: Memory,
+) -> Snapshot:
+    """Return the snapshot of other versions of documents that were parsed with the same memory.
+
+    A passage that both versions have is parsed once, and each rule of it is the very same value in both
+    snapshots. So the origins in this snapshot may name a file of the other version.
+
+    Args:
+        files: the documents.
+        parsed: the version of them that was parsed last.
+        limits: what they may cost; the same as for that version.
+        version: what the source calls the content of the files.
+        memory: of the documents that were parsed.
+
+    Raises:
+        DocumentError: as :func:`parse_documents` does; it names the files by their own names.
+    """
+    paired = _named_as(files, parsed)
+    try:
+        return parse_documents(paired, limits, version, memory)[0]
+    except DocumentError:
+        if paired == files:
+            raise
+    return parse_documents(files, limits, version)[0]
+
+
+def _named_as(files: Sequence[DocumentFile], others: Sequence[DocumentFile]) -> Sequence[DocumentFile]:
+    """Return files under the names of their other versions; as they are where the names decide anything.
+
+    A name decides whether a file is JSON, and names order the files.
+    """
+    by_own_name = {other.name: other.name for other in others}
+    by_base_name = {_base_name(other.name): other.name for other in others}
+    names = [by_own_name.get(one.name) or by_base_name.get(_base_name(one.name), one.name) for one in files]
+    if len(files) == len(others) == 1:
+        names = [others[0].name]
+    renamed = [replace(file, name=name) for file, name in zip(files, names, strict=True)]
+    in_order, in_new_order = (
+        sorted(range(len(files)), key=lambda n: one[n].name) for one in (files, renamed)
+    )
+    decides = in_order != in_new_order or len(set(names)) < len(names)
+    decides |= any(
+        is_json_name(one.name) != is_json_name(two.name) for one, two in zip(files, renamed, strict=True)
+    )
+    return files if decides else renamed
+
+
+def _base_name(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _read_all(

@@ -59,12 +59,12 @@ def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
     YAML would read some of its texts otherwise; else as YAML.
     """
     limits, passages = reading.budget.limits, reading.passages
-    if name.lower().endswith(".json") or text.lstrip()[:1] in ("{", "["):
+    if is_json_name(name) or text.lstrip()[:1] in ("{", "["):
         builder = TreeBuilder(limits)
         try:
             passages.rows = parse_json(text, builder, earlier=passages.earlier_rows)
         except MalformedError as error:
-            if name.lower().endswith(".json") or error.code != "syntax":
+            if is_json_name(name) or error.code != "syntax":
                 raise
         else:
             return builder
@@ -73,6 +73,11 @@ def _build(text: str, name: str, reading: Reading) -> TreeBuilder:
     builder = TreeBuilder(limits)
     parse_yaml(text, builder)
     return builder
+
+
+def is_json_name(name: str) -> bool:
+    """Return whether the name of a file says that it is JSON."""
+    return name.lower().endswith(".json")
 
 
 def _note(reading: Reading, error: MalformedError) -> None:

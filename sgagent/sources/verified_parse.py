@@ -20,7 +20,11 @@ class VerifiedParser:
     """Parser of documents that verifies their signature first."""
 
     def __init__(
-        self, limits: Limits, signature_policy: SignaturePolicy | None = None, version: str | None = None
+        self,
+        limits: Limits,
+        signature_policy: SignaturePolicy | None = None,
+        version: str | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Store the requirements.
 
@@ -28,13 +32,14 @@ class VerifiedParser:
             limits: the largest accepted documents.
             signature_policy: the signature policy; None requires no signature.
             version: the version of every delivery; None derives it from the content.
+            memory: the parsed documents of before; None for a memory that only this parser uses.
         """
         self._limits = limits
         self._version = version
         self._signature_policy = signature_policy or SignaturePolicy()
         self._verified: _CachedVerification | None = None
         self._read: _Read | None = None
-        self._memory = Memory()
+        self._memory = memory or Memory()
         self._newest: Delivery | None = None
 
     @property

@@ -36,7 +36,9 @@ def test_names_are_exact(seed: int) -> None:
     old, new = (random_case(random, interfaces=("eth0", "eth1"), most_rules=6) for _ in range(2))
     comparison = compare(old.policy, new.policy)
     names = ObjectNames.of(old.policy, new.policy, definitions=new.snapshot)
-    report = PlanReport(origin="", comparison=comparison, names=names, sessions=(), operations=())
+    report = PlanReport(
+        origin="", comparison=comparison, names=names, sessions=(), operations=None, changes=True
+    )
     flows = as_json(report)["flows"]
     assert isinstance(flows, list)
     for flow, shown in zip(comparison.flows, flows, strict=True):

@@ -120,6 +120,7 @@ class EtcdSource:
         host: Host | None = None,
         signature_policy: SignaturePolicy | None = None,
         memory: Path | None = None,
+        parsed: Memory | None = None,
     ) -> None:
         """Store the settings without connecting.
 
@@ -130,6 +131,7 @@ class EtcdSource:
             host: the links, which identify the host's interfaces; None reads everything.
             signature_policy: the signature policy; None requires no signature.
             memory: the directory with the cached addresses of the endpoints; None for no cache file.
+            parsed: the parsed documents of before; None for a memory that only this source uses.
         """
         self._settings = settings
         self._limits = limits
@@ -147,7 +149,7 @@ class EtcdSource:
         self._failures = 0
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parsed: _Parsed | None = None
-        self._memory = Memory()
+        self._memory = parsed or Memory()
         self._newest: Delivery | None = None
         self._verified: VerifiedManifest | None = None
         self._error: DocumentError | SourceUnavailableError | None = None

@@ -52,7 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
 
 
 def test_the_verdict_comes_first(run: Run, tmp_path: Path) -> None:
-    """One line says how much opens and closes; the parts follow, the kernel's operations last."""
+    """One line says how much opens and closes; the parts follow."""
     code, output, errors = run("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web")
     lines = output.splitlines()
     assert (code, errors) == (0, "")
@@ -66,7 +66,19 @@ def test_the_verdict_comes_first(run: Run, tmp_path: Path) -> None:
         "",
     ]
     assert lines[9:11] == ["rules", "  sgr-web of sg-web changes: ports 80, 443 → 80, 8080"]
-    assert any(line.startswith("kernel, ") for line in lines)
+    assert len(lines) == 11
+
+
+def test_operations_are_shown_on_request(run: Run, tmp_path: Path) -> None:
+    """They come last, and are those that the JSON object always has."""
+    bound = ("--against", tmp_path / "old.yaml", "--interface", "eth0=sg-web")
+    wanted = operations(run, *bound)
+    _, without, _ = run(*bound)
+    _, output, _ = run(*bound, "--operations")
+    assert output.startswith(without)
+    title, *shown = output.removeprefix(without).strip().splitlines()
+    assert title == f"kernel, {len(wanted)} operations"
+    assert shown[:3] == [f"  {operation}" for operation in wanted[:3]]
 
 
 def test_everywhere_tells_what_is_alike_once(run: Run, tmp_path: Path) -> None:
