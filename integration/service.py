@@ -119,10 +119,13 @@ class Service:
         draft.rename(self.documents / name)
 
     def start(self) -> None:
-        """Start the daemon and wait until it says that it is ready."""
+        """Start the daemon and wait until it says that it is ready, and has written its log up to there."""
         self.notices().clear()
+        started = len(self.events("agent_started")) if self.errors is None else 0
         self.launch()
         wait_for(lambda: self._has_told("READY=1"), "the daemon to be ready", _START_SECONDS)
+        if self.errors is None:
+            self.wait_for_event("agent_started", started + 1, _START_SECONDS)
 
     def launch(self) -> None:
         """Start the daemon without waiting for anything."""
@@ -180,8 +183,9 @@ class Service:
 
     @property
     def log(self) -> str:
-        """Return all that the daemon wrote, over all its runs."""
-        return (self.directory / "log").read_text()
+        """Return all that the daemon wrote, over all its runs; nothing before the first."""
+        path = self.directory / "log"
+        return path.read_text() if path.exists() else ""
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """Return the events of a name, over all runs."""
