@@ -114,6 +114,9 @@ def _by_client(environment: Mapping[str, str], live: Collection[TcpSession]) -> 
 _TRIES = 20
 """How often a change is planned anew before what the kernel says of it is taken for the last word."""
 
+_REFUSALS = 3
+"""Refusals of the kernel over the same table after which they are final."""
+
 
 def apply_once(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Enforce once, judging live sessions by the new policy, and say what was done."""
@@ -145,6 +148,7 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
     for anew: the last one to look leaves a table that is wholly its own.
     """
     layout, operations = MarkLayout(settings.enforcement.mark_mask), 0
+    unchanged = 0
     for is_last in (*(False,) * _TRIES, True):
         observed = dataplane.observe()
         step = enforce(
@@ -163,7 +167,9 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
             dataplane.apply(step.plan)
             dataplane.remove(step.plan)
         except KernelRefusedError:
-            if is_last or dataplane.observe() == observed:
+            # A refused flip is taken back, so the table may look as before though others changed it.
+            unchanged += dataplane.observe() == observed
+            if is_last or unchanged == _REFUSALS:
                 raise
             continue
         operations += len(step.plan.operations)
