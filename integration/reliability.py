@@ -1,4 +1,4 @@
-"""Try every fault many times, soak the daemon, and write down what came of it, in docs/reliability.md.
+"""Try every fault many times, storm, kill and soak the agent, and write the results to docs/reliability.md.
 
 ``python -m integration.reliability --write``, as root. It takes the better part of an hour.
 """
@@ -23,9 +23,23 @@ from integration.ordeal import Ordeal, Toll, ordeal, toll
 from integration.parts import with_parts
 from integration.service import service_on
 from integration.soak import APPLIES, soak
+from integration.storm import HEAD, bench, changes_of, random_pair, run_pair, run_random_pair, storm_on
+from integration.stormdaemon import HEAD as DEATHS_HEAD, kill_often
+from integration.stormpairs import DROP_ON_A_LIST, KINDS
+from integration.streams import Tally
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
-FAULTS_PART, SOAK_PART = "faults", "soak"
+FAULTS_PART, SOAK_PART, STORM_PART, DEATHS_PART = "faults", "soak", "storm", "deaths"
+STORM_CHANGES = 40
+"""Of each pair."""
+
+RANDOM_PAIRS = 60
+DEATHS = 200
+"""Half of them of the applier."""
+
+BESIDE = 100
+"""Rules of another link that come and go with each change."""
+
 _HEAD = (
     "| fault | tries | new sessions meanwhile | denied packets that passed | allowed sessions lost"
     " | new sessions not let in | seconds to heal, at most | not counted |\n"
@@ -79,6 +93,11 @@ def main(argv: Sequence[str]) -> int:
     if FAULTS_PART in options.part:
         rows = list(_fault_rows(options))
         parts[FAULTS_PART] = f"{_HEAD}{_lines(rows)}\n{_where()}, seed {options.seed}.\n"
+    if STORM_PART in options.part:
+        parts[STORM_PART] = f"{HEAD}\n{_lines(_storm_rows(options))}\n{_where()}, seed {options.seed}.\n"
+    if DEATHS_PART in options.part:
+        rows = list(_death_rows(options))
+        parts[DEATHS_PART] = f"{DEATHS_HEAD}\n{_lines(rows)}\n{_where()}, seed {options.seed}.\n"
     if SOAK_PART in options.part:
         parts[SOAK_PART] = f"{_lines(_soak_rows(options))}\n{_where()}.\n"
     if options.write:
@@ -86,15 +105,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+_PARTS = (FAULTS_PART, STORM_PART, DEATHS_PART, SOAK_PART)
+
+
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Try every fault many times, and soak the daemon.")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
-    parser.add_argument("--part", choices=(FAULTS_PART, SOAK_PART), action="append", help="this part alone")
+    parser.add_argument("--part", choices=_PARTS, action="append", help="this part alone")
     parser.add_argument("--share", type=float, default=1.0, help="the part of the tries that is made")
     parser.add_argument("--seed", type=int, default=1, help="of what is left to chance")
     parser.add_argument("--only", default="", help="the faults whose function's name has this in it")
     options = parser.parse_args(argv)
-    options.part = options.part or [FAULTS_PART, SOAK_PART]
+    options.part = options.part or list(_PARTS)
     return options
 
 
@@ -103,9 +125,40 @@ def _fault_rows(options: argparse.Namespace) -> Iterator[str]:
         if options.only in fault.strike.__name__:
             tries = max(1, round(fault.tries * options.share))
             with tempfile.TemporaryDirectory(prefix="sgtest-") as directory:
-                row = suffer(fault, tries, Path(directory), Random(options.seed)).row()
-            print(row, flush=True)
-            yield row
+                yield _printed(suffer(fault, tries, Path(directory), Random(options.seed)).row())
+
+
+def _storm_rows(options: argparse.Namespace) -> Iterator[str]:
+    """Yield a row for each kind of pairs, for random ones, and for all."""
+    changes, total = max(2, round(STORM_CHANGES * options.share)), Tally()
+    with bench() as built, storm_on(built) as storm:
+        for name, pairs in KINDS.items():
+            tally = Tally()
+            for pair in pairs:
+                tally += run_pair(built, storm, pair, changes_of(pair, changes))
+            total += tally
+            yield _printed(tally.row(f"{name} ({len(pairs)} pairs)"))
+        tally = Tally()
+        for seed in range(options.seed, options.seed + RANDOM_PAIRS):
+            tally += run_random_pair(built, storm, random_pair(seed), changes)
+        total += tally
+        yield _printed(tally.row(f"random policies, a few edits apart ({RANDOM_PAIRS} pairs)"))
+    yield _printed(total.row("all"))
+
+
+def _death_rows(options: argparse.Namespace) -> Iterator[str]:
+    """Yield a row for the daemon and one for the applier."""
+    tries, random = max(1, round(DEATHS * options.share / 2)), Random(options.seed)
+    pair = DROP_ON_A_LIST.beside(BESIDE)
+    for applier in (False, True):
+        deaths = kill_often(pair, tries, random, applier=applier)
+        yield _printed(deaths.row("the applier" if applier else "the daemon"))
+
+
+def _printed(row: str) -> str:
+    """Return a row that was printed."""
+    print(row, flush=True)
+    return row
 
 
 def _soak_rows(options: argparse.Namespace) -> Iterator[str]:
@@ -116,9 +169,7 @@ def _soak_rows(options: argparse.Namespace) -> Iterator[str]:
         service_on(built.host, Path(directory)) as service,
     ):
         done = soak(service, applies, lambda number, seconds: print(f"{number}: {seconds:.3f} s", flush=True))
-    for row in done.rows():
-        print(row, flush=True)
-        yield row
+    yield from map(_printed, done.rows())
 
 
 def _lines(rows: Iterable[str]) -> str:

@@ -224,7 +224,7 @@ def _tallies(options: argparse.Namespace, built: Lab, storm: Storm) -> Iterator[
     seeds = itertools.count(options.seed)
     while True:
         for pair in pairs:
-            yield pair.name, run_pair(built, storm, pair, _changes(pair, options.changes))
+            yield pair.name, run_pair(built, storm, pair, changes_of(pair, options.changes))
         if not options.only:
             for _ in pairs:
                 pair_of_chance = random_pair(next(seeds))
@@ -232,7 +232,7 @@ def _tallies(options: argparse.Namespace, built: Lab, storm: Storm) -> Iterator[
                 yield "random" if tally.wrong == 0 else pair_of_chance.name, tally
 
 
-def _changes(pair: Pair, changes: int) -> int:
+def changes_of(pair: Pair, changes: int) -> int:
     """Return how often a pair changes at a time: large ones less often."""
     rules = pair.after.beside or 0
     return max(2, changes * 100 // (100 + rules))

@@ -160,6 +160,20 @@ def kill_once(daemon: StormedDaemon, random: Random, deaths: Deaths, *, applier:
         raise LabError("the next daemon does not enforce the new policy")
 
 
+def kill_often(pair: Pair, tries: int, random: Random, *, applier: bool) -> Deaths:
+    """Kill the daemon or its applier so often, in changes between the sides of a pair."""
+    deaths = Deaths()
+    with (
+        bench() as built,
+        storm_on(built) as storm,
+        tempfile.TemporaryDirectory(prefix="sgtest-") as directory,
+        stormed_daemon(built, storm, pair, Path(directory)) as daemon,
+    ):
+        for _ in range(tries):
+            kill_once(daemon, random, deaths, applier=applier)
+    return deaths
+
+
 def _die(daemon: StormedDaemon, random: Random, *, applier: bool) -> None:
     """Have the other side enforced, and kill one process behind a transaction of that, or at any moment."""
     service = daemon.service
@@ -236,15 +250,7 @@ def main(argv: Sequence[str]) -> int:
     print(HEAD)
     is_right = True
     for applier in (False, True):
-        deaths = Deaths()
-        with (
-            bench() as built,
-            storm_on(built) as storm,
-            tempfile.TemporaryDirectory(prefix="sgtest-") as directory,
-            stormed_daemon(built, storm, pair, Path(directory)) as daemon,
-        ):
-            for _ in range(options.tries // 2):
-                kill_once(daemon, random, deaths, applier=applier)
+        deaths = kill_often(pair, options.tries // 2, random, applier=applier)
         print(deaths.row("the applier" if applier else "the daemon"), flush=True)
         is_right &= deaths.tally.wrong == 0 and set(deaths.judged_by) == {1}
     print(f"\nPair {pair.name}, seed {options.seed}.")

@@ -690,5 +690,16 @@ LARGE = (
     _NETWORK_IS_CUT.beside(1_500),
 )
 
+KINDS = {
+    "lists of networks": OF_LISTS,
+    "a list of rules becomes classes": OF_SHAPES,
+    "maps of hosts, networks, ports and protocols": OF_CLASSES,
+    "source ports and near ends": OF_CELLS,
+    "links, groups, members, modes and exemptions": OF_LINKS,
+    "other ids of rules, other names of chains": OF_NAMES,
+    "1,500 rules of another link beside": LARGE,
+}
+"""The pairs that are run together, by what changes."""
+
 LARGEST = (DROP_ON_A_LIST.beside(5_000), _NETWORK_IS_CUT.beside(5_000))
 """A change takes seconds to compile."""

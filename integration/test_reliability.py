@@ -10,7 +10,8 @@ import pytest
 from integration.faults import FAULTS, Fault
 from integration.ordeal import OPEN, ordeal, toll
 from integration.parts import with_parts
-from integration.reliability import DOCUMENT, FAULTS_PART, SOAK_PART, suffer
+from integration.reliability import DEATHS_PART, DOCUMENT, FAULTS_PART, SOAK_PART, STORM_PART, suffer
+from integration.stormpairs import KINDS
 
 QUICK = [fault for fault in FAULTS if fault.quick_tries]
 
@@ -52,10 +53,14 @@ def test_a_shut_host_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_document_has_the_tables() -> None:
-    """What was tried is written down whole: a row for each fault, and the soak; both can be written anew."""
+    """A row for each fault, each kind of change and each process that is killed, and the soak."""
     text = DOCUMENT.read_text(encoding="utf-8")
     assert [fault.name for fault in FAULTS if f"| {fault.name} |" not in text] == []
     assert "| memory of the applier, MiB |" in text
-    changed = with_parts(text, {FAULTS_PART: "a\n", SOAK_PART: "b\n"})
-    assert "begin -->\na\n<!-- faults: end" in changed
-    assert "begin -->\nb\n<!-- soak: end" in changed
+    assert [name for name in KINDS if f"| {name} (" not in text] == []
+    assert "| the daemon |" in text
+    assert "| the applier |" in text
+    parts = (FAULTS_PART, STORM_PART, DEATHS_PART, SOAK_PART)
+    changed = with_parts(text, {part: f"{part} anew\n" for part in parts})
+    for part in parts:
+        assert f"begin -->\n{part} anew\n<!-- {part}: end" in changed
