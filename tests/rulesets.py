@@ -31,9 +31,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Rule,
     Ruleset,
@@ -251,15 +249,9 @@ def rules(draw: st.DrawFn, around: Surroundings) -> Rule:
 @st.composite
 def header_statements(draw: st.DrawFn) -> list[Statement]:
     """Draw one match on headers, or the two that speak of ICMPv6 together."""
-    shape = draw(st.sampled_from(("field", "icmpv6", "concatenation")))
-    if shape == "field":
+    if draw(st.booleans()):
         return [draw(matches(draw(st.sampled_from(HEADER_FIELDS))))]
-    if shape == "icmpv6":
-        return [draw(matches(r.ICMPV6_TYPE)), draw(matches(r.IP6_HOPLIMIT))]
-    selectors = draw(st.sampled_from([key for key in HEADER_KEYS if len(key) > 1]))
-    types = tuple(selector.key_type for selector in selectors)
-    chosen = draw(keys(types, ranges=draw(st.booleans()), least=1, most=3))
-    return [MatchConcatenation(selectors, tuple(chosen))]
+    return [draw(matches(r.ICMPV6_TYPE)), draw(matches(r.IP6_HOPLIMIT))]
 
 
 @st.composite
@@ -267,19 +259,14 @@ def endings(
     draw: st.DrawFn, around: Surroundings, selectable: tuple[tuple[Selector, ...], ...]
 ) -> list[Statement]:
     """Draw how a rule ends: by a verdict, or by looking one up."""
-    shape = draw(st.sampled_from(("verdict", "map", "inline")))
-    if shape == "inline":
-        selectors = draw(st.sampled_from(selectable))
-        types = tuple(selector.key_type for selector in selectors)
-        chosen = draw(keys(types, ranges=draw(st.booleans()), least=1, most=3))
-        return [LookUpInline(selectors, tuple(Element(k, draw(verdicts(around.chains))) for k in chosen))]
     fitting = [
         (selectors, verdict_map)
         for verdict_map in around.verdict_maps
         for selectors in selectable
         if tuple(selector.key_type for selector in selectors) == verdict_map.key_types
     ]
-    if shape == "map" and fitting:
+    is_looked_up = draw(st.booleans())
+    if fitting and is_looked_up:
         selectors, verdict_map = draw(st.sampled_from(fitting))
         return [LookUp(selectors, verdict_map.name)]
     return [draw(verdicts(around.chains))]

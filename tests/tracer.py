@@ -22,9 +22,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Ruleset,
     Selector,
@@ -152,16 +150,11 @@ class _Walker:
                     case Match():
                         if not self._matches(statement):
                             return None
-                    case MatchConcatenation(selectors, keys):
-                        if not any(_fits(key, self._read_all(selectors)) for key in keys):
-                            return None
                     case LookUp(selectors, name):
                         found = self._look_up(name, self._read_all(selectors))
                         if found is None:
                             return None
                         return found
-                    case LookUpInline(selectors, elements):
-                        return _find(elements, self._read_all(selectors))
                     case Count() | Log():
                         self._note(statement)
                     case Limit():

@@ -48,9 +48,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Rule,
     Selector,
@@ -174,14 +172,8 @@ class _Reader:
         match content:
             case ["match", name, operator, mask, [_, *_] as values]:
                 return _match(_selector(name), _enum(Operator, operator), mask, values)
-            case ["match together", names, [_, *_] as keys]:
-                selectors, types = _selectors(names)
-                return MatchConcatenation(selectors, tuple(_key(key, types) for key in keys))
             case ["look up", names, verdict_map]:
                 return LookUp(_selectors(names)[0], _name(verdict_map))
-            case ["look up inline", names, [_, *_] as elements]:
-                selectors, types = _selectors(names)
-                return LookUpInline(selectors, tuple(_elements(elements, types)))
             case ["count", counter]:
                 return Count(_name(counter))
             case ["limit", per_second, burst]:

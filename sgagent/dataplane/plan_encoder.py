@@ -40,9 +40,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Rule,
     Selector,
     SetMark,
@@ -161,12 +159,8 @@ def _statement(statement: Statement) -> Array:
     match statement:
         case Match(selector, values, operator, mask):
             return ["match", SELECTOR_NAMES[selector], operator.value, mask, _key(values)]
-        case MatchConcatenation(selectors, keys):
-            return ["match together", _selectors(selectors), [_key(key) for key in keys]]
         case LookUp(selectors, verdict_map):
             return ["look up", _selectors(selectors), verdict_map]
-        case LookUpInline(selectors, elements):
-            return ["look up inline", _selectors(selectors), _elements(elements)]
         case Count(counter):
             return ["count", counter]
         case Limit(per_second, burst):

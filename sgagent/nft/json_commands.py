@@ -44,9 +44,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Selector,
     SetMark,
@@ -156,21 +154,8 @@ def _statement(statement: Statement) -> Json:
     match statement:
         case Match():
             return {"match": _match(statement)}
-        case MatchConcatenation(selectors, keys):
-            types = [selector.key_type for selector in selectors]
-            return {
-                "match": {
-                    "op": "==",
-                    "left": _selectors(selectors),
-                    "right": {"set": [_key(key, types) for key in keys]},
-                }
-            }
         case LookUp(selectors, verdict_map):
             return {"vmap": {"key": _selectors(selectors), "data": f"@{verdict_map}"}}
-        case LookUpInline(selectors, elements):
-            types = [selector.key_type for selector in selectors]
-            pairs = [_element(element, types) for element in elements]
-            return {"vmap": {"key": _selectors(selectors), "data": {"set": pairs}}}
         case Count(counter):
             return {"counter": counter}
         case Limit(per_second, burst):

@@ -29,9 +29,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Rule,
     Ruleset,
@@ -178,10 +176,6 @@ def _statement(expression: Json) -> Statement:
             return _match(operator, left, right)
         case {"vmap": {"key": key, "data": str(reference)}} if reference.startswith("@"):
             return LookUp(_selectors(key), reference[1:])
-        case {"vmap": {"key": key, "data": {"set": pairs}}}:
-            selectors = _selectors(key)
-            types = tuple(selector.key_type for selector in selectors)
-            return LookUpInline(selectors, _sorted_elements(_element(pair, types) for pair in pairs))
         case {"counter": str(name)}:
             return Count(name)
         case {"limit": {"rate": int(rate), "burst": int(burst), "per": "second", **others}} if not others:
@@ -194,15 +188,8 @@ def _statement(expression: Json) -> Statement:
             return _verdict(expression)
 
 
-def _match(operator: str, left: Json, right: Json) -> Match | MatchConcatenation:
+def _match(operator: str, left: Json, right: Json) -> Match:
     match left:
-        case {"concat": _}:
-            selectors = _selectors(left)
-            types = tuple(selector.key_type for selector in selectors)
-            if operator != Operator.EQUAL.value:
-                raise _UnreadableError
-            keys = (_key(key, types) for key in right["set"])
-            return MatchConcatenation(selectors, tuple(sorted(keys, key=sort_key)))
         case {"&": [inner, int(bits)]}:
             return _match_one(operator, _selector(inner), bits, right)
         case _:

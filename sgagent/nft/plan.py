@@ -26,7 +26,6 @@ from sgagent.nft.ruleset import (
     Jump,
     KeyType,
     LookUp,
-    LookUpInline,
     Rule,
     Ruleset,
     Verdict,
@@ -489,8 +488,6 @@ def references(rule: Rule) -> Iterator[tuple[type, str]]:
                 yield Chain, chain
             case LookUp(verdict_map=name):
                 yield VerdictMap, name
-            case LookUpInline(elements=elements):
-                yield from ((Chain, to) for e in elements if (to := target(e.verdict)) is not None)
             case Count(counter):
                 yield Counter, counter
 

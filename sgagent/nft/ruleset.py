@@ -176,14 +176,6 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchConcatenation:
-    """Go on only if the selected fields, taken together, are among the keys (sorted; an anonymous set)."""
-
-    selectors: tuple[Selector, ...]
-    keys: tuple[tuple[Value, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Element:
     """One entry of a verdict map."""
 
@@ -199,14 +191,6 @@ class LookUp:
 
     selectors: tuple[Selector, ...]
     verdict_map: str
-
-
-@dataclass(frozen=True, slots=True)
-class LookUpInline:
-    """Look up in an anonymous verdict map; its elements are sorted by key."""
-
-    selectors: tuple[Selector, ...]
-    elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,20 +237,7 @@ class SetMark:
         return cls(keep=(~bits & 0xFFFFFFFF) | put, put=put)
 
 
-Statement = (
-    Match
-    | MatchConcatenation
-    | LookUp
-    | LookUpInline
-    | Count
-    | Limit
-    | Log
-    | SetMark
-    | Accept
-    | Drop
-    | Goto
-    | Jump
-)
+Statement = Match | LookUp | Count | Limit | Log | SetMark | Accept | Drop | Goto | Jump
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,7 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Operator,
     Rule,
     Ruleset,
@@ -166,15 +164,8 @@ def _statement(statement: Statement) -> str:
     match statement:
         case Match():
             return _match(statement)
-        case MatchConcatenation(selectors, keys):
-            types = tuple(selector.key_type for selector in selectors)
-            return f"{_selectors(selectors)} {_braced(_key(key, types) for key in keys)}"
         case LookUp(selectors, verdict_map):
             return f"{_selectors(selectors)} vmap @{verdict_map}"
-        case LookUpInline(selectors, elements):
-            types = tuple(selector.key_type for selector in selectors)
-            pairs = _braced(element_text(element, types) for element in elements)
-            return f"{_selectors(selectors)} vmap {pairs}"
         case Count(counter):
             return f'counter name "{counter}"'
         case Limit(per_second, burst):

@@ -17,7 +17,6 @@ from sgagent.nft.ruleset import (
     Interval,
     KeyType,
     LookUp,
-    LookUpInline,
     Match,
     Rule,
     Ruleset,
@@ -75,7 +74,7 @@ ENTRY = Chain(
 BASE = Chain(
     name="prerouting",
     hook=PREROUTING,
-    rules=(Rule((LookUpInline((r.META_IIFNAME,), (Element((Symbol("eth0"),), Goto("ingress/eth0")),)),)),),
+    rules=(Rule((Match(r.META_IIFNAME, (Symbol("eth0"),)), Goto("ingress/eth0"))),),
 )
 STATE = Chain(name="generation", comment="generation 1")
 SSH = leaf("rule/eth0/ssh", Accept())

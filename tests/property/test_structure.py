@@ -46,9 +46,7 @@ from sgagent.nft.ruleset import (
     Interval,
     Jump,
     LookUp,
-    LookUpInline,
     Match,
-    MatchConcatenation,
     Rule,
     Ruleset,
     Statement,
@@ -77,12 +75,9 @@ def statements(table: Ruleset) -> Iterator[Statement]:
 
 
 def elements(table: Ruleset) -> Iterator[Element]:
-    """Yield every element of every map, named or not."""
+    """Yield every element of every map."""
     for verdict_map in table.verdict_maps:
         yield from verdict_map.elements
-    for statement in statements(table):
-        if isinstance(statement, LookUpInline):
-            yield from statement.elements
 
 
 def verdict(element: Element) -> Verdict:
@@ -148,7 +143,6 @@ def test_no_set_of_ranges_is_anonymous(drawn: tuple[Case, Random]) -> None:
     for statement in statements(compiled(drawn[0].policy).ruleset):
         if isinstance(statement, Match) and len(statement.values) > 1:
             assert all(not isinstance(one, Interval) or one.is_single for one in statement.values)
-        assert not isinstance(statement, (LookUpInline, MatchConcatenation))
 
 
 @given(cases(), cases())

@@ -19,7 +19,6 @@ from sgagent.nft.ruleset import (
     Limit,
     Log,
     Match,
-    MatchConcatenation,
     Rule,
     Ruleset,
     SetMark,
@@ -76,16 +75,6 @@ STATEMENTS: tuple[tuple[Json, Statement], ...] = (
     (
         match(payload("ip6", "saddr"), {"set": [{"prefix": {"addr": "fe80::", "len": 10}}, "::"]}),
         Match(r.IP6_SADDR, (Interval.single(0), Interval(0xFE80 << 112, (0xFEC0 << 112) - 1))),
-    ),
-    (
-        match(
-            {"concat": [{"meta": {"key": "l4proto"}}, {"payload": {"base": "th", "offset": 16, "len": 16}}]},
-            {"set": [{"concat": [17, 53]}, {"concat": [6, {"range": [1, 2]}]}]},
-        ),
-        MatchConcatenation(
-            (r.META_L4PROTO, r.TH_DPORT),
-            ((Interval.single(6), Interval(1, 2)), (Interval.single(17), Interval.single(53))),
-        ),
     ),
     ({"limit": {"rate": 10, "burst": 20, "per": "second"}}, Limit(10, 20)),
     ({"log": {"prefix": "default/eth0/ingress", "group": 9469}}, Log("default/eth0/ingress", 9469)),

@@ -57,7 +57,7 @@ table inet sgagent {
 
 	chain prerouting {
 		type filter hook prerouting priority -150; policy accept;
-		iifname vmap { "eth0" : goto ingress/eth0 }
+		iifname "eth0" goto ingress/eth0
 	}
 
 	chain ingress/eth0 {
