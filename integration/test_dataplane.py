@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from random import Random
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from integration.namespaces import Namespace, network_namespace
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.marks import MarkLayout, first_state
-from sgagent.core.errors import NotPermittedError
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.plan import AddChain, AddTable, DestroyTable, FlushChain, Plan, make_plan
 from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
@@ -147,6 +148,22 @@ def test_a_change_of_our_own_is_not_listed_again(one_shot: LibnftablesDataplane)
     assert first.ruleset is not None
     assert second.ruleset is not None
     assert second.ruleset.chains[0] is first.ruleset.chains[0]
+
+
+def test_a_refused_flip_leaves_alone_what_another_process_did(one_shot: LibnftablesDataplane) -> None:
+    """Who changed the table after it was observed keeps that change; what the fill made is removed later."""
+    bring(one_shot, tables.WHOLE)
+    stale = one_shot.observe().ruleset
+    with contextlib.closing(LibnftablesDataplane(owned=False)) as other:
+        bring(other, tables.WITHOUT_SSH)
+    plan = Plan((FlushChain("nowhere"),), (AddChain(Chain(name="filled")),), before=stale)
+    with pytest.raises(KernelRefusedError):
+        one_shot.apply(plan)
+    observed = listed_anew().ruleset
+    assert observed is not None
+    assert not make_plan(tables.WITHOUT_SSH, observed).flip
+    bring(one_shot, tables.WITHOUT_SSH)
+    assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
 def test_a_foreign_change_is_seen(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:

@@ -167,7 +167,7 @@ def _bring(policy: ResolvedPolicy, settings: Settings, dataplane: LibnftablesDat
             dataplane.apply(step.plan)
             dataplane.remove(step.plan)
         except KernelRefusedError:
-            # A refused flip is taken back, so the table may look as before though others changed it.
+            # Another command may have removed what the fill made, which leaves the table as it was.
             unchanged += dataplane.observe() == observed
             if is_last or unchanged == _REFUSALS:
                 raise

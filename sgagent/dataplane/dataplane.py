@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.counters import CounterReading
-from sgagent.dataplane.table import KernelTable, TableKeeper
+from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.plan import DestroyTable, Operation, Plan, make_plan
@@ -103,12 +103,15 @@ class TableDataplane:
             plan = Plan((DestroyTable(), *plan.operations), after=plan.after)
         seen, self._seen = self._seen, None
         known = seen.generation if seen is not None and not seen.observed.foreign else None
-        known = self._carry_out(plan.fill, known)
+        filled = self._carry_out(plan.fill)
+        known = _followed(known, filled)
         try:
-            known = self._carry_out(plan.flip, known)
+            flipped = self._carry_out(plan.flip)
         except (KernelRefusedError, NotPermittedError):
-            self._take_back(plan)
+            if filled is not None and (known is not None or seen is None):
+                self._take_back(plan, filled)
             raise
+        known = _followed(known, flipped)
         self._is_unreadable, self._after_removal = False, None
         if seen is None or known is None:
             return
@@ -126,38 +129,28 @@ class TableDataplane:
             NotPermittedError: as :meth:`apply`.
         """
         expected, self._after_removal = self._after_removal, None
-        known = self._carry_out(plan.removal, expected.generation if expected else None)
+        known = _followed(expected.generation if expected else None, self._carry_out(plan.removal))
         if expected is not None and known is not None:
             self._seen = _Seen(known, expected.observed)
 
-    def _carry_out(self, operations: tuple[Operation, ...], known: int | None) -> int | None:
-        """Carry out one transaction.
+    def _carry_out(self, operations: tuple[Operation, ...]) -> Applied | None:
+        """Carry out one transaction; None where there is nothing to do."""
+        return self._table.apply(Plan(operations)) if operations else None
 
-        Args:
-            operations: of the transaction; without any, nothing is done.
-            known: the generation at which the table is known; None where it is not.
-
-        Returns:
-            The generation at which it is known then; None where another process changed something meanwhile.
-        """
-        if not operations:
-            return known
-        applied = self._table.apply(Plan(operations))
-        return applied.after if known is not None and applied.before == known else None
-
-    def _take_back(self, plan: Plan) -> None:
+    def _take_back(self, plan: Plan, filled: Applied) -> None:
         """Remove what the fill of a plan made, as its flip was refused.
 
-        Where that fails as well, it does no harm: no packet reaches it, and the next plan removes it.
+        Not where another process has changed the table since: undoing the fill would undo its change as well.
+        What the fill made does no harm then, as no packet reaches it, and the next plan removes it.
         """
-        if not plan.fill:
-            return
-        undo = Plan((DestroyTable(),))
-        if plan.before is not None:
-            observed = self.observe()
-            undo = make_plan(plan.before, observed.ruleset, observed.foreign)
         with contextlib.suppress(KernelRefusedError, NotPermittedError):
-            self._table.apply(Plan(undo.operations))
+            if self._table.read_generation() != filled.after:
+                return
+            undo = Plan((DestroyTable(),))
+            if plan.before is not None:
+                observed = self.observe()
+                undo = make_plan(plan.before, observed.ruleset, observed.foreign)
+            self._carry_out(undo.operations)
         self._seen = None
 
     def allow_log(self, group: int) -> bool:
@@ -178,6 +171,21 @@ class TableDataplane:
     def close(self) -> None:
         """Release the table unchanged; the rules stay in force."""
         self._table.close()
+
+
+def _followed(known: int | None, applied: Applied | None) -> int | None:
+    """Return the generation at which the table is known after a transaction.
+
+    Args:
+        known: the generation at which it was known before; None where it was not.
+        applied: the transaction; None where there was none.
+
+    Returns:
+        None where another process changed something meanwhile.
+    """
+    if known is None or applied is None:
+        return known
+    return applied.after if applied.before == known else None
 
 
 class LibnftablesDataplane(TableDataplane):
