@@ -53,6 +53,9 @@ class ClientConnection:
     exchange: HttpExchange = field(init=False)
     """Set when the request is complete."""
 
+    path: str = ""
+    """Of the page; empty until the request is complete, and if it is invalid."""
+
     unsent: collections.deque[memoryview] = field(default_factory=collections.deque)
     sent_at: float = 0.0
     """When the client last took a part of the response, by the monotonic clock."""

@@ -34,7 +34,7 @@ MOST_CONNECTIONS = 256
 """At the same time. The next replaces the one that has been sending its request for longest."""
 
 MOST_UNREAD_RESPONSES = 16
-"""Responses that clients have not received in full. The next replaces the one that stalls for longest."""
+"""Of one page, that clients have not received in full. The next replaces the one that stalls for longest."""
 
 LONGEST_SECONDS = 10.0
 """From accepting a connection to closing it, whatever the client does."""
@@ -119,18 +119,22 @@ class MetricsServer:
     def _serve(self) -> None:
         with self._selector, self._listener, self._wake_receiver, self._wake_sender:
             while not self._is_closed.is_set():
-                for key, _ in self._selector.select(self._seconds_to_deadline()):
+                for key, _ in self._selector.select(self._seconds_to_event()):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj is self._wake_receiver:
                         self._wake_receiver.recv(_CHUNK)
                     elif key.data.socket in self._connections:  # another may have replaced it just now
                         self._continue(key.data)
-                self._send_responses()
+                self._send_next_response()
                 while self._seconds_to_deadline() == 0:
                     self._end(next(iter(self._connections.values())))
             for connection in list(self._connections.values()):
                 self._end(connection)
+
+    def _seconds_to_event(self) -> float | None:
+        """Return how long the thread may wait for sockets."""
+        return self._seconds_to_deadline() if self._responses.empty() else 0.0
 
     def _seconds_to_deadline(self) -> float | None:
         """Return the seconds until the oldest connection must end; all get the same time."""
@@ -215,23 +219,26 @@ class MetricsServer:
         """Queue the request for the worker of its path, or refuse it."""
         exchange = connection.exchange = HttpExchange(bytes(connection.request))
         if exchange.is_valid:
-            worker = self._workers.get(exchange.target.path)
+            connection.path = exchange.target.path
+            worker = self._workers.get(connection.path)
             if worker is not None and worker.accept(connection):
                 return
             exchange.refuse(self._workers, is_known=worker is not None)
         self._start_sending(connection, exchange.written())
 
-    def _send_responses(self) -> None:
-        """Start to send what the workers have made."""
+    def _send_next_response(self) -> None:
+        """Start to send one response that a worker made.
+
+        Clients that receive come in between: however many responses begin, these do not count as stalled.
+        """
         with contextlib.suppress(queue.Empty):
-            while True:
-                connection, response = self._responses.get_nowait()
-                if connection.socket not in self._connections:
-                    continue  # its time was over
-                if response is None:
-                    self._end(connection)
-                else:
-                    self._start_sending(connection, *connection.exchange.format_response(response))
+            connection, response = self._responses.get_nowait()
+            if connection.socket not in self._connections:
+                return  # its time was over
+            if response is None:
+                self._end(connection)
+            else:
+                self._start_sending(connection, *connection.exchange.format_response(response))
 
     def _start_sending(self, connection: ClientConnection, *parts: bytes) -> None:
         """Send what the kernel takes at once; the rest follows as the client receives it."""
@@ -240,7 +247,8 @@ class MetricsServer:
         connection.sent_at = time.monotonic()
         self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
         self._continue(connection)
-        unread = [one for one in self._connections.values() if one.phase is ConnectionPhase.CLIENT]
+        sending = (one for one in self._connections.values() if one.phase is ConnectionPhase.CLIENT)
+        unread = [one for one in sending if one.path == connection.path]
         if len(unread) > MOST_UNREAD_RESPONSES:
             self._end(min(unread, key=lambda one: one.sent_at))
 

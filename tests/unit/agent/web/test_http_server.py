@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
 from sgagent.agent.web.client_connection import LONGEST_REQUEST
-from sgagent.agent.web.http_server import MOST_CONNECTIONS, MetricsServer
+from sgagent.agent.web.http_server import MOST_CONNECTIONS, MOST_UNREAD_RESPONSES, MetricsServer
 from sgagent.agent.web.responses import Request, Response, plain
 from sgagent.agent.web.workers import MOST_WAITING
 from tests.patience import PATIENCE
@@ -165,6 +165,21 @@ def test_readers_that_do_nothing_keep_no_other_waiting(large: Served, how: str, 
             assert time.monotonic() - began < 1.0 * PATIENCE
             assert status == 200
             assert content.count("sgagent_rule{") == 1000
+
+
+def test_stalled_readers_of_one_page_end_no_scrape(large: Served) -> None:
+    """A scrape that pauses gets its whole response, however many clients begin to stall at another page."""
+    with ExitStack() as stack:
+        scrape = stack.enter_context(large.connect())
+        scrape.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        answer = stack.enter_context(scrape.makefile("rb"))
+        received = answer.read(1 << 20)
+        for _ in range(3 * MOST_UNREAD_RESPONSES):
+            stalled = stack.enter_context(large.connect())
+            stalled.sendall(b"GET /page HTTP/1.0\r\n\r\n")
+            assert stalled.recv(1)
+        received += answer.read()
+    assert received.count(b"sgagent_rule{") == 1000
 
 
 def test_a_page_that_takes_its_time_keeps_no_other_waiting(registry: CollectorRegistry) -> None:
