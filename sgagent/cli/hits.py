@@ -8,15 +8,166 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
+from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.queries import HitsAnswer, HitsQuestion
+from sgagent.agent.control.queries import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
+from sgagent.agent.time_text import age, count, short_age
 from sgagent.cli.agent_client import ask, interruptible
-from sgagent.cli.hits_table import Rates, sift_unused, table, unused_lines
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import terminal_width
+from sgagent.cli.output import lay_out, terminal_width
+from sgagent.core.model import Mode, Policy
+from sgagent.nft.counter_keys import CounterKey
 from sgagent.settings import SPAN_FORM, parse_span
+
+_NARROWEST = 6
+"""Columns are many, and a terminal of eighty signs is usual."""
+
+PacketsPerSecond = Mapping[CounterKey, float]
+
+
+class Rates:
+    """Tell how fast each counter grew between two looks."""
+
+    def __init__(self) -> None:
+        """Start without a look."""
+        self._read: Mapping[CounterKey, int] = {}
+        self._read_at: float | None = None
+
+    def after(self, answer: HitsAnswer, now: float) -> PacketsPerSecond:
+        """Return packets a second since the look before; nothing at the first, and of what is new.
+
+        Args:
+            answer: what the agent said.
+            now: seconds that never go back.
+        """
+        read = {counter_of(part, hit): hit.packets for part in answer.interfaces for hit in part.hits}
+        seconds = 0.0 if self._read_at is None else now - self._read_at
+        rates = {
+            key: max(0, packets - self._read[key]) / seconds
+            for key, packets in read.items()
+            if seconds > 0 and key in self._read
+        }
+        self._read, self._read_at = read, now
+        return rates
+
+
+def table(
+    answer: HitsAnswer, width: int | None, *, now: float, rates: PacketsPerSecond | None = None
+) -> list[str]:
+    """Return the lines of the table, a part for each interface and direction.
+
+    Args:
+        answer: what the agent said.
+        width: of the terminal; None is no limit.
+        now: seconds since the epoch.
+        rates: to be shown, too.
+    """
+    if not answer.interfaces:
+        return ["nothing is judged on this host"]
+    rows = [_row(hit, part.mode, now) for part in answer.interfaces for hit in part.hits]
+    headline, *laid_out = _laid_out([_HEADINGS, *rows], _rates(answer, rates), width)
+    left = iter(laid_out)
+    lines: list[str] = []
+    for part in answer.interfaces:
+        lines += ["", _title(part), headline, *(next(left) for _ in part.hits)]
+    return lines[1:]
+
+
+def _rates(answer: HitsAnswer, rates: PacketsPerSecond | None) -> list[str]:
+    """Return the cells of the column of rates; empty if the command shows no rates."""
+    if rates is None:
+        return []
+    keys = (counter_of(part, hit) for part in answer.interfaces for hit in part.hits)
+    return ["RATE", *(f"{rates[key]:.1f}" if key in rates else "" for key in keys)]
+
+
+def _laid_out(rows: list[tuple[str, ...]], rates: list[str], width: int | None) -> list[str]:
+    """Return the rows as lines, with rates before bytes if there are some.
+
+    Where a terminal is too narrow for all columns then, bytes make room.
+    """
+    if not rates:
+        return lay_out(rows, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
+    whole = [(row[0], rate, *row[1:]) for row, rate in zip(rows, rates, strict=True)]
+    lines = lay_out(whole, right=(0, 1, 2, 4), width=None)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    narrow = [(row[0], row[1], *row[3:]) for row in whole]
+    return lay_out(narrow, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
+
+
+def sift_unused(answer: HitsAnswer, seconds: float, now: float) -> HitsAnswer:
+    """Return an answer with the rules alone that were counted for so long, and not hit in that time."""
+    parts = (
+        replace(part, hits=tuple(hit for hit in part.hits if _is_unused(hit, seconds, now)))
+        for part in answer.interfaces
+    )
+    return replace(answer, interfaces=tuple(part for part in parts if part.hits))
+
+
+def unused_lines(answer: HitsAnswer, seconds: float, now: float, width: int | None) -> list[str]:
+    """Return the table of an answer that was sifted, or that there is no such rule."""
+    if not answer.interfaces:
+        return [f"no rule is known to have been without a hit for {age(seconds)}"]
+    said = f"without a hit for {age(seconds)} or longer, as far as the agent has counted:"
+    return [said, "", *table(answer, width, now=now)]
+
+
+def _is_unused(hit: Hit, seconds: float, now: float) -> bool:
+    """Return whether a rule was counted for long enough, and not hit in that time."""
+    if hit.step is not HitStep.RULE or hit.counted_since is None:
+        return False
+    return now - max(hit.counted_since, hit.last_hit_at or 0.0) >= seconds
+
+
+_HEADINGS = (
+    "PACKETS",
+    "BYTES",
+    "VERDICT",
+    "PRIO",
+    "RULE",
+    "GROUP",
+    "OBJECT",
+    "PROTO",
+    "PORTS",
+    "LAST",
+)
+
+
+def _title(part: InterfaceHits) -> str:
+    title = f"{part.interface} {part.direction.value}"
+    if part.mode is Mode.OBSERVE:
+        packets = count(part.would_drop_packets or 0, "packet")
+        title += f", only observed: nothing is dropped, and {packets} would have been"
+    return title
+
+
+def _row(hit: Hit, mode: Mode, now: float) -> tuple[str, ...]:
+    by_rule = hit.step is HitStep.RULE
+    is_observed = mode is Mode.OBSERVE and hit.verdict is Policy.DROP
+    return (
+        str(hit.packets),
+        str(hit.bytes),
+        f"would {hit.verdict.value}" if is_observed else hit.verdict.value,
+        "" if hit.priority is None else str(hit.priority),
+        hit.rule_id or f"({hit.step.value})",
+        hit.security_group_id or "",
+        hit.authorization_object or "",
+        hit.protocol or "",
+        hit.ports or ("any" if by_rule else ""),
+        _last_hit(hit, now),
+    )
+
+
+def _last_hit(hit: Hit, now: float) -> str:
+    """Return how long ago the last hit was, in few signs; ``none`` where there was none."""
+    if hit.last_hit_at is None:
+        return "" if hit.counted_since is None else "none"
+    return short_age(max(0.0, now - hit.last_hit_at))
+
 
 WATCH_SECONDS = 1.0
 """Between two looks."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgagent.agent.time_text import count
-from sgagent.cli.atomic_write import replace_file
 from sgagent.cli.inputs import load_settings, read_bounded
+from sgagent.cli.output import replace_file
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import (
     DocumentError,

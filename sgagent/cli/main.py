@@ -30,34 +30,34 @@ from sgagent.core.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
-COMMANDS = (
-    "apply",
-    "boot",
-    "check",
-    "compile",
-    "confirm",
-    "denied",
-    "explain",
-    "fleet",
-    "flush",
-    "graph",
-    "history",
-    "hits",
-    "import",
-    "lint",
-    "keygen",
-    "mode",
-    "plan",
-    "publish",
-    "reload",
-    "rollback",
-    "run",
-    "schema",
-    "sign",
-    "status",
-    "test",
-)
-"""Each is a module beside this one, with ``SUMMARY``, ``add_arguments`` and ``run``."""
+COMMANDS = {
+    "apply": "Enforce documents through the running agent, permanently or on trial until confirmed.",
+    "boot": "Enforce the last enforced policy before the network is up, without reading the source.",
+    "check": "Validate documents and configuration; report all problems at once.",
+    "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
+    "confirm": "Keep the definitions that are on trial.",
+    "denied": "Show recently dropped packets, with the rule that decided and with names for addresses.",
+    "explain": "Explain the verdict for a packet: the deciding step and rule, and later matching rules.",
+    "fleet": "Show the state of the hosts that follow an etcd cluster, or wait for them.",
+    "flush": "Remove the rules of sgagent from this host.",
+    "graph": "Draw which groups and addresses may connect to each other.",
+    "history": "List the enforced definitions, the newest first.",
+    "hits": "Show the packets that each rule decided, in the order of evaluation.",
+    "import": "Convert security groups of a cloud API or of other tools to native documents.",
+    "keygen": "Create a key to sign documents with.",
+    "lint": "Find dangerous, ineffective or redundant rules, and suggest fixes.",
+    "mode": "Override the configured mode: enforce or observe.",
+    "plan": "Show what definitions would change: which traffic opens or closes, and by which rules.",
+    "publish": "Write documents to the configured etcd cluster.",
+    "reload": "Have the running agent read its source now, and print the result.",
+    "rollback": "Go back to the definitions that were enforced before.",
+    "run": "Run the agent: keep this host's security groups enforced.",
+    "schema": "Print the JSON Schema of native documents.",
+    "sign": "Sign documents.",
+    "status": "Show the state of the running agent on one screen.",
+    "test": "Run packet tests against policies.",
+}
+"""The summary of each. Each is a module beside this one, with ``add_arguments`` and ``run``."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Threshold of the garbage collector. Definitions and rulesets are many small values without cycles, and with
@@ -133,39 +133,10 @@ def make_parser(wanted: Container[str] = COMMANDS) -> argparse.ArgumentParser:
 
 def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool) -> None:
     """Add a command; what it takes to run it is imported only if it may be the one that is meant."""
-    command = commands.add_parser(name, help=_SUMMARIES[name], description=_SUMMARIES[name])
+    command = commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name])
     _add_config(command, default=argparse.SUPPRESS)
     if is_wanted:
         import_module(f"sgagent.cli.{name}").add_arguments(command)
-
-
-_SUMMARIES = {
-    "apply": "Enforce documents through the running agent, permanently or on trial until confirmed.",
-    "boot": "Enforce the last enforced policy before the network is up, without reading the source.",
-    "check": "Validate documents and configuration; report all problems at once.",
-    "compile": "Print (--dry-run) or apply, once, the ruleset for this host.",
-    "confirm": "Keep the definitions that are on trial.",
-    "denied": "Show recently dropped packets, with the rule that decided and with names for addresses.",
-    "explain": "Explain the verdict for a packet: the deciding step and rule, and later matching rules.",
-    "fleet": "Show the state of the hosts that follow an etcd cluster, or wait for them.",
-    "flush": "Remove the rules of sgagent from this host.",
-    "graph": "Draw which groups and addresses may connect to each other.",
-    "history": "List the enforced definitions, the newest first.",
-    "hits": "Show the packets that each rule decided, in the order of evaluation.",
-    "import": "Convert security groups of a cloud API or of other tools to native documents.",
-    "keygen": "Create a key to sign documents with.",
-    "lint": "Find dangerous, ineffective or redundant rules, and suggest fixes.",
-    "mode": "Override the configured mode: enforce or observe.",
-    "plan": "Show what definitions would change: which traffic opens or closes, and by which rules.",
-    "publish": "Write documents to the configured etcd cluster.",
-    "reload": "Have the running agent read its source now, and print the result.",
-    "rollback": "Go back to the definitions that were enforced before.",
-    "run": "Run the agent: keep this host's security groups enforced.",
-    "schema": "Print the JSON Schema of native documents.",
-    "sign": "Sign documents.",
-    "status": "Show the state of the running agent on one screen.",
-    "test": "Run packet tests against policies.",
-}
 
 
 def _add_config(parser: argparse.ArgumentParser, default: str | None = None) -> None:

@@ -1,17 +1,19 @@
-"""Coloured words on a terminal. The words alone carry the meaning."""
+"""What commands print and write: colours, columns, progress, and files replaced whole."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from sgagent.core.errors import printable
+from sgagent.core.errors import UsageError, printable
 
 
 class Colour(enum.Enum):
@@ -150,3 +152,19 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def replace_file(place: Path, text: str) -> None:
+    """Write a file, all of it or nothing.
+
+    Raises:
+        UsageError: it can't be written.
+    """
+    draft = place.with_name(f".{place.name}.new")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(place)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise UsageError(f"{place}: can't be written: {error.strerror}") from error

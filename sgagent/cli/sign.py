@@ -8,9 +8,9 @@ import re
 import time
 from pathlib import Path
 
-from sgagent.cli.atomic_write import replace_file
 from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host, whole_number
 from sgagent.cli.keygen import load_key
+from sgagent.cli.output import replace_file
 from sgagent.core.errors import SourceUnavailableError, UsageError
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile

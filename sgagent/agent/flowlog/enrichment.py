@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from sgagent.agent.flowlog.flow import Flow, FlowEnd
+from sgagent.agent.flowlog.flow import Flow, FlowEnd, PacketHead
 from sgagent.agent.flowlog.log_prefixes import LoggedLeaf
-from sgagent.agent.flowlog.packet_parser import PacketHead
 from sgagent.core.host_facts import link_name
 from sgagent.core.model import CidrBlock, Direction, Family, Protocol, Snapshot
 from sgagent.dataplane.nflog import LoggedPacket

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from sgagent.agent.flowlog.enrichment import Directory, make_flow
-from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, read_head
 from sgagent.agent.flowlog.log_prefixes import Leaves, LoggedLeaf, have_same_leaves, leaves_of
-from sgagent.agent.flowlog.packet_parser import read_head
 from sgagent.agent.flowlog.writers import Entry, FlowWriter, NoWriter, PartlyWrittenError
 from sgagent.agent.step_log import EventLog
 from sgagent.compiler.counter_chains import SILENT, FlowLogging

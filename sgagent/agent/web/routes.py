@@ -36,14 +36,17 @@ from sgagent.agent.web.explain_form import (
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.page import PageContent, PageLink, Section, render_page
 from sgagent.agent.web.responses import PRIVATE, Page, Request, Response, is_own_host, plain
-from sgagent.agent.web.rule_table import ROWS_PER_PAGE, caption, rule_part_section, rules_section
 from sgagent.agent.web.sections import (
     GRAPH_PATH,
+    ROWS_PER_PAGE,
+    caption,
     drops_section,
     findings_section,
     graph_response,
     graph_section,
     interfaces_section,
+    rule_part_section,
+    rules_section,
     state_section,
 )
 from sgagent.core.errors import UsageError

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sgagent.analysis.lint.codes import MOST_RULES
-from sgagent.analysis.lint.open_ports import OpenPorts, ports_open_to_everyone
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach
+from sgagent.analysis.lint.services import OpenPorts, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.errors import NOWHERE, Origin, Problem

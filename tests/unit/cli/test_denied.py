@@ -11,7 +11,7 @@ import pytest
 from sgagent.agent.control.protocol import decode_answer, encode_answer
 from sgagent.agent.control.queries import DeniedAnswer, DeniedQuestion, denied_answer
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.cli.denied_table import FollowedTable, report
+from sgagent.cli.denied import FollowedTable, report
 from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.cli.atomic_write import replace_file
+from sgagent.cli.output import replace_file
 from sgagent.core.errors import UsageError
 
 

@@ -11,8 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, Status
 from sgagent.agent.step import StepEnd
-from sgagent.agent.web.counter_metrics import CounterTotals
-from sgagent.agent.web.metrics import make_registry
+from sgagent.agent.web.metrics import CounterTotals, make_registry
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.nft.counter_keys import (
     DefaultCounter,

@@ -11,8 +11,7 @@ import pytest
 from sgagent.agent.published_status import STEP_SECONDS
 from sgagent.agent.web.inspection import MOST_EDGES
 from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
-from sgagent.agent.web.rule_table import ROWS_ON_OVERVIEW, ROWS_PER_PAGE
-from sgagent.agent.web.sections import MOST_DROPS
+from sgagent.agent.web.sections import MOST_DROPS, ROWS_ON_OVERVIEW, ROWS_PER_PAGE
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
