@@ -24,7 +24,7 @@ from bench.daemon import transactions
 from bench.desks import FIRST_NEWCOMER, Change
 from bench.packetcost import compiled_text
 from bench.policies import INTERFACE, BenchPolicy, invent
-from bench.section import Section, begin, finish, milliseconds, parser_of, table
+from bench.section import COSTS_PAGE, Section, begin, finish, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
 from integration.namespaces import network_namespace
 from sgagent.core.model import Direction, Family
@@ -237,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     begin()
     sizes = SIZES[1:2] if options.quick else SIZES[1:]
     found = [took for size in sizes for took in measure_floor(invent(size), REPEATS[size], LOADS)]
-    return finish(Section(NAME, list(lines(found)), found), [], writes=options.write)
+    return finish(Section(NAME, list(lines(found)), found, COSTS_PAGE), [], writes=options.write)
 
 
 if __name__ == "__main__":

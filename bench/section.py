@@ -19,6 +19,7 @@ from integration.parts import with_parts
 
 _ROOT = Path(__file__).resolve().parents[1]
 PAGE = _ROOT / "docs" / "performance.md"
+COSTS_PAGE = _ROOT / "bench" / "costs.md"
 RESULTS = _ROOT / "bench" / "results"
 
 
@@ -35,6 +36,9 @@ class Section:
     numbers: object
     """A dataclass, or a sequence of such."""
 
+    page: Path = PAGE
+    """The document that has the part."""
+
     @property
     def json(self) -> str:
         """Return the numbers as they are kept."""
@@ -45,7 +49,8 @@ class Section:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(self.json + "\n", encoding="utf-8")
         text = "\n" + "\n".join(self.lines) + "\n"
-        PAGE.write_text(with_parts(PAGE.read_text(encoding="utf-8"), {self.name: text}), encoding="utf-8")
+        document = with_parts(self.page.read_text(encoding="utf-8"), {self.name: text})
+        self.page.write_text(document, encoding="utf-8")
 
     @property
     def _file(self) -> Path:
@@ -56,7 +61,7 @@ def parser_of(module: str, text: str) -> argparse.ArgumentParser:
     """Return a parser of a bench's arguments, with those that all have."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=text)
     parser.add_argument(
-        "--write", action="store_true", help=f"keep the numbers, and put the tables into docs/{PAGE.name}"
+        "--write", action="store_true", help="keep the numbers, and put the tables into the document"
     )
     parser.add_argument("--quick", action="store_true", help="measure less; don't quote it")
     return parser

@@ -16,7 +16,7 @@ from bench.linear import Order
 from bench.packetcost import CONNTRACK_ONLY, Effort, measured_costs, take_turns
 from bench.policies import BenchPolicy, invent
 from bench.results import PacketCost
-from bench.section import Section, begin, finish, parser_of, table
+from bench.section import COSTS_PAGE, Section, begin, finish, parser_of, table
 from bench.sizes import SIZES, Size
 from bench.traffic import Aim, choose
 from bench.variants import by_length, shapes, stages, statements
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     begin()
     sizes, lengths = (SIZES[:1], ()) if options.quick else (SIZES, _LENGTHS)
     found = list(measure_shapes(sizes, lengths))
-    return finish(Section(NAME, list(lines(found)), found), [], writes=options.write)
+    return finish(Section(NAME, list(lines(found)), found, COSTS_PAGE), [], writes=options.write)
 
 
 if __name__ == "__main__":

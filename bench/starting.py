@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.durations import BINDING, ROOT, Files, sgagent
 from bench.goals import Goal
 from bench.policies import invent
-from bench.section import Section, begin, finish, parser_of, table
+from bench.section import COSTS_PAGE, Section, begin, finish, parser_of, table
 from bench.sizes import SIZES, Size
 from integration.namespaces import network_namespace
 
@@ -165,7 +165,9 @@ def main(argv: Sequence[str]) -> int:
     runs, runs_of_large = (2, 1) if options.quick else (RUNS, RUNS_OF_LARGE)
     found = [*measure_start(runs), measure_first_apply(SIZES[2], runs)]
     found.append(measure_first_apply(SIZES[3], runs_of_large))
-    return finish(Section(NAME, list(lines(found)), found), list(judge(found)), writes=options.write)
+    return finish(
+        Section(NAME, list(lines(found)), found, COSTS_PAGE), list(judge(found)), writes=options.write
+    )
 
 
 if __name__ == "__main__":
