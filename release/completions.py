@@ -69,9 +69,11 @@ def _bash_values(command: str, options: Iterable[Option]) -> Iterator[str]:
 def _bash_words(command: Command) -> str:
     """Return what completes a word that belongs to no option: files too, where the command takes some."""
     words = f'_sgagent_words "{_words_of(command)}"'
-    if any(argument.value is Value.FILE for argument in command.arguments):
-        return f"if [[ $word == -* ]]; then {words}; else _sgagent_files; fi"
-    return words
+    if not any(argument.value is Value.FILE for argument in command.arguments):
+        return words
+    chosen = "|".join(word for argument in command.arguments for word in argument.choices)
+    is_word = f'$word == -* || ! " ${{COMP_WORDS[*]:1}} " =~ " "({chosen})" "' if chosen else "$word == -*"
+    return f"if [[ {is_word} ]]; then {words}; else _sgagent_files; fi"
 
 
 def _valued_names(options: Iterable[Option]) -> Iterator[str]:

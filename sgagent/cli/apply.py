@@ -22,7 +22,12 @@ from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.time_text import time_left
 from sgagent.cli.active_policy import print_enforced
 from sgagent.cli.agent_client import ask, order
-from sgagent.cli.inputs import load_settings, resolve_for_host
+from sgagent.cli.inputs import (
+    add_definitions_arguments,
+    load_settings,
+    required_definitions,
+    resolve_for_host,
+)
 from sgagent.cli.one_shot import own_sessions_cut, refuse_to_cut_own_session
 from sgagent.core.errors import (
     DocumentError,
@@ -46,7 +51,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="a file or directory of documents")
+    add_definitions_arguments(parser, is_required=True)
     parser.add_argument(
         "--confirm-within",
         metavar="TIME",
@@ -62,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     """Send the documents to the agent; they are in force, or nothing was changed."""
     settings = load_settings(options)
     seconds = None if options.confirm_within is None else parse_duration(options.confirm_within)
-    files = _read(options.path, settings)
+    files = _read(required_definitions(options), settings)
     documents = tuple(map(_sent, files))
     if seconds is not None:
         _announce_trial(options, seconds, files, settings)
@@ -116,7 +121,7 @@ def _announce_trial(
     announcement = "\n".join(
         map(
             printable,
-            trial_lines(options.path, seconds, status.snapshot_version or "nothing, as before", cuts),
+            trial_lines(options.definitions, seconds, status.snapshot_version or "nothing, as before", cuts),
         )
     )
     print(announcement, file=stream, flush=True)

@@ -17,7 +17,7 @@ from sgagent.analysis.graph.graph import Edge, Graph, Node, Traffic
 from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, load_settings
 from sgagent.cli.output import Progress
 from sgagent.core.errors import Problem, Severity, UsageError, printable
 from sgagent.core.model import LAST_PORT, Snapshot
@@ -35,12 +35,7 @@ _WAY = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "--definitions",
-        metavar="PATH",
-        type=Path,
-        help="a file or directory of documents, instead of the configured source",
-    )
+    add_definitions_arguments(parser)
     parser.add_argument(
         "--output", choices=tuple(_WRITERS), default="svg", help="what is printed (default: svg)"
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from sgagent.cli.main import DEFAULT_CONFIGURATION
+from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.core.binding import bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.host_facts import HandBinding, HostFacts
@@ -27,14 +27,60 @@ from sgagent.sources.signature_policy import read_signature, signature_file
 from sgagent.sources.verified_parse import VerifiedParser
 
 
+class _DefinitionsAction(argparse.Action):
+    """Store the path of definitions, whichever of the two ways it is given in."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the path.
+
+        Raises:
+            UsageError: there is one already.
+        """
+        del option_string
+        if values is None:
+            return  # an optional argument that is not there
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(TWO_PATHS)
+        setattr(namespace, self.dest, values)
+
+
+def add_definitions_arguments(parser: argparse.ArgumentParser, *, is_required: bool = False) -> None:
+    """Add PATH as the last argument, and ``--definitions PATH``, which means the same."""
+    instead = "" if is_required else ", instead of the configured source"
+    parser.add_argument(
+        "definitions",
+        metavar="PATH",
+        nargs="?",
+        action=_DefinitionsAction,
+        type=Path,
+        help=f"a file or directory of documents{instead}",
+    )
+    parser.add_argument(
+        "--definitions", metavar="PATH", action=_DefinitionsAction, type=Path, help="the same as PATH"
+    )
+
+
+def required_definitions(options: argparse.Namespace) -> Path:
+    """Return the path of definitions on the command line.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path: Path | None = options.definitions
+    if path is None:
+        raise UsageError("PATH is missing: name a file or directory of documents")
+    return path
+
+
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which definitions are meant, and what they are bound to."""
-    parser.add_argument(
-        "--definitions",
-        metavar="PATH",
-        type=Path,
-        help="a file or directory of documents, instead of the configured source",
-    )
+    add_definitions_arguments(parser)
     parser.add_argument(
         "--interface",
         metavar="NAME=GROUP[,GROUP…]",

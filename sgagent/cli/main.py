@@ -66,6 +66,8 @@ the interpreter's default, collections take as long as all the rest. Short comma
 _LASTING = frozenset({"denied", "fleet", "hits", "run"})
 """The commands that may run without an end."""
 
+TWO_PATHS = "the definitions are named twice: give either PATH or --definitions PATH"
+
 _FAULT = 70
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -114,10 +116,27 @@ def _print_whatever_comes() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = make_parser(arguments).parse_args(arguments)
+    options = _parse(arguments)
     module = import_module(f"sgagent.cli.{options.command}")
     code: int = module.run(options)
     return code
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; the path of definitions may come last, also behind options.
+
+    ``argparse`` takes an optional argument for absent where options separate it from the argument before.
+    """
+    parser = make_parser(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if not rest:
+        return options
+    if len(rest) > 1 or rest[0].startswith("-") or not hasattr(options, "definitions"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.definitions is not None:
+        parser.error(TWO_PATHS)
+    options.definitions = Path(rest[0])
+    return options
 
 
 def make_parser(wanted: Container[str] = COMMANDS) -> argparse.ArgumentParser:

@@ -15,7 +15,13 @@ from pathlib import Path
 from sgagent.agent.time_text import count
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import signing_options
-from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_definitions_arguments,
+    fetch,
+    load_settings,
+    required_definitions,
+)
 from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, translated_etcd_errors
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, UsageError, printable
@@ -41,7 +47,7 @@ _SIGNS = {Edit.ADDED: "+", Edit.REMOVED: "-", Edit.CHANGED: "~"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="a file or directory of documents")
+    add_definitions_arguments(parser, is_required=True)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, write nothing")
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
     parser.add_argument(
@@ -59,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     wish = signing_options.Wish.of(options)
     settings = load_settings(options)
     source = etcd_settings(settings)
-    snapshot = _valid(settings, options.path, strict=options.strict or settings.enforcement.strict)
+    strict = options.strict or settings.enforcement.strict
+    snapshot = _valid(settings, required_definitions(options), strict=strict)
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         published = client.persistently(lambda: read_published(client, layout), PATIENCE_SECONDS)

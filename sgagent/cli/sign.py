@@ -8,7 +8,14 @@ import re
 import time
 from pathlib import Path
 
-from sgagent.cli.inputs import accept_or_refuse, load_settings, resolve_for_host, whole_number
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_definitions_arguments,
+    load_settings,
+    required_definitions,
+    resolve_for_host,
+    whole_number,
+)
 from sgagent.cli.keygen import load_key
 from sgagent.cli.output import replace_file
 from sgagent.core.errors import SourceUnavailableError, UsageError
@@ -27,7 +34,7 @@ _LAST_SERIAL = 10**18 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="a file or directory of documents")
+    add_definitions_arguments(parser, is_required=True)
     parser.add_argument(
         "--key",
         metavar="FILE",
@@ -51,9 +58,10 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     now = int(time.time())
     expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
-    place = signature_path(options.path)
-    keys = [load_key(path) for path in options.key]
-    documents = _checked(options.path, settings, strict=options.strict or settings.enforcement.strict)
+    path = required_definitions(options)
+    place = signature_path(path)
+    keys = [load_key(file) for file in options.key]
+    documents = _checked(path, settings, strict=options.strict or settings.enforcement.strict)
     serial = _next_serial(place) if options.serial is None else options.serial
     if not 1 <= serial <= _LAST_SERIAL:
         raise UsageError(f"--serial {serial}: expected a whole number from 1 to {_LAST_SERIAL}")
@@ -61,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         manifest = Manifest.of(contents, serial=serial, signed_at=now, expires_at=expires_at)
     except ValueError as error:
-        raise UsageError(f"{options.path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
     replace_file(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
     print(json.dumps(_report(place, manifest)) if options.json else _summary(place, manifest))
     return 0

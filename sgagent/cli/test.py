@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from sgagent.policy_test.scenario import (
 )
 from sgagent.ports import Delivery
 from sgagent.settings import FileSourceSettings, Settings
+from sgagent.sources.files.reader import is_document_name
 
 USUAL_NAME = "packets.yaml"
 
@@ -40,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         nargs="*",
         type=Path,
-        help=f"a file of packets, or a directory with {USUAL_NAME} anywhere in it"
-        f" (default: {USUAL_NAME} beside the definitions)",
+        help=f"a file of packets, or a directory with {USUAL_NAME} anywhere in it (default: {USUAL_NAME}"
+        " beside the definitions); the last may be a file or directory of documents, as --definitions",
     )
     parser.add_argument(
         "--definitions",
@@ -113,11 +115,39 @@ def _suites(settings: Settings, options: argparse.Namespace) -> list[_Suite]:
         UsageError: a path does not exist or can't be read.
         DocumentError: packet files, or the definitions that they name, have errors; lists all of them.
     """
-    scenarios = _scenarios(tuple(_files(options.paths, options.definitions, settings)))
-    reader = _Reader(settings, options.definitions)
+    paths, definitions = _told_apart(options.paths, options.definitions)
+    scenarios = _scenarios(tuple(_files(paths, definitions, settings)))
+    reader = _Reader(settings, definitions)
     suites = [reader.suite(file, scenario) for file, scenario in scenarios]
     accept_or_refuse(dict.fromkeys(reader.problems), strict=options.strict or settings.enforcement.strict)
     return suites
+
+
+def _told_apart(paths: Sequence[Path], definitions: Path | None) -> tuple[Sequence[Path], Path | None]:
+    """Return the paths of packets, and the definitions, which may be the last of the paths."""
+    if definitions is None and paths and _holds_documents(paths[-1]):
+        return paths[:-1], paths[-1]
+    return paths, definitions
+
+
+def _holds_documents(path: Path) -> bool:
+    """Return whether a path holds definitions rather than packets."""
+    if path.is_dir():
+        return next(path.rglob(USUAL_NAME), None) is None and any(
+            is_document_name(entry.name) for entry in path.iterdir()
+        )
+    if not path.is_file():
+        return False
+    text = read_bounded(path, Limits().document_bytes, "it")
+    return _PACKETS.search(text) is None and _OBJECTS.search(text) is not None
+
+
+_PACKETS = re.compile(rb"""^[\s{]*["']?packets["']?\s*:""", re.MULTILINE)
+_OBJECTS = re.compile(
+    rb"""^[\s{\[]*["']?(security_groups|network_interfaces|prefix_lists|port_lists|RequestId)["']?\s*:""",
+    re.MULTILINE,
+)
+"""Keys that packet files, and documents, have at the top."""
 
 
 def _files(paths: Sequence[Path], definitions: Path | None, settings: Settings) -> Iterator[Path]:

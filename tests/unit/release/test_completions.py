@@ -85,6 +85,7 @@ def test_bash_offers_files_to_commands_that_take_them(script: Path, tmp_path: Pa
     """Without an option before them, and options all the same."""
     (tmp_path / "policy").mkdir()
     assert completed(script, "apply", f"{tmp_path}/po") == {f"{tmp_path}/policy"}
+    assert completed(script, "explain", "ingress", f"{tmp_path}/po") == {f"{tmp_path}/policy"}
     assert completed(script, "apply", "--conf") == {"--confirm-within", "--config"}
 
 
