@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, nullcontext
 import structlog
 
 from sgagent.agent.daemon import summary
-from sgagent.agent.flowlog.reader import in_effect
+from sgagent.agent.flowlog.nflog_reader import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.session_preview import end_forbidden_sessions

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.graph.edges import make_graph
+from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic
 from sgagent.analysis.graph.export import as_dot, as_mermaid
-from sgagent.analysis.graph.graph import Edge, Graph, Node, Traffic
 from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.subject import make_subject

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sgagent.core.model import Sessions
-from sgagent.settings.reader import RefusedSettingsError, parse_interface_name, parse_settings
 from sgagent.settings.sources import (
     AliyunSourceSettings,
     ApiEndpoint,
@@ -31,6 +30,7 @@ from sgagent.settings.tables import (
     UnboundInterfaces,
     parse_span,
 )
+from sgagent.settings.toml_reader import RefusedSettingsError, parse_interface_name, parse_settings
 
 __all__ = [
     "METADATA_SERVICE",

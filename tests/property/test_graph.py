@@ -11,7 +11,7 @@ from random import Random
 from hypothesis import given, settings
 
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.graph import Side, Traffic
+from sgagent.analysis.graph.elements import Side, Traffic
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere

@@ -16,7 +16,7 @@ from random import Random
 from hypothesis import given, settings
 
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.graph import Edge, Side
+from sgagent.analysis.graph.elements import Edge, Side
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.addresses import holds
 from sgagent.core.binding import Binding, Bindings, bind_everywhere

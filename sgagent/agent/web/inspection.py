@@ -14,7 +14,7 @@ import structlog
 
 from sgagent.agent.published_status import Board
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.graph import Graph
+from sgagent.analysis.graph.elements import Graph
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint

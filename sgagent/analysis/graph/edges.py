@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sgagent.analysis.graph.graph import (
+from sgagent.analysis.graph.elements import (
     ANYWHERE,
     NO_TRAFFIC,
     Edge,

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sgagent.analysis.graph.graph import Edge, Graph, Node, NodeKind, Outward, Traffic
+from sgagent.analysis.graph.elements import Edge, Graph, Node, NodeKind, Outward, Traffic
 from sgagent.core.errors import printable
 
 LONGEST = 30

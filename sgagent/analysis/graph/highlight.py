@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from sgagent.analysis.graph.graph import NO_TRAFFIC, Graph, Node, NodeId, NodeKind, Side, order
+from sgagent.analysis.graph.elements import NO_TRAFFIC, Graph, Node, NodeId, NodeKind, Side, order
 from sgagent.core.model import CidrBlock, Snapshot
 from sgagent.core.policy import members_by_group
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 
-from sgagent.analysis.graph.graph import Traffic
+from sgagent.analysis.graph.elements import Traffic
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
 from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.core.addresses import AddressSet, Ranges, common, joined, size, without

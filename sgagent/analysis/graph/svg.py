@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import pairwise
 
+from sgagent.analysis.graph.elements import Edge, Graph, Node, NodeId, Side
 from sgagent.analysis.graph.export import LabelLine, Mark, edge_lines, edge_mark, node_lines, sentence
-from sgagent.analysis.graph.graph import Edge, Graph, Node, NodeId, Side
 from sgagent.analysis.graph.layout import NodePlace, Route, Size, lay_out
 
 _CHARACTER = 7.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.graph import ALL_TRAFFIC, NO_TRAFFIC, Graph, NodeId, Outward, Side, Traffic
+from sgagent.analysis.graph.elements import ALL_TRAFFIC, NO_TRAFFIC, Graph, NodeId, Outward, Side, Traffic
 from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.model import Snapshot

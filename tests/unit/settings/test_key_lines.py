@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.settings.reader import Path, find_key_lines, line_of
+from sgagent.settings.toml_reader import Path, find_key_lines, line_of
 
 EVERYTHING = '''\
 # a comment with [brackets] = and "quotes"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
-from sgagent.agent.flowlog.writers import Entry
+from sgagent.agent.flowlog.outputs import Entry
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.compiler.marks import MarkLayout, first_state

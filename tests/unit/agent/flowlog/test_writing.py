@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.flowlog.reader import make_writer
-from sgagent.agent.flowlog.writers import (
+from sgagent.agent.flowlog.nflog_reader import make_writer
+from sgagent.agent.flowlog.outputs import (
     FileWriter,
     FlowWriter,
     JournalWriter,
