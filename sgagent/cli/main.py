@@ -43,6 +43,7 @@ COMMANDS = {
     "graph": "Draw which groups and addresses may connect to each other.",
     "history": "List the enforced definitions, the newest first.",
     "hits": "Show the packets that each rule decided, in the order of evaluation.",
+    "init": "Write a first policy and configuration for this host, in observe mode.",
     "import": "Convert security groups of a cloud API or of other tools to native documents.",
     "keygen": "Create a key to sign documents with.",
     "lint": "Find dangerous, ineffective or redundant rules, and suggest fixes.",
