@@ -8,11 +8,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from sgagent.agent.control.queries import HitsAnswer, HitsQuestion, HitStep
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.analysis.lint.registry import lint, steps
+from sgagent.analysis.lint.registry import CHECKS, lint, steps
 from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Usage, make_subject
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import (
@@ -24,6 +25,7 @@ from sgagent.cli.inputs import (
     resolve_for_host,
 )
 from sgagent.cli.output import Progress
+from sgagent.cli.sarif import as_sarif
 from sgagent.core.binding import bind
 from sgagent.core.errors import Problem, UsageError, printable
 from sgagent.core.host_facts import HostFacts
@@ -53,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave checks out; may be repeated",
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything is found")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print one JSON object")
+    output.add_argument("--sarif", action="store_true", help="print a SARIF log, for code hosts")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
         findings = lint(subject, disabled, progress.advance)
     if options.json:
         print(json.dumps(as_json(findings, disabled)))
+    elif options.sarif:
+        print(json.dumps(as_sarif(findings, CHECKS, Path.cwd()), indent=2))
     else:
         print("\n".join(map(printable, lines(findings))))
     return 1 if options.exit_code and findings else 0
