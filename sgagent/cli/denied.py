@@ -17,7 +17,7 @@ from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sen
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.output import add_width_argument, lay_out, table_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
 from sgagent.settings import parse_interface_name
@@ -130,6 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})"
     )
+    add_width_argument(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, with --follow one a line for each drop"
     )
@@ -149,11 +150,11 @@ def run(options: argparse.Namespace) -> int:
 
     first = look(0)
     if options.follow:
-        _follow(first, look, lines=options.lines, as_json=options.json)
+        _follow(first, look, options)
     elif options.json:
         print(json.dumps(encode_fields(replace(first, flows=_newest(first.flows, options.lines)))))
     else:
-        print("\n".join(report(first, options.lines, terminal_width())))
+        print("\n".join(report(first, options.lines, table_width(options))))
     return 0
 
 
@@ -167,12 +168,12 @@ def _newest(flows: tuple[Flow, ...], most: int) -> tuple[Flow, ...]:
     return flows[max(0, len(flows) - most) :]
 
 
-def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], *, lines: int, as_json: bool) -> None:
+def _follow(answer: DeniedAnswer, look: Callable[[int], DeniedAnswer], options: argparse.Namespace) -> None:
     """Print what is dropped until interrupted, the newest that were dropped before at first."""
-    printer = _Printer(as_json=as_json)
+    printer = _Printer(options)
     with interruptible() as is_interrupted:
         pause = threading.Event()
-        printer.print(_newest(answer.flows, lines), ())
+        printer.print(_newest(answer.flows, options.lines), ())
         known = answer
         if known.unavailable is not None:
             print(printable(f"drops are not recorded: {known.unavailable}"), file=sys.stderr)
@@ -211,16 +212,16 @@ def _grown(before: tuple[FlowsLeftOut, ...], now: tuple[FlowsLeftOut, ...]) -> I
 class _Printer:
     """Print flows as they come."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
         self._table = FollowedTable()
 
     def print(self, flows: tuple[Flow, ...], left_out: Iterator[FlowsLeftOut] | tuple[()]) -> None:
         """Print what is new, at once."""
-        if self._as_json:
+        if self._options.json:
             lines = [json.dumps(encode_fields(entry)) for entry in (*flows, *left_out)]
         else:
-            lines = [*self._table.lines(flows, terminal_width()), *map(sentence, left_out)]
+            lines = [*self._table.lines(flows, table_width(self._options)), *map(sentence, left_out)]
         for line in lines:
             print(line)
         sys.stdout.flush()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sgagent.agent.time_text import age, count
 from sgagent.cli.inputs import load_settings, whole_number
-from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.output import add_width_argument, lay_out, table_width
 from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="with wait: at least so many hosts must report (default: 1)",
     )
+    add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     layout = KeyLayout(source.prefix)
     with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
         if options.what == "status":
-            return _show(_look(client, layout), as_json=options.json)
+            return _show(_look(client, layout), options)
         return _wait(client, layout, options, seconds)
 
 
@@ -90,17 +91,22 @@ def _look(client: Client, layout: KeyLayout) -> _Fleet:
     return client.persistently(look, PATIENCE_SECONDS)
 
 
-def _show(fleet: _Fleet, *, as_json: bool) -> int:
-    if as_json:
+def _show(fleet: _Fleet, options: argparse.Namespace) -> int:
+    if options.json:
         print(json.dumps(_as_json(fleet), indent=2))
         return 0
-    for line in _lines(fleet):
+    for line in _lines(fleet, table_width(options)):
         print(line)
     return 0
 
 
-def _lines(fleet: _Fleet) -> list[str]:
-    """Return a line for each host, hosts that need attention first, and a summary."""
+def _lines(fleet: _Fleet, width: int | None) -> list[str]:
+    """Return a row for each host, hosts that need attention first, and a summary.
+
+    Args:
+        fleet: what the hosts reported.
+        width: of the terminal; None is no limit.
+    """
     counts = Counter(one.standing for one in fleet.hosts)
     totals = ", ".join(f"{counts[standing]} {standing.value}" for standing in HostReport if counts[standing])
     summary = f"{count(len(fleet.hosts), 'host')}" + (f": {totals}" if totals else "")
@@ -109,7 +115,7 @@ def _lines(fleet: _Fleet) -> list[str]:
         return [summary]
     head = ("HOST", "STANDING", "REVISION", "SINCE", "POSTURE", "AGENT", "WHY")
     rows = [head, *(_row(one) for one in fleet.hosts)]
-    return [*lay_out(rows, right=(2,), width=terminal_width()), summary]
+    return [*lay_out(rows, right=(2,), width=width), summary]
 
 
 def _row(one: Reported) -> tuple[str, ...]:

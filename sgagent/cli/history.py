@@ -12,12 +12,13 @@ from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.output import add_width_argument, lay_out, table_width
 from sgagent.core.errors import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(encode_fields(answer)))
         return 0
-    print("\n".join(table(answer, terminal_width())))
+    print("\n".join(table(answer, table_width(options))))
     for entry in answer.entries:
         if entry.fault is not None:
             print(printable(f"damaged: {entry.fault}"), file=sys.stderr)

@@ -17,7 +17,7 @@ from sgagent.agent.control.queries import Hit, HitsAnswer, HitsQuestion, HitStep
 from sgagent.agent.time_text import age, count, short_age
 from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.output import add_width_argument, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.settings import SPAN_FORM, parse_span
@@ -192,6 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"only rules without a hit for so long (default: {_UNUSED})",
     )
     parser.add_argument("--interface", metavar="NAME", help="of this interface only")
+    add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, with --watch one a line")
 
 
@@ -215,9 +216,9 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             return [json.dumps(encode_fields(answer))]
         if options.unused is not None:
-            return unused_lines(answer, options.unused, time.time(), terminal_width())
+            return unused_lines(answer, options.unused, time.time(), table_width(options))
         known = rates.after(answer, time.monotonic()) if options.watch else None
-        return table(answer, terminal_width(), now=time.time(), rates=known)
+        return table(answer, table_width(options), now=time.time(), rates=known)
 
     if options.watch:
         _watch(lines, repaint=sys.stdout.isatty() and not options.json)
@@ -243,6 +244,7 @@ def _watch(lines: Callable[[], list[str]], *, repaint: bool) -> None:
 
 def _painted(lines: list[str]) -> Iterator[str]:
     """Yield what paints the lines over those before, without a flicker; what has no room is counted."""
+    lines = [piece for line in lines for piece in line.split("\n")]
     room = shutil.get_terminal_size().lines - 1
     if len(lines) > room:
         lines = [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import enum
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -35,7 +38,7 @@ def _shows_colour() -> bool:
 
 _GAP = "  "
 _NARROWEST = 8
-"""Columns are not cut below this; a terminal that is narrower yet wraps."""
+"""Columns are not folded below this; a terminal that is narrower yet wraps."""
 
 
 def lay_out(
@@ -46,14 +49,14 @@ def lay_out(
     least: Sequence[int] | None = None,
     narrowest: int = _NARROWEST,
 ) -> list[str]:
-    """Return rows as lines with aligned columns, safe to print.
+    """Return each row as text with aligned columns, safe to print; a row may take several lines.
 
     Args:
         rows: of cells, equally many in each.
-        right: columns that are aligned to the right, and never cut: numbers.
-        width: of the terminal; the widest columns are cut until a line fits. None is no limit.
+        right: columns that are aligned to the right, and never folded: numbers.
+        width: of the terminal; the widest columns are folded until a line fits. None is no limit.
         least: how wide columns are at least, where rows are printed bit by bit.
-        narrowest: below which none is cut.
+        narrowest: below which none is folded.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     natural = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -63,13 +66,27 @@ def lay_out(
     texts = [max(size, least[n] if least else 0) for n, size in enumerate(natural) if n not in to_the_right]
     fitted = iter(_fit(texts, room, narrowest))
     widths = [size if number in to_the_right else next(fitted) for number, size in enumerate(natural)]
-    return [
-        _GAP.join(
-            _cut(cell, size).rjust(size) if number in to_the_right else _cut(cell, size).ljust(size)
-            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
+    return ["\n".join(_lines_of_row(row, widths, to_the_right)) for row in cells]
+
+
+def _lines_of_row(row: Sequence[str], widths: Sequence[int], right: Container[int]) -> Iterator[str]:
+    """Yield the lines of a row; a cell that is too long goes on below itself."""
+    folded = [_folded(cell, size) for cell, size in zip(row, widths, strict=True)]
+    for pieces in zip_longest(*folded, fillvalue=""):
+        yield _GAP.join(
+            piece.rjust(size) if number in right else piece.ljust(size)
+            for number, (piece, size) in enumerate(zip(pieces, widths, strict=True))
         ).rstrip()
-        for row in cells
-    ]
+
+
+def add_width_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option for tables that are wider than the terminal."""
+    parser.add_argument("--wide", action="store_true", help="fold no column, however narrow the terminal is")
+
+
+def table_width(options: argparse.Namespace) -> int | None:
+    """Return how wide a table may be; None where ``--wide`` is given, or the output is no terminal."""
+    return None if options.wide else terminal_width()
 
 
 def terminal_width() -> int | None:
@@ -90,8 +107,19 @@ def _fit(widths: list[int], room: int | None, narrowest: int) -> list[int]:
     return fitted
 
 
-def _cut(cell: str, size: int) -> str:
-    return cell if len(cell) <= size else cell[: size - 1] + "…"
+_BREAK = re.compile(r".*[ ,;:/_.-]", re.DOTALL)
+"""As much of a text as ends behind a sign at which it may be folded."""
+
+
+def _folded(cell: str, size: int) -> list[str]:
+    """Return a cell in pieces that have room, parted behind blanks and signs where possible."""
+    pieces = []
+    while len(cell) > size:
+        found = _BREAK.match(cell[:size])
+        end = found.end() if found and 2 * found.end() >= size else size
+        pieces.append(cell[:end].rstrip())
+        cell = cell[end:].lstrip()
+    return [*pieces, cell]
 
 
 PATIENCE_SECONDS = 0.5

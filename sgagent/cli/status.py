@@ -12,7 +12,7 @@ from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import lay_out, terminal_width
+from sgagent.cli.output import add_width_argument, lay_out, table_width
 from sgagent.core.errors import printable
 
 _LABEL_WIDTH = 10
@@ -20,6 +20,7 @@ _LABEL_WIDTH = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         is_enforcing = answer.posture is Posture.ENFORCING
         print(json.dumps({"is_enforcing": is_enforcing, **encode_fields(answer)}))
     else:
-        print("\n".join(screen(answer, time.time(), terminal_width())))
+        print("\n".join(screen(answer, time.time(), table_width(options))))
     return 0 if answer.posture is Posture.ENFORCING else 1
 
 
