@@ -76,6 +76,7 @@ def test_it_holds_what_an_administrator_expects(files: Path) -> None:
         "etc/sgagent/groups.d",
         "usr/share/man/man1/sgagent-run.1.gz",
         "usr/share/man/man5/sgagent.toml.5.gz",
+        "usr/share/man/man5/sgagent-documents.5.gz",
         "usr/share/bash-completion/completions/sgagent",
         "usr/share/zsh/vendor-completions/_sgagent",
         "usr/share/fish/vendor_completions.d/sgagent.fish",

@@ -1,4 +1,4 @@
-"""Write the man pages: one of the program, one for each command, and one of the configuration."""
+"""Write the man pages: one of the program, one for each command, and those of both formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from release.commandline import Argument, Command, Option, Program, Value
-from release.markdown import Block, Heading, Paragraph, Table, parse_markdown, section
+from release.examples import EXAMPLES
+from release.markdown import Block, CodeBlock, Heading, Paragraph, Table, parse_markdown, section
 from release.roff import escaped, guarded, quoted, set_blocks, set_running, set_table, set_term
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -40,6 +41,7 @@ def manual_pages(program: Program, date: str) -> Iterator[tuple[str, str]]:
     """Yield the file name and the text of each page."""
     commands = parse_markdown((DOCS / "commands.md").read_text(encoding="utf-8"))
     configuration = parse_markdown((DOCS / "configuration.md").read_text(encoding="utf-8"))
+    documents = parse_markdown((DOCS / "documents.md").read_text(encoding="utf-8"))
     version = f"sgagent {program.version}"
     yield "sgagent.1", _page("SGAGENT", "1", date, version, _program(program, commands))
     for command in program.commands:
@@ -48,7 +50,17 @@ def manual_pages(program: Program, date: str) -> Iterator[tuple[str, str]]:
             f"sgagent-{command.name}.1",
             _page(f"SGAGENT-{command.name.upper()}", "1", date, version, lines),
         )
-    yield "sgagent.toml.5", _page("SGAGENT.TOML", "5", date, version, _configuration(configuration))
+    for name, summary, place, blocks in (
+        (
+            "sgagent.toml",
+            "configuration of the security group agent",
+            "/etc/sgagent/sgagent.toml",
+            configuration,
+        ),
+        ("sgagent-documents", "security group documents", "/etc/sgagent/groups.d", documents),
+    ):
+        lines = _reference(name, summary, place, blocks)
+        yield f"{name}.5", _page(name.upper(), "5", date, version, lines)
 
 
 def _page(title: str, number: str, date: str, version: str, lines: Iterable[str]) -> str:
@@ -93,20 +105,27 @@ def _command(program: Program, command: Command, commands: tuple[Block, ...]) ->
         for argument in command.arguments:
             yield from set_term(f"*{argument.metavar}*", argument.text or _one_of(argument))
     yield from _option_list(command.options, {**_documented(commands), **_documented(described)})
+    yield ".SH EXAMPLES"
+    for line, purpose in EXAMPLES[command.name]:
+        yield from (".PP", *set_running(purpose), *set_blocks((CodeBlock(line),)))
     yield from _exit_status(commands)
     others = (f"sgagent-{other.name}(1)" for other in program.commands if other != command)
     yield from _ending(("sgagent(1)", *others))
 
 
-def _configuration(blocks: tuple[Block, ...]) -> Iterator[str]:
-    yield from (".SH NAME", "sgagent.toml \\- configuration of the security group agent")
-    yield from (".SH SYNOPSIS", ".I /etc/sgagent/sgagent.toml", ".SH DESCRIPTION")
+def _reference(name: str, summary: str, place: str, blocks: tuple[Block, ...]) -> Iterator[str]:
+    """Yield the page of a format, from the document about it."""
+    yield from (".SH NAME", f"{escaped(name)} \\- {summary}")
+    yield from (".SH SYNOPSIS", f".I {place}", ".SH DESCRIPTION")
     for block in blocks:
         match block:
             case Heading(level=1):
                 continue
             case Heading(level=2):
                 yield f".SH {quoted(block.text.replace('`', '').replace(' and ', ' AND '))}"
+            case Table(header=(subject, "meaning")):
+                yield f".SS {quoted(subject[:1].upper() + subject[1:])}"
+                yield from set_blocks((block,))
             case _:
                 yield from set_blocks((block,))
     yield from _ending(("sgagent(1)", "sgagent-check(1)", "sgagent-run(1)"))
@@ -173,7 +192,7 @@ def _ending(others: Iterable[str]) -> Iterator[str]:
     for term, text in _ENVIRONMENT:
         yield from set_term(term, text)
     yield ".SH SEE ALSO"
-    pages = dict.fromkeys((*others, "sgagent.toml(5)", "nft(8)"))
+    pages = dict.fromkeys((*others, "sgagent.toml(5)", "sgagent-documents(5)", "nft(8)"))
     for page in pages:
         name, _, number = page.partition("(")
         yield f".BR {escaped(name, is_code=True)} ({number}" + ("," if page != "nft(8)" else "")

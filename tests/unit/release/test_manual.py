@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from release.commandline import Command, describe_program
+from release.examples import EXAMPLES
 from release.manual import manual_pages
 from release.markdown import BulletList, CodeBlock, Heading, Paragraph, Table, parse_markdown, section
 from release.roff import escaped, set_blocks
-from sgagent.cli.main import COMMANDS
+from sgagent.cli.main import COMMANDS, make_parser
 
 PROGRAM = describe_program()
 PAGES = dict(manual_pages(PROGRAM, "2026-01-02"))
 
 
 def test_each_command_has_a_page() -> None:
-    """Beside the program's own and the configuration's."""
-    assert set(PAGES) == {"sgagent.1", "sgagent.toml.5", *(f"sgagent-{name}.1" for name in COMMANDS)}
+    """Beside the program's own and those of the formats."""
+    formats = {"sgagent.toml.5", "sgagent-documents.5"}
+    assert set(PAGES) == {"sgagent.1", *formats, *(f"sgagent-{name}.1" for name in COMMANDS)}
 
 
 @pytest.mark.parametrize("command", PROGRAM.commands, ids=lambda command: command.name)
@@ -36,10 +40,28 @@ def test_a_page_names_every_option(command: Command) -> None:
 def test_a_page_has_its_sections_in_order(name: str) -> None:
     """A reader finds what every page has where it always is."""
     heads = [line[4:].strip('"') for line in PAGES[name].splitlines() if line.startswith(".SH ")]
-    wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "FILES", "SEE ALSO"]
-    if name.endswith(".5"):
+    wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "FILES", "SEE ALSO"]
+    if name == "sgagent.1":
+        wanted.remove("EXAMPLES")
+    if name == "sgagent-documents.5":
+        wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "The native format", "Codes", "FILES", "SEE ALSO"]
+    if name == "sgagent.toml.5":
         wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "[source]", "[enforcement]", "FILES", "SEE ALSO"]
     assert [head for head in heads if head in wanted] == wanted
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_command_are_valid(command: str) -> None:
+    """Each line has the command with arguments that its parser takes."""
+    assert EXAMPLES[command]
+    for line, purpose in EXAMPLES[command]:
+        words = shlex.split(line)
+        arguments = words[words.index("sgagent") + 1 :]
+        if ">" in arguments:
+            del arguments[arguments.index(">") :]
+        assert make_parser().parse_args(arguments).command == command
+        assert purpose.endswith(".")
+        assert escaped(purpose) in PAGES[f"sgagent-{command}.1"]
 
 
 def test_the_exit_codes_are_those_of_the_document() -> None:
