@@ -1,6 +1,6 @@
 """Tell a machine's story: ``python -m integration.story`` prints what an administrator would see.
 
-``--write`` puts it into docs/story.md too.
+``--write`` puts it into integration/story.md too.
 
 A machine without sgagent is booted. The package is installed, a policy is tried and enforced, the agent is
 killed, its rules are tampered with, a policy that locks out is given up by itself, one is rolled back, the
@@ -25,7 +25,7 @@ from integration.namespaces import CommandError, remove_stale_namespaces
 from integration.package import INSTALLATION_SECONDS, built
 from integration.parts import with_parts
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "story.md"
+DOCUMENT = Path(__file__).parent / "story.md"
 PART = "story"
 HOST, ADMINISTRATOR, STRANGER = "10.0.0.11", "203.0.113.5", "198.51.100.7"
 WEB, SSH = 80, 22

@@ -39,7 +39,7 @@ OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTI
 
 def documents() -> list[Path]:
     """Return every document of the repository."""
-    folders = (ROOT / "docs", ROOT / "monitoring", ROOT / "bench")
+    folders = (ROOT / "docs", ROOT / "monitoring", ROOT / "bench", ROOT / "integration")
     return [
         *sorted(ROOT.glob("*.md")),
         *(path for folder in folders for path in sorted(folder.rglob("*.md"))),
