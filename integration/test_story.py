@@ -20,7 +20,7 @@ _OF_OTHERS = re.compile(r"# (apt-get|sgagent explain)|…|\{")
 @pytest.mark.machines
 @pytest.mark.skipif(bool(_REASON), reason=f"no machine with a package: {_REASON}")
 def test_the_story_ends_well_and_the_pages_tell_it() -> None:
-    """Each command and each line of output in the runbook is one of the story, and integration/story.md has all."""
+    """Each command and each line of output in the runbook is of the story, and story.md has them all."""
     chapters = story.tell()
     page = story.DOCUMENT.read_text(encoding="utf-8")
     written = page.partition("begin -->\n")[2].partition("<!-- story: end")[0]
