@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
 from sgagent.core.host_facts import ExpectedLink, HandBinding, HostFacts, Link, check_interface_name
 from sgagent.core.model import Mode, NetworkInterface, Snapshot
-
-LOOPBACK = "lo"
-"""The kernel's name for the link that leads to the host itself."""
+from sgagent.core.policy import LOOPBACK
 
 _MASTERS_THAT_HIDE = frozenset({"bridge", "bond", "team", "openvswitch"})
 """Kinds of master whose ports' packets show as the master's."""

@@ -146,7 +146,7 @@ class ResolvedInterface:
 
 
 LOOPBACK = "lo"
-"""The link that is never closed for being unbound (§2.3)."""
+"""The kernel's link from the host to itself. Nothing judges it, whether bound or not (§2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from sgagent.core.errors import NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.model import Direction
+from sgagent.core.policy import LOOPBACK
 from sgagent.dataplane.libnftables import Context
 from sgagent.host.link_settings import Ipv4Setting, set_ipv4
 from sgagent.policy_test.packet_bytes import WirePacket
@@ -162,7 +163,7 @@ class Network:
         _set_parameters()
         try:
             with IPRoute() as routing:
-                loopback = socket.if_nametoindex("lo")
+                loopback = socket.if_nametoindex(LOOPBACK)
                 routing.link("set", index=loopback, state="up")
                 for number, name in enumerate(self.links):
                     index = _add_pair(routing, name, self._far_ends[name], number)

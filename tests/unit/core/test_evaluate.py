@@ -23,7 +23,7 @@ from sgagent.core.model import (
     PrefixList,
     Protocol,
 )
-from sgagent.core.policy import Exemption, ResolvedPolicy
+from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from tests.words import (
     ACCEPT,
@@ -570,6 +570,16 @@ class TestExemptions:
         definitions = snapshot(group("sg-1", group_type=ADVANCED))
         policy = resolution(definitions, exemptions=exemptions).policy
         assert verdict(policy, judged) is expected
+
+    @pytest.mark.parametrize("judged", (IN, OUT))
+    @pytest.mark.parametrize("spoken_of", (IN, OUT))
+    def test_an_entry_speaks_of_one_direction(self, spoken_of: Direction, judged: Direction) -> None:
+        """An entry of the other direction exempts nothing, wherever it stands."""
+        entry = replace(METADATA, direction=spoken_of)
+        there = ResolvedDirection(platform=(entry,))
+        policy = ResolvedPolicy(interfaces=(ResolvedInterface(name="eth0", ingress=there, egress=there),))
+        expected = ACCEPT if judged is spoken_of else DROP
+        assert verdict(policy, packet(judged, "100.100.100.200", TCP, 80)) is expected
 
 
 def test_vectors_of_the_specification() -> None:
