@@ -43,7 +43,7 @@ from integration.soak import processor_seconds
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.marks import first_state
-from sgagent.core.model import Direction, Family, PortRange
+from sgagent.core.model import Direction, Family
 from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.names import class_chain, peers_chain
@@ -210,7 +210,7 @@ def transactions(policy: BenchPolicy, change: Change) -> tuple[tuple[tuple[str, 
             for verb in ("add", "delete")
         )
     first, *others = policy.rules
-    moved = replace(first, ports=PortRange(FREE_PORT, FREE_PORT))
+    moved = replace(first, ports=(FREE_PORT, FREE_PORT))
     changed = replace(policy, rules=(moved, *others))
     return (
         (("nft", "-j", "-f", "-"), _commands(policy, changed)),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from bench.policies import INTERFACE
-from sgagent.core.model import Policy, PortRange
+from sgagent.core.model import Policy, PortSet
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 
 TABLE = "linear"
@@ -63,7 +63,7 @@ def _has_set(peer: Peer) -> bool:
 def line_of(rule: ResolvedRule, order: Order) -> str:
     """Return a rule as a line of the list."""
     address = _address(rule.peer)
-    port = f"{rule.protocol} dport {_ports(rule.ports or ())}"
+    port = f"{rule.protocol} dport {_ports(rule.ports)}"
     matches = f"{port} {address}" if order is Order.PORT_FIRST else f"{address} {port}"
     verdict = "accept" if rule.policy is Policy.ACCEPT else "drop"
     return f"{matches} counter {verdict}"
@@ -75,6 +75,6 @@ def _address(peer: Peer) -> str:
     return f"ip saddr @{peer.name}" if _has_set(peer) else f"ip saddr {peer.name}"
 
 
-def _ports(ports: tuple[PortRange, ...]) -> str:
-    (only,) = ports
-    return str(only.first) if only.first == only.last else f"{only.first}-{only.last}"
+def _ports(ports: PortSet) -> str:
+    ((first, last),) = ports.ranges
+    return str(first) if first == last else f"{first}-{last}"

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 
 from bench.sizes import Size
 from sgagent.core.addresses import AddressSet
-from sgagent.core.model import TCP, UDP, CidrBlock, GroupType, Policy, PortRange, Protocol
+from sgagent.core.model import ALL_PORTS, TCP, UDP, CidrBlock, GroupType, Policy, PortSet, Protocol
 from sgagent.core.policy import (
     Peer,
     ResolvedDirection,
@@ -56,7 +56,7 @@ class BenchRule:
     policy: Policy
     priority: int
     protocol: Protocol
-    ports: PortRange
+    ports: tuple[int, int]
     authorization_object: MemberGroup | CidrBlock
 
 
@@ -131,7 +131,7 @@ def _rule(dice: random.Random, number: int, groups: tuple[MemberGroup, ...]) -> 
         policy=Policy.ACCEPT if dice.random() < 0.9 else Policy.DROP,
         priority=dice.randrange(1, 101),
         protocol=TCP if dice.random() < 0.8 else UDP,
-        ports=PortRange(first, first if dice.random() < 0.7 else first + dice.randrange(1, 100)),
+        ports=(first, first if dice.random() < 0.7 else first + dice.randrange(1, 100)),
         authorization_object=authorization_object,
     )
 
@@ -151,8 +151,8 @@ def _resolved(rule: BenchRule, peers: dict[MemberGroup, Peer]) -> ResolvedRule:
         policy=rule.policy,
         priority=rule.priority,
         protocol=rule.protocol,
-        ports=(rule.ports,),
-        source_ports=None,
+        ports=PortSet.of(rule.ports),
+        source_ports=ALL_PORTS,
         peer=peers[spoken_of] if isinstance(spoken_of, MemberGroup) else _peer_of(spoken_of),
     )
 
@@ -164,7 +164,7 @@ def _written(rule: BenchRule) -> dict[str, str | int]:
         "policy": rule.policy.value,
         "priority": rule.priority,
         "protocol": str(rule.protocol),
-        "port_range": str(rule.ports),
+        "port_range": str(PortSet.of(rule.ports)),
         "authorization_object": str(rule.authorization_object),
     }
 
@@ -187,7 +187,7 @@ def with_rule(policy: BenchPolicy) -> BenchPolicy:
         policy=Policy.ACCEPT,
         priority=50,
         protocol=TCP,
-        ports=PortRange(60_500, 60_500),
+        ports=(60_500, 60_500),
         authorization_object=policy.groups[0],
     )
     return BenchPolicy(policy.size, policy.groups, (*policy.rules, rule))

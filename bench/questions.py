@@ -28,7 +28,7 @@ from sgagent.core.model import (
     GroupReference,
     GroupType,
     Policy,
-    PortRange,
+    PortSet,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
@@ -68,7 +68,11 @@ class Asked:
 
 
 def _rule(
-    dice: random.Random, number: int, peer: AuthorizationObject, ports: PortRange, priority: int | None = None
+    dice: random.Random,
+    number: int,
+    peer: AuthorizationObject,
+    ports: tuple[int, int],
+    priority: int | None = None,
 ) -> SecurityGroupRule:
     return SecurityGroupRule(
         rule_id=f"sgr-{number:05}",
@@ -76,19 +80,19 @@ def _rule(
         policy=Policy.ACCEPT if dice.random() < 0.8 else Policy.DROP,
         priority=dice.randint(1, 100) if priority is None else priority,
         protocol=TCP,
-        ports=(ports,),
+        ports=PortSet.of(ports),
         authorization_object=peer,
     )
 
 
-def _port(dice: random.Random) -> PortRange:
+def _port(dice: random.Random) -> tuple[int, int]:
     port = dice.randint(1, 65_535)
-    return PortRange(port, port)
+    return port, port
 
 
-def _ports(dice: random.Random) -> PortRange:
+def _ports(dice: random.Random) -> tuple[int, int]:
     first, last = sorted((dice.randint(1, 65_535), dice.randint(1, 65_535)))
-    return PortRange(first, last)
+    return first, last
 
 
 def _network(dice: random.Random, shortest: int) -> CidrBlock:
@@ -105,7 +109,7 @@ def _group(number: int) -> GroupReference:
 
 
 SHAPES: Mapping[str, Draw] = {
-    "one port, other networks": lambda dice, n: _rule(dice, n, _network(dice, 16), PortRange(80, 80)),
+    "one port, other networks": lambda dice, n: _rule(dice, n, _network(dice, 16), (80, 80)),
     "everyone, other ports": lambda dice, n: _rule(dice, n, _EVERYONE, _port(dice)),
     "everyone, wide ranges": lambda dice, n: _rule(dice, n, _EVERYONE, _ports(dice)),
     "networks, wide ranges": lambda dice, n: _rule(dice, n, _network(dice, 8), _ports(dice)),

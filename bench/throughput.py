@@ -64,7 +64,7 @@ def measure_throughput(policy: BenchPolicy, rounds: int) -> list[Carried]:
     """Measure all contenders, first with packets as the kernel joins them, then with such as cross a wire."""
     policy = with_rule(policy)
     new = policy.rules[-1]
-    source, port = IPv4Address(policy.groups[0].numbers[1]), new.ports.first
+    source, port = IPv4Address(policy.groups[0].numbers[1]), new.ports[0]
     rulesets = {
         NO_FIREWALL: "",
         CONNTRACK_ONLY: "",

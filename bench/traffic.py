@@ -53,9 +53,9 @@ def choose(policy: BenchPolicy, aim: Aim, count: int, seed: int = 5) -> list[Wir
 def _aimed_at(rule: ResolvedRule, dice: random.Random) -> WirePacket:
     first, last = dice.choice(rule.peer.addresses.ipv4)
     source = _STRANGER if rule.peer.name == "0.0.0.0/0" else IPv4Address(dice.randint(first, last))
-    (ports,) = rule.ports or ()
+    ((first_port, last_port),) = rule.ports.ranges
     make = udp if rule.protocol == UDP else tcp
-    return make(source, HOST_ADDRESS, dice.randrange(1024, 65536), dice.randint(ports.first, ports.last))
+    return make(source, HOST_ADDRESS, dice.randrange(1024, 65536), dice.randint(first_port, last_port))
 
 
 def _aimed_at_none(policy: BenchPolicy, dice: random.Random) -> WirePacket:
@@ -96,8 +96,8 @@ def _allowed_sessions(policy: BenchPolicy, count: int, dice: random.Random) -> I
         rule = dice.choice(candidates)
         first, last = dice.choice(rule.peer.addresses.ipv4)
         source = _STRANGER if rule.peer.name == "0.0.0.0/0" else IPv4Address(dice.randint(first, last))
-        (ports,) = rule.ports or ()
-        session = Session(source, dice.randrange(1024, 65536), dice.randint(ports.first, ports.last))
+        ((first_port, last_port),) = rule.ports.ranges
+        session = Session(source, dice.randrange(1024, 65536), dice.randint(first_port, last_port))
         if evaluate(policy.resolved, _judged(session)).verdict is Policy.ACCEPT:
             found += 1
             yield session

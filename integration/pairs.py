@@ -16,13 +16,14 @@ from sgagent.core.binding import bind
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     CidrBlock,
     Direction,
     Family,
     Mode,
     Policy,
-    PortRange,
+    PortSet,
     Protocol,
 )
 from sgagent.core.policy import Exemption, ResolvedPolicy
@@ -340,7 +341,7 @@ def _exemptions(texts: Sequence[str]) -> Iterator[Exemption]:
                 direction=_DIRECTIONS[direction],
                 peer=CidrBlock.parse(network(word, family)),
                 protocol=ALL_PROTOCOLS if protocol == "all" else Protocol(_PROTOCOL_NUMBERS[protocol]),
-                ports=None if port == "any" else (PortRange(int(port), int(port)),),
+                ports=ALL_PORTS if port == "any" else PortSet.of((int(port), int(port))),
             )
 
 

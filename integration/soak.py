@@ -23,7 +23,7 @@ from bench.policies import (
 from bench.sizes import Size
 from integration.lab import wait_for
 from integration.service import Service
-from sgagent.core.model import TCP, Policy, PortRange
+from sgagent.core.model import TCP, Policy
 
 SIZE = Size(100, 1_000)
 APPLIES = 10_000
@@ -226,7 +226,7 @@ def _with_group(policy: BenchPolicy) -> BenchPolicy:
         policy=Policy.DROP,
         priority=40,
         protocol=TCP,
-        ports=PortRange(60_600, 60_700),
+        ports=(60_600, 60_700),
         authorization_object=group,
     )
     return replace(policy, groups=(*policy.groups, group), rules=(*policy.rules, rule))

@@ -20,7 +20,7 @@ from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.host_facts import HandBinding
-from sgagent.core.model import PortRange, Snapshot
+from sgagent.core.model import PortSet, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import EtcdSourceSettings, SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
@@ -156,7 +156,7 @@ def ports_of(source: EtcdSource) -> list[str]:
 
 def wait_for_port(source: EtcdSource, port: int, seconds: float = SOON) -> float:
     """Wait until a source delivers a rule for a port."""
-    wanted = [f"(PortRange(first={port}, last={port}),)"]
+    wanted = [f"{port}/{port}"]
 
     def is_there() -> bool:
         with suppress(DocumentError, SourceUnavailableError):
@@ -558,5 +558,5 @@ def test_a_follower_ends_where_the_store_does(
         wait_for(has_ended_there, "what a new follower sees")
         snapshot = source.fetch().snapshot
     (rule,) = snapshot.group_by_id["sg-web"].rules
-    assert rule.ports == (PortRange(port, port),)
+    assert rule.ports == PortSet.of((port, port))
     assert {str(one) for one in snapshot.group_by_id["sg-app"].member_addresses} == there | announced

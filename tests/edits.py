@@ -16,7 +16,7 @@ from sgagent.core.model import (
     Family,
     Mode,
     Policy,
-    PortRange,
+    PortSet,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
@@ -152,7 +152,7 @@ def _new_rule(random: Random) -> SecurityGroupRule:
         policy=random.choice(tuple(Policy)),
         priority=random.choice((1, 2, 50, 100)),
         protocol=TCP,
-        ports=(PortRange(first, random.choice((first, min(first + 9, _HIGHEST_PORT)))),),
+        ports=PortSet.of((first, random.choice((first, min(first + 9, _HIGHEST_PORT))))),
         authorization_object=random_block(random, random.choice(tuple(Family))),
     )
 
@@ -186,11 +186,11 @@ def _change_priority(draft: _Draft) -> _Draft:
 
 def _widen_range(draft: _Draft) -> _Draft:
     def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
-        if not isinstance(rule.ports, tuple) or not rule.ports:
+        if not isinstance(rule.ports, PortSet) or rule.ports.is_all:
             return rule
-        *others, last = rule.ports
-        wider = PortRange(last.first, min(last.last + draft.random.randint(1, 50), _HIGHEST_PORT))
-        return replace(rule, ports=(*others, wider))
+        *others, (first, last) = rule.ports.ranges
+        wider = (first, min(last + draft.random.randint(1, 50), _HIGHEST_PORT))
+        return replace(rule, ports=PortSet.of(*others, wider))
 
     return draft.with_rule(edit)
 

@@ -15,6 +15,7 @@ from sgagent.core.binding import bind
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     GRE,
     ICMP,
@@ -32,7 +33,7 @@ from sgagent.core.model import (
     Policy,
     PortList,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixList,
     PrefixListReference,
     Protocol,
@@ -148,8 +149,8 @@ class _Definitions:
         return PrefixList(prefix_list_id=f"pl-{number}", family=family, entries=tuple(sorted(entries)))
 
     def _port_list(self, number: int) -> PortList:
-        entries = sorted({self._port_range() for _ in range(self.random.randint(0, 4))})
-        return PortList(port_list_id=f"prl-{number}", entries=tuple(entries))
+        entries = PortSet.of(*(self._port_range() for _ in range(self.random.randint(0, 4))))
+        return PortList(port_list_id=f"prl-{number}", entries=entries)
 
     def _group(self, group_id: str, most_rules: int) -> SecurityGroup:
         random = self.random
@@ -196,7 +197,9 @@ class _Definitions:
             protocol=protocol,
             ports=self._ports(protocol),
             authorization_object=peer,
-            source_ports=(self._port_range(),) if protocol.has_ports and random.random() < 0.2 else (),
+            source_ports=(
+                PortSet.of(self._port_range()) if protocol.has_ports and random.random() < 0.2 else ALL_PORTS
+            ),
             local_address=local,
         )
 
@@ -223,18 +226,18 @@ class _Definitions:
         other = Protocol(self.random.choice(_OTHER_PROTOCOLS))
         return self.random.choice((TCP, TCP, TCP, TCP, UDP, UDP, UDP, ALL_PROTOCOLS, own, GRE, other))
 
-    def _ports(self, protocol: Protocol) -> tuple[PortRange, ...] | PortListReference:
+    def _ports(self, protocol: Protocol) -> PortSet | PortListReference:
         """Draw destination ports, none for what has none."""
         random = self.random
         if not protocol.has_ports or random.random() < 0.15:
-            return ()
+            return ALL_PORTS
         if random.random() < 0.2:
             return PortListReference(random.choice(self.port_lists).port_list_id)
-        return tuple(sorted({self._port_range() for _ in range(random.choice((1, 1, 1, 2, 3)))}))
+        return PortSet.of(*(self._port_range() for _ in range(random.choice((1, 1, 1, 2, 3)))))
 
-    def _port_range(self) -> PortRange:
+    def _port_range(self) -> tuple[int, int]:
         first, last = sorted(self.random.choices(_PORTS, k=2))
-        return PortRange(first, first) if self.random.random() < 0.5 else PortRange(first, last)
+        return (first, first) if self.random.random() < 0.5 else (first, last)
 
 
 class _Packets:
@@ -288,12 +291,10 @@ class _Packets:
             hop_limit=64,
         )
         aimed = self._with_upper_layer(aimed)
-        if aimed.destination_port is not None and rule.ports:
-            ports = random.choice(rule.ports)
-            aimed = replace(aimed, destination_port=random.choice((ports.first, ports.last)))
-        if aimed.source_port is not None and rule.source_ports:
-            ports = random.choice(rule.source_ports)
-            aimed = replace(aimed, source_port=random.choice((ports.first, ports.last)))
+        if aimed.destination_port is not None and rule.ports and not rule.ports.is_all:
+            aimed = replace(aimed, destination_port=random.choice(random.choice(rule.ports.ranges)))
+        if aimed.source_port is not None and rule.source_ports and not rule.source_ports.is_all:
+            aimed = replace(aimed, source_port=random.choice(random.choice(rule.source_ports.ranges)))
         return aimed
 
     def _anything(self) -> Packet:
@@ -391,12 +392,12 @@ def _exemptions(random: Random) -> Exemptions:
             direction=random.choice(tuple(Direction)),
             peer=random_block(random, random.choice(tuple(Family))),
             protocol=random.choice((TCP, UDP, ALL_PROTOCOLS)),
-            ports=random.choice((None, (PortRange(22, 22),))),
+            ports=random.choice((ALL_PORTS, PortSet.of((22, 22)))),
         )
         for _ in range(random.choice((0, 0, 0, 1, 2)))
     )
     failsafe = tuple(
-        replace(entry, ports=None) if entry.protocol is ALL_PROTOCOLS else entry for entry in failsafe
+        replace(entry, ports=ALL_PORTS) if entry.protocol is ALL_PROTOCOLS else entry for entry in failsafe
     )
     platform = Exemption(direction=Direction.EGRESS, peer=METADATA, protocol=ALL_PROTOCOLS)
     return Exemptions(platform=(platform,), failsafe=failsafe)
@@ -425,8 +426,8 @@ def _edge_ports(policy: ResolvedPolicy) -> set[int]:
     for interface in policy.interfaces:
         for direction in Direction:
             for rule in interface.toward(direction).rules:
-                for ports in (*(rule.ports or ()), *(rule.source_ports or ())):
-                    ends.update((ports.first - 1, ports.first, ports.last, ports.last + 1))
+                for first, last in (*rule.ports.ranges, *rule.source_ports.ranges):
+                    ends.update((first - 1, first, last, last + 1))
     return {port for port in ends if 0 <= port <= LAST_PORT}
 
 

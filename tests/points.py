@@ -101,8 +101,8 @@ def _ports(
     server, client = DHCP[family]
     port = client if direction is Direction.INGRESS else server
     yield port, port
-    for ranges in [one.ports for one in _rules(towards)] + [one.ports for one in _exemptions(towards)]:
-        yield from ((ports.first, ports.last) for ports in ranges or ())
+    for ports in [one.ports for one in _rules(towards)] + [one.ports for one in _exemptions(towards)]:
+        yield from ports.ranges
 
 
 def _source_ports(
@@ -112,7 +112,7 @@ def _source_ports(
     port = server if direction is Direction.INGRESS else client
     yield port, port
     for rule in _rules(towards):
-        yield from ((ports.first, ports.last) for ports in rule.source_ports or ())
+        yield from rule.source_ports.ranges
 
 
 def _protocols(towards: list[ResolvedDirection]) -> list[int]:

@@ -9,6 +9,7 @@ from sgagent.core.binding import Bindings, bind
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
 from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     AuthorizationObject,
     CidrBlock,
@@ -21,7 +22,7 @@ from sgagent.core.model import (
     Policy,
     PortList,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixList,
     PrefixListReference,
     Protocol,
@@ -50,10 +51,10 @@ def blocks(*texts: str) -> tuple[CidrBlock, ...]:
     return tuple(map(CidrBlock.parse, texts))
 
 
-def ports(text: str) -> tuple[PortRange, ...]:
-    """Return port ranges: ``80``, ``80,443`` or ``1-65535``; the empty text is every port."""
+def ports(text: str) -> PortSet:
+    """Return ports: ``80``, ``80,443`` or ``1-65535``; the empty text is every port."""
     pairs = [part.partition("-") for part in text.split(",") if part]
-    return tuple(PortRange(int(first), int(last or first)) for first, _, last in pairs)
+    return PortSet.of(*((int(first), int(last or first)) for first, _, last in pairs)) if pairs else ALL_PORTS
 
 
 def peer(text: str) -> AuthorizationObject:

@@ -98,5 +98,5 @@ def members_of(group: MemberGroup) -> Iterator[str]:
 
 def ports_of(rule: ResolvedRule, between: str) -> str:
     """Return the rule's port, or the first and the last with something between them."""
-    (ports,) = rule.ports or ()
-    return str(ports.first) if ports.first == ports.last else f"{ports.first}{between}{ports.last}"
+    ((first, last),) = rule.ports.ranges
+    return str(first) if first == last else f"{first}{between}{last}"

@@ -26,7 +26,7 @@ from bench.processor import LostPacketsError
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose
 from integration.lab import LabError
-from sgagent.core.model import TCP, Policy, PortRange
+from sgagent.core.model import TCP, Policy, PortSet
 from sgagent.core.policy import ResolvedRule
 
 _ENOUGH_SECONDS = 5.0
@@ -206,7 +206,7 @@ def _new_rule(policy: BenchPolicy, number: int) -> ResolvedRule:
         policy=Policy.ACCEPT,
         priority=50,
         protocol=TCP,
-        ports=(PortRange(port, port),),
+        ports=PortSet.of((port, port)),
     )
 
 

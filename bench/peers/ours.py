@@ -45,7 +45,6 @@ class _Documents:
 
     def add(self, rule: ResolvedRule) -> tuple[str, str]:
         """Return the name and the text of what changes as a rule comes."""
-        (ports,) = rule.ports or ()
         self._rules["rules"].append(
             {
                 "rule_id": rule.rule_id,
@@ -53,7 +52,7 @@ class _Documents:
                 "policy": rule.policy.value,
                 "priority": rule.priority,
                 "protocol": str(rule.protocol),
-                "port_range": str(ports),
+                "port_range": str(rule.ports),
                 "authorization_object": rule.peer.name,
             }
         )

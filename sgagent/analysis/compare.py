@@ -243,30 +243,22 @@ class _Overlap:
     protocols: frozenset[int] | None
     """None is every one."""
 
-    ports: Ranges | None
-    """None is any."""
+    ports: Ranges
 
     @classmethod
     def of(cls, rules: Sequence[ResolvedRule]) -> _Overlap:
         """Return those of all rules together."""
         numbers = frozenset(number for rule in rules if (number := rule.protocol.number) is not None)
         is_any_protocol = any(rule.protocol.number is None for rule in rules)
-        is_any_port = any(rule.ports is None for rule in rules)
-        return cls(
-            None if is_any_protocol else numbers,
-            None
-            if is_any_port
-            else joined((run.first, run.last) for rule in rules for run in rule.ports or ()),
-        )
+        ports = joined(run for rule in rules for run in rule.ports.ranges)
+        return cls(None if is_any_protocol else numbers, ports)
 
     def involves(self, rule: ResolvedRule) -> bool:
         """Return whether another rule may match a packet that one of the rules matches."""
         number = rule.protocol.number
         if self.protocols is not None and number is not None and number not in self.protocols:
             return False
-        if self.ports is None or rule.ports is None:
-            return True
-        return any(meets((run.first, run.last), self.ports) for run in rule.ports)
+        return any(meets(run, self.ports) for run in rule.ports.ranges)
 
 
 def _compare_clauses(old: Sequence[Clause], new: Sequence[Clause], family: Family) -> tuple[Box[Change], ...]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from sgagent.core.model import (
+    ALL_PORTS,
     NetworkInterface,
     PortList,
+    PortSet,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
@@ -104,8 +106,8 @@ def rule_text(rule: SecurityGroupRule) -> str:
         rule.policy.value,
         f"priority {rule.priority}",
         str(rule.protocol),
-        *([_shown(rule.ports) if rule.ports else "all ports"] if rule.protocol.has_ports else []),
-        *([f"from ports {_shown(rule.source_ports)}"] if rule.source_ports else []),
+        *([_shown(rule.ports)] if rule.protocol.has_ports else []),
+        *([] if rule.source_ports == ALL_PORTS else [f"from ports {_shown(rule.source_ports)}"]),
         str(rule.authorization_object),
         *([f"at {rule.local_address}"] if rule.local_address else []),
     ]
@@ -120,6 +122,8 @@ def _shown(value: object) -> str:
     """Return a value of a field for people."""
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, PortSet):
+        value = "all ports" if value.is_all else value.texts
     if not isinstance(value, tuple):
         return "none" if value is None else str(value)
     items = [_shown(item) for item in value[:_SHOWN]]

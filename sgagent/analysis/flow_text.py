@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sgagent.analysis.header_space import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Clause, Label
+from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Label
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.memo import Memory
-from sgagent.core.model import Direction, Family, Policy, Protocol, Snapshot
+from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.core.resolve import resolved_members
 
@@ -194,11 +194,11 @@ def port_text(ports: Ranges) -> str:
 def traffic_text(box: Box[Label], direction: Direction, peers: str) -> str:
     """Return the packets of a box in words, like ``tcp 80 from 0.0.0.0/0``."""
     words = [protocol_text(box.protocols)]
-    if box.ports != ALL_PORTS:
+    if box.ports != ALL_PORTS.ranges:
         words.append(port_text(box.ports))
     words.append("from" if direction is Direction.INGRESS else "to")
     words.append(peers)
-    if box.source_ports != ALL_PORTS:
+    if box.source_ports != ALL_PORTS.ranges:
         words.append(f"with source port {port_text(box.source_ports)}")
     if box.locals != ((0, box.family.last_address),):
         blocks = cidrs(box.locals, box.family)

@@ -19,7 +19,7 @@ from sgagent.compiler.address_classes import classify
 from sgagent.core.addresses import AddressRanges, Ranges, holds, joined, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.implicit_allows import DHCP
-from sgagent.core.model import LAST_PORT, TCP, UDP, CidrBlock, Direction, Family, Policy, PortRange
+from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, PortSet
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
 
 
@@ -38,10 +38,10 @@ class Clause:
     protocol: int | None = None
     """None is every one."""
 
-    ports: Ranges | None = None
-    """Destination ports; None is any, and what has no ports."""
+    ports: PortSet = ALL_PORTS
+    """Destination ports."""
 
-    source_ports: Ranges | None = None
+    source_ports: PortSet = ALL_PORTS
     local: tuple[int, int] | None = None
     """First and last address of the near end; None is any."""
 
@@ -54,6 +54,11 @@ class Clause:
     def is_for_everyone(self, family: Family) -> bool:
         """Return whether the far end may be any address of the family."""
         return self.addresses == ((0, family.last_address),)
+
+    @property
+    def speaks_of_ports(self) -> bool:
+        """Return whether no packet without ports matches."""
+        return not (self.ports.is_all and self.source_ports.is_all)
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -78,7 +83,7 @@ def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: 
     inner = toward.inner.ranges(family)
     if inner:
         clauses.append(Clause(decided_by=DecidedBy.INNER, policy=Policy.ACCEPT, addresses=inner))
-    clauses += (_rule(rule, family) for rule in toward.rules if _can_match(rule, family))
+    clauses += (_rule(rule, family) for rule in toward.rules if rule.can_match(family))
     clauses.append(Clause(decided_by=DecidedBy.DEFAULT, policy=toward.default, addresses=everyone))
     return tuple(clauses)
 
@@ -92,32 +97,22 @@ def dhcp_clause(direction: Direction, family: Family) -> Clause:
         policy=Policy.ACCEPT,
         addresses=((0, family.last_address),),
         protocol=UDP.number,
-        ports=((destination, destination),),
-        source_ports=((source, source),),
+        ports=PortSet.of((destination, destination)),
+        source_ports=PortSet.of((source, source)),
     )
 
 
 def _exemptions(entries: tuple[Exemption, ...], decided_by: DecidedBy, family: Family) -> Iterator[Clause]:
     for entry in entries:
-        if entry.peer.family is family and entry.protocol.only_family in (None, family):
+        if entry.can_match(family):
             yield Clause(
                 decided_by=decided_by,
                 policy=Policy.ACCEPT,
                 addresses=((entry.peer.first, entry.peer.last),),
                 protocol=entry.protocol.number,
-                ports=_ranges(entry.ports),
+                ports=entry.ports,
                 exemption=entry,
             )
-
-
-def _can_match(rule: ResolvedRule, family: Family) -> bool:
-    return (
-        bool(rule.peer.addresses.ranges(family))
-        and rule.protocol.only_family in (None, family)
-        and (rule.local_address is None or rule.local_address.family is family)
-        and rule.ports != ()
-        and rule.source_ports != ()
-    )
 
 
 def _rule(rule: ResolvedRule, family: Family) -> Clause:
@@ -126,20 +121,11 @@ def _rule(rule: ResolvedRule, family: Family) -> Clause:
         policy=rule.policy,
         addresses=rule.peer.addresses.ranges(family),
         protocol=rule.protocol.number,
-        ports=_ranges(rule.ports),
-        source_ports=_ranges(rule.source_ports),
-        local=_constraint(rule.local_address),
+        ports=rule.ports,
+        source_ports=rule.source_ports,
+        local=rule.near_ends,
         rule=rule,
     )
-
-
-def _ranges(ports: tuple[PortRange, ...] | None) -> Ranges | None:
-    return None if ports is None else joined((one.first, one.last) for one in ports)
-
-
-def _constraint(block: CidrBlock | None) -> tuple[int, int] | None:
-    """Return the ends of a block; a block that is the whole family constrains nothing."""
-    return None if block is None or block.is_everything else (block.first, block.last)
 
 
 Label = TypeVar("Label", bound=Hashable)
@@ -149,7 +135,6 @@ Column = tuple[Clause, ...]
 
 Columns = tuple[Column, ...]
 
-ALL_PORTS: Ranges = ((0, LAST_PORT),)
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
 
 _PORTED = (TCP.number, UDP.number)
@@ -303,11 +288,11 @@ class _Cutter(Generic[Label]):
     def _cells(self, columns: Columns, *, has_ports: bool) -> dict[Columns, list[tuple[int, int]]]:
         """Return the destination ports by what may decide there."""
         if not has_ports:
-            return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS)}
+            return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS.ranges)}
         borders: dict[int, list[tuple[int, int, bool]]] = {0: []}
         for place, column in enumerate(columns):
             for index, clause in enumerate(column):
-                for first, last in ALL_PORTS if clause.ports is None else clause.ports:
+                for first, last in clause.ports.ranges:
                     borders.setdefault(first, []).append((place, index, True))
                     borders.setdefault(last + 1, []).append((place, index, False))
         active: list[list[int]] = [[] for _ in columns]
@@ -329,7 +314,7 @@ class _Cutter(Generic[Label]):
     def _source_rows(self, columns: Columns) -> Iterator[_EndRow[Label]]:
         """Yield the rows of a cell; those that differ in source ports only are one."""
         source_ports: dict[_NearRow[Label], list[tuple[int, int]]] = {}
-        for ranges, part in _pieces(columns, LAST_PORT, lambda clause: clause.source_ports):
+        for ranges, part in _pieces(columns, LAST_PORT, _source_ports):
             for row in self._near_rows(tuple(self._cut(column, _is_anywhere) for column in part)):
                 source_ports.setdefault(row, []).append(ranges)
         for row, pieces in source_ports.items():
@@ -379,8 +364,7 @@ def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
 def _of_protocol(column: Column, number: int | None) -> Iterator[Clause]:
     """Yield the clauses that can match a packet of the protocol, or of one that no clause names."""
     for clause in column:
-        speaks_of_ports = clause.ports is not None or clause.source_ports is not None
-        if clause.protocol in (None, number) and (number in _PORTED or not speaks_of_ports):
+        if clause.protocol in (None, number) and (number in _PORTED or not clause.speaks_of_ports):
             yield clause
 
 
@@ -412,12 +396,16 @@ def _allows(ranges: Ranges | None, number: int) -> bool:
 
 def _is_plain(clause: Clause) -> bool:
     """Return whether a clause matches whatever the source port and the near end are."""
-    return clause.source_ports is None and clause.local is None
+    return clause.source_ports.is_all and clause.local is None
 
 
 def _is_anywhere(clause: Clause) -> bool:
     """Return whether a clause matches whatever the near end is."""
     return clause.local is None
+
+
+def _source_ports(clause: Clause) -> Ranges | None:
+    return None if clause.source_ports.is_all else clause.source_ports.ranges
 
 
 def _near_end(clause: Clause) -> Ranges | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 
 from sgagent.analysis.bit_sets import Columns, number_of
-from sgagent.analysis.header_space import ALL_PORTS, Clause, far_ends_by_class
+from sgagent.analysis.header_space import Clause, far_ends_by_class
 from sgagent.analysis.redundancy import LAST_CODE, PORTED, Area, Table, code_of
 from sgagent.core.addresses import Ranges
-from sgagent.core.model import LAST_PORT, Family
+from sgagent.core.model import ALL_PORTS, LAST_PORT, Family, PortSet
 
 MOST_COLUMNS = 1 << 11
 """In one table. With more of them, each sum would take longer than it takes Python to ask for it; with fewer,
@@ -79,10 +79,10 @@ def _room(combinations: Iterable[tuple[int, ...]]) -> int:
     return MOST_COLUMNS if len(touched) <= 2 * len(peers) else _MOST_COLUMNS_OF_CROWDS
 
 
-_Side = tuple[tuple[int, int] | None, Ranges | None]
-"""The near ends and the source ports that a clause wants; None is any."""
+_Side = tuple[tuple[int, int] | None, PortSet]
+"""The near ends and the source ports that a clause wants; no near ends are any."""
 
-_ANYWHERE: _Side = (None, None)
+_ANYWHERE: _Side = (None, ALL_PORTS)
 
 _Kind = frozenset[Ranges]
 """All wanted ranges that hold a number; numbers in the same ranges are of one kind."""
@@ -124,7 +124,7 @@ class _Sides:
         near_ends, sources = zip(*wanted, strict=True)
         return cls(
             _kinds({(near_end,) for near_end in near_ends if near_end is not None}, family.last_address),
-            _kinds({ranges for ranges in sources if ranges is not None}, LAST_PORT),
+            _kinds({ports.ranges for ports in sources if not ports.is_all}, LAST_PORT),
         )
 
     def parts(self, most: int) -> Iterator[_Sides]:
@@ -151,7 +151,7 @@ class _Sides:
         local, source_ports = side
         near, source = self._places
         near_ends = range(len(self.near_ends)) if local is None else near.get((local,), ())
-        sources = range(len(self.sources)) if source_ports is None else source.get(source_ports, ())
+        sources = range(len(self.sources)) if source_ports.is_all else source.get(source_ports.ranges, ())
         return [one * len(self.sources) + other for one, other in product(near_ends, sources)]
 
 
@@ -225,13 +225,13 @@ class _Placing:
 
 def codes_of(clause: Clause) -> Ranges:
     """Return the protocols with ports that a clause matches; none if its protocol has no such ports."""
-    speaks_of_ports = clause.ports is not None or clause.source_ports is not None
-    if clause.protocol is None and not speaks_of_ports:
+    if clause.protocol is None and not clause.speaks_of_ports:
         return ((0, LAST_CODE),)
     numbers = PORTED if clause.protocol is None else (clause.protocol,)
-    if speaks_of_ports and not all(number in PORTED for number in numbers):
+    if clause.speaks_of_ports and not all(number in PORTED for number in numbers):
         return ()
-    ports = ALL_PORTS if clause.ports is None else clause.ports
     return tuple(
-        (code_of(number, first), code_of(number, last)) for number in numbers for first, last in ports
+        (code_of(number, first), code_of(number, last))
+        for number in numbers
+        for first, last in clause.ports.ranges
     )

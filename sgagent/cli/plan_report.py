@@ -15,10 +15,10 @@ from sgagent.analysis.flow_text import (
     protocol_text,
     traffic_text,
 )
-from sgagent.analysis.header_space import ALL_PORTS, Clause
+from sgagent.analysis.header_space import Clause
 from sgagent.core.addresses import Ranges, joined, without
 from sgagent.core.errors import printable
-from sgagent.core.model import Family, PortRange
+from sgagent.core.model import ALL_PORTS, Family, PortSet
 from sgagent.core.policy import Peer, ResolvedRule
 
 MOST_SHOWN = 40
@@ -137,8 +137,8 @@ def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
         yield _membership(before.peer, after.peer)
 
 
-def _ports(ports: tuple[PortRange, ...] | None) -> str:
-    return "any" if ports is None else port_text(joined((p.first, p.last) for p in ports)) or "none"
+def _ports(ports: PortSet) -> str:
+    return "any" if ports.is_all else port_text(ports.ranges) or "none"
 
 
 def _membership(before: Peer, after: Peer) -> str:
@@ -215,7 +215,7 @@ def _flow_json(flow: FlowChange, names: ObjectNames) -> dict[str, object]:
 
 def _ports_json(ports: Ranges) -> str | None:
     """Return ports as a rule writes them; None is any."""
-    return None if ports == ALL_PORTS else ",".join(f"{first}/{last}" for first, last in ports)
+    return None if ports == ALL_PORTS.ranges else str(PortSet(ports))
 
 
 def _clause_json(clause: Clause) -> dict[str, object]:

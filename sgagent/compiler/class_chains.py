@@ -28,6 +28,7 @@ from sgagent.compiler.linear import (
 from sgagent.compiler.port_chains import PortChains, guards_of_new, read_twice
 from sgagent.compiler.port_table import Decider, is_crowd, make_table
 from sgagent.compiler.selectors import Selectors, dhcp_rule, readings
+from sgagent.core.addresses import meets
 from sgagent.core.memo import Memory, changed_places, common_ends
 from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedInterface
@@ -100,9 +101,9 @@ def _meet(one: Entry, other: Entry) -> bool:
     """Return whether protocol and ports of two entries have something in common."""
     if one.protocol is not None and other.protocol is not None and one.protocol != other.protocol:
         return False
-    if one.ports is None or other.ports is None:
+    if one.ports.is_all or other.ports.is_all:
         return True
-    return any(mine.first <= its.last and its.first <= mine.last for mine in one.ports for its in other.ports)
+    return any(meets(mine, other.ports.ranges) for mine in one.ports.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +374,7 @@ class _Judge:
         deciding, everyone = self._deciding(), self.base.members
         first = self.entries[own[0]]
         earlier = bool(everyone) and everyone[0] < own[0]
-        if first.is_exempt and first.protocol is None and first.ports is None and not earlier:
+        if first.is_exempt and first.protocol is None and first.ports.is_all and not earlier:
             return _Made.of(first.leaf, deciding)
         name = names.class_chain(*self._place, peers)
         is_list = is_crowd(self.entries, own, self.base.constrained)

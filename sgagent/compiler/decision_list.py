@@ -13,7 +13,7 @@ from functools import partial
 
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memory, Revised, changed_places, remake
-from sgagent.core.model import CidrBlock, Direction, Family, PortRange
+from sgagent.core.model import ALL_PORTS, Direction, Family, PortSet
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
 from sgagent.nft import names
 
@@ -38,10 +38,10 @@ class Entry:
     protocol: int | None
     """None is all."""
 
-    ports: tuple[PortRange, ...] | None
-    """Destination ports; None is any, and none at all."""
+    ports: PortSet = ALL_PORTS
+    """Destination ports."""
 
-    source_ports: tuple[PortRange, ...] | None = None
+    source_ports: PortSet = ALL_PORTS
     local: tuple[int, int] | None = None
     """First and last address of the near end; None is any."""
 
@@ -59,7 +59,7 @@ class Entry:
     @property
     def is_plain(self) -> bool:
         """Return whether peer, protocol and destination port say whether it matches."""
-        return self.source_ports is None and self.local is None
+        return self.source_ports.is_all and self.local is None
 
     def decides_like(self, other: Entry) -> bool:
         """Return whether both decide alike, whatever addresses they hold for."""
@@ -80,7 +80,7 @@ def list_entries(
         _exemption(kind, exemption, interface.name, memory)
         for kind, exemptions in (("platform", toward.platform), ("failsafe", toward.failsafe))
         for exemption in exemptions
-        if exemption.peer.family is family and exemption.protocol.only_family in (None, family)
+        if exemption.can_match(family)
     ]
     inner = toward.inner.ranges(family)
     if inner:
@@ -139,7 +139,6 @@ def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:
         family=family,
         addresses=members,
         protocol=None,
-        ports=None,
         is_exempt=True,
     )
 
@@ -158,19 +157,9 @@ def _exemption(kind: str, exemption: Exemption, interface: str, memory: Memory) 
     return memory.part(entry).recall((), lambda: entry)
 
 
-def _can_match(rule: ResolvedRule, family: Family) -> bool:
-    return (
-        bool(rule.peer.addresses.ranges(family))
-        and rule.protocol.only_family in (None, family)
-        and (rule.local_address is None or rule.local_address.family is family)
-        and rule.ports != ()
-        and rule.source_ports != ()
-    )
-
-
 def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry | None:
     """Return the entry of a rule; None if it can match nothing of the family."""
-    if not _can_match(rule, family):
+    if not rule.can_match(family):
         return None
     return Entry(
         leaf=names.rule_chain(interface, rule.rule_id),
@@ -180,13 +169,8 @@ def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry | None:
         protocol=rule.protocol.number,
         ports=rule.ports,
         source_ports=rule.source_ports,
-        local=_constraint(rule.local_address),
+        local=rule.near_ends,
     )
-
-
-def _constraint(block: CidrBlock | None) -> tuple[int, int] | None:
-    """Return the ends of a block; a block that is the whole family constrains nothing."""
-    return None if block is None or block.is_everything else (block.first, block.last)
 
 
 @dataclass(frozen=True, slots=True)

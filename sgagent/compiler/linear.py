@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from sgagent.compiler.decision_list import INNER_PEER, Entry
 from sgagent.compiler.selectors import Selectors
 from sgagent.core.addresses import joined
-from sgagent.core.model import TCP, UDP, Protocol
+from sgagent.core.model import ALL_PORTS, TCP, UDP, PortSet, Protocol
 from sgagent.nft import names
 from sgagent.nft.maps import fixed_map
 from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
@@ -33,36 +33,40 @@ class ResidualMatch:
     protocol: int
     """Matters only where there are source ports."""
 
-    source_ports: tuple[tuple[int, int], ...] | None
-    """First and last; None is any."""
+    source_ports: PortSet
 
     local: tuple[int, int] | None
 
     @classmethod
     def of(cls, entry: Entry) -> ResidualMatch:
         """Return the line that an entry comes to once peer, protocol and destination port are settled."""
-        ports = None if entry.source_ports is None else tuple((p.first, p.last) for p in entry.source_ports)
-        return cls(leaf=entry.leaf, protocol=entry.protocol or 0, source_ports=ports, local=entry.local)
+        return cls(
+            leaf=entry.leaf,
+            protocol=entry.protocol or 0,
+            source_ports=entry.source_ports,
+            local=entry.local,
+        )
 
     @property
     def text(self) -> str:
         """Return all of it as text, of which the names of chains are made."""
-        return f"{self.leaf} {self.protocol} {self.source_ports} {self.local}"
+        ports = None if self.source_ports.is_all else self.source_ports.ranges
+        return f"{self.leaf} {self.protocol} {ports} {self.local}"
 
     @property
     def is_plain(self) -> bool:
         """Return whether there is nothing left to be looked at."""
-        return self.source_ports is None and self.local is None
+        return self.source_ports.is_all and self.local is None
 
     def ranges(self, *, by_port: bool, last: int) -> tuple[tuple[int, int], ...]:
         """Return the source ports, or the near ends, for which the line is."""
         if by_port:
-            return ((0, last),) if self.source_ports is None else self.source_ports
+            return self.source_ports.ranges
         return ((0, last),) if self.local is None else (self.local,)
 
     def settled(self, *, by_port: bool) -> ResidualMatch:
         """Return the line once its source port, or its near end, is known to fit."""
-        return replace(self, source_ports=None) if by_port else replace(self, local=None)
+        return replace(self, source_ports=ALL_PORTS) if by_port else replace(self, local=None)
 
 
 def cut_lines(lines: Iterable[ResidualMatch]) -> tuple[ResidualMatch, ...]:
@@ -125,7 +129,7 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
     """
     if len(entries) > most_lines or sum(len(entry.addresses) for entry in entries) > MOST_MEMBERS:
         return False
-    lines = sum(len(entry.ports or (None,)) * len(entry.source_ports or (None,)) for entry in entries)
+    lines = sum(len(entry.ports.ranges) * len(entry.source_ports.ranges) for entry in entries)
     return lines <= most_lines and sum(len(_far_end(entry)) for entry in entries) <= MOST_ADDRESSES
 
 
@@ -136,8 +140,8 @@ def separate_protocols(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
 
 def _compared(entries: Iterable[Entry], protocol: Protocol) -> int:
     """Return how many lines compare a port of a protocol, and none but the destination's."""
-    alike = (entry for entry in entries if entry.protocol == protocol.number and entry.source_ports is None)
-    return sum(len(entry.ports or ()) for entry in alike)
+    alike = (entry for entry in entries if entry.protocol == protocol.number and entry.source_ports.is_all)
+    return sum(len(entry.ports.ranges) for entry in alike if not entry.ports.is_all)
 
 
 def up_to(
@@ -214,7 +218,7 @@ def protocol_rules(
         rule
         for entry in entries
         if entry.protocol in (None, protocol.number)
-        for rule in entry_rules([entry], settled if entry.source_ports is None else reading, far_ends)
+        for rule in entry_rules([entry], settled if entry.source_ports.is_all else reading, far_ends)
     ]
 
 
@@ -249,24 +253,23 @@ def _matches(entry: Entry, peers: tuple[Interval, ...], reading: Selectors) -> I
     line, number = ResidualMatch.of(entry), entry.protocol
     ends = _ends(line, peers, reading)
     for source_port in _source_ports(line, reading):
-        if number is None or (entry.ports is None and source_port and not reading.is_tracked):
+        if number is None or (entry.ports.is_all and source_port and not reading.is_tracked):
             # A source port in a header says the protocol, and is listed without it.
             yield (*source_port, *ends)
-        elif entry.ports is None:
+        elif entry.ports.is_all:
             yield (*reading.match_protocol(number), *source_port, *ends)
         else:
-            for ports in entry.ports:
-                *protocol, port = reading.match_port(number, Interval(ports.first, ports.last))
+            for ports in entry.ports.ranges:
+                *protocol, port = reading.match_port(number, Interval(*ports))
                 yield (*protocol, *source_port, port, *ends)
 
 
 def _source_ports(line: ResidualMatch, reading: Selectors) -> tuple[tuple[Match, ...], ...]:
     """Return the alternatives of a line's source ports, each as what to match."""
-    if line.source_ports is None:
+    if line.source_ports.is_all:
         return ((),)
     return tuple(
-        (reading.match_source_port(line.protocol, Interval(first, last)),)
-        for first, last in line.source_ports
+        (reading.match_source_port(line.protocol, Interval(*ports)),) for ports in line.source_ports.ranges
     )
 
 

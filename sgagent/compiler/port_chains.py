@@ -232,8 +232,8 @@ class PortChains:
 
     def _split(self, name: str, lines: tuple[ResidualMatch, ...]) -> None:
         """Add the chain and the map that look up the source port, or else the near end, of many lines."""
-        by_port = any(line.source_ports is not None for line in lines)
-        protocol = next((line.protocol for line in lines if line.source_ports is not None), 0)
+        by_port = any(not line.source_ports.is_all for line in lines)
+        protocol = next((line.protocol for line in lines if not line.source_ports.is_all), 0)
         pieces = split_lines(lines, by_port=by_port, last=LAST_PORT if by_port else self.family.last_address)
         address_type = KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR
         elements = tuple(
@@ -241,7 +241,7 @@ class PortChains:
         )
         key_type = KeyType.INET_SERVICE if by_port else address_type
         look_up = self._verdict_map(names.split_map(name), (key_type,), elements, is_interval=True)
-        rest = tuple(line for line in lines if line.source_ports is None) if by_port else ()
+        rest = tuple(line for line in lines if line.source_ports.is_all) if by_port else ()
 
         def rules(reading: Selectors) -> list[Rule]:
             selector = reading.source_port_of(protocol) if by_port else reading.local

@@ -83,7 +83,7 @@ class Decider:
         """Return the cell of a packet of the protocol that has no ports."""
         known = self._without_ports.get(protocol)
         if known is None:
-            cell = self.cut(i for i in self._of(protocol) if self.entries[i].ports is None)
+            cell = self.cut(i for i in self._of(protocol) if self.entries[i].ports.is_all)
             known = self._without_ports[protocol] = cell
         return known
 
@@ -128,8 +128,7 @@ class Decider:
     def _sweep(self, indices: Iterable[int]) -> tuple[Segment, ...]:
         borders: dict[int, list[tuple[int, bool]]] = {}
         for index in indices:
-            ports = self.entries[index].ports
-            for first, last in [(0, LAST_PORT)] if ports is None else [(p.first, p.last) for p in ports]:
+            for first, last in self.entries[index].ports.ranges:
                 borders.setdefault(first, []).append((index, True))
                 borders.setdefault(last + 1, []).append((index, False))
         active: list[int] = []
@@ -296,7 +295,8 @@ def _estimate(entries: Sequence[Entry], own: Iterable[int], constrained: Iterabl
     borders: dict[int, list[int]] = {}
     for place, indices in enumerate((own, constrained)):
         for index in indices:
-            for first, last in _ports(entries[index], protocol):
+            speaks_of_it = entries[index].protocol in (None, protocol)
+            for first, last in entries[index].ports.ranges if speaks_of_it else ():
                 borders.setdefault(first, [0, 0])[place] += 1
                 borders.setdefault(last + 1, [0, 0])[place] -= 1
     spoken_of = depth = lines = 0
@@ -306,12 +306,3 @@ def _estimate(entries: Sequence[Entry], own: Iterable[int], constrained: Iterabl
         if spoken_of:
             lines += depth * depth if depth > MANY_LINES else depth
     return lines
-
-
-def _ports(entry: Entry, protocol: int) -> Iterable[tuple[int, int]]:
-    """Return the destination ports of the protocol that the entry speaks of."""
-    if entry.protocol not in (None, protocol):
-        return ()
-    if entry.ports is None:
-        return ((0, LAST_PORT),)
-    return tuple((ports.first, ports.last) for ports in entry.ports)

@@ -96,12 +96,12 @@ def _rules_narrow(old: tuple[ResolvedRule, ...], new: tuple[ResolvedRule, ...]) 
 def _as_urgent(rules: tuple[ResolvedRule, ...], changed: tuple[ResolvedRule, ...]) -> list[ResolvedRule]:
     """Return those of rules that may match what a changed one does: of its priority, and its first port."""
     priorities = {rule.priority for rule in changed}
-    matches = {(rule.priority, rule.ports and rule.ports[0].first) for rule in changed}
+    matches = {(rule.priority, rule.ports.ranges[:1]) for rule in changed}
     return [
         rule
         for priority in priorities
         for rule in _of_priority(rules, priority)
-        if (priority, rule.ports and rule.ports[0].first) in matches
+        if (priority, rule.ports.ranges[:1]) in matches
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sgagent.core.implicit_allows import DHCP, LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
-from sgagent.core.model import ICMP, ICMPV6, UDP, Direction, Family, Policy, PortRange, Protocol
+from sgagent.core.model import ICMP, ICMPV6, UDP, Direction, Family, Policy, Protocol
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 
 
@@ -131,7 +131,7 @@ def matches(rule: ResolvedRule, packet: Packet) -> bool:
     """Return whether the packet is one that the rule speaks of (§4)."""
     return (
         rule.peer.addresses.contains(packet.family, packet.peer)
-        and _port_matches(rule.source_ports, packet.source_port)
+        and rule.source_ports.matches(packet.source_port)
         and matches_but_for_source(rule, packet)
     )
 
@@ -140,7 +140,7 @@ def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
     """Return whether the rule may match such a packet of another far end, or from another port."""
     return (
         _protocol_matches(rule.protocol, packet)
-        and _port_matches(rule.ports, packet.destination_port)
+        and rule.ports.matches(packet.destination_port)
         and (
             rule.local_address is None
             or (
@@ -158,7 +158,7 @@ def exempts(entry: Exemption, packet: Packet) -> bool:
         and entry.peer.family is packet.family
         and entry.peer.first <= packet.peer <= entry.peer.last
         and _protocol_matches(entry.protocol, packet)
-        and _port_matches(entry.ports, packet.destination_port)
+        and entry.ports.matches(packet.destination_port)
     )
 
 
@@ -166,11 +166,6 @@ def _protocol_matches(protocol: Protocol, packet: Packet) -> bool:
     if protocol.number is None:
         return True
     return protocol.number == packet.protocol and protocol.only_family in (None, packet.family)
-
-
-def _port_matches(ports: tuple[PortRange, ...] | None, port: int | None) -> bool:
-    """Return whether the port is one of these; a port that a packet does not have is none of any."""
-    return ports is None or (port is not None and any(port in port_range for port_range in ports))
 
 
 def is_always_allowed(packet: Packet) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -106,31 +106,59 @@ PROTOCOL_NAMES: Mapping[Protocol, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PortRange:
-    """Ports from ``first`` to ``last``, both included."""
+LAST_PORT = 65535
 
-    first: int
-    """0 to 65535; 0 occurs only in what the agent computes, never in a document."""
 
-    last: int
-    """Not below ``first``, up to 65535."""
+@dataclass(frozen=True, slots=True)
+class PortSet:
+    """Ports that a rule matches: all, or those in ranges. A set without ranges matches nothing."""
 
-    def __post_init__(self) -> None:
-        """Refuse a range that holds no port."""
-        if not 0 <= self.first <= self.last <= LAST_PORT:
-            raise ValueError(f"not a port range: {self.first}/{self.last}")
+    ranges: tuple[tuple[int, int], ...] = ()
+    """First and last port of each, sorted. As written they may overlap; resolved, a gap is before each."""
 
-    def __contains__(self, port: int) -> bool:
-        """Return whether the port lies in the range."""
-        return self.first <= port <= self.last
+    is_all: bool = False
+    """Whether packets of every port match, and those that have none."""
+
+    @classmethod
+    def of(cls, *ranges: tuple[int, int]) -> PortSet:
+        """Return the ports of ranges, in any order; 0 occurs only in what the agent computes.
+
+        Raises:
+            ValueError: a range holds no port.
+        """
+        for first, last in ranges:
+            if not 0 <= first <= last <= LAST_PORT:
+                raise ValueError(f"not a port range: {first}/{last}")
+        return cls(tuple(sorted(set(ranges))))
+
+    @classmethod
+    def union(cls, sets: Iterable[PortSet]) -> PortSet:
+        """Return the ports that are in any of the sets."""
+        some = tuple(sets)
+        ranges = tuple(sorted({ends for one in some for ends in one.ranges}))
+        return ALL_PORTS if any(one.is_all for one in some) else cls(ranges)
+
+    def matches(self, port: int | None) -> bool:
+        """Return whether a packet with this port matches; None is a packet without ports."""
+        return self.is_all or (port is not None and any(first <= port <= last for first, last in self.ranges))
+
+    def __bool__(self) -> bool:
+        """Return whether any packet can match."""
+        return bool(self.ranges)
 
     def __str__(self) -> str:
-        """Return the range in the cloud's notation, ``80/80``."""
-        return f"{self.first}/{self.last}"
+        """Return the ports in the cloud's notation: ``80/80,443/443``, or ``-1/-1`` for all."""
+        return "-1/-1" if self.is_all else ",".join(self.texts) or "none"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return each range in the cloud's notation."""
+        return tuple(f"{first}/{last}" for first, last in self.ranges)
 
 
-LAST_PORT = 65535
+NO_PORTS = PortSet()
+ALL_PORTS = PortSet(((0, LAST_PORT),), is_all=True)
+"""What ``-1/-1`` stands for: every port, and packets of protocols without ports (§4.2)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -252,13 +280,11 @@ class SecurityGroupRule:
     """From 1, the most urgent. Among equals, drop wins (§3.5)."""
 
     protocol: Protocol
-    ports: tuple[PortRange, ...] | PortListReference
-    """Destination ports in both directions, sorted. An empty tuple is every port and no port at all."""
+    ports: PortSet | PortListReference
+    """Destination ports in both directions."""
 
     authorization_object: AuthorizationObject
-    source_ports: tuple[PortRange, ...] = ()
-    """Sorted. Empty is any."""
-
+    source_ports: PortSet = ALL_PORTS
     local_address: CidrBlock | None = None
     """What the near end must lie in (§4.5); None is anywhere."""
 
@@ -272,7 +298,7 @@ def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
     It depends on the group and on everything that decides what the rule does; not on its place, its
     description or the id that the given value happens to carry.
     """
-    ports = rule.ports if isinstance(rule.ports, PortListReference) else ",".join(map(str, rule.ports))
+    ports, source_ports = ("" if ports == ALL_PORTS else ports for ports in (rule.ports, rule.source_ports))
     content = "\n".join(
         (
             security_group_id,
@@ -281,7 +307,7 @@ def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
             str(rule.priority),
             str(rule.protocol),
             str(ports),
-            ",".join(map(str, rule.source_ports)),
+            str(source_ports),
             str(rule.authorization_object),
             str(rule.local_address or ""),
         )
@@ -339,7 +365,7 @@ class PortList:
     """A named list of port ranges (§1.4)."""
 
     port_list_id: str
-    entries: tuple[PortRange, ...] = ()
+    entries: PortSet = NO_PORTS
     origin: Origin = field(default=NOWHERE, compare=False)
 
 

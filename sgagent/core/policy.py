@@ -17,6 +17,7 @@ from operator import is_
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.memo import Memory
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     LAST_PORT,
     TCP,
@@ -27,7 +28,7 @@ from sgagent.core.model import (
     GroupType,
     Mode,
     Policy,
-    PortRange,
+    PortSet,
     Protocol,
     SecurityGroup,
     Snapshot,
@@ -53,15 +54,26 @@ class ResolvedRule:
     policy: Policy
     priority: int
     protocol: Protocol
-    ports: tuple[PortRange, ...] | None
-    """Destination ports, merged and sorted. None is any, and what has no ports; () is none at all (an unknown
-    or empty port list)."""
+    ports: PortSet
+    """Destination ports; empty for an unknown or empty port list."""
 
-    source_ports: tuple[PortRange, ...] | None
-    """None is any."""
-
+    source_ports: PortSet
     peer: Peer
     local_address: CidrBlock | None = None
+
+    def can_match(self, family: Family) -> bool:
+        """Return whether any packet of the family matches."""
+        return (
+            bool(self.peer.addresses.ranges(family) and self.ports and self.source_ports)
+            and self.protocol.only_family in (None, family)
+            and (self.local_address is None or self.local_address.family is family)
+        )
+
+    @property
+    def near_ends(self) -> tuple[int, int] | None:
+        """Return the first and last address of the near end; None if it may be any of the family."""
+        block = self.local_address
+        return None if block is None or block.is_everything else (block.first, block.last)
 
 
 def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
@@ -73,17 +85,6 @@ def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
     return (rule.priority, rule.policy is Policy.ACCEPT, rule.rule_id, rule.security_group_id)
 
 
-def merged_ports(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
-    """Return the same ports as sorted ranges that neither overlap nor touch."""
-    merged: list[PortRange] = []
-    for port_range in sorted(ranges):
-        if merged and port_range.first <= merged[-1].last + 1:
-            merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port_range.last))
-        else:
-            merged.append(port_range)
-    return tuple(merged)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
     """Traffic of the configuration's platform or fail-safe list, which no group can block (§7.3, §7.4)."""
@@ -91,13 +92,17 @@ class Exemption:
     direction: Direction
     peer: CidrBlock
     protocol: Protocol
-    ports: tuple[PortRange, ...] | None = None
-    """Destination ports; None is any."""
+    ports: PortSet = ALL_PORTS
+    """Destination ports."""
+
+    def can_match(self, family: Family) -> bool:
+        """Return whether any packet of the family matches."""
+        return bool(self.ports) and self.peer.family is family and self.protocol.only_family in (None, family)
 
     def __str__(self) -> str:
         """Return what the entry lets through, for people: ``egress to 192.0.2.1, tcp 443/443``."""
         way = "from" if self.direction is Direction.INGRESS else "to"
-        ports = "" if self.ports is None else " " + ",".join(map(str, self.ports))
+        ports = "" if self.ports.is_all else f" {self.ports}"
         traffic = "" if self.protocol == ALL_PROTOCOLS else f", {self.protocol}{ports}"
         return f"{self.direction.value} {way} {self.peer}{traffic}"
 
@@ -277,7 +282,7 @@ def exempt(endpoints: Iterable[Endpoint]) -> tuple[Exemption, ...]:
             direction=Direction.EGRESS,
             peer=endpoint.address,
             protocol=endpoint.protocol,
-            ports=(PortRange(endpoint.port, endpoint.port),),
+            ports=PortSet.of((endpoint.port, endpoint.port)),
         )
         for endpoint in in_order(endpoints)
     )

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
 from sgagent.core.binding import Binding, Bindings
 from sgagent.core.cloud_limits import group_warnings, interface_warnings, object_warnings, overlap_errors
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.memo import Memory, Revised, changed_places, same_if_equal
 from sgagent.core.model import (
+    NO_PORTS,
     CidrBlock,
     Direction,
     GroupReference,
@@ -20,7 +21,7 @@ from sgagent.core.model import (
     Mode,
     Policy,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixList,
     PrefixListReference,
     SecurityGroup,
@@ -36,7 +37,6 @@ from sgagent.core.policy import (
     ResolvedRule,
     is_of_account,
     members_by_group,
-    merged_ports,
     whose_group,
 )
 from sgagent.core.resolved_rules import (
@@ -362,20 +362,20 @@ class _Resolver:
             priority=rule.priority,
             protocol=rule.protocol,
             ports=self._ports(rule),
-            source_ports=merged_ports(rule.source_ports) if rule.source_ports else None,
+            source_ports=_merged(rule.source_ports),
             peer=self._peer(group, rule),
             local_address=rule.local_address,
         )
 
-    def _ports(self, rule: SecurityGroupRule) -> tuple[PortRange, ...] | None:
+    def _ports(self, rule: SecurityGroupRule) -> PortSet:
         """Return the destination ports; an unknown port list is an unknown object (§5.3)."""
         if not isinstance(rule.ports, PortListReference):
-            return merged_ports(rule.ports) if rule.ports else None
+            return _merged(rule.ports)
         port_list = self.snapshot.port_list_by_id.get(rule.ports.port_list_id)
         if port_list is None:
             self._unknown(rule, rule.ports.port_list_id, "port_list_id", "port list")
-            return ()
-        return merged_ports(port_list.entries)
+            return NO_PORTS
+        return _merged(port_list.entries)
 
     def _peer(self, group: SecurityGroup, rule: SecurityGroupRule) -> Peer:
         """Return the addresses that the rule's object stands for; none if it is unknown (§5.3)."""
@@ -464,6 +464,11 @@ class _Resolver:
 
 _NO_RULES = ResolvedRules((), NO_OBJECTS, Revised(), ())
 _OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
+
+
+def _merged(ports: PortSet) -> PortSet:
+    """Return the same ports as ranges that neither overlap nor touch."""
+    return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
 
 
 def _as_warning(problem: Problem) -> Problem:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sgagent.core.model import (
-    LAST_PORT,
+    ALL_PORTS,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -15,13 +15,13 @@ from sgagent.core.model import (
     Policy,
     PortList,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixList,
     Protocol,
     SecurityGroupRule,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.values import EVERY_PORT, PORT_FORMS, HostBits, in_order, parse_block, parse_port_range
+from sgagent.documents.values import PORT_FORMS, HostBits, in_order, parse_block, parse_port_range
 
 T = TypeVar("T")
 
@@ -47,9 +47,9 @@ class RuleForm:
     policy: Policy | None
     priority: int | None
     protocol: Protocol | None
-    ports: Part[tuple[PortRange, ...]] | None
+    ports: Part[PortSet] | None
     port_list: Part[str] | None
-    source_ports: Part[tuple[PortRange, ...]] | None
+    source_ports: Part[PortSet] | None
     peer: Part[AuthorizationObject] | None
     local: Part[CidrBlock] | None
     description: str
@@ -88,13 +88,13 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     )
 
 
-def _destination_ports(form: RuleForm) -> tuple[PortRange, ...] | PortListReference | None:
+def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
     """Return the destination ports, checked against the protocol (§4.2, §4.3)."""
     if form.protocol is None:
         return None
     if not form.protocol.has_ports:
         _refuse_ports(form, form.protocol)
-        return EVERY_PORT
+        return ALL_PORTS
     if form.ports is not None:
         return _port_range(form, form.ports)
     if form.port_list is None:
@@ -103,18 +103,18 @@ def _destination_ports(form: RuleForm) -> tuple[PortRange, ...] | PortListRefere
     return PortListReference(form.port_list.value) if form.port_list.value else None
 
 
-def _port_range(form: RuleForm, ports: Part[tuple[PortRange, ...]]) -> tuple[PortRange, ...] | None:
+def _port_range(form: RuleForm, ports: Part[PortSet]) -> PortSet | None:
     """Return the port range of a protocol with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
         form.port_list.field.warn("port_list_ignored", "a port list beside a port range", "one of the two")
-    if ports.value == EVERY_PORT:
+    if ports.value == ALL_PORTS:
         ports.field.warn("every_port", f"-1/-1 is read as every {form.protocol} port", "1/65535")
     return ports.value
 
 
 def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
     """Add errors for ports on a protocol without ports (§4.2, §4.3)."""
-    if form.ports is not None and form.ports.value:
+    if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
         form.ports.field.error(
             "ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the field out"
         )
@@ -122,10 +122,10 @@ def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
         form.port_list.field.error("ports_do_not_fit", f"a port list on {protocol}", "tcp or udp, or no list")
 
 
-def _source_ports(form: RuleForm) -> tuple[PortRange, ...]:
-    """Return the source ports, none for any (§4.4)."""
-    if form.source_ports is None or not form.source_ports.value:
-        return EVERY_PORT
+def _source_ports(form: RuleForm) -> PortSet:
+    """Return the source ports (§4.4)."""
+    if form.source_ports is None or form.source_ports.value in (None, ALL_PORTS):
+        return ALL_PORTS
     if form.protocol is not None and not form.protocol.has_ports:
         form.source_ports.field.error(
             "ports_do_not_fit", f"{form.protocol} has no ports", "-1/-1, or leave the field out"
@@ -170,10 +170,11 @@ def make_port_list(
     place: Field, port_list_id: str | None, entries: Iterable[Field | None]
 ) -> PortList | None:
     """Return a port list; None, with every error noted, if something about it is wrong."""
-    ranges = {ports for entry in entries if entry and (ports := _ports(entry))}
+    ranges = (ends for entry in entries if entry and (ports := _ports(entry)) for ends in ports.ranges)
+    ports = PortSet.of(*ranges)
     if port_list_id is None:
         return None
-    return PortList(port_list_id=port_list_id, entries=tuple(sorted(ranges)), origin=place.origin)
+    return PortList(port_list_id=port_list_id, entries=ports, origin=place.origin)
 
 
 def _prefix(entry: Field, family: Family | None) -> CidrBlock | None:
@@ -189,11 +190,10 @@ def _prefix(entry: Field, family: Family | None) -> CidrBlock | None:
     return None
 
 
-def _ports(entry: Field) -> PortRange | None:
+def _ports(entry: Field) -> PortSet | None:
     """Return an entry of a port list; ``-1/-1`` is every port, as in a rule (§4.2)."""
     entry.count_address()
     ports = parse_port_range(entry)
-    if ports == EVERY_PORT:
+    if ports == ALL_PORTS:
         entry.warn("every_port", "-1/-1 is read as every port", "1/65535")
-        return PortRange(0, LAST_PORT)
-    return ports[0] if ports else None
+    return ports

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import assert_never
 
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     GRE,
     ICMP,
@@ -25,7 +26,7 @@ from sgagent.core.model import (
     GroupReference,
     GroupType,
     Policy,
-    PortRange,
+    PortSet,
     PrefixListReference,
     Protocol,
 )
@@ -54,9 +55,6 @@ ACCOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
 MAC_PATTERN = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
 PORT_PATTERN = r"(-?[0-9]{1,9})(?:[/-](-?[0-9]{1,9}))?"
 PORT_FORMS = "443, 443/443, 8000-8100 or -1/-1, from 1 to 65535"
-
-EVERY_PORT: tuple[PortRange, ...] = ()
-"""What ``-1/-1`` is read as: every port, and no port at all."""
 
 FIRST_UNUSUAL_PRIORITY = 101
 _LAST_PRIORITY = 2**31 - 1
@@ -139,21 +137,20 @@ def checked_priority(field: Field, priority: int | None) -> int | None:
     return priority
 
 
-def parse_ports(field: Field) -> tuple[PortRange, ...] | None:
-    """Return the ports that a value or a list of values names, sorted; ``-1/-1`` is every port (§4.2)."""
+def parse_ports(field: Field) -> PortSet | None:
+    """Return the ports that a value or a list of values names; ``-1/-1`` is every port (§4.2)."""
     if not isinstance(field.node, Listing):
-        single = parse_port_range(field)
-        return None if single is None else _sorted([single])
+        return parse_port_range(field)
     found = [parse_port_range(item) for item in field.items()]
     if not found:
         field.error("bad_port_range", "no ports at all", PORT_FORMS)
         return None
     ranges = [ports for ports in found if ports is not None]
-    return _sorted(ranges) if len(ranges) == len(found) else None
+    return PortSet.union(ranges) if len(ranges) == len(found) else None
 
 
-def parse_port_range(field: Field) -> tuple[PortRange, ...] | None:
-    """Return the ports of a single value: one range, or :data:`EVERY_PORT`."""
+def parse_port_range(field: Field) -> PortSet | None:
+    """Return the ports of a single value: one range, or every port."""
     text = field.text_or_digits()
     if text is None:
         return None
@@ -166,24 +163,17 @@ def parse_port_range(field: Field) -> tuple[PortRange, ...] | None:
     return _checked_range(field, first, last, is_pair=match.group(2) is not None)
 
 
-def _checked_range(field: Field, first: int, last: int, *, is_pair: bool) -> tuple[PortRange, ...] | None:
+def _checked_range(field: Field, first: int, last: int, *, is_pair: bool) -> PortSet | None:
     """Return a range whose ends are in order and in bounds."""
     if first == last == -1 and is_pair:
-        return EVERY_PORT
+        return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
         field.error("port_out_of_range", "a port out of range", PORT_FORMS)
         return None
     if first > last:
         field.error("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
         return None
-    return (PortRange(first, last),)
-
-
-def _sorted(found: list[tuple[PortRange, ...]]) -> tuple[PortRange, ...]:
-    """Return all ranges once, in order; every port if one of them is that."""
-    if EVERY_PORT in found:
-        return EVERY_PORT
-    return tuple(sorted({ports for ranges in found for ports in ranges}))
+    return PortSet.of((first, last))
 
 
 BLOCK_FORMS = "an address or a CIDR"

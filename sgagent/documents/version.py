@@ -16,6 +16,7 @@ from sgagent.core.model import (
     CidrBlock,
     NetworkInterface,
     PortList,
+    PortSet,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
@@ -112,6 +113,10 @@ def _text_again(before: _RuleTexts, rule: SecurityGroupRule) -> str:
 def _write(value: object, lines: list[str], texts: Memory | None) -> None:
     if isinstance(value, CidrBlock):
         lines.append(str(value))
+    elif isinstance(value, PortSet):
+        ranges = () if value.is_all else value.ranges
+        lines.append(f"({len(ranges)}")
+        lines += (f"PortRange\n{first}\n{last}" for first, last in ranges)
     elif isinstance(value, tuple):
         lines.append(f"({len(value)}")
         if value and isinstance(value[0], CidrBlock):  # then all are

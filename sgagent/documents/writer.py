@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import yaml
 
 from sgagent.core.model import (
+    ALL_PORTS,
     Cloud,
     NetworkInterface,
     PortList,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
@@ -23,8 +24,6 @@ from sgagent.documents.native import FORMAT_VERSION
 
 Native = Mapping[str, object]
 """An object of a document: names and what JSON can hold."""
-
-_EVERY_PORT = "-1/-1"
 
 
 def as_json(native: object) -> bytes:
@@ -64,16 +63,17 @@ def write_group(group: SecurityGroup) -> Native:
 
 def write_rule(rule: SecurityGroupRule) -> Native:
     """Return a rule."""
-    is_listed = isinstance(rule.ports, PortListReference)
     return _without_empty(
         rule_id=rule.rule_id,
         direction=rule.direction.value,
         policy=rule.policy.value,
         priority=rule.priority,
         protocol=str(rule.protocol),
-        port_range=_ports(rule.ports) if not is_listed and rule.protocol.has_ports else None,
-        port_list_id=str(rule.ports) if is_listed else None,
-        source_port_range=_ports(rule.source_ports) if rule.source_ports else None,
+        port_range=_ports(rule.ports)
+        if isinstance(rule.ports, PortSet) and rule.protocol.has_ports
+        else None,
+        port_list_id=str(rule.ports) if isinstance(rule.ports, PortListReference) else None,
+        source_port_range=None if rule.source_ports == ALL_PORTS else _ports(rule.source_ports),
         authorization_object=str(rule.authorization_object),
         local_address=None if rule.local_address is None else str(rule.local_address),
         description=rule.description,
@@ -91,7 +91,7 @@ def write_prefix_list(prefix_list: PrefixList) -> Native:
 
 def write_port_list(port_list: PortList) -> Native:
     """Return a port list."""
-    return {"port_list_id": port_list.port_list_id, "entries": list(map(str, port_list.entries))}
+    return {"port_list_id": port_list.port_list_id, "entries": _texts(port_list.entries)}
 
 
 def write_interface(interface: NetworkInterface) -> Native:
@@ -107,11 +107,15 @@ def write_interface(interface: NetworkInterface) -> Native:
     )
 
 
-def _ports(ports: Sequence[PortRange] | PortListReference) -> object:
-    """Return ports as documents have them: one text, or a list of several."""
-    if isinstance(ports, PortListReference) or not ports:
-        return _EVERY_PORT
-    return str(ports[0]) if len(ports) == 1 else list(map(str, ports))
+def _ports(ports: PortSet) -> object:
+    """Return ports as documents have them: one text, or a list of several. No reader takes an empty set."""
+    texts = _texts(ports)
+    return texts if len(texts) > 1 else str(ports)
+
+
+def _texts(ports: PortSet) -> list[str]:
+    """Return each range as documents have it; port 0 occurs only in the range of all."""
+    return [str(ALL_PORTS if ends in ALL_PORTS.ranges else PortSet.of(ends)) for ends in ports.ranges]
 
 
 def _without_empty(**fields: object) -> Native:

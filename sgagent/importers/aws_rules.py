@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sgagent.core.errors import Origin
 from sgagent.core.model import (
+    ALL_PORTS,
     ICMP,
     ICMPV6,
     AuthorizationObject,
@@ -19,7 +20,7 @@ from sgagent.core.model import (
     Family,
     GroupReference,
     Policy,
-    PortRange,
+    PortSet,
     PrefixListReference,
     Protocol,
     SecurityGroupRule,
@@ -63,7 +64,7 @@ def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> Secur
     fault = (
         _fault_of_types(allowance) or _fault_of_family(allowance, around) or _fault_of_vpc(allowance, around)
     )
-    ports = () if fault else _ports(allowance)
+    ports = ALL_PORTS if fault else _ports(allowance)
     if fault is None and ports is None:
         fault = "only port 0, which native rules can't express"
     if fault is not None or ports is None:
@@ -124,13 +125,13 @@ def _fault_of_vpc(allowance: AwsPermission, around: Surroundings) -> str | None:
     )
 
 
-def _ports(allowance: AwsPermission) -> tuple[PortRange, ...] | None:
+def _ports(allowance: AwsPermission) -> PortSet | None:
     """Return the ports, without port 0; None if nothing is left."""
     bounds = allowance.bounds
     if bounds.first is None or bounds.last is None:
-        return ()
+        return ALL_PORTS
     first = max(bounds.first, 1)
-    return (PortRange(first, bounds.last),) if first <= bounds.last else None
+    return PortSet.of((first, bounds.last)) if first <= bounds.last else None
 
 
 def _note_what_is_less(allowance: AwsPermission, around: Surroundings, notes: Notes) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sgagent.core.model import (
+    ALL_PORTS,
     AuthorizationObject,
     Cloud,
     Family,
     GroupType,
     Policy,
-    PortRange,
+    PortSet,
     PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
@@ -23,7 +24,6 @@ from sgagent.documents.field import Field, Fields
 from sgagent.documents.rule_form import Part, RuleForm, make_rule
 from sgagent.documents.values import (
     DIRECTIONS,
-    EVERY_PORT,
     FAMILIES,
     GROUP_TYPES,
     POLICIES,
@@ -125,11 +125,11 @@ def _unsaid_priority(policy: Policy | None) -> int:
     return 1 if policy is Policy.DROP else _LEAST_URGENT
 
 
-def _ports(values: Fields) -> Part[tuple[PortRange, ...]] | None:
+def _ports(values: Fields) -> Part[PortSet] | None:
     """Return the port range; the provider writes ``-1/-1`` where a port list is meant."""
     field = values.filled("port_range")
     ports = parse_port_range(field) if field else None
-    if field is None or (ports == EVERY_PORT and values.filled("port_range_list_id")):
+    if field is None or (ports == ALL_PORTS and values.filled("port_range_list_id")):
         return None
     return Part(field, ports)
 

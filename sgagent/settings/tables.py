@@ -14,12 +14,13 @@ from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, 
 from sgagent.compiler.marks import is_contiguous
 from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     CidrBlock,
     Direction,
     Mode,
     Policy,
-    PortRange,
+    PortSet,
     Protocol,
     Sessions,
 )
@@ -320,8 +321,7 @@ class ExemptionTable(SettingsTable):
     direction: Annotated[Direction, Word(Direction)]
     cidr: Annotated[CidrBlock, NETWORK]
     protocol: Annotated[Protocol, PROTOCOL]
-    port_range: Annotated[tuple[PortRange, ...], PORTS] = ()
-    """Empty for every port."""
+    port_range: Annotated[PortSet, PORTS] = ALL_PORTS
 
     @property
     def exemption(self) -> Exemption:
@@ -330,7 +330,7 @@ class ExemptionTable(SettingsTable):
             direction=self.direction,
             peer=self.cidr,
             protocol=self.protocol,
-            ports=self.port_range or None,
+            ports=self.port_range,
         )
 
 

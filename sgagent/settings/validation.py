@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from sgagent.core.model import CidrBlock, Direction, Protocol
+from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Protocol
 from sgagent.documents.values import PORT_FORMS
 from sgagent.settings.constraints import UNKNOWN_KEY, Fault, InvalidValueError, Word, wrong_type
 from sgagent.settings.sources import ENDPOINTS_EXAMPLE, SOURCE_TABLES, FileSourceSettings, SourceType
@@ -295,7 +295,7 @@ def _bad_exemption(table: Written) -> Iterator[Fault]:
 def _names_ports(value: object) -> bool:
     """Return whether a value is a list of ports, and not every port."""
     try:
-        return bool(PORTS.check(value))
+        return PORTS.check(value) != ALL_PORTS
     except InvalidValueError:
         return False
 

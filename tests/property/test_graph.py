@@ -59,16 +59,16 @@ class Ends:
     def points(self) -> list[Point]:
         """Return each protocol that anybody names, and one that nobody does, with ports at every border."""
         numbers = {rule.protocol.number for rule in self.rules if rule.protocol.number is not None}
-        ranges = [ports for rule in self.rules for ports in rule.ports or ()]
-        ports = {1, *(border for one in ranges for border in (one.first, one.last + 1) if border <= 65535)}
+        ranges = [ends for rule in self.rules for ends in rule.ports.ranges]
+        ports = {1, *(border for first, last in ranges for border in (first, last + 1) if border <= 65535)}
         ports -= {port for pair in DHCP.values() for port in pair}  # in which no group has a say (§7.1)
         plain: list[Point] = [(number, None) for number in sorted({*numbers, 254} - set(PORTED))]
         return plain + list(product(PORTED, sorted(ports)))
 
     def source_ports(self) -> list[int]:
         """Return source ports at every border."""
-        ranges = [ports for rule in self.rules for ports in rule.source_ports or ()]
-        return sorted({1, *(one for r in ranges for one in (r.first, r.last + 1) if one <= 65535)})
+        ranges = [ends for rule in self.rules for ends in rule.source_ports.ranges]
+        return sorted({1, *(one for first, last in ranges for one in (first, last + 1) if one <= 65535)})
 
     def addresses(self, family: Family) -> list[int]:
         """Return addresses at every border."""

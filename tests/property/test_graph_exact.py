@@ -23,6 +23,7 @@ from sgagent.core.binding import Binding, Bindings, bind_everywhere
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy, Packet, evaluate
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     GRE,
     ICMP,
@@ -37,7 +38,7 @@ from sgagent.core.model import (
     GroupType,
     NetworkInterface,
     Policy,
-    PortRange,
+    PortSet,
     PrefixList,
     PrefixListReference,
     Protocol,
@@ -58,7 +59,7 @@ Point = tuple[int, int | None]
 """A protocol and a destination port."""
 
 POINTS: tuple[Point, ...] = (*product((6, 17), PORTS), (1, None), (58, None), (47, None), (254, None))
-PORT_RANGES = (PortRange(1, 1), PortRange(2, 2), PortRange(1, 2), PortRange(2, 65535), PortRange(1, 65535))
+PORT_RANGES = ((1, 1), (2, 2), (1, 2), (2, 65535), (1, 65535))
 PROTOCOLS = (TCP, TCP, TCP, UDP, ICMP, ICMPV6, GRE, ALL_PROTOCOLS, ALL_PROTOCOLS)
 
 
@@ -104,8 +105,7 @@ class Drawing:
         random = self.random
         protocol = random.choice(PROTOCOLS)
         what, family = self.object(protocol)
-        ports: tuple[PortRange, ...] = (random.choice(PORT_RANGES),) if protocol.has_ports else ()
-        source = random.choice(((), (), (random.choice(PORT_RANGES),))) if protocol.has_ports else ()
+        ports, source = (PortSet.of(random.choice(PORT_RANGES)) for _ in range(2))
         near = family or random.choice(self.families)
         local = self.block(near) if protocol.only_family in (None, near) and random.random() < 0.2 else None
         return SecurityGroupRule(
@@ -114,8 +114,8 @@ class Drawing:
             policy=random.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP)),
             priority=random.choice((1, 1, 2, 3)),
             protocol=protocol,
-            ports=() if random.random() < 0.1 else ports,
-            source_ports=source,
+            ports=ports if protocol.has_ports and random.random() < 0.9 else ALL_PORTS,
+            source_ports=source if protocol.has_ports and random.random() < 0.3 else ALL_PORTS,
             authorization_object=what,
             local_address=local,
         )

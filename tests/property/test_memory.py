@@ -17,7 +17,7 @@ from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.binding import Bindings, bind
 from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.memo import Memory
-from sgagent.core.model import CidrBlock, Family, Snapshot
+from sgagent.core.model import ALL_PORTS, CidrBlock, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.nft.counter_keys import CounterKey
@@ -111,7 +111,7 @@ def with_a_rule_changed(random: Random, policy: ResolvedPolicy) -> ResolvedPolic
         one = rules.pop(random.randrange(len(rules)))
         moved = replace(one, protocol=other.protocol, ports=other.ports, source_ports=other.source_ports)
         elsewhere = replace(one, peer=other.peer, local_address=other.local_address)
-        plain = replace(elsewhere, source_ports=None, local_address=None)
+        plain = replace(elsewhere, source_ports=ALL_PORTS, local_address=None)
         urgent = replace(one, priority=random.randrange(1, 101))
         another = replace(moved, rule_id=f"new-{random.getrandbits(64)}")
         rules += random.choice(((), (moved,), (elsewhere,), (plain,), (urgent,), (one, another)))

@@ -12,7 +12,7 @@ from sgagent.agent.web.explain_form import FormField, FormView, read_form
 from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
-from sgagent.core.model import TCP, Policy
+from sgagent.core.model import ALL_PORTS, TCP, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
@@ -69,8 +69,8 @@ def page_with(rule_id: str, group: str, peer: str) -> Part:
         policy=Policy.DROP,
         priority=1,
         protocol=TCP,
-        ports=None,
-        source_ports=None,
+        ports=ALL_PORTS,
+        source_ports=ALL_PORTS,
         peer=Peer(name=peer, addresses=NO_ADDRESSES),
     )
     judge = ResolvedInterface(

@@ -268,7 +268,7 @@ def shuffled(random: Random, definitions: Snapshot) -> Snapshot:
             for one in definitions.network_interfaces
         ),
         prefix_lists=mixed(replace(one, entries=mixed(one.entries)) for one in definitions.prefix_lists),
-        port_lists=mixed(replace(one, entries=mixed(one.entries)) for one in definitions.port_lists),
+        port_lists=mixed(definitions.port_lists),
     )
 
 

@@ -291,7 +291,7 @@ def _rule_hit(rule: ResolvedRule, total: CounterValue) -> Hit:
         security_group_id=rule.security_group_id,
         priority=rule.priority,
         protocol=str(rule.protocol),
-        ports=None if rule.ports is None else ",".join(map(str, rule.ports)),
+        ports=None if rule.ports.is_all else str(rule.ports),
         authorization_object=rule.peer.name,
     )
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sgagent.analysis.flow_text import port_text, protocol_text
-from sgagent.analysis.header_space import ALL_PORTS, ALL_PROTOCOL_NUMBERS, Box, Label
+from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Label
 from sgagent.core.addresses import NONE, Ranges, common, holds, joined, without
-from sgagent.core.model import TCP, UDP, Family
+from sgagent.core.model import ALL_PORTS, TCP, UDP, Family
 
 _TCP, _UDP = 6, 17
 _WITHOUT_PORTS = without(ALL_PROTOCOL_NUMBERS, ((_TCP, _TCP), (_UDP, _UDP)))
@@ -69,7 +69,7 @@ class Traffic:
         if self == ALL_TRAFFIC:
             return ("all",)
         found = [
-            f"{protocol} {port_text(ports)}" if ports != ALL_PORTS else str(protocol)
+            f"{protocol} {port_text(ports)}" if ports != ALL_PORTS.ranges else str(protocol)
             for protocol, ports in ((TCP, self.tcp), (UDP, self.udp))
             if ports
         ]
@@ -85,7 +85,7 @@ class Traffic:
 
 
 NO_TRAFFIC = Traffic()
-ALL_TRAFFIC = Traffic(ALL_PORTS, ALL_PORTS, _WITHOUT_PORTS)
+ALL_TRAFFIC = Traffic(ALL_PORTS.ranges, ALL_PORTS.ranges, _WITHOUT_PORTS)
 
 
 ANYWHERE = "anywhere"

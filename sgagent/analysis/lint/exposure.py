@@ -11,6 +11,7 @@ from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.analysis.lint.void_rules import denies_all
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
+    NO_PORTS,
     TCP,
     CidrBlock,
     Direction,
@@ -103,12 +104,11 @@ def _find_databases(subject: LintSubject, check: Check) -> Iterator[Finding]:
 def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     open_ = stand.open_to_everyone[family]
     narrow = [
-        clause.ports
+        clause.ports.ranges
         for clause in stand.ingress.clauses[family]
         if clause.rule is not None
         and clause.policy is Policy.ACCEPT
-        and clause.ports is not None
-        and size(clause.ports) <= _NARROW_PORTS
+        and size(clause.ports.ranges) <= _NARROW_PORTS
     ]
     served = tuple((port, port) for port in sorted(DATABASES) if any(holds(ports, port) for ports in narrow))
     found = {key: common(ports, served) for key, ports in _everything({6: open_[6]}).items()}
@@ -168,10 +168,10 @@ def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int
         return []
     if isinstance(rule.ports, PortListReference):
         port_list = subject.snapshot.port_list_by_id.get(rule.ports.port_list_id)
-        entries = port_list.entries if port_list else ()
+        ports = port_list.entries if port_list else NO_PORTS
     else:
-        entries = rule.ports
-    ranges = joined((entry.first, entry.last) for entry in entries)
+        ports = rule.ports
+    ranges = joined(ports.ranges)
     return [port for port in MANAGEMENT if holds(ranges, port)] if size(ranges) <= _NARROW_PORTS else []
 
 
@@ -224,12 +224,12 @@ def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
 def _leaves_by_default(stand: Stand, family: Family) -> bool:
     """Return whether the default lets most of everything out: no clause for every protocol is for so many."""
     clauses = stand.egress.clauses[family]
-    speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports is None)
+    speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports.is_all)
     # A near end or source ports leave others for which the default decides.
     spoken_of = (
         ends
         for clause in speaking
-        if clause.local is None and clause.source_ports is None
+        if clause.local is None and clause.source_ports.is_all
         for ends in clause.addresses
     )
     everyone = ((0, family.last_address),)

@@ -60,9 +60,9 @@ def _is_service(rule: SecurityGroupRule) -> bool:
         return False
     if not rule.protocol.has_ports:
         return False
-    if isinstance(rule.ports, PortListReference) or not rule.ports:
+    if isinstance(rule.ports, PortListReference):
         return True
-    return not all(entry.first == entry.last and entry.first in MANAGEMENT for entry in rule.ports)
+    return not all(first == last and first in MANAGEMENT for first, last in rule.ports.ranges)
 
 
 def _is_for_everyone(rule: SecurityGroupRule) -> bool:

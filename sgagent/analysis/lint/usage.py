@@ -6,14 +6,14 @@ from collections.abc import Container, Iterator
 
 from sgagent.analysis.bit_sets import Open
 from sgagent.analysis.flow_text import port_text
-from sgagent.analysis.header_space import ALL_PORTS, Clause
+from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Stand, Usage
 from sgagent.analysis.redundancy import PORTED, Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol
+from sgagent.core.model import ALL_PORTS, LAST_PORT, Direction, Family, Policy, Protocol
 
 _DAY = 86_400.0
 _DHCP_CLIENTS = frozenset({68, 546})
@@ -109,7 +109,7 @@ def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple
 
 def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
     """Yield the rule of a clause with each protocol of which it opens some ports."""
-    if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports in (None, ALL_PORTS):
+    if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports.ranges == ALL_PORTS.ranges:
         return
     for number in PORTED:
         if clause.protocol in (None, number):

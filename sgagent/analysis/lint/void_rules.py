@@ -9,14 +9,14 @@ from itertools import groupby
 from sgagent.analysis.bit_sets import bits_of
 from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.flow_text import decider_text, port_text
-from sgagent.analysis.header_space import ALL_PORTS, Clause
+from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
 from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import Policy, Protocol
+from sgagent.core.model import ALL_PORTS, Policy, Protocol
 from sgagent.core.policy import ResolvedRule
 
 
@@ -72,10 +72,8 @@ def _tie(drop: Clause, accept: Clause) -> Tie:
     assert drop.rule is not None  # noqa: S101 - only rules are looked at; for the type checker
     assert accept.rule is not None  # noqa: S101 - as above
     traffic = str(Protocol(drop.protocol if accept.protocol is None else accept.protocol))
-    ports = drop.ports if accept.ports is None else accept.ports
-    if drop.ports is not None and accept.ports is not None:
-        ports = common(drop.ports, accept.ports)
-    if ports is not None and ports != ALL_PORTS:
+    ports = common(drop.ports.ranges, accept.ports.ranges)
+    if ports != ALL_PORTS.ranges:
         traffic += f" {port_text(ports)}"
     return Tie(drop=drop.rule, accept=accept.rule, traffic=traffic)
 

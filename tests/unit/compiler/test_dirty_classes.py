@@ -21,7 +21,7 @@ def entry(
         family=Family.IPV4,
         addresses=((1, 1),) if peer else EVERYONE,
         protocol=protocol,
-        ports=ports(text) or None,
+        ports=ports(text),
         local=local,
     )
 

@@ -29,7 +29,7 @@ from sgagent.core.model import (
     UDP,
     Direction,
     Family,
-    PortRange,
+    PortSet,
     Protocol,
     SecurityGroup,
     SecurityGroupRule,
@@ -178,7 +178,7 @@ def many_rules(count: int, protocol: Protocol = TCP) -> tuple[SecurityGroupRule,
 
 def with_ports(count: int) -> SecurityGroupRule:
     """Return a rule of so many ports."""
-    ports = tuple(PortRange(first, first) for first in range(10, 10 + 2 * count, 2))
+    ports = PortSet.of(*((first, first) for first in range(10, 10 + 2 * count, 2)))
     return replace(rule("r1", ACCEPT, TCP, "80", "10.0.0.2"), ports=ports)
 
 

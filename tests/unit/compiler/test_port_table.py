@@ -17,8 +17,8 @@ from sgagent.compiler.port_table import (
     append_segment,
     make_table,
 )
-from sgagent.core.model import LAST_PORT, Family, PortRange
-from sgagent.core.policy import merged_ports
+from sgagent.core.addresses import joined
+from sgagent.core.model import ALL_PORTS, LAST_PORT, Family, PortSet
 
 PROTOCOLS = (1, 6, 17, 47, 253)
 _EDGES = (0, 1, 2, 79, 80, 81, 443, 65534, 65535)
@@ -28,10 +28,10 @@ Split = tuple[list[Entry], list[int], list[int]]
 
 
 @st.composite
-def port_ranges(draw: st.DrawFn) -> tuple[PortRange, ...]:
+def port_sets(draw: st.DrawFn) -> PortSet:
     """Draw merged ranges of ports, now and then none at all."""
     pairs = draw(st.lists(st.tuples(st.sampled_from(_EDGES), st.sampled_from(_EDGES)), max_size=3))
-    return merged_ports(PortRange(min(pair), max(pair)) for pair in pairs)
+    return PortSet(joined((min(pair), max(pair)) for pair in pairs))
 
 
 @st.composite
@@ -39,7 +39,7 @@ def entries(draw: st.DrawFn) -> Entry:
     """Draw an entry as ``list_entries`` makes them; some look at more than protocol and port."""
     protocol = draw(st.sampled_from((None, *PROTOCOLS, 6, 6, 17)))
     has_ports = protocol in PORTED
-    ports = draw(st.one_of(st.none(), port_ranges())) if has_ports else None
+    ports = draw(st.one_of(st.just(ALL_PORTS), port_sets())) if has_ports else ALL_PORTS
     looks_further = draw(st.sampled_from((False, False, True)))
     return Entry(
         leaf="",
@@ -47,7 +47,7 @@ def entries(draw: st.DrawFn) -> Entry:
         family=Family.IPV4,
         addresses=(),
         protocol=protocol,
-        ports=ports or None,
+        ports=ports,
         local=(1, 2) if looks_further else None,
     )
 
@@ -67,7 +67,7 @@ def decided(listed: Sequence[Entry], members: Iterable[int], protocol: int, port
         entry = listed[index]
         if entry.protocol not in (None, protocol):
             continue
-        if entry.ports is not None and (port is None or not any(port in ports for ports in entry.ports)):
+        if not entry.ports.matches(port):
             continue
         cell.append(index)
         if entry.is_plain:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.compiler.linear import ResidualMatch, cut_lines, split_lines
+from sgagent.core.model import ALL_PORTS, PortSet
 
 LAST = 12
 _numbers = st.integers(0, LAST)
@@ -21,7 +22,11 @@ def lines(draw: st.DrawFn) -> tuple[ResidualMatch, ...]:
         ResidualMatch(
             leaf=str(place),
             protocol=6,
-            source_ports=draw(st.one_of(st.none(), st.lists(_ranges, min_size=1, max_size=2).map(tuple))),
+            source_ports=draw(
+                st.one_of(
+                    st.just(ALL_PORTS), st.lists(_ranges, max_size=2).map(lambda ends: PortSet.of(*ends))
+                )
+            ),
             local=draw(st.one_of(st.none(), _ranges)),
         )
         for place in range(number)
@@ -32,7 +37,7 @@ def lines(draw: st.DrawFn) -> tuple[ResidualMatch, ...]:
 def fits(line: ResidualMatch, number: int, *, by_port: bool) -> bool:
     """Tell whether the line is for a source port, or a near end."""
     if by_port:
-        return line.source_ports is None or any(first <= number <= last for first, last in line.source_ports)
+        return line.source_ports.matches(number)
     return line.local is None or line.local[0] <= number <= line.local[1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, PortRange
+from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, PortSet
 from sgagent.core.policy import Endpoint, Exemption, exempt
 from sgagent.core.resolve import Exemptions
 from tests.words import DROP, OUT, decision, group, packet, resolution, rule, snapshot, verdict
@@ -17,7 +17,7 @@ def test_each_is_an_entry_of_its_own() -> None:
     """Egress over TCP to just that address and port."""
     (entry,) = exempt([NEAR])
     assert entry == Exemption(
-        direction=OUT, peer=CidrBlock.parse("192.0.2.10"), protocol=TCP, ports=(PortRange(443, 443),)
+        direction=OUT, peer=CidrBlock.parse("192.0.2.10"), protocol=TCP, ports=PortSet.of((443, 443))
     )
 
 

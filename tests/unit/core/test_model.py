@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     ICMP,
     ICMPV6,
@@ -16,7 +17,7 @@ from sgagent.core.model import (
     Family,
     GroupReference,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixListReference,
     Protocol,
     SecurityGroupRule,
@@ -33,7 +34,9 @@ from tests.words import ACCEPT, DROP, OUT, block, group, policy_of, rule, snapsh
         (Protocol(47), "gre"),
         (Protocol(253), "253"),
         (ALL_PROTOCOLS, "all"),
-        (PortRange(80, 81), "80/81"),
+        (PortSet.of((443, 443), (80, 81)), "80/81,443/443"),
+        (PortSet(), "none"),
+        (ALL_PORTS, "-1/-1"),
         (block("10.0.0.1/32"), "10.0.0.1"),
         (block("10.0.0.0/8"), "10.0.0.0/8"),
         (block("2001:db8::1"), "2001:db8::1"),
@@ -58,7 +61,7 @@ def test_protocols() -> None:
 def test_a_range_that_holds_no_port(first: int, last: int) -> None:
     """Reversed and out-of-range ports make no value."""
     with pytest.raises(ValueError, match="not a port range"):
-        PortRange(first, last)
+        PortSet.of((first, last))
 
 
 def test_blocks() -> None:
@@ -82,10 +85,10 @@ BAN = replace(WEB, policy=DROP)
         BAN,
         replace(WEB, priority=2),
         replace(WEB, protocol=UDP),
-        replace(WEB, ports=(PortRange(80, 81),)),
+        replace(WEB, ports=PortSet.of((80, 81))),
         replace(WEB, ports=PortListReference("prl-1")),
         replace(WEB, authorization_object=block("10.0.0.0/9")),
-        replace(WEB, source_ports=(PortRange(80, 80),)),
+        replace(WEB, source_ports=PortSet.of((80, 80))),
         replace(WEB, local_address=block("10.0.0.0/8")),
     ),
 )

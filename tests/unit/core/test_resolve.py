@@ -23,12 +23,11 @@ from sgagent.core.model import (
     Mode,
     Policy,
     PortList,
-    PortRange,
+    PortSet,
     PrefixList,
     SecurityGroup,
     SecurityGroupRule,
 )
-from sgagent.core.policy import merged_ports
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
     ACCEPT,
@@ -42,6 +41,7 @@ from tests.words import (
     group,
     interface,
     packet,
+    policy_of,
     ports,
     resolution,
     rule,
@@ -96,7 +96,7 @@ class TestUnknown:
         """A port list is an object like any other; a rule without ports matches nothing, not everything."""
         found = resolution(snapshot(group("sg-1", rule("r1", policy, TCP, "prl-1", EVERYONE))))
         assert codes(found) == [code]
-        assert found.policy.interfaces[0].ingress.rules[0].ports == ()
+        assert found.policy.interfaces[0].ingress.rules[0].ports == PortSet()
         assert verdict(found.policy, packet(IN, "8.8.8.8", TCP, 80)) is DROP
 
     @pytest.mark.parametrize("policy", tuple(Policy))
@@ -459,17 +459,18 @@ class TestResolved:
 @pytest.mark.parametrize(
     ("given", "merged"),
     (
-        ((), ()),
-        ((PortRange(80, 80),), (PortRange(80, 80),)),
-        ((PortRange(80, 90), PortRange(85, 95)), (PortRange(80, 95),)),
-        ((PortRange(91, 95), PortRange(80, 90)), (PortRange(80, 95),)),
-        ((PortRange(80, 90), PortRange(82, 83)), (PortRange(80, 90),)),
-        ((PortRange(80, 80), PortRange(82, 82)), (PortRange(80, 80), PortRange(82, 82))),
+        ("80", "80"),
+        ("80-90,85-95", "80-95"),
+        ("80-90,91-95", "80-95"),
+        ("80-90,82-83", "80-90"),
+        ("80,82", "80,82"),
     ),
 )
-def test_ports_are_merged(given: tuple[PortRange, ...], merged: tuple[PortRange, ...]) -> None:
+def test_ports_are_merged(given: str, merged: str) -> None:
     """Ranges that overlap or touch are one."""
-    assert merged_ports(given) == merged
+    web = rule("r1", ACCEPT, TCP, given, "10.0.0.0/8", source_ports=given)
+    (found,) = policy_of(group("sg-1", web)).interfaces[0].ingress.rules
+    assert (found.ports, found.source_ports) == (ports(merged), ports(merged))
 
 
 def test_problems_are_counted_by_severity() -> None:
@@ -480,7 +481,6 @@ def test_problems_are_counted_by_severity() -> None:
         )
     )
     assert sorted(problem.severity.value for problem in found.problems) == ["error", "warning"]
-    assert ports("") == ()
 
 
 @pytest.mark.parametrize("rules", ((), (rule("sgr-1", ACCEPT, TCP, "80", "sg-1"),)))

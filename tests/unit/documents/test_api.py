@@ -8,6 +8,7 @@ import pytest
 
 from sgagent.core.errors import Problem
 from sgagent.core.model import (
+    ALL_PORTS,
     TCP,
     CidrBlock,
     Direction,
@@ -16,7 +17,7 @@ from sgagent.core.model import (
     GroupType,
     Policy,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixListReference,
 )
 from tests.unit.documents.reading import codes, document, parse, refused, snapshot, the_group, the_rule
@@ -111,7 +112,7 @@ def test_a_rule_is_read() -> None:
         Policy.ACCEPT,
         1,
     )
-    assert (rule.protocol, rule.ports, rule.source_ports) == (TCP, (PortRange(80, 80),), ())
+    assert (rule.protocol, rule.ports, rule.source_ports) == (TCP, PortSet.of((80, 80)), ALL_PORTS)
     assert (rule.authorization_object, rule.local_address) == (CidrBlock.parse("0.0.0.0/0"), None)
 
 
@@ -431,7 +432,7 @@ PORTS: dict[str, object] = {"RequestId": "r", "Entries": [{"PortRange": "53/53",
 def test_a_port_list_has_the_id_beside_its_entries() -> None:
     """Its entries are a flat list."""
     (found,) = snapshot(json.dumps([{**PORTS, "PortRangeListId": "prl-1"}])).port_lists
-    assert (found.port_list_id, found.entries) == ("prl-1", (PortRange(53, 53),))
+    assert (found.port_list_id, found.entries) == ("prl-1", PortSet.of((53, 53)))
 
 
 def test_a_port_list_may_have_its_id_from_the_file() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.model import (
+    ALL_PORTS,
     ALL_PROTOCOLS,
     TCP,
     UDP,
@@ -15,7 +16,7 @@ from sgagent.core.model import (
     GroupType,
     Policy,
     PortListReference,
-    PortRange,
+    PortSet,
     PrefixListReference,
     Protocol,
     derive_rule_id,
@@ -85,8 +86,8 @@ def test_every_field_of_a_rule_is_read() -> None:
     """A rule has what was written, its ports sorted."""
     (rule,) = snapshot(EVERYTHING).security_groups[1].rules
     assert (rule.rule_id, rule.priority, rule.protocol, rule.policy) == ("sgr-2", 7, TCP, Policy.ACCEPT)
-    assert rule.ports == (PortRange(80, 80), PortRange(443, 443), PortRange(8000, 8100))
-    assert rule.source_ports == (PortRange(1024, 65535),)
+    assert rule.ports == PortSet.of((80, 80), (443, 443), (8000, 8100))
+    assert rule.source_ports == PortSet.of((1024, 65535))
     assert rule.authorization_object == CidrBlock.parse("0.0.0.0/0")
     assert rule.local_address == CidrBlock.parse("10.0.0.0/8")
     assert (rule.description, rule.origin.line) == ("HTTPS for everyone", 13)
@@ -99,7 +100,7 @@ def test_lists_and_interfaces_are_read() -> None:
         CidrBlock.parse("198.51.100.7"),
         CidrBlock.parse("203.0.113.0/24"),
     )
-    assert found.port_lists[0].entries == (PortRange(53, 53), PortRange(853, 853), PortRange(5353, 5353))
+    assert found.port_lists[0].entries == PortSet.of((53, 53), (853, 853), (5353, 5353))
     (interface,) = found.network_interfaces
     assert (interface.mac_address, interface.instance_id, interface.vpc_id) == (
         "00:16:3e:00:00:0a",
@@ -132,9 +133,7 @@ def test_protocols_by_name_and_number(written: object, protocol: Protocol) -> No
 )
 def test_forms_of_ports(written: object, ports: tuple[tuple[int, int], ...]) -> None:
     """A port, a range with either sign, a list of such (§4.2)."""
-    assert the_rule(snapshot(rule_document(port_range=written))).ports == tuple(
-        PortRange(*pair) for pair in ports
-    )
+    assert the_rule(snapshot(rule_document(port_range=written))).ports == PortSet.of(*ports)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ def test_a_port_list_stands_in_place_of_ports() -> None:
 def test_protocols_without_ports_need_none(ports: str | None) -> None:
     """Absent is -1/-1 for them (§4.2)."""
     rule = the_rule(snapshot(rule_document(protocol="gre", port_range=ports, source_port_range=ports)))
-    assert (rule.ports, rule.source_ports) == ((), ())
+    assert (rule.ports, rule.source_ports) == (ALL_PORTS, ALL_PORTS)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +342,7 @@ def test_the_version_names_the_content() -> None:
 def test_a_port_list_of_every_port_is_warned_of() -> None:
     """-1/-1 in a list is every port, 0 included (§4.2)."""
     found, warnings = parse("version: 1\nport_lists: [{port_list_id: prl-1, entries: [-1/-1]}]\n")
-    assert (codes(warnings), found.port_lists[0].entries) == (["every_port"], (PortRange(0, 65535),))
+    assert (codes(warnings), found.port_lists[0].entries) == (["every_port"], PortSet.of((0, 65535)))
 
 
 def test_null_is_nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import Direction, SecurityGroupRule
+from sgagent.core.model import ALL_PORTS, Direction, PortSet, SecurityGroupRule
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers import Imported, ImportEffect, import_aws
 
@@ -47,7 +47,7 @@ def the_rules(found: Imported) -> tuple[SecurityGroupRule, ...]:
 
 def ports_of(rule: SecurityGroupRule) -> list[str]:
     """Return the port ranges of a rule."""
-    return [str(port) for port in rule.ports] if isinstance(rule.ports, tuple) else []
+    return list(rule.ports.texts) if isinstance(rule.ports, PortSet) else []
 
 
 def effects(found: Imported) -> list[ImportEffect]:
@@ -69,7 +69,7 @@ def test_protocols(protocol: str, written: str) -> None:
 def test_ports_of_a_protocol_without_any_say_nothing() -> None:
     """AWS lets all traffic of such a protocol through, whatever ports a rule names."""
     (rule,) = the_rules(imported(group(permission("-1", 0, 0))))
-    assert rule.ports == ()
+    assert rule.ports == ALL_PORTS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import GroupType, Policy, SecurityGroup, SecurityGroupRule
+from sgagent.core.model import ALL_PORTS, GroupType, Policy, SecurityGroup, SecurityGroupRule
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers import Imported, ImportEffect, import_terraform
 from tests.unit.importers.test_aws import WRONG_BOUNDS
@@ -48,7 +48,7 @@ def the_group(found: Imported) -> SecurityGroup:
 
 def said(rule: SecurityGroupRule) -> str:
     """Return a rule in a line."""
-    ports = ",".join(map(str, rule.ports)) if isinstance(rule.ports, tuple) else str(rule.ports)
+    ports = "" if rule.ports == ALL_PORTS else str(rule.ports)
     words = (rule.direction.value, rule.policy.value, rule.priority, rule.protocol, ports or "-")
     return " ".join(map(str, (*words, rule.authorization_object)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.core.host_facts import HandBinding
-from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortRange
+from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
 from sgagent.settings import (
@@ -129,7 +129,7 @@ def test_lists_of_exemptions() -> None:
             direction=Direction.INGRESS,
             peer=CidrBlock.parse("192.0.2.10"),
             protocol=TCP,
-            ports=(PortRange(22, 22),),
+            ports=PortSet.of((22, 22)),
         ),
     )
     assert settings.platform == (

@@ -33,7 +33,17 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.host_facts import HostFacts, Link
-from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, Policy, PortRange, Protocol
+from sgagent.core.model import (
+    ALL_PORTS,
+    ALL_PROTOCOLS,
+    TCP,
+    CidrBlock,
+    Direction,
+    Mode,
+    Policy,
+    PortSet,
+    Protocol,
+)
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.documents import DocumentFile
@@ -57,9 +67,7 @@ LAYOUT = MarkLayout(0xFFFF0000)
 STATE = EnforcementState(generation=7, slots=("eth0", "eth1", None))
 
 
-def rule(
-    number: int, policy: Policy, protocol: Protocol = TCP, ports: tuple[PortRange, ...] | None = None
-) -> ResolvedRule:
+def rule(number: int, policy: Policy, protocol: Protocol = TCP, ports: PortSet = ALL_PORTS) -> ResolvedRule:
     """Return a rule about every IPv4 address, of that priority."""
     everyone = CidrBlock.parse("0.0.0.0/0")
     return ResolvedRule(
@@ -69,7 +77,7 @@ def rule(
         priority=number,
         protocol=protocol,
         ports=ports,
-        source_ports=None,
+        source_ports=ALL_PORTS,
         peer=Peer(name="0.0.0.0/0", addresses=AddressSet.of((everyone,))),
     )
 
@@ -80,7 +88,7 @@ ETH0 = ResolvedInterface(
     security_group_ids=("sg-1",),
     ingress=ResolvedDirection(
         rules=(
-            rule(1, Policy.ACCEPT, ports=(PortRange(80, 80), PortRange(443, 443))),
+            rule(1, Policy.ACCEPT, ports=PortSet.of((80, 80), (443, 443))),
             rule(2, Policy.DROP, ALL_PROTOCOLS),
         )
     ),
@@ -252,6 +260,13 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
         (HitStep.PLATFORM, Policy.ACCEPT, 1),
         (HitStep.DEFAULT, Policy.ACCEPT, 0),
     ]
+
+
+def test_a_hit_of_a_rule_that_matches_no_port(agent: Agent) -> None:
+    """A rule whose port list is empty or unknown is not shown as one for any port."""
+    closed = replace(ETH0, ingress=ResolvedDirection(rules=(rule(1, Policy.ACCEPT, ports=PortSet()),)))
+    agent.board.note_step(replace(APPLIED, policy=ResolvedPolicy(interfaces=(closed,))), is_fetched=True)
+    assert [hit.ports for hit in agent.hits().interfaces[0].hits if hit.rule_id] == ["none"]
 
 
 def test_the_inner_step_is_shown_only_where_it_accepts(agent: Agent) -> None:

@@ -13,7 +13,7 @@ from sgagent.agent.web.inspection import MOST_EDGES
 from sgagent.agent.web.page import CONTENT_SECURITY_POLICY
 from sgagent.agent.web.sections import MOST_DROPS, ROWS_ON_OVERVIEW, ROWS_PER_PAGE
 from sgagent.core.addresses import NO_ADDRESSES
-from sgagent.core.model import TCP, Direction, Mode, Policy
+from sgagent.core.model import ALL_PORTS, TCP, Direction, Mode, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import RuleCounter
@@ -48,8 +48,8 @@ def many_rules(number: int) -> ResolvedPolicy:
             policy=Policy.ACCEPT,
             priority=1,
             protocol=TCP,
-            ports=None,
-            source_ports=None,
+            ports=ALL_PORTS,
+            source_ports=ALL_PORTS,
             peer=Peer(name="pl-1", addresses=NO_ADDRESSES),
         )
         for place in range(number)
