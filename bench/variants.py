@@ -14,16 +14,16 @@ from bench.policies import INTERFACE, BenchPolicy
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.compiler.marks import first_state
+from sgagent.core.model import PORTED
 from sgagent.nft.ruleset import (
-    TCP_DPORT,
     TH_DPORT,
-    UDP_DPORT,
     Goto,
     Interval,
     LookUp,
     Match,
     Operator,
     Ruleset,
+    destination_port,
 )
 from sgagent.nft.text import element_text, render
 
@@ -230,7 +230,7 @@ def _rows(table: Ruleset, chain: str) -> Iterator[str]:
                 pass  # the guard, and what leads on
 
 
-_PORTS = {TCP_DPORT: "tcp", UDP_DPORT: "udp"}
+_PORTS = {destination_port(protocol): str(protocol) for protocol in PORTED}
 
 
 def by_length(policy: BenchPolicy) -> Mapping[str, str]:

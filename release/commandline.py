@@ -9,6 +9,7 @@ from enum import Enum
 
 from sgagent import __version__
 from sgagent.cli.main import make_parser
+from sgagent.core.model import PROTOCOL_NAMES
 
 
 class Value(Enum):
@@ -73,7 +74,7 @@ class Program:
     commands: tuple[Command, ...]
 
 
-PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "gre", "all")
+PROTOCOLS = tuple(PROTOCOL_NAMES.values())
 """What ``--protocol`` is completed with; it takes numbers too."""
 
 _VALUES = {

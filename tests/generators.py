@@ -21,6 +21,7 @@ from sgagent.core.model import (
     ICMP,
     ICMPV6,
     LAST_PORT,
+    PORTED_NUMBERS,
     TCP,
     UDP,
     AuthorizationObject,
@@ -303,7 +304,7 @@ class _Packets:
         family = random.choice(tuple(Family))
         protocol = random.choice(self.protocols) if random.random() < 0.9 else random.randrange(256)
         if family is Family.IPV6 and protocol in _EXTENSION_HEADERS:
-            protocol = TCP.number or 6
+            protocol = TCP.wire_number
         packet = Packet(
             interface=random.choice(self.interfaces),
             direction=random.choice(tuple(Direction)),
@@ -318,7 +319,7 @@ class _Packets:
     def _with_upper_layer(self, packet: Packet) -> Packet:
         """Draw what the protocol's header says; headers that are too short are invalid to conntrack."""
         random = self.random
-        if packet.protocol in (6, 17):
+        if packet.protocol in PORTED_NUMBERS:
             if random.random() < 0.02:
                 return replace(packet, tracking=Tracking.INVALID)
             return replace(packet, source_port=self._port(), destination_port=self._port())

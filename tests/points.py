@@ -13,10 +13,8 @@ from sgagent.analysis.header_space import Box, Label
 from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import Packet
 from sgagent.core.implicit_allows import DHCP
-from sgagent.core.model import LAST_PORT, Direction, Family
+from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedPolicy, ResolvedRule
-
-PORTED = (6, 17)
 
 
 def every_point(
@@ -30,7 +28,7 @@ def every_point(
     ports = _starts(_ports(towards, direction, family), LAST_PORT)
     source_ports = _starts(_source_ports(towards, direction, family), LAST_PORT)
     for protocol, peer, near_end in product(_protocols(towards), peers, near_ends):
-        pairs = product(source_ports, ports) if protocol in PORTED else [(None, None)]
+        pairs = product(source_ports, ports) if protocol in PORTED_NUMBERS else [(None, None)]
         for source_port, port in pairs:
             source, destination = (peer, near_end) if direction is Direction.INGRESS else (near_end, peer)
             yield Packet(
@@ -118,5 +116,5 @@ def _source_ports(
 def _protocols(towards: list[ResolvedDirection]) -> list[int]:
     """Return those with ports, those that are named, and one that nobody names."""
     protocols = [one.protocol for one in _rules(towards)] + [one.protocol for one in _exemptions(towards)]
-    numbers = {one.number for one in protocols if one.number is not None} | set(PORTED)
+    numbers = {one.number for one in protocols if one.number is not None} | set(PORTED_NUMBERS)
     return sorted(numbers | {next(number for number in range(255, -1, -1) if number not in numbers)})

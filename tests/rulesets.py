@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from sgagent.core.model import PORTED
 from sgagent.nft import ruleset as r
 from sgagent.nft.grammar import BITS, SYMBOLS
 from sgagent.nft.ruleset import (
@@ -90,10 +91,7 @@ HEADER_FIELDS: tuple[Selector, ...] = (
     r.IP6_SADDR,
     r.IP6_DADDR,
     r.IP6_HOPLIMIT,
-    r.TCP_DPORT,
-    r.TCP_SPORT,
-    r.UDP_DPORT,
-    r.UDP_SPORT,
+    *(port(protocol) for protocol in PORTED for port in (r.destination_port, r.source_port)),
     r.ICMPV6_TYPE,
 )
 NEUTRAL_KEYS: tuple[tuple[Selector, ...], ...] = ((r.CT_MARK,), (r.CT_STATE,))

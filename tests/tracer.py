@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from sgagent.core.model import Family
+from sgagent.core.model import PORTED, Family, Protocol
 from sgagent.nft.ruleset import (
     Accept,
     Count,
@@ -260,8 +260,8 @@ class _Walker:
                 there = (protocol == "ip") == (packet.family is Family.IPV4)
                 ends = {"saddr": packet.source, "daddr": packet.destination, "hoplimit": packet.hop_limit}
                 value = ends[field_name] if there else None
-            case "th" | "tcp" | "udp":
-                there = {"th": packet.protocol, "tcp": 6, "udp": 17}[protocol] == packet.protocol
+            case name if name == "th" or name in map(str, PORTED):
+                there = name in ("th", str(Protocol(packet.protocol)))
                 port = packet.source_port if field_name == "sport" else packet.destination_port
                 value = port if there else None
             case "icmpv6":

@@ -19,7 +19,7 @@ from sgagent.compiler.address_classes import classify
 from sgagent.core.addresses import AddressRanges, Ranges, holds, joined, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.implicit_allows import DHCP
-from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, PortSet
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, UDP, Direction, Family, Policy, PortSet
 from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
 
 
@@ -136,8 +136,6 @@ Column = tuple[Clause, ...]
 Columns = tuple[Column, ...]
 
 ALL_PROTOCOL_NUMBERS: Ranges = ((0, 255),)
-
-_PORTED = (TCP.number, UDP.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +268,7 @@ class _Cutter(Generic[Label]):
         for numbers, number in _protocols(columns):
             part = tuple(tuple(_of_protocol(column, number)) for column in columns)
             if not self.skip(part):
-                for row in self._port_rows(part, has_ports=number in _PORTED):
+                for row in self._port_rows(part, has_ports=number in PORTED_NUMBERS):
                     protocols.setdefault(row, []).extend(numbers)
         for row, found in protocols.items():
             yield (joined(found), *row)
@@ -352,7 +350,7 @@ _PortRow = tuple[Ranges, Ranges, Ranges, Label]
 
 def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
     """Yield each protocol that has to be looked at by itself, and all others together as None."""
-    numbers = {number for number in _PORTED if number is not None}
+    numbers = set(PORTED_NUMBERS)
     numbers |= {c.protocol for column in columns for c in column if c.protocol is not None}
     for number in sorted(numbers):
         yield ((number, number),), number
@@ -364,7 +362,7 @@ def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
 def _of_protocol(column: Column, number: int | None) -> Iterator[Clause]:
     """Yield the clauses that can match a packet of the protocol, or of one that no clause names."""
     for clause in column:
-        if clause.protocol in (None, number) and (number in _PORTED or not clause.speaks_of_ports):
+        if clause.protocol in (None, number) and (number in PORTED_NUMBERS or not clause.speaks_of_ports):
             yield clause
 
 

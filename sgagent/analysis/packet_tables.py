@@ -8,9 +8,9 @@ from itertools import product
 
 from sgagent.analysis.bit_sets import Columns, number_of
 from sgagent.analysis.header_space import Clause, far_ends_by_class
-from sgagent.analysis.redundancy import LAST_CODE, PORTED, Area, Table, code_of
+from sgagent.analysis.redundancy import LAST_CODE, Area, Table, code_of
 from sgagent.core.addresses import Ranges
-from sgagent.core.model import ALL_PORTS, LAST_PORT, Family, PortSet
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
 
 MOST_COLUMNS = 1 << 11
 """In one table. With more of them, each sum would take longer than it takes Python to ask for it; with fewer,
@@ -227,8 +227,8 @@ def codes_of(clause: Clause) -> Ranges:
     """Return the protocols with ports that a clause matches; none if its protocol has no such ports."""
     if clause.protocol is None and not clause.speaks_of_ports:
         return ((0, LAST_CODE),)
-    numbers = PORTED if clause.protocol is None else (clause.protocol,)
-    if clause.speaks_of_ports and not all(number in PORTED for number in numbers):
+    numbers = PORTED_NUMBERS if clause.protocol is None else (clause.protocol,)
+    if clause.speaks_of_ports and not all(number in PORTED_NUMBERS for number in numbers):
         return ()
     return tuple(
         (code_of(number, first), code_of(number, last))

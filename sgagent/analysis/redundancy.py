@@ -20,9 +20,8 @@ from functools import cached_property
 from sgagent.analysis.bit_sets import Columns, Open, Rows, bits_of, number_of
 from sgagent.analysis.header_space import Clause
 from sgagent.core.addresses import AddressRanges, Ranges
-from sgagent.core.model import TCP, UDP, Policy
+from sgagent.core.model import Policy
 
-PORTED = tuple(number for number in (TCP.number, UDP.number) if number is not None)
 LAST_CODE = (256 << 16) - 1
 
 

@@ -24,8 +24,6 @@ from sgagent.core.explanation import (
     reason,
 )
 from sgagent.core.model import (
-    ICMP,
-    ICMPV6,
     LAST_PORT,
     Direction,
     Family,
@@ -102,13 +100,13 @@ def _packet(options: argparse.Namespace) -> Packet:
     source, destination = _address("--source", options.source), _address("--destination", options.destination)
     if source.version != destination.version:
         raise UsageError("--source and --destination are of different address families")
-    protocol = _protocol(options.protocol)
-    has_ports = Protocol(protocol).has_ports
+    protocol = Protocol(_protocol(options.protocol))
+    has_ports = protocol.has_ports
     if has_ports and options.port is None:
         raise UsageError(f"--port is missing, which {options.protocol.lower()} needs")
     if not has_ports and (options.port is not None or options.source_port is not None):
         raise UsageError(f"{options.protocol.lower()} has no ports: leave out --port and --source-port")
-    if options.icmp_type is not None and protocol not in (ICMP.number, ICMPV6.number):
+    if options.icmp_type is not None and not protocol.has_types:
         raise UsageError(f"{options.protocol.lower()} has no ICMP types: leave out --icmp-type")
     source_port = EPHEMERAL_PORT if has_ports and options.source_port is None else options.source_port
     return Packet(
@@ -117,7 +115,7 @@ def _packet(options: argparse.Namespace) -> Packet:
         family=Family.IPV4 if source.version == 4 else Family.IPV6,
         source=int(source),
         destination=int(destination),
-        protocol=protocol,
+        protocol=protocol.wire_number,
         source_port=source_port,
         destination_port=options.port,
         icmp_type=options.icmp_type,

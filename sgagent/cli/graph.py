@@ -20,7 +20,7 @@ from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, load_settings
 from sgagent.cli.output import Progress
 from sgagent.core.errors import Problem, Severity, UsageError, printable
-from sgagent.core.model import LAST_PORT, Snapshot
+from sgagent.core.model import LAST_PORT, PORTED, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
@@ -152,10 +152,9 @@ def _edge_json(edge: Edge, graph: Graph) -> dict[str, object]:
 
 
 def _traffic_json(traffic: Traffic) -> dict[str, object]:
-    """Return traffic: ports of TCP and UDP, numbers of other protocols, and all of it in words."""
+    """Return traffic: ports by protocol, numbers of protocols without ports, and all of it in words."""
     return {
         "text": str(traffic),
-        "tcp": port_text(traffic.tcp) or None,
-        "udp": port_text(traffic.udp) or None,
+        **{str(protocol): port_text(traffic.ports(protocol)) or None for protocol in PORTED},
         "other_protocols": port_text(traffic.others) or None,
     }

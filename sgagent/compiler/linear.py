@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from sgagent.compiler.decision_list import INNER_PEER, Entry
 from sgagent.compiler.selectors import Selectors
 from sgagent.core.addresses import joined
-from sgagent.core.model import ALL_PORTS, TCP, UDP, PortSet, Protocol
+from sgagent.core.model import ALL_PORTS, PORTED, PortSet, Protocol
 from sgagent.nft import names
 from sgagent.nft.maps import fixed_map
 from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
@@ -135,7 +135,7 @@ def is_short(entries: Sequence[Entry], most_lines: int) -> bool:
 
 def separate_protocols(entries: Sequence[Entry]) -> tuple[Protocol, ...]:
     """Return the protocols whose ports so many lines compare that a chain of their own is cheaper."""
-    return tuple(protocol for protocol in (TCP, UDP) if _compared(entries, protocol) >= ALIKE)
+    return tuple(protocol for protocol in PORTED if _compared(entries, protocol) >= ALIKE)
 
 
 def _compared(entries: Iterable[Entry], protocol: Protocol) -> int:

@@ -25,7 +25,7 @@ from sgagent.compiler.linear import (
 )
 from sgagent.compiler.port_table import Cell, PortTable, ProtocolTable, Segment
 from sgagent.compiler.selectors import Selectors, readings
-from sgagent.core.model import LAST_PORT, TCP, UDP, Direction, Family, Protocol
+from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
 from sgagent.nft import names, ruleset
 from sgagent.nft.maps import fixed_map
 from sgagent.nft.ruleset import (
@@ -115,7 +115,7 @@ class PortChains:
         by_protocol = self._protocol_map(name, plain_protocols, base) if many else None
         maps = self._port_maps(name, table.protocols)
         asked = [t for t in table.protocols if not (many and t in plain_protocols)]
-        most = max((TCP, UDP), key=lambda protocol: maps.compared(asked, protocol))
+        most = max(PORTED, key=lambda protocol: maps.compared(asked, protocol))
         apart = not many and maps.compared(asked, most) >= ALIKE
 
         def of(protocols: Iterable[ProtocolTable], reading: Selectors) -> list[Rule]:

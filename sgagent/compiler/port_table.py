@@ -19,15 +19,13 @@ from functools import cached_property
 
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.linear import MANY_LINES
-from sgagent.core.model import LAST_PORT, TCP, UDP
+from sgagent.core.model import LAST_PORT, PORTED_NUMBERS
 
 Cell = tuple[int, ...]
 """Indices of entries, in order; only the last can be plain."""
 
 Segment = tuple[int, int, Cell]
 """First port, last port, cell."""
-
-PORTED = tuple(protocol.number for protocol in (TCP, UDP) if protocol.number is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ def make_table(entries: Sequence[Entry], own: Iterable[int], base: Decider) -> P
     """
     mine = Decider(entries, own)
     is_wide = bool(mine.other)
-    protocols = mine.named_protocols | (base.named_protocols | set(PORTED) if is_wide else set())
+    protocols = mine.named_protocols | (base.named_protocols | set(PORTED_NUMBERS) if is_wide else set())
     other = _merge(mine, mine.other, base.other)
     return PortTable(
         protocols=tuple(
@@ -179,7 +177,7 @@ def _protocol_table(protocol: int, mine: Decider, base: Decider, other: Cell | N
     """Return the table of one protocol; None where a miss already says the same."""
     bare = _merge(mine, mine.without_ports(protocol), base.without_ports(protocol))
     base_bare = base.without_ports(protocol)
-    if protocol not in PORTED:
+    if protocol not in PORTED_NUMBERS:
         cell = None if bare == base_bare else bare
         if other is not None and other == bare and other != base.other:
             return None
@@ -287,7 +285,7 @@ def is_crowd(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[in
     own, constrained = tuple(own), [i for i in (*own, *everyone) if not entries[i].is_plain]
     if len(constrained) <= MANY_LINES:
         return False
-    return sum(_estimate(entries, own, constrained, protocol) for protocol in PORTED) > LARGEST
+    return sum(_estimate(entries, own, constrained, protocol) for protocol in PORTED_NUMBERS) > LARGEST
 
 
 def _estimate(entries: Sequence[Entry], own: Iterable[int], constrained: Iterable[int], protocol: int) -> int:

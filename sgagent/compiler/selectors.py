@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sgagent.core.implicit_allows import DHCP
-from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
+from sgagent.core.model import UDP, Direction, Family, Protocol
 from sgagent.nft import names, ruleset
 from sgagent.nft.ruleset import Goto, Interval, Match, Operator, Rule, Selector, TupleDirection, ct_tuple
 
@@ -41,7 +41,7 @@ class Selectors:
 
     def match_others(self, protocol: Protocol) -> Match:
         """Return the match on every protocol but one."""
-        return Match(self.protocol, (Interval.single(protocol.number or 0),), Operator.NOT_EQUAL)
+        return Match(self.protocol, (Interval.single(protocol.wire_number),), Operator.NOT_EQUAL)
 
     def match_protocol(self, protocol: int) -> tuple[Match, ...]:
         """Return the match on a protocol."""
@@ -50,13 +50,13 @@ class Selectors:
     def match_port(self, protocol: int, ports: Interval) -> tuple[Match, ...]:
         """Return the matches on a protocol and its destination port."""
         if self.destination_port is None:
-            return (Match(_header_port(protocol, "destination"), (ports,)),)
+            return (Match(ruleset.destination_port(Protocol(protocol)), (ports,)),)
         return (*self._unless_settled(protocol), Match(self.destination_port, (ports,)))
 
     def read_port(self, protocol: int) -> tuple[tuple[Match, ...], Selector]:
         """Return what to match first, and where the destination port is then."""
         if self.destination_port is None:
-            return (), _header_port(protocol, "destination")
+            return (), ruleset.destination_port(Protocol(protocol))
         return self._unless_settled(protocol), self.destination_port
 
     def _unless_settled(self, protocol: int) -> tuple[Match, ...]:
@@ -68,17 +68,11 @@ class Selectors:
 
     def source_port_of(self, protocol: int) -> Selector:
         """Return where the source port is, the protocol being settled."""
-        return self.source_port or _header_port(protocol, "source")
+        return self.source_port or ruleset.source_port(Protocol(protocol))
 
     def match_local(self, addresses: Interval) -> Match:
         """Return the match on the near end."""
         return Match(self.local, (addresses,))
-
-
-def _header_port(protocol: int, end: str) -> Selector:
-    if protocol == TCP.number:
-        return ruleset.TCP_SPORT if end == "source" else ruleset.TCP_DPORT
-    return ruleset.UDP_SPORT if end == "source" else ruleset.UDP_DPORT
 
 
 def readings(direction: Direction, family: Family) -> tuple[Selectors, Selectors]:
@@ -130,7 +124,7 @@ def dhcp_rule(reading: Selectors, direction: Direction, interface: str, family: 
     """
     server, client = (Interval.single(port) for port in DHCP[family])
     source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
-    number = UDP.number or 0
+    number = UDP.wire_number
     *protocol, port = reading.match_port(number, destination)
     accept = Goto(names.accept_chain(direction, interface))
     return Rule((*protocol, reading.match_source_port(number, source), port, accept))

@@ -62,7 +62,7 @@ def _with_head(chain: Chain, heads: dict[str, tuple[Rule, ...]]) -> Chain:
 def _rule(endpoint: Endpoint, packets: str) -> Rule:
     """Return the rule that lets one direction of sessions pass that were opened to an end point."""
     tracked, _ = readings(Direction.EGRESS, endpoint.address.family)
-    number = endpoint.protocol.number or 0
+    number = endpoint.protocol.wire_number
     address = Interval(endpoint.address.first, endpoint.address.last)
     return Rule(
         (

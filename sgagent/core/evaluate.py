@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sgagent.core.implicit_allows import DHCP, LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
-from sgagent.core.model import ICMP, ICMPV6, UDP, Direction, Family, Policy, Protocol
+from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, Protocol
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 
 
@@ -225,7 +225,9 @@ def _may_open(packet: Packet) -> bool:
     """Return whether conntrack lets the packet open a session, or does not follow its kind at all."""
     is_ipv4 = packet.family is Family.IPV4
     may_open = _ICMP_REQUESTS if is_ipv4 else _ICMPV6_REQUESTS | _ICMPV6_UNFOLLOWED
-    if packet.protocol in ((ICMPV6.number,) if is_ipv4 else (ICMP.number, *_NO_UPPER_LAYER)):
+    protocol = Protocol(packet.protocol)
+    if protocol.only_family not in (None, packet.family):
         return False
-    is_message = packet.protocol in (ICMP.number, ICMPV6.number) and packet.icmp_type is not None
-    return not is_message or packet.icmp_type in may_open
+    if not is_ipv4 and protocol.number in _NO_UPPER_LAYER:
+        return False
+    return not protocol.has_types or packet.icmp_type is None or packet.icmp_type in may_open

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import UsageError
 from sgagent.core.evaluate import DecidedBy, Packet, as_opener, evaluate, is_always_allowed
-from sgagent.core.model import PROTOCOL_NAMES, TCP, UDP, Family, Mode, Policy, Protocol
+from sgagent.core.model import PROTOCOL_NAMES, Family, Mode, Policy, Protocol
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 
 EPHEMERAL_PORT = 49152
@@ -93,7 +93,7 @@ def describe_packet(packet: Packet) -> str:
     """Return in words what a packet is and where; without an interface, what it would be anywhere."""
     kind = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
     name = PROTOCOL_NAMES.get(Protocol(packet.protocol), f"protocol {packet.protocol}")
-    ports = Protocol(packet.protocol) in (TCP, UDP)
+    ports = Protocol(packet.protocol).has_ports
     source = f"{kind(packet.source)}" + (f" port {packet.source_port}" if ports else "")
     destination = f"{kind(packet.destination)}" + (f" port {packet.destination_port}" if ports else "")
     where = f" on {packet.interface}" if packet.interface else ""

@@ -167,7 +167,7 @@ def _opening_packet(session: LiveSession, interface: str) -> Packet:
         family=session.family,
         source=source[0],
         destination=destination[0],
-        protocol=TCP.number or 0,
+        protocol=TCP.wire_number,
         source_port=source[1],
         destination_port=destination[1],
     )

@@ -76,34 +76,101 @@ class Protocol:
     """0 to 255; None is ``all``."""
 
     @property
+    def wire_number(self) -> int:
+        """Return the number that packets carry.
+
+        Raises:
+            ValueError: it is ``all``.
+        """
+        if self.number is None:
+            raise ValueError("no packet is of every protocol")
+        return self.number
+
+    @property
     def has_ports(self) -> bool:
-        """Return whether rules of this protocol may name ports: TCP and UDP only (§4.2)."""
-        return self in (TCP, UDP)
+        """Return whether rules of this protocol may name ports (§4.2)."""
+        return self in PORTED
 
     @property
     def only_family(self) -> Family | None:
         """Return the family that the protocol is confined to, if it is: ICMP's and ICMPv6's (§4.1)."""
-        return {ICMP: Family.IPV4, ICMPV6: Family.IPV6}.get(self)
+        row = _ROWS.get(self)
+        return row.only_family if row else None
+
+    @property
+    def has_types(self) -> bool:
+        """Return whether the protocol's messages have a type: ICMP's and ICMPv6's."""
+        return self.only_family is not None
 
     def __str__(self) -> str:
         """Return the name that documents use, or the number."""
         return PROTOCOL_NAMES.get(self, str(self.number))
 
 
-ALL_PROTOCOLS = Protocol(None)
-ICMP = Protocol(1)
+class PortUse(enum.Enum):
+    """Whether a protocol has ports."""
+
+    NONE = "none"
+    HEADER = "header"
+    """The header begins with two ports. Rules name neither them nor the protocol, but by its number."""
+
+    RULES = "rules"
+    """The header begins with two ports, and rules name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolRow:
+    """A protocol in the table of those that are known by more than their number."""
+
+    protocol: Protocol
+    name: str
+    """As nftables writes it."""
+
+    ports: PortUse = PortUse.NONE
+    only_family: Family | None = None
+    """The family of a protocol whose messages have types; None for all others."""
+
+
 TCP = Protocol(6)
 UDP = Protocol(17)
-GRE = Protocol(47)
+ICMP = Protocol(1)
 ICMPV6 = Protocol(58)
+GRE = Protocol(47)
+ALL_PROTOCOLS = Protocol(None)
+DCCP = Protocol(33)
+SCTP = Protocol(132)
+UDP_LITE = Protocol(136)
+
+PROTOCOL_TABLE = (
+    ProtocolRow(TCP, "tcp", PortUse.RULES),
+    ProtocolRow(UDP, "udp", PortUse.RULES),
+    ProtocolRow(ICMP, "icmp", only_family=Family.IPV4),
+    ProtocolRow(ICMPV6, "icmpv6", only_family=Family.IPV6),
+    ProtocolRow(GRE, "gre"),
+    ProtocolRow(ALL_PROTOCOLS, "all"),
+    ProtocolRow(DCCP, "dccp", PortUse.HEADER),
+    ProtocolRow(SCTP, "sctp", PortUse.HEADER),
+    ProtocolRow(UDP_LITE, "udplite", PortUse.HEADER),
+)
+"""All that the package knows of protocols: parsers, schema, compiler, analysis and packets derive from it."""
+
+_ROWS = {row.protocol: row for row in PROTOCOL_TABLE}
+
 PROTOCOL_NAMES: Mapping[Protocol, str] = {
-    ALL_PROTOCOLS: "all",
-    ICMP: "icmp",
-    TCP: "tcp",
-    UDP: "udp",
-    GRE: "gre",
-    ICMPV6: "icmpv6",
+    row.protocol: row.name for row in PROTOCOL_TABLE if row.ports is not PortUse.HEADER
 }
+"""The names that documents and commands take."""
+
+PORTED = tuple(row.protocol for row in PROTOCOL_TABLE if row.ports is PortUse.RULES)
+"""The protocols whose ports rules may name."""
+
+PORTED_NUMBERS = tuple(protocol.wire_number for protocol in PORTED)
+
+
+def ported_text(conjunction: str) -> str:
+    """Return the protocols whose ports rules may name, in words: ``TCP and UDP``."""
+    *others, last = (str(protocol).upper() for protocol in PORTED)
+    return f"{', '.join(others)} {conjunction} {last}"
 
 
 LAST_PORT = 65535

@@ -295,4 +295,4 @@ def in_order(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 
 def _order(endpoint: Endpoint) -> tuple[bool, int, int, int]:
     address, protocol = endpoint.address, endpoint.protocol
-    return address.family is Family.IPV6, address.first, endpoint.port, protocol.number or 0
+    return address.family is Family.IPV6, address.first, endpoint.port, protocol.wire_number

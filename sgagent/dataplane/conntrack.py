@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
-from sgagent.core.model import TCP, UDP, Direction, Family, Protocol
+from sgagent.core.model import Direction, Family, Protocol
 from sgagent.netlink import (
     NESTED,
     NETLINK_NETFILTER,
@@ -52,13 +52,13 @@ def find_session(packet: Packet) -> TrackedSession | None:
     packet is looked up by the tuple of the packet that would answer it.
 
     Args:
-        packet: of TCP or UDP; sessions of other protocols are not found.
+        packet: of a protocol with ports; sessions of others are not found.
 
     Raises:
         OSError: the kernel can't be asked.
     """
     if (
-        Protocol(packet.protocol) not in (TCP, UDP)
+        not Protocol(packet.protocol).has_ports
         or packet.source_port is None
         or packet.destination_port is None
     ):

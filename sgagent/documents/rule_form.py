@@ -19,6 +19,7 @@ from sgagent.core.model import (
     PrefixList,
     Protocol,
     SecurityGroupRule,
+    ported_text,
 )
 from sgagent.documents.field import Field
 from sgagent.documents.values import PORT_FORMS, HostBits, in_order, parse_block, parse_port_range
@@ -119,7 +120,8 @@ def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
             "ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the field out"
         )
     if form.port_list is not None:
-        form.port_list.field.error("ports_do_not_fit", f"a port list on {protocol}", "tcp or udp, or no list")
+        remedy = f"{ported_text('or').lower()}, or no list"
+        form.port_list.field.error("ports_do_not_fit", f"a port list on {protocol}", remedy)
 
 
 def _source_ports(form: RuleForm) -> PortSet:

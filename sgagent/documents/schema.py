@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sgagent.core.model import ported_text
 from sgagent.documents import native
 from sgagent.documents.values import (
     ACCOUNT_PATTERN,
@@ -24,6 +25,7 @@ from sgagent.documents.values import (
 Schema = dict[str, Any]
 """JSON Schema is JSON: this is the one place where it is put together."""
 
+_PORTED = ported_text("and")
 _SINGLE_PORT = r"[0-9]{1,5}"
 _PORTS = rf"^({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)$"
 _BLOCK = r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
@@ -140,10 +142,10 @@ def _rule() -> Schema:
                 "description": "A name in any letter case, or an IANA number.",
             },
             "port_range": _ref(
-                "ports", "Destination ports in both directions; TCP and UDP need them or a port list."
+                "ports", f"Destination ports in both directions; {_PORTED} need them or a port list."
             ),
-            "port_list_id": _ref("id", "A port list in place of a port range; TCP and UDP only."),
-            "source_port_range": _ref("ports", "Source ports; TCP and UDP only. Missing: any."),
+            "port_list_id": _ref("id", f"A port list in place of a port range; {_PORTED} only."),
+            "source_port_range": _ref("ports", f"Source ports; {_PORTED} only. Missing: any."),
             "authorization_object": {
                 "type": "string",
                 "pattern": rf"^({_BLOCK}|sg-[A-Za-z0-9._:-]+|pl-[A-Za-z0-9._:-]+|[^/]+/sg-[A-Za-z0-9._:-]+)$",

@@ -11,13 +11,8 @@ from typing import assert_never
 
 from sgagent.core.model import (
     ALL_PORTS,
-    ALL_PROTOCOLS,
-    GRE,
-    ICMP,
-    ICMPV6,
     LAST_PORT,
-    TCP,
-    UDP,
+    PROTOCOL_NAMES,
     AuthorizationObject,
     CidrBlock,
     Cloud,
@@ -44,7 +39,7 @@ GROUP_TYPES = {
 }
 CLOUDS = {cloud.value: cloud for cloud in Cloud}
 FAMILIES = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
-PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6, "gre": GRE, "all": ALL_PROTOCOLS}
+PROTOCOLS = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 """Ids become names in the kernel and label values, so they are plain."""
@@ -117,9 +112,7 @@ def parse_protocol(field: Field) -> Protocol | None:
         return by_name
     if _NUMBER.fullmatch(text) and int(text) <= 255:
         return Protocol(int(text))
-    field.error(
-        "bad_protocol", "not a protocol", "tcp, udp, icmp, icmpv6, gre, all, or a number from 0 to 255"
-    )
+    field.error("bad_protocol", "not a protocol", f"{', '.join(PROTOCOLS)}, or a number from 0 to 255")
     return None
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from sgagent.core.errors import Origin
 from sgagent.core.model import (
     ALL_PORTS,
-    ICMP,
-    ICMPV6,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -87,7 +85,7 @@ def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> Secur
 def _fault_of_types(allowance: AwsPermission) -> str | None:
     """Return why a rule of one ICMP type is not taken: without the type it would allow every one."""
     kind, code = allowance.bounds.first, allowance.bounds.last
-    if allowance.protocol not in (ICMP, ICMPV6) or (kind is None and code is None):
+    if not allowance.protocol.has_types or (kind is None and code is None):
         return None
     kind, code = (-1 if number is None else number for number in (kind, code))
     return (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sgagent.core.model import (
     ALL_PROTOCOLS,
-    ICMP,
-    ICMPV6,
     LAST_PORT,
+    TCP,
+    UDP,
     CidrBlock,
     GroupReference,
     Protocol,
@@ -77,12 +77,12 @@ def read_bounds(fields: Fields, protocol: Protocol, first: str, last: str) -> Bo
         first: the field with the first port or the type.
         last: the field with the last port or the code.
     """
-    if protocol in (ICMP, ICMPV6):
+    if protocol.has_types:
         kind, code = (_bounded(fields, name, -1, 255, _TYPES) for name in (first, last))
         return (
             None if kind is None or code is None else Bounds(*(n if n >= 0 else None for n in (kind, code)))
         )
-    if not protocol.has_ports:
+    if protocol not in (TCP, UDP):
         written = [field for name in (first, last) if (field := fields.filled(name))]
         return Bounds() if None not in [field.integer() for field in written] else None
     low, high = (_bounded(fields, name, 0, LAST_PORT, _PORTS) for name in (first, last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sgagent.core.model import ICMP, ICMPV6, TCP, UDP
+from sgagent.core.model import ICMPV6, PORTED, PROTOCOL_TABLE
 from sgagent.nft import ruleset
 from sgagent.nft.ruleset import KeyType, Selector, TupleDirection, ct_tuple
 
@@ -27,16 +27,10 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
 """The kernel's numbers for its constants: a numeric listing shows these."""
 
 PROTOCOL_NUMBERS: Mapping[str, int] = {
-    "icmp": ICMP.number or 0,
-    "tcp": TCP.number or 0,
-    "udp": UDP.number or 0,
-    "gre": 47,
+    **{row.name: row.protocol.number for row in PROTOCOL_TABLE if row.protocol.number is not None},
     "esp": 50,
     "ah": 51,
-    "icmpv6": ICMPV6.number or 0,
-    "ipv6-icmp": ICMPV6.number or 0,
-    "sctp": 132,
-    "udplite": 136,
+    "ipv6-icmp": ICMPV6.wire_number,
 }
 """IP protocols that nft may call by name."""
 
@@ -57,10 +51,7 @@ SELECTORS: tuple[Selector, ...] = (
     ruleset.IP6_DADDR,
     ruleset.IP6_HOPLIMIT,
     ruleset.TH_DPORT,
-    ruleset.TCP_SPORT,
-    ruleset.TCP_DPORT,
-    ruleset.UDP_SPORT,
-    ruleset.UDP_DPORT,
+    *(port(protocol) for protocol in PORTED for port in (ruleset.source_port, ruleset.destination_port)),
     ruleset.ICMPV6_TYPE,
     *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEYS),
 )

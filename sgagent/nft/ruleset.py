@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from sgagent.core.model import Protocol
+
 FAMILY = "inet"
 TABLE = "sgagent"
 
@@ -73,11 +75,23 @@ IP6_HOPLIMIT = Selector("payload", "ip6 hoplimit", KeyType.INTEGER)
 TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
 """Not behind a protocol, nor beside another port: the kernel would list it as that protocol's port."""
 
-TCP_SPORT = Selector("payload", "tcp sport", KeyType.INET_SERVICE)
-TCP_DPORT = Selector("payload", "tcp dport", KeyType.INET_SERVICE)
-UDP_SPORT = Selector("payload", "udp sport", KeyType.INET_SERVICE)
-UDP_DPORT = Selector("payload", "udp dport", KeyType.INET_SERVICE)
 ICMPV6_TYPE = Selector("payload", "icmpv6 type", KeyType.ICMPV6_TYPE)
+
+
+def source_port(protocol: Protocol) -> Selector:
+    """Return the selector of the source port in the header of a protocol with ports."""
+    return _port(protocol, "sport")
+
+
+def destination_port(protocol: Protocol) -> Selector:
+    """Return the selector of the destination port in the header of a protocol with ports."""
+    return _port(protocol, "dport")
+
+
+def _port(protocol: Protocol, field_name: str) -> Selector:
+    if not protocol.has_ports:
+        raise ValueError(f"no rule compares ports of protocol {protocol}")
+    return Selector("payload", f"{protocol} {field_name}", KeyType.INET_SERVICE)
 
 
 def ct_tuple(direction: TupleDirection, key: str) -> Selector:

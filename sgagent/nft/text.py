@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 from sgagent.core.host_facts import check_interface_name
-from sgagent.core.model import Family, address_text
+from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
 from sgagent.nft.grammar import BITS, prefix_length
 from sgagent.nft.json_commands import ALL_BITS
 from sgagent.nft.names import live_chain
@@ -79,8 +79,7 @@ _READING_ORDER = (
     "neighbours",
     "session",
     "peers",
-    "not-tcp",
-    "not-udp",
+    *(f"not-{protocol}" for protocol in PORTED),
     "class",
     "everyone",
     "cell",
@@ -254,7 +253,7 @@ def _interval(interval: Interval, key_type: KeyType) -> str:
     return f"{first}-{_number(interval.last, key_type)}"
 
 
-_PROTOCOL_WORDS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+_PROTOCOL_WORDS = {protocol.number: str(protocol) for protocol in (ICMP, TCP, UDP, ICMPV6)}
 """Those that every nft knows by these names; others stay numbers, as do the ends of ranges."""
 
 

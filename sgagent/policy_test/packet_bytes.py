@@ -11,16 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from sgagent.core.model import DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE
+
 Address = IPv4Address | IPv6Address
 
-ICMP = 1
-TCP = 6
-UDP = 17
-DCCP = 33
-GRE = 47
-ICMPV6 = 58
-SCTP = 132
-UDP_LITE = 136
 HOP_BY_HOP = 0
 AUTHENTICATION = 51
 DESTINATION_OPTIONS = 60
@@ -150,8 +144,8 @@ def tcp(
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=TCP,
-        payload=_with_checksum(header, 16, _pseudo_header(source, destination, TCP, len(header))),
+        protocol=TCP.wire_number,
+        payload=_with_checksum(header, 16, _pseudo_header(source, destination, TCP.wire_number, len(header))),
     )
 
 
@@ -163,8 +157,10 @@ def udp(
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=UDP,
-        payload=_with_checksum(datagram, 6, _pseudo_header(source, destination, UDP, len(datagram))),
+        protocol=UDP.wire_number,
+        payload=_with_checksum(
+            datagram, 6, _pseudo_header(source, destination, UDP.wire_number, len(datagram))
+        ),
     )
 
 
@@ -178,8 +174,10 @@ def udp_lite(source: Address, destination: Address, source_port: int, port: int)
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=UDP_LITE,
-        payload=_with_checksum(datagram, 6, _pseudo_header(source, destination, UDP, len(datagram))),
+        protocol=UDP_LITE.wire_number,
+        payload=_with_checksum(
+            datagram, 6, _pseudo_header(source, destination, UDP.wire_number, len(datagram))
+        ),
     )
 
 
@@ -205,7 +203,7 @@ def _sctp(
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=SCTP,
+        protocol=SCTP.wire_number,
         payload=ports_and_tag + struct.pack("<I", value) + chunk + parameters,
     )
 
@@ -233,8 +231,10 @@ def _dccp(
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=DCCP,
-        payload=_with_checksum(message, 6, _pseudo_header(source, destination, DCCP, len(message))),
+        protocol=DCCP.wire_number,
+        payload=_with_checksum(
+            message, 6, _pseudo_header(source, destination, DCCP.wire_number, len(message))
+        ),
     )
 
 
@@ -242,7 +242,7 @@ def gre(source: Address, destination: Address) -> WirePacket:
     """Return a GRE packet with an empty payload of the same IP family (RFC 2784)."""
     kind = 0x0800 if source.version == 4 else 0x86DD
     return WirePacket(
-        source=source, destination=destination, protocol=GRE, payload=struct.pack("!HH", 0, kind)
+        source=source, destination=destination, protocol=GRE.wire_number, payload=struct.pack("!HH", 0, kind)
     )
 
 
@@ -250,7 +250,10 @@ def icmp(source: Address, destination: Address, kind: int = 8, content: bytes = 
     """Return an ICMP message, by default an echo request. Over IPv6 it is a packet of protocol 1."""
     message = struct.pack("!BBH", kind, 0, 0) + content
     return WirePacket(
-        source=source, destination=destination, protocol=ICMP, payload=_with_checksum(message, 2, b"")
+        source=source,
+        destination=destination,
+        protocol=ICMP.wire_number,
+        payload=_with_checksum(message, 2, b""),
     )
 
 
@@ -268,8 +271,10 @@ def icmpv6(
     return WirePacket(
         source=source,
         destination=destination,
-        protocol=ICMPV6,
-        payload=_with_checksum(message, 2, _pseudo_header(source, destination, ICMPV6, len(message))),
+        protocol=ICMPV6.wire_number,
+        payload=_with_checksum(
+            message, 2, _pseudo_header(source, destination, ICMPV6.wire_number, len(message))
+        ),
         hop_limit=hop_limit,
         extensions=extensions,
     )

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from sgagent.core.errors import DocumentError, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
+from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
 from sgagent.core.host_facts import HandBinding
-from sgagent.core.model import LAST_PORT, PROTOCOL_NAMES, Direction, Family, Policy
+from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, ported_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Budget, Findings
@@ -30,11 +31,8 @@ DEFAULT_DEFINITIONS = "groups.d"
 DEFAULT_SOURCE_PORT = 40_000
 DEFAULT_HOP_LIMIT = 64
 
-_ECHO_REQUEST = {Family.IPV4: (1, 8), Family.IPV6: (58, 128)}
-"""The protocol of each family whose messages have types, and the type of a ping."""
-
-_PORT_PROTOCOLS = (6, 17)
-_NUMBERS = {name: protocol.number for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None}
+_ECHO_REQUEST = {Family.IPV4: 8, Family.IPV6: 128}
+"""The type of a ping."""
 
 _TOP_FIELDS = ("definitions", "bind", "packets")
 _REPLY_FIELDS = ("name", "replies_to", "expect", "decided_by")
@@ -216,31 +214,30 @@ def _protocol(fields: Fields) -> int | None:
     text = place.text_or_digits() if place else None
     if place is None or text is None:
         return None
-    is_number = text.isascii() and text.isdigit() and len(text) <= 3
-    number = int(text) if is_number else _NUMBERS.get(text.lower())
-    if number is None or number > 255:
-        place.error("bad_value", "not a protocol", f"one of {', '.join(_NUMBERS)}, or a number up to 255")
-        return None
+    number = protocol_number(text)
+    if number is None:
+        place.error(
+            "bad_value", "not a protocol", f"one of {', '.join(PROTOCOL_WORDS)}, or a number up to 255"
+        )
     return number
 
 
 def _ports(fields: Fields, protocol: int) -> tuple[int | None, int | None]:
-    """Read source and destination port; only TCP and UDP have them, and must say the second."""
-    if protocol in _PORT_PROTOCOLS:
+    """Read source and destination port; protocols that have them must say the second."""
+    if Protocol(protocol).has_ports:
         fields.require("port")
         source_port = _number(fields, "source_port", LAST_PORT, DEFAULT_SOURCE_PORT)
         return source_port, _number(fields, "port", LAST_PORT, None)
     for name in ("source_port", "port"):
         if place := fields.get(name):
-            place.error("no_ports", "only TCP and UDP have ports", "leave it out")
+            place.error("no_ports", f"only {ported_text('and')} have ports", "leave it out")
     return None, None
 
 
 def _icmp_type(fields: Fields, family: Family, protocol: int) -> int | None:
     """Read a message's type; a ping where none is given."""
-    own_protocol, echo_request = _ECHO_REQUEST[family]
-    if protocol == own_protocol:
-        return _number(fields, "icmp_type", 255, echo_request)
+    if Protocol(protocol).only_family is family:
+        return _number(fields, "icmp_type", 255, _ECHO_REQUEST[family])
     if place := fields.get("icmp_type"):
         place.error("no_type", "only ICMP over IPv4 and ICMPv6 over IPv6 have types", "leave it out")
     return None

@@ -18,6 +18,7 @@ from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
 from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import (
+    PORTED_NUMBERS,
     CidrBlock,
     Direction,
     Family,
@@ -25,6 +26,7 @@ from sgagent.core.model import (
     GroupType,
     NetworkInterface,
     Policy,
+    Protocol,
     SecurityGroupRule,
     Snapshot,
 )
@@ -34,7 +36,6 @@ from tests.generators import random_snapshot
 from tests.strategies import seeds
 
 MOST_RULES = 4
-PORTED = (6, 17)
 Point = tuple[int, int | None]
 """A protocol and a destination port."""
 
@@ -62,8 +63,8 @@ class Ends:
         ranges = [ends for rule in self.rules for ends in rule.ports.ranges]
         ports = {1, *(border for first, last in ranges for border in (first, last + 1) if border <= 65535)}
         ports -= {port for pair in DHCP.values() for port in pair}  # in which no group has a say (§7.1)
-        plain: list[Point] = [(number, None) for number in sorted({*numbers, 254} - set(PORTED))]
-        return plain + list(product(PORTED, sorted(ports)))
+        plain: list[Point] = [(number, None) for number in sorted({*numbers, 254} - set(PORTED_NUMBERS))]
+        return plain + list(product(PORTED_NUMBERS, sorted(ports)))
 
     def source_ports(self) -> list[int]:
         """Return source ports at every border."""
@@ -263,6 +264,4 @@ def test_edges_beyond_groups_are_what_this_end_lets_pass(seed: int) -> None:
 def is_on(traffic: Traffic, what: Point) -> bool:
     """Tell whether an edge carries a point."""
     protocol, port = what
-    if port is None:
-        return holds(traffic.others, protocol)
-    return holds(traffic.tcp if protocol == 6 else traffic.udp, port)
+    return holds(traffic.others if port is None else traffic.ports(Protocol(protocol)), port or protocol)

@@ -400,9 +400,9 @@ def loses_some(world: World, key: Key, expected: Expected, owner: str) -> bool:
 def is_on(edge: Edge, what: Point) -> bool:
     """Return whether an edge carries a point."""
     protocol, port = what
-    if port is None:
-        return holds(edge.traffic.others, protocol)
-    return holds(edge.traffic.tcp if protocol == 6 else edge.traffic.udp, port)
+    return holds(
+        edge.traffic.others if port is None else edge.traffic.ports(Protocol(protocol)), port or protocol
+    )
 
 
 @settings(max_examples=150, deadline=None)

@@ -19,6 +19,7 @@ from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,
     LAST_PORT,
+    PORTED,
     TCP,
     UDP,
     Direction,
@@ -62,8 +63,8 @@ def port_sets(draw: st.DrawFn) -> PortSet:
 
 @st.composite
 def ports_of_protocol(draw: st.DrawFn) -> tuple[Protocol, PortSet, PortSet]:
-    """Draw a protocol, destination and source ports; documents give ranges to TCP and UDP alone."""
-    protocol = draw(st.sampled_from((TCP, UDP, ALL_PROTOCOLS)))
+    """Draw a protocol, destination and source ports; documents give ranges to those with ports alone."""
+    protocol = draw(st.sampled_from((*PORTED, ALL_PROTOCOLS)))
     some = port_sets() if protocol.has_ports else st.sampled_from((ALL_PORTS, NO_PORTS))
     return protocol, draw(some), draw(some)
 
@@ -141,7 +142,7 @@ def packets(direction: Direction) -> list[Packet]:
     with_ports = [
         packet(direction, far_end, protocol, port, source_port=source_port)
         for far_end in ("192.0.2.7", "192.0.2.9", "203.0.113.1")
-        for protocol in (TCP, UDP)
+        for protocol in PORTED
         for port in sorted(ends)
         for source_port in (22, 40_000)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sgagent.core.errors import printable
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ICMP, ICMPV6, Direction, Family, Mode, Policy
+from sgagent.core.model import PROTOCOL_TABLE, Direction, Family, Mode, Policy, PortUse, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,7 @@ _PORTS = struct.Struct("!HH")
 _SHORTEST_IPV4 = 20
 _FRAGMENT_OFFSET = 0x1FFF
 _IPV6_FRAGMENT_OFFSET = 0xFFF8
-_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
-"""TCP, UDP, DCCP, SCTP and UDP-Lite begin with their two ports."""
+_WITH_PORTS = frozenset(row.protocol.number for row in PROTOCOL_TABLE if row.ports is not PortUse.NONE)
 
 _FRAGMENT, _AUTHENTICATION = 44, 51
 _EXTENSIONS = frozenset({0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140})
@@ -217,7 +216,7 @@ def _with_rest(family: Family, ends: tuple[int, int], protocol: int, rest: bytes
     ports: tuple[int | None, int | None] = (None, None)
     if protocol in _WITH_PORTS and len(rest) >= _PORTS.size:
         ports = _PORTS.unpack_from(rest)
-    is_icmp = protocol == (ICMP if family is Family.IPV4 else ICMPV6).number
+    is_icmp = Protocol(protocol).only_family is family
     return PacketHead(
         family=family,
         source=ends[0],

@@ -19,7 +19,7 @@ from sgagent.core.explanation import (
     protocol_number,
     reason,
 )
-from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, Direction, Protocol
+from sgagent.core.model import LAST_PORT, Direction, Protocol, ported_text
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
@@ -108,7 +108,7 @@ def _faults_of_ports(values: Mapping[str, str], protocol: Protocol) -> Iterator[
 
 def _faults_of_type(values: Mapping[str, str], protocol: Protocol) -> Iterator[tuple[str, str]]:
     text = values.get(ICMP_TYPE)
-    if text is not None and protocol not in (ICMP, ICMPV6):
+    if text is not None and not protocol.has_types:
         yield ICMP_TYPE, f"leave it empty: {protocol} has no types"
     elif text is not None and _number(text, _LAST_TYPE) is None:
         yield ICMP_TYPE, f"write a number from 0 to {_LAST_TYPE}"
@@ -236,7 +236,7 @@ def _fields(interfaces: Sequence[str]) -> Iterator[FormField]:
         suggestions=PROTOCOL_WORDS,
         is_required=True,
     )
-    yield FormField(name=PORT, label="Port", hint="of TCP and UDP", is_number=True)
+    yield FormField(name=PORT, label="Port", hint=f"of {ported_text('and')}", is_number=True)
     yield FormField(name=SOURCE_PORT, label="Source port", hint=f"{EPHEMERAL_PORT} if empty", is_number=True)
     yield FormField(name=ICMP_TYPE, label="ICMP type", hint="of ICMP and ICMPv6", is_number=True)
 

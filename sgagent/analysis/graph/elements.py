@@ -9,60 +9,68 @@ from functools import cached_property
 
 from sgagent.analysis.flow_text import port_text, protocol_text
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Label
+from sgagent.analysis.redundancy import code_of
 from sgagent.core.addresses import NONE, Ranges, common, holds, joined, without
-from sgagent.core.model import ALL_PORTS, TCP, UDP, Family
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED, PORTED_NUMBERS, Family, Protocol
 
-_TCP, _UDP = 6, 17
-_WITHOUT_PORTS = without(ALL_PROTOCOL_NUMBERS, ((_TCP, _TCP), (_UDP, _UDP)))
+_WITHOUT_PORTS = without(ALL_PROTOCOL_NUMBERS, joined((number, number) for number in PORTED_NUMBERS))
+
+
+def _codes(protocols: Ranges) -> Ranges:
+    """Return protocols with all their ports."""
+    return tuple((code_of(first), code_of(last, LAST_PORT)) for first, last in protocols)
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What may be sent; equal sets are equal values."""
 
-    tcp: Ranges = NONE
-    """Destination ports."""
-
-    udp: Ranges = NONE
-    others: Ranges = NONE
-    """Numbers of protocols without ports."""
+    codes: Ranges = NONE
+    """Protocols with their destination ports, numbered by :func:`code_of`; all ports where there are none."""
 
     @classmethod
     def of(cls, box: Box[Label]) -> Traffic:
         """Return what a box of packets holds."""
+        if box.ports == ALL_PORTS.ranges:
+            return cls(joined(_codes(box.protocols)))
+        numbers = (number for first, last in box.protocols for number in range(first, last + 1))
         return cls(
-            tcp=box.ports if holds(box.protocols, _TCP) else NONE,
-            udp=box.ports if holds(box.protocols, _UDP) else NONE,
-            others=common(box.protocols, _WITHOUT_PORTS),
+            joined(
+                (code_of(number, low), code_of(number, high)) for number in numbers for low, high in box.ports
+            )
         )
 
     def __or__(self, other: Traffic) -> Traffic:
         """Return what is in either."""
-        return Traffic(
-            joined((*self.tcp, *other.tcp)),
-            joined((*self.udp, *other.udp)),
-            joined((*self.others, *other.others)),
-        )
+        return Traffic(joined((*self.codes, *other.codes)))
 
     def __and__(self, other: Traffic) -> Traffic:
         """Return what is in both."""
-        return Traffic(
-            common(self.tcp, other.tcp), common(self.udp, other.udp), common(self.others, other.others)
-        )
+        return Traffic(common(self.codes, other.codes))
 
     def __sub__(self, other: Traffic) -> Traffic:
         """Return what is in this and not in the other."""
-        return Traffic(
-            without(self.tcp, other.tcp), without(self.udp, other.udp), without(self.others, other.others)
-        )
+        return Traffic(without(self.codes, other.codes))
 
     def __bool__(self) -> bool:
         """Return whether anything may be sent."""
-        return bool(self.tcp or self.udp or self.others)
+        return bool(self.codes)
+
+    def ports(self, protocol: Protocol) -> Ranges:
+        """Return the destination ports of a protocol."""
+        number = protocol.wire_number
+        here = common(self.codes, _codes(((number, number),)))
+        return tuple((first & LAST_PORT, last & LAST_PORT) for first, last in here)
+
+    @property
+    def others(self) -> Ranges:
+        """Return the numbers of protocols without ports."""
+        here = common(self.codes, _codes(_WITHOUT_PORTS))
+        return tuple((first >> 16, last >> 16) for first, last in here)
 
     def has_port(self, port: int) -> bool:
-        """Return whether the port may be reached, by TCP or UDP."""
-        return holds(self.tcp, port) or holds(self.udp, port)
+        """Return whether the port may be reached, by any protocol."""
+        return any(holds(self.ports(protocol), port) for protocol in PORTED)
 
     def texts(self) -> tuple[str, ...]:
         """Return what may be sent in words, like ``tcp 80, 443`` and ``icmp``; everything is ``all``."""
@@ -70,8 +78,8 @@ class Traffic:
             return ("all",)
         found = [
             f"{protocol} {port_text(ports)}" if ports != ALL_PORTS.ranges else str(protocol)
-            for protocol, ports in ((TCP, self.tcp), (UDP, self.udp))
-            if ports
+            for protocol in PORTED
+            if (ports := self.ports(protocol))
         ]
         if self.others == _WITHOUT_PORTS:
             found.append("all other protocols")
@@ -85,7 +93,7 @@ class Traffic:
 
 
 NO_TRAFFIC = Traffic()
-ALL_TRAFFIC = Traffic(ALL_PORTS.ranges, ALL_PORTS.ranges, _WITHOUT_PORTS)
+ALL_TRAFFIC = Traffic(_codes(ALL_PROTOCOL_NUMBERS))
 
 
 ANYWHERE = "anywhere"

@@ -81,7 +81,7 @@ def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
     open_ = stand.open_to_everyone[family]
     broad = _everything(open_)
     warned = tuple((port, port) for port in sorted(SENSITIVE))
-    found = {key: common(ports, warned) for key, ports in open_[TCP.number or 6].items() if key not in broad}
+    found = {key: common(ports, warned) for key, ports in open_[TCP.wire_number].items() if key not in broad}
     return {key: ports for key, ports in found.items() if ports}
 
 

@@ -9,10 +9,10 @@ from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.packet_tables import make_tables
-from sgagent.analysis.redundancy import PORTED, Table, code_of
+from sgagent.analysis.redundancy import Table, code_of
 from sgagent.core.addresses import Ranges, joined, size
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import LAST_PORT, Family, Policy
+from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Family, Policy
 
 MANAGEMENT: Mapping[int, str] = {
     22: "SSH",
@@ -93,9 +93,9 @@ def ports_open_to_everyone(clauses: Sequence[Clause], family: Family) -> OpenPor
     # What is smaller comes, if that are few rules, to no more than a quarter of what counts.
     least = max(_WIDE[family] // (4 * accepting or 1), _WIDE[family] // _PARTS)
     counting = [clause for clause in clauses if size(clause.addresses) > least]
-    found: dict[int, dict[RuleKey, list[tuple[int, int]]]] = {number: {} for number in PORTED}
+    found: dict[int, dict[RuleKey, list[tuple[int, int]]]] = {number: {} for number in PORTED_NUMBERS}
     tables = make_tables(counting, family)
-    for number in PORTED:
+    for number in PORTED_NUMBERS:
         for key, first, last in _opened(tables, number, family, least):
             found[number].setdefault(key, []).append((first, last))
     return {

@@ -10,13 +10,15 @@ from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Stand, Usage
-from sgagent.analysis.redundancy import PORTED, Area, Table, code_of
+from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PORTS, LAST_PORT, Direction, Family, Policy, Protocol
+from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, Protocol
 
 _DAY = 86_400.0
 _DHCP_CLIENTS = frozenset({68, 546})
+_LISTENED = tuple(protocol.wire_number for protocol in (TCP, UDP))
+"""The protocols whose listeners the kernel is asked for."""
 
 
 def _find_unused(subject: LintSubject, check: Check) -> Iterator[Finding]:
@@ -63,7 +65,7 @@ def _find_nothing_listens(subject: LintSubject, check: Check) -> Iterator[Findin
     heard = {
         (key, number)
         for stand in subject.host_stands
-        for number in PORTED
+        for number in _LISTENED
         for key in _heard_by(stand, number, _listened_at(life.listeners, number))
     }
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
@@ -111,7 +113,7 @@ def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
     """Yield the rule of a clause with each protocol of which it opens some ports."""
     if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports.ranges == ALL_PORTS.ranges:
         return
-    for number in PORTED:
+    for number in _LISTENED:
         if clause.protocol in (None, number):
             yield key_of(clause.rule), number
 

@@ -8,7 +8,9 @@ from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import ALL_TRAFFIC, NO_TRAFFIC, Graph, NodeId, Outward, Side, Traffic
 from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.core.model import Snapshot
+from sgagent.analysis.redundancy import code_of
+from sgagent.core.addresses import Ranges, joined
+from sgagent.core.model import LAST_PORT, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from tests.corpus import examples
@@ -264,15 +266,23 @@ def test_who_is_nowhere_has_no_way() -> None:
         highlighted(graph_of(TIERS), HighlightedWay(source="sg-nobody", target="sg-web"), TIERS)
 
 
+def some(tcp: Ranges = (), udp: Ranges = (), others: Ranges = ()) -> Traffic:
+    """Return ports of TCP and UDP, and protocols without ports."""
+    runs = [(code_of(6, first), code_of(6, last)) for first, last in tcp]
+    runs += [(code_of(17, first), code_of(17, last)) for first, last in udp]
+    runs += [(code_of(first), code_of(last, LAST_PORT)) for first, last in others]
+    return Traffic(joined(runs))
+
+
 @pytest.mark.parametrize(
     ("traffic", "text"),
     (
         (ALL_TRAFFIC, "all"),
         (NO_TRAFFIC, "nothing"),
-        (Traffic(tcp=((80, 80), (443, 443))), "tcp 80, 443"),
-        (Traffic(tcp=((0, 65535),), udp=((53, 53),)), "tcp; udp 53"),
-        (Traffic(others=((1, 1), (47, 47))), "icmp, gre"),
-        (ALL_TRAFFIC - Traffic(tcp=((25, 25),)), "tcp 0-24, 26-65535; udp; all other protocols"),
+        (some(tcp=((80, 80), (443, 443))), "tcp 80, 443"),
+        (some(tcp=((0, 65535),), udp=((53, 53),)), "tcp; udp 53"),
+        (some(others=((1, 1), (47, 47))), "icmp, gre"),
+        (ALL_TRAFFIC - some(tcp=((25, 25),)), "tcp 0-24, 26-65535; udp; all other protocols"),
     ),
 )
 def test_traffic_is_said_in_few_words(traffic: Traffic, text: str) -> None:
@@ -282,7 +292,7 @@ def test_traffic_is_said_in_few_words(traffic: Traffic, text: str) -> None:
 
 def test_traffic_is_reckoned_with_as_a_set() -> None:
     """Both, either, and one without the other."""
-    web, mail = Traffic(tcp=((80, 80),)), Traffic(tcp=((25, 25),), udp=((80, 80),))
+    web, mail = some(tcp=((80, 80),)), some(tcp=((25, 25),), udp=((80, 80),))
     assert (web | mail) - mail == web
     assert not web & mail
     assert (web.has_port(80), mail.has_port(80), web.has_port(25)) == (True, True, False)

@@ -48,7 +48,7 @@ def life_of(definitions: Snapshot) -> Life:
         stands=stands,
         usage=dict((usage("sgr-web", 0.5), usage("sgr-old-site", 60))),
         now=NOW,
-        listeners=(HostListener(family=Family.IPV6, address=0, protocol=TCP.number or 6, port=443),),
+        listeners=(HostListener(family=Family.IPV6, address=0, protocol=TCP.wire_number, port=443),),
         unused_seconds=30 * DAY,
     )
 

@@ -9,7 +9,6 @@ from hypothesis import given, strategies as st
 
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.port_table import (
-    PORTED,
     Cell,
     Decider,
     PortTable,
@@ -18,7 +17,7 @@ from sgagent.compiler.port_table import (
     make_table,
 )
 from sgagent.core.addresses import joined
-from sgagent.core.model import ALL_PORTS, LAST_PORT, Family, PortSet
+from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
 
 PROTOCOLS = (1, 6, 17, 47, 253)
 _EDGES = (0, 1, 2, 79, 80, 81, 443, 65534, 65535)
@@ -38,7 +37,7 @@ def port_sets(draw: st.DrawFn) -> PortSet:
 def entries(draw: st.DrawFn) -> Entry:
     """Draw an entry as ``list_entries`` makes them; some look at more than protocol and port."""
     protocol = draw(st.sampled_from((None, *PROTOCOLS, 6, 6, 17)))
-    has_ports = protocol in PORTED
+    has_ports = protocol in PORTED_NUMBERS
     ports = draw(st.one_of(st.just(ALL_PORTS), port_sets())) if has_ports else ALL_PORTS
     looks_further = draw(st.sampled_from((False, False, True)))
     return Entry(
@@ -91,7 +90,7 @@ def looked_up(table: PortTable, protocol: int, port: int | None) -> Cell | None:
 
 def ports_of(protocol: int) -> tuple[int | None, ...]:
     """Return what ports to try: those at edges, and none at all."""
-    if protocol not in PORTED:
+    if protocol not in PORTED_NUMBERS:
         return (None,)
     near = {edge + step for edge in _EDGES for step in (-1, 0, 1)}
     return (None, *sorted(port for port in near if 0 <= port <= LAST_PORT))
@@ -124,7 +123,7 @@ def test_rows_are_disjoint(drawn: Split) -> None:
     for one in table.protocols:
         assert all(first <= last for first, last, _ in one.rows)
         assert all(before[1] < after[0] for before, after in pairwise(one.rows))
-        assert not one.rows or one.protocol in PORTED
+        assert not one.rows or one.protocol in PORTED_NUMBERS
 
 
 @given(lists())

@@ -1,0 +1,158 @@
+"""One table says what is known of protocols: a row gives a protocol its ports, everywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.flowlog.flow import read_head
+from sgagent.compiler.selectors import readings
+from sgagent.core.explanation import describe_packet, protocol_number
+from sgagent.core.model import (
+    PORTED,
+    PORTED_NUMBERS,
+    PROTOCOL_NAMES,
+    Direction,
+    Family,
+    PortListReference,
+    PortSet,
+    Protocol,
+    ported_text,
+)
+from sgagent.documents.schema import json_schema
+from sgagent.documents.writer import write_rule
+from sgagent.nft import grammar, ruleset
+from sgagent.nft.ruleset import Interval
+from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
+from sgagent.policy_test.packets_file import parse_packets
+from tests.unit.documents.reading import refused, rule_document, snapshot, the_rule
+
+ROOT = Path(__file__).parents[2]
+PATCH = {
+    "sgagent/core/model.py": (
+        'ProtocolRow(SCTP, "sctp", PortUse.HEADER)',
+        'ProtocolRow(SCTP, "sctp", PortUse.RULES)',
+    )
+}
+"""What gives SCTP its ports: by file, a text and what takes its place."""
+
+MOST_FILES = 3
+HELD_TO = (
+    "tests/property/test_protocol_table.py",
+    "tests/property/test_ports.py",
+    "tests/property/test_boxes.py::test_boxes_say_what_the_specification_says",
+    "tests/property/test_compiled.py::test_the_opening_packet_of_a_session",
+)
+"""Specification, compiled table, header space and explanation against each other; and all readers."""
+
+ported = pytest.mark.parametrize("protocol", PORTED, ids=str)
+
+
+def test_a_row_gives_a_protocol_its_ports(tmp_path: Path) -> None:
+    """A patch of few files is enough for SCTP, and all who read rules agree on its ports."""
+    assert len(PATCH) <= MOST_FILES
+    for name in ("sgagent", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name, (old, new) in PATCH.items():
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, name
+        (tmp_path / name).write_text(text.replace(old, new), encoding="utf-8")
+    not_here = (f"--deselect={HELD_TO[0]}::{test.__name__}" for test in _ONLY_HERE)
+    made = subprocess.run(  # noqa: S603 - this Python, and tests of ours
+        (sys.executable, "-m", "pytest", "-v", *not_here, *HELD_TO),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stdout[-4000:]
+    assert "test_documents_name_it_and_its_ports[sctp] PASSED" in made.stdout
+
+
+@ported
+def test_documents_name_it_and_its_ports(protocol: Protocol) -> None:
+    """By name or number, with ports or a port list; it needs one of the two."""
+    for word in (str(protocol), str(protocol).upper(), protocol.wire_number):
+        rule = the_rule(snapshot(rule_document(protocol=word, port_range="2905", source_port_range="1/1023")))
+        assert (rule.protocol, rule.ports) == (protocol, PortSet.of((2905, 2905)))
+        assert rule.source_ports == PortSet.of((1, 1023))
+        assert the_rule(snapshot(rule_document(**write_rule(rule)))) == rule
+    listed = the_rule(snapshot(rule_document(protocol=str(protocol), port_range=None, port_list_id="prl-1")))
+    assert listed.ports == PortListReference("prl-1")
+    (missing,) = refused(rule_document(protocol=str(protocol), port_range=None))
+    assert missing.code == "missing_ports"
+
+
+def test_no_rule_compares_ports_of_another() -> None:
+    """Neither may a document name them, nor does the compiler take them for those of UDP."""
+    _, header = readings(Direction.INGRESS, Family.IPV4)
+    for number in sorted({*range(256)} - {*PORTED_NUMBERS}):
+        (problem,) = refused(rule_document(protocol=number, port_range="80", authorization_object="sg-1"))
+        assert problem.code == "ports_do_not_fit"
+        with pytest.raises(ValueError, match="no rule compares ports"):
+            header.match_port(number, Interval(80, 80))
+        with pytest.raises(ValueError, match="no rule compares ports"):
+            header.source_port_of(number)
+
+
+@ported
+def test_nftables_is_asked_for_its_header(protocol: Protocol) -> None:
+    """The decoder knows the selectors that the compiler uses."""
+    assert grammar.PROTOCOL_NUMBERS[str(protocol)] == protocol.number
+    for selector in (ruleset.source_port(protocol), ruleset.destination_port(protocol)):
+        assert selector in grammar.SELECTORS
+        assert selector.key.split()[0] == str(protocol)
+
+
+PACKETS = """
+    {"bind": {"eth0": ["sg-1"]}, "packets": [{"name": "one", "direction": "ingress", "source": "%s",
+     "destination": "%s", "protocol": "%s", "port": 2905, "source_port": 1024, "expect": "accept"}]}
+"""
+
+
+@ported
+@pytest.mark.parametrize("ends", (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")))
+def test_packets_carry_its_ports(protocol: Protocol, ends: tuple[str, str]) -> None:
+    """A packet test says them, the sender writes them, and the flow log reads them again."""
+    (expected,) = parse_packets((PACKETS % (*ends, protocol)).encode(), "packets.yaml").packets
+    packet = expected.packet
+    assert (packet.protocol, packet.source_port, packet.destination_port) == (protocol.number, 1024, 2905)
+    assert read_ends(next(encode_packet(packet).datagrams(1))) == (protocol.number, 1024, 2905)
+    reply = encode_reply(packet)
+    assert reply is not None
+    assert read_ends(next(reply.datagrams(1))) == (protocol.number, 2905, 1024)
+    assert f"{protocol} from {ends[0]} port 1024 to {ends[1]} port 2905" in describe_packet(packet)
+    assert protocol_number(str(protocol)) == protocol.number
+
+
+def read_ends(datagram: bytes) -> tuple[int | None, int | None, int | None]:
+    """Return protocol and ports as the flow log reads them."""
+    head = read_head(datagram)
+    assert head is not None
+    return head.protocol, head.source_port, head.destination_port
+
+
+def test_schema_and_messages_name_the_protocols_of_the_table() -> None:
+    """Editors suggest the names, and a wrong one is answered with all of them."""
+    names = tuple(PROTOCOL_NAMES.values())
+    schema = json.dumps(json_schema())
+    assert f'"enum": {json.dumps(names)}' in schema
+    assert f"{ported_text('and')} need them" in schema
+    (problem,) = refused(rule_document(protocol="tpc"))
+    assert problem.remedy == f"{', '.join(names)}, or a number from 0 to 255"
+
+
+def test_the_reference_names_the_protocols_of_the_table() -> None:
+    """Whoever adds a row reads here which page to change."""
+    names = ", ".join(f"`{name}`" for name in PROTOCOL_NAMES.values())
+    assert f"{names}, or an IANA number" in (ROOT / "docs" / "documents.md").read_text(encoding="utf-8")
+
+
+_ONLY_HERE = (test_a_row_gives_a_protocol_its_ports, test_the_reference_names_the_protocols_of_the_table)
+"""What is no test of the patched package: the patch itself, and the documentation that it does not change."""
