@@ -53,6 +53,21 @@ class GroupType(enum.Enum):
     BASIC = "basic"
     ADVANCED = "advanced"
 
+    def default(self, direction: Direction) -> Policy:
+        """Return what becomes of packets that nothing before the defaults decides about (§3.6)."""
+        is_open = self is GroupType.BASIC and direction is Direction.EGRESS
+        return Policy.ACCEPT if is_open else Policy.DROP
+
+
+DEFAULT_GROUP_TYPE = GroupType.BASIC
+"""What a native document without a type means."""
+
+UNKNOWN_GROUP_TYPE = GroupType.ADVANCED
+"""What a group is read as whose type the cloud or a tool did not deliver: it admits least."""
+
+DEFAULT_INNER_ACCESS = Policy.ACCEPT
+"""What a document without an inner access policy means."""
+
 
 class Mode(enum.Enum):
     """Whether verdicts are carried out or only counted (§9.1)."""
@@ -398,8 +413,8 @@ class SecurityGroup:
 
     security_group_id: str
     group_type: GroupType
-    inner_access_policy: Policy = Policy.ACCEPT
-    """Only meaningful for basic groups."""
+    inner_access_policy: Policy = DEFAULT_INNER_ACCESS
+    """As documents say; see :attr:`inner_access`."""
 
     account_id: str | None = None
     vpc_id: str | None = None
@@ -415,6 +430,11 @@ class SecurityGroup:
     """Decides warnings only, never a verdict."""
 
     origin: Origin = field(default=NOWHERE, compare=False)
+
+    @property
+    def inner_access(self) -> Policy | None:
+        """Return whether members reach each other whatever the rules say; None in advanced groups (§3.4)."""
+        return self.inner_access_policy if self.group_type is GroupType.BASIC else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from sgagent.core.model import (
     CidrBlock,
     Direction,
     GroupReference,
-    GroupType,
     Mode,
     Policy,
     PortListReference,
@@ -179,16 +178,20 @@ class _Resolver:
         rules = tuple(self._resolved_rules(group) for group in groups)
         inner = NO_ADDRESSES
         for group in groups:
-            if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT:
+            if group.inner_access is Policy.ACCEPT:
                 members = self._members[group.security_group_id]
                 inner = self.memory.part("inner").recall((inner, members), partial(inner.union, members))
         group_type = groups[0].group_type
-        egress_default = Policy.ACCEPT if group_type is GroupType.BASIC else Policy.DROP
         memory = self.memory.part("direction", binding.interface)
-        ingress = replace(closed.ingress, inner=inner, rules=ordered(rules, Direction.INGRESS, memory))
-        egress = replace(
-            closed.egress, rules=ordered(rules, Direction.EGRESS, memory), default=egress_default
+        ingress, egress = (
+            replace(
+                closed.toward(direction),
+                rules=ordered(rules, direction, memory),
+                default=group_type.default(direction),
+            )
+            for direction in (Direction.INGRESS, Direction.EGRESS)
         )
+        ingress = replace(ingress, inner=inner)
         return replace(
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
 
-from sgagent.core.model import GroupType, NetworkInterface, Policy, SecurityGroup
+from sgagent.core.model import DEFAULT_INNER_ACCESS, UNKNOWN_GROUP_TYPE, NetworkInterface, SecurityGroup
 from sgagent.documents.api_groups import read_attribute, read_groups
 from sgagent.documents.api_lists import read_interfaces, read_port_list, read_prefix_list
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup
@@ -87,13 +87,14 @@ def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> Securi
     if listed is None:
         first.place.warn(
             "type_not_delivered",
-            f"the type of {first.security_group_id} is unknown; it is read as advanced, which admits least",
+            f"the type of {first.security_group_id} is unknown; it is read as {UNKNOWN_GROUP_TYPE.value},"
+            " which admits least",
             "the answer of DescribeSecurityGroups beside this one",
         )
     return SecurityGroup(
         security_group_id=first.security_group_id,
-        group_type=listed.group_type if listed else GroupType.ADVANCED,
-        inner_access_policy=_first_said(page.inner_access_policy for page in pages) or Policy.ACCEPT,
+        group_type=listed.group_type if listed else UNKNOWN_GROUP_TYPE,
+        inner_access_policy=_first_said(page.inner_access_policy for page in pages) or DEFAULT_INNER_ACCESS,
         account_id=(listed and listed.account_id) or _first_said(page.account_id for page in pages),
         vpc_id=(listed and listed.vpc_id) or _first_said(page.vpc_id for page in pages),
         name=(listed and listed.name) or _first_said(page.name for page in pages) or "",

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgagent.core.model import (
+    UNKNOWN_GROUP_TYPE,
     AuthorizationObject,
     CidrBlock,
     Direction,
-    GroupType,
     PrefixListReference,
     SecurityGroupRule,
 )
@@ -104,7 +104,7 @@ def _listed(field: Field) -> ListedGroup | None:
     group = ListedGroup(
         place=field,
         security_group_id=security_group_id or "",
-        group_type=found or GroupType.ADVANCED,
+        group_type=found or UNKNOWN_GROUP_TYPE,
         name=plain_text(fields, "SecurityGroupName"),
         account_id=owner(fields),
         vpc_id=optional_id(fields, "VpcId"),

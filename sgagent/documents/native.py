@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sgagent.core.model import (
+    DEFAULT_GROUP_TYPE,
+    DEFAULT_INNER_ACCESS,
     CidrBlock,
     Cloud,
-    GroupType,
     NetworkInterface,
-    Policy,
     PortList,
     PrefixList,
     SecurityGroup,
@@ -148,8 +148,8 @@ def _group(field: Field, default: _Owner) -> SecurityGroup | None:
     security_group_id = _required_id(fields, "security_group_id")
     group = SecurityGroup(
         security_group_id=security_group_id or "",
-        group_type=(group_type.word(GROUP_TYPES) if group_type else None) or GroupType.BASIC,
-        inner_access_policy=(inner.word(POLICIES) if inner else None) or Policy.ACCEPT,
+        group_type=(group_type.word(GROUP_TYPES) if group_type else None) or DEFAULT_GROUP_TYPE,
+        inner_access_policy=(inner.word(POLICIES) if inner else None) or DEFAULT_INNER_ACCESS,
         account_id=owner.account_id,
         vpc_id=owner.vpc_id,
         name=_free_text(fields, "name"),

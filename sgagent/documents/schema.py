@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sgagent.core.model import ported_text
+from sgagent.core.model import DEFAULT_GROUP_TYPE, DEFAULT_INNER_ACCESS, ported_text
 from sgagent.documents import native
 from sgagent.documents.values import (
     ACCOUNT_PATTERN,
@@ -93,11 +93,13 @@ def _security_group() -> Schema:
             "vpc_id": _ref("id", "Group objects reach only groups of the same VPC."),
             "account_id": _ref("account", "The owner."),
             "type": _words(
-                GROUP_TYPES, "Default basic; normal and enterprise are the API's words for the two."
+                GROUP_TYPES,
+                f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for the two.",
             ),
             "inner_access_policy": _words(
                 POLICIES,
-                "Whether members of a basic group reach each other whatever the rules say; default accept.",
+                "Whether members of a basic group reach each other whatever the rules say; default"
+                f" {DEFAULT_INNER_ACCESS.value}.",
             ),
             "cloud": _words(CLOUDS, "Whose limits check warns of; default alibaba. It changes no verdict."),
             "tags": {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from sgagent.core.model import (
     ALL_PORTS,
+    UNKNOWN_GROUP_TYPE,
     AuthorizationObject,
     Cloud,
     Family,
@@ -46,9 +47,10 @@ def _read_group(values: Fields, gathered: Gathered) -> None:
     security_group_id, kind = require_id(values, "id"), values.filled("security_group_type")
     if security_group_id is None:
         return
-    group_type = (kind.word(GROUP_TYPES) if kind else None) or GroupType.ADVANCED
+    group_type = (kind.word(GROUP_TYPES) if kind else None) or UNKNOWN_GROUP_TYPE
     if kind is None:
-        _note_narrowed(values, gathered, "its type is missing; it is read as advanced, which admits least")
+        message = f"its type is missing; it is read as {UNKNOWN_GROUP_TYPE.value}, which admits least"
+        _note_narrowed(values, gathered, message)
     inner = _inner(values)
     if inner is None and group_type is GroupType.BASIC:
         _note_narrowed(values, gathered, "its inner access policy is missing; it is read as drop")

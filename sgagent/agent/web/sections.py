@@ -20,7 +20,7 @@ from sgagent.agent.web.page import PageLink, Section
 from sgagent.agent.web.responses import PRIVATE, Response, plain
 from sgagent.analysis.graph.export import sentence
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.core.model import Direction, GroupType, Mode, Policy, SecurityGroup
+from sgagent.core.model import Direction, Mode, Policy, SecurityGroup
 
 MOST_FINDINGS = 100
 """Shown on the page, the most severe first."""
@@ -113,7 +113,7 @@ def _group_line(
         security_group_id=group_id,
         name=group.name or "–",
         group_type=group.group_type.value,
-        inner_access=group.inner_access_policy.value if group.group_type is GroupType.BASIC else "–",
+        inner_access=group.inner_access.value if group.inner_access else "–",
         ingress_rules=rules[Direction.INGRESS],
         egress_rules=rules[Direction.EGRESS],
         interfaces=on,

@@ -34,7 +34,6 @@ from sgagent.core.model import (
     Direction,
     Family,
     GroupReference,
-    GroupType,
     Policy,
     PrefixListReference,
     SecurityGroup,
@@ -93,7 +92,7 @@ class _Finder:
         """Yield the groups of a place whose members may talk, and have some in the box."""
         for group_id in place.groups:
             group = self._subject.snapshot.group_by_id[group_id]
-            lets = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
+            lets = group.inner_access is Policy.ACCEPT
             if lets and common(self.places.members(group_id, box.family), box.peers):
                 yield group_id
 

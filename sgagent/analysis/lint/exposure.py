@@ -16,7 +16,6 @@ from sgagent.core.model import (
     CidrBlock,
     Direction,
     Family,
-    GroupType,
     Policy,
     PortListReference,
     PrefixListReference,
@@ -193,12 +192,11 @@ def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Findin
     """Find interfaces that nothing may leave over one family, and everything over the other by default."""
     found: dict[RuleKey, tuple[Family, set[str]]] = {}
     for stand in subject.stands:
-        if stand.judge.group_type is GroupType.BASIC:
-            shut = {family: _sealing(stand, family) for family in Family}
-            for family, rule in shut.items():
-                other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
-                if rule is not None and shut[other] is None and _leaves_by_default(stand, other):
-                    found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
+        shut = {family: _sealing(stand, family) for family in Family}
+        for family, rule in shut.items():
+            other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
+            if rule is not None and shut[other] is None and _leaves_by_default(stand, other):
+                found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
     for key, (family, interfaces) in found.items():
         everyone = "0.0.0.0/0" if family is Family.IPV4 else "::/0"
         yield Finding(

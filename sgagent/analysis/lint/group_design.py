@@ -19,7 +19,6 @@ from sgagent.core.model import (
     Direction,
     Family,
     GroupReference,
-    GroupType,
     Policy,
     PortListReference,
     SecurityGroup,
@@ -196,8 +195,7 @@ def _environment(group: SecurityGroup) -> bool | None:
 def _find_needless_inner(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find groups whose members may all talk, where nothing shows that they need to."""
     for group in subject.snapshot.security_groups:
-        is_open = group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
-        reason = _why_needless(subject, group) if is_open else None
+        reason = _why_needless(subject, group) if group.inner_access is Policy.ACCEPT else None
         if reason is not None:
             yield Finding(
                 code=check.code,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from sgagent.core.model import (
     GroupReference,
-    GroupType,
     Policy,
     PortListReference,
     PrefixListReference,
@@ -169,11 +168,7 @@ def _read_members(
     objects = [rule.authorization_object for rule in rules]
     referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
     _read_groups(paginator, found, referenced)
-    inner = {
-        group.security_group_id
-        for group in groups
-        if group.group_type is GroupType.BASIC and group.inner_access_policy is Policy.ACCEPT
-    }
+    inner = {group.security_group_id for group in groups if group.inner_access is Policy.ACCEPT}
     for group_id in sorted((referenced & found.groups.keys()) | inner):
         found.members.update(
             _interfaces(paginator, ApiCall(Action.INTERFACES, {"SecurityGroupId": group_id}))
