@@ -34,6 +34,24 @@ LONGEST_RETRY_SECONDS = 60.0
 """Exponential backoff between steps that the kernel refuses: the first delay, and the limit."""
 
 
+class Backoff:
+    """Delays that double from the first to the longest, until a try succeeds."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        """Take both in seconds."""
+        self._first, self._longest = first, longest
+        self._next = first
+
+    def after_failure(self) -> float:
+        """Return how many seconds to wait before the next try."""
+        delay, self._next = self._next, min(2 * self._next, self._longest)
+        return delay
+
+    def after_success(self) -> None:
+        """Begin with the first delay again."""
+        self._next = self._first
+
+
 class Daemon:
     """Keep the host's policy enforced until a signal stops it."""
 
@@ -86,7 +104,7 @@ class Daemon:
         self._fetched_at = 0.0
         self._ticked_at = 0.0
         self._retry_at: float | None = None
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._state_faults: tuple[str, ...] = ()
         self._counter_fault: str | None = None
         self._reading_fault: str | None = None
@@ -184,8 +202,7 @@ class Daemon:
         self._step_fault = fault
 
     def _retry_later(self) -> None:
-        self._retry_at = self._clock.monotonic() + self._retry_seconds
-        self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+        self._retry_at = self._clock.monotonic() + self._backoff.after_failure()
 
     def _step_now(self, *, fetch: bool = False) -> Step:
         """Do one step; one that can't be done is tried again.
@@ -213,7 +230,8 @@ class Daemon:
         if step.outcome is StepEnd.REFUSED:
             self._retry_later()
         else:
-            self._retry_at, self._retry_seconds = None, FIRST_RETRY_SECONDS
+            self._retry_at = None
+            self._backoff.after_success()
         self._step_log.say(step)
         self._say_faults()
         if step.is_first_table and step.outcome is StepEnd.APPLIED:

@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
 from sgagent.agent.control.dispatcher import Desk
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Backoff
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
     DocumentError,
@@ -21,9 +21,10 @@ from sgagent.core.errors import (
     UsageError,
 )
 from sgagent.documents import Limits
-from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
 from tests.unit.agent.test_steps import BROKEN, CLOSED
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -130,6 +131,43 @@ def test_a_refusal_is_tried_again(running: Running) -> None:
 
     running.while_it_runs(script)
     assert running.log.events().count("ruleset_refused") == 1
+
+
+def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
+    """The daemon retries a refused step after 1, 2, 4 and 8 s, no earlier; a success begins anew with 1 s."""
+
+    def refusals_after(seconds: float) -> int:
+        running.clock.pass_seconds(seconds)
+        for _ in range(2):  # a turn that was under way may serve the first one, by the time before
+            assert running.inbox.wait_for_reading(20.0)
+        return running.board.status().outcomes[StepEnd.REFUSED]
+
+    def script() -> None:
+        host, refusals = running.machine.host, 0
+        changes = (lambda: host.remove_link("eth0"), lambda: host.add_link("eth0", MAC))
+        for count, change in enumerate(changes, start=1):
+            running.machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+            change()
+            running.wait_for("ruleset_refused", count)
+            refusals += 1
+            for delay in (FIRST_RETRY_SECONDS * factor for factor in (1, 2, 4)):
+                assert refusals_after(delay - 0.125) == refusals
+                refusals += 1
+                assert refusals_after(0.125) == refusals
+            running.machine.dataplane.refusal = None
+            assert refusals_after(8 * FIRST_RETRY_SECONDS) == refusals
+            wait_until(lambda: running.board.status().kernel_error is None, "the retry")
+
+    running.while_it_runs(script)
+
+
+def test_delays_double_up_to_the_longest() -> None:
+    """The longest delay is repeated; a success leads back to the first."""
+    backoff = Backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
+    expected = [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [backoff.after_failure() for _ in expected] == expected
+    backoff.after_success()
+    assert [backoff.after_failure() for _ in expected] == expected
 
 
 def test_a_first_step_that_can_not_be_done_ends_it(running: Running) -> None:
