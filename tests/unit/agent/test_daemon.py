@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
 
     def script() -> None:
         host, refusals = running.machine.host, 0
-        changes = (lambda: host.remove_link("eth0"), lambda: host.add_link("eth0", MAC))
+        changes = (partial(host.remove_link, "eth0"), partial(host.add_link, "eth0", MAC))
         for count, change in enumerate(changes, start=1):
             running.machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
             change()
