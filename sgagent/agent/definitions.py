@@ -6,21 +6,16 @@ delivers another version that can be enforced, the agent follows the source agai
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.commit_confirm import TrialFile
 from sgagent.agent.modes import ModeOverrides
-from sgagent.agent.state.atomic_file import write_durably
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import Extent, KeptDocuments, Record, Terms, Trigger
+from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
 from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import Limits, parse_documents
-from sgagent.ports import Clock, Delivery, Source
+from sgagent.ports import Delivery, Source
 from sgagent.signatures import Signed
-from sgagent.sources.signature_policy import encode_signature, signature_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,78 +47,119 @@ class Fetched:
     is_empty: bool = False
     """Whether that is only because it holds no document."""
 
-
-class Definitions:
-    """Select the definitions to enforce, and store those in force."""
-
-    def __init__(self, source: Source, state: StateDirectory, limits: Limits, clock: Clock) -> None:
-        """Take the source and the state directory; nothing is read yet."""
-        self._source = source
-        self._state = state
-        self._limits = limits
-        self._clock = clock
-        self._trial_file = TrialFile(state.directory)
-        self._loaded: KeptDocuments | None = None
-        self._is_loaded = False
-        self._kept_signature: Signed | None = None
-        self._signature_fault: str | None = None
-        self._kept_as: tuple[str, tuple[ExpectedLink, ...], Record] | None = None
-        self.fetched = Fetched()
-        """The last result of the source."""
-
-        self.good: Delivery | None = None
-        """The committed definitions, if this agent enforced them; not those on trial."""
-
-        self.record = Record()
-        """Why these are in force."""
-
-        self.proposal: Proposal | None = None
-        self.is_trial_in_force = False
-        """Whether the kernel holds what is on trial."""
-
-        self.is_going_back = False
-        """Whether the kernel may still hold what was on trial."""
-
-        self.faults: tuple[str, ...] = ()
-        """What is wrong with what is kept."""
-
-    def fetch(self) -> None:
+    def again(self, source: Source) -> Fetched:
         """Ask the source; what it does not deliver leaves the newest delivery as it is."""
-        newest = self.newest
         try:
-            self.fetched = Fetched(newest=self._source.fetch())
+            return Fetched(newest=source.fetch())
         except DocumentError as error:
-            self.fetched = Fetched(newest=newest, problems=error.problems)
+            return Fetched(newest=self.newest, problems=error.problems)
         except SourceUnavailableError as error:
             is_empty = isinstance(error, NoDocumentError)
-            self.fetched = Fetched(newest=newest, source_error=str(error), is_empty=is_empty)
+            return Fetched(newest=self.newest, source_error=str(error), is_empty=is_empty)
+
+
+WrittenKey = tuple[str, tuple[ExpectedLink, ...], Record]
+"""Of a file of the history: another key means that the documents have to be written again."""
+
+
+def written_key(kept: KeptDocuments) -> WrittenKey:
+    """Return the key of documents as a file holds them."""
+    fixed = Record(origin=kept.record.origin, held_back=kept.record.held_back)
+    return kept.version, kept.links, fixed
+
+
+def parse_kept(kept: KeptDocuments, limits: Limits) -> Delivery:
+    """Return kept documents as a source would deliver them.
+
+    Raises:
+        DocumentError: they have errors now, as another version or other limits see them.
+    """
+    snapshot, problems = parse_documents(kept.documents, limits, kept.version)
+    return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definitions:
+    """The definitions that may be enforced, which of them are, and what is stored."""
+
+    fetched: Fetched = field(default_factory=Fetched)
+    """What the source said, as of the last step that was done."""
+
+    kept: KeptDocuments | None = None
+    """What an earlier agent left in force, until this one enforces anything."""
+
+    good: Delivery | None = None
+    """The committed definitions, if this agent enforced them; not those on trial."""
+
+    record: Record = field(default_factory=Record)
+    """Why these are in force."""
+
+    proposal: Proposal | None = None
+    is_trial_in_force: bool = False
+    """Whether the kernel holds what is on trial."""
+
+    is_going_back: bool = False
+    """Whether the kernel may still hold what was on trial."""
+
+    written: WrittenKey | None = None
+    """Of the newest file of the history."""
+
+    signature: Signed | None = None
+    """The one that this agent stored."""
+
+    store_fault: str | None = None
+    """Why the definitions in force are not stored."""
+
+    trial_fault: str | None = None
+    """Why the end of a trial is not noted."""
+
+    signature_fault: str | None = None
+    damage: tuple[str, ...] = ()
+    """What is wrong with files that an earlier agent left."""
+
+    @classmethod
+    def left(cls, kept: KeptDocuments | None, damage: tuple[str, ...]) -> Definitions:
+        """Return the definitions of an agent that starts.
+
+        Args:
+            kept: what an earlier agent left in force.
+            damage: what is wrong with files that it left.
+        """
+        if kept is None:
+            return cls(damage=damage)
+        return cls(kept=kept, record=kept.record, written=written_key(kept), damage=damage)
 
     @property
-    def newest(self) -> Delivery | None:
-        """Return what the source delivered last."""
-        return self.fetched.newest
+    def faults(self) -> tuple[str, ...]:
+        """Return what is wrong with what is stored."""
+        faults = (self.store_fault, self.trial_fault, self.signature_fault)
+        return (*(fault for fault in faults if fault), *self.damage)
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Return why the source delivered nothing at the last try."""
-        return self.fetched.problems
+    def is_empty(self) -> bool:
+        """Return whether there are no definitions at all."""
+        return self.good is None and self.fetched.newest is None and self.kept is None
 
-    @property
-    def source_error(self) -> str | None:
-        """Return why it could not be reached at the last try."""
-        return self.fetched.source_error
+    def candidates(self, limits: Limits, note_damage: Callable[[str], None]) -> Iterator[Delivery]:
+        """Yield what may be enforced, the best first.
 
-    def candidates(self) -> Iterator[Delivery]:
-        """Yield what may be enforced, the best first."""
-        kept = self.kept()
+        Args:
+            limits: for documents that an earlier agent left; they are parsed when their turn comes.
+            note_damage: is told what is wrong with them.
+        """
         if self.proposal is not None:
             yield self.proposal.delivery
-        elif self.newest is not None and not self.problems and self.held_back is None:
-            yield self.newest
+        elif self.fetched.newest is not None and not self.fetched.problems and self.held_back is None:
+            yield self.fetched.newest
         if self.good is not None:
             yield self.good
-        elif kept is not None and (delivery := self._parse(kept)) is not None:
-            yield delivery
+        elif self.kept is not None:
+            try:
+                delivery = parse_kept(self.kept, limits)
+            except DocumentError as error:
+                note_damage(str(error))
+            else:
+                yield delivery
 
     @property
     def in_force(self) -> Delivery | None:
@@ -135,9 +171,9 @@ class Definitions:
     @property
     def held_back(self) -> str | None:
         """Return the version of the source that is not enforced, as something else is by hand."""
-        if self.newest is None:
+        if self.fetched.newest is None:
             return None
-        version = self.newest.snapshot.version
+        version = self.fetched.newest.snapshot.version
         if self.proposal is not None:
             return None if version == self.proposal.delivery.snapshot.version else version
         return version if version == self.record.held_back else None
@@ -152,210 +188,58 @@ class Definitions:
         """Return the version in force, or the one that a trial replaces temporarily."""
         if self.good is not None:
             return self.good.snapshot.version
-        return self._loaded.version if self._loaded is not None else None
+        return self.kept.version if self.kept is not None else None
 
-    def kept(self) -> KeptDocuments | None:
-        """Return what an earlier run left in force; read once."""
-        if not self._is_loaded:
-            self._is_loaded = True
-            self._loaded, self.faults = self._state.load()
-            if self._loaded is not None:
-                self.record = self._loaded.record
-                self._kept_as = _key(self._loaded)
-        return self._loaded
-
-    def _parse(self, kept: KeptDocuments) -> Delivery | None:
-        """Return kept documents as a source would deliver them; None if they have errors now."""
-        try:
-            return self.parse(kept)
-        except DocumentError as error:
-            self.faults = (*self.faults, str(error))
-            self._loaded = None
-            return None
-
-    def parse(self, kept: KeptDocuments) -> Delivery:
-        """Return kept documents as a source would deliver them.
-
-        Raises:
-            DocumentError: they have errors now, as another version or other limits see them.
-        """
-        snapshot, problems = parse_documents(kept.documents, self._limits, kept.version)
-        return Delivery(snapshot=snapshot, problems=problems, documents=kept.documents)
-
-    def accept(
-        self, delivery: Delivery, links: tuple[ExpectedLink, ...], measure: Callable[[], Extent]
-    ) -> None:
-        """Take in that the kernel holds these definitions, and keep them unless they are on trial.
+    def accepted(self, delivery: Delivery, now: float) -> Definitions:
+        """Return these definitions once the kernel holds one of the candidates.
 
         Args:
-            delivery: one of the candidates.
-            links: where their network interfaces are.
-            measure: tells how large the table is.
+            delivery: the candidate.
+            now: seconds since the epoch.
         """
-        self.is_trial_in_force = self.is_on_trial(delivery)
-        if self.is_trial_in_force:
-            return
-        if self.proposal is not None and delivery is self.proposal.delivery:
-            self.record, self.proposal = self.proposal.record, None
-        elif delivery is self.newest and self.proposal is None and not self._is_by_source(delivery):
-            self.record = Record(enforced_at=self._clock.now())
-        self.good, self._loaded = delivery, None
-        self._keep(delivery, links, measure)
-        self._keep_signature(delivery.signed)
-        if self.is_going_back:
-            self.gone_back()
+        if self.is_on_trial(delivery):
+            return replace(self, is_trial_in_force=True)
+        record, proposal = self.record, self.proposal
+        if proposal is not None and delivery is proposal.delivery:
+            record, proposal = proposal.record, None
+        elif delivery is self.fetched.newest and proposal is None and not self._is_by_source(delivery):
+            record = Record(enforced_at=now)
+        return replace(
+            self, is_trial_in_force=False, good=delivery, kept=None, record=record, proposal=proposal
+        )
 
     def _is_by_source(self, delivery: Delivery) -> bool:
         """Return whether these definitions are in force as the source's already."""
-        is_kept = self._kept_as is not None and self._kept_as[0] == delivery.snapshot.version
-        return is_kept and self.record.origin is Trigger.SOURCE
+        is_written = self.written is not None and self.written[0] == delivery.snapshot.version
+        return is_written and self.record.origin is Trigger.SOURCE
 
-    def _keep(
-        self, delivery: Delivery, links: tuple[ExpectedLink, ...], measure: Callable[[], Extent]
-    ) -> None:
-        """Keep the definitions that are in force, and where their network interfaces are, once."""
-        version, record = delivery.snapshot.version, replace(self.record, terms=None)
-        kept = KeptDocuments(version=version, documents=delivery.documents, links=links, record=record)
-        if _key(kept) == self._kept_as or not delivery.documents:
-            return
-        kept = replace(kept, record=replace(record, extent=measure()))
-        try:
-            self._state.keep(kept)
-        except OSError as error:
-            self.faults = (f"the enforced definitions could not be kept: {error}",)
-        else:
-            self.record = kept.record
-            self._kept_as, self.faults = _key(kept), ()
-
-    def _keep_signature(self, signed: Signed | None) -> None:
-        """Keep who vouched for what is in force, so that nothing older takes its place."""
-        if signed is None or signed == self._kept_signature:
-            return
-        others = tuple(fault for fault in self.faults if fault != self._signature_fault)
-        try:
-            self._state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(signature_file(self._state.directory), encode_signature(signed))
-        except OSError as error:
-            self._signature_fault = f"the signature could not be kept: {error}"
-            self.faults = (*others, self._signature_fault)
-        else:
-            self._kept_signature, self.faults = signed, others
-
-    def propose(self, delivery: Delivery, origin: Trigger, terms: Terms | None = None) -> None:
-        """Make definitions the first candidate.
+    def to_write(self, links: tuple[ExpectedLink, ...]) -> KeptDocuments | None:
+        """Return what has to be written into the history; None if it is there, or there are no documents.
 
         Args:
-            delivery: the definitions.
-            origin: whose wish it is.
-            terms: if they have to be confirmed; they are kept beside the others before this returns.
-
-        Raises:
-            OSError: they could not be kept, and nothing was changed.
+            links: where the network interfaces of these definitions are.
         """
-        self.kept()
-        version = delivery.snapshot.version
-        record = Record(
-            origin=origin,
-            enforced_at=self._clock.now(),
-            held_back=self._version_to_hold(version),
-            terms=terms,
-        )
-        proposal = Proposal(delivery=delivery, record=record)
-        if terms is not None:
-            self._keep_trial(proposal)
-        self.proposal = proposal
+        if self.good is None or not self.good.documents:
+            return None
+        record = replace(self.record, terms=None)
+        version, documents = self.good.snapshot.version, self.good.documents
+        kept = KeptDocuments(version=version, documents=documents, links=links, record=record)
+        return None if written_key(kept) == self.written else kept
 
-    def _keep_trial(self, proposal: Proposal) -> None:
-        delivery, record = proposal.delivery, proposal.record
-        links = self._kept_as[1] if self._kept_as else ()
-        kept = KeptDocuments(
-            version=delivery.snapshot.version, documents=delivery.documents, links=links, record=record
-        )
-        self._trial_file.begin(kept)
+    def version_to_hold(self, version: str, newest: Delivery | None) -> str | None:
+        """Return what the source says now, as far as that is known and is another version.
 
-    def _version_to_hold(self, version: str) -> str | None:
-        """Return what the source says now, as far as that is known and is another version."""
-        if self.newest is not None:
-            newest: str | None = self.newest.snapshot.version
+        Args:
+            version: of definitions that are about to be enforced by hand.
+            newest: what the source delivered last.
+        """
+        if newest is not None:
+            said: str | None = newest.snapshot.version
         elif self.record.origin is Trigger.SOURCE:
-            newest = self._kept_as[0] if self._kept_as else None
+            said = self.written[0] if self.written else None
         else:
-            newest = self.record.held_back
-        return None if newest == version else newest
-
-    def begin_again(self, terms: Terms) -> None:
-        """Count the time of a trial from now, as the kernel holds it; if that can't be kept, from before."""
-        if self.proposal is None or self.proposal.record.terms == terms:
-            return
-        self.proposal = replace(self.proposal, record=replace(self.proposal.record, terms=terms))
-        with contextlib.suppress(OSError):
-            self._keep_trial(self.proposal)
-
-    def withdraw(self) -> None:
-        """Give up a proposal that the kernel refused: what was in force still is."""
-        self.proposal, self.is_trial_in_force = None, False
-        self._forget_trial()
-
-    def resume(self, kept: KeptDocuments) -> None:
-        """Propose again what an earlier agent had on trial.
-
-        Raises:
-            DocumentError: it has errors now.
-        """
-        self.proposal = Proposal(delivery=self.parse(kept), record=kept.record)
-
-    def left_on_trial(self) -> KeptDocuments | None:
-        """Return what an earlier agent had on trial; None if that was nothing.
-
-        Raises:
-            DamagedStateError: it had something, but that can't be read.
-        """
-        return self._trial_file.load()
-
-    @property
-    def was_going_back(self) -> bool:
-        """Return whether an earlier agent has not noted that the kernel went back."""
-        return self._trial_file.is_going_back
-
-    def confirm(self) -> None:
-        """Commit the definitions on trial.
-
-        Raises:
-            OSError: they are still on trial.
-        """
-        assert self.proposal is not None  # noqa: S101 - the caller has checked
-        self._trial_file.confirm(self._state.history)
-        self.good, self.record = self.proposal.delivery, replace(self.proposal.record, terms=None)
-        self.proposal, self.is_trial_in_force, self._loaded, self._kept_as = None, False, None, None
-
-    def go_back(self) -> None:
-        """End a trial: from now on it is no candidate."""
-        self.proposal, self.is_trial_in_force, self.is_going_back = None, False, True
-        try:
-            self._trial_file.end()
-        except OSError as error:
-            self.faults = (f"the end of a trial could not be noted: {error}",)
-
-    def gone_back(self) -> None:
-        """Note that the kernel holds nothing of a trial any more."""
-        self.is_going_back = False
-        self._forget_trial()
-
-    def _forget_trial(self) -> None:
-        try:
-            self._trial_file.forget()
-        except OSError as error:
-            self.faults = (f"the end of a trial could not be noted: {error}",)
-
-    def has_enforced(self) -> bool:
-        """Return whether this host ever committed definitions."""
-        return self._state.has_enforced()
-
-
-def _key(kept: KeptDocuments) -> tuple[str, tuple[ExpectedLink, ...], Record]:
-    """Return a key that changes if the documents have to be written again."""
-    fixed = Record(origin=kept.record.origin, held_back=kept.record.held_back)
-    return kept.version, kept.links, fixed
+            said = self.record.held_back
+        return None if said == version else said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import replace
 
 from sgagent.agent.commit_confirm import is_running
 from sgagent.agent.control.commands import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
-from sgagent.agent.definitions import HeldBack, ManualOverride, Pending
+from sgagent.agent.definitions import Definitions, HeldBack, ManualOverride, Pending, Proposal
 from sgagent.agent.inbox import Stepping
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, Terms, Trigger
+from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, Record, Terms, Trigger
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import (
@@ -64,7 +65,7 @@ class Execution:
             log: the log.
         """
         self.reconciler = reconciler
-        self._definitions = reconciler.definitions
+        self._trial_file = reconciler.trial_file
         self._state = state
         self._clock = clock
         self._boot_id = boot_id
@@ -89,21 +90,22 @@ class Execution:
         Returns:
             why it is over, and which version was on trial; neither where there was none.
         """
-        definitions = self._definitions
-        definitions.is_going_back = definitions.was_going_back
+        definitions = replace(self._definitions, is_going_back=self._trial_file.is_going_back)
+        self._replace(definitions)
         try:
-            kept = definitions.left_on_trial()
+            kept = self._trial_file.load()
             if kept is None:
                 return None, None
             reason = self._reason_to_leave(kept)
             if reason is None:
-                definitions.resume(kept)
+                delivery = self.reconciler.parse(kept)
+                self._replace(replace(definitions, proposal=Proposal(delivery=delivery, record=kept.record)))
                 self._say_pending(kept.version, resumed=True)
                 return None, kept.version
         except (DamagedStateError, DocumentError) as error:
             self._log.error("state_damaged", reason=str(error))
             kept, reason = None, BackReason.DAMAGED
-        definitions.go_back()
+        self._replace(self._trial_file.given_up(definitions))
         return reason, kept.version if kept else None
 
     def _reason_to_leave(self, kept: KeptDocuments) -> BackReason | None:
@@ -157,7 +159,7 @@ class Execution:
             raise UsageError(_ONE_AT_A_TIME)
         if seconds is None or delivery.snapshot.version == self._version_in_force():
             return self._put_in_force(step, delivery, Trigger.APPLY)
-        if self.reconciler.is_standing:
+        if self.reconciler.state.is_standing:
             raise UsageError(
                 "there is nothing to go back to: the rules in force are an earlier agent's, whose definitions"
                 " are lost; apply without --confirm-within"
@@ -199,7 +201,7 @@ class Execution:
             return self._answer(self._go_back(step, BackReason.ASKED))
         before = self._version_in_force()
         kept = self._kept(number)
-        answer = self._put_in_force(step, self._definitions.parse(kept), Trigger.ROLLBACK)
+        answer = self._put_in_force(step, self.reconciler.parse(kept), Trigger.ROLLBACK)
         self._log.warning(
             "rolled_back", reason=BackReason.ASKED.value, version=before, in_force=answer.version
         )
@@ -219,7 +221,7 @@ class Execution:
             raise UsageError("what waits for confirmation is not in force: 'sgagent status' says why")
         version = proposal.delivery.snapshot.version
         try:
-            self._definitions.confirm()
+            self._replace(self._trial_file.confirmed(self._definitions, self._state.history))
         except OSError as error:
             raise SgagentError(f"what is on trial could not be kept, and still is: {error}") from error
         self._log.info("trial_confirmed", version=version)
@@ -292,12 +294,13 @@ class Execution:
         self, step: StepNow, delivery: Delivery, origin: Trigger, seconds: float | None = None
     ) -> EnforcedAnswer:
         """Enforce definitions, on trial for so many seconds or permanently; on failure change nothing."""
-        definitions, version = self._definitions, delivery.snapshot.version
+        version = delivery.snapshot.version
         problems = self.reconciler.judge(delivery)
         if problems:
             raise DocumentError(problems)
         try:
-            definitions.propose(delivery, origin, None if seconds is None else self._terms(seconds))
+            proposal = Proposal(delivery=delivery, record=self._record(version, origin, seconds))
+            self._replace(self._trial_file.proposed(self._definitions, proposal))
         except OSError as error:
             raise SgagentError(
                 f"the definitions could not be kept, and were not enforced: {error}"
@@ -305,19 +308,39 @@ class Execution:
         try:
             done = step()
         except SgagentError:
-            definitions.go_back()  # nobody knows how far the kernel came
+            self._replace(
+                self._trial_file.given_up(self._definitions)
+            )  # nobody knows how far the kernel came
             raise
         if done.outcome is StepEnd.REFUSED or done.version != version:
-            definitions.withdraw()
+            self._replace(self._trial_file.withdrawn(self._definitions))
             step()
             if done.kernel_error is None:
                 raise DocumentError(done.problems)
             raise KernelRefusedError(done.kernel_error)
         if seconds is not None:
-            definitions.begin_again(self._terms(seconds))  # the largest tables take seconds themselves
+            terms = self._terms(seconds)  # the largest tables take seconds themselves
+            self._replace(self._trial_file.begun_again(self._definitions, terms))
         if origin is Trigger.APPLY:
-            self._log.warning("applied_by_hand", version=version, held_back=definitions.held_back)
+            self._log.warning("applied_by_hand", version=version, held_back=self._definitions.held_back)
         return self._answer(done)
+
+    @property
+    def _definitions(self) -> Definitions:
+        return self.reconciler.definitions
+
+    def _replace(self, definitions: Definitions) -> None:
+        self.reconciler.replace_definitions(definitions)
+
+    def _record(self, version: str, origin: Trigger, seconds: float | None) -> Record:
+        """Return why definitions are about to be in force."""
+        newest = self.reconciler.fetched.newest
+        return Record(
+            origin=origin,
+            enforced_at=self._clock.now(),
+            held_back=self._definitions.version_to_hold(version, newest),
+            terms=None if seconds is None else self._terms(seconds),
+        )
 
     def _terms(self, seconds: float) -> Terms:
         """Return the terms of a trial that begins now."""
@@ -348,7 +371,7 @@ class Execution:
         return done
 
     def _leave(self, step: StepNow) -> Step:
-        self._definitions.go_back()
+        self._replace(self._trial_file.given_up(self._definitions))
         return step()
 
     def _say_back(self, reason: BackReason, version: str | None, done: Step) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.core.policy import Endpoint, exempt
+from sgagent.nft import names
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_status import LOGIN
 
@@ -56,6 +58,21 @@ def test_a_change_is_brought_to_the_kernel(machine: Machine) -> None:
     machine.source.write(GOOD)
     assert agent.step(fetch=True).outcome is StepEnd.APPLIED
     assert machine.reconciler().step(fetch=True).outcome is StepEnd.UNCHANGED
+
+
+def test_a_table_whose_state_can_not_be_read_takes_two_changes(machine: Machine) -> None:
+    """The first remembers no session, so that marks can be cleared; it is reported as one repair."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    desired = machine.dataplane.ruleset
+    assert desired is not None
+    chains = (replace(c, comment="?") if c.name == names.STATE_CHAIN else c for c in desired.chains)
+    machine.dataplane.ruleset = replace(desired, chains=tuple(chains))
+    machine.dataplane.marks = [0xFFFF0000]
+    step = agent.step(fetch=False)
+    assert (step.outcome, step.was_drift, len(machine.dataplane.applied)) == (StepEnd.APPLIED, True, 3)
+    assert machine.dataplane.marks == [0]
+    assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
 
 
 CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")

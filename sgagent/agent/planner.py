@@ -1,0 +1,436 @@
+"""What a step does, worked out from values: state, inputs and table in, decision out.
+
+The :class:`sgagent.agent.reconciler.Reconciler` asks the ports for the inputs and carries the decision out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from sgagent.agent.definitions import Definitions, Fetched
+from sgagent.agent.modes import ModeOverrides
+from sgagent.agent.state.known_links import KnownLinks
+from sgagent.agent.state.snapshot_file import Extent
+from sgagent.agent.step import Step, StepEnd
+from sgagent.compiler.enforce import Enforced, MarkClearance, enforce
+from sgagent.compiler.marks import MarkLayout
+from sgagent.compiler.revocation import ends_observing, may_cut
+from sgagent.compiler.source_way import can_open, close_way, open_way
+from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
+from sgagent.core.errors import Problem, Severity
+from sgagent.core.host_facts import NO_FACTS, HostFacts
+from sgagent.core.memo import Memory
+from sgagent.core.model import Direction, Sessions
+from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
+from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
+from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.describe import differences
+from sgagent.nft.plan import AddCounter, DeleteCounter, Operation, Plan, make_plan, plan_without_table
+from sgagent.ports import Delivery, Observed
+from sgagent.settings import Settings, UnboundInterfaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """What this agent put into the kernel."""
+
+    wanted: ResolvedPolicy
+    """The policy before the modes that were set by hand."""
+
+    enforced: Enforced
+    counters: Mapping[str, CounterKey]
+    uncached: tuple[str, ...]
+    """Interfaces whose sessions are judged at every packet."""
+
+    is_interim: bool
+    """Whether sessions are judged uncached until marks of unknown generations have been cleared."""
+
+    def differs_from(self, observed: Observed) -> bool:
+        """Return whether the table is another one."""
+        return observed.ruleset != self.enforced.ruleset or bool(observed.foreign)
+
+    def enforces(self, policy: ResolvedPolicy, observed: Observed) -> bool:
+        """Return whether a policy is enforced and the table unchanged, so that there is nothing to do."""
+        is_same = self.enforced.policy == policy and not self.is_interim
+        return is_same and not self.differs_from(observed)
+
+    def as_observed(self, observed: Observed) -> InForce:
+        """Return this with the data plane's own value of the table, if equal: it is compared in no time."""
+        if observed.ruleset is None or observed.ruleset != self.enforced.ruleset:
+            return self
+        return replace(self, enforced=replace(self.enforced, ruleset=observed.ruleset))
+
+    @property
+    def extent(self) -> Extent:
+        """Return how large the table is."""
+        policy, ruleset = self.enforced.policy, self.enforced.ruleset
+        directions = (i.toward(direction) for i in policy.interfaces for direction in Direction)
+        return Extent(
+            interfaces=len(policy.interfaces),
+            rules=sum(len(direction.rules) for direction in directions),
+            chains=len(ruleset.chains),
+            elements=sum(len(found.elements) for found in ruleset.verdict_maps),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that one step leaves to the next one."""
+
+    definitions: Definitions
+    known_links: KnownLinks
+    in_force: InForce | None = None
+    is_closed: bool = False
+    """Whether the host is closed for lack of any snapshot (§9.2)."""
+
+    is_standing: bool = False
+    """Whether rules that an earlier agent left are all that is in force (§9.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a step finds outside, but for the table."""
+
+    fetched: Fetched
+    facts: HostFacts = NO_FACTS
+    ways: tuple[Endpoint, ...] = ()
+    """Where the source is reached; no group can block it (§7.4)."""
+
+    overrides: ModeOverrides = field(default_factory=ModeOverrides)
+    now: float = 0.0
+    """Seconds since the epoch."""
+
+    has_enforced: bool = True
+    """Whether this host ever enforced a snapshot."""
+
+    is_table_known: bool = True
+    """Whether a table that differs was changed by another process, and not by a step that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a step is to enforce."""
+
+    definitions: Definitions
+    """With what the source said now."""
+
+    delivery: Delivery | None = None
+    """None where no definitions can be enforced."""
+
+    found: Bindings | None = None
+    resolution: Resolution | None = None
+    refusal: tuple[Problem, ...] = ()
+    """Why newer definitions are not enforced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a step does to the kernel."""
+
+    plan: Plan
+    clearance: MarkClearance | None = None
+    preview: tuple[ResolvedPolicy | None, ResolvedPolicy] | None = None
+    """The policies before and after, if the change may cut open sessions."""
+
+    leaving: frozenset[str] = frozenset()
+    """Counters that the flip deletes."""
+
+    is_observing_changed: bool = False
+    """Whether drops that are counted from now on are carried out where they were not, or not."""
+
+    removed: frozenset[str] = frozenset()
+    """Counters that the removal deletes."""
+
+    is_removal_needed: bool = False
+    """Whether the step fails if the kernel refuses the removal; else the next step removes what is left."""
+
+    @property
+    def at_zero(self) -> frozenset[str]:
+        """Return the counters that begin anew with the flip."""
+        made = (o.counter.name for o in self.plan.operations if isinstance(o, AddCounter))
+        return self.leaving | frozenset(made)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a step does, and how it ends."""
+
+    step: Step
+    """The report, if the kernel takes the change or there is none."""
+
+    state: State
+    """Likewise; after a step that the kernel refused, the state is what it was."""
+
+    change: Change | None = None
+    refused: Step | None = None
+    """The report if the kernel refuses the change."""
+
+    is_compiled: bool = False
+    """Whether the table was compiled and compared."""
+
+    def edited(self, edit: Callable[[Step], Step]) -> Decision:
+        """Return the decision with other reports."""
+        refused = None if self.refused is None else edit(self.refused)
+        return replace(self, step=edit(self.step), refused=refused)
+
+
+class Planner:
+    """Decide what a step does. Its memories only save work."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the configuration."""
+        self._settings = settings
+        self._layout = MarkLayout(settings.enforcement.mark_mask)
+        self._resolved, self._compiled = Memory(), Memory()
+
+    def choose(self, state: State, inputs: Inputs) -> Target:
+        """Return the best definitions that can be enforced, and why newer ones are not."""
+        definitions = replace(state.definitions, fetched=inputs.fetched)
+        refusal, damage, strict = inputs.fetched.problems, list[str](), self._settings.enforcement.strict
+        for delivery in definitions.candidates(self._settings.limits, damage.append):
+            found = self._bind(inputs, delivery)
+            resolution = self._resolve(state, inputs, delivery, found)
+            problems = (*delivery.problems, *resolution.problems)
+            if not _is_refused(problems, strict=strict):
+                return Target(
+                    definitions=definitions,
+                    delivery=delivery,
+                    found=found,
+                    resolution=resolution,
+                    refusal=refusal,
+                )
+            refusal = refusal or _as_errors(problems, strict=strict)
+        if damage:
+            definitions = replace(definitions, kept=None, damage=(*definitions.damage, *damage))
+        return Target(definitions=definitions, refusal=refusal)
+
+    def judge(self, state: State, inputs: Inputs, delivery: Delivery) -> tuple[Problem, ...]:
+        """Return why definitions would be refused on this host as it is; nothing if they would not."""
+        resolution = self._resolve(state, inputs, delivery, self._bind(inputs, delivery))
+        problems, strict = (*delivery.problems, *resolution.problems), self._settings.enforcement.strict
+        return _as_errors(problems, strict=strict) if _is_refused(problems, strict=strict) else ()
+
+    def decide(self, state: State, inputs: Inputs, target: Target, observed: Observed) -> Decision:
+        """Return what to do about a table."""
+        state = replace(state, definitions=target.definitions)
+        delivery, found, resolution = target.delivery, target.found, target.resolution
+        if delivery is None or found is None or resolution is None:
+            return self._without_snapshot(state, inputs, target, observed)
+
+        def report(step: Step) -> Step:
+            return replace(
+                step,
+                version=delivery.snapshot.version,
+                documents=delivery.documents,
+                held_back=target.definitions.held_back,
+                problems=target.refusal or (*delivery.problems, *resolution.problems),
+                is_refused=bool(target.refusal),
+                source_error=inputs.fetched.source_error,
+                unknown_objects=resolution.unknown_objects,
+            )
+
+        links = state.known_links
+        if not target.definitions.is_on_trial(delivery):  # what is on trial is expected nowhere
+            links = links.following(found.bindings, delivery.snapshot)
+        accepted = replace(
+            state,
+            definitions=target.definitions.accepted(delivery, inputs.now),
+            known_links=links,
+            is_closed=False,
+            is_standing=False,
+        )
+        return self._enforce(accepted, inputs, resolution.policy, observed).edited(report)
+
+    def _resolve(self, state: State, inputs: Inputs, delivery: Delivery, found: Bindings) -> Resolution:
+        enforcement, missed = self._settings.enforcement, state.known_links.missed
+        return resolve(
+            delivery.snapshot,
+            bind_expected(found, missed, delivery.snapshot, inputs.facts),
+            self._exemptions(inputs),
+            default_mode=enforcement.mode,
+            unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
+            memory=self._resolved,
+        )
+
+    def _bind(self, inputs: Inputs, delivery: Delivery) -> Bindings:
+        return bind(delivery.snapshot, self._settings.interfaces, inputs.facts, automatically=True)
+
+    def _exemptions(self, inputs: Inputs) -> Exemptions:
+        """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
+        failsafe = (*self._settings.failsafe, *exempt(inputs.ways))
+        return Exemptions(platform=self._settings.platform, failsafe=failsafe)
+
+    def _without_snapshot(self, state: State, inputs: Inputs, target: Target, observed: Observed) -> Decision:
+        """Do what is left to do where no definitions can be enforced; §9.2 says what."""
+
+        def report(step: Step) -> Step:
+            is_as_it_was = step.outcome is StepEnd.WAITING and not step.is_standing and not target.refusal
+            awaits_documents = inputs.fetched.is_empty and is_as_it_was
+            return replace(
+                step,
+                held_back=target.definitions.held_back,
+                problems=target.refusal,
+                is_refused=bool(target.refusal),
+                source_error=None if awaits_documents else inputs.fetched.source_error,
+                awaits_documents=awaits_documents,
+            )
+
+        return self._hold(state, inputs, observed).edited(report)
+
+    def _hold(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+        """Keep in force what is: what this agent enforced, or rules that an earlier one left.
+
+        Without any, a host that never enforced a snapshot is left open, and any other is closed. What was on
+        trial is none of that.
+        """
+        definitions, good = state.definitions, state.definitions.good
+        is_going_back = definitions.is_going_back
+        if state.in_force is not None and not state.is_closed and not is_going_back:
+            decision = self._enforce(state, inputs, state.in_force.wanted, observed)
+            if good is None:
+                return decision
+            version, documents = good.snapshot.version, good.documents
+            return decision.edited(lambda step: replace(step, version=version, documents=documents))
+        if not self._settings.enforcement.fail_closed and not inputs.has_enforced:
+            if is_going_back:
+                return self._open(state, inputs, observed)
+            return self._leave_standing(state, inputs, observed)
+        closed = self._closed_policy(inputs)
+        if not state.is_closed and not is_going_back and self._stands_apart_from(closed, inputs, observed):
+            return self._leave_standing(state, inputs, observed)
+        gone_back = replace(definitions, is_going_back=False)
+        state = replace(state, definitions=gone_back, is_closed=True, is_standing=False)
+        decision = self._enforce(state, inputs, closed, observed)
+        return decision.edited(lambda step: replace(step, is_closed=True))
+
+    def _leave_standing(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+        """Leave a table that an earlier agent left as it is, but open the way to the source in it."""
+        table = observed.ruleset
+        step = Step(outcome=StepEnd.WAITING, is_standing=table is not None, facts=inputs.facts)
+        left = Decision(step=step, state=replace(state, is_standing=step.is_standing))
+        if table is None or not can_open(observed.foreign):
+            return left
+        plan = make_plan(open_way(table, inputs.ways), table)
+        if not plan:
+            return left
+        return replace(
+            left, step=replace(step, opened_to=inputs.ways), refused=step, change=Change(plan=plan)
+        )
+
+    def _open(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+        """Leave the host as it was before the definitions that were on trial: without a table."""
+        table, definitions = observed.ruleset, replace(state.definitions, is_going_back=False)
+        step = Step(outcome=StepEnd.WAITING, counters={}, facts=inputs.facts)
+        opened = Decision(step=step, state=replace(state, in_force=None, definitions=definitions))
+        if table is None:
+            return opened
+        plan, removed = plan_without_table(table), frozenset(table.counter_by_name)
+        return replace(
+            opened,
+            change=Change(plan=plan, removed=removed, is_removal_needed=True),
+            refused=Step(outcome=StepEnd.REFUSED, facts=inputs.facts),
+        )
+
+    def _stands_apart_from(self, closed: ResolvedPolicy, inputs: Inputs, observed: Observed) -> bool:
+        """Return whether there is a table, and another than that of a closed host."""
+        if observed.ruleset is None:
+            return False
+        policy, table = inputs.overrides.over(closed), close_way(observed.ruleset)
+        logging = self._settings.flow_log.logging
+        return bool(enforce(policy, table, observed.foreign, self._layout, flow_logging=logging).plan)
+
+    def _closed_policy(self, inputs: Inputs) -> ResolvedPolicy:
+        named = [binding.interface for binding in self._settings.interfaces]
+        hardware = [link.name for link in inputs.facts.links if link.has_hardware and not link.is_loopback]
+        names = named or filter(can_be_matched, hardware)
+        mode, exemptions = self._settings.enforcement.mode, self._exemptions(inputs)
+        interfaces = (closed_interface(name, exemptions, mode) for name in sorted(set(names)))
+        return ResolvedPolicy(interfaces=tuple(interfaces))
+
+    def _enforce(self, state: State, inputs: Inputs, wanted: ResolvedPolicy, observed: Observed) -> Decision:
+        """Bring the kernel to a policy; where it is known to hold just that, nothing is worked out."""
+        policy, before = inputs.overrides.over(wanted), state.in_force
+        if before is not None and before.enforces(policy, observed):
+            step = Step(
+                outcome=StepEnd.UNCHANGED,
+                policy=before.enforced.policy,
+                counters=before.counters,
+                uncached=before.uncached,
+                facts=inputs.facts,
+            )
+            return Decision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
+        return self._compile(state, inputs, wanted, observed)
+
+    def _compile(self, state: State, inputs: Inputs, wanted: ResolvedPolicy, observed: Observed) -> Decision:
+        """Compile a policy and compare it with the table."""
+        policy, before = inputs.overrides.over(wanted), state.in_force
+        enforcement = enforce(
+            policy,
+            observed.ruleset,
+            observed.foreign,
+            self._layout,
+            enforced=before.enforced if before else None,
+            sessions=self._settings.enforcement.sessions,
+            flow_logging=self._settings.flow_log.logging,
+            memory=self._compiled,
+        )
+        compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
+        uncached = tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None)
+        differed: tuple[str, ...] = ()
+        if before is not None and inputs.is_table_known and before.differs_from(observed):
+            differed = differences(before.enforced.ruleset, observed.ruleset, observed.foreign)
+        step = Step(
+            outcome=StepEnd.APPLIED if plan else StepEnd.UNCHANGED,
+            policy=policy,
+            counters=compiled.counters,
+            uncached=uncached,
+            state=enforcement.state,
+            was_drift=bool(differed),
+            differed=differed,
+            is_first_table=is_first,
+            facts=inputs.facts,
+            operations=len(plan.operations),
+        )
+        in_force = InForce(
+            wanted=wanted,
+            enforced=Enforced(policy=policy, ruleset=compiled.ruleset),
+            counters=compiled.counters,
+            uncached=uncached,
+            is_interim=bool(plan) and enforcement.is_interim,
+        )
+        decision = Decision(step=step, state=replace(state, in_force=in_force), is_compiled=True)
+        if not plan:
+            return decision
+        old = before.enforced.policy if before else None
+        change = Change(
+            plan=plan,
+            clearance=enforcement.clearance,
+            preview=(old, policy) if self._may_cut(old, policy, is_first=is_first) else None,
+            leaving=_deleted_counters(plan.flip),
+            is_observing_changed=old is not None and old.observed != policy.observed,
+            removed=_deleted_counters(plan.removal),
+        )
+        refused = replace(step, outcome=StepEnd.REFUSED, policy=old, state=None)
+        return replace(decision, change=change, refused=refused)
+
+    def _may_cut(self, old: ResolvedPolicy | None, policy: ResolvedPolicy, *, is_first: bool) -> bool:
+        """Return whether a policy may cut open sessions; False where it takes nothing away."""
+        if old is not None and not may_cut(old, policy, self._compiled):
+            return False
+        is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
+        return not is_kept or bool(old and ends_observing(old, policy))
+
+
+def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
+    return frozenset(o.name for o in operations if isinstance(o, DeleteCounter))
+
+
+def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:
+    """Return whether definitions are not enforced. That a bound link is a port is not their fault (§9.4)."""
+    of_definitions = [problem for problem in problems if problem.code != PORT_OF_MASTER]
+    return bool(of_definitions) if strict else any(p.severity is Severity.ERROR for p in of_definitions)
+
+
+def _as_errors(problems: tuple[Problem, ...], *, strict: bool) -> tuple[Problem, ...]:
+    return tuple(replace(p, severity=Severity.ERROR) for p in problems) if strict else problems
