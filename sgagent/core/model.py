@@ -7,7 +7,6 @@ constructors here check only what would make no sense at all.
 from __future__ import annotations
 
 import enum
-import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -372,29 +371,6 @@ class SecurityGroupRule:
 
     description: str = field(default="", compare=False)
     origin: Origin = field(default=NOWHERE, compare=False)
-
-
-def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
-    """Return the id of a rule that was written without one: ``auto-`` and 16 hexadecimal digits (§4.7).
-
-    It depends on the group and on everything that decides what the rule does; not on its place, its
-    description or the id that the given value happens to carry.
-    """
-    ports, source_ports = ("" if ports == ALL_PORTS else ports for ports in (rule.ports, rule.source_ports))
-    content = "\n".join(
-        (
-            security_group_id,
-            rule.direction.value,
-            rule.policy.value,
-            str(rule.priority),
-            str(rule.protocol),
-            str(ports),
-            str(source_ports),
-            str(rule.authorization_object),
-            str(rule.local_address or ""),
-        )
-    )
-    return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class Cloud(enum.Enum):

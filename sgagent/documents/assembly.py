@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -11,6 +12,7 @@ from typing import TypeVar
 from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.memo import Memory
 from sgagent.core.model import (
+    ALL_PORTS,
     GroupType,
     NetworkInterface,
     Policy,
@@ -19,7 +21,6 @@ from sgagent.core.model import (
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
-    derive_rule_id,
 )
 from sgagent.documents.field import Field
 from sgagent.documents.findings import Findings
@@ -266,3 +267,26 @@ def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGr
         remedy="leave one out, or give them ids",
     )
     findings.add(problem)
+
+
+def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
+    """Return the id of a rule that was written without one: ``auto-`` and 16 hexadecimal digits (§4.7).
+
+    It depends on the group and on everything that decides what the rule does; not on its place, its
+    description or the id that the given value happens to carry.
+    """
+    ports, source_ports = ("" if ports == ALL_PORTS else ports for ports in (rule.ports, rule.source_ports))
+    content = "\n".join(
+        (
+            security_group_id,
+            rule.direction.value,
+            rule.policy.value,
+            str(rule.priority),
+            str(rule.protocol),
+            str(ports),
+            str(source_ports),
+            str(rule.authorization_object),
+            str(rule.local_address or ""),
+        )
+    )
+    return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -20,11 +20,9 @@ from sgagent.core.model import (
     PortSet,
     PrefixListReference,
     Protocol,
-    SecurityGroupRule,
-    derive_rule_id,
 )
 from sgagent.core.policy import precedence
-from tests.words import ACCEPT, DROP, OUT, block, group, policy_of, rule, snapshot
+from tests.words import ACCEPT, DROP, block, group, policy_of, rule, snapshot
 
 
 @pytest.mark.parametrize(
@@ -76,33 +74,6 @@ def test_blocks() -> None:
 
 WEB = rule("", ACCEPT, TCP, "80", "10.0.0.0/8")
 BAN = replace(WEB, policy=DROP)
-
-
-@pytest.mark.parametrize(
-    "other",
-    (
-        replace(WEB, direction=OUT),
-        BAN,
-        replace(WEB, priority=2),
-        replace(WEB, protocol=UDP),
-        replace(WEB, ports=PortSet.of((80, 81))),
-        replace(WEB, ports=PortListReference("prl-1")),
-        replace(WEB, authorization_object=block("10.0.0.0/9")),
-        replace(WEB, source_ports=PortSet.of((80, 80))),
-        replace(WEB, local_address=block("10.0.0.0/8")),
-    ),
-)
-def test_an_id_is_derived_from_all_that_matters(other: SecurityGroupRule) -> None:
-    """A rule without an id gets another one if anything that it does is other (§4.7)."""
-    assert derive_rule_id("sg-1", WEB) != derive_rule_id("sg-1", other)
-
-
-def test_an_id_is_derived_from_nothing_else() -> None:
-    """Not from its description or the id that it has, but from its group."""
-    alike = replace(WEB, rule_id="x", description="the web")
-    assert derive_rule_id("sg-1", alike) == derive_rule_id("sg-1", WEB)
-    assert derive_rule_id("sg-2", WEB) != derive_rule_id("sg-1", WEB)
-    assert derive_rule_id("sg-1", WEB).startswith("auto-")
 
 
 def test_objects_are_found_by_id() -> None:

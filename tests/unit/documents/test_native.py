@@ -19,8 +19,8 @@ from sgagent.core.model import (
     PortSet,
     PrefixListReference,
     Protocol,
-    derive_rule_id,
 )
+from sgagent.documents.assembly import derive_rule_id
 from tests.unit.documents.reading import (
     RULE,
     codes,
