@@ -14,8 +14,7 @@ from pathlib import Path
 
 from integration.lab import wait_for
 from integration.namespaces import Namespace, set_network_namespace
-from sgagent.core.binding import bind
-from sgagent.core.host_facts import Link
+from sgagent.core.binding import Link, bind
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents

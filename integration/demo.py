@@ -20,8 +20,8 @@ from integration.flows import try_flows
 from integration.lab import lab
 from integration.namespaces import remove_stale_namespaces
 from integration.service import Service, service_on
+from sgagent.core.binding import HandBinding
 from sgagent.core.evaluate import DecidedBy, Decision, evaluate
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.policy_test.scenario import ExpectedPacket, ExpectedReply, ExpectedTraffic, disagreement

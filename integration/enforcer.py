@@ -12,8 +12,7 @@ from integration.lab import Lab
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.marks import MarkLayout
-from sgagent.core.binding import bind
-from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.model import Mode, Policy, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

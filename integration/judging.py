@@ -14,7 +14,7 @@ from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.plan import make_plan
-from sgagent.policy_test.packet_encoder import encode_packet
+from sgagent.policy_test.packet_bytes import encode_packet
 
 LAYOUT = MarkLayout(0xFFFF0000)
 

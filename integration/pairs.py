@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from itertools import product
 
-from sgagent.core.binding import bind
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

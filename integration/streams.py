@@ -27,7 +27,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.model import UDP, Direction, Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
-from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
+from sgagent.policy_test.packet_bytes import encode_packet, encode_reply
 
 BACK = "back0"
 """The link by which packets enter that the host forwards. No pair binds it."""

@@ -25,12 +25,12 @@ from sgagent.policy_test.packet_bytes import (
     Address,
     Extension,
     WirePacket,
+    encode_packet,
     icmp,
     icmpv6,
     tcp,
     udp,
 )
-from sgagent.policy_test.packet_encoder import encode_packet
 
 HOST, HOST6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
 CLIENT, CLIENT6 = ip_address("198.51.100.7"), ip_address("2001:db8:7::1")

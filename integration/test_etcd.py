@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 from integration.etcdcluster import Cluster, etcd_cluster
 from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import PortSet, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import EtcdSourceSettings, SignatureSettings

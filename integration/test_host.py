@@ -12,7 +12,7 @@ from pyroute2 import IPRoute
 
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
-from sgagent.core.host_facts import HostFacts, Link
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
 from tests.contract.host import HostContract, Machine

@@ -17,7 +17,7 @@ from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
 from sgagent.core.evaluate import Packet, Tracking, evaluate
 from sgagent.core.model import Policy
-from sgagent.policy_test.packet_encoder import encode_packet
+from sgagent.policy_test.packet_bytes import encode_packet
 from tests.generators import Case, random_case, random_packets
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))

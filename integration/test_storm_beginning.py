@@ -29,8 +29,7 @@ from integration.streams import Kind, Tally, on_processors, shared_processors
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.policy_test.packet_bytes import checksum
-from sgagent.policy_test.packet_encoder import encode_packet
+from sgagent.policy_test.packet_bytes import checksum, encode_packet
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 TRIES = 20 if IS_FULL else 1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sgagent.compiler.marks import MarkTest
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile

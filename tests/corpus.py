@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgagent.core.binding import bind
+from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import Problem
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.policy_test.packets_file import parse_packets
-from sgagent.policy_test.scenario import Scenario
+from sgagent.policy_test.scenario import Scenario, parse_packets
 from sgagent.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

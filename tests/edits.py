@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.host_facts import HandBinding
-from sgagent.core.implicit_allows import LINK_LOCAL
 from sgagent.core.model import (
     TCP,
     CidrBlock,
@@ -22,6 +21,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.core.policy import LINK_LOCAL
 from tests.generators import Case, random_block, random_packets, resolved
 
 _FOURTEEN = 14

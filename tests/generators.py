@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from sgagent.core.binding import bind
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

@@ -12,9 +12,8 @@ from itertools import product
 from sgagent.analysis.header_space import Box, Label
 from sgagent.core.addresses import Ranges
 from sgagent.core.evaluate import Packet
-from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Direction, Family
-from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import DHCP, Exemption, ResolvedDirection, ResolvedPolicy, ResolvedRule
 
 
 def every_point(

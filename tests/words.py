@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from sgagent.core.binding import Bindings, bind
+from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

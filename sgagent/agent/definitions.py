@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
+from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
-from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import Limits, parse_documents
 from sgagent.ports import Delivery, Source
 from sgagent.signatures import Signed

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sgagent import __version__
 from sgagent.agent.status import Status
-from sgagent.core.host_facts import HandBinding, HostFacts, Link
+from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.sources.etcd.documents import MOST_ANNOUNCED

@@ -17,9 +17,16 @@ from sgagent.compiler.enforce import Enforced, MarkClearance, enforce
 from sgagent.compiler.marks import MarkLayout
 from sgagent.compiler.revocation import ends_observing, may_cut
 from sgagent.compiler.source_way import can_open, close_way, open_way
-from sgagent.core.binding import PORT_OF_MASTER, Bindings, bind, bind_expected, can_be_matched
+from sgagent.core.binding import (
+    NO_FACTS,
+    PORT_OF_MASTER,
+    Bindings,
+    HostFacts,
+    bind,
+    bind_expected,
+    can_be_matched,
+)
 from sgagent.core.errors import Problem, Severity
-from sgagent.core.host_facts import NO_FACTS, HostFacts
 from sgagent.core.memo import Memory
 from sgagent.core.model import Direction, Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt

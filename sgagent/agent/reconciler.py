@@ -20,8 +20,8 @@ from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.known_links import KnownLinks
 from sgagent.agent.state.snapshot_file import KeptDocuments
 from sgagent.agent.step import Step, StepEnd
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings

@@ -8,8 +8,8 @@ from sgagent.agent.open_sessions import ListSessions, as_live_session
 from sgagent.agent.session_cuts import NamedCut, as_keys, named
 from sgagent.agent.step import Step
 from sgagent.agent.step_log import EventLog
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.lockout import LiveSession, dearest, sessions_cut, sessions_newly_cut
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy

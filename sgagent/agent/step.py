@@ -8,8 +8,8 @@ from enum import Enum
 
 from sgagent.agent.session_cuts import NamedCut
 from sgagent.compiler.marks import EnforcementState
+from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.errors import Problem
-from sgagent.core.host_facts import NO_FACTS, HostFacts
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey

@@ -18,9 +18,8 @@ from typing import Generic, TypeVar
 from sgagent.compiler.address_classes import classify
 from sgagent.core.addresses import AddressRanges, Ranges, holds, joined, without
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, UDP, Direction, Family, Policy, PortSet
-from sgagent.core.policy import Exemption, ResolvedInterface, ResolvedRule
+from sgagent.core.policy import DHCP, Exemption, ResolvedInterface, ResolvedRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from sgagent.core.host_facts import Link
+from sgagent.core.binding import Link
 from sgagent.core.model import TCP, UDP, CidrBlock, Family
 
 MOST_PEERS = 100

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
-from sgagent.core.binding import bind, bind_everywhere
+from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.memo import Memory
 from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve

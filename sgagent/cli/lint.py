@@ -26,9 +26,8 @@ from sgagent.cli.inputs import (
 )
 from sgagent.cli.output import Progress
 from sgagent.cli.sarif import as_sarif
-from sgagent.core.binding import bind
+from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import Problem, UsageError, printable
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions
 from sgagent.dataplane.sockets import list_listeners

@@ -15,8 +15,8 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.compiler.enforce import enforce
 from sgagent.compiler.marks import MarkLayout
+from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, UsageError
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.lockout import LiveSession, SessionKind, sessions_newly_cut
 from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy

@@ -13,20 +13,19 @@ from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings, read_boun
 from sgagent.cli.output import Progress
 from sgagent.cli.test_report import SuiteReport, as_json, as_junit, lines
 from sgagent.compiler.marks import MarkLayout
-from sgagent.core.binding import bind
+from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits
 from sgagent.policy_test.kernel_judge import judge_by_kernel
-from sgagent.policy_test.packets_file import parse_packets
 from sgagent.policy_test.scenario import (
     ExpectedTraffic,
     PacketOutcome,
     PacketResult,
     Scenario,
     decide_by_specification,
+    parse_packets,
 )
 from sgagent.ports import Delivery
 from sgagent.settings import FileSourceSettings, Settings

@@ -16,10 +16,16 @@ from sgagent.compiler.class_chains import remembered_judging
 from sgagent.compiler.counter_chains import SILENT, FlowLogging, make_leaves
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.compiler.marks import EnforcementState, MarkLayout, encode_state
-from sgagent.core.implicit_allows import LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.memo import Memory, changed_places
 from sgagent.core.model import Direction, Family
-from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
+from sgagent.core.policy import (
+    LINK_LOCAL,
+    LOOPBACK,
+    MULTICAST_LISTENER_TYPES,
+    NEIGHBOUR_DISCOVERY_TYPES,
+    ResolvedInterface,
+    ResolvedPolicy,
+)
 from sgagent.nft import names, ruleset
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.maps import fixed_map

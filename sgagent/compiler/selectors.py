@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import UDP, Direction, Family, Protocol
+from sgagent.core.policy import DHCP
 from sgagent.nft import names, ruleset
 from sgagent.nft.ruleset import Goto, Interval, Match, Operator, Rule, Selector, TupleDirection, ct_tuple
 

@@ -9,9 +9,18 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sgagent.core.implicit_allows import DHCP, LINK_LOCAL, MULTICAST_LISTENER_TYPES, NEIGHBOUR_DISCOVERY_TYPES
 from sgagent.core.model import ICMPV6, UDP, Direction, Family, Policy, Protocol
-from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import (
+    DHCP,
+    LINK_LOCAL,
+    MULTICAST_LISTENER_TYPES,
+    NEIGHBOUR_DISCOVERY_TYPES,
+    Exemption,
+    ResolvedDirection,
+    ResolvedInterface,
+    ResolvedPolicy,
+    ResolvedRule,
+)
 
 
 class Tracking(enum.Enum):

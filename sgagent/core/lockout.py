@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sgagent.core.binding import HostFacts
 from sgagent.core.evaluate import Decision, Packet, evaluate, matches_but_for_source
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.model import TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 

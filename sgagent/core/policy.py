@@ -2,7 +2,7 @@
 
 ``resolve`` makes it; ``evaluate`` and the compiler read it. It contains no trace of documents: addresses are
 sets of integers, port lists are ranges, and the rules of all groups of an interface are one list in the order
-of §3.5.
+of §3.5. What no group can block stands here too: a host's own needs (§7.1), and exemptions (§7.3, §7.4).
 """
 
 from __future__ import annotations
@@ -83,6 +83,19 @@ def precedence(rule: ResolvedRule) -> tuple[int, bool, str, str]:
     rule that gets the hit, and cannot change a verdict.
     """
     return (rule.priority, rule.policy is Policy.ACCEPT, rule.rule_id, rule.security_group_id)
+
+
+DHCP: Mapping[Family, tuple[int, int]] = {Family.IPV4: (67, 68), Family.IPV6: (547, 546)}
+"""Server and client port of each family's DHCP (RFC 2131, RFC 8415)."""
+
+NEIGHBOUR_DISCOVERY_TYPES = (133, 134, 135, 136)
+"""ICMPv6 types of router and neighbour solicitations and advertisements (RFC 4861)."""
+
+MULTICAST_LISTENER_TYPES = (130, 131, 132, 143)
+"""ICMPv6 types of multicast listener queries and reports (RFC 2710, RFC 3810)."""
+
+LINK_LOCAL = (0xFE80 << 112, (0xFEC0 << 112) - 1)
+"""First and last address of fe80::/10."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from sgagent.core.host_facts import check_interface_name
+from sgagent.core.binding import check_interface_name
 from sgagent.dataplane.plan_encoder import SELECTOR_NAMES
 from sgagent.nft.grammar import BITS, SYMBOLS
 from sgagent.nft.plan import (

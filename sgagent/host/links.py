@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgagent.core.binding import HostFacts, Link, link_name
 from sgagent.core.errors import SgagentError
-from sgagent.core.host_facts import HostFacts, Link, link_name
 from sgagent.core.model import CidrBlock, Family
 from sgagent.ports import Wake
 

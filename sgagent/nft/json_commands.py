@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from sgagent.core.host_facts import check_interface_name
+from sgagent.core.binding import check_interface_name
 from sgagent.nft.grammar import BITS, prefix_length
 from sgagent.nft.plan import (
     AddChain,

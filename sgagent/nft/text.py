@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
-from sgagent.core.host_facts import check_interface_name
+from sgagent.core.binding import check_interface_name
 from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
 from sgagent.nft.grammar import BITS, prefix_length
 from sgagent.nft.json_commands import ALL_BITS

@@ -30,8 +30,7 @@ from sgagent.nft.counter_keys import (
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.plan import make_plan
 from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
-from sgagent.policy_test.packet_bytes import WirePacket
-from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
+from sgagent.policy_test.packet_bytes import WirePacket, encode_packet, encode_reply
 from sgagent.policy_test.scenario import (
     ExpectedPacket,
     ExpectedReply,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, assert_never
 from sgagent.analysis.lint.codes import CODES, MOST_RULES
 from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
 from sgagent.compiler.marks import is_contiguous
-from sgagent.core.host_facts import HandBinding
+from sgagent.core.binding import HandBinding
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

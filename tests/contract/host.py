@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from sgagent.core.host_facts import Link
+from sgagent.core.binding import Link
 from sgagent.core.model import CidrBlock
 from sgagent.ports import Host
 from tests.patience import PATIENCE

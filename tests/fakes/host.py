@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import SgagentError
-from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.ports import Wake
 

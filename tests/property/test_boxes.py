@@ -8,9 +8,8 @@ from hypothesis import given, settings
 
 from sgagent.analysis.compare import Effect, compare, compare_judges
 from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
-from sgagent.core.binding import bind
+from sgagent.core.binding import HostFacts, bind
 from sgagent.core.evaluate import evaluate, is_always_allowed
-from sgagent.core.host_facts import HostFacts
 from sgagent.core.memo import Memory
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy

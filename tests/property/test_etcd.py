@@ -8,9 +8,8 @@ from random import Random
 
 from hypothesis import given
 
-from sgagent.core.binding import bind
+from sgagent.core.binding import HandBinding, HostFacts, Link, bind
 from sgagent.core.errors import DocumentError
-from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import GroupReference, PortListReference, PrefixListReference, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

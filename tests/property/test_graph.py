@@ -16,7 +16,6 @@ from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
-from sgagent.core.implicit_allows import DHCP
 from sgagent.core.model import (
     PORTED_NUMBERS,
     CidrBlock,
@@ -30,7 +29,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import ResolvedPolicy, ResolvedRule, members_by_group
+from sgagent.core.policy import DHCP, ResolvedPolicy, ResolvedRule, members_by_group
 from sgagent.core.resolve import Exemptions, resolve
 from tests.generators import random_snapshot
 from tests.strategies import seeds

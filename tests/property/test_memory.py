@@ -14,8 +14,7 @@ from sgagent.compiler.compile import Compiled, compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.compiler.marks import MarkLayout, first_state
-from sgagent.core.binding import Bindings, bind
-from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind
 from sgagent.core.memo import Memory
 from sgagent.core.model import ALL_PORTS, CidrBlock, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence

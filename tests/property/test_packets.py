@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.core.errors import DocumentError
-from sgagent.policy_test.packets_file import parse_packets
-from sgagent.policy_test.scenario import Scenario
+from sgagent.policy_test.scenario import Scenario, parse_packets
 from tests.corpus import EXAMPLES
 
 FILES = [path.read_bytes() for path in sorted(EXAMPLES.glob("*/packets.yaml"))]

@@ -28,8 +28,8 @@ from sgagent.documents.schema import json_schema
 from sgagent.documents.writer import write_rule
 from sgagent.nft import grammar, ruleset
 from sgagent.nft.ruleset import Interval
-from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
-from sgagent.policy_test.packets_file import parse_packets
+from sgagent.policy_test.packet_bytes import encode_packet, encode_reply
+from sgagent.policy_test.scenario import parse_packets
 from tests.unit.documents.reading import refused, rule_document, snapshot, the_rule
 
 ROOT = Path(__file__).parents[2]

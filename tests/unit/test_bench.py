@@ -21,8 +21,7 @@ from bench.report import BEGIN, END, insert_tables
 from bench.results import Command, Duration, Machine, PacketCost, Results, Spread, read_results, write_results
 from bench.sizes import SIZES, Size
 from bench.traffic import Aim
-from sgagent.core.binding import bind
-from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents

@@ -22,9 +22,8 @@ from bench.upheavals import (
     Definitions,
     Upheaval,
 )
-from sgagent.core.binding import bind
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve

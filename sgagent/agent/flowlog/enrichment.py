@@ -12,7 +12,7 @@ from functools import cached_property
 
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, PacketHead
 from sgagent.agent.flowlog.log_prefixes import LoggedLeaf
-from sgagent.core.host_facts import link_name
+from sgagent.core.binding import link_name
 from sgagent.core.model import CidrBlock, Direction, Family, Protocol, Snapshot
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.names import OTHER_INTERFACES

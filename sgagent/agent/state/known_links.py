@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from sgagent.core.binding import Binding
-from sgagent.core.host_facts import ExpectedLink, HandBinding
+from sgagent.core.binding import Binding, ExpectedLink, HandBinding
 from sgagent.core.model import Snapshot
 
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 
 from sgagent.agent.state.json_model import UNREADABLE, checksum, from_json, to_json
-from sgagent.core.host_facts import ExpectedLink
+from sgagent.core.binding import ExpectedLink
 from sgagent.documents import DocumentFile
 
 _FORMAT = 3

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Wake

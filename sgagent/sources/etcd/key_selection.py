@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Protocol
 
-from sgagent.core.binding import is_hidden
-from sgagent.core.host_facts import HandBinding, HostFacts
+from sgagent.core.binding import HandBinding, HostFacts, is_hidden
 from sgagent.core.memo import Memory
 from sgagent.documents import Limits
 from sgagent.sources.etcd.documents import Composed, Composer

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.memo import Memory
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint

@@ -12,7 +12,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step_log import EventLog
-from sgagent.core.host_facts import HostFacts
+from sgagent.core.binding import HostFacts
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import Limits
 from sgagent.settings import Settings, parse_settings

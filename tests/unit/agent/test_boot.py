@@ -13,8 +13,8 @@ from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.snapshot_file import KeptDocuments
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
+from sgagent.core.binding import ExpectedLink
 from sgagent.core.errors import UsageError
-from sgagent.core.host_facts import ExpectedLink
 from sgagent.documents import DocumentFile
 from sgagent.settings import parse_settings
 from tests.fakes.clock import FakeClock

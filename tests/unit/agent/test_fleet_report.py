@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sgagent.agent.fleet_report import Presence
 from sgagent.agent.status import Posture, Status
-from sgagent.core.host_facts import HandBinding, HostFacts, Link
+from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.fleet import Report, read_reports

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from sgagent.agent.session_preview import end_forbidden_sessions
 from sgagent.agent.step import Step, StepEnd
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NotPermittedError
-from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface

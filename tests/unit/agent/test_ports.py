@@ -13,7 +13,7 @@ from sgagent.agent.status import InterfaceState, Posture, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import StepLog
 from sgagent.agent.web.health import reasons_not_ready
-from sgagent.core.host_facts import Link
+from sgagent.core.binding import Link
 from sgagent.core.model import Mode
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD, MAC, Machine

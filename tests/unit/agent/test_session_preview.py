@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.session_preview import MOST_LOOKED_AT, MOST_NAMED, Foresight
-from sgagent.core.host_facts import HostFacts, Link
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family
 from tests.unit.agent.test_forbidden_sessions import Log

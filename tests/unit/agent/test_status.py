@@ -17,8 +17,8 @@ from sgagent.agent.status import (
     status_after,
 )
 from sgagent.agent.step import Step, StepEnd
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity
-from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.lockout import SessionKind
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy

@@ -9,7 +9,7 @@ import pytest
 
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.source_way import open_way
-from sgagent.core.host_facts import Link
+from sgagent.core.binding import Link
 from sgagent.core.model import UDP
 from sgagent.core.policy import Endpoint, Exemption, exempt
 from tests.unit.agent.machine import GOOD, Machine

@@ -20,9 +20,8 @@ from sgagent.cli.first_policy import (
     make_first_policy,
 )
 from sgagent.cli.main import main
-from sgagent.core.binding import bind
+from sgagent.core.binding import HostFacts, Link, bind
 from sgagent.core.evaluate import Packet, evaluate
-from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import CidrBlock, Direction, Family, Policy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents

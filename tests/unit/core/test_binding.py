@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.core.binding import Bindings, bind
+from sgagent.core.binding import Bindings, HandBinding, HostFacts, Link, bind
 from sgagent.core.errors import Severity
-from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import Mode, NetworkInterface
 from tests.words import blocks, interface, snapshot
 

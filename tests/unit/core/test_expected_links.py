@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core.binding import bind, bind_expected
-from sgagent.core.host_facts import NO_FACTS, ExpectedLink, HandBinding, HostFacts, Link
+from sgagent.core.binding import NO_FACTS, ExpectedLink, HandBinding, HostFacts, Link, bind, bind_expected
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 

@@ -7,9 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sgagent.core.binding import bind
+from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.errors import Problem
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.memo import Memory
 from sgagent.core.model import (
     ALL_PROTOCOLS,

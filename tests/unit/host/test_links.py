@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from sgagent.core.host_facts import Link, link_name
+from sgagent.core.binding import Link, link_name
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import InterruptedListingError, read_facts
 from sgagent.netlink import NESTED, attribute

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.core.host_facts import check_interface_name
+from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as r
 from sgagent.nft.describe import describe, differences
 from sgagent.nft.grammar import prefix_length

@@ -8,8 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import UsageError
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Direction, Mode, PortSet
 from sgagent.core.policy import Exemption
 from sgagent.documents import Limits

@@ -30,9 +30,9 @@ from sgagent.agent.status import InterfaceState, Posture
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.marks import EnforcementState, MarkLayout
 from sgagent.core.addresses import AddressSet
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy, Packet
-from sgagent.core.host_facts import HostFacts, Link
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,

@@ -18,7 +18,7 @@ from sgagent.agent.state.snapshot_file import (
     decode_kept,
     encode_kept,
 )
-from sgagent.core.host_facts import ExpectedLink
+from sgagent.core.binding import ExpectedLink
 from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile
 from tests.unit.agent.state.test_counter_file import KEPT as COUNTERS

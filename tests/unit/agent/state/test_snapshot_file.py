@@ -18,7 +18,7 @@ from sgagent.agent.state.snapshot_file import (
     encode_kept,
     may_be_of_version,
 )
-from sgagent.core.host_facts import ExpectedLink
+from sgagent.core.binding import ExpectedLink
 from sgagent.documents import DocumentFile
 
 RECORD = Record(

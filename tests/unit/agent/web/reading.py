@@ -19,7 +19,7 @@ from sgagent.agent.web.responses import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.compiler.marks import MarkLayout
-from sgagent.core.host_facts import HostFacts, Link
+from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile

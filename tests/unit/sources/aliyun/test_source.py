@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint

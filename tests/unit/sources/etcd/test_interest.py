@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.errors import DocumentError
-from sgagent.core.host_facts import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.key_selection import Everything, HostInterest

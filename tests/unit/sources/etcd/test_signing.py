@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.core.binding import HandBinding, HostFacts
 from sgagent.core.errors import DocumentError
-from sgagent.core.host_facts import HandBinding, HostFacts
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import SignatureSettings

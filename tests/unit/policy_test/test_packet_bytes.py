@@ -8,8 +8,18 @@ import pytest
 
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
-from sgagent.policy_test.packet_bytes import TCP_ACK, TCP_SYN, checksum, gre, icmp, icmpv6, tcp, udp
-from sgagent.policy_test.packet_encoder import encode_packet, encode_reply
+from sgagent.policy_test.packet_bytes import (
+    TCP_ACK,
+    TCP_SYN,
+    checksum,
+    encode_packet,
+    encode_reply,
+    gre,
+    icmp,
+    icmpv6,
+    tcp,
+    udp,
+)
 
 NEAR, FAR = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 NEAR6, FAR6 = ip_address("2001:db8::11"), ip_address("2001:db8:9::7")

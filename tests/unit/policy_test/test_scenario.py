@@ -6,12 +6,17 @@ import ipaddress
 
 import pytest
 
+from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
-from sgagent.core.host_facts import HandBinding
 from sgagent.core.model import Direction, Family, Policy
-from sgagent.policy_test.packets_file import parse_packets
-from sgagent.policy_test.scenario import ExpectedDecision, ExpectedPacket, ExpectedReply, disagreement
+from sgagent.policy_test.scenario import (
+    ExpectedDecision,
+    ExpectedPacket,
+    ExpectedReply,
+    disagreement,
+    parse_packets,
+)
 
 WHOLE = b"""
 definitions: ../groups.d
