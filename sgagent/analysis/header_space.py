@@ -10,13 +10,14 @@ A packet too short to hold ports is decided as one from port 0 to port 0, which 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from sgagent.compiler.address_classes import classify
-from sgagent.core.addresses import AddressRanges, Ranges, holds, joined, without
+from sgagent.core.addresses import AddressRanges, Ranges, joined, sweep, without
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, UDP, Direction, Family, Policy, PortSet
 from sgagent.core.policy import DHCP, Exemption, ResolvedInterface, ResolvedRule
@@ -286,26 +287,11 @@ class _Cutter(Generic[Label]):
         """Return the destination ports by what may decide there."""
         if not has_ports:
             return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS.ranges)}
-        borders: dict[int, list[tuple[int, int, bool]]] = {0: []}
-        for place, column in enumerate(columns):
-            for index, clause in enumerate(column):
-                for first, last in clause.ports.ranges:
-                    borders.setdefault(first, []).append((place, index, True))
-                    borders.setdefault(last + 1, []).append((place, index, False))
-        active: list[list[int]] = [[] for _ in columns]
         cells: dict[Columns, list[tuple[int, int]]] = {}
-        ports = sorted(port for port in borders if port <= LAST_PORT)
-        for port, following in zip(ports, [*ports[1:], LAST_PORT + 1], strict=True):
-            for place, index, begins in borders[port]:
-                if begins:
-                    insort(active[place], index)
-                else:
-                    del active[place][bisect_left(active[place], index)]
-            cell = tuple(
-                self._cut_plain(column[index] for index in indices)
-                for column, indices in zip(columns, active, strict=True)
-            )
-            cells.setdefault(cell, []).append((port, following - 1))
+        spans = (((place, index), clause.ports.ranges) for place, index, clause in _numbered(columns))
+        for first, last, here in sweep(spans, LAST_PORT):
+            cell = tuple(map(self._cut_plain, _clauses_at(columns, here)))
+            cells.setdefault(cell, []).append((first, last))
         return cells
 
     def _source_rows(self, columns: Columns) -> Iterator[_EndRow[Label]]:
@@ -369,26 +355,27 @@ def _pieces(
     columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]
 ) -> Iterator[tuple[tuple[int, int], Columns]]:
     """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
-    found = {id(clause): wanted(clause) for column in columns for clause in column}
-    if not any(ranges is not None for ranges in found.values()):
+    found = [((place, index), wanted(clause)) for place, index, clause in _numbered(columns)]
+    if all(ranges is None for _, ranges in found):
         yield (0, last), columns
         return
-    borders = {0}
-    for ranges in found.values():
-        for first, final in ranges or ():
-            borders |= {first, final + 1}
-    places = sorted(border for border in borders if border <= last)
-    for place, following in zip(places, [*places[1:], last + 1], strict=True):
-        yield (
-            (place, following - 1),
-            tuple(
-                tuple(clause for clause in column if _allows(found[id(clause)], place)) for column in columns
-            ),
-        )
+    spans = ((key, ((0, last),) if ranges is None else ranges) for key, ranges in found)
+    for first, final, here in sweep(spans, last):
+        yield (first, final), tuple(map(tuple, _clauses_at(columns, here)))
 
 
-def _allows(ranges: Ranges | None, number: int) -> bool:
-    return ranges is None or holds(ranges, number)
+def _numbered(columns: Columns) -> Iterator[tuple[int, int, Clause]]:
+    """Yield each clause with the number of its column and its place there."""
+    return (
+        (place, index, clause) for place, column in enumerate(columns) for index, clause in enumerate(column)
+    )
+
+
+def _clauses_at(columns: Columns, here: Sequence[tuple[int, int]]) -> Iterator[Iterable[Clause]]:
+    """Yield, for each column, the clauses whose numbers are given."""
+    for place, column in enumerate(columns):
+        first, behind = (bisect_left(here, (number, 0)) for number in (place, place + 1))
+        yield (column[index] for _, index in islice(here, first, behind))
 
 
 def _is_plain(clause: Clause) -> bool:

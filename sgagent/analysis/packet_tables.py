@@ -9,7 +9,7 @@ from itertools import product
 from sgagent.analysis.bit_sets import Columns, number_of
 from sgagent.analysis.header_space import Clause, far_ends_by_class
 from sgagent.analysis.redundancy import LAST_CODE, Area, Table, code_of
-from sgagent.core.addresses import Ranges
+from sgagent.core.addresses import Ranges, sweep
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, PortSet
 
 MOST_COLUMNS = 1 << 11
@@ -90,19 +90,9 @@ _Kind = frozenset[Ranges]
 
 def _kinds(wanted: Iterable[Ranges], last: int) -> list[_Kind]:
     """Return the kinds that ranges sort all numbers into, in the order in which they occur first."""
-    borders: dict[int, list[tuple[Ranges, bool]]] = {0: []}
-    for ranges in wanted:
-        for first, final in ranges:
-            borders.setdefault(first, []).append((ranges, True))
-            borders.setdefault(final + 1, []).append((ranges, False))
-    here: set[Ranges] = set()
-    found: dict[_Kind, None] = {}
-    for border in sorted(borders):
-        if border <= last:
-            for ranges, begins in borders[border]:
-                (here.add if begins else here.discard)(ranges)
-            found[frozenset(here)] = None
-    return list(found)
+    some = list(wanted)
+    pieces = sweep(enumerate(some), last)
+    return list(dict.fromkeys(frozenset(some[number] for number in here) for _, _, here in pieces))
 
 
 class _Sides:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.compiler.decision_list import INNER_PEER, Entry
 from sgagent.compiler.selectors import Selectors
-from sgagent.core.addresses import joined
+from sgagent.core.addresses import joined, sweep
 from sgagent.core.model import ALL_PORTS, PORTED, PortSet, Protocol
 from sgagent.nft import names
 from sgagent.nft.maps import fixed_map
@@ -87,22 +87,14 @@ def split_lines(lines: tuple[ResidualMatch, ...], *, by_port: bool, last: int) -
         by_port: source ports, or else near ends.
         last: the greatest port or address.
     """
-    borders = {0}
-    for line in lines:
-        for first, final in line.ranges(by_port=by_port, last=last):
-            borders |= {first, final + 1}
-    places = sorted(border for border in borders if border <= last)
     pieces: list[Piece] = []
-    for place, following in zip(places, [*places[1:], last + 1], strict=True):
-        left = cut_lines(
-            line.settled(by_port=by_port)
-            for line in lines
-            if any(first <= place <= final for first, final in line.ranges(by_port=by_port, last=last))
-        )
+    spans = ((number, line.ranges(by_port=by_port, last=last)) for number, line in enumerate(lines))
+    for first, final, here in sweep(spans, last):
+        left = cut_lines(lines[number].settled(by_port=by_port) for number in here)
         if pieces and pieces[-1][2] == left:
-            pieces[-1] = (pieces[-1][0], following - 1, left)
+            pieces[-1] = (pieces[-1][0], final, left)
         else:
-            pieces.append((place, following - 1, left))
+            pieces.append((first, final, left))
     return tuple(pieces)
 
 

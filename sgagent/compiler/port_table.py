@@ -11,7 +11,7 @@ with the product of rules for everyone and classes.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from functools import cached_property
 
 from sgagent.compiler.decision_list import Entry
 from sgagent.compiler.linear import MANY_LINES
+from sgagent.core.addresses import sweep
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS
 
 Cell = tuple[int, ...]
@@ -124,22 +125,12 @@ class Decider:
         return tuple(cell)
 
     def _sweep(self, indices: Iterable[int]) -> tuple[Segment, ...]:
-        borders: dict[int, list[tuple[int, bool]]] = {}
-        for index in indices:
-            for first, last in self.entries[index].ports.ranges:
-                borders.setdefault(first, []).append((index, True))
-                borders.setdefault(last + 1, []).append((index, False))
-        active: list[int] = []
         segments: list[Segment] = []
-        places = sorted(borders)
-        for place, following in zip(places, [*places[1:], LAST_PORT + 1], strict=False):
-            for index, begins in borders[place]:
-                if begins:
-                    insort(active, index)
-                else:
-                    del active[bisect_left(active, index)]
-            if active:
-                append_segment(segments, place, following - 1, self.cut(active))
+        for first, last, here in sweep(
+            ((index, self.entries[index].ports.ranges) for index in indices), LAST_PORT
+        ):
+            if here:
+                append_segment(segments, first, last, self.cut(here))
         return tuple(segments)
 
 

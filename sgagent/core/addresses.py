@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from typing import TypeVar
 
 from sgagent.core.model import CidrBlock, Family
 
@@ -155,3 +156,33 @@ def meets(run: tuple[int, int], ranges: Ranges) -> bool:
 def size(ranges: Ranges) -> int:
     """Return how many numbers are in the set."""
     return sum(last - first + 1 for first, last in ranges)
+
+
+Key = TypeVar("Key", int, tuple[int, int])
+
+
+def sweep(spans: Iterable[tuple[Key, Ranges]], last: int) -> Iterator[tuple[int, int, Sequence[Key]]]:
+    """Cut the numbers from 0 to the last at the borders of sets of them.
+
+    Args:
+        spans: each set with the key that stands for it; no key stands for two.
+        last: the greatest number.
+
+    Yields:
+        Each piece's first and last number, and the keys, sorted, of the sets that hold it. The sequence of
+        keys changes with the next piece.
+    """
+    borders: dict[int, list[tuple[Key, bool]]] = {0: []}
+    for key, ranges in spans:
+        for first, final in ranges:
+            borders.setdefault(first, []).append((key, True))
+            borders.setdefault(final + 1, []).append((key, False))
+    here: list[Key] = []
+    places: list[int] = sorted(place for place in borders if place <= last)
+    for place, following in zip(places, [*places[1:], last + 1], strict=True):
+        for key, begins in borders[place]:
+            if begins:
+                insort(here, key)
+            else:
+                del here[bisect_left(here, key)]
+        yield place, following - 1, here

@@ -7,6 +7,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.compiler.linear import ResidualMatch, cut_lines, split_lines
+from sgagent.core.addresses import joined
 from sgagent.core.model import ALL_PORTS, PortSet
 
 LAST = 12
@@ -24,7 +25,7 @@ def lines(draw: st.DrawFn) -> tuple[ResidualMatch, ...]:
             protocol=6,
             source_ports=draw(
                 st.one_of(
-                    st.just(ALL_PORTS), st.lists(_ranges, max_size=2).map(lambda ends: PortSet.of(*ends))
+                    st.just(ALL_PORTS), st.lists(_ranges, max_size=2).map(lambda ends: PortSet(joined(ends)))
                 )
             ),
             local=draw(st.one_of(st.none(), _ranges)),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, merge
+from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, joined, merge, sweep
 from sgagent.core.model import Family
 from tests.words import block, blocks
 
@@ -78,3 +78,13 @@ def test_an_empty_set_is_false() -> None:
     assert not NO_ADDRESSES
     assert AddressSet.of(blocks("10.0.0.1"))
     assert AddressSet.of(blocks("2001:db8::1"))
+
+
+@given(st.lists(ranges.map(joined), max_size=5))
+def test_a_sweep_says_which_sets_hold_each_number(sets: list[AddressRanges]) -> None:
+    """The pieces hold every number once, with the keys of its sets in order."""
+    pieces = [(first, last, list(here)) for first, last, here in sweep(enumerate(sets), 45)]
+    assert [number for first, last, _ in pieces for number in range(first, last + 1)] == list(range(46))
+    for first, last, here in pieces:
+        for number in range(first, last + 1):
+            assert here == [key for key, held in enumerate(sets) if number in numbers_in(held)]
