@@ -102,10 +102,22 @@ def _about_object(
         security_group_id=keys[0][0],
         rule_ids=tuple(rule_id for _, rule_id in keys),
         object_id=name,
-        message=message,
+        message=message + _likewise(keys[1:]),
         remedy=remedy,
         origin=subject.origin(keys[0]),
     )
+
+
+_FEW = 3
+"""So many further rules are named."""
+
+
+def _likewise(keys: Sequence[RuleKey]) -> str:
+    """Return the words that name the further rules that a finding is about."""
+    if not keys:
+        return ""
+    named = ", ".join(f"{rule_id} of {group}" for group, rule_id in keys[:_FEW])
+    return f"; likewise {named}" + (f" and {len(keys) - _FEW} more" if len(keys) > _FEW else "")
 
 
 def _without_family(subject: LintSubject, rule: SecurityGroupRule) -> tuple[str, Family] | None:

@@ -137,6 +137,24 @@ def test_a_rule_whose_group_has_nobody_of_its_family(
     )
 
 
+def test_every_rule_about_an_empty_object_is_named() -> None:
+    """Who reads the text alone must not find the others one by one."""
+    rules = [rule(f"r{number}", Policy.ACCEPT, ICMP, "", "sg-app") for number in range(6)]
+    definitions = snapshot(
+        group("sg-web", *rules),
+        group("sg-app", members=["2001:db8::1"]),
+        interface("eni-1", ["sg-web"], ["10.0.0.1"]),
+    )
+    (found,) = [
+        found for found in lint(make_subject(definitions, EXEMPTIONS)) if found.code == "empty_object"
+    ]
+    assert found.subject == "r0 of sg-web"
+    assert found.message == (
+        "sg-app has no IPv4 address, and the rule is for IPv4 only: no packet matches;"
+        " likewise r1 of sg-web, r2 of sg-web, r3 of sg-web and 2 more"
+    )
+
+
 SHOWN: Mapping[str, set[tuple[str, str]]] = {
     # The guide's own broad accept, closed for MySQL alone, on a host that serves everything.
     "3-databases": {
