@@ -271,7 +271,7 @@ def _drops_at(
         and place.has_pair(family, common(box.locals, members[family]), common(box.peers, others[family]))
         for family in Family
         if members[family] and others[family]
-        for dropped, box in place.dropped[direction, family]
+        for dropped, box in place.dropped_by_address[direction, family].meeting(others[family])
     )
 
 

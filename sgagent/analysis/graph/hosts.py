@@ -6,6 +6,7 @@ known policy: as a far end it sends and accepts everything.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,6 +157,11 @@ class HostAddress:
             for key, boxes in self._boxes.items()
         }
 
+    @cached_property
+    def dropped_by_address(self) -> Mapping[tuple[Direction, Family], DroppedBoxes]:
+        """Return the same boxes, to be found by their far ends."""
+        return {key: DroppedBoxes.of(dropped) for key, dropped in self.dropped.items()}
+
     def accepted_here(self, direction: Direction) -> Iterator[Box[Clause]]:
         """Yield the boxes of what is accepted of which a near end is here."""
         for family in Family:
@@ -185,6 +191,49 @@ class HostAddress:
         both = joined((*near, *far))
         having = (host for host in self.hosts if common(joined(host.ranges(family)), both))
         return not self.hosts or len(list(islice(having, 2))) > 1
+
+
+_Dropped = tuple[Traffic, Box[Clause]]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedBoxes:
+    """Boxes with their traffic, to be found by far ends without a look at all of them."""
+
+    firsts: Sequence[int]
+    """The first address of each range in the index, sorted; ranges are disjoint."""
+
+    lasts: Sequence[int]
+    boxes: Sequence[_Dropped]
+    """The box of each range."""
+
+    wide: Sequence[_Dropped]
+    """Boxes that overlap others in far ends."""
+
+    @classmethod
+    def of(cls, dropped: Iterable[_Dropped]) -> DroppedBoxes:
+        """Return an index of as many boxes as are disjoint, beginning with those of the fewest addresses."""
+        firsts: list[int] = []
+        lasts: list[int] = []
+        boxes: list[_Dropped] = []
+        wide: list[_Dropped] = []
+        for one in sorted(dropped, key=lambda found: size(found[1].peers)):
+            ranges = one[1].peers
+            if any(bisect_left(lasts, first) < bisect_right(firsts, last) for first, last in ranges):
+                wide.append(one)
+                continue
+            for first, last in ranges:
+                place = bisect_left(firsts, first)
+                firsts.insert(place, first)
+                lasts.insert(place, last)
+                boxes.insert(place, one)
+        return cls(firsts, lasts, boxes, wide)
+
+    def meeting(self, addresses: Ranges) -> Iterator[_Dropped]:
+        """Yield the boxes whose far ends may include some of the addresses, and no others of the index."""
+        for first, last in addresses:
+            yield from self.boxes[bisect_left(self.lasts, first) : bisect_right(self.firsts, last)]
+        yield from self.wide
 
 
 _DROP = Clause(decided_by=DecidedBy.DEFAULT, policy=Policy.DROP, addresses=())
