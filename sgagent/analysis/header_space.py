@@ -288,7 +288,7 @@ class _Cutter(Generic[Label]):
         if not has_ports:
             return {tuple(map(self._cut_plain, columns)): list(ALL_PORTS.ranges)}
         cells: dict[Columns, list[tuple[int, int]]] = {}
-        spans = (((place, index), clause.ports.ranges) for place, index, clause in _numbered(columns))
+        spans = ((number, clause.ports.ranges) for number, clause in _numbered(columns))
         for first, last, here in sweep(spans, LAST_PORT):
             cell = tuple(map(self._cut_plain, _clauses_at(columns, here)))
             cells.setdefault(cell, []).append((first, last))
@@ -355,27 +355,31 @@ def _pieces(
     columns: Columns, last: int, wanted: Callable[[Clause], Ranges | None]
 ) -> Iterator[tuple[tuple[int, int], Columns]]:
     """Cut numbers at the borders of what clauses want, with the clauses that are left for each piece."""
-    found = [((place, index), wanted(clause)) for place, index, clause in _numbered(columns)]
+    found = [(number, wanted(clause)) for number, clause in _numbered(columns)]
     if all(ranges is None for _, ranges in found):
         yield (0, last), columns
         return
-    spans = ((key, ((0, last),) if ranges is None else ranges) for key, ranges in found)
+    spans = ((number, ((0, last),) if ranges is None else ranges) for number, ranges in found)
     for first, final, here in sweep(spans, last):
         yield (first, final), tuple(map(tuple, _clauses_at(columns, here)))
 
 
-def _numbered(columns: Columns) -> Iterator[tuple[int, int, Clause]]:
-    """Yield each clause with the number of its column and its place there."""
-    return (
-        (place, index, clause) for place, column in enumerate(columns) for index, clause in enumerate(column)
-    )
+_COLUMN_BITS = 32
+"""The numbers of clauses have that of their column above so many bits, and below it their place there."""
 
 
-def _clauses_at(columns: Columns, here: Sequence[tuple[int, int]]) -> Iterator[Iterable[Clause]]:
+def _numbered(columns: Columns) -> Iterator[tuple[int, Clause]]:
+    """Yield each clause with its number."""
+    for column, clauses in enumerate(columns):
+        yield from enumerate(clauses, column << _COLUMN_BITS)
+
+
+def _clauses_at(columns: Columns, here: Sequence[int]) -> Iterator[Iterable[Clause]]:
     """Yield, for each column, the clauses whose numbers are given."""
-    for place, column in enumerate(columns):
-        first, behind = (bisect_left(here, (number, 0)) for number in (place, place + 1))
-        yield (column[index] for _, index in islice(here, first, behind))
+    for column, clauses in enumerate(columns):
+        lowest = column << _COLUMN_BITS
+        first, behind = bisect_left(here, lowest), bisect_left(here, lowest + len(clauses))
+        yield (clauses[number - lowest] for number in islice(here, first, behind))
 
 
 def _is_plain(clause: Clause) -> bool:

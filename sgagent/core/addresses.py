@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import TypeVar
 
 from sgagent.core.model import CidrBlock, Family
 
@@ -158,10 +157,7 @@ def size(ranges: Ranges) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-Key = TypeVar("Key", int, tuple[int, int])
-
-
-def sweep(spans: Iterable[tuple[Key, Ranges]], last: int) -> Iterator[tuple[int, int, Sequence[Key]]]:
+def sweep(spans: Iterable[tuple[int, Ranges]], last: int) -> Iterator[tuple[int, int, Sequence[int]]]:
     """Cut the numbers from 0 to the last at the borders of sets of them.
 
     Args:
@@ -172,13 +168,13 @@ def sweep(spans: Iterable[tuple[Key, Ranges]], last: int) -> Iterator[tuple[int,
         Each piece's first and last number, and the keys, sorted, of the sets that hold it. The sequence of
         keys changes with the next piece.
     """
-    borders: dict[int, list[tuple[Key, bool]]] = {0: []}
+    borders: dict[int, list[tuple[int, bool]]] = {0: []}
     for key, ranges in spans:
         for first, final in ranges:
             borders.setdefault(first, []).append((key, True))
             borders.setdefault(final + 1, []).append((key, False))
-    here: list[Key] = []
-    places: list[int] = sorted(place for place in borders if place <= last)
+    here: list[int] = []
+    places = sorted(place for place in borders if place <= last)
     for place, following in zip(places, [*places[1:], last + 1], strict=True):
         for key, begins in borders[place]:
             if begins:
