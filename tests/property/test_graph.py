@@ -263,4 +263,7 @@ def test_edges_beyond_groups_are_what_this_end_lets_pass(seed: int) -> None:
 def is_on(traffic: Traffic, what: Point) -> bool:
     """Tell whether an edge carries a point."""
     protocol, port = what
-    return holds(traffic.others if port is None else traffic.ports(Protocol(protocol)), port or protocol)
+    return holds(
+        traffic.others if port is None else traffic.ports(Protocol(protocol)),
+        protocol if port is None else port,
+    )

@@ -401,7 +401,8 @@ def is_on(edge: Edge, what: Point) -> bool:
     """Return whether an edge carries a point."""
     protocol, port = what
     return holds(
-        edge.traffic.others if port is None else edge.traffic.ports(Protocol(protocol)), port or protocol
+        edge.traffic.others if port is None else edge.traffic.ports(Protocol(protocol)),
+        protocol if port is None else port,
     )
 
 
