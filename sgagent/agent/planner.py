@@ -13,10 +13,10 @@ from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.state.known_links import KnownLinks
 from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.step import Step, StepEnd
+from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import Enforced, MarkClearance, enforce
 from sgagent.compiler.marks import MarkLayout
 from sgagent.compiler.revocation import ends_observing, may_cut
-from sgagent.compiler.source_way import can_open, close_way, open_way
 from sgagent.core.binding import (
     NO_FACTS,
     PORT_OF_MASTER,
@@ -27,7 +27,7 @@ from sgagent.core.binding import (
     can_be_matched,
 )
 from sgagent.core.errors import Problem, Severity
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
@@ -189,7 +189,7 @@ class Planner:
         """Take the configuration."""
         self._settings = settings
         self._layout = MarkLayout(settings.enforcement.mark_mask)
-        self._resolved, self._compiled = Memory(), Memory()
+        self._resolved, self._compiled = Memo(), Memo()
 
     def choose(self, state: State, inputs: Inputs) -> Target:
         """Return the best definitions that can be enforced, and why newer ones are not."""
@@ -257,7 +257,7 @@ class Planner:
             self._exemptions(inputs),
             default_mode=enforcement.mode,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
-            memory=self._resolved,
+            memo=self._resolved,
         )
 
     def _bind(self, inputs: Inputs, delivery: Delivery) -> Bindings:
@@ -380,7 +380,7 @@ class Planner:
             enforced=before.enforced if before else None,
             sessions=self._settings.enforcement.sessions,
             flow_logging=self._settings.flow_log.logging,
-            memory=self._compiled,
+            memo=self._compiled,
         )
         compiled, plan, is_first = enforcement.compiled, enforcement.plan, observed.ruleset is None
         uncached = tuple(i.name for i in policy.interfaces if enforcement.state.slot(i.name) is None)
@@ -423,7 +423,7 @@ class Planner:
 
     def _may_cut(self, old: ResolvedPolicy | None, policy: ResolvedPolicy, *, is_first: bool) -> bool:
         """Return whether a policy may cut open sessions; False where it takes nothing away."""
-        if old is not None and not may_cut(old, policy, self._compiled):
+        if old is not None and not may_cut(old, policy):
             return False
         is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
         return not is_kept or bool(old and ends_observing(old, policy))

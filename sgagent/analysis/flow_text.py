@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache
 
 from sgagent.analysis.header_space import ALL_PROTOCOL_NUMBERS, Box, Clause, Label
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, AddressSet, Ranges, common, joined, without
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy
 from sgagent.core.resolve import resolved_members
@@ -42,7 +42,7 @@ class ObjectNames:
 
     @classmethod
     def of(
-        cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None, memory: Memory | None = None
+        cls, *policies: ResolvedPolicy, definitions: Snapshot | None = None, memo: Memo | None = None
     ) -> ObjectNames:
         """Return the names of what policies speak of; of several for the same addresses, groups first.
 
@@ -52,13 +52,13 @@ class ObjectNames:
             policies: in the order in which one follows the other.
             definitions: what the last policy was made of; they say what a name means there that no rule of
                 it has. Without them, such a name means what it meant before.
-            memory: of what was resolved, to spare work; the result is the same without.
+            memo: of what was resolved, to spare work; the result is the same without.
         """
-        canonical = _Canonical()
+        canonical: _Canonical = cache(joined)
         names = cls(
             meanings=_meanings(_peers(policies[-1:]), canonical)
             if definitions is None
-            else _defined(policies, definitions, memory or Memory(), canonical),
+            else _defined(policies, definitions, memo or Memo(), canonical),
             fellows=_fellows(policies[-1:]),
             former_fellows=_fellows(policies[:1]),
         )
@@ -230,16 +230,8 @@ def decision_text(clause: Clause) -> str:
     return f"{'accepted' if clause.policy is Policy.ACCEPT else 'dropped'} by {decider_text(clause)}"
 
 
-class _Canonical:
-    """Joins neighbours; a set of addresses that comes again is joined once."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._memory = Memory()
-
-    def __call__(self, ranges: AddressRanges) -> Ranges:
-        """Return the same addresses in canonical form."""
-        return self._memory.recall((ranges,), partial(joined, ranges))
+_Canonical = Callable[[AddressRanges], Ranges]
+"""Joins neighbours; a set of addresses that comes again is joined once."""
 
 
 def _meanings(peers: Iterable[Peer], canonical: _Canonical) -> dict[tuple[Family, str], frozenset[Ranges]]:
@@ -253,10 +245,10 @@ def _meanings(peers: Iterable[Peer], canonical: _Canonical) -> dict[tuple[Family
 
 
 def _defined(
-    policies: Sequence[ResolvedPolicy], definitions: Snapshot, memory: Memory, canonical: _Canonical
+    policies: Sequence[ResolvedPolicy], definitions: Snapshot, memo: Memo, canonical: _Canonical
 ) -> dict[tuple[Family, str], frozenset[Ranges]]:
     """Return what definitions say that the names of groups and lists in policies stand for."""
-    members = resolved_members(definitions, memory)
+    members = resolved_members(definitions, memo)
     found: dict[tuple[Family, str], frozenset[Ranges]] = {}
     for name in {peer.name for peer in _peers(policies) if _is_name(peer)}:
         account, _, group_id = name.rpartition("/")

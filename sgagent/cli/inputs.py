@@ -12,7 +12,7 @@ from pathlib import Path
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, RefusedDocumentsError
@@ -187,7 +187,7 @@ def _errors_of_meaning(
 
 
 def fetch(
-    settings: Settings, definitions: Path | None, version: str | None = None, memory: Memory | None = None
+    settings: Settings, definitions: Path | None, version: str | None = None, memo: Memo | None = None
 ) -> Delivery:
     """Return the definitions of the path on the command line, or of the configured source.
 
@@ -195,7 +195,7 @@ def fetch(
         settings: of the source.
         definitions: the path on the command line; None is the configured source.
         version: the name of the version at that path; None names it by its digest.
-        memory: the parsed documents, to save work; the result is the same without.
+        memo: the parsed documents, to save work; the result is the same without.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -204,8 +204,8 @@ def fetch(
     """
     if definitions is None:
         read_enforced = partial(_read_enforced, settings)
-        return make_source(settings, read_enforced=read_enforced, memory=memory).fetch()
-    parser = VerifiedParser(settings.limits, version=version, memory=memory)
+        return make_source(settings, read_enforced=read_enforced, memo=memo).fetch()
+    parser = VerifiedParser(settings.limits, version=version, memo=memo)
     try:
         return FileSource(definitions, settings.limits, parser).fetch()
     except SourceUnavailableError as error:
@@ -263,7 +263,7 @@ def resolve_for_host(
     interfaces: Iterable[str],
     *,
     scope: Scope = Scope.HOST,
-    memory: Memory | None = None,
+    memo: Memo | None = None,
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
 
@@ -272,7 +272,7 @@ def resolve_for_host(
         delivery: the definitions.
         interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
         scope: whose errors of meaning count.
-        memory: of what was resolved before, to spare work; the result is the same without.
+        memo: of what was resolved before, to spare work; the result is the same without.
     """
     by_hand = hand_bindings(interfaces)
     bound = bind(
@@ -288,12 +288,12 @@ def resolve_for_host(
         default_mode=settings.enforcement.mode,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         scope=scope,
-        memory=memory,
+        memo=memo,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
 
 
-def resolve_everywhere(settings: Settings, delivery: Delivery, memory: Memory | None = None) -> Resolution:
+def resolve_everywhere(settings: Settings, delivery: Delivery, memo: Memo | None = None) -> Resolution:
     """Return what definitions come to on every network interface that they name, wherever it is.
 
     Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
@@ -304,7 +304,7 @@ def resolve_everywhere(settings: Settings, delivery: Delivery, memory: Memory | 
         _exemptions(settings),
         default_mode=settings.enforcement.mode,
         scope=Scope.EVERYTHING,
-        memory=memory,
+        memo=memo,
     )
     return replace(resolution, problems=(*delivery.problems, *resolution.problems))
 

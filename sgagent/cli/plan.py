@@ -30,7 +30,7 @@ from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.lockout import sessions_newly_cut
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
-    parsed = Memory()
+    parsed = Memo()
     delivery = fetch(settings, options.definitions, UNNAMED, parsed)
     candidate = scope.resolve(delivery)
     accept_or_refuse(candidate.problems, strict=options.strict or settings.enforcement.strict)
@@ -93,14 +93,14 @@ class _Scope:
     """``--interface`` arguments."""
 
     everywhere: bool
-    memory: Memory = field(default_factory=Memory)
+    memo: Memo = field(default_factory=Memo)
     """Of what was resolved: the sides have most of it in common."""
 
     def resolve(self, delivery: Delivery) -> Resolution:
         """Return what definitions come to there."""
         if self.everywhere:
-            return resolve_everywhere(self.settings, delivery, self.memory)
-        return resolve_for_host(self.settings, delivery, self.interfaces, memory=self.memory)
+            return resolve_everywhere(self.settings, delivery, self.memo)
+        return resolve_for_host(self.settings, delivery, self.interfaces, memo=self.memo)
 
     def resolve_present(self, present: Delivery | None) -> ResolvedPolicy:
         """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""
@@ -129,7 +129,7 @@ def _present(settings: Settings, against: Path | None) -> InForce:
     return InForce(origin=str(against), documents=read_files(settings, against), version=UNNAMED)
 
 
-def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed: Memory) -> Delivery | None:
+def _parse_as(candidate: Delivery, present: InForce, settings: Settings, parsed: Memo) -> Delivery | None:
     """Return the definitions in force as another version of the candidate's; None where nothing is.
 
     Raises:
@@ -177,7 +177,7 @@ def _report(
     return PlanReport(
         origin=origin,
         comparison=comparison,
-        names=ObjectNames.of(old, new, definitions=definitions, memory=scope.memory),
+        names=ObjectNames.of(old, new, definitions=definitions, memo=scope.memo),
         sessions=_sessions_cut(old, new) if scope.is_this_host else (),
         operations=operations if wants_operations else None,
         changes=not comparison.is_nothing or bool(operations),
@@ -204,12 +204,12 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
     from sgagent.compiler.enforce import Enforced, enforce  # noqa: PLC0415 - the same
 
     layout, logging = MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging
-    memory = Memory()
+    memo = Memo()
     if old == ResolvedPolicy():
         plan = enforce(new, None, (), layout, flow_logging=logging).plan
     else:
         state = first_state([interface.name for interface in old.interfaces], layout)
-        standing = compile_(old, layout, state, logging, memory).ruleset
+        standing = compile_(old, layout, state, logging, memo).ruleset
         plan = enforce(
             new,
             standing,
@@ -218,6 +218,6 @@ def _operations(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) ->
             enforced=Enforced(policy=old, ruleset=standing),
             sessions=settings.enforcement.sessions,
             flow_logging=logging,
-            memory=memory,
+            memo=memo,
         ).plan
     return tuple(map(describe, plan.operations))

@@ -8,16 +8,19 @@ decides.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
+from sgagent.compiler.decision_list import Place
 from sgagent.core.addresses import AddressRanges
-from sgagent.core.memo import changed_places
-from sgagent.nft.maps import Elements
-from sgagent.nft.ruleset import Element, Goto, Interval
+from sgagent.core.memo import Memo, Seam
+from sgagent.core.model import Family
+from sgagent.nft import names
+from sgagent.nft.maps import fixed_map
+from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, VerdictMap
 
 Peers = tuple[int, ...]
 """Sorted indices of the peers that the addresses of a class are in."""
@@ -30,6 +33,9 @@ Networks = tuple[tuple[int, int, Peers], ...]
 class Classes:
     """All addresses that are in any peer, with what they are in."""
 
+    peers: tuple[AddressRanges, ...]
+    """The addresses of each peer."""
+
     addresses: Mapping[int, Peers]
     """Single addresses."""
 
@@ -37,15 +43,31 @@ class Classes:
 
     def distinct(self) -> tuple[Peers, ...]:
         """Return every combination of peers that occurs, sorted."""
-        return _distinct(self.addresses.values(), self.networks)
+        return tuple(sorted({*self.addresses.values(), *(peers for _, _, peers in self.networks)}))
 
 
-def _distinct(of_addresses: Iterable[Peers], networks: Networks) -> tuple[Peers, ...]:
-    return tuple(sorted({*of_addresses, *(peers for _, _, peers in networks)}))
+def classify(peers: Iterable[AddressRanges], before: Classes | None = None) -> Classes:
+    """Return the classes of addresses. A peer is named by its index.
+
+    Args:
+        peers: the addresses of each.
+        before: an earlier result; if only single addresses came and went since, only they are classified.
+    """
+    peers = tuple(peers)
+    changed = None if before is None else changed_addresses(before.peers, peers)
+    if before is None or changed is None:
+        return _classify(peers)
+    networks, addresses = before.networks, dict(before.addresses)
+    starts = [first for first, _, _ in networks]
+    for address, others in changed.items():
+        around = _network_around(address, starts, networks)
+        indices = set(addresses.pop(address, ())).difference(around).symmetric_difference(others)
+        if indices:
+            addresses[address] = tuple(sorted(indices.union(around)))
+    return Classes(peers, addresses, networks)
 
 
-def classify(peers: Iterable[AddressRanges]) -> Classes:
-    """Return the classes of addresses: those in the same peers form a class. A peer is named by its index."""
+def _classify(peers: tuple[AddressRanges, ...]) -> Classes:
     singles: dict[int, list[int]] = {}
     blocks: list[tuple[int, int, int]] = []
     for index, ranges in enumerate(peers):
@@ -57,6 +79,7 @@ def classify(peers: Iterable[AddressRanges]) -> Classes:
     networks = _sweep(blocks)
     starts = [first for first, _, _ in networks]
     return Classes(
+        peers=peers,
         addresses={
             address: tuple(sorted({*indices, *around}))
             if (around := _network_around(address, starts, networks))
@@ -67,108 +90,12 @@ def classify(peers: Iterable[AddressRanges]) -> Classes:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """Classes, and what they were made of."""
-
-    peers: tuple[AddressRanges, ...]
-    classes: Classes
-    distinct: tuple[Peers, ...]
-    """Every combination of peers that occurs, sorted."""
-
-    sizes: Mapping[Peers, int]
-    """How many single addresses each class has."""
-
-    changed: frozenset[int] | None
-    """The single addresses that came, went, or are in other peers than before; None where all may be."""
-
-    before: object = None
-    """The ``mark`` of the classification that this one was updated from."""
-
-    mark: object = field(default_factory=object, compare=False)
-    """Identifies this classification, for the ``before`` of the next one."""
-
-    @classmethod
-    def of(cls, peers: tuple[AddressRanges, ...]) -> Classified:
-        """Return the classes that peers sort addresses into."""
-        classes = classify(peers)
-        return cls(peers, classes, classes.distinct(), Counter(classes.addresses.values()), None)
-
-
 MOST_CHANGED = 256
-"""Single addresses up to which it is worth while to look at each of them."""
+"""Single addresses; if more change, all are classified again."""
 
 
-def reclassify(peers: tuple[AddressRanges, ...], before: Classified | None) -> Classified:
-    """Return what :meth:`Classified.of` does; single addresses that came or went are all that is looked at.
-
-    Args:
-        peers: as for that function.
-        before: what this one returned for other peers.
-    """
-    changed = None if before is None else _changed_addresses(before.peers, peers)
-    if before is None or changed is None:
-        return Classified.of(peers)
-    networks = before.classes.networks
-    starts = [first for first, _, _ in networks]
-    addresses, sizes = before.classes.addresses, Counter(before.sizes)
-    others: dict[int, Peers] = {}
-    for address, other in changed.items():
-        around = _network_around(address, starts, networks)
-        members = addresses.get(address, ())
-        if members:
-            sizes[members] -= 1
-        indices = set(members).difference(around).symmetric_difference(other)
-        others[address] = tuple(sorted(indices.union(around))) if indices else ()
-        if indices:
-            sizes[others[address]] += 1
-    classes, sizes = Classes(addresses=_overlaid(addresses, others), networks=networks), +sizes
-    distinct = before.distinct if sizes.keys() == before.sizes.keys() else _distinct(sizes, networks)
-    return Classified(peers, classes, distinct, sizes, frozenset(changed), before.mark)
-
-
-class _Overlaid(Mapping[int, Peers]):
-    """The peers of very many addresses, with those of a few laid over, so that only the few are copied."""
-
-    def __init__(self, many: Mapping[int, Peers], few: Mapping[int, Peers]) -> None:
-        """Take the peers of all addresses, and those of addresses that came or changed; none if one went."""
-        self.many = many
-        self.few = few
-
-    def __getitem__(self, address: int) -> Peers:
-        """Return the peers of an address."""
-        found = self.few.get(address)
-        if found is None:
-            return self.many[address]
-        if not found:
-            raise KeyError(address)
-        return found
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield all addresses."""
-        yield from (address for address in self.many if address not in self.few)
-        yield from (address for address, found in self.few.items() if found)
-
-    def __len__(self) -> int:
-        """Return how many addresses there are."""
-        return sum(1 for _ in self)
-
-
-_MOST_OVERLAID = 1024
-"""Addresses; with more of them, all are copied once more."""
-
-
-def _overlaid(addresses: Mapping[int, Peers], others: Mapping[int, Peers]) -> Mapping[int, Peers]:
-    """Return the peers of addresses, some of which have others now, or none if they went."""
-    many, few = addresses, others
-    if isinstance(addresses, _Overlaid):
-        many, few = addresses.many, {**addresses.few, **others}
-    overlaid = _Overlaid(many, few)
-    return dict(overlaid) if len(few) > _MOST_OVERLAID else overlaid
-
-
-def _changed_addresses(
-    before: tuple[AddressRanges, ...], after: tuple[AddressRanges, ...]
+def changed_addresses(
+    before: Sequence[AddressRanges], after: Sequence[AddressRanges]
 ) -> Mapping[int, set[int]] | None:
     """Return which peers gained or lost single addresses, by address; None if there is more to it.
 
@@ -177,8 +104,10 @@ def _changed_addresses(
     if len(before) != len(after):
         return None
     changed: dict[int, set[int]] = {}
-    for index in changed_places(before, after):
-        for first, last in set(before[index]).symmetric_difference(after[index]):
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old is new:
+            continue
+        for first, last in set(old).symmetric_difference(new):
             changed.setdefault(first, set()).add(index)
             if first != last or len(changed) > MOST_CHANGED:
                 return None
@@ -222,19 +151,39 @@ Gotos = Mapping[Peers, Goto]
 """Where each class leads."""
 
 
-def lead(classes: tuple[Peers, ...], targets: tuple[str, ...], before: Gotos | None) -> Gotos:
-    """Return the goto of each class; the same mapping as before if no target has changed.
+def address_classes(peers: tuple[AddressRanges, ...], place: Place, memo: Memo) -> Classes:
+    """Return the classes of the addresses of each peer, as :func:`classify` does."""
+    return memo.part(Seam.ADDRESS_MAP, *place).update("classes", lambda before: classify(peers, before))
+
+
+def address_maps(
+    classes: Classes, gotos: Gotos, place: Place, name: str, memo: Memo
+) -> tuple[VerdictMap, ...]:
+    """Return the maps from the far end to where its class leads, in the order of lookup; none is empty.
 
     Args:
-        classes: all classes.
-        targets: the chain of each.
-        before: the earlier result.
+        classes: of all addresses.
+        gotos: where each class leads.
+        place: of the entries.
+        name: of the map of single addresses.
+        memo: of the maps of the last step.
     """
-    if before is not None and tuple(before) == classes:
-        standing = tuple(goto.chain for goto in before.values())
-        if standing == targets:
-            return before
-    return {members: Goto(target) for members, target in zip(classes, targets, strict=True)}
+    memo = memo.part(Seam.ADDRESS_MAP, *place)
+    found = memo.update("elements", partial(address_elements, classes, gotos)).elements
+    key_types = (KeyType.IPV4_ADDR if place[2] is Family.IPV4 else KeyType.IPV6_ADDR,)
+    singles = memo.get(
+        f"map {name}", (found,), lambda: VerdictMap(name=name, key_types=key_types, elements=found)
+    )
+    if not classes.networks:
+        return (singles,) if found else ()
+    networks = memo.get(
+        "networks",
+        (classes.networks, memo.same("gotos", gotos)),
+        lambda: fixed_map(
+            names.networks_map(*place), key_types, network_elements(classes.networks, gotos), is_interval=True
+        ),
+    )
+    return (singles, networks) if found else (networks,)
 
 
 def network_elements(networks: Networks, gotos: Gotos) -> tuple[Element, ...]:
@@ -243,42 +192,48 @@ def network_elements(networks: Networks, gotos: Gotos) -> tuple[Element, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
+class AddressElements:
     """Elements for all single addresses, and what they were made of."""
 
-    elements: Elements
+    classes: Classes
+    gotos: Gotos
+    elements: tuple[Element, ...]
     """Sorted by address."""
 
-    gotos: Gotos
-    mark: object
-    """Of the classes."""
 
-
-def address_elements(classified: Classified, gotos: Gotos, before: Addressed | None) -> Addressed:
+def address_elements(classes: Classes, gotos: Gotos, before: AddressElements | None) -> AddressElements:
     """Return the elements of all single addresses.
 
     Args:
-        classified: the addresses and their classes.
+        classes: the addresses and their classes.
         gotos: where each class leads.
-        before: what this function returned for the classes before; only addresses that changed are looked at.
+        before: an earlier result; if no class leads elsewhere, elements that have not changed are taken
+            from it.
     """
-    changed, addresses = classified.changed, classified.classes.addresses
-    if before is None or changed is None or before.mark is not classified.before or _differ(before, gotos):
-        every = [_element(address, gotos[addresses[address]]) for address in sorted(addresses)]
-        return Addressed(Elements.of(every), gotos, classified.mark)
-    elements = before.elements
+    changed = None if before is None else changed_addresses(before.classes.peers, classes.peers)
+    if before is None or changed is None or _lead_elsewhere(before.gotos, gotos):
+        made = (_element(address, gotos[peers]) for address, peers in sorted(classes.addresses.items()))
+        return AddressElements(classes, gotos, tuple(made))
+    if not changed:
+        return before
+    elements = list(before.elements)
     for address in changed:
-        members = addresses.get(address)
-        elements = elements.but(address, None if members is None else _element(address, gotos[members]))
-    return Addressed(elements, gotos, classified.mark)
+        place = bisect_left(elements, address, key=_address)
+        stop = place + (place < len(elements) and _address(elements[place]) == address)
+        peers = classes.addresses.get(address)
+        elements[place:stop] = [] if peers is None else [_element(address, gotos[peers])]
+    return AddressElements(classes, gotos, tuple(elements))
 
 
-def _differ(before: Addressed, gotos: Gotos) -> bool:
+def _lead_elsewhere(before: Gotos, after: Gotos) -> bool:
     """Return whether a class leads elsewhere than before."""
-    return before.gotos is not gotos and any(
-        before.gotos.get(members, goto) != goto for members, goto in gotos.items()
-    )
+    return any(before.get(peers, goto) != goto for peers, goto in after.items())
 
 
 def _element(address: int, goto: Goto) -> Element:
     return Element((Interval(address, address),), goto)
+
+
+def _address(element: Element) -> int:
+    (key,) = element.key
+    return key.first if isinstance(key, Interval) else -1

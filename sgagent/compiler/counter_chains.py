@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
-from sgagent.core.memo import Memory, remake
+from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedRule
 from sgagent.nft import names
@@ -82,50 +81,27 @@ class CounterChain:
     key: CounterKey
 
 
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """Leaves by their common name."""
-
-    chains: Mapping[str, Chain]
-    counters: Mapping[str, Counter]
-    keys: Mapping[str, CounterKey]
-
-    @classmethod
-    def of(cls, leaves: tuple[CounterChain, ...]) -> Leaves:
-        """Return leaves by name; a name that two have is a fault of ours."""
-        found = cls(
-            chains={leaf.chain.name: leaf.chain for leaf in leaves},
-            counters={leaf.counter.name: leaf.counter for leaf in leaves},
-            keys={leaf.counter.name: leaf.key for leaf in leaves},
-        )
-        if len(found.keys) < len(leaves):
-            raise AssertionError("two counters of one name")
-        return found
-
-
-def make_leaves(
-    interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memory: Memory
-) -> Leaves:
-    """Return the counter chains of one direction; the same object if nothing they depend on has changed.
+def counter_chains(
+    interface: ResolvedInterface, direction: Direction, flow_logging: FlowLogging, memo: Memo
+) -> tuple[CounterChain, ...]:
+    """Return the counter chains of one direction.
 
     Args:
         interface: what is enforced on it.
         direction: in which sessions are opened.
         flow_logging: which verdicts the kernel logs.
-        memory: of this interface.
+        memo: of the rules' counter chains.
     """
-    memory = memory.part("leaves", direction, interface.mode, flow_logging)
+    place = (interface.name, direction, interface.mode, flow_logging)
+    memo = memo.part(Seam.COUNTER_CHAINS, *place)
     tree = _Tree(interface, direction, flow_logging)
-    rules = interface.toward(direction).rules
-    of_rules = memory.part("rules").revise(partial(remake, rules, tree.of_rule)).made
-    of_others = tuple(tree.of_others())
-    of_others = memory.part("others").revise(lambda before: before if before == of_others else of_others)
-    return memory.recall((of_rules, of_others), lambda: Leaves.of((*of_rules, *of_others)))
+    of_rules = memo.each("rules", tree.of_rule, interface.toward(direction).rules)
+    return (*of_rules, *memo.same("others", tuple(tree.of_others())))
 
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """What the leaves of one direction have in common."""
+    """What the counter chains of one direction have in common."""
 
     interface: ResolvedInterface
     direction: Direction

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compile import Compiled, compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging, without_logging
 from sgagent.compiler.marks import (
@@ -20,8 +21,7 @@ from sgagent.compiler.marks import (
     next_state,
 )
 from sgagent.compiler.revocation import narrows
-from sgagent.compiler.source_way import close_way
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family, Mode, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
@@ -71,7 +71,7 @@ def enforce(
     enforced: Enforced | None = None,
     sessions: Sessions = Sessions.REJUDGE,
     flow_logging: FlowLogging = SILENT,
-    memory: Memory | None = None,
+    memo: Memo | None = None,
 ) -> Enforcement:
     """Return what has to be done for the policy to be enforced.
 
@@ -83,11 +83,11 @@ def enforce(
         enforced: what is known to have been enforced, if anything is.
         sessions: whether live sessions are judged again.
         flow_logging: of which judgements the kernel tells.
-        memory: of what was compiled before, to spare work; the result is the same without.
+        memo: of the last step; the result is the same without.
     """
-    memory = memory or Memory()
-    memory.turn()
-    table = _Standing(observed, foreign, policy, layout, flow_logging, memory)
+    memo = memo or Memo()
+    memo.turn()
+    table = _Standing(observed, foreign, policy, layout, flow_logging, memo)
     interfaces = [interface.name for interface in policy.interfaces]
     state = table.state
     if observed is None or (state == UNCACHED and layout.can_cache):
@@ -106,7 +106,7 @@ def enforce(
     if sessions is Sessions.KEEP:
         return table.following(state, bumped if table.ends_observing else kept)
     if is_known and enforced is not None:
-        return table.following(state, bumped if narrows(enforced.policy, policy, memory) else kept)
+        return table.following(state, bumped if narrows(enforced.policy, policy) else kept)
     unbumped = table.under(kept)
     return unbumped if table.judges_as(unbumped.compiled.ruleset) else table.following(state, bumped)
 
@@ -120,7 +120,7 @@ class _Standing:
     policy: ResolvedPolicy
     layout: MarkLayout
     flow_logging: FlowLogging
-    memory: Memory
+    memo: Memo
 
     @property
     def state(self) -> EnforcementState | None:
@@ -196,7 +196,7 @@ class _Standing:
         )
 
     def _planned(self, state: EnforcementState, turned: frozenset[str]) -> tuple[Compiled, Plan]:
-        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memory, turned=turned)
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, turned=turned)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
         return compiled, plan
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from operator import attrgetter
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.memo import Memory, gone_and_come
+from sgagent.core.memo import gone_and_come
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 
@@ -22,7 +21,7 @@ _Match = tuple[object, ...]
 """All of a rule but whom it speaks of."""
 
 
-def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
+def narrows(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     """Return whether the new policy may drop a session that the old one allowed, on an interface of both.
 
     An interface that is newly bound has a slot of its own, in which no session has been allowed yet.
@@ -30,12 +29,10 @@ def narrows(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = No
     Args:
         old: the policy in force.
         new: the policy to apply.
-        memory: caches comparisons within a step; the result does not depend on it.
     """
-    compared = (memory or Memory()).part("narrowing")
     before = {interface.name: interface for interface in old.interfaces}
     return any(
-        _interface_narrows(before[interface.name], interface, compared)
+        _interface_narrows(before[interface.name], interface)
         for interface in new.interfaces
         if interface.name in before
     )
@@ -47,22 +44,21 @@ def ends_observing(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     return any(i.name in observed and i.mode is Mode.ENFORCE for i in new.interfaces)
 
 
-def may_cut(old: ResolvedPolicy, new: ResolvedPolicy, memory: Memory | None = None) -> bool:
+def may_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> bool:
     """Return whether a session that lives by the old policy may not by the new one, on any interface.
 
-    Those that are newly judged count, too. The memory is as for :func:`narrows`.
+    Those that are newly judged count, too.
     """
     before = {interface.name for interface in old.interfaces}
     is_newly_judged = any(interface.name not in before for interface in new.interfaces)
     closes_others = new.unbound is not None and new.unbound != old.unbound
-    return is_newly_judged or closes_others or narrows(old, new, memory)
+    return is_newly_judged or closes_others or narrows(old, new)
 
 
-def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface, compared: Memory) -> bool:
+def _interface_narrows(old: ResolvedInterface, new: ResolvedInterface) -> bool:
     if old.mode is Mode.OBSERVE and new.mode is Mode.ENFORCE:
         return True  # what was only observed was remembered as allowed (§9.1)
-    pairs = ((old.toward(direction), new.toward(direction)) for direction in Direction)
-    return any(compared.recall(pair, partial(_direction_narrows, *pair)) for pair in pairs)
+    return any(_direction_narrows(old.toward(direction), new.toward(direction)) for direction in Direction)
 
 
 def _direction_narrows(old: ResolvedDirection, new: ResolvedDirection) -> bool:

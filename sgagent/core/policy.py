@@ -15,7 +15,7 @@ from itertools import chain
 from operator import is_
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
@@ -215,7 +215,7 @@ _Members = Mapping[str, tuple[_Blocks, AddressSet]]
 """By group."""
 
 
-def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[str, AddressSet]:
+def members_by_group(snapshot: Snapshot, memo: Memo | None = None) -> dict[str, AddressSet]:
     """Return each group's members: what is attached to it and what it lists itself (§5.2)."""
     blocks: dict[str, list[tuple[CidrBlock, ...]]] = {
         group.security_group_id: [group.member_addresses] for group in snapshot.security_groups
@@ -224,7 +224,7 @@ def members_by_group(snapshot: Snapshot, memory: Memory | None = None) -> dict[s
         for group_id in interface.security_group_ids:
             if group_id in blocks:
                 blocks[group_id].append(interface.addresses)
-    found = (memory or Memory()).revise(partial(_members, blocks))
+    found = (memo or Memo()).update("members", partial(_members, blocks))
     return {group_id: members for group_id, (_, members) in found.items()}
 
 

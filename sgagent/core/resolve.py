@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 
-from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.binding import Binding, Bindings
-from sgagent.core.cloud_limits import group_warnings, interface_warnings, object_warnings, overlap_errors
+from sgagent.core.cloud_limits import group_warnings, interface_warnings, overlap_errors
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.memo import Memory, Revised, changed_places, same_if_equal
+from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
-    NO_PORTS,
-    CidrBlock,
     Direction,
-    GroupReference,
     Mode,
     Policy,
-    PortListReference,
-    PortSet,
-    PrefixList,
-    PrefixListReference,
     SecurityGroup,
-    SecurityGroupRule,
     Snapshot,
 )
 from sgagent.core.policy import (
     Exemption,
-    Peer,
     ResolvedDirection,
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
-    is_of_account,
     members_by_group,
-    whose_group,
 )
-from sgagent.core.resolved_rules import (
-    NO_OBJECTS,
-    Reference,
-    Resolved,
-    ResolvedRules,
-    naming,
-    objects_named,
-    ordered,
-)
+from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, ResolvedRules, RuleResolver, as_warning, error
 
 
 class Scope(enum.Enum):
@@ -92,7 +73,7 @@ def resolve(
     default_mode: Mode = Mode.ENFORCE,
     unbound_closed: bool = False,
     scope: Scope = Scope.HOST,
-    memory: Memory | None = None,
+    memo: Memo | None = None,
 ) -> Resolution:
     """Return the policy for this host's interfaces, and all problems of the snapshot.
 
@@ -103,10 +84,10 @@ def resolve(
         default_mode: for bindings that name none.
         unbound_closed: whether links that nothing is bound to are closed (§9.3).
         scope: whose errors of meaning count as errors.
-        memory: of what was resolved before, to spare work; the result is the same without.
+        memo: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope, memory or Memory())
+    resolver = _Resolver(snapshot, concerned, scope, memo or Memo())
     resolver.problems.extend(bound.problems)
     interfaces = tuple(
         resolver.interface(binding, exemptions, binding.mode or default_mode) for binding in bound.bindings
@@ -122,9 +103,9 @@ def resolve(
     )
 
 
-def resolved_members(snapshot: Snapshot, memory: Memory) -> dict[str, AddressSet]:
-    """Return each group's members: the very same values as in what was resolved with the memory, if equal."""
-    return members_by_group(snapshot, memory.part("members"))
+def resolved_members(snapshot: Snapshot, memo: Memo) -> dict[str, AddressSet]:
+    """Return each group's members: the same objects as in what was resolved with the memo, if equal."""
+    return members_by_group(snapshot, memo.part(Seam.RESOLVED_RULES, "members"))
 
 
 def closed_interface(
@@ -156,17 +137,17 @@ class _Resolver:
     """The groups on bound interfaces."""
 
     scope: Scope
-    memory: Memory
+    memo: Memo
     problems: list[Problem] = field(default_factory=list)
     unknown_objects: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     """The groups that rules of concerned groups refer to."""
 
     def __post_init__(self) -> None:
-        self.memory.turn()
-        self._members = resolved_members(self.snapshot, self.memory)
+        self.memo.turn()
+        self._members = resolved_members(self.snapshot, self.memo)
+        self._resolver = RuleResolver(self.snapshot, self._members, self.memo.part(Seam.RESOLVED_RULES))
         self._rules: dict[str, ResolvedRules] = {}
-        self._peers: dict[str, Peer] = {}
 
     def interface(self, binding: Binding, exemptions: Exemptions, mode: Mode) -> ResolvedInterface:
         """Return what is enforced on one link."""
@@ -176,28 +157,27 @@ class _Resolver:
         if not groups:
             return closed
         rules = tuple(self._resolved_rules(group) for group in groups)
-        inner = NO_ADDRESSES
-        for group in groups:
-            if group.inner_access is Policy.ACCEPT:
-                members = self._members[group.security_group_id]
-                inner = self.memory.part("inner").recall((inner, members), partial(inner.union, members))
+        fellows = tuple(
+            self._members[group.security_group_id] for group in groups if group.inner_access is Policy.ACCEPT
+        )
         group_type = groups[0].group_type
-        memory = self.memory.part("direction", binding.interface)
+        memo = self.memo.part(Seam.RESOLVED_RULES, "interface", binding.interface)
+        inner = memo.get("inner", fellows, partial(NO_ADDRESSES.union, *fellows))
         ingress, egress = (
             replace(
-                closed.toward(direction),
-                rules=ordered(rules, direction, memory),
-                default=group_type.default(direction),
+                closed.toward(way),
+                rules=memo.get(f"{way.value} rules", rules, partial(_ordered, rules, way)),
+                default=group_type.default(way),
             )
-            for direction in (Direction.INGRESS, Direction.EGRESS)
+            for way in (Direction.INGRESS, Direction.EGRESS)
         )
         ingress = replace(ingress, inner=inner)
         return replace(
             closed,
             security_group_ids=tuple(group.security_group_id for group in groups),
             group_type=group_type,
-            ingress=memory.part(Direction.INGRESS).revise(partial(same_if_equal, ingress)),
-            egress=memory.part(Direction.EGRESS).revise(partial(same_if_equal, egress)),
+            ingress=memo.same("ingress", ingress),
+            egress=memo.same("egress", egress),
         )
 
     def _attached_groups(self, binding: Binding) -> tuple[SecurityGroup, ...]:
@@ -237,8 +217,8 @@ class _Resolver:
         for group in self.snapshot.security_groups:
             if not group.rules:
                 continue
-            self._resolved_rules(group)
-            self.problems.extend(group_warnings(group, naming(group, self.memory).group_objects))
+            rules = self._resolved_rules(group)
+            self.problems.extend(group_warnings(group, rules.group_objects))
 
     def check_network_interfaces(self, bound: Bindings) -> None:
         """Find what is wrong with the interfaces that are not bound here, and with all of them together."""
@@ -269,213 +249,46 @@ class _Resolver:
         if self.scope is Scope.HOST:
             depended = self.concerned | self.reached
             self.problems[before:] = [
-                problem if problem.code == "other_vpc" and problem.value in depended else _as_warning(problem)
+                problem if problem.code == "other_vpc" and problem.value in depended else as_warning(problem)
                 for problem in self.problems[before:]
             ]
 
     def _resolved_rules(self, group: SecurityGroup) -> ResolvedRules:
-        """Return the group's rules with references resolved; what is wrong with them is said once."""
+        """Return the group's rules with references resolved; what is wrong with them is reported once."""
         present = self._rules.get(group.security_group_id)
         if present is not None:
             return present
+        rules = self._rules[group.security_group_id] = self._resolver.resolve(group, self._memo_of(group))
         is_concerned = group.security_group_id in self.concerned
         counts = is_concerned or self.scope is Scope.EVERYTHING
-        rules = self._remembered_rules(group, counts=counts)
-        self.problems.extend(rules.problems if counts else map(_as_warning, rules.problems))
+        self.problems.extend(rules.problems if counts else map(as_warning, rules.problems))
         if counts:
-            unknown = (p.value or "" for p in rules.problems if p.code in _OF_UNKNOWN_OBJECTS)
+            unknown = (p.value or "" for p in rules.problems if p.code in OF_UNKNOWN_OBJECTS)
             self.unknown_objects.update(unknown)
         if is_concerned:
-            self.reached.update(self._reached(group, rules))
-        self._rules[group.security_group_id] = rules
+            self.reached.update(rules.reached)
         return rules
 
-    def _remembered_rules(self, group: SecurityGroup, *, counts: bool) -> ResolvedRules:
-        """Return the group's rules with references resolved, as far as possible as before."""
-        if not group.rules:
-            return _NO_RULES
-        part = self.memory.part(
+    def _memo_of(self, group: SecurityGroup) -> Memo:
+        """Return the memo of a group as it is, its rules and members apart."""
+        return self.memo.part(
+            Seam.RESOLVED_RULES,
             group.security_group_id,
             group.group_type,
             group.inner_access_policy,
             group.cloud,
             group.vpc_id,
             group.account_id,
-            counts,
         )
-        rules: ResolvedRules = part.revise(partial(self._resolve_again, group))
-        return rules
-
-    def _reached(self, group: SecurityGroup, rules: ResolvedRules) -> Iterator[str]:
-        """Yield the groups that a group's rules refer to and that there are."""
-        for reference in rules.objects.by_reference:
-            if isinstance(reference, GroupReference):
-                found = self.snapshot.group_by_id.get(reference.security_group_id)
-                if found is not None and is_of_account(found, group, reference):
-                    yield found.security_group_id
-
-    def _resolve_again(self, group: SecurityGroup, before: ResolvedRules | None) -> ResolvedRules:
-        """Resolve the rules that are not what they were, or refer to what is not what it was."""
-        named = naming(group, self.memory)
-        objects = objects_named(named, self.snapshot, self._members, before.objects if before else None)
-        if before is None:
-            return ResolvedRules.of(group, objects, (self._resolved(group, rule) for rule in group.rules))
-        changed = objects.changed_since(before.objects)
-        if len(group.rules) != len(before.rules):
-            again = self._resolve_some(group, before, changed, range(len(group.rules)))
-            return ResolvedRules.of(group, objects, again.values())
-        of_changed = {place for reference in changed for place in named.places[reference]}
-        concerned = sorted(of_changed.union(changed_places(before.rules, group.rules)))
-        if not concerned:  # what is named may have been written anew, but for nothing that rules depend on
-            return before if objects is before.objects else replace(before, objects=objects)
-        return before.but(group, objects, self._resolve_some(group, before, changed, concerned))
-
-    def _resolve_some(
-        self, group: SecurityGroup, before: ResolvedRules, changed: frozenset[Reference], some: Sequence[int]
-    ) -> dict[int, Resolved]:
-        """Resolve rules that may not be the same as before, by their places; one that only moved is.
-
-        They are all of the rules, or some of as many as before.
-        """
-        olds = before.found if len(some) == len(group.rules) else [before.found[place] for place in some]
-        known = {old.rule.rule_id: old for old in olds}
-        found: dict[int, Resolved] = {}
-        for place in some:
-            rule = group.rules[place]
-            old = known.get(rule.rule_id)
-            is_same = old is not None and old.rule is rule and not (changed and old.refers_to(changed))
-            found[place] = old if old and is_same else self._resolved(group, rule, old)
-        return found
-
-    def _resolved(
-        self, group: SecurityGroup, rule: SecurityGroupRule, old: Resolved | None = None
-    ) -> Resolved:
-        """Return a rule with references resolved, the old one if it is equal, and what is wrong with it."""
-        known = len(self.problems)
-        made = self._resolved_rule(group, rule)
-        problems = tuple(self.problems[known:])
-        del self.problems[known:]
-        return Resolved(rule, old.resolved if old and old.resolved == made else made, problems)
-
-    def _resolved_rule(self, group: SecurityGroup, rule: SecurityGroupRule) -> ResolvedRule:
-        return ResolvedRule(
-            rule_id=rule.rule_id,
-            security_group_id=group.security_group_id,
-            policy=rule.policy,
-            priority=rule.priority,
-            protocol=rule.protocol,
-            ports=self._ports(rule),
-            source_ports=_merged(rule.source_ports),
-            peer=self._peer(group, rule),
-            local_address=rule.local_address,
-        )
-
-    def _ports(self, rule: SecurityGroupRule) -> PortSet:
-        """Return the destination ports; an unknown port list is an unknown object (§5.3)."""
-        if not isinstance(rule.ports, PortListReference):
-            return _merged(rule.ports)
-        port_list = self.snapshot.port_list_by_id.get(rule.ports.port_list_id)
-        if port_list is None:
-            self._unknown(rule, rule.ports.port_list_id, "port_list_id", "port list")
-            return NO_PORTS
-        return _merged(port_list.entries)
-
-    def _peer(self, group: SecurityGroup, rule: SecurityGroupRule) -> Peer:
-        """Return the addresses that the rule's object stands for; none if it is unknown (§5.3)."""
-        match rule.authorization_object:
-            case CidrBlock() as block:
-                return self._named_peer(str(block), (block,))
-            case PrefixListReference(prefix_list_id):
-                return self._prefix_list(rule, prefix_list_id)
-            case GroupReference() as reference:
-                return self._group_members(group, rule, reference)
-
-    def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
-        present = self._peers.get(name)
-        if present is None:
-            present = self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
-        return present
-
-    def _prefix_list(self, rule: SecurityGroupRule, prefix_list_id: str) -> Peer:
-        prefix_list = self.snapshot.prefix_list_by_id.get(prefix_list_id)
-        if prefix_list is None:
-            return self._unknown(rule, prefix_list_id, "authorization_object", "prefix list")
-        self._check_family(rule, prefix_list)
-        return self._named_peer(prefix_list_id, prefix_list.entries)
-
-    def _check_family(self, rule: SecurityGroupRule, prefix_list: PrefixList) -> None:
-        """Refuse a prefix list of a family that the rule can't have (§8.1)."""
-        local = rule.local_address.family if rule.local_address else None
-        for family, code, whose in (
-            (rule.protocol.only_family, "family_of_protocol", f"protocol {rule.protocol}"),
-            (local, "mixed_families", "local address"),
-        ):
-            if family is not None and family is not prefix_list.family:
-                message = f"the list is of {prefix_list.family.value}, the rule's {whose} of {family.value}"
-                origin = rule.origin.at("authorization_object")
-                remedy = f"use a list of {family.value}"
-                self._error(origin, code, prefix_list.prefix_list_id, message, remedy)
-
-    def _group_members(
-        self, group: SecurityGroup, rule: SecurityGroupRule, reference: GroupReference
-    ) -> Peer:
-        """Return the members of the group that is referred to (§5.2)."""
-        origin = rule.origin.at("authorization_object")
-        found = self.snapshot.group_by_id.get(reference.security_group_id)
-        if found is not None and not is_of_account(found, group, reference):
-            owner = whose_group(group, reference)
-            noun = f"security group of {owner} (that id is account {found.account_id}'s)"
-            return self._unknown(rule, str(reference), "authorization_object", noun)
-        if found is None:
-            return self._unknown(rule, str(reference), "authorization_object", "security group")
-        if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
-            message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
-            remedy = "groups reach only members in the same VPC; use a CIDR"
-            self._error(origin, "other_vpc", str(reference), message, remedy)
-            return Peer(name=str(reference), addresses=NO_ADDRESSES)
-        self.problems.extend(object_warnings(group, rule, found))
-        return Peer(name=str(reference), addresses=self._members[found.security_group_id])
-
-    def _unknown(self, rule: SecurityGroupRule, name: str, where: str, noun: str) -> Peer:
-        """Say that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
-        origin = rule.origin.at(where)
-        remedy = f"add the {noun} to the definitions, or correct the id"
-        if rule.policy is Policy.DROP:
-            message = f"a drop rule refers to a {noun} that is not in the definitions"
-            self._error(origin, "unknown_object_in_drop", name, message, remedy)
-        else:
-            message = f"the rule matches nothing, as the {noun} is not in the definitions"
-            self._warn(origin, "unknown_object", name, message, remedy)
-        return Peer(name=name, addresses=NO_ADDRESSES)
 
     def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self.problems.append(
-            Problem(
-                severity=Severity.ERROR,
-                code=code,
-                origin=origin,
-                value=value,
-                message=message,
-                remedy=remedy,
-            )
-        )
-
-    def _warn(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
-        self._error(origin, code, value, message, remedy)
-        self.problems[-1] = _as_warning(self.problems[-1])
+        self.problems.append(error(origin, code, value, message, remedy))
 
 
-_NO_RULES = ResolvedRules((), NO_OBJECTS, Revised(), ())
-_OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
-
-
-def _merged(ports: PortSet) -> PortSet:
-    """Return the same ports as ranges that neither overlap nor touch."""
-    return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
-
-
-def _as_warning(problem: Problem) -> Problem:
-    return replace(problem, severity=Severity.WARNING)
+def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction) -> tuple[ResolvedRule, ...]:
+    """Return the rules of several groups in one direction, the one that decides first at the front."""
+    found = (one for group in groups for one in group.found if one.direction is direction)
+    return tuple(one.rule for one in sorted(found, key=attrgetter("precedence")))
 
 
 def _named(binding: Binding) -> str:

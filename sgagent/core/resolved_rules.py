@@ -1,309 +1,283 @@
-"""Resolved rules of groups, cached with what they depend on."""
+"""Resolve the rules of a group: references become addresses and ports (§5)."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain
+from operator import attrgetter
 
-from sgagent.core.addresses import AddressSet
-from sgagent.core.errors import Problem
-from sgagent.core.memo import Memory, Revised, changed_places, gone_and_come
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet, joined
+from sgagent.core.cloud_limits import object_warnings
+from sgagent.core.errors import Origin, Problem, Severity
+from sgagent.core.memo import Memo
 from sgagent.core.model import (
+    NO_PORTS,
     CidrBlock,
     Direction,
     GroupReference,
+    Policy,
     PortListReference,
+    PortSet,
+    PrefixList,
     PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import ResolvedRule, precedence
+from sgagent.core.policy import Peer, ResolvedRule, is_of_account, precedence, whose_group
 
-Reference = GroupReference | PrefixListReference | PortListReference
-"""What a rule may name that stands elsewhere in the snapshot."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Same:
-    """Compare a value by identity, because comparing large ones by content takes too long."""
-
-    value: object
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether both hold the same object."""
-        return isinstance(other, Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        """Return the identity of the value."""
-        return id(self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """What a reference stands for, as far as the resolution of a rule depends on it."""
-
-    content: Same | None
-    """The members, or the list; None where there is no such object."""
-
-    account_id: str | None = None
-    vpc_id: str | None = None
+OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
+"""The codes of problems with references to what is not in the definitions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A rule, what it was resolved to, and what is wrong with it."""
+    """What a rule was resolved to, and what is wrong with it."""
 
-    rule: SecurityGroupRule
-    resolved: ResolvedRule
+    direction: Direction
+    rule: ResolvedRule
+    precedence: tuple[int, bool, str, str]
+    """Of the rule."""
+
     problems: tuple[Problem, ...]
+    names_group: bool
+    """Whether its object is a group."""
 
-    def refers_to(self, some: frozenset[Reference]) -> bool:
-        """Return whether the rule names one of these."""
-        peer, ports = self.rule.authorization_object, self.rule.ports
-        if not isinstance(peer, CidrBlock) and peer in some:
-            return True
-        return isinstance(ports, PortListReference) and ports in some
+    reached: str | None
+    """The id of the group that it refers to, if that is in the definitions."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResolvedRules:
-    """The rules of a group, in the order of their ids."""
+    """What the rules of a group were resolved to."""
 
-    rules: tuple[SecurityGroupRule, ...]
-    objects: Objects
-    """What they name."""
+    found: tuple[Resolved, ...] = ()
+    """In the order of rule ids."""
 
-    found: Revised[Resolved]
-    problems: tuple[Problem, ...]
-    """What is wrong with them."""
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with the rules."""
+        return tuple(chain.from_iterable(map(attrgetter("problems"), self.found)))
 
-    @classmethod
-    def of(cls, group: SecurityGroup, objects: Objects, found: Iterable[Resolved]) -> ResolvedRules:
-        """Return what a group's rules were resolved to, and all that is wrong with them."""
-        resolved = Revised(found)
-        return cls(group.rules, objects, resolved, tuple(_problems(resolved)))
+    @cached_property
+    def group_objects(self) -> int:
+        """Return how many rules have a group as their object."""
+        return sum(map(attrgetter("names_group"), self.found))
 
-    def but(self, group: SecurityGroup, objects: Objects, others: Mapping[int, Resolved]) -> ResolvedRules:
-        """Return the same for rules of which some, by their places, were resolved to something else."""
-        found = self.found.but(others)
-        are_fine = not self.problems and not any(_problems(others.values()))
-        return ResolvedRules(group.rules, objects, found, () if are_fine else tuple(_problems(found)))
+    @cached_property
+    def reached(self) -> frozenset[str]:
+        """Return the groups that the rules refer to and that are in the definitions."""
+        return frozenset(map(attrgetter("reached"), self.found)) - {None}
 
-
-def _problems(found: Iterable[Resolved]) -> Iterator[Problem]:
-    return (problem for one in found if one.problems for problem in one.problems)
+    @cached_property
+    def rule_by_id(self) -> Mapping[str, ResolvedRule]:
+        """Return the resolved rules by their ids."""
+        return {one.rule.rule_id: one.rule for one in self.found}
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
-    """What the rules of a group name."""
+class _ReferredGroup:
+    """All of a group that rules which refer to it depend on."""
 
-    places: Mapping[Reference, tuple[int, ...]]
-    """Which rules name it, by their places."""
+    members: AddressSet
+    account_id: str | None
+    vpc_id: str | None
 
-    group_objects: int
-    """How many rules have a group as their object."""
 
-    groups: tuple[GroupReference, ...]
-    prefix_lists: tuple[PrefixListReference, ...]
-    port_lists: tuple[PortListReference, ...]
-    ids: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-    """Of these three."""
+class RuleResolver:
+    """Resolve the rules of the groups of one snapshot."""
 
-    def standing(self, snapshot: Snapshot, members: Mapping[str, AddressSet]) -> tuple[object, ...]:
-        """Return all that there is of what is named, by the interpreter's own loops."""
-        groups, prefix_lists, port_lists = self.ids
-        return (
-            *map(snapshot.group_by_id.get, groups),
-            *map(members.get, groups),
-            *map(snapshot.prefix_list_by_id.get, prefix_lists),
-            *map(snapshot.port_list_by_id.get, port_lists),
+    def __init__(self, snapshot: Snapshot, members: Mapping[str, AddressSet], memo: Memo) -> None:
+        """Take the definitions.
+
+        Args:
+            snapshot: all objects.
+            members: of each group.
+            memo: of the groups that rules referred to before.
+        """
+        self._snapshot = snapshot
+        self._peers: dict[str, Peer] = {}
+        groups = {
+            name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
+            for name, group in snapshot.group_by_id.items()
+        }
+        self._groups = memo.update("referred groups", partial(_known_if_equal, groups))
+
+    def resolve(self, group: SecurityGroup, memo: Memo) -> ResolvedRules:
+        """Return what the rules of a group were resolved to.
+
+        Args:
+            group: whose rules to resolve.
+            memo: of this group as it is, its rules apart.
+        """
+        return memo.update("rules", lambda before: self._resolve(group, memo, before))
+
+    def _resolve(self, group: SecurityGroup, memo: Memo, before: ResolvedRules | None) -> ResolvedRules:
+        """Resolve the rules that have changed, or whose objects have."""
+
+        def resolve(rule: SecurityGroupRule, *_objects: object) -> Resolved:
+            found = self._resolved(group, rule)
+            known = before.rule_by_id.get(rule.rule_id) if before is not None else None
+            return replace(found, rule=known) if known == found.rule else found
+
+        found = memo.each("each rule", resolve, group.rules, *self._objects(group.rules))
+        return before if before is not None and before.found is found else ResolvedRules(found)
+
+    def _objects(self, rules: Sequence[SecurityGroupRule]) -> tuple[list[object], list[object]]:
+        """Return the object of each rule, and its port list; None where it refers to none."""
+        groups, prefix_lists = self._groups, self._snapshot.prefix_list_by_id
+        objects = [
+            groups.get(named.security_group_id)
+            if isinstance(named, GroupReference)
+            else prefix_lists.get(named.prefix_list_id)
+            if isinstance(named, PrefixListReference)
+            else None
+            for named in (rule.authorization_object for rule in rules)
+        ]
+        port_lists = self._snapshot.port_list_by_id
+        return objects, [
+            port_lists.get(ports.port_list_id) if isinstance(ports, PortListReference) else None
+            for ports in (rule.ports for rule in rules)
+        ]
+
+    def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
+        problems: list[Problem] = []
+        resolved = ResolvedRule(
+            rule_id=rule.rule_id,
+            security_group_id=group.security_group_id,
+            policy=rule.policy,
+            priority=rule.priority,
+            protocol=rule.protocol,
+            ports=self._ports(rule, problems),
+            source_ports=_merged(rule.source_ports),
+            peer=self._peer(group, rule, problems),
+            local_address=rule.local_address,
+        )
+        reference = rule.authorization_object
+        named = reference if isinstance(reference, GroupReference) else None
+        return Resolved(
+            direction=rule.direction,
+            rule=resolved,
+            precedence=precedence(resolved),
+            problems=tuple(problems),
+            names_group=named is not None,
+            reached=named.security_group_id if named and self._group(group, named) else None,
         )
 
-    def at(self, places: Iterable[int]) -> set[Reference]:
-        """Return what is named by what stands at some places of these."""
-        named: tuple[Reference, ...] = (*self.groups, *self.groups, *self.prefix_lists, *self.port_lists)
-        return {named[place] for place in places}
+    def _ports(self, rule: SecurityGroupRule, problems: list[Problem]) -> PortSet:
+        """Return the destination ports; an unknown port list is an unknown object (§5.3)."""
+        if not isinstance(rule.ports, PortListReference):
+            return _merged(rule.ports)
+        port_list = self._snapshot.port_list_by_id.get(rule.ports.port_list_id)
+        if port_list is None:
+            problems.append(_unknown(rule, rule.ports.port_list_id, "port_list_id", "port list"))
+            return NO_PORTS
+        return _merged(port_list.entries)
+
+    def _peer(self, group: SecurityGroup, rule: SecurityGroupRule, problems: list[Problem]) -> Peer:
+        """Return the addresses that the rule's object stands for; none if it is unknown (§5.3)."""
+        match rule.authorization_object:
+            case CidrBlock() as block:
+                return self._named_peer(str(block), (block,))
+            case PrefixListReference(prefix_list_id):
+                return self._prefix_list(rule, prefix_list_id, problems)
+            case GroupReference() as reference:
+                return self._group_members(group, rule, reference, problems)
+
+    def _named_peer(self, name: str, blocks: Iterable[CidrBlock]) -> Peer:
+        present = self._peers.get(name)
+        if present is None:
+            present = self._peers[name] = Peer(name=name, addresses=AddressSet.of(blocks))
+        return present
+
+    def _prefix_list(self, rule: SecurityGroupRule, prefix_list_id: str, problems: list[Problem]) -> Peer:
+        prefix_list = self._snapshot.prefix_list_by_id.get(prefix_list_id)
+        if prefix_list is None:
+            problems.append(_unknown(rule, prefix_list_id, "authorization_object", "prefix list"))
+            return Peer(name=prefix_list_id, addresses=NO_ADDRESSES)
+        problems.extend(_family_errors(rule, prefix_list))
+        return self._named_peer(prefix_list_id, prefix_list.entries)
+
+    def _group_members(
+        self,
+        group: SecurityGroup,
+        rule: SecurityGroupRule,
+        reference: GroupReference,
+        problems: list[Problem],
+    ) -> Peer:
+        """Return the members of the group that is referred to (§5.2)."""
+        name, origin = str(reference), rule.origin.at("authorization_object")
+        nobody = Peer(name=name, addresses=NO_ADDRESSES)
+        found = self._group(group, reference)
+        if found is None:
+            noun = "security group"
+            other = self._snapshot.group_by_id.get(reference.security_group_id)
+            if other is not None:
+                owner = whose_group(group, reference)
+                noun = f"security group of {owner} (that id is account {other.account_id}'s)"
+            problems.append(_unknown(rule, name, "authorization_object", noun))
+            return nobody
+        if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
+            message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
+            remedy = "groups reach only members in the same VPC; use a CIDR"
+            problems.append(error(origin, "other_vpc", name, message, remedy))
+            return nobody
+        problems.extend(object_warnings(group, rule, found))
+        return Peer(name=name, addresses=self._groups[found.security_group_id].members)
+
+    def _group(self, own: SecurityGroup, reference: GroupReference) -> SecurityGroup | None:
+        """Return the group that a rule of a group refers to; None if it is not in the definitions."""
+        found = self._snapshot.group_by_id.get(reference.security_group_id)
+        return found if found is not None and is_of_account(found, own, reference) else None
 
 
-def naming(group: SecurityGroup, memory: Memory) -> Naming:
-    """Return what the rules of a group name."""
-    part = memory.part("naming", group.security_group_id)
-    named: _Named = part.revise(partial(_named, group.rules))
-    return named.naming
+def _merged(ports: PortSet) -> PortSet:
+    """Return the same ports as ranges that neither overlap nor touch."""
+    return ports if len(ports.ranges) < 2 else replace(ports, ranges=joined(ports.ranges))
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """Rules, and what they name."""
-
-    rules: tuple[SecurityGroupRule, ...]
-    naming: Naming
-
-
-def _named(rules: tuple[SecurityGroupRule, ...], before: _Named | None) -> _Named:
-    """Return what rules name; that is the same if the changed ones name what those did in their places."""
-    if before is not None and before.rules is rules:
-        return before
-    if before is not None and len(before.rules) == len(rules):
-        places = changed_places(before.rules, rules)
-        if all(_names(before.rules[place]) == _names(rules[place]) for place in places):
-            return _Named(rules, before.naming)
-    return _Named(rules, _naming(rules))
+def _known_if_equal(
+    groups: Mapping[str, _ReferredGroup], before: Mapping[str, _ReferredGroup] | None
+) -> Mapping[str, _ReferredGroup]:
+    """Return the groups; an equal one is the same object as before."""
+    known = before or {}
+    return {name: known[name] if known.get(name) == group else group for name, group in groups.items()}
 
 
-def _names(rule: SecurityGroupRule) -> tuple[Reference, ...]:
-    """Return what a rule names that stands elsewhere."""
-    named = (rule.authorization_object, rule.ports)
-    return tuple(one for one in named if isinstance(one, Reference))
+def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Problem:
+    """Return that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
+    origin = rule.origin.at(where)
+    remedy = f"add the {noun} to the definitions, or correct the id"
+    if rule.policy is Policy.DROP:
+        message = f"a drop rule refers to a {noun} that is not in the definitions"
+        return error(origin, "unknown_object_in_drop", name, message, remedy)
+    message = f"the rule matches nothing, as the {noun} is not in the definitions"
+    return as_warning(error(origin, "unknown_object", name, message, remedy))
 
 
-def _naming(rules: Sequence[SecurityGroupRule]) -> Naming:
-    places: dict[Reference, list[int]] = {}
-    for place, rule in enumerate(rules):
-        for named in _names(rule):
-            places.setdefault(named, []).append(place)
-    groups = tuple(one for one in places if isinstance(one, GroupReference))
-    prefix_lists = tuple(one for one in places if isinstance(one, PrefixListReference))
-    port_lists = tuple(one for one in places if isinstance(one, PortListReference))
-    return Naming(
-        places={reference: tuple(found) for reference, found in places.items()},
-        group_objects=sum(len(places[group]) for group in groups),
-        groups=groups,
-        prefix_lists=prefix_lists,
-        port_lists=port_lists,
-        ids=(
-            tuple(one.security_group_id for one in groups),
-            tuple(one.prefix_list_id for one in prefix_lists),
-            tuple(one.port_list_id for one in port_lists),
-        ),
+def _family_errors(rule: SecurityGroupRule, prefix_list: PrefixList) -> Iterator[Problem]:
+    """Yield an error for a prefix list of a family that the rule can't have (§8.1)."""
+    local = rule.local_address.family if rule.local_address else None
+    for family, code, whose in (
+        (rule.protocol.only_family, "family_of_protocol", f"protocol {rule.protocol}"),
+        (local, "mixed_families", "local address"),
+    ):
+        if family is not None and family is not prefix_list.family:
+            message = f"the list is of {prefix_list.family.value}, the rule's {whose} of {family.value}"
+            origin = rule.origin.at("authorization_object")
+            remedy = f"use a list of {family.value}"
+            yield error(origin, code, prefix_list.prefix_list_id, message, remedy)
+
+
+def error(origin: Origin, code: str, value: str, message: str, remedy: str) -> Problem:
+    """Return an error of meaning."""
+    return Problem(
+        severity=Severity.ERROR, code=code, origin=origin, value=value, message=message, remedy=remedy
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """What the rules of a group name, and what that stands for."""
-
-    naming: Naming
-    standing: tuple[object, ...]
-    by_reference: Mapping[Reference, Object]
-
-    def changed_since(self, before: Objects) -> frozenset[Reference]:
-        """Return what is named and stands for something else than before."""
-        named: Iterable[Reference] = self.by_reference
-        if before.naming is self.naming:
-            named = self.naming.at(changed_places(before.standing, self.standing))
-        return frozenset(one for one in named if before.by_reference.get(one) != self.by_reference[one])
-
-
-def objects_named(
-    naming: Naming, snapshot: Snapshot, members: Mapping[str, AddressSet], before: Objects | None
-) -> Objects:
-    """Return the objects that rules name.
-
-    Args:
-        naming: which rules name which objects.
-        snapshot: the definitions.
-        members: of all groups.
-        before: the earlier result; objects that have not changed are taken from it.
-    """
-    standing = naming.standing(snapshot, members)
-    make = partial(_object, snapshot, members)
-    if before is None or before.naming is not naming:
-        return Objects(naming, standing, {one: make(one) for one in naming.places})
-    places = changed_places(before.standing, standing)
-    if not places:
-        return before
-    again = {one: make(one) for one in naming.at(places)}
-    return Objects(naming, standing, {**before.by_reference, **again})
-
-
-def _object(snapshot: Snapshot, members: Mapping[str, AddressSet], reference: Reference) -> Object:
-    """Return what a reference stands for, and all of it that its resolution depends on."""
-    match reference:
-        case GroupReference(security_group_id):
-            group = snapshot.group_by_id.get(security_group_id)
-            if group is None:
-                return Object(None)
-            return Object(Same(members[security_group_id]), group.account_id, group.vpc_id)
-        case PrefixListReference(prefix_list_id):
-            return Object(Same(snapshot.prefix_list_by_id.get(prefix_list_id)))
-        case PortListReference(port_list_id):
-            return Object(Same(snapshot.port_list_by_id.get(port_list_id)))
-
-
-NO_OBJECTS = Objects(_naming(()), (), {})
-
-
-def ordered(
-    groups: tuple[ResolvedRules, ...], direction: Direction, memory: Memory
-) -> tuple[ResolvedRule, ...]:
-    """Return the rules of several groups in one direction, the one that decides first at the front."""
-    found: _Ordered = memory.part("order", direction).revise(partial(_ordered, groups, direction))
-    return found.rules
-
-
-@dataclass(frozen=True, slots=True)
-class _Ordered:
-    """Rules of groups in the order in which they decide."""
-
-    groups: tuple[ResolvedRules, ...]
-    rules: Revised[ResolvedRule]
-
-
-_MOST_PUT_IN_PLACE = 64
-"""Rules that are put in their places one by one; more are sorted with all others."""
-
-
-def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction, before: _Ordered | None) -> _Ordered:
-    """Return the rules of one direction in order; of those before, only what came and went is looked at."""
-    if before is not None and len(before.groups) == len(groups):
-        gone, come = _gone_and_come(before.groups, groups, direction)
-        if len(gone) + len(come) <= _MOST_PUT_IN_PLACE:
-            rules = _put_in_place(before.rules, gone, come)
-            if rules is not None:
-                return _Ordered(groups, rules)
-    all_rules = (one.resolved for group in groups for one in group.found if one.rule.direction is direction)
-    return _Ordered(groups, Revised(sorted(all_rules, key=precedence)))
-
-
-def _gone_and_come(
-    before: tuple[ResolvedRules, ...], after: tuple[ResolvedRules, ...], direction: Direction
-) -> tuple[list[ResolvedRule], list[ResolvedRule]]:
-    """Return the rules of one direction that went, and those that came."""
-    gone: list[ResolvedRule] = []
-    come: list[ResolvedRule] = []
-    for old, new in zip(before, after, strict=True):
-        for found, differing in zip((gone, come), gone_and_come(old.found, new.found), strict=True):
-            found += [one.resolved for one in differing if one.rule.direction is direction]
-    return gone, come
-
-
-def _put_in_place(
-    rules: Revised[ResolvedRule], gone: Sequence[ResolvedRule], come: Sequence[ResolvedRule]
-) -> Revised[ResolvedRule] | None:
-    """Return rules in order, without some and with others; None where ids are not unique, and so no order."""
-    places = {precedence(rule): _place(rules, rule) for rule in gone}
-    others = {precedence(rule): rule for rule in come}
-    if len(places) < len(gone) or len(others) < len(come):
-        return None
-    if any(rules[place : place + 1] != (rule,) for place, rule in zip(places.values(), gone, strict=True)):
-        return None
-    if others.keys() == places.keys():
-        return rules.but({place: others[key] for key, place in places.items()})
-    kept = list(rules)
-    for place in sorted(places.values(), reverse=True):
-        del kept[place]
-    for key, rule in others.items():
-        place = _place(kept, rule)
-        if place < len(kept) and precedence(kept[place]) == key:
-            return None
-        kept.insert(place, rule)
-    return Revised(kept)
-
-
-def _place(rules: Sequence[ResolvedRule], rule: ResolvedRule) -> int:
-    return bisect_left(rules, precedence(rule), key=precedence)
+def as_warning(problem: Problem) -> Problem:
+    """Return the problem as one that refuses nothing."""
+    return replace(problem, severity=Severity.WARNING)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from sgagent.core.errors import Origin, Problem, Severity
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PORTS,
     GroupType,
@@ -138,19 +138,22 @@ class Page:
 Thing = TypeVar("Thing", SecurityGroup, PrefixList, PortList, NetworkInterface)
 
 
-def assemble(collected: Collected, findings: Findings, version: str | None, memory: Memory) -> Snapshot:
+def assemble(collected: Collected, findings: Findings, version: str | None, memo: Memo) -> Snapshot:
     """Return the snapshot, sorted by ids; it is valid only if ``findings`` has no errors."""
     groups = _unique(collected.groups, "security_group_id", findings)
+    settled = memo.each("settled", _settle, groups)
+    for second, first in chain.from_iterable(alike for _, alike in settled):
+        _note_alike(findings, second, first)
     snapshot = Snapshot(
         version=version or "",
-        security_groups=tuple(_settled(group, findings, memory.part("settled")) for group in groups),
+        security_groups=tuple(group for group, _ in settled),
         prefix_lists=_unique(collected.prefix_lists, "prefix_list_id", findings),
         port_lists=_unique(collected.port_lists, "port_list_id", findings),
         network_interfaces=_unique(collected.interfaces, "network_interface_id", findings),
     )
-    _check_rule_ids(snapshot, findings, memory.part("rule ids"))
+    _check_rule_ids(snapshot, findings, memo)
     _check_mac_addresses(snapshot, findings)
-    return snapshot if version else replace(snapshot, version=digest(snapshot, memory.part("digest")))
+    return snapshot if version else replace(snapshot, version=digest(snapshot, memo))
 
 
 def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Thing, ...]:
@@ -164,19 +167,12 @@ def _unique(things: Iterable[Thing], field: str, findings: Findings) -> tuple[Th
     return tuple(by_id[key] for key in sorted(by_id))
 
 
-def _settled(group: SecurityGroup, findings: Findings, memory: Memory) -> SecurityGroup:
-    """Return the group with its rules sorted by id, each with an id, without duplicates (§4.7)."""
-    settled, alike = memory.recall((group,), lambda: _settle(group))
-    for second, first in alike:
-        _note_alike(findings, second, first)
-    return settled
-
-
 _Alike = tuple[tuple[SecurityGroupRule, SecurityGroupRule], ...]
 """Pairs of a duplicate rule and the first rule that it equals or shares an id with."""
 
 
 def _settle(group: SecurityGroup) -> tuple[SecurityGroup, _Alike]:
+    """Return the group with its rules sorted by id, each with an id, without duplicates (§4.7)."""
     alike: list[tuple[SecurityGroupRule, SecurityGroupRule]] = []
     rules = sorted(_with_ids(group, alike), key=attrgetter("rule_id"))
     return replace(group, rules=tuple(rules)), tuple(alike)
@@ -199,10 +195,10 @@ def _with_ids(
         yield derived[rule_id]
 
 
-def _check_rule_ids(snapshot: Snapshot, findings: Findings, memory: Memory) -> None:
+def _check_rule_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None:
     """Add an error for each rule id that occurs twice in the snapshot."""
     rules = tuple(group.rules for group in snapshot.security_groups if group.rules)
-    for second, first in memory.recall(rules, lambda: _alike_ids(rules)):
+    for second, first in memo.get("alike ids", rules, lambda: _alike_ids(rules)):
         _note_duplicate(findings, "rule_id", second.origin, first.origin, second.rule_id)
 
 

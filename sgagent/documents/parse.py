@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
 from sgagent.documents.api import read_answer, settle_answers
 from sgagent.documents.assembly import Collected, assemble
@@ -62,7 +63,7 @@ def parse_documents(
     files: Sequence[DocumentFile],
     limits: Limits,
     version: str | None = None,
-    memory: Memory | None = None,
+    memo: Memo | None = None,
 ) -> tuple[Snapshot, tuple[Problem, ...]]:
     """Return the snapshot of all files, and the warnings.
 
@@ -73,23 +74,23 @@ def parse_documents(
         files: all documents; their order decides only the order of problems.
         limits: the largest accepted documents.
         version: the source's version of this content; None derives it from the content.
-        memory: caches files read before under the same limits; it never changes the result.
+        memo: of the files read before under the same limits; it never changes the result.
 
     Raises:
         DocumentError: at least one syntax or schema error (§8.1); it holds all errors and warnings.
     """
-    memory = memory or Memory()
-    memory.turn()
+    memo = memo or Memo()
+    memo.turn()
     findings = Findings(limits.problems)
     collected = Collected()
     if not files:
         findings.add(_no_documents())
     try:
-        _read_all(files, findings, Budget(limits=limits), collected, memory)
+        _read_all(files, findings, Budget(limits=limits), collected, memo)
     except OverBudgetError:
         raise DocumentError(findings.all()) from None
     settle_answers(collected)
-    snapshot = assemble(collected, findings, version, memory)
+    snapshot = assemble(collected, findings, version, memo)
     if findings.has_errors:
         has_left_out = collected.has_left_out or collected.has_answers
         raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
@@ -101,9 +102,9 @@ def parse_other_version(
     parsed: Sequence[DocumentFile],
     limits: Limits,
     version: str,
-    memory: Memory,
+    memo: Memo,
 ) -> Snapshot:
-    """Return the snapshot of other versions of documents that were parsed with the same memory.
+    """Return the snapshot of other versions of documents that were parsed with the same memo.
 
     A passage that both versions have is parsed once, and each rule of it is the very same value in both
     snapshots. So the origins in this snapshot may name a file of the other version.
@@ -113,14 +114,14 @@ def parse_other_version(
         parsed: the version of them that was parsed last.
         limits: what they may cost; the same as for that version.
         version: what the source calls the content of the files.
-        memory: of the documents that were parsed.
+        memo: of the documents that were parsed.
 
     Raises:
         DocumentError: as :func:`parse_documents` does; it names the files by their own names.
     """
     paired = _named_as(files, parsed)
     try:
-        return parse_documents(paired, limits, version, memory)[0]
+        return parse_documents(paired, limits, version, memo)[0]
     except DocumentError:
         if paired == files:
             raise
@@ -153,19 +154,21 @@ def _base_name(name: str) -> str:
 
 
 def _read_all(
-    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memory: Memory
+    files: Sequence[DocumentFile], findings: Findings, budget: Budget, collected: Collected, memo: Memo
 ) -> None:
     """Collect the objects of each file in the order of file names; take unchanged files from the cache."""
     for file in sorted(files, key=lambda file: file.name):
-        kept = memory.part("file", file.name)
-        before = kept.last()
-        if isinstance(before, FileRead) and before.says_the_same(file, findings, budget):
-            read = before
-            read.repeat(findings, budget)
-        else:
-            read = _read_file(file, findings, budget, before if isinstance(before, FileRead) else None)
-        kept.keep(read if read.is_repeatable else None)
-        collected.take(read.collected)
+        reading = partial(_read_again, file, findings, budget)
+        collected.take(memo.part(Seam.PARSE_CACHE, file.name).update("file", reading).collected)
+
+
+def _read_again(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:
+    """Return the result for a file: the last one if its content has not changed."""
+    usable = before if before is not None and before.is_repeatable else None
+    if usable is not None and usable.says_the_same(file, findings, budget):
+        usable.repeat(findings, budget)
+        return usable
+    return _read_file(file, findings, budget, usable)
 
 
 def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: FileRead | None) -> FileRead:

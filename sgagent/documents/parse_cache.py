@@ -9,10 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TypeVar, cast
 
-from sgagent.core.memo import changed_places, common_ends
 from sgagent.documents.findings import Budget, Findings
 from sgagent.documents.tree import Listing, Mapping, Node
 
@@ -151,13 +150,8 @@ class PassageList:
 
     def again(self, nodes: Sequence[Node]) -> list[ParsedPassage | None]:
         """Return the cached result for each item of the new list; None for a changed item."""
-        if len(nodes) != len(self.nodes):
-            head, _ = common_ends(self.nodes, nodes)
-            return [*self.passages[:head], *[None] * (len(nodes) - head)]
-        found = list(self.passages)
-        for place in changed_places(self.nodes, nodes):
-            found[place] = None
-        return found
+        together = zip_longest(nodes, self.nodes[: len(nodes)], self.passages[: len(nodes)])
+        return [passage if node is old else None for node, old, passage in together]
 
 
 class ParseCache:

@@ -8,8 +8,7 @@ from itertools import compress
 from operator import is_not
 from typing import Generic, Self, TypeVar
 
-from sgagent.nft.maps import Elements
-from sgagent.nft.ruleset import Chain, Counter, Element, Ruleset, VerdictMap
+from sgagent.nft.ruleset import Chain, Counter, Element, VerdictMap
 
 _Object = TypeVar("_Object", Chain, Counter, VerdictMap)
 
@@ -49,27 +48,6 @@ class Differing(Generic[_Object]):
         return tuple(self.wanted[name] for name in sorted(names))
 
 
-def differing_chains(standing: Ruleset, wanted: Ruleset) -> Differing[Chain]:
-    """Compare all chains of two tables; nobody looks at parts that both have."""
-    of_both = {id(part) for part in standing.chain_parts}.intersection(map(id, wanted.chain_parts))
-    standing_rest, wanted_rest = (
-        _together([part for part in table.chain_parts if id(part) not in of_both])
-        for table in (standing, wanted)
-    )
-    names = _differing_names(standing_rest, wanted_rest)
-    return Differing(standing.chain_by_name, wanted.chain_by_name, names)
-
-
-def _together(parts: Sequence[Mapping[str, Chain]]) -> Mapping[str, Chain]:
-    """Return the chains of several parts."""
-    if len(parts) == 1:
-        return parts[0]
-    chains: dict[str, Chain] = {}
-    for part in parts:
-        chains.update(part)
-    return chains
-
-
 def _differing_names(standing: Mapping[str, _Object], wanted: Mapping[str, _Object]) -> frozenset[str]:
     """Return the names of objects that differ, come, or go."""
     if standing is wanted:
@@ -86,17 +64,12 @@ def differing_elements(
 ) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
     """Return the elements that are not among the others, and those of the others that are not among these.
 
-    Both are sorted, so what they have in common at either end is left out first, and before that whole parts
-    which both have: of 100,000 elements of which one changed, comparing takes a moment where hashing them all
-    would take a second.
+    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
+    one changed, comparing takes a moment where hashing them all would take a second.
     """
     if elements is others:
         return (), ()
-    if isinstance(elements, Elements) and isinstance(others, Elements):
-        rests = elements.without_parts_of(others), others.without_parts_of(elements)
-    else:
-        rests = tuple(elements), tuple(others)
-    left, right = _between_common_ends(*rests)
+    left, right = _between_common_ends(tuple(elements), tuple(others))
     among_left, among_right = set(left), set(right)
     gone = tuple(element for element in left if element not in among_right)
     return gone, tuple(element for element in right if element not in among_left)

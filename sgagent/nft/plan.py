@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from sgagent.nft.diff import Differing, ForeignObjects, differing_chains, differing_elements
+from sgagent.nft.diff import Differing, ForeignObjects, differing_elements
 from sgagent.nft.grammar import BITS
 from sgagent.nft.ruleset import (
     Chain,
@@ -241,7 +241,7 @@ class _Change:
         self.desired = desired
         self.observed = observed
         self.foreign = foreign
-        chains = differing_chains(observed, desired)
+        chains = Differing.between(observed.chain_by_name, desired.chain_by_name)
         maps = Differing.between(observed.verdict_map_by_name, desired.verdict_map_by_name)
         counters = Differing.between(observed.counter_by_name, desired.counter_by_name)
         self.leaving_chains = chains.leaving(_same_declaration)

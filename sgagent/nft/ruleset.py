@@ -311,30 +311,6 @@ class Ruleset:
     verdict_maps: tuple[VerdictMap, ...] = ()
     counters: tuple[Counter, ...] = ()
 
-    @classmethod
-    def by_name(
-        cls,
-        *,
-        chains: Mapping[str, Chain],
-        verdict_maps: Mapping[str, VerdictMap],
-        counters: Mapping[str, Counter],
-        chain_parts: tuple[Mapping[str, Chain], ...],
-    ) -> Ruleset:
-        """Return the table of objects that are sorted by name already, each under its own."""
-        made = cls(
-            chains=tuple(chains.values()),
-            verdict_maps=tuple(verdict_maps.values()),
-            counters=tuple(counters.values()),
-        )
-        known = {"chain_by_name": chains, "verdict_map_by_name": verdict_maps, "counter_by_name": counters}
-        vars(made).update(known, chain_parts=chain_parts)  # what these properties would work out again
-        return made
-
-    @cached_property
-    def chain_parts(self) -> tuple[Mapping[str, Chain], ...]:
-        """Return the chains by name in parts, no name in two; the same part holds the same chains."""
-        return (self.chain_by_name,)
-
     @cached_property
     def chain_by_name(self) -> Mapping[str, Chain]:
         """Return the chains by their names."""

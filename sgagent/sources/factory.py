@@ -6,7 +6,7 @@ from functools import partial
 from typing import assert_never
 
 from sgagent.core.errors import UsageError
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.policy import Endpoint
 from sgagent.ports import Host, Source
 from sgagent.settings import (
@@ -28,7 +28,7 @@ def make_source(
     host: Host | None = None,
     *,
     read_enforced: ReadEnforced | None = None,
-    memory: Memory | None = None,
+    memo: Memo | None = None,
 ) -> Source:
     """Return the configured source without contacting it.
 
@@ -36,7 +36,7 @@ def make_source(
         settings: the configuration.
         host: the links of this host, for sources that fetch only its definitions; None fetches everything.
         read_enforced: reads the newest enforced signature; None reads it from the state directory.
-        memory: the parsed documents of before; None for a memory that only the source uses.
+        memo: the parsed documents of before; None for a memo that only the source uses.
 
     Raises:
         UsageError: a Python module that the source needs is not installed.
@@ -46,14 +46,14 @@ def make_source(
     signature_policy = SignaturePolicy(
         settings.signature, read_enforced=read_enforced or partial(read_signature, kept)
     )
-    parser = VerifiedParser(settings.limits, signature_policy, memory=memory)
+    parser = VerifiedParser(settings.limits, signature_policy, memo=memo)
     match source:
         case FileSourceSettings():
             return FileSource(source.path, settings.limits, parser)
         case HttpsSourceSettings():
             return _https(source, settings, parser)
         case EtcdSourceSettings():
-            return _etcd(source, settings, host, signature_policy, memory)
+            return _etcd(source, settings, host, signature_policy, memo)
         case AliyunSourceSettings():
             return _aliyun(source, settings, host)
         case _:
@@ -98,7 +98,7 @@ def _etcd(
     settings: Settings,
     host: Host | None,
     signature_policy: SignaturePolicy,
-    parsed: Memory | None,
+    parsed: Memo | None,
 ) -> Source:
     try:
         from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without

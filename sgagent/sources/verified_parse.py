@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgagent.core.errors import DocumentError, Problem
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery
@@ -24,7 +24,7 @@ class VerifiedParser:
         limits: Limits,
         signature_policy: SignaturePolicy | None = None,
         version: str | None = None,
-        memory: Memory | None = None,
+        memo: Memo | None = None,
     ) -> None:
         """Store the requirements.
 
@@ -32,14 +32,14 @@ class VerifiedParser:
             limits: the largest accepted documents.
             signature_policy: the signature policy; None requires no signature.
             version: the version of every delivery; None derives it from the content.
-            memory: the parsed documents of before; None for a memory that only this parser uses.
+            memo: the parsed documents of before; None for a memo that only this parser uses.
         """
         self._limits = limits
         self._version = version
         self._signature_policy = signature_policy or SignaturePolicy()
         self._verified: _CachedVerification | None = None
         self._read: _Read | None = None
-        self._memory = memory or Memory()
+        self._memo = memo or Memo()
         self._newest: Delivery | None = None
 
     @property
@@ -102,7 +102,7 @@ class VerifiedParser:
         if self._read is None or self._read.documents != documents:
             try:
                 self._read = _Read(
-                    documents, parse_documents(documents, self._limits, self._version, self._memory)
+                    documents, parse_documents(documents, self._limits, self._version, self._memo)
                 )
             except DocumentError as error:
                 self._read = _Read(documents, error)

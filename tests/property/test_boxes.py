@@ -10,7 +10,7 @@ from sgagent.analysis.compare import Effect, compare, compare_judges
 from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.evaluate import evaluate, is_always_allowed
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import resolve
@@ -69,13 +69,13 @@ def test_what_an_edit_opens_and_closes_is_what_brute_force_finds(drawn: tuple[Ca
     """So it is where most rules are the very same on both sides, as those are left out that don't matter."""
     case, random = drawn
     found = edited(random, case)
-    memory = Memory()
+    memory = Memo()
     after, before = (
         resolve(
             one.snapshot,
             bind(one.snapshot, one.bindings, HostFacts(), automatically=False),
             one.exemptions,
-            memory=memory,
+            memo=memory,
         ).policy
         for one in (found[0] if found else case, case)
     )

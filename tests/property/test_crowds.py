@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.port_table import is_crowd
 from sgagent.core.evaluate import Tracking, evaluate
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from tests.generators import random_packets
@@ -79,8 +79,8 @@ def test_what_people_write_is_no_crowd() -> None:
         for number in range(500)
     ]
     (interface,) = policy_of(group("sg-1", *rules), on={"eth0": "sg-1"}).interfaces
-    entries = list_entries(interface, IN, Family.IPV4, Memory())
+    entries = list_entries(interface, IN, Family.IPV4, Memo())
     assert not is_crowd(entries, range(len(entries)), ())
     (interface,) = crowd(Random(1), 100).interfaces
-    entries = list_entries(interface, IN, Family.IPV4, Memory())
+    entries = list_entries(interface, IN, Family.IPV4, Memo())
     assert is_crowd(entries, range(len(entries)), ())

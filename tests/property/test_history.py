@@ -8,7 +8,8 @@ from random import Random
 
 from hypothesis import given, settings
 
-from sgagent.compiler.compile import POSTROUTING, PREROUTING, compile_
+from sgagent.compiler.base_chains import POSTROUTING, PREROUTING
+from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.compiler.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.core.evaluate import Packet, evaluate

@@ -25,7 +25,7 @@ from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import DocumentError
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
@@ -158,7 +158,7 @@ def operations_of(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) 
 def test_another_version_is_read_as_it_is_read_alone(seed: int) -> None:
     """Snapshot and errors are the same, with the files' own names, whatever was read before."""
     random = Random(seed)
-    memory, limits = Memory(), random.choice((LIMITS, Limits(), Limits()))
+    memory, limits = Memo(), random.choice((LIMITS, Limits(), Limits()))
     first = files_in(random, random.choice(("new", "")))
     with contextlib.suppress(DocumentError):
         parse_documents(first, limits, "unnamed", memory)
@@ -192,7 +192,7 @@ def test_a_version_in_another_directory_shares_its_rules() -> None:
     kind = '"direction": "egress", "policy": "drop", "protocol": "all"'
     rule = f'{{"rule_id": "%s", {kind}, "authorization_object": "%s"}}'
     content = '{"version": 1, "security_groups": [{"security_group_id": "sg-a", "rules": [\n%s]}]}'
-    memory = Memory()
+    memory = Memo()
     files = [
         [DocumentFile(name, (content % ",\n".join(rule % one for one in rules)).encode())]
         for name, rules in (

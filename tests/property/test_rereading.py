@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import event, given, strategies as st
 
 from sgagent.core.errors import DocumentError, Problem
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from tests.strategies import seeds
@@ -53,11 +53,11 @@ NAMES = ("a.yaml", "b.yaml", "c.yaml", "d.yaml")
 
 
 def read(
-    files: list[DocumentFile], memory: Memory | None, limits: Limits = LIMITS
+    files: list[DocumentFile], memory: Memo | None, limits: Limits = LIMITS
 ) -> tuple[Snapshot | None, tuple[Problem, ...]]:
     """Return what files come to, be it errors."""
     try:
-        return parse_documents(files, limits, memory=memory)
+        return parse_documents(files, limits, memo=memory)
     except DocumentError as error:
         return None, error.problems
 
@@ -65,7 +65,7 @@ def read(
 @given(st.randoms(use_true_random=False))
 def test_rereading_is_reading(random: Random) -> None:
     """Snapshot, version, warnings, errors and places are the same, whatever was read before."""
-    memory, contents = Memory(), dict.fromkeys(NAMES, CONTENTS[0])
+    memory, contents = Memo(), dict.fromkeys(NAMES, CONTENTS[0])
     for _ in range(READINGS):
         contents[random.choice(NAMES)] = random.choice(CONTENTS)
         names = random.sample(NAMES, random.choice((3, 4, 4, 4)))
@@ -80,7 +80,7 @@ def test_rereading_long_lists_is_reading(seed: int) -> None:
     """So it is where a file has many rules, some of them faulty or odd, and near the limits."""
     random = Random(seed)
     limits = Limits(rules=random.choice((22, 100)), addresses=random.choice((22, 100)), problems=3)
-    memory, rules = Memory(), [drawn_rule(random) for _ in range(20)]
+    memory, rules = Memo(), [drawn_rule(random) for _ in range(20)]
     for _ in range(READINGS):
         place = random.randrange(len(rules))
         match random.choice(("other", "other", "more", "less", "turned", "blank")):
@@ -115,11 +115,11 @@ def drawn_rule(random: Random) -> str:
 
 def test_what_has_not_changed_is_the_very_same() -> None:
     """A file that says the same gives the same objects, so that all that follows is spared."""
-    memory = Memory()
+    memory = Memo()
     files = [DocumentFile("a.yaml", CONTENTS[1].encode()), DocumentFile("b.yaml", CONTENTS[0].encode())]
-    first, _ = parse_documents(files, Limits(), memory=memory)
+    first, _ = parse_documents(files, Limits(), memo=memory)
     files[1] = DocumentFile("b.yaml", CONTENTS[3].encode())
-    second, _ = parse_documents(files, Limits(), memory=memory)
+    second, _ = parse_documents(files, Limits(), memo=memory)
     assert second.group_by_id["sg-a"] is first.group_by_id["sg-a"]
     assert second.version != first.version
 
@@ -130,12 +130,12 @@ def test_what_has_not_changed_in_a_file_is_the_very_same() -> None:
     kind = '"direction": "egress", "policy": "drop", "protocol": "all"'
     rule = f'{{"rule_id": "%s", {kind}, "authorization_object": "%s"}}'
     other = rule % ("sgr-1", "::/0")
-    memory = Memory()
+    memory = Memo()
 
     def reread(*rules: str, head: str = "") -> SecurityGroup:
         content = f'{{"version": 1, {head} "security_groups": [{group % ",".join(rules)}]}}'
         files = [DocumentFile("a.json", content.encode())]
-        return parse_documents(files, Limits(), memory=memory)[0].security_groups[0]
+        return parse_documents(files, Limits(), memo=memory)[0].security_groups[0]
 
     first = reread(other, rule % ("sgr-2", "10.0.0.0/8"))
     second = reread(other, rule % ("sgr-2", "10.0.0.1"))
@@ -152,7 +152,7 @@ def test_the_version_of_a_large_group_follows_its_rules() -> None:
     """What is remembered of its many rules shows in no version."""
     kind = '"direction": "egress", "policy": "drop", "protocol": "all"'
     rule = f'{{"rule_id": "sgr-%d", {kind}, "authorization_object": "%s"}}'
-    memory = Memory()
+    memory = Memo()
     versions: list[str] = []
     for peers in (["::/0"] * 150, ["::/0"] * 149 + ["10.0.0.0/8"], ["::/0"] * 150, ["::/0"] * 120):
         rules = "\n" * len(versions) + ",\n".join(rule % (number, peer) for number, peer in enumerate(peers))
@@ -160,7 +160,7 @@ def test_the_version_of_a_large_group_follows_its_rules() -> None:
             f'{{"version": 1, "security_groups": [{{"security_group_id": "sg-b", "rules": [{rules}]}}]}}'
         )
         files = [DocumentFile("a.json", content.encode())]
-        versions.append(parse_documents(files, Limits(), memory=memory)[0].version)
+        versions.append(parse_documents(files, Limits(), memo=memory)[0].version)
         assert versions[-1] == parse_documents(files, Limits())[0].version
     assert versions[0] == versions[2]
     assert len(set(versions)) == 3

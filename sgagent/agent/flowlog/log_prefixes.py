@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.memo import changed_places
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft.counter_keys import (
@@ -88,8 +87,8 @@ def _are_alike(before: ResolvedInterface, after: ResolvedInterface) -> bool:
 def _have_same_rules(before: tuple[ResolvedRule, ...], after: tuple[ResolvedRule, ...]) -> bool:
     """Return whether rules have the same ids and priorities, one by one."""
     return len(before) == len(after) and all(
-        (before[place].rule_id, before[place].priority) == (after[place].rule_id, after[place].priority)
-        for place in changed_places(before, after)
+        one is other or (one.rule_id, one.priority) == (other.rule_id, other.priority)
+        for one, other in zip(before, after, strict=True)
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
-from sgagent.core.memo import Memory, Remade, remake
+from sgagent.core.memo import Memo, Seam
 from sgagent.documents import DocumentFile
 from sgagent.documents.writer import as_json
 from sgagent.sources.etcd.keys import (
@@ -42,15 +42,10 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 class Members:
     """The members of one group, and warnings about invalid ones."""
 
-    read: Remade[KeyValue, tuple[str, ...] | None]
-    """The addresses of each key; None for an invalid value."""
+    addresses: tuple[str, ...]
+    """In the order of keys."""
 
     problems: tuple[Problem, ...]
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Return the addresses of all members, in the order of keys."""
-        return tuple(chain.from_iterable(filter(None, self.read.made)))
 
 
 class MemberReader:
@@ -59,23 +54,26 @@ class MemberReader:
     def __init__(self, layout: KeyLayout) -> None:
         """Start with an empty cache."""
         self._layout = layout
-        self._known: Mapping[str, Members] = {}
+        self._memo = Memo()
 
     def read(self, folders: Mapping[FolderName, Folder]) -> Mapping[str, Members]:
         """Return the members of each group; the identical object for an unchanged group."""
-        self._known = {
-            name[-1]: self._members(folder, self._known.get(name[-1]))
-            for name, folder in folders.items()
-            if name[0] == MEMBERS
-        }
-        return self._known
+        self._memo.turn()
+        named = {name[1]: folder for name, folder in folders.items() if name[0] == MEMBERS}
+        return {group: self._members(group, folder) for group, folder in named.items()}
 
-    def _members(self, folder: Folder, before: Members | None) -> Members:
-        read = remake(folder, self._addresses, before.read if before else None)
-        if before is not None and read is before.read:
-            return before
-        pairs = zip(read.given, read.made, strict=True)
-        return Members(read, tuple(_not_a_member(item) for item, addresses in pairs if addresses is None))
+    def _members(self, group: str, folder: Folder) -> Members:
+        memo = self._memo.part(Seam.PARSE_CACHE, group)
+
+        def read() -> Members:
+            found = memo.each("addresses", self._addresses, folder)
+            pairs = zip(folder, found, strict=True)
+            return Members(
+                addresses=tuple(chain.from_iterable(filter(None, found))),
+                problems=tuple(_not_a_member(item) for item, addresses in pairs if addresses is None),
+            )
+
+        return memo.get("members", (folder,), read)
 
     def _addresses(self, item: KeyValue) -> tuple[str, ...] | None:
         is_named = len(self._layout.parts(item.key)) == _PARTS
@@ -146,7 +144,7 @@ class Composer:
         """Start with an empty cache."""
         self._layout = layout
         self._members = MemberReader(layout)
-        self._memory = Memory()
+        self._memo = Memo()
 
     def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
         """Return the keys as documents; the identical objects for unchanged keys.
@@ -158,31 +156,20 @@ class Composer:
         Raises:
             DocumentError: the id in a value differs from the name of its key.
         """
-        self._memory.turn()
         members = self._members.read(folders)
-        written = [
-            self._written(kind, item, members, is_whole)
-            for kind in sorted(_LIST_OF)
-            for item in folders.get((kind,), ())
-        ]
+        written: list[_Written] = []
+        for kind in sorted(_LIST_OF):
+            folder = folders.get((kind,), ())
+            ids = [self._layout.relative(item.key).removeprefix(f"{kind}/") for item in folder]
+            own = [members.get(name) if kind == GROUPS else None for name in ids]
+            whole = [kind != GROUPS or is_whole(name) for name in ids]
+            written += self._memo.each(kind, partial(_write, kind, self._layout), folder, own, whole)
         mismatches = [one.mismatch for one in written if one.mismatch is not None]
         if mismatches:
             raise DocumentError(mismatches)
         head = DocumentFile(f"etcd:{self._layout.root}", b'{"version":1}')
         problems = chain.from_iterable(members[group].problems for group in sorted(members))
         return Composed((head, *(one.document for one in written)), tuple(problems))
-
-    def _written(
-        self,
-        kind: str,
-        item: KeyValue,
-        members: Mapping[str, Members],
-        is_whole: Callable[[str], bool],
-    ) -> _Written:
-        name = self._layout.relative(item.key).removeprefix(f"{kind}/")
-        own = members.get(name) if kind == GROUPS else None
-        given = (item, own, kind != GROUPS or is_whole(name))
-        return self._memory.recall(given, partial(_write, kind, name, *given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +189,15 @@ _LIST_OF = {
 """The list and the id field of each kind of object in a document."""
 
 
-def _write(kind: str, name: str, item: KeyValue, members: Members | None, is_whole: bool) -> _Written:  # noqa: FBT001 - positional, as in the cache key
+def _write(
+    kind: str,
+    layout: KeyLayout,
+    item: KeyValue,
+    members: Members | None,
+    is_whole: bool,  # noqa: FBT001 - positional, as in the memo's key
+) -> _Written:
     """Return the document of a key."""
+    name = layout.relative(item.key).removeprefix(f"{kind}/")
     list_name, id_name = _LIST_OF[kind]
     read = read_json(item.value)
     if read is None:  # the parser will report the errors

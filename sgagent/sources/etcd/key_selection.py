@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from sgagent.core.binding import HandBinding, HostFacts, is_hidden
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.documents import Limits
 from sgagent.sources.etcd.documents import Composed, Composer
 from sgagent.sources.etcd.keys import (
@@ -99,8 +99,7 @@ class HostInterest:
         self._folders = Folders(layout)
         self._verified_folders = Folders(layout)
         self._composer = Composer(layout)
-        self._wanted = Memory()
-        self._references = Memory()
+        self._memo = Memo()
 
     def roots(self) -> frozenset[KeyRange]:
         """Return the roots of the selection; ports of bridges and the like have none (§9.4)."""
@@ -119,9 +118,8 @@ class HostInterest:
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return the roots, and the ranges that the read keys refer to."""
         folders = self._folders.sort(values)
-        self._wanted.turn()
         leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
-        return self._wanted.recall(leading, partial(self._led_to, folders))
+        return self._memo.get("wanted", leading, partial(self._led_to, folders))
 
     def documents(self, values: Values) -> Composed:
         """Return the documents that concern the host; with pinned keys, only signed ones."""
@@ -163,13 +161,10 @@ class HostInterest:
 
     def _references_of(
         self, folders: Mapping[FolderName, Folder], groups: Collection[str]
-    ) -> list[References]:
+    ) -> tuple[References, ...]:
         """Return the references of groups' rules, memoized by key."""
-        self._references.turn()
-        return [
-            self._references.recall((item,), partial(references_of_rules, item, self._limits))
-            for item in self._named(folders, GROUPS, groups)
-        ]
+        read = partial(references_of_rules, limits=self._limits)
+        return self._memo.each("references", read, tuple(self._named(folders, GROUPS, groups)))
 
     def _named(
         self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
@@ -120,7 +120,7 @@ class EtcdSource:
         host: Host | None = None,
         signature_policy: SignaturePolicy | None = None,
         memory: Path | None = None,
-        parsed: Memory | None = None,
+        parsed: Memo | None = None,
     ) -> None:
         """Store the settings without connecting.
 
@@ -131,7 +131,7 @@ class EtcdSource:
             host: the links, which identify the host's interfaces; None reads everything.
             signature_policy: the signature policy; None requires no signature.
             memory: the directory with the cached addresses of the endpoints; None for no cache file.
-            parsed: the parsed documents of before; None for a memory that only this source uses.
+            parsed: the parsed documents of before; None for a memo that only this source uses.
         """
         self._settings = settings
         self._limits = limits
@@ -149,7 +149,7 @@ class EtcdSource:
         self._failures = 0
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parsed: _Parsed | None = None
-        self._memory = parsed or Memory()
+        self._memo = parsed or Memo()
         self._newest: Delivery | None = None
         self._verified: VerifiedManifest | None = None
         self._error: DocumentError | SourceUnavailableError | None = None
@@ -311,7 +311,7 @@ class EtcdSource:
         """
         composed = self._watcher.interest.documents(held.values)
         if self._parsed is None or self._parsed.documents != composed.documents:
-            snapshot, problems = parse_documents(composed.documents, self._limits, memory=self._memory)
+            snapshot, problems = parse_documents(composed.documents, self._limits, memo=self._memo)
             self._parsed = _Parsed(composed.documents, snapshot, problems)
         delivery = Delivery(
             snapshot=self._parsed.snapshot,

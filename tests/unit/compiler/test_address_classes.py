@@ -6,8 +6,17 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from sgagent.compiler.address_classes import Classes, Classified, Peers, classify, reclassify
+from sgagent.compiler.address_classes import (
+    MOST_CHANGED,
+    AddressElements,
+    Classes,
+    Peers,
+    address_elements,
+    changed_addresses,
+    classify,
+)
 from sgagent.core.addresses import AddressRanges, merge
+from sgagent.nft.ruleset import Goto, Interval
 
 LAST = 40
 numbers = st.integers(0, LAST)
@@ -73,7 +82,7 @@ def test_all_combinations_are_told(drawn: list[AddressRanges]) -> None:
 
 def test_nobody() -> None:
     """Without peers, or with empty ones only, there is no class."""
-    assert classify([]) == Classes(addresses={}, networks=())
+    assert classify([]) == Classes(peers=(), addresses={}, networks=())
     assert classify([(), ()]).distinct() == ()
 
 
@@ -86,29 +95,33 @@ def test_the_ends_of_the_numbers() -> None:
 
 
 @given(st.lists(peers, min_size=2, max_size=5))
-def test_classes_of_addresses_that_came_and_went(drawn: list[list[AddressRanges]]) -> None:
-    """They are the same whatever stood before, and all single addresses that changed are told."""
-    before: Classified | None = None
+def test_classes_after_any_change_are_classes_from_nothing(drawn: list[list[AddressRanges]]) -> None:
+    """So are the elements of single addresses, whatever stood before."""
+    classes: Classes | None = None
+    elements: AddressElements | None = None
     for now in drawn:
-        found, afresh = reclassify(tuple(now), before), Classified.of(tuple(now))
-        assert (found.classes, found.distinct, found.sizes) == (afresh.classes, afresh.distinct, afresh.sizes)
-        assert len(found.classes.addresses) == len(afresh.classes.addresses)
-        if before is not None and found.changed is not None:
-            both = before.classes.addresses, found.classes.addresses
-            one, other = (dict(addresses) for addresses in both)
-            assert found.changed >= {a for a in one.keys() | other.keys() if one.get(a) != other.get(a)}
-        before = found
+        classes = classify(now, classes)
+        assert classes == classify(now)
+        gotos = {members: Goto(f"class/{members}") for members in classes.distinct()}
+        elements = address_elements(classes, gotos, elements)
+        assert elements == address_elements(classes, gotos, None)
+        assert [element.key for element in elements.elements] == [
+            (Interval.single(address),) for address in sorted(classes.addresses)
+        ]
 
 
-def test_very_many_addresses_one_after_the_other() -> None:
-    """Far more than are laid over others: each is found, and those that went are not."""
-    held: list[int] = []
-    ranges: AddressRanges = ()
-    classified = Classified.of(((), ()))
-    for number in range(1, 1_500):
-        held.append(2 * number)
-        if not number % 3:
-            del held[number // 3]
-        ranges = tuple((address, address) for address in held)
-        classified = reclassify((ranges, ranges[:1]), classified)
-    assert dict(classified.classes.addresses) == classify((ranges, ranges[:1])).addresses
+def test_elements_lead_elsewhere_if_their_class_does() -> None:
+    """Though no address came or went."""
+    classes = classify([((1, 1),), ((2, 2),)])
+    first = address_elements(classes, {(0,): Goto("a"), (1,): Goto("b")}, None)
+    second = address_elements(classes, {(0,): Goto("a"), (1,): Goto("c")}, first)
+    assert [element.verdict for element in second.elements] == [Goto("a"), Goto("c")]
+
+
+def test_many_changed_addresses_are_classified_anew() -> None:
+    """One by one up to a limit, all of them beyond it; the result is the same."""
+    before = classify([(), ((7, 7),)])
+    for count in (MOST_CHANGED, MOST_CHANGED + 1):
+        held = tuple((address, address) for address in range(count))
+        assert (changed_addresses(before.peers, (held, ((7, 7),))) is None) == (count > MOST_CHANGED)
+        assert classify([held, ((7, 7),)], before) == classify([held, ((7, 7),)])

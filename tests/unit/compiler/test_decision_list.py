@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgagent.compiler.decision_list import INNER_PEER, Entry, list_entries
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Family, PortList
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
@@ -12,7 +12,7 @@ from tests.words import ACCEPT, DROP, IN, OUT, block, group, policy_of, resoluti
 
 def entries(policy: ResolvedPolicy, family: Family = Family.IPV4) -> tuple[Entry, ...]:
     """Return the entries of sessions opened inwards through the one interface."""
-    return list_entries(policy.interfaces[0], IN, family, Memory())
+    return list_entries(policy.interfaces[0], IN, family, Memo())
 
 
 def test_the_whole_family_is_everyone() -> None:
@@ -90,5 +90,5 @@ def test_each_direction_has_its_own_list() -> None:
     """Rules of the other direction are not listed."""
     policy = policy_of(group("sg-1", rule("r1", ACCEPT, TCP, "80", "10.0.0.2", direction=OUT)))
     assert entries(policy) == ()
-    outwards = list_entries(policy.interfaces[0], OUT, Family.IPV4, Memory())
+    outwards = list_entries(policy.interfaces[0], OUT, Family.IPV4, Memo())
     assert [entry.leaf for entry in outwards] == ["platform/eth0/egress", "rule/eth0/r1"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgagent.compiler.class_chains import MOST_FOR_EVERYONE, DirtyClasses, reach
+from sgagent.compiler.class_chains import MOST_FOR_EVERYONE, DirtyClasses, dirty_classes
 from sgagent.compiler.decision_list import Entry
 from sgagent.core.model import Family
 from tests.words import ports
@@ -33,10 +33,10 @@ LISTED = (SSH, WEB, DNS, ALL, ALL_TCP)
 
 def test_what_changes_reaches_the_classes_of_its_own_peer() -> None:
     """Whether it comes, goes, or says something else."""
-    assert reach(LISTED, LISTED) == DirtyClasses(frozenset(), is_for_everyone=False)
-    assert reach(LISTED, LISTED[1:]) == DirtyClasses(frozenset("a"), is_for_everyone=False)
-    assert reach((SSH, ALL), LISTED[:-1]) == DirtyClasses(frozenset("bc"), is_for_everyone=False)
-    assert reach((SSH, ALL), (entry("23", peer="a"), ALL)) == DirtyClasses(
+    assert dirty_classes(LISTED, LISTED) == DirtyClasses(frozenset(), is_for_everyone=False)
+    assert dirty_classes(LISTED, LISTED[1:]) == DirtyClasses(frozenset("a"), is_for_everyone=False)
+    assert dirty_classes((SSH, ALL), LISTED[:-1]) == DirtyClasses(frozenset("bc"), is_for_everyone=False)
+    assert dirty_classes((SSH, ALL), (entry("23", peer="a"), ALL)) == DirtyClasses(
         frozenset("a"), is_for_everyone=False
     )
 
@@ -45,31 +45,30 @@ def test_what_is_for_everyone_reaches_what_meets_it() -> None:
     """No protocol is all of them, no ports are any."""
     for text, protocol, peers in (("400-450", TCP, "bde"), ("53", UDP, "cd"), ("", UDP, "cd"), ("", 1, "d")):
         one = entry(text, protocol)
-        assert reach(LISTED, (one, *LISTED)) == DirtyClasses(frozenset(peers), is_for_everyone=True)
-        assert reach((*LISTED, one), LISTED) == DirtyClasses(frozenset(peers), is_for_everyone=True)
-    assert reach((entry("22"), *LISTED), (entry("80"), *LISTED)) == DirtyClasses(
+        assert dirty_classes(LISTED, (one, *LISTED)) == DirtyClasses(frozenset(peers), is_for_everyone=True)
+        assert dirty_classes((*LISTED, one), LISTED) == DirtyClasses(frozenset(peers), is_for_everyone=True)
+    assert dirty_classes((entry("22"), *LISTED), (entry("80"), *LISTED)) == DirtyClasses(
         frozenset("abde"), is_for_everyone=True
     )
 
 
-def test_other_addresses_reach_nothing() -> None:
-    """What decides in a class does not depend on them, but for whether they are everyone's."""
+def test_other_addresses_reach_the_classes_of_their_peer() -> None:
+    """If they become those of everyone, all classes that the entry meets."""
     moved = Entry(leaf="22", peer="a", family=Family.IPV4, addresses=((2, 2),), protocol=TCP, ports=SSH.ports)
-    assert reach(LISTED, (moved, *LISTED[1:])) == DirtyClasses(frozenset(), is_for_everyone=False)
+    assert dirty_classes(LISTED, (moved, *LISTED[1:])) == DirtyClasses(frozenset("a"), is_for_everyone=False)
     wide = Entry(leaf="22", peer="a", family=Family.IPV4, addresses=EVERYONE, protocol=TCP, ports=SSH.ports)
-    assert reach(LISTED, (wide, *LISTED[1:])) == DirtyClasses(frozenset("ade"), is_for_everyone=True)
+    assert dirty_classes(LISTED, (wide, *LISTED[1:])) == DirtyClasses(frozenset("ade"), is_for_everyone=True)
 
 
 def test_what_stands_elsewhere_may_reach_anything() -> None:
     """So may what is for everyone and looks further than protocol and port."""
-    assert reach((SSH, WEB, ALL), (WEB, SSH, ALL)) is None
-    assert reach((SSH, WEB, DNS), (ALL, WEB, SSH)) is None
-    assert reach((SSH,), (entry("80", local=(1, 2)), SSH)) is None
-    assert reach((SSH, SSH, WEB), (SSH, WEB)) == DirtyClasses(frozenset("a"), is_for_everyone=False)
+    assert dirty_classes((SSH, WEB, ALL), (WEB, SSH, ALL)) is None
+    assert dirty_classes((SSH, WEB, DNS), (ALL, WEB, SSH)) is None
+    assert dirty_classes((SSH,), (entry("80", local=(1, 2)), SSH)) is None
 
 
 def test_many_changes_for_everyone_are_taken_to_reach_anything() -> None:
     """To hold each of very many against all entries would take longer than to make all classes again."""
     many = [entry(str(port)) for port in range(1, MOST_FOR_EVERYONE + 2)]
-    assert reach(LISTED, (*many[1:], *LISTED)) is not None
-    assert reach(LISTED, (*many, *LISTED)) is None
+    assert dirty_classes(LISTED, (*many[1:], *LISTED)) is not None
+    assert dirty_classes(LISTED, (*many, *LISTED)) is None

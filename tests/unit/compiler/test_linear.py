@@ -21,7 +21,7 @@ from sgagent.compiler.linear import (
     up_to,
 )
 from sgagent.compiler.selectors import readings
-from sgagent.core.memo import Memory
+from sgagent.core.memo import Memo
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,
@@ -48,7 +48,7 @@ def written(
     """Return the lines of a group's rules, of sessions opened inwards and read by header unless said."""
     there = group("sg-2", members=["10.0.0.2", "10.0.0.3", "10.0.0.9"])
     policy = policy_of(group("sg-1", *rules), there, *groups, on={"eth0": "sg-1"})
-    entries = list_entries(policy.interfaces[0], direction, Family.IPV4, Memory())
+    entries = list_entries(policy.interfaces[0], direction, Family.IPV4, Memo())
     of_rules = [entry for entry in entries if not entry.is_exempt]
     by_session, by_header = readings(direction, Family.IPV4)
     return [rule_text(line) for line in entry_rules(of_rules, by_session if live else by_header, far_ends())]
@@ -81,7 +81,7 @@ def test_networks_are_looked_up_in_a_map() -> None:
         group("sg-2", members=["10.0.0.2", "10.0.0.3", "10.0.0.9"]),
         on={"eth0": "sg-1"},
     )
-    entries = [e for e in list_entries(policy.interfaces[0], IN, Family.IPV4, Memory()) if not e.is_exempt]
+    entries = [e for e in list_entries(policy.interfaces[0], IN, Family.IPV4, Memo()) if not e.is_exempt]
     collected, (by_session, by_header) = far_ends(), readings(IN, Family.IPV4)
     lines = [
         rule_text(line) for way in (by_header, by_session) for line in entry_rules(entries, way, collected)
@@ -137,7 +137,7 @@ def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
             inner=DROP,
         )
     )
-    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
     _, by_header = readings(IN, Family.IPV4)
     assert [rule_text(line) for line in protocol_rules(entries, TCP, by_header, far_ends())] == [
         "th dport 80 ip saddr 10.0.0.2 goto rule/eth0/r1",
@@ -166,7 +166,7 @@ def test_a_protocol_is_separate_protocols_by_its_lines(
         rule("r0", ACCEPT, TCP, "80", "10.0.0.2", source_ports="7"),
     )
     policy = policy_of(group("sg-1", *rules))
-    assert separate_protocols(list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())) == expected
+    assert separate_protocols(list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())) == expected
 
 
 def many_rules(count: int, protocol: Protocol = TCP) -> tuple[SecurityGroupRule, ...]:
@@ -199,7 +199,7 @@ def test_a_policy_is_short_by_its_lines_and_its_addresses(
     """Each port is a line; a range of addresses counts once in each line that names it."""
     members = [f"10.0.{number // 100}.{number % 100 * 2}" for number in range(MOST_ADDRESSES - 1)]
     policy = policy_of(group("sg-1", *rules), group("sg-many", members=members), on={"eth0": "sg-1"})
-    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
     assert is_short(entries, MOST_LINES) is expected
 
 
@@ -209,7 +209,7 @@ def test_members_are_counted_before_they_are_joined(count: int, *, expected: boo
     members = [str(IPv4Address("10.0.0.0") + number) for number in range(count)]
     rules, there = rule("r1", ACCEPT, TCP, "80", "sg-2"), group("sg-2", members=members)
     policy = policy_of(group("sg-1", rules, inner=DROP), there, on={"eth0": "sg-1"})
-    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
     assert is_short(entries, MOST_LINES) is expected
 
 
@@ -223,7 +223,7 @@ def test_nothing_stands_behind_what_decides_about_all() -> None:
             rule("r3", ACCEPT, TCP, "81", "10.0.0.2", priority=3),
         )
     )
-    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memory())
+    entries = list_entries(policy.interfaces[0], IN, Family.IPV4, Memo())
     kept, last = up_to(entries, lambda entry: entry.is_for_everyone and entry.is_for_all)
     assert [entry.leaf for entry in kept] == ["rule/eth0/r1"]
     assert last is not None

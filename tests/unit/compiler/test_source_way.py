@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import enforce
 from sgagent.compiler.marks import MarkLayout
-from sgagent.compiler.source_way import can_open, close_way, open_way
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
 from sgagent.nft.plan import AddCounter, DeleteCounter, make_plan

@@ -1,0 +1,307 @@
+"""Base chains: where packets enter the table, and what decides about those of known and live sessions.
+
+Every packet of a link meets the rules of its entry chain first: they accept known sessions by their mark, and
+send all others on. The rules that keep the agent's source reachable in a table that an earlier agent left
+(§7.4) stand at the head of the base chains: what that table enforces is unknown, so the rest is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from sgagent.compiler.marks import EnforcementState, MarkLayout
+from sgagent.compiler.selectors import readings
+from sgagent.core.addresses import joined
+from sgagent.core.model import Direction, Family
+from sgagent.core.policy import (
+    LINK_LOCAL,
+    LOOPBACK,
+    MULTICAST_LISTENER_TYPES,
+    NEIGHBOUR_DISCOVERY_TYPES,
+    Endpoint,
+    ResolvedPolicy,
+    in_order,
+)
+from sgagent.nft import names, ruleset
+from sgagent.nft.maps import fixed_map
+from sgagent.nft.ruleset import (
+    Accept,
+    Chain,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    Jump,
+    LookUp,
+    Match,
+    Operator,
+    Rule,
+    Ruleset,
+    SetMark,
+    Symbol,
+    Verdict,
+    VerdictMap,
+)
+
+PREROUTING = Hook(name="prerouting", hook_priority=-150)
+"""After conntrack (-200), before DNAT (-100): what comes in is judged as it is on the wire (§2.2)."""
+
+POSTROUTING = Hook(name="postrouting", hook_priority=300)
+"""After SNAT (100)."""
+
+
+FEW_INTERFACES = 2
+"""Up to so many are compared one after the other, which costs a packet less than a look-up."""
+
+
+def base_chains(
+    policy: ResolvedPolicy, layout: MarkLayout, state: EnforcementState
+) -> tuple[tuple[Chain, ...], tuple[VerdictMap, ...]]:
+    """Return the chains that packets meet before their far end is looked up, and the maps of links.
+
+    Args:
+        policy: what to enforce.
+        layout: our bits of the conntrack mark.
+        state: the policy generation under which accepted sessions are remembered, and who has which slot.
+    """
+    links = [_Link(judge.name, layout, state) for judge in policy.judges]
+    chains = [
+        chain for link in links for opened in Direction for chain in (link.live(opened), link.accept(opened))
+    ]
+    if links:
+        chains.append(Chain(name=names.NEIGHBOURS_CHAIN, rules=_always_allowed_icmpv6()))
+    maps: list[VerdictMap] = []
+    for hook, direction in ((PREROUTING, Direction.INGRESS), (POSTROUTING, Direction.EGRESS)):
+        if policy.unbound is None and len(links) == 1:
+            chains.append(_only_door(hook, direction, links[0]))
+        else:
+            chains += (link.entry_chain(direction) for link in links)
+            door, found = _dispatch(hook, direction, policy)
+            chains.append(door)
+            maps += found
+    return tuple(chains), tuple(maps)
+
+
+def _only_door(hook: Hook, direction: Direction, link: _Link) -> Chain:
+    """Return the base chain that all packets of the one bound link enter, and those of others leave at once.
+
+    It spares each packet the way to a chain of the link's own.
+    """
+    elsewhere = Match(_LINK[direction], (Symbol(link.name),), Operator.NOT_EQUAL)
+    rules = (Rule((elsewhere, Accept())), *link.entry(direction))
+    return Chain(name=hook.name, hook=hook, rules=rules)
+
+
+_LINK = {Direction.INGRESS: ruleset.META_IIFNAME, Direction.EGRESS: ruleset.META_OIFNAME}
+"""What says through which link a packet passes."""
+
+
+def _dispatch(
+    hook: Hook, direction: Direction, policy: ResolvedPolicy
+) -> tuple[Chain, tuple[VerdictMap, ...]]:
+    """Return the base chain that sends each bound link's packets to where they are judged, and its map."""
+    selector = _LINK[direction]
+    verdicts: dict[str, Verdict] = {
+        interface.name: Goto(names.entry_chain(direction, interface.name)) for interface in policy.interfaces
+    }
+    rules: list[Rule] = []
+    if policy.unbound:
+        verdicts.setdefault(LOOPBACK, Accept())
+        rules.append(Rule((Goto(names.entry_chain(direction, policy.unbound.name)),)))
+    if len(verdicts) <= FEW_INTERFACES:
+        rules[:0] = [Rule((Match(selector, (Symbol(name),)), verdicts[name])) for name in sorted(verdicts)]
+        return Chain(name=hook.name, hook=hook, rules=tuple(rules)), ()
+    elements = (Element((Symbol(name),), verdict) for name, verdict in verdicts.items())
+    links = fixed_map(names.links_map(direction), (selector.key_type,), elements, is_interval=False)
+    rules.insert(0, Rule((LookUp((selector,), links.name),)))
+    return Chain(name=hook.name, hook=hook, rules=tuple(rules)), (links,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """Compile the entry to one link."""
+
+    name: str
+    layout: MarkLayout
+    state: EnforcementState
+
+    def entry_chain(self, direction: Direction) -> Chain:
+        """Return the chain that every packet of the direction enters, where there are several links."""
+        return Chain(name=names.entry_chain(direction, self.name), rules=self.entry(direction))
+
+    def entry(self, direction: Direction) -> tuple[Rule, ...]:
+        """Return the rules that every packet of the direction meets: known, new, untracked, invalid or live.
+
+        Of the sessions whose packets come in, those whose original packets do were opened inwards; those
+        whose replies do, outwards. For packets that go out it is the other way round. There is one rule that
+        leads to where new sessions of a family are judged, as the kernel validates all that is there once for
+        each.
+        """
+        onward, backward = _opened(direction)
+        ipv4, ipv6 = (Goto(names.peers_chain(onward, self.name, family)) for family in Family)
+        by_header = Match(ruleset.CT_STATE, (Symbol("new"), Symbol("untracked")))
+        is_untracked, is_invalid = (
+            Match(ruleset.CT_STATE, (Symbol(state),)) for state in ("untracked", "invalid")
+        )
+        is_reply = Match(ruleset.CT_DIRECTION, (Symbol("reply"),))
+        return (
+            *self._known(onward, backward),
+            Rule((by_header, _IS_IPV4, ipv4)),
+            Rule((is_untracked, Jump(names.NEIGHBOURS_CHAIN))),
+            Rule((by_header, ipv6)),
+            Rule((is_invalid, Goto(names.invalid_chain(direction, self.name)))),
+            Rule((is_reply, Goto(names.live_session_chain(backward, self.name)))),
+            Rule((Goto(names.live_session_chain(onward, self.name)),)),
+        )
+
+    def _known(self, onward: Direction, backward: Direction) -> tuple[Rule, ...]:
+        """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
+
+        The rule for original packets compares the mark first, the rule for replies compares the direction
+        first. The first packet of a session has no mark and is no reply, so each rule rejects it after one
+        comparison.
+        """
+        original, reply = (Match(ruleset.CT_DIRECTION, (Symbol(word),)) for word in ("original", "reply"))
+        return (
+            *(Rule((mark, original, Accept())) for mark in self._marks(onward)),
+            *(Rule((reply, mark, Accept())) for mark in self._marks(backward)),
+        )
+
+    def _marks(self, opened: Direction) -> tuple[Match, ...]:
+        """Return the matches on marks of allowed sessions; empty if no session is remembered as allowed."""
+        bits = self._remembered(opened)
+        if bits is None:
+            return ()
+        bit, generation = bits
+        mask = self.layout.generation_mask | bit
+        return (Match(ruleset.CT_MARK, (Interval.single(generation | bit),), mask=mask),)
+
+    def _remembered(self, opened: Direction) -> tuple[int, int] | None:
+        """Return the bit and generation that mark allowed sessions; None where nothing is remembered."""
+        slot = self.state.slot(self.name)
+        if slot is None or self.state.generation is None:
+            return None
+        return self.layout.direction_bit(slot, opened), self.layout.generation_bits(self.state.generation)
+
+    def accept(self, opened: Direction) -> Chain:
+        """Return the chain that remembers a session as allowed, and accepts.
+
+        A mark of the current generation keeps its bits, which other interfaces may have set; under any other
+        generation all our bits mean nothing any more.
+        """
+        rules: list[Rule] = []
+        bits = self._remembered(opened)
+        if bits is not None:
+            bit, generation = bits
+            current = Match(ruleset.CT_MARK, (Interval.single(generation),), mask=self.layout.generation_mask)
+            rules.append(Rule((current, SetMark(keep=_ALL_BITS, put=bit), Accept())))
+            rules.append(Rule((SetMark.replacing(self.layout.mask, generation | bit), Accept())))
+        rules.append(Rule((Accept(),)))
+        return Chain(name=names.accept_chain(opened, self.name), rules=tuple(rules))
+
+    def live(self, opened: Direction) -> Chain:
+        """Return the chain that judges live sessions opened in the direction, by family."""
+        ipv4, ipv6 = (names.live_chain(names.peers_chain(opened, self.name, family)) for family in Family)
+        rules = (Rule((_IS_IPV4, Goto(ipv4))), Rule((Goto(ipv6),)))
+        return Chain(name=names.live_session_chain(opened, self.name), rules=rules)
+
+
+_IS_IPV4 = Match(ruleset.META_NFPROTO, (Symbol("ipv4"),))
+_ALL_BITS = 0xFFFFFFFF
+
+
+def _opened(direction: Direction) -> tuple[Direction, Direction]:
+    """Return how sessions were opened whose original, and whose reply, packets go in the direction."""
+    if direction is Direction.INGRESS:
+        return Direction.INGRESS, Direction.EGRESS
+    return Direction.EGRESS, Direction.INGRESS
+
+
+def _always_allowed_icmpv6() -> tuple[Rule, ...]:
+    """Return the rules for neighbour discovery and multicast listeners (§7.1), without any set."""
+    discovery = [
+        Rule((Match(ruleset.ICMPV6_TYPE, (types,)), Match(ruleset.IP6_HOPLIMIT, _HOPS_255), Accept()))
+        for types in _intervals(NEIGHBOUR_DISCOVERY_TYPES)
+    ]
+    listeners = [
+        Rule(
+            (
+                Match(ruleset.ICMPV6_TYPE, (types,)),
+                Match(ruleset.IP6_HOPLIMIT, _HOPS_1),
+                Match(ruleset.IP6_SADDR, (sources,)),
+                Accept(),
+            )
+        )
+        for types in _intervals(MULTICAST_LISTENER_TYPES)
+        for sources in (Interval.single(0), Interval(*LINK_LOCAL))
+    ]
+    return *discovery, *listeners
+
+
+_HOPS_1, _HOPS_255 = (Interval.single(1),), (Interval.single(255),)
+
+
+def _intervals(numbers: tuple[int, ...]) -> tuple[Interval, ...]:
+    """Return numbers as intervals, neighbours joined, as the kernel lists them."""
+    return tuple(Interval(*found) for found in joined((number, number) for number in numbers))
+
+
+_PACKETS = {"prerouting": "reply", "postrouting": "original"}
+"""Which packets of a session that was opened outwards pass each base chain."""
+
+
+def can_open(foreign: Iterable[str]) -> bool:
+    """Return whether the base chains hold only our rules; a change of ours would remove others."""
+    return not {f"rule {name}" for name in _PACKETS} & set(foreign)
+
+
+def open_way(table: Ruleset, endpoints: Iterable[Endpoint]) -> Ruleset:
+    """Return the table with the way open to these end points of a source, and to no others by such rules."""
+    ordered = in_order(endpoints)
+    return _with_heads(
+        table, {name: tuple(_rule(one, packets) for one in ordered) for name, packets in _PACKETS.items()}
+    )
+
+
+def close_way(table: Ruleset) -> Ruleset:
+    """Return the table without what :func:`open_way` put there: as it judges everybody else."""
+    return open_way(table, ())
+
+
+def _with_heads(table: Ruleset, heads: dict[str, tuple[Rule, ...]]) -> Ruleset:
+    return replace(table, chains=tuple(_with_head(chain, heads) for chain in table.chains))
+
+
+def _with_head(chain: Chain, heads: dict[str, tuple[Rule, ...]]) -> Chain:
+    """Return a base chain with these rules at its head, and any other chain as it is."""
+    if chain.hook is None or chain.name not in heads:
+        return chain
+    known = [place for place, rule in enumerate(chain.rules) if not _is_way(rule)]
+    others = chain.rules[known[0] :] if known else ()
+    rules = (*heads[chain.name], *others)
+    return chain if rules == chain.rules else replace(chain, rules=rules)
+
+
+def _rule(endpoint: Endpoint, packets: str) -> Rule:
+    """Return the rule that lets one direction of sessions pass that were opened to an end point."""
+    tracked, _ = readings(Direction.EGRESS, endpoint.address.family)
+    number = endpoint.protocol.wire_number
+    address = Interval(endpoint.address.first, endpoint.address.last)
+    return Rule(
+        (
+            Match(ruleset.CT_DIRECTION, (Symbol(packets),)),
+            *tracked.match_port(number, Interval.single(endpoint.port)),
+            Match(tracked.peer, (address,)),
+            Accept(),
+        )
+    )
+
+
+def _is_way(rule: Rule) -> bool:
+    """Return whether a rule is one of those made here; the compiler makes none that begin like them."""
+    match rule.statements:
+        case (Match(selector=first), Match(), Match(), Match(), Accept()):
+            return first == ruleset.CT_DIRECTION
+        case _:
+            return False
