@@ -120,44 +120,50 @@ class FileDesk:
         """Write them all, for a service that is not started yet."""
         self._service = service
         self._is_told = notice is Notice.SIGNAL
-        self._groups = _Groups.of(policy, len(policy.rules))
-        service.configure(self._groups.binding())
-        self._rules_text().define(service)
-        for place in range(0, len(self._groups.members), GROUPS_OF_A_FILE):
-            self._members_text(place).define(service)
+        self._files = PolicyFiles(policy)
+        service.configure(self._files.binding)
+        for name, text in self._files.all():
+            service.define(text, name)
 
     def prepare(self, change: Change, number: int) -> Callable[[], None]:
         """Make a change on paper, and return what puts it in its place."""
-        if change is Change.MEMBER:
-            text = self._members_text(self._groups.change_member(number))
-        else:
-            self._groups.change_rule(number)
-            text = self._rules_text()
+        name, text = self._files.change(change, number)
 
         def make_known() -> None:
-            text.define(self._service)
+            self._service.define(text, name)
             if self._is_told:
                 self._service.reload()
 
         return make_known
 
-    def _rules_text(self) -> _Text:
-        return _Text("rules.json", _document(self._groups.ruled))
 
-    def _members_text(self, place: int) -> _Text:
+class PolicyFiles:
+    """The files of a policy, each as its name and its text."""
+
+    def __init__(self, policy: BenchPolicy) -> None:
+        """Take the policy as it is at first."""
+        self._groups = _Groups.of(policy, len(policy.rules))
+        self.binding = self._groups.binding()
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Yield all files."""
+        yield self._rules()
+        for place in range(0, len(self._groups.members), GROUPS_OF_A_FILE):
+            yield self._members(place)
+
+    def change(self, change: Change, number: int) -> tuple[str, str]:
+        """Make a change, and return the file that it is in."""
+        if change is Change.MEMBER:
+            return self._members(self._groups.change_member(number))
+        self._groups.change_rule(number)
+        return self._rules()
+
+    def _rules(self) -> tuple[str, str]:
+        return "rules.json", _document(self._groups.ruled)
+
+    def _members(self, place: int) -> tuple[str, str]:
         first = place // GROUPS_OF_A_FILE * GROUPS_OF_A_FILE
-        return _Text(f"{first}.json", _document(self._groups.members[first : first + GROUPS_OF_A_FILE]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A file that is about to be written."""
-
-    name: str
-    text: str
-
-    def define(self, service: Service) -> None:
-        service.define(self.text, self.name)
+        return f"{first}.json", _document(self._groups.members[first : first + GROUPS_OF_A_FILE])
 
 
 class StoreDesk:
