@@ -46,7 +46,7 @@ def compile_(
     flow_logging: FlowLogging = SILENT,
     memo: Memo | None = None,
     *,
-    turned: frozenset[str] = frozenset(),
+    renamed: frozenset[str] = frozenset(),
     most_lines: int = MOST_LINES,
 ) -> Compiled:
     """Return the table that enforces the policy.
@@ -57,7 +57,7 @@ def compile_(
         state: the policy generation under which accepted sessions are remembered, and who has which slot.
         flow_logging: which verdicts the kernel logs.
         memo: of the last step; the result is the same without.
-        turned: maps of addresses, by their first names, that have their second name.
+        renamed: maps of addresses, by their first names, that have their other name.
         most_lines: up to how many lines of a direction and family are a list; where it is 0, none is.
     """
     memo = memo or Memo()
@@ -74,7 +74,7 @@ def compile_(
                 found = (
                     list_chains(entries, place)
                     if is_short(entries, most_lines)
-                    else _tables(entries, place, turned, memo)
+                    else _tables(entries, place, renamed, memo)
                 )
                 table.add_chains(found.chains.values())
                 table.add_verdict_maps(found.verdict_maps.values())
@@ -82,13 +82,13 @@ def compile_(
     return table.compiled()
 
 
-def _tables(entries: tuple[Entry, ...], place: Place, turned: frozenset[str], memo: Memo) -> FamilyChains:
+def _tables(entries: tuple[Entry, ...], place: Place, renamed: frozenset[str], memo: Memo) -> FamilyChains:
     """Return the chains and maps that look up the far end, then protocol and port."""
     by_peer = Grouped.of(entries)
     classes = address_classes(by_peer.addresses, place, memo)
     chains = class_chains(by_peer, classes, place, memo)
     first = names.peers_chain(*place)
-    peers_map = names.second_map(first) if first in turned else first
+    peers_map = names.second_map(first) if first in renamed else first
     return lookup_chains(chains, address_maps(classes, chains.gotos, place, peers_map, memo), place)
 
 

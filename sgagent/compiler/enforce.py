@@ -168,15 +168,15 @@ class _Standing:
 
     def under(self, state: EnforcementState, clearance: MarkClearance | None = None) -> Enforcement:
         """Return what to do to enforce under a state."""
-        turned = self._turned
-        compiled, plan = self._planned(state, turned)
+        renamed = self._renamed
+        compiled, plan = self._planned(state, renamed)
         mixed = _mixed(plan)
         if mixed:
-            compiled, plan = self._planned(state, turned ^ mixed)
+            compiled, plan = self._planned(state, renamed ^ mixed)
         return Enforcement(compiled=compiled, plan=plan, state=state, clearance=clearance)
 
     @property
-    def _turned(self) -> frozenset[str]:
+    def _renamed(self) -> frozenset[str]:
         """Return the maps of addresses that packets look up under their second name."""
         chains = self.observed.chain_by_name if self.observed else {}
         unbound = (self.policy.unbound,) if self.policy.unbound else ()
@@ -195,8 +195,8 @@ class _Standing:
             if isinstance(statement, LookUp) and statement.verdict_map == names.second_map(name)
         )
 
-    def _planned(self, state: EnforcementState, turned: frozenset[str]) -> tuple[Compiled, Plan]:
-        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, turned=turned)
+    def _planned(self, state: EnforcementState, renamed: frozenset[str]) -> tuple[Compiled, Plan]:
+        compiled = compile_(self.policy, self.layout, state, self.flow_logging, self.memo, renamed=renamed)
         plan = make_plan(compiled.ruleset, self.observed, self.foreign, apart=frozenset({names.STATE_CHAIN}))
         return compiled, plan
 

@@ -73,8 +73,8 @@ class Host:
     def compiled(self, policy: ResolvedPolicy) -> Ruleset:
         """Return what a policy compiles to, with the state and the names of maps that the table has."""
         maps = self.table.verdict_map_by_name
-        turned = frozenset(names.first_map(name) for name in maps if names.first_map(name) != name)
-        return compile_(policy, self.layout, self.state, turned=turned).ruleset
+        renamed = frozenset(names.first_map(name) for name in maps if names.first_map(name) != name)
+        return compile_(policy, self.layout, self.state, renamed=renamed).ruleset
 
     @property
     def state(self) -> EnforcementState:

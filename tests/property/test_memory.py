@@ -98,9 +98,9 @@ def compiles_as_from_nothing(policies: list[ResolvedPolicy], most_lines: int) ->
     for number, policy in enumerate(policies):
         state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
         maps = (peers_chain(way, link.name, f) for link in policy.judges for way in Direction for f in Family)
-        turned = frozenset(maps) if number // 2 % 2 else frozenset()
-        assert compiling(policy, state=state, memo=memory, turned=turned) == compiling(
-            policy, state=state, turned=turned
+        renamed = frozenset(maps) if number // 2 % 2 else frozenset()
+        assert compiling(policy, state=state, memo=memory, renamed=renamed) == compiling(
+            policy, state=state, renamed=renamed
         )
         memory.turn()
 
