@@ -6,6 +6,7 @@ put events into the inbox.
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +15,41 @@ from types import FrameType
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.counters import Counting
 from sgagent.agent.drift import DriftWatch
-from sgagent.agent.garbage_collection import Leftovers
 from sgagent.agent.inbox import Happened, Inbox
 from sgagent.agent.published_status import Board
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
 from sgagent.agent.systemd import ServiceManager
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.ports import Clock, Host, Source
+
+STEPS_BETWEEN_SEARCHES = 2_000
+"""Steps between full collections; each collection takes as long as a large step."""
+
+
+class Leftovers:
+    """Collect the garbage that steps leave."""
+
+    def __init__(self, search: Callable[[], object] = gc.collect) -> None:
+        """Take the function that collects cycles and frees memory."""
+        self._search = search
+        self._steps = 0
+
+    def step_done(self) -> None:
+        """Free cached memory; every :data:`STEPS_BETWEEN_SEARCHES` steps, collect cycles too."""
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_SEARCHES == 0:
+            self._search()
+        else:
+            _give_back()
+
+
+def _give_back() -> None:
+    """Give back what was freed, which only a search does: one that finds nothing to look at takes no time."""
+    gc.freeze()
+    gc.collect()
+    gc.unfreeze()
+
 
 TICK_SECONDS = 1.0
 """Between readings of the counters and checks of the table for drift."""
@@ -34,7 +62,7 @@ LONGEST_RETRY_SECONDS = 60.0
 """Exponential backoff between steps that the kernel refuses: the first delay, and the limit."""
 
 
-class Backoff:
+class RetryDelay:
     """Delays that double from the first to the longest, until a try succeeds."""
 
     def __init__(self, first: float, longest: float) -> None:
@@ -104,7 +132,7 @@ class Daemon:
         self._fetched_at = 0.0
         self._ticked_at = 0.0
         self._retry_at: float | None = None
-        self._backoff = Backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
+        self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._state_faults: tuple[str, ...] = ()
         self._counter_fault: str | None = None
         self._reading_fault: str | None = None
@@ -300,22 +328,6 @@ class Daemon:
             self._counter_fault = self._counting.fault
             if self._counter_fault:
                 self._log.error("counters_not_kept", reason=self._counter_fault)
-
-
-def summary(step: Step) -> str:
-    """Return in one line what is enforced."""
-    if step.is_standing:
-        return "older rules stay in force, for lack of a snapshot"
-    if step.awaits_documents:
-        return "nothing is enforced: the source holds no document yet"
-    if step.policy is None:
-        return "nothing is enforced: no snapshot"
-    names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"
-    if step.is_closed:
-        return f"closed, for lack of a snapshot: {names}"
-    refused = "; a newer one was refused" if step.is_refused else ""
-    held = f"; the source's {step.held_back} is held back" if step.held_back else ""
-    return f"enforcing {step.version} on {names}{refused}{held}"
 
 
 @contextmanager

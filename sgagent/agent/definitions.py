@@ -6,13 +6,13 @@ delivers another version that can be enforced, the agent follows the source agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.modes import ModeOverrides
 from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
-from sgagent.core.binding import ExpectedLink
+from sgagent.core.binding import Binding, ExpectedLink, HandBinding
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
+from sgagent.core.model import Snapshot
 from sgagent.documents import Limits, parse_documents
 from sgagent.ports import Delivery, Source
 from sgagent.signatures import Signed
@@ -242,39 +242,51 @@ class Definitions:
         return None if said == version else said
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldBack:
-    """Definitions that are in force instead of the source's."""
+@dataclass(frozen=True, slots=True)
+class KnownLinks:
+    """Where network interfaces were found last, and which of them this agent has not found yet."""
 
-    version: str
-    origin: Trigger
-    since: float | None
-    """Seconds since the epoch."""
+    _by_id: Mapping[str, ExpectedLink]
+    _missed: frozenset[str]
+    """Ids of network interfaces."""
 
-    held_back: str
-    """The source's version that is not enforced."""
+    _names_by_hand: frozenset[str]
 
+    @classmethod
+    def left(cls, before: Iterable[ExpectedLink], by_hand: Iterable[HandBinding]) -> KnownLinks:
+        """Return what an agent knows that starts.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """Definitions that are given up unless they are confirmed."""
+        Args:
+            before: what an earlier agent found.
+            by_hand: bindings of the configuration; what they name is never expected anywhere else.
+        """
+        by_hand = tuple(by_hand)
+        ids_by_hand = {hand.network_interface_id for hand in by_hand}
+        links = {
+            link.network_interface_id: link for link in before if link.network_interface_id not in ids_by_hand
+        }
+        return cls(links, frozenset(links), frozenset(hand.interface for hand in by_hand))
 
-    version: str
-    deadline: float
-    """By the monotonic clock."""
+    @property
+    def missed(self) -> tuple[ExpectedLink, ...]:
+        """Return the links on which the network interfaces are expected that were not found yet."""
+        return tuple(sorted(self._by_id[interface_id] for interface_id in self._missed))
 
-    goes_back_to: str | None
-    """None is nothing, as before."""
+    @property
+    def links(self) -> tuple[ExpectedLink, ...]:
+        """Return where each network interface was found last, whether it is still there or not."""
+        return tuple(sorted(self._by_id.values()))
 
-    def seconds_left(self, monotonic: float) -> float:
-        """Return how long there is to confirm."""
-        return max(0.0, self.deadline - monotonic)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManualOverride:
-    """All orders that stand."""
-
-    held: HeldBack | None = None
-    pending: Pending | None = None
-    overrides: ModeOverrides = field(default_factory=ModeOverrides)
+    def following(self, found: Iterable[Binding], snapshot: Snapshot) -> KnownLinks:
+        """Return these links with what is found now, without what the definitions no longer have."""
+        new = {
+            binding.network_interface.network_interface_id: ExpectedLink(
+                interface=binding.interface,
+                network_interface_id=binding.network_interface.network_interface_id,
+            )
+            for binding in found
+            if binding.network_interface is not None and binding.interface not in self._names_by_hand
+        }
+        known = snapshot.interface_by_id
+        links = {key: link for key, link in {**self._by_id, **new}.items() if key in known}
+        return replace(self, _by_id=links, _missed=(self._missed - new.keys()) & links.keys())

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.definitions import Definitions, Fetched
-from sgagent.agent.modes import ModeOverrides
-from sgagent.agent.state.known_links import KnownLinks
+from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
+from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
@@ -39,7 +38,7 @@ from sgagent.settings import Settings, UnboundInterfaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class InstalledPolicy:
     """What this agent put into the kernel."""
 
     wanted: ResolvedPolicy
@@ -62,7 +61,7 @@ class InForce:
         is_same = self.enforced.policy == policy and not self.is_interim
         return is_same and not self.differs_from(observed)
 
-    def as_observed(self, observed: Observed) -> InForce:
+    def as_observed(self, observed: Observed) -> InstalledPolicy:
         """Return this with the data plane's own value of the table, if equal: it is compared in no time."""
         if observed.ruleset is None or observed.ruleset != self.enforced.ruleset:
             return self
@@ -82,12 +81,12 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class AgentState:
     """All that one step leaves to the next one."""
 
     definitions: Definitions
     known_links: KnownLinks
-    in_force: InForce | None = None
+    in_force: InstalledPolicy | None = None
     is_closed: bool = False
     """Whether the host is closed for lack of any snapshot (§9.2)."""
 
@@ -96,7 +95,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class StepInputs:
     """What a step finds outside, but for the table."""
 
     fetched: Fetched
@@ -116,7 +115,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class StepTarget:
     """What a step is to enforce."""
 
     definitions: Definitions
@@ -132,7 +131,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class KernelChange:
     """What a step does to the kernel."""
 
     plan: Plan
@@ -160,23 +159,23 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class StepDecision:
     """What a step does, and how it ends."""
 
     step: Step
     """The report, if the kernel takes the change or there is none."""
 
-    state: State
+    state: AgentState
     """Likewise; after a step that the kernel refused, the state is what it was."""
 
-    change: Change | None = None
+    change: KernelChange | None = None
     refused: Step | None = None
     """The report if the kernel refuses the change."""
 
     is_compiled: bool = False
     """Whether the table was compiled and compared."""
 
-    def edited(self, edit: Callable[[Step], Step]) -> Decision:
+    def edited(self, edit: Callable[[Step], Step]) -> StepDecision:
         """Return the decision with other reports."""
         refused = None if self.refused is None else edit(self.refused)
         return replace(self, step=edit(self.step), refused=refused)
@@ -191,7 +190,7 @@ class Planner:
         self._layout = MarkLayout(settings.enforcement.mark_mask)
         self._resolved, self._compiled = Memo(), Memo()
 
-    def choose(self, state: State, inputs: Inputs) -> Target:
+    def choose(self, state: AgentState, inputs: StepInputs) -> StepTarget:
         """Return the best definitions that can be enforced, and why newer ones are not."""
         definitions = replace(state.definitions, fetched=inputs.fetched)
         refusal, damage, strict = inputs.fetched.problems, list[str](), self._settings.enforcement.strict
@@ -200,7 +199,7 @@ class Planner:
             resolution = self._resolve(state, inputs, delivery, found)
             problems = (*delivery.problems, *resolution.problems)
             if not _is_refused(problems, strict=strict):
-                return Target(
+                return StepTarget(
                     definitions=definitions,
                     delivery=delivery,
                     found=found,
@@ -210,15 +209,17 @@ class Planner:
             refusal = refusal or _as_errors(problems, strict=strict)
         if damage:
             definitions = replace(definitions, kept=None, damage=(*definitions.damage, *damage))
-        return Target(definitions=definitions, refusal=refusal)
+        return StepTarget(definitions=definitions, refusal=refusal)
 
-    def judge(self, state: State, inputs: Inputs, delivery: Delivery) -> tuple[Problem, ...]:
+    def judge(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
         resolution = self._resolve(state, inputs, delivery, self._bind(inputs, delivery))
         problems, strict = (*delivery.problems, *resolution.problems), self._settings.enforcement.strict
         return _as_errors(problems, strict=strict) if _is_refused(problems, strict=strict) else ()
 
-    def decide(self, state: State, inputs: Inputs, target: Target, observed: Observed) -> Decision:
+    def decide(
+        self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
+    ) -> StepDecision:
         """Return what to do about a table."""
         state = replace(state, definitions=target.definitions)
         delivery, found, resolution = target.delivery, target.found, target.resolution
@@ -249,7 +250,9 @@ class Planner:
         )
         return self._enforce(accepted, inputs, resolution.policy, observed).edited(report)
 
-    def _resolve(self, state: State, inputs: Inputs, delivery: Delivery, found: Bindings) -> Resolution:
+    def _resolve(
+        self, state: AgentState, inputs: StepInputs, delivery: Delivery, found: Bindings
+    ) -> Resolution:
         enforcement, missed = self._settings.enforcement, state.known_links.missed
         return resolve(
             delivery.snapshot,
@@ -260,15 +263,17 @@ class Planner:
             memo=self._resolved,
         )
 
-    def _bind(self, inputs: Inputs, delivery: Delivery) -> Bindings:
+    def _bind(self, inputs: StepInputs, delivery: Delivery) -> Bindings:
         return bind(delivery.snapshot, self._settings.interfaces, inputs.facts, automatically=True)
 
-    def _exemptions(self, inputs: Inputs) -> Exemptions:
+    def _exemptions(self, inputs: StepInputs) -> Exemptions:
         """Return what no group can block: the configuration's lists, and the way to the source (§7.4)."""
         failsafe = (*self._settings.failsafe, *exempt(inputs.ways))
         return Exemptions(platform=self._settings.platform, failsafe=failsafe)
 
-    def _without_snapshot(self, state: State, inputs: Inputs, target: Target, observed: Observed) -> Decision:
+    def _without_snapshot(
+        self, state: AgentState, inputs: StepInputs, target: StepTarget, observed: Observed
+    ) -> StepDecision:
         """Do what is left to do where no definitions can be enforced; §9.2 says what."""
 
         def report(step: Step) -> Step:
@@ -285,7 +290,7 @@ class Planner:
 
         return self._hold(state, inputs, observed).edited(report)
 
-    def _hold(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+    def _hold(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Keep in force what is: what this agent enforced, or rules that an earlier one left.
 
         Without any, a host that never enforced a snapshot is left open, and any other is closed. What was on
@@ -311,35 +316,35 @@ class Planner:
         decision = self._enforce(state, inputs, closed, observed)
         return decision.edited(lambda step: replace(step, is_closed=True))
 
-    def _leave_standing(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+    def _leave_standing(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Leave a table that an earlier agent left as it is, but open the way to the source in it."""
         table = observed.ruleset
         step = Step(outcome=StepEnd.WAITING, is_standing=table is not None, facts=inputs.facts)
-        left = Decision(step=step, state=replace(state, is_standing=step.is_standing))
+        left = StepDecision(step=step, state=replace(state, is_standing=step.is_standing))
         if table is None or not can_open(observed.foreign):
             return left
         plan = make_plan(open_way(table, inputs.ways), table)
         if not plan:
             return left
         return replace(
-            left, step=replace(step, opened_to=inputs.ways), refused=step, change=Change(plan=plan)
+            left, step=replace(step, opened_to=inputs.ways), refused=step, change=KernelChange(plan=plan)
         )
 
-    def _open(self, state: State, inputs: Inputs, observed: Observed) -> Decision:
+    def _open(self, state: AgentState, inputs: StepInputs, observed: Observed) -> StepDecision:
         """Leave the host as it was before the definitions that were on trial: without a table."""
         table, definitions = observed.ruleset, replace(state.definitions, is_going_back=False)
         step = Step(outcome=StepEnd.WAITING, counters={}, facts=inputs.facts)
-        opened = Decision(step=step, state=replace(state, in_force=None, definitions=definitions))
+        opened = StepDecision(step=step, state=replace(state, in_force=None, definitions=definitions))
         if table is None:
             return opened
         plan, removed = plan_without_table(table), frozenset(table.counter_by_name)
         return replace(
             opened,
-            change=Change(plan=plan, removed=removed, is_removal_needed=True),
+            change=KernelChange(plan=plan, removed=removed, is_removal_needed=True),
             refused=Step(outcome=StepEnd.REFUSED, facts=inputs.facts),
         )
 
-    def _stands_apart_from(self, closed: ResolvedPolicy, inputs: Inputs, observed: Observed) -> bool:
+    def _stands_apart_from(self, closed: ResolvedPolicy, inputs: StepInputs, observed: Observed) -> bool:
         """Return whether there is a table, and another than that of a closed host."""
         if observed.ruleset is None:
             return False
@@ -347,7 +352,7 @@ class Planner:
         logging = self._settings.flow_log.logging
         return bool(enforce(policy, table, observed.foreign, self._layout, flow_logging=logging).plan)
 
-    def _closed_policy(self, inputs: Inputs) -> ResolvedPolicy:
+    def _closed_policy(self, inputs: StepInputs) -> ResolvedPolicy:
         named = [binding.interface for binding in self._settings.interfaces]
         hardware = [link.name for link in inputs.facts.links if link.has_hardware and not link.is_loopback]
         names = named or filter(can_be_matched, hardware)
@@ -355,7 +360,9 @@ class Planner:
         interfaces = (closed_interface(name, exemptions, mode) for name in sorted(set(names)))
         return ResolvedPolicy(interfaces=tuple(interfaces))
 
-    def _enforce(self, state: State, inputs: Inputs, wanted: ResolvedPolicy, observed: Observed) -> Decision:
+    def _enforce(
+        self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed
+    ) -> StepDecision:
         """Bring the kernel to a policy; where it is known to hold just that, nothing is worked out."""
         policy, before = inputs.overrides.over(wanted), state.in_force
         if before is not None and before.enforces(policy, observed):
@@ -366,10 +373,12 @@ class Planner:
                 uncached=before.uncached,
                 facts=inputs.facts,
             )
-            return Decision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
+            return StepDecision(step=step, state=replace(state, in_force=replace(before, wanted=wanted)))
         return self._compile(state, inputs, wanted, observed)
 
-    def _compile(self, state: State, inputs: Inputs, wanted: ResolvedPolicy, observed: Observed) -> Decision:
+    def _compile(
+        self, state: AgentState, inputs: StepInputs, wanted: ResolvedPolicy, observed: Observed
+    ) -> StepDecision:
         """Compile a policy and compare it with the table."""
         policy, before = inputs.overrides.over(wanted), state.in_force
         enforcement = enforce(
@@ -399,18 +408,18 @@ class Planner:
             facts=inputs.facts,
             operations=len(plan.operations),
         )
-        in_force = InForce(
+        in_force = InstalledPolicy(
             wanted=wanted,
             enforced=Enforced(policy=policy, ruleset=compiled.ruleset),
             counters=compiled.counters,
             uncached=uncached,
             is_interim=bool(plan) and enforcement.is_interim,
         )
-        decision = Decision(step=step, state=replace(state, in_force=in_force), is_compiled=True)
+        decision = StepDecision(step=step, state=replace(state, in_force=in_force), is_compiled=True)
         if not plan:
             return decision
         old = before.enforced.policy if before else None
-        change = Change(
+        change = KernelChange(
             plan=plan,
             clearance=enforcement.clearance,
             preview=(old, policy) if self._may_cut(old, policy, is_first=is_first) else None,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from types import MappingProxyType
 
-from sgagent.agent.definitions import ManualOverride
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
-from sgagent.agent.state.hit_times import HitTimes
+from sgagent.agent.manual_override import ManualOverride
+from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.marks import UNCACHED, EnforcementState

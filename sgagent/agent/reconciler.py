@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sgagent.agent.commit_confirm import TrialFile
-from sgagent.agent.definitions import Definitions, Fetched, parse_kept, written_key
-from sgagent.agent.modes import ModeFile
-from sgagent.agent.planner import Change, Decision, Inputs, Planner, State, Target
-from sgagent.agent.session_cuts import NamedCut
-from sgagent.agent.state.atomic_file import write_durably
+from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
+from sgagent.agent.manual_override import ModeFile, TrialFile
+from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.known_links import KnownLinks
+from sgagent.agent.state.files import write_durably
 from sgagent.agent.state.snapshot_file import KeptDocuments
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step import NamedCut, Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
 from sgagent.core.policy import Endpoint, ResolvedPolicy
@@ -91,7 +88,7 @@ class Reconciler:
 
         kept, damage = state.load()
         links = KnownLinks.left(kept.links if kept else (), settings.interfaces)
-        self.state = State(definitions=Definitions.left(kept, damage), known_links=links)
+        self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
         self.overrides, self.mode_fault = self._modes.load()
 
     def step(self, *, fetch: bool) -> Step:
@@ -115,7 +112,7 @@ class Reconciler:
         self.state, self._is_changing = state, False
         return step
 
-    def _inputs(self) -> Inputs:
+    def _inputs(self) -> StepInputs:
         """Ask the ports for what a step depends on, but for the table.
 
         The name servers are let through only as long as there are no definitions at all: without them an
@@ -123,7 +120,7 @@ class Reconciler:
         """
         definitions = replace(self.state.definitions, fetched=self.fetched)
         is_lost = self.fetched.source_error is not None and definitions.is_empty
-        return Inputs(
+        return StepInputs(
             fetched=self.fetched,
             facts=self._host.facts(),
             ways=(*self._source.endpoints(), *(self._name_servers() if is_lost else ())),
@@ -132,7 +129,7 @@ class Reconciler:
             is_table_known=not self._is_changing,
         )
 
-    def _bring(self, state: State, inputs: Inputs, target: Target) -> tuple[Step, State]:
+    def _bring(self, state: AgentState, inputs: StepInputs, target: StepTarget) -> tuple[Step, AgentState]:
         """Bring the kernel to the target; return the report, and the state after it."""
         observed, began = self._dataplane.observe(), self._clock.monotonic()
         decision = self._planner.decide(state, inputs, target, observed)
@@ -143,7 +140,7 @@ class Reconciler:
         cut, was_drift, differed = step.sessions_cut, step.was_drift, step.differed
         return replace(last, sessions_cut=cut, was_drift=was_drift, differed=differed), state
 
-    def _carry_out(self, decision: Decision, facts: HostFacts, began: float) -> tuple[Step, State]:
+    def _carry_out(self, decision: StepDecision, facts: HostFacts, began: float) -> tuple[Step, AgentState]:
         """Do what was decided; what the kernel refuses is in the report."""
         compiled = self._clock.monotonic()
         step, state, change = decision.step, decision.state, decision.change
@@ -163,7 +160,7 @@ class Reconciler:
             state = replace(state, in_force=state.in_force.as_observed(self._dataplane.observe()))
         return step, state
 
-    def _apply(self, change: Change) -> str | None:
+    def _apply(self, change: KernelChange) -> str | None:
         """Change verdicts, and return why the kernel refused, if it did."""
         if change.leaving or change.is_observing_changed:
             self._before_counters_go(change.leaving)
@@ -178,7 +175,7 @@ class Reconciler:
             self._counters_gone(change.at_zero)
         return None
 
-    def _remove(self, change: Change) -> str | None:
+    def _remove(self, change: KernelChange) -> str | None:
         """Delete what no packet reaches any more, after its counters were read for the last time.
 
         The policy is in force by then. Where another process's change prevents the removal, the next step
@@ -194,7 +191,7 @@ class Reconciler:
             self._counters_gone(change.removed)
         return None
 
-    def _store(self, state: State, target: Target) -> State:
+    def _store(self, state: AgentState, target: StepTarget) -> AgentState:
         """Write down which definitions are in force, and return the state with what came of it."""
         definitions = state.definitions
         if target.delivery is not None and not definitions.is_trial_in_force:
@@ -204,7 +201,7 @@ class Reconciler:
             definitions = self.trial_file.forgotten(definitions)
         return replace(state, definitions=definitions)
 
-    def _write(self, state: State) -> Definitions:
+    def _write(self, state: AgentState) -> Definitions:
         """Add the definitions in force to the history, unless they are its newest ones."""
         definitions = state.definitions
         kept = definitions.to_write(state.known_links.links)

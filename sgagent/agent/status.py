@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from sgagent.agent.definitions import ManualOverride
-from sgagent.agent.session_cuts import NamedCut
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.manual_override import ManualOverride
+from sgagent.agent.step import NamedCut, Step, StepEnd
 from sgagent.core.binding import is_hidden
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import SessionKind

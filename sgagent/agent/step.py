@@ -1,18 +1,69 @@
-"""The result of one reconcile step, for the log, the status and the metrics."""
+"""The result of one reconcile step, and the sessions it cut, for the log, the status and the metrics."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 
-from sgagent.agent.session_cuts import NamedCut
 from sgagent.compiler.marks import EnforcementState
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.errors import Problem
+from sgagent.core.lockout import CutSession, SessionKind
+from sgagent.core.model import Direction, Family
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCut:
+    """A session that is cut, in words."""
+
+    interface: str
+    kind: SessionKind
+    opened: Direction
+    peer: str
+    peer_port: int
+    local: str
+    local_port: int
+    decided_by: str
+    """The step of §3."""
+
+    rule_id: str | None
+
+    def __str__(self) -> str:
+        """Return the session and what forbids it, for a person."""
+        who = {SessionKind.MANAGEMENT: "the login", SessionKind.SOURCE: "the agent's own session"}
+        what = who.get(self.kind, "the session")
+        by = f"rule {self.rule_id}" if self.rule_id else f"the {self.decided_by}"
+        if self.opened is Direction.EGRESS:
+            return f"{what} to {self.peer} port {self.peer_port} on {self.interface}, by {by}"
+        whence = f"from {self.peer} port {self.peer_port} to port {self.local_port}"
+        return f"{what} {whence} on {self.interface}, by {by}"
+
+
+def named(cut: CutSession) -> NamedCut:
+    """Return a session that is cut, and why, in words."""
+    session = cut.session
+    kind = ipaddress.IPv4Address if session.family is Family.IPV4 else ipaddress.IPv6Address
+    return NamedCut(
+        interface=cut.interface,
+        kind=session.kind,
+        opened=session.opened,
+        peer=str(kind(session.peer_address)),
+        peer_port=session.peer_port,
+        local=str(kind(session.local_address)),
+        local_port=session.local_port,
+        decided_by=cut.decision.decided_by.value,
+        rule_id=cut.decision.rule.rule_id if cut.decision.rule else None,
+    )
+
+
+def as_keys(cut: NamedCut) -> dict[str, object]:
+    """Return the fields as keys of a log line."""
+    return {**asdict(cut), "kind": cut.kind.value, "opened": cut.opened.value}
 
 
 class StepEnd(Enum):
@@ -104,3 +155,19 @@ class Step:
     operations: int = 0
     sessions_cut: tuple[NamedCut, ...] = ()
     """Open sessions that the change cuts, of those that were looked at."""
+
+
+def summary(step: Step) -> str:
+    """Return in one line what is enforced."""
+    if step.is_standing:
+        return "older rules stay in force, for lack of a snapshot"
+    if step.awaits_documents:
+        return "nothing is enforced: the source holds no document yet"
+    if step.policy is None:
+        return "nothing is enforced: no snapshot"
+    names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"
+    if step.is_closed:
+        return f"closed, for lack of a snapshot: {names}"
+    refused = "; a newer one was refused" if step.is_refused else ""
+    held = f"; the source's {step.held_back} is held back" if step.held_back else ""
+    return f"enforcing {step.version} on {names}{refused}{held}"

@@ -18,7 +18,7 @@ from sgagent.agent.control.commands import (
     SentDocument,
 )
 from sgagent.agent.control.queries import StatusAnswer, StatusQuestion
-from sgagent.agent.session_cuts import NamedCut
+from sgagent.agent.step import NamedCut
 from sgagent.agent.time_text import time_left
 from sgagent.cli.active_policy import print_enforced
 from sgagent.cli.agent_client import ask, order

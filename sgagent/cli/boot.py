@@ -11,14 +11,13 @@ from contextlib import closing, contextmanager, nullcontext
 
 import structlog
 
-from sgagent.agent.daemon import summary
 from sgagent.agent.flowlog.nflog_reader import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.session_preview import end_forbidden_sessions
+from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.snapshot_file import KeptDocuments
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli.daemon_assembly import SystemClock
 from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable

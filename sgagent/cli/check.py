@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sgagent.agent.open_sessions import open_sessions_of_agents_too
-from sgagent.agent.session_cuts import NamedCut, as_keys, named
+from sgagent.agent.sessions import open_sessions_of_agents_too
+from sgagent.agent.step import NamedCut, as_keys, named
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import sessions_cut

@@ -21,10 +21,9 @@ from sgagent.agent.daemon import Daemon
 from sgagent.agent.flowlog.nflog_reader import begin_flow_log, flows_heard
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.log import LogQueue, log_in_background
-from sgagent.agent.open_sessions import LiveSessions, open_sessions
 from sgagent.agent.published_status import Board
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.session_preview import Foresight, end_forbidden_sessions
+from sgagent.agent.sessions import Foresight, LiveSessions, end_forbidden_sessions, open_sessions
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import Step

@@ -8,10 +8,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 
-from sgagent.agent.open_sessions import as_live_session, open_sessions
-from sgagent.agent.session_cuts import NamedCut, named
-from sgagent.agent.session_preview import Foresight, end_forbidden_sessions
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
+from sgagent.agent.step import NamedCut, Step, StepEnd, named
 from sgagent.agent.step_log import EventLog
 from sgagent.compiler.enforce import enforce
 from sgagent.compiler.marks import MarkLayout

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sgagent.agent.open_sessions import open_sessions_of_agents_too
-from sgagent.agent.session_cuts import NamedCut, named
+from sgagent.agent.sessions import open_sessions_of_agents_too
+from sgagent.agent.step import NamedCut, named
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.active_policy import InForce, enforced_now, modes_in_force

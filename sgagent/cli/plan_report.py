@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.agent.session_cuts import NamedCut, as_keys
+from sgagent.agent.step import NamedCut, as_keys
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange
 from sgagent.analysis.flow_text import (
     ObjectNames,

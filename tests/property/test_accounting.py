@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sgagent.agent.counter_totals import Accounting, KeptCounters
+from sgagent.agent.counters import Accounting
+from sgagent.agent.state.counter_file import KeptCounters
 from sgagent.nft.counter_keys import CounterKey, InnerCounter
 from sgagent.ports import CounterValue
 

@@ -38,11 +38,10 @@ from sgagent.agent.control.queries import (
     StatusQuestion,
     denied_answer,
 )
-from sgagent.agent.definitions import ManualOverride
-from sgagent.agent.modes import ModeOverrides
-from sgagent.agent.open_sessions import LiveSessions
+from sgagent.agent.manual_override import ManualOverride, ModeOverrides
 from sgagent.agent.published_status import Board
-from sgagent.agent.state.hit_times import HitTimes
+from sgagent.agent.sessions import LiveSessions
+from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import UsageError

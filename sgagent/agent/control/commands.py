@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.state.snapshot_file import Extent, Trigger
+from sgagent.agent.step import NamedCut
 from sgagent.core.errors import Problem
 from sgagent.core.model import Mode
 

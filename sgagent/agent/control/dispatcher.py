@@ -20,8 +20,7 @@ from sgagent.agent.control.commands import (
 )
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox, Job, NotBegunError, NotDoneError
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.history import HistoryFile
+from sgagent.agent.state.directory import HistoryFile, StateDirectory
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery

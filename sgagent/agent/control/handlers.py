@@ -10,10 +10,10 @@ import enum
 from collections.abc import Callable
 from dataclasses import replace
 
-from sgagent.agent.commit_confirm import is_running
 from sgagent.agent.control.commands import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
-from sgagent.agent.definitions import Definitions, HeldBack, ManualOverride, Pending, Proposal
+from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Stepping
+from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, Record, Terms, Trigger

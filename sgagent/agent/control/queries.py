@@ -14,9 +14,9 @@ from typing import Self
 from sgagent.agent.control.commands import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.state.snapshot_file import Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
+from sgagent.agent.step import NamedCut
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation

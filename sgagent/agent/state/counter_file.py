@@ -14,9 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sgagent.agent.counter_totals import KeptCounters
-from sgagent.agent.state.hit_times import HitTimes
-from sgagent.agent.state.json_model import UNREADABLE, from_json, seal, unseal
+from sgagent.agent.state.files import UNREADABLE, from_json, seal, unseal
 from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -27,6 +25,32 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitTimes:
+    """Two moments, in seconds since the epoch."""
+
+    counted_since: float
+    """From when on it was counted without a gap that is known."""
+
+    last_hit_at: float | None = None
+    """None where it was never hit in that time, or before."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCounters:
+    """What must outlive the agent for totals to go on. What is zero is left out."""
+
+    totals: tuple[tuple[CounterKey, CounterValue], ...] = ()
+    """Those that stopped counting first come first."""
+
+    seen: tuple[tuple[str, CounterValue], ...] = ()
+    """The kernel's counters by name, and the values that are in the totals already."""
+
+    times: tuple[tuple[CounterKey, HitTimes], ...] = ()
+    """Since when each is counted, and when it last grew; of another boot, all that is left."""
+
 
 FILE_NAME = "counters.json"
 _FORMAT = 1

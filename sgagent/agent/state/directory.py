@@ -2,19 +2,153 @@
 
 The files hold the documents as the source delivered them; they are parsed again when they are loaded. Each
 file is replaced atomically. A file whose checksum does not agree is reported and left, and the one before is
-used.
+used. The newest undamaged file holds what is enforced, now and after a boot: a rollback adds a file with the
+earlier definitions. So each change is one rename.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.state.atomic_file import write_durably
-from sgagent.agent.state.history import History
-from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, decode_kept
+from sgagent.agent.state.files import remove_durably, rename_durably, write_durably
+from sgagent.agent.state.snapshot_file import (
+    LONGEST_HEAD,
+    DamagedStateError,
+    KeptDocuments,
+    SnapshotHead,
+    decode_head,
+    decode_kept,
+    encode_kept,
+    may_be_of_version,
+)
 from sgagent.core.errors import NotPermittedError
+
+MOST_ENTRIES = 10
+MOST_BYTES = 256 * 1024 * 1024
+"""All files together; the two newest are kept, however large they are."""
+
+_FEWEST_ENTRIES = 2
+_NAME = re.compile(r"([0-9]{8})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryFile:
+    """One file of the history."""
+
+    number: int
+    head: SnapshotHead | None
+    """None where the file is damaged."""
+
+    fault: str | None = None
+    """What is wrong with it."""
+
+
+class History:
+    """A directory of numbered files; the highest number is the newest."""
+
+    def __init__(self, directory: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        """Take the directory, which is made when something is kept, and how large it may become."""
+        self._directory = directory
+        self._most_bytes = most_bytes
+
+    def numbers(self) -> tuple[int, ...]:
+        """Return the numbers that are there, damaged ones included, the oldest first."""
+        try:
+            names = [path.name for path in self._directory.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return tuple(sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name))))
+
+    def path(self, number: int) -> Path:
+        """Return where a number has its file."""
+        return self._directory / f"{number:08d}.json"
+
+    def entries(self) -> Iterator[HistoryFile]:
+        """Yield what is kept, the newest first; damaged files are named."""
+        for number in reversed(self.numbers()):
+            path = self.path(number)
+            try:
+                yield HistoryFile(number=number, head=decode_head(path.read_bytes(), str(path)))
+            except FileNotFoundError:
+                continue  # it was the oldest, and gave way to a new one
+            except (OSError, DamagedStateError) as error:
+                yield HistoryFile(number=number, head=None, fault=str(error))
+
+    def read(self, number: int) -> KeptDocuments:
+        """Return the documents of a number.
+
+        Raises:
+            OSError: there is no such file, or it can't be read.
+            DamagedStateError: it is damaged.
+        """
+        path = self.path(number)
+        return decode_kept(path.read_bytes(), str(path))
+
+    def keep(self, kept: KeptDocuments) -> int:
+        """Keep documents as the newest, and return their number.
+
+        Where the newest has their version already, it is replaced; when that was enforced first stays.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        newest = next(self.entries(), None) if self._may_begin_with(kept.version) else None
+        if newest is not None and newest.head is not None and newest.head.version == kept.version:
+            number, kept = newest.number, _enforced_first(kept, newest.head.record.enforced_at)
+        else:
+            number = self.next_number()
+        write_durably(self.path(number), encode_kept(kept))
+        self.prune()
+        return number
+
+    def _may_begin_with(self, version: str) -> bool:
+        """Return whether documents of a version may be the newest, without a look at all of them."""
+        numbers = self.numbers()
+        if not numbers:
+            return False
+        try:
+            with self.path(numbers[-1]).open("rb") as file:
+                return may_be_of_version(file.read(LONGEST_HEAD), version)
+        except OSError:
+            return True
+
+    def take(self, path: Path) -> int:
+        """Make a file the newest, by giving it its name, and return its number.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = self.next_number()
+        rename_durably(path, self.path(number))
+        return number
+
+    def next_number(self) -> int:
+        """Return the number of the next file."""
+        return max(self.numbers(), default=0) + 1
+
+    def prune(self) -> None:
+        """Remove the oldest files while there are too many, or they are too large; what can't be, stays."""
+        newest_first = self.numbers()[::-1]
+        room = self._most_bytes
+        for place, number in enumerate(newest_first):
+            path = self.path(number)
+            with contextlib.suppress(OSError):
+                room -= path.stat().st_size
+                if place >= MOST_ENTRIES or (room < 0 and place >= _FEWEST_ENTRIES):
+                    remove_durably(path)
+
+
+def _enforced_first(kept: KeptDocuments, moment: float | None) -> KeptDocuments:
+    """Return the documents with the moment at which they were enforced first, if it is known."""
+    return kept if moment is None else replace(kept, record=replace(kept.record, enforced_at=moment))
+
 
 _OLD_NEWEST = "last-good.json"
 _OLD_BEFORE = "last-good.previous.json"

@@ -10,7 +10,7 @@ import enum
 import json
 from dataclasses import dataclass, field
 
-from sgagent.agent.state.json_model import UNREADABLE, checksum, from_json, to_json
+from sgagent.agent.state.files import UNREADABLE, checksum, from_json, to_json
 from sgagent.core.binding import ExpectedLink
 from sgagent.documents import DocumentFile
 

@@ -9,8 +9,8 @@ from sgagent.agent.control.dispatcher import Desk
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.step import NamedCut
 from sgagent.agent.step_log import EventLog
 from sgagent.core.binding import HostFacts
 from sgagent.core.policy import Endpoint, ResolvedPolicy

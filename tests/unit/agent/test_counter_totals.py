@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.counter_totals import Accounting
+from sgagent.agent.counters import Accounting
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.ports import CounterValue

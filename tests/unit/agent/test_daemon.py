@@ -11,7 +11,7 @@ import pytest
 
 from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
 from sgagent.agent.control.dispatcher import Desk
-from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Backoff
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, RetryDelay
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
     DocumentError,
@@ -164,7 +164,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
 
 def test_delays_double_up_to_the_longest() -> None:
     """The longest delay is repeated; a success leads back to the first."""
-    backoff = Backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
+    backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
     expected = [1, 2, 4, 8, 16, 32, 60, 60]
     assert [backoff.after_failure() for _ in expected] == expected
     backoff.after_success()

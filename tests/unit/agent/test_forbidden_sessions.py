@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgagent.agent.session_preview import end_forbidden_sessions
+from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NotPermittedError

@@ -6,7 +6,7 @@ import gc
 import sys
 import weakref
 
-from sgagent.agent.garbage_collection import STEPS_BETWEEN_SEARCHES, Leftovers
+from sgagent.agent.daemon import STEPS_BETWEEN_SEARCHES, Leftovers
 
 
 def test_a_step_gives_back_what_the_interpreter_keeps() -> None:

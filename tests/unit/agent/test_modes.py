@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.modes import ModeFile, ModeOverrides
+from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.open_sessions import Holders, classified
+from sgagent.agent.sessions import Holders, classified
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import Direction
 from sgagent.dataplane.sockets import TcpSession, TcpSockets

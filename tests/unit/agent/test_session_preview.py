@@ -6,8 +6,8 @@ import errno
 import os
 from dataclasses import replace
 
-from sgagent.agent.session_cuts import NamedCut
-from sgagent.agent.session_preview import MOST_LOOKED_AT, MOST_NAMED, Foresight
+from sgagent.agent.sessions import MOST_LOOKED_AT, MOST_NAMED, Foresight
+from sgagent.agent.step import NamedCut
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.session_cuts import NamedCut
 from sgagent.agent.status import (
     BOUNDS,
     Durations,
@@ -16,7 +15,7 @@ from sgagent.agent.status import (
     Status,
     status_after,
 )
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step import NamedCut, Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity
 from sgagent.core.lockout import SessionKind

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.modes import ModeFile, ModeOverrides
+from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.snapshot_file import KeptDocuments
 from sgagent.cli.main import main

@@ -23,9 +23,9 @@ from sgagent.agent.control.queries import (
     StatusQuestion,
 )
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
-from sgagent.agent.state.hit_times import HitTimes
+from sgagent.agent.sessions import LiveSessions
+from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import InterfaceState, Posture
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.marks import EnforcementState, MarkLayout

@@ -38,8 +38,8 @@ from sgagent.agent.control.server import (
     peer_of,
 )
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
+from sgagent.agent.sessions import LiveSessions
 from sgagent.compiler.marks import MarkLayout
 from sgagent.core.errors import (
     NOWHERE,

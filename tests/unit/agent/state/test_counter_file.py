@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.counter_totals import KeptCounters
-from sgagent.agent.state.counter_file import CounterFile, read_boot_id
-from sgagent.agent.state.hit_times import HitTimes
+from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters, read_boot_id
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import (
     CounterKey,

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.history import MOST_ENTRIES, History
+from sgagent.agent.state.directory import MOST_ENTRIES, History, StateDirectory
 from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
 from sgagent.documents import DocumentFile
 from tests.deaths import dies_at

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from sgagent.agent.control.answers import answering
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
-from sgagent.agent.open_sessions import LiveSessions
 from sgagent.agent.published_status import Board
+from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.responses import Request, Response

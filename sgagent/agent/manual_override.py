@@ -1,0 +1,282 @@
+"""What commands put before the configuration and the source: modes (§9.1), and definitions on trial.
+
+Modes are stored across restarts. For commit-confirm, the file of the definitions on trial lies beside the
+history, and is written before the kernel gets any of it. Confirming renames it into the history. Going back
+renames it first, and removes it once the kernel has gone back. So an agent that starts after a crash in
+between completes the way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sgagent.agent.definitions import Definitions, Proposal
+from sgagent.agent.state.directory import History
+from sgagent.agent.state.files import (
+    UNREADABLE,
+    from_json,
+    remove_durably,
+    rename_durably,
+    seal,
+    to_json,
+    unseal,
+    write_durably,
+)
+from sgagent.agent.state.snapshot_file import (
+    DamagedStateError,
+    KeptDocuments,
+    Terms,
+    Trigger,
+    decode_kept,
+    encode_kept,
+)
+from sgagent.core.model import Mode
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+
+_NAME = "modes.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOverrides:
+    """Modes that stand before those of the configuration."""
+
+    everywhere: Mode | None = None
+    """For every interface that has none of its own here."""
+
+    by_interface: Mapping[str, Mode] = field(default_factory=dict)
+
+    def of(self, interface: str) -> Mode | None:
+        """Return the mode that stands before the configuration's; None where that one holds."""
+        return self.by_interface.get(interface, self.everywhere)
+
+    def over(self, policy: ResolvedPolicy) -> ResolvedPolicy:
+        """Return a policy in these modes."""
+        return replace(
+            policy,
+            interfaces=tuple(self._over(interface) for interface in policy.interfaces),
+            unbound=policy.unbound and self._over(policy.unbound),
+        )
+
+    def _over(self, interface: ResolvedInterface) -> ResolvedInterface:
+        mode = self.of(interface.name)
+        return interface if mode in (None, interface.mode) else replace(interface, mode=mode)
+
+    def switched(self, interface: str | None, mode: Mode | None) -> ModeOverrides:
+        """Return the overrides after one more.
+
+        Args:
+            interface: None is every interface, and takes the place of all overrides there are.
+            mode: None is what the configuration says.
+        """
+        if interface is None:
+            return ModeOverrides(everywhere=mode)
+        others = {name: found for name, found in self.by_interface.items() if name != interface}
+        return replace(self, by_interface=others if mode is None else {**others, interface: mode})
+
+    def __bool__(self) -> bool:
+        """Return whether anything stands before the configuration."""
+        return self.everywhere is not None or bool(self.by_interface)
+
+
+class ModeFile:
+    """The file that overrides are kept in, over restarts and reboots."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the state directory; it is made when something is kept."""
+        self._path = directory / _NAME
+
+    def load(self) -> tuple[ModeOverrides, str | None]:
+        """Return what was kept, and what is wrong with the file; the configuration holds then."""
+        try:
+            return _decode(self._path.read_bytes()), None
+        except FileNotFoundError:
+            return ModeOverrides(), None
+        except OSError as error:
+            return ModeOverrides(), f"{self._path}: {error.strerror}"
+        except UNREADABLE as error:
+            return ModeOverrides(), f"{self._path}: not a file of modes: {error}"
+
+    def save(self, overrides: ModeOverrides) -> None:
+        """Keep these instead of those before.
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        if overrides:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(self._path, _encode(overrides))
+        else:
+            remove_durably(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What the file holds below its checksum."""
+
+    everywhere: Mode | None
+    interfaces: dict[str, Mode]
+
+
+def _encode(overrides: ModeOverrides) -> bytes:
+    modes = dict(sorted(overrides.by_interface.items()))
+    return seal(to_json(_Body(everywhere=overrides.everywhere, interfaces=modes)), _FORMAT)
+
+
+def _decode(content: bytes) -> ModeOverrides:
+    body = from_json(_Body, unseal(content, _FORMAT)[0])
+    return ModeOverrides(everywhere=body.everywhere, by_interface=body.interfaces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """Definitions that are in force instead of the source's."""
+
+    version: str
+    origin: Trigger
+    since: float | None
+    """Seconds since the epoch."""
+
+    held_back: str
+    """The source's version that is not enforced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Definitions that are given up unless they are confirmed."""
+
+    version: str
+    deadline: float
+    """By the monotonic clock."""
+
+    goes_back_to: str | None
+    """None is nothing, as before."""
+
+    def seconds_left(self, monotonic: float) -> float:
+        """Return how long there is to confirm."""
+        return max(0.0, self.deadline - monotonic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManualOverride:
+    """All orders that stand."""
+
+    held: HeldBack | None = None
+    pending: Pending | None = None
+    overrides: ModeOverrides = field(default_factory=ModeOverrides)
+
+
+_PENDING = "pending.json"
+_UNCONFIRMED = "unconfirmed.json"
+
+
+class TrialFile:
+    """The file of what is on trial. Each command takes the definitions and returns those after it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the state directory; it is made when a trial begins."""
+        self._pending = directory / _PENDING
+        self._unconfirmed = directory / _UNCONFIRMED
+
+    def load(self) -> KeptDocuments | None:
+        """Return what an earlier agent had on trial; None if that was nothing.
+
+        Raises:
+            DamagedStateError: there was something, but the file can't be read.
+        """
+        try:
+            return decode_kept(self._pending.read_bytes(), str(self._pending))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DamagedStateError(f"{self._pending}: {error.strerror}") from error
+
+    @property
+    def is_going_back(self) -> bool:
+        """Return whether the kernel has to go back, or did and that is not noted yet."""
+        return self._unconfirmed.exists()
+
+    def proposed(self, definitions: Definitions, proposal: Proposal) -> Definitions:
+        """Make a proposal the first candidate; one on trial is written down before.
+
+        Raises:
+            OSError: it could not be written, and nothing was changed.
+        """
+        if proposal.is_trial:
+            self._write(definitions, proposal)
+        return replace(definitions, proposal=proposal)
+
+    def begun_again(self, definitions: Definitions, terms: Terms) -> Definitions:
+        """Count the time of a trial from now, as the kernel holds it; if that can't be kept, from before."""
+        proposal = definitions.proposal
+        if proposal is None or proposal.record.terms == terms:
+            return definitions
+        proposal = replace(proposal, record=replace(proposal.record, terms=terms))
+        with contextlib.suppress(OSError):
+            self._write(definitions, proposal)
+        return replace(definitions, proposal=proposal)
+
+    def _write(self, definitions: Definitions, proposal: Proposal) -> None:
+        delivery, record = proposal.delivery, proposal.record
+        links = definitions.written[1] if definitions.written else ()
+        kept = KeptDocuments(
+            version=delivery.snapshot.version, documents=delivery.documents, links=links, record=record
+        )
+        self._pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_durably(self._pending, encode_kept(kept))
+
+    def confirmed(self, definitions: Definitions, history: History) -> Definitions:
+        """Make what is on trial the newest of the history.
+
+        Raises:
+            OSError: it is still on trial.
+        """
+        assert definitions.proposal is not None  # noqa: S101 - the caller has checked
+        history.take(self._pending)
+        proposal = definitions.proposal
+        return replace(
+            definitions,
+            good=proposal.delivery,
+            record=replace(proposal.record, terms=None),
+            proposal=None,
+            is_trial_in_force=False,
+            kept=None,
+            written=None,
+        )
+
+    def withdrawn(self, definitions: Definitions) -> Definitions:
+        """Give up a proposal that the kernel refused: what was in force still is."""
+        return self.forgotten(replace(definitions, proposal=None, is_trial_in_force=False))
+
+    def given_up(self, definitions: Definitions) -> Definitions:
+        """End a trial, and note that the kernel has to go back: from now on it is no candidate."""
+        fault = None
+        try:
+            if self._pending.exists():
+                rename_durably(self._pending, self._unconfirmed)
+        except OSError as error:
+            fault = f"the end of a trial could not be noted: {error}"
+        return replace(
+            definitions, proposal=None, is_trial_in_force=False, is_going_back=True, trial_fault=fault
+        )
+
+    def forgotten(self, definitions: Definitions) -> Definitions:
+        """Note that the kernel holds nothing of a trial any more."""
+        fault = None
+        try:
+            remove_durably(self._pending)
+            remove_durably(self._unconfirmed)
+        except OSError as error:
+            fault = f"the end of a trial could not be noted: {error}"
+        return replace(definitions, trial_fault=fault)
+
+
+def is_running(terms: Terms | None, boot_id: str, monotonic: float) -> bool:
+    """Return whether a trial still runs; whatever is doubtful has ended it.
+
+    The monotonic clock is the same for all processes of one boot, and nobody can set it.
+    """
+    return terms is not None and terms.boot_id == boot_id and terms.began <= monotonic < terms.deadline
