@@ -15,7 +15,13 @@ from types import MappingProxyType
 
 from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
 from sgagent.core.errors import SgagentError
-from sgagent.nft.counter_keys import CounterKey, ObservedDropCounter, counter_name, observed_drop
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    ObservedDropCounter,
+    counter_name,
+    observed_drop,
+    under_other_policy,
+)
 from sgagent.ports import Clock, CounterValue, Dataplane
 
 MOST_RETIRED = 10_000
@@ -102,6 +108,9 @@ class Accounting:
         self._record = HitRecord(kept.times)
         self._observed: frozenset[str] = frozenset()
         self._drop_of: Mapping[CounterKey, ObservedDropCounter] = {}
+        self._turned: tuple[CounterKey, ...] = ()
+        """What has counters now, under the policy that it had before."""
+
         self._shown: Mapping[CounterKey, CounterValue] | None = None
         """The totals as they were read last; None once they have changed."""
 
@@ -173,9 +182,13 @@ class Accounting:
 
     @property
     def totals(self) -> Mapping[CounterKey, CounterValue]:
-        """Return the totals of what has counters now, and of what would have been dropped there."""
+        """Return the totals of what has counters now, and of what would have been dropped there.
+
+        Where a rule or default changed its policy, that of the policy before is among them: the sum of both
+        never goes back.
+        """
         if self._shown is None:
-            keys = (*self._keys.values(), *self._drops())
+            keys = (*self._keys.values(), *self._turned, *self._drops())
             self._shown = MappingProxyType({key: self._totals.get(key, _NOTHING) for key in keys})
         return self._shown
 
@@ -211,6 +224,10 @@ class Accounting:
     def _retire(self) -> None:
         """Put what has counters behind what no longer has, and forget the first of too many of the latter."""
         live = frozenset((*self._keys.values(), *self._drops()))
+        self._turned = tuple(
+            key for key in self._totals if key not in live and under_other_policy(key) in live
+        )
+        live = live.union(self._turned)
         retired = [key for key in self._totals if key not in live]
         kept = retired[max(0, len(retired) - self._most_retired) :]
         order = (*kept, *(key for key in self._totals if key in live))

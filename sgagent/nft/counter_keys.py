@@ -7,7 +7,7 @@ so they continue when names change.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from sgagent.core.model import Direction, Policy
@@ -118,6 +118,20 @@ def is_of_drops(key: CounterKey) -> bool:
             return False
         case _:
             assert_never(key)
+
+
+def under_other_policy(key: CounterKey) -> CounterKey | None:
+    """Return the key of the same rule or default under the other policy; None for what has no policy."""
+    match key:
+        case RuleCounter():
+            return replace(key, policy=_OTHER[key.policy])
+        case DefaultCounter():
+            return replace(key, verdict=_OTHER[key.verdict])
+        case _:
+            return None
+
+
+_OTHER = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
 
 
 def observed_drop(key: CounterKey) -> ObservedDropCounter | None:

@@ -14,6 +14,7 @@ from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import CounterKey, RuleCounter
 from sgagent.nft.plan import AddCounter, AddTable, DeleteCounter, Plan
 from sgagent.nft.ruleset import Counter
+from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
 
@@ -70,6 +71,21 @@ def test_a_rule_that_changes_its_policy_keeps_its_hits_apart(
     mine.read()
     assert packets(mine, DROPPED) == 2
     assert packets(mine, WEB) == 5
+
+
+def test_no_total_goes_back_where_a_rule_changes_its_policy(dataplane: FakeDataplane, tmp_path: Path) -> None:
+    """Both are shown as long as the rule is there, also by the next agent; their sum does not go back."""
+    mine = counting(dataplane, tmp_path)
+    mine.follow({NAME: WEB}, frozenset())
+    dataplane.count(NAME, 5, 300)
+    for _ in range(2):
+        mine.follow({NAME: DROPPED}, frozenset())
+        mine.read()
+        assert mine.totals == {DROPPED: CounterValue(0, 0), WEB: CounterValue(5, 300)}
+        mine = counting(dataplane, tmp_path)
+    mine.follow({OTHER: DNS}, frozenset())
+    mine.read()
+    assert mine.totals == {DNS: CounterValue(0, 0)}
 
 
 def test_a_policy_that_changes_while_counters_can_not_be_read_is_followed(
