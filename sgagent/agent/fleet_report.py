@@ -80,10 +80,10 @@ class Presence:
         is reached as soon as it is known.
         """
         status, publication = self._status(), self._publication()
-        is_refused = status.is_refused or status.kernel_error is not None
+        is_refused = status.step.is_refused or status.step.kernel_error is not None
         if publication is not None and publication.version == status.snapshot_version and not is_refused:
             self._reached = publication
-        errors = (*status.first_errors, *([status.kernel_error] if status.kernel_error else []))
+        errors = (*status.first_errors, *([status.step.kernel_error] if status.step.kernel_error else []))
         return Report(
             host=self._host,
             agent_version=__version__,
@@ -93,7 +93,7 @@ class Presence:
             revision=self._reached.revision,
             since=status.snapshot_since,
             errors=errors,
-            has_kernel_refused=status.kernel_error is not None,
+            has_kernel_refused=status.step.kernel_error is not None,
             drift_repaired=status.drift_repaired,
             is_drift_unhealed=status.is_drift_unhealed,
         )

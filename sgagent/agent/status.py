@@ -141,6 +141,9 @@ class Drift:
 class Status:
     """How the agent is doing. What is not known yet is None."""
 
+    step: Step = field(default_factory=lambda: Step(outcome=StepEnd.WAITING))
+    """The report of the last step."""
+
     posture: Posture = Posture.NOTHING
     posture_since: float | None = None
     """When this agent began to be in that posture; None before its first step."""
@@ -158,21 +161,11 @@ class Status:
     source_reached_at: float | None = None
     """When the source could be reached last."""
 
-    source_error: str | None = None
-    awaits_documents: bool = False
-    """Whether the host never enforced anything and the source holds no document yet."""
-
-    is_refused: bool = False
-    """Whether the newest delivery has errors, so that an older one stays in force."""
-
     errors: int = 0
     """In the newest delivery."""
 
     first_errors: tuple[str, ...] = ()
     """In words, safe to print."""
-
-    kernel_error: str | None = None
-    """Why the kernel refused the last step; the previous rules stay active."""
 
     is_drift_unhealed: bool = False
     """Whether another process changed the table and the agent could not repair it."""
@@ -237,22 +230,19 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
     is_reached = is_fetched and step.source_error is None
     return replace(
         status,
+        step=step,
         posture=posture,
         posture_since=now
         if status.posture_since is None or posture is not status.posture
         else status.posture_since,
         source_reached_at=now if is_reached else status.source_reached_at,
-        source_error=step.source_error,
-        awaits_documents=step.awaits_documents,
         errors=len(errors),
         first_errors=tuple(map(str, errors[:MOST_ERRORS_SHOWN])),
-        kernel_error=step.kernel_error,
         is_drift_unhealed=step.was_drift and step.outcome is StepEnd.REFUSED,
         snapshot_version=version,
         snapshot_since=status.snapshot_since if version == status.snapshot_version else now,
         last_success_at=now if is_well else status.last_success_at,
         is_source_up=step.source_error is None if is_fetched else status.is_source_up,
-        is_refused=step.is_refused,
         source_errors=status.source_errors + (is_fetched and has_failed),
         outcomes=_counted(status.outcomes, step.outcome) if is_judged else status.outcomes,
         apply_durations=_timed(status.apply_durations, step.apply_seconds),

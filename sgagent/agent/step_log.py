@@ -14,13 +14,10 @@ from sgagent.core.errors import Problem, Severity
 from sgagent.core.model import Direction
 from sgagent.nft.counter_keys import (
     CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    InnerCounter,
-    InvalidCounter,
     ObservedDropCounter,
     RuleCounter,
     is_of_drops,
+    observed_drop,
 )
 from sgagent.ports import Clock, CounterValue
 
@@ -284,14 +281,8 @@ def _drops(name: str, totals: Totals) -> dict[CounterKey, int]:
 
 def _named(key: CounterKey) -> tuple[str, str]:
     """Return the direction and the rule, or the step of §3, that a counter of drops is about."""
-    match key:
-        case RuleCounter():
-            return key.direction.value, key.rule_id
-        case DefaultCounter():
-            return key.direction.value, "default"
-        case InvalidCounter():
-            return key.direction.value, "invalid"
-        case InnerCounter() | ExemptionCounter() | ObservedDropCounter():
-            raise ValueError(f"{key} counts no drops")
-        case _:
-            assert_never(key)
+    drop = observed_drop(key)
+    if drop is None:
+        raise ValueError(f"{key} counts no drops")
+    step = type(key).__name__.removesuffix("Counter").lower()
+    return drop.direction.value, key.rule_id if isinstance(key, RuleCounter) else step

@@ -118,11 +118,11 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         source=source,
         is_source_up=status.is_source_up,
         source_reached_at=status.source_reached_at,
-        source_error=status.source_error,
-        is_refused=status.is_refused,
+        source_error=status.step.source_error,
+        is_refused=status.step.is_refused,
         errors=status.errors,
         first_errors=status.first_errors,
-        kernel_error=status.kernel_error,
+        kernel_error=status.step.kernel_error,
         warnings=status.warnings,
         unknown_objects=status.unknown_objects,
         first_warnings=status.first_warnings,
@@ -138,7 +138,7 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         held=_held(status.standing),
         pending=_pending(status.standing, clock),
         mode_overrides=tuple(_overrides(status.standing.overrides)),
-        awaits_documents=status.awaits_documents,
+        awaits_documents=status.step.awaits_documents,
         platform=tuple(map(str, board.policy().platform)),
     )
 

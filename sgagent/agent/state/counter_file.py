@@ -12,17 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from sgagent.agent.state.files import UNREADABLE, from_json, seal, unseal
 from sgagent.nft.counter_keys import (
     CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    InnerCounter,
-    InvalidCounter,
-    ObservedDropCounter,
-    RuleCounter,
 )
 from sgagent.ports import CounterValue
 
@@ -110,14 +104,10 @@ class CounterFile:
 
 
 _KINDS: dict[str, type[CounterKey]] = {
-    "rule": RuleCounter,
-    "default": DefaultCounter,
-    "inner": InnerCounter,
-    "invalid": InvalidCounter,
-    "exemption": ExemptionCounter,
-    "observed": ObservedDropCounter,
+    declared.__name__.removesuffix("Counter").removesuffix("Drop").lower(): declared
+    for declared in get_args(CounterKey)
 }
-"""The first field of a row; the fields of the class follow, then two numbers."""
+"""The first field of a row: ``rule`` to ``observed``. The fields of the class follow, then two numbers."""
 
 _NAMES = {declared: kind for kind, declared in _KINDS.items()}
 _FIELDS = {kind: tuple(field.name for field in fields(declared)) for kind, declared in _KINDS.items()}

@@ -58,9 +58,9 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
             yield "the source could not be reached since the agent started"
         elif now - status.source_reached_at > STALE_SECONDS:
             yield f"the source could not be reached for {now - status.source_reached_at:.0f} seconds"
-    if status.is_refused:
+    if status.step.is_refused:
         yield "the newest definitions have errors, and older ones are in force"
-    if status.kernel_error is not None:
+    if status.step.kernel_error is not None:
         yield "the kernel refused the newest rules"
     if status.is_drift_contested:
         yield "someone else keeps changing the rules"

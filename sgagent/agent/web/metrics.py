@@ -242,7 +242,7 @@ def _snapshot(status: Status, now: float) -> Iterator[Metric]:
     yield _gauge(
         "sgagent_snapshot_refused",
         "Whether the newest definitions have errors, so that older ones stay active.",
-        None if status.is_source_up is None else float(status.is_refused),
+        None if status.is_source_up is None else float(status.step.is_refused),
     )
     yield _gauge(
         "sgagent_last_success_timestamp_seconds",

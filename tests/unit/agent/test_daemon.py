@@ -157,7 +157,7 @@ def test_retries_become_rarer_until_one_succeeds(running: Running) -> None:
                 assert refusals_after(0.125) == refusals
             running.machine.dataplane.refusal = None
             assert refusals_after(8 * FIRST_RETRY_SECONDS) == refusals
-            wait_until(lambda: running.board.status().kernel_error is None, "the retry")
+            wait_until(lambda: running.board.status().step.kernel_error is None, "the retry")
 
     running.while_it_runs(script)
 

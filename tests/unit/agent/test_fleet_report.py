@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sgagent.agent.fleet_report import Presence
 from sgagent.agent.status import Posture, Status
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
@@ -45,7 +46,8 @@ def test_a_publication_is_reached_once_it_is_in_force() -> None:
     assert (host.report().host, host.report().revision, host.report().serial) == ("web-1", 10, 1)
     host.publication = FetchedPublication(serial=2, revision=20, version="v2")
     assert host.report().revision == 10
-    host.status = replace(STATUS, snapshot_version="v2", is_refused=True, first_errors=("error: no",))
+    refused = Step(outcome=StepEnd.UNCHANGED, is_refused=True)
+    host.status = replace(STATUS, snapshot_version="v2", step=refused, first_errors=("error: no",))
     assert (host.report().revision, host.report().errors) == (10, ("error: no",))
     host.status = replace(STATUS, snapshot_version="v2")
     assert (host.report().revision, host.report().errors) == (20, ())
@@ -62,7 +64,7 @@ def test_a_publication_that_changes_nothing_here_is_reached_at_once() -> None:
 def test_what_the_kernel_refused_is_not_reached() -> None:
     """It is told with the reason."""
     host = Host()
-    host.status = replace(STATUS, kernel_error="no room")
+    host.status = replace(STATUS, step=Step(outcome=StepEnd.REFUSED, kernel_error="no room"))
     assert (host.report().revision, host.report().errors) == (0, ("no room",))
     assert host.report().has_kernel_refused
 

@@ -46,7 +46,7 @@ def test_a_source_may_be_away_for_hours(running: Running) -> None:
         status = running.board.status()
         assert running.machine.dataplane.ruleset == before
         assert (status.is_source_up, status.snapshot_version) == (False, version)
-        assert status.source_error is not None
+        assert status.step.source_error is not None
         running.machine.source.write(NEXT)
         running.wait_for("source_recovered")
         running.wait_for("ruleset_applied", 2)
@@ -74,7 +74,7 @@ def test_what_is_refused_is_refused_once(running: Running) -> None:
         running.machine.source.write(BROKEN)
         running.wait_for("snapshot_refused")
         let_pass(running, FETCH_AGAIN_SECONDS, 3)
-        assert running.board.status().is_refused
+        assert running.board.status().step.is_refused
         running.machine.source.write(NEXT)
         running.wait_for("ruleset_applied", 2)
 

@@ -125,7 +125,7 @@ def test_a_source_that_is_away_is_down_and_one_with_errors_is_not() -> None:
     assert after(replace(APPLIED, source_error="not there")).is_source_up is False
     refused = after(replace(APPLIED, is_refused=True))
     assert refused.is_source_up
-    assert refused.is_refused
+    assert refused.step.is_refused
 
 
 def test_warnings_are_counted_and_errors_are_not() -> None:

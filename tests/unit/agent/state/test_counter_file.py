@@ -54,6 +54,14 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert CounterFile(directory, "boot-1").load() == (KEPT, None)
 
 
+def test_rows_begin_with_names_that_stay(tmp_path: Path) -> None:
+    """They follow from the names of classes, which may not change without the format."""
+    file = CounterFile(tmp_path, "boot-1")
+    file.save(KEPT)
+    rows = json.loads(json.loads(file.path.read_bytes())["body"])["totals"]
+    assert [row[0] for row in rows] == ["rule", "default", "inner", "invalid", "exemption", "observed"]
+
+
 def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
     """The first start is no fault."""
     assert CounterFile(tmp_path, "boot-1").load() == (KeptCounters(), None)
