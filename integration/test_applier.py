@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -172,18 +171,19 @@ def test_an_applier_outlives_no_parent() -> None:
 NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
     (0, b""),
     (255, b""),
-    (Verb.BEGIN, bytes(4)),
+    (Verb.BEGIN, protocol.encode(0)),
     (Verb.BEGIN, b""),
     (Verb.APPLY, b""),
-    (Verb.APPLY, b'["flush ruleset"]\n'),
-    (Verb.APPLY, b'["delete foreign","table","other"]\n'),
-    (Verb.APPLY, b'["add table"]\n["add rule","a",[["set mark",0,0]]]\n'),
+    (Verb.APPLY, b'{"FlushRuleset":[]}\n'),
+    (Verb.APPLY, b'{"DeleteForeign":["table","other"]}\n'),
+    (Verb.APPLY, b'{"AddTable":[]}\n{"AddRule":["a",{"Rule":[[{"SetMark":[0,0]}]]}]}\n'),
     (Verb.CLEAR_MARKS, b""),
-    (Verb.CLEAR_MARKS, protocol.write_marks(1, ())),
+    (Verb.CLEAR_MARKS, protocol.encode(1)),
     (Verb.FIND_SESSION, bytes(10)),
-    (Verb.FIND_SESSION, b"\xff" * 39),
-    (Verb.END_SESSION, bytes(48)),
-    (Verb.END_SESSION, bytes(49)),
+    (Verb.FIND_SESSION, protocol.encode(Direction.INGRESS, Family.IPV4, 6, 1 << 32, 1, 1, 1)),
+    (Verb.END_SESSION, protocol.encode(0, bytes(48).hex())),
+    (Verb.END_SESSION, protocol.encode(2, bytes(49).hex())),
+    (Verb.ALLOW_LOG, protocol.encode(1 << 16)),
 )
 
 
@@ -199,7 +199,7 @@ def test_what_is_no_request_is_refused(
     answer = protocol.receive(owner.channel, LONGEST_ANSWER)
     assert answer is not None
     assert answer[0] == Reply.REFUSED
-    assert json.loads(answer[1])[0] == "malformed"
+    assert protocol.decode(answer[1])[0] == "malformed"
     assert plane.observe() == Observed(ruleset=tables.EMPTY)
     assert "table inet other" in namespace.nft("list", "tables")
 
@@ -211,7 +211,7 @@ def test_nothing_is_done_before_the_beginning(owner: Applier) -> None:
             protocol.send(owner.channel, verb, b"")
             answer = protocol.receive(owner.channel, LONGEST_ANSWER)
             assert answer is not None
-            assert json.loads(answer[1])[:2] == ["malformed", "before the beginning"]
+            assert protocol.decode(answer[1])[:2] == ("malformed", "before the beginning")
 
 
 def test_what_is_no_message_ends_the_applier(owner: Applier) -> None:

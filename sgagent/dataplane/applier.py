@@ -14,19 +14,16 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import SgagentError
-from sgagent.dataplane import protocol
+from sgagent.dataplane import protocol, validation
 from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.generation import APPLIER_NAME
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
-from sgagent.dataplane.plan_decoder import MalformedPlanError, read_plan
 from sgagent.dataplane.privileges import end_with_parent, hide_memory, keep_only_net_admin, name_process
-from sgagent.dataplane.protocol import LONGEST_REQUEST, Reply, Verb
+from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.sockets import destroy_socket
 from sgagent.dataplane.table import KernelTable
 from sgagent.dataplane.tracked_table import TrackedTable
@@ -70,7 +67,7 @@ def be_applier(channel: socket.socket, news: socket.socket, parent: int, *, owne
             if os.getppid() != parent:
                 return 0
             serve(channel, news, owned=owned)
-    except (MalformedPlanError, SgagentError, OSError) as error:
+    except (MalformedMessageError, SgagentError, OSError) as error:
         os.write(_ERRORS, f"{APPLIER_NAME}: {error}\n".encode("ascii", "backslashreplace"))
         return 1
     return 0
@@ -80,7 +77,7 @@ def serve(channel: socket.socket, news: socket.socket, *, owned: bool) -> None:
     """Answer requests, and pass on who else changes the ruleset, until the other side is gone.
 
     Raises:
-        MalformedError: what arrived is not even a message.
+        MalformedMessageError: what arrived is not even a message.
         OSError: an answer could not be sent.
     """
     poll = select.poll()
@@ -141,69 +138,64 @@ class _Desk:
         If the agent has ended, the next read of the channel shows it.
         """
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._news.send(protocol.write_change(change), socket.MSG_DONTWAIT)
+            self._news.send(protocol.encode(change), socket.MSG_DONTWAIT)
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
         try:
             return Reply.DONE, self._do(protocol.verb(kind), content)
-        except (SgagentError, OSError, MalformedPlanError) as refusal:
-            return Reply.REFUSED, protocol.write_refusal(refusal)
+        except (SgagentError, OSError, MalformedMessageError) as refusal:
+            return Reply.REFUSED, protocol.encode_refusal(refusal)
 
     def _do(self, verb: Verb, content: bytes) -> bytes:
-        if verb is Verb.BEGIN:
-            return self._begin(content)
+        if self._table is None and verb is not Verb.BEGIN:
+            raise MalformedMessageError("before the beginning")
+        values = protocol.decode(content)
         if self._table is None:
-            raise MalformedPlanError("before the beginning")
-        return self._do_with(self._table, verb, content)
+            return self._begin(validation.check_number(values))
+        return self._do_with(self._table, verb, values)
 
-    def _begin(self, content: bytes) -> bytes:
+    def _begin(self, mask: int) -> bytes:
         """Open the table. Which bits are the agent's is said once, before it has read any document."""
-        (mask,) = protocol.unpacked(protocol.NUMBER, content)
-        if self._table is not None:
-            raise MalformedPlanError("a second beginning")
         self._table, self._mask = KernelTable(owned=self._owned, guarded=True), mask
         with contextlib.suppress(OSError):  # without the privilege every other verb says so
             self.followed = TrackedTable(self._table, self._pass_on)
         return b""
 
-    def _do_with(  # noqa: PLR0911 - one short case for each verb
-        self, table: KernelTable, verb: Verb, content: bytes
-    ) -> bytes:
+    def _do_with(self, table: KernelTable, verb: Verb, values: tuple[Any, ...]) -> bytes:
         followed = self.followed or table
         match verb:
             case Verb.READ_GENERATION:
-                return protocol.NUMBER.pack(followed.read_generation())
+                return protocol.encode(followed.read_generation())
             case Verb.LIST_TABLE:
-                return protocol.write_listing(followed.list_table(), is_owner=table.is_owner)
+                return protocol.encode_listing(followed.list_table(), is_owner=table.is_owner)
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
-                applied = followed.apply(read_plan(content, self._mask, self._log_group))
-                return protocol.write_applied(applied, is_owner=table.is_owner)
+                plan = validation.check_plan(values, self._mask, self._log_group)
+                return protocol.encode(followed.apply(plan), table.is_owner)
             case Verb.CLEAR_MARKS:
-                return self._clear_marks(table, *protocol.read_marks(content))
+                return protocol.encode(table.clear_marks(*validation.check_marks(values, self._mask)))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
                 return b""
             case Verb.FIND_SESSION:
-                return protocol.write_session(find_session(protocol.read_packet(content)))
+                return protocol.encode(find_session(validation.check_packet(values)))
             case Verb.END_SESSION:
-                return protocol.write_ending(destroy_socket(*protocol.read_socket(content)))
+                return protocol.encode(destroy_socket(*validation.check_socket(values)))
             case Verb.ALLOW_LOG:
-                return protocol.write_flag(self._allow_log(table, content))
+                return protocol.encode(self._allow_log(table, validation.check_number(values, LAST_GROUP)))
             case Verb.OPEN_LOG:
                 return self._open_log()
             case Verb.BEGIN:
-                return b""
+                raise MalformedMessageError("a second beginning")
             case _:
                 assert_never(verb)
 
-    def _allow_log(self, table: KernelTable, content: bytes) -> bool:
+    def _allow_log(self, table: KernelTable, group: int) -> bool:
         """Let plans log to a group, once, if the kernel can do that."""
-        (group,) = protocol.unpacked(protocol.NUMBER, content)
-        if self._log_group is not None or group > LAST_GROUP:
-            raise MalformedPlanError("a second group of the log, or none that there is")
+        if self._log_group is not None:
+            raise MalformedMessageError("a second group of the log")
         is_possible = table.allow_log(group)
         if is_possible:
             self._log_group = group
@@ -211,14 +203,9 @@ class _Desk:
 
     def _open_log(self) -> bytes:
         if self._log_group is None:
-            raise MalformedPlanError("no group of the log was named")
+            raise MalformedMessageError("no group of the log was named")
         self._log = open_log(self._log_group)
         return b""
-
-    def _clear_marks(self, table: KernelTable, mask: int, tests: Sequence[MarkTest]) -> bytes:
-        if mask & ~self._mask:
-            raise MalformedPlanError("bits of the mark that are not the agent's")
-        return protocol.NUMBER.pack(table.clear_marks(mask, tests))
 
 
 def _keep_open(*kept: int) -> None:

@@ -13,9 +13,7 @@ from sgagent.dataplane import protocol
 from sgagent.dataplane.applier import LARGE_BYTES, give_back
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.dataplane import TableDataplane
-from sgagent.dataplane.plan_decoder import MalformedPlanError
-from sgagent.dataplane.plan_encoder import write_plan
-from sgagent.dataplane.protocol import LONGEST_ANSWER, Reply, Verb
+from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.sockets import Ending, TcpSession
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft.plan import Plan
@@ -49,7 +47,7 @@ class ApplierTable:
         self._lock = threading.Lock()
         self._loss: str | None = None
         self._is_owner = False
-        self._ask(Verb.BEGIN, protocol.NUMBER.pack(mask))
+        self._ask(Verb.BEGIN, protocol.encode(mask))
 
     @property
     def is_owner(self) -> bool:
@@ -62,7 +60,7 @@ class ApplierTable:
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
         """
-        (generation,) = protocol.NUMBER.unpack(self._ask(Verb.READ_GENERATION))
+        (generation,) = protocol.decode(self._ask(Verb.READ_GENERATION))
         return int(generation)
 
     def list_table(self) -> TableListing:
@@ -72,7 +70,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: it can't be listed.
         """
-        listing, self._is_owner = protocol.read_listing(self._ask(Verb.LIST_TABLE))
+        listing, self._is_owner = protocol.decode_listing(self._ask(Verb.LIST_TABLE))
         return listing
 
     def list_counters(self) -> bytes:
@@ -91,10 +89,11 @@ class ApplierTable:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        written = write_plan(plan)
-        applied, self._is_owner = protocol.read_applied(self._ask(Verb.APPLY, written))
-        if len(written) >= LARGE_BYTES:
-            del written
+        request = protocol.encode(*plan.operations)
+        applied: Applied
+        applied, self._is_owner = protocol.decode(self._ask(Verb.APPLY, request))
+        if len(request) >= LARGE_BYTES:
+            del request
             give_back()
         return applied
 
@@ -103,7 +102,8 @@ class ApplierTable:
 
         Which group is said once, and can't be changed.
         """
-        return protocol.read_flag(self._ask(Verb.ALLOW_LOG, protocol.NUMBER.pack(group)))
+        (is_possible,) = protocol.decode(self._ask(Verb.ALLOW_LOG, protocol.encode(group)))
+        return bool(is_possible)
 
     def open_log(self) -> socket.socket:
         """Listen to the group that plans may log to, and return the socket to read.
@@ -115,7 +115,7 @@ class ApplierTable:
             kind, answer = self._exchange(Verb.OPEN_LOG, b"")
             if kind == Reply.DONE:
                 return self._take_over()
-        raise protocol.read_refusal(answer)
+        raise protocol.decode_refusal(answer)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
@@ -124,7 +124,7 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             KernelRefusedError: a session's mark could not be changed.
         """
-        (count,) = protocol.NUMBER.unpack(self._ask(Verb.CLEAR_MARKS, protocol.write_marks(mask, tests)))
+        (count,) = protocol.decode(self._ask(Verb.CLEAR_MARKS, protocol.encode(mask, *tests)))
         return int(count)
 
     def refuse_another_owner(self) -> None:
@@ -143,7 +143,11 @@ class ApplierTable:
         """
         if packet.source_port is None or packet.destination_port is None:
             return None
-        return protocol.read_session(self._ask(Verb.FIND_SESSION, protocol.write_packet(packet)))
+        ends = packet.source, packet.destination, packet.source_port, packet.destination_port
+        request = protocol.encode(packet.direction, packet.family, packet.protocol, *ends)
+        session: TrackedSession | None
+        (session,) = protocol.decode(self._ask(Verb.FIND_SESSION, request))
+        return session
 
     def destroy(self, session: TcpSession) -> Ending:
         """End a session at once, as :func:`sgagent.dataplane.sockets.destroy`.
@@ -152,7 +156,10 @@ class ApplierTable:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.
             OSError: the kernel refused for another reason.
         """
-        return protocol.read_ending(self._ask(Verb.END_SESSION, protocol.write_socket(session)))
+        request = protocol.encode(session.socket_family, session.identity.hex())
+        ending: Ending
+        (ending,) = protocol.decode(self._ask(Verb.END_SESSION, request))
+        return ending
 
     def close(self) -> None:
         """Let the applier go; the rules stay in force."""
@@ -162,7 +169,7 @@ class ApplierTable:
         with self._lock:
             kind, answer = self._exchange(verb, content)
         if kind == Reply.REFUSED:
-            raise protocol.read_refusal(answer)
+            raise protocol.decode_refusal(answer)
         return answer
 
     def _exchange(self, verb: Verb, content: bytes) -> tuple[int, bytes]:
@@ -174,7 +181,7 @@ class ApplierTable:
             received = protocol.receive(self._channel, LONGEST_ANSWER)
         except TimeoutError as error:
             raise self._lost("the applier does not answer") from error
-        except (OSError, MalformedPlanError) as error:
+        except (OSError, MalformedMessageError) as error:
             raise self._lost(f"the applier can't be spoken to: {error}") from error
         if received is None:
             raise self._lost("the applier has ended")
@@ -183,7 +190,7 @@ class ApplierTable:
     def _take_over(self) -> socket.socket:
         try:
             return protocol.take_over(self._channel)
-        except (OSError, MalformedPlanError) as error:
+        except (OSError, MalformedMessageError) as error:
             raise self._lost(f"the applier hands nothing over: {error}") from error
 
     def _lost(self, reason: str) -> ApplierLostError:

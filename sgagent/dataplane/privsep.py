@@ -28,6 +28,9 @@ from sgagent.dataplane.privileges import give_up_all, refuse_privilege
 _VARIABLE = "SGAGENT_APPLIER"
 """Passes the applier's process id and socket descriptors through the ``execve``."""
 
+_CHANGE_BYTES = 4096
+"""A notice of a change is much shorter."""
+
 _LONGEST_END_SECONDS = 5.0
 """Until an applier that has not ended is killed. It may be in the middle of a transaction."""
 
@@ -154,6 +157,6 @@ def news_heard(
 
 def _hear(news: socket.socket, changed: Callable[[RulesetChange], None], ended: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
-        while content := news.recv(protocol.CHANGE_BYTES):
-            changed(protocol.read_change(content))
+        while content := news.recv(_CHANGE_BYTES):
+            changed(*protocol.decode(content))
     ended()

@@ -1,27 +1,47 @@
-"""The protocol between agent and applier: a few verbs, each with one form of answer.
+"""The protocol between agent and applier: framed messages, and one form for the values in them.
 
-A message is a kind, a length and a content. Contents are numbers of fixed width, a plan
-(:mod:`sgagent.dataplane.plan_encoder`) or libnftables' listing, unchanged.
+A message is a kind, a length and a content. A content is JSON, one value a line; an object is its class and
+its fields, ``{"Goto":["rule/eth0/web"]}``. A listing of the table and a dump of counters pass unchanged.
+:mod:`sgagent.dataplane.validation` checks what the agent sends.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import socket
 import struct
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never, get_args
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, SgagentError, UsageError
-from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.monitor import RulesetChange
-from sgagent.dataplane.plan_decoder import MalformedPlanError
-from sgagent.dataplane.sockets import Ending, TcpSession
+from sgagent.dataplane.sockets import Ending
 from sgagent.dataplane.table import Applied, TableListing
+from sgagent.nft.plan import Operation
+from sgagent.nft.ruleset import (
+    Chain,
+    Counter,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    KeyType,
+    Operator,
+    Rule,
+    Selector,
+    Statement,
+    Symbol,
+    TupleDirection,
+    VerdictMap,
+)
+
+
+class MalformedMessageError(Exception):
+    """Say that a message is not what an agent in its right mind sends."""
 
 
 class Verb(enum.IntEnum):
@@ -53,7 +73,7 @@ class Reply(enum.IntEnum):
 
 
 LONGEST_REQUEST = 256 << 20
-"""A plan of 1,000,000 addresses takes a fifth of it."""
+"""A plan of 1,000,000 addresses takes a third of it."""
 
 LONGEST_ANSWER = 1 << 30
 """A listing is several times as long as the plan that made the table."""
@@ -81,7 +101,7 @@ def receive(channel: socket.socket, longest: int) -> tuple[int, bytes] | None:
         longest: how long a content may be. Memory is taken only as it arrives.
 
     Raises:
-        MalformedError: it is longer.
+        MalformedMessageError: it is longer.
         OSError: it does not arrive.
     """
     header = _receive(channel, _HEADER.size)
@@ -89,7 +109,7 @@ def receive(channel: socket.socket, longest: int) -> tuple[int, bytes] | None:
         return None
     kind, length = _HEADER.unpack(header)
     if length > longest:
-        raise MalformedPlanError("longer than any message")
+        raise MalformedMessageError("longer than any message")
     content = _receive(channel, length)
     return None if content is None else (kind, content)
 
@@ -117,13 +137,13 @@ def take_over(channel: socket.socket) -> socket.socket:
     """Return the socket that follows a message.
 
     Raises:
-        MalformedError: none does.
+        MalformedMessageError: none does.
         OSError: it does not arrive.
     """
     received, descriptors, _, _ = socket.recv_fds(channel, len(_TOKEN), 1)
     taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     if received != _TOKEN or len(taken) != 1:
-        raise MalformedPlanError("no socket, where one was to come")
+        raise MalformedMessageError("no socket, where one was to come")
     taken[0].set_inheritable(False)
     return taken[0]
 
@@ -136,222 +156,125 @@ def verb(kind: int) -> Verb:
     """Return what the kind of a message asks for.
 
     Raises:
-        MalformedError: nothing that there is.
+        MalformedMessageError: nothing that there is.
     """
     try:
         return Verb(kind)
     except ValueError as error:
-        raise MalformedPlanError("no such verb") from error
+        raise MalformedMessageError("no such verb") from error
 
 
-NUMBER = struct.Struct(">I")
-"""A mask, a generation of the ruleset, or how many."""
+_CLASSES: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        *get_args(Operation),
+        *get_args(Statement),
+        *(Chain, Counter, Element, Hook, Interval, KeyType, Operator, Rule, Selector, Symbol, TupleDirection),
+        *(VerdictMap, Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
+    )
+}
+"""All that a message may hold: frozen values that do nothing when they are made."""
 
-_APPLIED = struct.Struct(">?II?")
-_LISTING = struct.Struct(">?I???")
-_MARK_TEST = struct.Struct(">II")
-_MOST_MARK_TESTS = 32
-_PACKET = struct.Struct(">BBB16s16sHH")
-_TRACKED = struct.Struct(">?IB")
-_SOCKET = struct.Struct(">B48s")
-_WIDTHS = {Family.IPV4: 4, Family.IPV6: 16}
-_FAMILIES = tuple(Family)
-_DIRECTIONS = tuple(Direction)
-_ENDINGS = tuple(Ending)
+_FIELDS: Mapping[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind))
+    for kind in _CLASSES.values()
+    if dataclasses.is_dataclass(kind)
+}
+_KEYWORD_ONLY = {name for name, kind in _CLASSES.items() if kind in (Chain, Counter, Hook, VerdictMap)}
 
 
-def unpacked(form: struct.Struct, content: bytes) -> tuple[int, ...]:
-    """Return the numbers of a content.
+def encode(*values: object) -> bytes:
+    """Return values as the lines of a content."""
+    return b"".join([_ENCODER.encode(value).encode("ascii") + b"\n" for value in values])
+
+
+def _as_json(value: object) -> Mapping[str, list[Any]]:
+    kind = type(value)
+    fields = _FIELDS.get(kind)
+    if fields is not None:
+        return {kind.__name__: [getattr(value, name) for name in fields]}
+    if isinstance(value, enum.Enum):
+        return {kind.__name__: [value.value]}
+    raise TypeError(f"no message holds a {kind.__name__}")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_as_json)
+
+
+def decode(content: bytes) -> tuple[Any, ...]:
+    """Return the values of a content; a list in a value becomes a tuple.
+
+    Their classes are among the known ones, and nothing else is sure about them.
 
     Raises:
-        MalformedError: it is longer or shorter.
+        MalformedMessageError: it is not made of whole lines, each of them a value.
     """
-    if len(content) != form.size:
-        raise MalformedPlanError("of another length")
-    return form.unpack(content)
+    if content and not content.endswith(b"\n"):
+        raise MalformedMessageError("not made of whole lines")
+    decoder = _Decoder()
+    try:
+        return tuple(map(decoder.decode, content.decode("ascii").split("\n")[:-1]))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise MalformedMessageError("no values that can be read") from error
 
 
-def write_applied(applied: Applied, *, is_owner: bool) -> bytes:
-    """Return when a plan was carried out as a content."""
-    return _APPLIED.pack(applied.before is not None, applied.before or 0, applied.after, is_owner)
+class _Decoder(json.JSONDecoder):
+    """Make values of JSON; very many elements of a map share few verdicts."""
+
+    def __init__(self) -> None:
+        super().__init__(object_hook=self._value)
+        self._verdicts: dict[Any, Goto] = {}
+
+    def _value(self, content: dict[str, Any]) -> object:
+        [(name, fields)] = content.items()
+        values: list[Any] = [tuple(field) if type(field) is list else field for field in fields]
+        if name == "Goto":
+            (chain,) = values
+            return self._verdicts.get(chain) or self._verdicts.setdefault(chain, Goto(chain))
+        kind = _CLASSES[name]
+        if name in _KEYWORD_ONLY:
+            return kind(**dict(zip(_FIELDS[kind], values, strict=True)))
+        return kind(*values)
 
 
-def read_applied(content: bytes) -> tuple[Applied, bool]:
-    """Return when a plan was carried out, and whether the table is owned."""
-    known, before, after, is_owner = _APPLIED.unpack(content)
-    return Applied(before if known else None, after), is_owner
-
-
-def write_listing(listing: TableListing, *, is_owner: bool) -> bytes:
-    """Return a listing as a content."""
-    known = listing.generation is not None
+def encode_listing(listing: TableListing, *, is_owner: bool) -> bytes:
+    """Return a listing as a content: a line of values, and the text unchanged."""
     stands = listing.text is not None
-    head = _LISTING.pack(known, listing.generation or 0, is_owner, stands, listing.is_unreadable)
+    head = encode([listing.generation, listing.is_unreadable, is_owner, stands])
     return head + (listing.text or b"")
 
 
-def read_listing(content: bytes) -> tuple[TableListing, bool]:
+def decode_listing(content: bytes) -> tuple[TableListing, bool]:
     """Return a listing, and whether the table is owned."""
-    known, generation, is_owner, stands, is_unreadable = _LISTING.unpack_from(content)
-    text = content[_LISTING.size :] if stands else None
-    return TableListing(generation if known else None, text, is_unreadable), is_owner
+    head, _, text = content.partition(b"\n")
+    generation, is_unreadable, is_owner, stands = json.loads(head)
+    return TableListing(generation, text if stands else None, is_unreadable), is_owner
 
 
-def write_marks(mask: int, tests: Sequence[MarkTest]) -> bytes:
-    """Return which bits of which marks are meant as a content."""
-    return NUMBER.pack(mask) + b"".join(_MARK_TEST.pack(*test) for test in tests)
-
-
-def read_marks(content: bytes) -> tuple[int, tuple[MarkTest, ...]]:
-    """Return which bits of which marks are meant.
-
-    Raises:
-        MalformedError: it does not say, or has more tests than there are bits.
-    """
-    head, rest = content[: NUMBER.size], content[NUMBER.size :]
-    if len(rest) % _MARK_TEST.size or len(rest) > _MOST_MARK_TESTS * _MARK_TEST.size:
-        raise MalformedPlanError("of another length")
-    (mask,) = unpacked(NUMBER, head)
-    return mask, tuple(MarkTest(bits, value) for bits, value in _MARK_TEST.iter_unpack(rest))
-
-
-def write_packet(packet: Packet) -> bytes:
-    """Return the ends of a packet as a content."""
-    width = _WIDTHS[packet.family]
-    return _PACKET.pack(
-        _DIRECTIONS.index(packet.direction),
-        _FAMILIES.index(packet.family),
-        packet.protocol,
-        packet.source.to_bytes(width),
-        packet.destination.to_bytes(width),
-        packet.source_port or 0,
-        packet.destination_port or 0,
-    )
-
-
-def read_packet(content: bytes) -> Packet:
-    """Return a packet with these ends.
-
-    Raises:
-        MalformedError: there is none.
-    """
-    if len(content) != _PACKET.size:
-        raise MalformedPlanError("of another length")
-    direction, family_number, protocol, source, destination, source_port, port = _PACKET.unpack(content)
-    if direction >= len(_DIRECTIONS) or family_number >= len(_FAMILIES):
-        raise MalformedPlanError("no such direction or family")
-    family = _FAMILIES[family_number]
-    width = _WIDTHS[family]
-    return Packet(
-        interface="",
-        direction=_DIRECTIONS[direction],
-        family=family,
-        source=int.from_bytes(source[:width]),
-        destination=int.from_bytes(destination[:width]),
-        protocol=protocol,
-        source_port=source_port,
-        destination_port=port,
-    )
-
-
-def write_session(session: TrackedSession | None) -> bytes:
-    """Return a session that was found, or that there is none, as a content."""
-    if session is None:
-        return _TRACKED.pack(False, 0, 0)  # noqa: FBT003 - the fields of the structure
-    return _TRACKED.pack(True, session.mark, _DIRECTIONS.index(session.opened))  # noqa: FBT003 - as above
-
-
-def read_session(content: bytes) -> TrackedSession | None:
-    """Return the session that was found."""
-    found, mark, opened = _TRACKED.unpack(content)
-    return TrackedSession(mark, _DIRECTIONS[opened]) if found else None
-
-
-def write_socket(session: TcpSession) -> bytes:
-    """Return which socket is meant as a content."""
-    return _SOCKET.pack(session.socket_family, session.identity)
-
-
-def read_socket(content: bytes) -> tuple[int, bytes]:
-    """Return the family and the identity of the socket that is meant.
-
-    Raises:
-        MalformedError: it does not say.
-    """
-    if len(content) != _SOCKET.size:
-        raise MalformedPlanError("of another length")
-    family, identity = _SOCKET.unpack(content)
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        raise MalformedPlanError("no such family")
-    return family, identity
-
-
-def write_ending(ending: Ending) -> bytes:
-    """Return what came of a session as a content."""
-    return bytes([_ENDINGS.index(ending)])
-
-
-def read_ending(content: bytes) -> Ending:
-    """Return what came of a session."""
-    return _ENDINGS[content[0]]
-
-
-_CHANGE = struct.Struct(">II16s?")
-CHANGE_BYTES = _CHANGE.size
-
-
-def write_change(change: RulesetChange) -> bytes:
-    """Return a change of the ruleset by another process as a message of its own."""
-    name = change.process_name.encode("utf-8", "replace")
-    return _CHANGE.pack(change.generation, change.process_id, name, change.is_of_table)
-
-
-def read_change(content: bytes) -> RulesetChange:
-    """Return a change of the ruleset by another process."""
-    generation, process_id, name, is_of_table = _CHANGE.unpack(content)
-    return RulesetChange(
-        generation=generation,
-        process_id=process_id,
-        process_name=name.rstrip(b"\0").decode("utf-8", "replace"),
-        is_of_table=is_of_table,
-    )
-
-
-def write_flag(flag: bool) -> bytes:  # noqa: FBT001 - the content itself
-    """Return yes or no as a content."""
-    return bytes([flag])
-
-
-def read_flag(content: bytes) -> bool:
-    """Return yes or no."""
-    return bool(content[0])
-
-
-Refusal = SgagentError | OSError | MalformedPlanError
+Refusal = SgagentError | OSError | MalformedMessageError
 """What the applier answers instead of doing something."""
 
 
-def write_refusal(refusal: Refusal) -> bytes:
+def encode_refusal(refusal: Refusal) -> bytes:
     """Return a refusal as a content."""
     match refusal:
         case KernelRefusedError(reason=reason, subject=subject):
-            fields: list[str | int | None] = ["kernel", reason, subject]
+            return encode("kernel", reason, subject)
         case NotPermittedError():
-            fields = ["not permitted", str(refusal), None]
+            return encode("not permitted", str(refusal), None)
         case OSError():
-            fields = ["system", refusal.strerror or str(refusal), refusal.errno]
-        case MalformedPlanError():
-            fields = ["malformed", str(refusal), None]
+            return encode("system", refusal.strerror or str(refusal), refusal.errno)
+        case MalformedMessageError():
+            return encode("malformed", str(refusal), None)
         case SgagentError():
-            fields = ["use", str(refusal), None]
+            return encode("use", str(refusal), None)
         case _:
             assert_never(refusal)
-    return json.dumps(fields).encode("ascii")
 
 
-def read_refusal(content: bytes) -> SgagentError | OSError:
+def decode_refusal(content: bytes) -> SgagentError | OSError:
     """Return the refusal as the exception that it would have been in this process."""
-    kind, text, more = json.loads(content)
+    kind, text, more = decode(content)
     match kind:
         case "kernel":
             return KernelRefusedError(text, more)

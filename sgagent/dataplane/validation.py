@@ -1,0 +1,396 @@
+"""Validate what the agent sends; the applier does not trust it.
+
+An attacker may control the agent through a document or the network. So the applier checks every type, word,
+number, name and length against closed lists and bounds before any becomes a command. A plan can only name
+objects of ``table inet sgagent``, and only the agent's bits of the marks.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sgagent.compiler.marks import MarkTest
+from sgagent.core.binding import check_interface_name
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import Direction, Family
+from sgagent.dataplane.protocol import MalformedMessageError
+from sgagent.nft.grammar import BITS, SELECTORS, SYMBOLS
+from sgagent.nft.plan import (
+    AddChain,
+    AddCounter,
+    AddElements,
+    AddRule,
+    AddTable,
+    AddVerdictMap,
+    DeleteChain,
+    DeleteCounter,
+    DeleteElements,
+    DeleteForeign,
+    DeleteVerdictMap,
+    DestroyTable,
+    FlushChain,
+    FlushVerdictMap,
+    Plan,
+)
+from sgagent.nft.ruleset import (
+    Accept,
+    Chain,
+    Count,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Hook,
+    Interval,
+    Jump,
+    KeyType,
+    Limit,
+    Log,
+    LookUp,
+    Match,
+    Operator,
+    Rule,
+    Selector,
+    SetMark,
+    Symbol,
+    VerdictMap,
+)
+
+_ALL_BITS = 0xFFFFFFFF
+_LONGEST_NAME = 255
+_LONGEST_COMMENT = 128
+_LONGEST_PREFIX = 127
+_LONGEST_INTERFACE = 15
+"""All in bytes, as the kernel counts."""
+
+_MOST_LOGGED = 1000
+"""Packets of a rule each second."""
+
+_MOST_MARK_TESTS = 32
+_SOCKET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_HOOKS = ("prerouting", "postrouting")
+_HIGHEST_PRIORITY = (1 << 31) - 1
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
+_IDENTITY = re.compile(r"[0-9a-f]{96}")
+"""What the kernel knows a socket by."""
+
+_SELECTORS = frozenset(SELECTORS)
+_LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
+"""The greatest value of each type whose values are numbers."""
+
+_FOREIGN_KINDS = frozenset(
+    {
+        "counter",
+        "ct expectation",
+        "ct helper",
+        "ct timeout",
+        "flowtable",
+        "limit",
+        "map",
+        "quota",
+        "secmark",
+        "set",
+        "synproxy",
+        "tunnel",
+    }
+)
+"""What may stand in our table and is none of ours; never ``table``, nor anything outside one."""
+
+
+def check_plan(operations: tuple[Any, ...], mask: int, log_group: int | None = None) -> Plan:
+    """Return the plan of decoded operations.
+
+    Args:
+        operations: of any type.
+        mask: the bits of the session mark that a rule may change.
+        log_group: the one to which a rule may log; None: to none.
+
+    Raises:
+        MalformedMessageError: it is no plan, or one that asks for more than the agent may.
+    """
+    _require(operations, "a plan without operations")
+    validator = _Validator(mask, log_group)
+    try:
+        for operation in operations:
+            validator.check_operation(operation)
+    except (TypeError, ValueError) as error:
+        raise MalformedMessageError("no such plan") from error
+    return Plan(operations)
+
+
+class _Validator:
+    """Check operations of any type."""
+
+    def __init__(self, mask: int, log_group: int | None) -> None:
+        self._mask = mask
+        self._log_group = log_group
+
+    def check_operation(self, operation: object) -> None:
+        match operation:
+            case AddTable() | DestroyTable():
+                pass
+            case AddChain(Chain(name=name, rules=(), hook=hook, comment=comment)):
+                _check_name(name)
+                _check_hook(hook)
+                _check_comment(comment)
+            case AddRule(chain, Rule(statements)):
+                _check_name(chain)
+                self._check_statements(statements)
+            case AddVerdictMap(VerdictMap(name=name, key_types=types, is_interval=bool(), elements=())):
+                _check_name(name)
+                _check_types(types)
+            case AddElements(name, types, elements):
+                _check_name(name)
+                _check_elements(elements, types, _check_name)
+            case DeleteElements(name, types, elements):
+                _check_any_name(name)
+                _check_elements(elements, types, _check_any_name)
+            case AddCounter(Counter(name=name, comment=comment)):
+                _check_name(name)
+                _check_comment(comment)
+            case (
+                FlushChain(name)
+                | DeleteChain(name)
+                | FlushVerdictMap(name)
+                | DeleteVerdictMap(name)
+                | DeleteCounter(name)
+            ):
+                _check_any_name(name)
+            case DeleteForeign(str(kind), name) if kind in _FOREIGN_KINDS:
+                _check_any_name(name)
+            case _:
+                raise MalformedMessageError("no such operation")
+
+    def _check_statements(self, statements: object) -> None:
+        """Check the statements of a rule; no packet is logged except behind a limit, as a sample."""
+        before = None
+        for statement in _tuple(statements):
+            self._check_statement(statement)
+            if isinstance(statement, Log) and not (
+                isinstance(before, Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
+            ):
+                raise MalformedMessageError("a log without a limit")
+            before = statement
+
+    def _check_statement(self, statement: object) -> None:
+        match statement:
+            case Match(selector, values, Operator(), mask):
+                _check_match(selector, values, mask)
+            case LookUp((_, *_) as selectors, name):
+                for selector in selectors:
+                    _key_type_of(selector)
+                _check_name(name)
+            case Count(name):
+                _check_name(name)
+            case Limit(per_second, burst):
+                _check_number(per_second, _ALL_BITS, first=1)
+                _check_number(burst, _ALL_BITS, first=1)
+            case Log(prefix, group):
+                _check_name(prefix, _LONGEST_PREFIX)
+                _require(
+                    type(group) is int and group == self._log_group, "a group of the log that is not ours"
+                )
+            case SetMark(keep, put):
+                _check_number(keep, _ALL_BITS)
+                _check_number(put, _ALL_BITS)
+                _check_bits(~keep & _ALL_BITS | put, self._mask)
+            case _:
+                _check_verdict(statement, _check_name)
+
+
+def _check_match(selector: object, values: object, mask: object) -> None:
+    key_type = _key_type_of(selector)
+    if mask is not None:
+        _require(key_type is KeyType.MARK, "only marks are compared by bits")
+        _check_number(mask, _ALL_BITS)
+    _check_values(_filled(values), key_type)
+
+
+def _key_type_of(selector: object) -> KeyType:
+    if not isinstance(selector, Selector) or selector not in _SELECTORS:
+        raise MalformedMessageError("no such selector")
+    return selector.key_type
+
+
+def _check_elements(elements: object, types: object, check_target: Callable[[object], None]) -> None:
+    """Check elements of a map; those that are deleted may lead to a chain of any name."""
+    known = _filled(elements)
+    for element in known:
+        if not isinstance(element, Element) or not isinstance(element.key, tuple):
+            raise MalformedMessageError("no element")
+    for verdict in {element.verdict for element in known}:
+        _check_verdict(verdict, check_target)
+    columns = zip(*[element.key for element in known], strict=True)
+    for values, key_type in zip(columns, _check_types(types), strict=True):
+        _check_values(values, key_type)
+
+
+def _check_values(values: Iterable[object], key_type: KeyType) -> None:
+    last = _LAST.get(key_type, -1)
+    for value in values:
+        if isinstance(value, Interval):
+            _check_number(value.first, last)
+            _check_number(value.last, last, first=value.first)
+        else:
+            _check_word(value, key_type)
+
+
+def _check_word(value: object, key_type: KeyType) -> None:
+    match value:
+        case Symbol(str(word)) if key_type is KeyType.IFNAME:
+            _require(len(word.encode()) <= _LONGEST_INTERFACE, "too long for the name of a link")
+            check_interface_name(word)
+        case Symbol(str(word)) if word in SYMBOLS.get(key_type, ()):
+            pass
+        case _:
+            raise MalformedMessageError("no such value")
+
+
+def _check_verdict(verdict: object, check_target: Callable[[object], None]) -> None:
+    match verdict:
+        case Accept() | Drop():
+            pass
+        case Goto(chain) | Jump(chain):
+            check_target(chain)
+        case _:
+            raise MalformedMessageError("no such statement")
+
+
+def _check_hook(hook: object) -> None:
+    match hook:
+        case None:
+            pass
+        case Hook(name=str(name), hook_priority=priority) if name in _HOOKS:
+            _check_number(priority, _HIGHEST_PRIORITY, first=-_HIGHEST_PRIORITY)
+        case _:
+            raise MalformedMessageError("no such hook")
+
+
+def _check_types(types: object) -> tuple[KeyType, ...]:
+    key_types = _filled(types)
+    _require(all(isinstance(key_type, KeyType) for key_type in key_types), "no types")
+    return key_types
+
+
+def _check_name(name: object, longest: int = _LONGEST_NAME) -> None:
+    """Check the name of an object of ours: one that nft takes for a name."""
+    _check_any_name(name, longest)
+    _require(_IDENTIFIER.fullmatch(str(name)), "not a name of ours")
+
+
+def _check_any_name(name: object, longest: int = _LONGEST_NAME) -> None:
+    """Check the name of what is deleted, which another process may have named."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise MalformedMessageError("no name")
+    _require(len(name.encode()) <= longest, "too long for a name")
+
+
+def _check_comment(comment: object) -> None:
+    if not isinstance(comment, str) or not comment.isprintable() or '"' in comment:
+        raise MalformedMessageError("no comment")
+    _require(len(comment.encode()) <= _LONGEST_COMMENT, "too long for a comment")
+
+
+def _check_bits(changed: int, mask: int) -> None:
+    _require(not changed & ~mask, "bits of the mark that are not the agent's")
+
+
+def _check_number(number: object, last: int, *, first: int = 0) -> None:
+    """Check a number; true is none."""
+    if type(number) is not int or not first <= number <= last:
+        raise MalformedMessageError("no number, or one out of bounds")
+
+
+def _tuple(values: object) -> tuple[Any, ...]:
+    if not isinstance(values, tuple):
+        raise MalformedMessageError("one thing, where there may be several")
+    return values
+
+
+def _filled(values: object) -> tuple[Any, ...]:
+    filled = _tuple(values)
+    _require(filled, "nothing, where there must be something")
+    return filled
+
+
+def _require(is_so: object, complaint: str) -> None:
+    if not is_so:
+        raise MalformedMessageError(complaint)
+
+
+def check_number(content: tuple[Any, ...], last: int = _ALL_BITS) -> int:
+    """Return the only number of a content.
+
+    Raises:
+        MalformedMessageError: there is none, or another thing too.
+    """
+    _require(len(content) == 1, "of another length")
+    _check_number(content[0], last)
+    return int(content[0])
+
+
+def check_marks(content: tuple[Any, ...], mask: int) -> tuple[int, tuple[MarkTest, ...]]:
+    """Return which bits to clear in which marks.
+
+    Raises:
+        MalformedMessageError: the bits are not the agent's; there are more tests than bits.
+    """
+    _require(1 <= len(content) <= 1 + _MOST_MARK_TESTS, "of another length")
+    bits = check_number(content[:1])
+    _check_bits(bits, mask)
+    for test in content[1:]:
+        _require(isinstance(test, list) and len(test) == 2, "no test of a mark")
+        for number in test:
+            _check_number(number, _ALL_BITS)
+    return bits, tuple(MarkTest(*test) for test in content[1:])
+
+
+def check_packet(content: tuple[Any, ...]) -> Packet:
+    """Return a packet with the ends that the agent names.
+
+    Raises:
+        MalformedMessageError: there is none.
+    """
+    match content:
+        case (
+            Direction() as direction,
+            Family() as family,
+            protocol,
+            source,
+            destination,
+            source_port,
+            destination_port,
+        ):
+            _check_number(protocol, 0xFF)
+            for address in (source, destination):
+                _check_number(address, family.last_address)
+            for port in (source_port, destination_port):
+                _check_number(port, 0xFFFF)
+            return Packet(
+                interface="",
+                direction=direction,
+                family=family,
+                source=source,
+                destination=destination,
+                protocol=protocol,
+                source_port=source_port,
+                destination_port=destination_port,
+            )
+        case _:
+            raise MalformedMessageError("no packet")
+
+
+def check_socket(content: tuple[Any, ...]) -> tuple[int, bytes]:
+    """Return the family and the identity of a socket.
+
+    Raises:
+        MalformedMessageError: there is none.
+    """
+    match content:
+        case (int(family), str(identity)) if family in _SOCKET_FAMILIES and _IDENTITY.fullmatch(identity):
+            return int(family), bytes.fromhex(identity)
+        case _:
+            raise MalformedMessageError("no socket")

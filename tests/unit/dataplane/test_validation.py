@@ -1,0 +1,372 @@
+"""What the applier refuses, whatever the agent sends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sgagent.compiler.marks import MarkLayout, MarkTest
+from sgagent.core.model import Direction, Family
+from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
+from sgagent.dataplane.validation import check_marks, check_number, check_packet, check_plan, check_socket
+from sgagent.nft import ruleset as r
+from sgagent.nft.plan import AddRule, DeleteForeign, Plan
+from sgagent.nft.ruleset import Rule, SetMark
+
+MASK = 0xFFFF0000
+LOG_GROUP = 9469
+
+
+def obj(kind: str, *fields: object) -> dict[str, list[object]]:
+    """Return an object as JSON."""
+    return {kind: list(fields)}
+
+
+def _json(value: object) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(encode(value))
+
+
+CT_MARK, CT_STATE = _json(r.CT_MARK), _json(r.CT_STATE)
+IIFNAME, SADDR = _json(r.META_IIFNAME), _json(r.IP_SADDR)
+EQUAL = obj("Operator", "==")
+V4, IFNAME = [obj("KeyType", "ipv4_addr")], [obj("KeyType", "ifname")]
+ONE = obj("Interval", 1, 1)
+DROP, GOTO_A, LIMIT = obj("Drop"), obj("Goto", "a"), obj("Limit", 10, 10)
+LOG = obj("Log", "a", LOG_GROUP)
+
+
+def rule(*statements: object) -> dict[str, list[object]]:
+    """Return the operation that adds a rule."""
+    return obj("AddRule", "a", obj("Rule", list(statements)))
+
+
+def match(
+    selector: object, *values: object, operator: object = EQUAL, mask: object = None
+) -> dict[str, list[object]]:
+    """Return the operation that adds a rule with one match."""
+    return rule(obj("Match", selector, list(values), operator, mask))
+
+
+def chain(
+    name: object, hook: object = None, comment: object = "", rules: object = ()
+) -> dict[str, list[object]]:
+    """Return the operation that adds a chain."""
+    return obj("AddChain", obj("Chain", name, rules, hook, comment))
+
+
+def verdict_map(
+    key_types: object, *, is_interval: object = False, elements: object = ()
+) -> dict[str, list[object]]:
+    """Return the operation that adds a map."""
+    return obj("AddVerdictMap", obj("VerdictMap", "m", key_types, is_interval, elements))
+
+
+def add(key_types: object, *elements: object) -> dict[str, list[object]]:
+    """Return the operation that adds elements."""
+    return obj("AddElements", "m", key_types, list(elements))
+
+
+def delete(key_types: object, *elements: object) -> dict[str, list[object]]:
+    """Return the operation that deletes elements."""
+    return obj("DeleteElements", "m", key_types, list(elements))
+
+
+def element(key: object, verdict: object = DROP) -> dict[str, list[object]]:
+    """Return an element."""
+    return obj("Element", key, verdict)
+
+
+HARMLESS: tuple[dict[str, Any], ...] = (
+    obj("AddTable"),
+    obj("DestroyTable"),
+    chain("prerouting", obj("Hook", "prerouting", -150)),
+    chain("generation", comment="generation 1 'quoted' ä"),
+    obj("DeleteChain", "evil one, of 'somebody else'"),
+    rule(obj("Match", CT_MARK, [ONE], EQUAL, 31), obj("SetMark", 0xFFFF, 0), DROP),
+    rule(obj("Match", IIFNAME, [obj("Symbol", "eth0")], EQUAL, None), obj("Goto", "ingress/eth0")),
+    rule(LIMIT, obj("Log", "default/eth0/ingress", LOG_GROUP)),
+    add(V4, element([obj("Interval", 1, 2)], GOTO_A)),
+    delete(V4, element([ONE], obj("Goto", "evil one"))),
+    obj("DeleteForeign", "ct helper", "evil"),
+)
+"""What an agent may want."""
+
+REFUSED: tuple[Any, ...] = (
+    obj("AddTable", "inet", "other"),
+    obj("FlushRuleset"),
+    obj("DeleteForeign", "table", "other"),
+    obj("DeleteForeign", "chain", "a"),
+    obj("DeleteForeign", ["set"], "a"),
+    obj("DeleteForeign", "set", ""),
+    obj("DeleteForeign", "set", "a\0b"),
+    obj("DeleteForeign", "set", "a" * 256),
+    obj("DeleteForeign", "set", "ä" * 128),
+    obj("DeleteForeign", "set", "\ud800"),
+    obj("DeleteForeign", "set", obj("Goto", "a")),
+    obj("FlushChain", ""),
+    obj("FlushVerdictMap", None),
+    obj("DeleteVerdictMap", ["m"]),
+    obj("DeleteCounter", 1),
+    chain("with blank"),
+    chain("9"),
+    chain("a;b"),
+    chain("a\n"),
+    chain("a", obj("Hook", "input", 0)),
+    chain("a", obj("Hook", "prerouting", 1 << 31)),
+    chain("a", obj("Hook", "prerouting", 0.5)),
+    chain("a", obj("Hook", "prerouting", True)),  # noqa: FBT003 - JSON
+    chain("a", comment='say "it"'),
+    chain("a", comment="two\nlines"),
+    chain("a", comment="a" * 129),
+    chain("a", comment=None),
+    chain("a", rules=[obj("Rule", [DROP])]),
+    obj("AddChain", "a"),
+    obj("AddCounter", obj("Chain", "a", [], None, "")),
+    obj("AddCounter", obj("Counter", "a b", "")),
+    obj("AddCounter", obj("Counter", "a", '"')),
+    rule(obj("Queue", 0)),
+    match(obj("Selector", "meta", "skuid", obj("KeyType", "mark"), None), ONE),
+    match(obj("Selector", "payload", "ip saddr", obj("KeyType", "mark"), None), ONE),
+    match("ct mark", ONE),
+    match(CT_MARK, ONE, operator=obj("Operator", ">")),
+    match(CT_MARK, ONE, operator="=="),
+    match(CT_MARK),
+    match(CT_MARK, 1),
+    match(CT_MARK, obj("Interval", True, True)),  # noqa: FBT003 - JSON
+    match(CT_MARK, obj("Interval", -1, -1)),
+    match(CT_MARK, obj("Interval", 0, 1 << 32)),
+    match(CT_MARK, obj("Interval", 1.0, 1.0)),
+    match(CT_MARK, obj("Interval", 2, 1)),
+    match(CT_MARK, obj("Interval", 1, 2, 3)),
+    match(CT_MARK, ONE, mask=1 << 32),
+    match(CT_MARK, ONE, mask=False),
+    match(SADDR, ONE, mask=255),
+    match(CT_STATE, obj("Symbol", "evil")),
+    match(CT_STATE, ONE),
+    match(SADDR, obj("Symbol", "localhost")),
+    match(IIFNAME, obj("Symbol", "eth*")),
+    match(IIFNAME, obj("Symbol", "@set")),
+    match(IIFNAME, obj("Symbol", "a" * 16)),
+    match(IIFNAME, obj("Symbol", ["eth0"])),
+    rule(obj("LookUp", [], "m")),
+    rule(obj("LookUp", ["ct mark"], "m")),
+    rule(obj("LookUp", [CT_MARK], "@evil")),
+    rule(obj("LookUp", [CT_MARK], None)),
+    rule(obj("Count", None)),
+    rule(obj("Limit", 0, 10)),
+    rule(obj("Limit", 10, 0)),
+    rule(obj("Limit", 10, 1 << 32)),
+    rule(LIMIT, obj("Log", "a", LOG_GROUP + 1)),
+    rule(LIMIT, obj("Log", "a", float(LOG_GROUP))),
+    rule(LIMIT, obj("Log", "", LOG_GROUP)),
+    rule(LIMIT, obj("Log", "an evil one", LOG_GROUP)),
+    rule(LIMIT, obj("Log", "a" * 128, LOG_GROUP)),
+    rule(LOG),
+    rule(obj("Limit", 1001, 10), LOG),
+    rule(obj("Limit", 10, 1001), LOG),
+    rule(LIMIT, LOG, LOG),
+    rule(LIMIT, obj("Accept"), LOG),
+    rule(obj("SetMark", 0xFFFF, 1)),
+    rule(obj("SetMark", 0, 0)),
+    rule(obj("SetMark", 0xFFFFFFFE, 0)),
+    rule(obj("SetMark", -1, 0)),
+    rule(obj("Goto", "evil one")),
+    rule(obj("Goto", 1)),
+    rule([]),
+    rule(ONE),
+    obj("AddRule", "a", {}),
+    obj("AddRule", "a", [DROP]),
+    obj("AddRule", "a b", obj("Rule", [DROP])),
+    obj("AddRule", "a", obj("Rule", obj("Drop"))),
+    verdict_map([]),
+    verdict_map([obj("KeyType", "verdict")]),
+    verdict_map(["ipv4_addr"]),
+    verdict_map(V4, is_interval=0),
+    verdict_map(V4, elements=[element([ONE])]),
+    add(V4),
+    add(V4, element([obj("Interval", 0, 1 << 32)])),
+    add(V4, element([ONE], obj("Goto", "evil one"))),
+    add(V4, element([ONE], obj("Count", "a"))),
+    add(V4, element([ONE, ONE])),
+    add(V4, element([ONE]), element([])),
+    add(V4, element("1")),
+    add(V4, [[ONE], DROP]),
+    add(IFNAME, element([ONE])),
+    delete(V4, element([ONE], obj("Goto", "a\0"))),
+    delete(V4, element(ONE)),
+    delete(V4, "evil"),
+    obj("Applied", 1, 2),
+    obj("Goto", "a"),
+    {"AddTable": [], "DestroyTable": []},
+    {"AddTable": None},
+    [],
+    {},
+    None,
+    "AddTable",
+)
+"""What none may have."""
+
+
+def lines(*values: object) -> bytes:
+    """Return JSON as the lines of a content."""
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+@pytest.mark.parametrize("operation", HARMLESS, ids=json.dumps)
+def test_what_an_agent_may_want_is_accepted(operation: dict[str, Any]) -> None:
+    """Names of objects that are deleted may be whatever another process called them."""
+    assert len(check_plan(decode(lines(operation)), MASK, LOG_GROUP).operations) == 1
+
+
+@pytest.mark.parametrize("operation", REFUSED, ids=json.dumps)
+def test_what_none_may_want_is_refused(operation: object) -> None:
+    """Other tables, other bits, other kinds, other words: the whole plan is refused."""
+    with pytest.raises(MalformedMessageError):
+        check_plan(decode(lines(obj("AddTable"), operation)), MASK, LOG_GROUP)
+
+
+def test_nothing_is_logged_before_the_group_is_named() -> None:
+    """An agent that has not named its group of the log has none."""
+    with pytest.raises(MalformedMessageError):
+        check_plan(decode(lines(rule(LIMIT, LOG))), MASK)
+
+
+def test_a_plan_has_operations() -> None:
+    """An empty one is a mistake."""
+    with pytest.raises(MalformedMessageError):
+        check_plan(decode(b""), MASK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        b'{"AddTable":[]}',
+        b'{"AddTable":[]}\n\n',
+        b"[" * 100_000 + b"\n",
+        b'{"Rule":[' * 100_000 + b"\n",
+        b"9" * 10_000 + b"\n",
+        b'\xff{"AddTable":[]}\n',
+        b'{"__class__":["os"]}\n',
+    ),
+    ids=("half a line", "an empty line", "deep", "deep objects", "a long number", "no text", "another class"),
+)
+def test_what_is_no_content_is_refused(text: bytes) -> None:
+    """However deep, long or broken."""
+    with pytest.raises(MalformedMessageError):
+        decode(text)
+
+
+def test_bits_within_the_mask_may_be_set() -> None:
+    """Only what is changed counts; the other bits stay as they are."""
+    keep, put = 0x0001FFFF, 0x00010000
+    plan = check_plan(decode(lines(rule(obj("SetMark", keep, put)))), MASK)
+    assert plan == Plan((AddRule("a", Rule((SetMark(keep=keep, put=put),))),))
+
+
+def test_foreign_things_of_the_table_may_be_deleted() -> None:
+    """By their kind, which is never a table."""
+    operations = decode(lines(obj("DeleteForeign", "set", "x y")))
+    assert check_plan(operations, MASK) == Plan((DeleteForeign("set", "x y"),))
+
+
+WHOLE = MarkLayout(0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    "tests", ((), (MarkTest(0xFFC00000, 0x00400000),), WHOLE.of_other_generations(WHOLE.last_generation))
+)
+def test_marks_arrive_as_they_were_sent(tests: tuple[MarkTest, ...]) -> None:
+    """With no test, with one, and with as many as the widest mask has bits for generations."""
+    assert check_marks(decode(encode(MASK, *tests)), MASK) == (MASK, tests)
+
+
+@pytest.mark.parametrize(
+    "values",
+    (
+        (),
+        (1,),
+        ("a",),
+        (MASK, 1),
+        (MASK, [1]),
+        (MASK, [1, 1, 1]),
+        (MASK, [1, True]),
+        (MASK, [1, 1 << 32]),
+        (MASK, *[[1, 1]] * 33),
+    ),
+)
+def test_what_does_not_say_which_marks_is_refused(values: tuple[object, ...]) -> None:
+    """A test that is broken is no request without it, which would be for all marks."""
+    with pytest.raises(MalformedMessageError):
+        check_marks(decode(lines(*values)), MASK)
+
+
+@pytest.mark.parametrize("values", ((), (1, 1), (-1,), (1 << 16,), (True,), ("1",), ([1],)))
+def test_what_is_not_one_number_is_refused(values: tuple[object, ...]) -> None:
+    """A mask, or a group of the log."""
+    with pytest.raises(MalformedMessageError):
+        check_number(decode(lines(*values)), 0xFFFF)
+
+
+INGRESS, IPV4 = obj("Direction", Direction.INGRESS.value), obj("Family", Family.IPV4.value)
+PACKET = (INGRESS, IPV4, 6, 1, 2, 1024, 80)
+
+
+def test_a_packet_arrives_as_it_was_sent() -> None:
+    """With both ends."""
+    packet = check_packet(decode(lines(*PACKET)))
+    assert (packet.source, packet.destination, packet.source_port, packet.destination_port) == (
+        1,
+        2,
+        1024,
+        80,
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    (
+        (0, IPV4),
+        (1, "ipv4"),
+        (2, 256),
+        (2, None),
+        (3, 1 << 32),
+        (4, -1),
+        (5, 1 << 16),
+        (6, None),
+        (6, 80.0),
+    ),
+)
+def test_what_is_no_packet_is_refused(place: int, value: object) -> None:
+    """Each field has its bounds."""
+    packet = [*PACKET[:place], value, *PACKET[place + 1 :]]
+    with pytest.raises(MalformedMessageError):
+        check_packet(decode(lines(*packet)))
+    with pytest.raises(MalformedMessageError):
+        check_packet(decode(lines(*PACKET[:place])))
+
+
+def test_a_socket_arrives_as_it_was_sent() -> None:
+    """By the number of its family, and by the bytes that the kernel knows it by."""
+    assert check_socket(decode(encode(2, (b"\xab" * 48).hex()))) == (2, b"\xab" * 48)
+
+
+@pytest.mark.parametrize(
+    "values",
+    (
+        (),
+        (2,),
+        (1, "00" * 48),
+        (True, "00" * 48),
+        (2, "00" * 47),
+        (2, "0 " * 48),
+        (2, "0g" * 48),
+        (2, 0),
+        (2, "00" * 48, 1),
+    ),
+)
+def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
+    """Of another family, of another length."""
+    with pytest.raises(MalformedMessageError):
+        check_socket(decode(lines(*values)))
