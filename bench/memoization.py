@@ -26,7 +26,6 @@ from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.ruleset import Ruleset
-from sgagent.nft.transaction import stands_after
 
 NAME = "memoization"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "design.md"
@@ -86,7 +85,7 @@ class Steps:
         policy = self.resolution.policy
         found = enforce(policy, self._table, (), _LAYOUT, enforced=self._enforced, memo=self._compiled)
         took = time.process_time() - began
-        self._table = stands_after(found.plan, self._table)
+        self._table = found.plan.after
         self._enforced = Enforced(policy=policy, ruleset=found.compiled.ruleset)
         self.enforcement = found
         return took

@@ -15,7 +15,8 @@ from sgagent.compiler.compile import compile_
 from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.nft.plan import AddChain, AddTable, DestroyTable, FlushChain, Plan, make_plan
+from sgagent.nft.diff import make_plan
+from sgagent.nft.plan import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.nft.text import render, write_additions
 from sgagent.ports import Observed
@@ -156,7 +157,7 @@ def test_a_refused_flip_leaves_alone_what_another_process_did(one_shot: Libnftab
     stale = one_shot.observe().ruleset
     with contextlib.closing(LibnftablesDataplane(owned=False)) as other:
         bring(other, tables.WITHOUT_SSH)
-    plan = Plan((FlushChain("nowhere"),), (AddChain(Chain(name="filled")),), before=stale)
+    plan = Plan((Flush("chain", "nowhere"),), (AddChain(Chain(name="filled")),), before=stale)
     with pytest.raises(KernelRefusedError):
         one_shot.apply(plan)
     observed = listed_anew().ruleset
@@ -361,7 +362,7 @@ def _unprivileged() -> int:
         if "CAP_NET_ADMIN" not in str(error):
             return 1
     try:
-        plane.apply(Plan((AddTable(), AddChain(Chain(name="a")), FlushChain("a"))))
+        plane.apply(Plan((AddTable(), AddChain(Chain(name="a")), Flush("chain", "a"))))
     except NotPermittedError as error:
         return 0 if "CAP_NET_ADMIN" in str(error) else 2
     return 3

@@ -33,6 +33,7 @@ _DONE = 3
 _RECEIVE_BYTES = 1 << 20
 _SOL_NETLINK = 270
 _NETLINK_EXT_ACK = 11
+_SO_RCVBUFFORCE = 33
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -41,6 +42,7 @@ class Message:
     """One netlink message without its header."""
 
     kind: int
+    flags: int
     sequence: int
     payload: memoryview
 
@@ -48,13 +50,17 @@ class Message:
 class NetlinkSocket:
     """A socket of one netlink family in the network namespace of the thread that makes it."""
 
-    def __init__(self, family: int) -> None:
-        """Open the socket."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
-        self._socket.bind((0, 0))
-        self._socket.settimeout(_TIMEOUT_SECONDS)
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * _RECEIVE_BYTES)
+    def __init__(self, family: int, groups: int = 0) -> None:
+        """Open the socket.
+
+        Args:
+            family: of netlink.
+            groups: the multicast groups to listen to, one bit for each.
+        """
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self.socket.bind((0, groups))
+        self.socket.settimeout(_TIMEOUT_SECONDS)
+        self.enlarge_buffer(8 * _RECEIVE_BYTES, socket.SO_RCVBUF)
         self._sequence = 0
         self.was_interrupted = False
         """Whether a change made the newest dump inconsistent, as far as it was read."""
@@ -71,7 +77,12 @@ class NetlinkSocket:
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self.socket.close()
+
+    def enlarge_buffer(self, size: int, option: int = _SO_RCVBUFFORCE) -> None:
+        """Set how many bytes may wait to be read; the default option needs CAP_NET_ADMIN."""
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, option, size)
 
     def ask(self, kind: int, payload: bytes) -> Message:
         """Send a request that has one answer, and return it.
@@ -102,7 +113,7 @@ class NetlinkSocket:
         self._send([(kind, REQUEST | DUMP, payload)])
         received: list[bytes] = []
         while True:
-            datagram = self._socket.recv(_RECEIVE_BYTES)
+            datagram = self.socket.recv(_RECEIVE_BYTES)
             for answer, flags, sequence, start, stop in _headers(datagram):
                 if sequence != self._sequence:  # left over from a request that was given up
                     break
@@ -137,7 +148,7 @@ class NetlinkSocket:
             self._sequence += 1
             parts.append(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0))
             parts.append(_padded(payload))
-        self._socket.send(b"".join(parts))
+        self.socket.send(b"".join(parts))
 
     def _answers(self, *, dumps: bool) -> Iterator[Message]:
         while True:
@@ -153,10 +164,16 @@ class NetlinkSocket:
                     return
 
     def _receive(self) -> Iterator[Message]:
-        received = memoryview(self._socket.recv(_RECEIVE_BYTES))
-        for kind, flags, sequence, start, stop in _headers(received):
-            self.was_interrupted |= bool(flags & _INTERRUPTED)
-            yield Message(kind, sequence, received[start:stop])
+        for message in messages_in(self.socket.recv(_RECEIVE_BYTES)):
+            self.was_interrupted |= bool(message.flags & _INTERRUPTED)
+            yield message
+
+
+def messages_in(received: bytes) -> Iterator[Message]:
+    """Yield the messages in what was received, as far as they are whole."""
+    view = memoryview(received)
+    for kind, flags, sequence, start, stop in _headers(view):
+        yield Message(kind, flags, sequence, view[start:stop])
 
 
 def payloads_in(received: bytes, kind: int) -> Iterator[tuple[int, int]]:
@@ -169,8 +186,10 @@ def _headers(received: bytes | memoryview) -> Iterator[tuple[int, int, int, int,
     place, size, unpack = 0, _HEADER.size, _HEADER.unpack_from
     while place + size <= len(received):
         length, kind, flags, sequence, _ = unpack(received, place)
+        if not size <= length <= len(received) - place:
+            return
         yield kind, flags, sequence, place + size, place + length
-        place += max(size, length + 3 & ~3)
+        place += length + 3 & ~3
 
 
 def _error_number(payload: bytes | memoryview) -> int:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from sgagent.core.model import PORTED
 from sgagent.nft import ruleset as r
-from sgagent.nft.grammar import BITS, SYMBOLS
 from sgagent.nft.ruleset import (
+    BITS,
+    SYMBOLS,
     Accept,
     Chain,
     Count,

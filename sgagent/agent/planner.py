@@ -31,8 +31,9 @@ from sgagent.core.model import Direction, Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.nft.counter_keys import CounterKey
-from sgagent.nft.describe import differences
-from sgagent.nft.plan import AddCounter, DeleteCounter, Operation, Plan, make_plan, plan_without_table
+from sgagent.nft.diff import make_plan, plan_without_table
+from sgagent.nft.plan import AddCounter, Delete, Operation, Plan
+from sgagent.nft.text import differences
 from sgagent.ports import Delivery, Observed
 from sgagent.settings import Settings, UnboundInterfaces
 
@@ -439,7 +440,7 @@ class Planner:
 
 
 def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:
-    return frozenset(o.name for o in operations if isinstance(o, DeleteCounter))
+    return frozenset(o.name for o in operations if isinstance(o, Delete) and o.kind == "counter")
 
 
 def _is_refused(problems: tuple[Problem, ...], *, strict: bool) -> bool:

@@ -13,8 +13,9 @@ from sgagent.compiler.counter_chains import SILENT, FlowLogging
 from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import DestroyTable, Plan, make_plan
+from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
 from sgagent.settings import Settings

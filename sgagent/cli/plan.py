@@ -36,7 +36,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
-from sgagent.nft.describe import describe
+from sgagent.nft.text import describe
 from sgagent.ports import Delivery
 from sgagent.settings import Settings
 

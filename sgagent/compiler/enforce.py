@@ -25,7 +25,8 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family, Mode, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
-from sgagent.nft.plan import AddElements, AddRule, DeleteElements, FlushChain, Plan, make_plan
+from sgagent.nft.diff import make_plan
+from sgagent.nft.plan import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 from sgagent.nft.ruleset import Accept, LookUp, Ruleset
 
 
@@ -214,12 +215,12 @@ def _mixed(plan: Plan) -> frozenset[str]:
         if isinstance(operation, (AddElements, DeleteElements))
         if operation.verdict_map.startswith(names.PEERS)
     )
-    is_judged_otherwise = any(
-        isinstance(operation, (AddRule, FlushChain)) and names.judges(_chain_of(operation))
-        for operation in plan.flip
-    )
-    return maps if is_judged_otherwise else frozenset()
+    return maps if any(map(_changes_a_judge, plan.flip)) else frozenset()
 
 
-def _chain_of(operation: AddRule | FlushChain) -> str:
-    return operation.chain if isinstance(operation, AddRule) else operation.name
+def _changes_a_judge(operation: Operation) -> bool:
+    match operation:
+        case AddRule(chain=chain) | Flush("chain", chain):
+            return names.judges(chain)
+        case _:
+            return False

@@ -20,13 +20,12 @@ from sgagent.core.errors import SgagentError
 from sgagent.dataplane import protocol, validation
 from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.generation import APPLIER_NAME
-from sgagent.dataplane.monitor import RulesetChange
+from sgagent.dataplane.monitor import RulesetChange, TrackedTable
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.privileges import end_with_parent, hide_memory, keep_only_net_admin, name_process
 from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.sockets import destroy_socket
 from sgagent.dataplane.table import KernelTable
-from sgagent.dataplane.tracked_table import TrackedTable
 
 LARGE_BYTES = 1 << 18
 """Size of a plan from which :func:`give_back` is worth its time."""

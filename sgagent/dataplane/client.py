@@ -83,13 +83,13 @@ class ApplierTable:
         return self._ask(Verb.LIST_COUNTERS)
 
     def apply(self, plan: Plan) -> Applied:
-        """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
+        """Carry out a plan, which is a fill or has none, in one transaction: all of it or nothing.
 
         Raises:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
             NotPermittedError: the applier lacks CAP_NET_ADMIN, or another process owns the table.
         """
-        request = protocol.encode(*plan.operations)
+        request = protocol.encode(bool(plan.fill), *plan.operations)
         applied: Applied
         applied, self._is_owner = protocol.decode(self._ask(Verb.APPLY, request))
         if len(request) >= LARGE_BYTES:

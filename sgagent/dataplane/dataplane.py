@@ -8,19 +8,79 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.dataplane.counters import CounterReading
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
+from sgagent.netlink import attribute, attributes, payloads_in
+from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
-from sgagent.nft.plan import DestroyTable, Operation, Plan, make_plan
+from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import TABLE
-from sgagent.nft.transaction import stands_after
 from sgagent.ports import CounterValue, Observed
+
+_NEW_OBJECT = 10 << 8 | 18
+_HEADER = struct.Struct("=BBH")
+_TABLE, _NAME, _TYPE, _DATA, _USE, _HANDLE = 1, 2, 3, 4, 5, 6
+_BYTES, _PACKETS = 1, 2
+
+_NAME_AT = _HEADER.size + len(attribute(_TABLE, TABLE.encode() + b"\0"))
+"""Offset of the counter's name. It follows the table's name, whose length is fixed."""
+
+_LENGTH_AND_KIND = struct.Struct("=HH")
+_REST = struct.Struct("=HH4x HH8x HH4x HH HH8s HH8s")
+"""The rest of the message in the layout that kernels use: lengths and types of attributes, and two values."""
+
+_USUAL = (8, _TYPE, 12, _HANDLE, 8, _USE, 28, _DATA, 12, _BYTES, 12, _PACKETS)
+_NOTHING = CounterValue(packets=0, bytes=0)
+_ZERO = bytes(8)
+
+
+class CounterReading:
+    """Parse successive dumps; cache the result of each message, since most counters have not changed."""
+
+    def __init__(self) -> None:
+        """Start with an empty cache."""
+        self._parsed: Mapping[bytes, tuple[str, CounterValue]] = {}
+
+    def read(self, answers: bytes) -> Mapping[str, CounterValue]:
+        """Return the counters of a dump, by name; an unchanged counter keeps its value object."""
+        before = self._parsed
+        messages = [answers[start:stop] for start, stop in payloads_in(answers, _NEW_OBJECT)]
+        self._parsed = {message: before.get(message) or _read(message) for message in messages}
+        return dict(self._parsed.values())
+
+
+def _read(message: bytes) -> tuple[str, CounterValue]:
+    """Return the name and the value of a counter."""
+    length, kind = _LENGTH_AND_KIND.unpack_from(message, _NAME_AT)
+    rest_at = _NAME_AT + (length + 3 & ~3)
+    if kind != _NAME or len(message) < rest_at + _REST.size:
+        return _read_otherwise(message)
+    *shape, in_bytes, packets_length, packets_kind, packets = _REST.unpack_from(message, rest_at)
+    if (*shape, packets_length, packets_kind) != _USUAL:
+        return _read_otherwise(message)
+    name = message[_NAME_AT + _LENGTH_AND_KIND.size : _NAME_AT + length - 1]
+    return name.decode("utf-8", "replace"), _value(packets, in_bytes)
+
+
+def _read_otherwise(payload: bytes) -> tuple[str, CounterValue]:
+    """Return the name and the value from a message of another layout, attribute by attribute."""
+    known = attributes(memoryview(payload)[_HEADER.size :])
+    counted = attributes(known[_DATA])
+    name = str(known[_NAME], "utf-8", "replace").rstrip("\0")
+    return name, _value(bytes(counted[_PACKETS]), bytes(counted[_BYTES]))
+
+
+def _value(packets: bytes, in_bytes: bytes) -> CounterValue:
+    if packets == _ZERO and in_bytes == _ZERO:
+        return _NOTHING
+    return CounterValue(packets=int.from_bytes(packets), bytes=int.from_bytes(in_bytes))
+
 
 _UNREADABLE = Observed(ruleset=None, foreign=(f"table {TABLE}",))
 """A table that can't be listed: it counts as none, and goes with the next plan."""
@@ -73,7 +133,7 @@ class TableDataplane:
         listing = self._table.list_table()
         observed = Observed(ruleset=None)
         if listing.text is not None:
-            ruleset, foreign = decode_ruleset(_read(listing.text))
+            ruleset, foreign = decode_ruleset(_parse_listing(listing.text))
             observed = Observed(ruleset=ruleset, foreign=foreign)
         elif listing.is_unreadable:
             observed = _UNREADABLE
@@ -103,19 +163,20 @@ class TableDataplane:
             plan = Plan((DestroyTable(), *plan.operations), after=plan.after)
         seen, self._seen = self._seen, None
         known = seen.generation if seen is not None and not seen.observed.foreign else None
-        filled = self._carry_out(plan.fill)
+        filled = self._carry_out(Plan(fill=plan.fill))
         known = _followed(known, filled)
         try:
-            flipped = self._carry_out(plan.flip)
+            flipped = self._carry_out(Plan(plan.flip))
         except (KernelRefusedError, NotPermittedError):
             if filled is not None and (known is not None or seen is None):
                 self._take_back(plan, filled)
             raise
         known = _followed(known, flipped)
         self._is_unreadable, self._after_removal = False, None
-        if seen is None or known is None:
+        is_certain = plan.after is not None and seen is not None and plan.before is seen.observed.ruleset
+        if known is None or not is_certain:
             return
-        settled = _Seen(known, Observed(ruleset=stands_after(plan, seen.observed.ruleset)))
+        settled = _Seen(known, Observed(ruleset=plan.after))
         if plan.removal:
             self._after_removal = settled
         else:
@@ -129,13 +190,13 @@ class TableDataplane:
             NotPermittedError: as :meth:`apply`.
         """
         expected, self._after_removal = self._after_removal, None
-        known = _followed(expected.generation if expected else None, self._carry_out(plan.removal))
+        known = _followed(expected.generation if expected else None, self._carry_out(Plan(plan.removal)))
         if expected is not None and known is not None:
             self._seen = _Seen(known, expected.observed)
 
-    def _carry_out(self, operations: tuple[Operation, ...]) -> Applied | None:
+    def _carry_out(self, plan: Plan) -> Applied | None:
         """Carry out one transaction; None where there is nothing to do."""
-        return self._table.apply(Plan(operations)) if operations else None
+        return self._table.apply(plan) if plan else None
 
     def _take_back(self, plan: Plan, filled: Applied) -> None:
         """Remove what the fill of a plan made, as its flip was refused.
@@ -150,7 +211,7 @@ class TableDataplane:
             if plan.before is not None:
                 observed = self.observe()
                 undo = make_plan(plan.before, observed.ruleset, observed.foreign)
-            self._carry_out(undo.operations)
+            self._carry_out(Plan(undo.operations))
         self._seen = None
 
     def allow_log(self, group: int) -> bool:
@@ -204,6 +265,6 @@ class LibnftablesDataplane(TableDataplane):
         super().__init__(KernelTable(owned=owned))
 
 
-def _read(text: bytes) -> Json:
+def _parse_listing(text: bytes) -> Json:
     """Return a listing; what others put into it need not be UTF-8."""
     return json.loads(text.decode("utf-8", "replace"))

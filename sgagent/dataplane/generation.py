@@ -109,3 +109,29 @@ class RulesetGeneration:
 def following(number: int) -> int:
     """Return the number that the kernel gives to the next state; it leaves out 0."""
     return 1 if number == _LARGEST else number + 1
+
+
+_GET_OBJECT = 10 << 8 | 19
+_COUNTER_TABLE, _COUNTER_TYPE = 1, 3
+_COUNTER = struct.pack(">I", 1)
+_COUNTERS_OF_TABLE = (
+    struct.pack("=BBH", 1, 0, 0)
+    + attribute(_COUNTER_TABLE, TABLE.encode() + b"\0")
+    + attribute(_COUNTER_TYPE, _COUNTER)
+)
+
+_ATTEMPTS = 100
+"""Dumps until giving up. A dump that a change of the ruleset interrupts mixes two states."""
+
+
+def list_counters(netlink: NetlinkSocket) -> bytes:
+    """Return the kernel's netlink messages about the counters of our table; empty if there is no table.
+
+    Raises:
+        OSError: the dump failed; EINTR if another process keeps changing the ruleset.
+    """
+    for _ in range(_ATTEMPTS):
+        answers = netlink.dump_unread(_GET_OBJECT, _COUNTERS_OF_TABLE)
+        if not netlink.was_interrupted:
+            return answers
+    raise OSError(errno.EINTR, "another process keeps changing the ruleset")

@@ -6,22 +6,23 @@ generation of the ruleset and the process that made it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sgagent.netlink import NETLINK_NETFILTER, attributes
+from sgagent.dataplane.generation import following
+from sgagent.dataplane.table import Applied, KernelTable, TableListing
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes, messages_in
+from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import TABLE
 
 _GROUP = 7
 _SUBSYSTEM_NFTABLES = 10
 _NEW_GENERATION = 15
 _INET = 1
-_HEADER = struct.Struct("=IHHII")
 _OF_NETFILTER = struct.Struct("=BBH")
 _NUMBER = struct.Struct(">I")
 _TABLE_NAME = 1
@@ -29,7 +30,6 @@ _GENERATION_ID, _PROCESS_ID, _PROCESS_NAME = 1, 2, 3
 _RECEIVE_BYTES = 1 << 18
 _BUFFER_BYTES = 8 << 20
 _SO_ATTACH_FILTER = 26
-_SO_RCVBUFFORCE = 33
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 
@@ -66,28 +66,23 @@ class RulesetEvents:
         Raises:
             OSError: it needs CAP_NET_ADMIN.
         """
-        self._socket = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-            NETLINK_NETFILTER,
-        )
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER, 1 << _GROUP - 1)
+        self._netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        self._netlink.enlarge_buffer(_BUFFER_BYTES)
         if own_port is not None:
-            _leave_out(self._socket, own_port)
-        self._socket.bind((0, 1 << _GROUP - 1))
+            _leave_out(self._netlink.socket, own_port)
         self._is_of_table = False
         """Whether the transaction whose messages are being read concerns our table."""
 
     def fileno(self) -> int:
         """Return the number to wait on."""
-        return self._socket.fileno()
+        return self._netlink.socket.fileno()
 
     def read(self) -> Iterator[RulesetChange]:
         """Yield what happened since it was read last, without waiting."""
         while True:
             try:
-                received = memoryview(self._socket.recv(_RECEIVE_BYTES))
+                received = self._netlink.socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -96,19 +91,13 @@ class RulesetEvents:
                 self._is_of_table = True
                 yield MISSED
             else:
-                yield from self._changes(received)
+                for message in messages_in(received):
+                    if message.kind >> 8 == _SUBSYSTEM_NFTABLES:
+                        yield from self._change(message.kind & 0xFF, message.payload)
 
     def close(self) -> None:
         """Listen no more."""
-        self._socket.close()
-
-    def _changes(self, received: memoryview) -> Iterator[RulesetChange]:
-        place = 0
-        while place + _HEADER.size <= len(received):
-            length, kind, _, _, _ = _HEADER.unpack_from(received, place)
-            if kind >> 8 == _SUBSYSTEM_NFTABLES:
-                yield from self._change(kind & 0xFF, received[place + _HEADER.size : place + length])
-            place += max(length, _HEADER.size) + 3 & ~3
+        self._netlink.close()
 
     def _change(self, kind: int, payload: memoryview) -> Iterator[RulesetChange]:
         """Yield the change that a message completes, if it does."""
@@ -143,3 +132,87 @@ def _leave_out(listener: socket.socket, port: int) -> None:
     listener.setsockopt(
         socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM.pack(len(instructions), ctypes.addressof(program))
     )
+
+
+class Freshness:
+    """Follow the ruleset from one number to the next; what was not heard of may have been our table."""
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self.followed: int | None = None
+        """The newest number of the ruleset up to which every change was heard of."""
+
+        self._changed = 0
+
+    def hear(self, change: RulesetChange) -> None:
+        """Record a change by another process, or that some were missed."""
+        if not change.generation:
+            self.followed = None
+            return
+        if change.is_of_table or self.followed is None or change.generation != following(self.followed):
+            self._changed = change.generation
+        self.followed = change.generation
+
+    def changed_until(self, now: int) -> int:
+        """Return the number of the ruleset at which our table may have changed last.
+
+        Args:
+            now: the ruleset's number, read before the changes that were heard last.
+        """
+        if self.followed != now:
+            self.change(now)
+        return self._changed
+
+    def change(self, now: int) -> None:
+        """Record a change of our own, or of a look at the table, with the ruleset's number then."""
+        self._changed = self.followed = now
+
+
+class TrackedTable:
+    """The kernel's table, with a number for its state which changes of other tables leave alone."""
+
+    def __init__(self, table: KernelTable, tell: Callable[[RulesetChange], None]) -> None:
+        """Listen, in the network namespace of the calling thread.
+
+        Args:
+            table: the table.
+            tell: called for each change by another process.
+
+        Raises:
+            OSError: it needs CAP_NET_ADMIN.
+        """
+        self._table = table
+        self._tell = tell
+        self._freshness = Freshness()
+        self.events = RulesetEvents(table.port)
+
+    def hear(self) -> None:
+        """Read the pending notifications, and pass each on."""
+        for change in self.events.read():
+            self._freshness.hear(change)
+            self._tell(change)
+
+    def read_generation(self) -> int:
+        """Return the number of the ruleset at which the table may have changed last."""
+        now = self._table.read_generation()
+        self.hear()
+        return self._freshness.changed_until(now)
+
+    def list_table(self) -> TableListing:
+        """Return the table as it is, as :class:`KernelTable` does."""
+        listing = self._table.list_table()
+        if listing.generation is not None:
+            self._freshness.change(listing.generation)
+        return listing
+
+    def apply(self, plan: Plan) -> Applied:
+        """Carry out a plan, as :class:`KernelTable` does."""
+        before = self.read_generation()
+        followed = self._freshness.followed
+        applied = self._table.apply(plan)
+        self._freshness.change(applied.after)
+        return Applied(before if applied.before == followed else None, applied.after)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.events.close()

@@ -7,15 +7,14 @@ the privilege of the sender of each request.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgagent.netlink import ACK, NETLINK_NETFILTER, REQUEST, attribute, attributes
+from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attribute, attributes, messages_in
 
 COPIED_BYTES = 64
 """Of each packet: the longest header of IPv4 and the ports behind it, or that of IPv6 with a few extensions.
@@ -38,9 +37,6 @@ _COPY_PACKET = 2
 _SEQUENCE = 1
 _CONFIG_COMMAND, _CONFIG_MODE, _CONFIG_TIMEOUT, _CONFIG_THRESHOLD, _CONFIG_FLAGS = 1, 2, 4, 5, 6
 _HEADER_OF_PACKET, _INWARD_INDEX, _OUTWARD_INDEX, _PAYLOAD, _PREFIX, _SEQUENCE_NUMBER = 1, 4, 5, 9, 10, 12
-_SO_RCVBUFFORCE = 33
-_NETLINK_ERROR = 2
-_HEADER = struct.Struct("=IHHII")
 _OF_NETFILTER = struct.Struct("!BBH")
 _HOOK = struct.Struct("!HBx")
 _NUMBER = struct.Struct("!I")
@@ -76,22 +72,17 @@ def open_log(group: int) -> socket.socket:
     Raises:
         OSError: it needs CAP_NET_ADMIN; another process listens to this group; the kernel has no such log.
     """
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    netlink = NetlinkSocket(NETLINK_NETFILTER)
     try:
-        opened.bind((0, 0))
-        opened.settimeout(_ANSWER_SECONDS)
-        with contextlib.suppress(OSError):
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        netlink.enlarge_buffer(_BUFFER_BYTES)
         for configuration in (_bind(), _gather()):
-            _order(opened, group, configuration)
-        opened.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+            payload = _OF_NETFILTER.pack(socket.AF_UNSPEC, 0, group) + configuration
+            _refuse(netlink.order([(_SUBSYSTEM << 8 | _CONFIGURE, payload)]))
+        netlink.socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
     except OSError:
-        opened.close()
+        netlink.close()
         raise
-    return opened
-
-
-_ANSWER_SECONDS = 10.0
+    return netlink.socket
 
 
 def _bind() -> bytes:
@@ -110,18 +101,9 @@ def _gather() -> bytes:
     )
 
 
-def _order(opened: socket.socket, group: int, configuration: bytes) -> None:
-    """Have the kernel do something, and wait until it has; packets that come before its word are let go."""
-    payload = _OF_NETFILTER.pack(socket.AF_UNSPEC, 0, group) + configuration
-    kind = _SUBSYSTEM << 8 | _CONFIGURE
-    opened.send(_HEADER.pack(_HEADER.size + len(payload), kind, REQUEST | ACK, 0, 0) + payload)
-    while True:
-        for kind, content in _messages(opened.recv(RECEIVE_BYTES)):
-            if kind == _NETLINK_ERROR:
-                (negative,) = struct.unpack_from("=i", content)
-                if negative:
-                    raise OSError(-negative, _REASONS.get(-negative) or os.strerror(-negative))
-                return
+def _refuse(errors: Sequence[int]) -> None:
+    for number in errors:
+        raise OSError(number, _REASONS.get(number) or os.strerror(number))
 
 
 _REASONS = {
@@ -133,22 +115,11 @@ _REASONS = {
 
 def read_packets(received: bytes) -> Iterator[LoggedPacket]:
     """Yield the packets of a message; what has not all that it should is passed over."""
-    for kind, content in _messages(received):
-        if kind == _SUBSYSTEM << 8 | _PACKET:
-            packet = _packet(content)
+    for message in messages_in(received):
+        if message.kind == _SUBSYSTEM << 8 | _PACKET:
+            packet = _packet(message.payload)
             if packet is not None:
                 yield packet
-
-
-def _messages(received: bytes) -> Iterator[tuple[int, memoryview]]:
-    """Yield the kinds and contents of netlink messages, as far as they are whole."""
-    view, place = memoryview(received), 0
-    while place + _HEADER.size <= len(view):
-        length, kind, _, _, _ = _HEADER.unpack_from(view, place)
-        if not _HEADER.size <= length <= len(view) - place:
-            return
-        yield kind, view[place + _HEADER.size : place + length]
-        place += length + 3 & ~3
 
 
 def _packet(content: memoryview) -> LoggedPacket | None:

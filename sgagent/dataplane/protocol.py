@@ -21,23 +21,8 @@ from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.dataplane.sockets import Ending
 from sgagent.dataplane.table import Applied, TableListing
+from sgagent.nft import ruleset as nft
 from sgagent.nft.plan import Operation
-from sgagent.nft.ruleset import (
-    Chain,
-    Counter,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    KeyType,
-    Operator,
-    Rule,
-    Selector,
-    Statement,
-    Symbol,
-    TupleDirection,
-    VerdictMap,
-)
 
 
 class MalformedMessageError(Exception):
@@ -168,9 +153,21 @@ _CLASSES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
         *get_args(Operation),
-        *get_args(Statement),
-        *(Chain, Counter, Element, Hook, Interval, KeyType, Operator, Rule, Selector, Symbol, TupleDirection),
-        *(VerdictMap, Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
+        *get_args(nft.Statement),
+        *(
+            nft.Chain,
+            nft.Counter,
+            nft.Element,
+            nft.Hook,
+            nft.Interval,
+            nft.KeyType,
+            nft.Operator,
+            nft.Rule,
+            nft.Selector,
+            nft.Symbol,
+            nft.TupleDirection,
+        ),
+        *(nft.VerdictMap, Direction, Family, Applied, TrackedSession, Ending, RulesetChange),
     )
 }
 """All that a message may hold: frozen values that do nothing when they are made."""
@@ -180,7 +177,9 @@ _FIELDS: Mapping[type, tuple[str, ...]] = {
     for kind in _CLASSES.values()
     if dataclasses.is_dataclass(kind)
 }
-_KEYWORD_ONLY = {name for name, kind in _CLASSES.items() if kind in (Chain, Counter, Hook, VerdictMap)}
+_KEYWORD_ONLY = {
+    name for name, kind in _CLASSES.items() if kind in (nft.Chain, nft.Counter, nft.Hook, nft.VerdictMap)
+}
 
 
 def encode(*values: object) -> bytes:
@@ -223,14 +222,14 @@ class _Decoder(json.JSONDecoder):
 
     def __init__(self) -> None:
         super().__init__(object_hook=self._value)
-        self._verdicts: dict[Any, Goto] = {}
+        self._verdicts: dict[Any, nft.Goto] = {}
 
     def _value(self, content: dict[str, Any]) -> object:
         [(name, fields)] = content.items()
         values: list[Any] = [tuple(field) if type(field) is list else field for field in fields]
         if name == "Goto":
             (chain,) = values
-            return self._verdicts.get(chain) or self._verdicts.setdefault(chain, Goto(chain))
+            return self._verdicts.get(chain) or self._verdicts.setdefault(chain, nft.Goto(chain))
         kind = _CLASSES[name]
         if name in _KEYWORD_ONLY:
             return kind(**dict(zip(_FIELDS[kind], values, strict=True)))

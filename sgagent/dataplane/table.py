@@ -16,25 +16,14 @@ from typing import NoReturn, Protocol
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.counter_dump import list_counters
-from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
-from sgagent.dataplane.generation import RulesetGeneration, following
-from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
+from sgagent.dataplane.generation import RulesetGeneration, following, list_counters
+from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
-from sgagent.nft.describe import subject
+from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import (
-    AddChain,
-    AddElements,
-    AddRule,
-    AddTable,
-    DeleteElements,
-    DestroyTable,
-    Operation,
-    Plan,
-)
-from sgagent.nft.ruleset import FAMILY, TABLE, Chain, Limit, Log, Rule
-from sgagent.nft.text import write_additions
+from sgagent.nft.plan import Operation, Plan
+from sgagent.nft.ruleset import FAMILY, TABLE
+from sgagent.nft.text import subject, write_additions
 
 Accepts = Callable[[Sequence[Operation]], bool]
 
@@ -50,7 +39,7 @@ def find_refused(operations: Sequence[Operation], accepts: Accepts) -> str | Non
     if place is None:
         return None
     refused = operations[place]
-    if isinstance(refused, (AddElements, DeleteElements)):
+    if isinstance(refused, (ops.AddElements, ops.DeleteElements)):
         refused = _narrowed(refused, lambda one: accepts([*operations[:place], one]))
     return subject(refused)
 
@@ -63,8 +52,8 @@ def _first_refused(count: int, accepts: Callable[[int], bool]) -> int | None:
 
 
 def _narrowed(
-    refused: AddElements | DeleteElements, accepts: Callable[[Operation], bool]
-) -> AddElements | DeleteElements:
+    refused: ops.AddElements | ops.DeleteElements, accepts: Callable[[Operation], bool]
+) -> ops.AddElements | ops.DeleteElements:
     """Return the operation with its first refused element alone."""
     place = _first_refused(
         len(refused.elements), lambda count: accepts(replace(refused, elements=refused.elements[:count]))
@@ -127,7 +116,7 @@ class TableKeeper(Protocol):
         ...
 
     def list_counters(self) -> bytes:
-        """Return the table's named counters, unread, for :mod:`sgagent.dataplane.counters`."""
+        """Return the table's named counters, unread, for :mod:`sgagent.dataplane.dataplane`."""
         ...
 
     def apply(self, plan: Plan) -> Applied:
@@ -233,7 +222,7 @@ class KernelTable:
             raise KernelRefusedError(reason, f"listing of counters of table {FAMILY} {TABLE}") from error
 
     def apply(self, plan: Plan) -> Applied:
-        """Carry out a plan, which is not empty, in one transaction: all of it or nothing.
+        """Carry out a plan, which is a fill or has none, in one transaction: all of it or nothing.
 
         Raises:
             KernelRefusedError: nothing was changed; names the object that was refused and why.
@@ -245,9 +234,9 @@ class KernelTable:
             operations = _declaring_first(operations)
         before = self.read_generation()
         try:
-            self._carry_out(operations, flags)
+            self._carry_out(operations, flags, plan.verb)
         except RefusedError as refusal:
-            self._explain(refusal, operations, flags)
+            self._explain(refusal, operations, flags, plan.verb)
         self._flags = None if _leaves_no_table(operations) else flags
         after = self.read_generation()
         return Applied(before if after == following(before) else None, after)
@@ -263,9 +252,9 @@ class KernelTable:
             NotPermittedError: the process lacks CAP_NET_ADMIN.
         """
         self.read_generation()  # without the privilege the library would print, and say no
-        statements = (Limit(per_second=1, burst=1), Log(prefix=_TRIED, group=group))
-        chain = Chain(name=_TRIED, rules=())
-        plan = Plan((AddTable(), AddChain(chain), AddRule(chain.name, Rule(statements))))
+        statements = (nft.Limit(per_second=1, burst=1), nft.Log(prefix=_TRIED, group=group))
+        chain = nft.Chain(name=_TRIED, rules=())
+        plan = Plan((ops.AddTable(), ops.AddChain(chain), ops.AddRule(chain.name, nft.Rule(statements))))
         return self._context.accepts(encode_plan(plan, self._choose_flags(plan)))
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
@@ -288,10 +277,12 @@ class KernelTable:
         self._netlink.close()
         del self._context
 
-    def _carry_out(self, operations: tuple[Operation, ...], flags: Sequence[str]) -> None:
-        additions = write_additions(operations, flags)
+    def _carry_out(
+        self, operations: tuple[Operation, ...], flags: Sequence[str], verb: ops.DeclarationVerb
+    ) -> None:
+        additions = write_additions(operations, flags, verb)
         if additions is None:
-            self._context.run(encode_plan(Plan(operations), flags))
+            self._context.run(encode_plan(Plan(operations), flags, verb))
         else:
             self._context.load(additions)
 
@@ -302,7 +293,7 @@ class KernelTable:
         """
         if not self._must_declare or self._flags is not None or not self._generation.table_stands():
             return False
-        declaration = Plan((AddTable(),))
+        declaration = Plan((ops.AddTable(),))
         flags = self._choose_flags(declaration)
         if "owner" not in flags:
             return False
@@ -316,16 +307,22 @@ class KernelTable:
     def _choose_flags(self, plan: Plan) -> Sequence[str]:
         """Return the best flags that the kernel takes for the table."""
         table_operations = tuple(
-            operation for operation in plan.operations if isinstance(operation, (AddTable, DestroyTable))
+            operation
+            for operation in plan.operations
+            if isinstance(operation, (ops.AddTable, ops.DestroyTable))
         )
         if self._flags is not None and not table_operations:
             return self._flags
-        declaration = Plan((*table_operations, AddTable()))
+        declaration = Plan((*table_operations, ops.AddTable()))
         accepted = (f for f in self._candidates if self._context.accepts(encode_plan(declaration, f)))
         return next(accepted, ())
 
     def _explain(
-        self, refusal: RefusedError, operations: Sequence[Operation], flags: Sequence[str]
+        self,
+        refusal: RefusedError,
+        operations: Sequence[Operation],
+        flags: Sequence[str],
+        verb: ops.DeclarationVerb,
     ) -> NoReturn:
         """Raise the refusal with all that can be found out about it."""
         if NOT_PERMITTED in refusal.reason:
@@ -333,7 +330,7 @@ class KernelTable:
             raise NotPermittedError(_NO_PRIVILEGE) from refusal
 
         def accepts(some: Sequence[Operation]) -> bool:
-            return self._context.accepts(encode_plan(Plan(tuple(some)), flags))
+            return self._context.accepts(encode_plan(Plan(tuple(some)), flags, verb))
 
         raise KernelRefusedError(refusal.reason, find_refused(operations, accepts)) from refusal
 
@@ -376,9 +373,15 @@ def _listed(list_: Callable[[], bytes | None]) -> bytes | None:
 
 def _declaring_first(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
     """Return the operations with the table declared before all others that need it."""
-    return operations if isinstance(operations[0], (AddTable, DestroyTable)) else (AddTable(), *operations)
+    return (
+        operations
+        if isinstance(operations[0], (ops.AddTable, ops.DestroyTable))
+        else (ops.AddTable(), *operations)
+    )
 
 
 def _leaves_no_table(operations: Sequence[Operation]) -> bool:
-    of_table = [operation for operation in operations if isinstance(operation, (AddTable, DestroyTable))]
-    return bool(of_table) and isinstance(of_table[-1], DestroyTable)
+    of_table = [
+        operation for operation in operations if isinstance(operation, (ops.AddTable, ops.DestroyTable))
+    ]
+    return bool(of_table) and isinstance(of_table[-1], ops.DestroyTable)

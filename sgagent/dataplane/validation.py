@@ -17,47 +17,9 @@ from sgagent.core.binding import check_interface_name
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError
-from sgagent.nft.grammar import BITS, SELECTORS, SYMBOLS
-from sgagent.nft.plan import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddRule,
-    AddTable,
-    AddVerdictMap,
-    DeleteChain,
-    DeleteCounter,
-    DeleteElements,
-    DeleteForeign,
-    DeleteVerdictMap,
-    DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
-    Plan,
-)
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    Jump,
-    KeyType,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Rule,
-    Selector,
-    SetMark,
-    Symbol,
-    VerdictMap,
-)
+from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft.plan import Plan
+from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS
 
 _ALL_BITS = 0xFFFFFFFF
 _LONGEST_NAME = 255
@@ -81,8 +43,9 @@ _SELECTORS = frozenset(SELECTORS)
 _LAST = {key_type: (1 << bits) - 1 for key_type, bits in BITS.items()}
 """The greatest value of each type whose values are numbers."""
 
-_FOREIGN_KINDS = frozenset(
+_KINDS = frozenset(
     {
+        "chain",
         "counter",
         "ct expectation",
         "ct helper",
@@ -97,28 +60,32 @@ _FOREIGN_KINDS = frozenset(
         "tunnel",
     }
 )
-"""What may stand in our table and is none of ours; never ``table``, nor anything outside one."""
+"""What may stand in our table, by nft's words; never ``table``, nor anything outside one."""
 
 
-def check_plan(operations: tuple[Any, ...], mask: int, log_group: int | None = None) -> Plan:
-    """Return the plan of decoded operations.
+def check_plan(content: tuple[Any, ...], mask: int, log_group: int | None = None) -> Plan:
+    """Return the plan of a content.
 
     Args:
-        operations: of any type.
+        content: whether the plan is a fill, and its operations.
         mask: the bits of the session mark that a rule may change.
         log_group: the one to which a rule may log; None: to none.
 
     Raises:
         MalformedMessageError: it is no plan, or one that asks for more than the agent may.
     """
-    _require(operations, "a plan without operations")
+    match content:
+        case (bool(is_fill), _, *_):
+            operations = content[1:]
+        case _:
+            raise MalformedMessageError("no plan")
     validator = _Validator(mask, log_group)
     try:
         for operation in operations:
             validator.check_operation(operation)
     except (TypeError, ValueError) as error:
         raise MalformedMessageError("no such plan") from error
-    return Plan(operations)
+    return Plan(fill=operations) if is_fill else Plan(operations)
 
 
 class _Validator:
@@ -130,36 +97,32 @@ class _Validator:
 
     def check_operation(self, operation: object) -> None:
         match operation:
-            case AddTable() | DestroyTable():
+            case ops.AddTable() | ops.DestroyTable():
                 pass
-            case AddChain(Chain(name=name, rules=(), hook=hook, comment=comment)):
+            case ops.AddChain(nft.Chain(name=name, rules=(), hook=hook, comment=comment)):
                 _check_name(name)
                 _check_hook(hook)
                 _check_comment(comment)
-            case AddRule(chain, Rule(statements)):
+            case ops.AddRule(chain, nft.Rule(statements)):
                 _check_name(chain)
                 self._check_statements(statements)
-            case AddVerdictMap(VerdictMap(name=name, key_types=types, is_interval=bool(), elements=())):
+            case ops.AddVerdictMap(
+                nft.VerdictMap(name=name, key_types=types, is_interval=bool(), elements=())
+            ):
                 _check_name(name)
                 _check_types(types)
-            case AddElements(name, types, elements):
+            case ops.AddElements(name, types, elements):
                 _check_name(name)
                 _check_elements(elements, types, _check_name)
-            case DeleteElements(name, types, elements):
+            case ops.DeleteElements(name, types, elements):
                 _check_any_name(name)
                 _check_elements(elements, types, _check_any_name)
-            case AddCounter(Counter(name=name, comment=comment)):
+            case ops.AddCounter(nft.Counter(name=name, comment=comment)):
                 _check_name(name)
                 _check_comment(comment)
-            case (
-                FlushChain(name)
-                | DeleteChain(name)
-                | FlushVerdictMap(name)
-                | DeleteVerdictMap(name)
-                | DeleteCounter(name)
-            ):
+            case ops.Flush("chain" | "map", name):
                 _check_any_name(name)
-            case DeleteForeign(str(kind), name) if kind in _FOREIGN_KINDS:
+            case ops.Delete(str(kind), name) if kind in _KINDS:
                 _check_any_name(name)
             case _:
                 raise MalformedMessageError("no such operation")
@@ -169,31 +132,31 @@ class _Validator:
         before = None
         for statement in _tuple(statements):
             self._check_statement(statement)
-            if isinstance(statement, Log) and not (
-                isinstance(before, Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
+            if isinstance(statement, nft.Log) and not (
+                isinstance(before, nft.Limit) and max(before.per_second, before.burst) <= _MOST_LOGGED
             ):
                 raise MalformedMessageError("a log without a limit")
             before = statement
 
     def _check_statement(self, statement: object) -> None:
         match statement:
-            case Match(selector, values, Operator(), mask):
+            case nft.Match(selector, values, nft.Operator(), mask):
                 _check_match(selector, values, mask)
-            case LookUp((_, *_) as selectors, name):
+            case nft.LookUp((_, *_) as selectors, name):
                 for selector in selectors:
                     _key_type_of(selector)
                 _check_name(name)
-            case Count(name):
+            case nft.Count(name):
                 _check_name(name)
-            case Limit(per_second, burst):
+            case nft.Limit(per_second, burst):
                 _check_number(per_second, _ALL_BITS, first=1)
                 _check_number(burst, _ALL_BITS, first=1)
-            case Log(prefix, group):
+            case nft.Log(prefix, group):
                 _check_name(prefix, _LONGEST_PREFIX)
                 _require(
                     type(group) is int and group == self._log_group, "a group of the log that is not ours"
                 )
-            case SetMark(keep, put):
+            case nft.SetMark(keep, put):
                 _check_number(keep, _ALL_BITS)
                 _check_number(put, _ALL_BITS)
                 _check_bits(~keep & _ALL_BITS | put, self._mask)
@@ -204,13 +167,13 @@ class _Validator:
 def _check_match(selector: object, values: object, mask: object) -> None:
     key_type = _key_type_of(selector)
     if mask is not None:
-        _require(key_type is KeyType.MARK, "only marks are compared by bits")
+        _require(key_type is nft.KeyType.MARK, "only marks are compared by bits")
         _check_number(mask, _ALL_BITS)
     _check_values(_filled(values), key_type)
 
 
-def _key_type_of(selector: object) -> KeyType:
-    if not isinstance(selector, Selector) or selector not in _SELECTORS:
+def _key_type_of(selector: object) -> nft.KeyType:
+    if not isinstance(selector, nft.Selector) or selector not in _SELECTORS:
         raise MalformedMessageError("no such selector")
     return selector.key_type
 
@@ -219,7 +182,7 @@ def _check_elements(elements: object, types: object, check_target: Callable[[obj
     """Check elements of a map; those that are deleted may lead to a chain of any name."""
     known = _filled(elements)
     for element in known:
-        if not isinstance(element, Element) or not isinstance(element.key, tuple):
+        if not isinstance(element, nft.Element) or not isinstance(element.key, tuple):
             raise MalformedMessageError("no element")
     for verdict in {element.verdict for element in known}:
         _check_verdict(verdict, check_target)
@@ -228,22 +191,22 @@ def _check_elements(elements: object, types: object, check_target: Callable[[obj
         _check_values(values, key_type)
 
 
-def _check_values(values: Iterable[object], key_type: KeyType) -> None:
+def _check_values(values: Iterable[object], key_type: nft.KeyType) -> None:
     last = _LAST.get(key_type, -1)
     for value in values:
-        if isinstance(value, Interval):
+        if isinstance(value, nft.Interval):
             _check_number(value.first, last)
             _check_number(value.last, last, first=value.first)
         else:
             _check_word(value, key_type)
 
 
-def _check_word(value: object, key_type: KeyType) -> None:
+def _check_word(value: object, key_type: nft.KeyType) -> None:
     match value:
-        case Symbol(str(word)) if key_type is KeyType.IFNAME:
+        case nft.Symbol(str(word)) if key_type is nft.KeyType.IFNAME:
             _require(len(word.encode()) <= _LONGEST_INTERFACE, "too long for the name of a link")
             check_interface_name(word)
-        case Symbol(str(word)) if word in SYMBOLS.get(key_type, ()):
+        case nft.Symbol(str(word)) if word in SYMBOLS.get(key_type, ()):
             pass
         case _:
             raise MalformedMessageError("no such value")
@@ -251,9 +214,9 @@ def _check_word(value: object, key_type: KeyType) -> None:
 
 def _check_verdict(verdict: object, check_target: Callable[[object], None]) -> None:
     match verdict:
-        case Accept() | Drop():
+        case nft.Accept() | nft.Drop():
             pass
-        case Goto(chain) | Jump(chain):
+        case nft.Goto(chain) | nft.Jump(chain):
             check_target(chain)
         case _:
             raise MalformedMessageError("no such statement")
@@ -263,15 +226,15 @@ def _check_hook(hook: object) -> None:
     match hook:
         case None:
             pass
-        case Hook(name=str(name), hook_priority=priority) if name in _HOOKS:
+        case nft.Hook(name=str(name), hook_priority=priority) if name in _HOOKS:
             _check_number(priority, _HIGHEST_PRIORITY, first=-_HIGHEST_PRIORITY)
         case _:
             raise MalformedMessageError("no such hook")
 
 
-def _check_types(types: object) -> tuple[KeyType, ...]:
+def _check_types(types: object) -> tuple[nft.KeyType, ...]:
     key_types = _filled(types)
-    _require(all(isinstance(key_type, KeyType) for key_type in key_types), "no types")
+    _require(all(isinstance(key_type, nft.KeyType) for key_type in key_types), "no types")
     return key_types
 
 

@@ -11,49 +11,9 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from sgagent.core.binding import check_interface_name
-from sgagent.nft.grammar import BITS, prefix_length
-from sgagent.nft.plan import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddRule,
-    AddTable,
-    AddVerdictMap,
-    DeleteChain,
-    DeleteCounter,
-    DeleteElements,
-    DeleteForeign,
-    DeleteVerdictMap,
-    DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
-    Operation,
-    Plan,
-)
-from sgagent.nft.ruleset import (
-    FAMILY,
-    TABLE,
-    Accept,
-    Chain,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Jump,
-    KeyType,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Selector,
-    SetMark,
-    Statement,
-    Symbol,
-    Value,
-    Verdict,
-    VerdictMap,
-)
+from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft.plan import Operation, Plan
+from sgagent.nft.ruleset import BITS, FAMILY, TABLE, prefix_length
 
 Json = Any
 """A value as the json module reads and writes it."""
@@ -61,53 +21,50 @@ Json = Any
 ALL_BITS = 0xFFFFFFFF
 
 
-def encode_plan(plan: Plan, table_flags: Sequence[str] = ()) -> Json:
+def encode_plan(
+    plan: Plan, table_flags: Sequence[str] = (), verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD
+) -> Json:
     """Return the plan as one libnftables command list, in the plan's order.
 
     Args:
         plan: what to do.
         table_flags: what the table is declared with: ``owner``, ``persist``.
+        verb: what declares chains, maps and counters.
     """
-    return {"nftables": [encode_operation(operation, table_flags) for operation in plan.operations]}
+    return {"nftables": [encode_operation(operation, table_flags, verb) for operation in plan.operations]}
 
 
-def encode_operation(  # noqa: PLR0911 - one short case for each kind of operation
-    operation: Operation, table_flags: Sequence[str] = ()
+def encode_operation(
+    operation: Operation,
+    table_flags: Sequence[str] = (),
+    verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD,
 ) -> Json:
     """Return one operation as a libnftables command."""
     match operation:
-        case AddTable():
+        case ops.AddTable():
             flags = {"flags": list(table_flags)} if table_flags else {}
             return {"add": {"table": {"family": FAMILY, "name": TABLE, **flags}}}
-        case DestroyTable():
+        case ops.DestroyTable():
             return {"destroy": {"table": {"family": FAMILY, "name": TABLE}}}
-        case AddChain(chain):
-            return {"add": {"chain": _chain(chain)}}
-        case FlushChain(name):
-            return {"flush": {"chain": _named(name)}}
-        case DeleteChain(name):
-            return {"delete": {"chain": _named(name)}}
-        case AddRule(chain_name, rule):
+        case ops.AddChain(chain):
+            return {verb.value: {"chain": _chain(chain)}}
+        case ops.AddRule(chain_name, rule):
             expressions = [_statement(statement) for statement in rule.statements]
             return {
                 "add": {"rule": {"family": FAMILY, "table": TABLE, "chain": chain_name, "expr": expressions}}
             }
-        case AddVerdictMap(verdict_map):
-            return {"add": {"map": _verdict_map(verdict_map)}}
-        case FlushVerdictMap(name):
-            return {"flush": {"map": _named(name)}}
-        case DeleteVerdictMap(name):
-            return {"delete": {"map": _named(name)}}
-        case AddElements(name, key_types, elements):
+        case ops.AddVerdictMap(verdict_map):
+            return {verb.value: {"map": _verdict_map(verdict_map)}}
+        case ops.AddElements(name, key_types, elements):
             return {"add": {"element": _elements(name, elements, key_types)}}
-        case DeleteElements(name, key_types, elements):
+        case ops.DeleteElements(name, key_types, elements):
             return {"delete": {"element": _elements(name, elements, key_types)}}
-        case AddCounter(counter):
+        case ops.AddCounter(counter):
             comment = {"comment": counter.comment} if counter.comment else {}
-            return {"add": {"counter": {**_named(counter.name), **comment}}}
-        case DeleteCounter(name):
-            return {"delete": {"counter": _named(name)}}
-        case DeleteForeign(kind, name):
+            return {verb.value: {"counter": {**_named(counter.name), **comment}}}
+        case ops.Flush(kind, name):
+            return {"flush": {kind: _named(name)}}
+        case ops.Delete(kind, name):
             return {"delete": {kind: _named(name)}}
         case _:
             assert_never(operation)
@@ -117,7 +74,7 @@ def _named(name: str) -> Json:
     return {"family": FAMILY, "table": TABLE, "name": name}
 
 
-def _chain(chain: Chain) -> Json:
+def _chain(chain: nft.Chain) -> Json:
     encoded = _named(chain.name)
     if chain.hook:
         hook = {
@@ -132,7 +89,7 @@ def _chain(chain: Chain) -> Json:
     return encoded
 
 
-def _verdict_map(verdict_map: VerdictMap) -> Json:
+def _verdict_map(verdict_map: nft.VerdictMap) -> Json:
     types = [key_type.value for key_type in verdict_map.key_types]
     encoded = _named(verdict_map.name)
     encoded["type"] = types if len(types) > 1 else types[0]
@@ -142,39 +99,39 @@ def _verdict_map(verdict_map: VerdictMap) -> Json:
     return encoded
 
 
-def _elements(name: str, elements: tuple[Element, ...], key_types: Sequence[KeyType]) -> Json:
+def _elements(name: str, elements: tuple[nft.Element, ...], key_types: Sequence[nft.KeyType]) -> Json:
     return {**_named(name), "elem": [_element(element, key_types) for element in elements]}
 
 
-def _element(element: Element, key_types: Sequence[KeyType]) -> Json:
+def _element(element: nft.Element, key_types: Sequence[nft.KeyType]) -> Json:
     return [_key(element.key, key_types), _verdict(element.verdict)]
 
 
-def _statement(statement: Statement) -> Json:
+def _statement(statement: nft.Statement) -> Json:
     match statement:
-        case Match():
+        case nft.Match():
             return {"match": _match(statement)}
-        case LookUp(selectors, verdict_map):
+        case nft.LookUp(selectors, verdict_map):
             return {"vmap": {"key": _selectors(selectors), "data": f"@{verdict_map}"}}
-        case Count(counter):
+        case nft.Count(counter):
             return {"counter": counter}
-        case Limit(per_second, burst):
+        case nft.Limit(per_second, burst):
             return {"limit": {"rate": per_second, "burst": burst, "per": "second"}}
-        case Log(prefix, group):
+        case nft.Log(prefix, group):
             return {"log": {"prefix": prefix, "group": group}}
-        case SetMark():
+        case nft.SetMark():
             return {"mangle": {"key": _MARK, "value": _mark_value(statement)}}
         case _:
             return _verdict(statement)
 
 
-def _match(match: Match) -> Json:
+def _match(match: nft.Match) -> Json:
     key_type = match.selector.key_type
     values = [_value(value, key_type) for value in match.values]
     left = _selector(match.selector)
     if match.mask is not None:
         left = {"&": [left, match.mask]}
-    if key_type is KeyType.CT_STATE and len(values) > 1 and match.operator is Operator.EQUAL:
+    if key_type is nft.KeyType.CT_STATE and len(values) > 1 and match.operator is nft.Operator.EQUAL:
         return {"op": "in", "left": left, "right": values}
     return {
         "op": match.operator.value,
@@ -186,7 +143,7 @@ def _match(match: Match) -> Json:
 _MARK: Json = {"ct": {"key": "mark"}}
 
 
-def _mark_value(statement: SetMark) -> Json:
+def _mark_value(statement: nft.SetMark) -> Json:
     """Return ``(mark & keep) | put`` in the shortest form, which is the one that the kernel lists."""
     if statement.keep == statement.put:
         return statement.put
@@ -194,26 +151,26 @@ def _mark_value(statement: SetMark) -> Json:
     return {"|": [kept, statement.put]} if statement.put else kept
 
 
-def _verdict(verdict: Verdict) -> Json:
+def _verdict(verdict: nft.Verdict) -> Json:
     match verdict:
-        case Accept():
+        case nft.Accept():
             return {"accept": None}
-        case Drop():
+        case nft.Drop():
             return {"drop": None}
-        case Goto(chain):
+        case nft.Goto(chain):
             return {"goto": {"target": chain}}
-        case Jump(chain):
+        case nft.Jump(chain):
             return {"jump": {"target": chain}}
         case _:
             assert_never(verdict)
 
 
-def _selectors(selectors: tuple[Selector, ...]) -> Json:
+def _selectors(selectors: tuple[nft.Selector, ...]) -> Json:
     fields = [_selector(selector) for selector in selectors]
     return {"concat": fields} if len(fields) > 1 else fields[0]
 
 
-def _selector(selector: Selector) -> Json:
+def _selector(selector: nft.Selector) -> Json:
     if selector.kind == "payload":
         protocol, field = selector.key.split()
         return {"payload": {"protocol": protocol, "field": field}}
@@ -222,14 +179,14 @@ def _selector(selector: Selector) -> Json:
     return {selector.kind: {"key": selector.key}}
 
 
-def _key(key: tuple[Value, ...], key_types: Sequence[KeyType]) -> Json:
+def _key(key: tuple[nft.Value, ...], key_types: Sequence[nft.KeyType]) -> Json:
     fields = [_value(value, key_type) for value, key_type in zip(key, key_types, strict=True)]
     return {"concat": fields} if len(fields) > 1 else fields[0]
 
 
-def _value(value: Value, key_type: KeyType) -> Json:
-    if isinstance(value, Symbol):
-        if key_type is KeyType.IFNAME:
+def _value(value: nft.Value, key_type: nft.KeyType) -> Json:
+    if isinstance(value, nft.Symbol):
+        if key_type is nft.KeyType.IFNAME:
             check_interface_name(value.word)
         return value.word
     first = _number(value.first, key_type)
@@ -241,12 +198,12 @@ def _value(value: Value, key_type: KeyType) -> Json:
     return {"range": [first, _number(value.last, key_type)]}
 
 
-_ADDRESSES = frozenset({KeyType.IPV4_ADDR, KeyType.IPV6_ADDR})
+_ADDRESSES = frozenset({nft.KeyType.IPV4_ADDR, nft.KeyType.IPV6_ADDR})
 
 
-def _number(number: int, key_type: KeyType) -> int | str:
-    if key_type is KeyType.IPV4_ADDR:
+def _number(number: int, key_type: nft.KeyType) -> int | str:
+    if key_type is nft.KeyType.IPV4_ADDR:
         return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-    if key_type is KeyType.IPV6_ADDR:
+    if key_type is nft.KeyType.IPV6_ADDR:
         return str(ipaddress.IPv6Address(number))
     return number

@@ -11,38 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgagent.nft.grammar import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS
+from sgagent.nft import ruleset as nft
 from sgagent.nft.json_commands import ALL_BITS, Json
-from sgagent.nft.ruleset import (
-    TH_DPORT,
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    Jump,
-    KeyType,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Rule,
-    Ruleset,
-    Selector,
-    SetMark,
-    Statement,
-    Symbol,
-    TupleDirection,
-    Value,
-    Verdict,
-    VerdictMap,
-    sort_key,
-)
+from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
 
 
 class _UnreadableError(Exception):
@@ -67,10 +38,10 @@ def decode_ruleset(listing: Json) -> tuple[Ruleset, tuple[str, ...]]:
 class _Listing:
     """Collect the objects of a listing."""
 
-    chains: dict[str, Chain] = field(default_factory=dict)
-    rules: dict[str, list[Rule]] = field(default_factory=dict)
-    verdict_maps: list[VerdictMap] = field(default_factory=list)
-    counters: list[Counter] = field(default_factory=list)
+    chains: dict[str, nft.Chain] = field(default_factory=dict)
+    rules: dict[str, list[nft.Rule]] = field(default_factory=dict)
+    verdict_maps: list[nft.VerdictMap] = field(default_factory=list)
+    counters: list[nft.Counter] = field(default_factory=list)
     foreign: set[str] = field(default_factory=set)
 
     def read(self, kind: str, content: Json) -> None:
@@ -95,7 +66,7 @@ class _Listing:
             case "map":
                 self.verdict_maps.append(_verdict_map(name, content))
             case "counter":
-                self.counters.append(Counter(name=name, comment=_text(content.get("comment", ""))))
+                self.counters.append(nft.Counter(name=name, comment=_text(content.get("comment", ""))))
             case _:
                 raise _UnreadableError
 
@@ -104,15 +75,17 @@ class _Listing:
         if "hook" in content:
             if content["type"] != "filter" or "dev" in content or not isinstance(content["prio"], int):
                 raise _UnreadableError
-            hook = Hook(name=_text(content["hook"]), hook_priority=content["prio"])
+            hook = nft.Hook(name=_text(content["hook"]), hook_priority=content["prio"])
             if content.get("policy", "accept") != "accept":
                 self.foreign.add(f"policy {name}")
-        self.chains[name] = Chain(name=name, hook=hook, comment=_text(content.get("comment", "")))
+        self.chains[name] = nft.Chain(name=name, hook=hook, comment=_text(content.get("comment", "")))
 
     def finished(self) -> Ruleset:
         """Return all that could be read, in canonical order."""
         chains = (
-            Chain(name=name, hook=chain.hook, comment=chain.comment, rules=tuple(self.rules.get(name, ())))
+            nft.Chain(
+                name=name, hook=chain.hook, comment=chain.comment, rules=tuple(self.rules.get(name, ()))
+            )
             for name, chain in sorted(self.chains.items())
         )
         return Ruleset(
@@ -133,14 +106,14 @@ def _listed(value: Json) -> Iterable[Json]:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
-def _verdict_map(name: str, content: Json) -> VerdictMap:
+def _verdict_map(name: str, content: Json) -> nft.VerdictMap:
     flags = set(_listed(content.get("flags", ())))
     expected = {"family", "name", "table", "type", "handle", "map", "flags", "elem"}
     if content["map"] != "verdict" or not flags <= {"interval"} or not content.keys() <= expected:
         raise _UnreadableError
     types = _key_types(content["type"])
     elements = (_element(pair, types) for pair in content.get("elem", ()))
-    return VerdictMap(
+    return nft.VerdictMap(
         name=name,
         key_types=types,
         is_interval="interval" in flags,
@@ -148,47 +121,47 @@ def _verdict_map(name: str, content: Json) -> VerdictMap:
     )
 
 
-def _key_types(content: Json) -> tuple[KeyType, ...]:
+def _key_types(content: Json) -> tuple[nft.KeyType, ...]:
     """Return the types of a map's key, declared by type or by an expression that has it."""
     if isinstance(content, dict):
         return tuple(selector.key_type for selector in _selectors(content["typeof"]))
-    return tuple(KeyType(name) for name in _listed(content))
+    return tuple(nft.KeyType(name) for name in _listed(content))
 
 
-def _sorted_elements(elements: Iterable[Element]) -> tuple[Element, ...]:
+def _sorted_elements(elements: Iterable[nft.Element]) -> tuple[nft.Element, ...]:
     return tuple(sorted(elements, key=lambda element: sort_key(element.key)))
 
 
-def _element(pair: Json, types: tuple[KeyType, ...]) -> Element:
+def _element(pair: Json, types: tuple[nft.KeyType, ...]) -> nft.Element:
     key, verdict = pair
-    return Element(_key(key, types), _verdict(verdict))
+    return nft.Element(_key(key, types), _verdict(verdict))
 
 
-def _rule(content: Json) -> Rule:
+def _rule(content: Json) -> nft.Rule:
     if "comment" in content:
         raise _UnreadableError
-    return Rule(tuple(_statement(expression) for expression in content["expr"]))
+    return nft.Rule(tuple(_statement(expression) for expression in content["expr"]))
 
 
-def _statement(expression: Json) -> Statement:
+def _statement(expression: Json) -> nft.Statement:
     match expression:
         case {"match": {"op": str(operator), "left": left, "right": right}}:
             return _match(operator, left, right)
         case {"vmap": {"key": key, "data": str(reference)}} if reference.startswith("@"):
-            return LookUp(_selectors(key), reference[1:])
+            return nft.LookUp(_selectors(key), reference[1:])
         case {"counter": str(name)}:
-            return Count(name)
+            return nft.Count(name)
         case {"limit": {"rate": int(rate), "burst": int(burst), "per": "second", **others}} if not others:
-            return Limit(rate, burst)
+            return nft.Limit(rate, burst)
         case {"log": {"prefix": str(prefix), "group": int(group), **others}} if not others:
-            return Log(prefix, group)
+            return nft.Log(prefix, group)
         case {"mangle": {"key": {"ct": {"key": "mark"}}, "value": value}}:
             return _set_mark(value)
         case _:
             return _verdict(expression)
 
 
-def _match(operator: str, left: Json, right: Json) -> Match:
+def _match(operator: str, left: Json, right: Json) -> nft.Match:
     match left:
         case {"&": [inner, int(bits)]}:
             return _match_one(operator, _selector(inner), bits, right)
@@ -196,71 +169,71 @@ def _match(operator: str, left: Json, right: Json) -> Match:
             return _match_one(operator, _selector(left), None, right)
 
 
-def _match_one(operator: str, selector: Selector, mask: int | None, right: Json) -> Match:
+def _match_one(operator: str, selector: nft.Selector, mask: int | None, right: Json) -> nft.Match:
     values = sorted(
         (_value(value, selector.key_type) for value in _any_of(right, selector)),
         key=lambda value: sort_key((value,)),
     )
-    return Match(selector, tuple(values), _operator(operator, selector), mask)
+    return nft.Match(selector, tuple(values), _operator(operator, selector), mask)
 
 
-def _any_of(right: Json, selector: Selector) -> Sequence[Json]:
+def _any_of(right: Json, selector: nft.Selector) -> Sequence[Json]:
     """Return the values of a set, of several bits of a bit mask, or the only one."""
-    if isinstance(right, list) and selector.key_type is KeyType.CT_STATE:
+    if isinstance(right, list) and selector.key_type is nft.KeyType.CT_STATE:
         return right
     return right["set"] if isinstance(right, dict) and "set" in right else (right,)
 
 
-def _operator(word: str, selector: Selector) -> Operator:
+def _operator(word: str, selector: nft.Selector) -> nft.Operator:
     """Return the operator; ``in`` asks for bits of a bit mask, of which a conntrack state is always one."""
-    if word == "in" and selector.key_type is KeyType.CT_STATE:
-        return Operator.EQUAL
-    return Operator(word)
+    if word == "in" and selector.key_type is nft.KeyType.CT_STATE:
+        return nft.Operator.EQUAL
+    return nft.Operator(word)
 
 
-def _set_mark(value: Json) -> SetMark:
+def _set_mark(value: Json) -> nft.SetMark:
     """Return the statement for every form that a change of the mark is listed in."""
     match value:
         case int(number):
-            return SetMark(keep=number, put=number)
+            return nft.SetMark(keep=number, put=number)
         case {"|": [kept, int(put)]}:
             inner = _set_mark(kept)
-            return SetMark(keep=inner.keep | put, put=inner.put | put)
+            return nft.SetMark(keep=inner.keep | put, put=inner.put | put)
         case {"&": [{"ct": {"key": "mark"}}, int(keep)]}:
-            return SetMark(keep=keep, put=0)
+            return nft.SetMark(keep=keep, put=0)
         case {"ct": {"key": "mark"}}:
-            return SetMark(keep=ALL_BITS, put=0)
+            return nft.SetMark(keep=ALL_BITS, put=0)
         case _:
             raise _UnreadableError
 
 
-def _verdict(content: Json) -> Verdict:
+def _verdict(content: Json) -> nft.Verdict:
     match content:
         case {"goto": {"target": str(chain)}}:
-            return Goto(chain)
+            return nft.Goto(chain)
         case {"accept": None}:
-            return Accept()
+            return nft.Accept()
         case {"drop": None}:
-            return Drop()
+            return nft.Drop()
         case {"jump": {"target": str(chain)}}:
-            return Jump(chain)
+            return nft.Jump(chain)
         case _:
             raise _UnreadableError
 
 
-def _selectors(content: Json) -> tuple[Selector, ...]:
+def _selectors(content: Json) -> tuple[nft.Selector, ...]:
     fields = content.get("concat", (content,))
     return tuple(_selector(one) for one in fields)
 
 
-def _selector(content: Json) -> Selector:
+def _selector(content: Json) -> nft.Selector:
     match content:
         case {"payload": {"protocol": protocol, "field": name}}:
             return _SELECTORS["payload", f"{protocol} {name}", None]
         case {"payload": {"base": "th", "offset": 16, "len": 16}}:
-            return TH_DPORT  # so listed behind a match on a session's protocol
+            return nft.TH_DPORT  # so listed behind a match on a session's protocol
         case {"ct": {"key": key, "dir": direction}}:
-            return _SELECTORS["ct", key, TupleDirection(direction)]
+            return _SELECTORS["ct", key, nft.TupleDirection(direction)]
         case {"ct": {"key": key}}:
             return _SELECTORS["ct", key, None]
         case {"meta": {"key": key}}:
@@ -269,64 +242,64 @@ def _selector(content: Json) -> Selector:
             raise _UnreadableError
 
 
-_SELECTORS: Mapping[tuple[str, str, TupleDirection | None], Selector] = {
+_SELECTORS: Mapping[tuple[str, str, nft.TupleDirection | None], nft.Selector] = {
     (selector.kind, selector.key, selector.tuple_direction): selector for selector in SELECTORS
 }
 
 
-def _key(content: Json, types: tuple[KeyType, ...]) -> tuple[Value, ...]:
+def _key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value, ...]:
     if len(types) == 1:
         return (_value(content, types[0]),)
     return tuple(_value(one, key_type) for one, key_type in zip(content["concat"], types, strict=True))
 
 
-def _value(content: Json, key_type: KeyType) -> Value:
-    if key_type is KeyType.IFNAME:
+def _value(content: Json, key_type: nft.KeyType) -> nft.Value:
+    if key_type is nft.KeyType.IFNAME:
         return _interface_name(content)
     if key_type in SYMBOLS:
         return _symbol(content, key_type)
     if isinstance(content, dict):
         return _interval(content, key_type)
-    return Interval.single(_number(content, key_type))
+    return nft.Interval.single(_number(content, key_type))
 
 
-def _interface_name(content: Any) -> Symbol:  # noqa: ANN401 - still JSON, whose shape is tested here
+def _interface_name(content: Any) -> nft.Symbol:  # noqa: ANN401 - still JSON, whose shape is tested here
     """Return the name; a pattern is not ours, but a name that holds its sign is listed escaped."""
     if not isinstance(content, str) or content.endswith("*"):
         raise _UnreadableError
-    return Symbol(content)
+    return nft.Symbol(content)
 
 
-def _symbol(content: Json, key_type: KeyType) -> Symbol:
+def _symbol(content: Json, key_type: nft.KeyType) -> nft.Symbol:
     if content in SYMBOLS[key_type]:
-        return Symbol(content)
+        return nft.Symbol(content)
     words = [word for word, number in SYMBOLS[key_type].items() if number == content]
     if not words:
         raise _UnreadableError
-    return Symbol(words[0])
+    return nft.Symbol(words[0])
 
 
-def _interval(content: Json, key_type: KeyType) -> Interval:
+def _interval(content: Json, key_type: nft.KeyType) -> nft.Interval:
     match content:
         case {"prefix": {"addr": address, "len": int(length)}}:
             first = _number(address, key_type)
-            return Interval(first, first | (1 << BITS[key_type] - length) - 1)
+            return nft.Interval(first, first | (1 << BITS[key_type] - length) - 1)
         case {"range": [first, last]}:
-            return Interval(_number(first, key_type), _number(last, key_type))
+            return nft.Interval(_number(first, key_type), _number(last, key_type))
         case _:
             raise _UnreadableError
 
 
-def _number(content: Json, key_type: KeyType) -> int:
-    if key_type is KeyType.IPV4_ADDR:
+def _number(content: Json, key_type: nft.KeyType) -> int:
+    if key_type is nft.KeyType.IPV4_ADDR:
         first, second, third, fourth = content.split(".")
         return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
-    if key_type is KeyType.IPV6_ADDR:
+    if key_type is nft.KeyType.IPV6_ADDR:
         return int(ipaddress.IPv6Address(_text(content)))
     if isinstance(content, bool):  # which is an int to Python, and no number to anybody else
         raise _UnreadableError
     if isinstance(content, int):
         return content
-    if key_type is KeyType.INET_PROTO:
+    if key_type is nft.KeyType.INET_PROTO:
         return PROTOCOL_NUMBERS[content]
     raise _UnreadableError

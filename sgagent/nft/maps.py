@@ -1,11 +1,20 @@
-"""Maps that are named after their elements."""
+"""Maps that are named after their elements, and the diff of elements."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from sgagent.nft.ruleset import Element, Goto, Interval, Jump, KeyType, Value, VerdictMap, sort_key
+from sgagent.nft.ruleset import (
+    Element,
+    Goto,
+    Interval,
+    Jump,
+    KeyType,
+    Value,
+    VerdictMap,
+    sort_key,
+)
 
 _DIGEST = 12
 """Hexadecimal digits; a clash would need millions of maps of one prefix."""
@@ -41,3 +50,45 @@ def _verdict_text(element: Element) -> str:
     verdict = element.verdict
     kind = type(verdict).__name__
     return f"{kind} {verdict.chain}" if isinstance(verdict, (Goto, Jump)) else kind
+
+
+def differing_elements(
+    elements: Sequence[Element], others: Sequence[Element]
+) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+    """Return the elements that are not among the others, and those of the others that are not among these.
+
+    Both are sorted, so what they have in common at either end is left out first: of 100,000 elements of which
+    one changed, comparing takes a moment where hashing them all would take a second.
+    """
+    if elements is others:
+        return (), ()
+    left, right = _between_common_ends(tuple(elements), tuple(others))
+    among_left, among_right = set(left), set(right)
+    gone = tuple(element for element in left if element not in among_right)
+    return gone, tuple(element for element in right if element not in among_left)
+
+
+def _between_common_ends(
+    elements: tuple[Element, ...], others: tuple[Element, ...]
+) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+    """Return what both have between the elements that they begin with, and those that they end with."""
+    shorter = min(len(elements), len(others))
+    head = _common(elements, others, shorter)
+    tail = _common(elements[head:][::-1], others[head:][::-1], shorter - head)
+    return elements[head : len(elements) - tail], others[head : len(others) - tail]
+
+
+def _common(elements: tuple[Element, ...], others: tuple[Element, ...], most: int) -> int:
+    """Return the length of the common prefix, limited to ``most``.
+
+    This is a binary search over slices: most elements are identical objects, and tuples of identical objects
+    compare fast.
+    """
+    start, stop = 0, most
+    while start < stop:
+        middle = (start + stop + 1) // 2
+        if elements[start:middle] == others[start:middle]:
+            start = middle
+        else:
+            stop = middle - 1
+    return start

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sgagent.core.model import Protocol
+from sgagent.core.model import ICMPV6, PORTED, PROTOCOL_TABLE, Protocol
 
 FAMILY = "inet"
 TABLE = "sgagent"
@@ -330,3 +330,61 @@ class Ruleset:
 def sort_key(key: tuple[Value, ...]) -> tuple[tuple[int, int, str], ...]:
     """Return a total order over the keys of one map."""
     return tuple((v.first, v.last, "") if isinstance(v, Interval) else (0, 0, v.word) for v in key)
+
+
+BITS: Mapping[KeyType, int] = {
+    KeyType.IPV4_ADDR: 32,
+    KeyType.IPV6_ADDR: 128,
+    KeyType.INET_PROTO: 8,
+    KeyType.INET_SERVICE: 16,
+    KeyType.MARK: 32,
+    KeyType.ICMPV6_TYPE: 8,
+    KeyType.INTEGER: 8,
+}
+"""The width of the types whose values are numbers; the only integer in use is the hop limit."""
+
+SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
+    KeyType.CT_STATE: {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64},
+    KeyType.CT_DIR: {"original": 0, "reply": 1},
+    KeyType.NF_PROTO: {"ipv4": 2, "ipv6": 10},
+}
+"""The kernel's numbers for its constants: a numeric listing shows these."""
+
+PROTOCOL_NUMBERS: Mapping[str, int] = {
+    **{row.name: row.protocol.number for row in PROTOCOL_TABLE if row.protocol.number is not None},
+    "esp": 50,
+    "ah": 51,
+    "ipv6-icmp": ICMPV6.wire_number,
+}
+"""IP protocols that nft may call by name."""
+
+_TUPLE_KEYS = ("ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "proto-src", "proto-dst")
+
+SELECTORS: tuple[Selector, ...] = (
+    CT_STATE,
+    CT_DIRECTION,
+    CT_MARK,
+    CT_PROTOCOL,
+    META_IIFNAME,
+    META_OIFNAME,
+    META_NFPROTO,
+    META_L4PROTO,
+    IP_SADDR,
+    IP_DADDR,
+    IP6_SADDR,
+    IP6_DADDR,
+    IP6_HOPLIMIT,
+    TH_DPORT,
+    *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
+    ICMPV6_TYPE,
+    *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEYS),
+)
+"""All that sgagent ever reads from a packet."""
+
+
+def prefix_length(first: int, last: int, bits: int) -> int | None:
+    """Return the length of the prefix that ``first`` to ``last`` make; None if they make none."""
+    size = last - first + 1
+    if size & (size - 1) or first & (size - 1):
+        return None
+    return bits - size.bit_length() + 1

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import assert_never
 
 from sgagent.core.binding import check_interface_name
+from sgagent.core.errors import printable
 from sgagent.core.model import ICMP, ICMPV6, PORTED, TCP, UDP, Family, address_text
-from sgagent.nft.grammar import BITS, prefix_length
+from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import ALL_BITS
 from sgagent.nft.names import live_chain
-from sgagent.nft.plan import (
-    AddChain,
-    AddCounter,
-    AddElements,
-    AddRule,
-    AddTable,
-    AddVerdictMap,
-    DestroyTable,
-    Operation,
-)
-from sgagent.nft.ruleset import (
-    FAMILY,
-    TABLE,
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    KeyType,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Rule,
-    Ruleset,
-    Selector,
-    SetMark,
-    Statement,
-    Symbol,
-    Value,
-    Verdict,
-    VerdictMap,
-)
+from sgagent.nft.plan import Operation
+from sgagent.nft.ruleset import BITS, FAMILY, TABLE, Ruleset, prefix_length
 
 
 def render(ruleset: Ruleset, *, persist: bool) -> str:
@@ -94,7 +61,7 @@ _READING_ORDER = (
 """First words of chains, as a packet may meet them; others come last."""
 
 
-def _place_in_text(chain: Chain) -> tuple[bool, int, str, bool]:
+def _place_in_text(chain: nft.Chain) -> tuple[bool, int, str, bool]:
     """Return a sort key that puts a chain for live sessions after the chain that it belongs to."""
     name = chain.name.removeprefix(live_chain(""))
     word = name.partition("/")[0]
@@ -102,22 +69,22 @@ def _place_in_text(chain: Chain) -> tuple[bool, int, str, bool]:
     return (chain.hook is None, rank, name, chain.name != name)
 
 
-def rule_text(rule: Rule) -> str:
+def rule_text(rule: nft.Rule) -> str:
     """Return a rule as one line."""
     return " ".join(_statement(statement) for statement in rule.statements)
 
 
-def element_text(element: Element, key_types: tuple[KeyType, ...]) -> str:
+def element_text(element: nft.Element, key_types: tuple[nft.KeyType, ...]) -> str:
     """Return an element as nft writes it, ``tcp . 443 : goto rule/eth0/https``."""
     return f"{_key(element.key, key_types)} : {_verdict(element.verdict)}"
 
 
-def key_text(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
+def key_text(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
     """Return the key of an element, ``tcp . 443``."""
     return _key(key, key_types)
 
 
-def types_text(key_types: tuple[KeyType, ...]) -> str:
+def types_text(key_types: tuple[nft.KeyType, ...]) -> str:
     """Return the types of a map's keys, ``inet_proto . inet_service``."""
     return " . ".join(key_type.value for key_type in key_types)
 
@@ -130,12 +97,12 @@ def quoted(text: str) -> str:
     return '"' + "".join("?" if sign == '"' or not sign.isprintable() else sign for sign in text) + '"'
 
 
-def _counter(counter: Counter) -> str:
+def _counter(counter: nft.Counter) -> str:
     comment = f"comment {quoted(counter.comment)}; " if counter.comment else ""
     return f"counter {counter.name} {{ {comment}}}"
 
 
-def _verdict_map(verdict_map: VerdictMap) -> Iterator[str]:
+def _verdict_map(verdict_map: nft.VerdictMap) -> Iterator[str]:
     yield f"map {verdict_map.name} {{"
     yield f"\ttype {types_text(verdict_map.key_types)} : verdict"
     if verdict_map.is_interval:
@@ -148,7 +115,7 @@ def _verdict_map(verdict_map: VerdictMap) -> Iterator[str]:
     yield "}"
 
 
-def _chain(chain: Chain) -> Iterator[str]:
+def _chain(chain: nft.Chain) -> Iterator[str]:
     yield f"chain {chain.name} {{"
     if chain.comment:
         yield f"\tcomment {quoted(chain.comment)}"
@@ -159,38 +126,38 @@ def _chain(chain: Chain) -> Iterator[str]:
     yield "}"
 
 
-def _statement(statement: Statement) -> str:
+def _statement(statement: nft.Statement) -> str:
     match statement:
-        case Match():
+        case nft.Match():
             return _match(statement)
-        case LookUp(selectors, verdict_map):
+        case nft.LookUp(selectors, verdict_map):
             return f"{_selectors(selectors)} vmap @{verdict_map}"
-        case Count(counter):
+        case nft.Count(counter):
             return f'counter name "{counter}"'
-        case Limit(per_second, burst):
+        case nft.Limit(per_second, burst):
             return f"limit rate {per_second}/second burst {burst} packets"
-        case Log(prefix, group):
+        case nft.Log(prefix, group):
             return f"log prefix {quoted(prefix)} group {group}"
-        case SetMark():
+        case nft.SetMark():
             return f"ct mark set {_mark_value(statement)}"
         case _:
             return _verdict(statement)
 
 
-def _match(match: Match) -> str:
+def _match(match: nft.Match) -> str:
     values = [_value(value, match.selector.key_type) for value in match.values]
     left = _selector(match.selector)
-    operator = "!= " if match.operator is Operator.NOT_EQUAL else ""
+    operator = "!= " if match.operator is nft.Operator.NOT_EQUAL else ""
     if match.mask is not None:
         left = f"{left} & {match.mask:#010x}"
         operator = f"{match.operator.value} "
-    if match.selector.key_type is KeyType.CT_STATE and match.operator is Operator.EQUAL:
+    if match.selector.key_type is nft.KeyType.CT_STATE and match.operator is nft.Operator.EQUAL:
         # Compared as a number, which a packet's state always is: nft asks for bits if nothing else is said.
         return f"{left} == {values[0]}" if len(values) == 1 else f"{left} {','.join(values)}"
     return f"{left} {operator}{values[0] if len(values) == 1 else _braced(values)}"
 
 
-def _mark_value(statement: SetMark) -> str:
+def _mark_value(statement: nft.SetMark) -> str:
     if statement.keep == statement.put:
         return f"{statement.put:#010x}"
     kept = "ct mark" if statement.keep == ALL_BITS else f"ct mark & {statement.keep:#010x}"
@@ -201,25 +168,25 @@ def _braced(texts: Iterable[str]) -> str:
     return f"{{ {', '.join(texts)} }}"
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: nft.Verdict) -> str:
     match verdict:
-        case Accept():
+        case nft.Accept():
             return "accept"
-        case Drop():
+        case nft.Drop():
             return "drop"
-        case Goto(chain):
+        case nft.Goto(chain):
             return f"goto {chain}"
-        case Jump(chain):
+        case nft.Jump(chain):
             return f"jump {chain}"
         case _:
             assert_never(verdict)
 
 
-def _selectors(selectors: tuple[Selector, ...]) -> str:
+def _selectors(selectors: tuple[nft.Selector, ...]) -> str:
     return " . ".join(_selector(selector) for selector in selectors)
 
 
-def _selector(selector: Selector) -> str:
+def _selector(selector: nft.Selector) -> str:
     if selector.kind == "payload" or selector.key in ("iifname", "oifname"):
         return selector.key
     if selector.tuple_direction:
@@ -227,15 +194,15 @@ def _selector(selector: Selector) -> str:
     return f"{selector.kind} {selector.key}"
 
 
-def _key(key: tuple[Value, ...], key_types: tuple[KeyType, ...]) -> str:
+def _key(key: tuple[nft.Value, ...], key_types: tuple[nft.KeyType, ...]) -> str:
     if len(key) == len(key_types) == 1:  # as nearly all are
         return _value(key[0], key_types[0])
     return " . ".join(_value(value, key_type) for value, key_type in zip(key, key_types, strict=True))
 
 
-def _value(value: Value, key_type: KeyType) -> str:
-    if isinstance(value, Symbol):
-        if key_type is not KeyType.IFNAME:
+def _value(value: nft.Value, key_type: nft.KeyType) -> str:
+    if isinstance(value, nft.Symbol):
+        if key_type is not nft.KeyType.IFNAME:
             return value.word
         check_interface_name(value.word)
         return f'"{value.word}"'
@@ -244,9 +211,9 @@ def _value(value: Value, key_type: KeyType) -> str:
     return _interval(value, key_type)
 
 
-def _interval(interval: Interval, key_type: KeyType) -> str:
+def _interval(interval: nft.Interval, key_type: nft.KeyType) -> str:
     first = _number(interval.first, key_type)
-    if key_type in (KeyType.IPV4_ADDR, KeyType.IPV6_ADDR):
+    if key_type in (nft.KeyType.IPV4_ADDR, nft.KeyType.IPV6_ADDR):
         length = prefix_length(interval.first, interval.last, BITS[key_type])
         if length is not None:
             return f"{first}/{length}"
@@ -257,82 +224,160 @@ _PROTOCOL_WORDS = {protocol.number: str(protocol) for protocol in (ICMP, TCP, UD
 """Those that every nft knows by these names; others stay numbers, as do the ends of ranges."""
 
 
-def _word(number: int, key_type: KeyType) -> str:
-    if key_type is KeyType.INET_PROTO:
+def _word(number: int, key_type: nft.KeyType) -> str:
+    if key_type is nft.KeyType.INET_PROTO:
         return _PROTOCOL_WORDS.get(number, str(number))
     return _number(number, key_type)
 
 
-def _number(number: int, key_type: KeyType) -> str:
-    if key_type is KeyType.IPV4_ADDR:
+def _number(number: int, key_type: nft.KeyType) -> str:
+    if key_type is nft.KeyType.IPV4_ADDR:
         return address_text(Family.IPV4, number)
-    if key_type is KeyType.IPV6_ADDR:
+    if key_type is nft.KeyType.IPV6_ADDR:
         return address_text(Family.IPV6, number)
-    return f"{number:#010x}" if key_type is KeyType.MARK else str(number)
+    return f"{number:#010x}" if key_type is nft.KeyType.MARK else str(number)
 
 
 _OURS = f"{FAMILY} {TABLE}"
 
 
-def write_additions(operations: Iterable[Operation], table_flags: Sequence[str] = ()) -> str | None:
+def write_additions(
+    operations: Iterable[Operation],
+    table_flags: Sequence[str] = (),
+    verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD,
+) -> str | None:
     """Return the operations in their order; None if one of them is about what stands and may not be ours.
 
     Args:
         operations: what to do.
         table_flags: what the table is declared with: ``owner``, ``persist``.
+        verb: what declares chains, maps and counters.
     """
     lines: list[str] = []
     for operation in operations:
-        line = _line(operation, table_flags)
+        line = _line(operation, table_flags, verb.value)
         if line is None:
             return None
         lines.append(line)
     return "\n".join([*lines, ""])
 
 
-def _line(operation: Operation, table_flags: Sequence[str]) -> str | None:
+def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | None:
     match operation:
-        case AddRule(chain, rule):
+        case ops.AddRule(chain, rule):
             return f"add rule {_OURS} {chain} {rule_text(rule)}"
-        case AddChain(chain):
-            return _chain_command(chain)
-        case AddCounter(counter):
-            return _counter_command(counter)
-        case AddElements(name, key_types, elements):
+        case ops.AddChain(chain):
+            return f"{verb} {_chain_command(chain)}"
+        case ops.AddCounter(counter):
+            return f"{verb} {_counter_command(counter)}"
+        case ops.AddElements(name, key_types, elements):
             texts = ", ".join([element_text(element, key_types) for element in elements])
             return f"add element {_OURS} {name} {{ {texts} }}"
-        case AddVerdictMap(verdict_map):
-            return _verdict_map_command(verdict_map)
-        case AddTable():
+        case ops.AddVerdictMap(verdict_map):
+            return f"{verb} {_verdict_map_command(verdict_map)}"
+        case ops.AddTable():
             return f"add table {_OURS}" + _block([f"flags {', '.join(table_flags)}"] if table_flags else [])
-        case DestroyTable():
+        case ops.DestroyTable():
             return f"destroy table {_OURS}"
         case _:
             return None
 
 
-def _chain_command(chain: Chain) -> str:
+def _chain_command(chain: nft.Chain) -> str:
     parts = []
     if chain.hook:
         parts.append(f"type filter hook {chain.hook.name} priority {chain.hook.hook_priority}; policy accept")
     if chain.comment:
         parts.append(f"comment {quoted(chain.comment)}")
-    return f"add chain {_OURS} {chain.name}{_block(parts)}"
+    return f"chain {_OURS} {chain.name}{_block(parts)}"
 
 
-def _counter_command(counter: Counter) -> str:
-    return f"add counter {_OURS} {counter.name}" + _block(
+def _counter_command(counter: nft.Counter) -> str:
+    return f"counter {_OURS} {counter.name}" + _block(
         [f"comment {quoted(counter.comment)}"] if counter.comment else []
     )
 
 
-def _verdict_map_command(verdict_map: VerdictMap) -> str:
+def _verdict_map_command(verdict_map: nft.VerdictMap) -> str:
     parts = [f"type {types_text(verdict_map.key_types)} : verdict"]
     if verdict_map.is_interval:
         parts.append("flags interval")
-    return f"add map {_OURS} {verdict_map.name}{_block(parts)}"
+    return f"map {_OURS} {verdict_map.name}{_block(parts)}"
 
 
 def _block(parts: Sequence[str]) -> str:
     """Return what stands in braces behind a name; nothing where there is nothing to say."""
     return f" {{ {'; '.join(parts)}; }}" if parts else ""
+
+
+_MOST_DIFFERENCES = 5
+_SHOWN = 3
+"""Elements that are shown before the rest is counted."""
+
+
+def describe(operation: Operation) -> str:
+    """Return the operation as a line for people, safe to print."""
+    return printable(f"{_verb(operation)} {subject(operation)}{_detail(operation)}")
+
+
+def subject(operation: Operation) -> str:
+    """Return what it is about, like ``chain rule/eth0/sgr-1`` or ``rule in chain ingress/eth0``."""
+    match operation:
+        case ops.AddTable() | ops.DestroyTable():
+            return f"table {FAMILY} {TABLE}"
+        case ops.AddChain(chain):
+            return f"chain {chain.name}"
+        case ops.AddRule(chain=name):
+            return f"rule in chain {name}"
+        case ops.AddVerdictMap(verdict_map):
+            return f"map {verdict_map.name}"
+        case ops.AddElements(name, key_types, elements) | ops.DeleteElements(name, key_types, elements):
+            if len(elements) == 1:
+                return f"element {key_text(elements[0].key, key_types)} of map {name}"
+            return f"{len(elements)} elements of map {name}"
+        case ops.AddCounter(counter):
+            return f"counter {counter.name}"
+        case ops.Flush(kind, name) | ops.Delete(kind, name):
+            return f"{kind} {name}"
+        case _:
+            assert_never(operation)
+
+
+def differences(expected: Ruleset, observed: Ruleset | None, foreign: Iterable[str]) -> tuple[str, ...]:
+    """Return what another process has changed: the first few objects that are not as expected, safe to print.
+
+    Args:
+        expected: what should stand.
+        observed: what stands; None where there is no table.
+        foreign: what else stands, as :func:`sgagent.nft.json_listing.decode_ruleset` names it.
+    """
+    if observed is None:
+        return (f"table {FAMILY} {TABLE}",)
+    operations = make_plan(expected, observed, foreign).operations
+    subjects = (printable(subject(operation)).removeprefix("rule in ") for operation in operations)
+    return tuple(islice(dict.fromkeys(subjects), _MOST_DIFFERENCES))
+
+
+def _verb(operation: Operation) -> str:
+    match operation:
+        case ops.Flush():
+            return "empty"
+        case ops.Delete(kind) if kind not in ("chain", "map", "counter"):
+            return "delete foreign"
+        case ops.Delete() | ops.DeleteElements() | ops.DestroyTable():
+            return "delete"
+        case _:
+            return "add"
+
+
+def _detail(operation: Operation) -> str:
+    match operation:
+        case ops.AddRule(rule=rule):
+            return f": {rule_text(rule)}"
+        case ops.AddChain(chain) if chain.comment:
+            return f": {chain.comment}"
+        case ops.AddElements(_, key_types, elements) | ops.DeleteElements(_, key_types, elements):
+            shown = ", ".join(element_text(element, key_types) for element in elements[:_SHOWN])
+            return f": {shown}" + (", …" if len(elements) > _SHOWN else "")
+        case _:
+            return ""

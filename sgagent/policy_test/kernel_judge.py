@@ -14,8 +14,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError, Rehearsal
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import ICMPV6, Direction, Family, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
-from sgagent.dataplane.libnftables import Context, RefusedError
+from sgagent.dataplane.libnftables import Context, RefusedError, WorkerDiedError, guarded
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.nft.counter_keys import (
     CounterKey,
@@ -27,8 +26,8 @@ from sgagent.nft.counter_keys import (
     ObservedDropCounter,
     RuleCounter,
 )
+from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import make_plan
 from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
 from sgagent.policy_test.packet_bytes import WirePacket, encode_packet, encode_reply
 from sgagent.policy_test.scenario import (

@@ -6,22 +6,34 @@ import pytest
 
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
+from sgagent.nft.diff import make_plan
 from sgagent.nft.plan import (
     AddChain,
+    AddCounter,
     AddElements,
     AddRule,
     AddTable,
-    DeleteChain,
-    DeleteCounter,
+    AddVerdictMap,
+    Delete,
     DeleteElements,
-    DeleteVerdictMap,
     DestroyTable,
-    FlushChain,
+    Flush,
     Operation,
     Plan,
-    make_plan,
 )
-from sgagent.nft.ruleset import Accept, Chain, Drop, Element, Goto, Interval, KeyType, Rule, Ruleset
+from sgagent.nft.ruleset import (
+    Accept,
+    Chain,
+    Counter,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    KeyType,
+    Rule,
+    Ruleset,
+    VerdictMap,
+)
 from sgagent.ports import CounterValue, Dataplane, Observed
 from tests.contract import tables
 
@@ -30,10 +42,10 @@ _NOWHERE = Rule((Goto("nowhere"),))
 
 REFUSED: tuple[tuple[str, tuple[Operation, ...]], ...] = (
     ("rule in chain extra", (AddChain(Chain(name="extra")), AddRule("extra", _NOWHERE))),
-    ("chain nowhere", (FlushChain("ingress/eth0"), DeleteChain("nowhere"))),
-    ("chain rule/eth0/ssh", (FlushChain("generation"), DeleteChain("rule/eth0/ssh"))),
-    ("map peers/eth0", (AddChain(Chain(name="extra")), DeleteVerdictMap("peers/eth0"))),
-    ("counter rule/eth0/ssh", (AddChain(Chain(name="extra")), DeleteCounter("rule/eth0/ssh"))),
+    ("chain nowhere", (Flush("chain", "ingress/eth0"), Delete("chain", "nowhere"))),
+    ("chain rule/eth0/ssh", (Flush("chain", "generation"), Delete("chain", "rule/eth0/ssh"))),
+    ("map peers/eth0", (AddChain(Chain(name="extra")), Delete("map", "peers/eth0"))),
+    ("counter rule/eth0/ssh", (AddChain(Chain(name="extra")), Delete("counter", "rule/eth0/ssh"))),
     (
         "element 192.0.2.2 of map peers/eth0",
         (
@@ -125,10 +137,27 @@ class DataplaneContract:
         if before is not None:
             bring(dataplane, before)
         fill = (AddTable(), AddChain(Chain(name="filled")))
-        for flip in ((FlushChain("nowhere"),), (AddRule("filled", _NOWHERE),)):
+        for flip in ((Flush("chain", "nowhere"),), (AddRule("filled", _NOWHERE),)):
             with pytest.raises(KernelRefusedError):
                 dataplane.apply(Plan(flip, fill, before=before))
             assert dataplane.observe() == Observed(ruleset=before)
+
+    @pytest.mark.parametrize(
+        "operation",
+        (
+            AddChain(Chain(name="rule/eth0/ssh")),
+            AddCounter(Counter(name="rule/eth0/ssh")),
+            AddVerdictMap(VerdictMap(name="peers/eth0", key_types=IPV4)),
+        ),
+        ids=("chain", "counter", "map"),
+    )
+    def test_a_fill_adds_to_nothing_that_stands(self, dataplane: Dataplane, operation: Operation) -> None:
+        """A plan that is older than what another process made is refused, and changes nothing."""
+        bring(dataplane, tables.WHOLE)
+        fill = (operation, AddRule("rule/eth0/ssh", Rule((Drop(),))))
+        with pytest.raises(KernelRefusedError, match="exists"):
+            dataplane.apply(Plan(fill=fill))
+        assert dataplane.observe() == Observed(ruleset=tables.WHOLE)
 
     def test_what_leaves_is_there_until_it_is_removed(self, dataplane: Dataplane) -> None:
         """Between flip and removal nothing refers to it, and its counters can still be read."""

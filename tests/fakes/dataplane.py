@@ -9,6 +9,7 @@ from itertools import pairwise
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import find_refused
+from sgagent.nft.diff import references, target
 from sgagent.nft.plan import (
     AddChain,
     AddCounter,
@@ -16,22 +17,17 @@ from sgagent.nft.plan import (
     AddRule,
     AddTable,
     AddVerdictMap,
-    DeleteChain,
-    DeleteCounter,
+    DeclarationVerb,
+    Delete,
     DeleteElements,
-    DeleteForeign,
-    DeleteVerdictMap,
     DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
+    Flush,
     Operation,
     Plan,
-    references,
-    target,
 )
 from sgagent.nft.ruleset import Chain, Counter, Interval, Ruleset, VerdictMap
-from sgagent.nft.transaction import Table
 from sgagent.ports import CounterValue, Observed
+from tests.fakes.table import FakeTable
 
 NOT_THERE = "No such file or directory"
 EXISTS = "File exists"
@@ -77,8 +73,8 @@ class FakeDataplane:
             return
         before = (self.ruleset, self.foreign, self._counts)
         try:
-            self._carry_out(plan.fill)
-            self._carry_out(plan.flip)
+            self._carry_out(Plan(fill=plan.fill))
+            self._carry_out(Plan(plan.flip))
         except KernelRefusedError:
             self.ruleset, self.foreign, self._counts = before
             raise
@@ -86,28 +82,28 @@ class FakeDataplane:
 
     def remove(self, plan: Plan) -> None:
         """Carry out the removal, or refuse it."""
-        self._carry_out(plan.removal)
+        self._carry_out(Plan(plan.removal))
 
-    def _carry_out(self, operations: tuple[Operation, ...]) -> None:
+    def _carry_out(self, plan: Plan) -> None:
         """Carry out one transaction: all of it or nothing."""
         try:
-            transaction = self._transact(operations)
+            transaction = self._transact(plan.operations, plan.verb)
         except _RefusedError as refusal:
-            subject = find_refused(operations, self._accepts)
+            subject = find_refused(plan.operations, lambda some: self._accepts(some, plan.verb))
             raise KernelRefusedError(str(refusal), subject) from refusal
         self.ruleset = transaction.table.ruleset()
         self.foreign = transaction.foreign
         self._counts = transaction.counts
 
-    def _accepts(self, operations: Sequence[Operation]) -> bool:
+    def _accepts(self, operations: Sequence[Operation], verb: DeclarationVerb) -> bool:
         try:
-            self._transact(operations)
+            self._transact(operations, verb)
         except _RefusedError:
             return False
         return True
 
-    def _transact(self, operations: Sequence[Operation]) -> _Transaction:
-        transaction = _Transaction(self.ruleset, self.foreign, self._counts)
+    def _transact(self, operations: Sequence[Operation], verb: DeclarationVerb) -> _Transaction:
+        transaction = _Transaction(self.ruleset, self.foreign, self._counts, verb)
         for operation in operations:
             transaction.carry_out(operation)
         return transaction
@@ -147,11 +143,16 @@ class _Transaction:
     """Carry operations out on a copy, each checked as the kernel does."""
 
     def __init__(
-        self, ruleset: Ruleset | None, foreign: tuple[str, ...], counts: Mapping[str, CounterValue]
+        self,
+        ruleset: Ruleset | None,
+        foreign: tuple[str, ...],
+        counts: Mapping[str, CounterValue],
+        verb: DeclarationVerb,
     ) -> None:
-        self.table = Table(copy.copy(ruleset))
+        self.table = FakeTable(copy.copy(ruleset))
         self.foreign = foreign
         self.counts = dict(counts)
+        self._creates = verb is DeclarationVerb.CREATE
 
     def carry_out(self, operation: Operation) -> None:
         """Carry one operation out.
@@ -174,23 +175,21 @@ class _Transaction:
                 self.foreign, self.counts = (), {}
             case AddChain(chain):
                 self._forget(f"policy {chain.name}")
-            case FlushChain(name):
+            case Flush("chain", name):
                 self._forget(f"rule {name}")
-            case DeleteChain(name):
-                self._forget(f"rule {name}", f"chain {name}")
-            case DeleteForeign(kind, name):
-                self._forget(f"{kind} {name}")
+            case Delete(kind, name):
+                self._forget(f"{kind} {name}", *((f"rule {name}",) if kind == "chain" else ()))
+                if kind == "counter":
+                    self.counts.pop(name, None)
             case AddCounter(counter):
                 self.counts.setdefault(counter.name, CounterValue(0, 0))
-            case DeleteCounter(name):
-                del self.counts[name]
             case _:
                 pass
 
     def _forget(self, *gone: str) -> None:
         self.foreign = tuple(thing for thing in self.foreign if thing not in gone)
 
-    def _refusal(self, operation: Operation) -> str | None:  # noqa: PLR0911 - one short case for each kind
+    def _refusal(self, operation: Operation) -> str | None:
         """Return why the kernel would refuse; None if it would not."""
         if isinstance(operation, (AddTable, DestroyTable)):
             return None
@@ -198,12 +197,13 @@ class _Transaction:
             return NOT_THERE
         match operation:
             case AddChain(chain):
-                standing = self.table.chains.get(chain.name)
-                return EXISTS if standing and standing.hook != chain.hook else None
-            case FlushChain(name):
-                return None if name in self._chains() else NOT_THERE
-            case DeleteChain(name):
-                return self._deletion_refused(Chain, name, self._chains())
+                former = self.table.chains.get(chain.name)
+                return EXISTS if former and (self._creates or former.hook != chain.hook) else None
+            case Flush(kind, name):
+                standing = self._chains() if kind == "chain" else self.table.verdict_maps
+                return None if name in standing else NOT_THERE
+            case Delete(kind, name):
+                return self._deletion_refused(kind, name)
             case AddRule(name, rule):
                 wanted = [
                     name in self.table.chains,
@@ -212,21 +212,13 @@ class _Transaction:
                 return None if all(wanted) else NOT_THERE
             case AddVerdictMap(verdict_map):
                 return self._addition_refused(verdict_map)
-            case FlushVerdictMap(name):
-                return None if name in self.table.verdict_maps else NOT_THERE
-            case DeleteVerdictMap(name):
-                return self._deletion_refused(VerdictMap, name, self.table.verdict_maps)
             case AddElements():
                 return self._elements_refused(operation)
             case DeleteElements(name, _, elements):
                 standing_keys = {element.key for element in self.table.elements(name)}
                 return None if all(element.key in standing_keys for element in elements) else NOT_THERE
-            case AddCounter():
-                return None
-            case DeleteCounter(name):
-                return self._deletion_refused(Counter, name, self.table.counters)
-            case DeleteForeign(kind, name):
-                return None if f"{kind} {name}" in self.foreign else NOT_THERE
+            case AddCounter(counter):
+                return EXISTS if self._creates and counter.name in self.table.counters else None
 
     def _chains(self) -> set[str]:
         return {
@@ -239,7 +231,7 @@ class _Transaction:
         if standing is None:
             return None
         same = (standing.key_types, standing.is_interval) == (verdict_map.key_types, verdict_map.is_interval)
-        return None if same else EXISTS
+        return None if same and not self._creates else EXISTS
 
     def _elements_refused(self, operation: AddElements) -> str | None:
         if operation.verdict_map not in self.table.verdict_maps:
@@ -254,8 +246,11 @@ class _Transaction:
         overlapping = any(one.last >= other.first for one, other in pairwise(intervals))
         return CONFLICT if overlapping else None
 
-    def _deletion_refused(self, kind: type, name: str, standing: Collection[str]) -> str | None:
-        if name not in standing:
+    def _deletion_refused(self, word: str, name: str) -> str | None:
+        if f"{word} {name}" in self.foreign:
+            return None
+        kind = {"chain": Chain, "map": VerdictMap, "counter": Counter}.get(word)
+        if kind is None or not self._stands(kind, name):
             return NOT_THERE
         own = name if kind is Chain else None
         return BUSY if (kind, name) in set(self._references(without=own)) else None

@@ -23,8 +23,8 @@ from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset, VerdictMap
-from sgagent.nft.transaction import carry_out
 from tests.changes import changed
+from tests.fakes.table import carry_out
 from tests.generators import Case, random_packets
 from tests.strategies import cases
 from tests.tracer import Session

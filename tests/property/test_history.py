@@ -16,7 +16,7 @@ from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
-from sgagent.nft.plan import make_plan
+from sgagent.nft.diff import make_plan
 from sgagent.nft.ruleset import Accept, Chain, Rule, Ruleset
 from tests.changes import changed
 from tests.fakes.dataplane import FakeDataplane

@@ -20,11 +20,12 @@ from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Snapshot
 from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.diff import references, target
 from sgagent.nft.names import STATE_CHAIN, peers_chain
-from sgagent.nft.plan import Plan, references, target
+from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset
-from sgagent.nft.transaction import carry_out, stands_after
 from tests.changes import changed
+from tests.fakes.table import carry_out
 from tests.generators import Case, random_case
 from tests.property.test_crowds import crowd
 from tests.strategies import cases, seeds
@@ -134,7 +135,7 @@ def test_steps_that_remember_are_steps_that_do_not(drawn: tuple[Case, Random]) -
         afresh = _resolved(snapshot, case.bindings, Memo()).policy
         found = enforce(policy, table, (), LAYOUT, enforced=enforced, memo=memory)
         assert found == enforce(afresh, table, (), LAYOUT, enforced=enforced)
-        after = stands_after(found.plan, table)
+        after = found.plan.after
         assert not leading_to(STATE_CHAIN, found.compiled.ruleset)
         assert after == carry_out(Plan(found.plan.operations), table) == found.compiled.ruleset
         table, enforced = after, Enforced(policy=policy, ruleset=found.compiled.ruleset)

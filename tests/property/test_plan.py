@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.nft.describe import describe
-from sgagent.nft.plan import AddTable, DeleteChain, DeleteCounter, DeleteVerdictMap, make_plan
+from sgagent.nft.diff import make_plan
+from sgagent.nft.plan import AddTable, Delete
 from sgagent.nft.ruleset import Ruleset
-from sgagent.nft.transaction import carry_out
+from sgagent.nft.text import describe
 from tests.contract.dataplane import bring
 from tests.fakes.dataplane import FakeDataplane
+from tests.fakes.table import carry_out
 from tests.rulesets import rulesets
 
 
@@ -35,12 +36,12 @@ def test_what_is_equal_is_left_alone(before: Ruleset, after: Ruleset) -> None:
     """Counters, maps and chains are deleted only where they are gone or can't be changed in place."""
     for operation in make_plan(after, before).operations:
         match operation:
-            case DeleteCounter(name):
+            case Delete("counter", name):
                 assert before.counter_by_name[name] != after.counter_by_name.get(name)
-            case DeleteVerdictMap(name):
+            case Delete("map", name):
                 old, new = before.verdict_map_by_name[name], after.verdict_map_by_name.get(name)
                 assert new is None or (old.key_types, old.is_interval) != (new.key_types, new.is_interval)
-            case DeleteChain(name):
+            case Delete("chain", name):
                 was, is_now = before.chain_by_name[name], after.chain_by_name.get(name)
                 assert is_now is None or (was.hook, was.comment) != (is_now.hook, is_now.comment)
             case _:

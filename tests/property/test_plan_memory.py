@@ -31,7 +31,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.documents import DocumentFile, Limits, parse_documents, parse_other_version
 from sgagent.documents.writer import as_yaml, write_document
-from sgagent.nft.describe import describe
+from sgagent.nft.text import describe
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_settings
 from tests.edits import edited

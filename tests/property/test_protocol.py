@@ -10,8 +10,9 @@ from hypothesis import given, strategies as st
 
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.validation import check_plan
+from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
-from sgagent.nft.plan import Plan, make_plan
+from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import write_additions
 from tests.rulesets import ALL_BITS, LOG_GROUP, rulesets
@@ -24,7 +25,8 @@ def test_a_plan_arrives_as_it_was_sent(first: Ruleset, second: Ruleset, foreign:
     """Any plan from any table to any other, whatever somebody else put into it."""
     for plan in (make_plan(first, None), make_plan(second, first, sorted(foreign))):
         if plan:
-            received = check_plan(decode(encode(*plan.operations)), ALL_BITS, LOG_GROUP)
+            content = encode(bool(plan.fill), *plan.operations)
+            received = check_plan(decode(content), ALL_BITS, LOG_GROUP)
             assert received.operations == plan.operations
 
 
@@ -64,7 +66,7 @@ def test_a_spoilt_plan_is_refused_or_another_plan(
     plan = make_plan(desired, None)
     lines = [json.loads(line) for line in encode(*plan.operations).splitlines()]
     _spoil(lines[seed % len(lines)], replaced, seed // len(lines))
-    text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    text = b"true\n" + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     try:
         found = check_plan(decode(text), ALL_BITS, LOG_GROUP)
     except MalformedMessageError:
@@ -72,7 +74,7 @@ def test_a_spoilt_plan_is_refused_or_another_plan(
     assert isinstance(found, Plan)
     json.dumps(encode_plan(found))
     assert write_additions(found.operations) is not None
-    assert check_plan(decode(encode(*found.operations)), ALL_BITS, LOG_GROUP) == found
+    assert check_plan(decode(encode(True, *found.operations)), ALL_BITS, LOG_GROUP) == found  # noqa: FBT003 - as sent
 
 
 def _spoil(content: Any, replaced: Any, seed: int) -> None:  # noqa: ANN401 - JSON

@@ -26,7 +26,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.schema import json_schema
 from sgagent.documents.writer import write_rule
-from sgagent.nft import grammar, ruleset
+from sgagent.nft import ruleset
 from sgagent.nft.ruleset import Interval
 from sgagent.policy_test.packet_bytes import encode_packet, encode_reply
 from sgagent.policy_test.scenario import parse_packets
@@ -104,9 +104,9 @@ def test_no_rule_compares_ports_of_another() -> None:
 @ported
 def test_nftables_is_asked_for_its_header(protocol: Protocol) -> None:
     """The decoder knows the selectors that the compiler uses."""
-    assert grammar.PROTOCOL_NUMBERS[str(protocol)] == protocol.number
+    assert ruleset.PROTOCOL_NUMBERS[str(protocol)] == protocol.number
     for selector in (ruleset.source_port(protocol), ruleset.destination_port(protocol)):
-        assert selector in grammar.SELECTORS
+        assert selector in ruleset.SELECTORS
         assert selector.key.split()[0] == str(protocol)
 
 

@@ -12,7 +12,7 @@ from sgagent.agent.state.counter_file import CounterFile
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import CounterKey, RuleCounter
-from sgagent.nft.plan import AddCounter, AddTable, DeleteCounter, Plan
+from sgagent.nft.plan import AddCounter, AddTable, Delete, Plan
 from sgagent.nft.ruleset import Counter
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
@@ -46,7 +46,7 @@ def counting(dataplane: FakeDataplane, directory: Path, clock: FakeClock | None 
 def delete(counting: Counting, dataplane: FakeDataplane) -> None:
     """Delete a counter as the agent does; then its rule comes back."""
     counting.read(frozenset({NAME}))
-    dataplane.apply(Plan((DeleteCounter(NAME),)))
+    dataplane.apply(Plan((Delete("counter", NAME),)))
     counting.forget(frozenset({NAME}))
     dataplane.apply(Plan((AddCounter(Counter(name=NAME)),)))
 

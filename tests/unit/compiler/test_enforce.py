@@ -10,9 +10,9 @@ from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, decod
 from sgagent.core.model import TCP, Mode, Policy, Sessions
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
-from sgagent.nft.plan import AddTable, DeleteForeign
+from sgagent.nft.plan import AddTable, Delete
 from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
-from sgagent.nft.transaction import carry_out
+from tests.fakes.table import carry_out
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, IN, group, packet, policy_of, resolution, rule, snapshot
 
@@ -261,7 +261,7 @@ class TestDrift:
         host.step(NARROW)
         host.foreign = ("set evil",)
         found = host.step(NARROW)
-        assert DeleteForeign("set", "evil") in found.plan.operations
+        assert Delete("set", "evil") in found.plan.operations
         assert host.generation == 2
 
     def test_the_table_is_gone(self) -> None:

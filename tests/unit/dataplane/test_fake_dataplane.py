@@ -6,7 +6,8 @@ import pytest
 
 from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
-from sgagent.nft.plan import AddTable, make_plan
+from sgagent.nft.diff import make_plan
+from sgagent.nft.plan import AddTable
 from sgagent.ports import CounterValue, Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from sgagent.dataplane.monitor import MISSED, RulesetChange
-from sgagent.dataplane.tracked_table import Freshness
+from sgagent.dataplane.monitor import MISSED, Freshness, RulesetChange
 
 
 def change(generation: int, *, is_of_table: bool = False) -> RulesetChange:

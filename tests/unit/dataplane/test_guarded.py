@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sgagent.dataplane.forked_listing import WorkerDiedError, guarded
+from sgagent.dataplane.libnftables import WorkerDiedError, guarded
 
 
 class No(Exception):  # noqa: N818 - an answer, not an error

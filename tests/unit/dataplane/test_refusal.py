@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from sgagent.dataplane.table import find_refused
-from sgagent.nft.plan import AddChain, AddElements, FlushChain, Operation
+from sgagent.nft.plan import AddChain, AddElements, Flush, Operation
 from sgagent.nft.ruleset import Chain, KeyType
 from tests.contract import tables
 
@@ -27,7 +27,7 @@ def test_the_first_refused_operation_is_named(place: int) -> None:
 def test_of_many_elements_the_refused_one_is_named() -> None:
     """A thousand elements travel together, and one is to blame."""
     elements = tuple(tables.member(number, "a") for number in range(1000))
-    plan = (FlushChain("a"), AddElements("m", (KeyType.IPV4_ADDR,), elements))
+    plan = (Flush("chain", "a"), AddElements("m", (KeyType.IPV4_ADDR,), elements))
 
     def accepts(operations: Sequence[Operation]) -> bool:
         last = operations[-1] if operations else None

@@ -12,11 +12,12 @@ from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.validation import check_marks, check_number, check_packet, check_plan, check_socket
 from sgagent.nft import ruleset as r
-from sgagent.nft.plan import AddRule, DeleteForeign, Plan
+from sgagent.nft.plan import AddRule, Delete, Plan
 from sgagent.nft.ruleset import Rule, SetMark
 
 MASK = 0xFFFF0000
 LOG_GROUP = 9469
+NO_FILL = False
 
 
 def obj(kind: str, *fields: object) -> dict[str, list[object]]:
@@ -83,32 +84,34 @@ HARMLESS: tuple[dict[str, Any], ...] = (
     obj("DestroyTable"),
     chain("prerouting", obj("Hook", "prerouting", -150)),
     chain("generation", comment="generation 1 'quoted' ä"),
-    obj("DeleteChain", "evil one, of 'somebody else'"),
+    obj("Delete", "chain", "evil one, of 'somebody else'"),
     rule(obj("Match", CT_MARK, [ONE], EQUAL, 31), obj("SetMark", 0xFFFF, 0), DROP),
     rule(obj("Match", IIFNAME, [obj("Symbol", "eth0")], EQUAL, None), obj("Goto", "ingress/eth0")),
     rule(LIMIT, obj("Log", "default/eth0/ingress", LOG_GROUP)),
     add(V4, element([obj("Interval", 1, 2)], GOTO_A)),
     delete(V4, element([ONE], obj("Goto", "evil one"))),
-    obj("DeleteForeign", "ct helper", "evil"),
+    obj("Delete", "ct helper", "evil"),
 )
 """What an agent may want."""
 
 REFUSED: tuple[Any, ...] = (
     obj("AddTable", "inet", "other"),
     obj("FlushRuleset"),
-    obj("DeleteForeign", "table", "other"),
-    obj("DeleteForeign", "chain", "a"),
-    obj("DeleteForeign", ["set"], "a"),
-    obj("DeleteForeign", "set", ""),
-    obj("DeleteForeign", "set", "a\0b"),
-    obj("DeleteForeign", "set", "a" * 256),
-    obj("DeleteForeign", "set", "ä" * 128),
-    obj("DeleteForeign", "set", "\ud800"),
-    obj("DeleteForeign", "set", obj("Goto", "a")),
-    obj("FlushChain", ""),
-    obj("FlushVerdictMap", None),
-    obj("DeleteVerdictMap", ["m"]),
-    obj("DeleteCounter", 1),
+    obj("Delete", "table", "other"),
+    obj("Delete", "ruleset", "a"),
+    obj("Flush", "table", "sgagent"),
+    obj("Flush", "set", "a"),
+    obj("Delete", ["set"], "a"),
+    obj("Delete", "set", ""),
+    obj("Delete", "set", "a\0b"),
+    obj("Delete", "set", "a" * 256),
+    obj("Delete", "set", "ä" * 128),
+    obj("Delete", "set", "\ud800"),
+    obj("Delete", "set", obj("Goto", "a")),
+    obj("Flush", "chain", ""),
+    obj("Flush", "map", None),
+    obj("Delete", "map", ["m"]),
+    obj("Delete", "counter", 1),
     chain("with blank"),
     chain("9"),
     chain("a;b"),
@@ -215,28 +218,30 @@ def lines(*values: object) -> bytes:
 
 
 @pytest.mark.parametrize("operation", HARMLESS, ids=json.dumps)
-def test_what_an_agent_may_want_is_accepted(operation: dict[str, Any]) -> None:
+@pytest.mark.parametrize("is_fill", (True, False))
+def test_what_an_agent_may_want_is_accepted(operation: dict[str, Any], is_fill: bool) -> None:  # noqa: FBT001 - as sent
     """Names of objects that are deleted may be whatever another process called them."""
-    assert len(check_plan(decode(lines(operation)), MASK, LOG_GROUP).operations) == 1
+    assert len(check_plan(decode(lines(is_fill, operation)), MASK, LOG_GROUP).operations) == 1
 
 
 @pytest.mark.parametrize("operation", REFUSED, ids=json.dumps)
 def test_what_none_may_want_is_refused(operation: object) -> None:
     """Other tables, other bits, other kinds, other words: the whole plan is refused."""
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(obj("AddTable"), operation)), MASK, LOG_GROUP)
+        check_plan(decode(lines(NO_FILL, obj("AddTable"), operation)), MASK, LOG_GROUP)
 
 
 def test_nothing_is_logged_before_the_group_is_named() -> None:
     """An agent that has not named its group of the log has none."""
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(rule(LIMIT, LOG))), MASK)
+        check_plan(decode(lines(NO_FILL, rule(LIMIT, LOG))), MASK)
 
 
 def test_a_plan_has_operations() -> None:
-    """An empty one is a mistake."""
-    with pytest.raises(MalformedMessageError):
-        check_plan(decode(b""), MASK)
+    """And says whether it is a fill."""
+    for values in ((), (True,), (obj("AddTable"),), (0, obj("AddTable"))):
+        with pytest.raises(MalformedMessageError):
+            check_plan(decode(lines(*values)), MASK)
 
 
 @pytest.mark.parametrize(
@@ -261,14 +266,14 @@ def test_what_is_no_content_is_refused(text: bytes) -> None:
 def test_bits_within_the_mask_may_be_set() -> None:
     """Only what is changed counts; the other bits stay as they are."""
     keep, put = 0x0001FFFF, 0x00010000
-    plan = check_plan(decode(lines(rule(obj("SetMark", keep, put)))), MASK)
+    plan = check_plan(decode(lines(NO_FILL, rule(obj("SetMark", keep, put)))), MASK)
     assert plan == Plan((AddRule("a", Rule((SetMark(keep=keep, put=put),))),))
 
 
 def test_foreign_things_of_the_table_may_be_deleted() -> None:
     """By their kind, which is never a table."""
-    operations = decode(lines(obj("DeleteForeign", "set", "x y")))
-    assert check_plan(operations, MASK) == Plan((DeleteForeign("set", "x y"),))
+    content = decode(lines(NO_FILL, obj("Delete", "set", "x y")))
+    assert check_plan(content, MASK) == Plan((Delete("set", "x y"),))
 
 
 WHOLE = MarkLayout(0xFFFFFFFF)

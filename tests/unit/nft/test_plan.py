@@ -6,26 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.nft.diff import REFILLED_FROM, make_plan
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.plan import (
-    REFILLED_FROM,
     AddChain,
     AddElements,
     AddRule,
     AddTable,
-    DeleteChain,
+    Delete,
     DeleteElements,
-    DeleteForeign,
     DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
+    Flush,
     Operation,
     Plan,
-    make_plan,
 )
 from sgagent.nft.ruleset import Drop, Element, Interval, KeyType, Ruleset, VerdictMap
-from sgagent.nft.transaction import carry_out
 from tests.contract import tables
+from tests.fakes.table import carry_out
 
 IPV4 = (KeyType.IPV4_ADDR,)
 
@@ -53,7 +50,7 @@ def test_another_verdict_is_taken_away_before_it_is_put_in() -> None:
 def test_a_chain_whose_comment_changes_is_made_anew() -> None:
     """The kernel can't change a comment."""
     (new,) = (chain for chain in tables.NEXT_GENERATION.chains if chain.name == "generation")
-    expected = (DeleteChain("generation"), AddChain(new))
+    expected = (Delete("chain", "generation"), AddChain(new))
     assert make_plan(tables.NEXT_GENERATION, tables.WHOLE).operations == expected
 
 
@@ -67,8 +64,8 @@ def test_what_leads_to_a_replaced_chain_lets_go_and_comes_again() -> None:
         ),
     )
     operations = make_plan(commented, tables.WHOLE).operations
-    assert operations[:2] == (FlushChain("ingress/eth0"), FlushChain("prerouting"))
-    assert operations[2] == DeleteChain("ingress/eth0")
+    assert operations[:2] == (Flush("chain", "ingress/eth0"), Flush("chain", "prerouting"))
+    assert operations[2] == Delete("chain", "ingress/eth0")
     assert operations[-1] == AddRule("prerouting", tables.BASE.rules[0])
 
 
@@ -84,9 +81,9 @@ def _ports(numbers: range) -> Ruleset:
     ("before", "after", "kinds"),
     (
         (range(100), range(REFILLED_FROM - 1, 100), [DeleteElements]),
-        (range(100), range(REFILLED_FROM, 100), [FlushVerdictMap, AddElements]),
-        (range(65530, 65536), range(65530, 65535), [FlushVerdictMap, AddElements]),
-        (range(65535, 65536), range(0), [FlushVerdictMap]),
+        (range(100), range(REFILLED_FROM, 100), [Flush, AddElements]),
+        (range(65530, 65536), range(65530, 65535), [Flush, AddElements]),
+        (range(65535, 65536), range(0), [Flush]),
         (range(10), range(200), [AddElements]),
     ),
 )
@@ -101,13 +98,13 @@ def test_an_interval_map_is_refilled_where_deleting_is_dear_or_fails(
 
 FOREIGN: tuple[tuple[str, tuple[Operation, ...]], ...] = (
     ("table sgagent", (AddTable(),)),
-    ("set evil one", (DeleteForeign("set", "evil one"),)),
-    ("ct helper evil", (DeleteForeign("ct helper", "evil"),)),
-    ("chain evil", (FlushChain("evil"), DeleteChain("evil"))),
+    ("set evil one", (Delete("set", "evil one"),)),
+    ("ct helper evil", (Delete("ct helper", "evil"),)),
+    ("chain evil", (Flush("chain", "evil"), Delete("chain", "evil"))),
     ("policy prerouting", (AddChain(replace(tables.BASE, rules=())),)),
     (
         "rule prerouting",
-        (FlushChain("prerouting"), *(AddRule("prerouting", rule) for rule in tables.BASE.rules)),
+        (Flush("chain", "prerouting"), *(AddRule("prerouting", rule) for rule in tables.BASE.rules)),
     ),
 )
 
@@ -127,7 +124,7 @@ def test_a_destroyed_table_is_none() -> None:
 
 def test_table_flags_go_with_the_declaration() -> None:
     """How the table is protected is for whoever applies the plan to say."""
-    plan = Plan((DestroyTable(), AddTable(), DeleteForeign("quota", "q"), FlushVerdictMap("m")))
+    plan = Plan((DestroyTable(), AddTable(), Delete("quota", "q"), Flush("map", "m")))
     here = {"family": "inet", "table": "sgagent"}
     assert encode_plan(plan, ("owner", "persist")) == {
         "nftables": [

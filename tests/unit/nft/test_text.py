@@ -9,21 +9,18 @@ import pytest
 
 from sgagent.core.binding import check_interface_name
 from sgagent.nft import ruleset as r
-from sgagent.nft.describe import describe, differences
-from sgagent.nft.grammar import prefix_length
 from sgagent.nft.plan import (
     AddChain,
     AddElements,
     AddRule,
     AddTable,
+    Delete,
     DeleteElements,
-    DeleteForeign,
     DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
+    Flush,
 )
-from sgagent.nft.ruleset import Chain, Goto, Interval, KeyType, Match, Rule, Ruleset, Symbol
-from sgagent.nft.text import quoted, render
+from sgagent.nft.ruleset import Chain, Goto, Interval, KeyType, Match, Rule, Ruleset, Symbol, prefix_length
+from sgagent.nft.text import describe, differences, quoted, render
 from tests.contract import tables
 
 EXPECTED = """\
@@ -121,8 +118,8 @@ IPV4 = (KeyType.IPV4_ADDR,)
         (AddTable(), "add table inet sgagent"),
         (DestroyTable(), "delete table inet sgagent"),
         (AddChain(tables.STATE), "add chain generation: generation 1"),
-        (FlushChain("a\x1b[2J"), "empty chain a\\x1b[2J"),
-        (FlushVerdictMap("a"), "empty map a"),
+        (Flush("chain", "a\x1b[2J"), "empty chain a\\x1b[2J"),
+        (Flush("map", "a"), "empty map a"),
         (AddRule("a", Rule((Goto("b"),))), "add rule in chain a: goto b"),
         (
             AddRule("a", Rule((r.Limit(10, 20), r.Log("default/eth0", 9)))),
@@ -139,7 +136,7 @@ IPV4 = (KeyType.IPV4_ADDR,)
                 "192.0.2.3 : goto rule/eth0/web, …"
             ),
         ),
-        (DeleteForeign("ct helper", "ftp"), "delete foreign ct helper ftp"),
+        (Delete("ct helper", "ftp"), "delete foreign ct helper ftp"),
     ),
 )
 def test_an_operation_is_described_on_one_line(operation: AddTable, line: str) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from sgagent.nft.diff import make_plan
 from sgagent.nft.plan import (
     AddChain,
     AddCounter,
     AddTable,
-    DeleteChain,
+    Delete,
     DeleteElements,
-    DeleteForeign,
     DestroyTable,
-    FlushVerdictMap,
+    Flush,
     Operation,
-    make_plan,
 )
 from sgagent.nft.ruleset import Chain, Counter, Hook
 from sgagent.nft.text import write_additions
@@ -54,9 +53,9 @@ def test_what_stands_behind_a_name_is_in_braces() -> None:
 @pytest.mark.parametrize(
     "operation",
     (
-        DeleteForeign("set", "evil }; flush ruleset; add table inet x { set"),
-        DeleteChain("drop"),
-        FlushVerdictMap("peers/eth0"),
+        Delete("set", "evil }; flush ruleset; add table inet x { set"),
+        Delete("chain", "drop"),
+        Flush("map", "peers/eth0"),
         DeleteElements(tables.MEMBERS.name, tables.MEMBERS.key_types, tuple(tables.MEMBERS.elements)),
     ),
 )

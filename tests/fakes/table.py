@@ -1,11 +1,12 @@
-"""The result of a plan: the table after it, computed without the kernel."""
+"""The table after a plan, computed without the kernel."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import assert_never
+from itertools import chain
+from typing import Any, assert_never
 
 from sgagent.nft.plan import (
     AddChain,
@@ -14,18 +15,14 @@ from sgagent.nft.plan import (
     AddRule,
     AddTable,
     AddVerdictMap,
-    DeleteChain,
-    DeleteCounter,
+    Delete,
     DeleteElements,
-    DeleteForeign,
-    DeleteVerdictMap,
     DestroyTable,
-    FlushChain,
-    FlushVerdictMap,
+    Flush,
     Operation,
     Plan,
 )
-from sgagent.nft.ruleset import Chain, Counter, Element, Rule, Ruleset, sort_key
+from sgagent.nft.ruleset import Counter, Element, Rule, Ruleset, sort_key
 
 
 def carry_out(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
@@ -37,20 +34,13 @@ def carry_out(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
         plan: what was carried out.
         ruleset: what stood before; None where there was no table.
     """
-    table = Table(ruleset)
+    table = FakeTable(ruleset)
     for operation in plan.operations:
         table.carry_out(operation)
     return table.ruleset()
 
 
-def stands_after(plan: Plan, ruleset: Ruleset | None) -> Ruleset | None:
-    """Return what :func:`carry_out` does, as the plan's own value where it was made for just this table."""
-    if plan.after is not None and plan.before is ruleset:
-        return plan.after
-    return carry_out(plan, ruleset)
-
-
-class Table:
+class FakeTable:
     """A table while a transaction is carried out; what is not touched is not copied."""
 
     def __init__(self, ruleset: Ruleset | None) -> None:
@@ -62,6 +52,11 @@ class Table:
         self.counters: dict[str, Counter] = dict(before.counter_by_name)
         self._rules: dict[str, list[Rule]] = {}
         self._elements: dict[str, list[Element]] = {}
+        self._by_kind: Mapping[str, tuple[dict[str, Any], ...]] = {
+            "chain": (self.chains, self._rules),
+            "map": (self.verdict_maps, self._elements),
+            "counter": (self.counters,),
+        }
 
     def rules(self, chain: str) -> list[Rule]:
         """Return the rules of a chain, to be changed."""
@@ -96,42 +91,37 @@ class Table:
                 self.stands = True
             case DestroyTable():
                 self._destroy()
-            case AddChain(chain):
-                self._add_chain(chain)
-            case FlushChain(name) if name in self.chains:
-                self.rules(name).clear()
-            case DeleteChain(name):
-                self.chains.pop(name, None)
-                self._rules.pop(name, None)
+            case AddChain(declared):
+                self.chains.setdefault(declared.name, replace(declared, rules=()))
             case AddRule(chain_name, rule):
                 self.rules(chain_name).append(rule)
             case AddVerdictMap(verdict_map):
                 self.verdict_maps.setdefault(verdict_map.name, replace(verdict_map, elements=()))
-            case FlushVerdictMap(name):
-                self.elements(name).clear()
-            case DeleteVerdictMap(name):
-                del self.verdict_maps[name]
-                self._elements.pop(name, None)
             case AddElements(name, _, elements):
                 _insert(self.elements(name), elements)
             case DeleteElements(name, _, elements):
                 _remove(self.elements(name), elements)
             case AddCounter(counter):
                 self.counters.setdefault(counter.name, counter)
-            case DeleteCounter(name):
-                del self.counters[name]
-            case FlushChain() | DeleteForeign():
-                pass  # what is foreign is not in the table that is kept here
+            case Flush(kind, name):
+                self._flush(kind, name)
+            case Delete(kind, name):
+                for content in self._by_kind.get(kind, ()):
+                    content.pop(name, None)
             case _:
                 assert_never(operation)
 
+    def _flush(self, kind: str, name: str) -> None:
+        """Empty an object, unless it is foreign and so not kept here."""
+        if kind == "map":
+            self.elements(name).clear()
+        elif name in self.chains:
+            self.rules(name).clear()
+
     def _destroy(self) -> None:
         self.stands = False
-        for content in (self.chains, self.verdict_maps, self.counters, self._rules, self._elements):
+        for content in chain.from_iterable(self._by_kind.values()):
             content.clear()
-
-    def _add_chain(self, chain: Chain) -> None:
-        self.chains.setdefault(chain.name, replace(chain, rules=()))
 
 
 _FEW = 100
