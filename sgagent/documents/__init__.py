@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 from sgagent.documents.field import RefusedDocumentsError
 from sgagent.documents.findings import Limits
 from sgagent.documents.parse import parse_documents, parse_other_version
-from sgagent.documents.schema import json_schema
 from sgagent.documents.text import DocumentFile
 
 __all__ = [
     "DocumentFile",
     "Limits",
     "RefusedDocumentsError",
-    "json_schema",
     "parse_documents",
     "parse_other_version",
 ]
+
+# Of pydantic, which is imported by the first module that needs a model: no plugin of another package runs here, and
+# no time goes into checks of the schemas that pydantic itself makes of the models.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+os.environ.setdefault("PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS", "true")

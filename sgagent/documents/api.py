@@ -1,170 +1,496 @@
-"""Reader of ECS API answers: detection by shape, and the merge of pages into groups (§8.4).
+"""Models of the ECS API's answers, and their reader (§8.4).
 
-The reader ignores unknown fields. Null and an empty text mean that the API left a field unset.
+The models ignore unknown fields. Null and an empty text mean that the API left a field unset. The API answers
+with pages; ``answers`` merges what this module collects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from operator import attrgetter
-from typing import TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping as MappingOf
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import Annotated, Any, ClassVar
 
-from sgagent.core.model import DEFAULT_INNER_ACCESS, UNKNOWN_GROUP_TYPE, NetworkInterface, SecurityGroup
-from sgagent.documents.api_groups import read_attribute, read_groups
-from sgagent.documents.api_lists import read_interfaces, read_port_list, read_prefix_list
-from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup
-from sgagent.documents.field import Fields
+from pydantic import ConfigDict, Field as Declared
+from pydantic.alias_generators import to_pascal
 
-T = TypeVar("T")
-Reader = Callable[[Fields, Collected], None]
-
-_SHAPES: tuple[tuple[str, Reader], ...] = (
-    ("SecurityGroups", read_groups),
-    ("Permissions", read_attribute),
-    ("NetworkInterfaceSets", read_interfaces),
-    ("PrefixListId", read_prefix_list),
-    ("PortRangeListId", read_port_list),
-    ("Entries", read_port_list),
+from sgagent.core.model import (
+    UNKNOWN_GROUP_TYPE,
+    AuthorizationObject,
+    CidrBlock,
+    Direction,
+    Family,
+    GroupReference,
+    GroupType,
+    NetworkInterface,
+    Policy,
+    PortSet,
+    PrefixListReference,
+    Protocol,
+    SecurityGroupRule,
 )
-"""The field that identifies each kind of answer; a port list may have only its entries."""
+from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
+from sgagent.documents.field import Field
+from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
+from sgagent.documents.scalars import (
+    InvalidValueError,
+    parse_digits,
+    parse_list,
+    parse_mapping,
+    parse_text,
+    parse_word,
+    wrong_type,
+)
+from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind
+from sgagent.documents.validation import DocumentModel, Value, located, read_model
+from sgagent.documents.values import (
+    DIRECTIONS,
+    FAMILIES,
+    GROUP_TYPES,
+    POLICIES,
+    HostBits,
+    parse_account,
+    parse_block,
+    parse_id,
+    parse_mac,
+    parse_port_range,
+    parse_priority_or_text,
+    parse_protocol,
+)
 
 
-def read_answer(answer: Fields, collected: Collected) -> bool:
-    """Collect an API answer; return False for any other document."""
+def is_set(node: Node) -> bool:
+    """Return whether the API set a field."""
+    return node != "" and not (isinstance(node, Scalar) and node.kind is ScalarKind.NULL)
+
+
+def _inner(name: str) -> Callable[[Node], Listing]:
+    """Return a parser of a list inside a mapping, like ``Permissions.Permission``; unset is empty."""
+
+    def parse_inner(node: Node) -> Listing:
+        found = parse_mapping(node).entries.get(name, "")
+        if not is_set(found):
+            return Listing(0, [])
+        if isinstance(found, Listing):
+            return found
+        raise InvalidValueError(replace(wrong_type(found, "a list"), path=(name,)))
+
+    return parse_inner
+
+
+def _wrapped(name: str) -> Value:
+    return Value(_inner(name))
+
+
+def _one_of(words: MappingOf[str, object]) -> Value:
+    return Value(partial(parse_word, words=words))
+
+
+Id = Annotated[str, Value(parse_id)]
+Account = Annotated[str, Value(parse_account)]
+Text = Annotated[str, Value(parse_digits)]
+PolicyWord = Annotated[Policy, _one_of(POLICIES)]
+Ports = Annotated[PortSet, Value(parse_port_range)]
+Block = Annotated[CidrBlock, Value(located(parse_block))]
+Member = Annotated[CidrBlock, Value(located(partial(parse_block, host_bits=HostBits.REFUSED_IN_MEMBERS)))]
+
+
+class AnswerModel(DocumentModel):
+    """A mapping of an answer."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_pascal)
+
+    @classmethod
+    def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
+        """Return the fields that are set."""
+        return {name: value for name, value in node.entries.items() if is_set(value)}
+
+
+class TagModel(AnswerModel):
+    """A tag; the names of key and value differ between API calls."""
+
+    tag_key: Text = ""
+    key: Text = ""
+    tag_value: Text = ""
+    value: Text = ""
+
+
+class ListedGroupModel(AnswerModel):
+    """A group of DescribeSecurityGroups."""
+
+    remedies: ClassVar = {"SecurityGroupType": "normal or enterprise"}
+
+    security_group_id: Id
+    security_group_type: Annotated[GroupType | None, _one_of(GROUP_TYPES)]
+    security_group_name: Text = ""
+    owner_id: Account | None = None
+    vpc_id: Id | None = None
+    tags: Annotated[Listing, _wrapped("Tag")] | None = None
+
+
+class GroupListModel(AnswerModel):
+    """An answer of DescribeSecurityGroups."""
+
+    security_groups: Annotated[Listing, _wrapped("SecurityGroup")] | None = None
+
+
+class GroupAttributeModel(AnswerModel):
+    """An answer of DescribeSecurityGroupAttribute."""
+
+    security_group_id: Id
+    inner_access_policy: PolicyWord | None = None
+    next_token: Text | None = None
+    security_group_name: Text = ""
+    owner_id: Account | None = None
+    vpc_id: Id | None = None
+    permissions: Annotated[Listing, _wrapped("Permission")] | None = None
+
+
+class PermissionModel(AnswerModel):
+    """A rule; its peer and its local end have other names on ingress than on egress (§4.5)."""
+
+    security_group_rule_id: Id = ""
+    direction: Annotated[Direction, _one_of(DIRECTIONS)]
+    policy: PolicyWord
+    priority: Annotated[int, Value(parse_priority_or_text)] = 1
+    ip_protocol: Annotated[Protocol, Value(parse_protocol)]
+    port_range: Ports | None = None
+    port_range_list_id: Id | None = None
+    source_port_range: Ports | None = None
+    nic_type: Annotated[str, Value(parse_text)] = "intranet"
+    description: Text = ""
+
+
+class IngressModel(PermissionModel):
+    """A rule on ingress: the source is the peer."""
+
+    peer_cidr: Block | None = Declared(None, alias="SourceCidrIp")
+    peer_ipv6_cidr: Block | None = Declared(None, alias="Ipv6SourceCidrIp")
+    peer_group: Id | None = Declared(None, alias="SourceGroupId")
+    peer_account: Account | None = Declared(None, alias="SourceGroupOwnerAccount")
+    peer_prefix_list: Id | None = Declared(None, alias="SourcePrefixListId")
+    local_cidr: Block | None = Declared(None, alias="DestCidrIp")
+    local_ipv6_cidr: Block | None = Declared(None, alias="Ipv6DestCidrIp")
+
+
+class EgressModel(PermissionModel):
+    """A rule on egress: the destination is the peer."""
+
+    peer_cidr: Block | None = Declared(None, alias="DestCidrIp")
+    peer_ipv6_cidr: Block | None = Declared(None, alias="Ipv6DestCidrIp")
+    peer_group: Id | None = Declared(None, alias="DestGroupId")
+    peer_account: Account | None = Declared(None, alias="DestGroupOwnerAccount")
+    peer_prefix_list: Id | None = Declared(None, alias="DestPrefixListId")
+    local_cidr: Block | None = Declared(None, alias="SourceCidrIp")
+    local_ipv6_cidr: Block | None = Declared(None, alias="Ipv6SourceCidrIp")
+
+
+class DeliveredAddressModel(AnswerModel):
+    """An address of an interface, or a prefix delegated to it; public addresses never match (§5.2)."""
+
+    private_ip_address: Member | None = None
+    ipv6_address: Member | None = None
+    ipv4_prefix: Member | None = None
+    ipv6_prefix: Member | None = None
+
+
+class DeliveredInterfaceModel(AnswerModel):
+    """An interface of DescribeNetworkInterfaces (§1.3)."""
+
+    network_interface_id: Id
+    mac_address: Annotated[str, Value(parse_mac)] | None = None
+    private_ip_address: Member | None = None
+    private_ip_sets: Annotated[Listing, _wrapped("PrivateIpSet")] | None = None
+    ipv6_sets: Annotated[Listing, _wrapped("Ipv6Set")] | None = None
+    ipv4_prefix_sets: Annotated[Listing, _wrapped("Ipv4PrefixSet")] | None = None
+    ipv6_prefix_sets: Annotated[Listing, _wrapped("Ipv6PrefixSet")] | None = None
+    security_group_ids: Annotated[Listing, _wrapped("SecurityGroupId")] | None = None
+    owner_id: Account | None = None
+    vpc_id: Id | None = None
+    instance_id: Id | None = None
+    connection_tracking_configuration: Annotated[Mapping, Value(parse_mapping)] | None = None
+
+
+class InterfaceListModel(AnswerModel):
+    """An answer of DescribeNetworkInterfaces."""
+
+    network_interface_sets: Annotated[Listing, _wrapped("NetworkInterfaceSet")] | None = None
+
+
+class DeliveredPrefixModel(AnswerModel):
+    """An entry of a prefix list."""
+
+    cidr: Block
+
+
+class DeliveredPrefixListModel(AnswerModel):
+    """An answer of DescribePrefixListAttributes."""
+
+    remedies: ClassVar = {"AddressFamily": "IPv4 or IPv6"}
+
+    prefix_list_id: Id
+    address_family: Annotated[Family, _one_of(FAMILIES)]
+    entries: Annotated[Listing, _wrapped("Entry")] | None = None
+
+
+class DeliveredPortsModel(AnswerModel):
+    """An entry of a port list."""
+
+    port_range: Ports
+
+
+class DeliveredPortListModel(AnswerModel):
+    """An answer of DescribePortRangeListEntries, which does not name the list."""
+
+    port_range_list_id: Id | None = None
+    entries: Annotated[Listing, Value(parse_list)] | None = None
+
+
+def read_answer(answer: Field, collected: Collected) -> None:
+    """Collect an API answer; one of its fields identifies its kind."""
     for name, read in _SHAPES:
-        if name in answer.names():
+        if name in answer.entries:
             read(answer, collected)
-            return True
-    if "RequestId" not in answer.names():
-        return False
-    answer.field.error(
+            return
+    answer.error(
         "unknown_answer",
         "an answer of the API that is not read here",
         "DescribeSecurityGroups, DescribeSecurityGroupAttribute, DescribeNetworkInterfaces, "
         "DescribePrefixListAttributes or DescribePortRangeListEntries",
     )
-    return True
 
 
-def settle_answers(collected: Collected) -> None:
-    """Merge the pages and listings of each group; an incomplete group narrows the policy, never widens it."""
-    _check_pages(collected)
-    listed = _listed_by_id(collected)
-    attributes: dict[str, list[GroupAttribute]] = {}
-    for attribute in collected.attributes:
-        attributes.setdefault(attribute.security_group_id, []).append(attribute)
-    for key, pages in attributes.items():
-        collected.add_group(_joined(listed.get(key), pages))
-    native = {group.security_group_id for group in collected.groups}
-    for key in sorted(listed.keys() - attributes.keys() - native):
-        _warn_of_missing_rules(listed[key])
-    collected.interfaces += _distinct_interfaces(collected)
-
-
-def _check_pages(collected: Collected) -> None:
-    """Add an error where every page of an answer announces another one, so that the last is missing."""
-    for pages in collected.pages.values():
-        if all(page.has_next for page in pages):
-            pages[-1].place.error("missing_page", "the page that this one announces is missing", "all pages")
-
-
-def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
-    """Return the listed groups by id; add an error if two pages contradict each other."""
-    by_id: dict[str, ListedGroup] = {}
-    for group in collected.listed:
-        first = by_id.setdefault(group.security_group_id, group)
-        if first != group:
-            message = f"group {group.security_group_id} differs from its listing in {first.place.origin}"
-            group.place.error("duplicate_id", message, "one of the two; the answers are of different times")
-    return by_id
-
-
-def _joined(listed: ListedGroup | None, answers: list[GroupAttribute]) -> SecurityGroup:
-    """Return the group merged from its listing and its attribute pages."""
-    pages = tuple(_pages(answers))
-    first = pages[0]
-    _check_agreement(listed, pages)
-    if listed is None:
-        first.place.warn(
-            "type_not_delivered",
-            f"the type of {first.security_group_id} is unknown; it is read as {UNKNOWN_GROUP_TYPE.value},"
-            " which admits least",
-            "the answer of DescribeSecurityGroups beside this one",
-        )
-    return SecurityGroup(
-        security_group_id=first.security_group_id,
-        group_type=listed.group_type if listed else UNKNOWN_GROUP_TYPE,
-        inner_access_policy=_first_said(page.inner_access_policy for page in pages) or DEFAULT_INNER_ACCESS,
-        account_id=(listed and listed.account_id) or _first_said(page.account_id for page in pages),
-        vpc_id=(listed and listed.vpc_id) or _first_said(page.vpc_id for page in pages),
-        name=(listed and listed.name) or _first_said(page.name for page in pages) or "",
-        tags=listed.tags if listed else (),
-        rules=tuple(rule for page in pages for rule in page.rules),
-        origin=first.place.origin,
-    )
-
-
-def _first_said(values: Iterable[T | None]) -> T | None:
-    """Return the first value that is set."""
-    return next(filter(None, values), None)
-
-
-def _pages(answers: list[GroupAttribute]) -> Iterator[GroupAttribute]:
-    """Yield the attribute pages of a group; add an error for each repeated page.
-
-    Exactly one page is the last; every other page announces a distinct next page. A second complete answer is
-    an error, because a rule that exists only in the older one would stay in force.
-    """
-    seen: dict[str | None, GroupAttribute] = {}
-    for page in answers:
-        first = seen.setdefault(page.next_token, page)
-        if first is page:
-            yield page
+def _read_groups(answer: Field, collected: Collected) -> None:
+    model = read_model(GroupListModel, answer)
+    if model is None:
+        return
+    _add_page(answer, collected, "DescribeSecurityGroups")
+    for place in _items(answer, model.security_groups, "SecurityGroups", "SecurityGroup"):
+        group = read_model(ListedGroupModel, place)
+        if group is None or not group.security_group_id:
             continue
-        what = "a second whole answer" if page.next_token is None else "the same page again"
-        page.place.error(
-            "second_answer",
-            f"{what} about {page.security_group_id}; the first is in {first.place.origin}",
-            "one of the two; pages of one answer continue each other by NextToken",
+        listed = ListedGroup(
+            place=place,
+            security_group_id=group.security_group_id,
+            group_type=group.security_group_type or UNKNOWN_GROUP_TYPE,
+            name=group.security_group_name,
+            account_id=group.owner_id,
+            vpc_id=group.vpc_id,
+            tags=_tags(place, group),
         )
+        collected.listed.append(listed)
 
 
-def _check_agreement(listed: ListedGroup | None, pages: tuple[GroupAttribute, ...]) -> None:
-    """Add an error where pages, or a page and the listing, disagree about a field of the group."""
-    for name, is_listed, field in _GROUP_FIELDS:
-        answers = (*pages, *((listed,) if listed and is_listed else ()))
-        first, *others = [answer for answer in answers if field(answer)] or [pages[0]]
-        for other in others:
-            if field(other) != field(first):
-                message = f"{name} of {other.security_group_id} differs from that in {first.place.origin}"
-                other.place.error("contradiction", message, "answers of one time")
+def _tags(place: Field, group: ListedGroupModel) -> tuple[tuple[str, str], ...]:
+    tags = (read_model(TagModel, item) for item in _items(place, group.tags, "Tags", "Tag"))
+    return tuple(sorted({(tag.tag_key or tag.key, tag.tag_value or tag.value) for tag in tags if tag}))
 
 
-_GROUP_FIELDS: tuple[tuple[str, bool, Callable[[GroupAttribute | ListedGroup], object]], ...] = (
-    ("InnerAccessPolicy", False, attrgetter("inner_access_policy")),
-    ("VpcId", True, attrgetter("vpc_id")),
-    ("OwnerId", True, attrgetter("account_id")),
-    ("SecurityGroupName", False, attrgetter("name")),
-)
-"""Fields of a group: whether the listing has it too, and its getter.
-
-A listing is not compared by name, because the name may change between two calls.
-"""
-
-
-def _warn_of_missing_rules(group: ListedGroup) -> None:
-    """Add the warning that a group is left out: without its drop rules it would admit too much (§5.3)."""
-    group.place.warn(
-        "rules_not_delivered",
-        f"the rules of {group.security_group_id} are not delivered; the group is left out",
-        "the answer of DescribeSecurityGroupAttribute for the group",
+def _read_attribute(answer: Field, collected: Collected) -> None:
+    model = read_model(GroupAttributeModel, answer)
+    if model is None:
+        return
+    rules = [_rule(place) for place in _items(answer, model.permissions, "Permissions", "Permission")]
+    if not model.security_group_id:
+        return
+    attribute = GroupAttribute(
+        place=answer,
+        security_group_id=model.security_group_id,
+        next_token=model.next_token,
+        inner_access_policy=model.inner_access_policy,
+        name=model.security_group_name,
+        account_id=model.owner_id,
+        vpc_id=model.vpc_id,
+        rules=tuple(filter(None, rules)),
     )
+    _add_page(answer, collected, f"DescribeSecurityGroupAttribute {model.security_group_id}")
+    collected.attributes.append(attribute)
 
 
-def _distinct_interfaces(collected: Collected) -> Iterator[NetworkInterface]:
-    """Yield the delivered interfaces without equal repetitions."""
-    seen: dict[str, NetworkInterface] = {}
-    for interface in collected.delivered_interfaces:
-        first = seen.setdefault(interface.network_interface_id, interface)
-        if first is interface or first != interface:
-            yield interface
+def _rule(place: Field) -> SecurityGroupRule | None:
+    place.count_rule()
+    written = place.entries.get("Direction")
+    way = DIRECTIONS.get(written.lower()) if isinstance(written, str) else None
+    model = read_model(EgressModel if way is Direction.EGRESS else IngressModel, place)
+    if model is None:
+        return None
+    if model.nic_type != "intranet":
+        place.at("NicType").warn("nic_type", "a rule for another network than the private one", "intranet")
+    form = RuleForm(
+        place=place,
+        rule_id=model.security_group_rule_id,
+        direction=model.direction,
+        policy=model.policy,
+        priority=Part("Priority", model.priority),
+        protocol=model.ip_protocol,
+        ports=_part(place, model, "port_range"),
+        port_list=_part(place, model, "port_range_list_id"),
+        source_ports=_part(place, model, "source_port_range"),
+        peer=None if way is None else _peer(place, model),
+        local=_block(place, model, "local_cidr", "local_ipv6_cidr"),
+        description=model.description,
+    )
+    return make_rule(form)
+
+
+def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
+    """Return a field of a rule; None where the answer leaves it unset."""
+    name = model.names()[field]
+    return Part(name, getattr(model, field)) if is_set(place.entries.get(name, "")) else None
+
+
+def _peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject] | None:
+    """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
+    block = _block(place, model, "peer_cidr", "peer_ipv6_cidr")
+    if block is not None:
+        return Part(block.name, block.value)
+    group, prefix_list = _part(place, model, "peer_group"), _part(place, model, "peer_prefix_list")
+    if group is not None:
+        account = _part(place, model, "peer_account")
+        account_id = account.value if account else None
+        return Part(group.name, group.value and GroupReference(group.value, account_id))
+    if prefix_list is not None:
+        return Part(prefix_list.name, prefix_list.value and PrefixListReference(prefix_list.value))
+    *names, last = (
+        model.names()[field] for field in ("peer_cidr", "peer_ipv6_cidr", "peer_group", "peer_prefix_list")
+    )
+    place.error("missing_object", "no authorization object", f"one of {', '.join(names)} or {last}")
+    return None
+
+
+def _block(place: Field, model: DocumentModel, ipv4: str, ipv6: str) -> Part[CidrBlock] | None:
+    """Return the CIDR of an end; two of different families in one rule are an error (§8.1)."""
+    first, second = _part(place, model, ipv4), _part(place, model, ipv6)
+    if first is not None and second is not None:
+        message = f"{first.name} and {second.name} in one rule"
+        place.at(second.name).error("mixed_families", message, "a rule for each")
+    return first or second
+
+
+def _read_interfaces(answer: Field, collected: Collected) -> None:
+    model = read_model(InterfaceListModel, answer)
+    if model is None:
+        return
+    _add_page(answer, collected, "DescribeNetworkInterfaces")
+    for place in _items(answer, model.network_interface_sets, "NetworkInterfaceSets", "NetworkInterfaceSet"):
+        interface = _interface(place)
+        if interface is not None:
+            collected.delivered_interfaces.append(interface)
+
+
+_TIMEOUTS = ("TcpEstablishedTimeout", "TcpClosedAndTimeWaitTimeout", "UdpTimeout")
+
+
+def _interface(place: Field) -> NetworkInterface | None:
+    model = read_model(DeliveredInterfaceModel, place)
+    if model is None:
+        return None
+    tracking = place.at("ConnectionTrackingConfiguration")
+    timeouts = [name for name in _TIMEOUTS if is_set(tracking.entries.get(name, ""))]
+    if model.connection_tracking_configuration and timeouts:
+        message = f"{', '.join(timeouts)}: read, but not enforced"
+        tracking.warn("idle_timeouts", message, "rely on the kernel's own timeouts")
+    attached = _items(place, model.security_group_ids, "SecurityGroupIds", "SecurityGroupId")
+    interface = NetworkInterface(
+        network_interface_id=model.network_interface_id or "",
+        mac_address=model.mac_address,
+        addresses=tuple(dict.fromkeys(_addresses(place, model))),
+        security_group_ids=tuple(sorted(filter(None, {item.read(parse_id) for item in attached}))),
+        account_id=model.owner_id,
+        vpc_id=model.vpc_id,
+        instance_id=model.instance_id,
+        origin=place.origin,
+        attachment_origin=place.at("SecurityGroupIds").origin,
+    )
+    return interface if model.network_interface_id else None
+
+
+def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlock]:
+    """Yield the private addresses, the primary one first."""
+    if model.private_ip_address is not None:
+        yield model.private_ip_address
+    sets = (
+        _items(place, model.private_ip_sets, "PrivateIpSets", "PrivateIpSet"),
+        _items(place, model.ipv6_sets, "Ipv6Sets", "Ipv6Set"),
+        _items(place, model.ipv4_prefix_sets, "Ipv4PrefixSets", "Ipv4PrefixSet"),
+        _items(place, model.ipv6_prefix_sets, "Ipv6PrefixSets", "Ipv6PrefixSet"),
+    )
+    for item in chain.from_iterable(sets):
+        found = read_model(DeliveredAddressModel, item)
+        if found is not None:
+            yield from filter(
+                None, (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
+            )
+
+
+def _read_prefix_list(answer: Field, collected: Collected) -> None:
+    model = read_model(DeliveredPrefixListModel, answer)
+    if model is None:
+        return
+    _refuse_part(answer)
+    entries = []
+    for item in _items(answer, model.entries, "Entries", "Entry"):
+        entry = read_model(DeliveredPrefixModel, item)
+        entries.append((item.at("Cidr"), None if entry is None else entry.cidr))
+    collected.add_prefix_list(make_prefix_list(answer, model.prefix_list_id, model.address_family, entries))
+
+
+def _read_port_list(answer: Field, collected: Collected) -> None:
+    """Collect a port list.
+
+    The API does not return the id of the list. The id comes from a ``PortRangeListId`` that the user adds, or
+    from the name of a file that holds only this answer.
+    """
+    model = read_model(DeliveredPortListModel, answer)
+    if model is None:
+        return
+    _refuse_part(answer)
+    port_list_id = model.port_range_list_id or _id_in_file_name(answer)
+    if port_list_id is None and not is_set(answer.entries.get("PortRangeListId", "")):
+        answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")
+    entries = []
+    for item in _items(answer, model.entries, "Entries"):
+        entry = read_model(DeliveredPortsModel, item)
+        entries.append((item.at("PortRange"), None if entry is None else entry.port_range))
+    collected.add_port_list(make_port_list(answer, port_list_id, entries))
+
+
+_ID_IN_NAME = re.compile(r"prl-[A-Za-z0-9]+")
+
+
+def _id_in_file_name(answer: Field) -> str | None:
+    """Return the id in the file's name; None unless the answer is the whole document."""
+    if answer.path:
+        return None
+    match = _ID_IN_NAME.search(answer.reading.file.rpartition("/")[2])
+    return match.group(0) if match else None
+
+
+def _items(place: Field, listing: Listing | None, *path: str) -> Iterator[Field]:
+    """Go through the items of a list that a model holds."""
+    return place.at(*path).items() if listing and listing.items else iter(())
+
+
+def _add_page(answer: Field, collected: Collected, question: str) -> None:
+    """Record a page and whether it announces another one."""
+    page = Page(answer, is_set(answer.entries.get("NextToken", "")))
+    collected.pages.setdefault(question, []).append(page)
+
+
+def _refuse_part(answer: Field) -> None:
+    """Add an error if an answer of a call without pagination announces another page."""
+    if is_set(answer.entries.get("NextToken", "")):
+        answer.at("NextToken").error("missing_page", "the answer is only a part", "an answer with everything")
+
+
+_SHAPES: tuple[tuple[str, Callable[[Field, Collected], None]], ...] = (
+    ("SecurityGroups", _read_groups),
+    ("Permissions", _read_attribute),
+    ("NetworkInterfaceSets", _read_interfaces),
+    ("PrefixListId", _read_prefix_list),
+    ("PortRangeListId", _read_port_list),
+    ("Entries", _read_port_list),
+)
+"""The field that identifies each kind of answer; a port list may have only its entries."""

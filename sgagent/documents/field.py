@@ -5,21 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, final
+from typing import Concatenate, ParamSpec, TypeVar, final
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.model import Snapshot
 from sgagent.documents.findings import Budget, Findings, OverBudgetError
 from sgagent.documents.parse_cache import ParseCache
-from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind, kind_of
+from sgagent.documents.scalars import (
+    MISSING_FIELD,
+    UNKNOWN_FIELD,
+    Fault,
+    InvalidValueError,
+    parse_boolean,
+    parse_digits,
+    parse_integer,
+    parse_list,
+    parse_mapping,
+    parse_text,
+    parse_word,
+)
+from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _LONGEST_NAME = 64
 """Characters of an unknown name that are compared with known names; bounds the work on hostile input."""
-
-_LONGEST_NUMBER = 18
-"""Digits of a number that can make sense anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +115,32 @@ class Field:
                 return None
 
     @property
-    def is_null(self) -> bool:
-        """Return whether the value is null."""
-        return isinstance(self.node, Scalar) and self.node.kind is ScalarKind.NULL
+    def entries(self) -> MappingOf[str, Node]:
+        """Return the entries of a mapping; none of any other value."""
+        return self.node.entries if isinstance(self.node, Mapping) else {}
 
     def child(self, step: str | int, node: Node) -> Field:
         """Return an item or member of this value."""
         return Field(node, self.reading, self, step)
 
+    def at(self, *path: str | int) -> Field:
+        """Return the value at a path below this one, or the last one on the path that there is."""
+        found = self
+        for step in path:
+            match found.node, step:
+                case Mapping(entries=entries), str(name) if name in entries:
+                    found = found.child(name, entries[name])
+                case Listing(items=items), int(index) if index < len(items):
+                    found = found.child(index, items[index])
+        return found
+
     def belonging_to(self, subject: str) -> Field:
         """Return the value as part of a subject, which problems below it name."""
-        return Field(self.node, replace(self.reading, subject=subject), self._parent, self._step)
+        return self.of_reading(replace(self.reading, subject=subject))
+
+    def of_reading(self, reading: Reading) -> Field:
+        """Return the value as part of another reading of the file."""
+        return Field(self.node, reading, self._parent, self._step)
 
     def error(self, code: str, message: str, remedy: str = "") -> None:
         """Add an error at this value; it refuses all documents."""
@@ -124,57 +150,69 @@ class Field:
         """Add a warning at this value; the agent still enforces it."""
         self._note(Severity.WARNING, code, message, remedy)
 
-    def refuse_type(self, expected: str) -> None:
-        """Add the error that the value has the wrong type."""
-        remedy = f"{expected}, or leave the field out" if self.is_null else expected
-        self.error("wrong_type", f"{kind_of(self.node)} where {expected} is expected", remedy)
+    def refuse(self, faults: Iterable[Fault]) -> None:
+        """Add an error for each fault of the value."""
+        for fault in faults:
+            self.at(*fault.path).error(fault.code, fault.message, fault.remedy)
+
+    def refuse_name(self, name: str, known: Collection[str]) -> None:
+        """Add the error that the field that holds the value is unknown, with the one that is meant (§8.1)."""
+        is_listed = not self.reading.findings.is_full(Severity.ERROR)
+        self.error(UNKNOWN_FIELD, "unknown field", nearest_name(name, known) if is_listed else "")
+
+    def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
+        """Add the error that the mapping lacks a field."""
+        problem = Problem(
+            severity=Severity.ERROR,
+            code=MISSING_FIELD,
+            origin=self.origin.at(name),
+            message=self.reading.about("missing"),
+            remedy=remedy,
+        )
+        self.reading.findings.add(problem)
+
+    def read(self, parse: Callable[[Node], T]) -> T | None:
+        """Return what a parser returns for the value; None, with errors added, if it refuses the value."""
+        try:
+            return parse(self.node)
+        except InvalidValueError as error:
+            self.refuse(error.faults)
+            return None
+
+    def attempt(
+        self, parse: Callable[Concatenate[Field, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
+        """Do as :meth:`read` with a parser that needs the place of the value."""
+        try:
+            return parse(self, *args, **kwargs)
+        except InvalidValueError as error:
+            self.refuse(error.faults)
+            return None
 
     def text(self) -> str | None:
         """Return the text; None, with an error added, for any other type."""
-        if isinstance(self.node, str):
-            return self.node
-        self.refuse_type("a text")
-        return None
+        return self.read(parse_text)
 
     def text_or_digits(self) -> str | None:
         """Return the text, or the digits of a whole number as written."""
-        if isinstance(self.node, Scalar) and self.node.kind is ScalarKind.INTEGER:
-            return self.node.text
-        return self.text()
+        return self.read(parse_digits)
 
     def integer(self) -> int | None:
         """Return a whole number."""
-        if not isinstance(self.node, Scalar) or self.node.kind is not ScalarKind.INTEGER:
-            self.refuse_type("a whole number")
-            return None
-        if len(self.node.text) > _LONGEST_NUMBER:
-            self.error("out_of_range", "a number far out of any range", "a smaller one")
-            return None
-        return int(self.node.text)
+        return self.read(parse_integer)
 
     def boolean(self) -> bool | None:
         """Return true or false."""
-        if isinstance(self.node, Scalar) and self.node.kind is ScalarKind.BOOLEAN:
-            return self.node.text.lower() == "true"
-        self.refuse_type("true or false")
-        return None
+        return self.read(parse_boolean)
 
     def word(self, words: MappingOf[str, T]) -> T | None:
         """Return the value of a keyword, ignoring case; None, with an error added, for an unknown one."""
-        text = self.text()
-        if text is None:
-            return None
-        meaning = words.get(text.lower())
-        if meaning is None:
-            self.error("bad_value", "not one of the known words", "one of " + ", ".join(words))
-        return meaning
+        return self.read(lambda node: parse_word(node, words))
 
     def nodes(self) -> Sequence[Node]:
         """Return the items of a list; nothing, with an error added, for any other type."""
-        if isinstance(self.node, Listing):
-            return self.node.items
-        self.refuse_type("a list")
-        return ()
+        listing = self.read(parse_list)
+        return listing.items if listing else ()
 
     def items(self) -> Iterator[Field]:
         """Yield the items of a list; nothing, with an error added, for any other type."""
@@ -214,10 +252,8 @@ class Field:
 
     def fields(self) -> Fields | None:
         """Return the fields of a mapping."""
-        if isinstance(self.node, Mapping):
-            return Fields(self, self.node.entries)
-        self.refuse_type("a mapping")
-        return None
+        mapping = self.read(parse_mapping)
+        return Fields(self, mapping.entries) if mapping else None
 
     def count_rule(self) -> None:
         """Subtract one rule from the budget."""
@@ -267,12 +303,10 @@ class Fields:
         self._entries = entries
 
     def refuse_unknown(self, known: Collection[str]) -> None:
-        """Add an error for each unknown field, with the most similar known one (§8.1)."""
-        findings = self.field.reading.findings
+        """Add an error for each unknown field."""
         for name, node in self._entries.items():
             if name not in known:
-                remedy = "" if findings.is_full(Severity.ERROR) else _nearest(name, known)
-                self.field.child(name, node).error("unknown_field", "unknown field", remedy)
+                self.field.child(name, node).refuse_name(name, known)
 
     def names(self) -> Collection[str]:
         """Return the names of all fields."""
@@ -299,15 +333,7 @@ class Fields:
 
     def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
         """Add the error that a field is missing."""
-        origin = self.field.origin.at(name)
-        problem = Problem(
-            severity=Severity.ERROR,
-            code="missing_field",
-            origin=origin,
-            message=self.field.reading.about("missing"),
-            remedy=remedy,
-        )
-        self.field.reading.findings.add(problem)
+        self.field.refuse_missing(name, remedy)
 
     def items(self, name: str) -> Iterator[Field]:
         """Yield the items of a list; nothing if the mapping lacks the field."""
@@ -316,12 +342,30 @@ class Fields:
             yield from found.items()
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    """Return a hint with the most similar known name, or with all known names."""
+_OTHER_WORDS = {
+    "action": ("policy",),
+    "cidr": ("authorization_object",),
+    "destination": ("authorization_object", "local_address"),
+    "from": ("authorization_object",),
+    "id": ("security_group_id", "rule_id", "prefix_list_id", "port_list_id", "network_interface_id"),
+    "port": ("port_range",),
+    "ports": ("port_range",),
+    "remote": ("authorization_object",),
+    "source": ("authorization_object",),
+    "source_port": ("source_port_range",),
+    "to": ("authorization_object",),
+    "verdict": ("policy",),
+}
+"""Fields that other firewalls call by the name; their letters would hint at other ones."""
+
+
+def nearest_name(name: str, known: Collection[str]) -> str:
+    """Return a hint with the known name that was probably meant, or with all known names."""
     import difflib  # noqa: PLC0415 - saves every command the import; few documents have errors
 
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
-    near = difflib.get_close_matches(cut, known, n=1)
+    meant = [other for other in _OTHER_WORDS.get(cut, ()) if other in known]
+    near = meant or difflib.get_close_matches(cut, known, n=1)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
 
 

@@ -1,33 +1,59 @@
-"""Strict reader of the native format, version 1: a typing error never admits traffic (§8.1)."""
+"""Models of the native format, version 1, and its reader: a typing error never admits traffic (§8.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field as Declared
 
 from sgagent.core.model import (
     DEFAULT_GROUP_TYPE,
     DEFAULT_INNER_ACCESS,
+    LAST_PORT,
+    AuthorizationObject,
     CidrBlock,
     Cloud,
+    Direction,
+    Family,
+    GroupType,
     NetworkInterface,
+    Policy,
     PortList,
+    PortSet,
     PrefixList,
+    Protocol,
     SecurityGroup,
     SecurityGroupRule,
+    ported_text,
 )
 from sgagent.documents.assembly import Collected
-from sgagent.documents.field import Field, Fields
+from sgagent.documents.field import Field
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
-from sgagent.documents.tree import Mapping
+from sgagent.documents.scalars import (
+    invalid,
+    parse_digits,
+    parse_integer,
+    parse_list,
+    parse_texts,
+    parse_word,
+)
+from sgagent.documents.tree import Listing, Mapping, Node
+from sgagent.documents.validation import DocumentModel, Schema, Value, located, read_model
 from sgagent.documents.values import (
+    ACCOUNT_PATTERN,
     CLOUDS,
     DIRECTIONS,
     FAMILIES,
+    FORMAT_VERSION,
     GROUP_TYPES,
+    ID_PATTERN,
+    LAST_PRIORITY,
+    MAC_PATTERN,
     POLICIES,
-    HostBits,
-    checked_priority,
+    PROTOCOLS,
     in_order,
     parse_account,
     parse_block,
@@ -35,242 +61,369 @@ from sgagent.documents.values import (
     parse_mac,
     parse_members,
     parse_object,
+    parse_port_range,
     parse_ports,
+    parse_priority,
     parse_protocol,
 )
 
-FORMAT_VERSION = 1
 
-DOCUMENT_FIELDS = (
-    "version",
-    "vpc_id",
-    "account_id",
-    "security_groups",
-    "prefix_lists",
-    "port_lists",
-    "network_interfaces",
-)
-GROUP_FIELDS = (
-    "security_group_id",
-    "name",
-    "vpc_id",
-    "account_id",
-    "type",
-    "inner_access_policy",
-    "cloud",
-    "tags",
-    "member_addresses",
-    "rules",
-)
-RULE_FIELDS = (
-    "rule_id",
-    "direction",
-    "policy",
-    "priority",
-    "protocol",
-    "port_range",
-    "port_list_id",
-    "source_port_range",
-    "authorization_object",
-    "local_address",
-    "description",
-)
-PREFIX_LIST_FIELDS = ("prefix_list_id", "address_family", "entries")
-PREFIX_ENTRY_FIELDS = ("cidr", "description")
-PORT_LIST_FIELDS = ("port_list_id", "entries")
-PORT_ENTRY_FIELDS = ("port_range", "description")
-INTERFACE_FIELDS = (
-    "network_interface_id",
-    "mac_address",
-    "addresses",
-    "security_group_ids",
-    "vpc_id",
-    "account_id",
-    "instance_id",
-)
+def _pattern(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^{pattern}$"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """Whose a group or interface is: its own fields, else the document's."""
+def _any(*schemas: Schema) -> Schema:
+    return {"anyOf": [*schemas]}
 
-    vpc_id: str | None
-    account_id: str | None
+
+def _words(words: Iterable[str]) -> Schema:
+    """Return the schema of one of a few words, in any letter case; editors are offered the usual one."""
+    patterns = (
+        "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
+        for word in words
+    )
+    return {"type": "string", "anyOf": [{"enum": list(words)}, {"pattern": f"^({'|'.join(patterns)})$"}]}
+
+
+def _ref(name: str) -> Schema:
+    """Return what stands for a reference to a definition until the whole schema is generated."""
+    return {"defined": name}
+
+
+_SINGLE_PORT = "[0-9]{1,5}"
+_BLOCK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
+DEFINITIONS: dict[str, Schema] = {
+    "id": _pattern(ID_PATTERN),
+    "account": _any(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
+    "free_text": {"type": ["string", "integer"]},
+    "block": _pattern(_BLOCK),
+    "object": _pattern(rf"({_BLOCK}|sg-[A-Za-z0-9._:-]+|pl-[A-Za-z0-9._:-]+|[^/]+/sg-[A-Za-z0-9._:-]+)"),
+    "port_range": _any(
+        {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
+        _pattern(f"({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)"),
+    ),
+    "ports": _any(_ref("port_range"), {"type": "array", "items": _ref("port_range"), "minItems": 1}),
+    "protocol": _any(
+        _words(PROTOCOLS),
+        {"type": "integer", "minimum": 0, "maximum": 255},
+        _pattern("(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"),
+    ),
+    "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
+    "mac_address": _pattern(MAC_PATTERN),
+}
+"""JSON Schema of the values of fields."""
+
+
+def _parse_version(node: Node) -> int:
+    if parse_integer(node) != FORMAT_VERSION:
+        raise invalid(
+            "unknown_version", "a version of the format that is not known here", f"{FORMAT_VERSION}"
+        )
+    return FORMAT_VERSION
+
+
+def _one_of(words: dict[str, Any]) -> Value:
+    return Value(partial(parse_word, words=words), _words(words))
+
+
+def _list_of(*names: str) -> Value:
+    """Return what a list takes whose items other code reads: it may know them from the parse cache."""
+    items = _ref(names[0]) if len(names) == 1 else _any(*map(_ref, names))
+    return Value(parse_list, {"type": "array", "items": items})
+
+
+Id = Annotated[str, Value(parse_id, _ref("id"))]
+Account = Annotated[str, Value(parse_account, _ref("account"))]
+FreeText = Annotated[str, Value(parse_digits, _ref("free_text"))]
+Ports = Annotated[PortSet, Value(parse_ports, _ref("ports"))]
+Block = Annotated[CidrBlock, Value(located(parse_block), _ref("block"))]
+Blocks = Annotated[Listing, _list_of("block")]
+PolicyWord = Annotated[Policy, _one_of(POLICIES)]
+Tags = Annotated[
+    tuple[tuple[str, str], ...],
+    Value(parse_texts, {"type": "object", "additionalProperties": _ref("free_text")}),
+]
+
+
+_PORTED = ported_text("and")
+
+
+class RuleModel(DocumentModel):
+    """A rule (§1.2)."""
+
+    rule_id: Id = Declared(
+        "", description="Unique among the rules of all documents; derived from the content if missing."
+    )
+    direction: Annotated[Direction, _one_of(DIRECTIONS)] = Declared(
+        description="Which way a session is opened, as seen from the interface."
+    )
+    policy: PolicyWord = Declared(
+        description="What becomes of it; allow and deny mean the same as accept and drop."
+    )
+    priority: Annotated[int, Value(parse_priority, _ref("priority"))] = Declared(
+        1, description="1 is the most urgent; among equals drop wins. Above 100 only in old data."
+    )
+    protocol: Annotated[Protocol, Value(parse_protocol, _ref("protocol"))] = Declared(
+        description="A name in any letter case, or an IANA number."
+    )
+    port_range: Ports | None = Declared(
+        None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
+    )
+    port_list_id: Id | None = Declared(
+        None, description=f"A port list in place of a port range; {_PORTED} only."
+    )
+    source_port_range: Ports | None = Declared(
+        None, description=f"Source ports; {_PORTED} only. Missing: any."
+    )
+    authorization_object: Annotated[AuthorizationObject, Value(located(parse_object), _ref("object"))] = (
+        Declared(description="The other end: an address, a CIDR, sg-…, account/sg-… or pl-….")
+    )
+    local_address: Block | None = Declared(
+        None, description="What the near end must be in; of the object's family. Missing: anywhere."
+    )
+    description: FreeText = Declared("", description="For people.")
+
+
+class SecurityGroupModel(DocumentModel):
+    """A security group (§1.1)."""
+
+    security_group_id: Id = Declared(description="Unique among the groups of all documents.")
+    name: FreeText = Declared("", description="For people.")
+    vpc_id: Id | None = Declared(None, description="Group objects reach only groups of the same VPC.")
+    account_id: Account | None = Declared(None, description="The owner.")
+    type: Annotated[GroupType, _one_of(GROUP_TYPES)] = Declared(
+        DEFAULT_GROUP_TYPE,
+        description=f"Default {DEFAULT_GROUP_TYPE.value}; normal and enterprise are the API's words for "
+        "the two.",
+    )
+    inner_access_policy: PolicyWord = Declared(
+        DEFAULT_INNER_ACCESS,
+        description="Whether members of a basic group reach each other whatever the rules say; default"
+        f" {DEFAULT_INNER_ACCESS.value}.",
+    )
+    cloud: Annotated[Cloud, _one_of(CLOUDS)] = Declared(
+        Cloud.ALIBABA, description="Whose limits check warns of; default alibaba. It changes no verdict."
+    )
+    tags: Tags = Declared((), description="Texts by key.")
+    member_addresses: Blocks | None = Declared(
+        None, description="Members that are on no interface of the documents; no host bits."
+    )
+    rules: Annotated[Listing, _list_of("rule")] | None = Declared(
+        None, description="In any order: only priority and policy order them."
+    )
+
+
+class PrefixEntryModel(DocumentModel):
+    """An entry of a prefix list, with a description."""
+
+    cidr: Block = Declared(description="An address or CIDR.")
+    description: FreeText = Declared("", description="For people.")
+
+
+class PrefixListModel(DocumentModel):
+    """A prefix list (§1.4)."""
+
+    prefix_list_id: Id = Declared(description="Unique; pl-… where rules refer to it.")
+    address_family: Annotated[Family, _one_of(FAMILIES)] = Declared(description="Of every entry.")
+    entries: Annotated[Listing, _list_of("block", "prefix_entry")] = Declared(
+        description="Empty matches nothing."
+    )
+
+
+class PortEntryModel(DocumentModel):
+    """An entry of a port list, with a description."""
+
+    port_range: Annotated[PortSet, Value(parse_port_range, _ref("port_range"))] = Declared(
+        description="A port or range."
+    )
+    description: FreeText = Declared("", description="For people.")
+
+
+class PortListModel(DocumentModel):
+    """A port list (§1.4)."""
+
+    port_list_id: Id = Declared(description="Unique; prl-… by custom.")
+    entries: Annotated[Listing, _list_of("port_range", "port_entry")] = Declared(
+        description="Empty matches nothing."
+    )
+
+
+class NetworkInterfaceModel(DocumentModel):
+    """A network interface (§1.3)."""
+
+    network_interface_id: Id = Declared(description="Unique.")
+    mac_address: Annotated[str, Value(parse_mac, _ref("mac_address"))] | None = Declared(
+        None, description="Finds the link on the host."
+    )
+    addresses: Blocks | None = Declared(
+        None, description="Private addresses, primary first, and delegated prefixes; no host bits."
+    )
+    security_group_ids: Annotated[Listing, _list_of("id")] | None = Declared(
+        None, description="The groups attached to it; none: everything is dropped."
+    )
+    vpc_id: Id | None = Declared(None, description="The VPC.")
+    account_id: Account | None = Declared(None, description="The owner.")
+    instance_id: Id | None = Declared(None, description="The machine that it belongs to.")
+
+
+class NativeModel(DocumentModel):
+    """Security groups and what they refer to, in the native format of sgagent."""
+
+    remedies: ClassVar = {"version": f"version: {FORMAT_VERSION}"}
+
+    version: Annotated[int, Value(_parse_version, {"const": FORMAT_VERSION})] = Declared(
+        description="Of the format."
+    )
+    vpc_id: Id | None = Declared(
+        None, description="The VPC of every group and interface of this document that names none."
+    )
+    account_id: Account | None = Declared(
+        None, description="The account of every group and interface that names none."
+    )
+    security_groups: Annotated[Listing, _list_of("security_group")] | None = Declared(
+        None, description="Security groups."
+    )
+    prefix_lists: Annotated[Listing, _list_of("prefix_list")] | None = Declared(
+        None, description="Prefix lists."
+    )
+    port_lists: Annotated[Listing, _list_of("port_list")] | None = Declared(None, description="Port lists.")
+    network_interfaces: Annotated[Listing, _list_of("network_interface")] | None = Declared(
+        None, description="Elastic network interfaces."
+    )
+
+
+MODELS: dict[str, type[DocumentModel]] = {
+    "security_group": SecurityGroupModel,
+    "rule": RuleModel,
+    "prefix_list": PrefixListModel,
+    "prefix_entry": PrefixEntryModel,
+    "port_list": PortListModel,
+    "port_entry": PortEntryModel,
+    "network_interface": NetworkInterfaceModel,
+}
+"""The models of what a document holds, by the name that the JSON Schema has for each."""
 
 
 def read_native(document: Field, collected: Collected) -> None:
     """Take all objects of a native document."""
-    fields = document.fields()
-    if fields is None:
+    model = read_model(NativeModel, document)
+    if model is None:
         return
-    fields.refuse_unknown(DOCUMENT_FIELDS)
-    _check_version(fields)
-    owner = _owner(fields, _Owner(None, None))
-    for field in fields.items("security_groups"):
-        collected.add_group(_group(field, owner))
-    for field in fields.items("prefix_lists"):
-        collected.add_prefix_list(_prefix_list(field))
-    for field in fields.items("port_lists"):
-        collected.add_port_list(_port_list(field))
-    for field in fields.items("network_interfaces"):
-        collected.add_interface(_interface(field, owner))
+    for place in _items(document, "security_groups", model.security_groups):
+        collected.add_group(_group(place, model))
+    for place in _items(document, "prefix_lists", model.prefix_lists):
+        collected.add_prefix_list(_prefix_list(place))
+    for place in _items(document, "port_lists", model.port_lists):
+        collected.add_port_list(_port_list(place))
+    for place in _items(document, "network_interfaces", model.network_interfaces):
+        collected.add_interface(_interface(place, model))
 
 
-def _check_version(fields: Fields) -> None:
-    """Note an error unless the document is of the version that is read here."""
-    field = fields.get("version")
-    if field is None:
-        fields.refuse_missing("version", f"version: {FORMAT_VERSION}")
-        return
-    version = field.integer()
-    if version is not None and version != FORMAT_VERSION:
-        field.error("unknown_version", "a version of the format that is not known here", f"{FORMAT_VERSION}")
+def _items(place: Field, name: str, listing: Listing | None) -> Iterator[Field]:
+    """Go through the items of a list of a mapping; nothing where it is missing or no list."""
+    return place.at(name).items() if listing else iter(())
 
 
-def _owner(fields: Fields, default: _Owner) -> _Owner:
-    """Return the VPC and account of an object."""
-    vpc, account = fields.get("vpc_id"), fields.get("account_id")
-    return _Owner(
-        default.vpc_id if vpc is None else parse_id(vpc),
-        default.account_id if account is None else parse_account(account),
-    )
-
-
-def _group(field: Field, default: _Owner) -> SecurityGroup | None:
-    """Return a security group (§1.1)."""
-    fields = field.fields()
-    if fields is None:
+def _group(place: Field, document: NativeModel) -> SecurityGroup | None:
+    model = read_model(SecurityGroupModel, place)
+    if model is None:
         return None
-    fields.refuse_unknown(GROUP_FIELDS)
-    owner = _owner(fields, default)
-    group_type = fields.get("type")
-    inner, cloud = fields.get("inner_access_policy"), fields.get("cloud")
-    security_group_id = _required_id(fields, "security_group_id")
+    rules = place.at("rules").recall_each(_rule, _moved) if model.rules else ()
+    members = place.at("member_addresses").recall(_sorted_members) if model.member_addresses else ()
     group = SecurityGroup(
-        security_group_id=security_group_id or "",
-        group_type=(group_type.word(GROUP_TYPES) if group_type else None) or DEFAULT_GROUP_TYPE,
-        inner_access_policy=(inner.word(POLICIES) if inner else None) or DEFAULT_INNER_ACCESS,
-        account_id=owner.account_id,
-        vpc_id=owner.vpc_id,
-        name=_free_text(fields, "name"),
-        tags=_tags(fields),
-        member_addresses=_addresses(fields, "member_addresses", _sorted_members),
-        rules=tuple(_rules(fields)),
-        cloud=(cloud.word(CLOUDS) if cloud else None) or Cloud.ALIBABA,
-        origin=field.origin,
+        security_group_id=model.security_group_id or "",
+        group_type=model.type,
+        inner_access_policy=model.inner_access_policy,
+        account_id=model.account_id or document.account_id,
+        vpc_id=model.vpc_id or document.vpc_id,
+        name=model.name,
+        tags=model.tags,
+        member_addresses=members,
+        rules=tuple(filter(None, rules)),
+        cloud=model.cloud,
+        origin=place.origin,
     )
-    return group if security_group_id else None
+    return group if model.security_group_id else None
 
 
-def _rules(fields: Fields) -> Iterator[SecurityGroupRule]:
-    """Go through the rules of a group that can be read."""
-    field = fields.get("rules")
-    return filter(None, field.recall_each(_rule, _moved)) if field else iter(())
-
-
-def _moved(rule: SecurityGroupRule | None, field: Field) -> SecurityGroupRule | None:
+def _moved(rule: SecurityGroupRule | None, place: Field) -> SecurityGroupRule | None:
     """Return a rule as it is where it stands now."""
-    origin = field.origin
+    origin = place.origin
     return rule if rule is None or rule.origin == origin else replace(rule, origin=origin)
 
 
-def _rule(field: Field) -> SecurityGroupRule | None:
-    """Return a rule (§1.2)."""
-    field.count_rule()
-    fields = field.fields()
-    if fields is None:
+def _rule(place: Field) -> SecurityGroupRule | None:
+    place.count_rule()
+    model = read_model(RuleModel, place)
+    if model is None:
         return None
-    fields.refuse_unknown(RULE_FIELDS)
-    return make_rule(_form(fields))
-
-
-def _form(fields: Fields) -> RuleForm:
-    """Return the parts of a rule."""
-    rule_id, priority = fields.get("rule_id"), fields.get("priority")
-    direction, policy = fields.require("direction"), fields.require("policy")
-    protocol, port_list = fields.require("protocol"), fields.get("port_list_id")
-    ports, source_ports = fields.get("port_range"), fields.get("source_port_range")
-    peer, local = fields.require("authorization_object"), fields.get("local_address")
-    return RuleForm(
-        place=fields.field,
-        rule_id=(rule_id and parse_id(rule_id)) or "",
-        direction=direction and direction.word(DIRECTIONS),
-        policy=policy and policy.word(POLICIES),
-        priority=checked_priority(priority, priority.integer()) if priority else 1,
-        protocol=protocol and parse_protocol(protocol),
-        ports=ports and Part(ports, parse_ports(ports)),
-        port_list=port_list and Part(port_list, parse_id(port_list)),
-        source_ports=source_ports and Part(source_ports, parse_ports(source_ports)),
-        peer=peer and Part(peer, parse_object(peer)),
-        local=local and Part(local, parse_block(local, HostBits.CLEARED)),
-        description=_free_text(fields, "description"),
+    written = place.entries
+    form = RuleForm(
+        place=place,
+        rule_id=model.rule_id,
+        direction=model.direction,
+        policy=model.policy,
+        priority=Part("priority", model.priority),
+        protocol=model.protocol,
+        ports=Part("port_range", model.port_range) if "port_range" in written else None,
+        port_list=Part("port_list_id", model.port_list_id) if "port_list_id" in written else None,
+        source_ports=Part("source_port_range", model.source_port_range),
+        peer=Part("authorization_object", model.authorization_object),
+        local=Part("local_address", model.local_address),
+        description=model.description,
     )
+    return make_rule(form)
 
 
-def _prefix_list(field: Field) -> PrefixList | None:
-    """Return a prefix list (§1.4)."""
-    fields = field.fields()
-    if fields is None:
+def _prefix_list(place: Field) -> PrefixList | None:
+    model = read_model(PrefixListModel, place)
+    if model is None:
         return None
-    fields.refuse_unknown(PREFIX_LIST_FIELDS)
-    prefix_list_id = _required_id(fields, "prefix_list_id")
-    family = fields.require("address_family")
-    entries = [_entry(item, "cidr", PREFIX_ENTRY_FIELDS) for item in _required_items(fields, "entries")]
-    return make_prefix_list(field, prefix_list_id, family and family.word(FAMILIES), entries)
+    entries = map(_prefix, _items(place, "entries", model.entries))
+    return make_prefix_list(place, model.prefix_list_id, model.address_family, entries)
 
 
-def _port_list(field: Field) -> PortList | None:
-    """Return a port list (§1.4)."""
-    fields = field.fields()
-    if fields is None:
-        return None
-    fields.refuse_unknown(PORT_LIST_FIELDS)
-    port_list_id = _required_id(fields, "port_list_id")
-    entries = [_entry(item, "port_range", PORT_ENTRY_FIELDS) for item in _required_items(fields, "entries")]
-    return make_port_list(field, port_list_id, entries)
-
-
-def _entry(item: Field, name: str, known: tuple[str, ...]) -> Field | None:
-    """Return the value of an entry, which may stand alone or with a description."""
+def _prefix(item: Field) -> tuple[Field, CidrBlock | None]:
+    """Return the address of an entry, which may stand alone or with a description."""
     if not isinstance(item.node, Mapping):
-        return item
-    fields = Fields(item, item.node.entries)
-    fields.refuse_unknown(known)
-    _free_text(fields, "description")
-    return fields.require(name)
+        return item, item.attempt(parse_block)
+    model = read_model(PrefixEntryModel, item)
+    return item.at("cidr"), None if model is None else model.cidr
 
 
-def _interface(field: Field, default: _Owner) -> NetworkInterface | None:
-    """Return a network interface (§1.3)."""
-    fields = field.fields()
-    if fields is None:
+def _port_list(place: Field) -> PortList | None:
+    model = read_model(PortListModel, place)
+    if model is None:
         return None
-    fields.refuse_unknown(INTERFACE_FIELDS)
-    owner = _owner(fields, default)
-    mac, instance = fields.get("mac_address"), fields.get("instance_id")
-    network_interface_id = _required_id(fields, "network_interface_id")
-    attachment = fields.get("security_group_ids")
-    attached = [parse_id(item) for item in fields.items("security_group_ids")]
+    entries = map(_port_range, _items(place, "entries", model.entries))
+    return make_port_list(place, model.port_list_id, entries)
+
+
+def _port_range(item: Field) -> tuple[Field, PortSet | None]:
+    """Return the ports of an entry, as :func:`_prefix` does."""
+    if not isinstance(item.node, Mapping):
+        return item, item.read(parse_port_range)
+    model = read_model(PortEntryModel, item)
+    return item.at("port_range"), None if model is None else model.port_range
+
+
+def _interface(place: Field, document: NativeModel) -> NetworkInterface | None:
+    model = read_model(NetworkInterfaceModel, place)
+    if model is None:
+        return None
+    groups = [item.read(parse_id) for item in _items(place, "security_group_ids", model.security_group_ids)]
     interface = NetworkInterface(
-        network_interface_id=network_interface_id or "",
-        mac_address=mac and parse_mac(mac),
-        addresses=_addresses(fields, "addresses", _members),
-        security_group_ids=tuple(sorted({group for group in attached if group})),
-        account_id=owner.account_id,
-        vpc_id=owner.vpc_id,
-        instance_id=instance and parse_id(instance),
-        origin=field.origin,
-        attachment_origin=attachment.origin if attachment else field.origin,
+        network_interface_id=model.network_interface_id or "",
+        mac_address=model.mac_address,
+        addresses=place.at("addresses").recall(_members) if model.addresses else (),
+        security_group_ids=tuple(sorted({group for group in groups if group})),
+        account_id=model.account_id or document.account_id,
+        vpc_id=model.vpc_id or document.vpc_id,
+        instance_id=model.instance_id,
+        origin=place.origin,
+        attachment_origin=place.at("security_group_ids").origin,
     )
-    return interface if network_interface_id else None
-
-
-def _addresses(
-    fields: Fields, name: str, make: Callable[[Field], tuple[CidrBlock, ...]]
-) -> tuple[CidrBlock, ...]:
-    """Return addresses that make members, none where the field is not there."""
-    field = fields.get(name)
-    return field.recall(make) if field else ()
+    return interface if model.network_interface_id else None
 
 
 def _members(field: Field) -> tuple[CidrBlock, ...]:
@@ -279,30 +432,3 @@ def _members(field: Field) -> tuple[CidrBlock, ...]:
 
 def _sorted_members(field: Field) -> tuple[CidrBlock, ...]:
     return in_order(parse_members(field))
-
-
-def _required_id(fields: Fields, name: str) -> str | None:
-    """Return the id of an object, which must be there."""
-    field = fields.require(name)
-    return parse_id(field) if field else None
-
-
-def _required_items(fields: Fields, name: str) -> Iterator[Field]:
-    """Go through a list that must be there: a forgotten one is no empty one."""
-    field = fields.require(name)
-    return field.items() if field else iter(())
-
-
-def _free_text(fields: Fields, name: str) -> str:
-    """Return a text for people, empty where there is none; a whole number is read as its digits."""
-    field = fields.get(name)
-    return (field.text_or_digits() if field else None) or ""
-
-
-def _tags(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """Return the tags of a group, sorted by their keys."""
-    field = fields.get("tags")
-    mapping = field.fields() if field else None
-    if mapping is None:
-        return ()
-    return tuple(sorted((name, _free_text(mapping, name)) for name in mapping.names()))

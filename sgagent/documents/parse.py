@@ -9,14 +9,13 @@ from functools import partial
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
-from sgagent.documents.api import read_answer, settle_answers
+from sgagent.documents.answers import ANSWER_FIELDS, settle_answers
 from sgagent.documents.assembly import Collected, assemble
-from sgagent.documents.field import Field, Fields, Reading, RefusedDocumentsError
+from sgagent.documents.field import Field, Reading, RefusedDocumentsError
 from sgagent.documents.findings import Budget, Findings, Limits, OverBudgetError
-from sgagent.documents.native import read_native
 from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.text import DocumentFile, is_json_name, read_tree
-from sgagent.documents.tree import Listing, Mapping
+from sgagent.documents.tree import Listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +203,14 @@ def _read_document(root: Field, collected: Collected) -> None:
 
 def _read_one(document: Field, collected: Collected) -> None:
     """Collect an API answer or a native document."""
-    if isinstance(document.node, Mapping) and read_answer(Fields(document, document.node.entries), collected):
-        return
-    read_native(document, collected)
+    if document.entries.keys() & ANSWER_FIELDS:
+        from sgagent.documents.api import read_answer  # noqa: PLC0415 - models take longer than most commands
+
+        read_answer(document, collected)
+    else:
+        from sgagent.documents.native import read_native  # noqa: PLC0415 - as above
+
+        read_native(document, collected)
 
 
 def _no_documents() -> Problem:

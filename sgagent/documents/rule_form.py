@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from sgagent.core.model import (
     ALL_PORTS,
@@ -22,16 +22,19 @@ from sgagent.core.model import (
     ported_text,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.values import PORT_FORMS, HostBits, in_order, parse_block, parse_port_range
+from sgagent.documents.values import (
+    FIRST_UNUSUAL_PRIORITY,
+    PORT_FORMS,
+    in_order,
+)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Part(Generic[T]):
-    """A field of a rule with its place."""
+class Part(NamedTuple, Generic[T]):
+    """A field of a rule with its name."""
 
-    field: Field
+    name: str
     value: T | None
     """None if the field has an error, which the findings already hold."""
 
@@ -46,7 +49,9 @@ class RuleForm:
 
     direction: Direction | None
     policy: Policy | None
-    priority: int | None
+    priority: Part[int]
+    """Of a field that is missing, what it is then."""
+
     protocol: Protocol | None
     ports: Part[PortSet] | None
     port_list: Part[str] | None
@@ -64,11 +69,15 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     ports = _destination_ports(form)
     source_ports = _source_ports(form)
     _check_families(form)
-    peer = form.peer.value if form.peer else None
+    peer, priority = form.peer.value if form.peer else None, form.priority.value
+    if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
+        form.place.at(form.priority.name).warn(
+            "priority_above_100", "a priority that the cloud no longer takes", "a whole number from 1 to 100"
+        )
     if (
         form.direction is None
         or form.policy is None
-        or form.priority is None
+        or priority is None
         or form.protocol is None
         or ports is None
         or peer is None
@@ -78,7 +87,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
         rule_id=form.rule_id,
         direction=form.direction,
         policy=form.policy,
-        priority=form.priority,
+        priority=priority,
         protocol=form.protocol,
         ports=ports,
         authorization_object=peer,
@@ -107,21 +116,25 @@ def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
 def _port_range(form: RuleForm, ports: Part[PortSet]) -> PortSet | None:
     """Return the port range of a protocol with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
-        form.port_list.field.warn("port_list_ignored", "a port list beside a port range", "one of the two")
+        form.place.at(form.port_list.name).warn(
+            "port_list_ignored", "a port list beside a port range", "one of the two"
+        )
     if ports.value == ALL_PORTS:
-        ports.field.warn("every_port", f"-1/-1 is read as every {form.protocol} port", "1/65535")
+        form.place.at(ports.name).warn(
+            "every_port", f"-1/-1 is read as every {form.protocol} port", "1/65535"
+        )
     return ports.value
 
 
 def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
     """Add errors for ports on a protocol without ports (§4.2, §4.3)."""
     if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
-        form.ports.field.error(
+        form.place.at(form.ports.name).error(
             "ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the field out"
         )
     if form.port_list is not None:
         remedy = f"{ported_text('or').lower()}, or no list"
-        form.port_list.field.error("ports_do_not_fit", f"a port list on {protocol}", remedy)
+        form.place.at(form.port_list.name).error("ports_do_not_fit", f"a port list on {protocol}", remedy)
 
 
 def _source_ports(form: RuleForm) -> PortSet:
@@ -129,7 +142,7 @@ def _source_ports(form: RuleForm) -> PortSet:
     if form.source_ports is None or form.source_ports.value in (None, ALL_PORTS):
         return ALL_PORTS
     if form.protocol is not None and not form.protocol.has_ports:
-        form.source_ports.field.error(
+        form.place.at(form.source_ports.name).error(
             "ports_do_not_fit", f"{form.protocol} has no ports", "-1/-1, or leave the field out"
         )
     return form.source_ports.value
@@ -139,17 +152,17 @@ def _check_families(form: RuleForm) -> None:
     """Note an error where a rule speaks of both families (§2.4, §4.1, §4.5)."""
     wanted = form.protocol.only_family if form.protocol else None
     blocks = [
-        (part.field, part.value)
+        (part.name, part.value)
         for part in (form.peer, form.local)
         if part and isinstance(part.value, CidrBlock)
     ]
-    for field, block in blocks:
+    for name, block in blocks:
         if wanted is not None and block.family is not wanted:
-            field.error(
+            form.place.at(name).error(
                 "family_of_protocol", f"{form.protocol} with {block.family.value}", f"an {wanted.value} CIDR"
             )
     if wanted is None and len({block.family for _, block in blocks}) > 1:
-        blocks[-1][0].error(
+        form.place.at(blocks[-1][0]).error(
             "mixed_families",
             "the two ends of a rule are of different families",
             f"an {blocks[0][1].family.value} CIDR",
@@ -157,10 +170,22 @@ def _check_families(form: RuleForm) -> None:
 
 
 def make_prefix_list(
-    place: Field, prefix_list_id: str | None, family: Family | None, entries: Iterable[Field | None]
+    place: Field,
+    prefix_list_id: str | None,
+    family: Family | None,
+    entries: Iterable[tuple[Field, CidrBlock | None]],
 ) -> PrefixList | None:
-    """Return a prefix list; None, with every error noted, if something about it is wrong."""
-    blocks = {block for entry in entries if entry and (block := _prefix(entry, family))}
+    """Return a prefix list; None if it has no id or no family.
+
+    Each entry must be of the list's family (§8.1).
+    """
+    blocks = set()
+    for entry, block in entries:
+        if block and family and block.family is not family:
+            message = f"an {block.family.value} entry in an {family.value} list"
+            entry.error("mixed_families", message, f"an {family.value} CIDR")
+        elif block:
+            blocks.add(block)
     if prefix_list_id is None or family is None:
         return None
     return PrefixList(
@@ -169,33 +194,15 @@ def make_prefix_list(
 
 
 def make_port_list(
-    place: Field, port_list_id: str | None, entries: Iterable[Field | None]
+    place: Field, port_list_id: str | None, entries: Iterable[tuple[Field, PortSet | None]]
 ) -> PortList | None:
-    """Return a port list; None, with every error noted, if something about it is wrong."""
-    ranges = (ends for entry in entries if entry and (ports := _ports(entry)) for ends in ports.ranges)
-    ports = PortSet.of(*ranges)
+    """Return a port list; None if it has no id. In an entry ``-1/-1`` is every port, as in a rule (§4.2)."""
+    ranges: list[tuple[int, int]] = []
+    for entry, ports in entries:
+        entry.count_address()
+        if ports == ALL_PORTS:
+            entry.warn("every_port", "-1/-1 is read as every port", "1/65535")
+        ranges += ports.ranges if ports else ()
     if port_list_id is None:
         return None
-    return PortList(port_list_id=port_list_id, entries=ports, origin=place.origin)
-
-
-def _prefix(entry: Field, family: Family | None) -> CidrBlock | None:
-    """Return an entry of a prefix list, which must be of the list's family (§8.1)."""
-    block = parse_block(entry, HostBits.CLEARED)
-    if block is None or family is None or block.family is family:
-        return block
-    entry.error(
-        "mixed_families",
-        f"an {block.family.value} entry in an {family.value} list",
-        f"an {family.value} CIDR",
-    )
-    return None
-
-
-def _ports(entry: Field) -> PortSet | None:
-    """Return an entry of a port list; ``-1/-1`` is every port, as in a rule (§4.2)."""
-    entry.count_address()
-    ports = parse_port_range(entry)
-    if ports == ALL_PORTS:
-        entry.warn("every_port", "-1/-1 is read as every port", "1/65535")
-    return ports
+    return PortList(port_list_id=port_list_id, entries=PortSet.of(*ranges), origin=place.origin)

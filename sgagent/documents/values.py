@@ -1,4 +1,4 @@
-"""Parsers of single values of documents into model values (§1, §4, §5.1)."""
+"""Parsers of single values of documents into model values (§1, §4, §5.1); ``scalars`` says what one is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import assert_never
 
 from sgagent.core.model import (
     ALL_PORTS,
@@ -27,7 +26,18 @@ from sgagent.core.model import (
 )
 from sgagent.documents.field import Field
 from sgagent.documents.findings import Budget
-from sgagent.documents.tree import Listing
+from sgagent.documents.scalars import (
+    InvalidValueError,
+    invalid,
+    parse_digits,
+    parse_each,
+    parse_integer,
+    parse_text,
+)
+from sgagent.documents.tree import Listing, Node
+
+FORMAT_VERSION = 1
+"""Of the native format."""
 
 DIRECTIONS = {"ingress": Direction.INGRESS, "egress": Direction.EGRESS}
 POLICIES = {"accept": Policy.ACCEPT, "drop": Policy.DROP, "allow": Policy.ACCEPT, "deny": Policy.DROP}
@@ -52,120 +62,95 @@ PORT_PATTERN = r"(-?[0-9]{1,9})(?:[/-](-?[0-9]{1,9}))?"
 PORT_FORMS = "443, 443/443, 8000-8100 or -1/-1, from 1 to 65535"
 
 FIRST_UNUSUAL_PRIORITY = 101
-_LAST_PRIORITY = 2**31 - 1
+LAST_PRIORITY = 2**31 - 1
 
 _ID = re.compile(ID_PATTERN)
 _ACCOUNT = re.compile(ACCOUNT_PATTERN)
 _MAC = re.compile(MAC_PATTERN)
 _PORTS = re.compile(PORT_PATTERN)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
-def parse_id(field: Field) -> str | None:
+_ID_FORM = "at most 128 letters, digits and . _ : -, a letter or digit first"
+_MAC_FORM = "six pairs of hexadecimal digits, like 00:16:3e:00:00:01"
+_PROTOCOL_FORM = f"{', '.join(PROTOCOLS)}, or a number from 0 to 255"
+_PRIORITY_FORM = "a whole number from 1, the most urgent, to 100"
+
+
+def parse_id(node: Node) -> str:
     """Return the id of an object."""
-    text = field.text()
-    return None if text is None else checked_id(field, text)
-
-
-def checked_id(field: Field, text: str) -> str | None:
-    """Return the text if it can be an id; else None, with an error noted."""
+    text = node if isinstance(node, str) else parse_text(node, "an id", _ID_FORM)
     if _ID.fullmatch(text):
         return text
-    field.error("bad_id", "not an id", "at most 128 letters, digits and . _ : -, a letter or digit first")
-    return None
+    raise invalid("bad_id", "not an id", _ID_FORM)
 
 
-def parse_account(field: Field) -> str | None:
+def parse_account(node: Node) -> str:
     """Return an account id; a whole number is read as its digits."""
-    text = field.text_or_digits()
-    return None if text is None else checked_account(field, text)
-
-
-def checked_account(field: Field, text: str) -> str | None:
-    """Return the text if it can name an account; else None, with an error noted."""
+    text = parse_digits(node, "an account id", "the digits of the account")
     if _ACCOUNT.fullmatch(text):
         return text
-    field.error("bad_id", "not an account id", "the digits of the account")
-    return None
+    raise invalid("bad_id", "not an account id", "the digits of the account")
 
 
-def parse_mac(field: Field) -> str | None:
+def parse_mac(node: Node) -> str:
     """Return a MAC address in lower case with colons."""
-    text = field.text()
-    if text is None:
-        return None
+    text = parse_text(node, "a MAC address", _MAC_FORM)
     if _MAC.fullmatch(text):
         return text.lower().replace("-", ":")
-    field.error(
-        "bad_mac_address", "not a MAC address", "six pairs of hexadecimal digits, like 00:16:3e:00:00:01"
-    )
-    return None
+    raise invalid("bad_mac_address", "not a MAC address", _MAC_FORM)
 
 
-def parse_protocol(field: Field) -> Protocol | None:
+def parse_protocol(node: Node) -> Protocol:
     """Return a protocol by its name in any letter case, or by its IANA number (§4.1)."""
-    text = field.text_or_digits()
-    if text is None:
-        return None
-    by_name = PROTOCOLS.get(text.lower())
+    text = node if isinstance(node, str) else parse_digits(node, "a protocol", _PROTOCOL_FORM)
+    by_name = PROTOCOLS.get(text) or PROTOCOLS.get(text.lower())
     if by_name is not None:
         return by_name
     if _NUMBER.fullmatch(text) and int(text) <= 255:
         return Protocol(int(text))
-    field.error("bad_protocol", "not a protocol", f"{', '.join(PROTOCOLS)}, or a number from 0 to 255")
-    return None
+    raise invalid("bad_protocol", "not a protocol", _PROTOCOL_FORM)
 
 
-def checked_priority(field: Field, priority: int | None) -> int | None:
-    """Return a priority that can be ordered; above 100 with a warning (§4.6)."""
-    if priority is None:
-        return None
-    if not 1 <= priority <= _LAST_PRIORITY:
-        field.error("bad_priority", "not a priority", "a whole number from 1, the most urgent, to 100")
-        return None
-    if priority >= FIRST_UNUSUAL_PRIORITY:
-        field.warn(
-            "priority_above_100", "a priority that the cloud no longer takes", "a whole number from 1 to 100"
-        )
-    return priority
+def parse_priority(node: Node) -> int:
+    """Return a priority that can be ordered (§4.6)."""
+    priority = parse_integer(node, "a priority")
+    if 1 <= priority <= LAST_PRIORITY:
+        return priority
+    raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
 
 
-def parse_ports(field: Field) -> PortSet | None:
+def parse_priority_or_text(node: Node) -> int:
+    """Return a priority, which API answers write as a number or as a text."""
+    text = parse_digits(node, "a priority", _PRIORITY_FORM)
+    if _WHOLE_NUMBER.fullmatch(text) and 1 <= int(text) <= LAST_PRIORITY:
+        return int(text)
+    raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+
+
+def parse_ports(node: Node) -> PortSet:
     """Return the ports that a value or a list of values names; ``-1/-1`` is every port (§4.2)."""
-    if not isinstance(field.node, Listing):
-        return parse_port_range(field)
-    found = [parse_port_range(item) for item in field.items()]
-    if not found:
-        field.error("bad_port_range", "no ports at all", PORT_FORMS)
-        return None
-    ranges = [ports for ports in found if ports is not None]
-    return PortSet.union(ranges) if len(ranges) == len(found) else None
+    if not isinstance(node, Listing):
+        return parse_port_range(node)
+    if not node.items:
+        raise invalid("bad_port_range", "no ports at all", PORT_FORMS)
+    return PortSet.union(parse_each(enumerate(node.items), parse_port_range))
 
 
-def parse_port_range(field: Field) -> PortSet | None:
+def parse_port_range(node: Node) -> PortSet:
     """Return the ports of a single value: one range, or every port."""
-    text = field.text_or_digits()
-    if text is None:
-        return None
-    match = _PORTS.fullmatch(text)
+    match = _PORTS.fullmatch(parse_digits(node, "a port range", PORT_FORMS))
     if match is None:
-        field.error("bad_port_range", "not a port range", PORT_FORMS)
-        return None
-    first = int(match.group(1))
-    last = first if match.group(2) is None else int(match.group(2))
-    return _checked_range(field, first, last, is_pair=match.group(2) is not None)
-
-
-def _checked_range(field: Field, first: int, last: int, *, is_pair: bool) -> PortSet | None:
-    """Return a range whose ends are in order and in bounds."""
-    if first == last == -1 and is_pair:
+        raise invalid("bad_port_range", "not a port range", PORT_FORMS)
+    first = int(match[1])
+    last = first if match[2] is None else int(match[2])
+    if first == last == -1 and match[2]:
         return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
-        field.error("port_out_of_range", "a port out of range", PORT_FORMS)
-        return None
+        raise invalid("port_out_of_range", "a port out of range", PORT_FORMS)
     if first > last:
-        field.error("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
-        return None
+        raise invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
     return PortSet.of((first, last))
 
 
@@ -193,14 +178,34 @@ class HostBits(enum.Enum):
     """In an interface's or member's address, clearing them would make members of a whole network (§5.3)."""
 
 
-def parse_block(field: Field, host_bits: HostBits, forms: str = BLOCK_FORMS) -> CidrBlock | None:
-    """Return an address or CIDR; None, with an error noted that names the right forms, if it is neither."""
+def parse_block(field: Field, host_bits: HostBits = HostBits.CLEARED, forms: str = BLOCK_FORMS) -> CidrBlock:
+    """Return an address or CIDR, which is counted; a warning is added where host bits are cleared.
+
+    Raises:
+        InvalidValueError: it is neither, or its host bits are not as they have to be.
+    """
     field.count_address()
-    text = field.text()
-    if text is None:
-        return None
-    known = field.reading.budget.blocks.get(text)
-    return known or _parse_text(field, text, host_bits, forms)
+    blocks = field.reading.budget.blocks
+    known = blocks.get(field.node) if isinstance(field.node, str) else None
+    if known is not None:
+        return known
+    text = parse_text(field.node, "an address", forms)
+    address, block = _parse_address(text, forms)
+    if address == block.first:
+        blocks[text] = block
+        return block
+    if host_bits is HostBits.CLEARED:
+        field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
+        return block
+    raise _host_bits(block, host_bits)
+
+
+def parse_network(node: Node) -> CidrBlock:
+    """Return an address or CIDR of the configuration, where host bits are errors."""
+    address, block = _parse_address(parse_text(node, "an address", BLOCK_FORMS), BLOCK_FORMS)
+    if address == block.first:
+        return block
+    raise _host_bits(block, HostBits.REFUSED)
 
 
 def parse_members(field: Field) -> Iterator[CidrBlock]:
@@ -209,37 +214,27 @@ def parse_members(field: Field) -> Iterator[CidrBlock]:
     has_room = budget.has_room_for(0, len(nodes))
     for index, node in enumerate(nodes):
         block = _plain_address(node, budget) if has_room and isinstance(node, str) else None
-        block = block or parse_block(field.child(index, node), HostBits.REFUSED_IN_MEMBERS)
+        block = block or field.child(index, node).attempt(parse_block, HostBits.REFUSED_IN_MEMBERS)
         if block is not None:
             yield block
 
 
-def parse_network(field: Field) -> CidrBlock | None:
-    """Return an address or CIDR of the configuration."""
-    return parse_block(field, HostBits.REFUSED)
+def parse_object(field: Field) -> AuthorizationObject:
+    """Return the other end that a rule authorizes.
 
-
-def parse_object(field: Field) -> AuthorizationObject | None:
-    """Return the other end that a rule authorizes."""
-    text = field.text()
-    if text is None:
-        return None
+    Raises:
+        InvalidValueError: it has none of the forms of one.
+    """
+    text = parse_text(field.node, "an authorization object", OBJECT_FORMS)
     if text.startswith("sg-"):
-        return group_reference(field, text)
+        return GroupReference(parse_id(text))
     if text.startswith("pl-"):
-        prefix_list_id = checked_id(field, text)
-        return PrefixListReference(prefix_list_id) if prefix_list_id else None
+        return PrefixListReference(parse_id(text))
     foreign = _FOREIGN_GROUP.fullmatch(text)
-    if foreign is not None:
-        account = checked_account(field, foreign.group(1))
-        return group_reference(field, foreign.group(2), account) if account else None
-    return parse_block(field, HostBits.CLEARED, OBJECT_FORMS)
-
-
-def group_reference(field: Field, text: str, account: str | None = None) -> GroupReference | None:
-    """Return a reference to a group, of an account where one is given."""
-    security_group_id = checked_id(field, text)
-    return GroupReference(security_group_id, account) if security_group_id else None
+    if foreign is None:
+        return parse_block(field, HostBits.CLEARED, OBJECT_FORMS)
+    account = parse_account(foreign[1])
+    return GroupReference(parse_id(foreign[2]), account)
 
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
@@ -266,27 +261,21 @@ def _plain_address(text: str, budget: Budget) -> CidrBlock | None:
 _OCTETS = {str(number): number for number in range(256)}
 
 
-def _parse_text(field: Field, text: str, host_bits: HostBits, forms: str) -> CidrBlock | None:
-    """Return a block that was not met before, and remember it if nothing is wrong with it."""
+def _parse_address(text: str, forms: str) -> tuple[int, CidrBlock]:
+    """Return an address as a number, and the block that it is written in."""
     if "%" in text:
-        field.error("zone_id", "an address with a zone", "the address alone, without %…")
-        return None
+        raise invalid("zone_id", "an address with a zone", "the address alone, without %…")
     try:
         address, block = _address_and_block(text)
     except ValueError:
-        field.error("bad_address", "not an address", forms)
-        return None
+        raise invalid("bad_address", "not an address", forms) from None
     if block.family is Family.IPV6 and _MAPPED.first <= block.first and block.last <= _MAPPED.last:
-        field.error("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")
-        return None
-    if address == block.first:
-        field.reading.budget.blocks[text] = block
-        return block
-    return _without_host_bits(field, block, host_bits)
+        raise invalid("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")
+    return address, block
 
 
 def _address_and_block(text: str) -> tuple[int, CidrBlock]:
-    """Return an address as a number, and the block that it is written in; netmasks are not taken."""
+    """Return what :func:`_parse_address` returns; netmasks are not taken."""
     ipv4 = _IPV4.fullmatch(text)
     if ipv4 is not None:  # by far the most common
         one, two, three, four, length = ipv4.groups()
@@ -298,20 +287,11 @@ def _address_and_block(text: str) -> tuple[int, CidrBlock]:
     return int(interface.ip), CidrBlock.of(interface.network)
 
 
-def _without_host_bits(field: Field, block: CidrBlock, host_bits: HostBits) -> CidrBlock | None:
-    """Return the network of a CIDR that had host bits set, or refuse it."""
-    match host_bits:
-        case HostBits.CLEARED:
-            field.warn("host_bits", "host bits are set; they are cleared", f"{block}")
-            return block
-        case HostBits.REFUSED:
-            field.error("host_bits", "host bits are set", f"{block}")
-        case HostBits.REFUSED_IN_MEMBERS:
-            field.error(
-                "host_bits",
-                "host bits are set in a member's address",
-                f"the address alone, or {block} if the whole network is delegated to it",
-            )
-        case _:
-            assert_never(host_bits)
-    return None
+def _host_bits(block: CidrBlock, host_bits: HostBits) -> InvalidValueError:
+    """Return the error of a CIDR that has host bits set."""
+    if host_bits is HostBits.REFUSED:
+        return invalid("host_bits", "host bits are set", f"{block}")
+    message = "host bits are set in a member's address"
+    return invalid(
+        "host_bits", message, f"the address alone, or {block} if the whole network is delegated to it"
+    )

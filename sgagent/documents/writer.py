@@ -20,7 +20,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.documents.characters import escape_bidirectional, is_ambiguous
-from sgagent.documents.native import FORMAT_VERSION
+from sgagent.documents.values import FORMAT_VERSION
 
 Native = Mapping[str, object]
 """An object of a document: names and what JSON can hold."""

@@ -50,7 +50,7 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
         for event in yaml.parse(masked, Loader=_LOADER):
             reading.take(event)
     except yaml.YAMLError as error:
-        raise _malformed(error) from error
+        raise _malformed(error, masked) from error
     except ValueError as error:  # PyYAML's own parser, for "\\UFFFFFFFF"
         raise MalformedError("syntax", f"not YAML: {error}", 0) from error
 
@@ -227,9 +227,14 @@ def _refuse_tag(tag: str, line: int) -> None:
     raise MalformedError("tag", "tags are not allowed", line, value=tag, remedy="leave the tag out")
 
 
-def _malformed(error: yaml.YAMLError) -> MalformedError:
+def _malformed(error: yaml.YAMLError, text: str) -> MalformedError:
     """Return the parser's complaint on one line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line = "".join(text.split("\n")[mark.line : mark.line + 1]) if mark else ""
+    before = line[: mark.column + 1] if mark else ""
+    if mark and before.endswith("\t") and not before.strip():
+        message = f"column {mark.column + 1}: YAML allows no tab for indentation"
+        return MalformedError("syntax", message, mark.line + 1, remedy="indent with spaces")
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
     context = getattr(error, "context", None)
     message = f"not YAML: {context}: {reason}" if context else f"not YAML: {reason}"

@@ -119,7 +119,7 @@ def _group(fields: Fields) -> AwsGroup | None:
         security_group_id=security_group_id or "",
         name=read_text(fields, "GroupName"),
         vpc_id=read_id(fields, "VpcId"),
-        account_id=parse_account(owner) if owner else None,
+        account_id=owner.read(parse_account) if owner else None,
         tags=_tags(fields),
     )
     return group if security_group_id else None
@@ -180,13 +180,13 @@ def _block(field: Field, within: Fields) -> CidrBlock | None:
 def _pair(field: Field, within: Fields) -> GroupReference | None:
     """Return the group of a pair of group and account."""
     reference, account = read_group_reference(field), within.filled("UserId")
-    account_id = parse_account(account) if account else None
+    account_id = account.read(parse_account) if account else None
     return GroupReference(reference.security_group_id, account_id) if reference else None
 
 
 def _list(field: Field, within: Fields) -> PrefixListReference | None:
     del within
-    prefix_list_id = parse_id(field)
+    prefix_list_id = field.read(parse_id)
     return PrefixListReference(prefix_list_id) if prefix_list_id else None
 
 
@@ -268,10 +268,10 @@ def _interface(fields: Fields) -> NetworkInterface | None:
     found = [read_member(field) for field in _address_fields(fields)]
     interface = NetworkInterface(
         network_interface_id=network_interface_id or "",
-        mac_address=parse_mac(mac) if mac else None,
+        mac_address=mac.read(parse_mac) if mac else None,
         addresses=tuple(dict.fromkeys(block for block in found if block)),
         security_group_ids=tuple(sorted({key for group in groups if (key := require_id(group, "GroupId"))})),
-        account_id=parse_account(owner) if owner else None,
+        account_id=owner.read(parse_account) if owner else None,
         vpc_id=read_id(fields, "VpcId"),
         instance_id=read_id(attached_to, "InstanceId") if attached_to else None,
         origin=fields.field.origin,

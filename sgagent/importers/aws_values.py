@@ -15,10 +15,11 @@ from sgagent.core.model import (
     Protocol,
 )
 from sgagent.documents.field import Field, Fields
+from sgagent.documents.scalars import parse_text
+from sgagent.documents.tree import Node
 from sgagent.documents.values import (
     HostBits,
-    checked_account,
-    group_reference,
+    parse_account,
     parse_block,
     parse_id,
     parse_protocol,
@@ -47,7 +48,7 @@ def read_text(fields: Fields, *names: str) -> str:
 def read_id(fields: Fields, *names: str) -> str | None:
     """Return the first of these ids that is in use."""
     found = next((field for name in names if (field := fields.filled(name))), None)
-    return parse_id(found) if found else None
+    return found.read(parse_id) if found else None
 
 
 def require_id(fields: Fields, *names: str) -> str | None:
@@ -117,24 +118,24 @@ def read_protocol(field: Field) -> Protocol | None:
     text = field.text_or_digits()
     if text is None:
         return None
-    return _PROTOCOLS.get(text.lower()) or parse_protocol(field)
+    return _PROTOCOLS.get(text.lower()) or field.read(parse_protocol)
 
 
 def read_block(field: Field) -> CidrBlock | None:
     """Return the CIDR of a rule; bits behind the prefix are cleared, as AWS clears them."""
-    return parse_block(field, HostBits.CLEARED)
+    return field.attempt(parse_block)
 
 
 def read_member(field: Field) -> CidrBlock | None:
     """Return an address of an interface, or a prefix that is delegated to it."""
-    return parse_block(field, HostBits.REFUSED_IN_MEMBERS)
+    return field.attempt(parse_block, HostBits.REFUSED_IN_MEMBERS)
 
 
 def read_group_reference(field: Field) -> GroupReference | None:
     """Return a group, written ``sg-…`` or ``account/sg-…``."""
-    text = field.text()
-    if text is None:
-        return None
-    account, slash, group = text.rpartition("/")
-    checked = checked_account(field, account) if slash else None
-    return group_reference(field, group, checked) if checked or not slash else None
+    return field.read(_parse_group_reference)
+
+
+def _parse_group_reference(node: Node) -> GroupReference:
+    account, slash, group = parse_text(node).rpartition("/")
+    return GroupReference(parse_id(group), parse_account(account) if slash else None)

@@ -14,6 +14,7 @@ from sgagent.core.model import (
     AuthorizationObject,
     Cloud,
     Family,
+    GroupReference,
     GroupType,
     Policy,
     PortSet,
@@ -28,13 +29,11 @@ from sgagent.documents.values import (
     FAMILIES,
     GROUP_TYPES,
     POLICIES,
-    HostBits,
-    checked_priority,
-    group_reference,
     parse_account,
     parse_block,
     parse_id,
     parse_port_range,
+    parse_priority,
     parse_protocol,
 )
 from sgagent.importers.aws_values import entries, read_block, read_id, read_text, require_id
@@ -107,8 +106,8 @@ def _rule(values: Fields, gathered: Gathered) -> SecurityGroupRule | None:
         rule_id=read_id(values, "security_group_rule_id") or "",
         direction=way and way.word(DIRECTIONS),
         policy=meant,
-        priority=checked_priority(priority, priority.integer()) if priority else _unsaid_priority(meant),
-        protocol=protocol and parse_protocol(protocol),
+        priority=Part("priority", priority.read(parse_priority) if priority else _unsaid_priority(meant)),
+        protocol=protocol and protocol.read(parse_protocol),
         ports=_ports(values),
         port_list=_port_list(values),
         source_ports=None,
@@ -130,15 +129,15 @@ def _unsaid_priority(policy: Policy | None) -> int:
 def _ports(values: Fields) -> Part[PortSet] | None:
     """Return the port range; the provider writes ``-1/-1`` where a port list is meant."""
     field = values.filled("port_range")
-    ports = parse_port_range(field) if field else None
+    ports = field.read(parse_port_range) if field else None
     if field is None or (ports == ALL_PORTS and values.filled("port_range_list_id")):
         return None
-    return Part(field, ports)
+    return Part("port_range", ports)
 
 
 def _port_list(values: Fields) -> Part[str] | None:
     field = values.filled("port_range_list_id")
-    return Part(field, parse_id(field)) if field else None
+    return Part("port_range_list_id", field.read(parse_id)) if field else None
 
 
 def _peer(values: Fields) -> Part[AuthorizationObject] | None:
@@ -151,12 +150,12 @@ def _peer(values: Fields) -> Part[AuthorizationObject] | None:
         ipv6.error("mixed_families", "cidr_ip and ipv6_cidr_ip in one rule", "a rule for each")
     block = ipv4 or ipv6
     if block is not None:
-        return Part(block, parse_block(block, HostBits.CLEARED))
+        return Part("cidr_ip" if ipv4 else "ipv6_cidr_ip", block.attempt(parse_block))
     if group is not None:
         return _group(values, group)
     if prefix_list is not None:
-        prefix_list_id = parse_id(prefix_list)
-        return Part(prefix_list, PrefixListReference(prefix_list_id) if prefix_list_id else None)
+        prefix_list_id = prefix_list.read(parse_id)
+        return Part("prefix_list_id", PrefixListReference(prefix_list_id) if prefix_list_id else None)
     message = "no authorization object"
     values.field.error(
         "missing_object", message, "cidr_ip, ipv6_cidr_ip, source_security_group_id or prefix_list_id"
@@ -165,9 +164,9 @@ def _peer(values: Fields) -> Part[AuthorizationObject] | None:
 
 
 def _group(values: Fields, group: Field) -> Part[AuthorizationObject]:
-    account, text = values.filled("source_group_owner_account"), group.text()
-    account_id = parse_account(account) if account else None
-    return Part(group, group_reference(group, text, account_id) if text else None)
+    account, group_id = values.filled("source_group_owner_account"), group.read(parse_id)
+    account_id = account.read(parse_account) if account else None
+    return Part("source_security_group_id", GroupReference(group_id, account_id) if group_id else None)
 
 
 def _read_prefix_list(values: Fields, gathered: Gathered) -> None:

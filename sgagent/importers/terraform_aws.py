@@ -35,7 +35,7 @@ def _read_group(values: Fields, gathered: Gathered) -> None:
             security_group_id=security_group_id,
             name=read_text(values, "name"),
             vpc_id=read_id(values, "vpc_id"),
-            account_id=parse_account(owner) if owner else None,
+            account_id=owner.read(parse_account) if owner else None,
             tags=read_tags(values, "tags_all", "tags"),
         )
     )
@@ -129,7 +129,7 @@ def _peers(values: Fields, rule: _Rule) -> Iterator[tuple[Field, AuthorizationOb
 
 
 def _list(field: Field) -> PrefixListReference | None:
-    prefix_list_id = parse_id(field)
+    prefix_list_id = field.read(parse_id)
     return PrefixListReference(prefix_list_id) if prefix_list_id else None
 
 

@@ -50,7 +50,7 @@ def read_interface(values: Fields, gathered: Gathered, form: InterfaceForm) -> N
     blocks = [read_member(field) for field in _address_fields(values, form)]
     interface = NetworkInterface(
         network_interface_id=network_interface_id,
-        mac_address=parse_mac(mac) if mac else None,
+        mac_address=mac.read(parse_mac) if mac else None,
         addresses=tuple(dict.fromkeys(block for block in blocks if block)),
         security_group_ids=tuple(sorted(groups or ())),
         vpc_id=read_id(values, form.vpc),
@@ -70,7 +70,9 @@ def read_mention(values: Fields, gathered: Gathered, what: str = "the interface"
 
 def _ids(values: Fields, names: tuple[str, ...]) -> frozenset[str] | None:
     """Return the ids in these lists; None if there are none, so that they are unknown."""
-    found = frozenset(key for name in names for field in entries(values, name) if (key := parse_id(field)))
+    found = frozenset(
+        key for name in names for field in entries(values, name) if (key := field.read(parse_id))
+    )
     return found or None
 
 

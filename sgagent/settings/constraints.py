@@ -10,47 +10,26 @@ import enum
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from sgagent.documents.field import Field, Reading
-from sgagent.documents.findings import Budget, Findings, Limits
-from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind, kind_of
-from sgagent.documents.values import ID_PATTERN
+from sgagent.documents.scalars import (
+    UNKNOWN_FIELD,
+    Fault,
+    InvalidValueError,
+    parse_boolean,
+    parse_integer,
+    parse_text,
+    wrong_type,
+)
+from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind
+from sgagent.documents.values import parse_id
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-UNKNOWN_KEY = "unknown_field"
-_MOST_DIGITS = 18
-"""Of a number that can make sense anywhere."""
-
 _LARGE = 1 << 1024
-
-_MOST_FAULTS = 1000
-"""In the list of one key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong in a table of the configuration."""
-
-    code: str
-    message: str
-    remedy: str
-    path: tuple[str | int, ...] = ()
-    """Keys and indices from the table, or from the value, to what is wrong."""
-
-
-class InvalidValueError(Exception):
-    """Report what is wrong with the value of a key."""
-
-    def __init__(self, *faults: Fault) -> None:
-        """Keep at least one fault."""
-        super().__init__(*faults)
-        self.faults = faults
 
 
 class SettingsTable:
@@ -73,9 +52,9 @@ class Constraint(ABC):
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema by which pydantic calls :meth:`check`."""
-        from sgagent.settings.validation import schema_of  # noqa: PLC0415 - pydantic takes longer than all else
+        from pydantic_core import core_schema  # noqa: PLC0415 - pydantic takes longer than all else
 
-        return schema_of(self.check)
+        return core_schema.no_info_plain_validator_function(self.check)
 
 
 class Flag(Constraint):
@@ -83,9 +62,7 @@ class Flag(Constraint):
 
     def check(self, value: object) -> bool:
         """Return the value."""
-        if not isinstance(value, bool):
-            _refuse_type(value, "true or false")
-        return value
+        return parse_boolean(_node(value))
 
 
 class Number(Constraint):
@@ -179,25 +156,15 @@ class Parsed(Constraint):
 
 
 class DocumentValue(Constraint):
-    """A value that documents have as well, read by the function that reads it there."""
+    """A value that documents have as well, read by the parser that reads it there."""
 
-    def __init__(self, parse: Callable[[Field], object]) -> None:
-        """Take the function."""
+    def __init__(self, parse: Callable[[Node], object]) -> None:
+        """Take the parser."""
         self._parse = parse
 
     def check(self, value: object) -> object:
-        """Return what the function makes of the value."""
-        findings = Findings(_MOST_FAULTS)
-        reading = Reading(file="", findings=findings, budget=Budget(limits=Limits()))
-        found = self._parse(Field(_node(value), reading))
-        if findings.has_errors:
-            raise InvalidValueError(
-                *(
-                    Fault(problem.code, problem.message, problem.remedy, _indices(problem.origin.path))
-                    for problem in findings.all()
-                )
-            )
-        return found
+        """Return what the parser makes of the value."""
+        return self._parse(_node(value))
 
 
 class NoKey(Constraint):
@@ -206,7 +173,7 @@ class NoKey(Constraint):
     def check(self, value: object) -> object:
         """Refuse every value."""
         del value
-        raise InvalidValueError(Fault(UNKNOWN_KEY, "unknown field", ""))
+        raise InvalidValueError(Fault(UNKNOWN_FIELD, "unknown field", ""))
 
 
 class Distinct:
@@ -219,9 +186,9 @@ class Distinct:
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the list's schema with this behind it."""
-        from sgagent.settings.validation import schema_of  # noqa: PLC0415 - as above
+        from pydantic_core import core_schema  # noqa: PLC0415 - as above
 
-        return schema_of(self._once, behind=handler(source))
+        return core_schema.no_info_after_validator_function(self._once, handler(source))
 
     def _once(self, items: Iterable[Any]) -> tuple[Hashable, ...]:
         found = tuple(dict.fromkeys(items))
@@ -231,15 +198,7 @@ class Distinct:
 
 
 Switch = Annotated[bool, Flag()]
-Id = Annotated[
-    str,
-    Text(
-        ID_PATTERN,
-        "at most 128 letters, digits and . _ : -, a letter or digit first",
-        code="bad_id",
-        message="not an id",
-    ),
-]
+Id = Annotated[str, DocumentValue(parse_id)]
 
 
 def text(value: object) -> str:
@@ -248,9 +207,7 @@ def text(value: object) -> str:
     Raises:
         InvalidValueError: the value is none.
     """
-    if not isinstance(value, str):
-        _refuse_type(value, "a text")
-    return value
+    return parse_text(_node(value))
 
 
 def whole_number(value: object) -> int:
@@ -259,20 +216,12 @@ def whole_number(value: object) -> int:
     Raises:
         InvalidValueError: the value is none, or has more digits than makes sense anywhere.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
-        _refuse_type(value, "a whole number")
-    if abs(value) >= 10**_MOST_DIGITS:
-        raise InvalidValueError(Fault("out_of_range", "a number far out of any range", "a smaller one"))
-    return value
+    return parse_integer(_node(value))
 
 
-def wrong_type(value: object, expected: str) -> Fault:
+def wrong_type_of(value: object, expected: str) -> Fault:
     """Return the fault of a value of another type than the key takes."""
-    return Fault("wrong_type", f"{kind_of(_node(value))} where {expected} is expected", expected)
-
-
-def _refuse_type(value: object, expected: str) -> NoReturn:
-    raise InvalidValueError(wrong_type(value, expected))
+    return wrong_type(_node(value), expected)
 
 
 def written(value: object) -> str | None:
@@ -300,7 +249,3 @@ def _node(value: object) -> Node:
             return value
         case _:
             return Scalar(ScalarKind.NUMBER, str(value))
-
-
-def _indices(path: str) -> tuple[int, ...]:
-    return tuple(int(index) for index in re.findall(r"\[([0-9]+)\]", path))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
+from sgagent.documents.scalars import Fault, InvalidValueError
 from sgagent.documents.values import ID_PATTERN
 from sgagent.settings.constraints import (
     Distinct,
-    Fault,
     FilePath,
-    InvalidValueError,
     Number,
     Parsed,
     SettingsTable,

@@ -26,14 +26,13 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Exemption
 from sgagent.documents.findings import Limits
+from sgagent.documents.scalars import Fault, InvalidValueError
 from sgagent.documents.values import parse_network, parse_ports, parse_protocol
 from sgagent.settings.constraints import (
     Distinct,
     DocumentValue,
-    Fault,
     FilePath,
     Id,
-    InvalidValueError,
     NoKey,
     Number,
     Parsed,

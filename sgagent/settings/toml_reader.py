@@ -14,8 +14,9 @@ from typing import Any
 from sgagent.core.errors import Origin, Problem, Severity, UsageError, printable, shown
 from sgagent.documents.characters import refuse_ambiguous
 from sgagent.documents.findings import Findings, Limits
+from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.documents.tree import MalformedError
-from sgagent.settings.constraints import UNKNOWN_KEY, Fault, InvalidValueError, written
+from sgagent.settings.constraints import written
 from sgagent.settings.tables import INTERFACE_NAME, Settings
 
 Path = tuple[str | int, ...]
@@ -184,7 +185,7 @@ def _may_concern(problem: Problem, tables: Collection[str]) -> bool:
     """Return whether a problem is in one of the tables, or in one whose name may be mistyped."""
     path = problem.origin.path
     table = _END_OF_TABLE.split(path)[0]
-    is_unknown_table = problem.code == UNKNOWN_KEY and path == table and problem.value is None
+    is_unknown_table = problem.code == UNKNOWN_FIELD and path == table and problem.value is None
     return is_unknown_table or table in tables
 
 

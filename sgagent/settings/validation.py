@@ -12,11 +12,14 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import ErrorDetails
 
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Protocol
+from sgagent.documents.field import nearest_name
+from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, InvalidValueError
+from sgagent.documents.validation import faults_of
 from sgagent.documents.values import PORT_FORMS
-from sgagent.settings.constraints import UNKNOWN_KEY, Fault, InvalidValueError, Word, wrong_type
+from sgagent.settings.constraints import Word, wrong_type_of
 from sgagent.settings.sources import ENDPOINTS_EXAMPLE, SOURCE_TABLES, FileSourceSettings, SourceType
 from sgagent.settings.tables import (
     LISTS,
@@ -33,10 +36,6 @@ from sgagent.settings.tables import (
 
 Written = Mapping[str, object]
 """A table as it is written."""
-
-_MISSING = "missing_field"
-_LONGEST_KEY = 64
-"""Characters of an unknown key that are compared with the known ones."""
 
 _EXAMPLES = {
     "url": 'like url = "https://policy.example.com/web.yaml"',
@@ -65,8 +64,8 @@ def read_tables(written: Written) -> tuple[dict[str, Any], list[Fault]]:
         elif name in LISTS:
             found, wrong = _read_list(name, value)
         else:
-            remedy = _nearest(name, _NAMES)
-            found, wrong = None, [Fault(UNKNOWN_KEY, "unknown field", remedy)]
+            remedy = nearest_name(name, _NAMES)
+            found, wrong = None, [Fault(UNKNOWN_FIELD, "unknown field", remedy)]
         faults += (replace(fault, path=(name, *fault.path)) for fault in wrong)
         if found is not None:
             values[name] = found
@@ -93,7 +92,7 @@ def _of_another_type(fault: Fault, kind: SourceType) -> Fault:
     owners = [
         f'"{other.value}"'
         for other, declared in SOURCE_TABLES.items()
-        if fault.code == UNKNOWN_KEY and fault.path[0] in _keys(declared)
+        if fault.code == UNKNOWN_FIELD and fault.path[0] in _keys(declared)
     ]
     if not owners:
         return fault
@@ -105,7 +104,7 @@ def _of_another_type(fault: Fault, kind: SourceType) -> Fault:
 def _read_list(name: str, value: object) -> tuple[Any, list[Fault]]:
     """Return the entries that nothing is wrong with."""
     if not isinstance(value, list):
-        return None, [wrong_type(value, "a list")]
+        return None, [wrong_type_of(value, "a list")]
     found: list[tuple[int, Any]] = []
     faults: list[Fault] = []
     for index, item in enumerate(value):
@@ -147,19 +146,11 @@ def _with_remedy(fault: Fault, keys: Collection[str]) -> Fault:
     """Return the fault of a key that is unknown or missing with its remedy."""
     match fault:
         case Fault(code="unknown_field", path=[str(key)]):
-            return replace(fault, remedy=_nearest(key, keys))
+            return replace(fault, remedy=nearest_name(key, keys))
         case Fault(code="missing_field", path=[str(key)]):
             return replace(fault, remedy=_EXAMPLES.get(key, "add the field"))
         case _:
             return fault
-
-
-def _nearest(key: str, known: Collection[str]) -> str:
-    """Return a hint at the known key that was probably meant."""
-    import difflib  # noqa: PLC0415 - only a wrong configuration needs it
-
-    near = difflib.get_close_matches(key[:_LONGEST_KEY].lower(), known, n=1)
-    return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
 
 
 def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
@@ -167,10 +158,7 @@ def _validate(declared: type[Any], value: object) -> tuple[Any, list[Fault]]:
     try:
         return _adapter(declared).validate_python(value), []  # type: ignore[arg-type] # classes are hashable
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        return None, [
-            _fault(fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})) for fault in faults
-        ]
+        return None, list(faults_of(error, _fault_of_shape))
 
 
 @cache
@@ -178,47 +166,10 @@ def _adapter(declared: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(declared)
 
 
-def _fault(code: str, path: tuple[str | int, ...], value: object, context: dict[str, Any]) -> Fault:
-    """Return an error of pydantic in our words."""
-    match code:
-        case "unexpected_keyword_argument":
-            return Fault(UNKNOWN_KEY, "unknown field", "", path)
-        case "missing":
-            return Fault(_MISSING, "missing", "", path)
-        case "dataclass_type":
-            return replace(wrong_type(value, "a mapping"), path=path)
-        case "tuple_type":
-            return replace(wrong_type(value, "a list"), path=path)
-        case _:
-            return Fault(code, context["message"], context["remedy"], path)
-
-
-def schema_of(check: Callable[[Any], object], behind: CoreSchema | None = None) -> CoreSchema:
-    """Return a schema that calls a check, for any value or for what passes the schema before it.
-
-    Args:
-        check: returns what the value stands for, or raises InvalidValueError.
-        behind: the schema that the value passes first.
-    """
-
-    def call(value: object) -> object:
-        try:
-            return check(value)
-        except InvalidValueError as error:
-            raise _as_pydantic(error, value) from None
-
-    if behind is None:
-        return core_schema.no_info_plain_validator_function(call)
-    return core_schema.no_info_after_validator_function(call, behind)
-
-
-def _as_pydantic(error: InvalidValueError, value: object) -> ValidationError:
-    details: list[InitErrorDetails] = []
-    for fault in error.faults:
-        context = {"message": fault.message, "remedy": fault.remedy}
-        kind = PydanticCustomError(fault.code, "{message}", context)
-        details.append(InitErrorDetails(type=kind, loc=fault.path, input=value))
-    return ValidationError.from_exception_data("", details)
+def _fault_of_shape(error: ErrorDetails) -> Fault:
+    """Return the fault of a value that is no table or no list where one is expected."""
+    expected = "a mapping" if error["type"] == "dataclass_type" else "a list"
+    return replace(wrong_type_of(error["input"], expected), path=error["loc"])
 
 
 def _half_pairs(*pairs: tuple[str, str]) -> Callable[[Written], Iterator[Fault]]:
@@ -232,7 +183,7 @@ def _half_pairs(*pairs: tuple[str, str]) -> Callable[[Written], Iterator[Fault]]
                     if key == "client_certificate"
                     else f"what {other} belongs to"
                 )
-                yield Fault(_MISSING, "missing", remedy, (key,))
+                yield Fault(MISSING_FIELD, "missing", remedy, (key,))
 
     return check
 
@@ -252,7 +203,7 @@ def _no_output(table: Written) -> Iterator[Fault]:
 
 def _no_public_keys(table: Written) -> Iterator[Fault]:
     if "public_keys" not in table:
-        yield Fault(_MISSING, "missing", _EXAMPLES["public_keys"], ("public_keys",))
+        yield Fault(MISSING_FIELD, "missing", _EXAMPLES["public_keys"], ("public_keys",))
 
 
 def _bad_binding(table: Written) -> Iterator[Fault]:
@@ -286,7 +237,7 @@ def _bad_exemption(table: Written) -> Iterator[Fault]:
         message = f"{protocol} with {block.family.value}"
         yield Fault("family_of_protocol", message, f"an {only.value} CIDR", ("cidr",))
     if "port_range" not in table and protocol.has_ports:
-        yield Fault(_MISSING, "missing", PORT_FORMS, ("port_range",))
+        yield Fault(MISSING_FIELD, "missing", PORT_FORMS, ("port_range",))
     elif "port_range" in table and not protocol.has_ports and _names_ports(table["port_range"]):
         message = f"{protocol} has no ports"
         yield Fault("ports_do_not_fit", message, "-1/-1, or leave the key out", ("port_range",))

@@ -176,13 +176,15 @@ def references_of_rules(item: KeyValue, limits: Limits) -> References:
     rules = [rule for rule in _listed(item, "rules") if isinstance(rule, dict)]
     reading = _reading(item, limits)
     try:
-        objects = {parse_object(field) for field in _texts(rules, "authorization_object", reading)}
+        objects = {field.attempt(parse_object) for field in _texts(rules, "authorization_object", reading)}
     except OverBudgetError:
         return References()
     return References(
         groups=frozenset(one.security_group_id for one in objects if isinstance(one, GroupReference)),
         prefix_lists=frozenset(one.prefix_list_id for one in objects if isinstance(one, PrefixListReference)),
-        port_lists=frozenset(filter(None, map(parse_id, _texts(rules, "port_list_id", reading)))),
+        port_lists=frozenset(
+            filter(None, (field.read(parse_id) for field in _texts(rules, "port_list_id", reading)))
+        ),
     )
 
 
@@ -190,7 +192,7 @@ def groups_of_interface(item: KeyValue, limits: Limits) -> frozenset[str]:
     """Return the groups of the interface in a key."""
     reading = _reading(item, limits)
     names = (name for name in _listed(item, "security_group_ids") if isinstance(name, str))
-    return frozenset(filter(None, (parse_id(Field(name, reading)) for name in names)))
+    return frozenset(filter(None, (Field(name, reading).read(parse_id) for name in names)))
 
 
 def read_json(value: bytes) -> dict[str, object] | None:

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-NOTED = re.compile(r'(?:\.(?:error|warn)|MalformedError)\(\s*"([a-z_0-9]+)"|code="([a-z_0-9]+)"')
+NOTED = re.compile(
+    r'(?:\.(?:error|warn)|MalformedError|invalid|Fault)\(\s*"([a-z_0-9]+)"|(?:code=|_FIELD = )"([a-z_0-9]+)"'
+)
 
 
 def test_every_code_is_documented() -> None:

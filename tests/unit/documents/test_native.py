@@ -20,6 +20,7 @@ from sgagent.core.model import (
     PrefixListReference,
     Protocol,
 )
+from sgagent.documents import Limits
 from sgagent.documents.assembly import derive_rule_id
 from tests.unit.documents.reading import (
     RULE,
@@ -381,3 +382,75 @@ def test_a_second_id_is_told_with_its_field() -> None:
     (problem,) = refused(document(security_groups=[{"security_group_id": "sg-1", "rules": [rule, rule]}]))
     assert problem.origin.path == "security_groups[0].rules[1].rule_id"
     assert problem.message.startswith("the rule_id is taken by ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message", "remedy"),
+    (
+        ("protocol", ["tcp", "udp"], "expected one protocol, found a list", "tcp, udp, "),
+        ("direction", ["ingress"], "expected one word, found a list", "one of ingress, egress"),
+        ("authorization_object", ["10.0.0.1"], "expected one authorization object, found a list", "a CIDR"),
+        ("port_range", True, "expected a port range, found true or false", "443/443"),
+        ("port_range", {"from": 1}, "expected a port range, found a mapping", "443/443"),
+        ("priority", "1", "expected a priority, found text", "without quotes"),
+        ("description", False, "expected a text, found true or false", "put it between quotes"),
+        ("rule_id", 7, "expected an id, found a whole number", "at most 128 letters"),
+    ),
+)
+def test_a_value_of_another_type_is_told_with_what_is_expected(
+    field: str, value: object, message: str, remedy: str
+) -> None:
+    """The message says what is expected and what was found, the remedy what to write."""
+    (problem,) = refused(rule_document(**{field: value}))
+    assert (problem.code, problem.message) == ("wrong_type", message)
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    (
+        ("action", "policy"),
+        ("Action", "policy"),
+        ("port", "port_range"),
+        ("source", "authorization_object"),
+        ("prority", "priority"),
+    ),
+)
+def test_words_of_other_firewalls_are_understood_in_hints(written: str, meant: str) -> None:
+    """The hint goes by what is meant, not by letters alone: action resembles direction."""
+    (problem,) = refused(rule_document(**{written: "x"}))
+    assert (problem.code, problem.remedy) == ("unknown_field", f"did you mean {meant}?")
+
+
+def test_errors_of_fields_and_between_them_are_told_together() -> None:
+    """A wrong field hides no contradiction between others, and each is at its own line."""
+    text = """\
+        version: 1
+        security_groups:
+          - security_group_id: sg-1
+            rules:
+              - direction: sideways
+                policy: accept
+                priority: 0
+                protocol: icmp
+                port_range: 80
+                authorization_object:
+                  10.0.0.0/8
+                local_address: 2001:db8::1
+                tpyo: 1
+    """
+    found = {(problem.origin.line, problem.code) for problem in refused(text)}
+    assert found == {
+        (5, "bad_value"),
+        (7, "bad_priority"),
+        (9, "ports_do_not_fit"),
+        (12, "family_of_protocol"),
+        (13, "unknown_field"),
+    }
+
+
+def test_what_is_right_of_a_wrong_rule_warns_once() -> None:
+    """What was right is read once more to find contradictions; neither its warnings nor its costs double."""
+    limits = Limits(addresses=1)
+    problems = refused(rule_document(policy="x", authorization_object="10.0.0.1/8"), limits=limits)
+    assert codes(problems) == ["bad_value", "host_bits"]

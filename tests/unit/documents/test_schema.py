@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sgagent.documents import json_schema, native
+from sgagent.documents.native import MODELS, NativeModel
+from sgagent.documents.schema import json_schema
+from sgagent.documents.validation import DocumentModel
 
-SHIPPED = Path(__file__).parents[3] / "docs" / "schema.json"
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "docs" / "schema.json"
+RULES = ROOT / "debian" / "rules"
 
 
 def test_the_shipped_schema_is_the_generated_one() -> None:
@@ -20,17 +24,21 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
 def test_the_schema_knows_every_field() -> None:
     """No field of the readers is missing, and unknown ones are refused as the readers do."""
     schema = json_schema()
-    known = {
-        "security_group": native.GROUP_FIELDS,
-        "rule": native.RULE_FIELDS,
-        "prefix_list": native.PREFIX_LIST_FIELDS,
-        "port_list": native.PORT_LIST_FIELDS,
-        "network_interface": native.INTERFACE_FIELDS,
-    }
-    assert tuple(schema["properties"]) == native.DOCUMENT_FIELDS
-    for name, fields in known.items():
-        assert tuple(schema["$defs"][name]["properties"]) == fields
-        assert schema["$defs"][name]["additionalProperties"] is False
+    objects = {**{name: schema["$defs"][name] for name in MODELS}, "document": schema}
+    models: dict[str, type[DocumentModel]] = {**MODELS, "document": NativeModel}
+    for name, model in models.items():
+        assert list(objects[name]["properties"]) == list(model.model_fields)
+        assert objects[name]["additionalProperties"] is False
+
+
+def test_the_schema_has_an_id() -> None:
+    """Editors and validators cache a schema by its id, which names the version of the format."""
+    assert json_schema()["$id"] == "urn:sgagent:definitions:1"
+
+
+def test_the_package_holds_the_schema_uncompressed() -> None:
+    """No editor reads a compressed schema, which the packaging tools make of every larger document."""
+    assert "dh_compress --exclude=schema.json" in RULES.read_text(encoding="utf-8")
 
 
 def test_every_reference_of_the_schema_leads_somewhere() -> None:

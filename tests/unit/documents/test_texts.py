@@ -224,3 +224,19 @@ def test_hostile_values_reach_no_terminal() -> None:
     """A problem's line holds no control or bidirectional characters."""
     text = str(only(refused('version: 1\n"\\e[31m\\u202Ex": 1\n')))
     assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    (
+        ("version: 1\n\tname: x\n", 2, 1),
+        ("version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n  \t name: x\n", 4, 3),
+        ("version: 1\nport_lists:\n\t- port_list_id: prl-1\n", 3, 1),
+        ("version: 1\nport_lists: [\n {port_list_id: prl-1},\n]\n\tx: 1\n", 5, 1),
+    ),
+)
+def test_a_tab_for_indentation_is_told(text: str, line: int, column: int) -> None:
+    """Nobody sees the difference, so the message names the tab and its place."""
+    (problem,) = refused(text)
+    assert (problem.code, problem.origin.line) == ("syntax", line)
+    assert problem.message == f"column {column}: YAML allows no tab for indentation"

@@ -55,7 +55,7 @@ def test_places_that_are_no_file_have_words(word: FlowOutput) -> None:
     ("text", "told"),
     (
         ("evil = 1", "flow_log.evil: unknown field"),
-        ("dropped = 1", "flow_log.dropped: a whole number where true or false is expected"),
+        ("dropped = 1", "flow_log.dropped: expected true or false, found a whole number"),
         ("rate_per_second = 0", "flow_log.rate_per_second: a number out of its range: '0' (from 1 to 1000)"),
         ("rate_per_second = 1001", "flow_log.rate_per_second: a number out of its range"),
         ("group = 65536", "flow_log.group: a number out of its range: '65536' (from 0 to 65535)"),

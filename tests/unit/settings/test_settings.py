@@ -296,7 +296,7 @@ def test_faults_between_keys_come_with_the_others(text: str, keys: list[str]) ->
 def test_no_type_is_taken_for_another(text: str) -> None:
     """A text of digits is no number, 1 is not true, and a single value is no list."""
     (fault,) = faults(text)
-    assert " is expected" in fault
+    assert ": expected " in fault
 
 
 def test_what_is_right_can_be_read_beside_what_is_wrong() -> None:

@@ -136,8 +136,8 @@ def test_keys_are_pinned() -> None:
     (
         ("[signature]\nrequired = true", "signature.public_keys: missing"),
         ('[signature]\npublic_keys = ["x"]', "signature.public_keys[0]: not a public key"),
-        ("[signature]\npublic_keys = [3]", "signature.public_keys[0]: a whole number where a text"),
-        (f'[signature]\npublic_keys = "{KEY}"', "signature.public_keys: text where a list"),
+        ("[signature]\npublic_keys = [3]", "signature.public_keys[0]: expected a text, found a whole number"),
+        (f'[signature]\npublic_keys = "{KEY}"', "signature.public_keys: expected a list, found text"),
         (f'[signature]\npublic_keys = ["{KEY}"]\nrequire = true', "did you mean required?"),
     ),
 )

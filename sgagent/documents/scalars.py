@@ -1,0 +1,187 @@
+"""Parsers of plain values, and the faults that they raise.
+
+A parser takes a node and returns its value, or raises :class:`InvalidValueError`. The models use parsers as
+pydantic's validators; other code calls them through :meth:`~sgagent.documents.field.Field.read`. Neither this
+module nor ``values`` imports pydantic, so that commands that read no document do not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping as MappingOf
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind, kind_of
+
+T = TypeVar("T")
+
+UNKNOWN_FIELD = "unknown_field"
+MISSING_FIELD = "missing_field"
+
+_LONGEST_NUMBER = 18
+"""Digits of a number that can make sense anywhere."""
+
+_REMEDIES = {
+    "text": "put it between quotes",
+    "whole number": "digits alone, without quotes",
+    "list": "[…] around the values",
+    "mapping": "names with values",
+}
+"""What to do where a value of another type is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a value."""
+
+    code: str
+    message: str
+    remedy: str = ""
+    path: tuple[str | int, ...] = ()
+    """Names and indices from the value to what is wrong in it."""
+
+
+class InvalidValueError(ValueError):
+    """Report what is wrong with a value; pydantic takes it as an error of validation."""
+
+    def __init__(self, *faults: Fault) -> None:
+        """Store at least one fault."""
+        super().__init__(*(fault.message for fault in faults))
+        self.faults = faults
+
+
+def invalid(code: str, message: str, remedy: str = "") -> InvalidValueError:
+    """Return the error of a value with one fault."""
+    return InvalidValueError(Fault(code, message, remedy))
+
+
+def wrong_type(node: Node, expected: str, remedy: str = "") -> Fault:
+    """Return the fault of a value of another type.
+
+    Args:
+        node: the value.
+        expected: what is expected, with its article.
+        remedy: its forms; empty for the usual ones.
+    """
+    _, _, noun = expected.partition(" ")
+    remedy = remedy or _REMEDIES.get(noun, expected)
+    if isinstance(node, Scalar) and node.kind is ScalarKind.NULL:
+        remedy = "a value, or leave the field out"
+    if isinstance(node, Listing) and noun not in _REMEDIES:
+        expected = f"one {noun}"
+    return Fault("wrong_type", f"expected {expected}, found {kind_of(node)}", remedy)
+
+
+def parse_text(node: Node, expected: str = "a text", remedy: str = "") -> str:
+    """Return a text.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(node, str):
+        return node
+    raise InvalidValueError(wrong_type(node, expected, remedy))
+
+
+def parse_digits(node: Node, expected: str = "a text", remedy: str = "") -> str:
+    """Return a text, or the digits of a whole number as written.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(node, Scalar) and node.kind is ScalarKind.INTEGER:
+        return node.text
+    return parse_text(node, expected, remedy)
+
+
+def parse_integer(node: Node, expected: str = "a whole number") -> int:
+    """Return a whole number.
+
+    Raises:
+        InvalidValueError: it is something else, or has more digits than makes sense anywhere.
+    """
+    if not isinstance(node, Scalar) or node.kind is not ScalarKind.INTEGER:
+        raise InvalidValueError(wrong_type(node, expected, _REMEDIES["whole number"]))
+    if len(node.text) > _LONGEST_NUMBER:
+        raise invalid("out_of_range", "a number far out of any range", "a smaller one")
+    return int(node.text)
+
+
+def parse_boolean(node: Node) -> bool:
+    """Return true or false.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(node, Scalar) and node.kind is ScalarKind.BOOLEAN:
+        return node.text.lower() == "true"
+    raise InvalidValueError(wrong_type(node, "true or false"))
+
+
+def parse_word(node: Node, words: MappingOf[str, T]) -> T:
+    """Return the meaning of a word in any letter case.
+
+    Raises:
+        InvalidValueError: it is none of the words.
+    """
+    if isinstance(node, str) and node in words:
+        return words[node]
+    forms = "one of " + ", ".join(words)
+    meaning = words.get(parse_text(node, "a word", forms).lower())
+    if meaning is None:
+        raise invalid("bad_value", "not one of the known words", forms)
+    return meaning
+
+
+def parse_list(node: Node) -> Listing:
+    """Return a list as it is, for a caller that reads its items.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(node, Listing):
+        return node
+    raise InvalidValueError(wrong_type(node, "a list"))
+
+
+def parse_mapping(node: Node) -> Mapping:
+    """Return a mapping as it is.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(node, Mapping):
+        return node
+    raise InvalidValueError(wrong_type(node, "a mapping"))
+
+
+def parse_each(nodes: Iterable[tuple[str | int, Node]], parse: Callable[[Node], T]) -> list[T]:
+    """Return the value of each node.
+
+    Args:
+        nodes: each with its name or index.
+        parse: parses one.
+
+    Raises:
+        InvalidValueError: with the faults of all of them.
+    """
+    values: list[T] = []
+    faults: list[Fault] = []
+    for step, node in nodes:
+        try:
+            values.append(parse(node))
+        except InvalidValueError as error:
+            faults += (replace(fault, path=(step, *fault.path)) for fault in error.faults)
+    if faults:
+        raise InvalidValueError(*faults)
+    return values
+
+
+def parse_texts(node: Node) -> tuple[tuple[str, str], ...]:
+    """Return a mapping of texts or whole numbers, sorted by name.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    entries = parse_mapping(node).entries
+    return tuple(sorted(zip(entries, parse_each(entries.items(), parse_digits), strict=True)))
