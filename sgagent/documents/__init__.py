@@ -17,7 +17,7 @@ __all__ = [
     "parse_other_version",
 ]
 
-# Of pydantic, which is imported by the first module that needs a model: no plugin of another package runs here, and
+# Of pydantic, which the first module that needs a model imports: no plugin of another package runs here, and
 # no time goes into checks of the schemas that pydantic itself makes of the models.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 os.environ.setdefault("PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS", "true")
