@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from sgagent.documents.schema import json_schema
+from sgagent.documents.native import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,7 @@ import os
 
 from sgagent.documents.field import RefusedDocumentsError
 from sgagent.documents.findings import Limits
-from sgagent.documents.parse import parse_documents, parse_other_version
-from sgagent.documents.text import DocumentFile
+from sgagent.documents.parse import DocumentFile, parse_documents, parse_other_version
 
 __all__ = [
     "DocumentFile",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -12,7 +12,6 @@ from pydantic import Field as Declared
 from sgagent.core.model import (
     DEFAULT_GROUP_TYPE,
     DEFAULT_INNER_ACCESS,
-    LAST_PORT,
     AuthorizationObject,
     CidrBlock,
     Cloud,
@@ -40,20 +39,16 @@ from sgagent.documents.scalars import (
     parse_texts,
     parse_word,
 )
+from sgagent.documents.schema import any_of, document_schema, ref, words
 from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.documents.validation import DocumentModel, Schema, Value, located, read_model
 from sgagent.documents.values import (
-    ACCOUNT_PATTERN,
     CLOUDS,
     DIRECTIONS,
     FAMILIES,
     FORMAT_VERSION,
     GROUP_TYPES,
-    ID_PATTERN,
-    LAST_PRIORITY,
-    MAC_PATTERN,
     POLICIES,
-    PROTOCOLS,
     in_order,
     parse_account,
     parse_block,
@@ -68,52 +63,6 @@ from sgagent.documents.values import (
 )
 
 
-def _pattern(pattern: str) -> Schema:
-    return {"type": "string", "pattern": f"^{pattern}$"}
-
-
-def _any(*schemas: Schema) -> Schema:
-    return {"anyOf": [*schemas]}
-
-
-def _words(words: Iterable[str]) -> Schema:
-    """Return the schema of one of a few words, in any letter case; editors are offered the usual one."""
-    patterns = (
-        "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
-        for word in words
-    )
-    return {"type": "string", "anyOf": [{"enum": list(words)}, {"pattern": f"^({'|'.join(patterns)})$"}]}
-
-
-def _ref(name: str) -> Schema:
-    """Return what stands for a reference to a definition until the whole schema is generated."""
-    return {"defined": name}
-
-
-_SINGLE_PORT = "[0-9]{1,5}"
-_BLOCK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
-DEFINITIONS: dict[str, Schema] = {
-    "id": _pattern(ID_PATTERN),
-    "account": _any(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
-    "free_text": {"type": ["string", "integer"]},
-    "block": _pattern(_BLOCK),
-    "object": _pattern(rf"({_BLOCK}|sg-[A-Za-z0-9._:-]+|pl-[A-Za-z0-9._:-]+|[^/]+/sg-[A-Za-z0-9._:-]+)"),
-    "port_range": _any(
-        {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
-        _pattern(f"({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)"),
-    ),
-    "ports": _any(_ref("port_range"), {"type": "array", "items": _ref("port_range"), "minItems": 1}),
-    "protocol": _any(
-        _words(PROTOCOLS),
-        {"type": "integer", "minimum": 0, "maximum": 255},
-        _pattern("(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"),
-    ),
-    "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
-    "mac_address": _pattern(MAC_PATTERN),
-}
-"""JSON Schema of the values of fields."""
-
-
 def _parse_version(node: Node) -> int:
     if parse_integer(node) != FORMAT_VERSION:
         raise invalid(
@@ -122,26 +71,26 @@ def _parse_version(node: Node) -> int:
     return FORMAT_VERSION
 
 
-def _one_of(words: dict[str, Any]) -> Value:
-    return Value(partial(parse_word, words=words), _words(words))
+def _one_of(meanings: dict[str, Any]) -> Value:
+    return Value(partial(parse_word, words=meanings), words(meanings))
 
 
 def _list_of(*names: str) -> Value:
     """Return what a list takes whose items other code reads: it may know them from the parse cache."""
-    items = _ref(names[0]) if len(names) == 1 else _any(*map(_ref, names))
+    items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
     return Value(parse_list, {"type": "array", "items": items})
 
 
-Id = Annotated[str, Value(parse_id, _ref("id"))]
-Account = Annotated[str, Value(parse_account, _ref("account"))]
-FreeText = Annotated[str, Value(parse_digits, _ref("free_text"))]
-Ports = Annotated[PortSet, Value(parse_ports, _ref("ports"))]
-Block = Annotated[CidrBlock, Value(located(parse_block), _ref("block"))]
+Id = Annotated[str, Value(parse_id, ref("id"))]
+Account = Annotated[str, Value(parse_account, ref("account"))]
+FreeText = Annotated[str, Value(parse_digits, ref("free_text"))]
+Ports = Annotated[PortSet, Value(parse_ports, ref("ports"))]
+Block = Annotated[CidrBlock, Value(located(parse_block), ref("block"))]
 Blocks = Annotated[Listing, _list_of("block")]
 PolicyWord = Annotated[Policy, _one_of(POLICIES)]
 Tags = Annotated[
     tuple[tuple[str, str], ...],
-    Value(parse_texts, {"type": "object", "additionalProperties": _ref("free_text")}),
+    Value(parse_texts, {"type": "object", "additionalProperties": ref("free_text")}),
 ]
 
 
@@ -160,10 +109,10 @@ class RuleModel(DocumentModel):
     policy: PolicyWord = Declared(
         description="What becomes of it; allow and deny mean the same as accept and drop."
     )
-    priority: Annotated[int, Value(parse_priority, _ref("priority"))] = Declared(
+    priority: Annotated[int, Value(parse_priority, ref("priority"))] = Declared(
         1, description="1 is the most urgent; among equals drop wins. Above 100 only in old data."
     )
-    protocol: Annotated[Protocol, Value(parse_protocol, _ref("protocol"))] = Declared(
+    protocol: Annotated[Protocol, Value(parse_protocol, ref("protocol"))] = Declared(
         description="A name in any letter case, or an IANA number."
     )
     port_range: Ports | None = Declared(
@@ -175,7 +124,7 @@ class RuleModel(DocumentModel):
     source_port_range: Ports | None = Declared(
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
-    authorization_object: Annotated[AuthorizationObject, Value(located(parse_object), _ref("object"))] = (
+    authorization_object: Annotated[AuthorizationObject, Value(located(parse_object), ref("object"))] = (
         Declared(description="The other end: an address, a CIDR, sg-…, account/sg-… or pl-….")
     )
     local_address: Block | None = Declared(
@@ -233,7 +182,7 @@ class PrefixListModel(DocumentModel):
 class PortEntryModel(DocumentModel):
     """An entry of a port list, with a description."""
 
-    port_range: Annotated[PortSet, Value(parse_port_range, _ref("port_range"))] = Declared(
+    port_range: Annotated[PortSet, Value(parse_port_range, ref("port_range"))] = Declared(
         description="A port or range."
     )
     description: FreeText = Declared("", description="For people.")
@@ -252,7 +201,7 @@ class NetworkInterfaceModel(DocumentModel):
     """A network interface (§1.3)."""
 
     network_interface_id: Id = Declared(description="Unique.")
-    mac_address: Annotated[str, Value(parse_mac, _ref("mac_address"))] | None = Declared(
+    mac_address: Annotated[str, Value(parse_mac, ref("mac_address"))] | None = Declared(
         None, description="Finds the link on the host."
     )
     addresses: Blocks | None = Declared(
@@ -292,16 +241,18 @@ class NativeModel(DocumentModel):
     )
 
 
-MODELS: dict[str, type[DocumentModel]] = {
-    "security_group": SecurityGroupModel,
-    "rule": RuleModel,
-    "prefix_list": PrefixListModel,
-    "prefix_entry": PrefixEntryModel,
-    "port_list": PortListModel,
-    "port_entry": PortEntryModel,
-    "network_interface": NetworkInterfaceModel,
-}
-"""The models of what a document holds, by the name that the JSON Schema has for each."""
+def json_schema() -> Schema:
+    """Return the JSON Schema of native documents, which compares no fields of a rule with each other."""
+    models: dict[str, type[DocumentModel]] = {
+        "security_group": SecurityGroupModel,
+        "rule": RuleModel,
+        "prefix_list": PrefixListModel,
+        "prefix_entry": PrefixEntryModel,
+        "port_list": PortListModel,
+        "port_entry": PortEntryModel,
+        "network_interface": NetworkInterfaceModel,
+    }
+    return document_schema(NativeModel, models)
 
 
 def read_native(document: Field, collected: Collected) -> None:

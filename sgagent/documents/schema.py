@@ -1,27 +1,79 @@
-"""JSON Schema (draft 2020-12) of the native format, for editors and other tools, generated from its models.
-
-The schema constrains single fields; ``sgagent check`` also checks the fields of a rule against each other.
-"""
+"""JSON Schema (draft 2020-12), generated from models, for editors and other tools."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from sgagent.documents.native import DEFINITIONS, MODELS, NativeModel
+from sgagent.core.model import LAST_PORT
 from sgagent.documents.validation import DocumentModel, Schema
-from sgagent.documents.values import FORMAT_VERSION
+from sgagent.documents.values import (
+    ACCOUNT_PATTERN,
+    FORMAT_VERSION,
+    ID_PATTERN,
+    LAST_PRIORITY,
+    MAC_PATTERN,
+    PROTOCOLS,
+)
 
 
-def json_schema() -> Schema:
-    """Return the schema of a native document."""
-    models = {name: _schema_of(model) for name, model in MODELS.items()}
+def _pattern(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def any_of(*schemas: Schema) -> Schema:
+    """Return the schema of what one of several takes."""
+    return {"anyOf": [*schemas]}
+
+
+def words(known: Iterable[str]) -> Schema:
+    """Return the schema of one of a few words, in any letter case; editors are offered the usual one."""
+    patterns = (
+        "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
+        for word in known
+    )
+    return {"type": "string", "anyOf": [{"enum": list(known)}, {"pattern": f"^({'|'.join(patterns)})$"}]}
+
+
+def ref(name: str) -> Schema:
+    """Return what stands for a reference to a definition until the whole schema is generated."""
+    return {"defined": name}
+
+
+_SINGLE_PORT = "[0-9]{1,5}"
+_BLOCK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
+_DEFINITIONS: dict[str, Schema] = {
+    "id": _pattern(ID_PATTERN),
+    "account": any_of(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
+    "free_text": {"type": ["string", "integer"]},
+    "block": _pattern(_BLOCK),
+    "object": _pattern(rf"({_BLOCK}|sg-[A-Za-z0-9._:-]+|pl-[A-Za-z0-9._:-]+|[^/]+/sg-[A-Za-z0-9._:-]+)"),
+    "port_range": any_of(
+        {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
+        _pattern(f"({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)"),
+    ),
+    "ports": any_of(ref("port_range"), {"type": "array", "items": ref("port_range"), "minItems": 1}),
+    "protocol": any_of(
+        words(PROTOCOLS),
+        {"type": "integer", "minimum": 0, "maximum": 255},
+        _pattern("(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"),
+    ),
+    "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
+    "mac_address": _pattern(MAC_PATTERN),
+}
+"""JSON Schema of the values of fields."""
+
+
+def document_schema(document: type[DocumentModel], models: Mapping[str, type[DocumentModel]]) -> Schema:
+    """Return the schema of a document, with those of the models that it refers to by name."""
     schema = {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": f"urn:sgagent:definitions:{FORMAT_VERSION}",
         "title": "sgagent definitions",
-        **_schema_of(NativeModel),
-        "$defs": {**DEFINITIONS, **models},
+        **_schema_of(document),
+        "$defs": {**_DEFINITIONS, **{name: _schema_of(model) for name, model in models.items()}},
     }
     return {name: _linked(part) for name, part in schema.items()}
 

@@ -10,7 +10,7 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.findings import Budget, Findings, OverBudgetError
-from sgagent.documents.text import read_tree
+from sgagent.documents.parse import read_tree
 from sgagent.importers.context import Gathered, settle
 from sgagent.importers.notes import Note, Notes
 

@@ -22,7 +22,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Fields, Reading
 from sgagent.documents.findings import Budget, Findings
-from sgagent.documents.text import read_tree
+from sgagent.documents.parse import read_tree
 from sgagent.documents.tree import Listing
 from sgagent.settings import parse_interface_name
 

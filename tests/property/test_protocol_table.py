@@ -24,7 +24,7 @@ from sgagent.core.model import (
     Protocol,
     ported_text,
 )
-from sgagent.documents.schema import json_schema
+from sgagent.documents.native import json_schema
 from sgagent.documents.writer import write_rule
 from sgagent.nft import ruleset
 from sgagent.nft.ruleset import Interval
