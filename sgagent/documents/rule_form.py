@@ -39,9 +39,12 @@ class Part(NamedTuple, Generic[T]):
     """None if the field has an error, which the findings already hold."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RuleForm:
-    """The fields of a rule, each parsed alone; None for a missing field."""
+    """The fields of a rule, each parsed alone; None for a missing field.
+
+    It is not frozen, because making one for each rule takes half the time then.
+    """
 
     place: Field
     rule_id: str
