@@ -1,6 +1,6 @@
 """Validate the tables of the configuration: each value by pydantic, then the keys against each other.
 
-This is the only module of the package that imports pydantic when it is imported.
+Only a configuration that is not empty needs this module, which imports pydantic.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from sgagent.documents.native import NativeModel, RuleModel, json_schema
@@ -45,3 +47,15 @@ def test_every_reference_of_the_schema_leads_somewhere() -> None:
     text = json.dumps(schema)
     names = {piece.split('"')[0] for piece in text.split("#/$defs/")[1:]}
     assert names == set(schema["$defs"])
+
+
+def test_only_what_is_read_imports_its_models() -> None:
+    """Models take longer to import than most commands run; those of answers only answers need."""
+    code = (
+        "import sys, sgagent.documents as d; print('pydantic' in sys.modules);"
+        " d.parse_documents([d.DocumentFile('a', b'version: 1')], d.Limits());"
+        " print('sgagent.documents.native' in sys.modules, 'sgagent.documents.api' in sys.modules)"
+    )
+    ours = [sys.executable, "-c", code]
+    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
+    assert done.stdout.split() == ["False", "True", "False"]
