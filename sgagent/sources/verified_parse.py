@@ -5,15 +5,69 @@ The results are cached until the documents or their signature change; only the a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
-from sgagent.core.errors import DocumentError, Problem
+from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
-from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents import DocumentFile, Limits, RefusedDocumentsError, parse_documents
 from sgagent.ports import Delivery
 from sgagent.signatures import Manifest, Signed, check_contents
 from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a source has no delivery, as a value that any thread may read.
+
+    Sources keep this, and raise a new exception from it each time. An exception that is kept and raised again
+    keeps every frame alive that it passed, and what these frames refer to.
+    """
+
+    message: str
+    problems: tuple[Problem, ...] | None = None
+    """Of refused documents; None where the source is unavailable."""
+
+    unavailable: type[SourceUnavailableError] = SourceUnavailableError
+    """How the source is unavailable: a class that takes the message."""
+
+    readable: Snapshot | None = field(default=None, compare=False)
+    """The part of the refused documents without errors, if they were parsed."""
+
+    has_left_out: bool = False
+
+    @classmethod
+    def of(cls, error: DocumentError | SourceUnavailableError) -> Self:
+        """Return what an exception says."""
+        match error:
+            case RefusedDocumentsError():
+                problems, readable = error.problems, error.readable
+                return cls(str(error), problems, readable=readable, has_left_out=error.has_left_out)
+            case DocumentError():
+                return cls(str(error), error.problems)
+            case _:
+                return cls(str(error), unavailable=type(error))
+
+    def exception(self) -> DocumentError | SourceUnavailableError:
+        """Return a new exception that says the same."""
+        if self.problems is None:
+            return self.unavailable(self.message)
+        if self.readable is None:
+            return DocumentError(self.problems)
+        return RefusedDocumentsError(self.problems, self.readable, has_left_out=self.has_left_out)
+
+
+def delivered(outcome: Delivery | Failure) -> Delivery:
+    """Return the delivery of a source.
+
+    Raises:
+        DocumentError: the documents are refused.
+        SourceUnavailableError: the source is unavailable.
+    """
+    if isinstance(outcome, Failure):
+        raise outcome.exception()
+    return outcome
 
 
 class VerifiedParser:
@@ -97,7 +151,7 @@ class VerifiedParser:
         """Return the snapshot and the warnings, cached while the documents are unchanged.
 
         Raises:
-            DocumentError: syntax or schema errors; the identical error while the documents are unchanged.
+            DocumentError: syntax or schema errors, which are cached too.
         """
         if self._read is None or self._read.documents != documents:
             try:
@@ -105,10 +159,10 @@ class VerifiedParser:
                     documents, parse_documents(documents, self._limits, self._version, self._memo)
                 )
             except DocumentError as error:
-                self._read = _Read(documents, error)
+                self._read = _Read(documents, Failure.of(error))
         reading = self._read.reading
-        if isinstance(reading, DocumentError):
-            raise reading.with_traceback(None)  # a cached error would collect a traceback with each raise
+        if isinstance(reading, Failure):
+            raise reading.exception()
         return reading
 
 
@@ -120,7 +174,7 @@ class _Read:
     """The cached result of parsing documents."""
 
     documents: tuple[DocumentFile, ...]
-    reading: _Reading | DocumentError
+    reading: _Reading | Failure
 
 
 @dataclass(frozen=True, slots=True)

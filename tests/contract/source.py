@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Protocol
 
 import pytest
@@ -78,6 +80,14 @@ class SourceContract:
         with pytest.raises(SourceUnavailableError):
             origin.source.fetch()
 
+    def test_what_is_raised_keeps_no_frame_alive(self, origin: Origin) -> None:
+        """A source that stored its exception would keep all that its callers had at hand."""
+        assert _frame_of_a_caller(origin.source) is None
+        with origin.source.watch(lambda: None):
+            origin.write(BROKEN)
+            wait_until(lambda: issubclass(_raised(origin.source) or object, DocumentError), "a refusal")
+            assert _frame_of_a_caller(origin.source) is None
+
     def test_changes_wake_whoever_watches(self, origin: Origin) -> None:
         """What comes, changes and goes is told, and can then be fetched.
 
@@ -118,3 +128,29 @@ def _groups(source: Source) -> list[str]:
         return [group.security_group_id for group in source.fetch().snapshot.security_groups]
     except (DocumentError, SourceUnavailableError):
         return []
+
+
+class _Local:
+    """A value of a caller."""
+
+
+def _raised(source: Source) -> type[Exception] | None:
+    """Return the type of what a source raises."""
+    try:
+        source.fetch()
+    except (DocumentError, SourceUnavailableError) as error:
+        return type(error)
+    return None
+
+
+def _frame_of_a_caller(source: Source) -> object:
+    """Return a local variable of a caller after its frame has ended; None if it is gone as it should be."""
+
+    def call() -> weakref.ref[_Local]:
+        local = _Local()
+        assert _raised(source) is not None
+        return weakref.ref(local)
+
+    kept = call()
+    gc.collect()
+    return kept()

@@ -18,7 +18,7 @@ from sgagent.sources.aliyun.pagination import Api, Paginator
 from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
 from sgagent.sources.endpoint_cache import EndpointCache
 from sgagent.sources.poller import Backoff, Poller
-from sgagent.sources.verified_parse import VerifiedParser
+from sgagent.sources.verified_parse import Failure, VerifiedParser, delivered
 
 FIRST_ANSWER_SECONDS = 20.0
 """How long the first fetch waits for the watch's thread; later fetches do not wait."""
@@ -64,7 +64,7 @@ class AliyunSource:
         self._poller = Poller(self._poll, self._paginator.break_off)
         self._asking = threading.Lock()
         self._parser = VerifiedParser(limits)
-        self._outcome: _Outcome = SourceUnavailableError(f"{settings.api}: no answer yet")
+        self._outcome: Delivery | Failure = Failure(f"{settings.api}: no answer yet")
 
     def fetch(self) -> Delivery:
         """Return the newest complete snapshot of the API.
@@ -78,10 +78,7 @@ class AliyunSource:
         else:
             self._paginator.resume()
             self._poll()
-        outcome = self._outcome
-        if isinstance(outcome, Delivery):
-            return outcome
-        raise outcome.with_traceback(None)  # a cached error would collect a traceback with each raise
+        return delivered(self._outcome)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the API, and that of the metadata service if it is used."""
@@ -100,22 +97,22 @@ class AliyunSource:
     def _poll(self) -> tuple[bool, float]:
         """Read once; return whether the result changed, and the seconds until the next read."""
         with self._asking:
-            before = (_comparable(self._outcome), self.endpoints())
+            before = (self._outcome, self.endpoints())
             self._outcome = self._ask()
-            is_changed = before != (_comparable(self._outcome), self.endpoints())
-        if isinstance(self._outcome, SourceUnavailableError):
+            is_changed = before != (self._outcome, self.endpoints())
+        if isinstance(self._outcome, Failure) and self._outcome.problems is None:
             return is_changed, self._backoff.after_failure()
         return is_changed, self._backoff.after_answer()
 
-    def _ask(self) -> _Outcome:
-        """Read the host's definitions, and return the delivery or the error."""
+    def _ask(self) -> Delivery | Failure:
+        """Read the host's definitions, and return the delivery or why there is none."""
         with suppress(OSError):  # cached addresses stay valid; without any, the request fails with a message
             self._endpoint_cache.find()
         try:
             documents = read_everything_about(self._subject(), self._paginator, self._limits)
             return self._parser.take(documents, None, self._settings.place)
         except (DocumentError, SourceUnavailableError) as error:
-            return error
+            return Failure.of(error)
 
     def _subject(self) -> ApiSubject:
         """Return the instance, interfaces and groups to read.
@@ -136,11 +133,3 @@ class AliyunSource:
             network_interface_ids=tuple(sorted(interfaces)),
             security_group_ids=tuple(sorted(groups)),
         )
-
-
-_Outcome = Delivery | DocumentError | SourceUnavailableError
-
-
-def _comparable(outcome: _Outcome) -> object:
-    """Return a value by which equal outcomes compare equal."""
-    return outcome if isinstance(outcome, Delivery) else (type(outcome), str(outcome))

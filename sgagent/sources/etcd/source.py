@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgagent.core.binding import HandBinding
@@ -28,30 +28,31 @@ from sgagent.sources.etcd.watch_stream import WakePipe
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.poller import Poller
 from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
+from sgagent.sources.verified_parse import Failure
 
 
 class OutageTimer:
     """Timer of an outage; it reports the outage in time, even during a slow connection attempt."""
 
-    def __init__(self, grace_seconds: float, report: Callable[[SourceUnavailableError], None]) -> None:
+    def __init__(self, grace_seconds: float, report: Callable[[Failure], None]) -> None:
         """Start without an outage.
 
         Args:
             grace_seconds: the length of an outage that is not reported.
-            report: called with the newest error, once in each outage and from another thread, and not after
+            report: called with the newest failure, once in each outage and from another thread, and not after
                 :meth:`end` has returned.
         """
         self._grace_seconds = grace_seconds
         self._report = report
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
-        self._error: SourceUnavailableError | None = None
+        self._newest: Failure | None = None
         self._has_lasted = False
 
-    def go_on(self, error: SourceUnavailableError) -> bool:
+    def go_on(self, failure: Failure) -> bool:
         """Record a failed attempt; return whether the outage has exceeded the grace period."""
         with self._lock:
-            self._error = error
+            self._newest = failure
             if self._timer is None:
                 self._timer = threading.Timer(self._grace_seconds, self._last)
                 self._timer.daemon = True
@@ -63,14 +64,14 @@ class OutageTimer:
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._error, self._has_lasted = None, None, False
+            self._timer, self._newest, self._has_lasted = None, None, False
 
     def _last(self) -> None:
         with self._lock:
-            if self._error is None or threading.current_thread() is not self._timer:
+            if self._newest is None or threading.current_thread() is not self._timer:
                 return
             self._has_lasted = True
-            self._report(self._error)
+            self._report(self._newest)
 
 
 GRACE_SECONDS = 9.0
@@ -97,6 +98,23 @@ class FetchedPublication:
 
     version: str
     """Of this host's part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What other threads may read of the store; the watch's thread replaces it as a whole."""
+
+    delivery: Delivery | None = None
+    """The newest one that was not refused."""
+
+    verified: VerifiedManifest | None = None
+    """The manifest of that delivery; None without pinned keys."""
+
+    publication: FetchedPublication | None = None
+    """The publication of that delivery."""
+
+    failure: Failure | None = None
+    """Why :meth:`EtcdSource.fetch` raises; None where it returns the delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +168,7 @@ class EtcdSource:
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parsed: _Parsed | None = None
         self._memo = parsed or Memo()
-        self._newest: Delivery | None = None
-        self._verified: VerifiedManifest | None = None
-        self._error: DocumentError | SourceUnavailableError | None = None
-        self._publication: FetchedPublication | None = None
+        self._outcome = _Outcome()
 
     def fetch(self) -> Delivery:
         """Return this host's part of the newest publication.
@@ -169,14 +184,14 @@ class EtcdSource:
             self._poller.wait_for_first(self._settings.timeout_seconds + 1.0)
         else:
             self._ask_once()
-        error, newest, verified = self._error, self._newest, self._verified
-        if error is not None:
-            raise error.with_traceback(None)
-        if newest is None:
+        outcome = self._outcome
+        if outcome.failure is not None:
+            raise outcome.failure.exception()
+        if outcome.delivery is None:
             raise SourceUnavailableError("etcd: no answer yet")
-        if verified is not None:  # an older delivery may have expired
-            self._signature_policy.check_age(verified, place_of(self._layout))
-        return newest
+        if outcome.verified is not None:  # an older delivery may have expired
+            self._signature_policy.check_age(outcome.verified, place_of(self._layout))
+        return outcome.delivery
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached addresses of the cluster's members."""
@@ -207,7 +222,7 @@ class EtcdSource:
     @property
     def publication(self) -> FetchedPublication | None:
         """Return the newest complete publication on this host; None before the first."""
-        return self._publication
+        return self._outcome.publication
 
     @property
     def bytes_received(self) -> int:
@@ -233,25 +248,27 @@ class EtcdSource:
         try:
             self._deliver(self._client.persistently(self._watcher.connect, seconds))
         except DocumentError as error:
-            self._error = _refusal(error)
+            self._fail_with(Failure.of(error))
         except EtcdError as error:
-            self._error = self._unavailable(error)
+            self._fail_with(_unavailable(error))
         finally:
             self._client.close()
 
     def _ask(self) -> tuple[bool, float]:
         """Connect, or wait for changes; return whether the result changed, and the seconds to wait."""
-        newest, said, endpoints = self._newest, _said(self._error), self.endpoints()
+        before, endpoints = self._outcome, self.endpoints()
         try:
             replica = self._next()
         except DocumentError as error:
             self._outage.end()
             self._lose_connection()
             self._watcher.forget()
-            self._error, wait = _refusal(error), REFUSED_AGAIN_SECONDS
+            self._fail_with(Failure.of(error))
+            wait = REFUSED_AGAIN_SECONDS
         except NothingPublishedError as error:
             self._outage.end()
-            self._error, wait = self._unavailable(error), UNPUBLISHED_AGAIN_SECONDS
+            self._fail_with(_unavailable(error))
+            wait = UNPUBLISHED_AGAIN_SECONDS
         except EtcdError as error:
             self._lose_connection()
             wait = self._fail(error)
@@ -260,8 +277,9 @@ class EtcdSource:
             self._failures, wait = 0, 0.0
             if replica is not None:
                 self._deliver(replica)
-        is_same = self._newest is newest and (_said(self._error), self.endpoints()) == (said, endpoints)
-        return not is_same, wait
+        outcome = self._outcome
+        is_same = outcome.delivery is before.delivery and outcome.failure == before.failure
+        return not is_same or self.endpoints() != endpoints, wait
 
     def _next(self) -> Replica | None:
         """Return the replica after a change; None without one.
@@ -292,16 +310,19 @@ class EtcdSource:
             held = hold(replica.values, replica.covers, self._layout, self._signature_policy)
             if held.verified is not None:
                 self._signature_policy.check_age(held.verified, place_of(self._layout))
-            self._newest = self._delivery(held)
+            delivery = self._delivery(held)
         except DocumentError as error:
-            self._error = error
+            self._fail_with(Failure.of(error))
             return
-        self._error, self._verified = None, held.verified
-        self._publication = FetchedPublication(
-            serial=marker.serial,
-            revision=replica.marker_revision,
-            version=self._newest.snapshot.version,
+        version = delivery.snapshot.version
+        publication = FetchedPublication(
+            serial=marker.serial, revision=replica.marker_revision, version=version
         )
+        self._outcome = _Outcome(delivery=delivery, verified=held.verified, publication=publication)
+
+    def _fail_with(self, failure: Failure) -> None:
+        """Make :meth:`fetch` raise; the last publication stays known."""
+        self._outcome = replace(self._outcome, failure=failure)
 
     def _delivery(self, held: SignedContent) -> Delivery:
         """Return the delivery; the identical object if nothing has changed.
@@ -319,7 +340,7 @@ class EtcdSource:
             documents=self._parsed.documents,
             signed=held.verified.signed if held.verified is not None else None,
         )
-        newest = self._newest
+        newest = self._outcome.delivery
         return newest if newest is not None and _is_same(newest, delivery) else delivery
 
     def _lose_connection(self) -> None:
@@ -330,27 +351,19 @@ class EtcdSource:
         """Record a failed attempt and return the backoff; expose the error after the grace period."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        has_lasted = self._outage.go_on(self._unavailable(error))
-        if self._newest is None or has_lasted:
-            self._error = self._unavailable(error)
+        failure = _unavailable(error)
+        if self._outage.go_on(failure) or self._outcome.delivery is None:
+            self._fail_with(failure)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, and guards no secret
 
-    def _report_absence(self, error: SourceUnavailableError) -> None:
-        """Expose the error of an outage, possibly during a connection attempt."""
-        self._error = error
+    def _report_absence(self, failure: Failure) -> None:
+        """Expose an outage, possibly during a connection attempt."""
+        self._fail_with(failure)
         self._poller.wake_watchers()
 
-    def _unavailable(self, error: EtcdError) -> SourceUnavailableError:
-        return SourceUnavailableError(f"etcd: {error}")
 
-
-def _refusal(error: DocumentError) -> DocumentError:
-    """Return an equal error without the traceback, which would keep the read keys alive."""
-    return DocumentError(error.problems)
-
-
-def _said(error: DocumentError | SourceUnavailableError | None) -> str | None:
-    return None if error is None else str(error)
+def _unavailable(error: EtcdError) -> Failure:
+    return Failure(f"etcd: {error}")
 
 
 def _is_same(one: Delivery, other: Delivery) -> bool:

@@ -22,7 +22,7 @@ from sgagent.sources.https.request import Answer, Exchange, Question
 from sgagent.sources.https.response import BodyTooLargeError, NoAnswerError
 from sgagent.sources.poller import Backoff, Poller
 from sgagent.sources.signature_policy import MismatchError
-from sgagent.sources.verified_parse import VerifiedParser
+from sgagent.sources.verified_parse import Failure, VerifiedParser, delivered
 
 FIRST_ANSWER_SECONDS = 10.0
 """How long the first fetch waits for the watch's thread; later fetches do not wait."""
@@ -76,7 +76,7 @@ class HttpsSource:
         self._document: _Copy | None = None
         self._signature: _Copy | None = None
         self._mismatches = 0
-        self._outcome: _Outcome = _NOT_ASKED
+        self._outcome: Delivery | Failure = Failure("no answer of the server yet")
 
     def fetch(self) -> Delivery:
         """Return the newest complete snapshot of the server.
@@ -90,10 +90,7 @@ class HttpsSource:
         else:
             self._exchange.cancellation.resume()
             self._poll()
-        outcome = self._outcome
-        if isinstance(outcome, Delivery):
-            return outcome
-        raise outcome.with_traceback(None)  # a cached error would collect a traceback with each raise
+        return delivered(self._outcome)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the cached endpoints of the server."""
@@ -111,12 +108,12 @@ class HttpsSource:
     def _poll(self) -> tuple[bool, float]:
         """Send one request; return whether the result changed, and the seconds until the next request."""
         with self._asking:
-            before = (_comparable(self._outcome), self.endpoints())
+            before = (self._outcome, self.endpoints())
             wait = self._asked_to_wait()
             began = self._monotonic()
             put_off = self._try(wait)
             took = self._monotonic() - began
-            is_changed = before != (_comparable(self._outcome), self.endpoints())
+            is_changed = before != (self._outcome, self.endpoints())
         if put_off is not None:
             return is_changed, self._backoff.after_failure(put_off)
         if wait:
@@ -135,15 +132,15 @@ class HttpsSource:
         except MismatchError as error:
             self._mismatches += 1
             if self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery):
-                self._outcome = error
+                self._outcome = Failure.of(error)
             return 0.0
         except BodyTooLargeError:
-            self._outcome = DocumentError([self._too_large()])
+            self._outcome = Failure.of(DocumentError([self._too_large()]))
             return 0.0
         except DocumentError as error:
-            self._outcome = error
+            self._outcome = Failure.of(error)
         except SourceUnavailableError as error:
-            self._outcome = error
+            self._outcome = Failure.of(error)
             return error.put_off if isinstance(error, NoAnswerError) else 0.0
         self._mismatches = 0
         return None
@@ -208,15 +205,6 @@ class _Copy:
 
     answer: Answer
     ask_whole_at: float
-
-
-_Outcome = Delivery | DocumentError | SourceUnavailableError
-_NOT_ASKED = SourceUnavailableError("no answer of the server yet")
-
-
-def _comparable(outcome: _Outcome) -> object:
-    """Return a value by which equal outcomes compare equal."""
-    return outcome if isinstance(outcome, Delivery) else (type(outcome), str(outcome))
 
 
 def name_of(url: HttpsUrl) -> str:

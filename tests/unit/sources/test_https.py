@@ -14,9 +14,11 @@ import pytest
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
-from sgagent.documents import Limits
+from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
 from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
+from sgagent.sources.endpoint_cache import EndpointCache
+from sgagent.sources.https.request import Exchange, Question
 from sgagent.sources.https.response import NoAnswerError
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from sgagent.sources.signature_policy import SignaturePolicy
@@ -333,12 +335,16 @@ def test_a_key_with_a_password_asks_nobody(stage: Stage, server: TlsServer, tmp_
         source_for(replace(settings, client_certificate=client.certificate, client_key=key)).fetch()
 
 
-def test_how_long_a_server_wants_to_be_left_alone(source: HttpsSource, server: TlsServer) -> None:
+def test_how_long_a_server_wants_to_be_left_alone(stage: Stage, server: TlsServer) -> None:
     """``Retry-After`` in seconds is heard; a date is not."""
+    settings = settings_for(stage, server.port)
+    exchange = Exchange(
+        settings, EndpointCache(settings.url.host, server.port, lambda *_: ["127.0.0.1"]), 1000
+    )
     for header, seconds in (("Retry-After: 120", 120.0), ("Retry-After: Wed, 25 Nov 2026", 0.0)):
         server.script = answering("503 Service Unavailable", header)
         with pytest.raises(NoAnswerError) as caught:
-            source.fetch()
+            exchange.ask(Question(url=settings.url))
         assert caught.value.put_off == seconds
 
 
@@ -415,10 +421,11 @@ def test_a_refused_document_is_refused_once(source: HttpsSource, server: TlsServ
     server.script = serving("version: 1\nnonsense: true\n")
     refusals = []
     for _ in range(2):
-        with pytest.raises(DocumentError) as caught:
+        with pytest.raises(RefusedDocumentsError) as caught:
             source.fetch()
         refusals.append(caught.value)
-    assert refusals[0] is refusals[1]
+    assert refusals[0].problems == refusals[1].problems
+    assert refusals[0].readable is refusals[1].readable
     assert server.requests[1].headers["if-none-match"]
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 
-from sgagent.core.errors import SourceUnavailableError
 from sgagent.sources.etcd.source import GRACE_SECONDS, OutageTimer
+from sgagent.sources.verified_parse import Failure
 from tests.waiting import wait_until
 
 GRACE = 0.05
-AWAY = SourceUnavailableError("etcd: away")
+AWAY = Failure("etcd: away")
 
 
 def test_it_is_reported_while_a_try_takes_its_time() -> None:
     """Nobody has to fail once more for that; what failed last is what is reported."""
-    reported: list[SourceUnavailableError] = []
+    reported: list[Failure] = []
     absence = OutageTimer(GRACE, reported.append)
-    newest = SourceUnavailableError("etcd: still away")
+    newest = Failure("etcd: still away")
     assert not absence.go_on(AWAY)
     assert not absence.go_on(newest)
     wait_until(lambda: bool(reported), "a report")
@@ -27,7 +27,7 @@ def test_it_is_reported_while_a_try_takes_its_time() -> None:
 
 def test_a_store_that_came_back_is_not_reported() -> None:
     """The next absence counts from its own beginning."""
-    reported: list[SourceUnavailableError] = []
+    reported: list[Failure] = []
     absence = OutageTimer(GRACE, reported.append)
     absence.go_on(AWAY)
     absence.end()

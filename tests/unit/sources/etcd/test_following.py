@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,6 +28,9 @@ from sgagent.sources.etcd.watcher import StoreWatcher
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
 from tests.grpcserver import listening
 from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 LIMITS = Limits(document_bytes=1000)
 WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")
@@ -177,6 +183,37 @@ def test_what_was_good_before_stays_known(stack: ExitStack) -> None:
     assert error.value.__cause__ is None
     del store.values[APP]
     assert source.fetch() is before
+
+
+def test_no_thread_sees_half_of_a_change(stack: ExitStack) -> None:
+    """At every line of the watch's thread, the delivery and the publication belong together."""
+    store = Store(sg_web=b'{"security_group_id":"sg-web"}')
+    newer = replace(MARKER, serial=2, changed=("groups/sg-app",))
+    store.told = [
+        told(
+            written(APP, b'{"security_group_id":"sg-app"}', REVISION + 1),
+            written(LAYOUT.meta, newer.encoded(), REVISION + 1),
+        )
+    ]
+    source = EtcdSource(settings_for(store, stack), Limits())
+    woken = threading.Event()
+    seen: set[tuple[str, str]] = set()
+
+    def look(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        """Read what another thread would read if it ran before this line."""
+        del argument
+        if not frame.f_code.co_filename.endswith("etcd/source.py"):
+            return None
+        if event == "line" and woken.is_set() and source.publication is not None:
+            seen.add((source.fetch().snapshot.version, source.publication.version))
+        return look
+
+    threading.settrace(look)
+    stack.callback(threading.settrace, None)
+    stack.enter_context(source.watch(woken.set))
+    wait_until(lambda: source.publication is not None and source.publication.serial == 2, "the newer one")
+    wait_until(lambda: len(seen) == 2, "a line after it")
+    assert all(delivery == publication for delivery, publication in seen)
 
 
 def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
