@@ -180,12 +180,12 @@ def test_fleet(console: Console) -> None:
     ]
     assert lines[1].endswith("error: it is wrong")
     assert lines[4] == "3 hosts: 1 refusing, 1 lagging, 1 current; newest publication: revision 2"
-    for field, told in (
-        ("has_kernel_refused", "kernel refused"),
-        ("is_drift_unhealed", "could not repair it"),
-        ("drift_repaired", "repaired 1 time"),
+    for field, value, told in (
+        ("has_kernel_refused", True, "kernel refused"),
+        ("is_drift_unhealed", True, "could not repair it"),
+        ("drift_repaired", 1, "repaired 1 time"),
     ):
-        console.report("web-1", revision, **{field: 1})
+        console.report("web-1", revision, **{field: value})
         output = console.run("fleet", "status")[1]
         assert [line for line in output.splitlines() if told in line and "web-1" in line], output
     console.report("web-1", revision)

@@ -15,16 +15,7 @@ from pathlib import Path
 
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.state.directory import History
-from sgagent.agent.state.files import (
-    UNREADABLE,
-    from_json,
-    remove_durably,
-    rename_durably,
-    seal,
-    to_json,
-    unseal,
-    write_durably,
-)
+from sgagent.agent.state.files import remove_durably, rename_durably, write_durably
 from sgagent.agent.state.snapshot_file import (
     DamagedStateError,
     KeptDocuments,
@@ -35,6 +26,7 @@ from sgagent.agent.state.snapshot_file import (
 )
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.json_model import UNREADABLE, from_json, seal, to_json, unseal
 
 _NAME = "modes.json"
 _FORMAT = 1

@@ -11,10 +11,12 @@ import contextlib
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from sgagent.core.policy import Endpoint
+from sgagent.json_model import UNREADABLE, from_json
 
 LookUp = Callable[[str, int], list[str]]
 """Returns the addresses of a host for TCP, or raises OSError."""
@@ -45,6 +47,15 @@ def _written_out(host: str) -> tuple[str, ...]:
     except ValueError:
         return ()
     return (host,)
+
+
+@dataclass(frozen=True, slots=True)
+class _CacheFile:
+    """What the file holds."""
+
+    host: str
+    port: int
+    addresses: tuple[str, ...]
 
 
 class EndpointCache:
@@ -104,10 +115,10 @@ class EndpointCache:
         if self._memory is None:
             return ()
         try:
-            kept = json.loads(self._memory.read_bytes())
-            addresses = tuple(map(str, kept["addresses"]))[:_MOST_ADDRESSES]
-            for address in addresses:
+            kept = from_json(_CacheFile, json.loads(self._memory.read_bytes()))
+            for address in kept.addresses[:_MOST_ADDRESSES]:
                 Endpoint.at(address, self._port)
-            return addresses if (kept["host"], kept["port"]) == (self._host, self._port) else ()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            is_same = (kept.host, kept.port) == (self._host, self._port)
+            return kept.addresses[:_MOST_ADDRESSES] if is_same else ()
+        except (OSError, *UNREADABLE):
             return ()

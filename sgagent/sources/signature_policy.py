@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFaultError, Signed, check_age, check_signature
 
@@ -161,31 +161,11 @@ def read_signature(path: Path) -> Signed | None:
     except FileNotFoundError:
         return None
     try:
-        return _decode(json.loads(content))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a file of a kept signature: {error!r}") from error
-
-
-def _decode(kept: Any) -> Signed:  # noqa: ANN401 - what JSON makes of a file that may hold anything
-    """Decode the file; raise KeyError, TypeError or ValueError if it is damaged."""
-    if kept["format"] != _FORMAT:
-        raise ValueError("it has another format")
-    expires_at = kept["expires_at"]
-    return Signed(
-        serial=int(kept["serial"]),
-        digest=str(kept["digest"]),
-        key_id=str(kept["key_id"]),
-        expires_at=None if expires_at is None else int(expires_at),
-    )
+        return from_json(Signed, json.loads(content), _FORMAT)
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: not a file of a kept signature: {error}") from error
 
 
 def encode_signature(signed: Signed) -> bytes:
     """Return the content of the file."""
-    kept = {
-        "format": _FORMAT,
-        "serial": signed.serial,
-        "digest": signed.digest,
-        "key_id": signed.key_id,
-        "expires_at": signed.expires_at,
-    }
-    return json.dumps(kept).encode() + b"\n"
+    return json.dumps({"format": _FORMAT, **to_json(signed)}).encode() + b"\n"

@@ -8,7 +8,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from sgagent.agent.control.commands import (
@@ -38,6 +38,7 @@ from sgagent.agent.control.queries import (
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.json_model import from_json
 
 PROTOCOL_VERSION = 1
 
@@ -96,7 +97,7 @@ def decode_question(line: bytes) -> Question:
     """Return the question that a line asks.
 
     Raises:
-        MalformedError: it asks none, or not rightly.
+        MalformedRequestError: it asks none, or not rightly.
     """
     outer = _object(line)
     if outer.pop("version", None) != PROTOCOL_VERSION:
@@ -108,7 +109,7 @@ def decode_question(line: bytes) -> Question:
     unknown = outer.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise MalformedRequestError(f"unknown field: {min(unknown)}")
-    return decode(kind, outer)
+    return _validated(kind, outer)
 
 
 def encode_answer(answer: Answer | Refusals) -> bytes:
@@ -121,14 +122,20 @@ def decode_answer(question: Question, line: bytes) -> Answer | Refusals:
     """Return the answer to a question; fields that a newer agent adds are passed over.
 
     Raises:
-        MalformedError: it is none.
+        MalformedRequestError: it is none.
     """
     outer = _object(line)
     if outer.get("version") != PROTOCOL_VERSION:
         raise MalformedRequestError(f"expected version {PROTOCOL_VERSION} of the protocol")
-    if "refused" in outer:
-        return decode(Refusals, outer["refused"])
-    return decode(_ANSWERS[type(question)], outer.get("answer"))
+    is_refused = "refused" in outer
+    kind: type[Answer | Refusals] = Refusals if is_refused else _ANSWERS[type(question)]
+    value = outer["refused"] if is_refused else outer.get("answer")
+    try:
+        found = _made(kind, value)
+    except (KeyError, TypeError, ValueError):
+        return _validated(kind, value)
+    assert isinstance(found, kind)  # noqa: S101 - what was just made; for the type checker
+    return found
 
 
 def _line(value: object) -> bytes:
@@ -139,7 +146,7 @@ def _object(line: bytes) -> dict[str, object]:
     """Return the object that stands on a line.
 
     Raises:
-        MalformedError: none does.
+        MalformedRequestError: none does.
     """
     try:
         value = json.loads(line)
@@ -168,81 +175,47 @@ def _encode(value: object) -> object:
             return encode_fields(value)
 
 
-def decode(kind: type[_Value], value: object) -> _Value:
+def _validated(kind: type[_Value], value: object) -> _Value:
     """Return the value of a type that JSON stands for.
 
-    Args:
-        kind: a dataclass of numbers, texts, enums, tuples of such, and of its like.
-        value: what was read.
+    Raises:
+        MalformedRequestError: it stands for none; says which field is wrong.
+    """
+    try:
+        return from_json(kind, value)
+    except ValueError as error:
+        raise MalformedRequestError(str(error)) from None
+
+
+def _made(hint: object, value: object) -> object:
+    """Return the value of a type hint of answers that JSON stands for, without the time that pydantic takes.
 
     Raises:
-        MalformedError: it stands for none; says which field is wrong.
+        KeyError, TypeError, ValueError: it stands for none.
     """
-    read = _decode(kind, value, "")
-    assert isinstance(read, kind)  # noqa: S101 - what was just made; for the type checker
-    return read
-
-
-def _decode(hint: object, value: object, path: str) -> object:
-    """Return what stands for a type hint at a place."""
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise MalformedRequestError(f"{path}: expected a list")
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
         item = typing.get_args(hint)[0]
-        return tuple(_decode(item, part, f"{path}[{number}]") for number, part in enumerate(value))
-    assert isinstance(hint, type)  # noqa: S101 - no other hints occur in the protocol; for the type checker
-    if dataclasses.is_dataclass(hint):
-        return _decode_fields(hint, value, path)
+        return tuple(_made(item, part) for part in value)
+    if not isinstance(hint, type):
+        raise TypeError
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        make: Callable[..., object] = hint
+        return make(
+            **{name: _made(kind, value[name]) for name, kind in _hints(hint).items() if name in value}
+        )
     if issubclass(hint, enum.Enum):
-        return _decode_word(hint, value, path)
+        return hint(value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise MalformedRequestError(f"{path}: expected {_KINDS[hint]}")
+        raise TypeError
     return value
-
-
-_KINDS = {bool: "true or false", float: "a number", int: "a whole number", str: "a text"}
-
-
-def _decode_fields(kind: type, value: object, path: str) -> object:
-    if not isinstance(value, dict):
-        raise MalformedRequestError(f"{path or kind.__name__}: expected an object")
-    missing = [name for name in _required(kind) if name not in value]
-    if missing:
-        raise MalformedRequestError(f"{path}.{missing[0]}: missing" if path else f"{missing[0]}: missing")
-    return kind(
-        **{
-            name: _decode(hint, value[name], f"{path}.{name}" if path else name)
-            for name, hint in _hints(kind).items()
-            if name in value
-        }
-    )
 
 
 @functools.cache
 def _hints(kind: type) -> Mapping[str, object]:
     return typing.get_type_hints(kind)
-
-
-@functools.cache
-def _required(kind: type) -> tuple[str, ...]:
-    """Return the names of the fields without a default."""
-    fields = dataclasses.fields(kind)
-    return tuple(
-        field.name
-        for field in fields
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
-
-
-def _decode_word(kind: type[enum.Enum], value: object, path: str) -> enum.Enum:
-    try:
-        return kind(value)
-    except ValueError:
-        words = ", ".join(str(member.value) for member in kind)
-        raise MalformedRequestError(f"{path}: expected one of {words}") from None

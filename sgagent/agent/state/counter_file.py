@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from sgagent.agent.state.files import UNREADABLE, from_json, seal, unseal
+from sgagent.json_model import UNREADABLE, from_json, seal, unseal
 from sgagent.nft.counter_keys import (
     CounterKey,
 )

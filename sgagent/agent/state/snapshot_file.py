@@ -10,9 +10,9 @@ import enum
 import json
 from dataclasses import dataclass, field
 
-from sgagent.agent.state.files import UNREADABLE, checksum, from_json, to_json
 from sgagent.core.binding import ExpectedLink
 from sgagent.documents import DocumentFile
+from sgagent.json_model import UNREADABLE, checksum, from_json, to_json
 
 _FORMAT = 3
 _SINGLE_OBJECT_FORMATS = (1, 2)

@@ -9,13 +9,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from sgagent.core.errors import SgagentError
 from sgagent.documents.writer import as_json
+from sgagent.json_model import UNREADABLE, from_json, to_json
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import EtcdError
@@ -59,21 +60,16 @@ class Report:
 
     def encoded(self) -> bytes:
         """Return the value of the host's key."""
-        return as_json(
-            {
-                "format": FORMAT,
-                "agent_version": self.agent_version,
-                "posture": self.posture,
-                "version": self.version,
-                "serial": self.serial,
-                "revision": self.revision,
-                "since": self.since,
-                "errors": [text[:_LONGEST_TEXT] for text in self.errors[:MOST_ERRORS]],
-                "kernel_refused": self.has_kernel_refused,
-                "drift_repaired": self.drift_repaired,
-                "drift_unhealed": self.is_drift_unhealed,
-            }
-        )
+        errors = tuple(text[:_LONGEST_TEXT] for text in self.errors[:MOST_ERRORS])
+        fields = to_json(replace(self, errors=errors))
+        del fields["host"]  # which is the name of the key
+        return as_json({"format": FORMAT, **{_WRITTEN.get(name, name): fields[name] for name in fields}})
+
+
+_WRITTEN = {"has_kernel_refused": "kernel_refused", "is_drift_unhealed": "drift_unhealed"}
+"""The keys that differ from the names of fields."""
+
+_FIELDS = {written: name for name, written in _WRITTEN.items()}
 
 
 class HostReport(enum.Enum):
@@ -122,7 +118,7 @@ def _reported(item: KeyValue, layout: KeyLayout, newest: int) -> Reported:
     host = item.key.removeprefix(layout.key(FLEET) + "/")
     try:
         report = _read(host, item.value)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except UNREADABLE:
         return Reported(host, HostReport.UNREADABLE, None)
     return Reported(host, _standing(report, newest), report)
 
@@ -137,22 +133,9 @@ def _standing(report: Report, newest: int) -> HostReport:
 
 def _read(host: str, value: bytes) -> Report:
     fields = json.loads(value)
-    if fields["format"] != FORMAT:
-        raise ValueError("a report of another version")
-    version, since = fields["version"], fields["since"]
-    return Report(
-        host=host,
-        agent_version=str(fields["agent_version"]),
-        posture=str(fields["posture"]),
-        version=None if version is None else str(version),
-        serial=int(fields["serial"]),
-        revision=int(fields["revision"]),
-        since=None if since is None else float(since),
-        errors=tuple(map(str, fields["errors"])),
-        has_kernel_refused=bool(fields["kernel_refused"]),
-        drift_repaired=int(fields["drift_repaired"]),
-        is_drift_unhealed=bool(fields["drift_unhealed"]),
-    )
+    if isinstance(fields, dict):
+        fields = {_FIELDS.get(name, name): field for name, field in fields.items()} | {"host": host}
+    return from_json(Report, fields, FORMAT)
 
 
 Contents = Callable[[], Mapping[str, bytes]]

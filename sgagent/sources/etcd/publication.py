@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sgagent.documents.writer import as_json
+from sgagent.json_model import UNREADABLE, from_json, to_json
 
 FORMAT = 1
 
@@ -50,19 +51,10 @@ class Marker:
 
     def encoded(self) -> bytes:
         """Return the value of the key."""
-        fields: dict[str, object] = {
-            "format": FORMAT,
-            "state": self.state.value,
-            "serial": self.serial,
-            "version": self.version,
-            "published_by": self.published_by,
-            "published_at": self.published_at,
-            "counts": dict(self.counts),
-        }
-        if self.changed is not None:
-            fields["changed"] = list(self.changed)
-        if self.complete_revision:
-            fields["complete_revision"] = self.complete_revision
+        fields = {"format": FORMAT, **to_json(self)}
+        for name in ("changed", "complete_revision"):
+            if fields[name] in (None, 0):
+                del fields[name]
         return as_json(fields)
 
 
@@ -73,19 +65,6 @@ def read_marker(value: bytes) -> Marker:
         MalformedMarkerError: the marker is malformed, or of another version.
     """
     try:
-        fields = json.loads(value)
-        if fields["format"] != FORMAT:
-            raise MalformedMarkerError(f"unknown format {fields['format']!r} of the marker")
-        changed = fields.get("changed")
-        return Marker(
-            state=Completeness(fields["state"]),
-            serial=int(fields["serial"]),
-            version=str(fields["version"]),
-            published_by=str(fields["published_by"]),
-            published_at=str(fields["published_at"]),
-            counts={str(kind): int(count) for kind, count in fields["counts"].items()},
-            changed=None if changed is None else tuple(map(str, changed)),
-            complete_revision=int(fields.get("complete_revision", 0)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return from_json(Marker, json.loads(value), FORMAT)
+    except UNREADABLE as error:
         raise MalformedMarkerError(f"not a marker of a publication: {error}") from error

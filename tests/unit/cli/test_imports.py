@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
+
 
 @pytest.mark.parametrize(
     "command", ("status", "hits", "history", "mode", "confirm", "rollback", "denied", "flush")
@@ -15,7 +17,10 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> Non
     """It takes longer to import than they take to run; only a configuration that is not empty needs it."""
     code = (
         f"import sys, sgagent.cli.{command}; from sgagent.settings import parse_settings;"
-        " parse_settings('', ''); print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
+        " from sgagent.agent.control.protocol import decode_answer, encode_question;"
+        " from sgagent.agent.control.queries import HitsQuestion; question = HitsQuestion();"
+        f" parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r});"
+        " print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
     )
     ours = [sys.executable, "-c", code]
     done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else

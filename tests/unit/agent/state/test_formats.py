@@ -100,9 +100,9 @@ BODY = json.loads(WRITTEN_SNAPSHOT.splitlines()[2])
         (HEAD | {"record": HEAD["record"] | {"enforced_at": "noon"}}, BODY, "record.enforced_at: "),
         (HEAD | {"record": HEAD["record"] | {"extent": {"rules": 1}}}, BODY, "record.extent.interfaces: "),
         ({}, BODY, "version: "),
-        ([], BODY, "dictionary"),
-        (HEAD, BODY | {"documents": [{"name": "a"}]}, "documents.0.content: "),
-        (HEAD, BODY | {"links": [{"interface": "eth0"}]}, "links.0.network_interface_id: "),
+        ([], BODY, "expected an object"),
+        (HEAD, BODY | {"documents": [{"name": "a"}]}, "documents[0].content: missing"),
+        (HEAD, BODY | {"links": [{"interface": "eth0"}]}, "links[0].network_interface_id: missing"),
         (HEAD, {}, "documents: "),
     ),
 )

@@ -48,9 +48,29 @@ def test_nothing_changed_is_not_too_much_to_be_told() -> None:
         MARKER.encoded().replace(b'"format":1', b'"format":2'),
         MARKER.encoded().replace(b'"publishing"', b'"done"'),
         MARKER.encoded().replace(b'"groups":2', b'"groups":"many"'),
+        b"[" * 100_000,
     ),
 )
 def test_what_is_none_is_refused(value: bytes) -> None:
     """So is one of a later version."""
     with pytest.raises(MalformedMarkerError):
         read_marker(value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    (
+        (b'"serial":7', b'"serial":"7"', "serial: expected a whole number"),
+        (b'"serial":7', b'"serial":true', "serial: expected a whole number"),
+        (b'"groups":2', b'"groups":2.5', "counts.groups: expected a whole number"),
+        (b'["groups/sg-1"]', b'"groups/sg-1"', "changed: expected a list"),
+        (b'["groups/sg-1"]', b"[7]", "changed[0]: expected a text"),
+        (b'"publishing"', b'"done"', "state: expected one of complete, publishing"),
+        (b'"format":1', b'"format":2', "unknown format 2, where 1 is expected"),
+    ),
+)
+def test_the_wrong_field_is_named(before: bytes, after: bytes, reason: str) -> None:
+    """Nothing else stands for a number."""
+    with pytest.raises(MalformedMarkerError) as caught:
+        read_marker(MARKER.encoded().replace(before, after))
+    assert str(caught.value) == f"not a marker of a publication: {reason}"

@@ -1,0 +1,150 @@
+"""Read and write JSON by the dataclasses that declare its fields: state files, etcd, control protocol.
+
+pydantic is imported when the first value is read or written: commands that only name these classes do not
+wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails, SchemaValidator
+
+T = TypeVar("T")
+
+UNREADABLE = (ValueError, RecursionError)
+"""What reading JSON raises that is damaged or of another program."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """What a small state file holds: JSON as a text in JSON, so that the checksum is of exact bytes."""
+
+    sha256: str
+    body: str
+    boot_id: str | None = None
+
+
+def from_json(declared: type[T], value: object, file_format: int | None = None) -> T:
+    """Return the instance of a dataclass that a JSON object states; keys without a field are ignored.
+
+    Args:
+        declared: the dataclass.
+        value: what :func:`json.loads` returned; no text or boolean stands for a number.
+        file_format: what the key ``format`` of the object must be; None for objects without that key.
+
+    Raises:
+        ValueError: the value is no such object; the message is one line, and names the first wrong field.
+    """
+    if file_format is not None and isinstance(value, dict) and value.get("format") != file_format:
+        raise ValueError(f"unknown format {value.get('format')!r}, where {file_format} is expected")
+    try:
+        found: T = _validator(declared).validate_python(value)  # type: ignore[arg-type] # classes are hashable
+    except ValueError as error:
+        raise ValueError(_first_reason(error)) from error
+    return found
+
+
+def to_json(value: object) -> Any:  # noqa: ANN401 - what json.dumps takes
+    """Return a dataclass as values of JSON, its fields in their order."""
+    return _adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type] # as above
+
+
+def checksum(content: bytes) -> str:
+    """Return the checksum of content as files hold it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def seal(body: object, file_format: int, boot_id: str | None = None) -> bytes:
+    """Return the content of a small state file."""
+    text = json.dumps(body)
+    boot = {} if boot_id is None else {"boot_id": boot_id}
+    return json.dumps(
+        {"format": file_format, **boot, "sha256": checksum(text.encode()), "body": text}
+    ).encode()
+
+
+def unseal(content: bytes, file_format: int) -> tuple[Any, str | None]:
+    """Return the body of a small state file, and the boot that it belongs to, if it says so.
+
+    Raises:
+        ValueError: it is no such file, or is damaged.
+        RecursionError: it is nested too deep.
+    """
+    envelope = from_json(_Envelope, json.loads(content), file_format)
+    if envelope.sha256 != checksum(envelope.body.encode()):
+        raise ValueError("the checksum does not agree")
+    return json.loads(envelope.body), envelope.boot_id
+
+
+@cache
+def _adapter(declared: type[Any]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
+
+    return TypeAdapter(declared)
+
+
+@cache
+def _validator(declared: type[Any]) -> SchemaValidator:
+    """Return the validator of a dataclass; pydantic's own takes texts and booleans for numbers."""
+    from pydantic_core import SchemaValidator  # noqa: PLC0415 - as above
+
+    return SchemaValidator(_exact(_adapter(declared).core_schema))  # type: ignore[arg-type] # as above
+
+
+def _exact(schema: Any) -> Any:  # noqa: ANN401 - a schema of pydantic-core is nested dictionaries
+    """Return a schema whose numbers and booleans take nothing else for them."""
+    match schema:
+        case {"type": "int" | "float" | "bool"}:
+            return {**schema, "strict": True}
+        case dict():
+            return {name: _exact(part) for name, part in schema.items()}
+        case list():
+            return list(map(_exact, schema))
+        case _:
+            return schema
+
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dataclass_type": "an object",
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "mapping_type": "an object",
+    "string_type": "a text",
+    "tuple_type": "a list",
+}
+
+
+def _first_reason(error: ValueError) -> str:
+    """Return the first of pydantic's reasons in our words, with the path to the value."""
+    from pydantic_core import ValidationError  # noqa: PLC0415 - as above
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    reason = error.errors(include_url=False, include_input=False)[0]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in reason["loc"])
+    words = _in_words(reason)
+    return f"{path.removeprefix('.')}: {words}" if path else words
+
+
+def _in_words(reason: ErrorDetails) -> str:
+    match reason["type"]:
+        case "missing":
+            return "missing"
+        case "unexpected_keyword_argument":
+            return "unknown field"
+        case "enum":
+            expected: str = reason["ctx"]["expected"]
+            return "expected one of " + expected.replace("'", "").replace(" or ", ", ")
+        case kind if kind in _EXPECTED:
+            return f"expected {_EXPECTED[kind]}"
+        case _:
+            return str(reason["msg"])
