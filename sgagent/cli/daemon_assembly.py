@@ -80,7 +80,6 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
-            state.take_over_old_files()
         daemon.run()
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from sgagent.signatures.keys import PublicKey
+from sgagent.signatures.keys import PublicKey, is_by
 from sgagent.signatures.manifest import (
     MalformedSignatureError,
     Manifest,
@@ -37,8 +37,6 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
     Raises:
         SignatureFaultError: ``signature_malformed``, ``signature_unknown_key`` or ``signature_wrong``.
     """
-    from sgagent.signatures.keys import is_by  # noqa: PLC0415 - a slow import, needed only with pinned keys
-
     try:
         file = SignatureFile.parse(content)
     except MalformedSignatureError as error:

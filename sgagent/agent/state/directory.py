@@ -150,10 +150,6 @@ def _enforced_first(kept: KeptDocuments, moment: float | None) -> KeptDocuments:
     return kept if moment is None else replace(kept, record=replace(kept.record, enforced_at=moment))
 
 
-_OLD_NEWEST = "last-good.json"
-_OLD_BEFORE = "last-good.previous.json"
-"""Where earlier versions kept definitions."""
-
 _CONFIGURATION = "last-good.toml"
 _HISTORY = "history"
 
@@ -186,7 +182,7 @@ class StateDirectory:
         Where the directory can't be read, something may be there, and so the answer is yes.
         """
         try:
-            return any(path.exists() for path in self._newest_first())
+            return bool(self.history.numbers())
         except OSError:
             return True
 
@@ -196,27 +192,16 @@ class StateDirectory:
         Raises:
             OSError: nothing was changed.
         """
-        self.take_over_old_files()
         self.history.keep(kept)
-
-    def take_over_old_files(self) -> None:
-        """Make what an earlier version kept the beginning of the history.
-
-        Raises:
-            OSError: what was not taken over is still where it was.
-        """
-        for name in (_OLD_BEFORE, _OLD_NEWEST):
-            if (self.directory / name).exists():
-                self.history.take(self.directory / name)
 
     def load(self) -> tuple[KeptDocuments | None, tuple[str, ...]]:
         """Return the newest documents that can be read, and what was wrong with those that can't."""
         faults: list[str] = []
         try:
-            paths = tuple(self._newest_first())
+            numbers = self.history.numbers()
         except OSError as error:
             return None, (str(error),)
-        for path in paths:
+        for path in map(self.history.path, reversed(numbers)):
             try:
                 return decode_kept(path.read_bytes(), str(path)), tuple(faults)
             except FileNotFoundError:
@@ -224,12 +209,6 @@ class StateDirectory:
             except (OSError, DamagedStateError) as error:
                 faults.append(str(error))
         return None, tuple(faults)
-
-    def _newest_first(self) -> Iterator[Path]:
-        """Yield where documents may be kept. Old files go before a new one comes, the newest of them last."""
-        yield self.directory / _OLD_NEWEST
-        yield from (self.history.path(number) for number in reversed(self.history.numbers()))
-        yield self.directory / _OLD_BEFORE
 
     def keep_configuration(self, text: str) -> None:
         """Keep the configuration that an agent started with, should it be broken at the next boot.

@@ -1,7 +1,6 @@
 """Write the documents that were enforced into a file, and read them back.
 
 A file has three lines: its format with a checksum, a short head that is enough for lists, and the documents.
-Files of the formats 1 and 2 are one JSON object, and are read too.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from sgagent.documents import DocumentFile
 from sgagent.json_model import UNREADABLE, checksum, from_json, to_json
 
 _FORMAT = 3
-_SINGLE_OBJECT_FORMATS = (1, 2)
-"""The first of these has no links, neither has the record."""
 
 LONGEST_HEAD = 1 << 14
 """Bytes from the beginning of a file that hold its head, unless that is unusually long."""
@@ -111,23 +108,6 @@ class _Body:
     links: tuple[ExpectedLink, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _SingleObject:
-    """A file of the formats 1 and 2."""
-
-    sha256: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class _SingleObjectBody:
-    """What such a file holds as a text of its own."""
-
-    version: str
-    documents: tuple[DocumentFile, ...]
-    links: tuple[ExpectedLink, ...] = ()
-
-
 def encode_kept(kept: KeptDocuments) -> bytes:
     """Return the content of a file."""
     head = json.dumps(to_json(_head_of(kept)))
@@ -164,10 +144,7 @@ def decode_head(content: bytes, place: str) -> SnapshotHead:
         DamagedStateError: it is not.
     """
     try:
-        lines = _lines(content, place)
-        if len(lines) == 1:
-            return _head_of(_decode_single_object(lines[0], place))
-        return from_json(SnapshotHead, json.loads(lines[0]))
+        return from_json(SnapshotHead, json.loads(_lines(content, place)[0]))
     except UNREADABLE as error:
         raise _damaged(place, error) from error
 
@@ -179,10 +156,7 @@ def decode_kept(content: bytes, place: str) -> KeptDocuments:
         DamagedStateError: its content is not whole, or none of ours.
     """
     try:
-        lines = _lines(content, place)
-        if len(lines) == 1:
-            return _decode_single_object(lines[0], place)
-        head, body = (json.loads(line) for line in lines)
+        head, body = (json.loads(line) for line in _lines(content, place))
         summary, rest = from_json(SnapshotHead, head), from_json(_Body, body)
         return KeptDocuments(summary.version, rest.documents, rest.links, summary.record)
     except UNREADABLE as error:
@@ -190,31 +164,17 @@ def decode_kept(content: bytes, place: str) -> KeptDocuments:
 
 
 def _lines(content: bytes, place: str) -> list[bytes]:
-    """Return head and body, or the one object of an earlier format."""
+    """Return head and body."""
     first, _, rest = content.partition(b"\n")
     line = from_json(_FirstLine, json.loads(first))
-    if line.format in _SINGLE_OBJECT_FORMATS:
-        return [first]
     if line.format != _FORMAT:
         raise DamagedStateError(f"{place}: of format {line.format!r}, which this version does not read")
-    _compare(line.sha256, rest, place)
+    if line.sha256 != checksum(rest):
+        raise DamagedStateError(f"{place}: damaged: the checksum does not agree")
     lines = rest.split(b"\n", 2)[:2]
     if len(lines) != 2:
         raise ValueError("a line is missing")
     return lines
-
-
-def _compare(expected: str, content: bytes, place: str) -> None:
-    """Compare content with its checksum."""
-    if expected != checksum(content):
-        raise DamagedStateError(f"{place}: damaged: the checksum does not agree")
-
-
-def _decode_single_object(line: bytes, place: str) -> KeptDocuments:
-    outer = from_json(_SingleObject, json.loads(line))
-    _compare(outer.sha256, outer.body.encode(), place)
-    body = from_json(_SingleObjectBody, json.loads(outer.body))
-    return KeptDocuments(body.version, body.documents, body.links)
 
 
 def _head_of(kept: KeptDocuments) -> SnapshotHead:

@@ -259,10 +259,6 @@ class Client:
         """Renew a lease and return it; an expired lease has no seconds left."""
         return self._ask("Lease/LeaseKeepAlive", lease_request(lease), read_lease)
 
-    def end_lease(self, lease: int) -> None:
-        """End a lease; the keys under it go."""
-        self._ask("Lease/LeaseRevoke", lease_request(lease), lambda _: None)
-
     def close(self) -> None:
         """Close the connection; the next request connects to the next endpoint."""
         if self._channel is not None:

@@ -19,10 +19,7 @@ class GrpcStatus(enum.IntEnum):
 
     OK = 0
     CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
     PERMISSION_DENIED = 7
     OUT_OF_RANGE = 11
     UNAVAILABLE = 14

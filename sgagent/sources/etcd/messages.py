@@ -55,7 +55,6 @@ class Header:
     """What every answer says of the store."""
 
     cluster_id: int = 0
-    member_id: int = 0
     revision: int = 0
 
 
@@ -126,9 +125,7 @@ class Unchanged:
     """0 where there was no such key."""
 
 
-def range_request(
-    asked: KeyRange, *, revision: int = 0, limit: int = 0, count_only: bool = False, keys_only: bool = False
-) -> bytes:
+def range_request(asked: KeyRange, *, revision: int = 0, limit: int = 0, count_only: bool = False) -> bytes:
     """Ask for keys, in their order.
 
     Args:
@@ -136,34 +133,25 @@ def range_request(
         revision: as they stood then; 0 is now.
         limit: at most so many; 0 is all.
         count_only: only how many there are.
-        keys_only: without their values.
     """
     return (
         text(1, asked.first.encode())
         + text(2, asked.end.encode())
         + number(3, limit)
         + number(4, revision)
-        + number(8, keys_only)
         + number(9, count_only)
     )
 
 
-def transaction_request(
-    conditions: Iterable[Unchanged], writes: Iterable[Write], otherwise: KeyRange | None = None
-) -> bytes:
+def transaction_request(conditions: Iterable[Unchanged], writes: Iterable[Write]) -> bytes:
     """Ask for writes that are carried out all together, if the conditions hold.
 
     Args:
         conditions: what must hold.
         writes: what is done then.
-        otherwise: what is read if they don't hold.
     """
-    asked = b"" if otherwise is None else nested(3, nested(1, range_request(otherwise)))
-    return (
-        b"".join(nested(1, _condition(condition)) for condition in conditions)
-        + b"".join(nested(2, _operation(write)) for write in writes)
-        + asked
-    )
+    compared = b"".join(nested(1, _condition(condition)) for condition in conditions)
+    return compared + b"".join(nested(2, _operation(write)) for write in writes)
 
 
 def _condition(condition: Unchanged) -> bytes:
@@ -202,7 +190,7 @@ def lease_grant_request(seconds: int) -> bytes:
 
 
 def lease_request(lease: int) -> bytes:
-    """Ask for a lease to be renewed or ended."""
+    """Ask for a lease to be renewed."""
     return number(1, lease)
 
 
@@ -306,14 +294,13 @@ def read_token(message: bytes) -> str:
 
 
 def _header(message: bytes) -> Header:
-    found = {1: 0, 2: 0}
-    revision = 0
+    cluster_id = revision = 0
     for field, value in read_fields(message):
-        if field in found:
-            found[field] = unsigned(value)
+        if field == 1:
+            cluster_id = unsigned(value)
         elif field == 3:
             revision = signed(value)
-    return Header(found[1], found[2], revision)
+    return Header(cluster_id, revision)
 
 
 def _key_value(message: bytes) -> KeyValue:

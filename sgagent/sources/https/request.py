@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from sgagent.sources.https.response import NoAnswerError, read_body
 from sgagent.sources.secret_file import read_token
 
 MOST_REDIRECTS = 3
-_TARGET = re.compile(r"[!-~]+")
 _LONGEST_VALIDATOR = 1024
 _LONGEST_REASON = 80
 

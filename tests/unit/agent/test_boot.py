@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -167,16 +165,6 @@ def test_booting_changes_nothing_that_is_kept(machine: Machine, state: Path) -> 
     host.add_link("renamed0", MAC)
     assert links(boot(state, host)[0]) == ["eth0", "renamed0"]
     assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
-
-
-def test_files_of_the_first_format_are_read(state: Path) -> None:
-    """They have no links."""
-    body = json.dumps({"version": "v", "documents": [{"name": "a.yaml", "content": GOOD}]})
-    state.mkdir()
-    checksum = hashlib.sha256(body.encode()).hexdigest()
-    (state / "last-good.json").write_text(json.dumps({"format": 1, "sha256": checksum, "body": body}))
-    documents = (DocumentFile("a.yaml", GOOD.encode()),)
-    assert StateDirectory(state).load() == (KeptDocuments(version="v", documents=documents), ())
 
 
 def test_links_are_kept_with_the_definitions(state: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of earlier versions: an upgrade reads them, and the earlier version reads what this one writes."""
+"""The formats of state files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.state.snapshot_file import (
     DamagedStateError,
     KeptDocuments,
-    SnapshotHead,
     decode_head,
     decode_kept,
     encode_kept,
 )
-from sgagent.core.binding import ExpectedLink
 from sgagent.core.model import Mode
-from sgagent.documents import DocumentFile
 from tests.unit.agent.state.test_counter_file import KEPT as COUNTERS
 from tests.unit.agent.state.test_snapshot_file import KEPT
 
@@ -60,26 +57,6 @@ def test_modes_keep_their_format(tmp_path: Path) -> None:
     assert ModeFile(tmp_path).load() == (overrides, None)
     ModeFile(tmp_path).save(overrides)
     assert path.read_bytes() == WRITTEN_MODES
-
-
-LINK = {"interface": "eth0", "network_interface_id": "eni-1"}
-
-
-@pytest.mark.parametrize(
-    ("number", "links", "expected"),
-    ((1, {}, ()), (2, {"links": [LINK]}, (ExpectedLink(interface="eth0", network_interface_id="eni-1"),))),
-)
-def test_the_first_formats_are_read(
-    number: int, links: dict[str, object], expected: tuple[ExpectedLink, ...]
-) -> None:
-    """They are one object; the first has no links, and neither has a record."""
-    body = json.dumps({"version": "v", "documents": [{"name": "a", "content": "ü"}], **links})
-    digest = sha256(body.encode()).hexdigest()
-    content = json.dumps({"format": number, "sha256": digest, "body": body}).encode()
-    assert decode_kept(content, "x") == KeptDocuments("v", (DocumentFile("a", "ü".encode()),), expected)
-    assert decode_head(content, "x") == SnapshotHead(
-        version="v", record=KeptDocuments("v", ()).record, documents=1, bytes=2
-    )
 
 
 def resealed(head: object, body: object) -> bytes:

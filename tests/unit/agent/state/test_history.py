@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -89,32 +87,6 @@ def test_files_that_are_none_of_ours_are_left_alone(history: History, tmp_path: 
     assert history.numbers() == (1,)
     (tmp_path / "other").write_text("no directory")
     assert History(tmp_path / "other").numbers() == ()
-
-
-def old_file(directory: Path, name: str, version: str) -> None:
-    """Write a file as an earlier version of the agent did."""
-    body = json.dumps({"version": version, "documents": [{"name": "a.yaml", "content": "#"}], "links": []})
-    checksum = hashlib.sha256(body.encode()).hexdigest()
-    directory.mkdir(exist_ok=True)
-    (directory / name).write_text(json.dumps({"format": 2, "sha256": checksum, "body": body}))
-
-
-def test_what_an_earlier_version_kept_is_taken_over(tmp_path: Path) -> None:
-    """It is the beginning of the history; dying in between, at any point, makes nothing older newer."""
-    for death in range(20):
-        directory = tmp_path / str(death)
-        old_file(directory, "last-good.previous.json", "a")
-        old_file(directory, "last-good.json", "b")
-        state = StateDirectory(directory)
-        died = dies_at(directory, death, state.take_over_old_files)
-        found, faults = state.load()
-        assert (found and found.version, faults, state.has_enforced()) == ("b", (), True)
-        state.keep(kept("c"))
-        assert [entry.head and entry.head.version for entry in state.history.entries()] == ["c", "b", "a"]
-        assert not list(directory.glob("last-good*"))
-        if not died:
-            return
-    pytest.fail("it never came to an end")
 
 
 def test_keeping_may_be_interrupted_anywhere(tmp_path: Path) -> None:
