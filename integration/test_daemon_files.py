@@ -14,7 +14,7 @@ import pytest
 from integration.lab import Lab, wait_for
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.sources.files.debounce import DEBOUNCE_SECONDS, MISSING_SECONDS
+from sgagent.sources.files.reader import DEBOUNCE_SECONDS, MISSING_SECONDS
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 OPEN, OTHER = 80, 81

@@ -27,7 +27,7 @@ from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import GROUPS, KeyLayout
 from sgagent.sources.etcd.messages import Delete, KeyRange, Put
-from sgagent.sources.etcd.publication_signature import Sign
+from sgagent.sources.etcd.publication import Sign
 from sgagent.sources.etcd.publisher import (
     PublishedMeanwhileError,
     plan_publication,
@@ -35,7 +35,7 @@ from sgagent.sources.etcd.publisher import (
     read_published,
 )
 from sgagent.sources.etcd.source import GRACE_SECONDS, EtcdSource
-from sgagent.sources.signature_policy import SignaturePolicy
+from sgagent.sources.verified_parse import SignaturePolicy
 from tests.contract.source import BROKEN, WEB, Origin, SourceContract
 from tests.fakes.clock import FakeClock
 from tests.fakes.host import FakeHost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from sgagent.sources.etcd.key_selection import Interest
+from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
 
 

@@ -22,7 +22,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings
-from sgagent.sources.signature_policy import encode_signature, signature_file
+from sgagent.sources.verified_parse import encode_signature, signature_file
 
 Foresee = Callable[[ResolvedPolicy | None, ResolvedPolicy, HostFacts], tuple[NamedCut, ...]]
 """Names the open sessions that live by the one policy, if it is known, and will not by the other."""

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.agent.control.commands import EnforcedAnswer
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.queries import DocumentsAnswer, DocumentsQuestion, StatusAnswer, StatusQuestion
+from sgagent.agent.control.requests import (
+    DocumentsAnswer,
+    DocumentsQuestion,
+    EnforcedAnswer,
+    StatusAnswer,
+    StatusQuestion,
+)
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.time_text import count, time_left

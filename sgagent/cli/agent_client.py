@@ -11,15 +11,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar, assert_never
 
-from sgagent.agent.control.commands import Order
 from sgagent.agent.control.protocol import (
     LONGEST_ANSWER,
     SOCKET_NAME,
     MalformedRequestError,
+    Refusal,
+    Refusals,
     decode_answer,
     encode_question,
 )
-from sgagent.agent.control.queries import Answer, Question, Refusal, Refusals
+from sgagent.agent.control.requests import Answer, Order, Question
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,

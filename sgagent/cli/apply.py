@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sgagent.agent.control.commands import (
+from sgagent.agent.control.requests import (
     LONGEST_TRIAL_SECONDS,
     SHORTEST_TRIAL_SECONDS,
     ApplyOrder,
+    Document,
     EnforcedAnswer,
-    SentDocument,
+    StatusAnswer,
+    StatusQuestion,
 )
-from sgagent.agent.control.queries import StatusAnswer, StatusQuestion
 from sgagent.agent.step import NamedCut
 from sgagent.agent.time_text import time_left
 from sgagent.cli.active_policy import print_enforced
@@ -180,14 +181,14 @@ def _policy(
     return replace(resolution.policy, interfaces=tuple(as_it_runs))
 
 
-def _sent(file: DocumentFile) -> SentDocument:
+def _sent(file: DocumentFile) -> Document:
     """Return a document for the agent.
 
     Raises:
         DocumentError: it is no text.
     """
     try:
-        return SentDocument(name=file.name, content=file.content.decode())
+        return Document(name=file.name, content=file.content.decode())
     except UnicodeDecodeError as error:
         line = file.content.count(b"\n", 0, error.start) + 1
         problem = Problem(

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.control.commands import ConfirmAnswer, ConfirmOrder
 from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.requests import ConfirmAnswer, ConfirmOrder
 from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings
 from sgagent.core.errors import printable

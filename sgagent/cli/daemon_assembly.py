@@ -12,8 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from sgagent.agent.control.answers import Answering, answering
-from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.answers import Answering, Desk, answering
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import Counting
@@ -45,8 +44,8 @@ from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.sources.connection import name_servers
 from sgagent.sources.factory import make_source
-from sgagent.sources.name_servers import name_servers
 
 
 class SystemClock:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.queries import DeniedAnswer, DeniedQuestion
+from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible

@@ -7,7 +7,7 @@ import ipaddress
 import json
 from dataclasses import replace
 
-from sgagent.agent.control.queries import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import UsageError, printable

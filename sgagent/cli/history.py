@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.control.commands import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HistoryQuestion
 from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import ask

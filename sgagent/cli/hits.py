@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.queries import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
+from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, HitStep, InterfaceHits
 from sgagent.agent.time_text import age, count, short_age
 from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.inputs import load_settings

@@ -9,7 +9,7 @@ import socket
 from collections import defaultdict
 from pathlib import Path
 
-from sgagent.agent.control.commands import ModeAnswer, ModeOrder
+from sgagent.agent.control.requests import ModeAnswer, ModeOrder
 from sgagent.cli.agent_client import NoAgentError, order
 from sgagent.cli.first_policy import (
     OBSERVING,

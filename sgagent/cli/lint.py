@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sgagent.agent.control.queries import HitsAnswer, HitsQuestion, HitStep
+from sgagent.agent.control.requests import HitsAnswer, HitsQuestion, HitStep
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps

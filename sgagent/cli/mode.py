@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from sgagent.agent.control.commands import InterfaceMode, ModeAnswer, ModeOrder
 from sgagent.agent.control.protocol import encode_fields
+from sgagent.agent.control.requests import InterfaceMode, ModeAnswer, ModeOrder
 from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import lay_out, terminal_width

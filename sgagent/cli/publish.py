@@ -30,7 +30,7 @@ from sgagent.core.resolve import Exemptions, Scope, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import Settings
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.key_selection import Everything
+from sgagent.sources.etcd.documents import Everything
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.publication import Completeness
 from sgagent.sources.etcd.publisher import (

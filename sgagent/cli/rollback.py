@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sgagent.agent.control.commands import EnforcedAnswer, RollbackOrder
+from sgagent.agent.control.requests import EnforcedAnswer, RollbackOrder
 from sgagent.cli.active_policy import print_enforced
 from sgagent.cli.agent_client import order
 from sgagent.cli.inputs import load_settings, whole_number

@@ -7,7 +7,7 @@ import json
 import time
 
 from sgagent.agent.control.protocol import encode_fields
-from sgagent.agent.control.queries import StatusAnswer, StatusQuestion
+from sgagent.agent.control.requests import StatusAnswer, StatusQuestion
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.agent_client import ask

@@ -18,8 +18,9 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Fields
 from sgagent.documents.tree import Listing
 from sgagent.documents.values import FAMILIES, parse_account, parse_id, parse_mac
-from sgagent.importers.aws_rules import AwsPermission
-from sgagent.importers.aws_values import (
+from sgagent.importers.aws_rules import AwsPermission, ImportEffect
+from sgagent.importers.context import AwsGroup, Gathered, Imported, NumberedRules, import_files
+from sgagent.importers.fields import (
     entries,
     read_block,
     read_bounds,
@@ -30,9 +31,6 @@ from sgagent.importers.aws_values import (
     read_text,
     require_id,
 )
-from sgagent.importers.context import AwsGroup, Gathered, NumberedRules
-from sgagent.importers.imported import Imported, import_files
-from sgagent.importers.notes import ImportEffect
 
 _DIRECTIONS = (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS))
 _BOUNDS = ("FromPort", "ToPort")

@@ -6,10 +6,11 @@ more traffic.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sgagent.core.errors import Origin
+from sgagent.core.errors import Origin, printable
 from sgagent.core.model import (
     ALL_PORTS,
     AuthorizationObject,
@@ -23,8 +24,51 @@ from sgagent.core.model import (
     Protocol,
     SecurityGroupRule,
 )
-from sgagent.importers.aws_values import Bounds
-from sgagent.importers.notes import ImportEffect, Notes
+
+
+class ImportEffect(enum.Enum):
+    """The effect of the import on an object; no effect admits more traffic than before."""
+
+    LEFT_OUT = "left out"
+    """The native format has no equivalent; the traffic that the object allowed is dropped."""
+
+    NARROWED = "narrowed"
+    """The imported object allows less than the original."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One difference from the imported definitions."""
+
+    effect: ImportEffect
+    origin: Origin
+    """The place of the imported object."""
+
+    subject: str
+    """The group, interface or list that it belongs to."""
+
+    message: str
+    """The difference and its reason, as a clause without a full stop."""
+
+    def __str__(self) -> str:
+        """Return the note on one line, safe to print on a terminal."""
+        return printable(f"{self.effect.value}: {self.origin}: {self.subject}: {self.message}")
+
+
+class Notes:
+    """The notes of one import, in the order of their creation."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._notes: list[Note] = []
+
+    def add(self, effect: ImportEffect, origin: Origin, subject: str, message: str) -> None:
+        """Add a note."""
+        self._notes.append(Note(effect=effect, origin=origin, subject=subject, message=message))
+
+    def all(self) -> tuple[Note, ...]:
+        """Return all notes."""
+        return tuple(self._notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,3 +216,14 @@ def _peer(allowance: AwsPermission, around: Surroundings) -> AuthorizationObject
     if isinstance(peer, GroupReference) and peer.account_id == own:
         return GroupReference(peer.security_group_id)
     return peer
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The two numbers of a rule, checked against its protocol."""
+
+    first: int | None = None
+    """The first port; for ICMP the type, None for every type; None for protocols without either."""
+
+    last: int | None = None
+    """The last port; for ICMP the code, None for every code."""

@@ -36,10 +36,19 @@ from sgagent.documents.values import (
     parse_priority,
     parse_protocol,
 )
-from sgagent.importers.aws_values import entries, read_block, read_id, read_text, require_id
+from sgagent.importers.aws_rules import ImportEffect
 from sgagent.importers.context import Gathered
-from sgagent.importers.notes import ImportEffect
-from sgagent.importers.terraform_interfaces import InterfaceForm, read_interface, read_mention, read_tags
+from sgagent.importers.fields import (
+    InterfaceForm,
+    entries,
+    read_block,
+    read_id,
+    read_interface,
+    read_mention,
+    read_tags,
+    read_text,
+    require_id,
+)
 
 
 def _read_group(values: Fields, gathered: Gathered) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from sgagent.documents.scalars import Fault, InvalidValueError
@@ -200,19 +200,26 @@ def _api_endpoint(parts: UrlParts) -> ApiEndpoint:
 class FileSourceSettings(SettingsTable):
     """Definitions in files of this host."""
 
+    kind: ClassVar = SourceType.FILE
     path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
     """A file, or a directory of files."""
 
     @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each server, in the order of their cache files."""
+        return ()
+
+    @property
     def place(self) -> str:
         """Return where definitions come from, in words."""
-        return f"{SourceType.FILE.value} {self.path}"
+        return f"{self.kind.value} {self.path}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpsSourceSettings(SettingsTable):
     """Definitions in one document of an HTTPS server."""
 
+    kind: ClassVar = SourceType.HTTPS
     url: Annotated[HttpsUrl, Parsed(_document_url)]
     poll_seconds: Annotated[int, Number(1, 86_400)] = 30
     """Between requests whether the document changed."""
@@ -239,9 +246,14 @@ class HttpsSourceSettings(SettingsTable):
     """A file that holds a bearer token and nothing else; read for each request."""
 
     @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each server, in the order of their cache files."""
+        return ((self.url.host, self.url.port),)
+
+    @property
     def place(self) -> str:
         """Return where definitions come from, in words."""
-        return f"{SourceType.HTTPS.value} {self.url}"
+        return f"{self.kind.value} {self.url}"
 
 
 ENDPOINTS_EXAMPLE = 'endpoints = ["https://etcd-1.example.com:2379"]'
@@ -252,6 +264,7 @@ _ETCD_URL = _endpoint(_etcd_endpoint, "like https://etcd-1.example.com:2379", ";
 class EtcdSourceSettings(SettingsTable):
     """Definitions in an etcd cluster."""
 
+    kind: ClassVar = SourceType.ETCD
     endpoints: Annotated[
         tuple[Annotated[EtcdEndpoint, _ETCD_URL], ...],
         Distinct(empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
@@ -294,9 +307,14 @@ class EtcdSourceSettings(SettingsTable):
     """After which the reports and announcements of a silent host vanish."""
 
     @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each server, in the order of their cache files."""
+        return tuple((endpoint.host, endpoint.port) for endpoint in self.endpoints)
+
+    @property
     def place(self) -> str:
         """Return where definitions come from, in words."""
-        return f"etcd {','.join(str(endpoint) for endpoint in self.endpoints)} {self.prefix}"
+        return f"{self.kind.value} {','.join(str(endpoint) for endpoint in self.endpoints)} {self.prefix}"
 
 
 _API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.com")
@@ -306,6 +324,7 @@ _API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.c
 class AliyunSourceSettings(SettingsTable):
     """Definitions from the ECS API of Alibaba Cloud."""
 
+    kind: ClassVar = SourceType.ALIYUN
     region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
     """Like ``cn-hangzhou``."""
 
@@ -342,17 +361,20 @@ class AliyunSourceSettings(SettingsTable):
         return self.credentials_file is None
 
     @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """Return host and port of each server, in the order of their cache files."""
+        return ((self.api.host, self.api.port),)
+
+    @property
     def place(self) -> str:
         """Return where definitions come from, in words."""
-        return f"aliyun {self.region} {self.api}"
+        return f"{self.kind.value} {self.region} {self.api}"
 
 
 SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings
 
 SOURCE_TABLES: dict[SourceType, type[SourceSettings]] = {
-    SourceType.FILE: FileSourceSettings,
-    SourceType.HTTPS: HttpsSourceSettings,
-    SourceType.ETCD: EtcdSourceSettings,
-    SourceType.ALIYUN: AliyunSourceSettings,
+    declared.kind: declared
+    for declared in (FileSourceSettings, HttpsSourceSettings, EtcdSourceSettings, AliyunSourceSettings)
 }
 """The class that declares the keys of each type of source."""

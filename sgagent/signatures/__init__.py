@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sgagent.signatures.keys import PublicKey
-from sgagent.signatures.manifest import Manifest, Signature, SignatureFile, Signed, SignedFile
-from sgagent.signatures.verification import (
+from sgagent.signatures.keys import (
+    PublicKey,
     SignatureFaultError,
     check_age,
     check_contents,
     check_part,
     check_signature,
 )
+from sgagent.signatures.manifest import Manifest, Signature, SignatureFile, Signed, SignedFile
 
 __all__ = [
     "Manifest",

@@ -1,10 +1,15 @@
-"""Ed25519 key pairs: text and PEM forms, signing, and verification of one signature."""
+"""Ed25519 keys: signing, and verification of signature files against pinned keys.
+
+Verification checks the key, then the documents, then the age, because each check depends on the one before.
+Each raises an error with a code for scripts.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +23,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from sgagent.signatures.manifest import Manifest, Signature
+from sgagent.signatures.manifest import (
+    MalformedSignatureError,
+    Manifest,
+    Signature,
+    SignatureFile,
+    Signed,
+    sha256_of,
+    time_in_words,
+)
 
 _PREFIX = "ed25519:"
 _BYTES = 32
@@ -108,3 +121,135 @@ def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+class SignatureFaultError(Exception):
+    """A failed check of a signature."""
+
+    def __init__(self, code: str, message: str, remedy: str, *, name: str | None = None) -> None:
+        """Store the fields of a problem; ``name`` is the document at fault, None for the signature itself."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+        self.name = name
+
+
+def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manifest, Signed]:
+    """Return the manifest of a signature file after verifying that one of the keys signed it.
+
+    Raises:
+        SignatureFaultError: ``signature_malformed``, ``signature_unknown_key`` or ``signature_wrong``.
+    """
+    try:
+        file = SignatureFile.parse(content)
+    except MalformedSignatureError as error:
+        raise SignatureFaultError(
+            "signature_malformed", f"not a signature file: {error}", "write it with `sgagent sign`"
+        ) from error
+    by_id = {key.key_id: key for key in keys}
+    known = [signature for signature in file.signatures if signature.key_id in by_id]
+    if not known:
+        by = ", ".join(signature.key_id for signature in file.signatures) or "nobody"
+        raise SignatureFaultError(
+            "signature_unknown_key",
+            f"signed by {by}, none of which is pinned",
+            f"sign with one of {', '.join(sorted(by_id))}, or pin the key in signature.public_keys",
+        )
+    for signature in known:
+        if is_by(by_id[signature.key_id], file.manifest, signature):
+            return file.manifest, _signed(file.manifest, signature.key_id)
+    raise SignatureFaultError(
+        "signature_wrong",
+        f"the signature of {known[0].key_id} does not match the signed text",
+        "the text was changed after signing; sign again",
+    )
+
+
+def check_contents(manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    """Compare documents with a manifest.
+
+    If both have exactly one document, its name does not matter.
+
+    Args:
+        manifest: the signed list.
+        contents: the documents by name.
+
+    Raises:
+        SignatureFaultError: ``signature_mismatch``, with the first document that is unsigned, changed or
+            missing.
+    """
+    hashes = {file.name: file.sha256 for file in manifest.files}
+    if len(hashes) == len(contents) == 1:
+        hashes = dict(zip(contents, hashes.values(), strict=True))
+    _compare(hashes, contents)
+
+
+def check_part(
+    manifest: Manifest, contents: Mapping[str, bytes], is_asked_for: Callable[[str], bool]
+) -> None:
+    """Compare a subset of documents with a manifest.
+
+    Args:
+        manifest: the signed list.
+        contents: the documents of the subset by name.
+        is_asked_for: returns whether a name belongs to the subset, so that its document must be present.
+
+    Raises:
+        SignatureFaultError: as for :func:`check_contents`.
+    """
+    _compare({file.name: file.sha256 for file in manifest.files if is_asked_for(file.name)}, contents)
+
+
+def _compare(hashes: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
+    """Refuse the first document that is unsigned, changed or missing."""
+    for name, content in sorted(contents.items()):
+        if name not in hashes:
+            raise _mismatch(name, "the document is not in the signed list")
+        if hashes[name] != sha256_of(content):
+            raise _mismatch(name, "the document differs from the one that was signed")
+    missing = sorted(hashes.keys() - contents.keys())
+    if missing:
+        raise _mismatch(missing[0], "a signed document is missing")
+
+
+def check_age(manifest: Manifest, signed: Signed, *, now: float, enforced: Signed | None) -> None:
+    """Refuse an expired manifest, and one older than the last that this host enforced.
+
+    Args:
+        manifest: the signed list.
+        signed: its verified signature.
+        now: seconds since the epoch.
+        enforced: the newest signature that this host enforced; None for none.
+
+    Raises:
+        SignatureFaultError: ``signature_expired``, ``serial_older`` or ``serial_reused``.
+    """
+    if manifest.expires_at is not None and now >= manifest.expires_at:
+        raise SignatureFaultError(
+            "signature_expired",
+            f"expired at {time_in_words(manifest.expires_at)}",
+            "sign again; if it should still be valid, check this host's clock",
+        )
+    if enforced is not None and signed.serial < enforced.serial:
+        raise SignatureFaultError(
+            "serial_older",
+            f"serial {signed.serial} is older than {enforced.serial}, which this host enforced",
+            f"sign with a serial above {enforced.serial}; `sgagent rollback` goes back on purpose",
+        )
+    if enforced is not None and signed.serial == enforced.serial and signed.digest != enforced.digest:
+        raise SignatureFaultError(
+            "serial_reused",
+            f"serial {signed.serial} belongs to another publication, which this host enforced",
+            f"sign with a serial above {enforced.serial}",
+        )
+
+
+def _signed(manifest: Manifest, key_id: str) -> Signed:
+    digest = sha256_of(manifest.render().encode())
+    return Signed(serial=manifest.serial, digest=digest, key_id=key_id, expires_at=manifest.expires_at)
+
+
+def _mismatch(name: str, message: str) -> SignatureFaultError:
+    remedy = "restore the signed documents, or sign the present ones"
+    return SignatureFaultError("signature_mismatch", message, remedy, name=name)

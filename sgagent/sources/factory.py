@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from importlib import import_module
 
 from sgagent.core.errors import UsageError
 from sgagent.core.memo import Memo
-from sgagent.core.policy import Endpoint
 from sgagent.ports import Host, Source
-from sgagent.settings import (
-    AliyunSourceSettings,
-    EtcdSourceSettings,
-    FileSourceSettings,
-    HttpsSourceSettings,
-    Settings,
-    SourceSettings,
+from sgagent.settings import Settings, SourceType
+from sgagent.sources.verified_parse import (
+    ReadEnforced,
+    SignaturePolicy,
+    VerifiedParser,
+    read_signature,
+    signature_file,
 )
-from sgagent.sources.endpoint_cache import EndpointCache, addresses_file
-from sgagent.sources.files.source import FileSource
-from sgagent.sources.signature_policy import ReadEnforced, SignaturePolicy, read_signature, signature_file
-from sgagent.sources.verified_parse import VerifiedParser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What a source may need besides its own settings."""
+
+    settings: Settings
+    host: Host | None
+    """The links of this host, for sources that fetch only its definitions; None fetches everything."""
+
+    signature_policy: SignaturePolicy
+    parser: VerifiedParser
+    memo: Memo | None
+    """The parsed documents of before; None for a memo that only the source uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFolder:
+    """Where the code of a type of source is."""
+
+    name: str
+    """In this package. The function ``make_source`` of its module ``source`` returns the source."""
+
+    requirement: str = ""
+    """Which package has the Python modules that it needs."""
+
+
+FOLDERS: Mapping[SourceType, SourceFolder] = {
+    SourceType.FILE: SourceFolder("files"),
+    SourceType.HTTPS: SourceFolder("https"),
+    SourceType.ETCD: SourceFolder("etcd", " (Debian: python3-h2; PyPI: sgagent[etcd])"),
+    SourceType.ALIYUN: SourceFolder(
+        "aliyun", " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
+    ),
+}
+"""The types of sources; only the configured one is imported."""
 
 
 def make_source(
@@ -41,110 +74,17 @@ def make_source(
     Raises:
         UsageError: a Python module that the source needs is not installed.
     """
-    source = settings.source
     kept = signature_file(settings.state.directory)
-    signature_policy = SignaturePolicy(
-        settings.signature, read_enforced=read_enforced or partial(read_signature, kept)
-    )
-    parser = VerifiedParser(settings.limits, signature_policy, memo=memo)
-    match source:
-        case FileSourceSettings():
-            return FileSource(source.path, settings.limits, parser)
-        case HttpsSourceSettings():
-            return _https(source, settings, parser)
-        case EtcdSourceSettings():
-            return _etcd(source, settings, host, signature_policy, memo)
-        case AliyunSourceSettings():
-            return _aliyun(source, settings, host)
-        case _:
-            assert_never(source)
-
-
-def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    """Return the cached endpoints of the configured source."""
-    return tuple(
-        endpoint
-        for number, (host, port) in enumerate(servers(settings.source))
-        for endpoint in EndpointCache(
-            host, port, memory=addresses_file(settings.state.directory, number)
-        ).endpoints()
-    )
-
-
-def servers(source: SourceSettings) -> tuple[tuple[str, int], ...]:
-    """Return host and port of each server of a source, in the order of their cache files."""
-    match source:
-        case FileSourceSettings():
-            return ()
-        case HttpsSourceSettings():
-            return ((source.url.host, source.url.port),)
-        case EtcdSourceSettings():
-            return tuple((endpoint.host, endpoint.port) for endpoint in source.endpoints)
-        case AliyunSourceSettings():
-            return ((source.api.host, source.api.port),)
-        case _:
-            assert_never(source)
-
-
-def _https(source: HttpsSourceSettings, settings: Settings, parser: VerifiedParser) -> Source:
-    from sgagent.sources.https.source import HttpsSource  # noqa: PLC0415 - it needs what others do without
-
-    memory = addresses_file(settings.state.directory)
-    return HttpsSource(source, settings.limits, parser, memory=memory)
-
-
-def _etcd(
-    source: EtcdSourceSettings,
-    settings: Settings,
-    host: Host | None,
-    signature_policy: SignaturePolicy,
-    parsed: Memo | None,
-) -> Source:
+    policy = SignaturePolicy(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
+    parser = VerifiedParser(settings.limits, policy, memo=memo)
+    context = SourceContext(settings=settings, host=host, signature_policy=policy, parser=parser, memo=memo)
+    folder = FOLDERS[settings.source.kind]
     try:
-        from sgagent.sources.etcd.source import EtcdSource  # noqa: PLC0415 - it needs what others do without
+        module = import_module(f"sgagent.sources.{folder.name}.source")
+        source: Source = module.make_source(settings.source, context)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"a source of type etcd needs the Python module {error.name}"
-            " (Debian: python3-h2; PyPI: sgagent[etcd])"
+            f"a source of type {settings.source.kind.value} needs the Python module {error.name}"
+            f"{folder.requirement}"
         ) from error
-    return EtcdSource(
-        source,
-        settings.limits,
-        by_hand=settings.interfaces,
-        host=host,
-        signature_policy=signature_policy,
-        memory=settings.state.directory,
-        parsed=parsed,
-    )
-
-
-def _aliyun(source: AliyunSourceSettings, settings: Settings, host: Host | None) -> Source:
-    if settings.signature.public_keys:
-        raise UsageError(
-            "signature.public_keys: the cloud's API does not sign its answers"
-            " (use a source of type file, https or etcd, or remove [signature])"
-        )
-    if host is not None and not (source.uses_metadata or source.instance_id or settings.interfaces):
-        raise UsageError(
-            "source.instance_id: with credentials_file, the configuration must name this host's interfaces"
-            ' (set instance_id = "i-…", or [[interface]])'
-        )
-    try:
-        from sgagent.sources.aliyun.client import connect  # noqa: PLC0415 - it needs what others do without
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"a source of type aliyun needs the Python module {error.name}"
-            " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
-        ) from error
-    from sgagent.sources.aliyun.source import AliyunSource  # noqa: PLC0415 - the same
-    from sgagent.sources.endpoint_cache import EndpointCache, addresses_file  # noqa: PLC0415 - the same
-
-    api, memory = source.api, addresses_file(settings.state.directory)
-    endpoint_cache = EndpointCache(api.host, api.port, memory=memory)
-    return AliyunSource(
-        source,
-        settings.limits,
-        connect(source, settings.limits, endpoint_cache),
-        by_hand=None if host is None else settings.interfaces,
-        endpoint_cache=endpoint_cache,
-    )
+    return source

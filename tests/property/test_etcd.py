@@ -16,11 +16,11 @@ from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.sources.etcd.key_selection import Everything, HostInterest, Interest
+from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.keys import KeyLayout, published_keys, references_of_rules
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.publication_signature import SignedInterest, hold, signature_keys
-from sgagent.sources.signature_policy import SignaturePolicy
+from sgagent.sources.etcd.publication import SignedInterest, hold, signature_keys
+from sgagent.sources.verified_parse import SignaturePolicy
 from tests.etcd import covered_by, read_all
 from tests.generators import random_snapshot
 from tests.signing import KEY, NOW

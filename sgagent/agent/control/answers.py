@@ -1,24 +1,25 @@
-"""Answers to queries of the control protocol, from the published status."""
+"""Answers to requests of the control protocol.
+
+Queries are answered from the published status, and commands are passed to the agent's loop.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from sgagent import __version__
-from sgagent.agent.control.commands import (
+from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.requests import (
+    LONGEST_TRIAL_SECONDS,
+    SHORTEST_TRIAL_SECONDS,
+    Answer,
     ApplyOrder,
     ConfirmOrder,
-    HistoryQuestion,
-    ModeOrder,
-    ReloadOrder,
-    RollbackOrder,
-)
-from sgagent.agent.control.dispatcher import Desk
-from sgagent.agent.control.queries import (
-    Answer,
+    DeniedAnswer,
     DeniedQuestion,
     Document,
     DocumentsAnswer,
@@ -26,28 +27,40 @@ from sgagent.agent.control.queries import (
     ExplainAnswer,
     ExplainQuestion,
     HeldStatus,
+    HistoryAnswer,
+    HistoryEntry,
+    HistoryQuestion,
     Hit,
     HitsAnswer,
     HitsQuestion,
     HitStep,
     InterfaceHits,
+    ModeOrder,
     ModeOverride,
+    Order,
+    OrderAnswer,
     PendingStatus,
     Question,
+    ReloadOrder,
+    RollbackOrder,
     StatusAnswer,
     StatusQuestion,
-    denied_answer,
 )
+from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
+from sgagent.agent.flowlog.flowlog import FlowLog
+from sgagent.agent.inbox import Inbox, Job, NotBegunError, NotDoneError
 from sgagent.agent.manual_override import ManualOverride, ModeOverrides
 from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
+from sgagent.agent.state.directory import HistoryFile, StateDirectory
 from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
 from sgagent.core.model import Direction, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.counter_keys import (
     CounterKey,
     DefaultCounter,
@@ -58,7 +71,112 @@ from sgagent.nft.counter_keys import (
     ObservedDropCounter,
     RuleCounter,
 )
-from sgagent.ports import Clock, CounterValue
+from sgagent.ports import Clock, CounterValue, Delivery
+
+PATIENCE_SECONDS = 120.0
+"""For the loop to come to an order and to carry it out."""
+
+
+class Desk:
+    """Stand between those who order and the loop; called from several threads."""
+
+    def __init__(self, inbox: Inbox, execution: Execution, state: StateDirectory, limits: Limits) -> None:
+        """Take the parts.
+
+        Args:
+            inbox: leads to the loop.
+            execution: carries out, in the loop.
+            state: where the history is; it is read without the loop.
+            limits: what documents may cost.
+        """
+        self._inbox = inbox
+        self._execution = execution
+        self._state = state
+        self._limits = limits
+
+    def carry_out(self, order: Order) -> OrderAnswer:
+        """Have an order carried out, and return what came of it.
+
+        Raises:
+            SgagentError: it was not, or is not yet; says which.
+        """
+        job = self._job(order)
+        try:
+            return self._inbox.have_done(job, PATIENCE_SECONDS)
+        except NotBegunError:
+            raise SgagentError("the agent is busy: nothing was done, and nothing will be") from None
+        except NotDoneError:
+            raise SgagentError(
+                "the agent is still at it: 'sgagent status' will say what came of it"
+            ) from None
+
+    def _job(self, order: Order) -> Job[OrderAnswer]:
+        """Return what the loop has to do.
+
+        Raises:
+            DocumentError: the documents have errors of form.
+            UsageError: the time to confirm makes no sense.
+        """
+        execution = self._execution
+        match order:
+            case ApplyOrder():
+                seconds = _checked(order.confirm_within)
+                delivery = self._read(order)
+                return lambda step: execution.apply(step, delivery, seconds)
+            case ReloadOrder():
+                return execution.reload
+            case RollbackOrder():
+                return lambda step: execution.rollback(step, order.number)
+            case ConfirmOrder():
+                return execution.confirm
+            case ModeOrder():
+                return partial(execution.switch_mode, mode=order.mode, interface=order.interface)
+            case _:
+                assert_never(order)
+
+    def _read(self, order: ApplyOrder) -> Delivery:
+        documents = tuple(DocumentFile(sent.name, sent.content.encode()) for sent in order.documents)
+        snapshot, problems = parse_documents(documents, self._limits)
+        return Delivery(snapshot=snapshot, problems=problems, documents=documents)
+
+    def history(self, version: str | None) -> HistoryAnswer:
+        """Return what was enforced; damaged files are named.
+
+        Args:
+            version: what is in force now.
+        """
+        entries = tuple(self._state.history.entries())
+        newest = next((entry for entry in entries if entry.head is not None), None)
+        in_force = newest if newest and newest.head and newest.head.version == version else None
+        return HistoryAnswer(
+            entries=tuple(_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
+        )
+
+
+def _checked(seconds: float | None) -> float | None:
+    if seconds is not None and not SHORTEST_TRIAL_SECONDS <= seconds <= LONGEST_TRIAL_SECONDS:
+        raise UsageError(
+            f"confirm_within is from {SHORTEST_TRIAL_SECONDS:.0f} to {LONGEST_TRIAL_SECONDS:.0f} seconds,"
+            f" not {seconds:g}"
+        )
+    return seconds
+
+
+def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> HistoryEntry:
+    head = entry.head
+    if head is None:
+        return HistoryEntry(number=entry.number, fault=entry.fault)
+    return HistoryEntry(
+        number=entry.number,
+        version=head.version,
+        origin=head.record.origin,
+        enforced_at=head.record.enforced_at,
+        documents=head.documents,
+        bytes=head.bytes,
+        extent=head.record.extent,
+        is_in_force=is_in_force,
+    )
+
 
 Totals = Mapping[CounterKey, CounterValue]
 Times = Mapping[CounterKey, HitTimes]
@@ -234,13 +352,12 @@ def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times:
         steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
     for key, step, verdict in steps:
         if key in totals:
-            yield _timed(_hit(step, verdict, totals[key]), times.get(key))
+            yield _hit(step, verdict, totals[key], times.get(key))
     for rule in toward.rules:
         key = _rule_key(rule, direction, name)
-        yield _timed(_rule_hit(rule, totals.get(key, _NOTHING)), times.get(key))
+        yield _rule_hit(rule, _hit(HitStep.RULE, rule.policy, totals.get(key, _NOTHING), times.get(key)))
     default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-    hit = _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING))
-    yield _timed(hit, times.get(default))
+    yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING), times.get(default))
 
 
 def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) -> int | None:
@@ -255,19 +372,15 @@ _EXEMPTIONS = {
 }
 
 
-def _hit(step: HitStep, verdict: Policy, total: CounterValue) -> Hit:
+def _hit(step: HitStep, verdict: Policy, total: CounterValue, times: HitTimes | None) -> Hit:
     return Hit(
         step=step,
         verdict=verdict,
         packets=total.packets,
         bytes=total.bytes,
+        counted_since=times.counted_since if times else None,
+        last_hit_at=times.last_hit_at if times else None,
     )
-
-
-def _timed(hit: Hit, times: HitTimes | None) -> Hit:
-    if times is None:
-        return hit
-    return replace(hit, counted_since=times.counted_since, last_hit_at=times.last_hit_at)
 
 
 def _rule_key(rule: ResolvedRule, direction: Direction, interface: str) -> RuleCounter:
@@ -280,12 +393,10 @@ def _rule_key(rule: ResolvedRule, direction: Direction, interface: str) -> RuleC
     )
 
 
-def _rule_hit(rule: ResolvedRule, total: CounterValue) -> Hit:
-    return Hit(
-        step=HitStep.RULE,
-        verdict=rule.policy,
-        packets=total.packets,
-        bytes=total.bytes,
+def _rule_hit(rule: ResolvedRule, hit: Hit) -> Hit:
+    """Return a hit with what it shows of its rule."""
+    return replace(
+        hit,
         rule_id=rule.rule_id,
         security_group_id=rule.security_group_id,
         priority=rule.priority,
@@ -301,10 +412,9 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
     match hit.step:
         case HitStep.INVALID:
             return InvalidCounter(interface=interface, direction=direction)
-        case HitStep.PLATFORM:
-            return ExemptionCounter(interface=interface, direction=direction, kind=ExemptionKind.PLATFORM)
-        case HitStep.FAILSAFE:
-            return ExemptionCounter(interface=interface, direction=direction, kind=ExemptionKind.FAILSAFE)
+        case HitStep.PLATFORM | HitStep.FAILSAFE:
+            kind = ExemptionKind(hit.step.value)
+            return ExemptionCounter(interface=interface, direction=direction, kind=kind)
         case HitStep.INNER:
             return InnerCounter(interface=interface)
         case HitStep.RULE:
@@ -319,3 +429,65 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
             return DefaultCounter(interface=interface, direction=direction, verdict=hit.verdict)
         case _:
             assert_never(hit.step)
+
+
+def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:
+    """Return who was dropped.
+
+    Args:
+        flow_log: the flow log; None if it is switched off.
+        question: the filters.
+        policy: the policy in force.
+
+    Raises:
+        UsageError: the policy has no such interface or rule, and the flow log has no entry of it.
+    """
+    if flow_log is None:
+        return DeniedAnswer(
+            begun_at=0.0, newest=0, flows=(), left_out=(), rate_per_second=0, unavailable=_SWITCHED_OFF
+        )
+    remembered = flow_log.drops.recent()
+    flows = [flow for flow in remembered if flow.number > question.after and _is_meant(flow, question)]
+    is_off = Policy.DROP not in flow_log.logging.verdicts
+    left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question))
+    if not flows and not left_out and not question.after:
+        _refuse_unknown(question, policy)
+    return DeniedAnswer(
+        begun_at=flow_log.begun_at,
+        newest=remembered[-1].number if remembered else 0,
+        flows=tuple(flows),
+        left_out=left_out,
+        rate_per_second=flow_log.logging.rate_per_second,
+        unavailable=flow_log.unavailable or (_SWITCHED_OFF if is_off else None),
+    )
+
+
+_SWITCHED_OFF = "flow_log.dropped is false in the configuration"
+
+
+def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
+    """Refuse names that nothing has: "no drop" would be true of them, and mislead.
+
+    Raises:
+        UsageError: names what there is.
+    """
+    judges = policy.judges
+    if not judges:
+        return  # the agent has yet to enforce something, and may come to know the name
+    if question.interface is not None and all(judge.name != question.interface for judge in judges):
+        names = ", ".join(judge.name for judge in judges)
+        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+    rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
+    if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
+        raise UsageError(
+            f"no rule {question.rule_id} is in force on this host: 'sgagent hits' lists those that are"
+        )
+
+
+def _is_meant(entry: Flow | FlowsLeftOut, question: DeniedQuestion) -> bool:
+    """Return whether an entry is among what is asked for."""
+    return (
+        question.interface in (None, entry.interface)
+        and question.direction in (None, entry.direction)
+        and question.rule_id in (None, entry.rule_id)
+    )

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import replace
 
-from sgagent.agent.control.commands import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
+from sgagent.agent.control.requests import ConfirmAnswer, EnforcedAnswer, InterfaceMode, ModeAnswer
 from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running

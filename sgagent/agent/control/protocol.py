@@ -9,35 +9,34 @@ import json
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
-from sgagent.agent.control.commands import (
+from sgagent.agent.control.requests import (
+    Answer,
     ApplyOrder,
     ConfirmAnswer,
     ConfirmOrder,
-    EnforcedAnswer,
-    HistoryAnswer,
-    HistoryQuestion,
-    ModeAnswer,
-    ModeOrder,
-    ReloadOrder,
-    RollbackOrder,
-)
-from sgagent.agent.control.queries import (
-    Answer,
     DeniedAnswer,
     DeniedQuestion,
     DocumentsAnswer,
     DocumentsQuestion,
+    EnforcedAnswer,
     ExplainAnswer,
     ExplainQuestion,
+    HistoryAnswer,
+    HistoryQuestion,
     HitsAnswer,
     HitsQuestion,
+    ModeAnswer,
+    ModeOrder,
     Question,
-    Refusals,
+    ReloadOrder,
+    RollbackOrder,
     StatusAnswer,
     StatusQuestion,
 )
+from sgagent.core.errors import Problem
 from sgagent.json_model import from_json
 
 PROTOCOL_VERSION = 1
@@ -219,3 +218,36 @@ def _made(hint: object, value: object) -> object:
 @functools.cache
 def _hints(kind: type) -> Mapping[str, object]:
     return typing.get_type_hints(kind)
+
+
+class Refusal(enum.Enum):
+    """Why a question was not answered."""
+
+    MALFORMED = "malformed"
+    """It is not a question of this protocol, or of a version that this agent does not speak."""
+
+    WRONG_USE = "wrong_use"
+    """It makes no sense here."""
+
+    NOT_PERMITTED = "not_permitted"
+    DOCUMENTS = "documents"
+    """The definitions of an order have errors; nothing was changed."""
+
+    KERNEL = "kernel"
+    """The kernel refused an order; the previous rules stay active."""
+
+    SOURCE = "source"
+    """The source can't be reached; the previous rules stay active."""
+
+    FAULT = "fault"
+    """The agent failed; its log says more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """No answer, and why."""
+
+    reason: Refusal
+    message: str
+    problems: tuple[Problem, ...] = ()
+    """Of definitions."""

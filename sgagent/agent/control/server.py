@@ -19,17 +19,17 @@ from pathlib import Path
 import structlog
 
 from sgagent.agent.control.answers import Answering
-from sgagent.agent.control.commands import Order
-from sgagent.agent.control.connection_deadline import SocketDeadline, deadline
 from sgagent.agent.control.protocol import (
     LONGEST_ORDER,
     LONGEST_QUESTION,
     SOCKET_NAME,
     MalformedRequestError,
+    Refusal,
+    Refusals,
     decode_question,
     encode_answer,
 )
-from sgagent.agent.control.queries import Refusal, Refusals
+from sgagent.agent.control.requests import Order
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import (
     DocumentError,
@@ -38,6 +38,47 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
+
+
+class SocketDeadline:
+    """Shut a connection down at a time that can be changed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Set no deadline yet."""
+        self._connection = connection
+        self._timer: threading.Timer | None = None
+
+    def set(self, seconds: float) -> None:
+        """Shut the connection down in so many seconds, instead of at the deadline before."""
+        self.cancel()
+        self._timer = threading.Timer(seconds, _shut_down, [self._connection])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Remove the deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@contextlib.contextmanager
+def deadline(connection: socket.socket, seconds: float) -> Iterator[SocketDeadline]:
+    """Shut the connection down if the context is not left in time; reads and writes then fail.
+
+    The context's value can change the deadline.
+    """
+    running = SocketDeadline(connection)
+    running.set(seconds)
+    try:
+        yield running
+    finally:
+        running.cancel()
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
 
 _CREDENTIALS = struct.Struct("=iII")
 _SO_PEERGROUPS = 59

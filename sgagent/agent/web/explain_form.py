@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from sgagent.agent.control.queries import ExplainAnswer, ExplainQuestion
+from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.web.page import Section
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (

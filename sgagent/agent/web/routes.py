@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from sgagent.agent.control.answers import Answering
-from sgagent.agent.control.queries import (
+from sgagent.agent.control.requests import (
     Answer,
     DeniedAnswer,
     DeniedQuestion,

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.queries import DeniedAnswer, Hit, HitsAnswer, HitStep, InterfaceHits, StatusAnswer
+from sgagent.agent.control.requests import DeniedAnswer, Hit, HitsAnswer, HitStep, InterfaceHits, StatusAnswer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, Trend

@@ -2,12 +2,22 @@
 
 The SDK builds and signs requests, speaks HTTP and parses errors. The client does not use the SDK's models of
 answers: the document parser reads the raw answers, as it reads saved ones.
+
+The SDK needs a resolver for every connection and bounds neither time nor size of an answer. But it accepts a
+proxy: a CONNECT proxy on loopback connects only to the configured endpoint, at its cached addresses if its
+name can't be resolved, and closes a connection whose answer takes too long or is too large. TLS stays end to
+end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import select
+import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -25,18 +35,205 @@ from Tea.exceptions import RetryError, TeaException
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings import AliyunSourceSettings
-from sgagent.sources.aliyun.credentials import METADATA_HOST, AccessKey, read_access_key
-from sgagent.sources.aliyun.pagination import (
+from sgagent.settings import AliyunSourceSettings, ApiEndpoint
+from sgagent.sources.aliyun.api import (
+    METADATA_HOST,
+    AccessKey,
     Answer,
     ApiCall,
     ApiError,
     NotAllowedError,
     NotThereError,
     ThrottledError,
+    read_access_key,
 )
-from sgagent.sources.aliyun.sdk_transport import SdkTransport
-from sgagent.sources.endpoint_cache import EndpointCache
+from sgagent.sources.connection import ConnectionDeadline, EndpointCache, connect_to_first, tls_reason
+
+_LONGEST_HEAD = 16 * 1024
+_PIECE_BYTES = 64 * 1024
+_LOOK_SECONDS = 0.25
+"""Interval of checks of the time limit while no data arrives."""
+
+Addresses = Callable[[], tuple[str, ...]]
+"""Returns the known addresses of the endpoint."""
+
+
+class SdkTransport:
+    """A proxy for one endpoint."""
+
+    def __init__(
+        self,
+        endpoint: ApiEndpoint,
+        addresses: Addresses,
+        *,
+        connect_seconds: float,
+        answer_seconds: float,
+        most_bytes: int,
+    ) -> None:
+        """Store the bounds; :meth:`url` starts the proxy.
+
+        Args:
+            endpoint: the only endpoint that the proxy connects to.
+            addresses: returns the addresses of the endpoint.
+            connect_seconds: limit for connecting, to all addresses together.
+            answer_seconds: limit for a complete answer.
+            most_bytes: limit for the size of an answer, as sent.
+        """
+        self._endpoint = endpoint
+        self._addresses = addresses
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+        self.fault = ""
+        """Why the last connection failed; empty after a successful one."""
+
+    def url(self) -> str:
+        """Return the proxy's URL; the first call starts it, and it runs until the program ends."""
+        with self._lock:
+            if self._listener is None:
+                self._listener = socket.create_server(("127.0.0.1", 0))
+                threading.Thread(
+                    target=self._serve, args=(self._listener,), name="passage", daemon=True
+                ).start()
+            return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Shut down all open connections."""
+        with self._lock:
+            for end in self._open:
+                with contextlib.suppress(OSError):  # the peer has closed the connection
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            near, _ = listener.accept()
+            threading.Thread(target=self._lead, args=(near,), name="passage", daemon=True).start()
+
+    def _lead(self, near: socket.socket) -> None:
+        """Serve one connection until it ends."""
+        with self._held(near):
+            near.settimeout(self._connect_seconds)
+            try:
+                target = _read_target(near)
+            except OSError:
+                return
+            if target != f"{self._host}:{self._endpoint.port}":
+                self._refuse(near, 403, f"the SDK connects to {target!r}, not the endpoint")
+                return
+            try:
+                far = self._connect()
+            except OSError as error:
+                self._refuse(near, 502, f"can't be reached: {_reason(error, self._connect_seconds)}")
+                return
+            with self._held(far), contextlib.suppress(OSError):
+                near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                self.fault = ""
+                self._carry(near, far)
+
+    @contextlib.contextmanager
+    def _held(self, end: socket.socket) -> Iterator[None]:
+        """Register a connection for :meth:`cut`, and close it at the end."""
+        with self._lock:
+            self._open.add(end)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(end)
+            end.close()
+
+    @property
+    def _host(self) -> str:
+        return f"[{self._endpoint.host}]" if ":" in self._endpoint.host else self._endpoint.host
+
+    def _refuse(self, near: socket.socket, status: int, fault: str) -> None:
+        self.fault = fault
+        with contextlib.suppress(OSError):
+            near.sendall(f"HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def _connect(self) -> socket.socket:
+        """Return a connection to the first address that answers.
+
+        Raises:
+            OSError: no address answered in time, or none is known.
+        """
+        deadline = ConnectionDeadline(self._connect_seconds)
+        return connect_to_first(self._addresses(), self._endpoint.port, deadline)
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        """Copy bytes in both directions; each request resets the bounds of its answer."""
+        bounds = _Bounds(self._answer_seconds, self._most_bytes)
+        for end in (near, far):
+            end.settimeout(self._answer_seconds)
+        while not bounds.are_passed:
+            ready, _, _ = select.select([near, far], [], [], _LOOK_SECONDS)
+            for end in ready:
+                piece = end.recv(_PIECE_BYTES)
+                if not piece:
+                    return
+                if end is near:
+                    bounds = _Bounds(self._answer_seconds, self._most_bytes)
+                    far.sendall(piece)
+                else:
+                    bounds.take(len(piece))
+                    near.sendall(piece)
+        self.fault = bounds.fault
+
+
+class _Bounds:
+    """The remaining time and size of an answer."""
+
+    def __init__(self, seconds: float, most_bytes: int) -> None:
+        self._seconds, self._most_bytes = seconds, most_bytes
+        self._ends_at = time.monotonic() + seconds
+        self._heard_at = 0.0
+        self._room = most_bytes
+
+    def take(self, size: int) -> None:
+        """Count a piece of the answer."""
+        self._room -= size
+        self._heard_at = time.monotonic()
+
+    @property
+    def are_passed(self) -> bool:
+        """Return whether the answer took too long or is too large."""
+        return self._room < 0 or time.monotonic() > self._ends_at
+
+    @property
+    def fault(self) -> str:
+        """Return the exceeded bound; empty if only an idle connection timed out."""
+        if self._room < 0:
+            return f"the answer has more than {self._most_bytes} bytes"
+        is_being_sent = self._ends_at - self._heard_at < self._seconds / 2
+        return f"no whole answer within {self._seconds:g} s" if is_being_sent else ""
+
+
+def _read_target(near: socket.socket) -> str:
+    """Return the target of a CONNECT request.
+
+    Raises:
+        OSError: the request does not arrive in time, or is malformed.
+    """
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = near.recv(_PIECE_BYTES)
+        if not piece or len(head) > _LONGEST_HEAD:
+            raise ConnectionAbortedError
+        head += piece
+    method, _, rest = head.partition(b" ")
+    if method != b"CONNECT":
+        raise ConnectionAbortedError
+    return rest.partition(b" ")[0].decode("ascii", "replace").lower()
+
+
+def _reason(error: OSError, seconds: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no connection within {seconds:g} s"
+    return error.strerror or type(error).__name__
+
 
 _VERSION = "2014-05-26"
 _LOGGERS = ("credentials", "darabonba-core", "alibabacloud-tea")
@@ -134,7 +331,7 @@ class SdkApi:
             return ApiError(f"{place}: {self._passage.fault}")
         tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
         if tls is not None:
-            return ApiError(f"{place}: TLS failed: {_reason_of_tls(tls)}")
+            return ApiError(f"{place}: {tls_reason(tls)}")
         if any("Timeout" in type(cause).__name__ for cause in chain):
             return ApiError(f"{place}: no answer within {self._patience}")
         if any(isinstance(cause, ValueError) and not isinstance(cause, OSError) for cause in chain):
@@ -244,12 +441,6 @@ def _system_reason(chain: Sequence[BaseException]) -> str:
     """Return the innermost system error's text, or else the type of the innermost error."""
     reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
     return reasons[-1] if reasons else type(chain[-1]).__name__
-
-
-def _reason_of_tls(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
-    return (error.reason or "no reason given").replace("_", " ").lower()
 
 
 def _keep_quiet() -> None:

@@ -15,10 +15,10 @@ from typing import TypeVar
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import EtcdSourceSettings
-from sgagent.sources.endpoint_cache import addresses_file
-from sgagent.sources.etcd.connection import EndpointAccess, read_password
-from sgagent.sources.etcd.deadline import AnswerDeadline
+from sgagent.sources.connection import addresses_file
+from sgagent.sources.etcd.connection import EndpointAccess, Watch, read_password
 from sgagent.sources.etcd.grpc import (
+    AnswerDeadline,
     AnswerTooLargeError,
     CallRefusedError,
     ConnectionLostError,
@@ -37,9 +37,11 @@ from sgagent.sources.etcd.messages import (
     KeyValue,
     Lease,
     Range,
+    SizeBudget,
     Unchanged,
     Write,
     authenticate_request,
+    largest_message,
     lease_grant_request,
     lease_request,
     range_request,
@@ -50,8 +52,6 @@ from sgagent.sources.etcd.messages import (
     transaction_request,
     watch_request,
 )
-from sgagent.sources.etcd.replica import SizeBudget, largest_message
-from sgagent.sources.etcd.watch_stream import Watch
 
 Answer = TypeVar("Answer")
 

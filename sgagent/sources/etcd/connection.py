@@ -1,18 +1,40 @@
-"""Connections to an etcd endpoint: name resolution, TCP, TLS, and the password of a user."""
+"""Connections to an etcd endpoint, and the watch stream over one."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.endpoint_cache import EndpointCache, look_up
-from sgagent.sources.etcd.grpc import ConnectionLostError
-from sgagent.sources.etcd.http2 import Channel
-from sgagent.sources.secret_file import require_private
+from sgagent.sources.connection import (
+    ConnectionDeadline,
+    EndpointCache,
+    connect_to_first,
+    look_up,
+    make_context,
+    require_private,
+    tls_reason,
+)
+from sgagent.sources.etcd.grpc import (
+    AnswerTooLargeError,
+    CallRefusedError,
+    CompactedError,
+    ConnectionLostError,
+    GrpcMessages,
+    GrpcStatus,
+    MalformedMessageError,
+    StoreTooLargeError,
+    as_compacted,
+)
+from sgagent.sources.etcd.http2 import Channel, Interrupt
+from sgagent.sources.etcd.messages import KeyRange, SizeBudget, WatchAnswer, read_watch, watch_request
 
 _LONGEST_PASSWORD = 1024
 
@@ -51,11 +73,11 @@ class EndpointAccess:
             ConnectionLostError: it can't be reached, is not who it should be, or speaks no HTTP/2.
         """
         try:
-            opened = self._reached()
+            deadline = ConnectionDeadline(self._settings.timeout_seconds)
+            opened = connect_to_first(self._endpoint_cache.find(), self.endpoint.port, deadline)
         except OSError as error:
             raise ConnectionLostError(_reason(error)) from error
         try:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected = self._encrypted(opened) if self.endpoint.is_encrypted else opened
             return Channel(connected, self.endpoint.authority, self._largest_message)
         except (OSError, ValueError, SourceUnavailableError) as error:
@@ -65,40 +87,19 @@ class EndpointAccess:
             opened.close()
             raise
 
-    def _reached(self) -> socket.socket:
-        """Return a connection to the first address that answers; together they have the time-out."""
-        fault: OSError = TimeoutError("timed out")
-        addresses = self._endpoint_cache.find()
-        for address in addresses:
-            try:
-                share = self._settings.timeout_seconds / len(addresses)
-                return socket.create_connection((address, self.endpoint.port), share)
-            except OSError as error:
-                fault = error
-        raise fault
-
     def _encrypted(self, opened: socket.socket) -> ssl.SSLSocket:
         """Return the connection with TLS on it, the server's certificate verified.
 
         Raises:
-            OSError: files can't be read, or the two don't come together.
+            OSError: the two don't come together.
+            SourceUnavailableError: files can't be read.
             ConnectionLostError: the server speaks no HTTP/2.
         """
-        context = ssl.create_default_context(cafile=self._settings.ca_file)
-        context.set_alpn_protocols(["h2"])
-        self._show_certificate(context, self._settings.client_certificate)
-        encrypted = context.wrap_socket(opened, server_hostname=self.endpoint.host)
+        encrypted = make_context(self._settings, "h2").wrap_socket(opened, server_hostname=self.endpoint.host)
         if encrypted.selected_alpn_protocol() != "h2":
             encrypted.close()
             raise ConnectionLostError("the server speaks no HTTP/2, so is no end point of etcd")
         return encrypted
-
-    def _show_certificate(self, context: ssl.SSLContext, certificate: Path | None) -> None:
-        if certificate is not None:
-            key = self._settings.client_key or certificate
-            require_private(key)
-            # A password is never asked for: there is nobody at the terminal.
-            context.load_cert_chain(certificate, key, password="")
 
 
 def read_password(settings: EtcdSourceSettings) -> str:
@@ -122,11 +123,105 @@ def read_password(settings: EtcdSourceSettings) -> str:
 
 def _reason(error: Exception) -> str:
     """Return in words why the two don't come together."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{(error.strerror or str(error)).lower()}"
-    return str(error)
+        return tls_reason(error)
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An open watch on several ranges."""
+
+    channel: Channel
+    call: GrpcMessages
+    followed: list[KeyRange]
+    """The ranges, by watch id."""
+
+    place: str
+    """The endpoint, for messages."""
+
+    most_bytes: int
+    """Size limit of one answer."""
+
+    def add(self, followed: KeyRange, revision: int) -> None:
+        """Watch another range from a revision on.
+
+        Raises:
+            ConnectionLostError: the connection broke.
+        """
+        try:
+            self.channel.send(self.call, watch_request(followed, revision, len(self.followed)))
+        except ConnectionLostError as error:
+            raise type(error)(f"{self.place}: {error}") from error
+        self.followed.append(followed)
+
+    def receive(self, seconds: float, interrupt: Interrupt | None = None) -> WatchAnswer | None:
+        """Return the next answer; None after the timeout or an interrupt.
+
+        Raises:
+            CompactedError: the store has compacted the first revision of the watch.
+            AnswerTooLargeError: the answer exceeds the size limit.
+            EtcdError: the watch has ended.
+        """
+        room = SizeBudget(self.most_bytes)
+        try:
+            message = self.channel.receive(self.call, seconds, interrupt)
+            answer = None if message is None else read_watch(message, lambda item: room.take((item,)))
+        except CallRefusedError as error:
+            raise as_compacted(error) from error
+        except StoreTooLargeError as error:
+            raise AnswerTooLargeError(f"{self.place}: {error}") from error
+        except ConnectionLostError as error:
+            raise type(error)(f"{self.place}: {error}") from error
+        except MalformedMessageError as error:
+            raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error
+        if answer is not None and answer.is_canceled:
+            if answer.compact_revision:
+                raise CompactedError(f"before revision {answer.compact_revision}")
+            raise CallRefusedError(GrpcStatus.CANCELLED, answer.reason or "the watch was canceled")
+        return answer
+
+    def end(self) -> None:
+        """Cancel the watch and keep the connection."""
+        self.channel.cancel(self.call)
+
+    def range_of(self, answer: WatchAnswer) -> KeyRange | None:
+        """Return the range of an answer; None for an unknown watch id."""
+        if 0 <= answer.watch_id < len(self.followed):
+            return self.followed[answer.watch_id]
+        return None
+
+
+class WakePipe:
+    """Wake-up pipe: any thread can make its descriptor readable."""
+
+    def __init__(self) -> None:
+        """Open the pipe."""
+        self._heard, self._rung = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._heard
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._rung, b"\0")
+
+    def clear(self) -> None:
+        """Empty the pipe."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._heard, 4096):
+                pass
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the descriptor is readable or the timeout ends, and empty the pipe."""
+        poll = select.poll()
+        poll.register(self._heard, select.POLLIN)
+        poll.poll(max(0.0, seconds) * 1000)
+        self.clear()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self._heard)
+        os.close(self._rung)

@@ -23,8 +23,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from sgagent.sources.etcd.deadline import AnswerDeadline
-from sgagent.sources.etcd.grpc import ConnectionLostError, GrpcMessages, TooSlowError, packed
+from sgagent.sources.etcd.grpc import AnswerDeadline, ConnectionLostError, GrpcMessages, TooSlowError, packed
 
 WINDOW = 1 << 20
 """Flow control window in bytes, of each call and of the connection."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from sgagent.documents import Limits
+from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.sources.etcd.grpc import (
     MalformedMessageError,
+    StoreTooLargeError,
     content,
     nested,
     number,
@@ -329,3 +332,47 @@ def _event(message: bytes) -> KeyEvent:
             case _:
                 pass
     return KeyEvent(item=item, is_deletion=is_deletion)
+
+
+KEY_BYTES = 100
+"""Counted for each key in addition to name and value: about half of its overhead in memory."""
+
+
+_AROUND_BYTES = 1 << 20
+"""Size allowance for the rest of a message around a document."""
+
+
+def largest_message(limits: Limits) -> int:
+    """Return the size limit of a message, which fits one document of the largest allowed size."""
+    return limits.document_bytes + _AROUND_BYTES
+
+
+def weight(item: KeyValue) -> int:
+    """Return the counted size of a key with its value, in bytes."""
+    return KEY_BYTES + len(item.key) + len(item.value)
+
+
+@dataclass(slots=True)
+class SizeBudget:
+    """Size budget of keys that are read together."""
+
+    most_bytes: int
+    """Limit for all keys together."""
+
+    taken_bytes: int = 0
+
+    def take(self, items: Iterable[KeyValue]) -> None:
+        """Count received keys.
+
+        Raises:
+            StoreTooLargeError: the keys exceed the budget.
+        """
+        self.taken_bytes += sum(map(weight, items))
+        if self.taken_bytes > self.most_bytes:
+            raise too_large(self.most_bytes)
+
+
+def too_large(most_bytes: int) -> StoreTooLargeError:
+    """Return the error of keys over the size limit."""
+    reason = f"the keys with their values have more than {most_bytes} bytes"
+    return StoreTooLargeError(f"{reason}, {FULL_DOCUMENTS} times limits.document_bytes")

@@ -24,8 +24,14 @@ from sgagent.sources.etcd.keys import (
     published_keys,
 )
 from sgagent.sources.etcd.messages import Delete, Header, KeyRange, KeyValue, Put, Unchanged, Write
-from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
-from sgagent.sources.etcd.publication_signature import Sign, signature_keys
+from sgagent.sources.etcd.publication import (
+    Completeness,
+    MalformedMarkerError,
+    Marker,
+    Sign,
+    read_marker,
+    signature_keys,
+)
 
 MOST_WRITES = 127
 """Of one transaction, without the marker: etcd's default limit is 128 operations."""

@@ -1,4 +1,4 @@
-"""Replica of the keys that concern a host, with the detection of consistent states.
+"""Replica of the keys that concern a host: its first read, and the detection of consistent states.
 
 One watch delivers its changes in order, but the changes of several watches interleave. So between the first
 and the last key of a publication, the replica passes through states that nobody published. The marker, in the
@@ -9,57 +9,25 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 
-from sgagent.documents import Limits
-from sgagent.documents.findings import FULL_DOCUMENTS
-from sgagent.sources.etcd.grpc import StoreTooLargeError
-from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue
-from sgagent.sources.etcd.publication import Completeness, Marker, read_marker
-
-KEY_BYTES = 100
-"""Counted for each key in addition to name and value: about half of its overhead in memory."""
-
-_AROUND_BYTES = 1 << 20
-"""Size allowance for the rest of a message around a document."""
-
-
-def largest_message(limits: Limits) -> int:
-    """Return the size limit of a message, which fits one document of the largest allowed size."""
-    return limits.document_bytes + _AROUND_BYTES
-
-
-def weight(item: KeyValue) -> int:
-    """Return the counted size of a key with its value, in bytes."""
-    return KEY_BYTES + len(item.key) + len(item.value)
-
-
-@dataclass(slots=True)
-class SizeBudget:
-    """Size budget of keys that are read together."""
-
-    most_bytes: int
-    """Limit for all keys together."""
-
-    taken_bytes: int = 0
-
-    def take(self, items: Iterable[KeyValue]) -> None:
-        """Count received keys.
-
-        Raises:
-            StoreTooLargeError: the keys exceed the budget.
-        """
-        self.taken_bytes += sum(map(weight, items))
-        if self.taken_bytes > self.most_bytes:
-            raise too_large(self.most_bytes)
-
-
-def too_large(most_bytes: int) -> StoreTooLargeError:
-    """Return the error of keys over the size limit."""
-    reason = f"the keys with their values have more than {most_bytes} bytes"
-    return StoreTooLargeError(f"{reason}, {FULL_DOCUMENTS} times limits.document_bytes")
-
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.documents import Interest
+from sgagent.sources.etcd.grpc import LESS, CompactedError, EtcdError, StoreTooLargeError
+from sgagent.sources.etcd.keys import INTERFACES, KeyLayout
+from sgagent.sources.etcd.messages import (
+    KEY_BYTES,
+    Header,
+    KeyEvent,
+    KeyRange,
+    KeyValue,
+    Range,
+    SizeBudget,
+    too_large,
+    weight,
+)
+from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker, read_marker
 
 LEAST_SEEN = 1_000
 """Remembered changes below which the replica does not collect garbage."""
@@ -297,3 +265,129 @@ class Replica:
 def _noted(key: str) -> int:
     """Return the counted size of a remembered change, in bytes."""
     return KEY_BYTES + len(key)
+
+
+_TRIES = 3
+"""Tries of a read that fails because the store compacts its revision."""
+
+
+class NothingPublishedError(EtcdError):
+    """A store without a marker: nothing was published, or all keys are lost."""
+
+
+def read_replica(client: Client, layout: KeyLayout, interest: Interest) -> tuple[Header, Replica]:
+    """Return the store's header, and all keys of interest of the last complete publication.
+
+    Raises:
+        NothingPublishedError: there is no marker.
+        DocumentError: the marker is malformed, published keys are missing, or the keys are too large.
+        EtcdError: the store did not answer.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with too_large_refused(layout):
+                return _read_at_once(client, layout, interest)
+        except CompactedError:
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def extend(client: Client, replica: Replica, interest: Interest, revision: int) -> tuple[KeyRange, ...]:
+    """Add the missing ranges of interest and drop the superfluous ones; return the added ranges.
+
+    Raises:
+        DocumentError: the keys are too large.
+        CompactedError: the store has compacted the revision.
+        EtcdError: the store did not answer.
+    """
+    with too_large_refused(replica.layout):
+        return _extend(client, replica, interest, revision)
+
+
+def _extend(client: Client, replica: Replica, interest: Interest, revision: int) -> tuple[KeyRange, ...]:
+    added: list[KeyRange] = []
+    kept = {KeyRange(replica.layout.meta)}
+    while (wanted := kept | interest.wanted(replica.values)) != replica.known_until.keys():
+        missing = sorted(wanted - replica.known_until.keys())
+        for one, items in client.read_each(missing, revision=revision, room=replica.room()):
+            replica.add(one, items, revision)
+            added.append(one)
+        for one in sorted(replica.known_until.keys() - wanted):
+            replica.drop(one)
+    return tuple(one for one in dict.fromkeys(added) if one in replica.known_until)
+
+
+def _read_at_once(client: Client, layout: KeyLayout, interest: Interest) -> tuple[Header, Replica]:
+    key = KeyRange(layout.meta)
+    page = client.read_page(key)
+    header, revision = page.header, page.header.revision
+    marker = _only(page, layout)
+    if _read(marker).state is Completeness.PUBLISHING:
+        revision = _read(marker).complete_revision
+        if not revision:
+            raise NothingPublishedError(f"the first publication under {layout.root} is still being written")
+        marker = _only(client.read_page(key, revision=revision), layout)
+    most_bytes = client.limits.all_bytes
+    replica = Replica(layout, marker=marker, items=(), ranges=(), revision=revision, most_bytes=most_bytes)
+    extend(client, replica, interest, revision)
+    _refuse_losses(client, replica, revision)
+    return header, replica
+
+
+def _only(page: Range, layout: KeyLayout) -> KeyValue:
+    if not page.items:
+        raise NothingPublishedError(
+            f"nothing is published under {layout.root}: there is no key {layout.meta}"
+        )
+    return page.items[0]
+
+
+def _read(marker: KeyValue) -> Marker:
+    try:
+        return read_marker(marker.value)
+    except MalformedMarkerError as error:
+        raise marker_refused(marker.key, str(error)) from error
+
+
+def _refuse_losses(client: Client, replica: Replica, revision: int) -> None:
+    """Refuse what lacks every interface of interest, if interfaces are gone that were published.
+
+    A host would take it for "no longer mine", and stand open.
+
+    Raises:
+        DocumentError: interfaces are missing.
+    """
+    layout, published = replica.layout, replica.marker.counts.get(INTERFACES, 0)
+    if not published or any(layout.parts(key)[0] == INTERFACES for key in replica.values):
+        return
+    there = client.count(layout.all_of(INTERFACES), revision=revision)
+    if there < published:
+        raise marker_refused(
+            layout.meta, f"{published} interfaces were published, and {there} of them are there"
+        )
+
+
+def marker_refused(key: str, message: str) -> DocumentError:
+    """Return the refusal of what the store holds as a whole."""
+    remedy = "restore the store, or publish again with 'sgagent publish'"
+    return _refused("keyspace_lost", key, message, remedy)
+
+
+@contextmanager
+def too_large_refused(layout: KeyLayout) -> Iterator[None]:
+    """Refuse a store that holds too much, as documents are that are too large.
+
+    Raises:
+        DocumentError: it does.
+    """
+    try:
+        yield
+    except StoreTooLargeError as error:
+        raise _refused("too_large", layout.root, str(error), LESS) from error
+
+
+def _refused(code: str, key: str, message: str, remedy: str) -> DocumentError:
+    origin = Origin(file=f"etcd:{key}")
+    problem = Problem(severity=Severity.ERROR, code=code, origin=origin, message=message, remedy=remedy)
+    return DocumentError([problem])

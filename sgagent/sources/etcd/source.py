@@ -18,17 +18,16 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.connection import WakePipe
+from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
 from sgagent.sources.etcd.grpc import EtcdError
-from sgagent.sources.etcd.key_selection import Everything, HostInterest, Interest
 from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.publication_signature import SignedContent, SignedInterest, hold, place_of
-from sgagent.sources.etcd.replica import Replica
-from sgagent.sources.etcd.resync import NothingPublishedError
-from sgagent.sources.etcd.watch_stream import WakePipe
+from sgagent.sources.etcd.publication import SignedContent, SignedInterest, hold, place_of
+from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
+from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import Poller
-from sgagent.sources.signature_policy import SignaturePolicy, VerifiedManifest
-from sgagent.sources.verified_parse import Failure
+from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest
 
 
 class OutageTimer:
@@ -124,6 +123,19 @@ class _Parsed:
     documents: tuple[DocumentFile, ...]
     snapshot: Snapshot
     problems: tuple[Problem, ...]
+
+
+def make_source(settings: EtcdSourceSettings, context: SourceContext) -> EtcdSource:
+    """Return the source of a configuration."""
+    return EtcdSource(
+        settings,
+        context.settings.limits,
+        by_hand=context.settings.interfaces,
+        host=context.host,
+        signature_policy=context.signature_policy,
+        memory=context.settings.state.directory,
+        parsed=context.memo,
+    )
 
 
 class EtcdSource:

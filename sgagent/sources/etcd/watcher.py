@@ -13,20 +13,21 @@ from typing import assert_never
 import structlog
 
 from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.connection import WakePipe, Watch
+from sgagent.sources.etcd.documents import Interest
 from sgagent.sources.etcd.grpc import AnswerTooLargeError, CompactedError, ConnectionLostError
-from sgagent.sources.etcd.key_selection import Interest
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyRange, Range, WatchAnswer
 from sgagent.sources.etcd.publication import MalformedMarkerError
-from sgagent.sources.etcd.replica import Condition, Replica
-from sgagent.sources.etcd.resync import (
+from sgagent.sources.etcd.replica import (
+    Condition,
     NothingPublishedError,
+    Replica,
     extend,
     marker_refused,
     read_replica,
     too_large_refused,
 )
-from sgagent.sources.etcd.watch_stream import WakePipe, Watch
 
 SETTLE_SECONDS = 1.0
 """How long the changes of one transaction may take to arrive before a resync."""

@@ -1,10 +1,18 @@
-"""Reader of document files, safe against concurrent writers."""
+"""Reader of document files, safe against concurrent writers.
+
+A ``git checkout`` writes many files, and an editor renames the old file before it writes the new one: a read
+between two such changes would return a policy that nobody wrote, so changes are debounced. A file that was
+changed in place and not closed may be incomplete, however long its writer pauses. inotify reports when the
+writer closes it. It does not report a pausing writer that opened the file before the watch.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +24,7 @@ from sgagent.core.errors import (
     Severity,
     SourceUnavailableError,
 )
+from sgagent.sources.files.inotify import FileChange
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TRIES = 5
@@ -163,4 +172,120 @@ def _too_many(path: Path, count: int) -> Problem:
         message="the directory holds too many documents",
         value=str(count),
         remedy=f"at most {_MOST_FILES}",
+    )
+
+
+DEBOUNCE_SECONDS = 0.02
+"""Quiet time after a complete change."""
+
+MISSING_SECONDS = 0.3
+"""Quiet time after the creation or removal of a file, whose content may follow."""
+
+LONGEST_SECONDS = 0.5
+"""Maximum delay of a change by debouncing; the agent enforces changes within 2 seconds."""
+
+
+class Debounce:
+    """The changed names, each with the end of its quiet time; watches write it, and the source reads it."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Start without changes.
+
+        Args:
+            monotonic: the clock, in seconds.
+        """
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._quiet_at: dict[Hashable, float] = {}
+        self._began = 0.0
+
+    def note(self, name: Hashable, seconds: float) -> None:
+        """Record a change; it replaces an earlier one of the same name.
+
+        Args:
+            name: identifies the changed file.
+            seconds: the quiet time before a read.
+        """
+        with self._lock:
+            now = self._monotonic()
+            if not self._quiet_at or max(self._quiet_at.values()) <= now:
+                self._quiet_at.clear()
+                self._began = now
+            self._quiet_at[name] = now + seconds
+
+    def remaining(self) -> float:
+        """Return the remaining quiet time in seconds; at 0, clear all changes for the caller to read."""
+        with self._lock:
+            if not self._quiet_at:
+                return 0.0
+            due = min(self._began + LONGEST_SECONDS, max(self._quiet_at.values()))
+            seconds = max(0.0, due - self._monotonic())
+            if not seconds:
+                self._quiet_at.clear()
+            return seconds
+
+
+LONGEST_OPEN_SECONDS = 60.0
+"""After which an open file is read anyway, because some writers never close."""
+
+_ENDING = frozenset({FileChange.CLOSED, FileChange.REPLACED, FileChange.UNSETTLED})
+"""Changes that end a write: the writer closed the file, or the name has another file or none."""
+
+
+class Writers:
+    """The files that are open for writing; watches record changes, and the source queries them."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Start without open files.
+
+        Args:
+            monotonic: the clock, in seconds.
+        """
+        self._monotonic = monotonic
+        self._noted = threading.Condition()
+        self._since: dict[Path, float] = {}
+        """By path, absolute and free of symbolic links."""
+
+    def note(self, path: Path, change: FileChange) -> None:
+        """Record a change of a file."""
+        with self._noted:
+            if change is FileChange.WRITTEN:
+                self._since.setdefault(path, self._monotonic())
+                self._noted.notify_all()
+            elif change in _ENDING:
+                self._since.pop(path, None)
+
+    def forget(self, directory: Path | None = None) -> None:
+        """Drop the open files, because no watch would report when they are closed.
+
+        Args:
+            directory: the directory whose watch has ended; None for all.
+        """
+        with self._noted:
+            kept = () if directory is None else self._since.items()
+            self._since = {path: since for path, since in kept if path.parent != directory}
+
+    def hear(self, seconds: float) -> bool:
+        """Wait until a file is open for writing or the timeout ends; return whether one is."""
+        with self._noted:
+            return self._noted.wait_for(lambda: bool(self._since), seconds)
+
+    def open_files(self) -> frozenset[Path]:
+        """Return the files that are open for writing; log and drop those open for too long."""
+        now = self._monotonic()
+        with self._noted:
+            overdue = [path for path, since in self._since.items() if now - since >= LONGEST_OPEN_SECONDS]
+            for path in overdue:
+                del self._since[path]
+            found = frozenset(self._since)
+        for path in overdue:
+            _tell_kept_open(path)
+        return found
+
+
+def _tell_kept_open(path: Path) -> None:
+    import structlog  # noqa: PLC0415 - every command would pay for importing what only this needs
+
+    structlog.get_logger(__name__).warning(
+        "document_kept_open", path=str(path), seconds=LONGEST_OPEN_SECONDS, action="read as it is"
     )

@@ -15,9 +15,19 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
-from sgagent.sources.files.debounce import LONGEST_SECONDS, MISSING_SECONDS, Debounce
-from sgagent.sources.files.reader import Appearance, FileReading, appearance, document_paths, read_document
-from sgagent.sources.files.writers import Writers
+from sgagent.settings import FileSourceSettings
+from sgagent.sources.factory import SourceContext
+from sgagent.sources.files.reader import (
+    LONGEST_SECONDS,
+    MISSING_SECONDS,
+    Appearance,
+    Debounce,
+    FileReading,
+    Writers,
+    appearance,
+    document_paths,
+    read_document,
+)
 from sgagent.sources.verified_parse import VerifiedParser
 
 _TRIES = 20
@@ -33,6 +43,11 @@ SIGNATURE_NAME = "sgagent.sig"
 def signature_path(path: Path) -> Path:
     """Return the path of the signature of a document or of a directory of documents."""
     return path / SIGNATURE_NAME if path.is_dir() else path.with_name(f"{path.name}.sig")
+
+
+def make_source(settings: FileSourceSettings, context: SourceContext) -> FileSource:
+    """Return the source of a configuration."""
+    return FileSource(settings.path, context.settings.limits, context.parser)
 
 
 class FileSource:

@@ -11,11 +11,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from sgagent.ports import Wake
-from sgagent.sources.files.debounce import DEBOUNCE_SECONDS, MISSING_SECONDS, Debounce
-from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify
-from sgagent.sources.files.path_walk import PathStep, follow
-from sgagent.sources.files.reader import appearance, is_document_name
-from sgagent.sources.files.writers import Writers
+from sgagent.sources.files.inotify import FileChange, FileEvent, Inotify, PathStep, follow
+from sgagent.sources.files.reader import (
+    DEBOUNCE_SECONDS,
+    MISSING_SECONDS,
+    Debounce,
+    Writers,
+    appearance,
+    is_document_name,
+)
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SIGNAL = select.POLLPRI | select.POLLERR

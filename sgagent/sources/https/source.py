@@ -17,12 +17,11 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.endpoint_cache import EndpointCache, LookUp, look_up
-from sgagent.sources.https.request import Answer, Exchange, Question
-from sgagent.sources.https.response import BodyTooLargeError, NoAnswerError
+from sgagent.sources.connection import EndpointCache, LookUp, addresses_file, look_up
+from sgagent.sources.factory import SourceContext
+from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
 from sgagent.sources.poller import Backoff, Poller
-from sgagent.sources.signature_policy import MismatchError
-from sgagent.sources.verified_parse import Failure, VerifiedParser, delivered
+from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser, delivered
 
 FIRST_ANSWER_SECONDS = 10.0
 """How long the first fetch waits for the watch's thread; later fetches do not wait."""
@@ -33,6 +32,12 @@ ASK_WHOLE_SECONDS = 600.0
 MOST_MISMATCHES = 4
 """Consecutive mismatches of document and signature before the source reports one: a publisher replaces the
 two files one after the other."""
+
+
+def make_source(settings: HttpsSourceSettings, context: SourceContext) -> HttpsSource:
+    """Return the source of a configuration."""
+    memory = addresses_file(context.settings.state.directory)
+    return HttpsSource(settings, context.settings.limits, context.parser, memory=memory)
 
 
 class HttpsSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.answers import Desk
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Reconciler

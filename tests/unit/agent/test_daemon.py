@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer, ReloadOrder, SentDocument
-from sgagent.agent.control.dispatcher import Desk
+from sgagent.agent.control.answers import Desk
+from sgagent.agent.control.requests import ApplyOrder, Document, EnforcedAnswer, ReloadOrder
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, RetryDelay
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import (
@@ -214,7 +214,7 @@ B = GOOD.replace("10.0.0.11", "10.0.0.12")
 def apply(running: Running, seconds: float | None) -> EnforcedAnswer:
     """Order another policy, as a client of the control socket does."""
     desk = Desk(running.inbox, running.execution, running.machine.state, Limits())
-    document = SentDocument(name="b.yaml", content=B)
+    document = Document(name="b.yaml", content=B)
     answer = desk.carry_out(ApplyOrder(documents=(document,), confirm_within=seconds))
     assert isinstance(answer, EnforcedAnswer)
     return answer

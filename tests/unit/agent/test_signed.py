@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import KernelRefusedError
 from sgagent.signatures import Signed
-from sgagent.sources.signature_policy import read_signature, signature_file
+from sgagent.sources.verified_parse import read_signature, signature_file
 from tests.unit.agent.machine import GOOD, Machine
 
 BROKEN = "version: 1\nnonsense: true\n"

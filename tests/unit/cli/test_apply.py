@@ -14,9 +14,8 @@ from typing import IO
 import pytest
 
 from sgagent.agent.control.answers import Answering
-from sgagent.agent.control.commands import ApplyOrder, EnforcedAnswer
 from sgagent.agent.control.protocol import LONGEST_QUESTION
-from sgagent.agent.control.queries import Answer, Question, StatusQuestion
+from sgagent.agent.control.requests import Answer, ApplyOrder, EnforcedAnswer, Question, StatusQuestion
 from sgagent.agent.control.server import ControlServer
 from sgagent.cli.apply import trial_lines
 from tests.patience import PATIENCE

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from sgagent.agent.control.answers import denied_answer
 from sgagent.agent.control.protocol import decode_answer, encode_answer
-from sgagent.agent.control.queries import DeniedAnswer, DeniedQuestion, denied_answer
+from sgagent.agent.control.requests import DeniedAnswer, DeniedQuestion
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.cli.denied import FollowedTable, report
 from sgagent.compiler.counter_chains import FlowLogging

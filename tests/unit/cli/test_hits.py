@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.agent.control.queries import Hit, HitsAnswer, HitStep, InterfaceHits
+from sgagent.agent.control.requests import Hit, HitsAnswer, HitStep, InterfaceHits
 from sgagent.cli.hits import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
 

@@ -18,7 +18,7 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic(command: str) -> Non
     code = (
         f"import sys, sgagent.cli.{command}; from sgagent.settings import parse_settings;"
         " from sgagent.agent.control.protocol import decode_answer, encode_question;"
-        " from sgagent.agent.control.queries import HitsQuestion; question = HitsQuestion();"
+        " from sgagent.agent.control.requests import HitsQuestion; question = HitsQuestion();"
         f" parse_settings('', ''); encode_question(question); decode_answer(question, {ANSWER!r});"
         " print('pydantic' in sys.modules, 'pydantic_core' in sys.modules)"
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.commands import (
+from sgagent.agent.control.requests import (
     EnforcedAnswer,
     HistoryAnswer,
     HistoryEntry,

@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.cli.signing_options import translated_etcd_errors
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.etcd.replica import SizeBudget
+from sgagent.sources.etcd.messages import SizeBudget
 
 
 def test_a_store_that_holds_too_much() -> None:

@@ -13,8 +13,13 @@ from sgagent.documents import DocumentFile, Limits
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Signed
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.signature_policy import MismatchError, SignaturePolicy, encode_signature, read_signature
-from sgagent.sources.verified_parse import VerifiedParser
+from sgagent.sources.verified_parse import (
+    MismatchError,
+    SignaturePolicy,
+    VerifiedParser,
+    encode_signature,
+    read_signature,
+)
 from tests.fakes.clock import FakeClock
 from tests.patience import PATIENCE
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of

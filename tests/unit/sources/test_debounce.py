@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.sources.files.debounce import DEBOUNCE_SECONDS, LONGEST_SECONDS, MISSING_SECONDS, Debounce
+from sgagent.sources.files.reader import DEBOUNCE_SECONDS, LONGEST_SECONDS, MISSING_SECONDS, Debounce
 from sgagent.sources.files.source import FileSource
 from tests.fakes.clock import FakeClock
 

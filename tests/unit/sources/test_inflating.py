@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.sources.https.response import InflationError, inflate
+from sgagent.sources.https.exchange import InflationError, inflate
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

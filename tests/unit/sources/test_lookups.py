@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.sources.files.path_walk import PathStep, follow
+from sgagent.sources.files.inotify import PathStep, follow
 
 
 def looked_up(path: Path, below: Path) -> list[tuple[str, str]]:

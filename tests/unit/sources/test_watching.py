@@ -14,8 +14,8 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from sgagent.sources.files.debounce import Debounce
 from sgagent.sources.files.inotify import Inotify
+from sgagent.sources.files.reader import Debounce
 from sgagent.sources.files.watcher import watch_path
 from tests.patience import PATIENCE
 

@@ -18,9 +18,8 @@ from sgagent.settings import (
     SourceSettings,
     StateSettings,
 )
-from sgagent.sources.endpoint_cache import EndpointCache, addresses_file
+from sgagent.sources.connection import EndpointCache, addresses_file, known_endpoints
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.factory import known_endpoints
 
 NAMED = EtcdSourceSettings(
     endpoints=(

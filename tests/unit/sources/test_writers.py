@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.sources.files.inotify import FileChange
+from sgagent.sources.files.reader import LONGEST_OPEN_SECONDS, Writers
 from sgagent.sources.files.source import FileSource
-from sgagent.sources.files.writers import LONGEST_OPEN_SECONDS, Writers
 from tests.fakes.clock import FakeClock
 from tests.waiting import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.control.answers import answering
-from sgagent.agent.control.queries import (
+from sgagent.agent.control.requests import (
     Answer,
     Document,
     DocumentsAnswer,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.commands import ConfirmAnswer
 from sgagent.agent.control.handlers import Execution
+from sgagent.agent.control.requests import ConfirmAnswer
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import MOST_ENTRIES
 from sgagent.agent.state.snapshot_file import Trigger

@@ -7,43 +7,40 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.commands import (
-    ApplyOrder,
-    ConfirmAnswer,
-    ConfirmOrder,
-    EnforcedAnswer,
-    HistoryAnswer,
-    HistoryEntry,
-    HistoryQuestion,
-    InterfaceMode,
-    ModeAnswer,
-    ModeOrder,
-    Order,
-    RollbackOrder,
-    SentDocument,
-)
 from sgagent.agent.control.protocol import (
     MalformedRequestError,
+    Refusal,
+    Refusals,
     decode_answer,
     decode_question,
     encode_answer,
     encode_question,
 )
-from sgagent.agent.control.queries import (
+from sgagent.agent.control.requests import (
     Answer,
+    ApplyOrder,
+    ConfirmAnswer,
+    ConfirmOrder,
     Document,
     DocumentsAnswer,
     DocumentsQuestion,
+    EnforcedAnswer,
     ExplainAnswer,
     ExplainQuestion,
+    HistoryAnswer,
+    HistoryEntry,
+    HistoryQuestion,
     Hit,
     HitsAnswer,
     HitsQuestion,
     HitStep,
     InterfaceHits,
+    InterfaceMode,
+    ModeAnswer,
+    ModeOrder,
+    Order,
     Question,
-    Refusal,
-    Refusals,
+    RollbackOrder,
     StatusAnswer,
     StatusQuestion,
 )
@@ -136,9 +133,7 @@ PROBLEM = Problem(
     remedy="did you mean type?",
 )
 ORDERS: tuple[Order, ...] = (
-    ApplyOrder(
-        documents=(SentDocument(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0
-    ),
+    ApplyOrder(documents=(Document(name="a\udcff.yaml", content="version: 1\n# ü\n"),), confirm_within=60.0),
     RollbackOrder(number=7),
     ConfirmOrder(),
     ModeOrder(mode=Mode.OBSERVE, interface="eth0"),

@@ -17,14 +17,20 @@ import structlog
 from structlog.testing import capture_logs
 
 from sgagent.agent.control.answers import Answering, answering
-from sgagent.agent.control.commands import ConfirmAnswer, ConfirmOrder
-from sgagent.agent.control.protocol import LONGEST_QUESTION, SOCKET_NAME, decode_answer, encode_question
-from sgagent.agent.control.queries import (
-    Answer,
-    HitsQuestion,
-    Question,
+from sgagent.agent.control.protocol import (
+    LONGEST_QUESTION,
+    SOCKET_NAME,
     Refusal,
     Refusals,
+    decode_answer,
+    encode_question,
+)
+from sgagent.agent.control.requests import (
+    Answer,
+    ConfirmAnswer,
+    ConfirmOrder,
+    HitsQuestion,
+    Question,
     StatusAnswer,
     StatusQuestion,
 )

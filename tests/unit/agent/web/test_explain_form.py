@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sgagent.agent.control.queries import ExplainQuestion
+from sgagent.agent.control.requests import ExplainQuestion
 from sgagent.agent.web.explain_form import LONGEST_VALUE, MOST_FIELDS, Form, read_form
 from sgagent.core.model import Direction
 

@@ -9,7 +9,7 @@ import pytest
 from sgagent.core.errors import DocumentError
 from sgagent.core.model import CidrBlock, GroupType, Snapshot
 from sgagent.documents import Limits, parse_documents
-from sgagent.sources.aliyun.pagination import (
+from sgagent.sources.aliyun.api import (
     MOST_TRIES,
     Action,
     Answer,
@@ -19,7 +19,7 @@ from sgagent.sources.aliyun.pagination import (
     Paginator,
     ThrottledError,
 )
-from sgagent.sources.aliyun.reader import ApiSubject, read_everything_about
+from sgagent.sources.aliyun.source import ApiSubject, read_everything_about
 from tests.fakes.cloud import OWNER, FakeApi, FakeCloud, RefusalError, permission
 
 HERE = ApiSubject(instance_id="i-here")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.deadline import STEP_BYTES, AnswerDeadline
-from sgagent.sources.etcd.grpc import TooSlowError
+from sgagent.sources.etcd.grpc import STEP_BYTES, AnswerDeadline, TooSlowError
 
 
 def test_each_answer_has_its_time() -> None:

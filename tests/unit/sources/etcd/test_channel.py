@@ -12,8 +12,9 @@ import h2.events
 import h2.settings
 import pytest
 
-from sgagent.sources.etcd.deadline import AnswerDeadline
+from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.grpc import (
+    AnswerDeadline,
     AnswerTooLargeError,
     CallRefusedError,
     ConnectionLostError,
@@ -21,7 +22,6 @@ from sgagent.sources.etcd.grpc import (
     TooSlowError,
 )
 from sgagent.sources.etcd.http2 import USUAL_PATIENCE, WINDOW, Channel, Patience
-from sgagent.sources.etcd.watch_stream import WakePipe
 from tests.grpcserver import DONE, OK, Behaviour, Server, fill, hear_questions, serve
 from tests.patience import PATIENCE
 

@@ -27,9 +27,8 @@ from sgagent.sources.etcd.grpc import (
     text,
 )
 from sgagent.sources.etcd.keys import PUBLISHED, KeyLayout
-from sgagent.sources.etcd.messages import KeyRange
+from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
 from sgagent.sources.etcd.publisher import read_published
-from sgagent.sources.etcd.replica import KEY_BYTES, largest_message
 from tests.grpcserver import DONE, OK, Behaviour, Server, hear_questions, listening
 
 AT_ONCE = 32

@@ -16,14 +16,12 @@ from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
-from sgagent.sources.etcd.documents import Composed
-from sgagent.sources.etcd.key_selection import Everything
+from sgagent.sources.etcd.connection import WakePipe
+from sgagent.sources.etcd.documents import Composed, Everything
 from sgagent.sources.etcd.keys import Values
-from sgagent.sources.etcd.messages import KeyRange
+from sgagent.sources.etcd.messages import KEY_BYTES, KeyRange, largest_message
 from sgagent.sources.etcd.publication import Completeness
-from sgagent.sources.etcd.replica import KEY_BYTES, largest_message
 from sgagent.sources.etcd.source import EtcdSource
-from sgagent.sources.etcd.watch_stream import WakePipe
 from sgagent.sources.etcd.watcher import StoreWatcher
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
 from tests.grpcserver import listening

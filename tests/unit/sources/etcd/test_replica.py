@@ -8,9 +8,9 @@ import pytest
 
 from sgagent.sources.etcd.grpc import StoreTooLargeError
 from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue
+from sgagent.sources.etcd.messages import KeyEvent, KeyRange, KeyValue, weight
 from sgagent.sources.etcd.publication import Completeness, MalformedMarkerError, Marker
-from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica, weight
+from sgagent.sources.etcd.replica import LEAST_SEEN, Condition, Replica
 
 LAYOUT = KeyLayout("/sgagent")
 WEB, APP = LAYOUT.key("groups", "sg-web"), LAYOUT.key("groups", "sg-app")

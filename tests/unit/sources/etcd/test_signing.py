@@ -13,10 +13,10 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.sources.etcd.key_selection import HostInterest
+from sgagent.sources.etcd.documents import HostInterest
 from sgagent.sources.etcd.keys import GROUPS, INTERFACES, MEMBERS, SIGNATURE, KeyLayout, published_keys
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.publication_signature import (
+from sgagent.sources.etcd.publication import (
     PART_BYTES,
     SignedContent,
     SignedInterest,
@@ -24,7 +24,7 @@ from sgagent.sources.etcd.publication_signature import (
     signature_in,
     signature_keys,
 )
-from sgagent.sources.signature_policy import SignaturePolicy
+from sgagent.sources.verified_parse import SignaturePolicy
 from tests.etcd import covered_by, read_all
 from tests.signing import KEY, NOW, OTHER_KEY
 

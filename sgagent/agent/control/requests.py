@@ -1,4 +1,4 @@
-"""The queries of the control protocol and their answers.
+"""The requests of the control protocol, queries and commands, and their answers.
 
 The fields are those of ``docs/control.md``. Adding a field is compatible; changing or removing one needs a
 new version of the protocol.
@@ -11,17 +11,162 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Self
 
-from sgagent.agent.control.commands import HistoryAnswer, HistoryQuestion, Order, OrderAnswer
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
-from sgagent.agent.flowlog.flowlog import FlowLog
-from sgagent.agent.state.snapshot_file import Trigger
+from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
 from sgagent.agent.step import NamedCut
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
-from sgagent.core.policy import ResolvedPolicy
+
+LONGEST_TRIAL_SECONDS = 86400.0
+SHORTEST_TRIAL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file of definitions, as a source delivered it or a client read it."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyOrder:
+    """Enforce these documents instead of the source's."""
+
+    documents: tuple[Document, ...]
+    confirm_within: float | None = None
+    """Seconds after which the agent goes back unless confirmed; null applies permanently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadOrder:
+    """Ask the source now, and enforce what it says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackOrder:
+    """Go back to what was enforced before."""
+
+    number: int | None = None
+    """Of the history; null is the newest that is not in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnforcedAnswer:
+    """What is in force after a command."""
+
+    version: str | None
+    """Null if nothing is in force, as before the definitions that the agent gave up."""
+
+    is_changed: bool
+    """Whether the command changed the table in the kernel."""
+
+    interfaces: tuple[str, ...]
+    """The bound interfaces."""
+
+    held_back: str | None
+    """The source's version that the agent does not enforce until the source delivers another."""
+
+    seconds_left: float | None = None
+    """Until the agent goes back, unless this is confirmed."""
+
+    goes_back_to: str | None = None
+    """The version that is in force then; null if nothing is."""
+
+    warnings: tuple[Problem, ...] = ()
+    sessions_cut: tuple[NamedCut, ...] = ()
+    """Open sessions that the change has cut, as far as the agent checked them."""
+
+    fault: str | None = None
+    """Why the change was not stored and ends with the agent; null if it was stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmOrder:
+    """Keep the definitions that are on trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmAnswer:
+    """What was confirmed."""
+
+    is_confirmed: bool
+    """False where nothing waits for it."""
+
+    version: str | None = None
+    overtaken_by: str | None = None
+    """What is in force instead, as the source delivered it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOrder:
+    """Enforce or observe from now on, whatever the configuration says."""
+
+    mode: Mode | None
+    """Null is what the configuration says."""
+
+    interface: str | None = None
+    """Null is every one, and takes the place of earlier orders about single ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceMode:
+    """The mode of one interface."""
+
+    interface: str
+    mode: Mode
+    is_overridden: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeAnswer:
+    """The modes that hold now, of every interface that is judged."""
+
+    interfaces: tuple[InterfaceMode, ...]
+    fault: str | None = None
+    """Why they will not outlive the agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuestion:
+    """Ask what was enforced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """Definitions that were enforced, or what is wrong with their file."""
+
+    number: int
+    fault: str | None = None
+    """Of a damaged file; then nothing else is known."""
+
+    version: str | None = None
+    origin: Trigger | None = None
+    enforced_at: float | None = None
+    """When they were enforced first."""
+
+    documents: int | None = None
+    bytes: int | None = None
+    extent: Extent | None = None
+    """Of the table that was compiled from them."""
+
+    is_in_force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryAnswer:
+    """What was enforced, the newest first."""
+
+    entries: tuple[HistoryEntry, ...]
+
+
+Order = ApplyOrder | ReloadOrder | RollbackOrder | ConfirmOrder | ModeOrder
+"""What changes something, and so is not for everybody who may ask."""
+
+OrderAnswer = EnforcedAnswer | ConfirmAnswer | ModeAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,68 +202,6 @@ class DeniedAnswer:
 
     unavailable: str | None = None
     """Why drops are not recorded; null if they are."""
-
-
-def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:
-    """Return who was dropped.
-
-    Args:
-        flow_log: the flow log; None if it is switched off.
-        question: the filters.
-        policy: the policy in force.
-
-    Raises:
-        UsageError: the policy has no such interface or rule, and the flow log has no entry of it.
-    """
-    if flow_log is None:
-        return DeniedAnswer(
-            begun_at=0.0, newest=0, flows=(), left_out=(), rate_per_second=0, unavailable=_SWITCHED_OFF
-        )
-    remembered = flow_log.drops.recent()
-    flows = [flow for flow in remembered if flow.number > question.after and _is_meant(flow, question)]
-    is_off = Policy.DROP not in flow_log.logging.verdicts
-    left_out = tuple(entry for entry in flow_log.left_out() if _is_meant(entry, question))
-    if not flows and not left_out and not question.after:
-        _refuse_unknown(question, policy)
-    return DeniedAnswer(
-        begun_at=flow_log.begun_at,
-        newest=remembered[-1].number if remembered else 0,
-        flows=tuple(flows),
-        left_out=left_out,
-        rate_per_second=flow_log.logging.rate_per_second,
-        unavailable=flow_log.unavailable or (_SWITCHED_OFF if is_off else None),
-    )
-
-
-_SWITCHED_OFF = "flow_log.dropped is false in the configuration"
-
-
-def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
-    """Refuse names that nothing has: "no drop" would be true of them, and mislead.
-
-    Raises:
-        UsageError: names what there is.
-    """
-    judges = policy.judges
-    if not judges:
-        return  # the agent has yet to enforce something, and may come to know the name
-    if question.interface is not None and all(judge.name != question.interface for judge in judges):
-        names = ", ".join(judge.name for judge in judges)
-        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
-    rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
-    if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
-        raise UsageError(
-            f"no rule {question.rule_id} is in force on this host: 'sgagent hits' lists those that are"
-        )
-
-
-def _is_meant(entry: Flow | FlowsLeftOut, question: DeniedQuestion) -> bool:
-    """Return whether an entry is among what is asked for."""
-    return (
-        question.interface in (None, entry.interface)
-        and question.direction in (None, entry.direction)
-        and question.rule_id in (None, entry.rule_id)
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,14 +453,6 @@ class DocumentsQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """A file of definitions, as it was delivered."""
-
-    name: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentsAnswer:
     """The definitions that are in force."""
 
@@ -385,39 +460,6 @@ class DocumentsAnswer:
     """Null where there are none."""
 
     documents: tuple[Document, ...]
-
-
-class Refusal(enum.Enum):
-    """Why a question was not answered."""
-
-    MALFORMED = "malformed"
-    """It is not a question of this protocol, or of a version that this agent does not speak."""
-
-    WRONG_USE = "wrong_use"
-    """It makes no sense here."""
-
-    NOT_PERMITTED = "not_permitted"
-    DOCUMENTS = "documents"
-    """The definitions of an order have errors; nothing was changed."""
-
-    KERNEL = "kernel"
-    """The kernel refused an order; the previous rules stay active."""
-
-    SOURCE = "source"
-    """The source can't be reached; the previous rules stay active."""
-
-    FAULT = "fault"
-    """The agent failed; its log says more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusals:
-    """No answer, and why."""
-
-    reason: Refusal
-    message: str
-    problems: tuple[Problem, ...] = ()
-    """Of definitions."""
 
 
 Question = (

@@ -1,22 +1,260 @@
-"""One HTTP exchange with a server: request, redirects, validators and bounded answer."""
+"""One HTTP exchange with a server: TLS connection, request, redirects, validators and bounded answer.
+
+One deadline ends all waits of an exchange, and another thread can cancel it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from sgagent import __version__
+from sgagent.core.errors import SourceUnavailableError, printable
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.endpoint_cache import EndpointCache
-from sgagent.sources.https.connection import BoundedConnection, Cancellation, ConnectionDeadline, make_context
-from sgagent.sources.https.response import NoAnswerError, read_body
-from sgagent.sources.secret_file import read_token
+from sgagent.sources.connection import (
+    ConnectionDeadline,
+    EndpointCache,
+    connect_to_first,
+    make_context,
+    read_token,
+    tls_reason,
+)
+
+
+class BoundedSocket(ssl.SSLSocket):
+    """A TLS connection with one deadline for all reads together.
+
+    With a timeout per read, a server that sends a byte now and then could hold the connection forever.
+    """
+
+    deadline: ConnectionDeadline | None = None
+
+    def recv_into(self, *arguments: Any, **named: Any) -> int:  # noqa: ANN401 - the parameters of what is overridden, passed on
+        """Receive until the deadline."""
+        if self.deadline is not None:
+            self.settimeout(self.deadline.remaining())
+        return super().recv_into(*arguments, **named)
+
+    def recv(self, *arguments: Any, **named: Any) -> bytes:  # noqa: ANN401 - likewise
+        """Receive; only the standard library calls this, on a connection that ended before TLS."""
+        try:
+            return super().recv(*arguments, **named)
+        except OSError:
+            self.close()  # the caller has no reference to close it after this error
+            raise
+
+
+class Cancellation:
+    """Cancellation from another thread: it shuts down the connection in use."""
+
+    def __init__(self) -> None:
+        """Start without a connection."""
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+        self._lock = threading.Lock()
+
+    def hold(self, connected: socket.socket | None) -> None:
+        """Set the connection in use; shut it down at once if the request is cancelled already."""
+        with self._lock:
+            self._socket = connected
+            if self._is_cut:
+                self._shut()
+
+    def cut(self) -> None:
+        """Shut down the connection in use, and later ones until :meth:`resume`."""
+        with self._lock:
+            self._is_cut = True
+            self._shut()
+
+    def resume(self) -> None:
+        """Allow connections again."""
+        with self._lock:
+            self._is_cut = False
+
+    def _shut(self) -> None:
+        if self._socket is None:
+            return
+        with contextlib.suppress(OSError):  # the peer has closed the connection
+            # SSLSocket.shutdown would drop the TLS session that the other thread is reading from.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class BoundedConnection(http.client.HTTPSConnection):
+    """An HTTP connection over TLS to one of several addresses, each tried for a bounded time."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        addresses: tuple[str, ...],
+        context: ssl.SSLContext,
+        connecting: ConnectionDeadline,
+        deadline: ConnectionDeadline,
+        cancellation: Cancellation,
+    ) -> None:
+        """Store the parameters without connecting.
+
+        Args:
+            host: the name in the server's certificate.
+            port: the port.
+            addresses: the addresses, in the order in which to try them.
+            context: the trusted authorities and the client certificate.
+            connecting: the deadline of TCP and TLS.
+            deadline: the deadline of the whole exchange.
+            cancellation: receives the connection, to cancel it.
+        """
+        super().__init__(host, port, context=context)
+        self._addresses, self._trust, self._cancellation = addresses, context, cancellation
+        self._connecting, self._deadline = connecting, deadline
+
+    def connect(self) -> None:
+        """Connect to the first address that answers.
+
+        Raises:
+            OSError: no address answered in time, or TLS failed.
+        """
+        plain = connect_to_first(self._addresses, self.port, self._connecting)
+        self._cancellation.hold(plain)
+        try:
+            plain.settimeout(self._connecting.remaining())
+            secure = self._trust.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+        if secure.version() is None:
+            secure.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the connection ended before TLS began")
+        self._cancellation.hold(secure)
+        secure.settimeout(self._deadline.remaining())
+        if isinstance(secure, BoundedSocket):
+            secure.deadline = self._deadline
+        self.sock = secure
+
+
+_GZIP = zlib.MAX_WBITS | 16
+_ZLIB = zlib.MAX_WBITS
+_INFLATED_PIECE_BYTES = 256 * 1024
+"""Bytes decompressed in one step; the memory use exceeds the limit by at most this."""
+
+WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
+"""The zlib window of each content coding (RFC 9110, section 8.4.1)."""
+
+
+class InflationError(Exception):
+    """A body that does not match its content coding."""
+
+
+def inflate(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield the decompressed body in pieces of bounded size.
+
+    The generator decompresses only as many pieces as the caller takes.
+
+    Raises:
+        InflationError: the body is damaged or truncated, or has data after its end.
+    """
+    unpacker = zlib.decompressobj(WINDOWS[encoding])
+    for piece in pieces:
+        if unpacker.eof:
+            raise InflationError(f"data after the end of the {encoding} body")
+        packed = piece
+        while packed and not unpacker.eof:
+            yield _unpack(unpacker, packed, encoding)
+            packed = unpacker.unconsumed_tail
+        if unpacker.unused_data:
+            raise InflationError(f"data after the end of the {encoding} body")
+    if not unpacker.eof:
+        raise InflationError(f"the {encoding} body is truncated")
+
+
+def _unpack(unpacker: zlib._Decompress, packed: bytes, encoding: str) -> bytes:
+    """Return the next piece."""
+    try:
+        return unpacker.decompress(packed, _INFLATED_PIECE_BYTES)
+    except zlib.error as error:
+        raise InflationError(f"the body is no {encoding}: {error}") from error
+
+
+_PIECE_BYTES = 64 * 1024
+
+
+class NoAnswerError(SourceUnavailableError):
+    """A server without a usable answer, with the time that it asks clients to wait."""
+
+    def __init__(self, message: str, *, put_off: float = 0.0, status: int | None = None) -> None:
+        """Store the message, the seconds that the server asks to wait, and the HTTP status, if any."""
+        super().__init__(printable(message))
+        self.put_off = put_off
+        self.status = status
+
+
+class BodyTooLargeError(Exception):
+    """A body over the size limit."""
+
+
+def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int) -> bytes:
+    """Return the complete, decompressed body.
+
+    Args:
+        response: the response after its headers.
+        url: for messages.
+        most_bytes: the limit, both compressed and decompressed.
+
+    Raises:
+        NoAnswerError: the body is truncated, or has a coding that the request did not accept.
+        BodyTooLargeError: the body exceeds the limit; the rest is not read.
+    """
+    if response.length is None and not response.chunked:
+        raise NoAnswerError(f"{url}: the answer does not say where it ends (no Content-Length)")
+    if (response.length or 0) > most_bytes:
+        raise BodyTooLargeError
+    encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
+    pieces = _bounded(_pieces(response, url), most_bytes)
+    if encoding in WINDOWS:
+        pieces = _bounded(inflate(pieces, encoding), most_bytes)
+    elif encoding != "identity":
+        raise NoAnswerError(f"{url}: the content coding {encoding!r} was not accepted in the request")
+    try:
+        return b"".join(pieces)
+    except InflationError as error:
+        raise NoAnswerError(f"{url}: {error}") from error
+
+
+def _pieces(response: http.client.HTTPResponse, url: HttpsUrl) -> Iterator[bytes]:
+    """Yield the body as sent.
+
+    Raises:
+        NoAnswerError: the body is shorter than announced.
+    """
+    try:
+        while piece := response.read(_PIECE_BYTES):
+            yield piece
+    except http.client.IncompleteRead as error:
+        raise NoAnswerError(f"{url}: the answer was cut off") from error
+    if response.length:
+        raise NoAnswerError(f"{url}: the answer was cut off, {response.length} bytes before its end")
+
+
+def _bounded(pieces: Iterator[bytes], most_bytes: int) -> Iterator[bytes]:
+    """Yield pieces; raise BodyTooLargeError beyond the limit."""
+    room = most_bytes
+    for piece in pieces:
+        room -= len(piece)
+        if room < 0:
+            raise BodyTooLargeError
+        yield piece
+
 
 MOST_REDIRECTS = 3
 _LONGEST_VALIDATOR = 1024
@@ -93,7 +331,7 @@ class Exchange:
                 f"{question.url}: no whole answer within {self._patience(question)}"
             ) from None
         except ssl.SSLError as error:
-            raise NoAnswerError(f"{question.url}: TLS failed: {_reason_of_tls(error)}") from error
+            raise NoAnswerError(f"{question.url}: {tls_reason(error)}") from error
         except http.client.RemoteDisconnected:
             raise NoAnswerError(f"{question.url}: the connection was closed without an answer") from None
         except OSError as error:
@@ -118,11 +356,13 @@ class Exchange:
 
     def _ask_once(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified | HttpsUrl:
         """Send one request; return its answer, or the URL of a redirect."""
+        context = make_context(self._settings, "http/1.1")
+        context.sslsocket_class = BoundedSocket
         connection = BoundedConnection(
             question.url.host,
             question.url.port,
             addresses=self._endpoint_cache.find(),
-            context=make_context(self._settings),
+            context=context,
             connecting=ConnectionDeadline(min(self._settings.connect_timeout_seconds, deadline.remaining())),
             deadline=deadline,
             cancellation=self.cancellation,
@@ -255,10 +495,3 @@ def _status_in_words(status: int) -> str:
 def _put_off(text: str) -> float:
     """Return the seconds of a ``Retry-After`` header; a date counts as none."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0.0
-
-
-def _reason_of_tls(error: ssl.SSLError) -> str:
-    """Return the TLS library's reason."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
-    return (error.reason or str(error)).replace("_", " ").lower()

@@ -1,0 +1,317 @@
+"""Connections to the servers of sources: addresses, name servers, TLS and secret files.
+
+A policy may block the host's resolver. Traffic to the source stays admitted (§7.4), but the agent needs the
+addresses for that, also after a restart. Without a cache of them in a file, such a policy would be the last
+one that the host fetches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sgagent.core.errors import SourceUnavailableError
+from sgagent.core.model import TCP, UDP
+from sgagent.core.policy import Endpoint
+from sgagent.json_model import UNREADABLE, from_json
+from sgagent.settings import Settings, SourceSettings
+
+if TYPE_CHECKING:
+    import ssl
+
+LookUp = Callable[[str, int], list[str]]
+"""Returns the addresses of a host for TCP, or raises OSError."""
+
+_NAME = "source-addresses"
+_MOST_ADDRESSES = 64
+
+
+def addresses_file(state_directory: Path, number: int = 0) -> Path:
+    """Return the path of a server's cache file; a source with several servers numbers them from 0."""
+    return state_directory / (f"{_NAME}-{number}.json" if number else f"{_NAME}.json")
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """Resolve a host by the system's resolver.
+
+    Raises:
+        OSError: the host has no addresses, or the resolver can't be reached.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _is_address(host: str) -> bool:
+    """Return whether a host is an address, which needs no resolver."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _CacheFile:
+    """What the file holds."""
+
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+class EndpointCache:
+    """The cached addresses of one server."""
+
+    def __init__(self, host: str, port: int, look_up: LookUp = look_up, memory: Path | None = None) -> None:
+        """Load the addresses from the file; resolve nothing yet.
+
+        Args:
+            host: the server's name, or its address.
+            port: its port.
+            look_up: resolves a name.
+            memory: the cache file, whose directory need not exist yet; None for no file.
+        """
+        self._host, self._port, self._look_up, self._memory = host, port, look_up, memory
+        self._addresses = (host,) if _is_address(host) else self._recalled()
+        self._remembered: tuple[str, ...] | None = None
+
+    def find(self) -> tuple[str, ...]:
+        """Resolve the name and return the addresses; return the cached ones if that fails.
+
+        Raises:
+            OSError: the resolver fails and the cache is empty.
+        """
+        try:
+            self._addresses = tuple(self._look_up(self._host, self._port))[:_MOST_ADDRESSES]
+        except OSError:
+            if not self._addresses:
+                raise
+        else:
+            self._remember()
+        return self._addresses
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the cached addresses, in the order in which to try them."""
+        return self._addresses
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the cached addresses as sorted endpoints."""
+        found = {Endpoint.at(address, self._port) for address in self._addresses}
+        return tuple(sorted(found, key=lambda endpoint: (str(endpoint.address), endpoint.port)))
+
+    def _remember(self) -> None:
+        """Write changed addresses to the file; a failed write is retried after the next look-up."""
+        if self._memory is None or self._addresses == self._remembered:
+            return
+        content = json.dumps({"host": self._host, "port": self._port, "addresses": self._addresses})
+        draft = self._memory.with_name(f".{self._memory.name}.new")
+        with contextlib.suppress(OSError):
+            draft.write_text(content, encoding="utf-8")
+            draft.replace(self._memory)
+            self._remembered = self._addresses
+
+    def _recalled(self) -> tuple[str, ...]:
+        """Return the addresses in the file; none if it is damaged or belongs to another server."""
+        if self._memory is None:
+            return ()
+        try:
+            kept = from_json(_CacheFile, json.loads(self._memory.read_bytes()))
+            for address in kept.addresses[:_MOST_ADDRESSES]:
+                Endpoint.at(address, self._port)
+            is_same = (kept.host, kept.port) == (self._host, self._port)
+            return kept.addresses[:_MOST_ADDRESSES] if is_same else ()
+        except (OSError, *UNREADABLE):
+            return ()
+
+
+def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
+    """Return the cached endpoints of the configured source."""
+    return tuple(
+        endpoint
+        for number, (host, port) in enumerate(settings.source.servers)
+        for endpoint in EndpointCache(
+            host, port, memory=addresses_file(settings.state.directory, number)
+        ).endpoints()
+    )
+
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+BEHIND_A_STUB = Path("/run/systemd/resolve/resolv.conf")
+"""The upstream servers of systemd-resolved; with it, the other file names a stub on loopback."""
+
+_DNS = 53
+_MOST_SERVERS = 8
+_LONGEST_FILE = 65_536
+
+
+def name_servers(
+    source: SourceSettings, files: tuple[Path, ...] = (RESOLV_CONF, BEHIND_A_STUB)
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints of the host's name servers; none if the source needs no resolver.
+
+    Args:
+        source: the configured source.
+        files: in the format of resolv.conf(5); an unreadable file names no servers.
+    """
+    if all(_is_address(host) for host, _ in source.servers):
+        return ()
+    addresses = dict.fromkeys(address for file in files for address in _named_in(file))
+    return tuple(
+        Endpoint.at(address, _DNS, protocol)
+        for address in list(addresses)[:_MOST_SERVERS]
+        for protocol in (UDP, TCP)
+    )
+
+
+def _named_in(file: Path) -> list[str]:
+    """Return the addresses of the name servers in a file, except loopback."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            lines = opened.read(_LONGEST_FILE).splitlines()
+    except OSError:
+        return []
+    words = (line.split() for line in lines)
+    named = (found[1].partition("%")[0] for found in words if len(found) > 1 and found[0] == "nameserver")
+    return [a for a in named if _is_address(a) and not ip_address(a).is_loopback]
+
+
+class ConnectionDeadline:
+    """The time at which all waits end."""
+
+    def __init__(self, seconds: float) -> None:
+        """Set the deadline this many seconds from now."""
+        self._at = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Return the seconds until the deadline.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+def connect_to_first(addresses: Sequence[str], port: int, deadline: ConnectionDeadline) -> socket.socket:
+    """Return a TCP connection to the first address that answers; they share the remaining time equally.
+
+    Raises:
+        OSError: no address answered in time, or there is none.
+    """
+    fault = OSError(0, "its address is not known")
+    for index, address in enumerate(addresses):
+        share = deadline.remaining() / (len(addresses) - index)
+        try:
+            connected = socket.create_connection((address, port), timeout=share)
+        except OSError as error:
+            fault = error
+        else:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connected
+    raise fault
+
+
+class TlsSettings(Protocol):
+    """The keys of a source that TLS needs."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """Return the file of trusted authorities; None for the system's."""
+
+    @property
+    def client_certificate(self) -> Path | None:
+        """Return the file of this host's certificate."""
+
+    @property
+    def client_key(self) -> Path | None:
+        """Return the file of its key; None if the certificate's file has it."""
+
+
+def make_context(settings: TlsSettings, application_protocol: str) -> ssl.SSLContext:
+    """Return a TLS context with the configured authorities and client certificate, read from their files.
+
+    Raises:
+        SourceUnavailableError: a file can't be read, or has no valid certificate or key.
+    """
+    import ssl  # noqa: PLC0415 - sources that read files do without
+
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ValueError) as error:
+        raise SourceUnavailableError(f"{settings.ca_file}: no certificates: {_reason(error)}") from error
+    context.set_alpn_protocols([application_protocol])
+    certificate = settings.client_certificate
+    if certificate is not None:
+        key = settings.client_key or certificate
+        require_private(key)
+        try:
+            # The empty password keeps OpenSSL from asking on the terminal.
+            context.load_cert_chain(certificate, key, password="")
+        except (OSError, ValueError) as error:
+            raise SourceUnavailableError(
+                f"{certificate}: no certificate with its key: {_reason(error)}"
+            ) from error
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """Return why TLS failed, in the library's words."""
+    untrusted: str | None = getattr(error, "verify_message", None)
+    if untrusted is not None:
+        return f"TLS failed: the server's certificate is not trusted: {untrusted}"
+    return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+
+
+_LONGEST_TOKEN = 16 * 1024
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750, section 2.1; other characters could have a meaning in a header."""
+
+
+def require_private(path: Path) -> None:
+    """Refuse a file that others than its owner and group can read.
+
+    Raises:
+        SourceUnavailableError: others can read the file, or it does not exist.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SourceUnavailableError(f"{path}: can't be read: {error.strerror}") from error
+    if mode & stat.S_IRWXO:
+        raise SourceUnavailableError(f"{path}: everybody can read this secret (chmod o= {path})")
+
+
+def read_token(path: Path) -> str:
+    """Return the bearer token in a file, without surrounding white space.
+
+    Raises:
+        SourceUnavailableError: the file can't be read, everybody can read it, or it has no token. The message
+            never includes the content.
+    """
+    require_private(path)
+    try:
+        with path.open("rb") as file:
+            token = file.read(_LONGEST_TOKEN + 1).strip()
+    except OSError as error:
+        raise SourceUnavailableError(f"{path}: can't be read: {error.strerror}") from error
+    if len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+        raise SourceUnavailableError(
+            f"{path}: not a bearer token (one line of letters, digits and - . _ ~ + / =)"
+        )
+    return token.decode("ascii")

@@ -1,0 +1,30 @@
+"""Which source a configuration has."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgagent.settings import SourceType, parse_settings
+from sgagent.settings.sources import SOURCE_TABLES
+from sgagent.sources.factory import FOLDERS, make_source
+
+CONFIGURATIONS = {
+    SourceType.FILE: 'path = "/etc/sgagent/groups.d"',
+    SourceType.HTTPS: 'url = "https://policy.example.com/web.yaml"',
+    SourceType.ETCD: 'endpoints = ["https://etcd-1.example.com:2379"]',
+    SourceType.ALIYUN: 'region = "cn-hangzhou"',
+}
+
+
+def test_each_type_has_keys_and_a_folder() -> None:
+    """Both tables name every type once."""
+    assert set(SourceType) == SOURCE_TABLES.keys() == FOLDERS.keys()
+
+
+@pytest.mark.parametrize("kind", SourceType)
+def test_the_configured_source_is_made(kind: SourceType) -> None:
+    """By the module of its folder, without contacting anybody."""
+    settings = parse_settings(f'[source]\ntype = "{kind.value}"\n{CONFIGURATIONS[kind]}\n', "sgagent.toml")
+    source = make_source(settings)
+    assert type(source).__module__ == f"sgagent.sources.{FOLDERS[kind].name}.source"
+    assert type(settings.source) is SOURCE_TABLES[kind]
