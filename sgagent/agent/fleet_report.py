@@ -12,9 +12,8 @@ from sgagent.agent.status import Status
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
-from sgagent.sources.etcd.documents import MOST_ANNOUNCED
 from sgagent.sources.etcd.fleet import Report, keys_kept
-from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
+from sgagent.sources.etcd.keys import FLEET, MEMBERS, MOST_ANNOUNCED, KeyLayout, write_member
 from sgagent.sources.etcd.source import EtcdSource, FetchedPublication
 
 _NOT_OF_AN_ID = re.compile(r"[^A-Za-z0-9._:-]")

@@ -17,7 +17,7 @@ from sgagent.documents import Limits, parse_documents
 from sgagent.settings import SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest
-from sgagent.sources.etcd.keys import KeyLayout, published_keys, references_of_rules
+from sgagent.sources.etcd.keys import GROUPS, KeyLayout, published_keys, read_object
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import SignedInterest, hold, signature_keys
 from sgagent.sources.verified_parse import SignaturePolicy
@@ -70,7 +70,10 @@ def test_keys_refer_to_what_their_documents_refer_to(seed: int) -> None:
     snapshot = random_snapshot(Random(seed), most_rules=8)
     store = published(snapshot)
     for group in snapshot.security_groups:
-        found = references_of_rules(store[LAYOUT.key("groups", group.security_group_id)], Limits())
+        item = store[LAYOUT.key(GROUPS, group.security_group_id)]
+        read = read_object(item, GROUPS, Limits())
+        assert read is not None
+        found = read.references
         objects = [rule.authorization_object for rule in group.rules]
         ports = [rule.ports for rule in group.rules]
         assert found.groups == {one.security_group_id for one in objects if isinstance(one, GroupReference)}

@@ -8,19 +8,14 @@ its members.
 
 from __future__ import annotations
 
-import ipaddress
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from operator import is_not
 from typing import Protocol
 
 from sgagent.core.binding import HandBinding, HostFacts, is_hidden
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
-from sgagent.core.memo import Memo, Seam
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.writer import as_json
 from sgagent.sources.etcd.keys import (
     BY_ADDRESS,
     BY_MAC,
@@ -31,111 +26,14 @@ from sgagent.sources.etcd.keys import (
     PREFIX_LISTS,
     Folder,
     FolderName,
-    Folders,
+    KeyIndex,
     KeyLayout,
     References,
+    StoredKey,
+    StoredObject,
     Values,
-    groups_of_interface,
-    read_json,
-    references_of_rules,
 )
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
-
-MOST_ANNOUNCED = 64
-"""Addresses that a host may announce for one interface."""
-
-_PARTS = 3
-"""Parts of a member's key: the kind, its group, and its name."""
-
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """The members of one group, and warnings about invalid ones."""
-
-    addresses: tuple[str, ...]
-    """In the order of keys."""
-
-    problems: tuple[Problem, ...]
-
-
-class MemberReader:
-    """Reader of members, which parses each value of a key once."""
-
-    def __init__(self, layout: KeyLayout) -> None:
-        """Start with an empty cache."""
-        self._layout = layout
-        self._memo = Memo()
-
-    def read(self, folders: Mapping[FolderName, Folder]) -> Mapping[str, Members]:
-        """Return the members of each group; the identical object for an unchanged group."""
-        self._memo.turn()
-        named = {name[1]: folder for name, folder in folders.items() if name[0] == MEMBERS}
-        return {group: self._members(group, folder) for group, folder in named.items()}
-
-    def _members(self, group: str, folder: Folder) -> Members:
-        memo = self._memo.part(Seam.PARSE_CACHE, group)
-
-        def read() -> Members:
-            found = memo.each("addresses", self._addresses, folder)
-            pairs = zip(folder, found, strict=True)
-            return Members(
-                addresses=tuple(chain.from_iterable(filter(None, found))),
-                problems=tuple(_not_a_member(item) for item, addresses in pairs if addresses is None),
-            )
-
-        return memo.get("members", (folder,), read)
-
-    def _addresses(self, item: KeyValue) -> tuple[str, ...] | None:
-        is_named = len(self._layout.parts(item.key)) == _PARTS
-        return read_member(item.value, is_announced=item.lease != 0) if is_named else None
-
-
-def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:
-    """Return the addresses of a member; None for an invalid value.
-
-    Args:
-        value: the value of its key.
-        is_announced: whether the key has a lease, so that a host wrote it; a host may announce only a few
-            single addresses, and no network.
-    """
-    try:
-        fields = json.loads(value)
-        texts = fields["addresses"]
-        if fields.keys() != {"addresses"} or not isinstance(texts, list):
-            return None
-        networks = [ipaddress.ip_network(text) for text in texts if isinstance(text, str)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    is_bounded = not is_announced or (
-        len(texts) <= MOST_ANNOUNCED and all(network.num_addresses == 1 for network in networks)
-    )
-    if len(networks) != len(texts) or not is_bounded or any(map(_is_strange, networks)):
-        return None
-    return tuple(map(_text, networks))
-
-
-def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
-    return str(network.network_address if network.num_addresses == 1 else network)
-
-
-def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    """Return whether documents would refuse the address: one with a zone, or an IPv4-mapped one."""
-    return isinstance(network, ipaddress.IPv6Network) and (
-        network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
-    )
-
-
-def _not_a_member(item: KeyValue) -> Problem:
-    return Problem(
-        severity=Severity.WARNING,
-        code="not_a_member",
-        origin=Origin(file=f"etcd:{item.key}"),
-        message="not the value of a group member; the member is left out",
-        value=item.value.decode(errors="replace"),
-        remedy='like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself',
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +47,23 @@ class Composed:
     """Warnings."""
 
 
+_LISTS = {
+    GROUPS: b"security_groups",
+    INTERFACES: b"network_interfaces",
+    PORT_LISTS: b"port_lists",
+    PREFIX_LISTS: b"prefix_lists",
+}
+"""The list of each kind of object in a document."""
+
+
 class Composer:
-    """Composer of documents, with a cache between calls."""
+    """Composer of documents; it keeps those whose keys have not changed."""
 
     def __init__(self, layout: KeyLayout) -> None:
-        """Start with an empty cache."""
+        """Start without documents."""
         self._layout = layout
-        self._members = MemberReader(layout)
-        self._memo = Memo()
+        self._known: dict[str, _Written] = {}
+        self._warned: dict[FolderName, tuple[Folder, tuple[Problem, ...]]] = {}
 
     def compose(self, folders: Mapping[FolderName, Folder], is_whole: Callable[[str], bool]) -> Composed:
         """Return the keys as documents; the identical objects for unchanged keys.
@@ -168,68 +75,78 @@ class Composer:
         Raises:
             DocumentError: the id in a value differs from the name of its key.
         """
-        members = self._members.read(folders)
-        written: list[_Written] = []
-        for kind in sorted(_LIST_OF):
-            folder = folders.get((kind,), ())
-            ids = [self._layout.relative(item.key).removeprefix(f"{kind}/") for item in folder]
-            own = [members.get(name) if kind == GROUPS else None for name in ids]
-            whole = [kind != GROUPS or is_whole(name) for name in ids]
-            written += self._memo.each(kind, partial(_write, kind, self._layout), folder, own, whole)
-        mismatches = [one.mismatch for one in written if one.mismatch is not None]
+        self._known = {
+            stored.item.key: self._written(kind, stored, folders, is_whole)
+            for kind in sorted(_LISTS)
+            for stored in folders.get((kind,), ())
+        }
+        mismatches = [one.mismatch for one in self._known.values() if one.mismatch is not None]
         if mismatches:
             raise DocumentError(mismatches)
         head = DocumentFile(f"etcd:{self._layout.root}", b'{"version":1}')
-        problems = chain.from_iterable(members[group].problems for group in sorted(members))
-        return Composed((head, *(one.document for one in written)), tuple(problems))
+        documents = (head, *(one.document for one in self._known.values()))
+        return Composed(documents, tuple(self._warnings(folders)))
+
+    def _warnings(self, folders: Mapping[FolderName, Folder]) -> Iterator[Problem]:
+        """Yield a warning for each invalid member, in the order of keys."""
+        before, self._warned = self._warned, {}
+        for name in sorted(name for name in folders if name[0] == MEMBERS):
+            known = before.get(name)
+            if known is None or known[0] is not folders[name]:
+                invalid = (stored.item for stored in folders[name] if stored.content is None)
+                known = folders[name], tuple(map(_not_a_member, invalid))
+            self._warned[name] = known
+            yield from known[1]
+
+    def _written(
+        self,
+        kind: str,
+        stored: StoredKey,
+        folders: Mapping[FolderName, Folder],
+        is_whole: Callable[[str], bool],
+    ) -> _Written:
+        name = self._layout.relative(stored.item.key).removeprefix(f"{kind}/")
+        members = folders.get((MEMBERS, name), ()) if kind == GROUPS else ()
+        with_rules = kind == GROUPS and is_whole(name)
+        known = self._known.get(stored.item.key)
+        is_same = known is not None and known.stored is stored and known.members is members
+        if known is not None and is_same and known.with_rules == with_rules:
+            return known
+        return _write(kind, name, stored, members, with_rules=with_rules)
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The document of a key, and the error that its name does not match."""
+    """The document of a key, what it was made from, and the error that its name does not match."""
 
+    stored: StoredKey
+    members: Folder
+    with_rules: bool
     document: DocumentFile
     mismatch: Problem | None = None
 
 
-_LIST_OF = {
-    GROUPS: ("security_groups", "security_group_id"),
-    INTERFACES: ("network_interfaces", "network_interface_id"),
-    PREFIX_LISTS: ("prefix_lists", "prefix_list_id"),
-    PORT_LISTS: ("port_lists", "port_list_id"),
-}
-"""The list and the id field of each kind of object in a document."""
-
-
-def _write(
-    kind: str,
-    layout: KeyLayout,
-    item: KeyValue,
-    members: Members | None,
-    is_whole: bool,  # noqa: FBT001 - positional, as in the memo's key
-) -> _Written:
+def _write(kind: str, name: str, stored: StoredKey, members: Folder, *, with_rules: bool) -> _Written:
     """Return the document of a key."""
-    name = layout.relative(item.key).removeprefix(f"{kind}/")
-    list_name, id_name = _LIST_OF[kind]
-    read = read_json(item.value)
-    if read is None:  # the parser will report the errors
-        return _Written(DocumentFile(f"etcd:{item.key}.json", item.value))
-    mismatch = None if read.get(id_name) == name else _mismatch(item, read.get(id_name))
-    if kind == GROUPS:
-        read = _with_members(read, members, is_whole=is_whole)
-    content = as_json({"version": 1, list_name: [read]})
-    return _Written(DocumentFile(f"etcd:{item.key}", content), mismatch)
+    item, found = stored.item, stored.content
+    if not isinstance(found, StoredObject):  # the parser will report the errors
+        return _Written(stored, members, with_rules, DocumentFile(f"etcd:{item.key}.json", item.value))
+    addresses = (text for one in members if isinstance(one.content, tuple) for text in one.content)
+    text = found.text(addresses, is_whole=with_rules)
+    document = DocumentFile(f"etcd:{item.key}", b'{"version":1,"%s":[%s]}' % (_LISTS[kind], text))
+    mismatch = None if found.object_id == name else _mismatch(item, found.object_id)
+    return _Written(stored, members, with_rules, document, mismatch)
 
 
-def _with_members(read: dict[str, object], members: Members | None, *, is_whole: bool) -> dict[str, object]:
-    """Return a group with its members as ``member_addresses``; without its rules unless ``is_whole``.
-
-    A member in ``member_addresses`` is not an interface. So an announced member can't bind a link.
-    """
-    own = read.get("member_addresses", [])
-    kept = read if is_whole else {name: value for name, value in read.items() if name != "rules"}
-    others = members.addresses if members is not None else ()
-    return {**kept, "member_addresses": [*own, *others]} if isinstance(own, list) else kept
+def _not_a_member(item: KeyValue) -> Problem:
+    return Problem(
+        severity=Severity.WARNING,
+        code="not_a_member",
+        origin=Origin(file=f"etcd:{item.key}"),
+        message="not the value of a group member; the member is left out",
+        value=item.value.decode(errors="replace"),
+        remedy='like {"addresses":["10.0.0.11"]}; single addresses where a host announces itself',
+    )
 
 
 def _mismatch(item: KeyValue, found: object) -> Problem:
@@ -266,7 +183,7 @@ class Everything:
     def __init__(self, layout: KeyLayout) -> None:
         """Start without having read anything."""
         self._layout = layout
-        self._folders = Folders(layout)
+        self._index = KeyIndex(layout)
         self._composer = Composer(layout)
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
@@ -284,7 +201,7 @@ class Everything:
             for key, item in values.items()
             if parts[key][0] != MEMBERS or parts[key][-1] not in of_interfaces
         }
-        return self._composer.compose(self._folders.sort(kept), lambda _: True)
+        return self._composer.compose(self._index.sort(kept), lambda _: True)
 
 
 class HostInterest:
@@ -304,11 +221,10 @@ class HostInterest:
         self.facts = facts
         self.by_hand = by_hand
         self._layout = layout
-        self._limits = limits
-        self._folders = Folders(layout)
-        self._verified_folders = Folders(layout)
+        self._index = KeyIndex(layout, limits)
         self._composer = Composer(layout)
-        self._memo = Memo()
+        self._leading: tuple[Folder, ...] = ()
+        self._wanted: frozenset[KeyRange] | None = None
 
     def roots(self) -> frozenset[KeyRange]:
         """Return the roots of the selection; ports of bridges and the like have none (§9.4)."""
@@ -326,27 +242,29 @@ class HostInterest:
 
     def wanted(self, values: Values) -> frozenset[KeyRange]:
         """Return the roots, and the ranges that the read keys refer to."""
-        folders = self._folders.sort(values)
+        folders = self._index.sort(values)
         leading = tuple(folders.get((kind,), ()) for kind in (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES))
-        return self._memo.get("wanted", leading, partial(self._led_to, folders))
+        if self._wanted is None or any(map(is_not, leading, self._leading)):
+            self._leading, self._wanted = leading, self._led_to(folders)
+        return self._wanted
 
     def documents(self, values: Values) -> Composed:
         """Return the documents that concern the host; with pinned keys, only signed ones."""
-        folders = self._verified_folders.sort(values)
+        folders = self._index.sort(values)
         return self._composer.compose(folders, self._groups(folders).__contains__)
 
     def interfaces(self, values: Values) -> frozenset[str]:
         """Return the ids of this host's network interfaces among the read keys."""
-        return self._interfaces(self._folders.sort(values))
+        return self._interfaces(self._index.sort(values))
 
     def groups(self, values: Values) -> frozenset[str]:
         """Return the ids of the groups of this host's interfaces among the read keys."""
-        return self._groups(self._folders.sort(values))
+        return self._groups(self._index.sort(values))
 
     def _led_to(self, folders: Mapping[FolderName, Folder]) -> frozenset[KeyRange]:
         """Return the roots, and all ranges reachable from them by references."""
         groups = self._groups(folders)
-        references = self._references_of(folders, groups)
+        references = [_references(stored) for stored in self._named(folders, GROUPS, groups)]
         wanted = set(self.roots())
         wanted.update(self._keys(INTERFACES, self._interfaces(folders)))
         for name in groups.union(*(one.groups for one in references)):
@@ -362,25 +280,18 @@ class HostInterest:
 
     def _interfaces(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
         found = (*folders.get((BY_MAC,), ()), *folders.get((BY_ADDRESS,), ()))
-        return self._bound_by_hand().union(self._layout.parts(item.key)[2] for item in found)
+        return self._bound_by_hand().union(self._layout.parts(stored.item.key)[2] for stored in found)
 
     def _groups(self, folders: Mapping[FolderName, Folder]) -> frozenset[str]:
         interfaces = self._named(folders, INTERFACES, self._interfaces(folders))
-        return self._groups_by_hand().union(*(groups_of_interface(item, self._limits) for item in interfaces))
-
-    def _references_of(
-        self, folders: Mapping[FolderName, Folder], groups: Collection[str]
-    ) -> tuple[References, ...]:
-        """Return the references of groups' rules, memoized by key."""
-        read = partial(references_of_rules, limits=self._limits)
-        return self._memo.each("references", read, tuple(self._named(folders, GROUPS, groups)))
+        return self._groups_by_hand().union(*(_references(stored).groups for stored in interfaces))
 
     def _named(
         self, folders: Mapping[FolderName, Folder], kind: str, names: Collection[str]
-    ) -> Iterator[KeyValue]:
+    ) -> Iterator[StoredKey]:
         """Yield the objects of a kind with these names among the read keys."""
         keys = {self._layout.key(kind, name) for name in names}
-        return (item for item in folders.get((kind,), ()) if item.key in keys)
+        return (stored for stored in folders.get((kind,), ()) if stored.item.key in keys)
 
     def _bound_by_hand(self) -> frozenset[str]:
         return frozenset(
@@ -394,3 +305,8 @@ class HostInterest:
             if not binding.network_interface_id
             for name in binding.security_group_ids
         )
+
+
+def _references(stored: StoredKey) -> References:
+    found = stored.content
+    return found.references if isinstance(found, StoredObject) else References()

@@ -1,10 +1,12 @@
-"""Layout of keys (``docs/etcd.md``), and an index of keys by folder."""
+"""Layout of keys (``docs/etcd.md``), and an index of the read keys, each decoded once."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import GroupReference, NetworkInterface, PrefixListReference, Snapshot
@@ -21,6 +23,7 @@ from sgagent.documents.writer import (
     write_port_list,
     write_prefix_list,
 )
+from sgagent.json_model import UNREADABLE, from_json
 from sgagent.sources.etcd.messages import KeyRange, KeyValue
 
 GROUPS, INTERFACES = "groups", "interfaces"
@@ -31,6 +34,19 @@ FLEET = "fleet"
 
 PUBLISHED = (BY_ADDRESS, BY_MAC, GROUPS, INTERFACES, MEMBERS, PORT_LISTS, PREFIX_LISTS, SIGNATURE)
 """The kinds of keys that a publication writes, except its marker."""
+
+ID_FIELDS = {
+    GROUPS: "security_group_id",
+    INTERFACES: "network_interface_id",
+    PORT_LISTS: "port_list_id",
+    PREFIX_LISTS: "prefix_list_id",
+}
+"""The field of each kind of object that has its id."""
+
+MOST_ANNOUNCED = 64
+"""Addresses that a host may announce for one interface."""
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +122,74 @@ def write_member(addresses: Iterable[str]) -> bytes:
 Values = Mapping[str, KeyValue]
 """All read keys, by name."""
 
-Folder = tuple[KeyValue, ...]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """The ids of the objects that an object refers to: a group in its rules, an interface as a member."""
+
+    groups: frozenset[str] = frozenset()
+    prefix_lists: frozenset[str] = frozenset()
+    port_lists: frozenset[str] = frozenset()
+
+
+_NO_REFERENCES = References()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """The JSON object in a key; of a group, what its document may lack or extend is apart."""
+
+    object_id: object
+    rest: bytes
+    member_addresses: bytes | None = None
+    """Of a group, without brackets; None if the object can't be extended by members."""
+
+    rules: bytes = b""
+    references: References = _NO_REFERENCES
+
+    def text(self, addresses: Iterable[str], *, is_whole: bool) -> bytes:
+        """Return the object with more member addresses, and with its rules if ``is_whole``.
+
+        A member in ``member_addresses`` is not an interface. So an announced member can't bind a link.
+        """
+        parts = [self.rest[1:-1]]
+        if self.member_addresses is not None:
+            added = as_json(list(addresses))[1:-1]
+            listed = b",".join(filter(None, (self.member_addresses, added)))
+            parts.append(b'"member_addresses":[' + listed + b"]")
+        if is_whole and self.rules:
+            parts.append(b'"rules":' + self.rules)
+        return b"{" + b",".join(filter(None, parts)) + b"}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A read key with what its value says."""
+
+    item: KeyValue
+    content: StoredObject | tuple[str, ...] | None = None
+    """An object, or the addresses of a member; None for an invalid value, and for a key of an index."""
+
+
+Folder = tuple[StoredKey, ...]
 """The keys of a folder, sorted by name."""
 
 FolderName = tuple[str, ...]
 """The kind of the keys in a folder; for members also their group."""
 
 
-class Folders:
-    """Index of the read keys by folder, updated by diff."""
+class KeyIndex:
+    """Index of the read keys by folder, updated by diff; each value is decoded once."""
 
-    def __init__(self, layout: KeyLayout) -> None:
-        """Start empty."""
+    def __init__(self, layout: KeyLayout, limits: Limits | None = None) -> None:
+        """Start empty.
+
+        Args:
+            layout: the layout of keys.
+            limits: the limits of documents; a key over them has no references. None reads no references.
+        """
         self._layout = layout
+        self._limits = limits
         self._given: tuple[KeyValue, ...] = ()
         self._by_name: dict[FolderName, Folder] = {}
 
@@ -127,28 +198,26 @@ class Folders:
         given = tuple(values.values())
         gone, come = gone_and_come(self._given, given)
         self._given = given
-        opened: dict[FolderName, dict[str, KeyValue]] = {}
-        there = {item.key for item in come}
-        for item in gone:
-            if item.key not in there:
-                del self._open(item, opened)[item.key]
+        opened: dict[FolderName, dict[str, StoredKey]] = {}
+        for key in {item.key for item in gone} - {item.key for item in come}:
+            del self._open(key, opened)[key]
         for item in come:
-            folder = self._open(item, opened)
-            if folder.get(item.key) != item:  # an equal item only has another identity
-                folder[item.key] = item
+            folder = self._open(item.key, opened)
+            if item.key not in folder or folder[item.key].item != item:  # else only its identity is another
+                folder[item.key] = self._read(item)
         for name, folder in opened.items():
             self._close(name, folder)
         return self._by_name
 
-    def _open(self, item: KeyValue, opened: dict[FolderName, dict[str, KeyValue]]) -> dict[str, KeyValue]:
+    def _open(self, key: str, opened: dict[FolderName, dict[str, StoredKey]]) -> dict[str, StoredKey]:
         """Return a mutable copy of the folder of a key."""
-        parts = self._layout.parts(item.key)
+        parts = self._layout.parts(key)
         name = parts[:2] if parts[0] == MEMBERS else parts[:1]
         if name not in opened:
-            opened[name] = {item.key: item for item in self._by_name.get(name, ())}
+            opened[name] = {stored.item.key: stored for stored in self._by_name.get(name, ())}
         return opened[name]
 
-    def _close(self, name: FolderName, items: Mapping[str, KeyValue]) -> None:
+    def _close(self, name: FolderName, items: Mapping[str, StoredKey]) -> None:
         """Replace a folder, or remove it if it is empty."""
         folder = tuple(items[key] for key in sorted(items))
         if not folder:
@@ -156,43 +225,65 @@ class Folders:
         elif folder != self._by_name.get(name):
             self._by_name[name] = folder
 
+    def _read(self, item: KeyValue) -> StoredKey:
+        kind, *names = self._layout.parts(item.key)
+        content: StoredObject | tuple[str, ...] | None = None
+        if kind in ID_FIELDS:
+            content = read_object(item, kind, self._limits)
+        elif kind == MEMBERS and len(names) == 2:
+            content = read_member(item.value, is_announced=item.lease != 0)
+        return StoredKey(item, content)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class References:
-    """The ids of the objects that the rules of a group refer to."""
 
-    groups: frozenset[str] = frozenset()
-    prefix_lists: frozenset[str] = frozenset()
-    port_lists: frozenset[str] = frozenset()
-
-
-def references_of_rules(item: KeyValue, limits: Limits) -> References:
-    """Return the references of the rules in a group's key.
-
-    Args:
-        item: the key.
-        limits: the limits of documents; a key over them has no references.
-    """
-    rules = [rule for rule in _listed(item, "rules") if isinstance(rule, dict)]
-    reading = _reading(item, limits)
+def read_object(item: KeyValue, kind: str, limits: Limits | None) -> StoredObject | None:
+    """Return the object in a key; None for any other value, whose errors the parser will report."""
+    read = read_json(item.value)
+    if read is None:
+        return None
+    references = _NO_REFERENCES if limits is None else _references(item.key, read, limits)
+    object_id = read.get(ID_FIELDS[kind])
+    own = read.get("member_addresses", [])
+    is_extensible = kind == GROUPS and isinstance(own, list)
     try:
-        objects = {field.attempt(parse_object) for field in _texts(rules, "authorization_object", reading)}
-    except OverBudgetError:
-        return References()
-    return References(
-        groups=frozenset(one.security_group_id for one in objects if isinstance(one, GroupReference)),
-        prefix_lists=frozenset(one.prefix_list_id for one in objects if isinstance(one, PrefixListReference)),
-        port_lists=frozenset(
-            filter(None, (field.read(parse_id) for field in _texts(rules, "port_list_id", reading)))
-        ),
+        rules = as_json(read.pop("rules")) if kind == GROUPS and "rules" in read else b""
+        rest = as_json({k: v for k, v in read.items() if k != "member_addresses" or not is_extensible})
+        addresses = as_json(own)[1:-1] if is_extensible else None
+    except UnicodeEncodeError:  # half a surrogate pair
+        return None
+    return StoredObject(
+        object_id=object_id, rest=rest, member_addresses=addresses, rules=rules, references=references
     )
 
 
-def groups_of_interface(item: KeyValue, limits: Limits) -> frozenset[str]:
-    """Return the groups of the interface in a key."""
-    reading = _reading(item, limits)
-    names = (name for name in _listed(item, "security_group_ids") if isinstance(name, str))
-    return frozenset(filter(None, (Field(name, reading).read(parse_id) for name in names)))
+def _references(file: str, read: dict[str, object], limits: Limits) -> References:
+    """Return what the rules of a group, or the memberships of an interface, refer to."""
+    reading = Reading(file=file, findings=Findings(0), budget=Budget(limits=limits))
+    rules = [rule for rule in _listed(read, "rules") if isinstance(rule, dict)]
+    attached = (name for name in _listed(read, "security_group_ids") if isinstance(name, str))
+    try:
+        objects = {field.attempt(parse_object) for field in _texts(rules, "authorization_object", reading)}
+        groups = {Field(name, reading).read(parse_id) for name in attached}
+        port_lists = {field.read(parse_id) for field in _texts(rules, "port_list_id", reading)}
+    except OverBudgetError:
+        return _NO_REFERENCES
+    groups |= {one.security_group_id for one in objects if isinstance(one, GroupReference)}
+    return References(
+        groups=frozenset(filter(None, groups)),
+        prefix_lists=frozenset(one.prefix_list_id for one in objects if isinstance(one, PrefixListReference)),
+        port_lists=frozenset(filter(None, port_lists)),
+    )
+
+
+def _listed(read: dict[str, object], name: str) -> list[object]:
+    """Return a list in an object; empty if there is no such list."""
+    listed = read.get(name)
+    return listed if isinstance(listed, list) else []
+
+
+def _texts(rules: list[dict[str, object]], name: str, reading: Reading) -> Iterator[Field]:
+    """Yield each distinct text in a field of the rules."""
+    texts = (rule.get(name) for rule in rules)
+    return (Field(text, reading) for text in dict.fromkeys(text for text in texts if isinstance(text, str)))
 
 
 def read_json(value: bytes) -> dict[str, object] | None:
@@ -206,18 +297,40 @@ def read_json(value: bytes) -> dict[str, object] | None:
     return read if isinstance(read, dict) else None
 
 
-def _listed(item: KeyValue, name: str) -> list[object]:
-    """Return a list in the object of a key; empty if there is no such list."""
-    listed = (read_json(item.value) or {}).get(name)
-    return listed if isinstance(listed, list) else []
+@dataclass(frozen=True, slots=True)
+class _MemberValue:
+    """The value of a member's key."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    addresses: tuple[str, ...]
 
 
-def _texts(rules: list[dict[str, object]], name: str, reading: Reading) -> Iterator[Field]:
-    """Yield each distinct text in a field of the rules."""
-    texts = (rule.get(name) for rule in rules)
-    return (Field(text, reading) for text in dict.fromkeys(text for text in texts if isinstance(text, str)))
+def read_member(value: bytes, *, is_announced: bool) -> tuple[str, ...] | None:
+    """Return the addresses of a member; None for an invalid value.
+
+    Args:
+        value: the value of its key.
+        is_announced: whether the key has a lease, so that a host wrote it; a host may announce only a few
+            single addresses, and no network.
+    """
+    try:
+        texts = from_json(_MemberValue, json.loads(value)).addresses
+        networks = list(map(ipaddress.ip_network, texts))
+    except UNREADABLE:
+        return None
+    is_bounded = not is_announced or (
+        len(texts) <= MOST_ANNOUNCED and all(network.num_addresses == 1 for network in networks)
+    )
+    return tuple(map(_text, networks)) if is_bounded and not any(map(_is_strange, networks)) else None
 
 
-def _reading(item: KeyValue, limits: Limits) -> Reading:
-    """Return a reading that drops problems; the parser will report them."""
-    return Reading(file=item.key, findings=Findings(0), budget=Budget(limits=limits))
+def _text(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def _is_strange(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Return whether documents would refuse the address: one with a zone, or an IPv4-mapped one."""
+    return isinstance(network, ipaddress.IPv6Network) and (
+        network.network_address.scope_id is not None or network.subnet_of(_MAPPED)
+    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from typing import ClassVar
+
 import pytest
 
 from sgagent.core.binding import HandBinding, HostFacts, Link
@@ -133,7 +137,13 @@ def test_everything_is_all_that_was_published() -> None:
     assert list(map(str, snapshot.group_by_id["sg-other"].member_addresses)) == ["10.0.0.9"]
 
 
-@pytest.mark.parametrize("value", (b"", b"[]", b"\xff", b'{"version":1}', b'],"x":[', b"{}"))
+@pytest.mark.parametrize(
+    "value",
+    (
+        *(b"", b"[]", b"\xff", b'{"version":1}', b'],"x":[', b"{}"),
+        *(b'{"name":"\\ud800"}', b'{"rules":["\\ud800"]}', b'{"member_addresses":["\\ud800"]}'),
+    ),
+)
 def test_a_key_that_holds_no_object_is_an_error(value: bytes) -> None:
     """It names the key; and nothing in one key can become more than one object."""
     key = LAYOUT.key("groups", "sg-web")
@@ -151,3 +161,31 @@ def test_a_key_that_holds_another_object_is_an_error() -> None:
     with pytest.raises(DocumentError) as caught:
         Everything(LAYOUT).documents(values)
     assert [problem.code for problem in caught.value.problems] == ["key_mismatch"]
+
+
+class Decoded(bytes):
+    """A value that counts how often its text is read."""
+
+    __slots__ = ()
+    counts: ClassVar[Counter[bytes]] = Counter()
+
+    def decode(self, *arguments: str, **named: str) -> str:
+        """Count, and return the text."""
+        self.counts[bytes(self)] += 1
+        return super().decode(*arguments, **named)
+
+
+def test_each_value_is_decoded_once() -> None:
+    """Selection, members and documents share what was read; a change decodes the changed key alone."""
+    interest = host(Link(name="eth0", index=2, mac_address="02:00:00:00:00:01"))
+    everything = {key: replace(item, value=Decoded(item.value)) for key, item in store().items()}
+    values = read_all(everything, interest)
+    interest.documents(values)
+    changed = LAYOUT.key("members", "sg-front", "eni-front")
+    value = Decoded(b'{"addresses":["10.0.0.7"]}')
+    values[changed] = replace(values[changed], value=value, mod_revision=9)
+    assert interest.wanted(values)
+    documents = interest.documents(values).documents
+    assert b'"member_addresses":["10.0.0.7"]' in documents[1].content
+    assert set(Decoded.counts.values()) == {1}
+    assert len(Decoded.counts) == len([key for key in values if LAYOUT.parts(key)[0] != "by-mac"]) + 1

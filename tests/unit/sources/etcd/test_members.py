@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.sources.etcd.documents import MOST_ANNOUNCED, MemberReader, Members, read_member
-from sgagent.sources.etcd.keys import Folders, KeyLayout
+from sgagent.core.errors import Problem
+from sgagent.sources.etcd.documents import Composer
+from sgagent.sources.etcd.keys import MEMBERS, MOST_ANNOUNCED, KeyIndex, KeyLayout, read_member
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")
@@ -17,53 +18,59 @@ def member(group: str, name: str, value: bytes, *, revision: int = 1, lease: int
     return KeyValue(key=key, value=value, mod_revision=revision, lease=lease)
 
 
-def read(reader: MemberReader, *items: KeyValue) -> dict[str, Members]:
-    """Return the members among all keys, by group."""
-    return dict(reader.read(Folders(LAYOUT).sort({item.key: item for item in items})))
+def read(index: KeyIndex, *items: KeyValue) -> dict[str, list[object]]:
+    """Return the addresses of the members among all keys, by group."""
+    folders = index.sort({item.key: item for item in items})
+    return {
+        name[-1]: [one.content for one in folder] for name, folder in folders.items() if name[0] == MEMBERS
+    }
+
+
+def problems_of(*items: KeyValue) -> tuple[Problem, ...]:
+    """Return the warnings about members."""
+    folders = KeyIndex(LAYOUT).sort({item.key: item for item in items})
+    return Composer(LAYOUT).compose(folders, lambda _: True).problems
 
 
 def test_members_are_told_by_group() -> None:
     """One interface may be in several groups, with other addresses in each."""
     found = read(
-        MemberReader(LAYOUT),
+        KeyIndex(LAYOUT),
         member("sg-1", "eni-2", b'{"addresses":[]}'),
         member("sg-2", "eni-1", b'{"addresses":["10.0.0.2"]}'),
         member("sg-1", "eni-1", b'{"addresses":["10.0.0.1","2001:db8::/64"]}'),
         KeyValue(key=LAYOUT.key("groups", "sg-1"), value=b"{}"),
     )
-    addresses = {group: members.addresses for group, members in found.items()}
-    assert addresses == {"sg-1": ("10.0.0.1", "2001:db8::/64"), "sg-2": ("10.0.0.2",)}
-    assert [members.problems for members in found.values()] == [(), ()]
+    assert found == {"sg-1": [("10.0.0.1", "2001:db8::/64"), ()], "sg-2": [("10.0.0.2",)]}
 
 
 def test_what_is_written_anew_is_read_anew() -> None:
     """And what was not is not."""
-    reader, folders = MemberReader(LAYOUT), Folders(LAYOUT)
+    index = KeyIndex(LAYOUT)
     other = member("sg-2", "eni-1", b'{"addresses":["10.0.0.9"]}')
-    known: list[Members] = []
+    known: list[object] = []
     for revision, address in ((1, "10.0.0.1"), (2, "10.0.0.2")):
         value = b'{"addresses":["%b"]}' % address.encode()
         written = member("sg-1", "eni-1", value, revision=revision)
-        found = reader.read(folders.sort({item.key: item for item in (written, other)}))
-        assert found["sg-1"].addresses == (address,)
-        known.append(found["sg-2"])
+        found = read(index, written, other)
+        assert found["sg-1"] == [(address,)]
+        known.append(found["sg-2"][0])
     assert known[0] is known[1]
 
 
 def test_groups_without_members_are_forgotten() -> None:
     """However many hosts come and go, those are kept in mind that are there."""
-    reader = MemberReader(LAYOUT)
-    read(reader, member("sg-1", "eni-1", b'{"addresses":["10.0.0.1"]}'))
-    assert read(reader, member("sg-2", "eni-1", b'{"addresses":["10.0.0.1"]}')).keys() == {"sg-2"}
+    index = KeyIndex(LAYOUT)
+    read(index, member("sg-1", "eni-1", b'{"addresses":["10.0.0.1"]}'))
+    assert read(index, member("sg-2", "eni-1", b'{"addresses":["10.0.0.1"]}')).keys() == {"sg-2"}
 
 
 @pytest.mark.parametrize("name", ("members/sg-1", "members/sg-1/eni-1/eth0"))
 def test_a_key_that_names_no_member_is_left_out(name: str) -> None:
     """A member has a group and a name of its own."""
     item = KeyValue(key=LAYOUT.key(name), value=b'{"addresses":["10.0.0.1"]}')
-    (found,) = read(MemberReader(LAYOUT), item).values()
-    assert found.addresses == ()
-    assert [problem.code for problem in found.problems] == ["not_a_member"]
+    assert list(read(KeyIndex(LAYOUT), item).values()) == [[None]]
+    assert [problem.code for problem in problems_of(item)] == ["not_a_member"]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +91,9 @@ def test_a_key_that_names_no_member_is_left_out(name: str) -> None:
 def test_one_that_cannot_be_read_is_left_out(value: bytes) -> None:
     """It is told, and all others count: whoever may write one key can't hold up a policy."""
     good = member("sg-1", "b", b'{"addresses":["10.0.0.9"]}')
-    found = read(MemberReader(LAYOUT), member("sg-1", "a", value), good)["sg-1"]
-    assert found.addresses == ("10.0.0.9",)
-    (problem,) = found.problems
+    bad = member("sg-1", "a", value)
+    assert read(KeyIndex(LAYOUT), bad, good)["sg-1"] == [None, ("10.0.0.9",)]
+    (problem,) = problems_of(bad, good)
     assert problem.code == "not_a_member"
     assert str(problem).startswith("warning: etcd:/sgagent/v1/members/sg-1/a: ")
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.sources.etcd.keys import KeyLayout, References, groups_of_interface, references_of_rules
+from sgagent.sources.etcd.keys import GROUPS, INTERFACES, KeyLayout, References, read_object
 from sgagent.sources.etcd.messages import KeyValue
 
 LAYOUT = KeyLayout("/sgagent")
@@ -20,7 +20,10 @@ def key(value: object) -> KeyValue:
 
 def references(*rules: object, limits: Limits | None = None) -> References:
     """Return what rules refer to."""
-    return references_of_rules(key({"security_group_id": "sg-1", "rules": rules}), limits or Limits())
+    item = key({"security_group_id": "sg-1", "rules": rules})
+    found = read_object(item, GROUPS, limits or Limits())
+    assert found is not None
+    return found.references
 
 
 def test_rules_refer_to_groups_and_lists() -> None:
@@ -43,7 +46,7 @@ def test_what_has_errors_refers_to_nothing() -> None:
         "sg-2",
         {},
         {"authorization_object": ["sg-2"], "port_list_id": 1},
-        {"authorization_object": "sg-\ud800", "port_list_id": "../meta"},
+        {"authorization_object": "sg 1", "port_list_id": "../meta"},
         {"authorization_object": "nonsense"},
         {"authorization_object": "sg-4"},
     )
@@ -56,15 +59,18 @@ def test_what_costs_more_than_the_limits_refers_to_nothing() -> None:
     assert references({"authorization_object": "sg-2"}, *rules, limits=Limits(addresses=2)) == References()
 
 
-@pytest.mark.parametrize("value", (b"", b"[]", b"\xff", b'{"rules":{}}', b"[" * 100_000))
+@pytest.mark.parametrize("value", (b"", b"[]", b"\xff", b'{"rules":{}}', b'{"x":"\\ud800"}', b"[" * 100_000))
 def test_a_key_that_holds_no_list_refers_to_nothing(value: bytes) -> None:
     """Whatever it holds instead."""
     item = KeyValue(key=LAYOUT.key("groups", "sg-1"), value=value)
-    assert references_of_rules(item, Limits()) == References()
-    assert groups_of_interface(item, Limits()) == frozenset()
+    for kind in (GROUPS, INTERFACES):
+        found = read_object(item, kind, Limits())
+        assert found is None or found.references == References()
 
 
 def test_an_interface_has_groups() -> None:
     """Those that can be read."""
     item = key({"network_interface_id": "eni-1", "security_group_ids": ["sg-1", 2, "sg-2", "", None]})
-    assert groups_of_interface(item, Limits()) == {"sg-1", "sg-2"}
+    found = read_object(item, INTERFACES, Limits())
+    assert found is not None
+    assert found.references == References(groups=frozenset({"sg-1", "sg-2"}))
