@@ -293,7 +293,7 @@ class VerifiedParser:
         delivery = Delivery(
             snapshot=snapshot, problems=(*unsigned, *problems), documents=documents, signed=signed
         )
-        if self._newest is None or not _is_same(self._newest, delivery):
+        if self._newest is None or not is_same(self._newest, delivery):
             self._newest = delivery
         return self._newest
 
@@ -365,6 +365,6 @@ def base_name(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _is_same(one: Delivery, other: Delivery) -> bool:
+def is_same(one: Delivery, other: Delivery) -> bool:
     """Return whether two deliveries have the identical snapshot and equal signatures and problems."""
     return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems

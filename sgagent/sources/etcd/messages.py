@@ -5,14 +5,16 @@ The field numbers are those of etcd's ``rpc.proto`` and ``kv.proto``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sgagent.documents import Limits
 from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.sources.etcd.grpc import (
     MalformedMessageError,
     StoreTooLargeError,
+    Value,
     content,
     nested,
     number,
@@ -46,7 +48,7 @@ class KeyRange:
 class KeyValue:
     """A key as it stands in the store."""
 
-    key: str
+    key: str = ""
     value: bytes = b""
     mod_revision: int = 0
     lease: int = 0
@@ -65,7 +67,7 @@ class Header:
 class Range:
     """The answer to a question for keys."""
 
-    header: Header
+    header: Header = Header()
     items: tuple[KeyValue, ...] = ()
     has_more: bool = False
     count: int = 0
@@ -76,7 +78,7 @@ class Range:
 class KeyEvent:
     """A change of a key."""
 
-    item: KeyValue
+    item: KeyValue = KeyValue()
     """Without a value where the key was deleted."""
 
     is_deletion: bool = False
@@ -86,7 +88,7 @@ class KeyEvent:
 class WatchAnswer:
     """A message of a watch."""
 
-    header: Header
+    header: Header = Header()
     watch_id: int = 0
     is_created: bool = False
     is_canceled: bool = False
@@ -202,42 +204,77 @@ def authenticate_request(user: str, password: str) -> bytes:
     return text(1, user.encode()) + text(2, password.encode())
 
 
+Fields = Mapping[int, tuple[str, Callable[[Value], object]]]
+"""The attribute of each field of a message, and what reads it."""
+
+
+def _read(message: bytes, fields: Fields) -> dict[str, Any]:
+    """Return the known fields of a message by their attributes; of a repeated one, the last."""
+    known = ((fields[field], value) for field, value in read_fields(message) if field in fields)
+    return {name: read(value) for (name, read), value in known}
+
+
+def _flag(value: Value) -> bool:
+    return bool(unsigned(value))
+
+
+def _text(value: Value) -> str:
+    return content(value).decode(errors="replace")
+
+
+def _header(value: Value) -> Header:
+    return Header(**_read(content(value), _HEADER))
+
+
+def _key_value(value: Value) -> KeyValue:
+    return KeyValue(**_read(content(value), _KEY_VALUE))
+
+
+def _event(value: Value) -> KeyEvent:
+    return KeyEvent(**_read(content(value), _EVENT))
+
+
+_HEADER: Fields = {1: ("cluster_id", unsigned), 3: ("revision", signed)}
+_KEY_VALUE: Fields = {
+    1: ("key", _text),
+    3: ("mod_revision", signed),
+    5: ("value", content),
+    6: ("lease", signed),
+}
+_EVENT: Fields = {1: ("is_deletion", _flag), 2: ("item", _key_value)}
+_RANGE: Fields = {1: ("header", _header), 3: ("has_more", _flag), 4: ("count", signed)}
+_TRANSACTION: Fields = {1: ("header", _header), 2: ("has_succeeded", _flag)}
+_LEASE: Fields = {2: ("number", signed), 3: ("seconds", signed)}
+_WATCH: Fields = {
+    1: ("header", _header),
+    2: ("watch_id", signed),
+    3: ("is_created", _flag),
+    4: ("is_canceled", _flag),
+    5: ("compact_revision", signed),
+    6: ("reason", _text),
+}
+
+
 def read_range(message: bytes, limit: int) -> Range:
     """Read the answer to :func:`range_request`, which asked for at most so many keys.
 
     Raises:
         MalformedMessageError: there are more, or it is no answer.
     """
-    header, items, has_more, count = Header(), list[KeyValue](), False, 0
-    for field, value in read_fields(message):
-        match field:
-            case 1:
-                header = _header(content(value))
-            case 2:
-                if len(items) == limit:
-                    raise MalformedMessageError(f"more than the {limit} keys that were asked for")
-                items.append(_key_value(content(value)))
-            case 3:
-                has_more = bool(unsigned(value))
-            case 4:
-                count = signed(value)
-            case _:
-                pass
-    return Range(header=header, items=tuple(items), has_more=has_more, count=count)
+    items: list[KeyValue] = []
+
+    def take(value: Value) -> None:
+        if len(items) == limit:
+            raise MalformedMessageError(f"more than the {limit} keys that were asked for")
+        items.append(_key_value(value))
+
+    return Range(**_read(message, {**_RANGE, 2: ("items", take)}) | {"items": tuple(items)})
 
 
 def read_transaction(message: bytes) -> tuple[Header, bool]:
     """Read the answer to :func:`transaction_request`: the store, and whether the conditions held."""
-    header, has_succeeded = Header(), False
-    for field, value in read_fields(message):
-        match field:
-            case 1:
-                header = _header(content(value))
-            case 2:
-                has_succeeded = bool(unsigned(value))
-            case _:
-                pass
-    return header, has_succeeded
+    found = _read(message, _TRANSACTION)
+    return found.get("header", Header()), found.get("has_succeeded", False)
 
 
 def read_watch(message: bytes, count: Callable[[KeyValue], None]) -> WatchAnswer:
@@ -247,91 +284,32 @@ def read_watch(message: bytes, count: Callable[[KeyValue], None]) -> WatchAnswer
         message: the encoded message.
         count: called with each key before the next one is decoded; an exception ends the decoding.
     """
-    header, events, reason = Header(), [], ""
-    numbers = {2: 0, 3: 0, 4: 0, 5: 0}
-    for field, value in read_fields(message):
-        match field:
-            case 1:
-                header = _header(content(value))
-            case 6:
-                reason = content(value).decode(errors="replace")
-            case 11:
-                events.append(_event(content(value)))
-                count(events[-1].item)
-            case _ if field in numbers:
-                numbers[field] = signed(value)
-            case _:
-                pass
-    return WatchAnswer(
-        header=header,
-        watch_id=numbers[2],
-        is_created=bool(numbers[3]),
-        is_canceled=bool(numbers[4]),
-        compact_revision=numbers[5],
-        reason=reason,
-        events=tuple(events),
-    )
+    events: list[KeyEvent] = []
+
+    def take(value: Value) -> None:
+        events.append(_event(value))
+        count(events[-1].item)
+
+    return WatchAnswer(**_read(message, {**_WATCH, 11: ("events", take)}) | {"events": tuple(events)})
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A lease as the store sees it."""
 
-    number: int
-    seconds: int
+    number: int = 0
+    seconds: int = 0
     """Until it ends; 0 or less where it has ended."""
 
 
 def read_lease(message: bytes) -> Lease:
     """Read the answer to a question for a lease, new or renewed."""
-    found = {2: 0, 3: 0}
-    for field, value in read_fields(message):
-        if field in found:
-            found[field] = signed(value)
-    return Lease(found[2], found[3])
+    return Lease(**_read(message, _LEASE))
 
 
 def read_token(message: bytes) -> str:
     """Read the answer to :func:`authenticate_request`."""
     return next((content(value).decode() for field, value in read_fields(message) if field == 2), "")
-
-
-def _header(message: bytes) -> Header:
-    cluster_id = revision = 0
-    for field, value in read_fields(message):
-        if field == 1:
-            cluster_id = unsigned(value)
-        elif field == 3:
-            revision = signed(value)
-    return Header(cluster_id, revision)
-
-
-def _key_value(message: bytes) -> KeyValue:
-    key, held, numbers = "", b"", {3: 0, 6: 0}
-    for field, value in read_fields(message):
-        match field:
-            case 1:
-                key = content(value).decode(errors="replace")
-            case 5:
-                held = content(value)
-            case _ if field in numbers:
-                numbers[field] = signed(value)
-            case _:
-                pass
-    return KeyValue(key=key, value=held, mod_revision=numbers[3], lease=numbers[6])
-
-
-def _event(message: bytes) -> KeyEvent:
-    item, is_deletion = KeyValue(key=""), False
-    for field, value in read_fields(message):
-        match field:
-            case 1:
-                is_deletion = bool(unsigned(value))
-            case 2:
-                item = _key_value(content(value))
-            case _:
-                pass
-    return KeyEvent(item=item, is_deletion=is_deletion)
 
 
 KEY_BYTES = 100

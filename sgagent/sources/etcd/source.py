@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgagent.core.binding import HandBinding
-from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError
+from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.memo import Memo
-from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
-from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake
 from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
@@ -27,7 +26,13 @@ from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.poller import Poller
-from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedManifest
+from sgagent.sources.verified_parse import (
+    Failure,
+    SignaturePolicy,
+    VerifiedManifest,
+    VerifiedParser,
+    is_same,
+)
 
 
 class OutageTimer:
@@ -116,15 +121,6 @@ class _Outcome:
     """Why :meth:`EtcdSource.fetch` raises; None where it returns the delivery."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """The cached result of parsing documents."""
-
-    documents: tuple[DocumentFile, ...]
-    snapshot: Snapshot
-    problems: tuple[Problem, ...]
-
-
 def make_source(settings: EtcdSourceSettings, context: SourceContext) -> EtcdSource:
     """Return the source of a configuration."""
     return EtcdSource(
@@ -178,8 +174,7 @@ class EtcdSource:
         self._is_refresh_wanted = False
         self._failures = 0
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
-        self._parsed: _Parsed | None = None
-        self._memo = parsed or Memo()
+        self._parser = VerifiedParser(limits, memo=parsed)
         self._outcome = _Outcome()
 
     def fetch(self) -> Delivery:
@@ -343,17 +338,14 @@ class EtcdSource:
             DocumentError: syntax or schema errors.
         """
         composed = self._watcher.interest.documents(held.values)
-        if self._parsed is None or self._parsed.documents != composed.documents:
-            snapshot, problems = parse_documents(composed.documents, self._limits, memo=self._memo)
-            self._parsed = _Parsed(composed.documents, snapshot, problems)
-        delivery = Delivery(
-            snapshot=self._parsed.snapshot,
-            problems=(*held.problems, *composed.problems, *self._parsed.problems),
-            documents=self._parsed.documents,
+        parsed = self._parser.take(composed.documents, None, self._settings.place)
+        delivery = replace(
+            parsed,
+            problems=(*held.problems, *composed.problems, *parsed.problems),
             signed=held.verified.signed if held.verified is not None else None,
         )
         newest = self._outcome.delivery
-        return newest if newest is not None and _is_same(newest, delivery) else delivery
+        return newest if newest is not None and is_same(newest, delivery) else delivery
 
     def _lose_connection(self) -> None:
         self._is_connected = False
@@ -376,8 +368,3 @@ class EtcdSource:
 
 def _unavailable(error: EtcdError) -> Failure:
     return Failure(f"etcd: {error}")
-
-
-def _is_same(one: Delivery, other: Delivery) -> bool:
-    """Return whether two deliveries have the identical snapshot and equal signatures and problems."""
-    return one.snapshot is other.snapshot and one.signed == other.signed and one.problems == other.problems
