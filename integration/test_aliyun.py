@@ -12,7 +12,7 @@ import pytest
 
 from integration.lab import HOST_MAC, Lab, wait_for
 from integration.service import Service, service_on
-from sgagent.sources.aliyun.api import METADATA_HOST
+from sgagent.sources.aliyun.ecs_api import METADATA_HOST
 from tests.certificates import Authority
 from tests.ecsserver import EcsServer, ecs_server
 from tests.fakes.cloud import REGION, FakeCloud, permission

@@ -35,7 +35,7 @@ from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings
-from sgagent.sources.connection import known_endpoints
+from sgagent.sources.servers import known_endpoints
 
 _ROOT = 0
 """Root keeps its privilege: without, it could not read the state directory, which is the agent's user's."""

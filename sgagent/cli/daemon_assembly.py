@@ -44,8 +44,8 @@ from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
-from sgagent.sources.connection import name_servers
 from sgagent.sources.factory import make_source
+from sgagent.sources.servers import name_servers
 
 
 class SystemClock:

@@ -28,7 +28,7 @@ from sgagent.documents.findings import FULL_DOCUMENTS
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, Note, import_aws, import_terraform
 from sgagent.settings import AliyunSourceSettings, Settings
-from sgagent.sources.aliyun.api import NotAllowedError
+from sgagent.sources.aliyun.ecs_api import NotAllowedError
 from sgagent.sources.factory import make_source
 
 _STANDARD_INPUT = "-"

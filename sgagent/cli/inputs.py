@@ -20,9 +20,9 @@ from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
 from sgagent.signatures import Signed
-from sgagent.sources.connection import known_endpoints
 from sgagent.sources.factory import make_source
 from sgagent.sources.files.source import FileSource
+from sgagent.sources.servers import known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file
 
 

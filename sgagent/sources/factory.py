@@ -31,7 +31,7 @@ class SourceContext:
     signature_policy: SignaturePolicy
     parser: VerifiedParser
     memo: Memo | None
-    """The parsed documents of before; None for a memo that only the source uses."""
+    """The documents parsed before; None for a memo that only the source uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def make_source(
         settings: the configuration.
         host: the links of this host, for sources that fetch only its definitions; None fetches everything.
         read_enforced: reads the newest enforced signature; None reads it from the state directory.
-        memo: the parsed documents of before; None for a memo that only the source uses.
+        memo: the documents parsed before; None for a memo that only the source uses.
 
     Raises:
         UsageError: a Python module that the source needs is not installed.

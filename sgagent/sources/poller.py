@@ -145,7 +145,7 @@ CHANGED_SECONDS = 1.0
 """Wait between two long polls after one that returned a change."""
 
 
-class Backoff:
+class PollInterval:
     """Polling interval with jitter, and exponential backoff after consecutive failures."""
 
     def __init__(self, poll_seconds: float, random: Callable[[], float]) -> None:

@@ -256,7 +256,7 @@ class VerifiedParser:
             limits: the largest accepted documents.
             signature_policy: the signature policy; None requires no signature.
             version: the version of every delivery; None derives it from the content.
-            memo: the parsed documents of before; None for a memo that only this parser uses.
+            memo: the documents parsed before; None for a memo that only this parser uses.
         """
         self._limits = limits
         self._version = version

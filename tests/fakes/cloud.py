@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from sgagent.sources.aliyun.api import (
+from sgagent.sources.aliyun.ecs_api import (
     Answer,
     ApiCall,
     ApiError,

@@ -36,7 +36,7 @@ from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint
-from sgagent.sources.aliyun.api import (
+from sgagent.sources.aliyun.ecs_api import (
     METADATA_HOST,
     AccessKey,
     Answer,
@@ -47,7 +47,7 @@ from sgagent.sources.aliyun.api import (
     ThrottledError,
     read_access_key,
 )
-from sgagent.sources.connection import ConnectionDeadline, EndpointCache, connect_to_first, tls_reason
+from sgagent.sources.servers import ConnectionDeadline, EndpointCache, connect_to_first, tls_reason
 
 _LONGEST_HEAD = 16 * 1024
 _PIECE_BYTES = 64 * 1024

@@ -28,7 +28,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import AliyunSourceSettings
-from sgagent.sources.aliyun.api import (
+from sgagent.sources.aliyun.ecs_api import (
     METADATA_ENDPOINT,
     Action,
     Answer,
@@ -41,9 +41,9 @@ from sgagent.sources.aliyun.api import (
     items_of,
     read_instance_id,
 )
-from sgagent.sources.connection import EndpointCache, addresses_file
 from sgagent.sources.factory import SourceContext
-from sgagent.sources.poller import Backoff, Poller
+from sgagent.sources.poller import Poller, PollInterval
+from sgagent.sources.servers import EndpointCache, addresses_file
 from sgagent.sources.verified_parse import Failure, VerifiedParser, delivered
 
 GROUPS_A_CALL = 100
@@ -343,7 +343,7 @@ class AliyunSource:
         self._instance_id = settings.instance_id
         self._endpoint_cache = endpoint_cache or EndpointCache(settings.api.host, settings.api.port)
         self._paginator = Paginator(api, random)
-        self._backoff = Backoff(settings.poll_seconds, random)
+        self._backoff = PollInterval(settings.poll_seconds, random)
         self._poller = Poller(self._poll, self._paginator.break_off)
         self._asking = threading.Lock()
         self._parser = VerifiedParser(limits)

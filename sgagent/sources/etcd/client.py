@@ -15,7 +15,6 @@ from typing import TypeVar
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import EtcdSourceSettings
-from sgagent.sources.connection import addresses_file
 from sgagent.sources.etcd.connection import EndpointAccess, Watch, read_password
 from sgagent.sources.etcd.grpc import (
     AnswerDeadline,
@@ -52,6 +51,7 @@ from sgagent.sources.etcd.messages import (
     transaction_request,
     watch_request,
 )
+from sgagent.sources.servers import addresses_file
 
 Answer = TypeVar("Answer")
 

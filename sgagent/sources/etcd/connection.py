@@ -13,15 +13,6 @@ from pathlib import Path
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
-from sgagent.sources.connection import (
-    ConnectionDeadline,
-    EndpointCache,
-    connect_to_first,
-    look_up,
-    make_context,
-    require_private,
-    tls_reason,
-)
 from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,
@@ -35,6 +26,15 @@ from sgagent.sources.etcd.grpc import (
 )
 from sgagent.sources.etcd.http2 import Channel, Interrupt
 from sgagent.sources.etcd.messages import KeyRange, SizeBudget, WatchAnswer, read_watch, watch_request
+from sgagent.sources.servers import (
+    ConnectionDeadline,
+    EndpointCache,
+    connect_to_first,
+    look_up,
+    make_context,
+    require_private,
+    tls_reason,
+)
 
 _LONGEST_PASSWORD = 1024
 

@@ -157,7 +157,7 @@ class EtcdSource:
             host: the links, which identify the host's interfaces; None reads everything.
             signature_policy: the signature policy; None requires no signature.
             memory: the directory with the cached addresses of the endpoints; None for no cache file.
-            parsed: the parsed documents of before; None for a memo that only this source uses.
+            parsed: the documents parsed before; None for a memo that only this source uses.
         """
         self._settings = settings
         self._limits = limits

@@ -17,10 +17,10 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import HttpsSourceSettings, HttpsUrl
-from sgagent.sources.connection import EndpointCache, LookUp, addresses_file, look_up
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
-from sgagent.sources.poller import Backoff, Poller
+from sgagent.sources.poller import Poller, PollInterval
+from sgagent.sources.servers import EndpointCache, LookUp, addresses_file, look_up
 from sgagent.sources.verified_parse import Failure, MismatchError, VerifiedParser, delivered
 
 FIRST_ANSWER_SECONDS = 10.0
@@ -74,7 +74,7 @@ class HttpsSource:
         self._monotonic = monotonic
         self._endpoint_cache = EndpointCache(settings.url.host, settings.url.port, look_up, memory)
         self._exchange = Exchange(settings, self._endpoint_cache, limits.document_bytes)
-        self._backoff = Backoff(settings.poll_seconds, random)
+        self._backoff = PollInterval(settings.poll_seconds, random)
         self._poller = Poller(self._poll, self._exchange.cancellation.cut)
         self._asking = threading.Lock()
         self._parser = parser or VerifiedParser(limits)

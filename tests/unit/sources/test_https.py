@@ -17,9 +17,9 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
 from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
-from sgagent.sources.connection import EndpointCache
 from sgagent.sources.https.exchange import Exchange, NoAnswerError, Question
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
+from sgagent.sources.servers import EndpointCache
 from sgagent.sources.verified_parse import SignaturePolicy, VerifiedParser
 from tests.contract.source import Origin, SourceContract
 from tests.fakes.clock import FakeClock

@@ -9,7 +9,7 @@ import pytest
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint
 from sgagent.settings import parse_settings
-from sgagent.sources.connection import name_servers
+from sgagent.sources.servers import name_servers
 
 NAMED = '[source]\ntype = "https"\nurl = "https://policy.example.com/p.yaml"\n'
 BY_ADDRESS = '[source]\ntype = "https"\nurl = "https://192.0.2.80/p.yaml"\n'

@@ -11,19 +11,19 @@ from sgagent.sources.poller import (
     LONGEST_PUT_OFF_SECONDS,
     LONGEST_RETRY_SECONDS,
     SHORTEST_SECONDS,
-    Backoff,
+    PollInterval,
 )
 
 
 @pytest.mark.parametrize(("chance", "seconds"), ((0.0, 27.0), (0.5, 30.0), (1.0, 33.0)))
 def test_questions_of_many_hosts_spread(chance: float, seconds: float) -> None:
     """Each waits a tenth more or less than the interval."""
-    assert Backoff(30, lambda: chance).after_answer() == pytest.approx(seconds)
+    assert PollInterval(30, lambda: chance).after_answer() == pytest.approx(seconds)
 
 
 def test_retries_grow_apart_and_stay_below_a_minute() -> None:
     """The limit doubles with each failure, and an answer resets it."""
-    pace = Backoff(30, lambda: 1.0)
+    pace = PollInterval(30, lambda: 1.0)
     waits = [pace.after_failure() for _ in range(9)]
     assert waits == [1, 2, 4, 8, 16, 32, *[LONGEST_RETRY_SECONDS] * 3]
     pace.after_answer()
@@ -32,7 +32,7 @@ def test_retries_grow_apart_and_stay_below_a_minute() -> None:
 
 def test_retries_take_any_part_of_the_limit() -> None:
     """A fleet that lost its server comes back spread over the whole of it, and never in a busy loop."""
-    pace, random = Backoff(30, Random(1).random), Random(1)
+    pace, random = PollInterval(30, Random(1).random), Random(1)
     waits = [pace.after_failure() for _ in range(1_000)]
     expected = [max(SHORTEST_SECONDS, min(60.0, 2.0**tries) * random.random()) for tries in range(1_000)]
     assert waits == expected
@@ -43,13 +43,13 @@ def test_retries_take_any_part_of_the_limit() -> None:
 
 def test_a_long_interval_bounds_retries_too() -> None:
     """Who is content with an hour is not asked for more."""
-    pace = Backoff(3600, lambda: 1.0)
+    pace = PollInterval(3600, lambda: 1.0)
     assert [pace.after_failure() for _ in range(14)][-1] == 3600
 
 
 def test_a_server_can_send_us_away_but_not_for_good() -> None:
     """What it asks for is waited, up to ten minutes."""
-    pace = Backoff(30, lambda: 0.0)
+    pace = PollInterval(30, lambda: 0.0)
     assert pace.after_failure(120) == 120
     assert pace.after_failure(1e9) == LONGEST_PUT_OFF_SECONDS
 
@@ -60,6 +60,6 @@ def test_a_server_can_send_us_away_but_not_for_good() -> None:
 )
 def test_a_long_poll(took: float, is_changed: bool, seconds: float) -> None:  # noqa: FBT001 - a parameter of the test
     """A server that waits is asked again at once; one that does not is asked as any other."""
-    pace = Backoff(30, lambda: 0.5)
+    pace = PollInterval(30, lambda: 0.5)
     wait = pace.after_long_poll(took=took, wait=60, is_changed=is_changed)
     assert wait == pytest.approx(seconds)

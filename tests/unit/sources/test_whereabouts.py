@@ -18,8 +18,8 @@ from sgagent.settings import (
     SourceSettings,
     StateSettings,
 )
-from sgagent.sources.connection import EndpointCache, addresses_file, known_endpoints
 from sgagent.sources.etcd.client import Client
+from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints
 
 NAMED = EtcdSourceSettings(
     endpoints=(

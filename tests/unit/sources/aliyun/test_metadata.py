@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.sources.aliyun.api import read_instance_id
+from sgagent.sources.aliyun.ecs_api import read_instance_id
 from tests.metadataserver import metadata_server
 
 

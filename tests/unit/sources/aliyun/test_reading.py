@@ -9,7 +9,7 @@ import pytest
 from sgagent.core.errors import DocumentError
 from sgagent.core.model import CidrBlock, GroupType, Snapshot
 from sgagent.documents import Limits, parse_documents
-from sgagent.sources.aliyun.api import (
+from sgagent.sources.aliyun.ecs_api import (
     MOST_TRIES,
     Action,
     Answer,

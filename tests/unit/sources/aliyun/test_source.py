@@ -20,9 +20,9 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.settings import AliyunSourceSettings, ApiEndpoint
-from sgagent.sources.aliyun.api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
+from sgagent.sources.aliyun.ecs_api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
-from sgagent.sources.connection import EndpointCache, LookUp
+from sgagent.sources.servers import EndpointCache, LookUp
 from tests.certificates import Authority
 from tests.contract.source import Origin, SourceContract
 from tests.ecsserver import KEY_ID, SECRET, TOKEN, EcsServer, ecs_server, reply

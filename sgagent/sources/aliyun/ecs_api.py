@@ -16,7 +16,7 @@ from typing import Protocol
 
 from sgagent.core.errors import SourceUnavailableError, printable
 from sgagent.core.policy import Endpoint
-from sgagent.sources.connection import require_private
+from sgagent.sources.servers import require_private
 
 Json = object
 """A JSON value."""
