@@ -15,6 +15,9 @@ from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind, k
 
 T = TypeVar("T")
 
+MOST_FAULTS = 20_000
+"""Of the items of one value: bounds the memory that a hostile list takes."""
+
 UNKNOWN_FIELD = "unknown_field"
 MISSING_FIELD = "missing_field"
 
@@ -163,11 +166,13 @@ def parse_each(nodes: Iterable[tuple[str | int, Node]], parse: Callable[[Node], 
         parse: parses one.
 
     Raises:
-        InvalidValueError: with the faults of all of them.
+        InvalidValueError: with the faults of all of them, up to :data:`MOST_FAULTS`.
     """
     values: list[T] = []
     faults: list[Fault] = []
     for step, node in nodes:
+        if len(faults) >= MOST_FAULTS:
+            break
         try:
             values.append(parse(node))
         except InvalidValueError as error:

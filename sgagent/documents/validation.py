@@ -6,7 +6,7 @@ commands run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping as MappingOf
+from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -87,6 +87,7 @@ class DocumentModel(BaseModel):
     @cache
     def names(cls) -> MappingOf[str, str]:
         """Return the name that documents have for each field."""
+        cls.model_rebuild()  # which sets the names, if nothing was read before
         return {name: field.alias or name for name, field in cls.model_fields.items()}
 
 
@@ -102,13 +103,26 @@ def read_model(declared: type[M], place: Field) -> M | None:
     if not isinstance(node, Mapping):
         place.read(parse_mapping)
         return None
-    entries = declared.entries_of(node)
+    entries, known = declared.entries_of(node), declared.names().values()
+    if len(entries) > len(known) and declared.model_config.get("extra") == "forbid":
+        entries = dict(_known_entries(place, entries, known))
     try:
         model: M = declared.__pydantic_validator__.validate_python(entries, context=(place, declared))
     except ValidationError as error:
         wrong = _note(error, declared, place)
         return _read_partly(declared, place, {name: entries[name] for name in entries.keys() - wrong})
     return model
+
+
+def _known_entries(
+    place: Field, entries: MappingOf[str, Node], known: Collection[str]
+) -> Iterator[tuple[str, Node]]:
+    """Yield the known fields, and refuse the others: pydantic would keep the errors of a million at once."""
+    for name, node in entries.items():
+        if name in known:
+            yield name, node
+        else:
+            place.child(name, node).refuse_name(name, known)
 
 
 def _note(error: ValidationError, declared: type[DocumentModel], place: Field) -> set[str | int]:

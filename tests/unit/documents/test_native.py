@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from sgagent.core.model import (
@@ -454,3 +456,22 @@ def test_what_is_right_of_a_wrong_rule_warns_once() -> None:
     limits = Limits(addresses=1)
     problems = refused(rule_document(policy="x", authorization_object="10.0.0.1/8"), limits=limits)
     assert codes(problems) == ["bad_value", "host_bits"]
+
+
+@pytest.mark.parametrize("unread", ("fields", "ports", "tags"))
+def test_a_flood_of_errors_takes_little_memory(unread: str) -> None:
+    """Errors that are only counted are not kept first, by pydantic neither."""
+    many = [f"a{number}" for number in range(100_000)]
+    flood = {
+        "fields": document(**dict.fromkeys(many, 1)),
+        "ports": rule_document(port_range=many),
+        "tags": document(security_groups=[{"security_group_id": "sg-1", "tags": dict.fromkeys(many, True)}]),
+    }[unread]
+    tracemalloc.start()
+    try:
+        problems = refused(flood, name="a.json", limits=Limits(problems=10))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(problems), problems[-1].code) == (11, "more_problems")
+    assert peak < 60 << 20
