@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -48,6 +49,8 @@ from sgagent.nft.ruleset import (
     ct_tuple,
     sort_key,
 )
+
+# Hypothesis spends more time on making a strategy than on drawing from it: what can be is made once.
 
 _Thing = TypeVar("_Thing")
 ALL_BITS = 0xFFFFFFFF
@@ -119,7 +122,19 @@ HEADER_KEYS: tuple[tuple[Selector, ...], ...] = (
 )
 KEYS = (*SESSION_KEYS["ip"], *SESSION_KEYS["ip6"], *HEADER_KEYS)
 
+_SHAPES_OF_INTERVALS = st.sampled_from(("single", "prefix", "range", "everything"))
+_OPERATORS = st.sampled_from(Operator)
+_MASKS = st.sampled_from((None, 0xFFFF0000, 0x1F, 0x10000))
+_SHAPES_OF_RULES = st.sampled_from(("ip", "ip6", "header", "header look-up"))
+_BOOLEANS = st.booleans()
+_COMMENTS = st.sampled_from(COMMENTS)
+_ONE_IN_FOUR = st.integers(0, 3)
+_PREFIXES = st.sampled_from(PREFIXES)
+_KEYS = st.sampled_from(KEYS)
+_HEADER_FIELDS = st.sampled_from(HEADER_FIELDS)
 
+
+@cache
 def numbers(key_type: KeyType) -> st.SearchStrategy[int]:
     """Return a strategy for numbers of a type, often small and often at the edges."""
     last = (1 << BITS[key_type]) - 1
@@ -128,12 +143,13 @@ def numbers(key_type: KeyType) -> st.SearchStrategy[int]:
     )
 
 
+@cache
 @st.composite
 def intervals(draw: st.DrawFn, key_type: KeyType) -> Interval:
     """Draw an interval: one number, a prefix, everything, or any range."""
     bits = BITS[key_type]
     first = draw(numbers(key_type))
-    shape = draw(st.sampled_from(("single", "prefix", "range", "everything")))
+    shape = draw(_SHAPES_OF_INTERVALS)
     if shape == "prefix":
         size = 1 << draw(st.integers(0, bits))
         first -= first % size
@@ -143,6 +159,7 @@ def intervals(draw: st.DrawFn, key_type: KeyType) -> Interval:
     return Interval(0, (1 << bits) - 1) if shape == "everything" else Interval.single(first)
 
 
+@cache
 def values(key_type: KeyType, *, ranges: bool) -> st.SearchStrategy[Value]:
     """Return a strategy for values of a type."""
     if key_type is KeyType.IFNAME:
@@ -162,30 +179,43 @@ def overlap(one: Value, other: Value, *, gap: int = 0) -> bool:
 Key = tuple[Value, ...]
 
 
+@cache
+def _candidates(
+    types: tuple[KeyType, ...], *, ranges: bool, most: int, least: int
+) -> st.SearchStrategy[list[Key]]:
+    key = st.tuples(*(values(key_type, ranges=ranges) for key_type in types))
+    return st.lists(key, min_size=least, max_size=most)
+
+
 @st.composite
 def keys(
     draw: st.DrawFn, types: tuple[KeyType, ...], *, ranges: bool, most: int, least: int = 0
 ) -> list[Key]:
     """Draw disjoint keys, sorted."""
     kept: list[Key] = []
-    key = st.tuples(*(values(key_type, ranges=ranges) for key_type in types))
-    for candidate in draw(st.lists(key, min_size=least, max_size=most)):
+    for candidate in draw(_candidates(types, ranges=ranges, most=most, least=least)):
         if not any(all(map(overlap, candidate, other)) for other in kept):
             kept.append(candidate)
     return sorted(kept, key=sort_key)
 
 
+@cache
 @st.composite
 def matches(draw: st.DrawFn, selector: Selector) -> Match:
     """Draw a comparison of one field."""
     key_type = selector.key_type
-    operator = draw(st.sampled_from(Operator))
+    operator = draw(_OPERATORS)
     if key_type is KeyType.MARK:
-        mask = draw(st.sampled_from((None, 0xFFFF0000, 0x1F, 0x10000)))
+        mask = draw(_MASKS)
         number = draw(numbers(key_type)) & (ALL_BITS if mask is None else mask)
         return Match(selector, (Interval.single(number),), operator, mask)
-    chosen = _apart(draw(st.lists(values(key_type, ranges=True), min_size=1, max_size=4)))
+    chosen = _apart(draw(_values_of_match(key_type)))
     return Match(selector, chosen, operator)
+
+
+@cache
+def _values_of_match(key_type: KeyType) -> st.SearchStrategy[list[Value]]:
+    return st.lists(values(key_type, ranges=True), min_size=1, max_size=4)
 
 
 def _apart(candidates: Iterable[Value]) -> tuple[Value, ...]:
@@ -197,6 +227,7 @@ def _apart(candidates: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(sorted(kept, key=lambda value: sort_key((value,))))
 
 
+@cache
 @st.composite
 def set_marks(draw: st.DrawFn) -> SetMark:
     """Draw a change of the mark."""
@@ -204,6 +235,7 @@ def set_marks(draw: st.DrawFn) -> SetMark:
     return SetMark.replacing(bits, draw(numbers(KeyType.MARK)) & draw(st.sampled_from((0, ALL_BITS, bits))))
 
 
+@cache
 def limits() -> st.SearchStrategy[Limit]:
     """Return a strategy for limits."""
     return st.builds(Limit, st.integers(1, 1000), st.integers(1, 1000))
@@ -218,38 +250,44 @@ class Surroundings:
     counters: tuple[str, ...]
 
 
-@st.composite
-def verdicts(draw: st.DrawFn, chains: tuple[str, ...]) -> Verdict:
-    """Draw a verdict that leads to one of the chains, or ends."""
+@cache
+def verdicts(chains: tuple[str, ...]) -> st.SearchStrategy[Verdict]:
+    """Return a strategy for verdicts that lead to one of the chains, or end."""
     plain: list[Verdict] = [Accept(), Drop()]
-    return draw(st.sampled_from([*plain, *map(Goto, chains), *map(Jump, chains)]))
+    return st.sampled_from([*plain, *map(Goto, chains), *map(Jump, chains)])
+
+
+@cache
+def _fields(fields: tuple[Selector, ...]) -> st.SearchStrategy[list[Selector]]:
+    return st.lists(st.sampled_from(fields), unique=True, max_size=3)
 
 
 @st.composite
 def rules(draw: st.DrawFn, around: Surroundings) -> Rule:
     """Draw a rule."""
-    shape = draw(st.sampled_from(("ip", "ip6", "header", "header look-up")))
+    shape = draw(_SHAPES_OF_RULES)
     fields = SESSION_FIELDS.get(shape, NEUTRAL_FIELDS)
-    chosen = draw(st.lists(st.sampled_from(fields), unique=True, max_size=3))
+    chosen = draw(_fields(fields))
     statements: list[Statement] = [draw(matches(field)) for field in chosen]
     if shape == "header":
         statements += draw(header_statements())
-    if draw(st.integers(0, 3)) == 0:
-        statements += [draw(limits()), Log(draw(st.sampled_from(PREFIXES)), LOG_GROUP)]
-    if bool(around.counters) and draw(st.booleans()):
+    if draw(_ONE_IN_FOUR) == 0:
+        statements += [draw(limits()), Log(draw(_PREFIXES), LOG_GROUP)]
+    if bool(around.counters) and draw(_BOOLEANS):
         statements.append(Count(draw(st.sampled_from(around.counters))))
-    if draw(st.integers(0, 3)) == 0:
+    if draw(_ONE_IN_FOUR) == 0:
         statements.append(draw(set_marks()))
     keys_of_header = HEADER_KEYS if shape == "header look-up" else NEUTRAL_KEYS
     statements += draw(endings(around, SESSION_KEYS.get(shape, keys_of_header)))
     return Rule(tuple(statements))
 
 
+@cache
 @st.composite
 def header_statements(draw: st.DrawFn) -> list[Statement]:
     """Draw one match on headers, or the two that speak of ICMPv6 together."""
-    if draw(st.booleans()):
-        return [draw(matches(draw(st.sampled_from(HEADER_FIELDS))))]
+    if draw(_BOOLEANS):
+        return [draw(matches(draw(_HEADER_FIELDS)))]
     return [draw(matches(r.ICMPV6_TYPE)), draw(matches(r.IP6_HOPLIMIT))]
 
 
@@ -264,7 +302,7 @@ def endings(
         for selectors in selectable
         if tuple(selector.key_type for selector in selectors) == verdict_map.key_types
     ]
-    is_looked_up = draw(st.booleans())
+    is_looked_up = draw(_BOOLEANS)
     if fitting and is_looked_up:
         selectors, verdict_map = draw(st.sampled_from(fitting))
         return [LookUp(selectors, verdict_map.name)]
@@ -274,8 +312,8 @@ def endings(
 @st.composite
 def verdict_maps(draw: st.DrawFn, name: str, chains: tuple[str, ...]) -> VerdictMap:
     """Draw a named map that leads to the chains."""
-    types = tuple(selector.key_type for selector in draw(st.sampled_from(KEYS)))
-    is_interval = draw(st.booleans()) and not set(types) & {KeyType.IFNAME, KeyType.CT_STATE}
+    types = tuple(selector.key_type for selector in draw(_KEYS))
+    is_interval = draw(_BOOLEANS) and not set(types) & {KeyType.IFNAME, KeyType.CT_STATE}
     chosen = draw(keys(types, ranges=is_interval, most=6))
     elements = tuple(Element(key, draw(verdicts(chains))) for key in chosen)
     return VerdictMap(name=name, key_types=types, is_interval=is_interval, elements=elements)
@@ -284,12 +322,12 @@ def verdict_maps(draw: st.DrawFn, name: str, chains: tuple[str, ...]) -> Verdict
 @st.composite
 def rulesets(draw: st.DrawFn) -> Ruleset:
     """Draw a table."""
-    chosen: tuple[str, ...] = tuple(name for name in CHAINS if draw(st.booleans()))
-    counters = tuple(name for name in COUNTERS if draw(st.booleans()))
+    chosen: tuple[str, ...] = tuple(name for name in CHAINS if draw(_BOOLEANS))
+    counters = tuple(name for name in COUNTERS if draw(_BOOLEANS))
     maps_at = {
         level: draw(verdict_maps(f"map/{level}", tuple(n for n in chosen if CHAINS.index(n) >= level)))
         for level in (1, 2, 4)
-        if draw(st.booleans())
+        if draw(_BOOLEANS)
     }
 
     def around(level: int) -> Surroundings:
@@ -300,13 +338,11 @@ def rulesets(draw: st.DrawFn) -> Ruleset:
         )
 
     chains = [draw(regular_chains(name, around(CHAINS.index(name)))) for name in chosen]
-    chains += [draw(base_chains(n, around(-1))) for n in ("postrouting", "prerouting") if draw(st.booleans())]
+    chains += [draw(base_chains(n, around(-1))) for n in ("postrouting", "prerouting") if draw(_BOOLEANS)]
     return Ruleset(
         chains=_by_name(chains, lambda chain: chain.name),
         verdict_maps=_by_name(maps_at.values(), lambda verdict_map: verdict_map.name),
-        counters=tuple(
-            Counter(name=name, comment=draw(st.sampled_from(COMMENTS))) for name in sorted(counters)
-        ),
+        counters=tuple(Counter(name=name, comment=draw(_COMMENTS)) for name in sorted(counters)),
     )
 
 
@@ -318,7 +354,7 @@ def _by_name(things: Iterable[_Thing], name: Callable[[_Thing], str]) -> tuple[_
 def regular_chains(draw: st.DrawFn, name: str, around: Surroundings) -> Chain:
     """Draw a chain that others lead to."""
     chosen = draw(st.lists(rules(around), max_size=3))
-    return Chain(name=name, rules=tuple(chosen), comment=draw(st.sampled_from(COMMENTS)))
+    return Chain(name=name, rules=tuple(chosen), comment=draw(_COMMENTS))
 
 
 @st.composite
