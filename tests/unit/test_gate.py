@@ -58,10 +58,10 @@ sum_up([lint, tests], 2.0)"""
 def test_a_callers_environment_does_not_reach_the_checks(tmp_path: Path) -> None:
     """Options that a shell holds for pytest change nothing, and a section's own are set."""
     code = """
-os.environ |= {'PYTEST_ADDOPTS': '-x', 'SGAGENT_FULL': '1', 'KEPT': 'yes'}
+os.environ |= {'PYTEST_ADDOPTS': '-x', 'SGAGENT_FULL': '1', 'CI': '1', 'KEPT': 'yes'}
 seen = environment_of(Section(title='tests', environment=(('ADDED', 'too'),)))
-print('PYTEST_ADDOPTS' in seen, 'SGAGENT_FULL' in seen, seen['KEPT'], seen['ADDED'])"""
-    assert in_gate(tmp_path, code) == "False False yes too\n"
+print('PYTEST_ADDOPTS' in seen, 'SGAGENT_FULL' in seen, 'CI' in seen, seen['KEPT'], seen['ADDED'])"""
+    assert in_gate(tmp_path, code) == "False False False yes too\n"
 
 
 def test_lanes_run_beside_one_another(tmp_path: Path) -> None:
