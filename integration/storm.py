@@ -20,19 +20,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from random import Random
 
 from integration.enforcer import enforcer
 from integration.lab import Lab, lab
 from integration.pairs import HOST, Pair, Shot, shots
 from integration.stormpairs import LARGE, LARGEST, SMALL
 from integration.streams import BACK, Kind, Storm, Tally, kind_of
-from integration.test_random_policies import described
 from integration.watch import watching
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
+from tests.draws import Draws, SeededDraws
 from tests.edits import edited, packets_to_send
-from tests.generators import Case, random_case
+from tests.generators import Case, described, random_case
 
 LINKS = ("eth0", "eth1", "eth2", "eth3", "eth4")
 _SINK = """
@@ -134,20 +133,20 @@ class RandomPair:
         return f"seed {self.seed}: {', '.join(self.edits)}"
 
 
-def _edited_case(random: Random) -> tuple[Case, Case, tuple[str, ...]]:
+def _edited_case(draws: Draws) -> tuple[Case, Case, tuple[str, ...]]:
     """Return a case, another a few edits away, and the edits; skip cases that no edit changes."""
     while True:
-        links, most_rules = LINKS[: random.randint(1, 3)], random.choice((3, 8, 30))
-        case = random_case(random, interfaces=links, most_rules=most_rules)
-        found = edited(random, case)
+        links, most_rules = LINKS[: draws.randint(1, 3)], draws.choice((3, 8, 30))
+        case = random_case(draws, interfaces=links, most_rules=most_rules)
+        found = edited(draws, case)
         if found is not None:
             return (case, *found)
 
 
 def random_pair(seed: int) -> RandomPair:
     """Return the random pair of a seed."""
-    random = Random(seed)
-    case, other, edits = _edited_case(random)
+    draws = SeededDraws(seed)
+    case, other, edits = _edited_case(draws)
     looks_at_source_ports = any(
         rule.source_ports is not None
         for policy in (case.policy, other.policy)
@@ -156,7 +155,7 @@ def random_pair(seed: int) -> RandomPair:
         for rule in interface.toward(direction).rules
     )
     found: dict[tuple[Kind, Direction], list[Shot]] = {}
-    for packet in packets_to_send(random, case, other, _DRAWN):
+    for packet in packets_to_send(draws, case, other, _DRAWN):
         kind = kind_of(case.policy, other.policy, packet)
         may_vary = not looks_at_source_ports and packet.source_port is not None
         if may_vary:  # DHCP looks at them, whatever the rules do

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -22,8 +21,9 @@ from sgagent.nft.text import render, write_additions
 from sgagent.ports import Observed
 from tests.contract import tables
 from tests.contract.dataplane import DataplaneContract, bring
-from tests.generators import random_case
+from tests.generators import Case
 from tests.rulesets import rulesets
+from tests.strategies import cases
 
 _LAYOUT = MarkLayout(0xFFFF0000)
 _RANDOM = settings(
@@ -96,11 +96,10 @@ def test_random_tables_follow_one_another(owner: LibnftablesDataplane, sequence:
 
 
 @_RANDOM
-@given(seeds=st.lists(st.integers(0, 2**32), min_size=1, max_size=3))
-def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, seeds: list[int]) -> None:
+@given(sequence=st.lists(cases(most_rules=40), min_size=1, max_size=3))
+def test_compiled_tables_follow_one_another(owner: LibnftablesDataplane, sequence: list[Case]) -> None:
     """What the compiler makes is canonical: the kernel lists it as it was sent, whatever stood before."""
-    for seed in seeds:
-        case = random_case(Random(seed))
+    for case in sequence:
         state = first_state([interface.name for interface in case.policy.interfaces], _LAYOUT)
         desired = compile_(case.policy, _LAYOUT, state).ruleset
         bring(owner, desired)

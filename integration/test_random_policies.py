@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import replace
-from random import Random
 
 import pytest
 
 from integration.enforcer import enforcer
 from integration.judging import NOTRACK, enforce, judge
 from integration.lab import lab
-from sgagent.core.evaluate import Packet, Tracking, evaluate
+from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.model import Policy
-from sgagent.policy_test.packet_bytes import encode_packet
-from tests.generators import Case, random_case, random_packets
+from tests.draws import Draws, SeededDraws
+from tests.generators import Case, described, random_case, random_packets
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 CASES = 160 if IS_FULL else 12
@@ -28,9 +27,9 @@ FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
 INTERFACES = ("eth0", "eth1")
 
 
-def mismatches(case: Case, random: Random, number: int, *, tracked: bool) -> tuple[list[str], Counter[str]]:
+def mismatches(case: Case, draws: Draws, number: int, *, tracked: bool) -> tuple[list[str], Counter[str]]:
     """Return the packets that the kernel judges otherwise, and how often the specification decided what."""
-    packets = random_packets(random, case.policy, number)
+    packets = random_packets(draws, case.policy, number)
     if not tracked:
         packets = [replace(packet, tracking=Tracking.UNTRACKED) for packet in packets]
     decisions = [evaluate(case.policy, packet) for packet in packets]
@@ -49,16 +48,6 @@ def mismatches(case: Case, random: Random, number: int, *, tracked: bool) -> tup
     )
 
 
-def described(packet: Packet) -> str:
-    """Return a packet as a person reads it."""
-    wire = encode_packet(packet)
-    return (
-        f"{packet.interface} {packet.direction.value} {wire.source} > {wire.destination}"
-        f" protocol {packet.protocol} ports {packet.source_port} > {packet.destination_port}"
-        f" type {packet.icmp_type} hop limit {packet.hop_limit} {packet.tracking.value}"
-    )
-
-
 @pytest.mark.parametrize("tracked", (True, False), ids=("tracked", "untracked"))
 def test_the_kernel_agrees_with_the_specification(
     *, tracked: bool, capsys: pytest.CaptureFixture[str]
@@ -68,9 +57,9 @@ def test_the_kernel_agrees_with_the_specification(
     found: list[str] = []
     share = 1 if tracked else 4
     for seed in range(FIRST_SEED, FIRST_SEED + CASES // share):
-        random = Random(seed)
-        case = random_case(random, interfaces=INTERFACES)
-        wrong, decided = mismatches(case, random, PACKETS_OF_A_CASE, tracked=tracked)
+        draws = SeededDraws(seed)
+        case = random_case(draws, interfaces=INTERFACES)
+        wrong, decided = mismatches(case, draws, PACKETS_OF_A_CASE, tracked=tracked)
         found += [f"seed {seed}: {text}" for text in wrong]
         judged += decided
     with capsys.disabled():
@@ -82,7 +71,7 @@ def test_the_kernel_agrees_with_the_specification(
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + (60 if IS_FULL else 12)))
 def test_what_is_listed_is_what_was_compiled(seed: int) -> None:
     """Read back afresh, the table of any policy is the one that was meant: there is nothing left to do."""
-    case = random_case(Random(seed), interfaces=INTERFACES)
+    case = random_case(SeededDraws(seed), interfaces=INTERFACES)
     with lab(*INTERFACES) as built, enforcer(built) as agent:
         agent.enforce(case.policy)
         built.host.nft("add", "table", "inet", "somebody_elses")

@@ -10,8 +10,9 @@ settings.register_profile(
     "ci",
     derandomize=True,  # the same examples every time: a red run says something about the change
     deadline=None,  # a slow machine is not a wrong answer
-    max_examples=100,
-    print_blob=True,
+    max_examples=int(os.environ.get("SGAGENT_EXAMPLES", "100")),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],  # what explains a failure prints more than it says
+    report_multiple_bugs=False,  # each would be shrunk and printed
     suppress_health_check=[HealthCheck.too_slow],  # as the deadline
 )
 settings.register_profile(
@@ -19,7 +20,7 @@ settings.register_profile(
     deadline=None,
     max_examples=2_000,
     print_blob=True,
-    phases=tuple(Phase),
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("full" if os.environ.get("SGAGENT_FULL") else "ci")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from random import Random
 
 from sgagent.core.binding import HandBinding
 from sgagent.core.evaluate import Packet, Tracking
@@ -22,6 +21,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.core.policy import LINK_LOCAL
+from tests.draws import Draws
 from tests.generators import Case, random_block, random_packets, resolved
 
 _FOURTEEN = 14
@@ -33,7 +33,7 @@ _HIGHEST_PORT = 65_535
 class _Draft:
     """A case that is being edited."""
 
-    random: Random
+    draws: Draws
     snapshot: Snapshot
     bindings: tuple[HandBinding, ...]
 
@@ -42,7 +42,7 @@ class _Draft:
         bound = {group for binding in self.bindings for group in binding.security_group_ids}
         groups = list(self.snapshot.security_groups)
         places = [place for place, group in enumerate(groups) if group.security_group_id in bound]
-        place = self.random.choice(places or range(len(groups)))
+        place = self.draws.choice(places or range(len(groups)))
         groups[place] = edit(groups[place])
         return replace(self, snapshot=replace(self.snapshot, security_groups=tuple(groups)))
 
@@ -52,7 +52,7 @@ class _Draft:
         def in_group(group: SecurityGroup) -> SecurityGroup:
             rules = list(group.rules)
             if rules:
-                place = self.random.randrange(len(rules))
+                place = self.draws.index(rules)
                 rules[place] = edit(rules[place])
             return replace(group, rules=tuple(rules))
 
@@ -61,23 +61,23 @@ class _Draft:
     def with_list(self, edit: Callable[[PrefixList], PrefixList]) -> _Draft:
         """Return the draft with one prefix list edited."""
         lists = list(self.snapshot.prefix_lists)
-        place = self.random.randrange(len(lists))
+        place = self.draws.index(lists)
         lists[place] = edit(lists[place])
         return replace(self, snapshot=replace(self.snapshot, prefix_lists=tuple(lists)))
 
 
-def edited(random: Random, case: Case) -> tuple[Case, tuple[str, ...]] | None:
+def edited(draws: Draws, case: Case) -> tuple[Case, tuple[str, ...]] | None:
     """Return a case that is one to three edits away from another, and the names of the edits.
 
     None where no edit that was tried leads to another policy without errors.
 
     Args:
-        random: where chance comes from.
+        draws: where chance comes from.
         case: the other one.
     """
     for _ in range(_TRIES):
-        names = tuple(random.choice(tuple(_EDITS)) for _ in range(random.randint(1, 3)))
-        draft = _Draft(random, case.snapshot, case.bindings)
+        names = tuple(draws.choice(tuple(_EDITS)) for _ in range(draws.randint(1, 3)))
+        draft = _Draft(draws, case.snapshot, case.bindings)
         for name in names:
             draft = _EDITS[name](draft)
         policy = resolved(draft.snapshot, draft.bindings, case.exemptions)
@@ -92,13 +92,13 @@ def edited(random: Random, case: Case) -> tuple[Case, tuple[str, ...]] | None:
     return None
 
 
-def packets_to_send(random: Random, one: Case, other: Case, number: int) -> list[Packet]:
+def packets_to_send(draws: Draws, one: Case, other: Case, number: int) -> list[Packet]:
     """Return packets, drawn from what either case speaks of, that connection tracking follows.
 
     Both ends differ: to connection tracking a packet from an end to itself is its own answer. What goes out
     has a way there: neighbours on a link that nobody has are looked for, and packets to them wait.
     """
-    drawn = (*random_packets(random, one.policy, number), *random_packets(random, other.policy, number))
+    drawn = (*random_packets(draws, one.policy, number), *random_packets(draws, other.policy, number))
     return [
         packet
         for packet in dict.fromkeys(drawn)
@@ -115,7 +115,7 @@ def _is_on_link(packet: Packet) -> bool:
 
 def _add_entry(draft: _Draft) -> _Draft:
     def edit(prefix_list: PrefixList) -> PrefixList:
-        entry = random_block(draft.random, prefix_list.family)
+        entry = random_block(draft.draws, prefix_list.family)
         return replace(prefix_list, entries=tuple(sorted({*prefix_list.entries, entry})))
 
     return draft.with_list(edit)
@@ -125,7 +125,7 @@ def _remove_entry(draft: _Draft) -> _Draft:
     def edit(prefix_list: PrefixList) -> PrefixList:
         entries = list(prefix_list.entries)
         if entries:
-            entries.pop(draft.random.randrange(len(entries)))
+            entries.pop(draft.draws.index(entries))
         return replace(prefix_list, entries=tuple(entries))
 
     return draft.with_list(edit)
@@ -140,20 +140,20 @@ def _add_fourteen_rules(draft: _Draft) -> _Draft:
 
 
 def _with_rules(draft: _Draft, group: SecurityGroup, count: int) -> SecurityGroup:
-    rules = (*group.rules, *(_new_rule(draft.random) for _ in range(count)))
+    rules = (*group.rules, *(_new_rule(draft.draws) for _ in range(count)))
     return replace(group, rules=tuple(sorted(rules, key=lambda rule: rule.rule_id)))
 
 
-def _new_rule(random: Random) -> SecurityGroupRule:
-    first = random.randint(1, _HIGHEST_PORT)
+def _new_rule(draws: Draws) -> SecurityGroupRule:
+    first = draws.randint(1, _HIGHEST_PORT)
     return SecurityGroupRule(
-        rule_id=f"sgr-new-{random.getrandbits(64):016x}",
-        direction=random.choice(tuple(Direction)),
-        policy=random.choice(tuple(Policy)),
-        priority=random.choice((1, 2, 50, 100)),
+        rule_id=f"sgr-new-{draws.number(8):016x}",
+        direction=draws.choice(tuple(Direction)),
+        policy=draws.choice(tuple(Policy)),
+        priority=draws.choice((1, 2, 50, 100)),
         protocol=TCP,
-        ports=PortSet.of((first, random.choice((first, min(first + 9, _HIGHEST_PORT))))),
-        authorization_object=random_block(random, random.choice(tuple(Family))),
+        ports=PortSet.of((first, draws.choice((first, min(first + 9, _HIGHEST_PORT))))),
+        authorization_object=random_block(draws, draws.choice(tuple(Family))),
     )
 
 
@@ -161,7 +161,7 @@ def _remove_rule(draft: _Draft) -> _Draft:
     def edit(group: SecurityGroup) -> SecurityGroup:
         rules = list(group.rules)
         if rules:
-            rules.pop(draft.random.randrange(len(rules)))
+            rules.pop(draft.draws.index(rules))
         return replace(group, rules=tuple(rules))
 
     return draft.with_group(edit)
@@ -169,7 +169,7 @@ def _remove_rule(draft: _Draft) -> _Draft:
 
 def _rename_rules(draft: _Draft) -> _Draft:
     def edit(group: SecurityGroup) -> SecurityGroup:
-        prefix = f"sgr-{draft.random.getrandbits(32):08x}-"
+        prefix = f"sgr-{draft.draws.number(4):08x}-"
         return replace(group, rules=tuple(replace(r, rule_id=prefix + r.rule_id) for r in group.rules))
 
     return draft.with_group(edit)
@@ -181,7 +181,7 @@ def _flip_rule(draft: _Draft) -> _Draft:
 
 
 def _change_priority(draft: _Draft) -> _Draft:
-    return draft.with_rule(lambda rule: replace(rule, priority=draft.random.randint(1, 100)))
+    return draft.with_rule(lambda rule: replace(rule, priority=draft.draws.randint(1, 100)))
 
 
 def _widen_range(draft: _Draft) -> _Draft:
@@ -189,7 +189,7 @@ def _widen_range(draft: _Draft) -> _Draft:
         if not isinstance(rule.ports, PortSet) or rule.ports.is_all:
             return rule
         *others, (first, last) = rule.ports.ranges
-        wider = (first, min(last + draft.random.randint(1, 50), _HIGHEST_PORT))
+        wider = (first, min(last + draft.draws.randint(1, 50), _HIGHEST_PORT))
         return replace(rule, ports=PortSet.of(*others, wider))
 
     return draft.with_rule(edit)
@@ -199,16 +199,14 @@ def _change_network(draft: _Draft) -> _Draft:
     def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
         if not isinstance(rule.authorization_object, CidrBlock):
             return rule
-        return replace(
-            rule, authorization_object=random_block(draft.random, rule.authorization_object.family)
-        )
+        return replace(rule, authorization_object=random_block(draft.draws, rule.authorization_object.family))
 
     return draft.with_rule(edit)
 
 
 def _add_member(draft: _Draft) -> _Draft:
     def edit(group: SecurityGroup) -> SecurityGroup:
-        member = random_block(draft.random, draft.random.choice(tuple(Family)))
+        member = random_block(draft.draws, draft.draws.choice(tuple(Family)))
         return replace(group, member_addresses=tuple(sorted({*group.member_addresses, member}, key=str)))
 
     return draft.with_group(edit)
@@ -226,7 +224,7 @@ def _change_inner_access(draft: _Draft) -> _Draft:
 
 
 def _change_mode(draft: _Draft) -> _Draft:
-    place = draft.random.randrange(len(draft.bindings))
+    place = draft.draws.index(draft.bindings)
     bindings = list(draft.bindings)
     mode = Mode.ENFORCE if bindings[place].mode is Mode.OBSERVE else Mode.OBSERVE
     bindings[place] = replace(bindings[place], mode=mode)
@@ -237,13 +235,13 @@ def _unbind(draft: _Draft) -> _Draft:
     """Leave one link out, but never the first."""
     if len(draft.bindings) == 1:
         return draft
-    left_out = draft.random.randrange(1, len(draft.bindings))
+    left_out = draft.draws.randint(1, len(draft.bindings) - 1)
     bindings = draft.bindings[:left_out] + draft.bindings[left_out + 1 :]
     return replace(draft, bindings=bindings)
 
 
 def _take_groups_away(draft: _Draft) -> _Draft:
-    place = draft.random.randrange(len(draft.bindings))
+    place = draft.draws.index(draft.bindings)
     bindings = list(draft.bindings)
     bindings[place] = replace(bindings[place], security_group_ids=bindings[place].security_group_ids[1:])
     return replace(draft, bindings=tuple(bindings))

@@ -1,7 +1,7 @@
 """Make random definitions and random packets that have something to do with each other.
 
-Everything comes from one ``random.Random``, so that a seed names a case. Addresses and ports are drawn from a
-small universe of nested and neighbouring ones: what is drawn collides, and edges are hit.
+Addresses and ports are drawn from a small universe of nested and neighbouring ones: what is drawn collides,
+and edges are hit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
+from functools import partial
+from itertools import count
+
+import yaml
+from hypothesis.vendor.pretty import RepresentationPrinter
 
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import Packet, Tracking
@@ -43,6 +47,8 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
+from sgagent.documents.writer import write_document
+from tests.draws import Draws
 
 METADATA = CidrBlock.parse("100.100.100.200/32")
 ACCOUNTS = ("1000000000000001", "1000000000000002")
@@ -69,8 +75,31 @@ _EXTENSION_HEADERS = (0, 43, 44, 51, 60, 135, 139, 140)
 """As the protocol of an IPv6 packet these are headers before an upper layer, not one."""
 
 
+MOST_LINES_SHOWN = 40
+
+
+class Shown:
+    """Something that Hypothesis prints as its text, and not as all its fields."""
+
+    def _repr_pretty_(self, printer: RepresentationPrinter, _is_cycle: bool) -> None:  # noqa: FBT001 - its protocol
+        printer.text(str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDocument(Shown):
+    """Definitions that are printed as a document with a rule on each line."""
+
+    snapshot: Snapshot
+
+    def __str__(self) -> str:
+        """Return the document, cut off where it is long."""
+        document = write_document(self.snapshot)
+        lines = yaml.dump(document, default_flow_style=None, sort_keys=False, width=1_000).splitlines()
+        return "\n".join([*lines[:MOST_LINES_SHOWN], *["…"] * (len(lines) > MOST_LINES_SHOWN)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(Shown):
     """Definitions, what is bound on a host, and what that comes to."""
 
     snapshot: Snapshot
@@ -78,20 +107,35 @@ class Case:
     policy: ResolvedPolicy
     exemptions: Exemptions
 
+    def __str__(self) -> str:
+        """Return what makes the case again."""
+        bound = [f"# {hand.interface}: {', '.join(hand.security_group_ids)}" for hand in self.bindings]
+        failsafe = [f"# fail-safe: {entry}" for entry in self.exemptions.failsafe]
+        return "\n".join(["Case:", *bound, *failsafe, str(ShownDocument(self.snapshot))])
 
-def random_case(
-    random: Random, *, interfaces: Sequence[str] = ("eth0", "eth1"), most_rules: int = 40
-) -> Case:
+
+def described(packet: Packet) -> str:
+    """Return a packet in one line, as a person reads it."""
+    address = ipaddress.IPv4Address if packet.family is Family.IPV4 else ipaddress.IPv6Address
+    source, destination = address(packet.source), address(packet.destination)
+    return (
+        f"{packet.interface} {packet.direction.value} {source} > {destination} protocol {packet.protocol}"
+        f" ports {packet.source_port} > {packet.destination_port} type {packet.icmp_type}"
+        f" hop limit {packet.hop_limit} {packet.tracking.value}"
+    )
+
+
+def random_case(draws: Draws, *, interfaces: Sequence[str] = ("eth0", "eth1"), most_rules: int = 40) -> Case:
     """Return random definitions that have no errors, bound to the interfaces.
 
     Args:
-        random: where chance comes from.
+        draws: where chance comes from.
         interfaces: the links to bind; now and then one of them has no group.
         most_rules: per group.
     """
-    snapshot = random_snapshot(random, most_rules=most_rules)
-    bindings = tuple(_binding(random, name, snapshot) for name in interfaces)
-    exemptions = _exemptions(random)
+    snapshot = random_snapshot(draws, most_rules=most_rules)
+    bindings = tuple(draws.item(partial(_binding, name=name, snapshot=snapshot)) for name in interfaces)
+    exemptions = draws.item(_exemptions)
     policy = resolved(snapshot, bindings, exemptions)
     if policy is None:
         raise AssertionError("a generated case has errors")
@@ -107,34 +151,33 @@ def resolved(
     return None if resolution.errors else resolution.policy
 
 
-def random_snapshot(random: Random, *, most_rules: int = 40) -> Snapshot:
+def random_snapshot(draws: Draws, *, most_rules: int = 40) -> Snapshot:
     """Return random definitions that have no errors."""
-    return _Definitions(random).snapshot(most_rules)
+    return _Definitions(draws).snapshot(most_rules)
 
 
-def random_packets(random: Random, policy: ResolvedPolicy, number: int) -> list[Packet]:
+def random_packets(draws: Draws, policy: ResolvedPolicy, number: int) -> list[Packet]:
     """Return packets that open sessions, most of them at an edge of something that the policy speaks of."""
-    draw = _Packets(random, policy)
-    return [draw.packet() for _ in range(number)]
+    return draws.many(_Packets(policy).packet, number, is_full=True)
 
 
 class _Definitions:
     """Draws the objects of one snapshot."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, draws: Draws) -> None:
         """Draw the lists, to which rules will refer."""
-        self.random = random
-        self.prefix_lists = [self._prefix_list(number) for number in range(random.randint(1, 4))]
-        self.port_lists = [self._port_list(number) for number in range(random.randint(1, 2))]
-        self.group_ids = [f"sg-{number}" for number in range(random.randint(2, 6))]
-        self.account_by_group = {group: random.choice(ACCOUNTS) for group in self.group_ids}
-        self.rules = 0
+        self.draws = draws
+        self.rules, self.lists, self.interfaces = count(1), count(), count()
+        self.prefix_lists = draws.many(self._prefix_list, 4) or [self._prefix_list(draws)]
+        self.port_lists = draws.many(self._port_list, 2) or [self._port_list(draws)]
+        self.group_ids = [f"sg-{number}" for number in range(draws.randint(2, 6))]
+        self.account_by_group = {group: draws.choice(ACCOUNTS) for group in self.group_ids}
 
     def snapshot(self, most_rules: int) -> Snapshot:
         """Draw all."""
         groups = [self._group(group_id, most_rules) for group_id in self.group_ids]
         types = {group.security_group_id: group.group_type for group in groups}
-        interfaces = [self._network_interface(number, types) for number in range(self.random.randint(0, 6))]
+        interfaces = self.draws.many(lambda draws: self._network_interface(draws, types), 6)
         return Snapshot(
             version="random",
             security_groups=tuple(groups),
@@ -143,226 +186,227 @@ class _Definitions:
             network_interfaces=tuple(interfaces),
         )
 
-    def _prefix_list(self, number: int) -> PrefixList:
-        family = self.random.choice(tuple(Family))
-        entries = {random_block(self.random, family) for _ in range(self.random.randint(0, 8))}
-        return PrefixList(prefix_list_id=f"pl-{number}", family=family, entries=tuple(sorted(entries)))
-
-    def _port_list(self, number: int) -> PortList:
-        entries = PortSet.of(*(self._port_range() for _ in range(self.random.randint(0, 4))))
-        return PortList(port_list_id=f"prl-{number}", entries=entries)
-
-    def _group(self, group_id: str, most_rules: int) -> SecurityGroup:
-        random = self.random
-        rules = [self._rule(group_id) for _ in range(random.randint(0, most_rules))]
-        return SecurityGroup(
-            security_group_id=group_id,
-            group_type=random.choice((GroupType.BASIC, GroupType.BASIC, GroupType.ADVANCED)),
-            inner_access_policy=random.choice(tuple(Policy)),
-            account_id=self.account_by_group[group_id],
-            member_addresses=tuple(sorted({self._member() for _ in range(random.randint(0, 4))}, key=str)),
-            rules=tuple(sorted(rules, key=lambda rule: rule.rule_id)),
+    def _prefix_list(self, draws: Draws) -> PrefixList:
+        family = draws.choice(tuple(Family))
+        entries = set(draws.many(lambda draws: random_block(draws, family), 8))
+        return PrefixList(
+            prefix_list_id=f"pl-{next(self.lists)}", family=family, entries=tuple(sorted(entries))
         )
 
-    def _network_interface(self, number: int, types: dict[str, GroupType]) -> NetworkInterface:
-        group_type = self.random.choice(tuple(types.values()))
+    def _port_list(self, draws: Draws) -> PortList:
+        entries = PortSet.of(*draws.many(_port_range, 4))
+        return PortList(port_list_id=f"prl-{next(self.lists)}", entries=entries)
+
+    def _group(self, group_id: str, most_rules: int) -> SecurityGroup:
+        group = self.draws.item(lambda draws: self._group_without_rules(draws, group_id))
+        rules = self.draws.many(lambda draws: self._rule(draws, group_id), most_rules)
+        return replace(group, rules=tuple(sorted(rules, key=lambda rule: rule.rule_id)))
+
+    def _group_without_rules(self, draws: Draws, group_id: str) -> SecurityGroup:
+        return SecurityGroup(
+            security_group_id=group_id,
+            group_type=draws.choice((GroupType.BASIC, GroupType.BASIC, GroupType.ADVANCED)),
+            inner_access_policy=draws.choice(tuple(Policy)),
+            account_id=self.account_by_group[group_id],
+            member_addresses=_members(draws),
+        )
+
+    def _network_interface(self, draws: Draws, types: dict[str, GroupType]) -> NetworkInterface:
+        number = next(self.interfaces)
+        group_type = draws.choice(tuple(types.values()))
         candidates = [group for group, found in types.items() if found is group_type]
-        chosen = self.random.sample(candidates, self.random.randint(1, len(candidates)))
+        chosen = draws.sample(candidates, draws.randint(1, len(candidates)))
         return NetworkInterface(
             network_interface_id=f"eni-{number}",
             mac_address=f"00:16:3e:00:00:{number:02x}",
-            addresses=tuple(sorted({self._member() for _ in range(self.random.randint(0, 4))}, key=str)),
+            addresses=_members(draws),
             security_group_ids=tuple(sorted(chosen)),
         )
 
-    def _member(self) -> CidrBlock:
-        """Draw a member's address, now and then a delegated prefix."""
-        family = self.random.choice(tuple(Family))
-        if self.random.random() < 0.2:
-            return random_block(self.random, family)
-        return CidrBlock.parse(self.random.choice(_BASES[family]))
-
-    def _rule(self, group_id: str) -> SecurityGroupRule:
-        random = self.random
-        self.rules += 1
-        policy = random.choice(tuple(Policy))
-        peer, family = self._object(group_id, policy)
-        protocol = self._protocol(family)
-        local = random_block(random, family) if family and random.random() < 0.2 else None
+    def _rule(self, draws: Draws, group_id: str) -> SecurityGroupRule:
+        policy = draws.choice(tuple(Policy))
+        peer, family = self._object(draws, group_id, policy)
+        protocol = _protocol(draws, family)
+        local = random_block(draws, family) if family and draws.chance(20) else None
         return SecurityGroupRule(
-            rule_id=f"sgr-{self.rules:04}",
-            direction=random.choice(tuple(Direction)),
+            rule_id=f"sgr-{next(self.rules):04}",
+            direction=draws.choice(tuple(Direction)),
             policy=policy,
-            priority=random.choice(_PRIORITIES),
+            priority=draws.choice(_PRIORITIES),
             protocol=protocol,
-            ports=self._ports(protocol),
+            ports=self._ports(draws, protocol),
             authorization_object=peer,
             source_ports=(
-                PortSet.of(self._port_range()) if protocol.has_ports and random.random() < 0.2 else ALL_PORTS
+                PortSet.of(_port_range(draws)) if protocol.has_ports and draws.chance(20) else ALL_PORTS
             ),
             local_address=local,
         )
 
-    def _object(self, group_id: str, policy: Policy) -> tuple[AuthorizationObject, Family | None]:
+    def _object(
+        self, draws: Draws, group_id: str, policy: Policy
+    ) -> tuple[AuthorizationObject, Family | None]:
         """Draw the other end, and the one family it speaks of, if it does."""
-        random = self.random
-        draw = random.random()
-        if draw < 0.2:
-            other = random.choice(self.group_ids)
+        draw = draws.randint(0, 99)
+        if draw >= 80:
+            other = draws.choice(self.group_ids)
             account = self.account_by_group[other]
             is_own = account == self.account_by_group[group_id]
-            return GroupReference(other, None if is_own and random.random() < 0.5 else account), None
-        if draw < 0.35:
-            prefix_list = random.choice(self.prefix_lists)
+            return GroupReference(other, None if is_own and draws.chance(50) else account), None
+        if draw >= 65:
+            prefix_list = draws.choice(self.prefix_lists)
             return PrefixListReference(prefix_list.prefix_list_id), prefix_list.family
-        if draw < 0.38 and policy is Policy.ACCEPT:
+        if draw >= 62 and policy is Policy.ACCEPT:
             return GroupReference("sg-unknown"), None
-        family = random.choice(tuple(Family))
-        return random_block(random, family), family
+        family = draws.choice(tuple(Family))
+        return random_block(draws, family), family
 
-    def _protocol(self, family: Family | None) -> Protocol:
-        """Draw a protocol that the family has."""
-        own = {Family.IPV4: ICMP, Family.IPV6: ICMPV6, None: self.random.choice((ICMP, ICMPV6))}[family]
-        other = Protocol(self.random.choice(_OTHER_PROTOCOLS))
-        return self.random.choice((TCP, TCP, TCP, TCP, UDP, UDP, UDP, ALL_PROTOCOLS, own, GRE, other))
-
-    def _ports(self, protocol: Protocol) -> PortSet | PortListReference:
+    def _ports(self, draws: Draws, protocol: Protocol) -> PortSet | PortListReference:
         """Draw destination ports, none for what has none."""
-        random = self.random
-        if not protocol.has_ports or random.random() < 0.15:
+        if not protocol.has_ports or draws.chance(15):
             return ALL_PORTS
-        if random.random() < 0.2:
-            return PortListReference(random.choice(self.port_lists).port_list_id)
-        return PortSet.of(*(self._port_range() for _ in range(random.choice((1, 1, 1, 2, 3)))))
+        if draws.chance(20):
+            return PortListReference(draws.choice(self.port_lists).port_list_id)
+        return PortSet.of(*(_port_range(draws) for _ in range(draws.choice((1, 1, 1, 2, 3)))))
 
-    def _port_range(self) -> tuple[int, int]:
-        first, last = sorted(self.random.choices(_PORTS, k=2))
-        return (first, first) if self.random.random() < 0.5 else (first, last)
+
+def _members(draws: Draws) -> tuple[CidrBlock, ...]:
+    """Draw the addresses of members, now and then a delegated prefix."""
+
+    def member(draws: Draws) -> CidrBlock:
+        family = draws.choice(tuple(Family))
+        if draws.chance(20):
+            return random_block(draws, family)
+        return CidrBlock.parse(draws.choice(_BASES[family]))
+
+    return tuple(sorted(set(draws.many(member, 4)), key=str))
+
+
+def _protocol(draws: Draws, family: Family | None) -> Protocol:
+    """Draw a protocol that the family has."""
+    own = {Family.IPV4: ICMP, Family.IPV6: ICMPV6, None: draws.choice((ICMP, ICMPV6))}[family]
+    other = Protocol(draws.choice(_OTHER_PROTOCOLS))
+    return draws.choice((TCP, TCP, TCP, TCP, UDP, UDP, UDP, ALL_PROTOCOLS, own, GRE, other))
+
+
+def _port_range(draws: Draws) -> tuple[int, int]:
+    first, last = sorted((draws.choice(_PORTS), draws.choice(_PORTS)))
+    return (first, last) if draws.chance(50) else (first, first)
 
 
 class _Packets:
     """Draws packets for one policy."""
 
-    def __init__(self, random: Random, policy: ResolvedPolicy) -> None:
+    def __init__(self, policy: ResolvedPolicy) -> None:
         """Collect the edges of all that the policy speaks of."""
-        self.random = random
         self.policy = policy
         self.interfaces = [interface.name for interface in policy.interfaces]
         self.addresses = {family: _edge_addresses(policy, family) for family in Family}
         self.ports = sorted(_edge_ports(policy))
         self.protocols = _protocols(policy)
 
-    def packet(self) -> Packet:
-        """Draw one, half of them from what a rule speaks of."""
-        packet = self._anything()
-        return packet if self.random.random() < 0.5 else self._aimed(packet)
+    def packet(self, draws: Draws) -> Packet:
+        """Draw one, most of them from what a rule speaks of."""
+        interface, direction = draws.choice(self.interfaces), draws.choice(tuple(Direction))
+        aimed = self._aimed(draws, interface, direction) if draws.chance(65) else None
+        return aimed or self._anything(draws, interface, direction)
 
-    def _aimed(self, packet: Packet) -> Packet:
-        """Move a packet so that it meets a rule of its interface and direction, if only just."""
-        random = self.random
-        interface = self.policy.interface(packet.interface)
-        rules = interface.toward(packet.direction).rules if interface else ()
+    def _aimed(self, draws: Draws, interface: str, direction: Direction) -> Packet | None:
+        """Draw a packet that meets a rule of an interface and direction, if only just."""
+        judge = self.policy.interface(interface)
+        rules = judge.toward(direction).rules if judge else ()
         if not rules:
-            return packet
-        rule = random.choice(rules)
-        number = packet.protocol if rule.protocol.number is None else rule.protocol.number
+            return None
+        rule = draws.choice(rules)
         families = [family for family in Family if rule.peer.addresses.ranges(family)]
         families = [family for family in families if rule.protocol.only_family in (None, family)]
         if not families:
-            return packet
-        family = random.choice(families)
+            return None
+        family = draws.choice(families)
+        number = self._protocol(draws, family) if rule.protocol.number is None else rule.protocol.number
         if family is Family.IPV6 and number in _EXTENSION_HEADERS:
-            return packet
-        ends = random.choice(rule.peer.addresses.ranges(family))
-        peer = random.choice((*ends, random.randint(*ends)))
-        local = self._address(family)
+            return None
+        ends = draws.choice(rule.peer.addresses.ranges(family))
+        peer = draws.randint(*ends) if draws.chance(33) else draws.choice(ends)
         if rule.local_address is not None and rule.local_address.family is family:
-            local = random.randint(rule.local_address.first, rule.local_address.last)
+            local = draws.randint(rule.local_address.first, rule.local_address.last)
+        else:
+            local = self._address(draws, family)
         if not (is_ordinary_address(family, peer) and is_ordinary_address(family, local)):
-            return packet
-        source, destination = (peer, local) if packet.direction is Direction.INGRESS else (local, peer)
-        aimed = Packet(
-            interface=packet.interface,
-            direction=packet.direction,
+            return None
+        aimed = self._with_ends(draws, (interface, direction), (peer, local), (family, number))
+        if aimed.destination_port is not None and rule.ports and not rule.ports.is_all:
+            aimed = replace(aimed, destination_port=draws.choice(draws.choice(rule.ports.ranges)))
+        if aimed.source_port is not None and rule.source_ports and not rule.source_ports.is_all:
+            aimed = replace(aimed, source_port=draws.choice(draws.choice(rule.source_ports.ranges)))
+        return aimed
+
+    def _anything(self, draws: Draws, interface: str, direction: Direction) -> Packet:
+        """Draw one from all that the policy speaks of."""
+        family = draws.choice(tuple(Family))
+        ends = self._address(draws, family), self._address(draws, family)
+        return self._with_ends(draws, (interface, direction), ends, (family, self._protocol(draws, family)))
+
+    def _with_ends(
+        self, draws: Draws, place: tuple[str, Direction], ends: tuple[int, int], what: tuple[Family, int]
+    ) -> Packet:
+        """Return a packet between the far and the near end; draw what the protocol's header says."""
+        (interface, direction), (peer, local), (family, protocol) = place, ends, what
+        source, destination = (peer, local) if direction is Direction.INGRESS else (local, peer)
+        packet = Packet(
+            interface=interface,
+            direction=direction,
             family=family,
             source=source,
             destination=destination,
-            protocol=number,
-            hop_limit=64,
-        )
-        aimed = self._with_upper_layer(aimed)
-        if aimed.destination_port is not None and rule.ports and not rule.ports.is_all:
-            aimed = replace(aimed, destination_port=random.choice(random.choice(rule.ports.ranges)))
-        if aimed.source_port is not None and rule.source_ports and not rule.source_ports.is_all:
-            aimed = replace(aimed, source_port=random.choice(random.choice(rule.source_ports.ranges)))
-        return aimed
-
-    def _anything(self) -> Packet:
-        """Draw one from all that the policy speaks of."""
-        random = self.random
-        family = random.choice(tuple(Family))
-        protocol = random.choice(self.protocols) if random.random() < 0.9 else random.randrange(256)
-        if family is Family.IPV6 and protocol in _EXTENSION_HEADERS:
-            protocol = TCP.wire_number
-        packet = Packet(
-            interface=random.choice(self.interfaces),
-            direction=random.choice(tuple(Direction)),
-            family=family,
-            source=self._address(family),
-            destination=self._address(family),
             protocol=protocol,
             hop_limit=64,
         )
-        return self._with_upper_layer(packet)
-
-    def _with_upper_layer(self, packet: Packet) -> Packet:
-        """Draw what the protocol's header says; headers that are too short are invalid to conntrack."""
-        random = self.random
-        if packet.protocol in PORTED_NUMBERS:
-            if random.random() < 0.02:
-                return replace(packet, tracking=Tracking.INVALID)
-            return replace(packet, source_port=self._port(), destination_port=self._port())
-        if packet.protocol == 1 and packet.family is Family.IPV4:
+        if protocol in PORTED_NUMBERS:
+            if draws.chance(2):
+                return replace(packet, tracking=Tracking.INVALID)  # too short to hold ports
+            return replace(packet, source_port=self._port(draws), destination_port=self._port(draws))
+        if protocol == 1 and family is Family.IPV4:
             return replace(packet, icmp_type=8)
-        if packet.protocol == 58 and packet.family is Family.IPV6:
-            return self._with_icmpv6(packet)
-        if packet.protocol in (1, 58) or (packet.protocol == 59 and packet.family is Family.IPV6):
+        if protocol == 58 and family is Family.IPV6:
+            return _with_icmpv6(draws, packet)
+        if protocol in (1, 58) or (protocol == 59 and family is Family.IPV6):
             # The other family's, or "no next header": conntrack takes neither.
             return replace(packet, tracking=Tracking.INVALID)
         return packet
 
-    def _with_icmpv6(self, packet: Packet) -> Packet:
-        """Draw a ping, or a message that conntrack does not follow and that may be always allowed."""
-        random = self.random
-        if random.random() < 0.5:
-            return replace(packet, icmp_type=128)
-        source = random.choice((packet.source, 0, 0xFE80 << 112 | 9))
-        return replace(
-            packet,
-            icmp_type=random.choice((130, 131, 132, 133, 134, 135, 136, 143)),
-            hop_limit=random.choice((1, 2, 64, 254, 255, 255)),
-            source=source,
-            tracking=Tracking.UNTRACKED,
-        )
+    def _protocol(self, draws: Draws, family: Family) -> int:
+        """Draw a protocol, most often one that the policy names."""
+        protocol = draws.randint(0, 255) if draws.chance(10) else draws.choice(self.protocols)
+        is_header = family is Family.IPV6 and protocol in _EXTENSION_HEADERS
+        return TCP.wire_number if is_header else protocol
 
-    def _address(self, family: Family) -> int:
+    def _address(self, draws: Draws, family: Family) -> int:
         """Draw an address, most often at an edge."""
-        edge = self.random.choice(self.addresses[family])
-        return edge if self.random.random() < 0.9 else edge ^ 1 << self.random.randrange(16)
+        edge = draws.choice(self.addresses[family])
+        return edge ^ 1 << draws.randint(0, 15) if draws.chance(10) else edge
 
-    def _port(self) -> int:
+    def _port(self, draws: Draws) -> int:
         """Draw a port, most often at an edge."""
-        return (
-            self.random.choice(self.ports)
-            if self.random.random() < 0.9
-            else self.random.randint(0, LAST_PORT)
-        )
+        return draws.randint(0, LAST_PORT) if draws.chance(10) else draws.choice(self.ports)
 
 
-def random_block(random: Random, family: Family) -> CidrBlock:
+def _with_icmpv6(draws: Draws, packet: Packet) -> Packet:
+    """Draw a ping, or a message that conntrack does not follow and that may be always allowed."""
+    if draws.chance(50):
+        return replace(packet, icmp_type=128)
+    return replace(
+        packet,
+        icmp_type=draws.choice((130, 131, 132, 133, 134, 135, 136, 143)),
+        hop_limit=draws.choice((1, 2, 64, 254, 255, 255)),
+        source=draws.choice((packet.source, 0, 0xFE80 << 112 | 9)),
+        tracking=Tracking.UNTRACKED,
+    )
+
+
+def random_block(draws: Draws, family: Family) -> CidrBlock:
     """Draw a network from the universe of the family."""
-    base = random.choice(_BASES[family])
-    length = random.choice(_PREFIX_LENGTHS[family])
+    base = draws.choice(_BASES[family])
+    length = draws.choice(_PREFIX_LENGTHS[family])
     return CidrBlock.of(ipaddress.ip_network(f"{base}/{length}", strict=False))
 
 
@@ -373,28 +417,28 @@ def is_ordinary_address(family: Family, address: int) -> bool:
     return address >> 96 >= 1 and address >> 120 < 0xFF
 
 
-def _binding(random: Random, name: str, snapshot: Snapshot) -> HandBinding:
+def _binding(draws: Draws, name: str, snapshot: Snapshot) -> HandBinding:
     """Bind a link to groups of one type, and now and then to none."""
-    if random.random() < 0.1:
+    if draws.chance(10):
         return HandBinding(interface=name)
-    group_type = random.choice([group.group_type for group in snapshot.security_groups])
+    group_type = draws.choice([group.group_type for group in snapshot.security_groups])
     of_type = [
         group.security_group_id for group in snapshot.security_groups if group.group_type is group_type
     ]
-    chosen = random.sample(of_type, random.randint(1, len(of_type)))
+    chosen = draws.sample(of_type, draws.randint(1, len(of_type)))
     return HandBinding(interface=name, security_group_ids=tuple(sorted(chosen)))
 
 
-def _exemptions(random: Random) -> Exemptions:
+def _exemptions(draws: Draws) -> Exemptions:
     """Draw fail-safe entries beside the platform's own."""
     failsafe = tuple(
         Exemption(
-            direction=random.choice(tuple(Direction)),
-            peer=random_block(random, random.choice(tuple(Family))),
-            protocol=random.choice((TCP, UDP, ALL_PROTOCOLS)),
-            ports=random.choice((ALL_PORTS, PortSet.of((22, 22)))),
+            direction=draws.choice(tuple(Direction)),
+            peer=random_block(draws, draws.choice(tuple(Family))),
+            protocol=draws.choice((TCP, UDP, ALL_PROTOCOLS)),
+            ports=draws.choice((ALL_PORTS, PortSet.of((22, 22)))),
         )
-        for _ in range(random.choice((0, 0, 0, 1, 2)))
+        for _ in range(draws.choice((0, 0, 1, 1, 2)))
     )
     failsafe = tuple(
         replace(entry, ports=ALL_PORTS) if entry.protocol is ALL_PROTOCOLS else entry for entry in failsafe

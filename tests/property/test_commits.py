@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
-from random import Random
 
 from hypothesis import given
 
@@ -24,9 +23,10 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset, VerdictMap
 from tests.changes import changed
+from tests.draws import Draws
 from tests.fakes.table import carry_out
 from tests.generators import Case, random_packets
-from tests.strategies import cases
+from tests.strategies import cases, draws
 from tests.tracer import Session
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, resolution
@@ -62,19 +62,19 @@ def _maps(before: Ruleset, after: Ruleset, *, late_intervals: bool) -> tuple[Ver
     return tuple(found.values())
 
 
-def follow(policies: list[ResolvedPolicy], random: Random) -> None:
+def follow(policies: list[ResolvedPolicy], draws: Draws) -> None:
     """Enforce policies one after the other, and let packets come at each moment of each commit."""
     ruleset: Ruleset | None = None
     enforced: Enforced | None = None
     sessions: list[tuple[Packet, Session]] = []
     for before, policy in zip([None, *policies], policies, strict=False):
-        found = enforce(policy, ruleset, (), LAYOUT, enforced=random.choice((enforced, None)))
+        found = enforce(policy, ruleset, (), LAYOUT, enforced=draws.choice((enforced, None)))
         if ruleset is not None and before is not None:
-            watch(found, ruleset, (before, policy), sessions, random)
+            watch(found, ruleset, (before, policy), sessions, draws)
         ruleset = carry_out(found.plan, ruleset)
         assert ruleset == found.compiled.ruleset
         enforced = Enforced(policy=policy, ruleset=ruleset)
-        for packet in random_packets(random, policy, 10):
+        for packet in random_packets(draws, policy, 10):
             session = session_of(packet)
             if session is not None:
                 walk(ruleset, packet, session)
@@ -86,13 +86,13 @@ def watch(
     ruleset: Ruleset,
     policies: tuple[ResolvedPolicy, ResolvedPolicy],
     sessions: list[tuple[Packet, Session]],
-    random: Random,
+    draws: Draws,
 ) -> None:
     """Let new packets, and packets of live sessions, come at each moment of each commit."""
     final = found.compiled.ruleset
     chosen = [
-        *((packet, None) for one in policies for packet in random_packets(random, one, 8)),
-        *random.sample(sessions, min(8, len(sessions))),
+        *((packet, None) for one in policies for packet in random_packets(draws, one, 8)),
+        *draws.sample(sessions, min(8, len(sessions))),
     ]
     at = ruleset
     for transaction in transactions(found.plan):
@@ -101,7 +101,7 @@ def watch(
         for table in moments(at, then):
             for packet, live in chosen:
                 session = copy(live) if live else session_of(packet)
-                look = walk if live is None else random.choice((walk, walk_reply))
+                look = walk if live is None else draws.choice((walk, walk_reply))
                 accepted = look(table, packet, session).accepted
                 allowed = {evaluate(policy, packet).verdict is ACCEPT for policy in policies}
                 assert accepted in allowed, (packet, live)
@@ -111,16 +111,15 @@ def watch(
         at = then
 
 
-@given(cases(interfaces=LINKS, most_rules=20))
-def test_at_each_moment_a_packet_meets_one_policy(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=LINKS, most_rules=20), draws())
+def test_at_each_moment_a_packet_meets_one_policy(case: Case, draws: Draws) -> None:
     """Over changes of rules, members, groups and bindings, with and without a known policy before."""
-    case, random = drawn
     on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
     definitions, policies = case.snapshot, [case.policy]
     while len(policies) < 4:
-        definitions = changed(random, definitions)
-        bound = {link: on[link] for link in sorted(random.sample(list(on), random.randint(1, len(on))))}
-        found = resolution(definitions, on=bound if random.random() < 0.3 else on)
+        definitions = changed(draws, definitions)
+        bound = {link: on[link] for link in sorted(draws.sample(list(on), draws.randint(1, len(on))))}
+        found = resolution(definitions, on=bound if draws.chance(30) else on)
         if not found.errors:
             policies.append(found.policy)
-    follow(policies, random)
+    follow(policies, draws)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
+from itertools import count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging, without_logging
@@ -18,8 +18,9 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
 from sgagent.nft.ruleset import Ruleset
-from tests.generators import Case, random_case, random_packets
-from tests.strategies import cases, seeds
+from tests.draws import Draws
+from tests.generators import Case, described, random_packets
+from tests.strategies import cases, draws, examples, noted_groups
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, OUT, group, packet, policy_of, rule
 
@@ -71,36 +72,34 @@ def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
             return []
 
 
-def untracked(judged: Packet, random: Random) -> Packet:
+def untracked(judged: Packet, draws: Draws) -> Packet:
     """Return a packet as conntrack leaves it alone; now and then too short to hold ports."""
-    if judged.source_port is not None and random.random() < 0.2:
+    if judged.source_port is not None and draws.chance(20):
         judged = replace(judged, source_port=None, destination_port=None)
     return replace(judged, tracking=Tracking.UNTRACKED)
 
 
-@given(cases())
-def test_the_opening_packet_of_a_session(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_the_opening_packet_of_a_session(case: Case, draws: Draws) -> None:
     """What opens a session is decided, and counted under, what the specification says."""
-    case, random = drawn
-    table = compiled(case.policy, most_lines=random.choice(SHAPES))
-    for judged in random_packets(random, case.policy, PACKETS):
+    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
+    for judged in random_packets(draws, case.policy, PACKETS):
         seen = walk(table, judged)
-        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
-        assert seen.counted == expected_counters(case.policy, judged), judged
+        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
+        assert seen.counted == expected_counters(case.policy, judged), described(judged)
 
 
-@given(cases())
-def test_what_is_told_of_judgements(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_what_is_told_of_judgements(case: Case, draws: Draws) -> None:
     """A leaf tells of the verdicts that it is asked to, by its name, and decides as it does otherwise.
 
     So it does where the limit is used up, and nothing is told.
     """
-    case, random = drawn
-    silent, verdict = compiled(case.policy), random.choice(tuple(Policy))
+    silent, verdict = compiled(case.policy), draws.choice(tuple(Policy))
     logging = FlowLogging(verdicts=frozenset({verdict}))
     telling = compile_(case.policy, LAYOUT, state_of(case.policy), logging).ruleset
     assert without_logging(telling) == silent
-    for judged in random_packets(random, case.policy, PACKETS // 2):
+    for judged in random_packets(draws, case.policy, PACKETS // 2):
         seen, told = walk(silent, judged), walk(telling, judged)
         limited = walk(telling, judged, is_limited=True)
         assert told.accepted is limited.accepted is seen.accepted
@@ -110,7 +109,7 @@ def test_what_is_told_of_judgements(drawn: tuple[Case, Random]) -> None:
         assert limited.logged == []
 
 
-def crowded(random: Random) -> ResolvedPolicy:
+def crowded(draws: Draws) -> ResolvedPolicy:
     """Return a policy whose rules agree in all but source ports and near ends."""
     families = {
         "0.0.0.0/0": "10.0.0",
@@ -118,82 +117,78 @@ def crowded(random: Random) -> ResolvedPolicy:
         "::/0": "2001:db8:",
         "2001:db8::/32": "2001:db8:",
     }
+    numbers = count(0)
 
-    def drawn(number: int) -> SecurityGroupRule:
-        far_end = random.choice((*families, "sg-2"))
-        protocol = random.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
+    def drawn(draws: Draws) -> SecurityGroupRule:
+        far_end = draws.choice((*families, "sg-2"))
+        protocol = draws.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
         near = families.get(far_end, "10.0.0")
-        size = random.choice(("", "", "/24", "/30") if "." in near else ("", "", "/64", "/126"))
-        low = f"{near}{'.' if '.' in near else ':'}{0 if size else random.randrange(8)}"
-        first = random.randrange(1, 2000)
+        size = draws.choice(("", "", "/24", "/30") if "." in near else ("", "", "/64", "/126"))
+        low = f"{near}{'.' if '.' in near else ':'}{0 if size else draws.randint(0, 7)}"
+        first = draws.randint(1, 1999)
         return rule(
-            f"r{number}",
-            random.choice(tuple(Policy)),
+            f"r{next(numbers)}",
+            draws.choice(tuple(Policy)),
             protocol,
-            random.choice(("80", "80", "80-81", "")) if protocol.has_ports else "",
+            draws.choice(("80", "80", "80-81", "")) if protocol.has_ports else "",
             far_end,
-            direction=random.choice((IN, IN, OUT)),
-            priority=random.randrange(1, 5),
-            source_ports=f"{first}-{first + random.choice((0, 9, 60_000))}"
-            if protocol.has_ports and random.random() < 0.6
+            direction=draws.choice((IN, IN, OUT)),
+            priority=draws.randint(1, 4),
+            source_ports=f"{first}-{first + draws.choice((0, 9, 60_000))}"
+            if protocol.has_ports and draws.chance(60)
             else "",
-            local=f"{low}{size}" if random.random() < 0.6 else None,
+            local=f"{low}{size}" if draws.chance(60) else None,
         )
 
-    rules = [drawn(number) for number in range(random.choice((10, 40, 80)))]
-    return policy_of(
-        group("sg-1", *rules, inner=DROP),
-        group("sg-2", members=["10.0.0.9", "2001:db8::9"]),
-        on={"eth0": "sg-1"},
+    rules = draws.many(drawn, draws.choice((10, 40, 80)), is_full=True)
+    groups = noted_groups(
+        group("sg-1", *rules, inner=DROP), group("sg-2", members=["10.0.0.9", "2001:db8::9"])
     )
+    return policy_of(*groups, on={"eth0": "sg-1"})
 
 
-@settings(max_examples=60)
-@given(seeds)
-def test_rules_that_only_source_ports_and_near_ends_tell_apart(seed: int) -> None:
+@examples(60)
+@given(draws())
+def test_rules_that_only_source_ports_and_near_ends_tell_apart(draws: Draws) -> None:
     """However many there are, the first that matches decides; tracked, untracked, and without ports."""
-    random = Random(seed)
-    policy = crowded(random)
-    table = compiled(policy, most_lines=random.choice(SHAPES[:2]))
-    for drawn_packet in random_packets(random, policy, PACKETS):
-        for judged in (drawn_packet, untracked(drawn_packet, random)):
+    policy = crowded(draws)
+    table = compiled(policy, most_lines=draws.choice(SHAPES[:2]))
+    for drawn_packet in random_packets(draws, policy, PACKETS):
+        for judged in (drawn_packet, untracked(drawn_packet, draws)):
             seen = walk(table, judged)
-            assert seen.accepted is (evaluate(policy, judged).verdict is ACCEPT), judged
-            assert seen.counted == expected_counters(policy, judged), judged
+            assert seen.accepted is (evaluate(policy, judged).verdict is ACCEPT), described(judged)
+            assert seen.counted == expected_counters(policy, judged), described(judged)
             assert seen.steps <= MOST_STEPS
 
 
-@given(cases())
-def test_the_reply_judges_its_session(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_the_reply_judges_its_session(case: Case, draws: Draws) -> None:
     """A reply whose session is not known is judged as the session, by the packet that opened it (§6.4)."""
-    case, random = drawn
-    table = compiled(case.policy, most_lines=random.choice(SHAPES))
-    for judged in random_packets(random, case.policy, PACKETS):
+    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
+    for judged in random_packets(draws, case.policy, PACKETS):
         if judged.tracking is Tracking.NEW:
             seen = walk_reply(table, judged)
-            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
-            assert seen.counted == expected_counters(case.policy, judged), judged
+            assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
+            assert seen.counted == expected_counters(case.policy, judged), described(judged)
 
 
-@given(cases())
-def test_a_packet_that_conntrack_does_not_follow(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_a_packet_that_conntrack_does_not_follow(case: Case, draws: Draws) -> None:
     """An untracked packet, be it too short for ports, is judged by its own header (§6.6)."""
-    case, random = drawn
-    table = compiled(case.policy, most_lines=random.choice(SHAPES))
-    for drawn_packet in random_packets(random, case.policy, PACKETS):
-        judged = untracked(drawn_packet, random)
+    table = compiled(case.policy, most_lines=draws.choice(SHAPES))
+    for drawn_packet in random_packets(draws, case.policy, PACKETS):
+        judged = untracked(drawn_packet, draws)
         seen = walk(table, judged)
-        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), judged
-        assert seen.counted == expected_counters(case.policy, judged), judged
+        assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT), described(judged)
+        assert seen.counted == expected_counters(case.policy, judged), described(judged)
 
 
-@given(cases())
-def test_a_known_session(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_a_known_session(case: Case, draws: Draws) -> None:
     """An accepted session's later packets cost a comparison each way, and are not counted again."""
-    case, random = drawn
     table = compiled(case.policy)
-    for judged in random_packets(random, case.policy, PACKETS):
-        session = session_of(judged, mark=random.choice(FOREIGN_MARKS))
+    for judged in random_packets(draws, case.policy, PACKETS):
+        session = session_of(judged, mark=draws.choice(FOREIGN_MARKS))
         if session is None or not walk(table, judged, session).accepted:
             continue
         for seen in (walk(table, judged, session), walk_reply(table, judged, session)):
@@ -202,13 +197,12 @@ def test_a_known_session(drawn: tuple[Case, Random]) -> None:
             assert seen.steps <= 4, "the dispatch and one comparison for each way a session is opened"
 
 
-@given(cases())
-def test_bits_of_others_in_the_mark(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_bits_of_others_in_the_mark(case: Case, draws: Draws) -> None:
     """Whatever becomes of a packet, the bits of the mark that are not ours stay; a refusal leaves all."""
-    case, random = drawn
     table = compiled(case.policy)
-    for judged in random_packets(random, case.policy, PACKETS):
-        before = random.getrandbits(32)
+    for judged in random_packets(draws, case.policy, PACKETS):
+        before = draws.number(4)
         session = session_of(judged, mark=before)
         if session is None:
             continue
@@ -218,29 +212,27 @@ def test_bits_of_others_in_the_mark(drawn: tuple[Case, Random]) -> None:
             assert session.mark == before
 
 
-@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
-def test_acceptance_on_one_interface_says_nothing_of_another(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")), draws())
+def test_acceptance_on_one_interface_says_nothing_of_another(case: Case, draws: Draws) -> None:
     """A session that was accepted on one interface is judged on the next one, marks or not (§6.4)."""
-    case, random = drawn
     table = compiled(case.policy)
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged)
         if session is None:
             continue
-        links = random.sample(("eth0", "eth1", "eth2", "eth3"), 3)
+        links = draws.sample(("eth0", "eth1", "eth2", "eth3"), 3)
         for link in links:
             here = replace(judged, interface=link)
             seen = walk(table, here, session)
-            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT), here
-            assert seen.counted == expected_counters(case.policy, here), here
+            assert seen.accepted is (evaluate(case.policy, here).verdict is ACCEPT), described(here)
+            assert seen.counted == expected_counters(case.policy, here), described(here)
 
 
-@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
-def test_an_interface_without_a_slot_judges_every_packet(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")), draws())
+def test_an_interface_without_a_slot_judges_every_packet(case: Case, draws: Draws) -> None:
     """The fourth interface has no bits: its sessions are judged each time, and marks are left alone."""
-    case, random = drawn
     table = compiled(case.policy)
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         here = replace(judged, interface="eth3")
         session = session_of(here, mark=0xBEEF)
         for _ in range(2):
@@ -250,50 +242,47 @@ def test_an_interface_without_a_slot_judges_every_packet(drawn: tuple[Case, Rand
         assert session is None or session.mark == 0xBEEF
 
 
-@given(cases())
-def test_without_a_generation_nothing_is_remembered(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_without_a_generation_nothing_is_remembered(case: Case, draws: Draws) -> None:
     """Uncached, marks are neither believed nor set, whatever they say."""
-    case, random = drawn
     table = compiled(case.policy, UNCACHED)
-    for judged in random_packets(random, case.policy, PACKETS):
-        mark = random.getrandbits(32)
+    for judged in random_packets(draws, case.policy, PACKETS):
+        mark = draws.number(4)
         session = session_of(judged, mark=mark)
         seen = walk(table, judged, session)
         assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT)
         assert session is None or session.mark == mark
 
 
-@given(cases())
-def test_a_new_generation_judges_again(drawn: tuple[Case, Random]) -> None:
+@given(cases(), cases(), draws())
+def test_a_new_generation_judges_again(case: Case, other: Case, draws: Draws) -> None:
     """What one policy accepted lives under the next generation only if that policy accepts it (§6.3).
 
     Both ways, and also where the session was opened the other way round.
     """
-    case, random = drawn
-    after = random_case(random, interfaces=("eth0", "eth1"), most_rules=20).policy
+    after = other.policy
     state = state_of(case.policy)
     assert state.generation is not None
     old = compiled(case.policy, state)
     new = compiled(after, replace(state, generation=state.generation + 1))
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged)
         if session is None or not walk(old, judged, session).accepted:
             continue
-        look = random.choice((walk, walk_reply))
+        look = draws.choice((walk, walk_reply))
         allowed = evaluate(after, judged).verdict is ACCEPT
-        assert look(new, judged, session).accepted is allowed, judged
+        assert look(new, judged, session).accepted is allowed, described(judged)
         assert walk(new, judged, session).accepted is allowed
         assert walk_reply(new, judged, session).accepted is allowed
 
 
-@given(cases())
-def test_an_old_acceptance_leaves_no_bits_behind(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_an_old_acceptance_leaves_no_bits_behind(case: Case, draws: Draws) -> None:
     """Accepting under a new generation clears what any other generation set, in every slot."""
-    case, random = drawn
     state = state_of(case.policy)
     table = compiled(case.policy, state)
     bits = LAYOUT.generation_bits(state.generation or 0)
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged, mark=LAYOUT.generation_bits(7) | 0x3F << 16 | 0xBEEF)
         if session is not None and walk(table, judged, session).accepted:
             slot = state.slot(judged.interface)
@@ -301,13 +290,12 @@ def test_an_old_acceptance_leaves_no_bits_behind(drawn: tuple[Case, Random]) -> 
             assert session.mark == bits | LAYOUT.direction_bit(slot, judged.direction) | 0xBEEF
 
 
-@given(cases())
-def test_a_session_is_not_known_for_being_opened_the_other_way(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_a_session_is_not_known_for_being_opened_the_other_way(case: Case, draws: Draws) -> None:
     """A mark says which way its session was opened: it opens nothing the other way round (§6.4)."""
-    case, random = drawn
     state = state_of(case.policy)
     table = compiled(case.policy, state)
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         slot = state.slot(judged.interface)
         assert slot is not None
         other = OUT if judged.direction is IN else IN
@@ -318,15 +306,14 @@ def test_a_session_is_not_known_for_being_opened_the_other_way(drawn: tuple[Case
             assert seen.accepted is (evaluate(case.policy, judged).verdict is ACCEPT)
 
 
-@given(cases())
-def test_observing_counts_the_same_and_drops_nothing(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_observing_counts_the_same_and_drops_nothing(case: Case, draws: Draws) -> None:
     """In observe mode everything passes, under the counter that enforcing would have used (§9.1)."""
-    case, random = drawn
     observing = replace(
         case.policy, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in case.policy.interfaces)
     )
     table = compiled(observing)
-    for judged in random_packets(random, case.policy, PACKETS):
+    for judged in random_packets(draws, case.policy, PACKETS):
         session = session_of(judged)
         seen = walk(table, judged, session)
         assert seen.accepted
@@ -337,20 +324,19 @@ def test_observing_counts_the_same_and_drops_nothing(drawn: tuple[Case, Random])
             assert again.counted == [], "what would have been dropped counts once per session"
 
 
-@settings(max_examples=30)
-@given(cases(interfaces=("eth0",)))
-def test_other_links_are_open_unless_they_are_closed(drawn: tuple[Case, Random]) -> None:
+@examples(30)
+@given(cases(interfaces=("eth0",)), draws())
+def test_other_links_are_open_unless_they_are_closed(case: Case, draws: Draws) -> None:
     """A link that is not bound is judged by nobody, or let through only what no group can block (§9.3)."""
-    case, random = drawn
     exemptions = Exemptions(platform=case.policy.interfaces[0].egress.platform)
     closed = replace(case.policy, unbound=closed_interface("*", exemptions, Mode.ENFORCE))
     for policy in (case.policy, closed):
         table = compiled(policy)
-        for judged in random_packets(random, policy, PACKETS):
+        for judged in random_packets(draws, policy, PACKETS):
             for link in ("eth9", "lo"):
                 here = replace(judged, interface=link)
                 seen = walk(table, here)
-                assert seen.accepted is (evaluate(policy, here).verdict is ACCEPT), here
+                assert seen.accepted is (evaluate(policy, here).verdict is ACCEPT), described(here)
                 assert seen.counted == expected_counters(policy, here)
 
 

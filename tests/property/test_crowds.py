@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
-from random import Random
+from itertools import count as count_from
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.compiler.decision_list import list_entries
 from sgagent.compiler.port_table import is_crowd
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.memo import Memo
-from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroupRule
-from sgagent.core.policy import ResolvedPolicy
-from tests.generators import random_packets
+from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroup, SecurityGroupRule
+from tests.draws import Draws, SeededDraws
+from tests.generators import described, random_packets
 from tests.property.test_compiled import compiled, expected_counters, untracked
-from tests.strategies import seeds
+from tests.strategies import draws, examples, noted_groups
 from tests.tracing import walk, walk_reply
 from tests.words import ACCEPT, DROP, IN, group, policy_of, rule
 
 
-def crowd(random: Random, count: int) -> ResolvedPolicy:
-    """Return a policy of rules for nested networks whose ports and source ports overlap at random."""
+def crowd(draws: Draws, count: int) -> SecurityGroup:
+    """Return a group of rules for nested networks whose ports and source ports overlap at random."""
+    numbers = count_from(0)
 
-    def ports(most: int) -> str:
-        first = random.randrange(1, most)
-        return f"{first}-{random.randrange(first, 65_536)}"
+    def ports(draws: Draws, most: int) -> str:
+        first = draws.randint(1, most - 1)
+        return f"{first}-{draws.randint(first, 65535)}"
 
-    def drawn(number: int) -> SecurityGroupRule:
-        protocol = random.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
+    def drawn(draws: Draws) -> SecurityGroupRule:
+        protocol = draws.choice((TCP, TCP, TCP, UDP, ALL_PROTOCOLS))
         return rule(
-            f"r{number}",
-            random.choice(tuple(Policy)),
+            f"r{next(numbers)}",
+            draws.choice(tuple(Policy)),
             protocol,
-            random.choice((ports(2000), ports(2000), "")) if protocol.has_ports else "",
-            random.choice((f"10.0.0.0/{random.randrange(8, 33)}", "10.0.0.0/8", "0.0.0.0/0")),
-            priority=random.randrange(1, 101),
-            source_ports=ports(3000) if protocol.has_ports else "",
-            local="10.0.0.0/30" if random.random() < 0.1 else None,
+            draws.choice((ports(draws, 2000), ports(draws, 2000), "")) if protocol.has_ports else "",
+            draws.choice((f"10.0.0.0/{draws.randint(8, 32)}", "10.0.0.0/8", "0.0.0.0/0")),
+            priority=draws.randint(1, 100),
+            source_ports=ports(draws, 3000) if protocol.has_ports else "",
+            local="10.0.0.0/30" if draws.chance(10) else None,
         )
 
-    rules = [drawn(number) for number in range(count)]
-    return policy_of(group("sg-1", *rules, inner=DROP), on={"eth0": "sg-1"})
+    rules = draws.many(drawn, count, is_full=True)
+    return group("sg-1", *rules, inner=DROP)
 
 
-@settings(max_examples=25)
-@given(seeds)
-def test_a_list_decides_as_the_specification(seed: int) -> None:
+@examples(25)
+@given(draws())
+def test_a_list_decides_as_the_specification(draws: Draws) -> None:
     """Tracked sessions, their replies, and packets that conntrack does not follow."""
-    random = Random(seed)
-    policy = crowd(random, 60)
+    policy = policy_of(*noted_groups(crowd(draws, 60)), on={"eth0": "sg-1"})
     table = compiled(policy)
-    for judged in random_packets(random, policy, 30):
+    for judged in random_packets(draws, policy, 30):
         accepted = evaluate(policy, judged).verdict is ACCEPT
         replies = [walk_reply(table, judged)] if judged.tracking is Tracking.NEW else []
         for seen in (walk(table, judged), *replies):
-            assert seen.accepted is accepted, judged
-            assert seen.counted == expected_counters(policy, judged), judged
-        alone = untracked(judged, random)
-        assert walk(table, alone).counted == expected_counters(policy, alone), alone
+            assert seen.accepted is accepted, described(judged)
+            assert seen.counted == expected_counters(policy, judged), described(judged)
+        alone = untracked(judged, draws)
+        assert walk(table, alone).counted == expected_counters(policy, alone), described(alone)
 
 
 def test_a_table_stays_within_bounds() -> None:
     """Twice the rules make about four times the table; one of all combinations would make eight times."""
     sizes = []
     for count in (100, 200):
-        table = compiled(crowd(Random(1), count))
+        table = compiled(policy_of(crowd(SeededDraws(1), count), on={"eth0": "sg-1"}))
         rules = sum(len(chain.rules) for chain in table.chains)
         elements = sum(len(verdict_map.elements) for verdict_map in table.verdict_maps)
         sizes.append(rules + elements)
@@ -81,6 +81,6 @@ def test_what_people_write_is_no_crowd() -> None:
     (interface,) = policy_of(group("sg-1", *rules), on={"eth0": "sg-1"}).interfaces
     entries = list_entries(interface, IN, Family.IPV4, Memo())
     assert not is_crowd(entries, range(len(entries)), ())
-    (interface,) = crowd(Random(1), 100).interfaces
+    (interface,) = policy_of(crowd(SeededDraws(1), 100), on={"eth0": "sg-1"}).interfaces
     entries = list_entries(interface, IN, Family.IPV4, Memo())
     assert is_crowd(entries, range(len(entries)), ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from random import Random
 
 from hypothesis import given
 
@@ -21,10 +20,11 @@ from sgagent.sources.etcd.keys import GROUPS, KeyLayout, published_keys, read_ob
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.publication import SignedInterest, hold, signature_keys
 from sgagent.sources.verified_parse import SignaturePolicy
+from tests.draws import Draws
 from tests.etcd import covered_by, read_all
 from tests.generators import random_snapshot
 from tests.signing import KEY, NOW
-from tests.strategies import seeds
+from tests.strategies import draws, noted_snapshot
 
 LAYOUT = KeyLayout("/sgagent")
 
@@ -40,34 +40,33 @@ def policy_of(snapshot: Snapshot, facts: HostFacts, by_hand: tuple[HandBinding, 
     return resolve(snapshot, bind(snapshot, by_hand, facts, automatically=True), Exemptions()).policy
 
 
-def random_interest(random: Random, snapshot: Snapshot) -> HostInterest:
+def random_interest(draws: Draws, snapshot: Snapshot) -> HostInterest:
     """Return the interest of a host whose links are bound in some way."""
-    macs = [f"00:16:3e:00:00:{number:02x}" for number in range(random.randint(0, 3))]
+    macs = [f"00:16:3e:00:00:{number:02x}" for number in range(draws.randint(0, 3))]
     links = tuple(Link(name=f"eth{n}", index=n + 2, mac_address=mac) for n, mac in enumerate(macs))
     groups = [group.security_group_id for group in snapshot.security_groups]
     by_hand = tuple(
-        HandBinding(interface=f"eth{n}", security_group_ids=(random.choice(groups),))
-        for n in range(random.randint(0, 2))
+        HandBinding(interface=f"eth{n}", security_group_ids=(draws.choice(groups),))
+        for n in range(draws.randint(0, 2))
     )
     return HostInterest(LAYOUT, HostFacts(links=links), by_hand, Limits())
 
 
-@given(seeds)
-def test_a_host_enforces_what_it_would_with_everything(seed: int) -> None:
+@given(draws())
+def test_a_host_enforces_what_it_would_with_everything(draws: Draws) -> None:
     """Whatever is published, and however the host's links are bound."""
-    random = Random(seed)
-    snapshot = random_snapshot(random, most_rules=8)
-    interest = random_interest(random, snapshot)
+    snapshot = noted_snapshot(draws, most_rules=8)
+    interest = random_interest(draws, snapshot)
     facts, by_hand = interest.facts, interest.by_hand
     composed = interest.documents(read_all(published(snapshot), interest))
     part, _ = parse_documents(composed.documents, Limits())
     assert policy_of(part, facts, by_hand) == policy_of(snapshot, facts, by_hand)
 
 
-@given(seeds)
-def test_keys_refer_to_what_their_documents_refer_to(seed: int) -> None:
+@given(draws())
+def test_keys_refer_to_what_their_documents_refer_to(draws: Draws) -> None:
     """Whatever the rules are."""
-    snapshot = random_snapshot(Random(seed), most_rules=8)
+    snapshot = noted_snapshot(draws, most_rules=8)
     store = published(snapshot)
     for group in snapshot.security_groups:
         item = store[LAYOUT.key(GROUPS, group.security_group_id)]
@@ -83,15 +82,14 @@ def test_keys_refer_to_what_their_documents_refer_to(seed: int) -> None:
         assert found.port_lists == {one.port_list_id for one in ports if isinstance(one, PortListReference)}
 
 
-@given(seeds)
-def test_what_was_read_before_changes_nothing(seed: int) -> None:
+@given(draws())
+def test_what_was_read_before_changes_nothing(draws: Draws) -> None:
     """Over any history of a store, an interest with a memory wants and composes what a new one does."""
-    random = Random(seed)
-    store = published(random_snapshot(random, most_rules=4))
-    of_a_host = random_interest(random, random_snapshot(Random(seed), most_rules=4))
+    store = published(noted_snapshot(draws, most_rules=4))
+    of_a_host = random_interest(draws, random_snapshot(draws, most_rules=4))
     interests: tuple[HostInterest | Everything, ...] = (of_a_host, Everything(LAYOUT))
     for revision in range(2, 10):
-        change_store(random, store, revision)
+        change_store(draws, store, revision)
         for interest in interests:
             new = afresh(interest)
             values = read_all(store, interest)
@@ -114,31 +112,30 @@ def composed(interest: Interest, values: Mapping[str, KeyValue]) -> object:
         return error.problems
 
 
-def change_store(random: Random, store: dict[str, KeyValue], revision: int) -> None:
+def change_store(draws: Draws, store: dict[str, KeyValue], revision: int) -> None:
     """Publish something else, have a host come or go, break a key, read all again, or in another order."""
-    match random.choice(("publish", "announce", "leave", "break", "again", "shuffle")):
+    match draws.choice(("publish", "announce", "leave", "break", "again", "shuffle")):
         case "publish":
-            after = published(random_snapshot(random, most_rules=4))
+            after = published(random_snapshot(draws, most_rules=4))
             for key in store.keys() - after.keys():
                 del store[key]
             for key, item in after.items():
                 if key not in store or store[key].value != item.value:
                     store[key] = replace(item, mod_revision=revision)
         case "announce":
-            key = LAYOUT.key("members", f"sg-{random.randint(0, 5)}", f"host-{random.randint(0, 3)}.eth0")
-            value = random.choice((b'{"addresses":["10.1.2.3"]}', b'{"addresses":[]}', b"?"))
+            key = LAYOUT.key("members", f"sg-{draws.randint(0, 5)}", f"host-{draws.randint(0, 3)}.eth0")
+            value = draws.choice((b'{"addresses":["10.1.2.3"]}', b'{"addresses":[]}', b"?"))
             store[key] = KeyValue(key=key, value=value, mod_revision=revision, lease=1)
         case "leave" if leased := [key for key, item in store.items() if item.lease]:
-            del store[random.choice(leased)]
+            del store[draws.choice(leased)]
         case "break" if store:
-            key = random.choice(sorted(store))
+            key = draws.choice(sorted(store))
             values = [b"{}", b"", *(item.value for item in store.values())]
-            store[key] = replace(store[key], value=random.choice(values), mod_revision=revision)
+            store[key] = replace(store[key], value=draws.choice(values), mod_revision=revision)
         case "again":
             store |= {key: replace(item) for key, item in store.items()}
         case _:
-            items = list(store.items())
-            random.shuffle(items)
+            items = draws.shuffled(store.items())
             store.clear()
             store.update(items)
 
@@ -161,29 +158,28 @@ def is_vouched_for(store: Mapping[str, KeyValue], interest: SignedInterest) -> b
         return False
 
 
-@given(seeds)
-def test_no_key_that_a_host_reads_can_be_changed_unnoticed(seed: int) -> None:
+@given(draws())
+def test_no_key_that_a_host_reads_can_be_changed_unnoticed(draws: Draws) -> None:
     """Whichever it is: replaced by something else, by what another key holds, or deleted."""
-    random = Random(seed)
-    snapshot = random_snapshot(random, most_rules=4)
-    interest = SignedInterest(random_interest(random, snapshot), LAYOUT)
+    snapshot = noted_snapshot(draws, most_rules=4)
+    interest = SignedInterest(random_interest(draws, snapshot), LAYOUT)
     store = published(snapshot)
     contents = {key: item.value for key, item in store.items()}
     signature = signature_keys(contents, LAYOUT, 1, sign)
     store |= {key: KeyValue(key=key, value=value, mod_revision=1) for key, value in signature.items()}
     assert is_vouched_for(store, interest)
     read = read_all(store, interest)
-    for key in random.sample(sorted(read), min(3, len(read))):
-        value = random.choice([b"{}", b"", *contents.values()])
+    for key in draws.sample(sorted(read), min(3, len(read))):
+        value = draws.choice([b"{}", b"", *contents.values()])
         changed = {**store, key: KeyValue(key=key, value=value, mod_revision=2)}
         assert value == read[key].value or not is_vouched_for(changed, interest), key
         assert not is_vouched_for({name: kept for name, kept in store.items() if name != key}, interest), key
 
 
-@given(seeds)
-def test_what_is_published_comes_back(seed: int) -> None:
+@given(draws())
+def test_what_is_published_comes_back(draws: Draws) -> None:
     """Every object, in the native format that it is kept in; lists in the order in which they are read."""
-    snapshot = random_snapshot(Random(seed), most_rules=8)
+    snapshot = noted_snapshot(draws, most_rules=8)
     once = read_again(snapshot)
     assert read_again(once) == once
     rules = [[group.rules for group in one.security_groups] for one in (snapshot, once)]

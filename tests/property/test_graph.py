@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations, product
-from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Side, Traffic
@@ -31,8 +30,8 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import DHCP, ResolvedPolicy, ResolvedRule, members_by_group
 from sgagent.core.resolve import Exemptions, resolve
-from tests.generators import random_snapshot
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.strategies import draws, examples, noted_snapshot
 
 MOST_RULES = 4
 Point = tuple[int, int | None]
@@ -170,15 +169,15 @@ def named_group(snapshot: Snapshot, decision: Decision) -> str | None:
     return what.security_group_id if isinstance(what, GroupReference) else None
 
 
-def definitions(random: Random) -> Snapshot:
+def definitions(draws: Draws) -> Snapshot:
     """Return definitions that often speak of groups, and whose members are all on interfaces."""
-    snapshot = random_snapshot(random, most_rules=MOST_RULES)
+    snapshot = noted_snapshot(draws, most_rules=MOST_RULES)
     ids = [group.security_group_id for group in snapshot.security_groups]
 
     def of_a_group(rule: SecurityGroupRule) -> SecurityGroupRule:
-        speaks_of_one = random.random() < 0.6 and rule.protocol.only_family is None
+        speaks_of_one = draws.chance(60) and rule.protocol.only_family is None
         return (
-            replace(rule, authorization_object=GroupReference(random.choice(ids))) if speaks_of_one else rule
+            replace(rule, authorization_object=GroupReference(draws.choice(ids))) if speaks_of_one else rule
         )
 
     return replace(
@@ -190,11 +189,11 @@ def definitions(random: Random) -> Snapshot:
     )
 
 
-@settings(max_examples=30, deadline=None)
-@given(seeds)
-def test_edges_between_groups_are_what_both_ends_let_pass(seed: int) -> None:
+@examples(30)
+@given(draws())
+def test_edges_between_groups_are_what_both_ends_let_pass(draws: Draws) -> None:
     """No point at any border passes between members without being on the edge, and none on it fails to."""
-    ends = ends_of(definitions(Random(seed)))
+    ends = ends_of(definitions(draws))
     graph = make_graph(make_subject(ends.snapshot, Exemptions()))
     drawn = {
         (edge.source.name, edge.target.name): edge.traffic
@@ -243,11 +242,11 @@ def beyond(snapshot: Snapshot, rule: ResolvedRule) -> str | None:
     return "anywhere" if isinstance(what, CidrBlock) and what.is_everything else str(what)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seeds)
-def test_edges_beyond_groups_are_what_this_end_lets_pass(seed: int) -> None:
+@examples(20)
+@given(draws())
+def test_edges_beyond_groups_are_what_this_end_lets_pass(draws: Draws) -> None:
     """For networks, lists and anywhere too: each point that an accept decides about, and no other."""
-    ends = ends_of(definitions(Random(seed)))
+    ends = ends_of(definitions(draws))
     graph = make_graph(make_subject(ends.snapshot, Exemptions()))
     drawn = {
         (str(edge.source), str(edge.target)): edge.traffic

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from random import Random
 
-from hypothesis import given, settings
+import hypothesis
+from hypothesis import given
 
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Side
@@ -48,7 +48,9 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Exemptions, resolve
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.generators import ShownDocument
+from tests.strategies import draws, examples
 
 INSIDE = {family: range(family.last_address - 3, family.last_address + 1) for family in Family}
 OUTSIDE = {family: (family.last_address - 8, family.last_address - 4) for family in Family}
@@ -66,30 +68,30 @@ PROTOCOLS = (TCP, TCP, TCP, UDP, ICMP, ICMPV6, GRE, ALL_PROTOCOLS, ALL_PROTOCOLS
 class Drawing:
     """Draws definitions."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, draws: Draws) -> None:
         """Draw the ids that rules will refer to."""
-        self.random = random
-        self.groups = [f"sg-{number}" for number in range(random.choice((1, 2, 2, 3)))]
+        self.draws = draws
+        self.groups = [f"sg-{number}" for number in range(draws.choice((1, 2, 2, 3)))]
         self.lists = tuple(
             PrefixList(
                 prefix_list_id=f"pl-{family.value}",
                 family=family,
-                entries=tuple(sorted({self.block(family) for _ in range(random.randint(0, 2))})),
+                entries=tuple(sorted({self.block(family) for _ in range(draws.randint(0, 2))})),
             )
             for family in Family
         )
         self.taken: list[CidrBlock] = []
-        self.families = random.choice(((Family.IPV4,), (Family.IPV6,), tuple(Family), tuple(Family)))
+        self.families = draws.choice(((Family.IPV4,), (Family.IPV6,), tuple(Family), tuple(Family)))
 
     def block(self, family: Family, widths: tuple[int, ...] = (0, 0, 0, 1, 1, 2, 3)) -> CidrBlock:
         """Draw a network; often a single address, and the widest is half outside."""
-        length = family.bits - self.random.choice(widths)
-        return CidrBlock.around(family, self.random.choice(INSIDE[family]), length)
+        length = family.bits - self.draws.choice(widths)
+        return CidrBlock.around(family, self.draws.choice(INSIDE[family]), length)
 
     def addresses(self) -> tuple[CidrBlock, ...]:
         """Draw what a host has, or a group lists."""
-        number = self.random.choice((0, 1, 1, 1, 2))
-        drawn = {self.block(self.random.choice(self.families), (0, 0, 0, 1, 2)) for _ in range(number)}
+        number = self.draws.choice((0, 1, 1, 1, 2))
+        drawn = {self.block(self.draws.choice(self.families), (0, 0, 0, 1, 2)) for _ in range(number)}
         return tuple(sorted(drawn, key=str))
 
     def free_addresses(self) -> tuple[CidrBlock, ...]:
@@ -102,47 +104,47 @@ class Drawing:
 
     def rule(self, number: int) -> SecurityGroupRule:
         """Draw a rule that the documents would take."""
-        random = self.random
-        protocol = random.choice(PROTOCOLS)
+        draws = self.draws
+        protocol = draws.choice(PROTOCOLS)
         what, family = self.object(protocol)
-        ports, source = (PortSet.of(random.choice(PORT_RANGES)) for _ in range(2))
-        near = family or random.choice(self.families)
-        local = self.block(near) if protocol.only_family in (None, near) and random.random() < 0.2 else None
+        ports, source = (PortSet.of(draws.choice(PORT_RANGES)) for _ in range(2))
+        near = family or draws.choice(self.families)
+        local = self.block(near) if protocol.only_family in (None, near) and draws.chance(20) else None
         return SecurityGroupRule(
             rule_id=f"r-{number}",
-            direction=random.choice(tuple(Direction)),
-            policy=random.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP)),
-            priority=random.choice((1, 1, 2, 3)),
+            direction=draws.choice(tuple(Direction)),
+            policy=draws.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP)),
+            priority=draws.choice((1, 1, 2, 3)),
             protocol=protocol,
-            ports=ports if protocol.has_ports and random.random() < 0.9 else ALL_PORTS,
-            source_ports=source if protocol.has_ports and random.random() < 0.3 else ALL_PORTS,
+            ports=ALL_PORTS if not protocol.has_ports or draws.chance(10) else ports,
+            source_ports=source if protocol.has_ports and draws.chance(30) else ALL_PORTS,
             authorization_object=what,
             local_address=local,
         )
 
     def object(self, protocol: Protocol) -> tuple[AuthorizationObject, Family | None]:
         """Draw the other end of a rule, and its family if it has one."""
-        random = self.random
-        if random.random() < 0.6:
-            return GroupReference(random.choice(self.groups)), None
-        family = protocol.only_family or random.choice(self.families)
-        if random.random() < 0.2:
+        draws = self.draws
+        if draws.chance(60):
+            return GroupReference(draws.choice(self.groups)), None
+        family = protocol.only_family or draws.choice(self.families)
+        if draws.chance(20):
             return PrefixListReference(f"pl-{family.value}"), family
-        if random.random() < 0.3:
+        if draws.chance(30):
             return CidrBlock.around(family, 0, 0), family
         return self.block(family), family
 
     def snapshot(self) -> Snapshot:
         """Draw all."""
-        random, count = self.random, iter(range(1000))
-        types = {group: random.choice(tuple(GroupType)) for group in self.groups}
+        draws, count = self.draws, iter(range(1000))
+        types = {group: draws.choice(tuple(GroupType)) for group in self.groups}
         groups = tuple(
             SecurityGroup(
                 security_group_id=group,
                 group_type=types[group],
-                inner_access_policy=random.choice(tuple(Policy)),
-                member_addresses=self.addresses() if random.random() < 0.4 else (),
-                rules=tuple(self.rule(next(count)) for _ in range(random.randint(0, 4))),
+                inner_access_policy=draws.choice(tuple(Policy)),
+                member_addresses=self.addresses() if draws.chance(40) else (),
+                rules=tuple(self.rule(next(count)) for _ in range(draws.randint(0, 4))),
             )
             for group in self.groups
         )
@@ -152,7 +154,7 @@ class Drawing:
                 addresses=self.free_addresses(),
                 security_group_ids=self.attached(types),
             )
-            for number in range(random.choice((0, 2, 3, 4, 5)))
+            for number in range(draws.choice((0, 2, 3, 4, 5)))
         )
         return Snapshot(
             version="drawn", security_groups=groups, prefix_lists=self.lists, network_interfaces=interfaces
@@ -160,10 +162,10 @@ class Drawing:
 
     def attached(self, types: dict[str, GroupType]) -> tuple[str, ...]:
         """Draw groups of one type; now and then none."""
-        kind = self.random.choice(tuple(types.values()))
+        kind = self.draws.choice(tuple(types.values()))
         of_kind = [group for group, found in types.items() if found is kind]
         return tuple(
-            sorted(self.random.sample(of_kind, min(self.random.choice((0, 1, 1, 1, 2, 2, 3)), len(of_kind))))
+            sorted(self.draws.sample(of_kind, min(self.draws.choice((0, 1, 1, 1, 2, 2, 3)), len(of_kind))))
         )
 
 
@@ -406,11 +408,12 @@ def is_on(edge: Edge, what: Point) -> bool:
     )
 
 
-@settings(max_examples=150, deadline=None)
-@given(seeds)
-def test_an_edge_says_what_judging_every_packet_says(seed: int) -> None:
+@examples(150)
+@given(draws())
+def test_an_edge_says_what_judging_every_packet_says(draws: Draws) -> None:
     """Its traffic, its rules and families, and whether all of it passes between all at both ends."""
-    world = World(Drawing(Random(seed)).snapshot())
+    world = World(Drawing(draws).snapshot())
+    hypothesis.note(ShownDocument(world.snapshot))
     graph = make_graph(make_subject(world.snapshot, Exemptions()))
     drawn = {(str(edge.source), str(edge.target)): edge for edge in graph.edges}
     expected = edges(world)

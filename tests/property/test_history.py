@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.compiler.base_chains import POSTROUTING, PREROUTING
 from sgagent.compiler.compile import compile_
@@ -19,9 +18,10 @@ from sgagent.nft import names
 from sgagent.nft.diff import make_plan
 from sgagent.nft.ruleset import Accept, Chain, Rule, Ruleset
 from tests.changes import changed
+from tests.draws import Draws
 from tests.fakes.dataplane import FakeDataplane
-from tests.generators import Case, random_case, random_packets
-from tests.strategies import cases, seeds
+from tests.generators import Case, described, random_packets
+from tests.strategies import cases, draws, examples, noted_case
 from tests.tracer import Session
 from tests.tracing import session_of, walk, walk_reply
 from tests.words import ACCEPT, resolution
@@ -83,42 +83,41 @@ class Host:
         assert found is not None
         return found
 
-    def judge_sessions(self, policy: ResolvedPolicy, random: Random) -> None:
+    def judge_sessions(self, policy: ResolvedPolicy, draws: Draws) -> None:
         """Let a packet of each live session come by, either way, and hold its fate to the specification."""
         for opener, session in self.sessions:
-            look = random.choice((walk, walk_reply))
+            look = draws.choice((walk, walk_reply))
             allowed = evaluate(policy, opener).verdict is ACCEPT
-            assert look(self.table, opener, session).accepted is allowed, opener
+            assert look(self.table, opener, session).accepted is allowed, described(opener)
 
-    def open_sessions(self, policy: ResolvedPolicy, random: Random, number: int) -> None:
+    def open_sessions(self, policy: ResolvedPolicy, draws: Draws, number: int) -> None:
         """Open new sessions, allowed or not."""
-        for opener in random_packets(random, policy, number):
+        for opener in random_packets(draws, policy, number):
             session = session_of(opener)
             if session is not None:
                 walk(self.table, opener, session)
                 self.sessions.append((opener, session))
 
 
-def history(random: Random, case: Case) -> list[ResolvedPolicy]:
+def history(draws: Draws, case: Case) -> list[ResolvedPolicy]:
     """Return policies that follow one another by small changes of definitions and bindings."""
     on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
     definitions: Snapshot = case.snapshot
     policies = [resolution(definitions, on=on).policy]
     while len(policies) < STEPS:
-        definitions = changed(random, definitions)
-        bound = {link: on[link] for link in sorted(random.sample(list(on), random.randint(1, len(on))))}
-        found = resolution(definitions, on=bound if random.random() < 0.3 else on)
+        definitions = changed(draws, definitions)
+        bound = {link: on[link] for link in sorted(draws.sample(list(on), draws.randint(1, len(on))))}
+        found = resolution(definitions, on=bound if draws.chance(30) else on)
         if not found.errors:
             policies.append(found.policy)
     return policies
 
 
-@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8))
-def test_any_history_ends_where_the_last_policy_leads(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8), draws())
+def test_any_history_ends_where_the_last_policy_leads(case: Case, draws: Draws) -> None:
     """After each step the table is what policy and state make it, and a second step does nothing."""
-    case, random = drawn
     host = Host()
-    for policy in history(random, case):
+    for policy in history(draws, case):
         host.step(policy)
         assert host.table == host.compiled(policy)
         again = host.step(policy)
@@ -126,12 +125,11 @@ def test_any_history_ends_where_the_last_policy_leads(drawn: tuple[Case, Random]
         assert again.clearance is None
 
 
-@settings(max_examples=40)
-@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
-def test_the_way_there_only_shows_in_the_state(drawn: tuple[Case, Random]) -> None:
+@examples(40)
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
+def test_the_way_there_only_shows_in_the_state(case: Case, draws: Draws) -> None:
     """Going straight to the last policy, by way of all, of none, or of each twice: the same table."""
-    case, random = drawn
-    policies = history(random, case)
+    policies = history(draws, case)
     last = policies[-1]
     ways = (
         [last],
@@ -161,48 +159,46 @@ def _remembers(chain: Chain) -> bool:
     return chain.name in _KEEPERS or chain.name.split("/")[0] in ("ingress", "egress", "accept")
 
 
-@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8))
-def test_live_sessions_follow_the_policy_at_once(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1", "eth2", "eth3"), most_rules=8), draws())
+def test_live_sessions_follow_the_policy_at_once(case: Case, draws: Draws) -> None:
     """After every step each session lives only if the policy in force would let it be opened (§6.3).
 
     That holds over changes that judge nothing again, over interfaces that come and go, and over restarts.
     """
-    case, random = drawn
     host = Host()
-    for policy in history(random, case):
-        if random.random() < 0.2:
+    for policy in history(draws, case):
+        if draws.chance(20):
             host.enforced = None
         host.step(policy)
-        host.judge_sessions(policy, random)
-        host.open_sessions(policy, random, 15)
-        host.judge_sessions(policy, random)
+        host.judge_sessions(policy, draws)
+        host.open_sessions(policy, draws, 15)
+        host.judge_sessions(policy, draws)
 
 
-@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
-def test_generations_that_wrap_revive_nobody(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
+def test_generations_that_wrap_revive_nobody(case: Case, draws: Draws) -> None:
     """Sessions asleep since a generation long ago are not taken for allowed when its number comes again."""
-    case, random = drawn
     host = Host(layout=SMALLEST)
-    policies = history(random, case)
+    policies = history(draws, case)
     bound = [one.name for one in policies[0].interfaces]
     worn = EnforcementState(
         generation=SMALLEST.last_generation - 1, slots=(bound[0], bound[1] if bound[1:] else None, None)
     )
     host.dataplane.apply(make_plan(compile_(policies[0], SMALLEST, worn).ruleset, None))
     ours = [SMALLEST.generation_bits(generation) | 0x3F for generation in (1, 2, 3, 4)]
-    for opener in random_packets(random, policies[0], 40):
-        session = session_of(opener, mark=random.choice(ours) | 0xABC000)
+    for opener in random_packets(draws, policies[0], 40):
+        session = session_of(opener, mark=draws.choice(ours) | 0xABC000)
         if session is not None:
             host.sessions.append((opener, session))
     for policy in (*policies, *policies):
         host.enforced = None
         host.step(policy)
         awake = host.sessions
-        host.sessions = random.sample(awake, len(awake) // 4)
-        host.judge_sessions(policy, random)
+        host.sessions = draws.sample(awake, len(awake) // 4)
+        host.judge_sessions(policy, draws)
         host.sessions = awake
         assert all(session.mark & ~SMALLEST.mask == 0xABC000 for _, session in awake)
-    host.judge_sessions(policies[-1], random)
+    host.judge_sessions(policies[-1], draws)
 
 
 def open_a_leaf(table: Ruleset) -> Ruleset | None:
@@ -241,34 +237,32 @@ DRIFTS: tuple[Callable[[Ruleset], Ruleset | None], ...] = (
 )
 
 
-@given(cases(interfaces=("eth0", "eth1"), most_rules=8))
-def test_what_others_do_to_the_table_is_undone(drawn: tuple[Case, Random]) -> None:
+@given(cases(interfaces=("eth0", "eth1"), most_rules=8), draws())
+def test_what_others_do_to_the_table_is_undone(case: Case, draws: Draws) -> None:
     """Whatever was changed, the next step repairs it, and what slipped in meanwhile is judged again."""
-    case, random = drawn
     host = Host()
-    for policy in history(random, case)[:4]:
+    for policy in history(draws, case)[:4]:
         host.settle(policy)
-        host.open_sessions(policy, random, 10)
-        host.dataplane.ruleset = random.choice(DRIFTS)(host.table)
+        host.open_sessions(policy, draws, 10)
+        host.dataplane.ruleset = draws.choice(DRIFTS)(host.table)
         if host.dataplane.ruleset is not None:
-            host.open_sessions(policy, random, 10)
+            host.open_sessions(policy, draws, 10)
         host.step(policy)
-        host.judge_sessions(policy, random)
+        host.judge_sessions(policy, draws)
         host.settle(policy)
-        host.judge_sessions(policy, random)
+        host.judge_sessions(policy, draws)
         assert host.table == host.compiled(policy)
 
 
-@settings(max_examples=20)
-@given(seeds)
-def test_strangers_follow_one_another(seed: int) -> None:
+@examples(20)
+@given(draws())
+def test_strangers_follow_one_another(draws: Draws) -> None:
     """Policies that have nothing in common replace one another in one transaction each."""
-    random = Random(seed)
     host = Host()
     for _ in range(3):
-        links = tuple(sorted(random.sample(("eth0", "eth1", "wan", "br-0", "x"), random.randint(1, 4))))
-        policy = random_case(random, interfaces=links, most_rules=15).policy
+        links = tuple(sorted(draws.sample(("eth0", "eth1", "wan", "br-0", "x"), draws.randint(1, 4))))
+        policy = noted_case(draws, interfaces=links, most_rules=15).policy
         host.step(policy)
-        host.judge_sessions(policy, random)
-        host.open_sessions(policy, random, 20)
+        host.judge_sessions(policy, draws)
+        host.open_sessions(policy, draws, 20)
         assert not host.step(policy).plan

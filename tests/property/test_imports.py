@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from random import Random
 from typing import Any, TypeVar
 
-from hypothesis import event, example, given, settings, strategies as st
+from hypothesis import event, example, given, strategies as st
 
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.errors import DocumentError
@@ -19,9 +18,9 @@ from sgagent.core.resolve import Exemptions, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, import_aws, import_terraform
+from tests.draws import Draws
 from tests.ec2 import Answer, allows, answers, packets
-from tests.generators import random_snapshot
-from tests.strategies import seeds
+from tests.strategies import draws, examples, noted_snapshot
 
 T = TypeVar("T")
 
@@ -51,24 +50,24 @@ def policy_of(told: Imported) -> ResolvedPolicy:
     return resolution.policy
 
 
-@given(answers(with_what_has_no_equal=False), seeds)
-def test_what_has_an_equal_is_equal(told: list[Answer], seed: int) -> None:
+@given(answers(with_what_has_no_equal=False), draws())
+def test_what_has_an_equal_is_equal(told: list[Answer], draws: Draws) -> None:
     """Without a note, every packet is decided as AWS decides it."""
     found = imported(told)
     assert found.notes == ()
     policy = policy_of(found)
-    for judged in Random(seed).sample(EVERY_PACKET, PACKETS):
+    for judged in draws.sample(EVERY_PACKET, PACKETS):
         if is_always_allowed(judged.packet) or judged.packet.destination_port == 0:
             continue
         accepts = evaluate(policy, judged.packet).verdict is Policy.ACCEPT
         assert accepts == allows(told, judged), judged
 
 
-@given(answers(with_what_has_no_equal=True), seeds)
-def test_nothing_is_ever_widened(told: list[Answer], seed: int) -> None:
+@given(answers(with_what_has_no_equal=True), draws())
+def test_nothing_is_ever_widened(told: list[Answer], draws: Draws) -> None:
     """What has no equal narrows: no packet passes that AWS would drop."""
     policy = policy_of(imported(told))
-    for judged in Random(seed).sample(EVERY_PACKET, PACKETS):
+    for judged in draws.sample(EVERY_PACKET, PACKETS):
         if evaluate(policy, judged.packet).verdict is Policy.ACCEPT and not is_always_allowed(judged.packet):
             assert allows(told, judged), judged
 
@@ -117,15 +116,15 @@ def policy_if_taken(read: Callable[[], Imported]) -> ResolvedPolicy | None:
     return None if resolution.errors else resolution.policy
 
 
-@given(answers(with_what_has_no_equal=True), st.lists(DAMAGE, min_size=1, max_size=2), seeds)
-def test_a_damaged_answer_is_never_wider(told: list[Answer], damage: list[Damage], seed: int) -> None:
+@given(answers(with_what_has_no_equal=True), st.lists(DAMAGE, min_size=1, max_size=2), draws())
+def test_a_damaged_answer_is_never_wider(told: list[Answer], damage: list[Damage], draws: Draws) -> None:
     """Whatever field is absent, null, empty or out of range: a refusal, or nothing that was not allowed."""
     policy = policy_if_taken(lambda: imported(damaged(told, damage)))
     if policy is None:
         return
     event("taken")
     bound = {one.name for one in policy.interfaces}
-    for judged in Random(seed).sample(EVERY_PACKET, PACKETS):
+    for judged in draws.sample(EVERY_PACKET, PACKETS):
         if is_always_allowed(judged.packet) or judged.packet.interface not in bound:
             continue
         if evaluate(policy, judged.packet).verdict is Policy.ACCEPT:
@@ -190,7 +189,7 @@ def imported_state(resources: object) -> Imported:
 
 
 @given(st.lists(DAMAGE, min_size=1, max_size=2))
-@settings(max_examples=400)
+@examples(400)
 def test_a_damaged_state_is_never_wider(damage: list[Damage]) -> None:
     """So it is where rules drop: what a drop rule depends on is never lost."""
     policy = policy_if_taken(lambda: imported_state(damaged(RESOURCES, damage)))
@@ -206,10 +205,10 @@ def test_a_damaged_state_is_never_wider(damage: list[Damage]) -> None:
             assert evaluate(whole, packet).verdict is Policy.ACCEPT, packet
 
 
-@given(seeds)
-def test_what_is_written_is_read_again(seed: int) -> None:
+@given(draws())
+def test_what_is_written_is_read_again(draws: Draws) -> None:
     """A document that was written makes the very objects that it was written from, ids of rules included."""
-    snapshot = written(random_snapshot(Random(seed), most_rules=5))
+    snapshot = written(noted_snapshot(draws, most_rules=5))
     assert written(snapshot) == snapshot
 
 

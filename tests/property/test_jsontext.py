@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import tracemalloc
-from random import Random
 from typing import SupportsIndex
 
 import pytest
@@ -15,7 +14,8 @@ from sgagent.documents import Limits
 from sgagent.documents.json_text import parse_json
 from sgagent.documents.parse_cache import FEW, Rows
 from sgagent.documents.tree import DuplicateKey, Listing, MalformedError, Mapping, Node, Scalar, TreeBuilder
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.strategies import draws
 
 LIMITS = Limits(depth=4, rules=1, addresses=10)
 
@@ -119,43 +119,42 @@ def test_any_punctuation(text: str) -> None:
     alike(text)
 
 
-@given(seeds)
-def test_any_changes_of_long_lists(seed: int) -> None:
+@given(draws())
+def test_any_changes_of_long_lists(draws: Draws) -> None:
     """What is read after other texts is what it is by itself, with all lines, and so are complaints."""
-    random = Random(seed)
-    limits = random.choice((Limits(), Limits(), Limits(depth=3), Limits(rules=2, addresses=0)))
-    text, rows = long_lists(random), None
+    limits = draws.choice((Limits(), Limits(), Limits(depth=3), Limits(rules=2, addresses=0)))
+    text, rows = long_lists(draws), None
     for _ in range(8):
         again, rows = reread(text, rows, limits=limits)
         assert again == read(text, word_by_word=True, limits=limits)
         event(f"rows: {len(rows.rows) if rows else 0}")
-        broken = damaged(random, text)
+        broken = damaged(draws, text)
         assert reread(broken, rows, limits=limits)[0] == read(broken, word_by_word=True, limits=limits)
-        text = changed(random, text)
+        text = changed(draws, text)
 
 
-def long_lists(random: Random) -> str:
+def long_lists(draws: Draws) -> str:
     """Return a text of lists of passages, with some other values in between."""
 
     def passage() -> object:
-        number = random.randrange(3)
-        return random.choice(({"a": f"{number}", "b": "x"}, {"a": number}, [f"{number}", "y"], ["1,2"]))
+        number = draws.randint(0, 2)
+        return draws.choice(({"a": f"{number}", "b": "x"}, {"a": number}, [f"{number}", "y"], ["1,2"]))
 
     def items() -> list[object]:
-        inner = [passage() for _ in range(random.randrange(1, 40))]
-        return [one if random.random() < 0.95 else random.choice((1, "a", None, [one])) for one in inner]
+        inner = [passage() for _ in range(draws.randint(1, 39))]
+        return [one if draws.chance(95) else draws.choice((1, "a", None, [one])) for one in inner]
 
-    tree = random.choice((items(), {"k": items()}, [items(), items()], {"k": items(), "l": {"m": items()}}))
-    return json.dumps(tree, indent=random.choice((None, 0, 1)))
+    tree = draws.choice((items(), {"k": items()}, [items(), items()], {"k": items(), "l": {"m": items()}}))
+    return json.dumps(tree, indent=draws.choice((None, 0, 1)))
 
 
-def changed(random: Random, text: str) -> str:
+def changed(draws: Draws, text: str) -> str:
     """Return the text with what stands between two commas taken out, said again, or said otherwise."""
     parts = text.split(",")
-    first = random.randrange(len(parts))
-    end = first + random.randrange(1, 4)
-    stretch, place = parts[first:end], random.randrange(len(parts))
-    match random.choice(("out", "again", "other", "blank")):
+    first = draws.index(parts)
+    end = first + draws.randint(1, 3)
+    stretch, place = parts[first:end], draws.index(parts)
+    match draws.choice(("out", "again", "other", "blank")):
         case "out":
             parts[first:end] = []
         case "again":
@@ -163,14 +162,14 @@ def changed(random: Random, text: str) -> str:
         case "other":
             parts[first] = parts[first].replace("1", "2").replace("x", "z")
         case "blank":
-            parts[first] += random.choice((" ", "\n", "\n\n"))
+            parts[first] += draws.choice((" ", "\n", "\n\n"))
     return ",".join(parts)
 
 
-def damaged(random: Random, text: str) -> str:
+def damaged(draws: Draws, text: str) -> str:
     """Return the text with a few characters less or more somewhere."""
-    place, length = random.randrange(len(text) + 1), random.randrange(3)
-    more = random.choice(("", "", "[", "}", '"', ",", "\n", "[1],", '{"a": 1},', "\\"))
+    place, length = draws.randint(0, len(text)), draws.randint(0, 2)
+    more = draws.choice(("", "", "[", "}", '"', ",", "\n", "[1],", '{"a": 1},', "\\"))
     return text[:place] + more + text[place + length :]
 
 

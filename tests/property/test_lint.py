@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import CHECKS, lint
@@ -17,9 +16,10 @@ from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy, SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.core.resolve import Exemptions
-from tests.generators import Case, random_snapshot
+from tests.draws import Draws
+from tests.generators import Case, described
 from tests.points import every_point
-from tests.strategies import cases, seeds
+from tests.strategies import cases, draws, examples, noted_snapshot
 
 FEW_RULES = 8
 
@@ -46,11 +46,11 @@ def keys(findings: Iterable[Finding]) -> set[RuleKey]:
     return {(finding.security_group_id or "", finding.rule_ids[0]) for finding in findings}
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_never_reached(drawn: tuple[Case, Random]) -> None:
+def test_never_reached(case: Case) -> None:
     """A rule that matches a packet is never reached if it decides about none; those named decide instead."""
-    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    policy, subject = case.policy, subject_of(case)
     for reach in subject.stands[0].reaches:
         decided, instead = set[RuleKey](), dict[RuleKey, set[object]]()
         for packet in points(policy, reach.direction):
@@ -67,18 +67,18 @@ def test_never_reached(drawn: tuple[Case, Random]) -> None:
             assert named == instead[key]
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_what_can_be_taken_out(drawn: tuple[Case, Random]) -> None:
+def test_what_can_be_taken_out(case: Case) -> None:
     """Without what names no rule that has to stay, and what is never reached, all is decided as before."""
-    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    policy, subject = case.policy, subject_of(case)
     redundant = [one for one in found_by(subject, "redundant_rule") if not one.not_with]
     needless = keys(redundant) | subject.unreached
     judge = policy.interfaces[0]
     kept = ResolvedPolicy(interfaces=(_without(judge, needless),))
     for direction in Direction:
         for packet in points(policy, direction):
-            assert evaluate(kept, packet).verdict is evaluate(policy, packet).verdict, packet
+            assert evaluate(kept, packet).verdict is evaluate(policy, packet).verdict, described(packet)
 
 
 def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterface:
@@ -89,11 +89,11 @@ def _without(judge: ResolvedInterface, needless: set[RuleKey]) -> ResolvedInterf
     return replace(judge, ingress=ingress, egress=egress)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_which_rules_could_go_alone(drawn: tuple[Case, Random]) -> None:
+def test_which_rules_could_go_alone(case: Case) -> None:
     """Of the rules that decide, just those are found without which every packet is decided alike."""
-    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    policy, subject = case.policy, subject_of(case)
     judge = policy.interfaces[0]
     needed, deciding, behind = set[RuleKey](), set[RuleKey](), dict[RuleKey, set[object]]()
     for direction in Direction:
@@ -116,11 +116,11 @@ def test_which_rules_could_go_alone(drawn: tuple[Case, Random]) -> None:
         assert set(finding.not_with) <= set(finding.rule_ids[1:])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_rules_that_match_nothing_are_found(drawn: tuple[Case, Random]) -> None:
+def test_rules_that_match_nothing_are_found(case: Case) -> None:
     """A rule that matches no packet at any border is named by what is said of its object."""
-    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    policy, subject = case.policy, subject_of(case)
     judge = policy.interfaces[0]
     found = {
         (rule_id, finding.code)
@@ -139,11 +139,11 @@ def test_rules_that_match_nothing_are_found(drawn: tuple[Case, Random]) -> None:
             assert bool(codes) is (rule.rule_id not in matching), (rule, codes)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_ties(drawn: tuple[Case, Random]) -> None:
+def test_ties(case: Case) -> None:
     """A tie is two rules of one priority and both policies, first among all that match some packet."""
-    policy, subject = drawn[0].policy, subject_of(drawn[0])
+    policy, subject = case.policy, subject_of(case)
     expected = set()
     for direction in Direction:
         for packet in points(policy, direction):
@@ -159,19 +159,18 @@ def test_ties(drawn: tuple[Case, Random]) -> None:
     assert found == expected
 
 
-@settings(max_examples=60)
-@given(seeds)
-def test_the_order_of_definitions_does_not_matter(seed: int) -> None:
+@examples(60)
+@given(draws())
+def test_the_order_of_definitions_does_not_matter(draws: Draws) -> None:
     """Shuffled groups and rules are found fault with alike."""
-    random = Random(seed)
-    definitions = random_snapshot(random, most_rules=10)
-    shuffled = _shuffled(random, definitions)
+    definitions = noted_snapshot(draws, most_rules=10)
+    shuffled = _shuffled(draws, definitions)
     assert lint(make_subject(definitions, Exemptions())) == lint(make_subject(shuffled, Exemptions()))
 
 
-def _shuffled(random: Random, definitions: Snapshot) -> Snapshot:
+def _shuffled(draws: Draws, definitions: Snapshot) -> Snapshot:
     groups: list[SecurityGroup] = [
-        replace(group, rules=tuple(random.sample(group.rules, len(group.rules))))
+        replace(group, rules=tuple(draws.sample(group.rules, len(group.rules))))
         for group in definitions.security_groups
     ]
     return replace(definitions, security_groups=tuple(groups))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from random import Random
 
 from hypothesis import event, given
 
@@ -25,10 +24,12 @@ from sgagent.nft.names import STATE_CHAIN, peers_chain
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset
 from tests.changes import changed
+from tests.draws import Draws
 from tests.fakes.table import carry_out
-from tests.generators import Case, random_case
+from tests.generators import Case
 from tests.property.test_crowds import crowd
-from tests.strategies import cases, seeds
+from tests.strategies import cases, draws, noted_case, noted_groups
+from tests.words import policy_of
 
 CHANGES = 6
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -39,57 +40,55 @@ def bound(snapshot: Snapshot, hands: tuple[HandBinding, ...]) -> Bindings:
     return bind(snapshot, hands, HostFacts(), automatically=False)
 
 
-def snapshots(random: Random, first: Snapshot) -> list[Snapshot]:
+def snapshots(draws: Draws, first: Snapshot) -> list[Snapshot]:
     """Return a snapshot and what becomes of it, change by change; now and then it is as it was once."""
     found = [first]
     for _ in range(CHANGES):
-        change = random.choice((changed, changed, joined, joined, lambda random, _: random.choice(found)))
-        found.append(change(random, found[-1]))
+        change = draws.choice((changed, changed, joined, joined, None))
+        found.append(change(draws, found[-1]) if change else draws.choice(found))
     return found
 
 
-def joined(random: Random, definitions: Snapshot) -> Snapshot:
+def joined(draws: Draws, definitions: Snapshot) -> Snapshot:
     """Return the definitions with an address more in a group, which may be in others already."""
     groups = list(definitions.security_groups)
-    place = random.randrange(len(groups))
-    address = CidrBlock.around(Family.IPV4, random.randrange(1 << 24, 1 << 24 | 4), 32)
+    place = draws.index(groups)
+    address = CidrBlock.around(Family.IPV4, draws.randint(1 << 24, 1 << 24 | 3), 32)
     members = tuple(dict.fromkeys((*groups[place].member_addresses, address)))
     groups[place] = replace(groups[place], member_addresses=members)
     return replace(definitions, security_groups=tuple(groups))
 
 
-@given(cases(most_rules=10))
-def test_resolving_after_any_changes_is_resolving_from_nothing(drawn: tuple[Case, Random]) -> None:
+@given(cases(most_rules=10), draws())
+def test_resolving_after_any_changes_is_resolving_from_nothing(case: Case, draws: Draws) -> None:
     """Policy, problems and the number of unknown objects are the same, whatever was resolved before."""
-    case, random = drawn
     memory = Memo()
-    for snapshot in snapshots(random, case.snapshot):
-        scope = random.choice((Scope.HOST, Scope.HOST, Scope.EVERYTHING))
+    for snapshot in snapshots(draws, case.snapshot):
+        scope = draws.choice((Scope.HOST, Scope.HOST, Scope.EVERYTHING))
         bindings = bound(snapshot, case.bindings)
         remembering = resolve(snapshot, bindings, Exemptions(), scope=scope, memo=memory)
         assert remembering == resolve(snapshot, bindings, Exemptions(), scope=scope)
         event(f"has problems: {bool(remembering.problems)}")
 
 
-@given(cases(most_rules=10))
-def test_compiling_after_any_changes_is_compiling_from_nothing(drawn: tuple[Case, Random]) -> None:
+@given(cases(most_rules=10), draws())
+def test_compiling_after_any_changes_is_compiling_from_nothing(case: Case, draws: Draws) -> None:
     """The table and the meaning of its counters are the same, whatever was compiled before."""
-    case, random = drawn
-    resolving, most_lines = Memo(), random.choice((0, MOST_LINES))
+    resolving, most_lines = Memo(), draws.choice((0, MOST_LINES))
     policies = [
-        _resolved(found, case.bindings, resolving).policy for found in snapshots(random, case.snapshot)
+        _resolved(found, case.bindings, resolving).policy for found in snapshots(draws, case.snapshot)
     ]
     compiles_as_from_nothing(policies, most_lines)
 
 
-@given(seeds)
-def test_a_changed_rule_reaches_all_that_it_meets(seed: int) -> None:
+@given(draws())
+def test_a_changed_rule_reaches_all_that_it_meets(draws: Draws) -> None:
     """Compiling is compiling from nothing too where rules change that decide in many classes."""
-    random = Random(seed)
-    some = random_case(random, interfaces=("eth0",)).policy
-    policies = [random.choice((some, crowd(random, random.choice((12, 50)))))]
+    some = noted_case(draws, interfaces=("eth0",), most_rules=40).policy
+    crowded = policy_of(*noted_groups(crowd(draws, draws.choice((12, 50)))), on={"eth0": "sg-1"})
+    policies = [draws.choice((some, crowded))]
     for _ in range(2 * CHANGES):
-        policies.append(with_a_rule_changed(random, policies[-1]))
+        policies.append(with_a_rule_changed(draws, policies[-1]))
     compiles_as_from_nothing(policies, most_lines=0)
 
 
@@ -106,31 +105,30 @@ def compiles_as_from_nothing(policies: list[ResolvedPolicy], most_lines: int) ->
         memory.turn()
 
 
-def with_a_rule_changed(random: Random, policy: ResolvedPolicy) -> ResolvedPolicy:
+def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy) -> ResolvedPolicy:
     """Return the policy of one interface with a rule less, more or other among those inwards."""
     (interface,) = policy.interfaces
     rules = list(interface.ingress.rules)
     if rules:
-        other = random.choice(rules)
-        one = rules.pop(random.randrange(len(rules)))
+        other = draws.choice(rules)
+        one = rules.pop(draws.index(rules))
         moved = replace(one, protocol=other.protocol, ports=other.ports, source_ports=other.source_ports)
         elsewhere = replace(one, peer=other.peer, local_address=other.local_address)
         plain = replace(elsewhere, source_ports=ALL_PORTS, local_address=None)
-        urgent = replace(one, priority=random.randrange(1, 101))
-        another = replace(moved, rule_id=f"new-{random.getrandbits(64)}")
-        rules += random.choice(((), (moved,), (elsewhere,), (plain,), (urgent,), (one, another)))
+        urgent = replace(one, priority=draws.randint(1, 100))
+        another = replace(moved, rule_id=f"new-{draws.number(8)}")
+        rules += draws.choice(((), (moved,), (elsewhere,), (plain,), (urgent,), (one, another)))
     ingress = replace(interface.ingress, rules=tuple(sorted(rules, key=precedence)))
     return ResolvedPolicy(interfaces=(replace(interface, ingress=ingress),))
 
 
-@given(cases(most_rules=10))
-def test_steps_that_remember_are_steps_that_do_not(drawn: tuple[Case, Random]) -> None:
+@given(cases(most_rules=10), draws())
+def test_steps_that_remember_are_steps_that_do_not(case: Case, draws: Draws) -> None:
     """Each plan, its result, and the state of marks are the same as for an agent without memory."""
-    case, random = drawn
     memory, resolving = Memo(), Memo()
     table: Ruleset | None = None
     enforced: Enforced | None = None
-    for snapshot in snapshots(random, case.snapshot):
+    for snapshot in snapshots(draws, case.snapshot):
         policy = _resolved(snapshot, case.bindings, resolving).policy
         afresh = _resolved(snapshot, case.bindings, Memo()).policy
         found = enforce(policy, table, (), LAYOUT, enforced=enforced, memo=memory)
@@ -142,9 +140,8 @@ def test_steps_that_remember_are_steps_that_do_not(drawn: tuple[Case, Random]) -
 
 
 @given(cases(most_rules=10))
-def test_what_has_not_changed_is_the_very_same(drawn: tuple[Case, Random]) -> None:
+def test_what_has_not_changed_is_the_very_same(case: Case) -> None:
     """Resolving and compiling the same once more gives values that are compared by identity."""
-    case, _ = drawn
     memory, resolving = Memo(), Memo()
     first, second = (_resolved(case.snapshot, case.bindings, resolving).policy for _ in range(2))
     state = first_state([interface.name for interface in first.interfaces], LAYOUT)
@@ -158,13 +155,12 @@ def test_what_has_not_changed_is_the_very_same(drawn: tuple[Case, Random]) -> No
         assert one is other or not one.name.startswith("rule/")
 
 
-@given(cases(most_rules=10))
-def test_policies_that_are_said_to_have_the_same_leaves_have(drawn: tuple[Case, Random]) -> None:
+@given(cases(most_rules=10), draws())
+def test_policies_that_are_said_to_have_the_same_leaves_have(case: Case, draws: Draws) -> None:
     """What the flow log says of a leaf is not worked out again only where it would be the same."""
-    case, random = drawn
     memory, resolving = Memo(), Memo()
     before: tuple[ResolvedPolicy, Compiled] | None = None
-    for snapshot in snapshots(random, case.snapshot):
+    for snapshot in snapshots(draws, case.snapshot):
         policy = _resolved(snapshot, case.bindings, resolving).policy
         state = first_state([interface.name for interface in policy.interfaces], LAYOUT)
         compiled = compile_(policy, LAYOUT, state, memo=memory)

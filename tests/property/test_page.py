@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from sgagent.agent.web.explain_form import FormField, FormView, read_form
 from sgagent.agent.web.page import PageContent, Section, render_page
@@ -14,6 +14,7 @@ from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import ALL_PORTS, TCP, Policy
 from sgagent.core.policy import Peer, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from tests.strategies import examples
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers, read_page
@@ -54,7 +55,7 @@ def test_templates_escape_texts_and_attributes(text: str, value: str) -> None:
     assert page.by_id("source").attributes["value"] == printable(value)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_ids_do_not_change_a_page(rule_id: str, group: str, peer: str) -> None:
     """A page with hostile ids has the elements and attributes of one with harmless ids, and no barriers."""
@@ -89,7 +90,7 @@ def page_with(rule_id: str, group: str, peer: str) -> Part:
     return page
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.dictionaries(st.sampled_from(("direction", "source", "port", "protocol", "x")), HOSTILE))
 def test_whatever_is_sent_becomes_a_page(fields: dict[str, str]) -> None:
     """It is answered or refused, and what was written stands in the form as text."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 
 from hypothesis import event, given
@@ -34,30 +33,30 @@ from sgagent.documents.writer import as_yaml, write_document
 from sgagent.nft.text import describe
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_settings
+from tests.draws import Draws
 from tests.edits import edited
 from tests.generators import Case
 from tests.property.test_memory import joined
 from tests.property.test_rereading import CONTENTS, LIMITS
-from tests.strategies import cases, seeds
+from tests.strategies import cases, draws
 
 GOOD = tuple(CONTENTS[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10))
 NAMES = ("a.yaml", "b.yaml", "c.json", "d.JSON")
 
 
-@given(cases(most_rules=10))
-def test_a_plan_is_what_each_side_alone_makes_of_it(drawn: tuple[Case, Random]) -> None:
+@given(cases(most_rules=10), draws())
+def test_a_plan_is_what_each_side_alone_makes_of_it(case: Case, draws: Draws) -> None:
     """The whole JSON object is the same as where each side is read, resolved and compiled alone."""
-    case, random = drawn
-    other = edited(random, case)
+    other = edited(draws, case)
     others = () if other is None else (other[0].snapshot,) * 4
-    new = random.choice((case.snapshot, joined(random, case.snapshot), *others))
+    new = draws.choice((case.snapshot, joined(draws, case.snapshot), *others))
     with place_of_a_host() as place:
-        old_files = write(random, place.path / "old", write_document(case.snapshot))
-        new_files = write(random, place.path / random.choice(("new", "old.d")), write_document(new))
+        old_files = write(draws, place.path / "old", write_document(case.snapshot))
+        new_files = write(draws, place.path / draws.choice(("new", "old.d")), write_document(new))
         on = [f"{hand.interface}={','.join(hand.security_group_ids)}" for hand in case.bindings]
-        arguments = random.choice(([f"--interface={argument}" for argument in on], ["--everywhere"]))
+        arguments = draws.choice(([f"--interface={argument}" for argument in on], ["--everywhere"]))
         command = ["--definitions", str(new_files[0].parent), *arguments]
-        if random.random() < 0.5:
+        if draws.chance(50):
             command += ["--against", str(old_files[0].parent)]
         else:
             documents = tuple(DocumentFile(str(path), path.read_bytes()) for path in old_files)
@@ -103,10 +102,10 @@ def place_of_a_host() -> Iterator[HostPlace]:
         yield HostPlace(Path(directory), parse_settings(text, "sgagent.toml"))
 
 
-def write(random: Random, directory: Path, document: Mapping[str, object]) -> list[Path]:
+def write(draws: Draws, directory: Path, document: Mapping[str, object]) -> list[Path]:
     """Write a document down in a directory; return its files in the order of their names."""
     directory.mkdir()
-    name, content = random.choice(
+    name, content = draws.choice(
         (
             ("all.json", json.dumps(document)),
             ("all.json", json.dumps(document, indent=1)),
@@ -154,15 +153,14 @@ def operations_of(old: ResolvedPolicy, new: ResolvedPolicy, settings: Settings) 
     return tuple(map(describe, found.plan.operations))
 
 
-@given(seeds)
-def test_another_version_is_read_as_it_is_read_alone(seed: int) -> None:
+@given(draws())
+def test_another_version_is_read_as_it_is_read_alone(draws: Draws) -> None:
     """Snapshot and errors are the same, with the files' own names, whatever was read before."""
-    random = Random(seed)
-    memory, limits = Memo(), random.choice((LIMITS, Limits(), Limits()))
-    first = files_in(random, random.choice(("new", "")))
+    memory, limits = Memo(), draws.choice((LIMITS, Limits(), Limits()))
+    first = files_in(draws, draws.choice(("new", "")))
     with contextlib.suppress(DocumentError):
         parse_documents(first, limits, "unnamed", memory)
-    second = files_in(random, "old")
+    second = files_in(draws, "old")
     found, wanted = (
         problems_or_snapshot(partial(parse_documents, second, limits, "v1")),
         problems_or_snapshot(lambda: (parse_other_version(second, first, limits, "v1", memory), ())),
@@ -179,12 +177,12 @@ def problems_or_snapshot(parse: Callable[[], tuple[Snapshot, object]]) -> str | 
         return repr(error.problems)
 
 
-def files_in(random: Random, directory: str) -> list[DocumentFile]:
+def files_in(draws: Draws, directory: str) -> list[DocumentFile]:
     """Return some files of a directory, or what a store has under names with a directory."""
-    names = random.sample(NAMES, random.choice((1, 1, 2, 3, 4)))
-    contents = random.choice((CONTENTS, GOOD))
+    names = draws.sample(NAMES, draws.choice((1, 1, 2, 3, 4)))
+    contents = draws.choice((CONTENTS, GOOD))
     prefix = f"{directory}/" if directory else ""
-    return [DocumentFile(prefix + name, random.choice(contents).encode()) for name in names]
+    return [DocumentFile(prefix + name, draws.choice(contents).encode()) for name in names]
 
 
 def test_a_version_in_another_directory_shares_its_rules() -> None:

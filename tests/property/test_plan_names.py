@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from random import Random
 
 from hypothesis import given
 
@@ -13,8 +12,8 @@ from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.core.addresses import joined
 from sgagent.core.model import CidrBlock, Family, Snapshot
 from sgagent.core.policy import members_by_group
-from tests.generators import random_case
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.strategies import draws, noted_case
 
 
 def addresses_of(name: str, family: Family, definitions: Snapshot) -> object:
@@ -29,11 +28,10 @@ def addresses_of(name: str, family: Family, definitions: Snapshot) -> object:
     return ((block.first, block.last),)
 
 
-@given(seeds)
-def test_names_are_exact(seed: int) -> None:
+@given(draws())
+def test_names_are_exact(draws: Draws) -> None:
     """An object in JSON is just the addresses of its flow, and a text that is one name says the same."""
-    random = Random(seed)
-    old, new = (random_case(random, interfaces=("eth0", "eth1"), most_rules=6) for _ in range(2))
+    old, new = (noted_case(draws, interfaces=("eth0", "eth1"), most_rules=6) for _ in range(2))
     comparison = compare(old.policy, new.policy)
     names = ObjectNames.of(old.policy, new.policy, definitions=new.snapshot)
     report = PlanReport(

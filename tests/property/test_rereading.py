@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from random import Random
-
-from hypothesis import event, given, strategies as st
+from hypothesis import event, given
 
 from sgagent.core.errors import DocumentError, Problem
 from sgagent.core.memo import Memo
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.strategies import draws
 
 READINGS = 8
 LIMITS = Limits(rules=4, addresses=8, problems=3)
@@ -62,32 +61,31 @@ def read(
         return None, error.problems
 
 
-@given(st.randoms(use_true_random=False))
-def test_rereading_is_reading(random: Random) -> None:
+@given(draws())
+def test_rereading_is_reading(draws: Draws) -> None:
     """Snapshot, version, warnings, errors and places are the same, whatever was read before."""
     memory, contents = Memo(), dict.fromkeys(NAMES, CONTENTS[0])
     for _ in range(READINGS):
-        contents[random.choice(NAMES)] = random.choice(CONTENTS)
-        names = random.sample(NAMES, random.choice((3, 4, 4, 4)))
+        contents[draws.choice(NAMES)] = draws.choice(CONTENTS)
+        names = draws.sample(NAMES, draws.choice((3, 4, 4, 4)))
         files = [DocumentFile(name, contents[name].encode()) for name in names]
         found = read(files, memory)
         assert repr(found) == repr(read(files, None))  # with all places
         event(f"can be enforced: {found[0] is not None}")
 
 
-@given(seeds)
-def test_rereading_long_lists_is_reading(seed: int) -> None:
+@given(draws())
+def test_rereading_long_lists_is_reading(draws: Draws) -> None:
     """So it is where a file has many rules, some of them faulty or odd, and near the limits."""
-    random = Random(seed)
-    limits = Limits(rules=random.choice((22, 100)), addresses=random.choice((22, 100)), problems=3)
-    memory, rules = Memo(), [drawn_rule(random) for _ in range(20)]
+    limits = Limits(rules=draws.choice((22, 100)), addresses=draws.choice((22, 100)), problems=3)
+    memory, rules = Memo(), [drawn_rule(draws) for _ in range(20)]
     for _ in range(READINGS):
-        place = random.randrange(len(rules))
-        match random.choice(("other", "other", "more", "less", "turned", "blank")):
+        place = draws.index(rules)
+        match draws.choice(("other", "other", "more", "less", "turned", "blank")):
             case "other":
-                rules[place] = drawn_rule(random)
+                rules[place] = drawn_rule(draws)
             case "more":
-                rules.insert(place, drawn_rule(random))
+                rules.insert(place, drawn_rule(draws))
             case "less":
                 rules[place : place + 2] = rules[place + 1 : place + 2] or rules[:1]
             case "turned":
@@ -95,22 +93,20 @@ def test_rereading_long_lists_is_reading(seed: int) -> None:
             case "blank":
                 rules[place] = "\n" + rules[place]
         group = '{"security_group_id": "sg-a", "member_addresses": ["10.0.0.1"], "rules": [%s]}'
-        content = '{"version": 1, "security_groups": [%s]}' % (
-            group % random.choice((",", ",\n")).join(rules)
-        )
-        other = random.choice((CONTENTS[0], CONTENTS[3]))
+        content = '{"version": 1, "security_groups": [%s]}' % (group % draws.choice((",", ",\n")).join(rules))
+        other = draws.choice((CONTENTS[0], CONTENTS[3]))
         files = [DocumentFile("a.yaml", other.encode()), DocumentFile("b.json", content.encode())]
         found = read(files, memory, limits)
         assert repr(found) == repr(read(files, None, limits))  # with all places
         event(f"can be enforced: {found[0] is not None}")
 
 
-def drawn_rule(random: Random) -> str:
+def drawn_rule(draws: Draws) -> str:
     """Return a rule as it is written, right most often; alike ones are one, and some are warned of."""
-    ports = random.choice(("22/22", "80/80", "1/65535", *("-1/-1",) * (random.random() < 0.2)))
-    peer = random.choice(("10.0.0.1", "sg-a", *("10.0.0.1/33",) * (random.random() < 0.01)))
+    ports = draws.choice(("22/22", "80/80", "1/65535", *("-1/-1",) * (draws.chance(20))))
+    peer = draws.choice(("10.0.0.1", "sg-a", *("10.0.0.1/33",) * (draws.chance(1))))
     kind = f'"direction": "ingress", "policy": "accept", "protocol": "tcp", "port_range": "{ports}"'
-    return f'{{{kind}, "priority": {random.randrange(1, 30)}, "authorization_object": "{peer}"}}'
+    return f'{{{kind}, "priority": {draws.randint(1, 29)}, "authorization_object": "{peer}"}}'
 
 
 def test_what_has_not_changed_is_the_very_same() -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
 from typing import TypeVar
 
 import pytest
@@ -54,8 +53,9 @@ from sgagent.nft.ruleset import (
     VerdictMap,
 )
 from sgagent.nft.text import render, rule_text
+from tests.draws import Draws, SeededDraws
 from tests.generators import Case, random_packets
-from tests.strategies import cases
+from tests.strategies import cases, draws
 from tests.tracing import walk, walk_reply
 from tests.words import DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule
 
@@ -94,13 +94,13 @@ def ends_for_sure(chain: Chain) -> bool:
 
 
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")))
-def test_no_packet_falls_through(drawn: tuple[Case, Random]) -> None:
+def test_no_packet_falls_through(case: Case) -> None:
     """Every chain that a packet of a bound link can enter ends in a verdict without a condition.
 
     So nothing depends on the policy of a base chain, which lets pass what is not bound. The only chain that
     packets come back from is the one of neighbours, as it is the only one that is jumped to.
     """
-    table = compiled(drawn[0].policy).ruleset
+    table = compiled(case.policy).ruleset
     for chain in table.chains:
         if chain.hook is None and chain.name not in (names.STATE_CHAIN, names.NEIGHBOURS_CHAIN):
             assert ends_for_sure(chain), chain
@@ -113,9 +113,9 @@ def test_no_packet_falls_through(drawn: tuple[Case, Random]) -> None:
 
 
 @given(cases(interfaces=("eth0",)))
-def test_where_unbound_links_are_closed_nothing_at_all_falls_through(drawn: tuple[Case, Random]) -> None:
+def test_where_unbound_links_are_closed_nothing_at_all_falls_through(case: Case) -> None:
     """Then base chains end in a verdict too."""
-    policy = replace(drawn[0].policy, unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
+    policy = replace(case.policy, unbound=closed_interface("*", PLATFORM, Mode.ENFORCE))
     for chain in compiled(policy).ruleset.chains:
         assert chain.name in (names.STATE_CHAIN, names.NEIGHBOURS_CHAIN) or ends_for_sure(chain)
 
@@ -138,19 +138,17 @@ def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
 
 
 @given(cases())
-def test_no_set_of_ranges_is_anonymous(drawn: tuple[Case, Random]) -> None:
+def test_no_set_of_ranges_is_anonymous(case: Case) -> None:
     """Such a set is empty until the end of the commit that brings it."""
-    for statement in statements(compiled(drawn[0].policy).ruleset):
+    for statement in statements(compiled(case.policy).ruleset):
         if isinstance(statement, Match) and len(statement.values) > 1:
             assert all(not isinstance(one, Interval) or one.is_single for one in statement.values)
 
 
 @given(cases(), cases())
-def test_maps_of_one_name_have_the_same_elements(
-    one: tuple[Case, Random], other: tuple[Case, Random]
-) -> None:
+def test_maps_of_one_name_have_the_same_elements(one: Case, other: Case) -> None:
     """In all tables; but for the maps of addresses, which are hash maps."""
-    tables = [compiled(drawn[0].policy).ruleset for drawn in (one, other)]
+    tables = [compiled(case.policy).ruleset for case in (one, other)]
     for name in tables[0].verdict_map_by_name.keys() & tables[1].verdict_map_by_name.keys():
         maps = [table.verdict_map_by_name[name] for table in tables]
         if name.startswith(names.PEERS):
@@ -160,9 +158,9 @@ def test_maps_of_one_name_have_the_same_elements(
 
 
 @given(cases())
-def test_every_reference_leads_somewhere(drawn: tuple[Case, Random]) -> None:
+def test_every_reference_leads_somewhere(case: Case) -> None:
     """Chains, maps and counters that are referred to exist, and each that exists is referred to."""
-    table = compiled(drawn[0].policy).ruleset
+    table = compiled(case.policy).ruleset
     found = (*statements(table), *map(verdict, elements(table)))
     chains = {one.chain for one in found if isinstance(one, (Goto, Jump))}
     maps = {one.verdict_map for one in statements(table) if isinstance(one, LookUp)}
@@ -174,9 +172,9 @@ def test_every_reference_leads_somewhere(drawn: tuple[Case, Random]) -> None:
 
 
 @given(cases(interfaces=("eth0", "eth1")))
-def test_one_line_leads_to_where_new_sessions_are_judged(drawn: tuple[Case, Random]) -> None:
+def test_one_line_leads_to_where_new_sessions_are_judged(case: Case) -> None:
     """At each change the kernel validates all that is behind a line, once for every line that leads there."""
-    table = compiled(drawn[0].policy).ruleset
+    table = compiled(case.policy).ruleset
     lines = Counter(one.chain for one in statements(table) if isinstance(one, Goto))
     judging = [chain.name for chain in table.chains if chain.name.startswith("peers/")]
     assert judging
@@ -184,9 +182,9 @@ def test_one_line_leads_to_where_new_sessions_are_judged(drawn: tuple[Case, Rand
 
 
 @given(cases())
-def test_names_and_order_are_canonical(drawn: tuple[Case, Random]) -> None:
+def test_names_and_order_are_canonical(case: Case) -> None:
     """Names are in the kernel's grammar, each thing is sorted by name and there once."""
-    found = compiled(drawn[0].policy)
+    found = compiled(case.policy)
     table = found.ruleset
     for things in (table.chains, table.verdict_maps, table.counters):
         listed = [one.name for one in things]
@@ -208,9 +206,9 @@ def overlaps(verdict_map: VerdictMap) -> bool:
 
 
 @given(cases())
-def test_keys_of_a_map_are_disjoint(drawn: tuple[Case, Random]) -> None:
+def test_keys_of_a_map_are_disjoint(case: Case) -> None:
     """The kernel refuses overlapping intervals; only maps of intervals hold any."""
-    for verdict_map in compiled(drawn[0].policy).ruleset.verdict_maps:
+    for verdict_map in compiled(case.policy).ruleset.verdict_maps:
         assert verdict_map.elements
         assert not overlaps(verdict_map), verdict_map.name
         for element in verdict_map.elements:
@@ -227,9 +225,9 @@ def kernel_keys(counters: Mapping[str, CounterKey]) -> Iterator[KernelCounterKey
 
 
 @given(cases())
-def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[Case, Random]) -> None:
+def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(case: Case) -> None:
     """The leaf counts and carries the verdict out; no other chain counts (design)."""
-    found = compiled(drawn[0].policy)
+    found = compiled(case.policy)
     wanted = {
         names.rule_chain(one.name, rule.rule_id): RuleCounter(
             interface=one.name,
@@ -238,7 +236,7 @@ def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[C
             direction=direction,
             policy=rule.policy,
         )
-        for one in drawn[0].policy.interfaces
+        for one in case.policy.interfaces
         for direction in Direction
         for rule in one.toward(direction).rules
     }
@@ -251,11 +249,11 @@ def test_each_rule_has_one_leaf_and_one_counter_on_each_interface(drawn: tuple[C
         assert found.ruleset.chain_by_name[name].rules == (Rule((Count(name), verdict)),)
 
 
-def shuffled(random: Random, definitions: Snapshot) -> Snapshot:
+def shuffled(draws: Draws, definitions: Snapshot) -> Snapshot:
     """Return the same definitions with every list in another order."""
 
     def mixed(things: Iterable[_Thing]) -> tuple[_Thing, ...]:
-        return tuple(random.sample(listed := list(things), len(listed)))
+        return tuple(draws.sample(listed := list(things), len(listed)))
 
     return Snapshot(
         version="shuffled",
@@ -272,36 +270,35 @@ def shuffled(random: Random, definitions: Snapshot) -> Snapshot:
     )
 
 
-@given(cases())
-def test_the_order_of_the_input_does_not_matter(drawn: tuple[Case, Random]) -> None:
+@given(cases(), draws())
+def test_the_order_of_the_input_does_not_matter(case: Case, draws: Draws) -> None:
     """Definitions in any order, bindings in any order: the same table, byte by byte."""
-    case, random = drawn
     on = {hand.interface: ",".join(hand.security_group_ids) for hand in case.bindings}
     backwards = dict(reversed([(link, ",".join(reversed(ids.split(",")))) for link, ids in on.items()]))
     first = compiled(resolution(case.snapshot, on=on).policy)
-    again = compiled(resolution(shuffled(random, case.snapshot), on=backwards).policy)
+    again = compiled(resolution(shuffled(draws, case.snapshot), on=backwards).policy)
     assert again == first
     assert render(again.ruleset, persist=True) == render(first.ruleset, persist=True)
 
 
 def policy_of_size(size: int) -> ResolvedPolicy:
     """Return a policy of so many rules, on overlapping networks, members, ports and protocols."""
-    random = Random(size)
+    draws = SeededDraws(size)
     protocols = (TCP, TCP, UDP, ALL_PROTOCOLS, *(Protocol(number) for number in range(40, 60)))
     peers = ("0.0.0.0/0", "sg-2", "sg-3", "10.0.0.0/8", "10.1.0.0/16", "::/0", "2001:db8::/32")
 
     def drawn(number: int) -> SecurityGroupRule:
-        protocol = random.choice(protocols)
-        first = random.randrange(1, 60_000)
-        last = first + random.choice((0, 0, 1, 900))
+        protocol = draws.choice(protocols)
+        first = draws.randint(1, 59999)
+        last = first + draws.choice((0, 0, 1, 900))
         return rule(
             f"r{number}",
-            random.choice(tuple(Policy)),
+            draws.choice(tuple(Policy)),
             protocol,
             f"{first}-{last}" if protocol.has_ports else "",
-            random.choice((*peers, f"10.{number % 250}.0.0/16", f"10.1.{number % 250}.7")),
-            direction=random.choice((IN, OUT)),
-            priority=random.randrange(1, 101),
+            draws.choice((*peers, f"10.{number % 250}.0.0/16", f"10.1.{number % 250}.7")),
+            direction=draws.choice((IN, OUT)),
+            priority=draws.randint(1, 100),
         )
 
     rules = [drawn(number) for number in range(size)]
@@ -323,7 +320,7 @@ def test_a_new_session_costs_a_fixed_number_of_look_ups(size: int) -> None:
     """However many rules and members there are, no packet meets more rules than a fixed number (design)."""
     policy = policy_of_size(size)
     table = compiled(policy).ruleset
-    packets = random_packets(Random(size), policy, 400)
+    packets = random_packets(SeededDraws(size), policy, 400)
     walks = [walk(table, one) for one in packets] + [walk_reply(table, one) for one in packets]
     assert max(one.steps for one in walks) <= MOST_STEPS
     assert max(len(one.chains) for one in walks[: len(packets)]) <= 9

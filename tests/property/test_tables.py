@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.analysis.clause_reduction import Index
 from sgagent.analysis.header_space import Clause, dhcp_clause, list_clauses
@@ -15,7 +13,7 @@ from sgagent.core.evaluate import evaluate
 from sgagent.core.model import Direction, Family, Policy
 from tests.generators import Case
 from tests.points import every_point
-from tests.strategies import cases
+from tests.strategies import cases, examples
 
 FEW_RULES = 6
 SIZES = (1, 3, 1 << 14)
@@ -30,11 +28,10 @@ def tables_of(case: Case, direction: Direction, family: Family, most: int) -> tu
 
 
 @pytest.mark.parametrize("most", SIZES)
-@settings(max_examples=12)
+@examples(12)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_a_table_says_who_decides(most: int, drawn: tuple[Case, Random]) -> None:
+def test_a_table_says_who_decides(most: int, case: Case) -> None:
     """Each packet's decider decides in its row, about its far end; nothing else decides anywhere."""
-    case = drawn[0]
     for direction in Direction:
         for family in Family:
             tables = tables_of(case, direction, family, most)
@@ -73,11 +70,11 @@ def _accepted(areas: list[Area], row: int, column: int) -> tuple[bool, bool]:
     return matching[0].policy is Policy.ACCEPT, is_critical
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(cases(interfaces=("eth0",), most_rules=FEW_RULES))
-def test_verdicts_are_those_of_the_first_that_match(drawn: tuple[Case, Random]) -> None:
+def test_verdicts_are_those_of_the_first_that_match(case: Case) -> None:
     """In every cell: what it comes to, and whether that hangs on one clause."""
-    for table in tables_of(drawn[0], Direction.INGRESS, Family.IPV4, 64):
+    for table in tables_of(case, Direction.INGRESS, Family.IPV4, 64):
         verdicts, areas = table.verdicts(), list(table.areas)
         for row in range(len(table.starts)):
             for column in range(table.every_column.bit_length()):
@@ -85,11 +82,11 @@ def test_verdicts_are_those_of_the_first_that_match(drawn: tuple[Case, Random]) 
                 assert (bool(found[0]), bool(found[1])) == _accepted(areas, row, column)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(cases(interfaces=("eth0",), most_rules=12))
-def test_the_index_finds_all_that_meet_an_area(drawn: tuple[Case, Random]) -> None:
+def test_the_index_finds_all_that_meet_an_area(case: Case) -> None:
     """As looking at each other area does."""
-    for table in tables_of(drawn[0], Direction.INGRESS, Family.IPV4, 64):
+    for table in tables_of(case, Direction.INGRESS, Family.IPV4, 64):
         index = Index.of(table)
         for area in table.areas:
             meeting = {

@@ -11,11 +11,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from random import Random
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from sgagent.analysis.graph import svg
 from sgagent.analysis.graph.edges import make_graph
@@ -27,7 +26,8 @@ from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from tests.strategies import seeds
+from tests.draws import Draws
+from tests.strategies import draws, examples
 from tests.unit.analysis.test_graph import INTO_B, TIERS, TWO, graph_of
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -35,19 +35,18 @@ RSVG = shutil.which("rsvg-convert")
 HOSTILE = "'\"<script>alert(1)</script>]]>&amp;\\\"|{}\u001b[31m'"
 
 
-def random_edges(random: Random, nodes: int) -> list[tuple[int, int]]:
+def random_edges(draws: Draws, nodes: int) -> list[tuple[int, int]]:
     """Return edges between different nodes, circles among them."""
-    found = [tuple(random.sample(range(nodes), 2)) for _ in range(random.randint(0, 3 * nodes))]
+    found = draws.many(lambda draws: draws.sample(range(nodes), 2), 3 * nodes)
     return [(one, other) for one, other in found]
 
 
-@settings(max_examples=60)
-@given(seeds)
-def test_ranks_rise_along_every_edge(seed: int) -> None:
+@examples(60)
+@given(draws())
+def test_ranks_rise_along_every_edge(draws: Draws) -> None:
     """Circles are broken by turning edges round, and nothing else changes."""
-    random = Random(seed)
-    nodes = random.randint(2, 12)
-    edges = random_edges(random, nodes)
+    nodes = draws.randint(2, 12)
+    edges = random_edges(draws, nodes)
     turned = acyclic(nodes, edges)
     assert [frozenset(edge) for edge in turned] == [frozenset(edge) for edge in edges]
     ranks = ranked(nodes, turned)
@@ -72,13 +71,12 @@ def overlap(one: NodePlace, other: NodePlace) -> bool:
     )
 
 
-@settings(max_examples=60)
-@given(seeds)
-def test_nothing_stands_on_anything_else(seed: int) -> None:
+@examples(60)
+@given(draws())
+def test_nothing_stands_on_anything_else(draws: Draws) -> None:
     """Neither nodes nor labels overlap, all is within the drawing, and edges run from node to node."""
-    random = Random(seed)
-    nodes = [Size(random.randint(20, 200), random.randint(20, 80)) for _ in range(random.randint(2, 14))]
-    edges = [(*edge, Size(random.randint(10, 150), 20)) for edge in random_edges(random, len(nodes))]
+    nodes = [Size(draws.randint(20, 200), draws.randint(20, 80)) for _ in range(draws.randint(2, 14))]
+    edges = [(*edge, Size(draws.randint(10, 150), 20)) for edge in random_edges(draws, len(nodes))]
     layout = lay_out(nodes, edges)
     rectangles = [*layout.nodes, *(route.label for route in layout.routes)]
     assert not [pair for pair in combinations(rectangles, 2) if overlap(*pair)]
