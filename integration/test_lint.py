@@ -15,7 +15,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
-from sgagent.analysis.lint.subject import HostListener
+from sgagent.core.binding import HostListener
 from sgagent.core.model import Family
 from sgagent.dataplane.sockets import list_listeners
 

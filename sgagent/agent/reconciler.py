@@ -16,9 +16,10 @@ from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecisio
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.state.files import write_durably
 from sgagent.agent.state.snapshot_file import KeptDocuments
-from sgagent.agent.step import NamedCut, Step, StepEnd
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
+from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Source
 from sgagent.settings import Settings

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from sgagent.agent.manual_override import ManualOverride
-from sgagent.agent.step import NamedCut, Step, StepEnd
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import is_hidden
 from sgagent.core.errors import Severity
-from sgagent.core.lockout import SessionKind
+from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 

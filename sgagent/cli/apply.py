@@ -19,7 +19,6 @@ from sgagent.agent.control.requests import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.step import NamedCut
 from sgagent.agent.time_text import time_left
 from sgagent.cli.active_policy import print_enforced
 from sgagent.cli.agent_client import ask, order
@@ -39,6 +38,7 @@ from sgagent.core.errors import (
     UsageError,
     printable,
 )
+from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
-from sgagent.agent.step import NamedCut, as_keys, named
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError
-from sgagent.core.lockout import sessions_cut
+from sgagent.core.lockout import NamedCut, as_keys, named, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Scope
 from sgagent.host.links import NetlinkHost

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from sgagent.core.errors import UsageError
-from sgagent.signatures.keys import PrivateKey, PublicKey
+from sgagent.signatures.keys import PublicKey
+from sgagent.signatures.private_key import PrivateKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

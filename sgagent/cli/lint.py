@@ -14,7 +14,7 @@ from sgagent.agent.control.requests import HitsAnswer, HitsQuestion, HitStep
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Usage, make_subject
+from sgagent.analysis.lint.subject import Life, LintSubject, Usage, make_subject
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.inputs import (
     accept_or_refuse,
@@ -26,7 +26,7 @@ from sgagent.cli.inputs import (
 )
 from sgagent.cli.output import Progress
 from sgagent.cli.sarif import as_sarif
-from sgagent.core.binding import HostFacts, bind
+from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions

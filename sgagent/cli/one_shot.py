@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 
 from sgagent.agent.sessions import Foresight, as_live_session, end_forbidden_sessions, open_sessions
-from sgagent.agent.step import NamedCut, Step, StepEnd, named
+from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.compiler.enforce import enforce
 from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, UsageError
-from sgagent.core.lockout import LiveSession, SessionKind, sessions_newly_cut
+from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sessions_newly_cut
 from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
-from sgagent.agent.step import NamedCut, named
 from sgagent.analysis.compare import compare, links
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.active_policy import InForce, enforced_now, modes_in_force
@@ -29,7 +28,7 @@ from sgagent.cli.output import Progress, terminal_width
 from sgagent.cli.plan_report import PlanReport, as_json, lines
 from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import UsageError, printable
-from sgagent.core.lockout import sessions_newly_cut
+from sgagent.core.lockout import NamedCut, named, sessions_newly_cut
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy

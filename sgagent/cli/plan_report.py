@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.agent.step import NamedCut, as_keys
 from sgagent.analysis.compare import Comparison, Effect, Fate, FlowChange, RuleChange
 from sgagent.analysis.flow_text import (
     ObjectNames,
@@ -18,6 +17,7 @@ from sgagent.analysis.flow_text import (
 from sgagent.analysis.header_space import Clause
 from sgagent.core.addresses import Ranges, joined, without
 from sgagent.core.errors import printable
+from sgagent.core.lockout import NamedCut, as_keys
 from sgagent.core.model import ALL_PORTS, Family, PortSet
 from sgagent.core.policy import Peer, ResolvedRule
 

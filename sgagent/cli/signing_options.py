@@ -14,8 +14,8 @@ from sgagent.cli.sign import parse_lifetime
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, UsageError
 from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.signatures import Manifest, SignatureFile
-from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
+from sgagent.signatures.private_key import PrivateKey
 from sgagent.sources.etcd.grpc import LESS, CallRefusedError, EtcdError, GrpcStatus, StoreTooLargeError
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.publication import signature_in

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sgagent.core.errors import NOWHERE, Origin, Problem, Severity
-from sgagent.core.model import CidrBlock, Mode, NetworkInterface, Snapshot
+from sgagent.core.model import CidrBlock, Family, Mode, NetworkInterface, Snapshot
 from sgagent.core.policy import LOOPBACK
 
 
@@ -33,6 +33,18 @@ class Link:
 
     master_kind: str | None = None
     """``bridge``, ``bond``, ``team``, ``vrf`` …; None without a master."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostListener:
+    """A port of this host at which a program waits."""
+
+    family: Family
+    address: int
+    """0 is every address of the family."""
+
+    protocol: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.analysis.lint.subject import HostListener
+from sgagent.core.binding import HostListener
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
 from sgagent.netlink import NETLINK_SOCK_DIAG, NetlinkSocket

@@ -14,10 +14,10 @@ from typing import Self
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
-from sgagent.agent.step import NamedCut
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
+from sgagent.core.lockout import NamedCut
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
 
 LONGEST_TRIAL_SECONDS = 86400.0

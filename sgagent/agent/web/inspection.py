@@ -18,8 +18,8 @@ from sgagent.analysis.graph.elements import Graph
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint
-from sgagent.analysis.lint.subject import HostListener, Life, Usage, make_subject
-from sgagent.core.binding import HostFacts, bind
+from sgagent.analysis.lint.subject import Life, Usage, make_subject
+from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import SecurityGroup, Snapshot
 from sgagent.core.policy import ResolvedPolicy

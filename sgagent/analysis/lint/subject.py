@@ -10,7 +10,7 @@ from sgagent.analysis.lint.codes import MOST_RULES
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach
 from sgagent.analysis.lint.services import OpenPorts, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
-from sgagent.core.binding import Binding, Bindings
+from sgagent.core.binding import Binding, Bindings, HostListener
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedInterface, members_by_group
@@ -46,18 +46,6 @@ class Stand:
     def open_to_everyone(self) -> Mapping[Family, OpenPorts]:
         """Return the ports that rules open to everyone."""
         return {family: ports_open_to_everyone(self.ingress.clauses[family], family) for family in Family}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostListener:
-    """A port of this host at which a program waits."""
-
-    family: Family
-    address: int
-    """0 is every address of the family."""
-
-    protocol: int
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.header_space import Clause
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import HostListener, Life, LintSubject, Stand, Usage
+from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage
 from sgagent.analysis.redundancy import Area, Table, code_of
 from sgagent.core.addresses import Ranges, joined, size, without
+from sgagent.core.binding import HostListener
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, Protocol
 

@@ -10,9 +10,9 @@ from sgagent.agent.control.handlers import Execution
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.step import NamedCut
 from sgagent.agent.step_log import EventLog
 from sgagent.core.binding import HostFacts
+from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import Limits
 from sgagent.settings import Settings, parse_settings

@@ -7,9 +7,8 @@ import os
 from dataclasses import replace
 
 from sgagent.agent.sessions import MOST_LOOKED_AT, MOST_NAMED, Foresight
-from sgagent.agent.step import NamedCut
 from sgagent.core.binding import HostFacts, Link
-from sgagent.core.lockout import LiveSession, SessionKind
+from sgagent.core.lockout import LiveSession, NamedCut, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family
 from tests.unit.agent.test_forbidden_sessions import Log
 from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule

@@ -15,10 +15,10 @@ from sgagent.agent.status import (
     Status,
     status_after,
 )
-from sgagent.agent.step import NamedCut, Step, StepEnd
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity
-from sgagent.core.lockout import SessionKind
+from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 

@@ -11,7 +11,8 @@ import pytest
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import HostListener, Life, Usage, make_subject
+from sgagent.analysis.lint.subject import Life, Usage, make_subject
+from sgagent.core.binding import HostListener
 from sgagent.core.model import ALL_PROTOCOLS, ICMP, ICMPV6, TCP, Direction, Family, Policy, Protocol, Snapshot
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents

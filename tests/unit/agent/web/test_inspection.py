@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.web.inspection import FRESH_SECONDS, MOST_BYTES, MOST_RULES, Found, Inspection, NotFound
-from sgagent.analysis.lint.subject import HostListener
+from sgagent.core.binding import HostListener
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings, parse_settings
