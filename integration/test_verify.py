@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from integration.namespaces import network_namespace
-from sgagent.dataplane.ruleset_check import NotPossible, Refused, Verified, knows_persist, verify
+from sgagent.dataplane.libnftables import NotPossible, Refused, Verified, knows_persist, verify
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
 from tests.contract import tables
@@ -53,8 +53,7 @@ def test_what_nft_knows_is_known_where_the_kernel_cannot_be_asked() -> None:
     """Without private namespaces too, as a host may forbid them, the text is the same."""
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set -all --inh-caps -all "
     ask = (
-        "from sgagent.dataplane.ruleset_check import knows_persist, verify; "
-        "print(knows_persist(), verify(''))"
+        "from sgagent.dataplane.libnftables import knows_persist, verify; print(knows_persist(), verify(''))"
     )
     isolated = ("unshare", "--map-root-user", "--user", "sh", "-c", forbid + '"$@"', "-")
     command = (*isolated, sys.executable, "-c", ask)

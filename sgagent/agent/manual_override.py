@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.agent.definitions import Definitions, Proposal
-from sgagent.agent.state.directory import History
-from sgagent.agent.state.files import remove_durably, rename_durably, write_durably
+from sgagent.agent.state.directory import History, remove_durably, rename_durably, write_durably
 from sgagent.agent.state.snapshot_file import (
     DamagedStateError,
     KeptDocuments,

@@ -13,9 +13,8 @@ from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
-from sgagent.compiler.enforce import Enforced, MarkClearance, enforce
+from sgagent.compiler.enforce import Enforced, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.compiler.marks import MarkLayout
-from sgagent.compiler.revocation import ends_observing, may_cut
 from sgagent.core.binding import (
     NO_FACTS,
     PORT_OF_MASTER,

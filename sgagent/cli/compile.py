@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespace) -> None:
     """Print the ruleset, which the kernel has checked where that needs no privilege."""
-    from sgagent.dataplane.ruleset_check import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
+    from sgagent.dataplane.libnftables import Refused, knows_persist, verify  # noqa: PLC0415 - to apply does without
 
     layout = MarkLayout(settings.enforcement.mark_mask)
     ruleset = compile_offline(policy, layout, settings.flow_log.logging_without_agent)

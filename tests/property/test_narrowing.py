@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import event, given
 
-from sgagent.compiler.revocation import narrows
+from sgagent.compiler.enforce import narrows
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.policy import ResolvedPolicy
 from tests.changes import changed

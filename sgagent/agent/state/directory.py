@@ -1,4 +1,4 @@
-"""Keep the last good definitions over restarts and reboots (§9.2).
+"""The state directory: the last good definitions over restarts and reboots (§9.2), whole after a crash.
 
 The files hold the documents as the source delivered them; they are parsed again when they are loaded. Each
 file is replaced atomically. A file whose checksum does not agree is reported and left, and the one before is
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgagent.agent.state.files import remove_durably, rename_durably, write_durably
 from sgagent.agent.state.snapshot_file import (
     LONGEST_HEAD,
     DamagedStateError,
@@ -27,6 +26,45 @@ from sgagent.agent.state.snapshot_file import (
     may_be_of_version,
 )
 from sgagent.core.errors import NotPermittedError
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file by new content, all of it or nothing, safe from a power cut.
+
+    Raises:
+        OSError: nothing was changed.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    rename_durably(draft, path)
+
+
+def rename_durably(path: Path, target: Path) -> None:
+    """Give a file another name in the same file system, in place of what has that name."""
+    path.replace(target)
+    _sync_directory(target.parent)
+    if path.parent != target.parent:
+        _sync_directory(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)
+    if path.parent.exists():
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
 
 MOST_ENTRIES = 10
 MOST_BYTES = 256 * 1024 * 1024

@@ -14,8 +14,8 @@ from sarif_pydantic import Sarif
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS
+from sgagent.cli.lint import as_sarif
 from sgagent.cli.main import main
-from sgagent.cli.sarif import as_sarif
 from sgagent.core.errors import Origin
 from tests.corpus import EXAMPLES
 

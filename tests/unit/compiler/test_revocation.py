@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.compiler.revocation import may_cut, narrows
+from sgagent.compiler.enforce import may_cut, narrows
 from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, SecurityGroupRule
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
