@@ -12,7 +12,7 @@ from bench.desks import LAYOUT, StoreDesk
 from bench.policies import GROUP_ID, INTERFACE, BenchPolicy
 from integration.service import Service
 from sgagent.sources.etcd.keys import MEMBERS, write_member
-from sgagent.sources.etcd.messages import Delete, Put
+from sgagent.sources.etcd.messages import DeleteKey, PutKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class StoreBook:
 
     def write(self, joined: Sequence[Member], left: Sequence[Member]) -> None:
         """Write and delete keys in one transaction, as one takes what a store with a disk takes."""
-        puts = [Put(self._key(m), write_member([str(m.address)]), self._desk.lease) for m in joined]
-        self._desk.commit(*puts, *(Delete(self._key(member)) for member in left))
+        puts = [PutKey(self._key(m), write_member([str(m.address)]), self._desk.lease) for m in joined]
+        self._desk.commit(*puts, *(DeleteKey(self._key(member)) for member in left))
 
     def _key(self, member: Member) -> str:
         return LAYOUT.key(MEMBERS, self._desk.spoken_of[member.place], f"new-{int(member.address)}")

@@ -25,7 +25,7 @@ from integration.service import Service
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import MEMBERS, KeyLayout, write_member
-from sgagent.sources.etcd.messages import Delete, Put
+from sgagent.sources.etcd.messages import DeleteKey, PutKey
 from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
 
 GROUPS_OF_A_FILE = 20
@@ -191,17 +191,19 @@ class StoreDesk:
             self._groups.change_rule(number)
             return self._publication()
         if number % 2:
-            return lambda: self.commit(Delete(self._last))
+            return lambda: self.commit(DeleteKey(self._last))
         group = self._groups.members[self._groups.dice.choice(self._groups.spoken_of)]
         self._last = LAYOUT.key(MEMBERS, group["security_group_id"], f"new-{number}")
-        return lambda: self.commit(Put(self._last, write_member([str(FIRST_NEWCOMER + number)]), self.lease))
+        return lambda: self.commit(
+            PutKey(self._last, write_member([str(FIRST_NEWCOMER + number)]), self.lease)
+        )
 
     @property
     def spoken_of(self) -> list[str]:
         """Return the groups that rules refer to."""
         return [self._groups.members[place]["security_group_id"] for place in self._groups.spoken_of]
 
-    def commit(self, *writes: Put | Delete) -> None:
+    def commit(self, *writes: PutKey | DeleteKey) -> None:
         """Write to the store in one transaction."""
         self._client.commit((), writes)
 

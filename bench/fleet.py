@@ -33,7 +33,7 @@ from sgagent.settings import EtcdEndpoint
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import Report
 from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
-from sgagent.sources.etcd.messages import Put
+from sgagent.sources.etcd.messages import PutKey
 from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
@@ -234,7 +234,7 @@ def _reports(client: Client, store: Store) -> Iterator[str]:
     lease = client.grant_lease(600).number
     spent = store.member_seconds()
     for number in range(REPORTS):
-        client.commit((), [Put(_LAYOUT.key(FLEET, f"web-{number}"), report, lease)])
+        client.commit((), [PutKey(_LAYOUT.key(FLEET, f"web-{number}"), report, lease)])
     written = store.member_seconds()
     for _ in range(REPORTS):
         client.renew_lease(lease)
@@ -251,7 +251,7 @@ def _publish(client: Client, snapshot: Snapshot) -> None:
 def _announce(client: Client, number: int) -> None:
     """Make a host a member, as it would itself: a single write under a lease."""
     key = _LAYOUT.key(MEMBERS, "sg-clients", f"new-{number}")
-    client.commit((), [Put(key, write_member([f"10.3.0.{number}"]), client.grant_lease(600).number)])
+    client.commit((), [PutKey(key, write_member([f"10.3.0.{number}"]), client.grant_lease(600).number)])
 
 
 def _processor_seconds(pid: int) -> float:

@@ -26,7 +26,7 @@ from sgagent.settings import EtcdSourceSettings, SignatureSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import GROUPS, KeyLayout
-from sgagent.sources.etcd.messages import Delete, KeyRange, Put
+from sgagent.sources.etcd.messages import DeleteKey, KeyRange, PutKey
 from sgagent.sources.etcd.publication import Sign
 from sgagent.sources.etcd.publisher import (
     PublishedMeanwhileError,
@@ -99,11 +99,11 @@ class Desk:
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             published = client.persistently(lambda: read_published(client, self.layout), SOON * PATIENCE)
             plan = plan_publication(published, snapshot, self.layout, by="test", at=time.time(), sign=sign)
-            puts = (Put(key, value) for key, value in forged.items())
+            puts = (PutKey(key, value) for key, value in forged.items())
             others = (write for write in plan.writes if write.key not in forged)
             return publish(client, replace(plan, writes=(*others, *puts)), self.layout)
 
-    def write(self, *writes: Put | Delete) -> None:
+    def write(self, *writes: PutKey | DeleteKey) -> None:
         """Write keys as nobody should: without a marker."""
         with self.namespace.entered(), closing(Client(self.settings)) as client:
             client.commit((), writes)
@@ -313,7 +313,7 @@ def test_a_publication_that_never_ends(desk: Desk) -> None:
             published, definitions(81, members=500), desk.layout, by="dead", at=time.time()
         )
         assert plan.begun is not None
-        client.commit((), [Put(desk.layout.meta, plan.begun.encoded())])
+        client.commit((), [PutKey(desk.layout.meta, plan.begun.encoded())])
         client.commit((), plan.writes[:100])
         with desk.source("sg-web").watch(lambda: None):
             wait_for_port(desk.source("sg-web"), 80)
@@ -330,7 +330,7 @@ def test_a_key_that_nobody_published(desk: Desk) -> None:
     source = desk.source("sg-web")
     with desk.namespace.entered(), source.watch(lambda: None):
         source.fetch()
-        desk.write(Put(desk.layout.key("members", "sg-app", "eni-9"), b'{"addresses":["10.0.0.9"]}'))
+        desk.write(PutKey(desk.layout.key("members", "sg-app", "eni-9"), b'{"addresses":["10.0.0.9"]}'))
         wait_for(lambda: bool(source.fetch().snapshot.group_by_id["sg-app"].member_addresses), "the member")
 
 
@@ -376,7 +376,7 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
         wait_for_port(source, 81)
         assert not refusal()
         member = desk.layout.key("members", "sg-app", "eni-9")
-        desk.write(Put(member, b'{"addresses":["0.0.0.0/0"]}'))
+        desk.write(PutKey(member, b'{"addresses":["0.0.0.0/0"]}'))
         wait_for(lambda: refusal() == "signature_mismatch", "the refusal")
         desk.publish(definitions(82), signed)
         wait_for_port(source, 82)
@@ -391,7 +391,9 @@ def test_only_what_is_signed_is_followed(desk: Desk) -> None:
         assert not refusal()
         clock.pass_seconds(3600)
         assert refusal() == "signature_expired"
-    desk.write(*(Put(item.key, item.value) for item in earlier))  # somebody brings back what was signed then
+    desk.write(
+        *(PutKey(item.key, item.value) for item in earlier)
+    )  # somebody brings back what was signed then
     with desk.namespace.entered():
         again = desk.source("sg-web", signature_policy=signature_policy)
         with pytest.raises(DocumentError, match="is older than"):
@@ -538,7 +540,7 @@ def test_a_follower_ends_where_the_store_does(
                 case "cut":
                     namespace.run("ss", "-K", "dport", "=", ":2379")
                 case "delete":  # by hand, without a marker
-                    desk.write(Delete(desk.layout.key("members", "sg-app", f"eni-{members}")))
+                    desk.write(DeleteKey(desk.layout.key("members", "sg-app", f"eni-{members}")))
                     there.discard(addresses(members + 1)[-1])
                 case "compact":
                     with suppress(CommandError):  # it was before
@@ -546,7 +548,7 @@ def test_a_follower_ends_where_the_store_does(
                 case _:
                     lease = cluster.etcdctl("lease", "grant", "600").split()[1]
                     key = desk.layout.key("members", "sg-app", f"h-{number}")
-                    desk.write(Put(key, b'{"addresses":["10.2.0.%d"]}' % number, int(lease, 16)))
+                    desk.write(PutKey(key, b'{"addresses":["10.2.0.%d"]}' % number, int(lease, 16)))
                     announced.add(f"10.2.0.{number}")
         wanted = desk.source("sg-web").fetch().documents
 

@@ -18,7 +18,7 @@ from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import CallRefusedError, GrpcStatus
 from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.messages import Put
+from sgagent.sources.etcd.messages import PutKey
 from sgagent.sources.etcd.source import EtcdSource
 from tests.certificates import Authority
 
@@ -109,10 +109,10 @@ def test_the_documented_rights_are_enough_and_no_more(
         source = EtcdSource(agent, Limits())
         assert source.fetch().snapshot.security_groups
         client = Client(agent)
-        client.commit((), [Put(LAYOUT.key("fleet", "web-1"), b"{}")])
+        client.commit((), [PutKey(LAYOUT.key("fleet", "web-1"), b"{}")])
         for key in (LAYOUT.meta, LAYOUT.key("members", "sg-web", "web-1"), "/other"):
             with pytest.raises(CallRefusedError) as caught:
-                client.commit((), [Put(key, b"")])
+                client.commit((), [PutKey(key, b"")])
             assert caught.value.code == GrpcStatus.PERMISSION_DENIED
         client.close()
     assert "permission denied" in capsys.readouterr().err

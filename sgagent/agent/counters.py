@@ -163,7 +163,7 @@ class Accounting:
             now: seconds since the epoch.
 
         Returns:
-            Whether anything is to be kept anew.
+            Whether the counter file has to be written.
         """
         is_news = False
         for name in leaving:

@@ -145,7 +145,7 @@ class Definitions:
 
         Args:
             limits: for documents that an earlier agent left; they are parsed when their turn comes.
-            note_damage: is told what is wrong with them.
+            note_damage: receives what is wrong with them.
         """
         if self.proposal is not None:
             yield self.proposal.delivery

@@ -24,7 +24,7 @@ from sgagent.core.errors import (
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.documents.findings import FULL_DOCUMENTS
+from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, Note, import_aws, import_terraform
 from sgagent.settings import AliyunSourceSettings, Settings

@@ -17,7 +17,7 @@ import socket
 from typing import Any, assert_never
 
 from sgagent.core.errors import SgagentError
-from sgagent.dataplane import protocol, validation
+from sgagent.dataplane import protocol, request_validation
 from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.generation import APPLIER_NAME
 from sgagent.dataplane.monitor import RulesetChange, TrackedTable
@@ -151,7 +151,7 @@ class _Desk:
             raise MalformedMessageError("before the beginning")
         values = protocol.decode(content)
         if self._table is None:
-            return self._begin(validation.check_number(values))
+            return self._begin(request_validation.check_number(values))
         return self._do_with(self._table, verb, values)
 
     def _begin(self, mask: int) -> bytes:
@@ -171,19 +171,21 @@ class _Desk:
             case Verb.LIST_COUNTERS:
                 return table.list_counters()
             case Verb.APPLY:
-                plan = validation.check_plan(values, self._mask, self._log_group)
+                plan = request_validation.check_plan(values, self._mask, self._log_group)
                 return protocol.encode(followed.apply(plan), table.is_owner)
             case Verb.CLEAR_MARKS:
-                return protocol.encode(table.clear_marks(*validation.check_marks(values, self._mask)))
+                return protocol.encode(table.clear_marks(*request_validation.check_marks(values, self._mask)))
             case Verb.REFUSE_ANOTHER_OWNER:
                 table.refuse_another_owner()
                 return b""
             case Verb.FIND_SESSION:
-                return protocol.encode(find_session(validation.check_packet(values)))
+                return protocol.encode(find_session(request_validation.check_packet(values)))
             case Verb.END_SESSION:
-                return protocol.encode(destroy_socket(*validation.check_socket(values)))
+                return protocol.encode(destroy_socket(*request_validation.check_socket(values)))
             case Verb.ALLOW_LOG:
-                return protocol.encode(self._allow_log(table, validation.check_number(values, LAST_GROUP)))
+                return protocol.encode(
+                    self._allow_log(table, request_validation.check_number(values, LAST_GROUP))
+                )
             case Verb.OPEN_LOG:
                 return self._open_log()
             case Verb.BEGIN:

@@ -2,7 +2,7 @@
 
 A message is a kind, a length and a content. A content is JSON, one value a line; an object is its class and
 its fields, ``{"Goto":["rule/eth0/web"]}``. A listing of the table and a dump of counters pass unchanged.
-:mod:`sgagent.dataplane.validation` checks what the agent sends.
+:mod:`sgagent.dataplane.request_validation` checks what the agent sends.
 """
 
 from __future__ import annotations

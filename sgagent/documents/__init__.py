@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sgagent.documents.field import RefusedDocumentsError
-from sgagent.documents.findings import Limits
 from sgagent.documents.parse import DocumentFile, parse_documents, parse_other_version
+from sgagent.documents.problems import Limits
 
 __all__ = [
     "DocumentFile",

@@ -33,6 +33,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
 from sgagent.documents.field import Field
+from sgagent.documents.models import DocumentModel, Value, located, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     InvalidValueError,
@@ -44,7 +45,6 @@ from sgagent.documents.scalars import (
     wrong_type,
 )
 from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind
-from sgagent.documents.validation import DocumentModel, Value, located, read_model
 from sgagent.documents.values import (
     DIRECTIONS,
     FAMILIES,

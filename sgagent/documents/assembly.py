@@ -31,7 +31,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.findings import Findings
+from sgagent.documents.problems import Findings
 
 _DIGITS = 12
 

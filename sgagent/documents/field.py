@@ -9,8 +9,8 @@ from typing import Concatenate, ParamSpec, TypeVar, final
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.model import Snapshot
-from sgagent.documents.findings import Budget, Findings, OverBudgetError
 from sgagent.documents.parse_cache import ParseCache
+from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.scalars import (
     MISSING_FIELD,
     UNKNOWN_FIELD,

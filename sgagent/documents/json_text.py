@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping as MappingOf, Sequence
 from functools import partial
 
 from sgagent.documents.characters import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
-from sgagent.documents.findings import Limits
 from sgagent.documents.parse_cache import Recurrence, Row, Rows
+from sgagent.documents.problems import Limits
 from sgagent.documents.tree import (
     NO_LINES,
     Listing,

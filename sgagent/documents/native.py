@@ -30,6 +30,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field
+from sgagent.documents.models import DocumentModel, Schema, Value, located, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     invalid,
@@ -41,7 +42,6 @@ from sgagent.documents.scalars import (
 )
 from sgagent.documents.schema import any_of, document_schema, ref, words
 from sgagent.documents.tree import Listing, Mapping, Node
-from sgagent.documents.validation import DocumentModel, Schema, Value, located, read_model
 from sgagent.documents.values import (
     CLOUDS,
     DIRECTIONS,

@@ -9,13 +9,13 @@ from functools import partial
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
-from sgagent.documents.answers import ANSWER_FIELDS, settle_answers
+from sgagent.documents.api_pages import ANSWER_FIELDS, settle_answers
 from sgagent.documents.assembly import Collected, assemble
 from sgagent.documents.characters import refuse_bidirectional
 from sgagent.documents.field import Field, Reading, RefusedDocumentsError
-from sgagent.documents.findings import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.json_text import parse_json
 from sgagent.documents.parse_cache import ParseCache
+from sgagent.documents.problems import Budget, Findings, Limits, OverBudgetError
 from sgagent.documents.tree import Listing, MalformedError, TreeBuilder
 
 
@@ -201,8 +201,8 @@ def parse_other_version(
 ) -> Snapshot:
     """Return the snapshot of other versions of documents that were parsed with the same memo.
 
-    A passage that both versions have is parsed once, and each rule of it is the very same value in both
-    snapshots. So the origins in this snapshot may name a file of the other version.
+    A passage that both versions have is parsed once, and both snapshots hold the same objects for its rules.
+    So the origins in this snapshot may name a file of the other version.
 
     Args:
         files: the documents.

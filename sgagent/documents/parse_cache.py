@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from typing import TypeVar, cast
 
-from sgagent.documents.findings import Budget, Findings
+from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.tree import Listing, Mapping, Node
 
 

@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from sgagent.core.model import LAST_PORT
-from sgagent.documents.validation import DocumentModel, Schema
+from sgagent.documents.models import DocumentModel, Schema
 from sgagent.documents.values import (
     ACCOUNT_PATTERN,
     FORMAT_VERSION,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping as MappingOf, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from sgagent.documents.findings import Limits
+from sgagent.documents.problems import Limits
 
 
 class ScalarKind(enum.Enum):

@@ -25,7 +25,7 @@ from sgagent.core.model import (
     Protocol,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.findings import Budget
+from sgagent.documents.problems import Budget
 from sgagent.documents.scalars import (
     InvalidValueError,
     invalid,

@@ -23,8 +23,8 @@ from sgagent.core.model import (
 )
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Reading
-from sgagent.documents.findings import Budget, Findings, OverBudgetError
 from sgagent.documents.parse import read_tree
+from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.values import in_order
 from sgagent.importers.aws_rules import (
     AwsPermission,

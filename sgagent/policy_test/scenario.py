@@ -21,8 +21,8 @@ from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, p
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.field import Field, Fields, Reading
-from sgagent.documents.findings import Budget, Findings
 from sgagent.documents.parse import read_tree
+from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.tree import Listing
 from sgagent.settings import parse_interface_name
 

@@ -25,7 +25,7 @@ from sgagent.core.model import (
     Sessions,
 )
 from sgagent.core.policy import Exemption
-from sgagent.documents.findings import Limits
+from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import Fault, InvalidValueError
 from sgagent.documents.values import parse_network, parse_ports, parse_protocol
 from sgagent.settings.constraints import (

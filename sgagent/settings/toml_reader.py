@@ -13,7 +13,7 @@ from typing import Any
 
 from sgagent.core.errors import Origin, Problem, Severity, UsageError, printable, shown
 from sgagent.documents.characters import refuse_ambiguous
-from sgagent.documents.findings import Findings, Limits
+from sgagent.documents.problems import Findings, Limits
 from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
 from sgagent.documents.tree import MalformedError
 from sgagent.settings.constraints import written
@@ -203,7 +203,7 @@ def parse_settings(content: str, file: str) -> Settings:
     table = _parse_toml(content, file)
     if not table:
         return Settings()
-    from sgagent.settings.validation import read_tables  # noqa: PLC0415 - pydantic takes longer than all else
+    from sgagent.settings.table_validation import read_tables  # noqa: PLC0415 - pydantic takes longer than all else
 
     values, faults = read_tables(table)
     settings = _settings(values, file)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
-from sgagent.dataplane.validation import check_plan
+from sgagent.dataplane.request_validation import check_plan
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
 from sgagent.nft.plan import Plan

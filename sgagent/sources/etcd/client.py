@@ -24,7 +24,7 @@ from sgagent.sources.etcd.grpc import (
     EtcdError,
     GrpcMessages,
     GrpcStatus,
-    MalformedMessageError,
+    MalformedGrpcError,
     StoreTooLargeError,
     TooSlowError,
     as_compacted,
@@ -376,7 +376,7 @@ def _readable(answer: bytes, read: Callable[[bytes], Answer]) -> Answer:
     """
     try:
         return read(answer)
-    except (MalformedMessageError, UnicodeDecodeError) as error:
+    except (MalformedGrpcError, UnicodeDecodeError) as error:
         raise ConnectionLostError(f"an answer that can't be read: {error}") from error
 
 

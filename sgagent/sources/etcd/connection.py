@@ -20,7 +20,7 @@ from sgagent.sources.etcd.grpc import (
     ConnectionLostError,
     GrpcMessages,
     GrpcStatus,
-    MalformedMessageError,
+    MalformedGrpcError,
     StoreTooLargeError,
     as_compacted,
 )
@@ -173,7 +173,7 @@ class Watch:
             raise AnswerTooLargeError(f"{self.place}: {error}") from error
         except ConnectionLostError as error:
             raise type(error)(f"{self.place}: {error}") from error
-        except MalformedMessageError as error:
+        except MalformedGrpcError as error:
             raise ConnectionLostError(f"{self.place}: an answer that can't be read: {error}") from error
         if answer is not None and answer.is_canceled:
             if answer.compact_revision:

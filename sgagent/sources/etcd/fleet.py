@@ -21,7 +21,7 @@ from sgagent.settings import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.keys import FLEET, KeyLayout
-from sgagent.sources.etcd.messages import Delete, KeyValue, Put, Write
+from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey, Write
 
 FORMAT = 1
 MOST_ERRORS = 3
@@ -174,11 +174,11 @@ class LeasedKeys:
         self._hold_lease()
         wanted = dict(self._contents())
         writes: list[Write] = [
-            Put(key, value, self._lease)
+            PutKey(key, value, self._lease)
             for key, value in sorted(wanted.items())
             if self._written.get(key) != value
         ]
-        writes.extend(Delete(key) for key in sorted(self._written.keys() - wanted.keys()))
+        writes.extend(DeleteKey(key) for key in sorted(self._written.keys() - wanted.keys()))
         if writes:
             self._client.commit((), writes)
             self._written = wanted

@@ -180,7 +180,7 @@ _UINT64 = (1 << 64) - 1
 _SIGN = 1 << 63
 
 
-class MalformedMessageError(Exception):
+class MalformedGrpcError(Exception):
     """Say that bytes are no message."""
 
 
@@ -223,9 +223,9 @@ def read_fields(message: bytes) -> Iterator[tuple[int, Value]]:
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
-            raise MalformedMessageError(f"wire type {kind} in field {field}")
+            raise MalformedGrpcError(f"wire type {kind} in field {field}")
         if length > len(message) - at:
-            raise MalformedMessageError(f"field {field} ends beyond the message")
+            raise MalformedGrpcError(f"field {field} ends beyond the message")
         yield field, message[at : at + length]
         at += length
 
@@ -247,7 +247,7 @@ def unsigned(value: Value) -> int:
         MalformedMessageError: the field holds no number.
     """
     if not isinstance(value, int):
-        raise MalformedMessageError("bytes where a number should be")
+        raise MalformedGrpcError("bytes where a number should be")
     return value
 
 
@@ -258,7 +258,7 @@ def content(value: Value) -> bytes:
         MalformedMessageError: the field holds a number.
     """
     if not isinstance(value, bytes):
-        raise MalformedMessageError("a number where bytes should be")
+        raise MalformedGrpcError("a number where bytes should be")
     return value
 
 
@@ -277,12 +277,12 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     value = 0
     for place in range(_LONGEST_VARINT):
         if at + place >= len(message):
-            raise MalformedMessageError("a number ends beyond the message")
+            raise MalformedGrpcError("a number ends beyond the message")
         group = message[at + place]
         value |= (group & 0x7F) << (7 * place)
         if group < 0x80:
             return value & _UINT64, at + place + 1
-    raise MalformedMessageError("a number of more than 64 bits")
+    raise MalformedGrpcError("a number of more than 64 bits")
 
 
 STEP_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from sgagent.core.model import GroupReference, NetworkInterface, PrefixListRefer
 from sgagent.documents import Limits
 from sgagent.documents.characters import refuse_bidirectional
 from sgagent.documents.field import Field, Reading
-from sgagent.documents.findings import Budget, Findings, OverBudgetError
+from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.tree import MalformedError
 from sgagent.documents.values import parse_id, parse_object
 from sgagent.documents.writer import (

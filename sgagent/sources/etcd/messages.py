@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgagent.documents import Limits
-from sgagent.documents.findings import FULL_DOCUMENTS
+from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.sources.etcd.grpc import (
-    MalformedMessageError,
+    MalformedGrpcError,
     StoreTooLargeError,
     Value,
     content,
@@ -103,7 +103,7 @@ class WatchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class PutKey:
     """Write a key."""
 
     key: str
@@ -112,13 +112,13 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class DeleteKey:
     """Delete a key."""
 
     key: str
 
 
-Write = Put | Delete
+Write = PutKey | DeleteKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +171,9 @@ def _condition(condition: Unchanged) -> bytes:
 
 def _operation(write: Write) -> bytes:
     match write:
-        case Put(key, value, lease):
+        case PutKey(key, value, lease):
             return nested(2, text(1, key.encode()) + text(2, value) + number(3, lease))
-        case Delete(key):
+        case DeleteKey(key):
             return nested(3, text(1, key.encode()))
 
 
@@ -265,7 +265,7 @@ def read_range(message: bytes, limit: int) -> Range:
 
     def take(value: Value) -> None:
         if len(items) == limit:
-            raise MalformedMessageError(f"more than the {limit} keys that were asked for")
+            raise MalformedGrpcError(f"more than the {limit} keys that were asked for")
         items.append(_key_value(value))
 
     return Range(**_read(message, {**_RANGE, 2: ("items", take)}) | {"items": tuple(items)})

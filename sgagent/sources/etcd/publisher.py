@@ -23,7 +23,7 @@ from sgagent.sources.etcd.keys import (
     KeyLayout,
     published_keys,
 )
-from sgagent.sources.etcd.messages import Delete, Header, KeyRange, KeyValue, Put, Unchanged, Write
+from sgagent.sources.etcd.messages import DeleteKey, Header, KeyRange, KeyValue, PutKey, Unchanged, Write
 from sgagent.sources.etcd.publication import (
     Completeness,
     MalformedMarkerError,
@@ -83,7 +83,7 @@ class Publication:
     @property
     def puts(self) -> int:
         """Return the number of writes."""
-        return sum(isinstance(write, Put) for write in self.writes)
+        return sum(isinstance(write, PutKey) for write in self.writes)
 
     @property
     def deletions(self) -> int:
@@ -182,14 +182,14 @@ def _writes(published: Published, wanted: dict[str, bytes]) -> Iterator[Write]:
     there = {item.key: item.value for item in published.items}
     for key in sorted(there.keys() | wanted.keys()):
         if key not in wanted:
-            yield Delete(key)
+            yield DeleteKey(key)
         elif there.get(key) != wanted[key]:
-            yield Put(key, wanted[key])
+            yield PutKey(key, wanted[key])
 
 
 def _size(write: Write) -> int:
     """Return the approximate size of a write in a transaction, in bytes."""
-    return len(write.key) + (len(write.value) if isinstance(write, Put) else 0) + 32
+    return len(write.key) + (len(write.value) if isinstance(write, PutKey) else 0) + 32
 
 
 def publish(client: Client, publication: Publication, layout: KeyLayout) -> int:
@@ -233,7 +233,7 @@ class _Writer:
     def move(self, marker: Marker, writes: Sequence[Write]) -> int:
         """Write a new marker together with other keys, and return the revision."""
         value = marker.encoded()
-        header = self._written([Put(self._layout.meta, value), *writes], value)
+        header = self._written([PutKey(self._layout.meta, value), *writes], value)
         self._marker_revision = header.revision
         return header.revision
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.findings import FULL_DOCUMENTS
+from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.ports import Delivery, Wake
 from sgagent.settings import FileSourceSettings
 from sgagent.sources.factory import SourceContext

@@ -10,7 +10,13 @@ import pytest
 from sgagent.compiler.marks import MarkLayout, MarkTest
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
-from sgagent.dataplane.validation import check_marks, check_number, check_packet, check_plan, check_socket
+from sgagent.dataplane.request_validation import (
+    check_marks,
+    check_number,
+    check_packet,
+    check_plan,
+    check_socket,
+)
 from sgagent.nft import ruleset as r
 from sgagent.nft.plan import AddRule, Delete, Plan
 from sgagent.nft.ruleset import Rule, SetMark

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.sources.etcd.grpc import (
-    MalformedMessageError,
+    MalformedGrpcError,
     content,
     nested,
     number,
@@ -56,20 +56,20 @@ def test_fields_of_fixed_length_are_passed_by() -> None:
 )
 def test_what_is_no_message(message: bytes) -> None:
     """Bytes that end early, or hold what is not known, are refused."""
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedGrpcError):
         list(read_fields(message))
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(message: bytes) -> None:
     """Nothing else comes of them."""
-    with contextlib.suppress(MalformedMessageError):
+    with contextlib.suppress(MalformedGrpcError):
         assert sum(1 for _ in read_fields(message)) <= len(message)
 
 
 def test_fields_are_of_their_type() -> None:
     """A number is no text and a text no number."""
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedGrpcError):
         content(1)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedGrpcError):
         unsigned(b"1")

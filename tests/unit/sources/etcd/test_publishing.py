@@ -5,7 +5,7 @@ from __future__ import annotations
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.keys import KeyLayout, published_keys
-from sgagent.sources.etcd.messages import Delete, KeyValue, Put
+from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey
 from sgagent.sources.etcd.publication import Completeness, Marker
 from sgagent.sources.etcd.publisher import (
     MOST_BYTES,
@@ -67,8 +67,8 @@ def test_only_what_changed_is_written() -> None:
     first = groups("sg-1", "sg-2")
     made = plan(published(first, plan(NOBODY, first)), groups("sg-2", "sg-3"), at=2000.0)
     assert made.writes == (
-        Delete(LAYOUT.key("groups", "sg-1")),
-        Put(
+        DeleteKey(LAYOUT.key("groups", "sg-1")),
+        PutKey(
             LAYOUT.key("groups", "sg-3"), published_keys(groups("sg-3"), LAYOUT)[LAYOUT.key("groups", "sg-3")]
         ),
     )
@@ -120,11 +120,11 @@ def test_who_takes_over_keeps_what_was_complete() -> None:
 
 def test_writes_are_cut_into_portions() -> None:
     """None holds too many, none too much, and together they are all, in order."""
-    writes = [Put(f"/{number:04}", b"x" * (MOST_BYTES // 4)) for number in range(10)]
-    writes += [Put(f"/{number:04}", b"") for number in range(10, 500)]
+    writes = [PutKey(f"/{number:04}", b"x" * (MOST_BYTES // 4)) for number in range(10)]
+    writes += [PutKey(f"/{number:04}", b"") for number in range(10, 500)]
     portions = list(batches(writes))
     assert [write for portion in portions for write in portion] == writes
     assert all(len(portion) <= MOST_WRITES for portion in portions)
-    sizes = [sum(len(write.value) for write in portion if isinstance(write, Put)) for portion in portions]
+    sizes = [sum(len(write.value) for write in portion if isinstance(write, PutKey)) for portion in portions]
     assert max(sizes) <= MOST_BYTES
     assert list(batches([])) == []

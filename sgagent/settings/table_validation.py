@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Protocol
 from sgagent.documents.field import nearest_name
+from sgagent.documents.models import faults_of
 from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, InvalidValueError
-from sgagent.documents.validation import faults_of
 from sgagent.documents.values import PORT_FORMS
 from sgagent.settings.constraints import Word, wrong_type_of
 from sgagent.settings.sources import ENDPOINTS_EXAMPLE, SOURCE_TABLES, FileSourceSettings, SourceType

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, ErrorDetails
 
 from sgagent.documents.field import Field
-from sgagent.documents.findings import Budget, Findings
+from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping
 from sgagent.documents.tree import Mapping, Node
 
