@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.time_text import count, time_left
 from sgagent.cli.agent_client import NoAgentError, ask
+from sgagent.cli.output import format_json
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, printable
 from sgagent.documents import DocumentFile
 from sgagent.settings import Settings
@@ -100,7 +100,7 @@ def _kept(settings: Settings) -> InForce:
 def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
     """Print the outcome first, then what it costs; what is wrong goes to standard error."""
     if as_json:
-        print(json.dumps(encode_fields(answer)))
+        print(format_json(encode_fields(answer)))
         return
     print("\n".join(map(printable, lines(answer))))
     for problem in answer.warnings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sen
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import add_width_argument, lay_out, table_width
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
 from sgagent.settings import parse_interface_name
@@ -152,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
     if options.follow:
         _follow(first, look, options)
     elif options.json:
-        print(json.dumps(encode_fields(replace(first, flows=_newest(first.flows, options.lines)))))
+        print(format_json(encode_fields(replace(first, flows=_newest(first.flows, options.lines)))))
     else:
         print("\n".join(report(first, options.lines, table_width(options))))
     return 0
@@ -219,7 +218,7 @@ class _Printer:
     def print(self, flows: tuple[Flow, ...], left_out: Iterator[FlowsLeftOut] | tuple[()]) -> None:
         """Print what is new, at once."""
         if self._options.json:
-            lines = [json.dumps(encode_fields(entry)) for entry in (*flows, *left_out)]
+            lines = [format_json(encode_fields(entry)) for entry in (*flows, *left_out)]
         else:
             lines = [*self._table.lines(flows, table_width(self._options)), *map(sentence, left_out)]
         for line in lines:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sgagent.agent.time_text import age, count
 from sgagent.cli.inputs import load_settings, whole_number
-from sgagent.cli.output import add_width_argument, lay_out, table_width
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.signing_options import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.client import Client
@@ -93,7 +93,7 @@ def _look(client: Client, layout: KeyLayout) -> _Fleet:
 
 def _show(fleet: _Fleet, options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(_as_json(fleet), indent=2))
+        print(format_json(_as_json(fleet), indent=2))
         return 0
     for line in _lines(fleet, table_width(options)):
         print(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from sgagent.agent.control.protocol import encode_fields
@@ -12,7 +11,7 @@ from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import add_width_argument, lay_out, table_width
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 
 
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Print what was enforced; damaged files are named on standard error."""
     answer = ask(load_settings(options), HistoryQuestion(), HistoryAnswer)
     if options.json:
-        print(json.dumps(encode_fields(answer)))
+        print(format_json(encode_fields(answer)))
         return 0
     print("\n".join(table(answer, table_width(options))))
     for entry in answer.entries:

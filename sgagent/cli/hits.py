@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import threading
@@ -17,7 +16,7 @@ from sgagent.agent.control.requests import Hit, HitsAnswer, HitsQuestion, HitSte
 from sgagent.agent.time_text import age, count, short_age
 from sgagent.cli.agent_client import ask, interruptible
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import add_width_argument, lay_out, table_width
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.model import Mode, Policy
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.settings import SPAN_FORM, parse_span
@@ -66,7 +65,7 @@ def table(
         rates: to be shown, too.
     """
     if not answer.interfaces:
-        return ["nothing is judged on this host"]
+        return ["no interface of this host is bound"]
     rows = [_row(hit, part.mode, now) for part in answer.interfaces for hit in part.hits]
     headline, *laid_out = _laid_out([_HEADINGS, *rows], _rates(answer, rates), width)
     left = iter(laid_out)
@@ -146,7 +145,6 @@ def _title(part: InterfaceHits) -> str:
 
 
 def _row(hit: Hit, mode: Mode, now: float) -> tuple[str, ...]:
-    by_rule = hit.step is HitStep.RULE
     is_observed = mode is Mode.OBSERVE and hit.verdict is Policy.DROP
     return (
         str(hit.packets),
@@ -157,7 +155,7 @@ def _row(hit: Hit, mode: Mode, now: float) -> tuple[str, ...]:
         hit.security_group_id or "",
         hit.authorization_object or "",
         hit.protocol or "",
-        hit.ports or ("any" if by_rule else ""),
+        hit.ports_text,
         _last_hit(hit, now),
     )
 
@@ -214,7 +212,7 @@ def run(options: argparse.Namespace) -> int:
     def lines() -> list[str]:
         answer = look()
         if options.json:
-            return [json.dumps(encode_fields(answer))]
+            return [format_json(encode_fields(answer))]
         if options.unused is not None:
             return unused_lines(answer, options.unused, time.time(), table_width(options))
         known = rates.after(answer, time.monotonic()) if options.watch else None

@@ -57,7 +57,7 @@ def table(answer: ModeAnswer, width: int | None) -> list[str]:
         width: of the terminal; None is no limit.
     """
     if not answer.interfaces:
-        return ["nothing is judged on this host; the mode holds from when something is"]
+        return ["no interface is bound yet; the mode applies once one is"]
     return lay_out([("INTERFACE", "MODE", "BY"), *map(_row, answer.interfaces)], width=width)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import enum
+import json
 import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -180,6 +182,32 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def format_json(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON; instants, in fields like ``seen_at`` or ``since``, are RFC 3339 in UTC."""
+    return json.dumps(_with_instants(value), indent=indent)
+
+
+_INSTANT = re.compile(r"(?:.*_)?(?:at|since)")
+
+
+def _with_instants(value: object) -> object:
+    """Return JSON's values with seconds since the epoch as text."""
+    if isinstance(value, dict):
+        return {
+            key: _instant(one) if _INSTANT.fullmatch(key) else _with_instants(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_with_instants(one) for one in value]
+    return value
+
+
+def _instant(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _with_instants(value)
+    return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def replace_file(place: Path, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import socket
 import sys
 import time
@@ -22,6 +21,7 @@ from sgagent.cli.inputs import (
     load_settings,
     required_definitions,
 )
+from sgagent.cli.output import format_json
 from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, translated_etcd_errors
 from sgagent.core.binding import Bindings
 from sgagent.core.errors import DocumentError, UsageError, printable
@@ -175,7 +175,7 @@ def _tell(
 ) -> int:
     """Print the result."""
     if options.json:
-        print(json.dumps(_report(found, plan, revision, voucher, is_written=is_written), indent=2))
+        print(format_json(_report(found, plan, revision, voucher, is_written=is_written), indent=2))
     elif is_written:
         signed = "" if voucher is None else f", {voucher.summary}"
         marker = plan.marker

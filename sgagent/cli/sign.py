@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from sgagent.cli.inputs import (
     whole_number,
 )
 from sgagent.cli.keygen import load_key
-from sgagent.cli.output import replace_file
+from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import SourceUnavailableError, UsageError
 from sgagent.core.resolve import Scope
 from sgagent.documents import DocumentFile
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     replace_file(place, SignatureFile(manifest, tuple(key.sign(manifest) for key in keys)).render())
-    print(json.dumps(_report(place, manifest)) if options.json else _summary(place, manifest))
+    print(format_json(_report(place, manifest)) if options.json else _summary(place, manifest))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 from sgagent.agent.control.protocol import encode_fields
@@ -12,7 +11,7 @@ from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
-from sgagent.cli.output import add_width_argument, lay_out, table_width
+from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 
 _LABEL_WIDTH = 10
@@ -29,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     answer = ask(load_settings(options), StatusQuestion(), StatusAnswer)
     if options.json:
         is_enforcing = answer.posture is Posture.ENFORCING
-        print(json.dumps({"is_enforcing": is_enforcing, **encode_fields(answer)}))
+        print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
     else:
         print("\n".join(screen(answer, time.time(), table_width(options))))
     return 0 if answer.posture is Posture.ENFORCING else 1
@@ -55,7 +54,7 @@ _HEADINGS = ("INTERFACE", "STATE", "MODE", "ENI", "GROUPS", "SESSIONS")
 
 
 def _row(interface: InterfaceStatus) -> tuple[str, ...]:
-    sessions = "judged at every packet" if interface.is_judged_at_every_packet else "judged once"
+    sessions = "checked at every packet" if interface.is_judged_at_every_packet else "cached"
     return (
         interface.name,
         state_in_words(interface),

@@ -355,6 +355,14 @@ class Hit:
     last_hit_at: float | None = None
     """Null where there was no hit in that time."""
 
+    @property
+    def ports_text(self) -> str:
+        """Return the ports for people, like ``80, 443, 8000-8100``; empty for what is no rule."""
+        if self.ports is None:
+            return "any" if self.step is HitStep.RULE else ""
+        ranges = (ports.partition("/") for ports in self.ports.split(","))
+        return ", ".join(first if last in ("", first) else f"{first}-{last}" for first, _, last in ranges)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceHits:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import DeniedAnswer, Hit, HitsAnswer, HitStep, InterfaceHits, StatusAnswer
+from sgagent.agent.control.requests import DeniedAnswer, Hit, HitsAnswer, InterfaceHits, StatusAnswer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import MOST_STEPS, Trend
@@ -287,10 +287,8 @@ class RuleLine:
 
     @property
     def ports(self) -> str:
-        """Return the ports in words; empty where the step knows none."""
-        if self.hit.ports is None:
-            return "any" if self.hit.step is HitStep.RULE else ""
-        return self.hit.ports.replace(",", ", ")
+        """Return the ports for people."""
+        return self.hit.ports_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

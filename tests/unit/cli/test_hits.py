@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from sgagent.agent.control.requests import Hit, HitsAnswer, HitStep, InterfaceHits
 from sgagent.cli.hits import Rates, sift_unused, table, unused_lines
 from sgagent.core.model import Direction, Mode, Policy
@@ -59,7 +61,7 @@ def test_each_interface_and_direction_has_its_part() -> None:
     assert table(ANSWER, None, now=NOW) == [
         "eth0 ingress",
         headings,
-        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp    80/80  7s",
+        "     12    720  accept         1  sgr-web    sg-web  0.0.0.0/0  tcp    80     7s",
         "      0      0  drop         100  sgr-2      sg-web  pl-bad     all    any    none",
         "      3    120  drop              (default)",
         "",
@@ -81,7 +83,7 @@ def test_the_table_fits_the_terminal() -> None:
 def test_a_host_without_bound_interfaces_has_no_hits() -> None:
     """It says so, rather than nothing."""
     nothing = HitsAnswer(snapshot_version=None, interfaces=())
-    assert table(nothing, None, now=NOW) == ["nothing is judged on this host"]
+    assert table(nothing, None, now=NOW) == ["no interface of this host is bound"]
 
 
 def test_rates_are_those_between_two_looks() -> None:
@@ -124,3 +126,18 @@ def test_only_rules_that_nobody_hit_for_long_enough_are_unused() -> None:
     assert "sgr-2" in lines[-1]
     (line,) = unused_lines(sift_unused(answer, 864_000.0, NOW), 864_000.0, NOW, None)
     assert line == "no rule is known to have been without a hit for 10 days"
+
+
+@pytest.mark.parametrize(
+    ("step", "ports", "text"),
+    (
+        (HitStep.RULE, "80/80", "80"),
+        (HitStep.RULE, "80/80,443/443,8000/8100", "80, 443, 8000-8100"),
+        (HitStep.RULE, "none", "none"),
+        (HitStep.RULE, None, "any"),
+        (HitStep.DEFAULT, None, ""),
+    ),
+)
+def test_ports_are_shown_as_people_write_them(step: HitStep, ports: str | None, text: str) -> None:
+    """A range that no rule can match is named, too."""
+    assert replace(RULE, step=step, ports=ports).ports_text == text

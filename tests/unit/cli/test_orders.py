@@ -101,4 +101,4 @@ def test_the_modes_are_a_table() -> None:
         ["observe", "sgagent mode"],
         ["enforce", "the configuration"],
     ]
-    assert "nothing is judged" in mode.table(ModeAnswer(interfaces=()), None)[0]
+    assert "no interface is bound yet" in mode.table(ModeAnswer(interfaces=()), None)[0]

@@ -191,6 +191,6 @@ def test_each_interface_has_a_row() -> None:
     lines = screen(replace(WELL, interfaces=(unbound, eth0, bare)), NOW, None)
     assert [line.split() for line in lines[-3:]] == [
         ["docker0", "unbound", "-", "-", "-", "-"],
-        ["eth0", "bound", "observe", "eni-1", "sg-1,", "sg-2", "judged", "once"],
-        ["eth3", "without", "groups", "observe", "-", "-", "judged", "at", "every", "packet"],
+        ["eth0", "bound", "observe", "eni-1", "sg-1,", "sg-2", "cached"],
+        ["eth3", "without", "groups", "observe", "-", "-", "checked", "at", "every", "packet"],
     ]

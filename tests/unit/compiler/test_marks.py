@@ -54,7 +54,7 @@ class TestLayout:
 
     @pytest.mark.parametrize(("mask", "can_cache"), ((0x7FF, False), (0xFFF, True), (0x7FF << 20, False)))
     def test_twelve_bits_are_the_fewest(self, mask: int, *, can_cache: bool) -> None:
-        """With fewer, sessions are judged at every packet."""
+        """With fewer, sessions are checked at every packet."""
         assert MarkLayout(mask).can_cache is can_cache
         assert (first_state(["eth0"], MarkLayout(mask)) == UNCACHED) is not can_cache
 
