@@ -86,6 +86,9 @@ class Reconciler:
         self._is_changing = False
         """Whether the last step began to change the table, and did not come to its end."""
 
+        self._is_interim_left = False
+        """Whether the kernel refused a table in whose place the interim one of this step stays."""
+
         kept, damage = state.load()
         links = KnownLinks.left(kept.links if kept else (), settings.interfaces)
         self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
@@ -102,32 +105,40 @@ class Reconciler:
         """
         if fetch or self.fetched.newest is None:
             self.fetched = self.fetched.again(self._source)
-        inputs = self._inputs()
+        self._is_interim_left = False
+        inputs = self._inputs(self.state.definitions)
         target = self._planner.choose(self.state, inputs)
         if target.delivery is None:
-            inputs = replace(inputs, has_enforced=self._directory.has_enforced())
+            # What was kept may have turned out to be damaged, so the name servers may be let through now.
+            inputs = replace(
+                inputs, has_enforced=self._directory.has_enforced(), ways=self._ways(target.definitions)
+            )
         step, state = self._bring(self.state, inputs, target)
         if step.outcome is not StepEnd.REFUSED:
             state = self._store(state, target)
-        self.state, self._is_changing = state, False
+        self.state, self._is_changing = state, self._is_interim_left
         return step
 
-    def _inputs(self) -> StepInputs:
-        """Ask the ports for what a step depends on, but for the table.
-
-        The name servers are let through only as long as there are no definitions at all: without them an
-        agent whose source has another address by now would never get any.
-        """
-        definitions = replace(self.state.definitions, fetched=self.fetched)
-        is_lost = self.fetched.source_error is not None and definitions.is_empty
+    def _inputs(self, definitions: Definitions) -> StepInputs:
+        """Ask the ports for what a step depends on, but for the table."""
         return StepInputs(
             fetched=self.fetched,
             facts=self._host.facts(),
-            ways=(*self._source.endpoints(), *(self._name_servers() if is_lost else ())),
+            ways=self._ways(definitions),
             overrides=self.overrides,
             now=self._clock.now(),
             is_table_known=not self._is_changing,
         )
+
+    def _ways(self, definitions: Definitions) -> tuple[Endpoint, ...]:
+        """Return what leads to the source (§7.4).
+
+        The name servers are let through only as long as there are no definitions at all: without them an
+        agent whose source has another address by now would never get any.
+        """
+        is_empty = replace(definitions, fetched=self.fetched).is_empty
+        is_lost = self.fetched.source_error is not None and is_empty
+        return (*self._source.endpoints(), *(self._name_servers() if is_lost else ()))
 
     def _bring(self, state: AgentState, inputs: StepInputs, target: StepTarget) -> tuple[Step, AgentState]:
         """Bring the kernel to the target; return the report, and the state after it."""
@@ -137,6 +148,7 @@ class Reconciler:
         if state.in_force is None or not state.in_force.is_interim or step.outcome is not StepEnd.APPLIED:
             return step, state
         last, state = self._bring(state, inputs, target)
+        self._is_interim_left = last.outcome is StepEnd.REFUSED
         cut, was_drift, differed = step.sessions_cut, step.was_drift, step.differed
         return replace(last, sessions_cut=cut, was_drift=was_drift, differed=differed), state
 
@@ -270,7 +282,7 @@ class Reconciler:
 
     def judge(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""
-        return self._planner.judge(self.state, self._inputs(), delivery)
+        return self._planner.judge(self.state, self._inputs(self.state.definitions), delivery)
 
     def has_drifted(self) -> bool:
         """Return whether the table is another one than the last step that was done left."""

@@ -83,7 +83,7 @@ def check_plan(content: tuple[Any, ...], mask: int, log_group: int | None = None
     try:
         for operation in operations:
             validator.check_operation(operation)
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise MalformedMessageError("no such plan") from error
     return Plan(fill=operations) if is_fill else Plan(operations)
 

@@ -162,6 +162,20 @@ class PermissionModel(AnswerModel):
     nic_type: Annotated[str, Value(parse_text)] = "intranet"
     description: Text = ""
 
+    @classmethod
+    def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
+        """Return the fields that are set, without those of objects that do not count (§5.1)."""
+        entries = dict(super().entries_of(node))
+        names = cls.names()
+        group, account, prefix_list = (
+            names[name] for name in ("peer_group", "peer_account", "peer_prefix_list")
+        )
+        if names["peer_cidr"] in entries or names["peer_ipv6_cidr"] in entries:
+            losing = {group, account, prefix_list}
+        else:
+            losing = {prefix_list} if group in entries else {account}
+        return {name: value for name, value in entries.items() if name not in losing}
+
 
 class IngressModel(PermissionModel):
     """A rule on ingress: the source is the peer."""

@@ -51,6 +51,9 @@ class FakeDataplane:
         """The plans that were carried out, for tests to look at."""
 
         self.refusal: KernelRefusedError | NotPermittedError | None = None
+        self.refused_at: int | None = None
+        """How many plans are carried out before one is refused; None is no limit."""
+
         """Raised by every apply while it is set."""
 
         self.fault: NotPermittedError | None = None
@@ -69,6 +72,8 @@ class FakeDataplane:
         """Carry out the fill and the flip, or refuse both."""
         if self.refusal:
             raise self.refusal
+        if len(self.applied) == self.refused_at:
+            raise KernelRefusedError("no more")
         if not plan:
             return
         before = (self.ruleset, self.foreign, self._counts)

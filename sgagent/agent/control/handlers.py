@@ -267,7 +267,7 @@ class Execution:
 
     def standing(self) -> ManualOverride:
         """Return which orders stand."""
-        definitions, held = self._definitions, None
+        definitions, held = replace(self._definitions, fetched=self.reconciler.fetched), None
         version, held_back = self._version_in_force(), definitions.held_back
         if held_back is not None and version is not None and definitions.proposal is None:
             record = definitions.record

@@ -75,6 +75,22 @@ def test_a_table_whose_state_can_not_be_read_takes_two_changes(machine: Machine)
     assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
 
 
+def test_a_refusal_after_the_first_of_two_changes_is_no_drift(machine: Machine) -> None:
+    """The table that remembers no session is the agent's own, and no other process is named for it."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    desired = machine.dataplane.ruleset
+    assert desired is not None
+    chains = (replace(c, comment="?") if c.name == names.STATE_CHAIN else c for c in desired.chains)
+    machine.dataplane.ruleset = replace(desired, chains=tuple(chains))
+    machine.dataplane.refused_at = len(machine.dataplane.applied) + 1
+    assert agent.step(fetch=False).outcome is StepEnd.REFUSED
+    machine.dataplane.refused_at = None
+    step = agent.step(fetch=False)
+    assert (step.outcome, step.was_drift) == (StepEnd.APPLIED, False)
+    assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
+
+
 CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")
 BROKEN = GOOD.replace("sg-1]", "sg-2]")
 

@@ -151,6 +151,17 @@ def test_a_closed_host_finds_its_source(machine: Machine) -> None:
     assert (step.is_closed, failsafes(step)) == (True, exempt([DNS]))
 
 
+def test_a_closed_host_whose_definitions_are_damaged_finds_its_source(machine: Machine) -> None:
+    """What was kept counts as nothing as soon as it proves to be unreadable, in the same step."""
+    machine.source.write(GOOD)
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    machine.dataplane.ruleset = None
+    small = f"[limits]\ndocument_bytes = 10\n{FAIL_CLOSED}"
+    step = machine.reconciler(small, name_servers=lambda: (DNS,)).step(fetch=True)
+    assert (step.is_closed, failsafes(step)) == (True, exempt([DNS]))
+
+
 def failsafes(step: Step) -> tuple[Exemption, ...]:
     """Return what no group can block on the first interface outwards."""
     assert step.policy is not None

@@ -381,3 +381,14 @@ def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
     """Of another family, of another length."""
     with pytest.raises(MalformedMessageError):
         check_socket(decode(lines(*values)))
+
+
+@pytest.mark.parametrize("kind", ("Jump", "Goto"))
+def test_what_is_nested_too_deep_is_refused(kind: str) -> None:
+    """It ends neither the check nor the process."""
+    verdict: object = "a"
+    for _ in range(2000):
+        verdict = {kind: [verdict]}
+    operation = obj("AddElements", "a", [obj("Element", [ONE], verdict)])
+    with pytest.raises(MalformedMessageError):
+        check_plan(decode(lines(NO_FILL, operation)), MASK, LOG_GROUP)

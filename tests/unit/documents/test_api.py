@@ -135,6 +135,15 @@ def test_a_rule_is_read() -> None:
             GroupReference("sg-2", "a@example.com"),
         ),
         ({"SourceCidrIp": "", "SourcePrefixListId": "pl-1"}, PrefixListReference("pl-1")),
+        (
+            {"SourceGroupId": "?", "SourceGroupOwnerAccount": "an account", "SourcePrefixListId": "?"},
+            CidrBlock.parse("0.0.0.0/0"),
+        ),
+        ({"SourceCidrIp": "", "SourceGroupId": "sg-2", "SourcePrefixListId": "?"}, GroupReference("sg-2")),
+        (
+            {"SourceCidrIp": "", "SourceGroupOwnerAccount": "an account", "SourcePrefixListId": "pl-1"},
+            PrefixListReference("pl-1"),
+        ),
     ),
 )
 def test_a_cidr_wins_over_a_group_over_a_prefix_list(fields: dict[str, object], meant: object) -> None:

@@ -256,6 +256,16 @@ def test_a_trial_that_is_given_up_goes_back_to_what_was_held(machine: Machine) -
     assert agent.log.keys_of("rolled_back")["reason"] == "asked"
 
 
+def test_a_version_that_the_kernel_refuses_is_not_held_back(machine: Machine) -> None:
+    """It is the source's, whose turn it is now; what it was before is no news any more."""
+    agent = Agent(machine)
+    agent.apply(B)
+    machine.source.write(C)
+    machine.dataplane.refusal = KernelRefusedError("no")
+    agent.fetch()
+    assert agent.orders.standing().held is None
+
+
 def test_one_trial_at_a_time(machine: Machine) -> None:
     """What else could be ordered is refused, and changes nothing."""
     agent = Agent(machine)
