@@ -383,12 +383,10 @@ def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
         check_socket(decode(lines(*values)))
 
 
-@pytest.mark.parametrize("kind", ("Jump", "Goto"))
-def test_what_is_nested_too_deep_is_refused(kind: str) -> None:
+def test_what_is_nested_too_deep_is_refused() -> None:
     """It ends neither the check nor the process."""
-    verdict: object = "a"
+    selector: object = "a"
     for _ in range(2000):
-        verdict = {kind: [verdict]}
-    operation = obj("AddElements", "a", [obj("Element", [ONE], verdict)])
+        selector = obj("Selector", selector, "a", obj("KeyType", "mark"), None)
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(NO_FILL, operation)), MASK, LOG_GROUP)
+        check_plan(decode(lines(NO_FILL, match(selector, ONE))), MASK, LOG_GROUP)
