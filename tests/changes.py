@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sgagent.core.model import Policy, SecurityGroup, Snapshot
 from tests.draws import Draws
+from tests.edits import unused_rule_id
 
 
 def changed(draws: Draws, definitions: Snapshot) -> Snapshot:
@@ -13,7 +14,8 @@ def changed(draws: Draws, definitions: Snapshot) -> Snapshot:
     groups = list(definitions.security_groups)
     for _ in range(draws.choice((1, 1, 2))):
         place = draws.index(groups)
-        groups[place] = changed_group(draws, groups[place], definitions)
+        now = replace(definitions, security_groups=tuple(groups))
+        groups[place] = changed_group(draws, groups[place], now)
     return replace(definitions, security_groups=tuple(groups))
 
 
@@ -28,7 +30,8 @@ def changed_group(draws: Draws, group: SecurityGroup, definitions: Snapshot) -> 
         case "more" if donors:
             donor = draws.choice(donors)
             policy = draws.choice((Policy.ACCEPT, donor.policy))
-            rules.append(replace(donor, rule_id=f"sgr-new-{draws.number(8)}", policy=policy))
+            taken = {rule.rule_id for rule in (*donors, *rules)}
+            rules.append(replace(donor, rule_id=unused_rule_id(draws, taken), policy=policy))
         case "flip" if rules:
             place = draws.index(rules)
             rules[place] = replace(rules[place], policy=Policy.ACCEPT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from sgagent.core.binding import HandBinding
@@ -140,14 +140,26 @@ def _add_fourteen_rules(draft: _Draft) -> _Draft:
 
 
 def _with_rules(draft: _Draft, group: SecurityGroup, count: int) -> SecurityGroup:
-    rules = (*group.rules, *(_new_rule(draft.draws) for _ in range(count)))
+    taken = {rule.rule_id for one in draft.snapshot.security_groups for rule in one.rules}
+    rules = group.rules
+    for _ in range(count):
+        rules += (_new_rule(draft.draws, taken),)
+        taken.add(rules[-1].rule_id)
     return replace(group, rules=tuple(sorted(rules, key=lambda rule: rule.rule_id)))
 
 
-def _new_rule(draws: Draws) -> SecurityGroupRule:
+def unused_rule_id(draws: Draws, taken: Container[str]) -> str:
+    """Return an id that no rule has; small draws, which Hypothesis likes, would be equal."""
+    number = draws.number(8)
+    while f"sgr-new-{number:016x}" in taken:
+        number += 1
+    return f"sgr-new-{number:016x}"
+
+
+def _new_rule(draws: Draws, taken: Container[str]) -> SecurityGroupRule:
     first = draws.randint(1, _HIGHEST_PORT)
     return SecurityGroupRule(
-        rule_id=f"sgr-new-{draws.number(8):016x}",
+        rule_id=unused_rule_id(draws, taken),
         direction=draws.choice(tuple(Direction)),
         policy=draws.choice(tuple(Policy)),
         priority=draws.choice((1, 2, 50, 100)),

@@ -246,7 +246,7 @@ def write_additions(
     table_flags: Sequence[str] = (),
     verb: ops.DeclarationVerb = ops.DeclarationVerb.ADD,
 ) -> str | None:
-    """Return the operations in their order; None if one of them is about what stands and may not be ours.
+    """Return the operations in order; None if one is about what may not be ours, or has no command in nft.
 
     Args:
         operations: what to do.
@@ -269,6 +269,8 @@ def _line(operation: Operation, table_flags: Sequence[str], verb: str) -> str | 
         case ops.AddChain(chain):
             return f"{verb} {_chain_command(chain)}"
         case ops.AddCounter(counter):
+            if counter.comment and verb != ops.DeclarationVerb.ADD.value:
+                return None  # nft's grammar creates no counter that has a comment; its JSON does
             return f"{verb} {_counter_command(counter)}"
         case ops.AddElements(name, key_types, elements):
             texts = ", ".join([element_text(element, key_types) for element in elements])

@@ -9,6 +9,7 @@ from sgagent.nft.plan import (
     AddChain,
     AddCounter,
     AddTable,
+    DeclarationVerb,
     Delete,
     DeleteElements,
     DestroyTable,
@@ -62,3 +63,13 @@ def test_what_stands_behind_a_name_is_in_braces() -> None:
 def test_what_somebody_else_may_have_named_is_not_written(operation: Operation) -> None:
     """Such a plan is told as JSON, in which a name is nothing but a name."""
     assert write_additions((AddTable(), operation)) is None
+
+
+def test_a_counter_with_a_comment_can_not_be_created_by_text() -> None:
+    """Nft's grammar has no such command; the plan goes to the kernel as JSON then."""
+    commented: list[Operation] = [AddTable(), AddCounter(Counter(name="a", comment="b"))]
+    assert write_additions(commented) is not None
+    assert write_additions(commented, verb=DeclarationVerb.CREATE) is None
+    assert write_additions([AddCounter(Counter(name="a"))], verb=DeclarationVerb.CREATE) == (
+        "create counter inet sgagent a\n"
+    )
