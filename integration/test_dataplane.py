@@ -216,6 +216,33 @@ def test_foreign_things_are_named_and_removed(
     assert listed_anew() == Observed(ruleset=tables.WHOLE)
 
 
+@pytest.mark.parametrize(
+    "commands",
+    (
+        ('add element inet sgagent {map} {{ 192.0.2.99 comment "x" : accept }}',),
+        ("flush chain inet sgagent {chain}", "add rule inet sgagent {chain} ip ttl 3 accept"),
+        (
+            "flush chain inet sgagent {chain}",
+            "add chain inet sgagent other",
+            'add element inet sgagent {map} {{ 192.0.2.98 comment "y" : goto other }}',
+        ),
+    ),
+)
+def test_an_object_of_ours_that_another_made_unreadable_is_restored(
+    namespace: Namespace, one_shot: LibnftablesDataplane, commands: tuple[str, ...]
+) -> None:
+    """A comment at an element is enough; what refers to the object stands in the way of replacing it."""
+    desired = tables.WHOLE
+    bring(one_shot, desired)
+    hosts = next(m for m in desired.verdict_maps if m.key_types == (KeyType.IPV4_ADDR,) and not m.is_interval)
+    chain = next(c for c in desired.chains if c.hook is None and c.rules)
+    for command in commands:
+        namespace.nft(command.format(map=hosts.name, chain=chain.name))
+    bring(one_shot, desired)
+    assert listed_anew() == Observed(ruleset=desired)
+    assert not bring(one_shot, desired)
+
+
 def test_a_foreign_map_that_leads_to_our_chains_is_removed(
     namespace: Namespace, one_shot: LibnftablesDataplane
 ) -> None:

@@ -31,7 +31,7 @@ from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
-from sgagent.nft.plan import AddCounter, Delete, Operation, Plan
+from sgagent.nft.plan import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.nft.text import differences
 from sgagent.ports import Delivery, Observed
 from sgagent.settings import Settings, UnboundInterfaces
@@ -423,7 +423,7 @@ class Planner:
             plan=plan,
             clearance=enforcement.clearance,
             preview=(old, policy) if self._may_cut(old, policy, is_first=is_first) else None,
-            leaving=_deleted_counters(plan.flip),
+            leaving=_counters_deleted_by_flip(plan),
             is_observing_changed=old is not None and old.observed != policy.observed,
             removed=_deleted_counters(plan.removal),
         )
@@ -436,6 +436,13 @@ class Planner:
             return False
         is_kept = self._settings.enforcement.sessions is Sessions.KEEP and not is_first
         return not is_kept or bool(old and ends_observing(old, policy))
+
+
+def _counters_deleted_by_flip(plan: Plan) -> frozenset[str]:
+    """Return the counters that the flip deletes: all, where it makes the table anew."""
+    is_anew = any(isinstance(operation, DestroyTable) for operation in plan.flip)
+    gone = frozenset(plan.before.counter_by_name) if is_anew and plan.before else frozenset()
+    return gone | _deleted_counters(plan.flip)
 
 
 def _deleted_counters(operations: tuple[Operation, ...]) -> frozenset[str]:

@@ -102,6 +102,19 @@ class ForeignObjects:
             ),
         )
 
+    def takes_name_of(self, desired: Ruleset) -> bool:
+        """Return whether an object that can't be read has the name of one that is wanted.
+
+        Another process has changed it: an element with a comment, for example, makes a map unreadable.
+        """
+        maps = {name for kind, name in self.others if kind in ("map", "set")}
+        counters = {name for kind, name in self.others if kind == "counter"}
+        return bool(
+            desired.chain_by_name.keys() & set(self.chains)
+            or desired.verdict_map_by_name.keys() & maps
+            or desired.counter_by_name.keys() & counters
+        )
+
 
 def _kind_and_name(text: str) -> tuple[str, str]:
     """Return the kind and the name; the kinds of connection tracking's objects are two words."""
@@ -143,7 +156,12 @@ def make_plan(
         apart: chains that no desired rule or element refers to; where one of them is replaced, no search for
             references is made.
     """
-    change = _Change(desired, observed or Ruleset(), ForeignObjects.parse(foreign), apart)
+    found = ForeignObjects.parse(foreign)
+    if observed is not None and found.takes_name_of(desired):
+        # What refers to such an object can't be told from what it was compiled to, so nothing is kept.
+        anew = make_plan(desired, None)
+        return Plan((ops.DestroyTable(), *anew.operations), before=observed, after=desired)
+    change = _Change(desired, observed or Ruleset(), found, apart)
     fill = tuple(change.fill())
     if observed is None or change.foreign.is_asleep:
         fill = (ops.AddTable(), *fill)
