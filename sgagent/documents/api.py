@@ -1,7 +1,7 @@
 """Models of the ECS API's answers, and their reader (§8.4).
 
 The models ignore unknown fields. Null and an empty text mean that the API left a field unset. The API answers
-with pages; ``answers`` merges what this module collects.
+with pages; ``api_pages`` merges what this module collects.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sgagent.documents.scalars import (
     parse_word,
     wrong_type,
 )
-from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind
+from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import (
     DIRECTIONS,
     FAMILIES,
@@ -59,11 +59,6 @@ from sgagent.documents.values import (
     parse_priority_or_text,
     parse_protocol,
 )
-
-
-def is_set(node: Node) -> bool:
-    """Return whether the API set a field."""
-    return node != "" and not (isinstance(node, Scalar) and node.kind is ScalarKind.NULL)
 
 
 def _inner(name: str) -> Callable[[Node], Listing]:
@@ -165,16 +160,11 @@ class PermissionModel(AnswerModel):
     @classmethod
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields that are set, without those of objects that do not count (§5.1)."""
-        entries = dict(super().entries_of(node))
-        names = cls.names()
-        group, account, prefix_list = (
-            names[name] for name in ("peer_group", "peer_account", "peer_prefix_list")
-        )
+        entries, names = dict(super().entries_of(node)), cls.names()
+        losing = {"peer_account"} if names["peer_group"] not in entries else {"peer_prefix_list"}
         if names["peer_cidr"] in entries or names["peer_ipv6_cidr"] in entries:
-            losing = {group, account, prefix_list}
-        else:
-            losing = {prefix_list} if group in entries else {account}
-        return {name: value for name, value in entries.items() if name not in losing}
+            losing = {"peer_group", "peer_account", "peer_prefix_list"}
+        return {name: value for name, value in entries.items() if name not in {names[one] for one in losing}}
 
 
 class IngressModel(PermissionModel):

@@ -311,3 +311,8 @@ def _has_no_surrogates(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_set(node: Node) -> bool:
+    """Return whether the API set a field."""
+    return node != "" and not (isinstance(node, Scalar) and node.kind is ScalarKind.NULL)
