@@ -45,10 +45,14 @@ def find_refused(operations: Sequence[Operation], accepts: Accepts) -> str | Non
 
 
 def _first_refused(count: int, accepts: Callable[[int], bool]) -> int | None:
-    """Return the place of the first one without which the ones before are accepted."""
+    """Return the place of the first one without which the ones before are accepted.
+
+    None where all are accepted, be it that another process changed the table while this looked.
+    """
     if accepts(count):
         return None
-    return bisect_left(range(1, count + 1), x=True, key=lambda length: not accepts(length))
+    place = bisect_left(range(1, count + 1), x=True, key=lambda length: not accepts(length))
+    return place if place < count else None
 
 
 def _narrowed(

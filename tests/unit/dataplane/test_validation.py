@@ -385,8 +385,10 @@ def test_what_is_no_socket_is_refused(values: tuple[object, ...]) -> None:
 
 def test_what_is_nested_too_deep_is_refused() -> None:
     """It ends neither the check nor the process."""
-    selector: object = "a"
-    for _ in range(2000):
-        selector = obj("Selector", selector, "a", obj("KeyType", "mark"), None)
+    mark = json.dumps(obj("Selector", "x", "a", obj("KeyType", "mark"), None))
+    before, after = mark.split('"x"')
+    written = lines(NO_FILL, match("deep", ONE)).replace(
+        b'"deep"', f'{before * 2000}"a"{after * 2000}'.encode()
+    )
     with pytest.raises(MalformedMessageError):
-        check_plan(decode(lines(NO_FILL, match(selector, ONE))), MASK, LOG_GROUP)
+        check_plan(decode(written), MASK, LOG_GROUP)
