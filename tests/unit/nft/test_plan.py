@@ -134,3 +134,16 @@ def test_table_flags_go_with_the_declaration() -> None:
             {"flush": {"map": {**here, "name": "m"}}},
         ]
     }
+
+
+@pytest.mark.parametrize(
+    "foreign", ("map peers/eth0", "set peers/eth0", "chain generation", "counter rule/eth0/ssh")
+)
+def test_a_foreign_object_with_a_name_of_ours_is_replaced_with_the_table(foreign: str) -> None:
+    """All in one transaction, whatever refers to it; without such a name the table stays."""
+    plan = make_plan(tables.WHOLE, tables.WHOLE, (foreign,))
+    assert isinstance(plan.flip[0], DestroyTable)
+    assert (plan.fill, plan.removal) == ((), ())
+    assert plan.flip[1:] == tuple(make_plan(tables.WHOLE, None).operations)
+    other = make_plan(tables.WHOLE, tables.WHOLE, (f"{foreign}-of-others",))
+    assert not any(isinstance(operation, DestroyTable) for operation in other.operations)
