@@ -49,12 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write both files, where there are none yet; nothing is dropped by them."""
     place: Path = options.config or DEFAULT_CONFIGURATION
-    text, settings = _configuration(place, is_default=options.config is None)
+    text, settings, is_written = _configuration(place, is_default=options.config is None)
     policy_file = _policy_file(settings)
     policy = make_first_policy(
         look_at_host(), Wishes(ssh_from=tuple(options.ssh_from), is_web_server=options.web)
     )
-    _write(place, text)
+    if not is_written:
+        _write(place, text)
     _observe(settings)  # before the agent can find the policy
     _write(policy_file, policy.text)
     if options.json:
@@ -71,8 +72,8 @@ def _block(text: str) -> CidrBlock:
         raise argparse.ArgumentTypeError(f"{text} is no address or network, like 203.0.113.0/24") from None
 
 
-def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings]:
-    """Return the text of the configuration to write, and what it sets.
+def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings, bool]:
+    """Return the text of the configuration, what it sets, and whether the file has it already.
 
     Raises:
         UsageError: there is one that sets something and does not observe, or it is wrong.
@@ -82,12 +83,12 @@ def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings]:
         text = place.read_text(encoding="utf-8")
     except FileNotFoundError:
         text = first_configuration(beside)
-        return text, parse_settings(text, str(place))
+        return text, parse_settings(text, str(place)), False
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{place}: the configuration can't be read: {error}") from error
     settings = parse_settings(text, str(place))
     if settings.enforcement.mode is Mode.OBSERVE:
-        return text, settings
+        return text, settings, True
     if settings != parse_settings("", str(place)):
         raise UsageError(
             f'{place}: sets something already; set mode = "observe" under [enforcement], or name another file'
@@ -95,7 +96,7 @@ def _configuration(place: Path, *, is_default: bool) -> tuple[str, Settings]:
         )
     added = first_configuration(beside).partition("\n\n")[2] if beside else "\n".join((*OBSERVING, ""))
     text = f"{text.rstrip()}\n\n{added}"
-    return text, parse_settings(text, str(place))
+    return text, parse_settings(text, str(place)), False
 
 
 def _policy_file(settings: Settings) -> Path:

@@ -216,6 +216,21 @@ def test_it_writes_both_files_once(run: Run, tmp_path: Path) -> None:
     assert Path("sgagent.toml").read_text() == configuration
 
 
+def test_a_configuration_that_observes_stays_the_same_file(run: Run, tmp_path: Path) -> None:
+    """With its owner and mode, which may protect a secret."""
+    place = Path("sgagent.toml")
+    place.write_text(f'[source]\npath = "{tmp_path}/groups.d"\n[enforcement]\nmode = "observe"\n')
+    place.chmod(0o640)
+    before = place.stat()
+    assert run()[0] == 0
+    after = place.stat()
+    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_mode,
+        before.st_mtime_ns,
+    )
+
+
 def test_a_configuration_that_sets_nothing_is_completed(run: Run) -> None:
     """Its comments stay."""
     Path("sgagent.toml").write_text("# [source]\n# ours\n")
