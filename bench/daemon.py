@@ -42,10 +42,10 @@ from integration.service import Service, service_on
 from integration.soak import processor_seconds
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, enforce
-from sgagent.compiler.marks import first_state
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import first_state
 from sgagent.nft.names import class_chain, peers_chain
 
 CHANGES = {SIZES[1]: 60, SIZES[2]: 100, SIZES[3]: 60}

@@ -25,10 +25,10 @@ from bench.sizes import Size
 from integration.namespaces import Namespace, network_namespace
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
-from sgagent.compiler.marks import first_state
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import first_state
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_NFT = "nft, the same"

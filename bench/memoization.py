@@ -19,12 +19,12 @@ from bench.policies import GROUP_ID, INTERFACE, BenchPolicy, invent
 from bench.section import Section, finish, milliseconds, parser_of, table
 from bench.sizes import SIZES, Size
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, Resolution, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.nft.marks import MarkLayout
 from sgagent.nft.ruleset import Ruleset
 
 NAME = "memoization"

@@ -16,7 +16,7 @@ from bench.processor import one_processor
 from bench.results import PacketCost, Spread
 from bench.traffic import Aim, choose, choose_sessions
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 
 OURS = "sgagent"

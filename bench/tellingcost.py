@@ -18,9 +18,9 @@ from bench.sizes import SIZES
 from bench.traffic import Aim, choose
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging
-from sgagent.compiler.marks import first_state
 from sgagent.core.model import Policy
 from sgagent.dataplane.nflog import open_log
+from sgagent.nft.marks import first_state
 from sgagent.nft.text import render
 
 SILENT = "sgagent, which tells of nobody"

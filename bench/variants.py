@@ -13,8 +13,8 @@ from bench.packetcost import LAYOUT
 from bench.policies import INTERFACE, BenchPolicy
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.compiler.marks import first_state
 from sgagent.core.model import PORTED
+from sgagent.nft.marks import first_state
 from sgagent.nft.ruleset import (
     TH_DPORT,
     Goto,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from integration.lab import Lab
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.policy_test.packet_bytes import encode_packet
 
 LAYOUT = MarkLayout(0xFFFF0000)

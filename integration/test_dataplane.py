@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from integration.namespaces import Namespace, network_namespace
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.nft.diff import make_plan
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.plan import AddChain, AddTable, DestroyTable, Flush, Plan
 from sgagent.nft.ruleset import Chain, Drop, Element, Goto, Interval, KeyType, Ruleset, VerdictMap
 from sgagent.nft.text import render, write_additions

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import Problem
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.signatures import Signed

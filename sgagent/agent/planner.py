@@ -14,7 +14,6 @@ from sgagent.agent.state.snapshot_file import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import Enforced, MarkClearance, ends_observing, enforce, may_cut
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import (
     NO_FACTS,
     PORT_OF_MASTER,
@@ -31,6 +30,7 @@ from sgagent.core.policy import Endpoint, ResolvedPolicy, exempt
 from sgagent.core.resolve import Exemptions, Resolution, closed_interface, resolve
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import make_plan, plan_without_table
+from sgagent.nft.marks import MarkLayout
 from sgagent.nft.plan import AddCounter, Delete, DestroyTable, Operation, Plan
 from sgagent.nft.text import differences
 from sgagent.ports import Delivery, Observed

@@ -13,10 +13,10 @@ from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepEnd
-from sgagent.compiler.marks import UNCACHED, EnforcementState
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.marks import UNCACHED, EnforcementState
 from sgagent.ports import Clock, CounterValue
 
 STEP_SECONDS = 60.0

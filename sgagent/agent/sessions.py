@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sgagent.compiler.marks import EnforcementState, MarkLayout, is_remembered
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.evaluate import Packet, Tracking
@@ -25,6 +24,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.sockets import Ending, TcpSession, TcpSockets, list_sockets
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
+from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
 
 if TYPE_CHECKING:  # 20 ms for commands that only look at sessions
     from sgagent.agent.step import Step

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from sgagent.compiler.marks import EnforcementState
 from sgagent.core.binding import NO_FACTS, HostFacts
 from sgagent.core.errors import Problem
 from sgagent.core.lockout import NamedCut
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.marks import EnforcementState
 
 
 class StepEnd(Enum):

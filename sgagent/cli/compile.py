@@ -10,11 +10,11 @@ import sys
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
-from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print(resolution.policy, settings, options)
     else:
-        from sgagent.cli.one_shot import apply_once  # noqa: PLC0415 - it needs what printing does without
+        from sgagent.cli.apply import apply_once  # noqa: PLC0415 - it needs what printing does without
 
         apply_once(resolution.policy, settings, options)
     return 0

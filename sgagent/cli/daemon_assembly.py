@@ -35,13 +35,13 @@ from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.responses import Page
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.cli.inputs import load_settings, read_configuration
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Sessions
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.privsep import Applier, news_heard
 from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
+from sgagent.nft.marks import MarkLayout
 from sgagent.ports import Source
 from sgagent.settings import EtcdSourceSettings, Settings
 from sgagent.sources.factory import make_source

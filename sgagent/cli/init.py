@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sgagent.agent.control.requests import ModeAnswer, ModeOrder
 from sgagent.cli.agent_client import NoAgentError, order
+from sgagent.cli.apply import own_sessions
 from sgagent.cli.first_policy import (
     OBSERVING,
     FirstPolicy,
@@ -21,7 +22,6 @@ from sgagent.cli.first_policy import (
     make_first_policy,
 )
 from sgagent.cli.main import DEFAULT_CONFIGURATION
-from sgagent.cli.one_shot import own_sessions
 from sgagent.cli.output import replace_file
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.model import TCP, CidrBlock, Family, Mode

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sgagent.agent.control.requests import EnforcedAnswer, ReloadOrder
-from sgagent.cli.active_policy import print_enforced
-from sgagent.cli.agent_client import order
+from sgagent.cli.agent_client import order, print_enforced
 from sgagent.cli.inputs import load_settings
 
 

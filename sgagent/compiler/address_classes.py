@@ -19,7 +19,7 @@ from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import Family
 from sgagent.nft import names
-from sgagent.nft.maps import fixed_map
+from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, VerdictMap
 
 Peers = tuple[int, ...]

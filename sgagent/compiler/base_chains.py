@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sgagent.compiler.marks import EnforcementState, MarkLayout
-from sgagent.compiler.selectors import readings
+from sgagent.compiler.decision_list import readings
 from sgagent.core.addresses import joined
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import (
@@ -24,7 +23,8 @@ from sgagent.core.policy import (
     in_order,
 )
 from sgagent.nft import names, ruleset
-from sgagent.nft.maps import fixed_map
+from sgagent.nft.marks import EnforcementState, MarkLayout
+from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import chain, filterfalse
 
 from sgagent.compiler.address_classes import Classes, Gotos
-from sgagent.compiler.decision_list import Entry, Grouped, Place
+from sgagent.compiler.decision_list import Entry, Grouped, Place, Selectors, dhcp_rule, readings
 from sgagent.compiler.linear import FarEnds, entry_rules, protocol_rules, separate_protocols, up_to
 from sgagent.compiler.port_chains import PortChains, guards_of_new, read_twice
 from sgagent.compiler.port_table import Decider, is_crowd, make_table
-from sgagent.compiler.selectors import Selectors, dhcp_rule, readings
 from sgagent.core.addresses import meets
 from sgagent.core.memo import Memo, Seam, gone_and_come
 from sgagent.core.model import UDP, Family

@@ -19,12 +19,12 @@ from sgagent.compiler.class_chains import FamilyChains, class_chains, list_chain
 from sgagent.compiler.counter_chains import SILENT, CounterChain, FlowLogging, counter_chains
 from sgagent.compiler.decision_list import Entry, Grouped, Place, list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short
-from sgagent.compiler.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.core.memo import Memo
 from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.marks import EnforcementState, MarkLayout, encode_state
 from sgagent.nft.ruleset import Chain, Counter, Ruleset, VerdictMap
 
 Named = TypeVar("Named")

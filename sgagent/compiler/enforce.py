@@ -19,7 +19,13 @@ from operator import attrgetter
 from sgagent.compiler.base_chains import close_way
 from sgagent.compiler.compile import Compiled, compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging, without_logging
-from sgagent.compiler.marks import (
+from sgagent.core.addresses import NO_ADDRESSES, AddressSet
+from sgagent.core.memo import Memo, gone_and_come
+from sgagent.core.model import Direction, Family, Mode, Policy, Sessions
+from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.nft import names
+from sgagent.nft.diff import make_plan
+from sgagent.nft.marks import (
     UNCACHED,
     EnforcementState,
     MarkLayout,
@@ -28,12 +34,6 @@ from sgagent.compiler.marks import (
     first_state,
     next_state,
 )
-from sgagent.core.addresses import NO_ADDRESSES, AddressSet
-from sgagent.core.memo import Memo, gone_and_come
-from sgagent.core.model import Direction, Family, Mode, Policy, Sessions
-from sgagent.core.policy import Exemption, ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
-from sgagent.nft import names
-from sgagent.nft.diff import make_plan
 from sgagent.nft.plan import AddElements, AddRule, DeleteElements, Flush, Operation, Plan
 from sgagent.nft.ruleset import Accept, LookUp, Ruleset
 

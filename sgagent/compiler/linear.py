@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sgagent.compiler.decision_list import INNER_PEER, Entry
-from sgagent.compiler.selectors import Selectors
+from sgagent.compiler.decision_list import INNER_PEER, Entry, Selectors
 from sgagent.core.addresses import joined, sweep
 from sgagent.core.model import ALL_PORTS, PORTED, PortSet, Protocol
 from sgagent.nft import names
-from sgagent.nft.maps import fixed_map
+from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import Element, Goto, Interval, KeyType, LookUp, Match, Rule, VerdictMap
 
 MANY_LINES = 8

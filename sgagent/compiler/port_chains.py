@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sgagent.compiler.decision_list import Entry
+from sgagent.compiler.decision_list import Entry, Selectors, readings
 from sgagent.compiler.linear import (
     ALIKE,
     MANY_LINES,
@@ -24,10 +24,9 @@ from sgagent.compiler.linear import (
     up_to,
 )
 from sgagent.compiler.port_table import Cell, PortTable, ProtocolTable, Segment
-from sgagent.compiler.selectors import Selectors, readings
 from sgagent.core.model import LAST_PORT, PORTED, Direction, Family, Protocol
 from sgagent.nft import names, ruleset
-from sgagent.nft.maps import fixed_map
+from sgagent.nft.names import fixed_map
 from sgagent.nft.ruleset import (
     Chain,
     Element,

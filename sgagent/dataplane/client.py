@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
 from sgagent.dataplane import protocol
@@ -16,6 +15,7 @@ from sgagent.dataplane.dataplane import TableDataplane
 from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.sockets import Ending, TcpSession
 from sgagent.dataplane.table import Applied, TableListing
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Plan
 
 LONGEST_CALL_SECONDS = 300.0

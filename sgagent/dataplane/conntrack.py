@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family, Protocol
@@ -19,6 +18,7 @@ from sgagent.netlink import (
     attribute,
     attributes,
 )
+from sgagent.nft.marks import MarkTest
 
 _SUBSYSTEM_CONNTRACK = 1 << 8
 _NEW = _SUBSYSTEM_CONNTRACK | 0

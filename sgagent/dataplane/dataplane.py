@@ -12,13 +12,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import Applied, KernelTable, TableKeeper
 from sgagent.netlink import attribute, attributes, payloads_in
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import DestroyTable, Plan
 from sgagent.nft.ruleset import TABLE
 from sgagent.ports import CounterValue, Observed

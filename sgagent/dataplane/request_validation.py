@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.binding import check_interface_name
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError
 from sgagent.nft import plan as ops, ruleset as nft
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import BITS, SELECTORS, SYMBOLS
 

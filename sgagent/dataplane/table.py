@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, following, list_counters
@@ -21,6 +20,7 @@ from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, 
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
 from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Operation, Plan
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.text import subject, write_additions

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping as MappingOf, Sequence
 from functools import partial
 
-from sgagent.documents.characters import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
 from sgagent.documents.parse_cache import Recurrence, Row, Rows
 from sgagent.documents.problems import Limits
+from sgagent.documents.scalars import BYTE_ORDER_MARK, LINE_SEPARATORS, OUTSIDE_OF_QUOTES, bad_character
 from sgagent.documents.tree import (
     NO_LINES,
     Listing,

@@ -19,7 +19,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.documents.characters import escape_bidirectional, is_ambiguous
+from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
 
 Native = Mapping[str, object]

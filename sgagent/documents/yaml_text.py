@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import yaml
 
-from sgagent.documents.characters import (
+from sgagent.documents.scalars import (
     BYTE_ORDER_MARK,
     LINE_SEPARATORS,
     OUTSIDE_OF_QUOTES,

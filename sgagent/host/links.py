@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import importlib.util
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -19,6 +21,7 @@ from typing import Any
 from sgagent.core.binding import HostFacts, Link, link_name
 from sgagent.core.errors import SgagentError
 from sgagent.core.model import CidrBlock, Family
+from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attribute
 from sgagent.ports import Wake
 
 _LISTED_WITHIN_SECONDS = 1.0
@@ -334,3 +337,32 @@ def _wait_pipe() -> Iterator[tuple[int, int]]:
     finally:
         for end in ends:
             os.close(end)
+
+
+class Ipv4Setting(enum.Enum):
+    """A setting in ``net.ipv4.conf.LINK``, with its number in linux/ip.h."""
+
+    RP_FILTER = 8
+    ACCEPT_LOCAL = 23
+    ROUTE_LOCALNET = 26
+
+
+def set_ipv4(link: str, values: Mapping[Ipv4Setting, int]) -> None:
+    """Set settings of a link in the network namespace of the calling thread.
+
+    Raises:
+        OSError: the link does not exist, or the kernel refused.
+    """
+    settings = b"".join(attribute(one.value, struct.pack("=I", value)) for one, value in values.items())
+    of_family = attribute(socket.AF_INET, attribute(_INET_CONF, settings))
+    header = _LINK.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(link), 0, 0)
+    with NetlinkSocket(NETLINK_ROUTE) as netlink:
+        errors = netlink.order([(_SET_LINK, header + attribute(_AF_SPEC, of_family))])
+    if errors:
+        raise OSError(errors[0], os.strerror(errors[0]), link)
+
+
+_SET_LINK = 19
+_LINK = struct.Struct("=BxHiII")
+_AF_SPEC = 26
+_INET_CONF = 1

@@ -18,7 +18,7 @@ from operator import is_not
 from typing import Generic, Self, TypeVar
 
 from sgagent.nft import plan as ops, ruleset as nft
-from sgagent.nft.maps import differing_elements
+from sgagent.nft.names import differing_elements
 from sgagent.nft.plan import Operation, Plan
 from sgagent.nft.ruleset import BITS, Ruleset
 

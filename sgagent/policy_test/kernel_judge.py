@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sgagent.compiler.compile import Compiled, compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import ICMPV6, Direction, Family, Policy
@@ -28,6 +27,7 @@ from sgagent.nft.counter_keys import (
 )
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.policy_test.network import Network, UnsentError, enter_private_network, packets_by_counter
 from sgagent.policy_test.packet_bytes import WirePacket, encode_packet, encode_reply
 from sgagent.policy_test.scenario import (

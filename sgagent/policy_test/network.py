@@ -26,7 +26,7 @@ from sgagent.core.errors import NotPermittedError, RehearsalError, SgagentError
 from sgagent.core.model import Direction
 from sgagent.core.policy import LOOPBACK
 from sgagent.dataplane.libnftables import Context
-from sgagent.host.link_settings import Ipv4Setting, set_ipv4
+from sgagent.host.links import Ipv4Setting, set_ipv4
 from sgagent.policy_test.packet_bytes import WirePacket
 
 if TYPE_CHECKING:

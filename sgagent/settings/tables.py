@@ -11,7 +11,6 @@ from typing import Annotated, Any, assert_never
 
 from sgagent.analysis.lint.codes import CODES, MOST_RULES
 from sgagent.compiler.counter_chains import LOG_GROUP, RATE_PER_SECOND, SILENT, FlowLogging
-from sgagent.compiler.marks import is_contiguous
 from sgagent.core.binding import HandBinding
 from sgagent.core.model import (
     ALL_PORTS,
@@ -28,6 +27,7 @@ from sgagent.core.policy import Exemption
 from sgagent.documents.problems import Limits
 from sgagent.documents.scalars import Fault, InvalidValueError
 from sgagent.documents.values import parse_network, parse_ports, parse_protocol
+from sgagent.nft.marks import is_contiguous
 from sgagent.settings.constraints import (
     Distinct,
     DocumentValue,

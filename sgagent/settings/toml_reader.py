@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from sgagent.core.errors import Origin, Problem, Severity, UsageError, printable, shown
-from sgagent.documents.characters import refuse_ambiguous
 from sgagent.documents.problems import Findings, Limits
-from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
+from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError, refuse_ambiguous
 from sgagent.documents.tree import MalformedError
 from sgagent.settings.constraints import written
 from sgagent.settings.tables import INTERFACE_NAME, Settings

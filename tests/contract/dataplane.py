@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError
 from sgagent.nft.diff import make_plan
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import (
     AddChain,
     AddCounter,

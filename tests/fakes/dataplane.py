@@ -6,10 +6,10 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from sgagent.compiler.marks import MarkTest
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.table import find_refused
 from sgagent.nft.diff import references, target
+from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import (
     AddChain,
     AddCounter,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.marks import MarkLayout, first_state
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 from tests.corpus import Example, examples
 

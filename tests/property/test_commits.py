@@ -17,9 +17,9 @@ from dataclasses import replace
 from hypothesis import given
 
 from sgagent.compiler.enforce import Enforced, Enforcement, enforce
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.policy import ResolvedPolicy
+from sgagent.nft.marks import MarkLayout
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset, VerdictMap
 from tests.changes import changed

@@ -11,12 +11,12 @@ from hypothesis import given
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging, without_logging
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.compiler.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Packet, Tracking, evaluate, is_always_allowed
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Mode, Policy, SecurityGroupRule
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.nft import names
+from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
 from sgagent.nft.ruleset import Ruleset
 from tests.draws import Draws
 from tests.generators import Case, described, random_packets

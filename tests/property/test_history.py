@@ -10,12 +10,12 @@ from hypothesis import given
 from sgagent.compiler.base_chains import POSTROUTING, PREROUTING
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
-from sgagent.compiler.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.diff import make_plan
+from sgagent.nft.marks import EnforcementState, MarkLayout, decode_state
 from sgagent.nft.ruleset import Accept, Chain, Rule, Ruleset
 from tests.changes import changed
 from tests.draws import Draws

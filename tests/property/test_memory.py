@@ -12,7 +12,6 @@ from sgagent.agent.flowlog.log_prefixes import have_same_leaves, leaves_of
 from sgagent.compiler.compile import Compiled, compile_
 from sgagent.compiler.enforce import Enforced, enforce
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PORTS, CidrBlock, Direction, Family, Snapshot
@@ -20,6 +19,7 @@ from sgagent.core.policy import ResolvedPolicy, precedence
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.nft.counter_keys import CounterKey
 from sgagent.nft.diff import references, target
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.names import STATE_CHAIN, peers_chain
 from sgagent.nft.plan import Plan
 from sgagent.nft.ruleset import Chain, Ruleset

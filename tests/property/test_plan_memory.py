@@ -19,10 +19,9 @@ from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.inputs import resolve_everywhere, resolve_for_host
 from sgagent.cli.main import main
-from sgagent.cli.plan_report import PlanReport, as_json
+from sgagent.cli.plan import PlanReport, as_json
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.enforce import Enforced, enforce
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.errors import DocumentError
 from sgagent.core.memo import Memo
 from sgagent.core.model import Snapshot
@@ -30,6 +29,7 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Resolution
 from sgagent.documents import DocumentFile, Limits, parse_documents, parse_other_version
 from sgagent.documents.writer import as_yaml, write_document
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, parse_settings

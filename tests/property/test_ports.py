@@ -10,7 +10,6 @@ from hypothesis import given, strategies as st
 from sgagent.analysis.header_space import cut_into_boxes, dhcp_clause, list_clauses
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.linear import MOST_LINES
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.addresses import AddressSet, joined
 from sgagent.core.evaluate import Packet, evaluate
 from sgagent.core.explanation import explain
@@ -37,6 +36,7 @@ from sgagent.core.policy import (
     ResolvedRule,
     precedence,
 )
+from sgagent.nft.marks import MarkLayout, first_state
 from tests.points import boxes_with, every_point
 from tests.tracing import walk
 from tests.words import ACCEPT, DROP, IN, block, blocks, packet

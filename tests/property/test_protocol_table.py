@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.flowlog.flow import read_head
-from sgagent.compiler.selectors import readings
+from sgagent.compiler.decision_list import readings
 from sgagent.core.explanation import describe_packet, protocol_number
 from sgagent.core.model import (
     PORTED,

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 
 from sgagent.compiler.compile import Compiled, compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     TCP,
@@ -35,6 +34,7 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
     counter_name,
 )
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.ruleset import (
     Accept,
     Chain,

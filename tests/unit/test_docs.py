@@ -16,10 +16,10 @@ import pytest
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, main
 from sgagent.compiler.compile import compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.binding import NO_FACTS, bind
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
 from sgagent.settings import Settings, SourceSettings
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
-from sgagent.agent.web.exposition import page_type
+from sgagent.agent.web.metrics import page_type
 from sgagent.agent.web.responses import Response
 
 LONGEST_REQUEST = 16 * 1024

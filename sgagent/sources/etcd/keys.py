@@ -11,9 +11,9 @@ from typing import ClassVar
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import GroupReference, NetworkInterface, PrefixListReference, Snapshot
 from sgagent.documents import Limits
-from sgagent.documents.characters import refuse_bidirectional
 from sgagent.documents.field import Field, Reading
 from sgagent.documents.problems import Budget, Findings, OverBudgetError
+from sgagent.documents.scalars import refuse_bidirectional
 from sgagent.documents.tree import MalformedError
 from sgagent.documents.values import parse_id, parse_object
 from sgagent.documents.writer import (

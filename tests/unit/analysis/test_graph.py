@@ -6,7 +6,7 @@ import pytest
 
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import ALL_TRAFFIC, NO_TRAFFIC, Graph, NodeId, Outward, Side, Traffic
-from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
+from sgagent.analysis.graph.svg import HighlightedWay, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.analysis.redundancy import code_of
 from sgagent.core.addresses import Ranges, joined

@@ -19,9 +19,8 @@ from hypothesis import given
 from sgagent.analysis.graph import svg
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.export import as_dot, as_mermaid
-from sgagent.analysis.graph.highlight import HighlightedWay, compared, highlighted
 from sgagent.analysis.graph.layout import NodePlace, Size, acyclic, lay_out, ordered, ranked
-from sgagent.analysis.graph.svg import as_svg
+from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions

@@ -15,7 +15,7 @@ from sgagent.agent.control.requests import (
 )
 from sgagent.agent.state.snapshot_file import Extent, Trigger
 from sgagent.cli import history, mode
-from sgagent.cli.active_policy import lines, print_enforced
+from sgagent.cli.agent_client import lines, print_enforced
 from sgagent.cli.apply import parse_duration
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.model import Mode

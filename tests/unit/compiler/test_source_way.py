@@ -6,10 +6,10 @@ import pytest
 
 from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import enforce
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exempt
 from sgagent.nft.diff import make_plan
+from sgagent.nft.marks import MarkLayout
 from sgagent.nft.plan import AddCounter, Delete
 from sgagent.nft.ruleset import Ruleset
 from sgagent.nft.text import render

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sgagent.compiler.marks import MarkLayout, MarkTest
 from sgagent.core.model import Direction, Family
 from sgagent.dataplane.protocol import MalformedMessageError, decode, encode
 from sgagent.dataplane.request_validation import (
@@ -18,6 +17,7 @@ from sgagent.dataplane.request_validation import (
     check_socket,
 )
 from sgagent.nft import ruleset as r
+from sgagent.nft.marks import MarkLayout, MarkTest
 from sgagent.nft.plan import AddRule, Delete, Plan
 from sgagent.nft.ruleset import Rule, SetMark
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.compile import Compiled, compile_
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy, Decision, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.policy_test.kernel_judge import Observation, outcome
 from sgagent.policy_test.scenario import ExpectedDecision, LeftOut, PacketOutcome, PacketResult
 from tests.corpus import Example, examples

@@ -28,7 +28,6 @@ from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import InterfaceState, Posture
 from sgagent.agent.step import Step, StepEnd
-from sgagent.compiler.marks import EnforcementState, MarkLayout
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
@@ -56,6 +55,7 @@ from sgagent.nft.counter_keys import (
     InvalidCounter,
     RuleCounter,
 )
+from sgagent.nft.marks import EnforcementState, MarkLayout
 from sgagent.ports import CounterValue
 from sgagent.settings import METADATA_SERVICE
 from tests.fakes.clock import FakeClock

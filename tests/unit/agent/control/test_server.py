@@ -46,7 +46,6 @@ from sgagent.agent.control.server import (
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.errors import (
     NOWHERE,
     DocumentError,
@@ -57,6 +56,7 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from sgagent.nft.marks import MarkLayout
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.patience import PATIENCE

@@ -11,13 +11,13 @@ from sgagent.agent.flowlog.flowlog import RECKONED_SECONDS, FlowLog, Loss
 from sgagent.agent.flowlog.outputs import Entry
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import FlowLogging
-from sgagent.compiler.marks import MarkLayout, first_state
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.dataplane.nflog import LoggedPacket
 from sgagent.nft.counter_keys import CounterKey, DefaultCounter, RuleCounter
+from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog

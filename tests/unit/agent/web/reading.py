@@ -18,12 +18,12 @@ from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.responses import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.compiler.counter_chains import FlowLogging
-from sgagent.compiler.marks import MarkLayout
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.marks import MarkLayout
 from sgagent.ports import CounterValue
 from sgagent.settings import Settings
 from tests.corpus import Example, examples

@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from prometheus_client.registry import Collector
 
-from sgagent.agent.web.exposition import RuleHits, RuleLabels, labels_of, write_page
+from sgagent.agent.web.metrics import RuleHits, RuleLabels, labels_of, write_page
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import RuleCounter
 

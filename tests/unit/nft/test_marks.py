@@ -7,7 +7,8 @@ from itertools import combinations
 import pytest
 from hypothesis import given, strategies as st
 
-from sgagent.compiler.marks import (
+from sgagent.core.model import Direction
+from sgagent.nft.marks import (
     NO_SLOTS,
     SLOTS,
     UNCACHED,
@@ -22,7 +23,6 @@ from sgagent.compiler.marks import (
     is_remembered,
     next_state,
 )
-from sgagent.core.model import Direction
 
 LAYOUT = MarkLayout(0xFFFF0000)
 SMALLEST = MarkLayout(0xFFF)
