@@ -38,6 +38,14 @@ def built(version: str | None = None) -> Path:
     return ROOT / told.strip()
 
 
+@functools.cache
+def built_rpm(version: str | None = None) -> Path:
+    """Return an RPM of this tree, built once in a run."""
+    chosen = ("--version", version) if version else ()
+    told = run(str(ROOT / "script" / "package"), "--rpm", *chosen, seconds=_BUILD_SECONDS)
+    return ROOT / told.strip()
+
+
 def unpacked(package: Path, folder: Path) -> Path:
     """Unpack the files of a package below a folder, and return that."""
     run("dpkg-deb", "--extract", str(package), str(folder))

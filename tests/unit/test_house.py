@@ -53,7 +53,7 @@ def test_the_installed_version_is_the_one_that_the_code_says() -> None:
 
 
 def test_the_changelog_knows_the_version() -> None:
-    """What comes next has a heading in the changelog; after the first release the code's version has one too."""
+    """What comes next has a heading; after the first release the version of the code has one too."""
     headings = re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), flags=re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert sgagent.__version__ in headings[1:] or headings == ["Unreleased"]
@@ -114,9 +114,9 @@ def test_every_dependency_is_justified() -> None:
 
 
 def test_every_package_that_setup_installs_is_documented() -> None:
-    """docs/dependencies.md names each Debian package that script/setup or script/package may install."""
-    scripts = read("script/setup") + read("script/package")
-    lists = re.findall(r"_PACKAGES=\((.*?)\)", scripts, flags=re.DOTALL)
+    """docs/dependencies.md names each Debian package that a script may install."""
+    scripts = read("script/setup") + read("script/package") + read("script/repository")
+    lists = re.findall(r"^readonly (?!ARCH)\w+=\((.*?)\)", scripts, flags=re.DOTALL | re.MULTILINE)
     packages = " ".join(lists).split()
     assert {"python3-nftables", "systemd-container", "debhelper"} <= set(packages)
     text = read("docs/dependencies.md")

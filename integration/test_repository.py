@@ -1,0 +1,227 @@
+"""Repositories: a booted machine installs and upgrades from one, and refuses what was tampered with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from integration.flood import flooding, watch, watched
+from integration.lab import Lab, lab, wait_for
+from integration.machine import Machine, machine_in, why_not
+from integration.namespaces import CommandError, run
+from integration.nginx import PORT, Nginx, nginx_in, why_not as why_no_nginx
+from integration.package import (
+    EARLIER,
+    INSTALLATION_SECONDS,
+    ROOT,
+    built,
+    built_rpm,
+    why_not as why_no_package,
+)
+from integration.service import definitions
+from sgagent import __version__
+
+HOST = "10.0.0.11"
+URL = f"https://127.0.0.1:{PORT}"
+DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
+KEYRING = "/etc/apt/keyrings/sgagent.asc"
+WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
+TOOLS = ("apt-ftparchive", "createrepo_c", "gpg", "rpmbuild", "rpmsign")
+_missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        bool(_reason := why_not() or why_no_package() or why_no_nginx() or ", ".join(_missing)),
+        reason=f"no repository can be tried: {_reason}",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A folder of GnuPG with one key for signatures."""
+
+    home: Path
+    name: str
+
+    def sign(self, *argv: str) -> None:
+        """Run a command that finds the key."""
+        told = subprocess.run(
+            argv,
+            env=dict(os.environ) | {"GNUPGHOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+
+
+@contextlib.contextmanager
+def keys(name: str) -> Iterator[Keys]:
+    """Make a key; its agent, which GnuPG starts, ends with the context."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))  # short: the agent's socket is in it
+    made = Keys(home, name)
+    try:
+        made.sign(
+            "gpg", "--batch", "--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"
+        )
+        yield made
+    finally:
+        made.sign("gpgconf", "--kill", "all")
+        shutil.rmtree(home)
+
+
+def publish(folder: Path, key: Keys, *packages: Path) -> None:
+    """Make the repository of some packages, or add them to it."""
+    with tempfile.TemporaryDirectory() as release:
+        for package in packages:
+            shutil.copy(package, release)
+        key.sign(str(ROOT / "script/repository"), str(folder), "--key", key.name, "--url", URL, release)
+
+
+@pytest.fixture
+def wire() -> Iterator[Lab]:
+    """Build the network that the machine is in."""
+    with lab() as built_lab:
+        built_lab.add_host_addresses([HOST])
+        yield built_lab
+
+
+@pytest.fixture
+def server(wire: Lab, tmp_path: Path) -> Iterator[Nginx]:
+    """Serve files over HTTPS at loopback of the machine."""
+    with nginx_in(wire.host, tmp_path / "nginx", "127.0.0.1") as nginx:
+        yield nginx
+
+
+@pytest.fixture
+def machine(wire: Lab, server: Nginx) -> Iterator[Machine]:
+    """Boot a machine that trusts the server's authority, and knows no other repository."""
+    with machine_in(wire.host, is_bare=True) as made:
+        shutil.rmtree(made.path("/etc/apt/sources.list.d"))
+        made.path("/etc/apt/sources.list").unlink(missing_ok=True)
+        made.write("/etc/ssl/authority.pem", server.authority.file.read_text())
+        made.write(
+            "/etc/apt/apt.conf.d/99test",
+            'Acquire::https::CAInfo "/etc/ssl/authority.pem"; Acquire::https::Proxy "DIRECT";\n',
+        )
+        made.boot()
+        yield made
+
+
+def add_repository(machine: Machine, folder: Path) -> None:
+    """Do what the guide says: the keyring and the list of sources."""
+    machine.write(KEYRING, (folder / "sgagent.asc").read_text())
+    machine.write("/etc/apt/sources.list.d/sgagent.sources", (folder / "sgagent.sources").read_text())
+
+
+def apt(machine: Machine, *arguments: str) -> str:
+    """Have apt do something, and return all that it said; a list that can't be fetched is an error too."""
+    strict = ("--error-on=any",) if arguments == ("update",) else ()
+    return machine.run(
+        *("env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", 'apt-get "$@" 2>&1', "sh"),
+        *("--yes", *strict, *arguments),
+        seconds=INSTALLATION_SECONDS,
+    )
+
+
+def update_and_upgrade(machine: Machine) -> None:
+    """Do what a host does each night."""
+    apt(machine, "update")
+    apt(machine, "upgrade")
+
+
+def says_enforcing(machine: Machine) -> bool:
+    """Tell whether an agent answers that it enforces."""
+    return machine.run("sh", "-c", "sgagent status 2>&1 || :").startswith("enforcing")
+
+
+def version(machine: Machine) -> str:
+    """Return the version of the installed program."""
+    return machine.run("sgagent", "--version").split()[1]
+
+
+def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
+    wire: Lab, server: Nginx, machine: Machine
+) -> None:
+    """All over HTTPS; while the next version comes, what was denied stays denied."""
+    with keys("first@packages.invalid") as key, keys("other@packages.invalid") as other:
+        publish(server.site, key, built(EARLIER), built_rpm(EARLIER))
+        add_repository(machine, server.site)
+        apt(machine, "update")
+        apt(machine, "install", "sgagent")
+        assert version(machine) == EARLIER
+        machine.write(DOCUMENT, definitions(WEB))
+        wait_for(lambda: says_enforcing(machine), "the agent to enforce")
+
+        publish(server.site, other, built(), built_rpm())
+        expect_refusal(machine, "other key")
+        publish(server.site, key)
+        with altered(server.site / "apt/dists/stable/main/binary-all/Packages.gz"):
+            expect_refusal(machine, "list")
+        with altered(server.site / "apt/pool" / built().name):
+            expect_refusal(machine, "package")
+
+        watch(wire)
+        with flooding(wire):
+            update_and_upgrade(machine)
+        seen = watched(wire)
+        assert version(machine) == __version__
+        assert seen["leaked"] == 0
+        assert 0 < seen["allowed"] < seen["sent"]
+
+
+def expect_refusal(machine: Machine, what: str) -> None:
+    """Assert that apt refuses, says why, and leaves the version as it is."""
+    with pytest.raises(CommandError, match=REFUSALS[what]):
+        update_and_upgrade(machine)
+    assert version(machine) == EARLIER
+
+
+REFUSALS = {
+    "package": "Hash Sum mismatch|File has unexpected size",
+    "list": "Hash Sum mismatch|File has unexpected size",
+    "other key": "Missing key|NO_PUBKEY|not signed",
+}
+"""What apt says of each."""
+
+
+@contextlib.contextmanager
+def altered(file: Path) -> Iterator[None]:
+    """Change one byte of a file within the context; its size stays."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    try:
+        yield
+    finally:
+        file.write_bytes(content)
+
+
+def test_the_lists_for_dnf_are_signed_and_name_the_packages(tmp_path: Path) -> None:
+    """Every package bears a signature of the key that the repository names, and the list has one too."""
+    with keys("first@packages.invalid") as key:
+        publish(tmp_path, key, built_rpm(EARLIER), built_rpm(), built())
+        key.sign(
+            "gpg",
+            "--verify",
+            f"{tmp_path}/rpm/repodata/repomd.xml.asc",
+            f"{tmp_path}/rpm/repodata/repomd.xml",
+        )
+        database = f"--dbpath={tmp_path}/database"
+        run("rpmkeys", database, "--import", f"{tmp_path}/sgagent.asc")
+        packages = sorted((tmp_path / "rpm/packages").iterdir())
+        assert [package.name.split("-")[1] for package in packages] == sorted([EARLIER, __version__])
+        for package in packages:
+            assert "signatures OK" in run("rpmkeys", database, "--checksig", str(package))
+        assert "gpgcheck=1\nrepo_gpgcheck=1" in (tmp_path / "sgagent.repo").read_text()
+        with altered(packages[0]), pytest.raises(CommandError):
+            run("rpmkeys", database, "--checksig", str(packages[0]))

@@ -1,0 +1,122 @@
+"""The RPM: the same files, units and scripts as the Debian package, in the places of Fedora."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from integration.namespaces import run
+from integration.package import ROOT, built, built_rpm, unpacked, why_not
+
+TOOLS = ("rpm", "rpmbuild", "rpmlint")
+_missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        bool(_reason := why_not() or ", ".join(_missing)), reason=f"no package can be built: {_reason}"
+    ),
+]
+
+PLACES = (
+    ("usr/lib/sgagent/sgagent/", "usr/lib/python3/dist-packages/sgagent/"),
+    ("usr/share/zsh/site-functions/", "usr/share/zsh/vendor-completions/"),
+)
+"""Where the RPM has what the Debian package has elsewhere."""
+
+ONLY_DEBIAN = re.compile(r"usr/lib/python3/dist-packages/sgagent-|usr/share/(doc|lintian)/")
+ONLY_RPM = re.compile(r"usr/share/(doc|licenses)/")
+PEDANTRY = re.compile(
+    r"manpage-not-compressed|no-signature|no-packager-tag|no-group-tag|no-changelogname-tag"
+    r"|files-duplicate|spelling-error|invalid-license"
+)
+"""What Fedora's builders add, and names of licences by SPDX, as Fedora wants them."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the RPM into a root of its own; scripts would need a whole system in it."""
+    folder = tmp_path_factory.mktemp("root")
+    run("rpm", f"--root={folder}", "--install", "--nodeps", "--noscripts", "--nosignature", str(built_rpm()))
+    return folder
+
+
+def test_the_same_files_make_the_same_package() -> None:
+    """Byte by byte."""
+    before = built_rpm().read_bytes()
+    run(str(ROOT / "script/package"), "--rpm", seconds=300)
+    assert built_rpm().read_bytes() == before
+
+
+def test_it_holds_what_the_debian_package_holds(root: Path, tmp_path: Path) -> None:
+    """Modules, units, the account, configuration, pages and completions have the same content."""
+    debian = unpacked(built(), tmp_path)
+    by_rpm = run("rpm", "--query", "--list", "--package", str(built_rpm()))
+    by_dpkg = run("sh", "-c", 'dpkg-deb --fsys-tarfile "$1" | tar --list', "sh", str(built()))
+    ours = {name: path for name, path in files(root, by_rpm).items() if not ONLY_RPM.match(name)}
+    theirs = {name: path for name, path in files(debian, by_dpkg).items() if not ONLY_DEBIAN.match(name)}
+    assert set(ours) == set(theirs)
+    differing = {name for name, path in ours.items() if path.read_bytes() != theirs[name].read_bytes()}
+    assert {name for name in differing if not name.endswith(".gz")} == {"usr/bin/sgagent"}
+
+
+_LINES = re.MULTILINE | re.DOTALL
+
+
+def files(folder: Path, listed: str) -> dict[str, Path]:
+    """Return the files of a package by their names in the Debian package."""
+    named = {}
+    for line in listed.splitlines():
+        name = line.strip().removeprefix(".").removeprefix("/")
+        path = folder / name
+        for here, there in PLACES:
+            name = there + name.removeprefix(here) if name.startswith(here) else name
+        if path.is_file():
+            named[name] = path
+    return named
+
+
+def test_what_is_installed_is_what_was_built(root: Path) -> None:
+    """By rpm's own check, and the configuration is the administrator's."""
+    assert run("rpm", f"--root={root}", "--verify", "--nodeps", "sgagent") == ""
+    assert run("rpm", f"--root={root}", "--query", "--configfiles", "sgagent").split() == [
+        "/etc/sgagent/sgagent.toml"
+    ]
+
+
+def test_the_program_runs_from_its_own_modules(root: Path) -> None:
+    """In the place that the package gives them, and with nothing of this tree."""
+    modules = str(root / "usr/lib/sgagent")
+    program = (root / "usr/bin/sgagent").read_text().replace('"/usr/lib/sgagent"', repr(modules))
+    assert modules in program
+    told = run("/usr/bin/python3", "-I", "-", "check", str(ROOT / "examples/1-web/groups.d"), stdin=program)
+    assert told == "ok: nothing wrong\n"
+
+
+def test_it_depends_on_what_the_project_needs() -> None:
+    """Each dependency of the project, by Fedora's name."""
+    required = run("rpm", "--query", "--requires", "--package", str(built_rpm())).splitlines()
+    text = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
+    fedora = {"prometheus-client": "prometheus_client"}
+    wanted = {f"python3-{fedora.get(name, name)}" for name in re.findall(r'"([\w-]+)', text)}
+    assert wanted | {"nftables", "python3-nftables", "python3 >= 3.11"} <= set(required)
+
+
+def test_its_scripts_do_what_debians_do() -> None:
+    """Account, units and bytecode at an installation; the rules go at a removal, and not at an upgrade."""
+    scripts = run("rpm", "--query", "--scripts", "--package", str(built_rpm()))
+    parts = dict(re.findall(r"^(\w+) scriptlet[^\n]*\n(.*?)(?=^\w+ scriptlet|\Z)", scripts, _LINES))
+    assert "systemd-sysusers sgagent.conf" in parts["postinstall"]
+    assert "__pycache__" in parts["postinstall"]
+    assert re.search(r'"\$1" -eq 0.*sgagent flush', parts["preuninstall"], re.DOTALL)
+    assert re.search(r'"\$1" -ge 1.*try-restart sgagent.service', parts["postuninstall"], re.DOTALL)
+
+
+def test_rpmlint_has_nothing_against_it() -> None:
+    """But for what every package that is not built by a distribution is told."""
+    told = run("sh", "-c", 'rpmlint "$@" || :', "sh", str(built_rpm()))
+    findings = [line for line in told.splitlines() if re.search(r": [EW]: ", line)]
+    assert [line for line in findings if not PEDANTRY.search(line)] == []
