@@ -33,7 +33,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, Value, located, read_model
+from sgagent.documents.models import DocumentModel, LooseModel, Value, located, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     InvalidValueError,
@@ -79,28 +79,25 @@ def _wrapped(name: str) -> Value:
     return Value(_inner(name))
 
 
-def _one_of(words: MappingOf[str, object]) -> Value:
+def one_of(words: MappingOf[str, object]) -> Value:
+    """Return what a field takes that holds one of a few words."""
     return Value(partial(parse_word, words=words))
 
 
 Id = Annotated[str, Value(parse_id)]
 Account = Annotated[str, Value(parse_account)]
 Text = Annotated[str, Value(parse_digits)]
-PolicyWord = Annotated[Policy, _one_of(POLICIES)]
+PolicyWord = Annotated[Policy, one_of(POLICIES)]
 Ports = Annotated[PortSet, Value(parse_port_range)]
 Block = Annotated[CidrBlock, Value(located(parse_block))]
+Mac = Annotated[str, Value(parse_mac)]
 Member = Annotated[CidrBlock, Value(located(partial(parse_block, host_bits=HostBits.REFUSED_IN_MEMBERS)))]
 
 
-class AnswerModel(DocumentModel):
+class AnswerModel(LooseModel):
     """A mapping of an answer."""
 
-    model_config = ConfigDict(extra="ignore", alias_generator=to_pascal)
-
-    @classmethod
-    def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
-        """Return the fields that are set."""
-        return {name: value for name, value in node.entries.items() if is_set(value)}
+    model_config = ConfigDict(alias_generator=to_pascal)
 
 
 class TagModel(AnswerModel):
@@ -118,7 +115,7 @@ class ListedGroupModel(AnswerModel):
     remedies: ClassVar = {"SecurityGroupType": "normal or enterprise"}
 
     security_group_id: Id
-    security_group_type: Annotated[GroupType | None, _one_of(GROUP_TYPES)]
+    security_group_type: Annotated[GroupType | None, one_of(GROUP_TYPES)]
     security_group_name: Text = ""
     owner_id: Account | None = None
     vpc_id: Id | None = None
@@ -147,7 +144,7 @@ class PermissionModel(AnswerModel):
     """A rule; its peer and its local end have other names on ingress than on egress (§4.5)."""
 
     security_group_rule_id: Id = ""
-    direction: Annotated[Direction, _one_of(DIRECTIONS)]
+    direction: Annotated[Direction, one_of(DIRECTIONS)]
     policy: PolicyWord
     priority: Annotated[int, Value(parse_priority_or_text)] = 1
     ip_protocol: Annotated[Protocol, Value(parse_protocol)]
@@ -204,7 +201,7 @@ class DeliveredInterfaceModel(AnswerModel):
     """An interface of DescribeNetworkInterfaces (§1.3)."""
 
     network_interface_id: Id
-    mac_address: Annotated[str, Value(parse_mac)] | None = None
+    mac_address: Mac | None = None
     private_ip_address: Member | None = None
     private_ip_sets: Annotated[Listing, _wrapped("PrivateIpSet")] | None = None
     ipv6_sets: Annotated[Listing, _wrapped("Ipv6Set")] | None = None
@@ -235,7 +232,7 @@ class DeliveredPrefixListModel(AnswerModel):
     remedies: ClassVar = {"AddressFamily": "IPv4 or IPv6"}
 
     prefix_list_id: Id
-    address_family: Annotated[Family, _one_of(FAMILIES)]
+    address_family: Annotated[Family, one_of(FAMILIES)]
     entries: Annotated[Listing, _wrapped("Entry")] | None = None
 
 
@@ -320,23 +317,31 @@ def _rule(place: Field) -> SecurityGroupRule | None:
     model = read_model(EgressModel if way is Direction.EGRESS else IngressModel, place)
     if model is None:
         return None
+    form = rule_form(place, model)
+    form.local = _block(place, model, "local_cidr", "local_ipv6_cidr")
+    form.peer = None if way is None else rule_peer(place, model)
+    return make_rule(form)
+
+
+def rule_form(place: Field, model: PermissionModel) -> RuleForm:
+    """Return the fields of a rule, without its two ends."""
     if model.nic_type != "intranet":
-        place.at("NicType").warn("nic_type", "a rule for another network than the private one", "intranet")
-    form = RuleForm(
+        nic_type = place.at(model.names()["nic_type"])
+        nic_type.warn("nic_type", "a rule for another network than the private one", "intranet")
+    return RuleForm(
         place=place,
         rule_id=model.security_group_rule_id,
         direction=model.direction,
         policy=model.policy,
-        priority=Part("Priority", model.priority),
+        priority=Part(model.names()["priority"], model.priority),
         protocol=model.ip_protocol,
         ports=_part(place, model, "port_range"),
         port_list=_part(place, model, "port_range_list_id"),
         source_ports=_part(place, model, "source_port_range"),
-        peer=None if way is None else _peer(place, model),
-        local=_block(place, model, "local_cidr", "local_ipv6_cidr"),
+        peer=None,
+        local=None,
         description=model.description,
     )
-    return make_rule(form)
 
 
 def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
@@ -345,7 +350,7 @@ def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
     return Part(name, getattr(model, field)) if is_set(place.entries.get(name, "")) else None
 
 
-def _peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject] | None:
+def rule_peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject] | None:
     """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
     block = _block(place, model, "peer_cidr", "peer_ipv6_cidr")
     if block is not None:

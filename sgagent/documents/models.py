@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field as Declared,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainValidator,
@@ -26,7 +27,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget, Findings
 from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping
-from sgagent.documents.tree import Mapping, Node
+from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
 Schema = dict[str, Any]
 """JSON Schema is JSON."""
@@ -91,6 +92,17 @@ class DocumentModel(BaseModel):
         return {name: field.alias or name for name, field in cls.model_fields.items()}
 
 
+class LooseModel(DocumentModel):
+    """A mapping of another tool: unknown fields do not count; null and an empty text mean unset."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @classmethod
+    def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
+        """Return the fields that are set."""
+        return {name: value for name, value in node.entries.items() if is_set(value)}
+
+
 M = TypeVar("M", bound=DocumentModel)
 
 
@@ -114,6 +126,16 @@ def read_model(declared: type[M], place: Field) -> M | None:
     return model
 
 
+def read_each(declared: type[M], place: Field, name: str) -> Iterator[tuple[Field, M]]:
+    """Yield the items of a list of a mapping as models, with their places; nothing where it is no list."""
+    listing = place.entries.get(name)
+    if isinstance(listing, Listing):
+        for item in place.child(name, listing).items():
+            model = read_model(declared, item)
+            if model is not None:
+                yield item, model
+
+
 def _known_entries(
     place: Field, entries: MappingOf[str, Node], known: Collection[str]
 ) -> Iterator[tuple[str, Node]]:
@@ -131,7 +153,9 @@ def _note(error: ValidationError, declared: type[DocumentModel], place: Field) -
     for fault in faults_of(error):
         name = fault.path[0]
         wrong.add(name)
-        if fault.code == MISSING_FIELD:
+        if fault.code == MISSING_FIELD and name in place.entries:
+            place.at(name).error(MISSING_FIELD, "has no value", declared.remedies.get(str(name), "a value"))
+        elif fault.code == MISSING_FIELD:
             place.refuse_missing(str(name), declared.remedies.get(str(name), fault.remedy))
         elif fault.code == UNKNOWN_FIELD:
             place.at(name).refuse_name(str(name), declared.names().values())
@@ -154,7 +178,7 @@ def _read_partly(declared: type[M], place: Field, right: MappingOf[str, Node]) -
 def _without_required(declared: type[M]) -> type[M]:
     """Return a model that takes what a model takes, and requires nothing."""
     optional: dict[str, Any] = {
-        name: (Annotated[field.annotation, *field.metadata], None)
+        name: (Annotated[field.annotation, *field.metadata], Declared(None, alias=field.alias))
         for name, field in declared.model_fields.items()
         if field.is_required()
     }

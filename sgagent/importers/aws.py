@@ -4,45 +4,159 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Annotated
 
-from sgagent.core.model import (
-    AuthorizationObject,
-    CidrBlock,
-    Cloud,
-    Direction,
-    GroupReference,
-    NetworkInterface,
-    PrefixListReference,
-)
+from pydantic import Field as Declared
+
+from sgagent.core.model import AuthorizationObject, Cloud, Direction, Family, GroupReference, NetworkInterface
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Field, Fields
-from sgagent.documents.tree import Listing
-from sgagent.documents.values import FAMILIES, parse_account, parse_id, parse_mac
-from sgagent.importers.aws_rules import AwsPermission, ImportEffect
-from sgagent.importers.context import AwsGroup, Gathered, Imported, NumberedRules, import_files
-from sgagent.importers.fields import (
-    entries,
-    read_block,
+from sgagent.documents.api import (
+    Account,
+    AnswerModel,
+    Block,
+    DeliveredAddressModel,
+    DeliveredPrefixModel,
+    Id,
+    Mac,
+    Member,
+    TagModel,
+    Text,
+    one_of,
+)
+from sgagent.documents.field import Field
+from sgagent.documents.models import Value, read_each, read_model
+from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
+from sgagent.documents.tree import Listing, Mapping, is_set
+from sgagent.documents.values import FAMILIES, parse_block
+from sgagent.importers.aws_rules import (
+    AwsPermission,
+    AwsProtocol,
+    ImportEffect,
+    Number,
+    parse_group,
+    parse_prefix_list,
     read_bounds,
-    read_group_reference,
-    read_id,
-    read_member,
-    read_protocol,
-    read_text,
-    require_id,
 )
+from sgagent.importers.context import AwsGroup, Gathered, Imported, NumberedRules, import_files
 
-_DIRECTIONS = (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS))
-_BOUNDS = ("FromPort", "ToPort")
-_ADDRESSES = (
-    ("PrivateIpAddresses", "PrivateIpAddress"),
-    ("Ipv6Addresses", "Ipv6Address"),
-    ("Ipv4Prefixes", "Ipv4Prefix"),
-    ("Ipv6Prefixes", "Ipv6Prefix"),
-)
+_List = Annotated[Listing | None, Value(parse_list)]
+
+
+class _Group(AnswerModel):
+    """A group of describe-security-groups."""
+
+    group_id: Id
+    group_name: Text = ""
+    vpc_id: Id | None = None
+    owner_id: Account | None = None
+    tags: _List = None
+    ip_permissions: _List = None
+    ip_permissions_egress: _List = None
+
+
+class _Peer(AnswerModel):
+    """A peer of an ``IpPermission``; the fields of other kinds of peers do not count."""
+
+    peer: AuthorizationObject
+    user_id: Account | None = None
+    vpc_id: Id | None = None
+    description: Text = ""
+
+
+class _Ipv4Range(_Peer):
+    peer: Block = Declared(alias="CidrIp")
+
+
+class _Ipv6Range(_Peer):
+    peer: Block = Declared(alias="CidrIpv6")
+
+
+class _GroupPair(_Peer):
+    peer: Annotated[GroupReference, Value(parse_group)] = Declared(alias="GroupId")
+
+
+class _PrefixListId(_Peer):
+    peer: Annotated[AuthorizationObject, Value(parse_prefix_list)] = Declared(alias="PrefixListId")
+
+
+_PEERS: dict[str, type[_Peer]] = {
+    "IpRanges": _Ipv4Range,
+    "Ipv6Ranges": _Ipv6Range,
+    "UserIdGroupPairs": _GroupPair,
+    "PrefixListIds": _PrefixListId,
+}
+
+
+class _Permission(AnswerModel):
+    """An ``IpPermission``: one protocol and any number of peers."""
+
+    ip_protocol: AwsProtocol
+    from_port: Number = None
+    to_port: Number = None
+    ip_ranges: _List = None
+    ipv6_ranges: _List = None
+    user_id_group_pairs: _List = None
+    prefix_list_ids: _List = None
+
+
+class _Rule(AnswerModel):
+    """A rule of describe-security-group-rules, which has one peer."""
+
+    group_id: Id
+    security_group_rule_id: Id = ""
+    is_egress: Annotated[bool, Value(parse_boolean)]
+    ip_protocol: AwsProtocol
+    from_port: Number = None
+    to_port: Number = None
+    cidr_ipv4: Block | None = None
+    cidr_ipv6: Block | None = None
+    prefix_list_id: Annotated[AuthorizationObject | None, Value(parse_prefix_list)] = None
+    referenced_group_info: Annotated[Mapping | None, Value(parse_mapping)] = None
+    description: Text = ""
+
+
+class _Attachment(AnswerModel):
+    instance_id: Id | None = None
+
+
+class _AttachedGroup(AnswerModel):
+    group_id: Id
+
+
+class _Interface(AnswerModel):
+    """An interface of describe-network-interfaces."""
+
+    network_interface_id: Id
+    mac_address: Mac | None = None
+    owner_id: Account | None = None
+    vpc_id: Id | None = None
+    attachment: Annotated[Mapping | None, Value(parse_mapping)] = None
+    groups: _List = None
+    private_ip_address: Member | None = None
+    private_ip_addresses: _List = None
+    ipv6_addresses: _List = None
+    ipv4_prefixes: _List = None
+    ipv6_prefixes: _List = None
+
+
+_ADDRESSES = ("PrivateIpAddresses", "Ipv6Addresses", "Ipv4Prefixes", "Ipv6Prefixes")
 """Where private addresses and delegated prefixes stand; public ones are never compared (§5.2)."""
 
-_ID_IN_NAME = re.compile(r"pl-[A-Za-z0-9]+")
+
+class _PrefixList(AnswerModel):
+    """A prefix list; those that AWS manages include their entries."""
+
+    prefix_list_id: Id
+    address_family: Annotated[Family | None, one_of(FAMILIES)] = None
+    cidrs: _List = None
+
+
+class _PrefixEntries(AnswerModel):
+    """An answer of get-managed-prefix-list-entries, which does not name the list."""
+
+    prefix_list_id: Id | None = None
+    entries: _List = None
 
 
 def import_aws(files: Sequence[DocumentFile], limits: Limits) -> Imported:
@@ -56,24 +170,22 @@ def import_aws(files: Sequence[DocumentFile], limits: Limits) -> Imported:
 
 def _read_document(root: Field, gathered: Gathered) -> None:
     """Add one answer, or each answer of a list."""
-    if isinstance(root.node, Listing):
-        for item in root.items():
-            _read_answer(item, gathered)
-    else:
-        _read_answer(root, gathered)
+    for answer in root.items() if isinstance(root.node, Listing) else (root,):
+        if answer.read(parse_mapping):
+            _read_answer(answer, gathered)
 
 
-def _read_answer(field: Field, gathered: Gathered) -> None:
-    """Add an answer; its fields determine its kind."""
-    answer = field.fields()
-    if answer is None:
+def _read_answer(answer: Field, gathered: Gathered) -> None:
+    """Add an answer; its fields determine its kind. One that announces another page is an error."""
+    for name, read in _SHAPES.items():
+        if name not in answer.entries:
+            continue
+        if is_set(answer.entries.get("NextToken", "")):
+            remedy = "all of it: without --max-items or --no-paginate"
+            answer.at("NextToken").error("missing_page", "the answer is only a part", remedy)
+        read(answer, gathered)
         return
-    for name, read in _SHAPES:
-        if name in answer.names():
-            _refuse_part(answer)
-            read(answer, gathered)
-            return
-    field.error(
+    answer.error(
         "unknown_answer",
         "an answer that is not read here",
         "describe-security-groups, describe-security-group-rules, describe-network-interfaces, "
@@ -81,247 +193,170 @@ def _read_answer(field: Field, gathered: Gathered) -> None:
     )
 
 
-def _refuse_part(answer: Fields) -> None:
-    """Add an error if an answer announces another page."""
-    token = answer.filled("NextToken")
-    if token is not None:
-        token.error(
-            "missing_page", "the answer is only a part", "all of it: without --max-items or --no-paginate"
-        )
+def _named(answer: Field, name: str, id_field: str) -> Iterator[Field]:
+    """Yield the groups, rules or interfaces of an answer, with problems that name them by their ids."""
+    for item in answer.at(name).items() if is_set(answer.entries[name]) else ():
+        named = item.entries.get(id_field)
+        yield item.belonging_to(named) if isinstance(named, str) and named else item
 
 
-def _about(field: Field, name: str) -> Fields | None:
-    """Return the fields of a group, rule or interface, with problems that name it by its id."""
-    fields = field.fields()
-    named = fields.filled(name) if fields else None
-    return field.belonging_to(named.node).fields() if named and isinstance(named.node, str) else fields
-
-
-def _read_groups(answer: Fields, gathered: Gathered) -> None:
-    for field in entries(answer, "SecurityGroups"):
-        fields = _about(field, "GroupId")
-        group = _group(fields) if fields else None
-        if fields is None or group is None:
+def _read_groups(answer: Field, gathered: Gathered) -> None:
+    for place in _named(answer, "SecurityGroups", "GroupId"):
+        model = read_model(_Group, place)
+        if model is None:
             continue
-        gathered.add_aws_group(group)
-        for name, direction in _DIRECTIONS:
-            for permission in entries(fields, name):
-                gathered.allowances += _allowances(permission, group.security_group_id, direction)
-                _note_nobody(permission, group.security_group_id, gathered)
+        tags = {tag.key: tag.value for _, tag in read_each(TagModel, place, "Tags")}
+        group = AwsGroup(
+            place=place,
+            security_group_id=model.group_id,
+            name=model.group_name,
+            vpc_id=model.vpc_id,
+            account_id=model.owner_id,
+            tags=tuple(sorted(tags.items())),
+        )
+        if model.group_id:
+            gathered.add_aws_group(group)
+        for name, way in (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS)):
+            for permission, written in read_each(_Permission, place, name):
+                gathered.allowances += _allowances(permission, written, model.group_id or "", way, gathered)
 
 
-def _group(fields: Fields) -> AwsGroup | None:
-    security_group_id, owner = require_id(fields, "GroupId"), fields.filled("OwnerId")
-    group = AwsGroup(
-        place=fields.field,
-        security_group_id=security_group_id or "",
-        name=read_text(fields, "GroupName"),
-        vpc_id=read_id(fields, "VpcId"),
-        account_id=owner.read(parse_account) if owner else None,
-        tags=_tags(fields),
-    )
-    return group if security_group_id else None
-
-
-def _tags(fields: Fields) -> tuple[tuple[str, str], ...]:
-    tags = [tag for field in entries(fields, "Tags") if (tag := field.fields())]
-    return tuple(sorted({read_text(tag, "Key"): read_text(tag, "Value") for tag in tags}.items()))
-
-
-def _allowances(permission: Field, security_group_id: str, direction: Direction) -> Iterator[AwsPermission]:
-    """Yield one permission for each peer of an ``IpPermission``, which has one protocol."""
-    fields = permission.fields()
-    written = fields.require("IpProtocol") if fields else None
-    protocol = read_protocol(written) if written else None
-    bounds = read_bounds(fields, protocol, *_BOUNDS) if fields and protocol else None
-    if fields is None or protocol is None or bounds is None:
-        return
-    for field, peer, vpc_id in _peers(fields):
-        field.count_rule()
-        within = field.fields()
+def _allowances(
+    place: Field, model: _Permission, security_group_id: str, direction: Direction, gathered: Gathered
+) -> Iterator[AwsPermission]:
+    """Yield one permission for each peer; add a note if there is none."""
+    bounds = read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    if not any(is_set(place.entries.get(name, "")) for name in _PEERS):
+        message = "a rule without a peer"
+        gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, security_group_id, message)
+    for item, end in chain.from_iterable(read_each(kind, place, name) for name, kind in _PEERS.items()):
+        peer = _of_account(end.peer, end.user_id)
+        if bounds is None or peer is None:
+            continue
+        item.count_rule()
         yield AwsPermission(
-            origin=field.origin,
+            origin=item.origin,
             security_group_id=security_group_id,
             direction=direction,
-            protocol=protocol,
+            protocol=model.ip_protocol,
             bounds=bounds,
             peer=peer,
-            peer_vpc_id=vpc_id,
-            description=read_text(within, "Description") if within else "",
+            peer_vpc_id=end.vpc_id,
+            description=end.description,
         )
 
 
-def _note_nobody(permission: Field, security_group_id: str, gathered: Gathered) -> None:
-    """Add a note on a permission without any peer."""
-    fields = permission.fields()
-    if fields is not None and not any(fields.filled(name) for name, _, _ in _ENDS):
-        message = "a rule without a peer"
-        gathered.notes.add(ImportEffect.LEFT_OUT, permission.origin, security_group_id, message)
+def _of_account(peer: AuthorizationObject, account_id: str | None) -> AuthorizationObject:
+    """Return a peer; a group as one of an account."""
+    return GroupReference(peer.security_group_id, account_id) if isinstance(peer, GroupReference) else peer
 
 
-def _peers(fields: Fields) -> Iterator[tuple[Field, AuthorizationObject, str | None]]:
-    """Yield the peers of a permission, with the VPC of a group if the answer has it."""
-    for name, inner, read in _ENDS:
-        for field in entries(fields, name):
-            within = field.fields()
-            written = within.require(inner) if within else None
-            peer = read(written, within) if written and within else None
-            if within is not None and peer is not None:
-                yield field, peer, read_id(within, "VpcId")
-
-
-def _block(field: Field, within: Fields) -> CidrBlock | None:
-    del within
-    return read_block(field)
-
-
-def _pair(field: Field, within: Fields) -> GroupReference | None:
-    """Return the group of a pair of group and account."""
-    reference, account = read_group_reference(field), within.filled("UserId")
-    account_id = account.read(parse_account) if account else None
-    return GroupReference(reference.security_group_id, account_id) if reference else None
-
-
-def _list(field: Field, within: Fields) -> PrefixListReference | None:
-    del within
-    prefix_list_id = field.read(parse_id)
-    return PrefixListReference(prefix_list_id) if prefix_list_id else None
-
-
-_ENDS: tuple[tuple[str, str, Callable[[Field, Fields], AuthorizationObject | None]], ...] = (
-    ("IpRanges", "CidrIp", _block),
-    ("Ipv6Ranges", "CidrIpv6", _block),
-    ("UserIdGroupPairs", "GroupId", _pair),
-    ("PrefixListIds", "PrefixListId", _list),
-)
-
-
-def _read_rules(answer: Fields, gathered: Gathered) -> None:
+def _read_rules(answer: Field, gathered: Gathered) -> None:
     """Add rules one by one; only this call returns their ids."""
-    for field in entries(answer, "SecurityGroupRules"):
-        fields = _about(field, "SecurityGroupRuleId")
-        allowance = _allowance(fields) if fields else None
+    for place in _named(answer, "SecurityGroupRules", "SecurityGroupRuleId"):
+        allowance = _allowance(place)
         if allowance is None:
             continue
         key = allowance.security_group_id
-        numbered = gathered.numbered.setdefault(key, NumberedRules(answer.field))
+        numbered = gathered.numbered.setdefault(key, NumberedRules(answer))
         numbered.allowances.append(allowance)
-        if numbered.answer is not answer.field:
+        if numbered.answer is not answer:
             message = f"the rules of {key} are in {numbered.answer.origin} too"
-            field.error("second_answer", message, "one answer with all of its rules")
+            place.error("second_answer", message, "one answer with all of its rules")
 
 
-def _allowance(fields: Fields) -> AwsPermission | None:
-    fields.field.count_rule()
-    group_id, rule_id = require_id(fields, "GroupId"), read_id(fields, "SecurityGroupRuleId")
-    way, written = fields.require("IsEgress"), fields.require("IpProtocol")
-    protocol = read_protocol(written) if written else None
-    peer, vpc_id = _only_peer(fields)
-    is_egress = way.boolean() if way else None
-    bounds = read_bounds(fields, protocol, *_BOUNDS) if protocol else None
-    if group_id is None or protocol is None or bounds is None or peer is None or is_egress is None:
+def _allowance(place: Field) -> AwsPermission | None:
+    place.count_rule()
+    model = read_model(_Rule, place)
+    if model is None:
+        return None
+    bounds = read_bounds(place, model.ip_protocol, FromPort=model.from_port, ToPort=model.to_port)
+    peer, vpc_id = _only_peer(place, model)
+    if not model.group_id or bounds is None or peer is None or model.is_egress is None:
         return None
     return AwsPermission(
-        origin=fields.field.origin,
-        security_group_id=group_id,
-        direction=Direction.EGRESS if is_egress else Direction.INGRESS,
-        protocol=protocol,
+        origin=place.origin,
+        security_group_id=model.group_id,
+        direction=Direction.EGRESS if model.is_egress else Direction.INGRESS,
+        protocol=model.ip_protocol,
         bounds=bounds,
         peer=peer,
         peer_vpc_id=vpc_id,
-        rule_id=rule_id or "",
-        description=read_text(fields, "Description"),
+        rule_id=model.security_group_rule_id,
+        description=model.description,
     )
 
 
-def _only_peer(fields: Fields) -> tuple[AuthorizationObject | None, str | None]:
+def _only_peer(place: Field, model: _Rule) -> tuple[AuthorizationObject | None, str | None]:
     """Return the one peer of a rule, with the VPC of a group if the answer has it."""
-    block = fields.filled("CidrIpv4") or fields.filled("CidrIpv6")
-    prefix_list, group = fields.filled("PrefixListId"), fields.filled("ReferencedGroupInfo")
-    if block is not None:
-        return read_block(block), None
-    if prefix_list is not None:
-        return _list(prefix_list, fields), None
-    within = group.fields() if group else None
-    written = within.require("GroupId") if within else None
-    if within is not None and written is not None:
-        return _pair(written, within), read_id(within, "VpcId")
-    fields.refuse_missing("CidrIpv4", "one of CidrIpv4, CidrIpv6, PrefixListId or ReferencedGroupInfo")
-    return None, None
+    info = model.referenced_group_info and read_model(_GroupPair, place.at("ReferencedGroupInfo"))
+    if info:
+        return _of_account(info.peer, info.user_id), info.vpc_id
+    ends = ("CidrIpv4", "CidrIpv6", "PrefixListId", "ReferencedGroupInfo")
+    if not any(is_set(place.entries.get(name, "")) for name in ends):
+        place.refuse_missing(ends[0], f"one of {', '.join(ends[:-1])} or {ends[-1]}")
+    return model.cidr_ipv4 or model.cidr_ipv6 or model.prefix_list_id, None
 
 
-def _read_interfaces(answer: Fields, gathered: Gathered) -> None:
-    for field in entries(answer, "NetworkInterfaces"):
-        fields = _about(field, "NetworkInterfaceId")
-        interface = _interface(fields) if fields else None
-        if interface is not None:
-            gathered.add_interface(field, interface, Cloud.AWS)
-
-
-def _interface(fields: Fields) -> NetworkInterface | None:
-    network_interface_id = require_id(fields, "NetworkInterfaceId")
-    mac, owner, attachment = (fields.filled(name) for name in ("MacAddress", "OwnerId", "Attachment"))
-    attached_to = attachment.fields() if attachment else None
-    groups = [group for field in entries(fields, "Groups") if (group := field.fields())]
-    found = [read_member(field) for field in _address_fields(fields)]
-    interface = NetworkInterface(
-        network_interface_id=network_interface_id or "",
-        mac_address=mac.read(parse_mac) if mac else None,
-        addresses=tuple(dict.fromkeys(block for block in found if block)),
-        security_group_ids=tuple(sorted({key for group in groups if (key := require_id(group, "GroupId"))})),
-        account_id=owner.read(parse_account) if owner else None,
-        vpc_id=read_id(fields, "VpcId"),
-        instance_id=read_id(attached_to, "InstanceId") if attached_to else None,
-        origin=fields.field.origin,
-    )
-    return interface if network_interface_id else None
-
-
-def _address_fields(fields: Fields) -> Iterator[Field]:
-    primary = fields.filled("PrivateIpAddress")
-    if primary is not None:
-        yield primary
-    for outer, inner in _ADDRESSES:
-        for item in entries(fields, outer):
-            within = item.fields()
-            address = within.filled(inner) if within else None
-            if address is not None:
-                yield address
-
-
-def _read_prefix_lists(answer: Fields, gathered: Gathered) -> None:
-    """Add prefix lists; those that AWS manages include their entries."""
-    for field in entries(answer, "PrefixLists"):
-        fields = field.fields()
-        prefix_list_id = require_id(fields, "PrefixListId") if fields else None
-        if fields is None or prefix_list_id is None:
+def _read_interfaces(answer: Field, gathered: Gathered) -> None:
+    for place in _named(answer, "NetworkInterfaces", "NetworkInterfaceId"):
+        model = read_model(_Interface, place)
+        if model is None:
             continue
-        draft = gathered.prefix_list(prefix_list_id, field)
-        family = fields.filled("AddressFamily")
-        draft.family = (family.word(FAMILIES) if family else None) or draft.family
-        if fields.filled("Cidrs"):
-            draft.deliver(field, [block for item in entries(fields, "Cidrs") if (block := read_block(item))])
+        attached = model.attachment and read_model(_Attachment, place.at("Attachment"))
+        groups = {group.group_id for _, group in read_each(_AttachedGroup, place, "Groups")}
+        interface = NetworkInterface(
+            network_interface_id=model.network_interface_id,
+            mac_address=model.mac_address,
+            addresses=tuple(dict.fromkeys(filter(None, _addresses(place, model)))),
+            security_group_ids=tuple(sorted(filter(None, groups))),
+            account_id=model.owner_id,
+            vpc_id=model.vpc_id,
+            instance_id=attached.instance_id if attached else None,
+            origin=place.origin,
+        )
+        if model.network_interface_id:
+            gathered.add_interface(place, interface, Cloud.AWS)
 
 
-def _read_prefix_entries(answer: Fields, gathered: Gathered) -> None:
+def _addresses(place: Field, model: _Interface) -> Iterator[Member | None]:
+    yield model.private_ip_address
+    for name in _ADDRESSES:
+        for _, found in read_each(DeliveredAddressModel, place, name):
+            yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
+
+
+def _read_prefix_lists(answer: Field, gathered: Gathered) -> None:
+    for place in _named(answer, "PrefixLists", "PrefixListId"):
+        model = read_model(_PrefixList, place)
+        if model is not None and model.prefix_list_id:
+            draft = gathered.prefix_list(model.prefix_list_id, place)
+            draft.family = model.address_family or draft.family
+            if model.cidrs:
+                blocks = (item.attempt(parse_block) for item in place.at("Cidrs").items())
+                draft.deliver(place, filter(None, blocks))
+
+
+_ID_IN_NAME = re.compile(r"pl-[A-Za-z0-9]+")
+
+
+def _read_prefix_entries(answer: Field, gathered: Gathered) -> None:
     """Add the entries of a prefix list; the answer lacks the list's id, so the file name has it."""
-    field = answer.field
-    named = _ID_IN_NAME.search(field.reading.file.rpartition("/")[2]) if not field.path else None
-    prefix_list_id = read_id(answer, "PrefixListId") or (named and named.group(0))
+    model = read_model(_PrefixEntries, answer)
+    named = None if answer.path else _ID_IN_NAME.search(answer.reading.file.rpartition("/")[2])
+    prefix_list_id = (model and model.prefix_list_id) or (named and named.group(0))
     if prefix_list_id is None:
         answer.refuse_missing("PrefixListId", "add the id, or name the file after it, like pl-1.json")
         return
-    draft = gathered.prefix_list(prefix_list_id, field)
-    items = [fields for item in entries(answer, "Entries") if (fields := item.fields())]
-    written = [entry for fields in items if (entry := fields.require("Cidr"))]
-    draft.deliver(field, [block for entry in written if (block := read_block(entry))])
+    entries = (entry.cidr for _, entry in read_each(DeliveredPrefixModel, answer, "Entries"))
+    gathered.prefix_list(prefix_list_id, answer).deliver(answer, filter(None, entries))
 
 
-_SHAPES: tuple[tuple[str, Callable[[Fields, Gathered], None]], ...] = (
-    ("SecurityGroups", _read_groups),
-    ("SecurityGroupRules", _read_rules),
-    ("NetworkInterfaces", _read_interfaces),
-    ("PrefixLists", _read_prefix_lists),
-    ("Entries", _read_prefix_entries),
-)
-"""The field that identifies each kind of answer."""
+_SHAPES: dict[str, Callable[[Field, Gathered], None]] = {
+    "SecurityGroups": _read_groups,
+    "SecurityGroupRules": _read_rules,
+    "NetworkInterfaces": _read_interfaces,
+    "PrefixLists": _read_prefix_lists,
+    "Entries": _read_prefix_entries,
+}
+"""The field that identifies each kind of answer, with what reads it."""

@@ -1,4 +1,4 @@
-"""Translation of AWS permissions into native rules.
+"""Fields of AWS permissions, and the translation of permissions into native rules.
 
 An AWS permission can only allow. So leaving one out, or translating it into a narrower rule, never admits
 more traffic.
@@ -9,10 +9,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from sgagent.core.errors import Origin, printable
 from sgagent.core.model import (
     ALL_PORTS,
+    ALL_PROTOCOLS,
+    LAST_PORT,
+    TCP,
+    UDP,
     AuthorizationObject,
     CidrBlock,
     Direction,
@@ -24,6 +29,11 @@ from sgagent.core.model import (
     Protocol,
     SecurityGroupRule,
 )
+from sgagent.documents.field import Field
+from sgagent.documents.models import Value
+from sgagent.documents.scalars import parse_digits, parse_integer, parse_text
+from sgagent.documents.tree import Node, is_set
+from sgagent.documents.values import parse_account, parse_id, parse_protocol
 
 
 class ImportEffect(enum.Enum):
@@ -69,6 +79,17 @@ class Notes:
     def all(self) -> tuple[Note, ...]:
         """Return all notes."""
         return tuple(self._notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The two numbers of a rule, checked against its protocol."""
+
+    first: int | None = None
+    """The first port; for ICMP the type, None for every type; None for protocols without either."""
+
+    last: int | None = None
+    """The last port; for ICMP the code, None for every code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +239,71 @@ def _peer(allowance: AwsPermission, around: Surroundings) -> AuthorizationObject
     return peer
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The two numbers of a rule, checked against its protocol."""
+_PROTOCOLS = {"-1": ALL_PROTOCOLS, "ah": Protocol(51), "esp": Protocol(50)}
+"""Protocol names of AWS and Terraform that differ from those of documents."""
 
-    first: int | None = None
-    """The first port; for ICMP the type, None for every type; None for protocols without either."""
 
-    last: int | None = None
-    """The last port; for ICMP the code, None for every code."""
+def _parse_protocol(node: Node) -> Protocol:
+    return _PROTOCOLS.get(parse_digits(node).lower()) or parse_protocol(node)
+
+
+AwsProtocol = Annotated[Protocol, Value(_parse_protocol)]
+Number = Annotated[int | None, Value(parse_integer)]
+
+
+def parse_group(node: Node) -> GroupReference:
+    """Return a group, written ``sg-…`` or ``account/sg-…``."""
+    account, slash, group = parse_text(node).rpartition("/")
+    return GroupReference(parse_id(group), parse_account(account) if slash else None)
+
+
+def parse_prefix_list(node: Node) -> PrefixListReference:
+    """Return a prefix list by its id."""
+    return PrefixListReference(parse_id(node))
+
+
+def read_bounds(place: Field, protocol: Protocol | None, **numbers: int | None) -> Bounds | None:
+    """Return ports, or the type and code of ICMP; None, with errors added, if AWS would refuse them.
+
+    Args:
+        place: of the rule.
+        protocol: of the rule. Where it has neither ports nor types AWS ignores both numbers.
+        numbers: the first port or the type, and the last port or the code, by the names of their fields.
+    """
+    if protocol is None:
+        return None
+    if protocol.has_types:
+        kind, code = (
+            _bounded(place, name, number, range(-1, 256), _TYPES) for name, number in numbers.items()
+        )
+        if kind is None or code is None:
+            return None
+        return Bounds(kind if kind >= 0 else None, code if code >= 0 else None)
+    if protocol not in (TCP, UDP):
+        return Bounds()
+    low, high = (
+        _bounded(place, name, number, range(LAST_PORT + 1), _PORTS) for name, number in numbers.items()
+    )
+    if low is None or high is None:
+        return None
+    if low > high:
+        first, last = numbers
+        message = f"{first} is greater than {last} ({high})"
+        place.at(first).error("reversed_ports", message, f"{first} up to {last}")
+        return None
+    return Bounds(low, high)
+
+
+_PORTS = f"a whole number from 0 to {LAST_PORT}; every port is 0 and {LAST_PORT}"
+_TYPES = "a whole number from 0 to 255; -1 is every one"
+
+
+def _bounded(place: Field, name: str, number: int | None, known: range, form: str) -> int | None:
+    """Return a required number within bounds; None, with an error added, for any other."""
+    if not is_set(place.entries.get(name, "")):
+        place.refuse_missing(name, form)
+    elif number is not None and number not in known:
+        place.at(name).error("port_out_of_range", "out of range", form)
+    else:
+        return number
+    return None

@@ -177,6 +177,15 @@ class Gathered:
         """Return the draft of a prefix list; create it if needed."""
         return self.prefix_lists.setdefault(prefix_list_id, PrefixListDraft(place))
 
+    def defined_prefix_list(self, prefix_list_id: str, place: Field) -> PrefixListDraft:
+        """Return the draft of a prefix list that is defined here; add an error if it was before."""
+        draft = self.prefix_list(prefix_list_id, place)
+        if draft.delivered is not None:
+            message = f"{prefix_list_id} is defined twice, first in {draft.delivered.origin}"
+            place.error("duplicate_id", message, "one of the two")
+        draft.delivered = place
+        return draft
+
 
 def _merged(one: NetworkInterface, other: NetworkInterface) -> NetworkInterface | None:
     """Return the merge of two definitions of one interface; None if they contradict each other."""

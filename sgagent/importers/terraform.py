@@ -1,230 +1,214 @@
 """Importer of Terraform states as ``terraform show -json`` prints them, with all modules.
 
-The resources of the AWS provider are read here.
+The resources of the AWS provider are read here, except for interfaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as MappingOf, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, ClassVar
 
-from sgagent.core.model import AuthorizationObject, Cloud, Direction, GroupReference, PrefixListReference
+from pydantic import Field as Declared
+
+from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference, PrefixListReference
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Field, Fields
-from sgagent.documents.tree import Listing, Mapping, Node
-from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_account, parse_id
-from sgagent.importers.aws_rules import AwsPermission, ImportEffect
-from sgagent.importers.context import AwsGroup, Gathered, Imported, UnreadResource, import_files
-from sgagent.importers.fields import (
-    InterfaceForm,
-    entries,
-    read_block,
+from sgagent.documents.api import Account, Id, Text, one_of
+from sgagent.documents.field import Field
+from sgagent.documents.models import LooseModel, Value, read_each, read_model
+from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
+from sgagent.documents.tree import Listing, Mapping, Node, is_set
+from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
+from sgagent.importers.aws_rules import (
+    AwsPermission,
+    AwsProtocol,
+    ImportEffect,
+    Number,
+    parse_group,
+    parse_prefix_list,
     read_bounds,
-    read_group_reference,
-    read_id,
-    read_interface,
-    read_mention,
-    read_protocol,
-    read_tags,
-    read_text,
-    require_id,
 )
-from sgagent.importers.terraform_alibaba import ALIBABA_RESOURCES
+from sgagent.importers.context import AwsGroup, Gathered, Imported, UnreadResource, import_files
+from sgagent.importers.terraform_alibaba import ALIBABA_RESOURCES, PrefixEntry
+from sgagent.importers.terraform_interfaces import INTERFACE_RESOURCES, Items, ResourceReader, Tags
 
 
-def _read_group(values: Fields, gathered: Gathered) -> None:
+class _Group(LooseModel):
+    id: Id
+    name: Text = ""
+    vpc_id: Id | None = None
+    owner_id: Account | None = None
+    tags_all: Tags = None
+    tags: Tags = None
+    ingress: Items = None
+    egress: Items = None
+
+
+class _InlineRule(LooseModel):
+    """A rule; its peers are in many fields, for which ``_PEERS`` has the parsers."""
+
+    protocol: AwsProtocol
+    from_port: Number = None
+    to_port: Number = None
+    self: Annotated[bool, Value(parse_boolean)] = False
+    description: Text = ""
+
+
+class _OlderRule(_InlineRule):
+    """A rule of the older resource type, which may have several peers."""
+
+    security_group_id: Id
+    security_group_rule_id: Id = ""
+    type: Annotated[Direction | None, one_of(DIRECTIONS)]
+
+
+class _NewerRule(_InlineRule):
+    """A rule of the newer resource types, which have one peer."""
+
+    security_group_id: Id
+    protocol: AwsProtocol = Declared(alias="ip_protocol")
+    security_group_rule_id: Id = ""
+    id: Id = ""
+
+
+class _ListedPrefix(PrefixEntry):
+    """An entry that is a separate resource; its list must be a resource too."""
+
+    prefix_list_id: Id
+
+
+class _PrefixList(LooseModel):
+    id: Id
+    address_family: Annotated[Family | None, one_of(FAMILIES)] = None
+    entry: Items = None
+
+
+def _read_group(place: Field, gathered: Gathered) -> None:
     """Add a group with its inline rules."""
-    security_group_id, owner = require_id(values, "id"), values.filled("owner_id")
-    if security_group_id is None:
+    model = read_model(_Group, place)
+    if model is None or not model.id:
         return
-    gathered.add_aws_group(
-        AwsGroup(
-            place=values.field,
-            security_group_id=security_group_id,
-            name=read_text(values, "name"),
-            vpc_id=read_id(values, "vpc_id"),
-            account_id=owner.read(parse_account) if owner else None,
-            tags=read_tags(values, "tags_all", "tags"),
-        )
+    group = AwsGroup(
+        place=place,
+        security_group_id=model.id,
+        name=model.name,
+        vpc_id=model.vpc_id,
+        account_id=model.owner_id,
+        tags=(model.tags if model.tags_all is None else model.tags_all) or (),
     )
+    gathered.add_aws_group(group)
     for name, direction in DIRECTIONS.items():
-        for field in entries(values, name):
-            fields = field.fields()
-            if fields is not None:
-                rule = _Rule(security_group_id, direction, "protocol")
-                gathered.allowances += _allowances(fields, rule, gathered)
+        for item, rule in read_each(_InlineRule, place, name):
+            gathered.allowances += _allowances(item, rule, model.id, direction, gathered)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """What the values of a rule do not say themselves."""
-
-    security_group_id: str
-    direction: Direction
-    protocol_name: str
-    """Of the field that holds the protocol."""
-
-    rule_id: str = ""
+def _read_older_rule(place: Field, gathered: Gathered) -> None:
+    """Add a rule, which may have several peers; then they have no id, which no two rules can share."""
+    model = read_model(_OlderRule, place)
+    if model and model.security_group_id and model.type:
+        found = list(_allowances(place, model, model.security_group_id, model.type, gathered))
+        rule_id = model.security_group_rule_id if len(found) == 1 else ""
+        gathered.allowances += (replace(allowance, rule_id=rule_id) for allowance in found)
 
 
-def _read_rule(values: Fields, gathered: Gathered) -> None:
-    """Add a rule of the older resource type, which may have several peers."""
-    security_group_id, kind = require_id(values, "security_group_id"), values.require("type")
-    direction = kind.word(DIRECTIONS) if kind else None
-    if security_group_id is None or direction is None:
-        return
-    rule_id = read_id(values, "security_group_rule_id") or ""
-    found = list(_allowances(values, _Rule(security_group_id, direction, "protocol", rule_id), gathered))
-    gathered.allowances += found if len(found) == 1 else [_without_id(allowance) for allowance in found]
+def _read_rule(place: Field, gathered: Gathered, direction: Direction) -> None:
+    model = read_model(_NewerRule, place)
+    if model and model.security_group_id:
+        rule_id = model.security_group_rule_id or model.id
+        for allowance in _allowances(place, model, model.security_group_id, direction, gathered):
+            gathered.allowances.append(replace(allowance, rule_id=rule_id))
 
 
-def _without_id(allowance: AwsPermission) -> AwsPermission:
-    """Return one of several that share an id, which no two rules can have."""
-    return replace(allowance, rule_id="")
-
-
-def _reader_of(direction: Direction) -> Callable[[Fields, Gathered], None]:
-    """Return what takes a rule of the newer kind, which has a single other end."""
-
-    def read(values: Fields, gathered: Gathered) -> None:
-        security_group_id = require_id(values, "security_group_id")
-        if security_group_id is not None:
-            rule_id = read_id(values, "security_group_rule_id", "id") or ""
-            rule = _Rule(security_group_id, direction, "ip_protocol", rule_id)
-            gathered.allowances += _allowances(values, rule, gathered)
-
-    return read
-
-
-def _allowances(values: Fields, rule: _Rule, gathered: Gathered) -> Iterator[AwsPermission]:
-    """Yield the permissions of a rule."""
-    itself = values.filled("self")
-    if not any(values.filled(name) for name in dict(_ENDS)) and (itself is None or itself.written == "false"):
-        subject = values.field.reading.subject
-        gathered.notes.add(ImportEffect.LEFT_OUT, values.field.origin, subject, "a rule without a peer")
-    written = values.require(rule.protocol_name)
-    protocol = read_protocol(written) if written else None
-    bounds = read_bounds(values, protocol, "from_port", "to_port") if protocol else None
-    if protocol is None or bounds is None:
-        return
-    for field, peer in _peers(values, rule):
+def _allowances(
+    place: Field, model: _InlineRule, security_group_id: str, direction: Direction, gathered: Gathered
+) -> Iterator[AwsPermission]:
+    """Yield the permissions of a rule, one for each peer; add a note if it has none."""
+    named = [name for name in _PEERS if is_set(place.entries.get(name, ""))]
+    itself = place.entries.get("self", "")
+    if not named and (not is_set(itself) or model.self is False):
+        subject = place.reading.subject
+        gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, subject, "a rule without a peer")
+    bounds = read_bounds(place, model.protocol, from_port=model.from_port, to_port=model.to_port)
+    peers = [(field, peer) for name in named for field, peer in _peers(place, name)]
+    if model.self:
+        peers.append((place.at("self"), GroupReference(security_group_id)))
+    for field, peer in peers:
+        if bounds is None:
+            return
         field.count_rule()
         yield AwsPermission(
             origin=field.origin,
-            security_group_id=rule.security_group_id,
-            direction=rule.direction,
-            protocol=protocol,
+            security_group_id=security_group_id,
+            direction=direction,
+            protocol=model.protocol,
             bounds=bounds,
             peer=peer,
-            rule_id=rule.rule_id,
-            description=read_text(values, "description"),
+            description=model.description,
         )
 
 
-def _peers(values: Fields, rule: _Rule) -> Iterator[tuple[Field, AuthorizationObject]]:
-    """Yield the peers of a rule, from lists and single fields."""
-    for name, read in _ENDS:
-        found = values.filled(name)
-        if found is None:
-            continue
-        for field in found.items() if name in _LISTS else (found,):
-            peer = read(field)
-            if peer is not None:
-                yield field, peer
-    itself = values.filled("self")
-    if itself is not None and itself.boolean():
-        yield itself, GroupReference(rule.security_group_id)
+_PeerParser = Callable[[Field], AuthorizationObject]
 
 
-def _list(field: Field) -> PrefixListReference | None:
-    prefix_list_id = field.read(parse_id)
-    return PrefixListReference(prefix_list_id) if prefix_list_id else None
+def _peers(place: Field, name: str) -> Iterator[tuple[Field, AuthorizationObject]]:
+    field = place.at(name)
+    for item in field.items() if name in _LISTS else (field,):
+        peer = item.attempt(_PEERS[name])
+        if peer is not None:
+            yield item, peer
 
 
-_LISTS = ("cidr_blocks", "ipv6_cidr_blocks", "security_groups", "prefix_list_ids")
-_ENDS: tuple[tuple[str, Callable[[Field], AuthorizationObject | None]], ...] = (
-    ("cidr_blocks", read_block),
-    ("cidr_ipv4", read_block),
-    ("ipv6_cidr_blocks", read_block),
-    ("cidr_ipv6", read_block),
-    ("security_groups", read_group_reference),
-    ("source_security_group_id", read_group_reference),
-    ("referenced_security_group_id", read_group_reference),
-    ("prefix_list_ids", _list),
-    ("prefix_list_id", _list),
-)
+def _parse_group(field: Field) -> GroupReference:
+    return parse_group(field.node)
 
 
-def _read_prefix_list(values: Fields, gathered: Gathered) -> None:
+def _parse_prefix_list(field: Field) -> PrefixListReference:
+    return parse_prefix_list(field.node)
+
+
+_PEERS: MappingOf[str, _PeerParser] = {
+    "cidr_blocks": parse_block,
+    "cidr_ipv4": parse_block,
+    "ipv6_cidr_blocks": parse_block,
+    "cidr_ipv6": parse_block,
+    "security_groups": _parse_group,
+    "source_security_group_id": _parse_group,
+    "referenced_security_group_id": _parse_group,
+    "prefix_list_ids": _parse_prefix_list,
+    "prefix_list_id": _parse_prefix_list,
+}
+"""The fields of a rule's peers, with the parser of one."""
+
+_LISTS = {"cidr_blocks", "ipv6_cidr_blocks", "security_groups", "prefix_list_ids"}
+
+
+def _read_prefix_list(place: Field, gathered: Gathered) -> None:
     """Add a prefix list with its inline entries."""
-    prefix_list_id = require_id(values, "id")
-    if prefix_list_id is None:
-        return
-    draft, family = gathered.prefix_list(prefix_list_id, values.field), values.filled("address_family")
-    if draft.delivered is not None:
-        message = f"{prefix_list_id} is defined twice, first in {draft.delivered.origin}"
-        values.field.error("duplicate_id", message, "one of the two")
-    draft.family = (family.word(FAMILIES) if family else None) or draft.family
-    draft.delivered = values.field
-    for item in entries(values, "entry"):
-        fields = item.fields()
-        if fields is not None:
-            _add_entry(fields, prefix_list_id, gathered)
+    model = read_model(_PrefixList, place)
+    if model is not None and model.id:
+        draft = gathered.defined_prefix_list(model.id, place)
+        draft.family = model.address_family or draft.family
+        draft.entries += (entry.cidr for _, entry in read_each(PrefixEntry, place, "entry") if entry.cidr)
 
 
-def _read_prefix_entry(values: Fields, gathered: Gathered) -> None:
-    """Add an entry that is a separate resource; its list must be a resource too."""
-    prefix_list_id = require_id(values, "prefix_list_id")
-    if prefix_list_id is not None:
-        _add_entry(values, prefix_list_id, gathered)
+def _read_prefix_entry(place: Field, gathered: Gathered) -> None:
+    model = read_model(_ListedPrefix, place)
+    if model and model.prefix_list_id and model.cidr:
+        gathered.prefix_list(model.prefix_list_id, place).entries.append(model.cidr)
 
 
-def _add_entry(fields: Fields, prefix_list_id: str, gathered: Gathered) -> None:
-    written = fields.require("cidr")
-    block = read_block(written) if written else None
-    if block is not None:
-        gathered.prefix_list(prefix_list_id, fields.field).entries.append(block)
-
-
-def _read_attachment(values: Fields, gathered: Gathered) -> None:
-    """Add an attachment of a group to an interface that is a separate resource."""
-    interface, group = require_id(values, "network_interface_id"), require_id(values, "security_group_id")
-    if interface is not None and group is not None:
-        gathered.attachments.append((values.field, interface, group))
-
-
-_INTERFACE = InterfaceForm(
-    cloud=Cloud.AWS,
-    ids=("id",),
-    mac="mac_address",
-    addresses=("private_ip", "private_ips", "ipv6_addresses", "ipv4_prefixes", "ipv6_prefixes"),
-    groups=("security_groups",),
-)
-_INSTANCE = InterfaceForm(
-    cloud=Cloud.AWS,
-    ids=("primary_network_interface_id",),
-    instance="id",
-    addresses=("private_ip", "secondary_private_ips", "ipv6_addresses"),
-    groups=("vpc_security_group_ids",),
-    secondary=("network_interface", "secondary_network_interface"),
-)
-
-AWS_RESOURCES: MappingOf[str, Callable[[Fields, Gathered], None]] = {
+RESOURCES: MappingOf[str, ResourceReader] = {
     "aws_security_group": _read_group,
     "aws_default_security_group": _read_group,
-    "aws_security_group_rule": _read_rule,
-    "aws_vpc_security_group_ingress_rule": _reader_of(Direction.INGRESS),
-    "aws_vpc_security_group_egress_rule": _reader_of(Direction.EGRESS),
+    "aws_security_group_rule": _read_older_rule,
+    "aws_vpc_security_group_ingress_rule": partial(_read_rule, direction=Direction.INGRESS),
+    "aws_vpc_security_group_egress_rule": partial(_read_rule, direction=Direction.EGRESS),
     "aws_ec2_managed_prefix_list": _read_prefix_list,
     "aws_ec2_managed_prefix_list_entry": _read_prefix_entry,
-    "aws_network_interface": lambda values, gathered: read_interface(values, gathered, _INTERFACE),
-    "aws_instance": lambda values, gathered: read_interface(values, gathered, _INSTANCE),
-    "aws_network_interface_attachment": read_mention,
-    "aws_network_interface_sg_attachment": _read_attachment,
+    **ALIBABA_RESOURCES,
+    **INTERFACE_RESOURCES,
 }
-
-
-RESOURCES: MappingOf[str, Callable[[Fields, Gathered], None]] = {**AWS_RESOURCES, **ALIBABA_RESOURCES}
 """The reader of each resource type."""
 
 _RELATED = ("security_group", "prefix_list", "port_list", "port_range_list")
@@ -240,72 +224,77 @@ def import_terraform(files: Sequence[DocumentFile], limits: Limits) -> Imported:
     return import_files(files, limits, _read_state)
 
 
+class _State(LooseModel):
+    values: Annotated[Mapping | None, Value(parse_mapping)] = None
+
+
+class _Values(LooseModel):
+    root_module: Annotated[Mapping | None, Value(parse_mapping)] = None
+
+
+class _Module(LooseModel):
+    resources: Items = None
+    child_modules: Items = None
+
+
+class _Resource(LooseModel):
+    remedies: ClassVar = {"type": "the type of the resource"}
+
+    mode: Annotated[bool, one_of({"managed": True, "data": False})] = True
+    """Whether Terraform manages the resource."""
+
+    address: Annotated[str, Value(parse_text)] = ""
+    type: Annotated[str, Value(parse_text)]
+
+
 def _read_state(root: Field, gathered: Gathered) -> None:
-    fields = root.fields()
-    if fields is None:
+    state = read_model(_State, root)
+    if state is None:
         return
-    values = fields.filled("values")
-    if values is None:
-        message = "a plan, not a state" if "planned_values" in fields.names() else "no state in it"
+    if not is_set(root.entries.get("values", "")):
+        message = "a plan, not a state" if "planned_values" in root.entries else "no state in it"
         root.error("not_a_state", message, "what `terraform show -json` prints of the state, after an apply")
-        return
-    within = values.fields()
-    module = within.filled("root_module") if within else None
-    if module is not None:
-        for resource in _resources(module):
-            _read_resource(resource, gathered)
+    values = state.values and read_model(_Values, root.at("values"))
+    module = root.at("values", "root_module")
+    if values and values.root_module and read_model(_Module, module):
+        _read_module(module, gathered)
 
 
-def _resources(module: Field) -> Iterator[Field]:
-    """Yield the resources of a module and its child modules; the limits bound the depth."""
-    fields = module.fields()
-    if fields is not None:
-        yield from entries(fields, "resources")
-        for child in entries(fields, "child_modules"):
-            yield from _resources(child)
+def _read_module(module: Field, gathered: Gathered) -> None:
+    """Add the resources of a module and its child modules; the limits bound the depth."""
+    for place in module.at("resources").items() if is_set(module.entries.get("resources", "")) else ():
+        named = [name for key in ("address", "type") if isinstance(name := place.entries.get(key), str)]
+        _read_resource(place.belonging_to(next(filter(None, named), "a resource")), gathered)
+    for child, _ in read_each(_Module, module, "child_modules"):
+        _read_module(child, gathered)
 
 
-def _read_resource(field: Field, gathered: Gathered) -> None:
+def _read_resource(place: Field, gathered: Gathered) -> None:
     """Add a managed resource; skip data sources, which Terraform only looks up."""
-    found = field.fields()
-    mode = found.filled("mode") if found else None
-    if found is None or (mode is not None and mode.word(_MODES) is not True):
+    resource = read_model(_Resource, place)
+    if resource is None or not resource.mode or not resource.type:
         return
-    named = field.belonging_to(_text(found, "address") or _text(found, "type") or "a resource")
-    resource = named.fields()
-    kind = _text(resource, "type") if resource else None
-    if resource is None or kind is None:
-        found.refuse_missing("type", "the type of the resource")
-    elif kind in RESOURCES and not resource.filled("deposed_key"):
-        values = resource.require("values")
-        within = values.fields() if values else None
-        if within is not None:
-            RESOURCES[kind](within, gathered)
-    else:
-        _leave_out(named, kind, gathered)
+    if resource.type not in RESOURCES or is_set(place.entries.get("deposed_key", "")):
+        _leave_out(place, resource.type, gathered)
+    elif "values" not in place.entries:
+        place.refuse_missing("values")
+    elif place.at("values").read(parse_mapping):
+        RESOURCES[resource.type](place.at("values"), gathered)
 
 
-_MODES = {"managed": True, "data": False}
-"""Whether Terraform manages a resource."""
-
-
-def _leave_out(resource: Field, kind: str, gathered: Gathered) -> None:
+def _leave_out(place: Field, kind: str, gathered: Gathered) -> None:
     """Add a resource that no importer reads, with the group ids that it names."""
-    fields = resource.fields()
-    values = fields.get("values") if fields else None
     is_deposed = kind in RESOURCES
-    policy = values.node.entries.get("policy") if values and isinstance(values.node, Mapping) else None
     reason = "about to be destroyed (deposed)" if is_deposed else f"{kind} is not read here"
-    if policy == "drop":
+    values = place.entries.get("values", "")
+    if isinstance(values, Mapping) and values.entries.get("policy") == "drop":
         remedy = (
             "terraform apply first" if is_deposed else "a resource that is read, or remove it from the file"
         )
-        resource.error("lost_drop_rule", f"it drops something: {reason}", remedy)
-    names = (
-        frozenset(text for text in _texts(values.node) if text.startswith("sg-")) if values else frozenset()
-    )
+        place.error("lost_drop_rule", f"it drops something: {reason}", remedy)
+    names = frozenset(text for text in _texts(values) if text.startswith("sg-"))
     is_related = is_deposed or any(word in kind for word in _RELATED)
-    gathered.unread.append(UnreadResource(resource, reason, names, is_related=is_related))
+    gathered.unread.append(UnreadResource(place, reason, names, is_related=is_related))
 
 
 def _texts(node: Node) -> Iterator[str]:
@@ -315,8 +304,3 @@ def _texts(node: Node) -> Iterator[str]:
     elif isinstance(node, (Listing, Mapping)):
         for inner in node.items if isinstance(node, Listing) else node.entries.values():
             yield from _texts(inner)
-
-
-def _text(fields: Fields, name: str) -> str | None:
-    found = fields.filled(name)
-    return found.text() if found else None

@@ -313,3 +313,24 @@ def test_what_is_refused(answer: object, code: str) -> None:
     with pytest.raises(DocumentError) as caught:
         imported(answer)
     assert code in [problem.code for problem in caught.value.problems]
+
+
+def test_every_error_of_a_rule_is_told_at_once() -> None:
+    """A wrong account hides neither the group beside it nor what the rule contradicts."""
+    rule = rule_answer(ReferencedGroupInfo={"GroupId": "sg-1", "UserId": []})
+    rule["SecurityGroupRules"][0]["FromPort"] = "443"
+    with pytest.raises(DocumentError) as caught:
+        imported(group(), rule_answer(CidrIpv4="192.0.2.1"), rule)
+    account = (
+        "ReferencedGroupInfo.UserId: sgr-1: expected one account id, found a list (the digits of the account)"
+    )
+    place, remedy = "error: 2.json:1: SecurityGroupRules[0]", "(digits alone, without quotes)"
+    assert list(map(str, caught.value.problems)) == [
+        f"{place}.FromPort: sgr-1: expected a whole number, found text: '443' {remedy}",
+        f"{place}.{account}",
+    ]
+    del rule["SecurityGroupRules"][0]["FromPort"]
+    rule["SecurityGroupRules"][0]["IpProtocol"] = "-1"
+    with pytest.raises(DocumentError) as caught:
+        imported(group(), rule_answer(CidrIpv4="192.0.2.1"), rule)
+    assert sorted(problem.code for problem in caught.value.problems) == ["second_answer", "wrong_type"]
