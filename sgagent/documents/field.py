@@ -16,15 +16,10 @@ from sgagent.documents.scalars import (
     UNKNOWN_FIELD,
     Fault,
     InvalidValueError,
-    parse_boolean,
-    parse_digits,
-    parse_integer,
     parse_list,
-    parse_mapping,
     parse_text,
-    parse_word,
 )
-from sgagent.documents.tree import Listing, Mapping, Node, Scalar, ScalarKind
+from sgagent.documents.tree import Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -193,22 +188,6 @@ class Field:
         """Return the text; None, with an error added, for any other type."""
         return self.read(parse_text)
 
-    def text_or_digits(self) -> str | None:
-        """Return the text, or the digits of a whole number as written."""
-        return self.read(parse_digits)
-
-    def integer(self) -> int | None:
-        """Return a whole number."""
-        return self.read(parse_integer)
-
-    def boolean(self) -> bool | None:
-        """Return true or false."""
-        return self.read(parse_boolean)
-
-    def word(self, words: MappingOf[str, T]) -> T | None:
-        """Return the value of a keyword, ignoring case; None, with an error added, for an unknown one."""
-        return self.read(lambda node: parse_word(node, words))
-
     def nodes(self) -> Sequence[Node]:
         """Return the items of a list; nothing, with an error added, for any other type."""
         listing = self.read(parse_list)
@@ -250,11 +229,6 @@ class Field:
 
         return passages.recall_each(make, self.path, nodes, made_at, self.reading.budget)
 
-    def fields(self) -> Fields | None:
-        """Return the fields of a mapping."""
-        mapping = self.read(parse_mapping)
-        return Fields(self, mapping.entries) if mapping else None
-
     def count_rule(self) -> None:
         """Subtract one rule from the budget."""
         budget = self.reading.budget
@@ -290,56 +264,6 @@ class Field:
             remedy=remedy,
         )
         self.reading.findings.add(problem)
-
-
-class Fields:
-    """The members of a mapping."""
-
-    __slots__ = ("_entries", "field")
-
-    def __init__(self, field: Field, entries: MappingOf[str, Node]) -> None:
-        """Wrap a mapping."""
-        self.field = field
-        self._entries = entries
-
-    def refuse_unknown(self, known: Collection[str]) -> None:
-        """Add an error for each unknown field."""
-        for name, node in self._entries.items():
-            if name not in known:
-                self.field.child(name, node).refuse_name(name, known)
-
-    def names(self) -> Collection[str]:
-        """Return the names of all fields."""
-        return self._entries.keys()
-
-    def get(self, name: str) -> Field | None:
-        """Return a field; None if the mapping lacks it."""
-        node = self._entries.get(name)
-        return None if node is None else self.field.child(name, node)
-
-    def filled(self, name: str) -> Field | None:
-        """Return a field; None if it is missing, null or empty, which all mean unset in API answers."""
-        node = self._entries.get(name)
-        if not node or (isinstance(node, Scalar) and node.kind is ScalarKind.NULL):
-            return None
-        return self.field.child(name, node)
-
-    def require(self, name: str) -> Field | None:
-        """Return a required field; None, with an error added, if the mapping lacks it."""
-        found = self.get(name)
-        if found is None:
-            self.refuse_missing(name)
-        return found
-
-    def refuse_missing(self, name: str, remedy: str = "add the field") -> None:
-        """Add the error that a field is missing."""
-        self.field.refuse_missing(name, remedy)
-
-    def items(self, name: str) -> Iterator[Field]:
-        """Yield the items of a list; nothing if the mapping lacks the field."""
-        found = self.get(name)
-        if found is not None:
-            yield from found.items()
 
 
 _OTHER_WORDS = {

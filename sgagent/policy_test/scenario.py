@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TypeVar, assert_never
+from functools import partial
+from typing import Annotated, assert_never
 
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, Origin, UsageError
@@ -20,10 +21,20 @@ from sgagent.core.explanation import PROTOCOL_WORDS, protocol_number
 from sgagent.core.model import LAST_PORT, Direction, Family, Policy, Protocol, ported_text
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.field import Field, Fields, Reading
+from sgagent.documents.field import Field, Reading
+from sgagent.documents.models import DocumentModel, Value, read_model
 from sgagent.documents.parse import read_tree
 from sgagent.documents.problems import Budget, Findings
-from sgagent.documents.tree import Listing
+from sgagent.documents.scalars import (
+    invalid,
+    parse_digits,
+    parse_integer,
+    parse_list,
+    parse_mapping,
+    parse_text,
+    parse_word,
+)
+from sgagent.documents.tree import Listing, Mapping, Node
 from sgagent.settings import parse_interface_name
 
 
@@ -165,27 +176,77 @@ DEFAULT_HOP_LIMIT = 64
 _ECHO_REQUEST = {Family.IPV4: 8, Family.IPV6: 128}
 """The type of a ping."""
 
-_TOP_FIELDS = ("definitions", "bind", "packets")
-_REPLY_FIELDS = ("name", "replies_to", "expect", "decided_by")
-_PACKET_FIELDS = (
-    "name",
-    "interface",
-    "direction",
-    "source",
-    "destination",
-    "protocol",
-    "source_port",
-    "port",
-    "icmp_type",
-    "hop_limit",
-    "expect",
-    "decided_by",
-    "rule_id",
-    "security_group_id",
-)
-
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Word = TypeVar("_Word", bound=Enum)
+
+
+def _parse_name(node: Node) -> str:
+    if parse_text(node):
+        return parse_text(node)
+    raise invalid("bad_value", "empty")
+
+
+def _parse_protocol(node: Node) -> int:
+    number = protocol_number(parse_digits(node))
+    if number is None:
+        forms = f"one of {', '.join(PROTOCOL_WORDS)}, or a number up to 255"
+        raise invalid("bad_value", "not a protocol", forms)
+    return number
+
+
+def _parse_address(node: Node) -> _Address:
+    text = parse_text(node)
+    try:
+        if "%" not in text:
+            return ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    raise invalid("bad_value", "not an address", "one address, without a prefix length or a zone")
+
+
+def _parse_number(node: Node, last: int) -> int:
+    number = parse_integer(node)
+    if 0 <= number <= last:
+        return number
+    raise invalid("out_of_range", "out of range", f"0 to {last}")
+
+
+def _word_of(words: type[Enum]) -> Value:
+    return Value(partial(parse_word, words={str(word.value): word for word in words}))
+
+
+_Name = Annotated[str, Value(_parse_name)]
+_Port = Annotated[int | None, Value(partial(_parse_number, last=LAST_PORT))]
+_Byte = Annotated[int | None, Value(partial(_parse_number, last=255))]
+
+
+class _ScenarioModel(DocumentModel):
+    definitions: Annotated[str, Value(parse_text)] = ""
+    bind: Annotated[Mapping | None, Value(parse_mapping)]
+    packets: Annotated[Listing | None, Value(parse_list)]
+
+
+class _TrafficModel(DocumentModel):
+    name: _Name
+    expect: Annotated[Policy | None, _word_of(Policy)]
+    decided_by: Annotated[DecidedBy | None, _word_of(DecidedBy)] = None
+
+
+class _ReplyModel(_TrafficModel):
+    replies_to: _Name
+
+
+class _PacketModel(_TrafficModel):
+    rule_id: _Name | None = None
+    security_group_id: _Name | None = None
+    interface: _Name | None = None
+    direction: Annotated[Direction | None, _word_of(Direction)]
+    source: Annotated[_Address | None, Value(_parse_address)]
+    destination: Annotated[_Address | None, Value(_parse_address)]
+    protocol: Annotated[int | None, Value(_parse_protocol)]
+    source_port: _Port = None
+    port: _Port = None
+    icmp_type: _Byte = None
+    hop_limit: _Byte = DEFAULT_HOP_LIMIT
 
 
 def parse_packets(content: bytes, file: str) -> Scenario:
@@ -198,52 +259,37 @@ def parse_packets(content: bytes, file: str) -> Scenario:
     findings = Findings(limits.problems)
     reading = Reading(file=file, findings=findings, budget=Budget(limits=limits))
     root = read_tree(DocumentFile(file, content), reading)
-    top = root.fields() if root else None
-    scenario = _scenario(top) if top else None
-    if scenario is None or findings.has_errors:
+    model = read_model(_ScenarioModel, root) if root else None
+    if root is None or model is None:
+        raise DocumentError(findings.all())
+    bindings = tuple(_bindings(root.at("bind"))) if model.bind else ()
+    places = root.at("packets").items() if model.packets else ()
+    scenario = Scenario(
+        definitions=model.definitions or DEFAULT_DEFINITIONS,
+        bindings=bindings,
+        traffic=tuple(_Traffic(tuple(binding.interface for binding in bindings)).read(places)),
+    )
+    if findings.has_errors:
         raise DocumentError(findings.all())
     return scenario
 
 
-def _scenario(top: Fields) -> Scenario:
-    """Read the whole file."""
-    top.refuse_unknown(_TOP_FIELDS)
-    bindings = tuple(_bindings(top))
-    definitions = top.get("definitions")
-    traffic = _Traffic(tuple(binding.interface for binding in bindings))
-    return Scenario(
-        definitions=(definitions.text() if definitions else None) or DEFAULT_DEFINITIONS,
-        bindings=bindings,
-        traffic=tuple(traffic.read(top)),
-    )
-
-
-def _bindings(top: Fields) -> Iterator[HandBinding]:
-    """Read which interface stands for what."""
-    place = top.require("bind")
-    bound = place.fields() if place else None
-    for name in sorted(bound.names()) if bound else ():
-        what = bound.get(name) if bound else None
-        if what is None or not _is_link_name(name, what):
+def _bindings(bind: Field) -> Iterator[HandBinding]:
+    """Yield what each interface stands for, sorted by interface."""
+    for name in sorted(bind.entries):
+        place = bind.at(name)
+        origin = f"{place.origin.file}: {place.path}"
+        try:
+            parse_interface_name(name, place.path)
+        except UsageError:
+            remedy = "1 to 15 letters, digits and . _ @ + -, no @ first"
+            place.error("bad_interface_name", "not an interface name", remedy)
             continue
-        origin = f"{what.origin.file}: {what.path}"
-        if isinstance(what.node, Listing):
-            groups = sorted(text for item in what.items() if (text := item.text()))
+        if isinstance(place.node, Listing):
+            groups = sorted(filter(None, (item.text() for item in place.items())))
             yield HandBinding(interface=name, security_group_ids=tuple(groups), origin=origin)
-        elif (network_interface_id := what.text()) is not None:
+        elif (network_interface_id := place.text()) is not None:
             yield HandBinding(interface=name, network_interface_id=network_interface_id, origin=origin)
-
-
-def _is_link_name(name: str, place: Field) -> bool:
-    """Return whether a link can have this name; add an error if not."""
-    try:
-        parse_interface_name(name, place.path)
-    except UsageError:
-        place.error(
-            "bad_interface_name", "not an interface name", "1 to 15 letters, digits and . _ @ + -, no @ first"
-        )
-        return False
-    return True
 
 
 @dataclass(slots=True)
@@ -254,14 +300,10 @@ class _Traffic:
     openers: dict[str, ExpectedPacket] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
-    def read(self, top: Fields) -> Iterator[ExpectedTraffic]:
+    def read(self, places: Iterable[Field]) -> Iterator[ExpectedTraffic]:
         """Read all packets."""
-        top.require("packets")
-        for place in top.items("packets"):
-            fields = place.fields()
-            if fields is None:
-                continue
-            entry = self._reply(fields) if "replies_to" in fields.names() else self._packet(fields)
+        for place in places:
+            entry = self._reply(place) if "replies_to" in place.entries else self._packet(place)
             if entry is None:
                 continue
             if entry.name in self.names:
@@ -271,149 +313,97 @@ class _Traffic:
                 self.openers[entry.name] = entry
             yield entry
 
-    def _reply(self, fields: Fields) -> ExpectedReply | None:
-        """Read a reply."""
-        fields.refuse_unknown(_REPLY_FIELDS)
-        name, answered = _text(fields, "name"), fields.require("replies_to")
-        expected = _judgement(fields)
-        opener = self.openers.get(answered.text() or "") if answered else None
-        if answered and opener is None:
-            answered.error("unknown_packet", "answers no packet", "the name of a packet before it")
-        if name is None or opener is None or expected is None:
+    def _reply(self, place: Field) -> ExpectedReply | None:
+        model = read_model(_ReplyModel, place)
+        if model is None:
             return None
-        return ExpectedReply(name=name, opener=opener, expected=expected, origin=fields.field.origin)
+        opener = self.openers.get(model.replies_to)
+        if model.replies_to and opener is None:
+            remedy = "the name of a packet before it"
+            place.at("replies_to").error("unknown_packet", "answers no packet", remedy)
+        if not model.name or opener is None or model.expect is None:
+            return None
+        expected = ExpectedDecision(verdict=model.expect, decided_by=model.decided_by)
+        return ExpectedReply(name=model.name, opener=opener, expected=expected, origin=place.origin)
 
-    def _packet(self, fields: Fields) -> ExpectedPacket | None:
+    def _packet(self, place: Field) -> ExpectedPacket | None:
         """Read a packet that opens a session."""
-        fields.refuse_unknown(_PACKET_FIELDS)
-        name, expected = _text(fields, "name"), _judgement(fields)
-        interface, direction = self._interface(fields), _word(fields, "direction", Direction)
-        source, destination = _address(fields, "source"), _address(fields, "destination")
-        protocol = _protocol(fields)
-        if name is None or expected is None or interface is None or direction is None:
+        model = read_model(_PacketModel, place)
+        if model is None:
             return None
-        if source is None or destination is None or protocol is None:
+        interface, family = self._interface(place, model), _family(place, model)
+        ports = (None, None) if model.protocol is None else _ports(place, model, model.protocol)
+        _check_rule(place, model)
+        if not model.name or model.expect is None or interface is None or model.direction is None:
             return None
-        if source.version != destination.version:
-            fields.field.error("mixed_families", "source and destination are of different families")
+        if model.source is None or model.destination is None or family is None or model.protocol is None:
             return None
-        family = Family.IPV4 if source.version == 4 else Family.IPV6
-        source_port, port = _ports(fields, protocol)
+        expected = ExpectedDecision(
+            verdict=model.expect,
+            decided_by=model.decided_by,
+            rule_id=model.rule_id,
+            security_group_id=model.security_group_id,
+        )
         packet = Packet(
             interface=interface,
-            direction=direction,
+            direction=model.direction,
             family=family,
-            source=int(source),
-            destination=int(destination),
-            protocol=protocol,
-            source_port=source_port,
-            destination_port=port,
-            icmp_type=_icmp_type(fields, family, protocol),
-            hop_limit=_number(fields, "hop_limit", 255, DEFAULT_HOP_LIMIT),
+            source=int(model.source),
+            destination=int(model.destination),
+            protocol=model.protocol,
+            source_port=ports[0],
+            destination_port=ports[1],
+            icmp_type=_icmp_type(place, model, family, model.protocol),
+            hop_limit=model.hop_limit,
         )
-        return ExpectedPacket(name=name, packet=packet, expected=expected, origin=fields.field.origin)
+        return ExpectedPacket(name=model.name, packet=packet, expected=expected, origin=place.origin)
 
-    def _interface(self, fields: Fields) -> str | None:
-        """Read where a packet passes; it may be left out where only one interface is bound."""
-        if len(self.interfaces) == 1 and "interface" not in fields.names():
-            return self.interfaces[0]
-        place = fields.require("interface")
-        name = place.text() if place else None
-        if place and name is not None and name not in self.interfaces:
-            place.error("unknown_interface", "is not bound", f"one of {', '.join(self.interfaces)}")
-            return None
-        return name
+    def _interface(self, place: Field, model: _PacketModel) -> str | None:
+        """Return where a packet passes; it may be left out where only one interface is bound."""
+        if "interface" not in place.entries:
+            if len(self.interfaces) == 1:
+                return self.interfaces[0]
+            place.refuse_missing("interface")
+        elif model.interface is not None and model.interface not in self.interfaces:
+            remedy = f"one of {', '.join(self.interfaces)}"
+            place.at("interface").error("unknown_interface", "is not bound", remedy)
+        return model.interface
 
 
-def _judgement(fields: Fields) -> ExpectedDecision | None:
-    """Read what must become of a packet."""
-    verdict = _word(fields, "expect", Policy)
-    decided_by = _word(fields, "decided_by", DecidedBy, required=False)
-    rule_id, group_id = (_text(fields, name, required=False) for name in ("rule_id", "security_group_id"))
-    if (rule_id or group_id) and decided_by not in (None, DecidedBy.RULE):
-        fields.field.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
-    if verdict is None:
+def _family(place: Field, model: _PacketModel) -> Family | None:
+    if model.source is None or model.destination is None:
         return None
-    return ExpectedDecision(
-        verdict=verdict, decided_by=decided_by, rule_id=rule_id, security_group_id=group_id
-    )
-
-
-def _protocol(fields: Fields) -> int | None:
-    """Read a protocol, by name or number."""
-    place = fields.require("protocol")
-    text = place.text_or_digits() if place else None
-    if place is None or text is None:
+    if model.source.version != model.destination.version:
+        place.error("mixed_families", "source and destination are of different families")
         return None
-    number = protocol_number(text)
-    if number is None:
-        place.error(
-            "bad_value", "not a protocol", f"one of {', '.join(PROTOCOL_WORDS)}, or a number up to 255"
-        )
-    return number
+    return Family.IPV4 if model.source.version == 4 else Family.IPV6
 
 
-def _ports(fields: Fields, protocol: int) -> tuple[int | None, int | None]:
-    """Read source and destination port; protocols that have them must say the second."""
-    if Protocol(protocol).has_ports:
-        fields.require("port")
-        source_port = _number(fields, "source_port", LAST_PORT, DEFAULT_SOURCE_PORT)
-        return source_port, _number(fields, "port", LAST_PORT, None)
-    for name in ("source_port", "port"):
-        if place := fields.get(name):
-            place.error("no_ports", f"only {ported_text('and')} have ports", "leave it out")
-    return None, None
+def _check_rule(place: Field, model: _PacketModel) -> None:
+    """Add an error if a rule is expected and something else has to decide."""
+    if (model.rule_id or model.security_group_id) and model.decided_by not in (None, DecidedBy.RULE):
+        place.error("mismatch", "names a rule, but is not decided by one", "decided_by: rule")
 
 
-def _icmp_type(fields: Fields, family: Family, protocol: int) -> int | None:
-    """Read a message's type; a ping where none is given."""
+def _ports(place: Field, model: _PacketModel, protocol: int) -> tuple[int | None, int | None]:
+    """Return source and destination port; protocols that have them must have the second."""
+    named = [name for name in ("source_port", "port") if name in place.entries]
+    if not Protocol(protocol).has_ports:
+        for name in named:
+            message = f"only {ported_text('and')} have ports"
+            place.at(name).error("no_ports", message, "leave it out")
+        return None, None
+    if "port" not in named:
+        place.refuse_missing("port")
+    return model.source_port if "source_port" in named else DEFAULT_SOURCE_PORT, model.port
+
+
+def _icmp_type(place: Field, model: _PacketModel, family: Family, protocol: int) -> int | None:
+    """Return a message's type; a ping where none is given."""
+    is_named = "icmp_type" in place.entries
     if Protocol(protocol).only_family is family:
-        return _number(fields, "icmp_type", 255, _ECHO_REQUEST[family])
-    if place := fields.get("icmp_type"):
-        place.error("no_type", "only ICMP over IPv4 and ICMPv6 over IPv6 have types", "leave it out")
+        return model.icmp_type if is_named else _ECHO_REQUEST[family]
+    if is_named:
+        message = "only ICMP over IPv4 and ICMPv6 over IPv6 have types"
+        place.at("icmp_type").error("no_type", message, "leave it out")
     return None
-
-
-def _text(fields: Fields, name: str, *, required: bool = True) -> str | None:
-    """Read a text that is not empty."""
-    place = fields.require(name) if required else fields.get(name)
-    text = place.text() if place else None
-    if place and text == "":
-        place.error("bad_value", "empty")
-        return None
-    return text
-
-
-def _word(fields: Fields, name: str, words: type[_Word], *, required: bool = True) -> _Word | None:
-    """Read one of the words of an enumeration."""
-    known: Mapping[str, _Word] = {str(word.value): word for word in words}
-    place = fields.require(name) if required else fields.get(name)
-    return place.word(known) if place else None
-
-
-def _address(fields: Fields, name: str) -> _Address | None:
-    """Read a single address."""
-    place = fields.require(name)
-    text = place.text() if place else None
-    if place is None or text is None:
-        return None
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        address = None
-    if address is None or "%" in text:
-        place.error("bad_value", "not an address", "one address, without a prefix length or a zone")
-        return None
-    return address
-
-
-def _number(fields: Fields, name: str, last: int, default: int | None) -> int | None:
-    """Read a whole number from 0 to the last one."""
-    place = fields.get(name)
-    if place is None:
-        return default
-    number = place.integer()
-    if number is not None and not 0 <= number <= last:
-        place.error("out_of_range", "out of range", f"0 to {last}")
-        return None
-    return number
