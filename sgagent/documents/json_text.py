@@ -163,7 +163,7 @@ class _Scanner:
         """
         if row is None:
             return
-        if not self._builder.has_room_for(sum(node.size for node in row.nodes)):
+        if not self._builder.has_room_for(sum(node.size for node in row.nodes), len(row.nodes)):
             self._recurrence = None
             return
         shift = self._line - row.nodes[0].line
@@ -306,20 +306,24 @@ def _read_whole(written: str, line: int) -> Listing | Mapping | None:
         return None
     if end < len(written):
         return None
+    return _flat(value, written, line)
+
+
+def _flat(value: list[Node] | dict[str, Node], written: str, line: int) -> Listing | Mapping:
+    """Return a list or mapping of single values; on one line, all have its line."""
+    size, has_lines = len(value) + 1, "\n" in written
     if isinstance(value, dict):
-        return Mapping(line, value, partial(_lines_of_names, written, line), len(value) + 1, written=written)
-    return Listing(line, value, partial(_lines_of_items, written, line), len(value) + 1, written=written)
+        names = partial(_lines_of_names, written, line) if has_lines else NO_LINES
+        return Mapping(line, value, names, size, written=written)
+    return Listing(
+        line, value, partial(_lines_of_items, written, line) if has_lines else (), size, 1, written
+    )
 
 
 def _moved(node: Listing | Mapping, lines: int) -> Listing | Mapping:
     """Return the same so many lines further down."""
-    line = node.line + lines
-    if isinstance(node, Mapping):
-        count = partial(_lines_of_names, node.written, line)
-        return Mapping(line, node.entries, count, node.size, written=node.written)
-    return Listing(
-        line, node.items, partial(_lines_of_items, node.written, line), node.size, written=node.written
-    )
+    value = node.entries if isinstance(node, Mapping) else node.items
+    return _flat(value, node.written, node.line + lines)
 
 
 def _entries(pairs: list[tuple[str, Node]]) -> dict[str, Node]:

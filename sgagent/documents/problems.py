@@ -111,6 +111,14 @@ class Limits:
         """
         return 20 * self.rules + 2 * self.addresses
 
+    @property
+    def containers(self) -> int:
+        """Return the maximum number of lists and mappings in one file; each takes 300 bytes or more.
+
+        A rule of an EC2 answer has about six; an address has one at most.
+        """
+        return 6 * self.rules + self.addresses
+
 
 class OverBudgetError(Exception):
     """The documents hold more rules or addresses than the limits allow; reading stops."""

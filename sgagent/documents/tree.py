@@ -153,9 +153,12 @@ class TreeBuilder:
     _room: int = field(init=False)
     """How many more values the text may hold."""
 
+    _container_room: int = field(init=False)
+    """How many more lists and mappings the text may hold."""
+
     def __post_init__(self) -> None:
         """Start with all the room that there is."""
-        self._room = self.limits.nodes
+        self._room, self._container_room = self.limits.nodes, self.limits.containers
 
     @property
     def awaits_key(self) -> bool:
@@ -168,6 +171,9 @@ class TreeBuilder:
             raise MalformedError("complex_key", "a name must be plain text", node.line)
         if len(self._open) >= self.limits.depth:
             self._refuse_depth(node.line)
+        self._container_room -= 1
+        if self._container_room < 0:
+            self._refuse_more(f"{self.limits.containers} lists and mappings", node.line)
         self._open.append(_Open(node))
 
     def close(self) -> Listing | Mapping:
@@ -182,13 +188,15 @@ class TreeBuilder:
         self._place(node, node.line, fresh=True)
         return node
 
-    def has_room_for(self, nodes: int) -> bool:
-        """Return whether a list or mapping with this many nodes, itself included, is within the limits."""
-        return nodes <= self._room and len(self._open) < self.limits.depth
+    def has_room_for(self, nodes: int, containers: int = 1) -> bool:
+        """Return whether lists and mappings with this many nodes, their own included, fit the limits."""
+        has_room = nodes <= self._room and containers <= self._container_room
+        return has_room and len(self._open) < self.limits.depth
 
     def whole(self, node: Listing | Mapping) -> None:
         """Take a list or mapping of nothing but single values, for which there is room."""
         self._room -= node.size
+        self._container_room -= 1
         self._place(node, node.line, fresh=True)
 
     def wholes(self, nodes: Sequence[Listing | Mapping]) -> None:
@@ -197,6 +205,7 @@ class TreeBuilder:
         assert isinstance(parent.node, Listing)  # noqa: S101 - else they would need names
         size = sum(node.size for node in nodes)
         self._room -= size
+        self._container_room -= len(nodes)
         parent.node.size += size
         parent.node.height = max(parent.node.height, *(node.height + 1 for node in nodes))
         parent.node.items += nodes
@@ -214,7 +223,7 @@ class TreeBuilder:
             _refuse_bad_characters(text, line)
         self._room -= 1
         if self._room < 0:
-            self._refuse_more(line)
+            self._refuse_more(f"{self.limits.nodes} values, aliases expanded", line)
         return self._place(node, line, fresh=True)
 
     def alias(self, node: Node, node_line: int, line: int) -> None:
@@ -239,13 +248,13 @@ class TreeBuilder:
         """Refuse to hold more than the limits allow."""
         self._room -= nodes
         if self._room < 0:
-            self._refuse_more(line)
+            self._refuse_more(f"{self.limits.nodes} values, aliases expanded", line)
 
-    def _refuse_more(self, line: int) -> None:
+    def _refuse_more(self, limit: str, line: int) -> None:
         """Say that the text holds more than the limits allow."""
         raise MalformedError(
             "too_many_values",
-            f"more than {self.limits.nodes} values, aliases expanded",
+            f"more than {limit}",
             line,
             remedy="split the document, or raise limits.rules and limits.addresses in the configuration",
         )

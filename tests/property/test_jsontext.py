@@ -201,9 +201,24 @@ def test_what_does_not_fit_is_not_even_read() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("item", ("[]", "{}", "[[]]", '{"a": []}'))
+def test_lists_and_mappings_take_a_bounded_amount_of_memory(item: str) -> None:
+    """An empty list takes as much memory as several texts, so they have a limit of their own."""
+    limits = Limits(rules=1_000, addresses=10_000)
+    text = "[" + ",".join([item] * limits.containers) + "]"
+    tracemalloc.start()
+    try:
+        assert read(text, word_by_word=False, limits=limits)[0] == "too_many_values"
+        assert tracemalloc.get_traced_memory()[1] < 400 * limits.containers
+    finally:
+        tracemalloc.stop()
+    for few in (item, ",".join([item] * 100)):
+        alike(f"[{few}]")
+
+
 def test_what_does_not_fit_any_more_takes_no_longer_to_be_refused() -> None:
     """A long list that stood in the text before is not looked at again at each of its items."""
-    row, limits = ",".join(['{"a": "1"}'] * 20_000), Limits(rules=2_050, addresses=0)
+    row, limits = ",".join(['{"a": "1", "b": "1", "c": "1"}'] * 10_000), Limits(rules=2_050, addresses=0)
     _, rows = reread(f"[{row}]", None, limits=limits)
     assert rows
     text = f"[{'1,' * 2_000}{row}]"

@@ -334,3 +334,14 @@ def test_every_error_of_a_rule_is_told_at_once() -> None:
     with pytest.raises(DocumentError) as caught:
         imported(group(), rule_answer(CidrIpv4="192.0.2.1"), rule)
     assert sorted(problem.code for problem in caught.value.problems) == ["second_answer", "wrong_type"]
+
+
+def test_as_many_rules_as_the_limits_allow_are_read() -> None:
+    """The limit of lists and mappings leaves room for a rule's empty ones."""
+    limits = Limits(rules=200, addresses=200)
+    empty: Answer = {"Ipv6Ranges": [], "UserIdGroupPairs": [], "PrefixListIds": []}
+    rules = [
+        permission("tcp", port, port, IpRanges=[{"CidrIp": "192.0.2.1"}], **empty) for port in range(1, 201)
+    ]
+    text = json.dumps(group(*rules)).encode()
+    assert len(the_rules(import_aws([DocumentFile("0.json", text)], limits))) == 200
