@@ -142,7 +142,7 @@ def test_a_port_of_a_bridge_is_an_error_and_the_bridge_judged(agent: Service, be
     )
     agent.configure(BY_HAND.format(name="eth1"))
     agent.define(definitions(WEB, mac_address=NO_MAC))
-    assert "bridge br0" in agent.command("check").errors
+    assert "bridge br0" in agent.command("check").output
     agent.start()
     (problem,) = [event for event in agent.events("problem_found") if event["level"] == "error"]
     assert problem["code"] == "port_of_master"
@@ -236,5 +236,5 @@ def test_a_link_may_have_any_name(agent: Service, bench: Lab, name: bytes, shown
     (problem,) = agent.events("problem_found")
     assert problem["code"] == "bad_interface_name"
     assert f"the link {shown} " in problem["problem"]
-    for asking, output in (("check", "errors"), ("plan", "errors"), ("status", "output")):
+    for asking, output in (("check", "output"), ("plan", "errors"), ("status", "output")):
         assert f"the link {shown} " in getattr(agent.command(asking), output), asking

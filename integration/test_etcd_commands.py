@@ -119,8 +119,8 @@ def test_publish_with_a_key(console: Console) -> None:
     configuration = console.directory / "sgagent.toml"
     plain = configuration.read_text()
     configuration.write_text(f"{plain}[state]\ndirectory = '{console.directory}'\n[signature]\n{pinned[1]}")
-    code, _, errors = console.run("check")
-    assert (code, "signature_unknown_key" in errors or "none of which is pinned" in errors) == (2, True)
+    code, output, _ = console.run("check")
+    assert (code, "signature_unknown_key" in output or "none of which is pinned" in output) == (2, True)
     code, output, _ = console.publish(WEB, "--key", first, "--key", second, "--expires", "30d", "--json")
     report = json.loads(output)
     assert (code, report["keys_written"], len(report["signed_by"])) == (0, 1, 2)

@@ -264,7 +264,7 @@ def test_check_names_who_would_be_cut(agent: Service, sessions: Mapping[str, int
     agent.define(NARROW)
     checked = agent.command("check")
     assert checked.status == 0
-    assert f"would cut the login from {ADMIN} port {sessions['login']} to port 22" in checked.errors
+    assert f"would cut the login from {ADMIN} port {sessions['login']} to port 22" in checked.output
     said = json.loads(agent.command("check", "--json").output)
     assert {(cut["kind"], cut["peer"]) for cut in said["sessions_cut"]} == {
         ("management", ADMIN),

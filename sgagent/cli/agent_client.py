@@ -37,7 +37,7 @@ from sgagent.agent.control.requests import (
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.time_text import count, time_left
-from sgagent.cli.output import format_json
+from sgagent.cli.output import format_json, problem_text
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
@@ -282,9 +282,10 @@ def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
         return
     print("\n".join(map(printable, lines(answer))))
     for problem in answer.warnings:
-        print(problem, file=sys.stderr)
+        print(problem_text(problem), file=sys.stderr)
     if answer.fault is not None:
-        print(printable(f"warning: this will not outlive the agent: {answer.fault}"), file=sys.stderr)
+        warning = printable(f"warning: this will not outlive the agent: {answer.fault}")
+        print(problem_text(warning), file=sys.stderr)
 
 
 def lines(answer: EnforcedAnswer) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
 from sgagent.cli.inputs import add_policy_arguments, load_settings, read_policy
+from sgagent.cli.output import Colour, painted, problem_text
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError
 from sgagent.core.lockout import NamedCut, as_keys, named, sessions_cut
 from sgagent.core.policy import ResolvedPolicy
@@ -39,9 +40,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_report(problems, errors, cut), indent=2))
     else:
-        for line in (*problems, *(_warning(session) for session in cut)):
-            print(line, file=sys.stderr)
-        print(_verdict(errors, len(problems) - errors))
+        for line in (*problems, *map(_warning, cut), _verdict(errors, len(problems) - errors)):
+            print(problem_text(line, sys.stdout))
     return 2 if errors else 0
 
 
@@ -70,9 +70,9 @@ def _problems_of_documents(error: RefusedSettingsError, options: argparse.Namesp
 
 
 def _verdict(errors: int, warnings: int) -> str:
+    word = painted("refused", Colour.RED) if errors else painted("ok", Colour.GREEN)
     if not errors and not warnings:
-        return "ok: nothing wrong"
-    word = "refused" if errors else "ok"
+        return f"{word}: nothing wrong"
     return f"{word}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
+from sgagent.cli.output import problem_text
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
 from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
 from sgagent.core.memo import Memo
@@ -335,4 +336,4 @@ def accept_or_refuse(problems: Iterable[Problem], *, strict: bool) -> None:
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise DocumentError(problems)
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(problem_text(problem), file=sys.stderr)

@@ -1,7 +1,7 @@
 """The command line: parse it, run one command, and map the outcome to an exit code.
 
 Exit codes: 0 success; 1 the answer is no; 2 wrong use or an invalid document; 3 the kernel refused; 4 the
-source can't be reached; 5 not permitted; 70 a fault of sgagent's own.
+source can't be reached; 5 not permitted; 70 a fault of sgagent's own; 74 the output can't be written.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import sys
 from collections.abc import Container, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sgagent import __version__
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
     NotPermittedError,
+    OutputError,
     SgagentError,
     SourceUnavailableError,
     UsageError,
     printable,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 DEFAULT_CONFIGURATION = Path("/etc/sgagent/sgagent.toml")
 
@@ -79,13 +83,16 @@ _EXIT_CODES: tuple[tuple[type[SgagentError], int], ...] = (
     (KernelRefusedError, 3),
     (SourceUnavailableError, 4),
     (NotPermittedError, 5),
+    (OutputError, 74),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, by default those of this process; return its exit code."""
-    if arguments is None and _LASTING.isdisjoint(sys.argv):
-        gc.disable()
+    if arguments is None:
+        _guard_output()
+        if _LASTING.isdisjoint(sys.argv):
+            gc.disable()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     if "run" in arguments:
@@ -98,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SgagentError as error:
         return _report(error)
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said there, at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -110,6 +116,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Output(io.FileIO):
+    """The file below standard output; its failure is no fault of the code that prints."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write some bytes.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+            OutputError: they can't be written for another reason.
+        """
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_output()
+            raise OutputError(f"the output can't be written: {error.strerror}") from error
+
+
+def _guard_output() -> None:
+    """Have standard output report by :class:`OutputError` that it can't be written."""
+    before = sys.stdout  # None if the caller closed it
+    descriptor = before.fileno() if before else os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(descriptor, "w", closefd=False)),
+        encoding=before.encoding if before else "utf-8",
+        line_buffering=bool(before and before.line_buffering),
+    )
+
+
+def _discard_output() -> None:
+    """Let what is buffered go nowhere, or the interpreter would fail to write it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_whatever_comes() -> None:
     """Escape what the terminal's encoding can't show, and names of files that are no text."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -117,7 +158,11 @@ def _print_whatever_comes() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _parse(arguments)
+    try:
+        options = _parse(arguments)
+    except SystemExit:  # --help and --version end the process
+        sys.stdout.flush()
+        raise
     module = import_module(f"sgagent.cli.{options.command}")
     code: int = module.run(options)
     return code
@@ -184,8 +229,10 @@ class _Parser(argparse.ArgumentParser):
 def _report(error: SgagentError) -> int:
     """Print an error on standard error and return its exit code."""
     if isinstance(error, DocumentError):
+        from sgagent.cli.output import problem_text  # noqa: PLC0415 - as for traces
+
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(problem_text(problem), file=sys.stderr)
     else:
         for line in str(error).splitlines():
             print(f"sgagent: {printable(line)}", file=sys.stderr)

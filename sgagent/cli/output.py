@@ -29,13 +29,28 @@ class Colour(enum.Enum):
     YELLOW = 33
 
 
-def painted(text: str, colour: Colour) -> str:
-    """Return the text in a colour, if standard output shows any."""
-    return f"\x1b[{colour.value}m{text}\x1b[0m" if _shows_colour() else text
+def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
+    """Return the text in a colour, if the stream, by default standard output, shows any."""
+    return f"\x1b[{colour.value}m{text}\x1b[0m" if _shows_colour(stream or sys.stdout) else text
 
 
-def _shows_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _shows_colour(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+SEVERITY_COLOURS = {"error": Colour.RED, "warning": Colour.YELLOW}
+
+
+def problem_text(problem: object, stream: TextIO | None = None) -> str:
+    """Return a problem, or a line that begins with a severity as problems do, with that in its colour.
+
+    Args:
+        problem: what to print.
+        stream: where it is printed; standard error if not given.
+    """
+    severity, colon, rest = str(problem).partition(":")
+    colour = SEVERITY_COLOURS.get(severity)
+    return f"{painted(severity, colour, stream or sys.stderr) if colour else severity}{colon}{rest}"
 
 
 _GAP = "  "

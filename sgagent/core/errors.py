@@ -9,6 +9,7 @@ The exceptions::
     ├── SourceUnavailableError   the definitions can't be reached                   (exit code 4)
     │   └── NoDocumentError      the source was reached and holds no document       (exit code 4)
     ├── NotPermittedError        the caller lacks a privilege                       (exit code 5)
+    ├── OutputError              standard output can't be written                   (exit code 74)
     ├── ApplierLostError         the process that holds the privilege is gone       (exit code 70)
     └── RehearsalError           a rehearsal in a private network went wrong        (exit code 70)
 """
@@ -137,6 +138,10 @@ class NoDocumentError(SourceUnavailableError):
 
 class NotPermittedError(SgagentError):
     """Say that a privilege is missing and which one."""
+
+
+class OutputError(SgagentError):
+    """Say that standard output can't be written: its disk is full, for example."""
 
 
 class ApplierLostError(SgagentError):

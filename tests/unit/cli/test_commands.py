@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -180,9 +182,9 @@ def test_check_finds_one_address_on_two_interfaces_anywhere(run: Run, tmp_path: 
         "- {network_interface_id: eni-1, addresses: [192.0.2.5, 192.0.2.6]}\n"
         "- {network_interface_id: eni-2, addresses: [192.0.2.6]}\n"
     )
-    code, _, errors = run("check", "--definitions", path)
-    assert code == 2
-    assert f"{path}:4: network_interfaces[1]: eni-2 has an address that eni-1 has too" in errors
+    code, output, errors = run("check", "--definitions", path)
+    assert (code, errors) == (2, "")
+    assert f"{path}:4: network_interfaces[1]: eni-2 has an address that eni-1 has too" in output
     code, output, _ = run("check", "--definitions", path, "--json")
     assert (code, [problem["code"] for problem in json.loads(output)["problems"]]) == (
         2,
@@ -263,11 +265,11 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     path = tmp_path / "wrong.yaml"
     path.write_text(WEB.replace("198.51.100.66", "pl-none").replace("443/443", "99999"))
     code, output, errors = run("check", "--definitions", path)
-    assert code == 2
-    assert output == "refused: 2 errors, 0 warnings\n"
-    assert f"{path}:9: " in errors
-    assert "unknown_object_in_drop" not in errors
-    assert "pl-none" in errors
+    assert (code, errors) == (2, "")
+    assert output.endswith("\nrefused: 2 errors, 0 warnings\n")
+    assert f"{path}:9: " in output
+    assert "unknown_object_in_drop" not in output
+    assert "pl-none" in output
     code, output, _ = run("check", "--json", "--definitions", path)
     found = json.loads(output)
     assert (code, found["ok"]) == (2, False)
@@ -285,12 +287,12 @@ def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     )
     assert (
         f"error: {native}:4: network_interfaces[0].security_group_ids: "
-        in run("check", "--definitions", native)[2]
+        in run("check", "--definitions", native)[1]
     )
     interface = {"NetworkInterfaceId": "eni-1", "SecurityGroupIds": {"SecurityGroupId": ["sg-none"]}}
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps({"NetworkInterfaceSets": {"NetworkInterfaceSet": [interface]}}))
-    assert "NetworkInterfaceSet[0].SecurityGroupIds: " in run("check", "--definitions", answer)[2]
+    assert "NetworkInterfaceSet[0].SecurityGroupIds: " in run("check", "--definitions", answer)[1]
 
 
 @pytest.mark.parametrize(
@@ -317,9 +319,9 @@ def test_check_tells_of_configuration_and_documents_at_once(
     assert (code, found["ok"]) == (2, False)
     assert {problem["code"] for problem in found["problems"]} == codes
     code, output, errors = run("check", "--config", path, "--definitions", documents)
-    assert (code, output[:7]) == (2, "refused")
-    assert re.search(rf"error: {re.escape(str(path))}:[1-5]: ", errors)
-    assert f"error: {documents}:9: " in errors
+    assert (code, errors, output.splitlines()[-1][:7]) == (2, "", "refused")
+    assert re.search(rf"error: {re.escape(str(path))}:[1-5]: ", output)
+    assert f"error: {documents}:9: " in output
 
 
 def test_strict_makes_a_warning_refuse(run: Run, web: Path) -> None:
@@ -396,10 +398,10 @@ def test_what_is_no_whole_number_is_called_that(run: Run, arguments: tuple[str, 
 def test_a_limit_that_nothing_can_keep_is_the_only_error(run: Run, web: Path, tmp_path: Path) -> None:
     """The error is the limit's alone."""
     (tmp_path / "sgagent.toml").write_text("[limits]\nrules = -1\n")
-    code, _, errors = run("check", "--config", tmp_path / "sgagent.toml", "--definitions", web)
+    code, output, _ = run("check", "--config", tmp_path / "sgagent.toml", "--definitions", web)
     assert code == 2
-    assert errors.endswith("limits.rules: a limit that nothing can keep: '-1' (at least 1)\n")
-    assert errors.count("\n") == 1
+    problem, _ = output.splitlines()
+    assert problem.endswith("limits.rules: a limit that nothing can keep: '-1' (at least 1)")
 
 
 def test_a_file_whose_name_is_no_text_is_named_all_the_same(run: Run, tmp_path: Path) -> None:
@@ -418,3 +420,59 @@ def test_help_needs_no_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["compile", "--help"])
     assert ended.value.code == 0
     assert b"--interface NAME=GROUP" in written.getvalue()
+
+
+def test_check_colours_severity_and_verdict_on_a_terminal(
+    run: Run, web: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ruff and git do: on a terminal, unless NO_COLOR is set or the terminal knows no colours."""
+    web.write_text(WEB.replace("443/443", "99999").replace("198.51.100.0/24", "sg-unknown"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    coloured = run("check", web)[1]
+    assert coloured.startswith("\x1b[31merror\x1b[0m: ")
+    assert "\n\x1b[31mrefused\x1b[0m: " in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = run("check", web)[1]
+    assert plain == re.sub(r"\x1b\[[0-9]+m", "", coloured)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert run("check", web)[1] == plain
+    monkeypatch.delenv("TERM")
+    web.write_text(WEB)
+    assert run("check", web)[1] == "\x1b[32mok\x1b[0m: nothing wrong\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", (["schema"], ["--help"], ["--version"], ["check", "--help"], ["lint", "--json"])
+)
+def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], web: Path) -> None:
+    """A full disk is no fault of ours, whether the text fits into the buffer or not."""
+    if "lint" in arguments:
+        arguments = [*arguments, str(web)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "sgagent", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    expected = "sgagent: the output can't be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (74, expected)
+
+
+def test_an_output_that_is_closed_or_no_longer_read_is_no_fault() -> None:
+    """A caller may close standard output; the reader of a pipe may leave before the end."""
+    schema = [sys.executable, "-m", "sgagent", "schema"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *schema]
+    done = subprocess.run(closed, capture_output=True, check=False)  # noqa: S603 - our own program
+    assert (done.returncode, done.stderr) == (0, b"")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(schema, stdout=writing, stderr=subprocess.PIPE, check=False)  # noqa: S603 - as above
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

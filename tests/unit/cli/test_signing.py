@@ -165,10 +165,10 @@ def test_check_holds_the_source_against_the_pinned_keys(
     )
     check = ["check", "--config", str(configuration)]
     assert main(check) == 2
-    assert "there is no signature" in capsys.readouterr().err
+    assert "there is no signature" in capsys.readouterr().out
     assert sign(documents, key) == 0
     assert main(check) == 0
     (documents / "web.yaml").write_text(WEB.replace("sg-web", "sg-app"))
     assert main(check) == 2
-    assert "differs from the one that was signed" in capsys.readouterr().err
+    assert "differs from the one that was signed" in capsys.readouterr().out
     assert main([*check, "--definitions", str(documents)]) == 0
