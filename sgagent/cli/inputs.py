@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.cli.output import problem_text
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
-from sgagent.core.errors import DocumentError, Problem, Severity, SourceUnavailableError, UsageError
+from sgagent.core.errors import (
+    DocumentError,
+    Problem,
+    Severity,
+    Slips,
+    SourceUnavailableError,
+    UsageError,
+    nearest,
+)
 from sgagent.core.memo import Memo
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
-from sgagent.documents import DocumentFile, RefusedDocumentsError
+from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
+from sgagent.documents import DocumentFile, RefusedDocumentsError, with_key_lines
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
@@ -180,10 +190,12 @@ def _errors_of_meaning(
 ) -> tuple[Problem, ...]:
     """Return the errors of meaning in what could be read of documents with errors of form."""
     resolution = resolve_for_host(settings, Delivery(snapshot=error.readable), interfaces, scope=scope)
+    known = {(problem.origin.file, problem.origin.path) for problem in error.problems}
     return tuple(
         problem
         for problem in resolution.errors
         if not (error.has_left_out and problem.code in _CODES_OF_MISSING_OBJECTS)
+        and (problem.origin.file, problem.origin.path) not in known
     )
 
 
@@ -291,7 +303,54 @@ def resolve_for_host(
         scope=scope,
         memo=memo,
     )
-    return replace(resolution, problems=(*delivery.problems, *resolution.problems))
+    return with_all_problems(resolution, delivery, settings, scope)
+
+
+def with_all_problems(
+    resolution: Resolution, delivery: Delivery, settings: Settings, scope: Scope
+) -> Resolution:
+    """Return a resolution with the problems of the documents, too, and with help for those of its own."""
+    found = with_key_lines(resolution.problems, delivery.documents, settings.limits)
+    own = _with_suggestions(found, delivery.snapshot, is_whole=scope is Scope.EVERYTHING)
+    return replace(resolution, problems=(*delivery.problems, *own))
+
+
+_MOST_COMPARISONS = 20_000
+"""Of ids that are alike in many letters: each takes a moment."""
+
+
+def _with_suggestions(
+    problems: Iterable[Problem], snapshot: Snapshot, *, is_whole: bool
+) -> Iterator[Problem]:
+    """Yield the problems; those of unknown objects with the ids that were probably meant.
+
+    Where the documents are looked at as a whole, an id that is one slip away from one of theirs is an error:
+    what belongs to somebody else has another id.
+    """
+    room, slips = _MOST_COMPARISONS, cache(lambda kind: Slips(getattr(snapshot, kind)))
+    for problem in problems:
+        name = problem.value or ""
+        if problem.code not in OF_UNKNOWN_OBJECTS or "/" in name:
+            yield problem
+            continue
+        kind = _kind_of_object(problem)
+        known = getattr(snapshot, kind)
+        mistyped = slips(kind).of(name)
+        room -= len(known)
+        meant = mistyped or (nearest(name, known, _FEW_SUGGESTIONS) if room > 0 else ())
+        remedy = f"did you mean {' or '.join(meant)}? Otherwise {problem.remedy}" if meant else problem.remedy
+        severity = Severity.ERROR if is_whole and mistyped else problem.severity
+        yield replace(problem, remedy=remedy, severity=severity)
+
+
+_FEW_SUGGESTIONS = 3
+
+
+def _kind_of_object(problem: Problem) -> str:
+    """Return the attribute of snapshots with the objects that could stand where an unknown one stands."""
+    if problem.origin.path.endswith("port_list_id"):
+        return "port_list_by_id"
+    return "prefix_list_by_id" if (problem.value or "").startswith("pl-") else "group_by_id"
 
 
 def resolve_everywhere(settings: Settings, delivery: Delivery, memo: Memo | None = None) -> Resolution:
@@ -307,7 +366,7 @@ def resolve_everywhere(settings: Settings, delivery: Delivery, memo: Memo | None
         scope=Scope.EVERYTHING,
         memo=memo,
     )
-    return replace(resolution, problems=(*delivery.problems, *resolution.problems))
+    return with_all_problems(resolution, delivery, settings, Scope.HOST)
 
 
 def _exemptions(settings: Settings) -> Exemptions:

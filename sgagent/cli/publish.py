@@ -20,6 +20,7 @@ from sgagent.cli.inputs import (
     fetch,
     load_settings,
     required_definitions,
+    with_all_problems,
 )
 from sgagent.cli.output import format_json
 from sgagent.cli.signing_options import PATIENCE_SECONDS, Voucher, etcd_settings, translated_etcd_errors
@@ -100,7 +101,8 @@ def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
     """
     delivery = fetch(settings, path)
     resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
-    accept_or_refuse((*delivery.problems, *resolution.problems), strict=strict)
+    whole = with_all_problems(resolution, delivery, settings, Scope.EVERYTHING)
+    accept_or_refuse(whole.problems, strict=strict)
     return delivery.snapshot
 
 

@@ -17,6 +17,7 @@ The exceptions::
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -88,6 +89,64 @@ class Problem:
         if self.remedy:
             text += f" ({self.remedy})"
         return printable(text)
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return the known names that were probably meant, the nearest first."""
+    import difflib  # noqa: PLC0415 - saves every command the import; few documents have errors
+
+    by_letters = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(name[:_LONGEST_NAME].lower(), by_letters, n=most)
+    return [by_letters[letters] for letters in found]
+
+
+_LONGEST_NAME = 64
+"""Characters of an unknown name that are compared with known names; bounds the work on hostile input."""
+
+
+class Slips:
+    """Finds, of many ids, those that another id is one slip away from.
+
+    A slip is a letter too many, too few, wrong, or two swapped. Ids that differ in a digit, or in a part of
+    one or two letters, belong to different things: ``sg-web-1`` and ``sg-web-2``, ``sg-a`` and ``sg-b``.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        """Take the ids. One slip apart, two of them are alike once each lacks at most one letter."""
+        self._by_shorter: dict[str, list[str]] = {}
+        for one in known:
+            for shorter in _at_most_one_less(one):
+                self._by_shorter.setdefault(shorter, []).append(one)
+
+    def of(self, name: str) -> list[str]:
+        """Return the ids, sorted, of which a name is a slip."""
+        near = {one for shorter in _at_most_one_less(name) for one in self._by_shorter.get(shorter, ())}
+        return sorted(one for one in near if _is_slip(name, one))
+
+
+def _at_most_one_less(name: str) -> set[str]:
+    return {name, *(name[:place] + name[place + 1 :] for place in range(len(name)))}
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Return whether what differs between two names that differ little is no digit, and in no short part."""
+    first = _common(name, meant)
+    same_end = _common(name[first:][::-1], meant[first:][::-1])
+    wrong, right = name[first : len(name) - same_end], meant[first : len(meant) - same_end]
+    is_small = (len(wrong) < 2 and len(right) < 2) or (len(right) == 2 and wrong == right[::-1])
+    part = next(found for found in _PART.finditer(meant) if found.end() >= first)
+    return is_small and not any(map(str.isdigit, wrong + right)) and len(part[0]) > _SHORT_PART
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common from their start."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+_PART = re.compile(r"[^-_.:/]*")
+_SHORT_PART = 2
 
 
 def shown(value: str) -> str:

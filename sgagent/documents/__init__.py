@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sgagent.documents.field import RefusedDocumentsError
-from sgagent.documents.parse import DocumentFile, parse_documents, parse_other_version
+from sgagent.documents.parse import DocumentFile, parse_documents, parse_other_version, with_key_lines
 from sgagent.documents.problems import Limits
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "RefusedDocumentsError",
     "parse_documents",
     "parse_other_version",
+    "with_key_lines",
 ]
 
 # Of pydantic, which the first module that needs a model imports: no plugin of another package runs here, and

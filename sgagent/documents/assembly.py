@@ -20,6 +20,7 @@ from sgagent.core.memo import Memo, Seam
 from sgagent.core.model import (
     ALL_PORTS,
     CidrBlock,
+    GroupReference,
     GroupType,
     NetworkInterface,
     Policy,
@@ -32,6 +33,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
+from sgagent.documents.values import no_object
 
 _DIGITS = 12
 
@@ -164,6 +166,9 @@ class Collected:
     has_left_out: bool = False
     """Whether an object had errors, so that a valid reference to it looks dangling."""
 
+    has_unread_file: bool = False
+    """Whether a file could not be read at all."""
+
     @property
     def has_answers(self) -> bool:
         """Return whether any document is an API answer."""
@@ -181,6 +186,7 @@ class Collected:
         for question, pages in other.pages.items():
             self.pages.setdefault(question, []).extend(pages)
         self.has_left_out |= other.has_left_out
+        self.has_unread_file |= other.has_unread_file
 
     def add_group(self, group: SecurityGroup | None) -> None:
         """Add a complete group; None marks one with errors."""
@@ -237,6 +243,8 @@ def assemble(collected: Collected, findings: Findings, version: str | None, memo
     )
     _check_rule_ids(snapshot, findings, memo)
     _check_mac_addresses(snapshot, findings)
+    if not collected.has_unread_file:
+        _check_plain_ids(snapshot, findings, memo)
     return snapshot if version else replace(snapshot, version=digest(snapshot, memo))
 
 
@@ -310,6 +318,35 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
                 remedy="give each interface its own MAC address, or distinct IP addresses",
             )
             findings.add(problem)
+
+
+def _check_plain_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None:
+    """Add an error for each object that is no address, and that is the id of no group either."""
+    for rule in chain.from_iterable(memo.each("plain ids", _rules_by_plain_id, snapshot.security_groups)):
+        text = str(rule.authorization_object)
+        if text not in snapshot.group_by_id:
+            fault = no_object(text, snapshot.group_by_id)
+            problem = Problem(
+                severity=Severity.ERROR,
+                code=fault.code,
+                origin=rule.origin.at("authorization_object"),
+                message=fault.message,
+                value=text,
+                remedy=fault.remedy,
+            )
+            findings.add(problem)
+
+
+def _rules_by_plain_id(group: SecurityGroup) -> tuple[SecurityGroupRule, ...]:
+    """Return the native rules that name a group by an id without ``sg-``; an answer says what is a group."""
+    return tuple(
+        rule
+        for rule in group.rules
+        if isinstance(named := rule.authorization_object, GroupReference)
+        and named.account_id is None
+        and not named.security_group_id.startswith("sg-")
+        and "rules[" in rule.origin.path
+    )
 
 
 _IN_ANSWERS = {

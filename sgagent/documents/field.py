@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as
 from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec, TypeVar, final
 
-from sgagent.core.errors import DocumentError, Origin, Problem, Severity
+from sgagent.core.errors import DocumentError, Origin, Problem, Severity, nearest
 from sgagent.core.model import Snapshot
 from sgagent.documents.parse_cache import ParseCache
 from sgagent.documents.problems import Budget, Findings, OverBudgetError
@@ -285,11 +285,9 @@ _OTHER_WORDS = {
 
 def nearest_name(name: str, known: Collection[str]) -> str:
     """Return a hint with the known name that was probably meant, or with all known names."""
-    import difflib  # noqa: PLC0415 - saves every command the import; few documents have errors
-
     cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:_LONGEST_NAME]).lower()
     meant = [other for other in _OTHER_WORDS.get(cut, ()) if other in known]
-    near = meant or difflib.get_close_matches(cut, known, n=1)
+    near = meant or nearest(cut, known)
     return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
 
 

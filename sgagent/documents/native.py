@@ -52,6 +52,7 @@ from sgagent.documents.values import (
     in_order,
     parse_account,
     parse_block,
+    parse_group_id,
     parse_id,
     parse_mac,
     parse_members,
@@ -125,7 +126,7 @@ class RuleModel(DocumentModel):
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
     authorization_object: Annotated[AuthorizationObject, Value(located(parse_object), ref("object"))] = (
-        Declared(description="The other end: an address, a CIDR, sg-…, account/sg-… or pl-….")
+        Declared(description="The other end: an address, a CIDR, sg-…, account/sg-…, pl-… or a group's id.")
     )
     local_address: Block | None = Declared(
         None, description="What the near end must be in; of the object's family. Missing: anywhere."
@@ -136,7 +137,9 @@ class RuleModel(DocumentModel):
 class SecurityGroupModel(DocumentModel):
     """A security group (§1.1)."""
 
-    security_group_id: Id = Declared(description="Unique among the groups of all documents.")
+    security_group_id: Annotated[str, Value(parse_group_id, ref("id"))] = Declared(
+        description="Unique among the groups of all documents; nothing that a rule reads as another object."
+    )
     name: FreeText = Declared("", description="For people.")
     vpc_id: Id | None = Declared(None, description="Group objects reach only groups of the same VPC.")
     account_id: Account | None = Declared(None, description="The owner.")

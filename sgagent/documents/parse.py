@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from sgagent.core.errors import DocumentError, Origin, Problem, Severity
 from sgagent.core.memo import Memo, Seam
@@ -188,8 +189,55 @@ def parse_documents(
     snapshot = assemble(collected, findings, version, memo)
     if findings.has_errors:
         has_left_out = collected.has_left_out or collected.has_answers
-        raise RefusedDocumentsError(findings.all(), snapshot, has_left_out=has_left_out)
+        raise RefusedDocumentsError(
+            with_key_lines(findings.all(), files, limits), snapshot, has_left_out=has_left_out
+        )
     return snapshot, findings.all()
+
+
+def with_key_lines(
+    problems: Iterable[Problem], files: Iterable[DocumentFile], limits: Limits
+) -> tuple[Problem, ...]:
+    """Return problems with the line of the key that each is about.
+
+    What is found after parsing has the line of the whole rule; so the file is parsed once more.
+    """
+    by_name = {file.name: file for file in files}
+
+    @cache
+    def root(name: str) -> Field | None:
+        file = by_name.get(name)
+        budget = Budget(limits=limits)
+        reading = Reading(file=name, findings=Findings(0), budget=budget)
+        return None if file is None else read_tree(file, reading)
+
+    def line(origin: Origin) -> int:
+        steps = (int(index) if index else name for index, name in _STEP.findall(origin.path))
+        document = root(origin.file)
+        return document.at(*steps).line if document else origin.line
+
+    return tuple(
+        replace(problem, origin=replace(problem.origin, line=line(problem.origin)))
+        if problem.code in _FOUND_AFTER_PARSING and problem.origin.line
+        else problem
+        for problem in problems
+    )
+
+
+_FOUND_AFTER_PARSING = frozenset(
+    {
+        "bad_address",
+        "family_of_protocol",
+        "mixed_families",
+        "other_vpc",
+        "unknown_object",
+        "unknown_object_in_drop",
+    }
+)
+"""The codes of problems with a field of a rule that depend on other objects."""
+
+_STEP = re.compile(r"\[([0-9]+)\]|([^.\[\]]+)")
+"""An index or a name of a path."""
 
 
 def parse_other_version(
@@ -272,7 +320,7 @@ def _read_file(file: DocumentFile, findings: Findings, budget: Budget, before: F
     collected, passages = Collected(), ParseCache(before.passages if before else None)
     root = read_tree(file, Reading(file=file.name, findings=findings, budget=budget, passages=passages))
     if root is None:
-        collected.has_left_out = True
+        collected.has_left_out = collected.has_unread_file = True
     else:
         _read_document(root, collected)
     passages.end()

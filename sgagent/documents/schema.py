@@ -49,7 +49,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "account": any_of(_pattern(ACCOUNT_PATTERN), {"type": "integer", "minimum": 0}),
     "free_text": {"type": ["string", "integer"]},
     "block": _pattern(_BLOCK),
-    "object": _pattern(rf"({_BLOCK}|sg-[A-Za-z0-9._:-]+|pl-[A-Za-z0-9._:-]+|[^/]+/sg-[A-Za-z0-9._:-]+)"),
+    "object": _pattern(rf"({_BLOCK}|{ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+)"),
     "port_range": any_of(
         {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
         _pattern(f"({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)"),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
+from sgagent.core.errors import nearest
 from sgagent.core.model import (
     ALL_PORTS,
     LAST_PORT,
@@ -27,6 +28,7 @@ from sgagent.core.model import (
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget
 from sgagent.documents.scalars import (
+    Fault,
     InvalidValueError,
     invalid,
     parse_digits,
@@ -84,6 +86,22 @@ def parse_id(node: Node) -> str:
     if _ID.fullmatch(text):
         return text
     raise invalid("bad_id", "not an id", _ID_FORM)
+
+
+def parse_group_id(node: Node) -> str:
+    """Return the id of a security group, which no rule that names it may read as another object."""
+    text = parse_id(node)
+    if text.startswith("pl-"):
+        reading = "a prefix list"
+    elif text.lower() == "any":
+        reading = "every address"
+    elif text.lower().startswith(_NAME_PREFIX):
+        reading = "a host name"
+    elif _is_address(text):
+        reading = "an address"
+    else:
+        return text
+    raise invalid("bad_id", f"a rule would read this id as {reading}", "another id, like sg-web")
 
 
 def parse_account(node: Node) -> str:
@@ -155,7 +173,13 @@ def parse_port_range(node: Node) -> PortSet:
 
 
 BLOCK_FORMS = "an address or a CIDR"
-OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-… or pl-…"
+OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-…, pl-… or the id of a group of these documents"
+NO_NAMES = ("a host name; this version takes addresses only", "the addresses of the host, or a CIDR")
+"""Why a name is refused as an object, and what to write instead."""
+
+_NAME_PREFIX = "dns:"
+_HOST_NAME = re.compile(r"(?:[^\s./:]+\.)+[A-Za-z][A-Za-z0-9-]*\.?")
+_ADDRESS_LIKE = re.compile(r"[0-9.]+(?:[^0-9A-Za-z.].*)?|[0-9A-Fa-f]*:.*", re.DOTALL)
 
 _ENDS = attrgetter("first", "last")
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -232,9 +256,32 @@ def parse_object(field: Field) -> AuthorizationObject:
         return PrefixListReference(parse_id(text))
     foreign = _FOREIGN_GROUP.fullmatch(text)
     if foreign is None:
-        return parse_block(field, HostBits.CLEARED, OBJECT_FORMS)
+        return _block_or_plain_id(field, text)
     account = parse_account(foreign[1])
     return GroupReference(parse_id(foreign[2]), account)
+
+
+def _block_or_plain_id(field: Field, text: str) -> CidrBlock | GroupReference:
+    """Return an address or CIDR, else a group by its id; ``assemble`` refuses an id that no group has."""
+    try:
+        return parse_block(field)
+    except InvalidValueError as error:
+        if error.faults[0].code != "bad_address":
+            raise
+    if _ID.fullmatch(text) and not text.lower().startswith(_NAME_PREFIX):
+        return GroupReference(text)
+    raise InvalidValueError(no_object(text))
+
+
+def no_object(text: str, groups: Iterable[str] = ()) -> Fault:
+    """Return what is wrong with an object that has none of the forms, and the id of none of the groups."""
+    if text.lower().startswith(_NAME_PREFIX) or _HOST_NAME.fullmatch(text):
+        return Fault("bad_address", *NO_NAMES)
+    if _ADDRESS_LIKE.fullmatch(text):
+        return Fault("bad_address", "not an address", OBJECT_FORMS)
+    message = "not an address, and no security group of the documents has this id"
+    near = nearest(text, groups)
+    return Fault("bad_address", message, f"did you mean {near[0]}?" if near else OBJECT_FORMS)
 
 
 def in_order(blocks: Iterable[CidrBlock]) -> tuple[CidrBlock, ...]:
@@ -285,6 +332,14 @@ def _address_and_block(text: str) -> tuple[int, CidrBlock]:
         raise ValueError(text)
     interface = ipaddress.IPv6Interface(text)
     return int(interface.ip), CidrBlock.of(interface.network)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        _address_and_block(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _host_bits(block: CidrBlock, host_bits: HostBits) -> InvalidValueError:

@@ -47,7 +47,7 @@ def test_what_has_errors_refers_to_nothing() -> None:
         {},
         {"authorization_object": ["sg-2"], "port_list_id": 1},
         {"authorization_object": "sg 1", "port_list_id": "../meta"},
-        {"authorization_object": "nonsense"},
+        {"authorization_object": "no sense"},
         {"authorization_object": "sg-4"},
     )
     assert found == References(groups=frozenset({"sg-4"}))

@@ -1,0 +1,249 @@
+"""Messages about documents: the line of the key, the key, what was found and what to write instead."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sgagent.cli.main import main
+
+DOCUMENT = """\
+version: 1
+security_groups:
+  - security_group_id: sg-web
+    rules:
+      - rule_id: sgr-1
+        description: the rule that is changed
+        direction: ingress
+        policy: accept
+        protocol: tcp
+        port_range: 443
+        authorization_object: 192.0.2.0/24
+  - security_group_id: sg-database
+  - security_group_id: web
+    member_addresses: [10.0.0.7]
+prefix_lists:
+  - {prefix_list_id: pl-office, address_family: ipv4, entries: [192.0.2.0/24]}
+port_lists:
+  - {port_list_id: prl-dns, entries: [53]}
+"""
+OBJECT = "security_groups[0].rules[0].authorization_object"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change of the document, and what is said about it."""
+
+    name: str
+    old: str
+    new: str
+    line: int
+    path: str
+    message: str
+    remedy: str
+    value: str | None
+    severity: str = "error"
+
+
+def about_object(
+    name: str, value: str, message: str, remedy: str, *, severity: str = "error", line: int = 11
+) -> Case:
+    """Return a case of the rule's object."""
+    return Case(name, "192.0.2.0/24\n", f"'{value}'\n", line, OBJECT, message, remedy, value, severity)
+
+
+FORMS = "an address, a CIDR, sg-…, account/sg-…, pl-… or the id of a group of these documents"
+NO_OBJECT = "not an address, and no security group of the documents has this id"
+NO_NAMES = "a host name; this version takes addresses only"
+UNKNOWN = "the rule matches nothing, as the security group is not in the definitions"
+ADD = "add the security group to the definitions, or correct the id"
+
+CASES = (
+    about_object("an id without sg-", "database", NO_OBJECT, "did you mean sg-database?"),
+    about_object("a plain word", "nonsense", NO_OBJECT, FORMS),
+    about_object("an id in capitals", "WEB", NO_OBJECT, "did you mean web?"),
+    about_object("a number out of range", "10.0.0.300", "not an address", FORMS),
+    about_object("a range of addresses", "10.0.0.1-10.0.0.9", "not an address", FORMS),
+    about_object("a netmask", "10.0.0.0/255.0.0.0", "not an address", FORMS),
+    about_object("an address with a letter", "2001:db8::xyz", "not an address", FORMS),
+    about_object("a host name", "www.example.com", NO_NAMES, "the addresses of the host, or a CIDR"),
+    about_object(
+        "a host name with a dot at its end", "example.com.", NO_NAMES, "the addresses of the host, or a CIDR"
+    ),
+    about_object("a wildcard", "*.example.com", NO_NAMES, "the addresses of the host, or a CIDR"),
+    about_object(
+        "a name as later versions write it",
+        "dns:example.com",
+        NO_NAMES,
+        "the addresses of the host, or a CIDR",
+    ),
+    about_object("two letters swapped", "sg-wbe", UNKNOWN, f"did you mean sg-web? Otherwise {ADD}"),
+    about_object("a letter too few", "sg-databse", UNKNOWN, f"did you mean sg-database? Otherwise {ADD}"),
+    about_object("a letter too many", "sg-webb", UNKNOWN, f"did you mean sg-web? Otherwise {ADD}"),
+    about_object(
+        "a mistyped list",
+        "pl-ofice",
+        "the rule matches nothing, as the prefix list is not in the definitions",
+        "did you mean pl-office? Otherwise add the prefix list to the definitions, or correct the id",
+    ),
+    about_object("a foreign group", "sg-partner", UNKNOWN, ADD, severity="warning"),
+    about_object(
+        "a group of another account",
+        "1609982529920000/sg-wbe",
+        "the rule matches nothing, as the security group is not in the definitions",
+        ADD,
+        severity="warning",
+    ),
+    Case(
+        "a mistyped port list",
+        "port_range: 443",
+        "port_list_id: prl-dsn",
+        10,
+        "security_groups[0].rules[0].port_list_id",
+        "the rule matches nothing, as the port list is not in the definitions",
+        "did you mean prl-dns? Otherwise add the port list to the definitions, or correct the id",
+        "prl-dsn",
+    ),
+    *(
+        Case(
+            f"an id that reads as {reading}",
+            "security_group_id: web\n",
+            f"security_group_id: '{value}'\n",
+            13,
+            "security_groups[2].security_group_id",
+            f"a rule would read this id as {reading}",
+            "another id, like sg-web",
+            value,
+        )
+        for value, reading in (
+            ("10.0.0.1", "an address"),
+            ("2001:db8::1", "an address"),
+            ("pl-web", "a prefix list"),
+            ("any", "every address"),
+            ("ANY", "every address"),
+            ("dns:web", "a host name"),
+        )
+    ),
+)
+
+
+def checked(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[dict[str, object]]]:
+    """Return the exit code of check, and the problems."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    code = main(["check", str(path), "--json"])
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["problems"]
+    return code, found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_wrong_with_an_object(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One problem, with the line of the key, the value, what was expected and what to write."""
+    assert DOCUMENT.count(case.old) == 1
+    code, (problem,) = checked(tmp_path, DOCUMENT.replace(case.old, case.new), capsys)
+    assert {**problem, "file": "", "code": ""} == {
+        "severity": case.severity,
+        "code": "",
+        "file": "",
+        "line": case.line,
+        "path": case.path,
+        "message": case.message,
+        "value": case.value,
+        "remedy": case.remedy,
+    }
+    assert code == (2 if case.severity == "error" else 0)
+
+
+def test_a_group_is_named_by_whatever_id_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id without ``sg-`` is understood where a group of the documents has it, in any file of them."""
+    groups = tmp_path / "groups.d"
+    groups.mkdir()
+    head, _, web = DOCUMENT.partition("  - security_group_id: web\n")
+    head, web = head.replace("192.0.2.0/24\n", "web\n"), web.replace("    member_addresses: [10.0.0.7]\n", "")
+    (groups / "a.yaml").write_text(head + web)
+    assert main(["check", str(groups)]) == 2
+    (groups / "b.yaml").write_text(
+        "version: 1\nsecurity_groups:\n  - {security_group_id: web, member_addresses: [10.0.0.7]}\n"
+    )
+    assert main(["check", str(groups)]) == 0
+    capsys.readouterr()
+    packet = [
+        "--destination",
+        "10.0.0.11",
+        "--protocol",
+        "tcp",
+        "--port",
+        "443",
+        "--interface",
+        "eth0=sg-web",
+    ]
+    for source, code in (("10.0.0.7", 0), ("10.0.0.8", 1)):
+        assert main(["explain", "ingress", "--source", source, *packet, "--exit-code", str(groups)]) == code
+
+
+def test_a_file_that_cannot_be_read_makes_no_id_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The group may be in that file; its own error is the only one."""
+    (tmp_path / "a.yaml").write_text(DOCUMENT.replace("192.0.2.0/24\n", "elsewhere\n"))
+    (tmp_path / "b.yaml").write_text("security_groups: [")
+    assert main(["check", "--json", str(tmp_path)]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["file"].endswith("b.yaml")
+
+
+def test_a_drop_rule_with_a_wrong_id_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no unknown object, too."""
+    text = DOCUMENT.replace("policy: accept", "policy: drop").replace("192.0.2.0/24\n", "elsewhere\n")
+    code, (problem,) = checked(tmp_path, text, capsys)
+    assert (code, problem["code"], problem["line"]) == (2, "bad_address", 11)
+
+
+@pytest.mark.parametrize(
+    ("defined", "named"),
+    (
+        ("sg-web-1", "sg-web-2"),
+        ("sg-web-1", "sg-web-11"),
+        ("sg-a", "sg-b"),
+        ("sg-db", "sg-dc"),
+        ("sg-webserver", "sg-appserver"),
+        ("sg-internal", "sg-external"),
+        ("sg-bp67acfmxazb4ph1", "sg-bp67acfmxazb4ph2"),
+    ),
+)
+def test_a_group_of_somebody_else_stays_a_warning(
+    defined: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids that differ in a number, in a short part, or in more than a slip are those of others (§5.3)."""
+    text = DOCUMENT.replace("sg-database", defined).replace("192.0.2.0/24\n", f"{named}\n")
+    code, (problem,) = checked(tmp_path, text, capsys)
+    assert (code, problem["severity"], problem["code"]) == (0, "warning", "unknown_object")
+
+
+def test_a_mistyped_group_stays_a_warning_where_it_is_enforced(tmp_path: Path) -> None:
+    """Only check, sign and publish look at the whole; a host enforces the rest all the same (§8.2)."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(DOCUMENT.replace("192.0.2.0/24\n", "sg-wbe\n"))
+    binding = ["--interface", "eth0=sg-web", str(path)]
+    assert main(["compile", "--dry-run", "--no-verify", *binding]) == 0
+    assert main(["check", *binding]) == 2
+
+
+def test_many_unknown_groups_among_many_are_looked_at_soon(tmp_path: Path) -> None:
+    """To suggest ids costs no more where thousands are unknown: the work is bounded."""
+    groups = "".join(f"  - security_group_id: sg-group-{number}\n" for number in range(3000))
+    rules = "".join(
+        f"      - {{direction: ingress, policy: accept, protocol: all, authorization_object: sg-other-{n}}}\n"
+        for n in range(2000)
+    )
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"version: 1\nsecurity_groups:\n{groups}    rules:\n{rules}")
+    began = time.process_time()
+    assert main(["check", str(path)]) == 0
+    assert time.process_time() - began < 20
