@@ -35,15 +35,21 @@ def report(answer: DeniedAnswer, shown: int, width: int | None) -> list[str]:
         width: of the terminal; None is no limit.
     """
     if answer.unavailable is not None:
-        return [printable(f"drops are not recorded: {answer.unavailable}")]
+        return lay_out([(f"drops are not recorded: {answer.unavailable}",)], width=width)
     rows = folded(answer.flows)
     newest = rows[max(0, len(rows) - shown) :]
-    lines = [_NONE_REMEMBERED.format(clock_time(answer.begun_at))]
+    lines = lay_out([(_NONE_REMEMBERED.format(clock_time(answer.begun_at)),)], width=width)
     if newest:
         lines = lay_out([_HEADINGS, *newest], right=_NUMBERS, width=width)
     if earlier := len(rows) - len(newest):
         lines.append(f"… and {earlier} earlier: --lines {len(rows)} shows them")
-    return [*lines, *map(sentence, answer.left_out)]
+    return [*lines, *_sentences(answer.left_out, width)]
+
+
+def _sentences(left_out: Iterable[FlowsLeftOut], width: int | None) -> Iterator[str]:
+    """Yield what was left out, in words, each in as many lines as the width asks for."""
+    for entry in left_out:
+        yield from lay_out([(sentence(entry),)], width=width)
 
 
 _NONE_REMEMBERED = (
@@ -220,7 +226,8 @@ class _Printer:
         if self._options.json:
             lines = [format_json(encode_fields(entry)) for entry in (*flows, *left_out)]
         else:
-            lines = [*self._table.lines(flows, table_width(self._options)), *map(sentence, left_out)]
+            width = table_width(self._options)
+            lines = [*self._table.lines(flows, width), *_sentences(left_out, width)]
         for line in lines:
             print(line)
         sys.stdout.flush()

@@ -47,7 +47,7 @@ def table(answer: HistoryAnswer, width: int | None) -> list[str]:
     return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
 
 
-_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "INTERFACES")
+_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "LINKS")
 
 
 def _row(entry: HistoryEntry) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ def table(
     left = iter(laid_out)
     lines: list[str] = []
     for part in answer.interfaces:
-        lines += ["", _title(part), headline, *(next(left) for _ in part.hits)]
+        title = lay_out([(_title(part),)], width=width)
+        lines += ["", *title, headline, *(next(left) for _ in part.hits)]
     return lines[1:]
 
 
@@ -86,16 +87,30 @@ def _rates(answer: HitsAnswer, rates: PacketsPerSecond | None) -> list[str]:
 def _laid_out(rows: list[tuple[str, ...]], rates: list[str], width: int | None) -> list[str]:
     """Return the rows as lines, with rates before bytes if there are some.
 
-    Where a terminal is too narrow for all columns then, bytes make room.
+    Where a terminal is too narrow for all columns, large numbers are shortened, and bytes make room for
+    rates.
     """
-    if not rates:
-        return lay_out(rows, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
-    whole = [(row[0], rate, *row[1:]) for row, rate in zip(rows, rates, strict=True)]
-    lines = lay_out(whole, right=(0, 1, 2, 4), width=None)
+    second = rates or [row[1] for row in rows]
+    shown = [(_shortened(row[0]), _shortened(cell), *row[2:]) for row, cell in zip(rows, second, strict=True)]
+    if rates:
+        rows = [(row[0], rate, *row[1:]) for row, rate in zip(rows, rates, strict=True)]
+    lines = lay_out(rows, right=(0, 1, 2, 4) if rates else (0, 1, 3), width=None)
     if width is None or max(map(len, lines)) <= width:
         return lines
-    narrow = [(row[0], row[1], *row[3:]) for row in whole]
-    return lay_out(narrow, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
+    return lay_out(shown, right=(0, 1, 3), width=width, narrowest=_NARROWEST)
+
+
+_LONGEST_NUMBER = 7
+"""Digits of a number that is shown whole on a narrow terminal; those of the heading."""
+
+
+def _shortened(cell: str) -> str:
+    """Return a number of many digits in thousands, millions and so on, rounded down: ``12.3G``."""
+    digits = cell.partition(".")[0]
+    if len(cell) <= _LONGEST_NUMBER or not digits.isdigit():
+        return cell
+    thousands, first = divmod(len(digits) - 1, 3)
+    return f"{digits[: first + 1]}.{digits[first + 1]}{'kMGTPEZY'[thousands - 1]}"
 
 
 def sift_unused(answer: HitsAnswer, seconds: float, now: float) -> HitsAnswer:

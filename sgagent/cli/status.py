@@ -12,9 +12,8 @@ from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture, state
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
-from sgagent.core.errors import printable
 
-_LABEL_WIDTH = 10
+_LABEL_WIDTH = 9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +41,8 @@ def screen(answer: StatusAnswer, now: float, width: int | None) -> list[str]:
         now: seconds since the epoch.
         width: of the terminal; None is no limit.
     """
-    labelled = [printable(f"{label:<{_LABEL_WIDTH}} {text}") for label, text in facts(answer, now)]
-    lines = [headline(answer, now), *labelled]
+    lines = lay_out([(headline(answer, now),)], width=width)
+    lines += lay_out(list(facts(answer, now)), width=width, least=(_LABEL_WIDTH, 0))
     if answer.interfaces:
         rows = [_HEADINGS, *map(_row, answer.interfaces)]
         lines += ["", *lay_out(rows, width=width)]
