@@ -13,9 +13,10 @@ from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepEnd
+from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
-from sgagent.nft.counter_keys import CounterKey
+from sgagent.nft.counter_keys import CounterKey, InvalidCounter, ObservedDropCounter, is_of_drops
 from sgagent.nft.marks import UNCACHED, EnforcementState
 from sgagent.ports import Clock, CounterValue
 
@@ -76,6 +77,76 @@ def _packets(totals: Mapping[CounterKey, CounterValue]) -> Mapping[CounterKey, i
     return {key: total.packets for key, total in totals.items()}
 
 
+SAMPLE_SECONDS = 10.0
+"""Between two samples."""
+
+MOST_SAMPLES = 360
+"""That are remembered: an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What was counted in ten seconds, and how the agent was doing at their end."""
+
+    dropped: int = 0
+    """Packets, also those of observed interfaces, which passed."""
+
+    would_drop: int = 0
+    """Of these, the packets of observed interfaces."""
+
+    judged: int = 0
+    """Sessions that something decided: accepted ones, and each dropped packet."""
+
+    is_well: bool = False
+    enforced: int = 0
+    """Interfaces on which verdicts are carried out."""
+
+    warnings: int = 0
+    policy_age: float = 0.0
+    """Seconds since the agent enforced the snapshot first; 0 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples of the last hour, the oldest first."""
+
+    taken: tuple[Sample, ...] = ()
+    _totals: Mapping[CounterKey, CounterValue] = field(default_factory=dict)
+    """At the newest sample."""
+
+    _taken_at: float | None = None
+    """By the monotonic clock."""
+
+    def after(self, totals: Mapping[CounterKey, CounterValue], state: Sample, now: float) -> Samples:
+        """Return the samples after a reading; the same unless a sample is due.
+
+        Args:
+            totals: what was counted. What is new among it begins with this reading.
+            state: how the agent is doing; its counts are not used.
+            now: seconds that never go back.
+        """
+        if self._taken_at is None:
+            return Samples((), totals, now)
+        if now - self._taken_at < SAMPLE_SECONDS:
+            return self
+        missed = min(int((now - self._taken_at) // SAMPLE_SECONDS) - 1, MOST_SAMPLES)
+        gap = (replace(state, is_well=False),) * missed
+        taken = (*self.taken, *gap, self._with_growth(totals, state))[-MOST_SAMPLES:]
+        return Samples(taken, totals, self._taken_at + (missed + 1) * SAMPLE_SECONDS)
+
+    def _with_growth(self, totals: Mapping[CounterKey, CounterValue], state: Sample) -> Sample:
+        dropped = would_drop = judged = 0
+        for key, total in totals.items():
+            earlier = self._totals.get(key, total)
+            growth = 0 if earlier is total else max(0, total.packets - earlier.packets)
+            if growth and isinstance(key, ObservedDropCounter):
+                would_drop += growth
+            elif growth:
+                dropped += growth * is_of_drops(key)
+                judged += growth * (not isinstance(key, InvalidCounter))
+        return replace(state, dropped=dropped, would_drop=would_drop, judged=judged)
+
+
 LONGEST_WAIT_SECONDS = 1.0
 """For a reading of the counters that a scrape asks for; after that it gets the one before."""
 
@@ -115,6 +186,8 @@ class Board:
         self._totals: Mapping[CounterKey, CounterValue] = {}
         self._times: Mapping[CounterKey, HitTimes] = {}
         self._trend = Trend()
+        self._samples = Samples()
+        self._revision = 0
         self._step_fault: str | None = None
         self._faults: tuple[str, ...] = ()
         self._turned_at = clock.monotonic()
@@ -125,16 +198,20 @@ class Board:
         self._state = step.state or self._state
         if step.outcome is not StepEnd.REFUSED:
             self._definitions = (step.version, step.documents)
-        self._status = status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now())
+        self._publish(status_after(self._status, step, is_fetched=is_fetched, now=self._clock.now()))
 
     def note_standing(self, standing: ManualOverride) -> None:
         """Publish what was applied by hand."""
-        self._status = replace(self._status, standing=standing)
+        self._publish(replace(self._status, standing=standing))
 
     def note_contest(self, *, is_contested: bool) -> None:
         """Publish whether another process keeps changing the table."""
         if self._status.is_drift_contested is not is_contested:
-            self._status = replace(self._status, is_drift_contested=is_contested)
+            self._publish(replace(self._status, is_drift_contested=is_contested))
+
+    def _publish(self, status: Status) -> None:
+        self._status = status
+        self._revision += 1
 
     def note_totals(
         self,
@@ -152,12 +229,27 @@ class Board:
             step_fault: why the last step could not be done.
             faults: what is wrong with the agent's own files and its counting, in words.
         """
+        self._revision += totals is not self._totals or (step_fault, faults) != (
+            self._step_fault,
+            self._faults,
+        )
         self._totals = totals
         self._times = times
         self._step_fault = step_fault
         self._faults = faults
         self._turned_at = self._clock.monotonic()
         self._trend = self._trend.after(totals, self._turned_at)
+        self._samples = self._samples.after(totals, self._state_now(), self._turned_at)
+
+    def _state_now(self) -> Sample:
+        status = self._status
+        since = status.snapshot_since
+        return Sample(
+            is_well=status.is_well and self._step_fault is None,
+            enforced=sum(interface.mode is Mode.ENFORCE for interface in status.interfaces),
+            warnings=status.warnings or 0,
+            policy_age=0.0 if since is None else max(0.0, self._clock.now() - since),
+        )
 
     def status(self) -> Status:
         """Return how the agent is doing."""
@@ -194,6 +286,14 @@ class Board:
     def trend(self) -> Trend:
         """Return how fast each total grew in the last hour."""
         return self._trend
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the samples of the last hour, the oldest first."""
+        return self._samples.taken
+
+    def revision(self) -> int:
+        """Return how often something of this has changed, without a wait."""
+        return self._revision
 
     def totals(self) -> Mapping[CounterKey, CounterValue]:
         """Return totals as fresh as can be had in a short time."""

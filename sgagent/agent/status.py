@@ -206,6 +206,14 @@ class Status:
     standing: ManualOverride = field(default_factory=ManualOverride)
     """What was applied by hand."""
 
+    @property
+    def is_well(self) -> bool:
+        """Return whether verdicts follow the newest definitions, and nobody changes the table."""
+        is_in_step = not self.step.is_refused and self.step.kernel_error is None
+        is_alone = not (self.is_drift_unhealed or self.is_drift_contested)
+        is_judging = self.posture in (Posture.ENFORCING, Posture.OBSERVING)
+        return is_judging and is_in_step and is_alone and self.is_source_up is not False
+
 
 def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) -> Status:
     """Return the status after a step.

@@ -7,7 +7,7 @@ import enum
 import io
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -59,6 +59,9 @@ class ClientConnection:
     unsent: collections.deque[memoryview] = field(default_factory=collections.deque)
     sent_at: float = 0.0
     """When the client last took a part of the response, by the monotonic clock."""
+
+    make_event: Callable[[], bytes] | None = None
+    """Set where a stream of events follows the response."""
 
     @property
     def is_request_complete(self) -> bool:
@@ -119,7 +122,8 @@ class HttpExchange(BaseHTTPRequestHandler):
         """Return the head and the content; for HEAD, the content is empty."""
         self.send_response(response.status)
         self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.content)))
+        if response.make_event is None:
+            self.send_header("Content-Length", str(len(response.content)))
         self.send_header("X-Content-Type-Options", "nosniff")
         for name, value in response.headers:
             self.send_header(name, value)

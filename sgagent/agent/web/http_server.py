@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
@@ -28,8 +29,9 @@ from sgagent.agent.web.client_connection import (
     ConnectionPhase,
     HttpExchange,
 )
+from sgagent.agent.web.event_stream import EVENT_SECONDS, EventStreams
 from sgagent.agent.web.metrics import write_page
-from sgagent.agent.web.responses import Page, Request, Response
+from sgagent.agent.web.responses import Page, Request, Response, plain
 
 MOST_WAITING = 16
 """Clients that wait for one page; the next are refused. One response with metrics serves all that wait."""
@@ -148,7 +150,9 @@ class MetricsServer:
         port: int,
         registry: CollectorRegistry,
         pages: Mapping[str, Page] = _NO_PAGES,
+        *,
         longest_seconds: float = LONGEST_SECONDS,
+        event_seconds: float = EVENT_SECONDS,
     ) -> None:
         """Bind the address and start the thread.
 
@@ -157,7 +161,8 @@ class MetricsServer:
             port: 0 takes a free one.
             registry: read by one thread at a time.
             pages: the other pages by path; one thread at a time calls each.
-            longest_seconds: after which the server closes a connection.
+            longest_seconds: after which the server closes a connection that is no stream of events.
+            event_seconds: between two events of a stream.
 
         Raises:
             OSError: the address is in use, or not one of this host.
@@ -165,6 +170,7 @@ class MetricsServer:
         self._listener = _listen(host, port)
         self._longest_seconds = longest_seconds
         self._selector = selectors.DefaultSelector()
+        self._streams = EventStreams(self._selector, event_seconds)
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._is_closed = threading.Event()
         self._is_accepting = True
@@ -215,17 +221,24 @@ class MetricsServer:
                         self._accept()
                     elif key.fileobj is self._wake_receiver:
                         self._wake_receiver.recv(_CHUNK)
+                    elif key.data in self._streams:
+                        self._streams.hear(key.data)
                     elif key.data.socket in self._connections:  # another may have replaced it just now
                         self._continue(key.data)
                 self._send_next_response()
+                self._streams.send_due()
                 while self._seconds_to_deadline() == 0:
                     self._end(next(iter(self._connections.values())))
             for connection in list(self._connections.values()):
                 self._end(connection)
+            self._streams.close()
 
     def _seconds_to_event(self) -> float | None:
         """Return how long the thread may wait for sockets."""
-        return self._seconds_to_deadline() if self._responses.empty() else 0.0
+        if not self._responses.empty():
+            return 0.0
+        due = (self._seconds_to_deadline(), self._streams.seconds_to_event)
+        return min((seconds for seconds in due if seconds is not None), default=None)
 
     def _seconds_to_deadline(self) -> float | None:
         """Return the seconds until the oldest connection must end; all get the same time."""
@@ -262,12 +275,16 @@ class MetricsServer:
         return slowest is not None
 
     def _end(self, connection: ClientConnection) -> None:
-        del self._connections[connection.socket]
-        if connection.phase is not ConnectionPhase.RESPONSE:
-            self._selector.unregister(connection.socket)
+        self._forget(connection)
         with contextlib.suppress(OSError):
             connection.socket.shutdown(socket.SHUT_WR)
         connection.socket.close()
+
+    def _forget(self, connection: ClientConnection) -> None:
+        """Watch a connection no longer, and accept another in its place."""
+        del self._connections[connection.socket]
+        if connection.phase is not ConnectionPhase.RESPONSE:
+            self._selector.unregister(connection.socket)
         if not self._is_accepting:
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._is_accepting = True
@@ -328,8 +345,11 @@ class MetricsServer:
                 return  # its time was over
             if response is None:
                 self._end(connection)
-            else:
-                self._start_sending(connection, *connection.exchange.format_response(response))
+                return
+            if response.make_event is not None and self._streams.is_full:
+                response = _TOO_MANY_STREAMS
+            connection.make_event = None if connection.exchange.command == "HEAD" else response.make_event
+            self._start_sending(connection, *connection.exchange.format_response(response))
 
     def _start_sending(self, connection: ClientConnection, *parts: bytes) -> None:
         """Send what the kernel takes at once; the rest follows as the client receives it."""
@@ -351,7 +371,11 @@ class MetricsServer:
             connection.unsent[0] = connection.unsent[0][sent:]
             if not connection.unsent[0]:
                 connection.unsent.popleft()
-        self._end(connection)
+        if connection.make_event is None or self._streams.is_full:
+            self._end(connection)
+        else:
+            self._forget(connection)
+            self._streams.add(connection.socket, connection.make_event)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -373,6 +397,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise
     return listener
 
+
+_TOO_MANY_STREAMS = replace(
+    plain(HTTPStatus.SERVICE_UNAVAILABLE, "too many streams are open; the page works without one\n"),
+    headers=(("Retry-After", "60"),),
+)
 
 _TRANSIENT = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of ``accept`` after which a later call may succeed."""

@@ -30,6 +30,9 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     """In addition to those that the server sends with each response."""
 
+    make_event: Callable[[], bytes] | None = None
+    """Returns the next server-sent event at once; None where the response ends with its content."""
+
 
 Page = Callable[[Request], Response]
 """Answers a request. Several threads call it."""

@@ -1,9 +1,29 @@
-"""What was counted in each minute of the last hour."""
+"""What was counted in each minute of the last hour, and the samples of the page's first screen."""
 
 from __future__ import annotations
 
-from sgagent.agent.published_status import MOST_KEYS, MOST_STEPS, STEP_SECONDS, Trend
-from sgagent.nft.counter_keys import CounterKey, InnerCounter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sgagent.agent.published_status import (
+    MOST_KEYS,
+    MOST_SAMPLES,
+    MOST_STEPS,
+    SAMPLE_SECONDS,
+    STEP_SECONDS,
+    Sample,
+    Samples,
+    Trend,
+)
+from sgagent.core.model import Direction, Policy
+from sgagent.nft.counter_keys import (
+    CounterKey,
+    DefaultCounter,
+    InnerCounter,
+    InvalidCounter,
+    ObservedDropCounter,
+    RuleCounter,
+)
 from sgagent.ports import CounterValue
 
 KEY, OTHER = InnerCounter(interface="eth0"), InnerCounter(interface="eth1")
@@ -61,3 +81,56 @@ def test_what_shrank_is_no_growth() -> None:
     """A total that began anew counts from there."""
     begun = Trend().after(totals(eth0=50), 0.0)
     assert begun.after(totals(eth0=1), STEP_SECONDS).packets(KEY) == (0,)
+
+
+RULE = RuleCounter(
+    interface="eth0",
+    security_group_id="sg-1",
+    rule_id="sgr-1",
+    direction=Direction.INGRESS,
+    policy=Policy.ACCEPT,
+)
+DEFAULT = DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=Policy.DROP)
+WOULD = ObservedDropCounter(interface="eth0", direction=Direction.INGRESS)
+INVALID = InvalidCounter(interface="eth0", direction=Direction.INGRESS)
+
+
+def counted(
+    accepted: int = 0, dropped: int = 0, would: int = 0, invalid: int = 0
+) -> Mapping[CounterKey, CounterValue]:
+    """Return totals of a host."""
+    packets: dict[CounterKey, int] = {RULE: accepted, DEFAULT: dropped, WOULD: would, INVALID: invalid}
+    return {key: CounterValue(packets=number, bytes=0) for key, number in packets.items()}
+
+
+def test_a_sample_is_what_was_counted_in_ten_seconds() -> None:
+    """Accepted sessions and dropped packets are judged; what passed in observe mode is among the drops."""
+    state = Sample(is_well=True, enforced=1, warnings=2, policy_age=9.0)
+    begun = Samples().after(counted(accepted=100, dropped=50), state, 0.0)
+    assert begun.taken == ()
+    assert begun.after(counted(accepted=101), state, SAMPLE_SECONDS - 1) is begun
+    (sample,) = begun.after(counted(104, 57, 2, 1), state, SAMPLE_SECONDS).taken
+    assert sample == replace(state, dropped=8, would_drop=2, judged=11)
+
+
+def test_samples_without_a_reading_are_not_well() -> None:
+    """A loop that was held up counts in the newest sample what came in all of them; an hour is kept."""
+    state = Sample(is_well=True)
+    begun = Samples().after(counted(), state, 0.0)
+    late = begun.after(counted(accepted=7), state, 3.5 * SAMPLE_SECONDS)
+    assert [sample.judged for sample in late.taken] == [0, 0, 7]
+    assert [sample.is_well for sample in late.taken] == [False, False, True]
+    assert len(late.after(counted(accepted=8), state, 4 * SAMPLE_SECONDS).taken) == 4
+    after_a_day = late.after(counted(accepted=8), state, 86_400.0)
+    assert len(after_a_day.taken) == MOST_SAMPLES
+
+
+def test_what_went_with_its_rule_is_no_growth() -> None:
+    """Totals that are gone, new or began anew add nothing to a sample."""
+    begun = Samples().after(counted(accepted=9, dropped=4), Sample(), 0.0)
+    only_new: Mapping[CounterKey, CounterValue] = {
+        KEY: CounterValue(packets=30, bytes=0),
+        RULE: CounterValue(packets=3, bytes=0),
+    }
+    (sample,) = begun.after(only_new, Sample(), SAMPLE_SECONDS).taken
+    assert sample == Sample()

@@ -1,0 +1,135 @@
+"""A few clients get events, and none of them can keep others waiting."""
+
+from __future__ import annotations
+
+import itertools
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http import HTTPStatus
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from sgagent.agent.web.event_stream import MOST_STREAMS, EventStreams
+from sgagent.agent.web.http_server import MOST_WAITING, MetricsServer
+from sgagent.agent.web.responses import Request, Response, plain
+from tests.unit.agent.web.test_http_server import WAIT_SECONDS, Served
+from tests.waiting import wait_until
+
+REQUEST = b"GET /events HTTP/1.1\r\n\r\n"
+
+
+@pytest.fixture
+def events() -> Iterator[Served]:
+    """Return a server whose events are numbered, a hundred a second; other responses last a moment only."""
+    numbers = itertools.count()
+
+    def stream(_request: Request) -> Response:
+        return Response(
+            status=HTTPStatus.OK,
+            content_type="text/event-stream",
+            content=b"retry: 1\n\n",
+            make_event=lambda: b"data: %d\n\n" % next(numbers),
+        )
+
+    pages = {"/events": stream, "/healthz": lambda _: plain(HTTPStatus.OK, "ok\n")}
+    server = MetricsServer(
+        "127.0.0.1", 0, CollectorRegistry(), pages, longest_seconds=WAIT_SECONDS, event_seconds=0.01
+    )
+    with closing(server):
+        yield Served("127.0.0.1", server)
+
+
+def opened(served: Served, stack: ExitStack) -> socket.socket:
+    """Return a client whose stream has begun."""
+    client = stack.enter_context(served.connect())
+    client.sendall(REQUEST)
+    received = b""
+    while b"data: " not in received:
+        chunk = client.recv(4096)
+        assert chunk, received
+        received += chunk
+    head, _, _ = received.partition(b"\r\n\r\n")
+    assert b" 200 " in head
+    assert b"Content-Length" not in head
+    return client
+
+
+def test_events_come_one_after_the_other(events: Served) -> None:
+    """The first at once, the next without a request."""
+    with ExitStack() as stack, opened(events, stack).makefile("rb") as answer:
+        numbers = [int(line[6:]) for line in itertools.islice(answer, 20) if line.startswith(b"data: ")]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) > 5
+
+
+def test_more_clients_than_there_is_room_for_are_told_to_come_later(events: Served) -> None:
+    """They get 503 with Retry-After; once a client has gone, the next gets its place."""
+    with ExitStack() as stack:
+        clients = [opened(events, stack) for _ in range(MOST_STREAMS)]
+        late = stack.enter_context(events.connect())
+        late.sendall(REQUEST)
+        with late.makefile("rb") as answer:
+            text = answer.read()
+        assert text.startswith(b"HTTP/1.0 503 ")
+        assert b"\r\nRetry-After: 60\r\n" in text
+        clients[0].close()
+        wait_until(lambda: events.request("/events", "HEAD")[0] == 200, "the place to be free")
+        opened(events, stack)
+
+
+def test_streams_occupy_no_worker(events: Served) -> None:
+    """More requests than may wait for one page are answered while all streams are open."""
+    with ExitStack() as stack:
+        for _ in range(MOST_STREAMS):
+            opened(events, stack)
+        for _ in range(2 * MOST_WAITING):
+            assert events.request("/healthz")[::2] == (200, "ok\n")
+            assert events.request("/events")[0] == 503
+
+
+def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting() -> None:
+    """As soon as its socket takes no event; the others get theirs."""
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        streams = EventStreams(selector, 0.0)
+        stack.callback(streams.close)
+        (slow, stalled), (fast, reader) = socket.socketpair(), socket.socketpair()
+        for one in (stalled, reader):
+            stack.enter_context(one)
+        for one in (slow, fast):
+            one.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+            streams.add(one, lambda: b"x" * 4096)
+        sent = 0
+        while slow in streams:
+            streams.send_due()
+            assert len(reader.recv(4096)) == 4096
+            sent += 1
+            assert sent < 10_000
+        assert fast in streams
+        assert sent > 1
+
+
+def test_a_stream_ends_with_its_time() -> None:
+    """The client gets a last event, and the end."""
+    with ExitStack() as stack:
+        streams = EventStreams(stack.enter_context(selectors.DefaultSelector()), 0.0, 0.0)
+        near, far = socket.socketpair()
+        stack.enter_context(far)
+        near.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        streams.add(near, lambda: b"data: 1\n\n")
+        streams.send_due()
+        assert near not in streams
+        with far.makefile("rb") as answer:
+            assert answer.read() == b"data: 1\n\n"
+
+
+def test_a_closed_server_ends_its_streams(events: Served) -> None:
+    """The clients see the end."""
+    with ExitStack() as stack:
+        client = opened(events, stack)
+        events.server.close()
+        with client.makefile("rb") as answer:
+            answer.read()
