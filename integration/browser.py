@@ -158,7 +158,7 @@ class Browser:
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
             case {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": details}}:
                 self.complaints.append(str(details.get("text")))
-            case {"method": "Network.loadingFailed", "params": failed}:
+            case {"method": "Network.loadingFailed", "params": failed} if not failed.get("canceled"):
                 self.complaints.append(str(failed.get("errorText")))
 
     def _read(self) -> dict[str, Any]:

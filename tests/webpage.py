@@ -124,7 +124,7 @@ def _names(page: Part) -> Iterator[str]:
     for drawing in page.all("svg", "img"):
         if not (drawing.attributes.get("aria-label") or drawing.attributes.get("alt")):
             yield f"{drawing.name} says nothing"
-    if not page.one("title").text.strip() or page.one("html").attributes.get("lang") != "en":
+    if not page.one("head").one("title").text.strip() or page.one("html").attributes.get("lang") != "en":
         yield "the page has no title or language"
 
 

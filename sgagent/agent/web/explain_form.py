@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
 from sgagent.agent.web.page import Section
+from sgagent.agent.web.rule_table import MOST_FIELDS, rule_path
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
     EPHEMERAL_PORT,
@@ -23,9 +24,6 @@ from sgagent.core.model import LAST_PORT, Direction, Protocol, ported_text
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
-
-MOST_FIELDS = 16
-"""In a query string."""
 
 _LAST_TYPE = 255
 
@@ -203,6 +201,9 @@ class AnswerView:
     packet: str
     """In words."""
 
+    rule: str
+    """The page of the rule that decides; empty where none does."""
+
     reason: str
     """Why the step decides, as a clause; empty where a rule does."""
 
@@ -252,12 +253,20 @@ def refusal_section(refusal: str) -> Section:
     return Section("answer", "This question cannot be answered", "refusal.html", RefusalView(refusal))
 
 
+def _rule_path(explanation: Explanation, direction: Direction) -> str:
+    rule = explanation.rule
+    if rule is None:
+        return ""
+    return rule_path(explanation.interface or "", direction, rule.security_group_id, rule.rule_id)
+
+
 def answer_section(answer: ExplainAnswer, packet: Packet) -> Section:
     """Return the verdict, the step or rule that decides, and the other rules that match."""
     explanation = answer.explanation
     view = AnswerView(
         explanation=explanation,
         packet=describe_packet(packet),
+        rule=_rule_path(explanation, packet.direction),
         reason="" if explanation.rule else reason(explanation.decided_by, packet),
         snapshot_version=answer.snapshot_version,
     )

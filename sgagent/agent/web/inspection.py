@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
+from sgagent.agent.control.requests import Hit
 from sgagent.agent.published_status import Board
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Graph
@@ -21,7 +22,7 @@ from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import Life, Usage, make_subject
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import SgagentError
-from sgagent.core.model import SecurityGroup, Snapshot
+from sgagent.core.model import SecurityGroup, SecurityGroupRule, Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, parse_documents
@@ -53,6 +54,9 @@ class Found:
     groups: Mapping[str, SecurityGroup]
     """All defined groups by id."""
 
+    rules: Mapping[tuple[str, str], SecurityGroupRule]
+    """All defined rules by the ids of group and rule."""
+
     graph: Graph
     """Who may talk to whom."""
 
@@ -71,6 +75,14 @@ class NotFound:
 
 
 Inspected = Found | NotFound
+
+
+def rule_of(inspected: Inspected, hit: Hit) -> SecurityGroupRule | None:
+    """Return the definition of a rule that counts; None where it is not known."""
+    if not isinstance(inspected, Found) or hit.rule_id is None:
+        return None
+    return inspected.rules.get((hit.security_group_id or "", hit.rule_id))
+
 
 _USE_COMMANDS = "use sgagent lint and sgagent graph"
 _LATER = NotFound("The definitions are still being inspected: refresh in a moment.")
@@ -173,9 +185,15 @@ class Inspection:
         )
         findings = lint(subject, frozenset(self._settings.lint.disable))
         graph = make_graph(make_subject(snapshot, Exemptions()))
-        drawing = as_svg(graph).encode() if len(graph.edges) <= MOST_EDGES else None
-        groups = {group.security_group_id: group for group in snapshot.security_groups}
-        return Found(findings=findings, groups=groups, graph=graph, drawing=drawing, at=self._clock.now())
+        groups = snapshot.security_groups
+        return Found(
+            findings=findings,
+            groups={group.security_group_id: group for group in groups},
+            rules={(group.security_group_id, rule.rule_id): rule for group in groups for rule in group.rules},
+            graph=graph,
+            drawing=draw_graph(graph),
+            at=self._clock.now(),
+        )
 
     def _life(self, policy: ResolvedPolicy) -> Life:
         present = {interface.name for interface in self._board.status().interfaces}
@@ -200,6 +218,25 @@ class Inspection:
             return self._list_listeners()
         except OSError:
             return None
+
+
+def draw_graph(graph: Graph, group: str = "") -> bytes | None:
+    """Return the drawing, or None where it has too many edges.
+
+    Args:
+        graph: who may talk to whom.
+        group: stands out with its edges; of a graph that is too large, these alone are drawn. Empty is none.
+    """
+    edges = tuple(edge for edge in graph.edges if group in {edge.source.name, edge.target.name})
+    if group:
+        ends = frozenset((edge.source, edge.target) for edge in edges)
+        own = {end for pair in ends for end in pair if end.name == group}
+        graph = replace(graph, highlighted=ends | {(end, end) for end in own})
+    if group and len(graph.edges) > MOST_EDGES:
+        near = {end for edge in edges for end in (edge.source, edge.target)}
+        nodes = tuple(node for node in graph.nodes if node.node_id in near)
+        graph = replace(graph, nodes=nodes, edges=edges)
+    return as_svg(graph).encode() if len(graph.edges) <= MOST_EDGES else None
 
 
 def _count_rules(snapshot: Snapshot) -> int:

@@ -7,22 +7,24 @@ uses one can be rendered. Jinja2 is imported when the first page is asked for.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from sgagent import __version__
 from sgagent.agent.flowlog.flow import FlowEnd
 from sgagent.agent.status import InterfaceState, InterfaceStatus, state_in_words
-from sgagent.agent.time_text import age, clock_time
+from sgagent.agent.time_text import clock_time, short_age
 from sgagent.agent.web.responses import PRIVATE, Response
 from sgagent.core.errors import printable
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""The browser loads our style sheet and pictures, and nothing else."""
+"""The browser loads our style sheet, pictures and script and nothing else; no text becomes markup or code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,17 @@ class PageLink:
 
     target: str
     words: str
+    is_current: bool = False
+    """Whether it leads to the page that it is on."""
+
+
+PAGES = (
+    PageLink("./", "Overview"),
+    PageLink("rules", "Rules"),
+    PageLink("graph", "Graph"),
+    PageLink("explain", "Explain"),
+)
+"""In the navigation of each page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +70,14 @@ class PageContent:
 
     is_healthy: bool
     headline: str
-    links: Sequence[PageLink] = ()
-    """In the navigation, before the links to the sections."""
+    path: str = ""
+    """The page's own link in the navigation; empty where it has none."""
+
+    tiles: Sequence[object] = ()
+    """Figures of the first screen; see ``tiles``."""
+
+    revision: int = 0
+    """Of what the page shows; the script compares it with the newest."""
 
     sections: Sequence[Section]
     now: float
@@ -67,12 +86,13 @@ class PageContent:
 
 def render_page(content: PageContent) -> Response:
     """Return the response with a page."""
-    links = (*content.links, *(PageLink(f"#{section.name}", section.heading) for section in content.sections))
     text = _renderer()(
         title=content.title,
         is_healthy=content.is_healthy,
         headline=content.headline,
-        links=links,
+        links=[replace(link, is_current=link.target == content.path) for link in PAGES],
+        tiles=content.tiles,
+        revision=content.revision,
         sections=content.sections,
         now=content.now,
         version=__version__,
@@ -110,8 +130,11 @@ def _renderer() -> Callable[..., str]:
         "clock_time": clock_time,
         "machine_time": _machine_time,
         "names": _names,
+        "pairs": _pairs,
+        "path_to": _path_to,
         "sessions_in_words": _sessions_in_words,
         "state_in_words": state_in_words,
+        "time_of_day": _time_of_day,
     }
     return environment.get_template("page.html").render
 
@@ -129,7 +152,7 @@ def _printable(value: object) -> object:
 def _ago(seconds: float, now: float) -> str:
     """Return how long ago a time was."""
     passed = max(0.0, now - seconds)
-    return "just now" if passed < 1 else f"{age(passed)} ago"
+    return "just now" if passed < 1 else f"{short_age(passed)} ago"
 
 
 def _machine_time(seconds: float) -> str:
@@ -137,10 +160,25 @@ def _machine_time(seconds: float) -> str:
     return clock_time(seconds).replace(" ", "T", 1)
 
 
+def _time_of_day(seconds: float) -> str:
+    """Return a time of this day by the clock of this host, to the second."""
+    return clock_time(seconds)[11:19]
+
+
 def _names(end: FlowEnd) -> str:
     """Return what the definitions call an end of a flow; empty where they do not know it."""
     names = (end.network_interface_id, ", ".join(end.security_group_ids))
     return ", ".join(name for name in names if name)
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return options of a list that say what they send."""
+    return [(word, word) for word in words]
+
+
+def _path_to(fields: Mapping[str, str], path: str) -> str:
+    """Return a link to a page with the fields of a query."""
+    return f"{path}?{urlencode(fields)}"
 
 
 def _sessions_in_words(interface: InterfaceStatus) -> str:

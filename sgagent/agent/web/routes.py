@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TypeVar
-from urllib.parse import parse_qsl
 
 from sgagent.agent.control.answers import Answering
 from sgagent.agent.control.requests import (
@@ -25,7 +24,6 @@ from sgagent.agent.control.status_text import headline
 from sgagent.agent.published_status import Board
 from sgagent.agent.status import Posture
 from sgagent.agent.web.explain_form import (
-    MOST_FIELDS,
     Form,
     answer_section,
     faults_section,
@@ -33,23 +31,24 @@ from sgagent.agent.web.explain_form import (
     read_form,
     refusal_section,
 )
-from sgagent.agent.web.inspection import Inspection
-from sgagent.agent.web.page import PageContent, PageLink, Section, render_page
+from sgagent.agent.web.inspection import Inspected, Inspection
+from sgagent.agent.web.page import PageContent, Section, render_page
 from sgagent.agent.web.responses import PRIVATE, Page, Request, Response, is_own_host, plain
+from sgagent.agent.web.rule_page import find_rule, rule_section
+from sgagent.agent.web.rule_table import RuleFilter, RuleSources, read_fields, rules_section
 from sgagent.agent.web.sections import (
     GRAPH_PATH,
-    ROWS_PER_PAGE,
-    caption,
     drops_section,
-    findings_section,
+    findings_summary,
     graph_response,
     graph_section,
     interfaces_section,
-    rule_part_section,
-    rules_section,
     state_section,
+    warnings_section,
 )
+from sgagent.agent.web.tiles import Tile, make_tiles
 from sgagent.core.errors import UsageError
+from sgagent.core.model import Policy
 from sgagent.ports import Clock
 
 
@@ -78,7 +77,11 @@ def status_pages(sources: PageSources, listens_at: str) -> Mapping[str, Page]:
         "/": pages.overview,
         "/rules": pages.rules,
         "/explain": pages.explain,
-        GRAPH_PATH: lambda _: graph_response(sources.inspection.result()),
+        "/rule": pages.rule,
+        "/graph": pages.graph,
+        GRAPH_PATH: pages.graph_drawing,
+        "/events": pages.events,
+        "/page.js": _static("page.js", "text/javascript; charset=utf-8"),
         "/page.css": _static("page.css", "text/css; charset=utf-8"),
         "/icon.svg": _static("icon.svg", "image/svg+xml"),
     }
@@ -107,8 +110,6 @@ def _static(name: str, content_type: str) -> Page:
 
 _Answer = TypeVar("_Answer", bound=Answer)
 
-_OVERVIEW = PageLink("./", "Overview")
-
 
 class _Pages:
     """The pages that show the present state."""
@@ -116,49 +117,99 @@ class _Pages:
     def __init__(self, sources: PageSources) -> None:
         self._sources = sources
 
-    def overview(self, _request: Request) -> Response:
-        """Return the overview."""
-        return self._page(f"Security groups of {self._sources.host_name}", self._sections())
+    def overview(self, request: Request) -> Response:
+        """Return the overview, of the rules those that a filter leaves."""
+        sources, status = self._sources, self._status()
+        inspected = sources.inspection.result()
+        rule_filter = RuleFilter.read(read_fields(request.query))
+        sections = (
+            rules_section(self._rules(inspected), rule_filter, "./"),
+            drops_section(self._ask(DeniedQuestion(), DeniedAnswer)),
+            warnings_section(status, inspected),
+            interfaces_section(status.interfaces, inspected),
+            graph_section(inspected),
+            state_section(status, sources.clock.now()),
+            form_section(Form(), self._interfaces()),
+        )
+        tiles = make_tiles(
+            status,
+            sources.board.samples(),
+            findings_summary(inspected),
+            sources.clock.now(),
+            is_healthy=_is_healthy(status),
+        )
+        return self._page(f"Security groups of {sources.host_name}", sections, "./", tiles)
 
     def rules(self, request: Request) -> Response:
-        """Return one page of the rules of one interface and direction."""
-        wanted = _fields(request.query)
-        for part in self._ask(HitsQuestion(), HitsAnswer).interfaces:
-            if (part.interface, part.direction.value) == (wanted.get("interface"), wanted.get("direction")):
-                first = _first(wanted.get("from", ""), len(part.hits))
-                section = rule_part_section(part, first, self._sources.board.trend())
-                return self._page(caption(part), [section], (_OVERVIEW,))
-        return plain(HTTPStatus.NOT_FOUND, "no rules for this interface and direction\n")
+        """Return the rules that a filter leaves, in pages where it leaves one interface and direction."""
+        fields = read_fields(request.query)
+        rule_filter = RuleFilter.read(fields)
+        rules = self._rules(self._sources.inspection.result())
+        parts = rules.answer.interfaces
+        if parts and not any(map(rule_filter.has_part, parts)):
+            return plain(HTTPStatus.NOT_FOUND, "no rules for this interface and direction\n")
+        section = rules_section(rules, rule_filter, "rules", _first(fields.get("from", "")))
+        return self._page(f"Rules of {self._sources.host_name}", [section], "rules")
+
+    def rule(self, request: Request) -> Response:
+        """Return the page of one rule, with its drops."""
+        fields, inspected = read_fields(request.query), self._sources.inspection.result()
+        found = find_rule(self._ask(HitsQuestion(), HitsAnswer), fields)
+        if found is None:
+            return plain(HTTPStatus.NOT_FOUND, "no such rule is in force on this host\n")
+        part, hit = found
+        sections = [rule_section(part, hit, self._sources.board, inspected)]
+        if hit.verdict is Policy.DROP:
+            question = DeniedQuestion(interface=part.interface, direction=part.direction, rule_id=hit.rule_id)
+            sections.append(drops_section(self._ask(question, DeniedAnswer)))
+        return self._page(f"Rule {hit.rule_id} of {hit.security_group_id}", sections)
+
+    def graph(self, request: Request) -> Response:
+        """Return the page with the graph, in which the edges of one group stand out."""
+        group = read_fields(request.query).get("group", "")
+        section = graph_section(self._sources.inspection.result(), group, is_own_page=True)
+        return self._page(f"Security groups of {self._sources.host_name}", [section], "graph")
+
+    def graph_drawing(self, request: Request) -> Response:
+        """Return the drawing alone."""
+        group = read_fields(request.query).get("group", "")
+        return graph_response(self._sources.inspection.result(), group)
 
     def explain(self, request: Request) -> Response:
         """Return the form, with its answer or its errors."""
         form = read_form(request.query)
         sections = (*self._answers(form), form_section(form, self._interfaces()))
-        return self._page("Explain a packet", sections, (_OVERVIEW,))
+        return self._page("Explain a packet", sections, "explain")
 
-    def _page(self, title: str, sections: Iterable[Section], links: tuple[PageLink, ...] = ()) -> Response:
-        status, now = self._ask(StatusQuestion(), StatusAnswer), self._sources.clock.now()
+    def events(self, _request: Request) -> Response:
+        """Return a stream that says the revision of what the pages show, again and again."""
+        return Response(
+            status=HTTPStatus.OK,
+            content_type="text/event-stream",
+            content=b"retry: 5000\n\n",
+            headers=PRIVATE,
+            make_event=self._event,
+        )
+
+    def _event(self) -> bytes:
+        return f"data: {self._sources.board.revision()}\n\n".encode()
+
+    def _page(
+        self, title: str, sections: Sequence[Section], path: str = "", tiles: Sequence[Tile] = ()
+    ) -> Response:
+        revision = self._sources.board.revision()
+        status, now = self._status(), self._sources.clock.now()
         content = PageContent(
             title=title,
-            is_healthy=status.is_ready and status.posture in (Posture.ENFORCING, Posture.OBSERVING),
+            is_healthy=_is_healthy(status),
             headline=headline(status, now),
-            links=links,
-            sections=tuple(sections),
+            path=path,
+            tiles=tiles,
+            revision=revision,
+            sections=sections,
             now=now,
         )
         return render_page(content)
-
-    def _sections(self) -> Iterator[Section]:
-        sources, now = self._sources, self._sources.clock.now()
-        status = self._ask(StatusQuestion(), StatusAnswer)
-        inspected = sources.inspection.result()
-        yield state_section(status, now)
-        yield interfaces_section(status.interfaces, inspected)
-        yield rules_section(self._ask(HitsQuestion(), HitsAnswer), sources.board.trend())
-        yield findings_section(inspected)
-        yield graph_section(inspected)
-        yield drops_section(self._ask(DeniedQuestion(), DeniedAnswer))
-        yield form_section(Form(), self._interfaces())
 
     def _answers(self, form: Form) -> Iterator[Section]:
         """Yield the errors or the answer; nothing for an empty form."""
@@ -174,8 +225,15 @@ class _Pages:
         else:
             yield answer_section(answer, packet)
 
+    def _rules(self, inspected: Inspected) -> RuleSources:
+        answer = self._ask(HitsQuestion(), HitsAnswer)
+        return RuleSources(answer=answer, trend=self._sources.board.trend(), inspected=inspected)
+
     def _interfaces(self) -> list[str]:
         return [interface.name for interface in self._sources.board.policy().interfaces]
+
+    def _status(self) -> StatusAnswer:
+        return self._ask(StatusQuestion(), StatusAnswer)
 
     def _ask(self, question: Question, kind: type[_Answer]) -> _Answer:
         answer = self._sources.answer(question)
@@ -183,14 +241,10 @@ class _Pages:
         return answer
 
 
-def _fields(query: str) -> Mapping[str, str]:
-    try:
-        return dict(parse_qsl(query, max_num_fields=MOST_FIELDS))
-    except ValueError:
-        return {}
+def _is_healthy(status: StatusAnswer) -> bool:
+    return status.is_ready and status.posture in (Posture.ENFORCING, Posture.OBSERVING)
 
 
-def _first(text: str, rows: int) -> int:
-    """Return the index of the first row of the page that holds a row; the nearest page for any text."""
-    first = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
-    return min(first, max(0, rows - 1)) // ROWS_PER_PAGE * ROWS_PER_PAGE
+def _first(text: str) -> int:
+    """Return the index of the first row that a link names; 0 for what is no index."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0

@@ -1,4 +1,4 @@
-"""The sections of the overview: state, links and groups, findings, graph, drops and rules."""
+"""The sections of the overview besides the rules: state, links and groups, warnings, graph and drops."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import DeniedAnswer, Hit, HitsAnswer, InterfaceHits, StatusAnswer
+from sgagent.agent.control.requests import DeniedAnswer, StatusAnswer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.flowlog.flow import Flow
-from sgagent.agent.published_status import MOST_STEPS, Trend
 from sgagent.agent.status import InterfaceStatus
 from sgagent.agent.time_text import count
-from sgagent.agent.web.inspection import Found, Inspected, NotFound
-from sgagent.agent.web.page import PageLink, Section
+from sgagent.agent.web.inspection import MOST_EDGES, Found, Inspected, NotFound, draw_graph
+from sgagent.agent.web.page import Section
 from sgagent.agent.web.responses import PRIVATE, Response, plain
-from sgagent.analysis.graph.export import sentence
+from sgagent.agent.web.rule_page import explain_flow
+from sgagent.agent.web.rule_table import rule_path
+from sgagent.analysis.graph.elements import Edge
 from sgagent.analysis.lint.findings import Finding, FindingSeverity
-from sgagent.core.model import Direction, Mode, Policy, SecurityGroup
+from sgagent.core.model import Direction, Policy, SecurityGroup
 
 MOST_FINDINGS = 100
 """Shown on the page, the most severe first."""
@@ -121,40 +121,49 @@ def _group_line(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindingsView:
-    """The section "Findings"."""
+class WarningsView:
+    """The section "Warnings"."""
 
+    summary: str
+    """How many of each kind, in words."""
+
+    warnings: Sequence[str]
+    """The first of the definitions in force."""
+
+    warnings_left_out: int
     reason: str | None = None
     """Why findings are not known; None where they are."""
 
-    summary: str = ""
     findings: Sequence[Finding] = ()
     left_out: int = 0
     at: float = 0.0
     """When they were found; seconds since the epoch."""
 
 
-def findings_section(inspected: Inspected) -> Section:
-    """Return what lint finds in the definitions in force."""
-    return Section("findings", "Findings", "findings.html", _findings(inspected))
-
-
-def _findings(inspected: Inspected) -> FindingsView:
-    if isinstance(inspected, NotFound):
-        return FindingsView(reason=inspected.reason)
-    findings = inspected.findings
-    return FindingsView(
-        summary=_summary(findings),
-        findings=findings[:MOST_FINDINGS],
-        left_out=max(0, len(findings) - MOST_FINDINGS),
-        at=inspected.at,
+def warnings_section(answer: StatusAnswer, inspected: Inspected) -> Section:
+    """Return the warnings of the definitions in force, and what lint finds in them."""
+    number = answer.warnings or 0
+    view = WarningsView(
+        summary=f"{count(number, 'warning')} of the definitions; lint: {findings_summary(inspected)}",
+        warnings=answer.first_warnings,
+        warnings_left_out=max(0, number - len(answer.first_warnings)),
     )
+    if isinstance(inspected, NotFound):
+        view = replace(view, reason=inspected.reason)
+    else:
+        findings = inspected.findings
+        left_out = max(0, len(findings) - MOST_FINDINGS)
+        view = replace(view, findings=findings[:MOST_FINDINGS], left_out=left_out, at=inspected.at)
+    return Section("warnings", "Warnings", "warnings.html", view)
 
 
-def _summary(findings: Iterable[Finding]) -> str:
-    counts = Counter(finding.severity for finding in findings)
+def findings_summary(inspected: Inspected) -> str:
+    """Return how many findings of each severity there are, in words."""
+    if isinstance(inspected, NotFound):
+        return "not known"
+    counts = Counter(finding.severity for finding in inspected.findings)
     parts = (count(counts[severity], severity.value) for severity in FindingSeverity if counts[severity])
-    return ", ".join(parts) or "Nothing was found."
+    return ", ".join(parts) or "nothing found"
 
 
 GRAPH_PATH = "/graph.svg"
@@ -170,38 +179,73 @@ class GraphView:
     reason: str | None = None
     """Why the graph is not known; None where it is."""
 
+    is_own_page: bool = False
+    group: str = ""
+    """Stands out with its edges; empty is none."""
+
+    groups: tuple[str, ...] = ()
     is_drawn: bool = False
-    edges: int = 0
-    sentences: tuple[str, ...] = ()
-    """Describe the first edges."""
+    picture: str = ""
+    """Path of the drawing."""
+
+    edges: Sequence[Edge] = ()
+    """The first edges; of the group, where one stands out."""
+
+    left_out: int = 0
 
 
-def graph_section(inspected: Inspected) -> Section:
-    """Return the drawing of the graph, and its edges in words."""
-    return Section("graph", "Who may talk to whom", "graph.html", _graph(inspected))
+def graph_section(inspected: Inspected, group: str = "", *, is_own_page: bool = False) -> Section:
+    """Return the drawing of the graph, and its edges as text.
+
+    Args:
+        inspected: what is known about the definitions.
+        group: stands out with its edges; empty or unknown is none.
+        is_own_page: whether the page shows nothing else.
+    """
+    return Section("graph", "Who may talk to whom", "graph.html", _graph(inspected, group, is_own_page))
 
 
-def _graph(inspected: Inspected) -> GraphView:
+def _graph(inspected: Inspected, group: str, is_own_page: bool) -> GraphView:  # noqa: FBT001 - passed on
     if isinstance(inspected, NotFound):
-        return GraphView(reason=inspected.reason)
-    edges = inspected.graph.edges
+        return GraphView(reason=inspected.reason, is_own_page=is_own_page)
+    group = group if group in inspected.groups else ""
+    edges = [edge for edge in inspected.graph.edges if group in {"", edge.source.name, edge.target.name}]
     return GraphView(
-        is_drawn=inspected.drawing is not None,
-        edges=len(edges),
-        sentences=tuple(f"{sentence(edge)}." for edge in edges[:MOST_SENTENCES]),
+        is_own_page=is_own_page,
+        group=group,
+        groups=tuple(sorted(inspected.groups)),
+        is_drawn=inspected.drawing is not None or (bool(group) and len(edges) <= MOST_EDGES),
+        picture=GRAPH_PATH.lstrip("/") + (f"?{urlencode({'group': group})}" if group else ""),
+        edges=edges[:MOST_SENTENCES],
+        left_out=max(0, len(edges) - MOST_SENTENCES),
     )
 
 
-def graph_response(inspected: Inspected) -> Response:
+def graph_response(inspected: Inspected, group: str) -> Response:
     """Return the drawing as a picture, or 404 where there is none."""
-    if not isinstance(inspected, Found) or inspected.drawing is None:
+    drawing = None
+    if isinstance(inspected, Found):
+        drawing = draw_graph(inspected.graph, group) if group in inspected.groups else inspected.drawing
+    if drawing is None:
         return plain(HTTPStatus.NOT_FOUND, "no drawing: the graph is unknown or too large\n")
     return Response(
         status=HTTPStatus.OK,
         content_type="image/svg+xml",
-        content=inspected.drawing,
+        content=drawing,
         headers=(("Content-Security-Policy", _GRAPH_POLICY), *PRIVATE),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DropLine:
+    """A dropped packet, and where more about it is."""
+
+    flow: Flow
+    rule: str
+    """The page of the rule that decided; empty where none did."""
+
+    explain: str
+    """The form, filled in with the packet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +255,7 @@ class DropsView:
     unavailable: str | None
     """Why the flow log misses drops; None where it works."""
 
-    flows: Sequence[Flow]
+    drops: Sequence[DropLine]
     """The newest first."""
 
     left_out: int
@@ -224,158 +268,13 @@ def drops_section(answer: DeniedAnswer) -> Section:
     """Return the newest drops, and how many more there were."""
     view = DropsView(
         unavailable=answer.unavailable,
-        flows=answer.flows[: -MOST_DROPS - 1 : -1],
+        drops=tuple(map(_drop_line, answer.flows[: -MOST_DROPS - 1 : -1])),
         left_out=sum(entry.left_out for entry in answer.left_out if entry.verdict is Policy.DROP),
         rate_per_second=answer.rate_per_second,
     )
     return Section("drops", "Recent drops", "drops.html", view)
 
 
-ROWS_ON_OVERVIEW = 100
-"""Of each interface and direction; the overview also shows the last, which is the default."""
-
-ROWS_PER_PAGE = 500
-"""Of the pages that show the whole table."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sparkline:
-    """Hits of each minute of the last hour, as bars in an SVG, and in words."""
-
-    words: str
-    ground: str = ""
-    """Path of the base line."""
-
-    bars: str = ""
-    """Path of the bars, the newest minute at the right end; empty where there was no hit."""
-
-    width: int = MOST_STEPS * 2
-    height: int = 20
-
-
-def draw_sparkline(packets: Sequence[int]) -> Sparkline:
-    """Return the bars of the hits in each minute.
-
-    Args:
-        packets: of each minute, the oldest first; empty before the first minute is over.
-    """
-    if not packets:
-        return Sparkline(words="not yet known")
-    span = "in the last hour" if len(packets) == MOST_STEPS else f"in {count(len(packets), 'minute')}"
-    if not any(packets):
-        return Sparkline(words=f"none {span}")
-    first = MOST_STEPS - len(packets)
-    bars = (_bar(first + number, hits / max(packets)) for number, hits in enumerate(packets) if hits)
-    return Sparkline(
-        words=f"{count(sum(packets), 'hit')} {span}, at most {max(packets)} in one",
-        ground=f"M{first * 2} 19.5H{MOST_STEPS * 2}",
-        bars="".join(bars),
-    )
-
-
-def _bar(minute: int, share: float) -> str:
-    """Return the path of a bar: 1.5 wide, at most 19 high, and at least 1.5, so that one hit is visible."""
-    return f"M{minute * 2} 20v-{round(max(1.5, share * 19), 1)}h1.5V20z"
-
-
-@dataclass(frozen=True, slots=True)
-class RuleLine:
-    """A row of the table: a rule, or another step that decides."""
-
-    hit: Hit
-    trend: Sparkline
-
-    @property
-    def ports(self) -> str:
-        """Return the ports for people."""
-        return self.hit.ports_text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleTable:
-    """Rows of one interface and direction."""
-
-    caption: str
-    interface: str
-    mode: Mode
-    would_drop: str | None
-    """How many packets the table would have dropped; None where it drops."""
-
-    lines: tuple[RuleLine, ...]
-    rest: PageLink | None = None
-    """Leads to the rows that are left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class RulesView:
-    """The section "Effective rules" of the overview."""
-
-    parts: tuple[RuleTable, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RulePartView:
-    """One page of a long table."""
-
-    part: RuleTable
-    links: tuple[PageLink, ...]
-    """Lead to the pages before and after."""
-
-
-def rules_section(answer: HitsAnswer, trend: Trend) -> Section:
-    """Return the effective rules of every interface, ingress first."""
-    parts = tuple(_first_rows(part, trend) for part in answer.interfaces)
-    return Section("rules", "Effective rules", "rules.html", RulesView(parts))
-
-
-def _first_rows(part: InterfaceHits, trend: Trend) -> RuleTable:
-    left_out = len(part.hits) - ROWS_ON_OVERVIEW - 1
-    if left_out <= 0:
-        return _table(part, part.hits, trend)
-    words = f"{count(left_out, 'rule')} more before the default, of {len(part.hits)} lines"
-    return _table(part, (*part.hits[:ROWS_ON_OVERVIEW], part.hits[-1]), trend, _link(part, words))
-
-
-def rule_part_section(part: InterfaceHits, first: int, trend: Trend) -> Section:
-    """Return one page of the rules of one interface and direction.
-
-    Args:
-        part: all rules.
-        first: the index of the first that the page shows.
-        trend: how often each was hit.
-    """
-    end = min(first + ROWS_PER_PAGE, len(part.hits))
-    links = []
-    if first > 0:
-        links.append(_link(part, "Before these", max(0, first - ROWS_PER_PAGE)))
-    if end < len(part.hits):
-        links.append(_link(part, "After these", end))
-    heading = f"Lines {first + 1} to {end} of {len(part.hits)}"
-    view = RulePartView(_table(part, part.hits[first:end], trend), tuple(links))
-    return Section("rules", heading, "rule_part.html", view)
-
-
-def _link(part: InterfaceHits, words: str, first: int | None = None) -> PageLink:
-    query: dict[str, str | int] = {"interface": part.interface, "direction": part.direction.value}
-    if first is not None:
-        query["from"] = first
-    return PageLink(f"rules?{urlencode(query)}", words)
-
-
-def _table(part: InterfaceHits, hits: Sequence[Hit], trend: Trend, rest: PageLink | None = None) -> RuleTable:
-    is_observed = part.mode is Mode.OBSERVE
-    return RuleTable(
-        caption=caption(part),
-        interface=part.interface,
-        mode=part.mode,
-        would_drop=count(part.would_drop_packets or 0, "packet") if is_observed else None,
-        lines=tuple(RuleLine(hit, draw_sparkline(trend.packets(counter_of(part, hit)))) for hit in hits),
-        rest=rest,
-    )
-
-
-def caption(part: InterfaceHits) -> str:
-    """Return which packets a table decides, in words."""
-    way = "into" if part.direction is Direction.INGRESS else "out of"
-    interface = "every other link" if part.interface == "*" else part.interface
-    return f"{part.direction.value.capitalize()}, {way} {interface}"
+def _drop_line(flow: Flow) -> DropLine:
+    rule = rule_path(flow.interface, flow.direction, flow.security_group_id, flow.rule_id)
+    return DropLine(flow, rule, explain_flow(flow))

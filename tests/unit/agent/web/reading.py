@@ -13,13 +13,14 @@ from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
+from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.responses import Request, Response
 from sgagent.agent.web.routes import PageSources, status_pages
 from sgagent.compiler.counter_chains import FlowLogging
 from sgagent.core.binding import HostFacts, Link
-from sgagent.core.model import Policy
+from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.counter_keys import CounterKey
@@ -35,6 +36,9 @@ from tests.webpage import Part, read_page
 Fields = Mapping[str, str | int]
 NO_FIELDS: Fields = MappingProxyType({})
 
+ADDRESS = CidrBlock.parse("10.1.0.11")
+"""Of each link."""
+
 PATIENCE_SECONDS = 30.0
 """For findings: a test waits until they are there."""
 
@@ -46,10 +50,11 @@ class Reader:
         """Start with nothing known."""
         self.clock = FakeClock()
         self.totals: dict[CounterKey, CounterValue] = {}
+        self.times: dict[CounterKey, HitTimes] = {}
         told = FlowLogging(verdicts=frozenset((Policy.DROP,)))
         self.flow_log = FlowLog(self.clock, FakeLog(), logging=told)
         self.board = Board(self.clock, self._read_counters, self.flow_log)
-        answer = answering(
+        self.ask = answering(
             self.board,
             self.clock,
             "file groups.d",
@@ -59,10 +64,10 @@ class Reader:
         self.inspection = Inspection(
             self.board, settings or Settings(), self.clock, lambda: (), PATIENCE_SECONDS
         )
-        self._pages = status_pages(
+        self.pages = status_pages(
             PageSources(
                 board=self.board,
-                answer=answer,
+                answer=self.ask,
                 inspection=self.inspection,
                 clock=self.clock,
                 host_name="web-1",
@@ -71,7 +76,7 @@ class Reader:
         )
 
     def _read_counters(self, _seconds: float) -> bool:
-        self.board.note_totals(dict(self.totals))
+        self.board.note_totals(dict(self.totals), times=dict(self.times))
         return True
 
     def enforce(
@@ -79,7 +84,8 @@ class Reader:
     ) -> None:
         """Have a step put a policy in force on links of its names."""
         links = tuple(
-            Link(name=judge.name, index=number) for number, judge in enumerate(policy.interfaces, start=1)
+            Link(name=judge.name, index=number, addresses=(ADDRESS,))
+            for number, judge in enumerate(policy.interfaces, start=1)
         )
         step = Step(
             outcome=StepEnd.APPLIED,
@@ -101,7 +107,7 @@ class Reader:
 
     def get(self, path: str, fields: Fields = NO_FIELDS, host: str | None = None) -> Response:
         """Return the answer to a request."""
-        return self._pages[path](Request(query=urlencode(fields), host=host))
+        return self.pages[path](Request(query=urlencode(fields), host=host))
 
     def open(self, path: str, fields: Fields = NO_FIELDS) -> Part:
         """Return a page that is there."""

@@ -14,7 +14,7 @@ from sgagent.agent.web.page import UNSAFE_FILTERS
 
 FOLDER = Path(sgagent.agent.web.__file__).parent
 TEMPLATES = sorted((FOLDER / "templates").iterdir())
-UNSAFE = re.compile(rf"\|\s*({'|'.join(sorted(UNSAFE_FILTERS))})\b|\bautoescape\b|\bfilter\b")
+UNSAFE = re.compile(rf"\|\s*({'|'.join(sorted(UNSAFE_FILTERS))})\b|\bautoescape\b|%-?\s*filter\b")
 UNQUOTED = re.compile(r"=\s*\{\{")
 
 

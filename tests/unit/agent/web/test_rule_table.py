@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sgagent.agent.published_status import MOST_STEPS
-from sgagent.agent.web.sections import Sparkline, draw_sparkline
+from sgagent.agent.web.rule_table import draw_sparkline
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,9 @@ from sgagent.agent.web.sections import Sparkline, draw_sparkline
 )
 def test_without_a_hit_there_are_only_words(packets: tuple[int, ...], words: str) -> None:
     """They distinguish "no hits" from "not known"."""
-    assert draw_sparkline(packets) == Sparkline(words=words)
+    sparkline = draw_sparkline(packets)
+    assert (sparkline.words, sparkline.bars) == (words, "")
+    assert bool(sparkline.ground) is bool(packets)
 
 
 def test_each_minute_with_a_hit_has_a_bar() -> None:

@@ -1,0 +1,297 @@
+"""The rules in force with their hits: the filter, the tables and their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+from urllib.parse import parse_qsl, urlencode
+
+from sgagent.agent.control.answers import counter_of
+from sgagent.agent.control.requests import Hit, HitsAnswer, InterfaceHits
+from sgagent.agent.published_status import MOST_STEPS, Trend
+from sgagent.agent.time_text import count
+from sgagent.agent.web.inspection import Inspected, rule_of
+from sgagent.agent.web.page import PageLink, Section
+from sgagent.core.model import Direction, Mode, Policy, SecurityGroupRule
+
+ROWS_ON_OVERVIEW = 100
+"""Of each interface and direction; the overview also shows the last, which is the default."""
+
+ROWS_PER_PAGE = 500
+"""Of the pages that show the whole table."""
+
+MOST_FIELDS = 16
+"""In a query string."""
+
+LONGEST_FILTER = 128
+"""Characters of a field of the filter, as long as the longest id."""
+
+
+def read_fields(query: str) -> Mapping[str, str]:
+    """Return the fields of a query string; none where there are too many."""
+    try:
+        return dict(parse_qsl(query, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        return {}
+
+
+HIT, NEVER_HIT = "yes", "never"
+"""Values of the filter's field ``hit``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleFilter:
+    """Which rules to show; an empty field restricts nothing."""
+
+    text: str = ""
+    """Is in the id, group, object, protocol, ports or description, in upper or lower case."""
+
+    interface: str = ""
+    direction: str = ""
+    group: str = ""
+    verdict: str = ""
+    hit: str = ""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> Self:
+        """Return the filter in the fields of a query string."""
+        return cls(**{name: fields.get(name, "").strip()[:LONGEST_FILTER] for name in cls.__slots__})
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Return the fields that restrict something."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
+
+    def has_part(self, part: InterfaceHits) -> bool:
+        """Return whether an interface and direction is to be shown."""
+        return self.interface in ("", part.interface) and self.direction in ("", part.direction.value)
+
+    def has_hit(self, hit: Hit, rule: SecurityGroupRule | None) -> bool:
+        """Return whether a rule or other step is to be shown.
+
+        Args:
+            hit: what it counted.
+            rule: its definition; None where that is not known.
+        """
+        return (
+            self.group in ("", hit.security_group_id)
+            and self.verdict in ("", hit.verdict.value)
+            and self.hit in ("", HIT if hit.packets else NEVER_HIT)
+            and self.text.lower() in _words(hit, rule).lower()
+        )
+
+
+def _words(hit: Hit, rule: SecurityGroupRule | None) -> str:
+    texts = (hit.rule_id or hit.step.value, hit.security_group_id, hit.authorization_object, hit.protocol)
+    return "\n".join(text for text in (*texts, hit.ports_text, rule.description if rule else "") if text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparkline:
+    """A value for each minute of the last hour, as bars in an SVG, and in words."""
+
+    words: str
+    ground: str = ""
+    """Path of the base line."""
+
+    bars: str = ""
+    """Path of the bars, the newest minute at the right end; nothing where every value is 0."""
+
+    width: int = MOST_STEPS * 2
+    height: int = 20
+
+
+def draw_sparkline(packets: Sequence[int]) -> Sparkline:
+    """Return the bars of the hits in each minute.
+
+    Args:
+        packets: of each minute, the oldest first; empty before the first minute is over.
+    """
+    if not packets:
+        return Sparkline(words="not yet known")
+    span = "in the last hour" if len(packets) == MOST_STEPS else f"in {count(len(packets), 'minute')}"
+    if not any(packets):
+        return draw_bars(packets, f"none {span}")
+    return draw_bars(packets, f"{count(sum(packets), 'hit')} {span}, at most {max(packets)} in one")
+
+
+def draw_bars(values: Sequence[float], words: str) -> Sparkline:
+    """Return the bars of values, the oldest first; a value of 0 has none."""
+    first = MOST_STEPS - len(values)
+    bars = (_bar(first + number, value / max(values)) for number, value in enumerate(values) if value)
+    return Sparkline(words=words, ground=f"M{first * 2} 19.5H{MOST_STEPS * 2}", bars="".join(bars))
+
+
+def _bar(minute: int, share: float) -> str:
+    """Return the path of a bar: 1.5 wide, at most 19 high, and at least 1.5, so that one hit is visible."""
+    return f"M{minute * 2} 20v-{round(max(1.5, share * 19), 1)}h1.5V20z"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleLine:
+    """A row of the table: a rule, or another step that decides."""
+
+    hit: Hit
+    trend: Sparkline
+    target: str = ""
+    """The page of the rule; empty for what is no rule."""
+
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleTable:
+    """Rows of one interface and direction."""
+
+    caption: str
+    interface: str
+    mode: Mode
+    would_drop: str | None
+    """How many packets the table would have dropped; None where it drops."""
+
+    lines: tuple[RuleLine, ...]
+    links: tuple[PageLink, ...] = ()
+    """Lead to the rows that are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesView:
+    """The section with the filter and the tables."""
+
+    action: str
+    """Where the form leads."""
+
+    rule_filter: RuleFilter
+    interfaces: tuple[str, ...]
+    groups: tuple[str, ...]
+    """What the filter offers."""
+
+    shown: str
+    """How many rules the filter leaves, in words."""
+
+    parts: tuple[RuleTable, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSources:
+    """What the tables are made of."""
+
+    answer: HitsAnswer
+    trend: Trend
+    inspected: Inspected
+    """Knows the descriptions."""
+
+
+def rules_section(sources: RuleSources, rule_filter: RuleFilter, action: str, first: int = 0) -> Section:
+    """Return the rules that the filter leaves, ingress first.
+
+    Args:
+        sources: all rules.
+        rule_filter: what to show of them.
+        action: the path of the page; the overview shows the first rows of each table alone.
+        first: the index of the first row, where the filter leaves one interface and direction.
+    """
+    found = [
+        (part, [hit for hit in part.hits if rule_filter.has_hit(hit, rule_of(sources.inspected, hit))])
+        for part in sources.answer.interfaces
+        if rule_filter.has_part(part)
+    ]
+    is_paged = action == "rules" and len(found) == 1
+    cut = _page_from if is_paged else _first_rows
+    parts = (cut(part, hits, sources, rule_filter, first) for part, hits in found if hits)
+    view = RulesView(
+        action=action,
+        rule_filter=rule_filter,
+        interfaces=tuple(dict.fromkeys(part.interface for part in sources.answer.interfaces)),
+        groups=tuple(sorted(_groups(sources.answer))),
+        shown=_shown(sources.answer, found),
+        parts=tuple(parts),
+    )
+    return Section("rules", "Rules", "rules.html", view)
+
+
+def _groups(answer: HitsAnswer) -> Iterable[str]:
+    return {hit.security_group_id for part in answer.interfaces for hit in part.hits if hit.security_group_id}
+
+
+def _shown(answer: HitsAnswer, found: Sequence[tuple[InterfaceHits, Sequence[Hit]]]) -> str:
+    rules = count(sum(len(part.hits) for part in answer.interfaces), "line")
+    shown = sum(len(hits) for _, hits in found)
+    return f"{shown} of {rules}"
+
+
+def _first_rows(
+    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, rule_filter: RuleFilter, _first: int
+) -> RuleTable:
+    left_out = len(hits) - ROWS_ON_OVERVIEW - 1
+    if left_out <= 0:
+        return _table(part, hits, sources)
+    link = _link(part, rule_filter, f"{count(left_out, 'line')} more before the last, of {len(hits)}")
+    return _table(part, (*hits[:ROWS_ON_OVERVIEW], hits[-1]), sources, [link])
+
+
+def _page_from(
+    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, rule_filter: RuleFilter, first: int
+) -> RuleTable:
+    """Return the page that holds a row; the nearest where there is no such row."""
+    first = min(first, len(hits) - 1) // ROWS_PER_PAGE * ROWS_PER_PAGE
+    end = min(first + ROWS_PER_PAGE, len(hits))
+    links = []
+    if first > 0:
+        before = max(0, first - ROWS_PER_PAGE)
+        links.append(_link(part, rule_filter, f"Lines {before + 1} to {first}", before))
+    if end < len(hits):
+        after = min(end + ROWS_PER_PAGE, len(hits))
+        links.append(_link(part, rule_filter, f"Lines {end + 1} to {after} of {len(hits)}", end))
+    return _table(part, hits[first:end], sources, links)
+
+
+def _link(part: InterfaceHits, rule_filter: RuleFilter, words: str, first: int | None = None) -> PageLink:
+    wanted = replace(rule_filter, interface=part.interface, direction=part.direction.value)
+    fields = {**wanted.fields, **({} if first is None else {"from": str(first)})}
+    return PageLink(f"rules?{urlencode(fields)}", words)
+
+
+def _table(
+    part: InterfaceHits, hits: Sequence[Hit], sources: RuleSources, links: Sequence[PageLink] = ()
+) -> RuleTable:
+    is_observed = part.mode is Mode.OBSERVE
+    return RuleTable(
+        caption=caption(part),
+        interface=part.interface,
+        mode=part.mode,
+        would_drop=count(part.would_drop_packets or 0, "packet") if is_observed else None,
+        lines=tuple(_lines(part, hits, sources)),
+        links=tuple(links),
+    )
+
+
+def _lines(part: InterfaceHits, hits: Iterable[Hit], sources: RuleSources) -> Iterator[RuleLine]:
+    for hit in hits:
+        rule = rule_of(sources.inspected, hit)
+        yield RuleLine(
+            hit=hit,
+            trend=draw_sparkline(sources.trend.packets(counter_of(part, hit))),
+            target=rule_path(part.interface, part.direction, hit.security_group_id, hit.rule_id),
+            description=rule.description if rule else "",
+        )
+
+
+def rule_path(interface: str, direction: Direction, group: str | None, rule_id: str | None) -> str:
+    """Return where the page of a rule is; empty for what is no rule."""
+    if rule_id is None:
+        return ""
+    fields = {"interface": interface, "direction": direction.value, "group": group or "", "rule": rule_id}
+    return f"rule?{urlencode(fields)}"
+
+
+def caption(part: InterfaceHits) -> str:
+    """Return which packets a table decides, in words."""
+    way = "into" if part.direction is Direction.INGRESS else "out of"
+    interface = "every other link" if part.interface == "*" else part.interface
+    return f"{part.direction.value.capitalize()}, {way} {interface}"
+
+
+VERDICTS = tuple(policy.value for policy in Policy)
+DIRECTIONS = tuple(direction.value for direction in Direction)
