@@ -24,11 +24,18 @@ from tests.patience import PATIENCE
 _PACKAGES = Path(__file__).parent.parent / ".cache" / "packages"
 _SERVER = _PACKAGES / "prometheus/usr/bin/prometheus"
 PROMTOOL = _PACKAGES / "promtool/usr/bin/promtool"
+RUNBOOK_URL = "https://wiki.example/sgagent/runbook"
+"""What its configuration says of where the runbook is."""
+
 _PORT = 9090
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 20.0
 _CONFIGURATION = """
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 1s}}
+global:
+  scrape_interval: 200ms
+  scrape_timeout: 200ms
+  evaluation_interval: 1s
+  external_labels: {{sgagent_runbook: "{runbook}"}}
 rule_files: {rules}
 scrape_configs:
   - job_name: sgagent
@@ -92,6 +99,15 @@ class Prometheus:
         """Wait until an expression has no value."""
         wait_for(lambda: not self.query(expression), f"{expression} not to hold")
 
+    def annotation(self, alert: str, name: str) -> str | None:
+        """Return an annotation of an alert whose expression holds; None where it does not."""
+        status, answer = self._get("/api/v1/alerts")
+        if status != HTTPStatus.OK:
+            raise LabError(f"alerts: {answer!r}")
+        found = json.loads(answer)["data"]["alerts"]
+        notes = (one["annotations"] for one in found if one["labels"]["alertname"] == alert)
+        return next((str(note.get(name)) for note in notes), None)
+
     def wait_for_scrapes(self, number: int) -> None:
         """Wait until the agent has been scraped so many times more."""
         before = self._scrapes()
@@ -127,7 +143,9 @@ def prometheus_on(namespace: Namespace, directory: Path, rules: Sequence[Path] =
         rules: files of rules that it evaluates.
     """
     files = json.dumps([str(path) for path in rules])
-    (directory / "prometheus.yml").write_text(_CONFIGURATION.format(rules=files, port=METRICS_PORT))
+    (directory / "prometheus.yml").write_text(
+        _CONFIGURATION.format(rules=files, port=METRICS_PORT, runbook=RUNBOOK_URL)
+    )
     argv = (
         *("ip", "netns", "exec", namespace.name, "setpriv", "--pdeathsig", "KILL", str(_SERVER)),
         f"--config.file={directory / 'prometheus.yml'}",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab, lab
-from integration.prometheus import PROMTOOL, Prometheus, prometheus_on, why_not
+from integration.lab import Lab, lab, wait_for
+from integration.prometheus import PROMTOOL, RUNBOOK_URL, Prometheus, prometheus_on, why_not
 from integration.service import Service, definitions, is_let_in, service_on
 from tests.unit.test_monitoring import RULES, TESTS, alerts, panels, rules
 
@@ -114,6 +114,8 @@ def test_what_is_wrong_is_seen(agent: Service, prometheus: Prometheus) -> None:
     agent.define("version: 1\nnonsense: true\n")
     agent.wait_for_event("snapshot_refused")
     _wait_until_alarming(prometheus, "SgagentDefinitionsRefused")
+    link = f"{RUNBOOK_URL}#a-document-is-refused"
+    wait_for(lambda: prometheus.annotation("SgagentDefinitionsRefused", "runbook_url") == link, link)
     agent.define(OTHER.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
     _wait_until_alarming(prometheus, "SgagentInterfaceWithoutGroups")
     (agent.documents / "policy.yaml").unlink()

@@ -76,12 +76,13 @@ def test_each_alert_has_an_answer(name: str) -> None:
     alert = alerts()[name]
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     notes = alert["annotations"]
-    assert set(notes) == {"summary", "description", "runbook"}
+    assert set(notes) == {"summary", "description", "runbook", "runbook_url"}
     assert not notes["summary"].endswith(".")
     assert notes["description"].endswith(".")
     path, _, anchor = notes["runbook"].partition("#")
     headings = {heading.lower().replace(" ", "-") for heading in ANCHOR.findall(read(path))}
     assert anchor in headings
+    assert notes["runbook_url"] == f"{{{{ $externalLabels.sgagent_runbook }}}}#{anchor}"
     rows = [line for line in read("docs/runbook.md").splitlines() if line.startswith("|")]
     assert [row for row in rows if f"`{name}`" in row and f"(#{anchor})" in row]
 
@@ -110,6 +111,13 @@ def test_panels_say_what_they_show() -> None:
 
 def _sources(panel: dict[str, Any]) -> Iterator[dict[str, str]]:
     return (target["datasource"] for target in panel["targets"])
+
+
+def test_the_figures_of_the_page_come_first() -> None:
+    """In the order of its tiles, in one row."""
+    first = [panel["title"] for panel in panels() if panel["gridPos"]["y"] == 1]
+    words = ("Verdict", "Mode", "Drops per minute", "Sessions judged", "Warnings", "Policy age")
+    assert [title.startswith(word) for title, word in zip(first, words, strict=True)] == [True] * len(words)
 
 
 def test_panels_do_not_cover_each_other() -> None:
