@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from sgagent.cli.inputs import hand_bindings
-from sgagent.cli.main import COMMANDS, main
+from sgagent.cli.main import COMMANDS
 from sgagent.compiler.compile import compile_
 from sgagent.core.binding import NO_FACTS, bind
 from sgagent.core.resolve import Exemptions, resolve
@@ -32,7 +32,6 @@ CODE = re.compile(
 )
 CORE_CODE = re.compile(r'(?:_error|_warn|_refuse)\([^"]*"([a-z_]+)"')
 SHOWN = re.compile(r"<!-- from (.+?), (\S+=\S*) -->\n```nft\n(.*?)```", re.DOTALL)
-TOUR = "/tmp/tour"  # noqa: S108 - where README.md says that it takes place; nothing is written there
 OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTILINE)
 
 
@@ -80,9 +79,11 @@ def _anchors_of(path: Path) -> set[str]:
 
 
 def test_every_document_is_in_the_index() -> None:
-    """docs/README.md links to each document beside it."""
-    index = read("docs/README.md")
-    names = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+    """docs/README.md links to each document and recipe, and the site's navigation has it."""
+    index, navigation = read("docs/README.md"), read("mkdocs.yml")
+    paths = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/recipes").glob("*.md")]
+    names = [str(path.relative_to(ROOT / "docs")) for path in paths if path.name != "README.md"]
+    assert [name for name in names if f": {name}" not in navigation] == []
     assert [name for name in names if f"({name})" not in index] == []
 
 
@@ -216,33 +217,14 @@ def test_the_tables_that_are_read_aloud_are_what_is_compiled() -> None:
         assert [text for text in objects if text not in table] == []
 
 
-def test_the_tour_says_what_the_commands_print(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What README.md shows of ``check``, ``explain`` and ``compile`` is what they print of its documents."""
-    tour = read("README.md").partition("## Ten minutes")[2].partition("\n## ")[0]
-    (web, quarantine), (configuration,) = blocks(tour, "yaml"), blocks(tour, "toml")
-    monkeypatch.chdir(tmp_path)
-    groups = tmp_path / "groups.d"
-    groups.mkdir()
-    Path("sgagent.toml").write_text(configuration.replace(TOUR, str(tmp_path)))
-    chosen = ["--config", "sgagent.toml", "--interface", "eth0=sg-web"]
-    packet = ["--source", "10.0.0.66", "--destination", "10.0.0.11", "--protocol", "tcp", "--port", "80"]
-
-    def printed(*arguments: str) -> str:
-        main(arguments)
-        found = capsys.readouterr()
-        return (found.err + found.out).replace(str(tmp_path), TOUR)
-
-    (groups / "web.yaml").write_text(web)
-    assert printed("check", *chosen) in tour
-    (groups / "web.yaml").write_text(web.replace("80/79", "80/80"))
-    (groups / "quarantine.yaml").write_text(quarantine)
-    assert printed("check", *chosen) in tour
-    assert printed("explain", "ingress", *packet, *chosen) in tour
-    table = OBJECT.findall(printed("compile", "--dry-run", "--no-verify", *chosen))
-    (shown,) = OBJECT.findall(tour)
-    assert shown in table
+def test_what_a_reader_pastes_has_no_prompt() -> None:
+    """Each block of shell in the quick start and the recipes holds commands alone."""
+    pages = [ROOT / "docs/quick-start.md", *sorted((ROOT / "docs/recipes").glob("*.md"))]
+    pasted = {page: blocks(page.read_text(encoding="utf-8"), "sh") for page in pages}
+    assert len(pasted[pages[0]]) > 5
+    lines = [line for found in pasted.values() for block in found for line in block.splitlines()]
+    assert [line for line in lines if re.match(r"[#$>] |.*\bip netns\b", line)] == []
+    assert [page for page in pages if "```console" in page.read_text(encoding="utf-8")] == []
 
 
 def blocks(text: str, language: str) -> list[str]:
