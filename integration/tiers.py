@@ -65,7 +65,7 @@ def town() -> Iterator[Town]:
     with contextlib.ExitStack() as stack:
         switch = stack.enter_context(network_namespace("switch"))
         switch.ip("link add br0 type bridge", "link set br0 up")
-        customer = stack.enter_context(_plugged(switch, "customer", "02:00:00:00:02:00"))
+        customer = stack.enter_context(plugged_in(switch, "customer", "02:00:00:00:02:00"))
         customer.ip(f"address add {CUSTOMER}/32 dev eth0", "route add 10.1.0.0/24 dev eth0")
         customer.ip(
             f"address add {CUSTOMER6}/128 dev eth0 nodad", "route add 2001:db8:1::/64 dev eth0", version=6
@@ -78,7 +78,7 @@ def town() -> Iterator[Town]:
 
 @contextlib.contextmanager
 def _machine(switch: Namespace, tier: Tier) -> Iterator[Machine]:
-    with _plugged(switch, tier.name, tier.mac) as network, machine_in(network, is_bare=True) as machine:
+    with plugged_in(switch, tier.name, tier.mac) as network, machine_in(network, is_bare=True) as machine:
         for address in tier.addresses:
             version = 6 if ":" in address else 4
             network.ip(
@@ -95,7 +95,7 @@ def _machine(switch: Namespace, tier: Tier) -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def _plugged(switch: Namespace, name: str, mac: str) -> Iterator[Namespace]:
+def plugged_in(switch: Namespace, name: str, mac: str) -> Iterator[Namespace]:
     """Make a namespace whose ``eth0`` is plugged into the switch."""
     with network_namespace(name) as made:
         switch.ip(

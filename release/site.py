@@ -22,6 +22,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "bench/costs.md": "costs.md",
     "examples/README.md": "examples.md",
+    "examples/shop/README.md": "shop.md",
     "integration/story.md": "story.md",
     "monitoring/README.md": "monitoring.md",
     "vagrant/README.md": "vagrant.md",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from integration.story import Chapter, markdown
+from integration.story import DOCUMENT, POLICY, Chapter, markdown
 
 PROMPT = "root@web:~# "
 STATUS = ["enforcing since 2026-11-27 14:22:27+00:00 (2 seconds)", "snapshot   sha256:aa", "source     up"]
@@ -36,3 +36,9 @@ def test_what_the_package_manager_says_of_itself_is_left_out() -> None:
         "sgagent: hello",
     ]
     assert page(*told) == [told[0], "…", told[-1]]
+
+
+def test_the_runbook_shows_the_first_policy() -> None:
+    """It is the one of the story, letter by letter."""
+    runbook = DOCUMENT.parents[1] / "docs" / "runbook.md"
+    assert f"```yaml\n{POLICY}```\n" in runbook.read_text(encoding="utf-8")
