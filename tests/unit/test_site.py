@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def test_links_out_of_docs_stay_in_the_site(site: Path) -> None:
     assert 'href="overview.html#what-it-cannot-see"' in read(site / "design.html")
     assert 'href="quick-start.html"' in read(site / "overview.html")
     assert "<td>1-web</td>" in read(site / "examples.html")
+
+
+def test_a_page_loads_nothing_from_elsewhere(site: Path) -> None:
+    """Scripts, styles, fonts and images are the site's own."""
+    loaded = re.findall(
+        r"<(?:script|img|link|source)\b[^>]*(?:src|href)=\"(?!data:)([^\"]+)\"", read(site / "index.html")
+    )
+    assert loaded
+    assert [address for address in loaded if address.startswith(("http:", "https:", "//"))] == []
 
 
 def test_a_bar_in_code_is_shown_as_it_is(site: Path) -> None:
