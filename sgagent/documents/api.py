@@ -33,7 +33,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, LooseModel, Value, located, read_model
+from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     InvalidValueError,
@@ -41,7 +41,6 @@ from sgagent.documents.scalars import (
     parse_list,
     parse_mapping,
     parse_text,
-    parse_word,
     wrong_type,
 )
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
@@ -77,11 +76,6 @@ def _inner(name: str) -> Callable[[Node], Listing]:
 
 def _wrapped(name: str) -> Value:
     return Value(_inner(name))
-
-
-def one_of(words: MappingOf[str, object]) -> Value:
-    """Return what a field takes that holds one of a few words."""
-    return Value(partial(parse_word, words=words))
 
 
 Id = Annotated[str, Value(parse_id)]

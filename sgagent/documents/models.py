@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget, Findings
-from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping
+from sgagent.documents.scalars import MISSING_FIELD, UNKNOWN_FIELD, Fault, parse_mapping, parse_word
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 
 Schema = dict[str, Any]
@@ -101,6 +101,11 @@ class LooseModel(DocumentModel):
     def entries_of(cls, node: Mapping) -> MappingOf[str, Node]:
         """Return the fields that are set."""
         return {name: value for name, value in node.entries.items() if is_set(value)}
+
+
+def one_of(words: MappingOf[str, object]) -> Value:
+    """Return what a field takes that holds one of a few words."""
+    return Value(partial(parse_word, words=words))
 
 
 M = TypeVar("M", bound=DocumentModel)

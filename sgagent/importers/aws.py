@@ -22,10 +22,9 @@ from sgagent.documents.api import (
     Member,
     TagModel,
     Text,
-    one_of,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.models import Value, read_each, read_model
+from sgagent.documents.models import Value, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block

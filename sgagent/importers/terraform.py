@@ -14,9 +14,9 @@ from pydantic import Field as Declared
 
 from sgagent.core.model import AuthorizationObject, Direction, Family, GroupReference, PrefixListReference
 from sgagent.documents import DocumentFile, Limits
-from sgagent.documents.api import Account, Id, Text, one_of
+from sgagent.documents.api import Account, Id, Text
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block

@@ -29,12 +29,11 @@ from sgagent.documents.api import (
     PermissionModel,
     PolicyWord,
     Text,
-    one_of,
     rule_form,
     rule_peer,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, located, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_list
 from sgagent.documents.tree import Listing, is_set
