@@ -37,7 +37,8 @@ OBJECT = re.compile(r"^\t(?:chain|map|counter) .*?^\t\}\n", re.DOTALL | re.MULTI
 
 def documents() -> list[Path]:
     """Return every document of the repository."""
-    folders = (ROOT / "docs", ROOT / "monitoring", ROOT / "bench", ROOT / "integration")
+    names = ("docs", "monitoring", "bench", "examples", "integration", "vagrant")
+    folders = [ROOT / name for name in names]
     return [
         *sorted(ROOT.glob("*.md")),
         *(path for folder in folders for path in sorted(folder.rglob("*.md"))),
