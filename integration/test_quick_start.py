@@ -81,6 +81,10 @@ class Desk:
         """Wait until the agent has read of a drop at the port that no rule admits."""
         wait_for(lambda: f"tcp {OTHER}" in self.machine.run("sgagent", "denied"), "the drop")
 
+    def is_loaded(self, unit: str) -> bool:
+        """Tell whether the machine's systemd knows a unit."""
+        return self.machine.show(unit, "LoadState") != "not-found"
+
     def _is_open(self, source: str, port: int) -> bool:
         try:
             self.wire.connect(self.wire.peer, (source, 0), (HOST, port), seconds=0.5).close()
@@ -131,6 +135,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             machine.write("/etc/hostname", "web\n")
             clone_into(tmp_path / "clone")
             shutil.copytree(tmp_path / "clone", machine.path(CLONE))
+            run("chown", "--recursive", "1000:1000", str(machine.path(CLONE)))  # root did not clone it
             machine.boot()
             with (
                 wire.listen(wire.host, HOST, WEB),
@@ -161,6 +166,7 @@ def test_the_quick_start_can_be_pasted(desk: Desk) -> None:
     desk.paste_step(3)
     desk.paste(replace(enforce, commands=enforce.commands.replace("2min", "1s")))
     wait_for(lambda: desk.open_to(STRANGER, OTHER) == {OTHER}, "the timer to go back")
+    wait_for(lambda: not desk.is_loaded("sgagent-undo.timer"), "the timer to be forgotten")
     for block in (enforce, keep):
         desk.paste_and_compare(block)
         assert desk.open_to(STRANGER, SSH, WEB) == {WEB}
