@@ -22,7 +22,9 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from integration import forkserver
 from integration.enforcer import one_group
+from integration.forkserver import ForkedProgram
 from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from sgagent.agent.published_status import LONGEST_WAIT_SECONDS
@@ -61,13 +63,16 @@ class Service:
     namespace: Namespace
     directory: Path
     interpreter: str = sys.executable
+    is_forked: bool = True
+    """Whether a fork of a process that has imported the program is started, and not the program itself."""
+
     output: int | None = None
     """A file for the daemon's standard output; None is the log."""
 
     errors: int | None = None
     """The same for its standard error."""
 
-    _process: subprocess.Popen[bytes] | None = None
+    _process: subprocess.Popen[bytes] | ForkedProgram | None = None
     _notices: list[str] = field(default_factory=list)
     _notify_socket: socket.socket = field(
         default_factory=lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -75,6 +80,7 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make the directory of documents, and a configuration that only says where things are."""
+        self.is_forked = self.is_forked and self.interpreter == sys.executable
         self.documents.mkdir()
         self.configure()
         self._notify_socket.bind(str(self.directory / "notify"))
@@ -129,14 +135,22 @@ class Service:
 
     def launch(self) -> None:
         """Start the daemon without waiting for anything."""
+        notify = {"NOTIFY_SOCKET": str(self.directory / "notify")}
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command("run"),
-                env=_environment() | {"NOTIFY_SOCKET": str(self.directory / "notify")},
-                stdout=log if self.output is None else self.output,
-                stderr=log if self.errors is None else self.errors,
-                preexec_fn=self._enter,  # noqa: PLW1509 - makes one system call, no lock is involved
-            )
+            output = log.fileno() if self.output is None else self.output
+            errors = log.fileno() if self.errors is None else self.errors
+            if self.is_forked:
+                self._process = forkserver.start(
+                    self._arguments("run"), self.namespace, output=output, errors=errors, environment=notify
+                )
+            else:
+                self._process = subprocess.Popen(
+                    [*self._program(), *self._arguments("run")],
+                    env=_environment() | notify,
+                    stdout=output,
+                    stderr=errors,
+                    preexec_fn=self._enter,  # noqa: PLW1509 - makes one system call, no lock is involved
+                )
 
     def stop(self) -> int:
         """Ask the daemon to end, and return its exit code."""
@@ -169,16 +183,22 @@ class Service:
             through: a program that runs it.
             directory: in which it is run; None for the test's own.
         """
-        done = subprocess.run(
-            [*through, *self._command(*arguments)],
-            env=_environment(),
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=_START_SECONDS * PATIENCE,
-            check=False,
-            preexec_fn=self._enter,
-        )
+        seconds = _START_SECONDS * PATIENCE
+        if self.is_forked and not through:
+            done = forkserver.run(
+                self._arguments(*arguments), self.namespace, seconds=seconds, directory=directory
+            )
+        else:
+            done = subprocess.run(
+                [*through, *self._program(), *self._arguments(*arguments)],
+                env=_environment(),
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+                preexec_fn=self._enter,
+            )
         return Ended(done.returncode, done.stdout, done.stderr)
 
     @property
@@ -276,15 +296,11 @@ class Service:
         at = next(number for number, line in enumerate(lines) if "chain generation" in line)
         return lines[at + 1].strip()
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [
-            self.interpreter,
-            "-m",
-            "sgagent",
-            *arguments,
-            "--config",
-            str(self.directory / "sgagent.toml"),
-        ]
+    def _program(self) -> list[str]:
+        return [self.interpreter, "-m", "sgagent"]
+
+    def _arguments(self, *arguments: str) -> list[str]:
+        return [*arguments, "--config", str(self.directory / "sgagent.toml")]
 
     def _enter(self) -> None:
         """Move the process that is about to be the program into the namespace."""
@@ -309,16 +325,18 @@ class Service:
             wait_for(lambda: not is_alive(applier), "the applier to end with the daemon")
         return status
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | ForkedProgram:
         if self._process is None:
             raise LabError("the daemon was not started")
         return self._process
 
 
 @contextlib.contextmanager
-def service_on(namespace: Namespace, directory: Path, interpreter: str = sys.executable) -> Iterator[Service]:
+def service_on(
+    namespace: Namespace, directory: Path, interpreter: str = sys.executable, *, is_forked: bool = True
+) -> Iterator[Service]:
     """Give a host an agent that is not started yet, and end it with the context."""
-    made = Service(namespace, directory, interpreter)
+    made = Service(namespace, directory, interpreter, is_forked=is_forked)
     try:
         yield made
     finally:

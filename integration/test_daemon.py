@@ -24,7 +24,7 @@ FOR_ONE = definitions(f"ingress accept 1 tcp 80/82 from {CLIENT}")
 def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
     """Give a host an address, and an agent that is not started yet and lets two clients in."""
     one_interface.add_host_addresses([HOST])
-    with service_on(one_interface.host, tmp_path) as made:
+    with service_on(one_interface.host, tmp_path, is_forked=False) as made:
         made.define(FOR_BOTH)
         yield made
 

@@ -97,12 +97,22 @@ def fork_applier(*, owned: bool) -> Applier:
 
 def go_on_without_privilege(applier: Applier) -> NoReturn:
     """Give every capability up and execute this program again with the same arguments."""
+    hand_over(applier, os.environ)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, as it was started
+
+
+def hand_over(applier: Applier, environment: MutableMapping[str, str]) -> None:
+    """Give every capability up, and leave the applier to what this process does next.
+
+    Args:
+        applier: that this process forked.
+        environment: of the process; :func:`applier_of_first_life` finds the applier there.
+    """
     give_up_all()
     numbers = applier.channel.fileno(), applier.news.fileno()
     for number in numbers:
         os.set_inheritable(number, True)  # noqa: FBT003 - the standard library's own parameter
-    os.environ[_VARIABLE] = " ".join(map(str, (applier.pid, *numbers)))
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, as it was started
+    environment[_VARIABLE] = " ".join(map(str, (applier.pid, *numbers)))
 
 
 def applier_of_first_life(environment: MutableMapping[str, str]) -> Applier | None:
