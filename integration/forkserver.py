@@ -34,6 +34,7 @@ from typing import cast
 from integration.namespaces import Namespace, set_network_namespace
 
 _ROOT = Path(__file__).parent.parent
+_OWN_NETWORK = Path("/proc/thread-self/ns/net")
 _LONGEST_REQUEST = 1 << 16
 _DESCRIPTORS = 5
 """The namespace, standard input, output and error, and the socket that hears of the end."""
@@ -89,7 +90,7 @@ class ForkedProgram:
 
 def start(
     arguments: Sequence[str],
-    namespace: Namespace,
+    namespace: Namespace | None,
     *,
     output: int,
     errors: int,
@@ -100,7 +101,7 @@ def start(
 
     Args:
         arguments: of the program.
-        namespace: the network namespace that it runs in.
+        namespace: the network namespace that it runs in; None for the test's own.
         output: the descriptor of its standard output.
         errors: that of its standard error.
         directory: in which it is run; None for the test's own.
@@ -112,14 +113,22 @@ def start(
         "environment": dict(os.environ) | (environment or {}),
     }
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with theirs, namespace.path.open() as target, Path(os.devnull).open() as nothing:
+    with (
+        theirs,
+        (namespace.path if namespace else _OWN_NETWORK).open() as target,
+        Path(os.devnull).open() as nothing,
+    ):
         descriptors = [target.fileno(), nothing.fileno(), output, errors, theirs.fileno()]
         socket.send_fds(_server(), [json.dumps(request).encode()], descriptors)
     return ForkedProgram(_receive_number(ours), None, ours)
 
 
 def run(
-    arguments: Sequence[str], namespace: Namespace, *, seconds: float, directory: Path | None = None
+    arguments: Sequence[str],
+    namespace: Namespace | None = None,
+    *,
+    seconds: float,
+    directory: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the program to its end, and return how it ended and what it wrote.
 

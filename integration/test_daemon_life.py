@@ -60,7 +60,7 @@ both_ends = pytest.mark.parametrize("end", (end_by_signal, Service.kill), ids=("
 def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
     """Give the host an address, and an agent with a policy that is not started yet."""
     one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path, is_forked=False) as made:
+    with service_on(one_interface.host, tmp_path) as made:
         made.define(POLICY)
         yield made
 

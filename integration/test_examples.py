@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-import sys
 from collections import Counter
 
 import pytest
 
+from integration import forkserver
 from integration.judging import judge
 from integration.lab import Lab, lab
-from integration.namespaces import run
 from sgagent.core.evaluate import DecidedBy, Packet
 from sgagent.core.model import Direction, Family, Policy
 from sgagent.nft import names
@@ -58,16 +57,10 @@ def test_an_answer_follows_its_session(example: Example, reply: ExpectedReply) -
 
 def printed_ruleset(example: Example) -> str:
     """Return what ``sgagent compile --dry-run`` prints for an example."""
-    return run(
-        sys.executable,
-        "-m",
-        "sgagent",
-        "compile",
-        "--dry-run",
-        "--definitions",
-        str(example.definitions),
-        *example.interface_arguments(),
-    )
+    arguments = ("compile", "--dry-run", "--definitions", str(example.definitions))
+    done = forkserver.run((*arguments, *example.interface_arguments()), seconds=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def expected_hits(expected: tuple[ExpectedPacket, ...]) -> Counter[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import forkserver
 from integration.namespaces import network_namespace
 from tests.corpus import EXAMPLES, examples
 from tests.unit.test_lint_docs import shown_in
@@ -36,6 +37,10 @@ security_groups:
 
 def run(*arguments: str | Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command, as another user where one is given."""
+    if user is None:
+        return forkserver.run(
+            ("test", "--kernel", *map(str, arguments)), seconds=300, directory=EXAMPLES.parent
+        )
     return subprocess.run(
         (*COMMAND, *map(str, arguments)),
         capture_output=True,
@@ -44,7 +49,7 @@ def run(*arguments: str | Path, user: int | None = None) -> subprocess.Completed
         timeout=300,
         cwd=EXAMPLES.parent,
         user=user,
-        extra_groups=None if user is None else (),
+        extra_groups=(),
     )
 
 
