@@ -42,6 +42,20 @@ _DESCRIPTORS = 5
 _BEYOND_ALL = 1 << 20
 """No descriptor has this number."""
 
+_LEFT_OUT = ("sgagent.__main__", "sgagent.sources.aliyun")
+"""What would run, and what imports the cloud's SDK."""
+
+_CONFIGURATION = (
+    '[source]\npath = "groups.d"\n[state]\ndirectory = "state"\n[enforcement]\nmode = "observe"\n'
+)
+_DOCUMENT = b"""version: 1
+security_groups:
+  - security_group_id: sg-1
+    type: basic
+    rules: [{direction: ingress, policy: accept, protocol: all, authorization_object: 192.0.2.0/24}]
+network_interfaces: [{network_interface_id: eni-1, addresses: [192.0.2.1], security_group_ids: [sg-1]}]
+"""
+
 _ABSENT = cast("ModuleType", None)
 
 
@@ -203,16 +217,27 @@ def _leave(codes: Sequence[int]) -> None:
 
 
 def _import_program() -> None:
-    """Import what commands may need, and let no fork look through it for garbage."""
+    """Import what commands may need and let no fork look through it for garbage."""
     sys.modules.setdefault("rich", _ABSENT)  # as the daemon does
-    import sgagent.cli  # noqa: PLC0415 - only the server needs it
-
-    for module in pkgutil.iter_modules(sgagent.cli.__path__):
-        import_module(f"sgagent.cli.{module.name}")
+    for module in pkgutil.walk_packages([str(_ROOT / "sgagent")], "sgagent."):
+        if not module.name.startswith(_LEFT_OUT):
+            import_module(module.name)
+    _use_once()
     if threading.active_count() != 1:
         raise RuntimeError("a fork would have lost threads")
     gc.collect()
     gc.freeze()
+
+
+def _use_once() -> None:
+    """Have pydantic build its validators, and pyroute2 and the YAML reader be imported."""
+    from sgagent.documents import DocumentFile, Limits, parse_documents  # noqa: PLC0415 - as the program's main
+    from sgagent.host.links import NetlinkHost  # noqa: PLC0415 - likewise
+    from sgagent.settings import parse_settings  # noqa: PLC0415 - likewise
+
+    parse_settings(_CONFIGURATION, "sgagent.toml")
+    parse_documents([DocumentFile("policy.yaml", _DOCUMENT)], Limits())
+    NetlinkHost().facts()
 
 
 @dataclass(frozen=True, slots=True)
