@@ -337,10 +337,12 @@ def test_an_open_page_follows_the_host(browser: Browser, wire: Lab) -> None:
     browser.open(PAGE)
     browser.wait_for("document.querySelector('#live').textContent === 'Live'")
     browser.evaluate("window.isSame = true")
+    browser.evaluate("document.querySelector('#rules tbody a').focus()")
     before = _hits(browser, "sgr-1")
     is_let_in(wire, CLIENT, HOST, 23)
     browser.wait_for(f"{_HITS % 'sgr-1'} > {before}")
     assert browser.evaluate("window.isSame") is True
+    assert browser.evaluate("document.activeElement === document.querySelector('#rules tbody a')")
     browser.evaluate("document.querySelector('#pause').click()")
     assert browser.evaluate("document.querySelector('#pause').getAttribute('aria-pressed')") == "true"
     assert browser.evaluate("document.querySelector('#live').textContent") == "Paused"

@@ -70,14 +70,14 @@ class PageContent:
 
     is_healthy: bool
     headline: str
+    reasons: Sequence[str] = ()
+    """Why it needs attention, as clauses."""
+
     path: str = ""
     """The page's own link in the navigation; empty where it has none."""
 
     tiles: Sequence[object] = ()
     """Figures of the first screen; see ``tiles``."""
-
-    revision: int = 0
-    """Of what the page shows; the script compares it with the newest."""
 
     sections: Sequence[Section]
     now: float
@@ -90,9 +90,9 @@ def render_page(content: PageContent) -> Response:
         title=content.title,
         is_healthy=content.is_healthy,
         headline=content.headline,
+        reasons=content.reasons,
         links=[replace(link, is_current=link.target == content.path) for link in PAGES],
         tiles=content.tiles,
-        revision=content.revision,
         sections=content.sections,
         now=content.now,
         version=__version__,

@@ -197,15 +197,14 @@ class _Pages:
     def _page(
         self, title: str, sections: Sequence[Section], path: str = "", tiles: Sequence[Tile] = ()
     ) -> Response:
-        revision = self._sources.board.revision()
         status, now = self._status(), self._sources.clock.now()
         content = PageContent(
             title=title,
             is_healthy=_is_healthy(status),
             headline=headline(status, now),
+            reasons=(*status.not_ready_because, *status.faults),
             path=path,
             tiles=tiles,
-            revision=revision,
             sections=sections,
             now=now,
         )

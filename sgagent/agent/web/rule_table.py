@@ -78,7 +78,7 @@ class RuleFilter:
             self.group in ("", hit.security_group_id)
             and self.verdict in ("", hit.verdict.value)
             and self.hit in ("", HIT if hit.packets else NEVER_HIT)
-            and self.text.lower() in _words(hit, rule).lower()
+            and (not self.text or self.text.lower() in _words(hit, rule).lower())
         )
 
 
@@ -120,7 +120,7 @@ def draw_bars(values: Sequence[float], words: str) -> Sparkline:
     """Return the bars of values, the oldest first; a value of 0 has none."""
     first = MOST_STEPS - len(values)
     bars = (_bar(first + number, value / max(values)) for number, value in enumerate(values) if value)
-    return Sparkline(words=words, ground=f"M{first * 2} 19.5H{MOST_STEPS * 2}", bars="".join(bars))
+    return Sparkline(words=words, ground=f"M0 19.5H{MOST_STEPS * 2}", bars="".join(bars))
 
 
 def _bar(minute: int, share: float) -> str:

@@ -5,38 +5,46 @@
 (() => {
   const status = document.getElementById("live");
   const pause = document.getElementById("pause");
-  const LONGEST_SILENCE = 30000; // milliseconds, after which ages like "19 seconds ago" are brought up to date
-  let revision = document.body.dataset.revision;
-  let loadedAt = Date.now();
+  const LONGEST_SILENCE = 30000; // milliseconds, after which ages like "19s ago" are brought up to date
+  const PAUSE = 50; // times as long as a load took, before the next: a viewer costs the host 2 % at most
+  let revision = null; // of the newest load: the one that the event before it named
+  let loadedAt = 0;
+  let restUntil = 0;
   let request = null;
   let source = null;
 
   function swap(fresh) {
     for (const old of document.querySelectorAll("[data-live]")) {
       const made = fresh.getElementById(old.id);
-      if (!made || old.isEqualNode(made)) continue;
+      if (!made) continue;
       for (const details of made.querySelectorAll("details[id]")) {
         details.open = document.getElementById(details.id)?.open ?? details.open;
       }
-      const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+      if (old.isEqualNode(made)) continue;
+      const active = document.activeElement;
+      const place = focusable(old).indexOf(active);
       old.replaceWith(made);
-      if (focused !== null) {
-        const links = [...made.querySelectorAll("a")];
-        links.find((link) => link.getAttribute("href") === focused)?.focus({ preventScroll: true });
+      if (place >= 0) {
+        const same = focusable(made).find((one) => one.href && one.href === active.href);
+        (same ?? focusable(made)[place])?.focus({ preventScroll: true });
       }
     }
   }
 
-  function load() {
+  const focusable = (part) => [...part.querySelectorAll("a, summary, [tabindex]")];
+
+  function load(named = revision) {
     request?.abort();
+    const begun = Date.now();
     const asked = (request = new XMLHttpRequest());
     asked.open("GET", location.pathname + location.search);
     asked.responseType = "document";
     asked.onload = () => {
       if (asked.status === 200 && asked.response) {
         swap(asked.response);
-        revision = asked.response.body.dataset.revision;
+        revision = named;
         loadedAt = Date.now();
+        restUntil = loadedAt + PAUSE * (loadedAt - begun);
       }
     };
     asked.onloadend = () => {
@@ -48,7 +56,8 @@
   function hear(event) {
     const isReading = !document.getSelection().isCollapsed;
     const isNews = event.data !== revision || Date.now() - loadedAt > LONGEST_SILENCE;
-    if (isNews && !request && !isReading && !document.hidden) load();
+    const isBusy = request || isReading || document.hidden || Date.now() < restUntil;
+    if (isNews && !isBusy) load(event.data);
   }
 
   function listen() {

@@ -31,5 +31,5 @@ def test_each_minute_with_a_hit_has_a_bar() -> None:
     bars = re.findall(r"M([\d.]+) 20v-([\d.]+)h1\.5V20z", sparkline.bars)
     right = 2 * MOST_STEPS
     assert bars == [(str(right - 6), "19.0"), (str(right - 4), "1.5")]
-    assert sparkline.ground == f"M{right - 8} 19.5H{right}"
+    assert sparkline.ground == f"M0 19.5H{right}"
     assert sparkline.words == "1001 hits in 4 minutes, at most 1000 in one"
