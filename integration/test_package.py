@@ -87,6 +87,7 @@ def test_it_holds_what_an_administrator_expects(files: Path) -> None:
         "usr/share/doc/sgagent/examples/monitoring/prometheus/sgagent.rules.yaml",
         "usr/share/doc/sgagent/examples/monitoring/grafana/sgagent.json",
         "usr/lib/python3/dist-packages/sgagent/agent/web/static/page.css",
+        "usr/lib/python3/dist-packages/sgagent/agent/web/static/page.js",
         "usr/lib/python3/dist-packages/sgagent/agent/web/static/icon.svg",
         "usr/lib/python3/dist-packages/sgagent/agent/web/templates/page.html",
     ):

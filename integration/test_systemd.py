@@ -162,7 +162,7 @@ def test_the_page_is_there(machine: Machine, wire: Lab) -> None:
     wait_for(lambda: f"{CLIENT} port" in page_of(machine), "the drop that the kernel told of")
     wait_for(lambda: "being inspected" not in page_of(machine), "the definitions to be inspected")
     page = page_of(machine)
-    assert "Effective rules" in page
+    assert "Sessions judged" in page
     assert "nothing_listens" in page, "a finding that takes the kernel's list of sockets"
     assert "graph.svg" in page
 
