@@ -22,8 +22,6 @@ EVENT_SECONDS = 2.0
 STREAM_SECONDS = 900.0
 """After which the server ends a stream, so that none is held for ever; browsers open another."""
 
-_MOST_RECEIVED = 4096
-
 
 @dataclass(slots=True)
 class _Stream:
@@ -62,7 +60,7 @@ class EventStreams:
 
     @property
     def seconds_to_event(self) -> float | None:
-        """Return how long nothing is to be sent; None where there is no stream."""
+        """Return the seconds until the next event; None where there is no stream."""
         return max(0.0, self._next_at - time.monotonic()) if self._streams else None
 
     def add(self, client: socket.socket, make_event: Callable[[], bytes]) -> None:
@@ -89,25 +87,15 @@ class EventStreams:
             except OSError:
                 is_taken = False
             if not is_taken or now >= stream.ends_at:
-                self._end(client)
-
-    def hear(self, client: socket.socket) -> None:
-        """Close the stream of a client that has closed it; whatever else it sends is ignored."""
-        try:
-            is_open = bool(client.recv(_MOST_RECEIVED))
-        except BlockingIOError:
-            return
-        except OSError:
-            is_open = False
-        if not is_open:
-            self._end(client)
+                self.end(client)
 
     def close(self) -> None:
         """Close all streams."""
         for client in list(self._streams):
-            self._end(client)
+            self.end(client)
 
-    def _end(self, client: socket.socket) -> None:
+    def end(self, client: socket.socket) -> None:
+        """Close a stream. A client that can be read has closed it, or sends what no browser sends."""
         del self._streams[client]
         self._selector.unregister(client)
         with contextlib.suppress(OSError):

@@ -222,7 +222,7 @@ class MetricsServer:
                     elif key.fileobj is self._wake_receiver:
                         self._wake_receiver.recv(_CHUNK)
                     elif key.data in self._streams:
-                        self._streams.hear(key.data)
+                        self._streams.end(key.data)
                     elif key.data.socket in self._connections:  # another may have replaced it just now
                         self._continue(key.data)
                 self._send_next_response()

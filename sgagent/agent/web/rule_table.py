@@ -64,11 +64,11 @@ class RuleFilter:
         return {name: value for name in self.__slots__ if (value := getattr(self, name))}
 
     def has_part(self, part: InterfaceHits) -> bool:
-        """Return whether an interface and direction is to be shown."""
+        """Return whether the filter shows an interface and direction."""
         return self.interface in ("", part.interface) and self.direction in ("", part.direction.value)
 
     def has_hit(self, hit: Hit, rule: SecurityGroupRule | None) -> bool:
-        """Return whether a rule or other step is to be shown.
+        """Return whether the filter shows a rule or other step.
 
         Args:
             hit: what it counted.

@@ -126,6 +126,15 @@ def test_a_stream_ends_with_its_time() -> None:
             assert answer.read() == b"data: 1\n\n"
 
 
+def test_a_client_that_sends_more_is_closed(events: Served) -> None:
+    """A stream goes one way."""
+    with ExitStack() as stack:
+        client = opened(events, stack)
+        client.sendall(b"x")
+        with client.makefile("rb") as answer:
+            answer.read()
+
+
 def test_a_closed_server_ends_its_streams(events: Served) -> None:
     """The clients see the end."""
     with ExitStack() as stack:

@@ -389,7 +389,7 @@ def test_the_edges_of_a_group_stand_out(reader: Reader) -> None:
 
 
 def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
-    """A graph with too many edges is listed only."""
+    """A graph with too many edges is listed only; the edges of one group may still be drawn."""
     numbers = range(MOST_EDGES + 1)
     rules = "\n".join(
         f"      - {{rule_id: r{number}, direction: ingress, policy: accept, priority: 1, protocol: tcp, "
@@ -399,16 +399,24 @@ def test_what_is_too_much_to_draw_is_said_in_words(reader: Reader) -> None:
     text = (
         "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    inner_access_policy: drop\n"
         f"    rules:\n{rules}\n"
+        "  - {security_group_id: sg-2, inner_access_policy: accept}\n"
         "network_interfaces:\n"
         "  - {network_interface_id: eni-1, addresses: [10.9.9.9], security_group_ids: [sg-1]}\n"
+        "  - {network_interface_id: eni-2, addresses: [10.8.8.8, 10.8.8.9], security_group_ids: [sg-2]}\n"
+        "  - {network_interface_id: eni-3, addresses: [10.8.8.10], security_group_ids: [sg-2]}\n"
     )
     reader.enforce(many_rules(1), (DocumentFile("a.yaml", text.encode()),), version="v2")
     section = reader.open("/").by_id("graph")
-    assert f"{MOST_EDGES + 1} edges as text" in section.text
+    assert f"{MOST_EDGES + 2} edges as text" in section.text
     assert list(section.all("img")) == []
     assert reader.get("/graph.svg").status is HTTPStatus.NOT_FOUND
-    assert len(list(section.all("li"))) == MOST_EDGES + 1
+    assert len(list(section.all("li"))) == MOST_EDGES + 2
     assert reader.get("/graph.svg", {"group": "sg-1"}).status is HTTPStatus.NOT_FOUND
+    small = reader.open("/graph", {"group": "sg-2"}).by_id("graph")
+    drawing = reader.get("/graph.svg", _fields(small.one("img"), "src"))
+    assert drawing.status is HTTPStatus.OK
+    assert b"sg-2" in drawing.content
+    assert b"sg-1" not in drawing.content
 
 
 def test_drops_are_shown_the_newest_first(reader: Reader) -> None:
