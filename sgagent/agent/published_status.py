@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
+from operator import itemgetter
 from types import MappingProxyType
 
 from sgagent.agent.flowlog.flowlog import FlowLog
@@ -37,8 +38,8 @@ class Trend:
     """What was counted in each of the last minutes, the oldest first. What did not grow takes no room."""
 
     steps: tuple[Mapping[CounterKey, int], ...] = ()
-    _read: Mapping[CounterKey, int] = field(default_factory=dict)
-    """The packets at the end of the newest step."""
+    _totals: Mapping[CounterKey, CounterValue] = field(default_factory=dict)
+    """At the end of the newest step."""
 
     _read_at: float | None = None
     """By the monotonic clock."""
@@ -51,30 +52,28 @@ class Trend:
             now: seconds that never go back.
         """
         if self._read_at is None:
-            return Trend((), _packets(totals), now)
+            return Trend((), totals, now)
         passed = int((now - self._read_at) // STEP_SECONDS)
         if passed < 1:
             return self
         missed = (_NOTHING,) * min(passed - 1, MOST_STEPS)
-        steps = (*self.steps, *missed, self._growth(totals))[-MOST_STEPS:]
-        return Trend(steps, _packets(totals), self._read_at + passed * STEP_SECONDS)
+        most = nlargest(MOST_KEYS, _growths(self._totals, totals), key=itemgetter(1))
+        steps = (*self.steps, *missed, MappingProxyType(dict(most)))[-MOST_STEPS:]
+        return Trend(steps, totals, self._read_at + passed * STEP_SECONDS)
 
     def packets(self, key: CounterKey) -> tuple[int, ...]:
         """Return what a counter counted in each step."""
         return tuple(step.get(key, 0) for step in self.steps)
 
-    def _growth(self, totals: Mapping[CounterKey, CounterValue]) -> Mapping[CounterKey, int]:
-        return MappingProxyType(dict(nlargest(MOST_KEYS, self._grown(totals), key=lambda item: item[1])))
 
-    def _grown(self, totals: Mapping[CounterKey, CounterValue]) -> Iterator[tuple[CounterKey, int]]:
-        for key, total in totals.items():
-            growth = total.packets - self._read.get(key, total.packets)
-            if growth > 0:
-                yield key, growth
-
-
-def _packets(totals: Mapping[CounterKey, CounterValue]) -> Mapping[CounterKey, int]:
-    return {key: total.packets for key, total in totals.items()}
+def _growths(
+    before: Mapping[CounterKey, CounterValue], totals: Mapping[CounterKey, CounterValue]
+) -> Iterator[tuple[CounterKey, int]]:
+    """Yield how many packets were counted between two readings, for each key that was in both and grew."""
+    for key, total in totals.items():
+        earlier = before.get(key, total)
+        if earlier is not total and total.packets > earlier.packets:
+            yield key, total.packets - earlier.packets
 
 
 SAMPLE_SECONDS = 10.0
@@ -136,12 +135,10 @@ class Samples:
 
     def _with_growth(self, totals: Mapping[CounterKey, CounterValue], state: Sample) -> Sample:
         dropped = would_drop = judged = 0
-        for key, total in totals.items():
-            earlier = self._totals.get(key, total)
-            growth = 0 if earlier is total else max(0, total.packets - earlier.packets)
-            if growth and isinstance(key, ObservedDropCounter):
+        for key, growth in _growths(self._totals, totals):
+            if isinstance(key, ObservedDropCounter):
                 would_drop += growth
-            elif growth:
+            else:
                 dropped += growth * is_of_drops(key)
                 judged += growth * (not isinstance(key, InvalidCounter))
         return replace(state, dropped=dropped, would_drop=would_drop, judged=judged)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 
 from hypothesis import given, strategies as st
 
 from sgagent.agent.web.explain_form import FormField, FormView, read_form
 from sgagent.agent.web.page import PageContent, Section, render_page
+from sgagent.agent.web.rule_table import RuleFilter
 from sgagent.core.addresses import NO_ADDRESSES
 from sgagent.core.errors import printable
 from sgagent.core.model import ALL_PORTS, TCP, Policy
@@ -98,6 +100,22 @@ def test_whatever_is_sent_becomes_a_page(fields: dict[str, str]) -> None:
         reader = Reader(Path(directory))
         page = reader.open("/explain", fields)
     assert barriers(page) == []
+
+
+@examples(50)
+@given(
+    st.sampled_from(("/", "/rules", "/rule", "/graph", "/graph.svg")),
+    st.dictionaries(st.sampled_from((*RuleFilter.__slots__, "rule", "from", "x")), HOSTILE),
+)
+def test_whatever_a_link_says_is_answered(path: str, fields: dict[str, str]) -> None:
+    """By a page without barriers, or by the news that there is no such thing."""
+    with tempfile.TemporaryDirectory() as directory:
+        reader = Reader(Path(directory))
+        reader.enforce_example("three-tier/web")
+        response = reader.get(path, fields)
+    assert response.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}
+    if response.status is HTTPStatus.OK and path != "/graph.svg":
+        assert barriers(read_page(response.content)) == []
 
 
 @given(st.text(max_size=200))

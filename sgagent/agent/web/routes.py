@@ -131,12 +131,14 @@ class _Pages:
             state_section(status, sources.clock.now()),
             form_section(Form(), self._interfaces()),
         )
-        tiles = make_tiles(
-            status,
-            sources.board.samples(),
-            findings_summary(inspected),
-            sources.clock.now(),
-            is_healthy=_is_healthy(status),
+        tiles = tuple(
+            make_tiles(
+                status,
+                sources.board.samples(),
+                findings_summary(inspected),
+                sources.clock.now(),
+                is_healthy=_is_healthy(status),
+            )
         )
         return self._page(f"Security groups of {sources.host_name}", sections, "./", tiles)
 

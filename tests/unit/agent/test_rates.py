@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from sgagent.agent.published_status import (
@@ -11,10 +11,12 @@ from sgagent.agent.published_status import (
     MOST_STEPS,
     SAMPLE_SECONDS,
     STEP_SECONDS,
+    Board,
     Sample,
     Samples,
     Trend,
 )
+from sgagent.agent.step import Step, StepEnd
 from sgagent.core.model import Direction, Policy
 from sgagent.nft.counter_keys import (
     CounterKey,
@@ -25,6 +27,7 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
 )
 from sgagent.ports import CounterValue
+from tests.fakes.clock import FakeClock
 
 KEY, OTHER = InnerCounter(interface="eth0"), InnerCounter(interface="eth1")
 
@@ -123,6 +126,32 @@ def test_samples_without_a_reading_are_not_well() -> None:
     assert len(late.after(counted(accepted=8), state, 4 * SAMPLE_SECONDS).taken) == 4
     after_a_day = late.after(counted(accepted=8), state, 86_400.0)
     assert len(after_a_day.taken) == MOST_SAMPLES
+
+
+def test_a_board_counts_its_changes_and_takes_samples() -> None:
+    """Readings that find the same objects change nothing; a step, a fault and new totals do."""
+    clock = FakeClock()
+    board = Board(clock, lambda _: True)
+    totals = counted(accepted=1)
+    revisions = [board.revision()]
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: board.note_totals(totals),
+        lambda: board.note_totals(totals, step_fault="no room"),
+        lambda: board.note_totals(totals),
+        lambda: board.note_totals(counted(accepted=2)),
+        lambda: board.note_contest(is_contested=True),
+        lambda: board.note_step(Step(outcome=StepEnd.WAITING), is_fetched=True),
+    )
+    for change in changes:
+        change()
+        revisions.append(board.revision())
+    assert revisions == sorted(set(revisions))
+    board.note_contest(is_contested=True)
+    assert board.revision() == revisions[-1]
+    clock.pass_seconds(SAMPLE_SECONDS)
+    board.note_totals(counted(accepted=5))
+    (sample,) = board.samples()
+    assert sample == Sample(judged=4)
 
 
 def test_what_went_with_its_rule_is_no_growth() -> None:

@@ -219,6 +219,28 @@ def test_the_posture_says_in_a_word_what_is_done(step: Step, posture: Posture) -
     assert after(step).posture is posture
 
 
+JUDGING = replace(APPLIED, policy=ResolvedPolicy(interfaces=(OBSERVING,)))
+
+
+@pytest.mark.parametrize(
+    ("status", "is_well"),
+    (
+        (Status(), False),
+        (after(APPLIED), False),
+        (after(JUDGING), True),
+        (after(JUDGING, replace(JUDGING, is_refused=True)), False),
+        (after(JUDGING, replace(JUDGING, kernel_error="no room")), False),
+        (after(JUDGING, replace(JUDGING, source_error="not there")), False),
+        (replace(after(JUDGING), is_drift_unhealed=True), False),
+        (replace(after(JUDGING), is_drift_contested=True), False),
+        (after(JUDGING, replace(JUDGING, is_refused=True), JUDGING), True),
+    ),
+)
+def test_a_host_is_well_that_follows_the_newest_definitions(status: Status, *, is_well: bool) -> None:
+    """Nothing refuses them, the source is there, and nobody else changes the table."""
+    assert status.is_well is is_well
+
+
 def test_a_posture_is_as_old_as_its_first_step() -> None:
     """It begins anew when it changes, also if it was had before."""
     assert after(WAITING).posture_since == 100.0

@@ -314,7 +314,8 @@ def test_tiles_show_the_last_minute_and_the_last_hour(reader: Reader) -> None:
     assert tiles["Policy age"].startswith("3 minutes")
     drawn = [svg.attributes["aria-label"] for svg in reader.open("/").by_id("tiles").all("svg")]
     assert drawn == [
-        f"{what} in 4 minutes" for what in ("healthy", "enforced", "drops", "sessions", "warnings", "age")
+        f"{what} in 4 minutes"
+        for what in ("healthy", "enforced", "drops", "sessions judged", "warnings", "policy age")
     ]
 
 
