@@ -11,11 +11,14 @@ from hypothesis import given
 
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Side, Traffic
+from sgagent.analysis.lint.one_sided import closed_elsewhere
 from sgagent.analysis.lint.subject import make_subject
+from sgagent.analysis.redundancy import LAST_CODE, code_of
 from sgagent.core.addresses import holds
 from sgagent.core.binding import bind_everywhere
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
 from sgagent.core.model import (
+    ALL_PORTS,
     PORTED_NUMBERS,
     CidrBlock,
     Direction,
@@ -24,6 +27,7 @@ from sgagent.core.model import (
     GroupType,
     NetworkInterface,
     Policy,
+    PortSet,
     Protocol,
     SecurityGroupRule,
     Snapshot,
@@ -257,6 +261,65 @@ def test_edges_beyond_groups_are_what_this_end_lets_pass(draws: Draws) -> None:
     for pair in {*drawn, *expected}:
         on_edge = {what for what in ends.points() if is_on(drawn.get(pair, Traffic()), what)}
         assert on_edge == expected.get(pair, set()), pair
+
+
+@examples(30)
+@given(draws())
+def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> None:
+    """No point of what is found passes the other end; of each other part of an accept some point does."""
+    drawn = definitions(draws)
+    groups = (
+        replace(
+            group,
+            rules=tuple(replace(rule, source_ports=ALL_PORTS, local_address=None) for rule in group.rules),
+        )
+        for group in drawn.security_groups
+    )
+    ends = ends_of(replace(drawn, security_groups=tuple(groups)))
+    subject = make_subject(ends.snapshot, Exemptions())
+    found = {key: codes for _, key, codes in closed_elsewhere(subject)}
+    for key, (_, rule) in subject.rules.items():
+        what = rule.authorization_object
+        if rule.policy is Policy.DROP or key not in subject.decided or not isinstance(what, GroupReference):
+            continue
+        passing = passing_elsewhere(ends, rule.direction, key[0], what.security_group_id)
+        if passing is None:
+            assert key not in found
+            continue
+        closed = found.get(key, ())
+        for first, last in {*closed, *codes_of_rule(rule)}:
+            asked = {what for what in ends.points() if first <= code_of(what[0], what[1] or 0) <= last}
+            assert not asked or bool(asked & passing) is ((first, last) not in closed)
+
+
+def passing_elsewhere(ends: Ends, direction: Direction, near: str, far: str) -> set[Point] | None:
+    """Return what the hosts of a group let pass from or to members of another; None if there are no pairs."""
+    interfaces = ends.snapshot.network_interfaces
+    here = [one for one in interfaces if near in one.security_group_ids]
+    there = [one for one in interfaces if far in one.security_group_ids]
+    found, pairs = set[Point](), 0
+    for one, other, family in product(here, there, Family):
+        for mine, theirs in product(ends.at(one, family), ends.at(other, family)):
+            pairs += 1
+            is_sent = direction is Direction.EGRESS
+            way = (family, mine, theirs) if is_sent else (family, theirs, mine)
+            opposite = Direction.INGRESS if is_sent else Direction.EGRESS
+            for what in ends.points():
+                judged = packet(other.network_interface_id, opposite, way, what, 1)
+                if evaluate(ends.policy, judged).verdict is Policy.ACCEPT:
+                    found.add(what)
+    return found if pairs else None
+
+
+def codes_of_rule(rule: SecurityGroupRule) -> Iterator[tuple[int, int]]:
+    """Yield the runs of protocols and ports that a rule names."""
+    number = rule.protocol.number
+    if number is None:
+        yield 0, LAST_CODE
+    elif rule.protocol.has_ports and isinstance(rule.ports, PortSet):
+        yield from ((code_of(number, first), code_of(number, last)) for first, last in rule.ports.ranges)
+    elif not rule.protocol.has_ports:
+        yield code_of(number), code_of(number, 65535)
 
 
 def is_on(traffic: Traffic, what: Point) -> bool:

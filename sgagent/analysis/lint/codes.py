@@ -18,6 +18,7 @@ CODES = (
     "empty_object",
     "idle_prefix_list",
     "cidr_for_group",
+    "one_sided_rule",
     "mixed_services",
     "mixed_environments",
     "needless_inner_accept",

@@ -66,6 +66,7 @@ def test_the_three_tiers() -> None:
         "pl-office -> sg-base": "tcp 22",
         "sg-app -> sg-app": "all",
         "sg-app -> sg-database": "tcp 5432",
+        "sg-database -> sg-replica": "tcp 5432",
         "sg-replica -> sg-database": "tcp 5432 in part",
         "sg-web -> sg-app": "tcp 8080-8089, 9443",
     }

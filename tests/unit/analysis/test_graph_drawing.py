@@ -192,7 +192,7 @@ def test_ways_stand_out_in_every_language() -> None:
     """Each edge on a way is marked, and comes last in the drawing, above the others."""
     graph = highlighted(graph_of(TIERS), HighlightedWay(source="anywhere", target="sg-app"), TIERS)
     kinds = re.findall(r'<g class="edge (\w*)">', as_svg(graph))
-    assert kinds == ["", "", "", "", "way", "way"]
+    assert kinds == ["", "", "", "", "", "way", "way"]
     own = highlighted(graph_of(TIERS), HighlightedWay(source="sg-app", target="10.1.0.22"), TIERS)
     assert as_svg(own).count('<g class="node way">') == 1
     assert as_dot(graph).count("penwidth=3") == 2

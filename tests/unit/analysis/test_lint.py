@@ -367,3 +367,83 @@ def test_case_6_trap_with_a_drop_before_the_accepts() -> None:
     (trap,) = (one for one in found if one.code == "deny_before_accepts")
     assert trap.rule_ids == ("sgr-out-nothing", "sgr-out-http")
     assert "greater than 3" in trap.remedy
+
+
+def one_sided(*rules: str, database: str = "") -> set[tuple[str, str]]:
+    """Return what is found one-sided between the application and the database."""
+    text = f"""
+version: 1
+security_groups:
+  - {{security_group_id: sg-app, type: advanced, rules: [{", ".join(rules)}]}}
+  - {{security_group_id: sg-database, type: basic, inner_access_policy: drop, rules: [{database}]}}
+network_interfaces:
+  - {{network_interface_id: eni-a, addresses: [10.0.0.1], security_group_ids: [sg-app]}}
+  - {{network_interface_id: eni-d, addresses: [10.0.0.2], security_group_ids: [sg-database]}}
+"""
+    return {
+        (finding.rule_ids[0], finding.message.partition(" from ")[0].partition(" to ")[0])
+        for finding in lint(make_subject(parsed(text), EXEMPTIONS))
+        if finding.code == "one_sided_rule"
+    }
+
+
+def parsed(text: str) -> Snapshot:
+    """Return the definitions of a text."""
+    return parse_documents([DocumentFile("a.yaml", text.encode())], Limits())[0]
+
+
+def sending(ports: str, rule_id: str = "r-out", protocol: str = "tcp", to: str = "sg-database") -> str:
+    """Return an egress rule of the application."""
+    return (
+        f"{{rule_id: {rule_id}, direction: egress, policy: accept, protocol: {protocol},"
+        f" port_range: {ports}, authorization_object: {to}}}"
+    )
+
+
+def admitting(ports: str, of: str = "sg-app", protocol: str = "tcp", policy: str = "accept") -> str:
+    """Return an ingress rule of the database."""
+    return (
+        f"{{rule_id: r-in-{policy}, direction: ingress, policy: {policy}, protocol: {protocol},"
+        f" port_range: {ports}, authorization_object: {of}}}"
+    )
+
+
+def test_a_port_that_only_one_end_lets_pass() -> None:
+    """Either end; of a list of ports just the ones that do not pass, and of a range nothing if any does."""
+    send = "it lets members of sg-app send"
+    assert one_sided(sending("5432")) == {("r-out", f"{send} tcp 5432")}
+    assert one_sided(sending("5432"), database=admitting("5432")) == set()
+    assert one_sided(sending("[80, 443]"), database=admitting("80")) == {("r-out", f"{send} tcp 443")}
+    assert one_sided(sending("5000-6000"), database=admitting("5432")) == set()
+    assert one_sided(sending("-1/-1", protocol="all"), database=admitting("5432")) == set()
+    assert one_sided(sending("-1/-1", protocol="all")) == {("r-out", f"{send} anything")}
+    assert one_sided(sending("-1/-1", protocol="gre")) == {("r-out", f"{send} gre")}
+    # Also where it is admitted from elsewhere only, or dropped before.
+    elsewhere = admitting("5432", of="192.0.2.0/24")
+    assert one_sided(sending("5432"), database=elsewhere) == {("r-out", f"{send} tcp 5432")}
+    shut = f"{admitting('5432')}, {admitting('5432', policy='drop')}"
+    assert ("r-out", f"{send} tcp 5432") in one_sided(sending("5432"), database=shut)
+    # An advanced group lets nothing out by default.
+    assert one_sided(database=admitting("5432")) == {("r-in-accept", "it admits tcp 5432")}
+
+
+def test_what_is_not_known_is_not_one_sided() -> None:
+    """Members without an interface may admit what they like, and so may who is no group, or unknown."""
+    assert one_sided(sending("1", to="192.0.2.1")) == set()
+    assert one_sided(sending("1", to="sg-nobody")) == set()
+    bad = (LINT / "one_sided_rule" / "bad.yaml").read_text()
+    listed = bad.replace("sg-database\n    type", "sg-database\n    member_addresses: [10.9.9.9]\n    type")
+    found = [
+        one.rule_ids for one in lint(make_subject(parsed(listed), EXEMPTIONS)) if one.code == "one_sided_rule"
+    ]
+    assert found == [("sgr-database-app",)]
+
+
+def test_by_hand_no_other_host_is_known() -> None:
+    """With --interface the hosts of the documents are not looked at, so nothing is said of them."""
+    definitions = read(LINT / "one_sided_rule" / "bad.yaml")
+    hands = by_hand(definitions, {"eth0": "sg-app"}).bindings
+    subject = make_subject(definitions, EXEMPTIONS, by_hand=hands, only_by_hand=True)
+    assert "one_sided_rule" not in {one.code for one in lint(subject)}
+    both = make_subject(definitions, EXEMPTIONS, by_hand=hands)
+    assert "one_sided_rule" in {one.code for one in lint(both)}

@@ -1,0 +1,174 @@
+"""Check for one-sided rules: one end lets traffic pass, and no host at the other end does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from sgagent.analysis.bit_sets import Columns
+from sgagent.analysis.flow_text import port_text
+from sgagent.analysis.header_space import Clause
+from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
+from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
+from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.packet_tables import codes_of
+from sgagent.analysis.redundancy import LAST_CODE, Table, code_of
+from sgagent.core.addresses import joined
+from sgagent.core.model import (
+    LAST_PORT,
+    PORTED_NUMBERS,
+    UDP,
+    Direction,
+    Family,
+    GroupReference,
+    Policy,
+    Protocol,
+)
+from sgagent.core.policy import DHCP
+
+Codes = tuple[int, int]
+"""First and last of a run of protocols with ports."""
+
+
+def closed_elsewhere(subject: LintSubject) -> Iterator[tuple[Direction, RuleKey, tuple[Codes, ...]]]:
+    """Yield accepts, sorted, with the parts of their traffic that no host at the other end lets pass.
+
+    A part is a port or range as the rule has it. Near ends and source ports of the other end's rules do not
+    count, so that some traffic that it drops is left out.
+    """
+    hosts = _Hosts(subject)
+    for (direction, key), clauses in sorted(_deciding(subject).items(), key=lambda item: item[0][1]):
+        closed = tuple(hosts.closed(direction, key[0], clauses))
+        if closed:
+            yield direction, key, closed
+
+
+def _find_one_sided(subject: LintSubject, check: Check) -> Iterator[Finding]:
+    for direction, key, closed in closed_elsewhere(subject):
+        yield _one_sided(subject, check, direction, key, closed)
+
+
+def _deciding(subject: LintSubject) -> dict[tuple[Direction, RuleKey], dict[Family, Clause]]:
+    """Return the accepts that decide about any packet anywhere."""
+    found: dict[tuple[Direction, RuleKey], dict[Family, Clause]] = {}
+    for stand in subject.stands:
+        for reach in stand.reaches:
+            for family, places in reach.deciding_clauses.items():
+                for clause in map(reach.clauses[family].__getitem__, places):
+                    if clause.rule is not None and clause.policy is Policy.ACCEPT:
+                        found.setdefault((reach.direction, key_of(clause.rule)), {})[family] = clause
+    return found
+
+
+class _Hosts:
+    """The hosts of the documents: what judges at the members of a group."""
+
+    def __init__(self, subject: LintSubject) -> None:
+        """Take the definitions."""
+        self._subject = subject
+        self._stands: dict[str, list[Stand]] = {}
+        for stand in subject.stands:
+            is_host = any(name in subject.snapshot.interface_by_id for name in stand.interfaces)
+            for group in stand.judge.security_group_ids if is_host else ():
+                self._stands.setdefault(group, []).append(stand)
+        self._listed = {
+            group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
+        }
+        self._met: dict[tuple[int, str], Columns] = {}
+        """The columns of a group's members in a table, by its identity."""
+
+    def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
+        """Yield what a rule of a group accepts, and no host at its other end.
+
+        Nothing where the other end is no group, or has members without an interface: they may accept it.
+        """
+        members = self._subject.members
+        far = self._group(near, next(iter(clauses.values())))
+        if far is None or far in self._listed:
+            return
+        reaches = [_opposite(stand, direction) for stand in self._stands.get(far, ())]
+        families = [
+            family for family in clauses if members[near].ranges(family) and members[far].ranges(family)
+        ]
+        for run in codes_of(clauses[families[0]]) if families and reaches else ():
+            if not any(self._passes(reach, family, run, near) for family in families for reach in reaches):
+                yield run
+
+    def _group(self, near: str, clause: Clause) -> str | None:
+        """Return the group that is the object of a rule."""
+        rule_id = clause.rule.rule_id if clause.rule else ""
+        named = self._subject.rules[near, rule_id][1].authorization_object
+        return named.security_group_id if isinstance(named, GroupReference) else None
+
+    def _passes(self, reach: RuleReach, family: Family, run: Codes, group: str) -> bool:
+        """Return whether the other end accepts any of a run from or to any member of a group."""
+        return any(
+            table.far_columns(columns) & self._columns(table, family, group)
+            for table in reach.tables[family]
+            for row in range(table.row_of(run[0]), table.row_of(run[1]) + 1)
+            if (columns := table.accepted[row]) and not _is_dhcp_alone(table, row, run, family)
+        )
+
+    def _columns(self, table: Table, family: Family, group: str) -> Columns:
+        key = (id(table), group)
+        if key not in self._met:
+            self._met[key] = table.columns_with(self._subject.members[group].ranges(family))
+        return self._met[key]
+
+
+def _opposite(stand: Stand, direction: Direction) -> RuleReach:
+    return stand.ingress if direction is Direction.EGRESS else stand.egress
+
+
+def _is_dhcp_alone(table: Table, row: int, run: Codes, family: Family) -> bool:
+    """Return whether a row is a port of DHCP, which passes everywhere (§7.1), and the run is more than it."""
+    start, end = table.codes(row, row)
+    return start == end != run[0] and start in {code_of(UDP.wire_number, port) for port in DHCP[family]}
+
+
+def _one_sided(
+    subject: LintSubject, check: Check, direction: Direction, key: RuleKey, closed: Sequence[Codes]
+) -> Finding:
+    group, rule = subject.rules[key]
+    near, far = group.security_group_id, str(rule.authorization_object)
+    traffic = _traffic(closed)
+    if direction is Direction.EGRESS:
+        message = f"it lets members of {near} send {traffic} to {far}, where no group admits it"
+        remedy = f"accept the same from {near} by an ingress rule at {far}, or remove this rule"
+    else:
+        message = f"it admits {traffic} from members of {far}, which no group there lets them send"
+        remedy = f"accept the same to {near} by an egress rule at {far}, or remove this rule"
+    return Finding(
+        code=check.code,
+        severity=check.severity,
+        security_group_id=near,
+        rule_ids=(key[1],),
+        object_id=far,
+        message=message,
+        remedy=remedy,
+        origin=rule.origin,
+    )
+
+
+def _traffic(codes: Iterable[Codes]) -> str:
+    """Return runs in words: ``tcp 443, udp 53``."""
+    ports: dict[int, list[tuple[int, int]]] = {}
+    for first, last in codes:
+        if (first, last) == (0, LAST_CODE):
+            return "anything"
+        ports.setdefault(first >> 16, []).append((first & LAST_PORT, last & LAST_PORT))
+    return ", ".join(
+        f"{Protocol(number)} {port_text(joined(ranges))}"
+        if number in PORTED_NUMBERS
+        else f"{Protocol(number)}"
+        for number, ranges in ports.items()
+    )
+
+
+CHECKS = (
+    Check(
+        code="one_sided_rule",
+        severity=FindingSeverity.WARNING,
+        summary="a rule for traffic that no host at the other end lets pass",
+        find=_find_one_sided,
+    ),
+)
