@@ -148,7 +148,9 @@ def test_fish_completes(files: Path, tmp_path: Path) -> None:
     assert offered("sgagent comp") == {"compile"}
     assert offered("sgagent compile --dry") == {"--dry-run"}
     assert offered("sgagent compile --output ") == {"nft", "json"}
-    assert "lo" in offered("sgagent hits --interface ")
+    assert "lo=" not in offered("sgagent compile --interface ")
+    assert offered("sgagent lint --disable void_drop,nev") == {"void_drop,never_reached"}
+    assert offered("sgagent mode enforce o") == set()
     assert "--watch" not in offered("sgagent compile --w")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sgagent import __version__
+from sgagent.analysis.lint.codes import CODES
 from sgagent.cli.main import make_parser
 from sgagent.core.model import PROTOCOL_NAMES
 
@@ -22,8 +23,17 @@ class Value(Enum):
     CHOICE = "choice"
     FILE = "file"
     LINK = "link"
+    BOUND_LINK = "bound link"
+    """A link that the agent judges."""
+
     BINDING = "binding"
-    """``LINK=GROUP``: a link, and then what only the author knows."""
+    """``LINK=GROUP[,GROUP…]``: a link, and then groups of the definitions."""
+
+    RULE = "rule"
+    """The id of a rule of the definitions."""
+
+    CODES = "codes"
+    """Some of the choices, separated by commas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +84,18 @@ class Program:
     commands: tuple[Command, ...]
 
 
-PROTOCOLS = tuple(PROTOCOL_NAMES.values())
-"""What ``--protocol`` is completed with; it takes numbers too."""
+PROTOCOLS = tuple(name for protocol, name in PROTOCOL_NAMES.items() if protocol.number is not None)
+"""What ``--protocol`` is completed with: those of packets. It takes numbers too."""
 
 _VALUES = {
     "FILE": Value.FILE,
     "PATH": Value.FILE,
     "DIRECTORY": Value.FILE,
     "FOLDER": Value.FILE,
-    "NAME": Value.LINK,
+    "NAME": Value.BOUND_LINK,
     "LINK": Value.LINK,
     "INTERFACE": Value.LINK,
+    "ID": Value.RULE,
 }
 """What a metavar stands for, where that is known."""
 
@@ -150,6 +161,8 @@ def _value(action: argparse.Action) -> tuple[Value, tuple[str, ...]]:
         return Value.CHOICE, PROTOCOLS
     if isinstance(action.metavar, str) and action.metavar.startswith("NAME="):
         return Value.BINDING, ()
+    if isinstance(action.metavar, str) and action.metavar.startswith("CODE["):
+        return Value.CODES, CODES
     return _VALUES.get(_declared_metavar(action), Value.ANY), ()
 
 

@@ -94,3 +94,57 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 """Each command has at least one."""
+
+_OBSERVING = """\
+[enforcement]
+mode = "observe"
+
+[[interface]]
+name = "eth0"
+security_group_ids = ["sg-web"]
+"""
+_POLLING = """\
+[source]
+type = "https"
+url = "https://policy.example.com/web.yaml"
+
+[[failsafe]]
+direction = "ingress"
+cidr = "192.0.2.10/32"
+protocol = "tcp"
+port_range = "22/22"
+"""
+_WEB_SERVER = """\
+version: 1
+security_groups:
+- security_group_id: sg-web
+  rules:
+  - {direction: ingress, policy: accept, protocol: tcp, port_range: [80, 443],
+     authorization_object: 0.0.0.0/0}
+  - {direction: ingress, policy: accept, protocol: tcp, port_range: 22,
+     authorization_object: pl-office}
+prefix_lists:
+- prefix_list_id: pl-office
+  address_family: ipv4
+  entries: [203.0.113.0/24]
+network_interfaces:
+- network_interface_id: eni-web-1
+  mac_address: 00:16:3e:00:00:01
+  addresses: [10.0.0.11]
+  security_group_ids: [sg-web]
+"""
+PAGES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "sgagent": (
+        ("sgagent init --ssh-from 203.0.113.0/24", "Write a first policy, which only observes."),
+        ("sgagent check && sgagent plan", "Validate the definitions, and show what they would change."),
+        ("sgagent mode enforce", "Drop what no rule accepts from now on."),
+    ),
+    "sgagent.toml": (
+        (_OBSERVING.rstrip(), "Bind a link by hand, and only observe."),
+        (_POLLING.rstrip(), "Poll a document, and let an administrator in whatever it says."),
+    ),
+    "sgagent-documents": (
+        (_WEB_SERVER.rstrip(), "Open a web server to everyone, and its SSH to an office."),
+    ),
+}
+"""Those of the pages that are about no command."""

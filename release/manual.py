@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from release.commandline import Argument, Command, Option, Program, Value
-from release.examples import EXAMPLES
+from release.examples import EXAMPLES, PAGES
 from release.markdown import Block, CodeBlock, Heading, Paragraph, Table, parse_markdown, section
 from release.roff import escaped, guarded, quoted, set_blocks, set_running, set_table, set_term
 
@@ -87,6 +87,7 @@ def _program(program: Program, commands: tuple[Block, ...]) -> Iterator[str]:
     for command in program.commands:
         yield from set_term(f"**sgagent-{command.name}**(1)", command.summary)
     yield from _option_list(program.options, {})
+    yield from _examples(PAGES["sgagent"])
     yield from _exit_status(commands)
     yield from _ending(f"sgagent-{command.name}(1)" for command in program.commands)
 
@@ -105,9 +106,7 @@ def _command(program: Program, command: Command, commands: tuple[Block, ...]) ->
         for argument in command.arguments:
             yield from set_term(f"*{argument.metavar}*", argument.text or _one_of(argument))
     yield from _option_list(command.options, {**_documented(commands), **_documented(described)})
-    yield ".SH EXAMPLES"
-    for line, purpose in EXAMPLES[command.name]:
-        yield from (".PP", *set_running(purpose), *set_blocks((CodeBlock(line),)))
+    yield from _examples(EXAMPLES[command.name])
     yield from _exit_status(commands)
     others = (f"sgagent-{other.name}(1)" for other in program.commands if other != command)
     yield from _ending(("sgagent(1)", *others))
@@ -128,7 +127,14 @@ def _reference(name: str, summary: str, place: str, blocks: tuple[Block, ...]) -
                 yield from set_blocks((block,))
             case _:
                 yield from set_blocks((block,))
+    yield from _examples(PAGES[name])
     yield from _ending(("sgagent(1)", "sgagent-check(1)", "sgagent-run(1)"))
+
+
+def _examples(examples: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield ".SH EXAMPLES"
+    for text, purpose in examples:
+        yield from (".PP", *set_running(purpose), *set_blocks((CodeBlock(text),)))
 
 
 def _synopsis(command: Command) -> Iterator[str]:

@@ -64,6 +64,9 @@ COMMANDS = {
 }
 """The summary of each. Each is a module beside this one, with ``add_arguments`` and ``run``."""
 
+_FOR_SHELLS = "complete"
+"""A command that completions call, and that no list shows."""
+
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Threshold of the garbage collector. Definitions and rulesets are many small values without cycles, and with
 the interpreter's default, collections take as long as all the rest. Short commands disable the collector."""
@@ -193,12 +196,19 @@ def make_parser(wanted: Container[str] = COMMANDS) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name in COMMANDS:
         _add_command(commands, name, is_wanted=name in wanted)
+    if _FOR_SHELLS in wanted:
+        _fill(commands.add_parser(_FOR_SHELLS), _FOR_SHELLS, is_wanted=True)
     return parser
 
 
 def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, *, is_wanted: bool) -> None:
     """Add a command; what it takes to run it is imported only if it may be the one that is meant."""
-    command = commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name])
+    _fill(
+        commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name]), name, is_wanted=is_wanted
+    )
+
+
+def _fill(command: _Parser, name: str, *, is_wanted: bool) -> None:
     _add_config(command, default=argparse.SUPPRESS)
     if is_wanted:
         import_module(f"sgagent.cli.{name}").add_arguments(command)

@@ -6,12 +6,15 @@ import shlex
 
 import pytest
 
+from release import examples
 from release.commandline import Command, describe_program
 from release.examples import EXAMPLES
 from release.manual import manual_pages
 from release.markdown import BulletList, CodeBlock, Heading, Paragraph, Table, parse_markdown, section
 from release.roff import escaped, set_blocks
 from sgagent.cli.main import COMMANDS, make_parser
+from sgagent.documents import DocumentFile, Limits, parse_documents
+from sgagent.settings import parse_settings
 
 PROGRAM = describe_program()
 PAGES = dict(manual_pages(PROGRAM, "2026-01-02"))
@@ -41,12 +44,28 @@ def test_a_page_has_its_sections_in_order(name: str) -> None:
     """A reader finds what every page has where it always is."""
     heads = [line[4:].strip('"') for line in PAGES[name].splitlines() if line.startswith(".SH ")]
     wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "FILES", "SEE ALSO"]
-    if name == "sgagent.1":
-        wanted.remove("EXAMPLES")
     if name == "sgagent-documents.5":
-        wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "The native format", "Codes", "FILES", "SEE ALSO"]
+        wanted = [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "The native format",
+            "Codes",
+            "EXAMPLES",
+            "FILES",
+            "SEE ALSO",
+        ]
     if name == "sgagent.toml.5":
-        wanted = ["NAME", "SYNOPSIS", "DESCRIPTION", "[source]", "[enforcement]", "FILES", "SEE ALSO"]
+        wanted = [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "[source]",
+            "[enforcement]",
+            "EXAMPLES",
+            "FILES",
+            "SEE ALSO",
+        ]
     assert [head for head in heads if head in wanted] == wanted
 
 
@@ -62,6 +81,17 @@ def test_the_examples_of_a_command_are_valid(command: str) -> None:
         assert make_parser().parse_args(arguments).command == command
         assert purpose.endswith(".")
         assert escaped(purpose) in PAGES[f"sgagent-{command}.1"]
+
+
+def test_the_examples_of_the_other_pages_are_valid() -> None:
+    """Commands that the parser takes, configurations and documents without a problem."""
+    for line, _ in examples.PAGES["sgagent"]:
+        for words in map(shlex.split, line.split("&&")):
+            make_parser().parse_args(words[1:])
+    for text, _ in examples.PAGES["sgagent.toml"]:
+        parse_settings(text, "sgagent.toml")
+    for text, _ in examples.PAGES["sgagent-documents"]:
+        assert parse_documents([DocumentFile("web.yaml", text.encode())], Limits())[1] == ()
 
 
 def test_the_exit_codes_are_those_of_the_document() -> None:
