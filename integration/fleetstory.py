@@ -279,16 +279,17 @@ def _beginning(directory: Path) -> Iterator[Story]:
         cluster.network.plug_in(outside, "10.9.0.200")
         for host in fleet:
             for port in (HTTP, HTTPS, OTHER):
-                stack.enter_context(_listening(host, port))
+                stack.enter_context(listening(host.agent.namespace, port))
             host.agent.start()
         yield Story(cluster, desk, tuple(fleet), outside)
 
 
 @contextlib.contextmanager
-def _listening(host: Host, port: int) -> Iterator[None]:
-    """Take connections on a host, and close them, until the context is left."""
-    with host.agent.namespace.entered():
-        listener = socket.create_server((host.address, port))
+def listening(network: Namespace, port: int) -> Iterator[None]:
+    """Take connections over both families, and close them, until the context is left."""
+    listener = network.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    listener.bind(("::", port))
+    listener.listen(64)
 
     def serve() -> None:
         with contextlib.suppress(OSError):  # the listener was shut

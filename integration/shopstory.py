@@ -12,13 +12,13 @@ import json
 import shutil
 import socket
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from integration.fleetstory import listening, markdown
 from integration.lab import LabError, wait_for
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, Namespace, network_namespace
@@ -78,7 +78,7 @@ TRIES = 3
 
 @dataclass(slots=True)
 class Shop:
-    """The machines, everybody else on the same wire, and what is told."""
+    """The machines, everybody else on the same wire, and the lines of the story."""
 
     machines: dict[str, Machine]
     networks: dict[str, Namespace]
@@ -102,29 +102,17 @@ class Shop:
             LabError: one failed.
         """
         with ThreadPoolExecutor() as pool:
-            printed = dict(
-                zip(
-                    self.machines,
-                    pool.map(lambda name: self._type(name, commands), self.machines),
-                    strict=True,
-                )
-            )
+            printed = list(pool.map(lambda name: self._type(name, commands), self.machines))
         self.lines_typed += len(commands) * len(self.machines)
-        for command, text in printed[shown]:
-            self.tell(f"root@{shown}:~# {command}")
-            for line in text.splitlines():
-                self.tell(line)
+        self._show(shown, dict(zip(self.machines, printed, strict=True))[shown])
 
     def type(self, name: str, command: str) -> None:
         """Type a command on one machine, and show what it prints."""
         self.lines_typed += 1
-        ((_, text),) = self._type(name, (command,))
-        self.tell(f"root@{name}:~# {command}")
-        for line in text.splitlines():
-            self.tell(line)
+        self._show(name, self._type(name, (command,)))
 
     def try_flows(self, *, is_enforced: bool) -> None:
-        """Try every flow over both families, and tell which pass.
+        """Try every flow over both families, and show which pass.
 
         Raises:
             LabError: one passes that must not, or the reverse.
@@ -140,6 +128,11 @@ class Shop:
         if seen != wanted:
             raise LabError(f"expected {wanted}, seen {seen}")
 
+    def _show(self, name: str, printed: Sequence[tuple[str, str]]) -> None:
+        for command, text in printed:
+            for line in (f"root@{name}:~# {command}", *text.splitlines()):
+                self.tell(line)
+
     def _type(self, name: str, commands: Sequence[str]) -> list[tuple[str, str]]:
         printed = []
         for command in commands:
@@ -154,7 +147,7 @@ class Shop:
         return printed
 
     def _is_open(self, flow: Flow, is_wanted: bool) -> bool:  # noqa: FBT001 - what is to be open is tried again
-        """Tell whether a connection is made, over each family alike.
+        """Return whether a connection is made, over each family alike.
 
         Raises:
             LabError: the families differ.
@@ -220,7 +213,7 @@ def tell() -> Sequence[Chapter]:
 
 
 def _is_all_noticed(shop: Shop) -> bool:
-    """Tell whether the database's agent has read of each flow to it that it would drop, by both families."""
+    """Return whether the database has noticed each flow to it that it would drop, over both families."""
     report = json.loads(shop.machines["database"].run("sgagent", "denied", "--json"))
     seen = {(one["source"]["address"], one["destination"]["port"]) for one in report["flows"]}
     wanted = {
@@ -230,14 +223,6 @@ def _is_all_noticed(shop: Shop) -> bool:
         for address in ADDRESSES[source]
     }
     return wanted <= seen
-
-
-def markdown(chapters: Iterable[Chapter]) -> str:
-    """Return what was told as a part of a page."""
-    return "\n".join(
-        f"### {chapter.title.capitalize()}\n\n```console\n" + "\n".join(chapter.lines) + "\n```\n"
-        for chapter in chapters
-    )
 
 
 @contextlib.contextmanager
@@ -252,9 +237,9 @@ def _beginning() -> Iterator[Shop]:
             _give_addresses(networks[name], name)
         for name, ports in {"web": (443, 22), "app": (8080, 22), "database": (5432, 22)}.items():
             for port in ports:
-                stack.enter_context(_listening(networks[name], port))
+                stack.enter_context(listening(networks[name], port))
         for name in ("mirror", "customer"):
-            stack.enter_context(_listening(networks[name], 443))
+            stack.enter_context(listening(networks[name], 443))
         machines = {}
         for name in MACHINES:
             machine = stack.enter_context(machine_in(networks[name], is_bare=True))
@@ -271,28 +256,6 @@ def _give_addresses(network: Namespace, name: str) -> None:
     address, address6 = ADDRESSES[name]
     network.ip(f"address add {address}/32 dev eth0", "route add default dev eth0")
     network.ip(f"address add {address6}/128 dev eth0 nodad", "route add default dev eth0", version=6)
-
-
-@contextlib.contextmanager
-def _listening(network: Namespace, port: int) -> Iterator[None]:
-    """Take connections over both families, and close them, until the context is left."""
-    listener = network.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    listener.bind(("::", port))
-    listener.listen(64)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):  # the listener was shut
-            while True:
-                listener.accept()[0].close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    with listener:
-        try:
-            yield
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 if __name__ == "__main__":

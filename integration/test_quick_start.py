@@ -82,7 +82,7 @@ class Desk:
         wait_for(lambda: f"tcp {OTHER}" in self.machine.run("sgagent", "denied"), "the drop")
 
     def is_loaded(self, unit: str) -> bool:
-        """Tell whether the machine's systemd knows a unit."""
+        """Return whether the machine's systemd knows a unit."""
         return self.machine.show(unit, "LoadState") != "not-found"
 
     def _is_open(self, source: str, port: int) -> bool:
@@ -95,7 +95,7 @@ class Desk:
         return True
 
     def is_answering_pings(self) -> bool:
-        """Tell whether one ping is answered."""
+        """Return whether one ping is answered."""
         try:
             self.wire.peer.run("ping", "-c1", "-W1", HOST)
         except CommandError:
@@ -113,7 +113,7 @@ def blocks() -> Iterator[Block]:
 
 
 def shows(shown: str, printed: str) -> bool:
-    """Tell whether a text is what was printed, where an ellipsis stands for any lines."""
+    """Return whether a text is what was printed, where an ellipsis stands for any lines."""
     parts = [r"(?:.*\n)*" if line == "…" else re.escape(_masked(line)) + r"\n" for line in shown.splitlines()]
     text = "".join(f"{_masked(line)}\n" for line in printed.splitlines())
     return re.fullmatch("".join(parts), text) is not None

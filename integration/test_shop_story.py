@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from integration import shopstory
+from integration import fleetstory, shopstory
 from integration.machine import why_not
 from integration.package import why_not as why_no_package
 from integration.story import without_passing
@@ -22,7 +22,7 @@ def test_the_story_ends_well_and_the_page_tells_it() -> None:
     chapters = shopstory.tell()
     page = shopstory.DOCUMENT.read_text(encoding="utf-8")
     written = page.partition("<!-- shop: begin -->\n")[2].partition("<!-- shop: end")[0]
-    assert masked(written) == masked(shopstory.markdown(chapters))
+    assert masked(written) == masked(fleetstory.markdown(chapters))
 
 
 def masked(text: str) -> list[str]:
