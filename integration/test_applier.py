@@ -9,6 +9,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,30 @@ def test_both_sides_see_the_same(namespace: Namespace, owner: Applier) -> None:
     with pytest.raises(NotPermittedError, match=rf"process {owner.pid} \(sgagent-applier\)"):
         onlooker.refuse_another_owner()
     onlooker.close()
+
+
+def test_a_start_waits_for_an_owner_that_dies(namespace: Namespace) -> None:
+    """A table belongs to a killed applier until the kernel has closed its sockets; then it is taken up."""
+    with fork_applier(owned=True) as first:
+        plane = ApplierDataplane(first.channel, mask=ALL_BITS)
+        bring(plane, tables.WHOLE)
+        os.kill(first.pid, signal.SIGSTOP)
+        with fork_applier(owned=True) as second, ThreadPoolExecutor(1) as pool:
+            successor = ApplierDataplane(second.channel, mask=ALL_BITS)
+            begun = threading.Event()
+
+            def start() -> Observed:
+                begun.set()
+                successor.refuse_another_owner()
+                return successor.observe()
+
+            started = pool.submit(start)
+            assert begun.wait(10)
+            os.kill(first.pid, signal.SIGKILL)
+            assert started.result(10) == Observed(ruleset=tables.WHOLE)
+            assert successor.is_owner
+            namespace.nft("flush", "ruleset")
+            assert successor.observe() == Observed(ruleset=tables.WHOLE)
 
 
 def test_the_applier_has_one_privilege(owner: Applier) -> None:

@@ -161,6 +161,10 @@ class Definitions:
             else:
                 yield delivery
 
+    def damaged(self, damage: tuple[str, ...]) -> Definitions:
+        """Return these definitions without what an earlier agent left, if something is wrong with it."""
+        return replace(self, kept=None, damage=(*self.damage, *damage)) if damage else self
+
     @property
     def in_force(self) -> Delivery | None:
         """Return the definitions in force, committed or on trial; None if this agent enforced none yet."""

@@ -129,6 +129,9 @@ class StepTarget:
     refusal: tuple[Problem, ...] = ()
     """Why newer definitions are not enforced."""
 
+    damage: tuple[str, ...] = ()
+    """What is wrong with the definitions that an earlier agent left, whatever becomes of the step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelChange:
@@ -207,9 +210,9 @@ class Planner:
                     refusal=refusal,
                 )
             refusal = refusal or _as_errors(problems, strict=strict)
-        if damage:
-            definitions = replace(definitions, kept=None, damage=(*definitions.damage, *damage))
-        return StepTarget(definitions=definitions, refusal=refusal)
+        return StepTarget(
+            definitions=definitions.damaged(tuple(damage)), refusal=refusal, damage=tuple(damage)
+        )
 
     def judge(self, state: AgentState, inputs: StepInputs, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""

@@ -116,6 +116,8 @@ class Reconciler:
         step, state = self._bring(self.state, inputs, target)
         if step.outcome is not StepEnd.REFUSED:
             state = self._store(state, target)
+        elif target.damage:
+            state = replace(state, definitions=state.definitions.damaged(target.damage))
         self.state, self._is_changing = state, self._is_interim_left
         return step
 

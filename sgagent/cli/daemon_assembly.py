@@ -72,8 +72,8 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
     with ExitStack() as stack:
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
-        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         dataplane.refuse_another_owner()
+        dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         StateDirectory(settings.state.directory).refuse_unreadable()
         daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -47,6 +49,21 @@ class Owner:
             if process.endswith(f"({APPLIER_NAME})"):
                 return process
         return f"netlink port {self.port}"
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the process to end, whose number is the port; return whether it did or is gone."""
+        try:
+            process = os.pidfd_open(self.port)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):  # the port is no number of a process
+            return False
+        try:
+            end = select.poll()
+            end.register(process, select.POLLIN)
+            return bool(end.poll(seconds * 1000))
+        finally:
+            os.close(process)
 
 
 def _process(directory: Path) -> str:

@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.generation import RulesetGeneration, following, list_counters
+from sgagent.dataplane.generation import Owner, RulesetGeneration, following, list_counters
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
 from sgagent.nft import plan as ops, ruleset as nft
@@ -75,6 +75,9 @@ _TRIED = "x/tried"
 
 _ATTEMPTS = 5
 """Listings that are tried while another process keeps changing the ruleset."""
+
+_DYING_SECONDS = 2.0
+"""How long the kernel may take to close the sockets of a process that was killed, on a busy host."""
 
 _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
 
@@ -268,12 +271,19 @@ class KernelTable:
     def refuse_another_owner(self) -> None:
         """Make sure that no other process owns the table, whether or not there is anything to change.
 
+        A process that was killed may own it for a moment longer, so this waits before it refuses.
+
         Raises:
             NotPermittedError: one does; names it.
         """
-        owner = None if self.is_owner else self._generation.owner()
+        owner = self._other_owner()
+        if owner is not None and owner.ends_within(_DYING_SECONDS):
+            owner = self._other_owner()
         if owner is not None:
-            raise NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner} (stop that first)")
+            raise _owned_by(owner)
+
+    def _other_owner(self) -> Owner | None:
+        return None if self.is_owner else self._generation.owner()
 
     def close(self) -> None:
         """Release the table unchanged; the rules stay in force."""
@@ -330,13 +340,17 @@ class KernelTable:
     ) -> NoReturn:
         """Raise the refusal with all that can be found out about it."""
         if NOT_PERMITTED in refusal.reason:
-            self.refuse_another_owner()
-            raise NotPermittedError(_NO_PRIVILEGE) from refusal
+            owner = self._other_owner()
+            raise (_owned_by(owner) if owner else NotPermittedError(_NO_PRIVILEGE)) from refusal
 
         def accepts(some: Sequence[Operation]) -> bool:
             return self._context.accepts(encode_plan(Plan(tuple(some)), flags, verb))
 
         raise KernelRefusedError(refusal.reason, find_refused(operations, accepts)) from refusal
+
+
+def _owned_by(owner: Owner) -> NotPermittedError:
+    return NotPermittedError(f"the table {FAMILY} {TABLE} is owned by {owner} (stop that first)")
 
 
 def _is_permitted() -> bool:

@@ -10,8 +10,10 @@ import pytest
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import open_way
 from sgagent.core.binding import Link
+from sgagent.core.errors import KernelRefusedError
 from sgagent.core.model import UDP
 from sgagent.core.policy import Endpoint, Exemption, exempt
+from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_steps import BROKEN
 
@@ -166,3 +168,19 @@ def failsafes(step: Step) -> tuple[Exemption, ...]:
     """Return what no group can block on the first interface outwards."""
     assert step.policy is not None
     return step.policy.interfaces[0].egress.failsafe
+
+
+def test_damage_is_reported_though_the_kernel_refuses_to_close_the_host(machine: Machine) -> None:
+    """What is wrong with a kept file depends on no kernel; it is noted once, over any number of steps."""
+    machine.source.write(GOOD.replace("[10.0.0.11]", "[10.0.0.11, 10.0.0.12]"))
+    machine.reconciler().step(fetch=True)
+    machine.source.remove()
+    machine.dataplane = FakeDataplane()
+    agent = machine.reconciler("[limits]\naddresses = 1\n")
+    for outcome in (StepEnd.REFUSED, StepEnd.REFUSED, StepEnd.APPLIED):
+        is_refused = outcome is StepEnd.REFUSED
+        machine.dataplane.refusal = KernelRefusedError("No space left on device") if is_refused else None
+        assert agent.step(fetch=True).outcome is outcome
+        (fault,) = agent.state_faults
+        assert "more than 1 addresses" in fault
+    assert agent.definitions.kept is None
