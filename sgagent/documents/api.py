@@ -33,7 +33,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_model
+from sgagent.documents.models import DocumentModel, LooseModel, Value, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     InvalidValueError,
@@ -262,11 +262,11 @@ def _read_groups(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _add_page(answer, collected, "DescribeSecurityGroups")
-    for place in _items(answer, model.security_groups, "SecurityGroups", "SecurityGroup"):
-        group = read_model(ListedGroupModel, place)
-        if group is None or not group.security_group_id:
+    listed = _items(answer, model.security_groups, "SecurityGroups", "SecurityGroup")
+    for place, group in read_each(ListedGroupModel, listed):
+        if not group.security_group_id:
             continue
-        listed = ListedGroup(
+        group_listed = ListedGroup(
             place=place,
             security_group_id=group.security_group_id,
             group_type=group.security_group_type or UNKNOWN_GROUP_TYPE,
@@ -275,12 +275,12 @@ def _read_groups(answer: Field, collected: Collected) -> None:
             vpc_id=group.vpc_id,
             tags=_tags(place, group),
         )
-        collected.listed.append(listed)
+        collected.listed.append(group_listed)
 
 
 def _tags(place: Field, group: ListedGroupModel) -> tuple[tuple[str, str], ...]:
-    tags = (read_model(TagModel, item) for item in _items(place, group.tags, "Tags", "Tag"))
-    return tuple(sorted({(tag.tag_key or tag.key, tag.tag_value or tag.value) for tag in tags if tag}))
+    tags = read_each(TagModel, _items(place, group.tags, "Tags", "Tag"))
+    return tuple(sorted({(tag.tag_key or tag.key, tag.tag_value or tag.value) for _, tag in tags}))
 
 
 def _read_attribute(answer: Field, collected: Collected) -> None:
@@ -420,12 +420,9 @@ def _addresses(place: Field, model: DeliveredInterfaceModel) -> Iterator[CidrBlo
         _items(place, model.ipv4_prefix_sets, "Ipv4PrefixSets", "Ipv4PrefixSet"),
         _items(place, model.ipv6_prefix_sets, "Ipv6PrefixSets", "Ipv6PrefixSet"),
     )
-    for item in chain.from_iterable(sets):
-        found = read_model(DeliveredAddressModel, item)
-        if found is not None:
-            yield from filter(
-                None, (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
-            )
+    for _, found in read_each(DeliveredAddressModel, chain.from_iterable(sets)):
+        addresses = found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix
+        yield from filter(None, addresses)
 
 
 def _read_prefix_list(answer: Field, collected: Collected) -> None:
@@ -433,10 +430,8 @@ def _read_prefix_list(answer: Field, collected: Collected) -> None:
     if model is None:
         return
     _refuse_part(answer)
-    entries = []
-    for item in _items(answer, model.entries, "Entries", "Entry"):
-        entry = read_model(DeliveredPrefixModel, item)
-        entries.append((item.at("Cidr"), None if entry is None else entry.cidr))
+    items = read_each(DeliveredPrefixModel, _items(answer, model.entries, "Entries", "Entry"))
+    entries = [(item.at("Cidr"), entry.cidr) for item, entry in items]
     collected.add_prefix_list(make_prefix_list(answer, model.prefix_list_id, model.address_family, entries))
 
 
@@ -453,10 +448,8 @@ def _read_port_list(answer: Field, collected: Collected) -> None:
     port_list_id = model.port_range_list_id or _id_in_file_name(answer)
     if port_list_id is None and not is_set(answer.entries.get("PortRangeListId", "")):
         answer.refuse_missing("PortRangeListId", "add the id, or name the file after it, like prl-1.json")
-    entries = []
-    for item in _items(answer, model.entries, "Entries"):
-        entry = read_model(DeliveredPortsModel, item)
-        entries.append((item.at("PortRange"), None if entry is None else entry.port_range))
+    items = read_each(DeliveredPortsModel, _items(answer, model.entries, "Entries"))
+    entries = [(item.at("PortRange"), entry.port_range) for item, entry in items]
     collected.add_port_list(make_port_list(answer, port_list_id, entries))
 
 

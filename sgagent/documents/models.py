@@ -6,7 +6,7 @@ commands run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping as MappingOf
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping as MappingOf
 from dataclasses import replace
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -131,14 +131,18 @@ def read_model(declared: type[M], place: Field) -> M | None:
     return model
 
 
-def read_each(declared: type[M], place: Field, name: str) -> Iterator[tuple[Field, M]]:
-    """Yield the items of a list of a mapping as models, with their places; nothing where it is no list."""
+def read_each(declared: type[M], places: Iterable[Field]) -> Iterator[tuple[Field, M]]:
+    """Yield values as models, with their places; what is no mapping is an error and left out."""
+    for place in places:
+        model = read_model(declared, place)
+        if model is not None:
+            yield place, model
+
+
+def items_of(place: Field, name: str) -> Iterator[Field]:
+    """Yield the items of a list of a mapping; nothing where it is something else."""
     listing = place.entries.get(name)
-    if isinstance(listing, Listing):
-        for item in place.child(name, listing).items():
-            model = read_model(declared, item)
-            if model is not None:
-                yield item, model
+    return place.child(name, listing).items() if isinstance(listing, Listing) else iter(())
 
 
 def _known_entries(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -30,7 +29,7 @@ from sgagent.core.model import (
 )
 from sgagent.documents.assembly import Collected
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, Schema, Value, located, read_model
+from sgagent.documents.models import DocumentModel, Schema, Value, items_of, located, read_model
 from sgagent.documents.rule_form import Part, RuleForm, make_port_list, make_prefix_list, make_rule
 from sgagent.documents.scalars import (
     invalid,
@@ -263,19 +262,14 @@ def read_native(document: Field, collected: Collected) -> None:
     model = read_model(NativeModel, document)
     if model is None:
         return
-    for place in _items(document, "security_groups", model.security_groups):
+    for place in items_of(document, "security_groups"):
         collected.add_group(_group(place, model))
-    for place in _items(document, "prefix_lists", model.prefix_lists):
+    for place in items_of(document, "prefix_lists"):
         collected.add_prefix_list(_prefix_list(place))
-    for place in _items(document, "port_lists", model.port_lists):
+    for place in items_of(document, "port_lists"):
         collected.add_port_list(_port_list(place))
-    for place in _items(document, "network_interfaces", model.network_interfaces):
+    for place in items_of(document, "network_interfaces"):
         collected.add_interface(_interface(place, model))
-
-
-def _items(place: Field, name: str, listing: Listing | None) -> Iterator[Field]:
-    """Go through the items of a list of a mapping; nothing where it is missing or no list."""
-    return place.at(name).items() if listing else iter(())
 
 
 def _group(place: Field, document: NativeModel) -> SecurityGroup | None:
@@ -333,7 +327,7 @@ def _prefix_list(place: Field) -> PrefixList | None:
     model = read_model(PrefixListModel, place)
     if model is None:
         return None
-    entries = map(_prefix, _items(place, "entries", model.entries))
+    entries = map(_prefix, items_of(place, "entries"))
     return make_prefix_list(place, model.prefix_list_id, model.address_family, entries)
 
 
@@ -349,7 +343,7 @@ def _port_list(place: Field) -> PortList | None:
     model = read_model(PortListModel, place)
     if model is None:
         return None
-    entries = map(_port_range, _items(place, "entries", model.entries))
+    entries = map(_port_range, items_of(place, "entries"))
     return make_port_list(place, model.port_list_id, entries)
 
 
@@ -365,7 +359,7 @@ def _interface(place: Field, document: NativeModel) -> NetworkInterface | None:
     model = read_model(NetworkInterfaceModel, place)
     if model is None:
         return None
-    groups = [item.read(parse_id) for item in _items(place, "security_group_ids", model.security_group_ids)]
+    groups = [item.read(parse_id) for item in items_of(place, "security_group_ids")]
     interface = NetworkInterface(
         network_interface_id=model.network_interface_id or "",
         mac_address=model.mac_address,

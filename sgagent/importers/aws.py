@@ -24,7 +24,7 @@ from sgagent.documents.api import (
     Text,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.models import Value, one_of, read_each, read_model
+from sgagent.documents.models import Value, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Mapping, is_set
 from sgagent.documents.values import FAMILIES, parse_block
@@ -204,7 +204,7 @@ def _read_groups(answer: Field, gathered: Gathered) -> None:
         model = read_model(_Group, place)
         if model is None:
             continue
-        tags = {tag.key: tag.value for _, tag in read_each(TagModel, place, "Tags")}
+        tags = {tag.key: tag.value for _, tag in read_each(TagModel, items_of(place, "Tags"))}
         group = AwsGroup(
             place=place,
             security_group_id=model.group_id,
@@ -216,7 +216,7 @@ def _read_groups(answer: Field, gathered: Gathered) -> None:
         if model.group_id:
             gathered.add_aws_group(group)
         for name, way in (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS)):
-            for permission, written in read_each(_Permission, place, name):
+            for permission, written in read_each(_Permission, items_of(place, name)):
                 gathered.allowances += _allowances(permission, written, model.group_id or "", way, gathered)
 
 
@@ -228,7 +228,9 @@ def _allowances(
     if not any(is_set(place.entries.get(name, "")) for name in _PEERS):
         message = "a rule without a peer"
         gathered.notes.add(ImportEffect.LEFT_OUT, place.origin, security_group_id, message)
-    for item, end in chain.from_iterable(read_each(kind, place, name) for name, kind in _PEERS.items()):
+    for item, end in chain.from_iterable(
+        read_each(kind, items_of(place, name)) for name, kind in _PEERS.items()
+    ):
         peer = _of_account(end.peer, end.user_id)
         if bounds is None or peer is None:
             continue
@@ -303,7 +305,7 @@ def _read_interfaces(answer: Field, gathered: Gathered) -> None:
         if model is None:
             continue
         attached = model.attachment and read_model(_Attachment, place.at("Attachment"))
-        groups = {group.group_id for _, group in read_each(_AttachedGroup, place, "Groups")}
+        groups = {group.group_id for _, group in read_each(_AttachedGroup, items_of(place, "Groups"))}
         interface = NetworkInterface(
             network_interface_id=model.network_interface_id,
             mac_address=model.mac_address,
@@ -321,7 +323,7 @@ def _read_interfaces(answer: Field, gathered: Gathered) -> None:
 def _addresses(place: Field, model: _Interface) -> Iterator[Member | None]:
     yield model.private_ip_address
     for name in _ADDRESSES:
-        for _, found in read_each(DeliveredAddressModel, place, name):
+        for _, found in read_each(DeliveredAddressModel, items_of(place, name)):
             yield from (found.private_ip_address, found.ipv6_address, found.ipv4_prefix, found.ipv6_prefix)
 
 
@@ -347,7 +349,7 @@ def _read_prefix_entries(answer: Field, gathered: Gathered) -> None:
     if prefix_list_id is None:
         answer.refuse_missing("PrefixListId", "add the id, or name the file after it, like pl-1.json")
         return
-    entries = (entry.cidr for _, entry in read_each(DeliveredPrefixModel, answer, "Entries"))
+    entries = (entry.cidr for _, entry in read_each(DeliveredPrefixModel, items_of(answer, "Entries")))
     gathered.prefix_list(prefix_list_id, answer).deliver(answer, filter(None, entries))
 
 

@@ -16,7 +16,7 @@ from sgagent.core.model import AuthorizationObject, Direction, Family, GroupRefe
 from sgagent.documents import DocumentFile, Limits
 from sgagent.documents.api import Account, Id, Text
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, one_of, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, items_of, one_of, read_each, read_model
 from sgagent.documents.scalars import parse_boolean, parse_mapping, parse_text
 from sgagent.documents.tree import Listing, Mapping, Node, is_set
 from sgagent.documents.values import DIRECTIONS, FAMILIES, parse_block
@@ -99,7 +99,7 @@ def _read_group(place: Field, gathered: Gathered) -> None:
     )
     gathered.add_aws_group(group)
     for name, direction in DIRECTIONS.items():
-        for item, rule in read_each(_InlineRule, place, name):
+        for item, rule in read_each(_InlineRule, items_of(place, name)):
             gathered.allowances += _allowances(item, rule, model.id, direction, gathered)
 
 
@@ -189,7 +189,9 @@ def _read_prefix_list(place: Field, gathered: Gathered) -> None:
     if model is not None and model.id:
         draft = gathered.defined_prefix_list(model.id, place)
         draft.family = model.address_family or draft.family
-        draft.entries += (entry.cidr for _, entry in read_each(PrefixEntry, place, "entry") if entry.cidr)
+        draft.entries += (
+            entry.cidr for _, entry in read_each(PrefixEntry, items_of(place, "entry")) if entry.cidr
+        )
 
 
 def _read_prefix_entry(place: Field, gathered: Gathered) -> None:
@@ -262,10 +264,10 @@ def _read_state(root: Field, gathered: Gathered) -> None:
 
 def _read_module(module: Field, gathered: Gathered) -> None:
     """Add the resources of a module and its child modules; the limits bound the depth."""
-    for place in module.at("resources").items() if is_set(module.entries.get("resources", "")) else ():
+    for place in items_of(module, "resources"):
         named = [name for key in ("address", "type") if isinstance(name := place.entries.get(key), str)]
         _read_resource(place.belonging_to(next(filter(None, named), "a resource")), gathered)
-    for child, _ in read_each(_Module, module, "child_modules"):
+    for child, _ in read_each(_Module, items_of(module, "child_modules")):
         _read_module(child, gathered)
 
 

@@ -33,7 +33,7 @@ from sgagent.documents.api import (
     rule_peer,
 )
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, located, one_of, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, items_of, located, one_of, read_each, read_model
 from sgagent.documents.rule_form import Part, make_rule
 from sgagent.documents.scalars import parse_boolean, parse_list
 from sgagent.documents.tree import Listing, is_set
@@ -145,7 +145,7 @@ def _read_prefix_list(place: Field, gathered: Gathered) -> None:
         return
     draft = gathered.defined_prefix_list(model.id, place)
     draft.family = model.address_family or Family.IPV4
-    for item, entry in read_each(PrefixEntry, place, "entry"):
+    for item, entry in read_each(PrefixEntry, items_of(place, "entry")):
         if entry.cidr and entry.cidr.family is not draft.family:
             message = "an entry of another family than the list"
             item.at("cidr").error("mixed_families", message, "the list's own family")

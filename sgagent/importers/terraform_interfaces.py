@@ -12,7 +12,7 @@ from pydantic import Field as Declared
 from sgagent.core.model import CidrBlock, Cloud, NetworkInterface
 from sgagent.documents.api import Id, Mac
 from sgagent.documents.field import Field
-from sgagent.documents.models import LooseModel, Value, located, read_each, read_model
+from sgagent.documents.models import LooseModel, Value, items_of, located, read_each, read_model
 from sgagent.documents.scalars import parse_digits, parse_each, parse_list, parse_mapping
 from sgagent.documents.tree import Listing, Node, is_set
 from sgagent.documents.values import HostBits, parse_block, parse_id
@@ -102,7 +102,7 @@ def _read_interface(place: Field, gathered: Gathered, declared: type[_Interface]
     for name in (
         ("network_interface", "network_interfaces", "secondary_network_interface") if instance else ()
     ):
-        for item, mention in read_each(_Mention, place, name):
+        for item, mention in read_each(_Mention, items_of(place, name)):
             _add_mention(item, mention, gathered, "its secondary interface")
     if model.network_interface_id is None:
         id_field = declared.names()["network_interface_id"]
