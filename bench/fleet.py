@@ -29,7 +29,7 @@ from integration.etcdcluster import CLIENT_PORT, Cluster, Member, etcd_cluster
 from integration.namespaces import network_namespace, remove_stale_namespaces
 from integration.parts import with_parts
 from sgagent.core.model import Snapshot
-from sgagent.settings import EtcdEndpoint
+from sgagent.settings.sources import EtcdEndpoint
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import Report
 from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member

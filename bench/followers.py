@@ -18,7 +18,7 @@ from sgagent.core.binding import Link, bind
 from sgagent.core.model import Snapshot
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.source import EtcdSource
 from tests.fakes.host import FakeHost
 

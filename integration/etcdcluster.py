@@ -22,7 +22,7 @@ from integration.namespaces import (
     run,
     set_network_namespace,
 )
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
 from tests.patience import PATIENCE
 
 START_SECONDS = 30.0

@@ -15,7 +15,7 @@ from integration.namespaces import network_namespace
 from integration.nginx import PORT, Nginx, nginx_in
 from sgagent.core.errors import SgagentError
 from sgagent.documents import Limits
-from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.https.source import HttpsSource
 from tests.certificates import Authority
 from tests.lies import LIMIT_BYTES, POLICY, sending

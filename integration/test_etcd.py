@@ -22,7 +22,8 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.model import PortSet, Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
-from sgagent.settings import EtcdSourceSettings, SignatureSettings
+from sgagent.settings import SignatureSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import GROUPS, KeyLayout

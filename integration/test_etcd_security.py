@@ -14,7 +14,7 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.cli.main import main
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import CallRefusedError, GrpcStatus
 from sgagent.sources.etcd.keys import KeyLayout

@@ -15,7 +15,7 @@ from integration.nginx import PORT, TOKEN, Nginx, nginx_in, why_not
 from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.signatures.private_key import PrivateKey
 from sgagent.sources.https.source import HttpsSource
 from tests.signing import KEY, OTHER_KEY, signature_of

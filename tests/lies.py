@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sgagent.core.errors import SgagentError
 from sgagent.documents import Limits
-from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.https.source import HttpsSource
 from tests.certificates import Authority, Issued
 from tests.tlsserver import Request, Script, Wire, tls_server

@@ -11,7 +11,8 @@ from sgagent import __version__
 from sgagent.agent.status import Status
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.ports import Source
-from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.fleet import Report, keys_kept
 from sgagent.sources.etcd.keys import FLEET, MEMBERS, MOST_ANNOUNCED, KeyLayout, write_member
 from sgagent.sources.etcd.source import EtcdSource, FetchedPublication

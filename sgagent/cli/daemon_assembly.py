@@ -43,7 +43,8 @@ from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout
 from sgagent.ports import Source
-from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.factory import make_source
 from sgagent.sources.servers import name_servers
 

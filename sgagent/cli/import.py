@@ -27,7 +27,8 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.problems import FULL_DOCUMENTS
 from sgagent.documents.writer import as_yaml, write_document
 from sgagent.importers import Imported, Note, import_aws, import_terraform
-from sgagent.settings import AliyunSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun.ecs_api import NotAllowedError
 from sgagent.sources.factory import make_source
 

@@ -28,7 +28,8 @@ from sgagent.core.model import TCP, CidrBlock, Family, Mode
 from sgagent.dataplane.sockets import list_listeners, list_sockets
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_logins
-from sgagent.settings import FileSourceSettings, Settings, parse_settings
+from sgagent.settings import Settings, parse_settings
+from sgagent.settings.sources import FileSourceSettings
 from sgagent.sources.files.reader import is_document_name
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from sgagent.cli.keygen import load_key
 from sgagent.cli.sign import parse_lifetime
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, UsageError
-from sgagent.settings import EtcdSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.signatures import Manifest, SignatureFile
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
 from sgagent.signatures.private_key import PrivateKey

@@ -37,7 +37,8 @@ from sgagent.policy_test.scenario import (
     parse_packets,
 )
 from sgagent.ports import Delivery
-from sgagent.settings import FileSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import FileSourceSettings
 from sgagent.sources.files.reader import is_document_name
 
 

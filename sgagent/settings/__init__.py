@@ -3,17 +3,6 @@
 from __future__ import annotations
 
 from sgagent.core.model import Sessions
-from sgagent.settings.sources import (
-    AliyunSourceSettings,
-    ApiEndpoint,
-    EtcdEndpoint,
-    EtcdSourceSettings,
-    FileSourceSettings,
-    HttpsSourceSettings,
-    HttpsUrl,
-    SourceSettings,
-    SourceType,
-)
 from sgagent.settings.tables import (
     METADATA_SERVICE,
     SPAN_FORM,
@@ -35,16 +24,9 @@ from sgagent.settings.toml_reader import RefusedSettingsError, parse_interface_n
 __all__ = [
     "METADATA_SERVICE",
     "SPAN_FORM",
-    "AliyunSourceSettings",
-    "ApiEndpoint",
     "EnforcementSettings",
-    "EtcdEndpoint",
-    "EtcdSourceSettings",
-    "FileSourceSettings",
     "FlowLogSettings",
     "FlowOutput",
-    "HttpsSourceSettings",
-    "HttpsUrl",
     "LintSettings",
     "ListenAddress",
     "MetricsSettings",
@@ -53,8 +35,6 @@ __all__ = [
     "Sessions",
     "Settings",
     "SignatureSettings",
-    "SourceSettings",
-    "SourceType",
     "StateSettings",
     "UnboundInterfaces",
     "parse_interface_name",

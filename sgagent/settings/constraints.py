@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from sgagent.documents.scalars import (
+    MISSING_FIELD,
     UNKNOWN_FIELD,
     Fault,
     InvalidValueError,
@@ -32,11 +33,31 @@ if TYPE_CHECKING:
 _LARGE = 1 << 1024
 
 
+Written = Mapping[str, object]
+"""A table as it is written."""
+
+
 class SettingsTable:
     """A table of the configuration: pydantic refuses keys that the class does not declare."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    examples: ClassVar[Mapping[str, str]] = {}
+    """The remedy where a key is missing, if there is more to say than to add it."""
+
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys, as they are written: whatever else is wrong with them."""
+        del written
+        yield from ()
+
+
+def half_pair(written: Written, key: str, other: str) -> Iterator[Fault]:
+    """Yield the fault of a table that has one key and lacks the one that it belongs to."""
+    if other in written and key not in written:
+        what = "the certificate that client_key" if key == "client_certificate" else f"what {other}"
+        yield Fault(MISSING_FIELD, "missing", f"{what} belongs to", (key,))
 
 
 class Constraint(ABC):

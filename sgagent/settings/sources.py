@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from sgagent.documents.scalars import Fault, InvalidValueError
@@ -21,6 +21,8 @@ from sgagent.settings.constraints import (
     SettingsTable,
     Switch,
     Text,
+    Written,
+    half_pair,
     text,
 )
 
@@ -196,18 +198,32 @@ def _api_endpoint(parts: UrlParts) -> ApiEndpoint:
     return ApiEndpoint(host=parts.host, port=port, is_encrypted=is_encrypted)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSourceSettings(SettingsTable):
-    """Definitions in files of this host."""
+class SourceTable(SettingsTable):
+    """The keys of one type of source."""
 
-    kind: ClassVar = SourceType.FILE
-    path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
-    """A file, or a directory of files."""
+    __slots__ = ()
+
+    kind: ClassVar[SourceType]
+    folder: ClassVar[str] = ""
+    """Of ``sgagent.sources``, if it is not named as the type; its module ``source`` has ``make_source``."""
+
+    requirement: ClassVar[str] = ""
+    """Which package has the Python modules that the source needs."""
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
         """Return host and port of each server, in the order of their cache files."""
         return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSourceSettings(SourceTable):
+    """Definitions in files of this host."""
+
+    kind: ClassVar = SourceType.FILE
+    folder: ClassVar = "files"
+    path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
+    """A file, or a directory of files."""
 
     @property
     def place(self) -> str:
@@ -216,10 +232,11 @@ class FileSourceSettings(SettingsTable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsSourceSettings(SettingsTable):
+class HttpsSourceSettings(SourceTable):
     """Definitions in one document of an HTTPS server."""
 
     kind: ClassVar = SourceType.HTTPS
+    examples: ClassVar = {"url": 'like url = "https://policy.example.com/web.yaml"'}
     url: Annotated[HttpsUrl, Parsed(_document_url)]
     poll_seconds: Annotated[int, Number(1, 86_400)] = 30
     """Between requests whether the document changed."""
@@ -255,16 +272,23 @@ class HttpsSourceSettings(SettingsTable):
         """Return where definitions come from, in words."""
         return f"{self.kind.value} {self.url}"
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        return half_pair(written, "client_certificate", "client_key")
+
 
 ENDPOINTS_EXAMPLE = 'endpoints = ["https://etcd-1.example.com:2379"]'
 _ETCD_URL = _endpoint(_etcd_endpoint, "like https://etcd-1.example.com:2379", "; see prefix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdSourceSettings(SettingsTable):
+class EtcdSourceSettings(SourceTable):
     """Definitions in an etcd cluster."""
 
     kind: ClassVar = SourceType.ETCD
+    requirement: ClassVar = " (Debian: python3-h2; PyPI: sgagent[etcd])"
+    examples: ClassVar = {"endpoints": ENDPOINTS_EXAMPLE}
     endpoints: Annotated[
         tuple[Annotated[EtcdEndpoint, _ETCD_URL], ...],
         Distinct(empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
@@ -316,15 +340,24 @@ class EtcdSourceSettings(SettingsTable):
         """Return where definitions come from, in words."""
         return f"{self.kind.value} {','.join(str(endpoint) for endpoint in self.endpoints)} {self.prefix}"
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        yield from half_pair(written, "client_certificate", "client_key")
+        yield from half_pair(written, "password_file", "user")
+        yield from half_pair(written, "user", "password_file")
+
 
 _API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.com")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AliyunSourceSettings(SettingsTable):
+class AliyunSourceSettings(SourceTable):
     """Definitions from the ECS API of Alibaba Cloud."""
 
     kind: ClassVar = SourceType.ALIYUN
+    requirement: ClassVar = " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
+    examples: ClassVar = {"region": 'like region = "cn-hangzhou"'}
     region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
     """Like ``cn-hangzhou``."""
 
@@ -370,11 +403,17 @@ class AliyunSourceSettings(SettingsTable):
         """Return where definitions come from, in words."""
         return f"{self.kind.value} {self.region} {self.api}"
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        if "ram_role" in written and "credentials_file" in written:
+            message = "a RAM role beside a file with an access key"
+            yield Fault("two_credentials", message, "one of the two", ("ram_role",))
+
 
 SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings
 
 SOURCE_TABLES: dict[SourceType, type[SourceSettings]] = {
-    declared.kind: declared
-    for declared in (FileSourceSettings, HttpsSourceSettings, EtcdSourceSettings, AliyunSourceSettings)
+    declared.kind: declared for declared in get_args(SourceSettings)
 }
 """The class that declares the keys of each type of source."""

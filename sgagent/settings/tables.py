@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, assert_never
@@ -25,10 +26,11 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Exemption
 from sgagent.documents.problems import Limits
-from sgagent.documents.scalars import Fault, InvalidValueError
-from sgagent.documents.values import parse_network, parse_ports, parse_protocol
+from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError
+from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
 from sgagent.nft.marks import is_contiguous
 from sgagent.settings.constraints import (
+    Constraint,
     Distinct,
     DocumentValue,
     FilePath,
@@ -40,6 +42,7 @@ from sgagent.settings.constraints import (
     Switch,
     Text,
     Word,
+    Written,
     text,
     whole_number,
 )
@@ -200,6 +203,14 @@ class FlowLogSettings(SettingsTable):
     """Whether the configuration has the table. A table that is applied once, without an agent that reads the
     log, logs only then."""
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        nowhere = FlowOutput.NONE.value
+        if written.get("accepted") is True and written.get("output", nowhere) == nowhere:
+            message = "accepted flows are only written down, and there is no output"
+            yield Fault("no_output", message, OUTPUT_FORM, ("accepted",))
+
     @property
     def logging(self) -> FlowLogging:
         """Return what the kernel reports."""
@@ -277,6 +288,13 @@ class SignatureSettings(SettingsTable):
     required: Switch = True
     """Whether definitions without a signature are refused; a wrong one is refused in any case."""
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield that there is no key: the table would restrict nothing."""
+        if "public_keys" not in written:
+            remedy = 'like public_keys = ["ed25519:…"], as `sgagent keygen` prints it'
+            yield Fault(MISSING_FIELD, "missing", remedy, ("public_keys",))
+
 
 _INTERFACE_NAME = r"(?!\.{1,2}$)[A-Za-z0-9._+-][A-Za-z0-9._@+-]{0,14}"
 INTERFACE_NAME = Text(
@@ -297,6 +315,13 @@ class InterfaceTable(SettingsTable):
     security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
     mode: Annotated[Mode | None, Word(Mode)] = None
 
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between the keys."""
+        if ("network_interface_id" in written) == ("security_group_ids" in written):
+            remedy = "either network_interface_id or security_group_ids"
+            yield Fault("bad_binding", "what to bind to", remedy)
+
     def binding(self, origin: str) -> HandBinding:
         """Return the binding, which was written at ``origin``."""
         return HandBinding(
@@ -313,6 +338,14 @@ PROTOCOL = DocumentValue(parse_protocol)
 PORTS = DocumentValue(parse_ports)
 
 
+def _checked(constraint: Constraint, value: object) -> object:
+    """Return a value; None where it is missing, or wrong, which is reported already."""
+    try:
+        return None if value is None else constraint.check(value)
+    except InvalidValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExemptionTable(SettingsTable):
     """An entry of the platform or fail-safe list (§7.3, §7.4)."""
@@ -321,6 +354,25 @@ class ExemptionTable(SettingsTable):
     cidr: Annotated[CidrBlock, NETWORK]
     protocol: Annotated[Protocol, PROTOCOL]
     port_range: Annotated[PortSet, PORTS] = ALL_PORTS
+
+    @classmethod
+    def conflicts(cls, written: Written) -> Iterator[Fault]:
+        """Yield what is wrong between CIDR, protocol and ports, by the rules' own law (§4.1, §4.2)."""
+        protocol, block, ports = (
+            _checked(constraint, written.get(key))
+            for constraint, key in ((PROTOCOL, "protocol"), (NETWORK, "cidr"), (PORTS, "port_range"))
+        )
+        if not isinstance(protocol, Protocol):
+            return
+        only = protocol.only_family
+        if only is not None and isinstance(block, CidrBlock) and block.family is not only:
+            message = f"{protocol} with {block.family.value}"
+            yield Fault("family_of_protocol", message, f"an {only.value} CIDR", ("cidr",))
+        if "port_range" not in written and protocol.has_ports:
+            yield Fault(MISSING_FIELD, "missing", PORT_FORMS, ("port_range",))
+        elif not protocol.has_ports and ports not in (None, ALL_PORTS):
+            message = f"{protocol} has no ports"
+            yield Fault("ports_do_not_fit", message, "-1/-1, or leave the key out", ("port_range",))
 
     @property
     def exemption(self) -> Exemption:

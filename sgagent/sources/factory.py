@@ -1,8 +1,7 @@
-"""Factory of the configured source."""
+"""Factory of the configured source: only its folder is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -10,7 +9,7 @@ from importlib import import_module
 from sgagent.core.errors import UsageError
 from sgagent.core.memo import Memo
 from sgagent.ports import Host, Source
-from sgagent.settings import Settings, SourceType
+from sgagent.settings import Settings
 from sgagent.sources.verified_parse import (
     ReadEnforced,
     SignaturePolicy,
@@ -32,28 +31,6 @@ class SourceContext:
     parser: VerifiedParser
     memo: Memo | None
     """The documents parsed before; None for a memo that only the source uses."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFolder:
-    """Where the code of a type of source is."""
-
-    name: str
-    """In this package. The function ``make_source`` of its module ``source`` returns the source."""
-
-    requirement: str = ""
-    """Which package has the Python modules that it needs."""
-
-
-FOLDERS: Mapping[SourceType, SourceFolder] = {
-    SourceType.FILE: SourceFolder("files"),
-    SourceType.HTTPS: SourceFolder("https"),
-    SourceType.ETCD: SourceFolder("etcd", " (Debian: python3-h2; PyPI: sgagent[etcd])"),
-    SourceType.ALIYUN: SourceFolder(
-        "aliyun", " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
-    ),
-}
-"""The types of sources; only the configured one is imported."""
 
 
 def make_source(
@@ -78,13 +55,11 @@ def make_source(
     policy = SignaturePolicy(settings.signature, read_enforced=read_enforced or partial(read_signature, kept))
     parser = VerifiedParser(settings.limits, policy, memo=memo)
     context = SourceContext(settings=settings, host=host, signature_policy=policy, parser=parser, memo=memo)
-    folder = FOLDERS[settings.source.kind]
+    declared = settings.source
     try:
-        module = import_module(f"sgagent.sources.{folder.name}.source")
-        source: Source = module.make_source(settings.source, context)
+        module = import_module(f"sgagent.sources.{declared.folder or declared.kind.value}.source")
+        source: Source = module.make_source(declared, context)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"a source of type {settings.source.kind.value} needs the Python module {error.name}"
-            f"{folder.requirement}"
-        ) from error
+        needed = f"needs the Python module {error.name}{declared.requirement}"
+        raise UsageError(f"a source of type {declared.kind.value} {needed}") from error
     return source

@@ -23,7 +23,8 @@ from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.model import TCP, UDP
 from sgagent.core.policy import Endpoint
 from sgagent.json_model import UNREADABLE, from_json
-from sgagent.settings import Settings, SourceSettings
+from sgagent.settings import Settings
+from sgagent.settings.sources import SourceSettings
 
 if TYPE_CHECKING:
     import ssl

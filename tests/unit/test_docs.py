@@ -21,7 +21,8 @@ from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import render
-from sgagent.settings import Settings, SourceSettings
+from sgagent.settings import Settings
+from sgagent.settings.sources import SourceSettings
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")

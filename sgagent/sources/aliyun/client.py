@@ -35,7 +35,7 @@ from Tea.exceptions import RetryError, TeaException
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings import AliyunSourceSettings, ApiEndpoint
+from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint
 from sgagent.sources.aliyun.ecs_api import (
     METADATA_HOST,
     AccessKey,

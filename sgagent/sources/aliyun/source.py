@@ -27,7 +27,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
 from sgagent.ports import Delivery, Wake
-from sgagent.settings import AliyunSourceSettings
+from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun.ecs_api import (
     METADATA_ENDPOINT,
     Action,

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.connection import EndpointAccess, Watch, read_password
 from sgagent.sources.etcd.grpc import (
     AnswerDeadline,

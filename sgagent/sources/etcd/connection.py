@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,

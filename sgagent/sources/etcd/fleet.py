@@ -17,7 +17,7 @@ import structlog
 from sgagent.core.errors import SgagentError
 from sgagent.documents.writer import as_json
 from sgagent.json_model import UNREADABLE, from_json, to_json
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.keys import FLEET, KeyLayout

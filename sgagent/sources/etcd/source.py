@@ -15,7 +15,7 @@ from sgagent.core.memo import Memo
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
 from sgagent.ports import Delivery, Host, Wake
-from sgagent.settings import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Everything, HostInterest, Interest

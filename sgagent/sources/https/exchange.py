@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError, printable
-from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.servers import (
     ConnectionDeadline,
     EndpointCache,

@@ -16,7 +16,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity, Source
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
-from sgagent.settings import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
 from sgagent.sources.poller import Poller, PollInterval

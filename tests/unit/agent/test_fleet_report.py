@@ -9,7 +9,7 @@ from sgagent.agent.status import Posture, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.fleet import Report, read_reports
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue

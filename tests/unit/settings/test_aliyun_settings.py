@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.settings import AliyunSourceSettings, ApiEndpoint, SourceSettings, parse_settings
+from sgagent.settings import parse_settings
+from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint, SourceSettings
 from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings, SourceSettings, parse_settings
+from sgagent.settings import parse_settings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings, SourceSettings
 
 ETCD = '[source]\ntype = "etcd"\nendpoints = ["https://etcd-1.example.com"]\n'
 

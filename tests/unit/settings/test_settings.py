@@ -15,7 +15,6 @@ from sgagent.core.policy import Exemption
 from sgagent.documents import Limits
 from sgagent.settings import (
     METADATA_SERVICE,
-    FileSourceSettings,
     ListenAddress,
     RefusedSettingsError,
     Sessions,
@@ -24,6 +23,7 @@ from sgagent.settings import (
     parse_interface_name,
     parse_settings,
 )
+from sgagent.settings.sources import FileSourceSettings
 
 EVERYTHING = """
     [source]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.settings import FileSourceSettings, HttpsSourceSettings, HttpsUrl, SourceSettings, parse_settings
+from sgagent.settings import parse_settings
+from sgagent.settings.sources import FileSourceSettings, HttpsSourceSettings, HttpsUrl, SourceSettings
 
 HTTPS = '[source]\ntype = "https"\nurl = "https://policy.example.com/web.yaml"\n'
 

@@ -16,7 +16,8 @@ from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
-from sgagent.settings import HttpsSourceSettings, HttpsUrl, SignatureSettings
+from sgagent.settings import SignatureSettings
+from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
 from sgagent.sources.https.exchange import Exchange, NoAnswerError, Question
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from sgagent.sources.servers import EndpointCache

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.policy import Endpoint
-from sgagent.settings import (
+from sgagent.settings import Settings, StateSettings
+from sgagent.settings.sources import (
     EtcdEndpoint,
     EtcdSourceSettings,
     HttpsSourceSettings,
     HttpsUrl,
-    Settings,
     SourceSettings,
-    StateSettings,
 )
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints

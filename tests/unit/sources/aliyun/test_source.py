@@ -19,7 +19,7 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
-from sgagent.settings import AliyunSourceSettings, ApiEndpoint
+from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint
 from sgagent.sources.aliyun.ecs_api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
 from sgagent.sources.servers import EndpointCache, LookUp

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,

@@ -14,7 +14,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
-from sgagent.settings import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Composed, Everything
