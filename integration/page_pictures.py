@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry
 
 from integration.browser import browser_on, why_not
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.requests import HitsAnswer, HitsQuestion, HitStep
+from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction
-from sgagent.nft.counter_keys import CounterKey, is_of_drops
+from sgagent.nft.counter_keys import CounterKey, HitStep, is_of_drops
 from sgagent.ports import CounterValue
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sgagent import __version__
-from sgagent.agent.control.requests import HitsAnswer, HitsQuestion, HitStep
+from sgagent.agent.control.requests import HitsAnswer, HitsQuestion
 from sgagent.analysis.lint.codes import CODES
 from sgagent.analysis.lint.findings import Check, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
@@ -34,7 +34,7 @@ from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions
 from sgagent.dataplane.sockets import list_listeners
 from sgagent.host.links import NetlinkHost
-from sgagent.nft.counter_keys import RuleCounter
+from sgagent.nft.counter_keys import HitStep, RuleCounter
 from sgagent.ports import Delivery
 from sgagent.settings import SPAN_FORM, Settings, parse_span
 

@@ -107,7 +107,7 @@ def _inner(members: AddressRanges, interface: str, family: Family) -> Entry:
 def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
     block = exemption.peer
     return Entry(
-        leaf=names.exemption_chain(kind, exemption.direction, interface),
+        leaf=names.step_chain(kind, exemption.direction, interface),
         peer=str(block),
         family=block.family,
         addresses=((block.first, block.last),),

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 from sgagent.core.model import Direction, Policy
 from sgagent.nft import names
+
+
+class HitStep(enum.Enum):
+    """What counted: the steps of §3 in their order."""
+
+    INVALID = "invalid"
+    PLATFORM = "platform"
+    FAILSAFE = "failsafe"
+    INNER = "inner"
+    RULE = "rule"
+    DEFAULT = "default"
 
 
 class ExemptionKind(enum.Enum):
@@ -28,6 +39,8 @@ class ExemptionKind(enum.Enum):
 class RuleCounter:
     """Count the sessions that a rule decided on an interface."""
 
+    step: ClassVar = HitStep.RULE
+
     interface: str
     """The link's name, as in every key here."""
 
@@ -41,6 +54,8 @@ class RuleCounter:
 class DefaultCounter:
     """Count the sessions that no rule decided (§3.6)."""
 
+    step: ClassVar = HitStep.DEFAULT
+
     interface: str
     direction: Direction
     verdict: Policy
@@ -50,12 +65,16 @@ class DefaultCounter:
 class InnerCounter:
     """Count the sessions from fellow members (§3.4)."""
 
+    step: ClassVar = HitStep.INNER
+
     interface: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidCounter:
     """Count the packets that conntrack calls invalid (§6.6)."""
+
+    step: ClassVar = HitStep.INVALID
 
     interface: str
     direction: Direction
@@ -69,6 +88,11 @@ class ExemptionCounter:
     direction: Direction
     kind: ExemptionKind
 
+    @property
+    def step(self) -> HitStep:
+        """Return the step of the list."""
+        return HitStep(self.kind.value)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedDropCounter:
@@ -76,6 +100,8 @@ class ObservedDropCounter:
 
     No counter of the kernel has this key: the same packets are counted for the rule or default that decided.
     """
+
+    step: ClassVar = HitStep.DEFAULT
 
     interface: str
     direction: Direction
@@ -93,16 +119,26 @@ def counter_name(key: KernelCounterKey) -> str:
     match key:
         case RuleCounter():
             return names.rule_chain(key.interface, key.rule_id)
-        case DefaultCounter():
-            return names.default_chain(key.direction, key.interface)
         case InnerCounter():
             return names.inner_chain(key.interface)
-        case InvalidCounter():
-            return names.invalid_chain(key.direction, key.interface)
-        case ExemptionCounter():
-            return names.exemption_chain(key.kind.value, key.direction, key.interface)
         case _:
-            assert_never(key)
+            return names.step_chain(key.step.value, key.direction, key.interface)
+
+
+PLAIN_STEPS = (HitStep.INVALID, HitStep.PLATFORM, HitStep.FAILSAFE, HitStep.INNER)
+"""Those with one counter for an interface and direction, whatever the policy says."""
+
+
+def plain_key(step: HitStep, interface: str, direction: Direction) -> KernelCounterKey:
+    """Return the key of one of the plain steps."""
+    match step:
+        case HitStep.INVALID:
+            return InvalidCounter(interface=interface, direction=direction)
+        case HitStep.PLATFORM | HitStep.FAILSAFE:
+            kind = ExemptionKind(step.value)
+            return ExemptionCounter(interface=interface, direction=direction, kind=kind)
+        case _:
+            return InnerCounter(interface=interface)
 
 
 def is_of_drops(key: CounterKey) -> bool:

@@ -83,9 +83,9 @@ def inner_chain(interface: str) -> str:
     return f"inner/{part(interface)}"
 
 
-def exemption_chain(kind: str, direction: Direction, interface: str) -> str:
-    """Return the chain and counter of a list of the configuration: ``failsafe/eth0/ingress``."""
-    return f"{kind}/{part(interface)}/{direction.value}"
+def step_chain(step: str, direction: Direction, interface: str) -> str:
+    """Return the chain and counter of a step of §3, like ``failsafe/eth0/ingress``."""
+    return f"{step}/{part(interface)}/{direction.value}"
 
 
 def rule_chain(interface: str, rule_id: str) -> str:

@@ -17,12 +17,7 @@ from sgagent.dataplane.libnftables import Context, RefusedError, WorkerDiedError
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.nft.counter_keys import (
     CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    InnerCounter,
-    InvalidCounter,
-    ObservedDropCounter,
+    HitStep,
     RuleCounter,
 )
 from sgagent.nft.diff import make_plan
@@ -148,27 +143,15 @@ def _decision(policy: ResolvedPolicy, compiled: Compiled, observed: Observation,
 
 
 def _counted_decision(policy: ResolvedPolicy, verdict: Policy, key: CounterKey) -> Decision:
-    match key:
-        case RuleCounter():
-            judge = policy.judge(key.interface)
-            rules = judge.toward(key.direction).rules if judge else ()
-            name = (key.security_group_id, key.rule_id)
-            rule = next((one for one in rules if (one.security_group_id, one.rule_id) == name), None)
-            return Decision(verdict=verdict, decided_by=DecidedBy.RULE, rule=rule)
-        case DefaultCounter():
-            decided_by = DecidedBy.DEFAULT
-        case InnerCounter():
-            decided_by = DecidedBy.INNER
-        case InvalidCounter():
-            decided_by = DecidedBy.INVALID
-        case ExemptionCounter():
-            is_platform = key.kind is ExemptionKind.PLATFORM
-            decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy.FAILSAFE
-        case ObservedDropCounter():
-            decided_by = DecidedBy.DEFAULT
-        case _:
-            assert_never(key)
-    return Decision(verdict=verdict, decided_by=decided_by)
+    if not isinstance(key, RuleCounter):
+        is_platform = key.step is HitStep.PLATFORM
+        decided_by = DecidedBy.ALWAYS if is_platform else DecidedBy(key.step.value)
+        return Decision(verdict=verdict, decided_by=decided_by)
+    judge = policy.judge(key.interface)
+    rules = judge.toward(key.direction).rules if judge else ()
+    name = (key.security_group_id, key.rule_id)
+    rule = next((one for one in rules if (one.security_group_id, one.rule_id) == name), None)
+    return Decision(verdict=verdict, decided_by=DecidedBy.RULE, rule=rule)
 
 
 def _run_in_child(

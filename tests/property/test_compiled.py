@@ -62,9 +62,9 @@ def expected_counters(policy: ResolvedPolicy, judged: Packet) -> list[str]:
         case DecidedBy.INNER:
             return [names.inner_chain(link)]
         case DecidedBy.FAILSAFE:
-            return [names.exemption_chain("failsafe", judged.direction, link)]
+            return [names.step_chain("failsafe", judged.direction, link)]
         case DecidedBy.ALWAYS:
-            platform = names.exemption_chain("platform", judged.direction, link)
+            platform = names.step_chain("platform", judged.direction, link)
             return [] if is_always_allowed(judged) else [platform]
         case DecidedBy.INVALID:
             return [names.invalid_chain(judged.direction, link)]

@@ -33,7 +33,6 @@ from sgagent.agent.control.requests import (
     Hit,
     HitsAnswer,
     HitsQuestion,
-    HitStep,
     InterfaceHits,
     ModeOrder,
     ModeOverride,
@@ -62,14 +61,14 @@ from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.counter_keys import (
+    PLAIN_STEPS,
     CounterKey,
     DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
-    InnerCounter,
-    InvalidCounter,
+    HitStep,
     ObservedDropCounter,
     RuleCounter,
+    is_of_drops,
+    plain_key,
 )
 from sgagent.ports import Clock, CounterValue, Delivery
 
@@ -341,21 +340,17 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
 def _hits(judge: ResolvedInterface, direction: Direction, totals: Totals, times: Times) -> Iterator[Hit]:
     """Yield what was counted on an interface in a direction, in the order of §3."""
     name, toward = judge.name, judge.toward(direction)
-    steps: list[tuple[CounterKey, HitStep, Policy]] = [
-        (InvalidCounter(interface=name, direction=direction), HitStep.INVALID, Policy.DROP),
-        *(
-            (ExemptionCounter(interface=name, direction=direction, kind=kind), step, Policy.ACCEPT)
-            for kind, step in _EXEMPTIONS.items()
-        ),
-    ]
-    if toward.inner:  # else the step accepts nothing, also where a counter of an earlier policy is left
-        steps.append((InnerCounter(interface=name), HitStep.INNER, Policy.ACCEPT))
-    for key, step, verdict in steps:
+    for step in PLAIN_STEPS:
+        key = plain_key(step, name, direction)
+        if step is HitStep.INNER and not toward.inner:
+            continue  # it accepts nothing, also where a counter of an earlier policy is left
         if key in totals:
+            verdict = Policy.DROP if is_of_drops(key) else Policy.ACCEPT
             yield _hit(step, verdict, totals[key], times.get(key))
     for rule in toward.rules:
-        key = _rule_key(rule, direction, name)
-        yield _rule_hit(rule, _hit(HitStep.RULE, rule.policy, totals.get(key, _NOTHING), times.get(key)))
+        decided = _rule_key(rule, direction, name)
+        total = totals.get(decided, _NOTHING)
+        yield _rule_hit(rule, _hit(HitStep.RULE, rule.policy, total, times.get(decided)))
     default = DefaultCounter(interface=name, direction=direction, verdict=toward.default)
     yield _hit(HitStep.DEFAULT, toward.default, totals.get(default, _NOTHING), times.get(default))
 
@@ -364,12 +359,6 @@ def _would_drop(judge: ResolvedInterface, direction: Direction, totals: Totals) 
     """Return what would have been dropped; None where the interface was never only observed."""
     total = totals.get(ObservedDropCounter(interface=judge.name, direction=direction))
     return None if total is None else total.packets
-
-
-_EXEMPTIONS = {
-    ExemptionKind.PLATFORM: HitStep.PLATFORM,
-    ExemptionKind.FAILSAFE: HitStep.FAILSAFE,
-}
 
 
 def _hit(step: HitStep, verdict: Policy, total: CounterValue, times: HitTimes | None) -> Hit:
@@ -410,13 +399,6 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
     """Return the key of the total that a hit of an interface and direction shows."""
     interface, direction = part.interface, part.direction
     match hit.step:
-        case HitStep.INVALID:
-            return InvalidCounter(interface=interface, direction=direction)
-        case HitStep.PLATFORM | HitStep.FAILSAFE:
-            kind = ExemptionKind(hit.step.value)
-            return ExemptionCounter(interface=interface, direction=direction, kind=kind)
-        case HitStep.INNER:
-            return InnerCounter(interface=interface)
         case HitStep.RULE:
             return RuleCounter(
                 interface=interface,
@@ -428,7 +410,7 @@ def counter_of(part: InterfaceHits, hit: Hit) -> CounterKey:
         case HitStep.DEFAULT:
             return DefaultCounter(interface=interface, direction=direction, verdict=hit.verdict)
         case _:
-            assert_never(hit.step)
+            return plain_key(hit.step, interface, direction)
 
 
 def denied_answer(flow_log: FlowLog | None, question: DeniedQuestion, policy: ResolvedPolicy) -> DeniedAnswer:

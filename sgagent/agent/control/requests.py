@@ -6,7 +6,6 @@ new version of the protocol.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from dataclasses import dataclass
 from typing import Self
@@ -19,6 +18,7 @@ from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
 from sgagent.core.lockout import NamedCut
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
+from sgagent.nft.counter_keys import HitStep
 
 LONGEST_TRIAL_SECONDS = 86400.0
 SHORTEST_TRIAL_SECONDS = 1.0
@@ -320,17 +320,6 @@ class HitsQuestion:
 
     interface: str | None = None
     """One only; null is all."""
-
-
-class HitStep(enum.Enum):
-    """What counted: the steps of §3 in their order."""
-
-    INVALID = "invalid"
-    PLATFORM = "platform"
-    FAILSAFE = "failsafe"
-    INNER = "inner"
-    RULE = "rule"
-    DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

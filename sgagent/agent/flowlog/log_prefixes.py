@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import Direction, Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.nft.counter_keys import (
     CounterKey,
-    DefaultCounter,
-    ExemptionCounter,
-    ExemptionKind,
+    HitStep,
     InnerCounter,
-    InvalidCounter,
-    ObservedDropCounter,
     RuleCounter,
     is_of_drops,
 )
@@ -118,28 +113,8 @@ def _leaf(
         direction=direction,
         verdict=Policy.DROP if is_of_drops(key) else Policy.ACCEPT,
         mode=judge.mode if judge else Mode.ENFORCE,
-        decided_by=_decided_by(key),
+        decided_by=DecidedBy.ALWAYS if key.step is HitStep.PLATFORM else DecidedBy(key.step.value),
         rule_id=rule.rule_id if rule else None,
         security_group_id=rule.security_group_id if rule else None,
         priority=priorities.get((key.interface, direction, rule.rule_id)) if rule else None,
     )
-
-
-def _decided_by(key: CounterKey) -> DecidedBy:
-    match key:
-        case RuleCounter():
-            return DecidedBy.RULE
-        case DefaultCounter():
-            return DecidedBy.DEFAULT
-        case InnerCounter():
-            return DecidedBy.INNER
-        case InvalidCounter():
-            return DecidedBy.INVALID
-        case ExemptionCounter(kind=ExemptionKind.PLATFORM):
-            return DecidedBy.ALWAYS
-        case ExemptionCounter():
-            return DecidedBy.FAILSAFE
-        case ObservedDropCounter():
-            raise ValueError(f"no leaf counts {key}")
-        case _:
-            assert_never(key)

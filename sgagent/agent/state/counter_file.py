@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
-from sgagent.nft.counter_keys import (
-    CounterKey,
-)
+from sgagent.nft.counter_keys import CounterKey
 from sgagent.ports import CounterValue
 
 
@@ -116,7 +114,8 @@ _FIELDS = {kind: tuple(field.name for field in fields(declared)) for kind, decla
 def _values_of(declared: type[CounterKey]) -> Callable[[CounterKey], tuple[str, ...]]:
     """Return a function that takes the fields of a key as a row has them: many are written each second."""
     types = get_type_hints(declared)
-    names = [f"{name}.value" if issubclass(types[name], enum.Enum) else name for name in types]
+    declared_names = [field.name for field in fields(declared)]
+    names = [f"{name}.value" if issubclass(types[name], enum.Enum) else name for name in declared_names]
     # Of a single name it would return no tuple.
     return attrgetter(*names) if len(names) > 1 else lambda key: (getattr(key, names[0]),)
 

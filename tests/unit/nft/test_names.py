@@ -36,8 +36,8 @@ def all_names(link: str, text: str) -> list[str]:
             names.invalid_chain(direction, link),
             names.accept_chain(direction, link),
             names.default_chain(direction, link),
-            names.exemption_chain("platform", direction, link),
-            names.exemption_chain("failsafe", direction, link),
+            names.step_chain("platform", direction, link),
+            names.step_chain("failsafe", direction, link),
         ]
         for family in Family:
             one = names.class_chain(direction, link, family, (text,))

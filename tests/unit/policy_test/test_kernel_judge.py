@@ -49,7 +49,7 @@ def test_the_counter_says_what_decided() -> None:
         (names.inner_chain("eth0"), DecidedBy.INNER),
         (names.default_chain(Direction.EGRESS, "eth0"), DecidedBy.DEFAULT),
         (names.invalid_chain(Direction.INGRESS, "eth0"), DecidedBy.INVALID),
-        (names.exemption_chain("platform", Direction.EGRESS, "eth0"), DecidedBy.ALWAYS),
+        (names.step_chain("platform", Direction.EGRESS, "eth0"), DecidedBy.ALWAYS),
         ("of another table", DecidedBy.SESSION),
     ),
 )
