@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sgagent.agent.control import requests
-from sgagent.agent.control.requests import Answer, Question
+from sgagent.agent.control.requests import KINDS, Answer, Question
 from sgagent.core.errors import Problem
 from sgagent.json_model import from_json
 
@@ -31,21 +30,6 @@ SOCKET_NAME = "control.sock"
 LONGEST_ANSWER = 128 * 1024 * 1024
 """Bytes, with the line's end: room for the hits of as many rules as documents may hold."""
 
-_KINDS: Mapping[str, tuple[type[Question], type[Answer]]] = {
-    "status": (requests.StatusQuestion, requests.StatusAnswer),
-    "hits": (requests.HitsQuestion, requests.HitsAnswer),
-    "explain": (requests.ExplainQuestion, requests.ExplainAnswer),
-    "history": (requests.HistoryQuestion, requests.HistoryAnswer),
-    "apply": (requests.ApplyOrder, requests.EnforcedAnswer),
-    "confirm": (requests.ConfirmOrder, requests.ConfirmAnswer),
-    "reload": (requests.ReloadOrder, requests.EnforcedAnswer),
-    "rollback": (requests.RollbackOrder, requests.EnforcedAnswer),
-    "mode": (requests.ModeOrder, requests.ModeAnswer),
-    "documents": (requests.DocumentsQuestion, requests.DocumentsAnswer),
-    "denied": (requests.DeniedQuestion, requests.DeniedAnswer),
-}
-"""Each question by its word, and its answer."""
-
 _Value = TypeVar("_Value")
 
 
@@ -55,7 +39,7 @@ class MalformedRequestError(Exception):
 
 def encode_question(question: Question) -> bytes:
     """Return a question as a line."""
-    word = next(word for word, (kind, _) in _KINDS.items() if isinstance(question, kind))
+    word = next(word for word, (kind, _) in KINDS.items() if isinstance(question, kind))
     return _line({"version": PROTOCOL_VERSION, "question": word, **encode_fields(question)})
 
 
@@ -69,9 +53,9 @@ def decode_question(line: bytes) -> Question:
     if outer.pop("version", None) != PROTOCOL_VERSION:
         raise MalformedRequestError(f"this agent speaks version {PROTOCOL_VERSION} of the protocol")
     word = outer.pop("question", None)
-    if not isinstance(word, str) or word not in _KINDS:
-        raise MalformedRequestError(f"question: expected one of {', '.join(_KINDS)}")
-    kind, _ = _KINDS[word]
+    if not isinstance(word, str) or word not in KINDS:
+        raise MalformedRequestError(f"question: expected one of {', '.join(KINDS)}")
+    kind, _ = KINDS[word]
     unknown = outer.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise MalformedRequestError(f"unknown field: {min(unknown)}")
@@ -94,7 +78,7 @@ def decode_answer(question: Question, line: bytes) -> Answer | Refusals:
     if outer.get("version") != PROTOCOL_VERSION:
         raise MalformedRequestError(f"expected version {PROTOCOL_VERSION} of the protocol")
     is_refused = "refused" in outer
-    expected = next(answer for asked, answer in _KINDS.values() if isinstance(question, asked))
+    expected = next(answer for asked, answer in KINDS.values() if isinstance(question, asked))
     kind: type[Answer | Refusals] = Refusals if is_refused else expected
     value = outer["refused"] if is_refused else outer.get("answer")
     try:

@@ -7,6 +7,7 @@ new version of the protocol.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -471,3 +472,18 @@ Question = (
 Answer = (
     StatusAnswer | HitsAnswer | ExplainAnswer | DeniedAnswer | DocumentsAnswer | HistoryAnswer | OrderAnswer
 )
+
+KINDS: Mapping[str, tuple[type[Question], type[Answer]]] = {
+    "status": (StatusQuestion, StatusAnswer),
+    "hits": (HitsQuestion, HitsAnswer),
+    "explain": (ExplainQuestion, ExplainAnswer),
+    "history": (HistoryQuestion, HistoryAnswer),
+    "apply": (ApplyOrder, EnforcedAnswer),
+    "confirm": (ConfirmOrder, ConfirmAnswer),
+    "reload": (ReloadOrder, EnforcedAnswer),
+    "rollback": (RollbackOrder, EnforcedAnswer),
+    "mode": (ModeOrder, ModeAnswer),
+    "documents": (DocumentsQuestion, DocumentsAnswer),
+    "denied": (DeniedQuestion, DeniedAnswer),
+}
+"""Each question by its word, and its answer."""
