@@ -13,7 +13,8 @@ from sgagent.core.errors import SgagentError
 from sgagent.core.model import Snapshot
 from sgagent.documents import parse_documents
 from sgagent.host.links import NetlinkHost
-from sgagent.settings import FileSourceSettings, Settings
+from sgagent.settings import Settings
+from sgagent.settings.sources import FileSourceSettings
 
 _LOOPBACK = "lo"
 _UNBOUND = (InterfaceState.UNBOUND, InterfaceState.PORT)
