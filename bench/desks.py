@@ -26,7 +26,7 @@ from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import DeleteKey, PutKey
-from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
+from sgagent.sources.etcd.publication import plan_publication, publish, read_published
 
 GROUPS_OF_A_FILE = 20
 RULES_OF_A_KEY = 1_000

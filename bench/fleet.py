@@ -34,7 +34,7 @@ from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import Report
 from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
 from sgagent.sources.etcd.messages import PutKey
-from sgagent.sources.etcd.publisher import plan_publication, publish, read_published
+from sgagent.sources.etcd.publication import plan_publication, publish, read_published
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 PART = "measured"

@@ -28,9 +28,9 @@ from sgagent.signatures import Manifest, SignatureFile, Signed
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.keys import GROUPS, KeyLayout
 from sgagent.sources.etcd.messages import DeleteKey, KeyRange, PutKey
-from sgagent.sources.etcd.publication import Sign
-from sgagent.sources.etcd.publisher import (
+from sgagent.sources.etcd.publication import (
     PublishedMeanwhileError,
+    Sign,
     plan_publication,
     publish,
     read_published,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
+from sgagent.agent.state.directory import KeptDocuments, Record, Trigger
 from sgagent.core.binding import Binding, ExpectedLink, HandBinding
 from sgagent.core.errors import DocumentError, NoDocumentError, Problem, SourceUnavailableError
 from sgagent.core.model import Snapshot

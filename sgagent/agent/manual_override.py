@@ -14,14 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sgagent.agent.definitions import Definitions, Proposal
-from sgagent.agent.state.directory import History, remove_durably, rename_durably, write_durably
-from sgagent.agent.state.snapshot_file import (
+from sgagent.agent.state.directory import (
     DamagedStateError,
+    History,
     KeptDocuments,
     Terms,
     Trigger,
     decode_kept,
     encode_kept,
+    remove_durably,
+    rename_durably,
+    write_durably,
 )
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
 from sgagent.agent.manual_override import ModeOverrides
-from sgagent.agent.state.snapshot_file import Extent
+from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.base_chains import can_open, close_way, open_way
 from sgagent.compiler.enforce import Enforced, MarkClearance, ends_observing, enforce, may_cut

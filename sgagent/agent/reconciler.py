@@ -13,8 +13,7 @@ from dataclasses import replace
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
-from sgagent.agent.state.directory import StateDirectory, write_durably
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem

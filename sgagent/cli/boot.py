@@ -15,8 +15,7 @@ from sgagent.agent.flowlog.nflog_reader import in_effect
 from sgagent.agent.log import configure_log
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import end_forbidden_sessions
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
 from sgagent.cli.daemon_assembly import SystemClock
 from sgagent.cli.inputs import load_settings

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic
-from sgagent.analysis.graph.export import as_dot, as_mermaid
+from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, load_settings

@@ -7,7 +7,7 @@ import sys
 
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HistoryQuestion
-from sgagent.agent.state.snapshot_file import Extent
+from sgagent.agent.state.directory import Extent
 from sgagent.agent.time_text import clock_time
 from sgagent.cli.agent_client import ask
 from sgagent.cli.inputs import load_settings

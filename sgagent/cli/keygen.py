@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 
 from sgagent.core.errors import UsageError
-from sgagent.signatures.keys import PublicKey
-from sgagent.signatures.private_key import PrivateKey
+from sgagent.signatures.keys import PrivateKey, PublicKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,8 @@ from sgagent.settings import Settings
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Everything
 from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.publication import Completeness
-from sgagent.sources.etcd.publisher import (
+from sgagent.sources.etcd.publication import (
+    Completeness,
     Publication,
     Published,
     PublishedMeanwhileError,

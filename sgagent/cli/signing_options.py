@@ -15,12 +15,11 @@ from sgagent.core.errors import NotPermittedError, SourceUnavailableError, Usage
 from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.signatures import Manifest, SignatureFile
+from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError, time_in_words
-from sgagent.signatures.private_key import PrivateKey
 from sgagent.sources.etcd.grpc import LESS, CallRefusedError, EtcdError, GrpcStatus, StoreTooLargeError
 from sgagent.sources.etcd.keys import KeyLayout
-from sgagent.sources.etcd.publication import signature_in
-from sgagent.sources.etcd.publisher import Published
+from sgagent.sources.etcd.publication import Published, signature_in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

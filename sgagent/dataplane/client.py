@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
 from sgagent.dataplane import protocol
-from sgagent.dataplane.applier import LARGE_BYTES, give_back
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.dataplane import TableDataplane
+from sgagent.dataplane.privsep import LARGE_BYTES, give_back
 from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.sockets import Ending, TcpSession
 from sgagent.dataplane.table import Applied, TableListing

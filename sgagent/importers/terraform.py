@@ -30,8 +30,14 @@ from sgagent.importers.aws_rules import (
     read_bounds,
 )
 from sgagent.importers.context import AwsGroup, Gathered, Imported, UnreadResource, import_files
-from sgagent.importers.terraform_alibaba import ALIBABA_RESOURCES, PrefixEntry
-from sgagent.importers.terraform_interfaces import INTERFACE_RESOURCES, Items, ResourceReader, Tags
+from sgagent.importers.terraform_resources import (
+    ALIBABA_RESOURCES,
+    INTERFACE_RESOURCES,
+    Items,
+    PrefixEntry,
+    ResourceReader,
+    Tags,
+)
 
 
 class _Group(LooseModel):

@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import event, given
 
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli.inputs import resolve_everywhere, resolve_for_host

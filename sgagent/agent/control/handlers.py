@@ -15,8 +15,14 @@ from sgagent.agent.definitions import Definitions, Proposal
 from sgagent.agent.inbox import Stepping
 from sgagent.agent.manual_override import HeldBack, ManualOverride, Pending, is_running
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import DamagedStateError, KeptDocuments, Record, Terms, Trigger
+from sgagent.agent.state.directory import (
+    DamagedStateError,
+    KeptDocuments,
+    Record,
+    StateDirectory,
+    Terms,
+    Trigger,
+)
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.step_log import EventLog
 from sgagent.core.errors import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
-from sgagent.agent.state.snapshot_file import Extent, Trigger
+from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet

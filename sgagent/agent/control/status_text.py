@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sgagent.agent.control.requests import StatusAnswer
-from sgagent.agent.state.snapshot_file import Trigger
+from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
 from sgagent.agent.time_text import count, moment, time_left
 

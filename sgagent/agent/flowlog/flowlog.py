@@ -9,9 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from sgagent.agent.flowlog.enrichment import Directory, make_flow
+from sgagent.agent.flowlog.enrichment import (
+    Directory,
+    Leaves,
+    LoggedLeaf,
+    have_same_leaves,
+    leaves_of,
+    make_flow,
+)
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut, read_head
-from sgagent.agent.flowlog.log_prefixes import Leaves, LoggedLeaf, have_same_leaves, leaves_of
 from sgagent.agent.flowlog.outputs import Entry, FlowWriter, NoWriter, PartlyWrittenError
 from sgagent.agent.step_log import EventLog
 from sgagent.compiler.counter_chains import SILENT, FlowLogging

@@ -16,8 +16,22 @@ from html import escape
 from itertools import pairwise
 from typing import assert_never
 
-from sgagent.analysis.graph.elements import NO_TRAFFIC, Edge, Graph, Node, NodeId, NodeKind, Side, order
-from sgagent.analysis.graph.export import LabelLine, Mark, edge_lines, edge_mark, node_lines, sentence
+from sgagent.analysis.graph.elements import (
+    NO_TRAFFIC,
+    Edge,
+    Graph,
+    LabelLine,
+    Mark,
+    Node,
+    NodeId,
+    NodeKind,
+    Side,
+    edge_lines,
+    edge_mark,
+    node_lines,
+    order,
+    sentence,
+)
 from sgagent.analysis.graph.layout import NodePlace, Route, Size, lay_out
 from sgagent.core.model import CidrBlock, Snapshot
 from sgagent.core.policy import members_by_group

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, describe, enforce_last_good, load_last_good_settings
 from sgagent.core.binding import ExpectedLink

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.drift import (
+from sgagent.agent.daemon import (
     CONTESTED_FROM,
     CONTESTED_SECONDS,
     LONGEST_PAUSE_SECONDS,

@@ -18,7 +18,7 @@ from hypothesis import given
 
 from sgagent.analysis.graph import svg
 from sgagent.analysis.graph.edges import make_graph
-from sgagent.analysis.graph.export import as_dot, as_mermaid
+from sgagent.analysis.graph.elements import as_dot, as_mermaid
 from sgagent.analysis.graph.layout import NodePlace, Size, acyclic, lay_out, ordered, ranked
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject

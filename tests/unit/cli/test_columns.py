@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry, HitsAnswer
-from sgagent.agent.state.snapshot_file import Extent, Trigger
+from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus
 from sgagent.cli import denied, history, hits, status
 from sgagent.cli.output import lay_out

@@ -13,7 +13,7 @@ from sgagent.agent.control.requests import (
     InterfaceMode,
     ModeAnswer,
 )
-from sgagent.agent.state.snapshot_file import Extent, Trigger
+from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.cli import history, mode
 from sgagent.cli.agent_client import lines, print_enforced
 from sgagent.cli.apply import parse_duration

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.cli.main import main
 from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile

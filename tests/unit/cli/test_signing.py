@@ -9,7 +9,7 @@ import pytest
 
 from sgagent.cli.main import main
 from sgagent.signatures import SignatureFile
-from sgagent.signatures.private_key import PrivateKey
+from sgagent.signatures.keys import PrivateKey
 
 WEB = "version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}]\n"
 NO_CONFIGURATION = ("--config", "/dev/null")

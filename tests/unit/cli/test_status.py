@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.control.requests import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
-from sgagent.agent.state.snapshot_file import Trigger
+from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
 from sgagent.core.model import Mode

@@ -13,8 +13,7 @@ from sgagent.cli.signing_options import Voucher, Wish, add_arguments
 from sgagent.core.errors import UsageError
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
-from sgagent.sources.etcd.publication import signature_keys
-from sgagent.sources.etcd.publisher import Published
+from sgagent.sources.etcd.publication import Published, signature_keys
 
 LAYOUT = KeyLayout("/sgagent")
 CONTENTS = {LAYOUT.key("groups", "sg-web"): b"{}"}

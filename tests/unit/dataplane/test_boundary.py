@@ -21,7 +21,7 @@ def test_nothing_that_reads_is_loaded_beside_the_privilege() -> None:
     """The applier is forked from a process that knows only what the applier needs."""
     program = "import sys, sgagent.cli.main, sgagent.cli.run; print(*sys.modules)"
     loaded = set(_output_of(program).split())
-    assert "sgagent.dataplane.applier" in loaded
+    assert "sgagent.dataplane.privsep" in loaded
     assert loaded.isdisjoint(READS)
 
 

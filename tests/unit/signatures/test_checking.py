@@ -20,8 +20,8 @@ from sgagent.signatures import (
     check_part,
     check_signature,
 )
+from sgagent.signatures.keys import PrivateKey
 from sgagent.signatures.manifest import MalformedSignatureError
-from sgagent.signatures.private_key import PrivateKey
 from tests.signing import KEY, NOW, OTHER_KEY, signature_of
 
 CONTENTS = {"b.yaml": b"version: 1\n", "a b.json": b"{}", "c.yaml": b""}

@@ -11,8 +11,7 @@ import pytest
 from sgagent.agent.control.handlers import Execution
 from sgagent.agent.control.requests import ConfirmAnswer
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state.directory import MOST_ENTRIES
-from sgagent.agent.state.snapshot_file import Trigger
+from sgagent.agent.state.directory import MOST_ENTRIES, Trigger
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.core.errors import DocumentError, KernelRefusedError, NotPermittedError, SgagentError, UsageError

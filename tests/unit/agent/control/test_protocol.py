@@ -43,7 +43,7 @@ from sgagent.agent.control.requests import (
     StatusAnswer,
     StatusQuestion,
 )
-from sgagent.agent.state.snapshot_file import Extent, Trigger
+from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.core.errors import Origin, Problem, Severity, UsageError
 from sgagent.core.evaluate import DecidedBy

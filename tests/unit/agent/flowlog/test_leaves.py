@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.flowlog.log_prefixes import have_same_leaves
+from sgagent.agent.flowlog.enrichment import have_same_leaves
 from sgagent.core.model import TCP, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface

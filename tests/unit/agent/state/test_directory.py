@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments
+from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.documents import DocumentFile
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.counter_file import CounterFile
-from sgagent.agent.state.snapshot_file import (
+from sgagent.agent.state.directory import (
     DamagedStateError,
     KeptDocuments,
     decode_head,

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.state.directory import MOST_ENTRIES, History, StateDirectory
-from sgagent.agent.state.snapshot_file import KeptDocuments, Record, Trigger
+from sgagent.agent.state.directory import (
+    MOST_ENTRIES,
+    History,
+    KeptDocuments,
+    Record,
+    StateDirectory,
+    Trigger,
+)
 from sgagent.documents import DocumentFile
 from tests.deaths import dies_at
 

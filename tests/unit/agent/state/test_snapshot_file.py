@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.agent.state.snapshot_file import (
+from sgagent.agent.state.directory import (
     LONGEST_HEAD,
     DamagedStateError,
     Extent,

@@ -6,10 +6,11 @@ from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.etcd.keys import KeyLayout, published_keys
 from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey
-from sgagent.sources.etcd.publication import Completeness, Marker
-from sgagent.sources.etcd.publisher import (
+from sgagent.sources.etcd.publication import (
     MOST_BYTES,
     MOST_WRITES,
+    Completeness,
+    Marker,
     Publication,
     Published,
     batches,
