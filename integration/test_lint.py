@@ -17,7 +17,7 @@ from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.core.binding import HostListener
 from sgagent.core.model import Family
-from sgagent.dataplane.sockets import list_listeners
+from sgagent.dataplane.live_sessions import list_listeners
 
 HOST, HOST6, CLIENT = "10.0.0.11", "2001:db8::11", "198.51.100.7"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - where programs of the test's own namespace wait

@@ -14,8 +14,7 @@ import pytest
 from integration.namespaces import Namespace, network_namespace
 from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import Family
-from sgagent.dataplane.conntrack import clear_marks
-from sgagent.dataplane.sockets import Ending, destroy, sessions_at_listeners
+from sgagent.dataplane.live_sessions import Ending, clear_marks, destroy, sessions_at_listeners
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket, attributes
 from sgagent.nft.marks import MarkTest
 from tests.patience import PATIENCE

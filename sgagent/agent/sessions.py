@@ -21,8 +21,7 @@ from sgagent.core.lockout import (
 )
 from sgagent.core.model import Direction, Mode
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.dataplane.conntrack import TrackedSession
-from sgagent.dataplane.sockets import Ending, TcpSession, TcpSockets, list_sockets
+from sgagent.dataplane.live_sessions import Ending, TcpSession, TcpSockets, TrackedSession, list_sockets
 from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_ssh_servers
 from sgagent.nft.marks import EnforcementState, MarkLayout, is_remembered
 

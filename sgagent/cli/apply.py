@@ -52,7 +52,7 @@ from sgagent.core.lockout import LiveSession, NamedCut, SessionKind, named, sess
 from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint, ResolvedPolicy
 from sgagent.dataplane.dataplane import LibnftablesDataplane
-from sgagent.dataplane.sockets import TcpSession, destroy, list_sockets, sessions_at_listeners
+from sgagent.dataplane.live_sessions import TcpSession, destroy, list_sockets, sessions_at_listeners
 from sgagent.documents import DocumentFile, parse_documents
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_logins

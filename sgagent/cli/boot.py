@@ -24,13 +24,13 @@ from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint
 from sgagent.dataplane.client import ApplierDataplane
 from sgagent.dataplane.dataplane import LibnftablesDataplane
+from sgagent.dataplane.live_sessions import destroy, sessions_at_listeners
 from sgagent.dataplane.privsep import (
     Applier,
     applier_of_first_life,
     fork_applier,
     go_on_without_privilege,
 )
-from sgagent.dataplane.sockets import destroy, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Clock, Dataplane, Delivery, Host, Wake
 from sgagent.settings import Settings, StateSettings, parse_settings

@@ -38,8 +38,8 @@ from sgagent.cli.inputs import load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Sessions
 from sgagent.dataplane.client import ApplierDataplane
+from sgagent.dataplane.live_sessions import list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, news_heard
-from sgagent.dataplane.sockets import list_listeners, sessions_at_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout
 from sgagent.ports import Source

@@ -25,7 +25,7 @@ from sgagent.cli.main import DEFAULT_CONFIGURATION
 from sgagent.cli.output import replace_file
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.model import TCP, CidrBlock, Family, Mode
-from sgagent.dataplane.sockets import list_listeners, list_sockets
+from sgagent.dataplane.live_sessions import list_listeners, list_sockets
 from sgagent.host.links import NetlinkHost
 from sgagent.host.processes import sockets_of_logins
 from sgagent.settings import Settings, parse_settings

@@ -32,7 +32,7 @@ from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Origin, Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
 from sgagent.core.resolve import Exemptions
-from sgagent.dataplane.sockets import list_listeners
+from sgagent.dataplane.live_sessions import list_listeners
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.counter_keys import HitStep, RuleCounter
 from sgagent.ports import Delivery

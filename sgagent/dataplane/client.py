@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from sgagent.core.errors import ApplierLostError
 from sgagent.core.evaluate import Packet
 from sgagent.dataplane import protocol
-from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.dataplane import TableDataplane
+from sgagent.dataplane.live_sessions import Ending, TcpSession, TrackedSession
 from sgagent.dataplane.privsep import LARGE_BYTES, give_back
 from sgagent.dataplane.protocol import LONGEST_ANSWER, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.sockets import Ending, TcpSession
 from sgagent.dataplane.table import Applied, TableListing
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import Plan
@@ -136,7 +135,7 @@ class ApplierTable:
         self._ask(Verb.REFUSE_ANOTHER_OWNER)
 
     def find_session(self, packet: Packet) -> TrackedSession | None:
-        """Return the session that a packet belongs to, as :func:`sgagent.dataplane.conntrack.find_session`.
+        """Return the session that a packet belongs to, as ``live_sessions.find_session`` does.
 
         Raises:
             OSError: the kernel can't be asked.
@@ -150,7 +149,7 @@ class ApplierTable:
         return session
 
     def destroy(self, session: TcpSession) -> Ending:
-        """End a session at once, as :func:`sgagent.dataplane.sockets.destroy`.
+        """End a session at once, as :func:`sgagent.dataplane.live_sessions.destroy`.
 
         Raises:
             NotPermittedError: the applier lacks CAP_NET_ADMIN.

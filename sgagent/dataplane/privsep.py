@@ -28,8 +28,8 @@ from typing import Any, NoReturn, Self, assert_never
 
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import protocol, request_validation
-from sgagent.dataplane.conntrack import find_session
 from sgagent.dataplane.generation import APPLIER_NAME
+from sgagent.dataplane.live_sessions import destroy_socket, find_session
 from sgagent.dataplane.monitor import RulesetChange, TrackedTable
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
 from sgagent.dataplane.privileges import (
@@ -41,7 +41,6 @@ from sgagent.dataplane.privileges import (
     refuse_privilege,
 )
 from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.sockets import destroy_socket
 from sgagent.dataplane.table import KernelTable
 
 LARGE_BYTES = 1 << 18

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import Owner, RulesetGeneration, following, list_counters
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
+from sgagent.dataplane.live_sessions import clear_marks
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
 from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.json_commands import encode_plan

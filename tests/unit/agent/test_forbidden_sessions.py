@@ -14,7 +14,7 @@ from sgagent.core.errors import NotPermittedError
 from sgagent.core.model import CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
-from sgagent.dataplane.sockets import Ending, TcpSession
+from sgagent.dataplane.live_sessions import Ending, TcpSession
 
 HOST = CidrBlock.parse("10.0.0.11")
 SESSION = TcpSession(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sgagent.agent.sessions import Holders, classified
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import Direction
-from sgagent.dataplane.sockets import TcpSession, TcpSockets
+from sgagent.dataplane.live_sessions import TcpSession, TcpSockets
 from tests.unit.agent.test_forbidden_sessions import SESSION
 
 

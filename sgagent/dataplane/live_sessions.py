@@ -1,0 +1,357 @@
+"""Live sessions: those that conntrack follows, with our bits in their marks, and this host's TCP sockets.
+
+The sockets show sessions that conntrack did not follow when the agent started, and end those that the policy
+forbids (§6.3). Conntrack can't know who opened them, but a local port with a listener shows that the far end
+did.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sgagent.core.binding import HostListener
+from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.core.evaluate import Packet
+from sgagent.core.model import Direction, Family, Protocol
+from sgagent.netlink import (
+    NESTED,
+    NETLINK_NETFILTER,
+    NETLINK_SOCK_DIAG,
+    NetlinkSocket,
+    attribute,
+    attributes,
+)
+from sgagent.nft.marks import MarkTest
+
+_SUBSYSTEM_CONNTRACK = 1 << 8
+_NEW = _SUBSYSTEM_CONNTRACK | 0
+_GET = _SUBSYSTEM_CONNTRACK | 1
+_HEADER = struct.Struct("=BBH")
+_NUMBER = struct.Struct(">I")
+_PORT = struct.Struct(">H")
+_TUPLE_ORIGINAL = 1
+_TUPLE_IP = 1
+_TUPLE_PROTOCOL = 2
+_MARK = 8
+_ZONE = 18
+_MARK_MASK = 21
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedSession:
+    """A session that conntrack follows, as a packet meets it."""
+
+    mark: int
+    opened: Direction
+    """Which way it was opened through the interface that the packet passes."""
+
+
+def find_session(packet: Packet) -> TrackedSession | None:
+    """Return the session of the calling thread's network namespace that a packet belongs to.
+
+    The look-up uses addresses and ports as they are on the wire, before or after NAT on this host. An
+    incoming packet has the tuple of a session's original direction, or that of its replies. An outgoing
+    packet is looked up by the tuple of the packet that would answer it.
+
+    Args:
+        packet: of a protocol with ports; sessions of others are not found.
+
+    Raises:
+        OSError: the kernel can't be asked.
+    """
+    if (
+        not Protocol(packet.protocol).has_ports
+        or packet.source_port is None
+        or packet.destination_port is None
+    ):
+        return None
+    incoming = _tuple_of(packet)
+    family = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
+    request = _HEADER.pack(family, 0, 0) + attribute(_TUPLE_ORIGINAL | NESTED, incoming)
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            answer = netlink.ask(_GET, request)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    found = attributes(answer.payload[_HEADER.size :])
+    mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
+    is_original = _parts(found[_TUPLE_ORIGINAL]) == _parts(memoryview(incoming))
+    return TrackedSession(mark, Direction.INGRESS if is_original else Direction.EGRESS)
+
+
+def _tuple_of(packet: Packet) -> bytes:
+    """Return what comes in, or would come back, as the kernel writes it."""
+    source, destination = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+    if packet.direction is Direction.EGRESS:
+        source, destination = destination, source
+    kinds, size = ((1, 2), 4) if packet.family is Family.IPV4 else ((3, 4), 16)
+    addresses = (
+        attribute(k, end[0].to_bytes(size)) for k, end in zip(kinds, (source, destination), strict=True)
+    )
+    ports = (attribute(k, _PORT.pack(end[1])) for k, end in ((2, source), (3, destination)))
+    number = attribute(1, bytes([packet.protocol]))
+    return attribute(_TUPLE_IP | NESTED, b"".join(addresses)) + attribute(
+        _TUPLE_PROTOCOL | NESTED, number + b"".join(ports)
+    )
+
+
+def _parts(of_tuple: memoryview) -> tuple[dict[int, bytes], ...]:
+    """Return the addresses and the ports of a tuple, by kind of attribute."""
+    found = attributes(of_tuple)
+    return tuple(
+        {kind: bytes(value) for kind, value in attributes(found[part]).items()}
+        for part in (_TUPLE_IP, _TUPLE_PROTOCOL)
+    )
+
+
+def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:
+    """Clear bits in the mark of every session of the calling thread's network namespace.
+
+    Sessions that end meanwhile are none of our business; other bits of the marks stay.
+
+    Args:
+        mask: the bits to clear.
+        tests: only of sessions whose mark meets one of these; without any of all. For each the kernel goes
+            through all sessions once, and lists those that meet it.
+
+    Returns:
+        How many sessions were changed.
+
+    Raises:
+        NotPermittedError: the process lacks CAP_NET_ADMIN.
+        KernelRefusedError: a session's mark could not be changed.
+    """
+    changed = 0
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            for test in tests or (None,):
+                orders = list(_orders(netlink, mask, test))
+                for start in range(0, len(orders), _BATCH):
+                    batch = orders[start : start + _BATCH]
+                    changed += len(batch) - _count_ended(netlink.order(batch))
+    except PermissionError as error:
+        raise NotPermittedError("the marks of sessions can be changed only with CAP_NET_ADMIN") from error
+    except OSError as error:
+        raise KernelRefusedError(error.strerror or str(error), "marks of sessions") from error
+    return changed
+
+
+def _orders(netlink: NetlinkSocket, mask: int, test: MarkTest | None) -> Iterator[tuple[int, bytes]]:
+    """Yield a request for each session with bits to clear: its tuple as the kernel wrote it, and no mark.
+
+    The kernel sets ``mark = (mark & ~CTA_MARK_MASK) ^ CTA_MARK``.
+    """
+    wanted = b"" if test is None else _mark_attributes(test.value, test.bits)
+    cleared = _mark_attributes(0, mask)
+    for message in netlink.dump(_GET, _HEADER.pack(socket.AF_UNSPEC, 0, 0) + wanted):
+        found = attributes(message.payload[_HEADER.size :])
+        mark = _NUMBER.unpack(found[_MARK])[0] if _MARK in found else 0
+        if mark & mask == 0 or (test is not None and not test.is_met_by(mark)):
+            continue
+        zone = attribute(_ZONE, bytes(found[_ZONE])) if _ZONE in found else b""
+        original = attribute(_TUPLE_ORIGINAL | NESTED, bytes(found[_TUPLE_ORIGINAL]))
+        yield _NEW, bytes(message.payload[: _HEADER.size]) + original + zone + cleared
+
+
+def _mark_attributes(mark: int, mask: int) -> bytes:
+    return attribute(_MARK, _NUMBER.pack(mark)) + attribute(_MARK_MASK, _NUMBER.pack(mask))
+
+
+def _count_ended(errors: list[int]) -> int:
+    """Return how many of the errors say that the session ended meanwhile.
+
+    Raises:
+        OSError: one says something else.
+    """
+    for number in errors:
+        if number != errno.ENOENT:
+            raise OSError(number, errno.errorcode.get(number, str(number)))
+    return len(errors)
+
+
+_DIAGNOSE_BY_FAMILY = 20
+_DESTROY = 21
+_ESTABLISHED = 1
+LISTEN = 10
+CLOSE = 7
+_TIME_WAIT = 6
+_LIVE = sum(1 << state for state in range(1, 12) if state not in (LISTEN, CLOSE, _TIME_WAIT))
+_REQUEST = struct.Struct("=BBBxI48s")
+_ENDS = struct.Struct(">HH16s16s")
+_ANSWER = struct.Struct("=B3x48s12xII")
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv6 socket writes an IPv4 address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSession:
+    """A TCP socket of this host, and the session that it stands for."""
+
+    family: Family
+    """Of the addresses on the wire: a session over IPv4 at an IPv6 listener is IPv4."""
+
+    local_address: int
+    local_port: int
+    peer_address: int
+    peer_port: int
+    user_id: int
+    inode: int
+    socket_family: int
+    """The family of the socket itself, as a number of the socket module."""
+
+    identity: bytes
+    """What the kernel knows the socket by: 48 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSockets:
+    """The TCP sockets of this host at one moment."""
+
+    listeners: tuple[TcpSession, ...]
+    """Without a peer."""
+
+    sessions: tuple[TcpSession, ...]
+    """Live connections, opened by either end."""
+
+    @property
+    def at_listeners(self) -> tuple[TcpSession, ...]:
+        """Return the sessions whose local port has a listener, so that the far end opened them."""
+        ports = {listener.local_port for listener in self.listeners}
+        return tuple(session for session in self.sessions if session.local_port in ports)
+
+
+class Ending(enum.Enum):
+    """What came of the wish to end a session."""
+
+    ENDED = "ended"
+    GONE = "gone"
+    """It had ended already."""
+
+    UNSUPPORTED = "unsupported"
+    """This kernel can't end sockets."""
+
+
+def list_sockets() -> TcpSockets:
+    """Return the TCP sockets of the calling thread's network namespace, loopback included.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        listeners = tuple(list_in_states(netlink, 1 << LISTEN))
+        return TcpSockets(listeners=listeners, sessions=tuple(list_in_states(netlink, _LIVE)))
+
+
+def sessions_at_listeners() -> tuple[TcpSession, ...]:
+    """Return the live TCP sessions whose local port has a listener.
+
+    Of the calling thread's network namespace, loopback included.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    return list_sockets().at_listeners
+
+
+def destroy(session: TcpSession) -> Ending:
+    """End a session at once: the process sees an error, the far end a reset.
+
+    Raises:
+        NotPermittedError: the process lacks CAP_NET_ADMIN.
+        OSError: the kernel refused for another reason.
+    """
+    return destroy_socket(session.socket_family, session.identity)
+
+
+def destroy_socket(socket_family: int, identity: bytes) -> Ending:
+    """End the session of a socket at once, as :func:`destroy`."""
+    request = _REQUEST.pack(socket_family, socket.IPPROTO_TCP, 0, _LIVE, identity)
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        errors = netlink.order([(_DESTROY, request)])
+    return _ending(errors[0]) if errors else Ending.ENDED
+
+
+def _ending(error: int) -> Ending:
+    match error:
+        case errno.ENOENT:
+            return Ending.GONE
+        case errno.EOPNOTSUPP | errno.EINVAL:
+            return Ending.UNSUPPORTED
+        case errno.EPERM:
+            raise NotPermittedError("sessions can be ended only with CAP_NET_ADMIN")
+        case _:
+            raise OSError(error, os.strerror(error))
+
+
+def list_in_states(
+    netlink: NetlinkSocket, states: int, protocol: int = socket.IPPROTO_TCP
+) -> Iterator[TcpSession]:
+    """Yield the sockets of both families, TCP's unless said, that are in one of the states."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _REQUEST.pack(family, protocol, 0, states, bytes(48))
+        for message in netlink.dump(_DIAGNOSE_BY_FAMILY, request):
+            yield _session(*_ANSWER.unpack_from(message.payload))
+
+
+def _session(socket_family: int, identity: bytes, user_id: int, inode: int) -> TcpSession:
+    local_port, peer_port, local, peer = _ENDS.unpack_from(identity)
+    is_ipv4 = socket_family == socket.AF_INET
+    if is_ipv4:
+        local, peer = local[:4], peer[:4]
+    elif local.startswith(_MAPPED):
+        is_ipv4, local, peer = True, local[12:], peer[12:]
+    return TcpSession(
+        family=Family.IPV4 if is_ipv4 else Family.IPV6,
+        local_address=int.from_bytes(local),
+        local_port=local_port,
+        peer_address=int.from_bytes(peer),
+        peer_port=peer_port,
+        user_id=user_id,
+        inode=inode,
+        socket_family=socket_family,
+        identity=identity,
+    )
+
+
+_FIRST_EPHEMERAL = 32_768
+"""UDP has no listening: a socket without a peer at such a port is most often that of a client."""
+
+
+def list_listeners() -> tuple[HostListener, ...]:
+    """Return the TCP and UDP ports at which a program waits, but for those at loopback; sorted.
+
+    Of the calling thread's network namespace.
+
+    Raises:
+        OSError: the kernel can't tell.
+    """
+    found: set[HostListener] = set()
+    with NetlinkSocket(NETLINK_SOCK_DIAG) as netlink:
+        for protocol, state in ((socket.IPPROTO_TCP, LISTEN), (socket.IPPROTO_UDP, CLOSE)):
+            for one in list_in_states(netlink, 1 << state, protocol):
+                is_client = protocol == socket.IPPROTO_UDP and one.local_port >= _FIRST_EPHEMERAL
+                if one.local_port and not is_client and not _is_loopback(one.family, one.local_address):
+                    found.add(
+                        HostListener(
+                            family=one.family,
+                            address=one.local_address,
+                            protocol=protocol,
+                            port=one.local_port,
+                        )
+                    )
+    return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.family.bits, one.address)))
+
+
+def _is_loopback(family: Family, address: int) -> bool:
+    kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
+    return kind(address).is_loopback
