@@ -43,6 +43,9 @@ class Machine:
         self.foreseen: list[tuple[ResolvedPolicy | None, ResolvedPolicy]] = []
         """The changes before which open sessions were looked at: from what, to what."""
 
+        self.counters_read: list[frozenset[str]] = []
+        """The counters that were read for the last time, a set for each reading before a change."""
+
         self.counters_at_zero: list[frozenset[str]] = []
         """The counters that were told to start at zero, a set for each change."""
 
@@ -63,7 +66,7 @@ class Machine:
             dataplane=self.dataplane,
             state=self.state,
             clock=self.clock,
-            before_counters_go=lambda _: None,
+            before_counters_go=self.counters_read.append,
             counters_gone=self.counters_at_zero.append,
             foresee=self._foresee,
             name_servers=name_servers,

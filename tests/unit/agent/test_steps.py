@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.step import StepEnd
 from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.core.model import Mode
 from sgagent.core.policy import Endpoint, exempt
 from sgagent.nft import names
 from tests.unit.agent.machine import GOOD, Machine
@@ -89,6 +91,45 @@ def test_a_refusal_after_the_first_of_two_changes_is_no_drift(machine: Machine) 
     step = agent.step(fetch=False)
     assert (step.outcome, step.was_drift) == (StepEnd.APPLIED, False)
     assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
+
+
+RULE = "{direction: ingress, policy: accept, protocol: gre, authorization_object: 192.0.2.1}"
+RULED = GOOD.replace("security_group_id: sg-1\n", f"security_group_id: sg-1\n    rules: [{RULE}]\n")
+
+
+def test_counters_are_read_before_those_of_a_change_go(machine: Machine) -> None:
+    """A change that deletes counters, and no other, is preceded by a reading; it names exactly these."""
+
+    def counters() -> frozenset[str]:
+        table = machine.dataplane.ruleset
+        return frozenset(table.counter_by_name) if table else frozenset()
+
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    few = counters()
+    machine.source.write(RULED)
+    agent.step(fetch=True)
+    assert counters() > few
+    assert machine.counters_read == []
+    gone = counters() - few
+    machine.source.write(GOOD)
+    agent.step(fetch=True)
+    assert machine.counters_read == [gone]
+
+
+def test_counters_are_read_before_verdicts_are_carried_out_or_not(machine: Machine) -> None:
+    """At each change of a mode, since the same counters count other verdicts behind it."""
+    agent = machine.reconciler()
+    agent.overrides = ModeOverrides(everywhere=Mode.OBSERVE)
+    agent.step(fetch=True)
+    assert machine.counters_read == []  # nothing was in force before
+    for readings, mode in enumerate((Mode.ENFORCE, Mode.OBSERVE, None), 1):
+        agent.overrides = ModeOverrides(everywhere=mode)
+        assert agent.step(fetch=False).outcome is StepEnd.APPLIED
+        assert len(machine.counters_read) == readings
+        assert agent.step(fetch=False).outcome is StepEnd.UNCHANGED
+    assert set(machine.counters_read) == {frozenset()}
+    assert len(machine.counters_read) == 3
 
 
 CLOSED = GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []")

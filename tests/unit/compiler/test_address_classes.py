@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.compiler.address_classes import (
@@ -12,11 +13,14 @@ from sgagent.compiler.address_classes import (
     Classes,
     Peers,
     address_elements,
+    address_maps,
     changed_addresses,
     classify,
 )
 from sgagent.core.addresses import AddressRanges, merge
-from sgagent.nft.ruleset import Goto, Interval
+from sgagent.core.memo import Memo
+from sgagent.core.model import Direction, Family
+from sgagent.nft.ruleset import Goto, Interval, KeyType
 
 LAST = 40
 numbers = st.integers(0, LAST)
@@ -125,3 +129,18 @@ def test_many_changed_addresses_are_classified_anew() -> None:
         held = tuple((address, address) for address in range(count))
         assert (changed_addresses(before.peers, (held, ((7, 7),))) is None) == (count > MOST_CHANGED)
         assert classify([held, ((7, 7),)], before) == classify([held, ((7, 7),)])
+
+
+@pytest.mark.parametrize(
+    ("family", "key_type"), ((Family.IPV4, KeyType.IPV4_ADDR), (Family.IPV6, KeyType.IPV6_ADDR))
+)
+@pytest.mark.parametrize("held", (((7, 7),), ((10, 20),), ((7, 7), (10, 20))))
+def test_maps_are_of_the_familys_addresses(family: Family, key_type: KeyType, held: AddressRanges) -> None:
+    """Both the map of single addresses and that of networks, each only if it has elements."""
+    place = (Direction.INGRESS, "eth0", family)
+    gotos: dict[Peers, Goto] = {(0,): Goto("class")}
+    maps = address_maps(classify([held]), gotos, place, "hosts", Memo())
+    assert [(found.key_types, found.is_interval) for found in maps] == [
+        ((key_type,), first != last) for first, last in held
+    ]
+    assert all(found.elements for found in maps)

@@ -11,7 +11,7 @@ from sgagent.core.policy import Endpoint, ResolvedInterface, ResolvedPolicy, exe
 from sgagent.nft.diff import make_plan
 from sgagent.nft.marks import MarkLayout
 from sgagent.nft.plan import AddCounter, Delete
-from sgagent.nft.ruleset import Ruleset
+from sgagent.nft.ruleset import Accept, Chain, Hook, Rule, Ruleset
 from sgagent.nft.text import render
 
 NEAR, FAR, DNS = (
@@ -62,6 +62,13 @@ def test_packets_of_sessions_that_were_opened_outwards_pass() -> None:
 def test_a_table_without_doors_stays_as_it_is() -> None:
     """Nothing is judged by it, so nothing needs to be opened."""
     assert open_way(Ruleset(), [NEAR]) == Ruleset()
+
+
+def test_other_chains_stay_as_they_are() -> None:
+    """Neither a chain without a hook nor another base chain gets the rules, whatever its name is."""
+    called = Chain(name="prerouting", rules=(Rule((Accept(),)),))
+    hooked = Chain(name="forward", hook=Hook(name="forward", hook_priority=0))
+    assert open_way(Ruleset(chains=(hooked, called)), [NEAR]) == Ruleset(chains=(hooked, called))
 
 
 def test_foreign_rules_in_a_base_chain_are_not_removed() -> None:
