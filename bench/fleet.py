@@ -29,7 +29,7 @@ from integration.etcdcluster import CLIENT_PORT, Cluster, Member, etcd_cluster
 from integration.namespaces import network_namespace, remove_stale_namespaces
 from integration.parts import with_parts
 from sgagent.core.model import Snapshot
-from sgagent.settings.sources import EtcdEndpoint
+from sgagent.settings.sources import ServerUrl
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.fleet import Report
 from sgagent.sources.etcd.keys import FLEET, MEMBERS, KeyLayout, write_member
@@ -176,7 +176,7 @@ def _measure(hosts: int, rounds: int, tables: Tables) -> None:
 
 
 @contextlib.contextmanager
-def _proxies(cluster: Cluster, directory: Path) -> Iterator[list[tuple[EtcdEndpoint, int]]]:
+def _proxies(cluster: Cluster, directory: Path) -> Iterator[list[tuple[ServerUrl, int]]]:
     """Run proxies, each a host of its own, and give their end points and process ids."""
     with contextlib.ExitStack() as stack:
         found = []
@@ -194,7 +194,7 @@ def _proxies(cluster: Cluster, directory: Path) -> Iterator[list[tuple[EtcdEndpo
             process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=directory)
             stack.callback(process.wait)
             stack.callback(process.kill)
-            found.append((EtcdEndpoint(host=address, is_encrypted=False), process.pid))
+            found.append((ServerUrl(host=address, port=2379, is_encrypted=False), process.pid))
         yield found
 
 

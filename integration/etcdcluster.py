@@ -22,7 +22,7 @@ from integration.namespaces import (
     run,
     set_network_namespace,
 )
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from tests.patience import PATIENCE
 
 START_SECONDS = 30.0
@@ -74,9 +74,9 @@ class Member:
     _process: subprocess.Popen[bytes] | None = None
 
     @property
-    def endpoint(self) -> EtcdEndpoint:
+    def endpoint(self) -> ServerUrl:
         """Return where it takes questions."""
-        return EtcdEndpoint(host=self.address, port=CLIENT_PORT, is_encrypted=self.scheme == "https")
+        return ServerUrl(host=self.address, port=CLIENT_PORT, is_encrypted=self.scheme == "https")
 
     @property
     def pid(self) -> int:

@@ -15,7 +15,7 @@ from integration.namespaces import network_namespace
 from integration.nginx import PORT, Nginx, nginx_in
 from sgagent.core.errors import SgagentError
 from sgagent.documents import Limits
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.https.source import HttpsSource
 from tests.certificates import Authority
 from tests.lies import LIMIT_BYTES, POLICY, sending
@@ -148,7 +148,7 @@ FAULTS = (
 def told(nginx: Nginx, fault: Fault) -> str:
     """Return what the agent says to a fault."""
     settings = HttpsSourceSettings(
-        url=HttpsUrl(host="localhost", port=PORT, target=fault.target),
+        url=ServerUrl(host="localhost", port=PORT, target=fault.target),
         ca_file=nginx.authority.file,
         timeout_seconds=3,
     )

@@ -15,7 +15,7 @@ from integration.nginx import PORT, TOKEN, Nginx, nginx_in, why_not
 from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.signatures.keys import PrivateKey
 from sgagent.sources.https.source import HttpsSource
 from tests.signing import KEY, OTHER_KEY, signature_of
@@ -58,7 +58,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 def source_of(nginx: Nginx, target: str = "/policy.yaml", **more: Path) -> HttpsSource:
     """Return a source that asks the server."""
     settings = HttpsSourceSettings(
-        url=HttpsUrl(host="localhost", port=PORT, target=target), ca_file=nginx.authority.file
+        url=ServerUrl(host="localhost", port=PORT, target=target), ca_file=nginx.authority.file
     )
     known = replace(settings, **more)  # type: ignore[arg-type]  # only files are given
     return HttpsSource(known, Limits(), look_up=lambda _host, _port: ["127.0.0.1"])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sgagent.core.errors import SgagentError
 from sgagent.documents import Limits
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.https.source import HttpsSource
 from tests.certificates import Authority, Issued
 from tests.tlsserver import Request, Script, Wire, tls_server
@@ -75,7 +75,7 @@ def make_stage(directory: Path) -> Stage:
 def settings_for(stage: Stage, port: int, seconds: int = PATIENCE_SECONDS) -> HttpsSourceSettings:
     """Return settings that ask a server of a test."""
     return HttpsSourceSettings(
-        url=HttpsUrl(host=HOST, port=port, target="/web.yaml"),
+        url=ServerUrl(host=HOST, port=port, target="/web.yaml"),
         poll_seconds=1,
         connect_timeout_seconds=PATIENCE_SECONDS,
         timeout_seconds=seconds,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
@@ -144,12 +144,7 @@ def tcp(
     header = struct.pack(
         "!HHIIBBHHH", source_port, port, FIRST_SEQUENCE_NUMBER, acknowledges, 5 << 4, flags, 8192, 0, 0
     )
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=TCP.wire_number,
-        payload=_with_checksum(header, 16, _pseudo_header(source, destination, TCP.wire_number, len(header))),
-    )
+    return _checksummed(source, destination, TCP, header, place=16)
 
 
 def udp(
@@ -157,14 +152,7 @@ def udp(
 ) -> WirePacket:
     """Return a UDP packet."""
     datagram = struct.pack("!HHHH", source_port, port, 8 + len(content), 0) + content
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=UDP.wire_number,
-        payload=_with_checksum(
-            datagram, 6, _pseudo_header(source, destination, UDP.wire_number, len(datagram))
-        ),
-    )
+    return _checksummed(source, destination, UDP, datagram, place=6)
 
 
 def udp_lite(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
@@ -174,14 +162,8 @@ def udp_lite(source: Address, destination: Address, source_port: int, port: int)
     UDP-Lite's there, and conntrack calls such a packet invalid.
     """
     datagram = struct.pack("!HHHH", source_port, port, 0, 0)
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=UDP_LITE.wire_number,
-        payload=_with_checksum(
-            datagram, 6, _pseudo_header(source, destination, UDP.wire_number, len(datagram))
-        ),
-    )
+    packet = _checksummed(source, destination, UDP, datagram, place=6)
+    return replace(packet, protocol=UDP_LITE.wire_number)
 
 
 def sctp_init(source: Address, destination: Address, source_port: int, port: int) -> WirePacket:
@@ -230,15 +212,7 @@ def _dccp(
     behind = struct.pack("!HI", 0, FIRST_SEQUENCE_NUMBER) + acknowledged + struct.pack("!I", _DCCP_SERVICE)
     words = (10 + len(behind)) // 4
     header = ports + struct.pack("!BBHBB", words, 0, 0, kind << 1 | _DCCP_LONG_NUMBERS, 0)
-    message = header + behind
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=DCCP.wire_number,
-        payload=_with_checksum(
-            message, 6, _pseudo_header(source, destination, DCCP.wire_number, len(message))
-        ),
-    )
+    return _checksummed(source, destination, DCCP, header + behind, place=6)
 
 
 def gre(source: Address, destination: Address) -> WirePacket:
@@ -271,16 +245,8 @@ def icmpv6(
 ) -> WirePacket:
     """Return an ICMPv6 message, by default an echo request."""
     message = struct.pack("!BBH", kind, 0, 0) + content
-    return WirePacket(
-        source=source,
-        destination=destination,
-        protocol=ICMPV6.wire_number,
-        payload=_with_checksum(
-            message, 2, _pseudo_header(source, destination, ICMPV6.wire_number, len(message))
-        ),
-        hop_limit=hop_limit,
-        extensions=extensions,
-    )
+    packet = _checksummed(source, destination, ICMPV6, message, place=2)
+    return replace(packet, hop_limit=hop_limit, extensions=extensions)
 
 
 def checksum(octets: bytes) -> int:
@@ -318,6 +284,15 @@ def _chained(headers: list[tuple[int, bytes]], protocol: int) -> tuple[int, byte
         for (number, body), following in zip(headers, numbers[1:], strict=True)
     )
     return numbers[0], chain
+
+
+def _checksummed(
+    source: Address, destination: Address, protocol: Protocol, message: bytes, *, place: int
+) -> WirePacket:
+    """Return a packet with its checksum at the place of the message, which includes the pseudo header."""
+    number = protocol.wire_number
+    payload = _with_checksum(message, place, _pseudo_header(source, destination, number, len(message)))
+    return WirePacket(source=source, destination=destination, protocol=number, payload=payload)
 
 
 def _with_checksum(message: bytes, place: int, pseudo_header: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -50,55 +50,16 @@ class UrlParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsUrl:
-    """What an ``https`` URL names."""
+class ServerUrl:
+    """What the URL of a server names."""
 
     host: str
     """A name in lower case, or an address; IPv6 without brackets."""
 
     port: int = 443
-    target: str = "/"
-    """Path and query, as they are sent."""
+    target: str = ""
+    """Path and query, as they are sent; empty for the URL of an end point."""
 
-    @property
-    def authority(self) -> str:
-        """Return host and port as a URL and the ``Host`` field write them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 443 else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        """Return the URL."""
-        return f"https://{self.authority}{self.target}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdEndpoint:
-    """Where a member of the cluster, or a proxy before it, takes requests."""
-
-    host: str
-    """A name in lower case, or an address; IPv6 without brackets."""
-
-    port: int = 2379
-    is_encrypted: bool = True
-
-    @property
-    def authority(self) -> str:
-        """Return host and port as a URL writes them."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def __str__(self) -> str:
-        """Return the URL."""
-        return f"{'https' if self.is_encrypted else 'http'}://{self.authority}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiEndpoint:
-    """Where the cloud's API takes requests."""
-
-    host: str
-    """A name in lower case, or an address; IPv6 without brackets."""
-
-    port: int = 443
     is_encrypted: bool = True
 
     @property
@@ -109,7 +70,7 @@ class ApiEndpoint:
 
     def __str__(self) -> str:
         """Return the URL."""
-        return f"{'https' if self.is_encrypted else 'http'}://{self.authority}"
+        return f"{'https' if self.is_encrypted else 'http'}://{self.authority}{self.target}"
 
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -170,32 +131,24 @@ def _is_host(host: str) -> bool:
     return True
 
 
-def _document_url(value: object) -> HttpsUrl:
+def _document_url(value: object) -> ServerUrl:
     parts = split_url(text(value), ("https",), "like https://policy.example.com/web.yaml")
     target = parts.target if parts.target.startswith("/") else f"/{parts.target}"
-    return HttpsUrl(host=parts.host, port=443 if parts.port is None else parts.port, target=target)
+    return ServerUrl(host=parts.host, port=443 if parts.port is None else parts.port, target=target)
 
 
-def _endpoint(make: Callable[[UrlParts], object], example: str, hint: str = "") -> Parsed:
-    """Return the constraint of a server's URL without a path."""
+def _endpoint(example: str, hint: str = "", port: int | None = None) -> Parsed:
+    """Return the constraint of a server's URL without a path; the port is for one without, None the usual."""
 
-    def parse(value: object) -> object:
+    def parse(value: object) -> ServerUrl:
         parts = split_url(text(value), ("https", "http"), example)
         if parts.target not in ("", "/"):
             raise InvalidValueError(Fault("bad_url", "a path in the URL of an end point", example + hint))
-        return make(parts)
+        is_encrypted = parts.scheme == "https"
+        usual = port or (443 if is_encrypted else 80)
+        return ServerUrl(host=parts.host, port=parts.port or usual, is_encrypted=is_encrypted)
 
     return Parsed(parse)
-
-
-def _etcd_endpoint(parts: UrlParts) -> EtcdEndpoint:
-    return EtcdEndpoint(host=parts.host, port=parts.port or 2379, is_encrypted=parts.scheme == "https")
-
-
-def _api_endpoint(parts: UrlParts) -> ApiEndpoint:
-    is_encrypted = parts.scheme == "https"
-    port = (443 if is_encrypted else 80) if parts.port is None else parts.port
-    return ApiEndpoint(host=parts.host, port=port, is_encrypted=is_encrypted)
 
 
 class SourceTable(SettingsTable):
@@ -237,7 +190,7 @@ class HttpsSourceSettings(SourceTable):
 
     kind: ClassVar = SourceType.HTTPS
     examples: ClassVar = {"url": 'like url = "https://policy.example.com/web.yaml"'}
-    url: Annotated[HttpsUrl, Parsed(_document_url)]
+    url: Annotated[ServerUrl, Parsed(_document_url)]
     poll_seconds: Annotated[int, Number(1, 86_400)] = 30
     """Between requests whether the document changed."""
 
@@ -279,7 +232,7 @@ class HttpsSourceSettings(SourceTable):
 
 
 ENDPOINTS_EXAMPLE = 'endpoints = ["https://etcd-1.example.com:2379"]'
-_ETCD_URL = _endpoint(_etcd_endpoint, "like https://etcd-1.example.com:2379", "; see prefix")
+_ETCD_URL = _endpoint("like https://etcd-1.example.com:2379", "; see prefix", 2379)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +243,7 @@ class EtcdSourceSettings(SourceTable):
     requirement: ClassVar = " (Debian: python3-h2; PyPI: sgagent[etcd])"
     examples: ClassVar = {"endpoints": ENDPOINTS_EXAMPLE}
     endpoints: Annotated[
-        tuple[Annotated[EtcdEndpoint, _ETCD_URL], ...],
+        tuple[Annotated[ServerUrl, _ETCD_URL], ...],
         Distinct(empty=Fault("no_endpoints", "an empty list", ENDPOINTS_EXAMPLE)),
     ]
     """At least one."""
@@ -348,7 +301,7 @@ class EtcdSourceSettings(SourceTable):
         yield from half_pair(written, "user", "password_file")
 
 
-_API_URL = _endpoint(_api_endpoint, "like https://ecs-vpc.cn-hangzhou.aliyuncs.com")
+_API_URL = _endpoint("like https://ecs-vpc.cn-hangzhou.aliyuncs.com")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,7 +314,7 @@ class AliyunSourceSettings(SourceTable):
     region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
     """Like ``cn-hangzhou``."""
 
-    endpoint: Annotated[ApiEndpoint | None, _API_URL] = None
+    endpoint: Annotated[ServerUrl | None, _API_URL] = None
     """None is the region's public one."""
 
     poll_seconds: Annotated[int, Number(1, 86_400)] = 60
@@ -384,9 +337,9 @@ class AliyunSourceSettings(SourceTable):
     """Whose interfaces are this host's; None asks the metadata service if the role is used as well."""
 
     @property
-    def api(self) -> ApiEndpoint:
+    def api(self) -> ServerUrl:
         """Return where the API takes requests."""
-        return self.endpoint or ApiEndpoint(host=f"ecs.{self.region}.aliyuncs.com")
+        return self.endpoint or ServerUrl(host=f"ecs.{self.region}.aliyuncs.com")
 
     @property
     def uses_metadata(self) -> bool:

@@ -35,7 +35,7 @@ from Tea.exceptions import RetryError, TeaException
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
-from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint
+from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
 from sgagent.sources.aliyun.ecs_api import (
     METADATA_HOST,
     AccessKey,
@@ -63,7 +63,7 @@ class SdkTransport:
 
     def __init__(
         self,
-        endpoint: ApiEndpoint,
+        endpoint: ServerUrl,
         addresses: Addresses,
         *,
         connect_seconds: float,

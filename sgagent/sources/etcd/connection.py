@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.policy import Endpoint
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
     CallRefusedError,
@@ -44,7 +44,7 @@ class EndpointAccess:
 
     def __init__(
         self,
-        endpoint: EtcdEndpoint,
+        endpoint: ServerUrl,
         settings: EtcdSourceSettings,
         largest_message: int,
         memory: Path | None = None,

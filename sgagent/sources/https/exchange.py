@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from sgagent import __version__
 from sgagent.core.errors import SourceUnavailableError, printable
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.servers import (
     ConnectionDeadline,
     EndpointCache,
@@ -203,7 +203,7 @@ class BodyTooLargeError(Exception):
     """A body over the size limit."""
 
 
-def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int) -> bytes:
+def read_body(response: http.client.HTTPResponse, url: ServerUrl, most_bytes: int) -> bytes:
     """Return the complete, decompressed body.
 
     Args:
@@ -231,7 +231,7 @@ def read_body(response: http.client.HTTPResponse, url: HttpsUrl, most_bytes: int
         raise NoAnswerError(f"{url}: {error}") from error
 
 
-def _pieces(response: http.client.HTTPResponse, url: HttpsUrl) -> Iterator[bytes]:
+def _pieces(response: http.client.HTTPResponse, url: ServerUrl) -> Iterator[bytes]:
     """Yield the body as sent.
 
     Raises:
@@ -277,7 +277,7 @@ class Validators:
 class Question:
     """A request for a document."""
 
-    url: HttpsUrl
+    url: ServerUrl
     known: Validators = Validators()
     """The validators of the cached content, for a conditional request."""
 
@@ -349,12 +349,12 @@ class Exchange:
         """Send a request, and follow redirects to the same server."""
         for _ in range(MOST_REDIRECTS + 1):
             answer = self._ask_once(question, deadline)
-            if not isinstance(answer, HttpsUrl):
+            if not isinstance(answer, ServerUrl):
                 return answer
             question = replace(question, url=answer)
         raise NoAnswerError(f"{question.url}: more than {MOST_REDIRECTS} redirects in a row")
 
-    def _ask_once(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified | HttpsUrl:
+    def _ask_once(self, question: Question, deadline: ConnectionDeadline) -> Answer | NotModified | ServerUrl:
         """Send one request; return its answer, or the URL of a redirect."""
         context = make_context(self._settings, "http/1.1")
         context.sslsocket_class = BoundedSocket
@@ -376,7 +376,7 @@ class Exchange:
             self.cancellation.hold(None)
             connection.close()
 
-    def _connect(self, connection: BoundedConnection, url: HttpsUrl) -> None:
+    def _connect(self, connection: BoundedConnection, url: ServerUrl) -> None:
         try:
             connection.connect()
         except TimeoutError:
@@ -410,7 +410,7 @@ class Exchange:
 
     def _take(
         self, response: http.client.HTTPResponse, question: Question
-    ) -> Answer | NotModified | HttpsUrl:
+    ) -> Answer | NotModified | ServerUrl:
         """Convert a response into an answer."""
         match response.status:
             case HTTPStatus.OK:
@@ -460,7 +460,7 @@ def _header_value(response: http.client.HTTPResponse, name: str) -> str | None:
     return value if usable else None
 
 
-def _redirected(url: HttpsUrl, location: str) -> HttpsUrl:
+def _redirected(url: ServerUrl, location: str) -> ServerUrl:
     """Return where a redirect leads.
 
     Raises:
@@ -478,7 +478,7 @@ def _redirected(url: HttpsUrl, location: str) -> HttpsUrl:
         or not (target.isascii() and target.isprintable())
     ):
         raise NoAnswerError(f"{url}: redirected to {location[:200]!r}, which is not the same server")
-    return HttpsUrl(host=url.host, port=url.port, target=target)
+    return ServerUrl(host=url.host, port=url.port, target=target)
 
 
 def _status_in_words(status: int) -> str:

@@ -16,7 +16,7 @@ from sgagent.core.errors import DocumentError, Origin, Problem, Severity, Source
 from sgagent.core.policy import Endpoint
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import Delivery, Wake
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.factory import SourceContext
 from sgagent.sources.https.exchange import Answer, BodyTooLargeError, Exchange, NoAnswerError, Question
 from sgagent.sources.poller import Poller, PollInterval
@@ -174,7 +174,7 @@ class HttpsSource:
         content = self._signature.answer.content if self._signature else None
         return self._parser.take((document,), content, str(signature))
 
-    def _copy(self, url: HttpsUrl, known: _Copy | None, wait: int) -> _Copy:
+    def _copy(self, url: ServerUrl, known: _Copy | None, wait: int) -> _Copy:
         """Return the newest copy of a resource; ``known`` itself if the server has not changed it.
 
         Raises:
@@ -212,6 +212,6 @@ class _Copy:
     ask_whole_at: float
 
 
-def name_of(url: HttpsUrl) -> str:
+def name_of(url: ServerUrl) -> str:
     """Return the document's name for messages: the last part of the path, or else the host."""
     return printable(unquote(url.target.partition("?")[0].rpartition("/")[2])) or url.host

@@ -9,14 +9,14 @@ from sgagent.agent.status import Posture, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.fleet import Report, read_reports
 from sgagent.sources.etcd.keys import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.source import FetchedPublication
 
 LAYOUT = KeyLayout("/sgagent")
-SETTINGS = EtcdSourceSettings(endpoints=(EtcdEndpoint(host="192.0.2.1"),), host_name="web-1")
+SETTINGS = EtcdSourceSettings(endpoints=(ServerUrl(host="192.0.2.1", port=2379),), host_name="web-1")
 STATUS = Status(posture=Posture.ENFORCING, snapshot_version="v1", snapshot_since=1000.0)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint, SourceSettings
+from sgagent.settings.sources import AliyunSourceSettings, ServerUrl, SourceSettings
 from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
@@ -49,7 +49,7 @@ def test_every_key() -> None:
     )
     assert source == AliyunSourceSettings(
         region="cn-hangzhou",
-        endpoint=ApiEndpoint(host="ecs-vpc.cn-hangzhou.aliyuncs.com"),
+        endpoint=ServerUrl(host="ecs-vpc.cn-hangzhou.aliyuncs.com"),
         poll_seconds=10,
         connect_timeout_seconds=2,
         timeout_seconds=3,

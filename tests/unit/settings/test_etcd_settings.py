@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings, SourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl, SourceSettings
 
 ETCD = '[source]\ntype = "etcd"\nendpoints = ["https://etcd-1.example.com"]\n'
 
@@ -20,7 +20,7 @@ def read(text: str) -> SourceSettings:
 
 def test_end_points_are_enough() -> None:
     """Everything else has a default."""
-    endpoint = EtcdEndpoint(host="etcd-1.example.com")
+    endpoint = ServerUrl(host="etcd-1.example.com", port=2379)
     assert read(ETCD) == EtcdSourceSettings(endpoints=(endpoint,))
     assert read(ETCD).place == "etcd https://etcd-1.example.com:2379 /sgagent"
 
@@ -47,8 +47,8 @@ def test_every_key() -> None:
     )
     assert source == EtcdSourceSettings(
         endpoints=(
-            EtcdEndpoint(host="192.0.2.1", port=23790),
-            EtcdEndpoint(host="::1", is_encrypted=False),
+            ServerUrl(host="192.0.2.1", port=23790),
+            ServerUrl(host="::1", port=2379, is_encrypted=False),
         ),
         prefix="/policy/production",
         timeout_seconds=2,

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import FileSourceSettings, HttpsSourceSettings, HttpsUrl, SourceSettings
+from sgagent.settings.sources import FileSourceSettings, HttpsSourceSettings, ServerUrl, SourceSettings
 
 HTTPS = '[source]\ntype = "https"\nurl = "https://policy.example.com/web.yaml"\n'
 
@@ -35,7 +35,7 @@ def test_a_source_is_a_file_unless_it_is_said_otherwise() -> None:
 def test_an_https_source_needs_nothing_but_its_url() -> None:
     """All else has a default."""
     source = read(HTTPS)
-    assert source == HttpsSourceSettings(url=HttpsUrl(host="policy.example.com", target="/web.yaml"))
+    assert source == HttpsSourceSettings(url=ServerUrl(host="policy.example.com", target="/web.yaml"))
     assert source.place == "https https://policy.example.com/web.yaml"
 
 
@@ -48,7 +48,7 @@ def test_every_key_of_an_https_source_is_read() -> None:
         'token_file = "/run/token"\n'
     )
     assert source == HttpsSourceSettings(
-        url=HttpsUrl(host="policy.example.com", target="/web.yaml"),
+        url=ServerUrl(host="policy.example.com", target="/web.yaml"),
         poll_seconds=10,
         long_poll_seconds=60,
         connect_timeout_seconds=3,
@@ -63,13 +63,13 @@ def test_every_key_of_an_https_source_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "url"),
     (
-        ("https://Policy.Example.COM", HttpsUrl(host="policy.example.com")),
-        ("https://a/b/c?d=e&f", HttpsUrl(host="a", target="/b/c?d=e&f")),
-        ("https://192.0.2.1:8443/p", HttpsUrl(host="192.0.2.1", port=8443, target="/p")),
-        ("https://[2001:db8::1]:8443/p", HttpsUrl(host="2001:db8::1", port=8443, target="/p")),
+        ("https://Policy.Example.COM", ServerUrl(host="policy.example.com", target="/")),
+        ("https://a/b/c?d=e&f", ServerUrl(host="a", target="/b/c?d=e&f")),
+        ("https://192.0.2.1:8443/p", ServerUrl(host="192.0.2.1", port=8443, target="/p")),
+        ("https://[2001:db8::1]:8443/p", ServerUrl(host="2001:db8::1", port=8443, target="/p")),
     ),
 )
-def test_urls(text: str, url: HttpsUrl) -> None:
+def test_urls(text: str, url: ServerUrl) -> None:
     """Hosts are names or addresses, with or without a port; what is written out again is the same URL."""
     source = read(f'[source]\ntype = "https"\nurl = "{text}"')
     assert isinstance(source, HttpsSourceSettings)

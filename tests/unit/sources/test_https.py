@@ -17,7 +17,7 @@ from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits, RefusedDocumentsError
 from sgagent.ports import Source
 from sgagent.settings import SignatureSettings
-from sgagent.settings.sources import HttpsSourceSettings, HttpsUrl
+from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.sources.https.exchange import Exchange, NoAnswerError, Question
 from sgagent.sources.https.source import ASK_WHOLE_SECONDS, MOST_MISMATCHES, HttpsSource, name_of
 from sgagent.sources.servers import EndpointCache
@@ -118,7 +118,7 @@ def test_a_document_is_named_after_the_last_part_of_its_url(source: HttpsSource)
 )
 def test_names_of_documents(target: str, name: str) -> None:
     """The host where the path names nothing; escaped where it would drive a terminal."""
-    assert name_of(HttpsUrl(host=HOST, target=target)) == name
+    assert name_of(ServerUrl(host=HOST, target=target)) == name
 
 
 def test_what_did_not_change_is_not_sent_again(source: HttpsSource, server: TlsServer) -> None:

@@ -11,10 +11,9 @@ import pytest
 from sgagent.core.policy import Endpoint
 from sgagent.settings import Settings, StateSettings
 from sgagent.settings.sources import (
-    EtcdEndpoint,
     EtcdSourceSettings,
     HttpsSourceSettings,
-    HttpsUrl,
+    ServerUrl,
     SourceSettings,
 )
 from sgagent.sources.etcd.client import Client
@@ -22,9 +21,9 @@ from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoin
 
 NAMED = EtcdSourceSettings(
     endpoints=(
-        EtcdEndpoint(host="etcd-1.example.com", port=2379),
-        EtcdEndpoint(host="192.0.2.2", port=2379),
-        EtcdEndpoint(host="etcd-3.example.com", port=2379),
+        ServerUrl(host="etcd-1.example.com", port=2379),
+        ServerUrl(host="192.0.2.2", port=2379),
+        ServerUrl(host="etcd-3.example.com", port=2379),
     )
 )
 
@@ -66,6 +65,6 @@ def test_every_server_of_a_source_is_remembered(tmp_path: Path) -> None:
     assert known(NAMED, tmp_path) == everything
     client = Client(NAMED, tmp_path)
     assert sorted(f"{one.address} {one.port}" for one in client.endpoints()) == everything
-    web = HttpsSourceSettings(url=HttpsUrl(host="192.0.2.80", port=8443, target="/"))
+    web = HttpsSourceSettings(url=ServerUrl(host="192.0.2.80", port=8443, target="/"))
     assert known(web, tmp_path) == ["192.0.2.80 8443"]
     assert known(Settings().source, tmp_path) == []

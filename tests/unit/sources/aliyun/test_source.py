@@ -19,7 +19,7 @@ from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
 from sgagent.documents import Limits
-from sgagent.settings.sources import AliyunSourceSettings, ApiEndpoint
+from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
 from sgagent.sources.aliyun.ecs_api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
 from sgagent.sources.aliyun.source import AliyunSource
 from sgagent.sources.servers import EndpointCache, LookUp
@@ -66,7 +66,7 @@ def write_key(path: Path, secret: str = SECRET, token: str = "") -> Path:
 
 def settings_for(server: EcsServer, key_file: Path) -> AliyunSourceSettings:
     """Return settings that lead to a server."""
-    endpoint = ApiEndpoint(host="127.0.0.1", port=server.port, is_encrypted=server.is_encrypted)
+    endpoint = ServerUrl(host="127.0.0.1", port=server.port, is_encrypted=server.is_encrypted)
     return AliyunSourceSettings(
         region=REGION,
         endpoint=endpoint,
@@ -257,7 +257,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(server: EcsServer, key_fil
 def test_nobody_at_the_end_point(server: EcsServer, key_file: Path) -> None:
     """The reason of the system is told."""
     settings = settings_for(server, key_file)
-    nobody = replace(settings, endpoint=ApiEndpoint(host="127.0.0.1", port=1, is_encrypted=False))
+    nobody = replace(settings, endpoint=ServerUrl(host="127.0.0.1", port=1, is_encrypted=False))
     assert said(source_for(nobody)) == "http://127.0.0.1:1: can't be reached: Connection refused"
 
 
@@ -284,7 +284,7 @@ def by_name(server: EcsServer, key_file: Path, authority: Authority | None) -> A
     settings = settings_for(server, key_file)
     return replace(
         settings,
-        endpoint=ApiEndpoint(host=NAME, port=server.port),
+        endpoint=ServerUrl(host=NAME, port=server.port),
         ca_file=authority.file if authority else None,
     )
 
@@ -378,7 +378,7 @@ def test_nobody_is_led_elsewhere(secure: EcsServer, key_file: Path, authority: A
 def test_nobody_at_the_address(secure: EcsServer, key_file: Path, authority: Authority) -> None:
     """And no address at all."""
     settings = by_name(secure, key_file, authority)
-    nobody = replace(settings, endpoint=ApiEndpoint(host=NAME, port=1))
+    nobody = replace(settings, endpoint=ServerUrl(host=NAME, port=1))
     assert said(source_for(nobody, by_hand=None)) == f"https://{NAME}:1: can't be reached: Connection refused"
 
     def nowhere(host: str, port: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from sgagent.documents import Limits
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import (
     AnswerTooLargeError,
@@ -66,7 +66,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
         ) -> Client:
             port = stack.enter_context(listening(behave))
             settings = EtcdSourceSettings(
-                endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),),
+                endpoints=(ServerUrl(host="127.0.0.1", port=port, is_encrypted=False),),
                 timeout_seconds=timeout_seconds,  # type: ignore[arg-type]  # tests have less time than whole seconds
                 user=user,
                 password_file=password,

@@ -14,7 +14,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError
 from sgagent.documents import Limits
-from sgagent.settings.sources import EtcdEndpoint, EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.connection import WakePipe
 from sgagent.sources.etcd.documents import Composed, Everything
@@ -62,7 +62,7 @@ def stack() -> Iterator[ExitStack]:
 def settings_for(store: Store, stack: ExitStack) -> EtcdSourceSettings:
     """Return where a store is."""
     port = stack.enter_context(listening(store.behave))
-    return EtcdSourceSettings(endpoints=(EtcdEndpoint(host="127.0.0.1", port=port, is_encrypted=False),))
+    return EtcdSourceSettings(endpoints=(ServerUrl(host="127.0.0.1", port=port, is_encrypted=False),))
 
 
 def follow(store: Store, stack: ExitStack, limits: Limits = LIMITS) -> StoreWatcher:
