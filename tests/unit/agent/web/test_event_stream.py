@@ -112,6 +112,28 @@ def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting() -> Non
         assert sent > 1
 
 
+def test_an_event_is_sent_whole_or_ends_the_stream() -> None:
+    """A client never reads the rest of an event late."""
+    with ExitStack() as stack:
+        streams = EventStreams(stack.enter_context(selectors.DefaultSelector()), 0.0)
+        near, far = socket.socketpair()
+        stack.enter_context(far)
+        near.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
+        streams.add(near, lambda: b"x" * 10_000_000)
+        streams.send_due()
+        assert near not in streams
+        assert far.recv(1) == b"x", "a part was taken"
+
+
+def test_the_head_alone_is_no_stream(events: Served) -> None:
+    """The connection ends after it."""
+    with events.connect() as client, client.makefile("rb") as answer:
+        client.sendall(REQUEST.replace(b"GET", b"HEAD"))
+        text = answer.read()
+    assert b" 200 " in text
+    assert b"data: " not in text
+
+
 def test_a_stream_ends_with_its_time() -> None:
     """The client gets a last event, and the end."""
     with ExitStack() as stack:

@@ -312,7 +312,9 @@ def test_tiles_show_the_last_minute_and_the_last_hour(reader: Reader) -> None:
     assert tiles["Sessions judged"].startswith("180 /min")
     assert tiles["Mode"].startswith("enforce")
     assert tiles["Policy age"].startswith("3 minutes")
-    drawn = [svg.attributes["aria-label"] for svg in reader.open("/").by_id("tiles").all("svg")]
+    svgs = list(reader.open("/").by_id("tiles").all("svg"))
+    assert [list(svg.all("path"))[1].attributes["d"].count("v-") for svg in svgs] == [4, 4, 4, 4, 0, 4]
+    drawn = [svg.attributes["aria-label"] for svg in svgs]
     assert drawn == [
         f"{what} in 4 minutes"
         for what in ("healthy", "enforced", "drops", "sessions judged", "warnings", "policy age")
@@ -379,6 +381,7 @@ def test_the_edges_of_a_group_stand_out(reader: Reader) -> None:
     drawing = reader.get("/graph.svg", _fields(page.by_id("graph").one("img"), "src")).content
     assert source == "graph.svg?group=sg-app"
     assert drawing.count(b'class="edge way"') == 2
+    assert drawing.count(b'class="node way"') == 1
     edges = [item.text for item in page.by_id("edges").all("li")]
     assert len(edges) == 3
     assert all("sg-app" in edge for edge in edges)
