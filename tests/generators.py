@@ -455,7 +455,9 @@ def _edge_addresses(policy: ResolvedPolicy, family: Family) -> list[int]:
     for interface in policy.interfaces:
         for direction in Direction:
             toward = interface.toward(direction)
-            for addresses in (toward.inner, *(rule.peer.addresses for rule in toward.rules)):
+            spoken_of = (toward.inner, *(rule.peer.addresses for rule in toward.rules))
+            # Many rules speak of one group, whose addresses are one object.
+            for addresses in {id(one): one for one in spoken_of}.values():
                 ends.update(end for ends_of_range in addresses.ranges(family) for end in ends_of_range)
             for block in (rule.local_address for rule in toward.rules):
                 if block is not None and block.family is family:

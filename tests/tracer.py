@@ -31,6 +31,7 @@ from sgagent.nft.ruleset import (
     TupleDirection,
     Value,
     Verdict,
+    VerdictMap,
 )
 
 
@@ -194,7 +195,7 @@ class _Walker:
         verdict_map = self.ruleset.verdict_map_by_name[name]
         if verdict_map.is_interval:
             return _find(verdict_map.elements, key)
-        return _exact(self.ruleset, name).get(key)
+        return _exact(verdict_map).get(key)
 
     def _read_all(self, selectors: tuple[Selector, ...]) -> tuple[int | str, ...]:
         return tuple(self._read(selector) for selector in selectors)
@@ -293,12 +294,26 @@ def _find(elements: Sequence[Element], key: tuple[int | str, ...]) -> Verdict | 
     return found[0] if found else None
 
 
-def _exact(ruleset: Ruleset, name: str) -> dict[tuple[int | str, ...], Verdict]:
+def _exact(verdict_map: VerdictMap) -> _Table:
     """Return a map without intervals as a dictionary; a key twice is a fault."""
-    table: dict[tuple[int | str, ...], Verdict] = {}
-    for element in ruleset.verdict_map_by_name[name].elements:
+    made_of, table = _TABLES.get(id(verdict_map), (None, {}))
+    if made_of is verdict_map:
+        return table
+    table = {}
+    for element in verdict_map.elements:
         assert all(not isinstance(value, Interval) or value.is_single for value in element.key)
         key = tuple(value.first if isinstance(value, Interval) else value.word for value in element.key)
         assert key not in table, "a key twice in a map"
         table[key] = element.verdict
+    if len(_TABLES) >= _MOST_TABLES:
+        _TABLES.clear()
+    _TABLES[id(verdict_map)] = verdict_map, table
     return table
+
+
+_Table = dict[tuple[int | str, ...], Verdict]
+
+_TABLES: dict[int, tuple[VerdictMap, _Table]] = {}
+"""Dictionaries of maps that packets met lately: most packets meet the same ones."""
+
+_MOST_TABLES = 200
