@@ -89,7 +89,7 @@ def test_publish(console: Console) -> None:
     assert (code, output.startswith(plan + "published: revision 2, serial ")) == (0, True)
     assert console.publish(WEB)[:2] == (
         0,
-        "0 keys to write, 0 to delete\nnothing to publish: revision 2 holds just this\n",
+        "0 keys to write, 0 to delete\nnothing to publish: revision 2 is the same\n",
     )
     code, output, _ = console.publish(WEB.replace("80,", "443,"), "--json")
     report = json.loads(output)

@@ -51,7 +51,7 @@ def test_it_shows_in_hits_log_and_metrics(agent: Service, one_interface: Lab) ->
     ingress = json.loads(agent.command("hits", "--json").output)["interfaces"][0]
     assert (ingress["mode"], ingress["would_drop_packets"]) == ("observe", 3)
     shown = agent.command("hits").output
-    assert "eth0 ingress, only observed: nothing is dropped, and 3 packets would have been" in shown
+    assert "eth0 ingress, observe mode: nothing is dropped, 3 packets would have been" in shown
     assert [line.split()[2:4] for line in shown.splitlines() if "sgr-1" in line] == [["would", "drop"]]
 
 

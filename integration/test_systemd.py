@@ -231,7 +231,7 @@ def test_a_reload_that_is_refused_fails_and_says_why(machine: Machine, wire: Lab
     machine.path(DOCUMENT).unlink()
     with pytest.raises(CommandError, match="failed"):
         machine.run("systemctl", "reload", DAEMON)
-    assert "what was in force still is" in machine.journal(DAEMON)
+    assert "the previous rules stay active" in machine.journal(DAEMON)
     assert lets_in(wire) == ONLY_WEB
     assert (machine.show(DAEMON, "ActiveState"), machine.main_pid(DAEMON)) == ("active", before)
     machine.write(DOCUMENT, definitions(WEB, SSH))
@@ -405,7 +405,7 @@ def test_lost_definitions_close_the_machine(machine: Machine, wire: Lab) -> None
     try:
         machine.boot()
         assert lets_in(wire) == (False, False)
-        assert "closed, for lack of a snapshot: eth0" in machine.journal(BOOT)
+        assert "closed, as no policy is loaded: eth0" in machine.journal(BOOT)
     finally:
         machine.path("/etc/sgagent/sgagent.toml").unlink()
 

@@ -252,7 +252,7 @@ class TrialFile:
             if self._pending.exists():
                 rename_durably(self._pending, self._unconfirmed)
         except OSError as error:
-            fault = f"the end of a trial could not be noted: {error}"
+            fault = f"the end of a trial could not be saved: {error}"
         return replace(
             definitions, proposal=None, is_trial_in_force=False, is_going_back=True, trial_fault=fault
         )
@@ -264,7 +264,7 @@ class TrialFile:
             remove_durably(self._pending)
             remove_durably(self._unconfirmed)
         except OSError as error:
-            fault = f"the end of a trial could not be noted: {error}"
+            fault = f"the end of a trial could not be saved: {error}"
         return replace(definitions, trial_fault=fault)
 
 

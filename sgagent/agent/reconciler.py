@@ -224,7 +224,7 @@ class Reconciler:
         try:
             self._directory.keep(kept)
         except OSError as error:
-            fault = f"the enforced definitions could not be kept: {error}"
+            fault = f"the enforced definitions could not be saved: {error}"
             return replace(definitions, store_fault=fault)
         return replace(
             definitions, record=kept.record, written=written_key(kept), store_fault=None, damage=()
@@ -240,7 +240,7 @@ class Reconciler:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(signature_file(directory), encode_signature(signed))
         except OSError as error:
-            return replace(definitions, signature_fault=f"the signature could not be kept: {error}")
+            return replace(definitions, signature_fault=f"the signature could not be saved: {error}")
         return replace(definitions, signature=signed, signature_fault=None)
 
     @property
@@ -279,7 +279,7 @@ class Reconciler:
         try:
             self._modes.save(self.overrides)
         except OSError as error:
-            self.mode_fault = f"the modes could not be kept: {error}"
+            self.mode_fault = f"the modes could not be saved: {error}"
 
     def judge(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""

@@ -109,14 +109,14 @@ class Step:
 def summary(step: Step) -> str:
     """Return in one line what is enforced."""
     if step.is_standing:
-        return "older rules stay in force, for lack of a snapshot"
+        return "no policy loaded; the previous run's rules stay active"
     if step.awaits_documents:
         return "nothing is enforced: the source holds no document yet"
     if step.policy is None:
-        return "nothing is enforced: no snapshot"
+        return "nothing is enforced: no policy loaded"
     names = ", ".join(interface.name for interface in step.policy.interfaces) or "no interface"
     if step.is_closed:
-        return f"closed, for lack of a snapshot: {names}"
+        return f"closed, as no policy is loaded: {names}"
     refused = "; a newer one was refused" if step.is_refused else ""
     held = f"; the source's {step.held_back} is held back" if step.held_back else ""
     return f"enforcing {step.version} on {names}{refused}{held}"

@@ -121,16 +121,14 @@ class StepLog:
                     pass
                 case _Lack.DOCUMENTS:
                     self._log.warning(
-                        "nothing_enforced", reason="the source holds no document yet; the host is as it was"
+                        "nothing_enforced", reason="the source holds no document yet; the host is unchanged"
                     )
                 case _Lack.OPEN:
-                    self._log.error(
-                        "nothing_enforced", reason="there is no snapshot yet; the host is as it was"
-                    )
+                    self._log.error("nothing_enforced", reason="no policy loaded yet; the host is unchanged")
                 case _Lack.STANDING:
-                    self._log.error("older_rules_kept", reason="there is no snapshot that can be enforced")
+                    self._log.error("older_rules_kept", reason="no policy that can be enforced is loaded")
                 case _Lack.CLOSED:
-                    self._log.error("host_closed", reason="there is no snapshot that can be enforced")
+                    self._log.error("host_closed", reason="no policy that can be enforced is loaded")
                 case _:
                     assert_never(lack)
 

@@ -153,7 +153,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         received = connection.recv(_CHUNK)
         if not received:
-            raise MalformedRequestError("the answer has no end" if line else "it is busy, or was stopped")
+            raise MalformedRequestError("the answer is incomplete" if line else "it is busy, or has stopped")
         line += received
         if len(line) > LONGEST_ANSWER:
             raise MalformedRequestError(f"an answer has at most {LONGEST_ANSWER} bytes")
@@ -261,15 +261,15 @@ def _kept(settings: Settings) -> InForce:
     directory = settings.state.directory
     if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
         raise NotPermittedError(
-            f"{directory}: what was enforced last can't be read: ask as root, or name documents by --against"
+            f"{directory}: the last enforced policy can't be read (run as root, or use --against)"
         )
     kept, faults = StateDirectory(directory).load()
     if kept is None and faults:
-        raise SourceUnavailableError("\n".join((*faults, "name documents to compare with by --against")))
+        raise SourceUnavailableError("\n".join((*faults, "name documents to compare with (--against)")))
     if kept is None:
-        return InForce(origin="nothing: no agent runs here, and none kept what it enforced")
+        return InForce(origin="nothing: no agent runs here, and none has enforced a policy")
     return InForce(
-        origin=f"what was enforced last (snapshot {kept.version}); no agent runs now",
+        origin=f"the last enforced policy (snapshot {kept.version}); no agent is running",
         documents=kept.documents,
         version=kept.version,
     )
@@ -284,21 +284,21 @@ def print_enforced(answer: EnforcedAnswer, *, as_json: bool) -> None:
     for problem in answer.warnings:
         print(problem_text(problem), file=sys.stderr)
     if answer.fault is not None:
-        warning = printable(f"warning: this will not outlive the agent: {answer.fault}")
+        warning = printable(f"warning: this change is lost when the agent stops: {answer.fault}")
         print(problem_text(warning), file=sys.stderr)
 
 
 def lines(answer: EnforcedAnswer) -> Iterator[str]:
     """Yield what a person has to know."""
     if answer.version is None:
-        yield "nothing is enforced, as before"
+        yield "nothing is enforced; nothing changed"
     else:
         names = ", ".join(answer.interfaces) or "no interface"
-        unchanged = "" if answer.is_changed else " (the kernel held it already)"
+        unchanged = "" if answer.is_changed else " (unchanged)"
         yield f"enforcing {answer.version} on {names}{unchanged}"
     if answer.seconds_left is not None:
         back = answer.goes_back_to or "nothing, as before"
-        yield f"goes back to {back} in {time_left(answer.seconds_left)}, unless 'sgagent confirm' comes"
+        yield f"goes back to {back} in {time_left(answer.seconds_left)}, unless 'sgagent confirm' runs"
     elif answer.held_back is not None:
         yield f"held until the source delivers another version than {answer.held_back}"
     if answer.sessions_cut:

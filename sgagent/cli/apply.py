@@ -256,7 +256,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confirm-within",
         metavar="TIME",
-        help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' comes",
+        help="go back after this time, like 60s, 5m or 1h, unless 'sgagent confirm' runs before",
     )
     parser.add_argument(
         "--yes", action="store_true", help="apply permanently even if that cuts your own session"
@@ -360,7 +360,7 @@ def _refuse_to_cut_own_session(files: tuple[DocumentFile, ...], settings: Settin
     policy = _policy(files, settings, ask(settings, StatusQuestion(), StatusAnswer))
     if policy is not None:
         facts = NetlinkHost().facts()
-        refuse_to_cut_own_session(policy, facts, "say --confirm-within 60s to try it, or --yes")
+        refuse_to_cut_own_session(policy, facts, "use --confirm-within 60s for a trial, or --yes")
 
 
 def _policy(

@@ -81,7 +81,7 @@ def _sessions_cut(policy: ResolvedPolicy) -> tuple[NamedCut, ...]:
     try:
         return tuple(map(named, sessions_cut(policy, NetlinkHost().facts(), open_sessions_of_agents_too())))
     except OSError as error:
-        print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
+        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
         return ()
 
 

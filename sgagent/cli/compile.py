@@ -23,7 +23,7 @@ from sgagent.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--dry-run", action="store_true", help="print the ruleset and touch nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the ruleset, change nothing")
     parser.add_argument(
         "--output", choices=("nft", "json"), default="nft", help="what --dry-run prints (default: nft)"
     )
@@ -32,14 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="output",
         action="store_const",
         const="json",
-        help="as --output json; applied, say what was done",
+        help="as --output json; without --dry-run, print the result as JSON",
     )
-    parser.add_argument(
-        "--no-verify", action="store_true", help="do not have the kernel check what is printed"
-    )
-    parser.add_argument(
-        "--yes", action="store_true", help="apply, also if that cuts the session that you are in"
-    )
+    parser.add_argument("--no-verify", action="store_true", help="don't let the kernel check the text")
+    parser.add_argument("--yes", action="store_true", help="apply even if that cuts your own session")
     add_policy_arguments(parser)
 
 

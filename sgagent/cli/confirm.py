@@ -24,11 +24,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(encode_fields(answer)))
     elif not answer.is_confirmed:
-        print("sgagent: nothing waits for confirmation: it was confirmed, or given up", file=sys.stderr)
+        print("sgagent: there is no trial to confirm: it was confirmed, or has ended", file=sys.stderr)
     else:
         print(printable(f"confirmed {answer.version}"))
         if answer.overtaken_by is not None:
             print(
-                printable(f"the source has delivered {answer.overtaken_by} meanwhile, which is in force now")
+                printable(f"the source has delivered {answer.overtaken_by} meanwhile, which is enforced now")
             )
     return 0 if answer.is_confirmed else 1

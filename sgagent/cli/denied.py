@@ -52,9 +52,7 @@ def _sentences(left_out: Iterable[FlowsLeftOut], width: int | None) -> Iterator[
         yield from lay_out([(sentence(entry),)], width=width)
 
 
-_NONE_REMEMBERED = (
-    "no drop is remembered since the agent started, {}; 'sgagent hits' counts those before, too"
-)
+_NONE_REMEMBERED = "no drop is recorded since the agent started at {}; 'sgagent hits' counts earlier ones too"
 
 
 class FollowedTable:
@@ -126,12 +124,12 @@ _SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--follow", action="store_true", help="go on with what is dropped from now on")
-    parser.add_argument("--interface", metavar="NAME", help="on this interface only")
+    parser.add_argument("--follow", action="store_true", help="also print new drops, until Ctrl-C")
+    parser.add_argument("--interface", metavar="NAME", help="this interface only")
     parser.add_argument(
-        "--direction", choices=[direction.value for direction in Direction], help="in this direction only"
+        "--direction", choices=[direction.value for direction in Direction], help="this direction only"
     )
-    parser.add_argument("--rule", metavar="ID", help="by this rule only")
+    parser.add_argument("--rule", metavar="ID", help="this rule only")
     parser.add_argument(
         "--lines", metavar="N", type=_lines, default=_SHOWN, help=f"the newest N lines (default: {_SHOWN})"
     )

@@ -41,18 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[direction.value for direction in Direction],
         help="into this host, or out of it",
     )
-    parser.add_argument("--source", metavar="ADDRESS", required=True, help="the address that sends")
-    parser.add_argument(
-        "--destination", metavar="ADDRESS", required=True, help="the address that it is sent to"
-    )
+    parser.add_argument("--source", metavar="ADDRESS", required=True, help="the source address")
+    parser.add_argument("--destination", metavar="ADDRESS", required=True, help="the destination address")
     parser.add_argument("--protocol", metavar="P", required=True, help="a name like tcp, or a number")
     parser.add_argument(
         "--source-port", metavar="N", type=_port, help=f"the source port (default: {EPHEMERAL_PORT})"
     )
     parser.add_argument("--port", metavar="N", type=_port, help="the destination port")
-    parser.add_argument("--icmp-type", metavar="N", type=_byte, help="for neighbour discovery and the like")
-    parser.add_argument("--hop-limit", metavar="N", type=_byte, help="likewise")
-    parser.add_argument("--on", metavar="NAME", help="which of several bound interfaces")
+    parser.add_argument("--icmp-type", metavar="N", type=_byte, help="the ICMP type, for neighbour discovery")
+    parser.add_argument("--hop-limit", metavar="N", type=_byte, help="the hop limit, for neighbour discovery")
+    parser.add_argument("--on", metavar="NAME", help="the interface, where several are bound")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_policy_arguments(parser)

@@ -134,7 +134,7 @@ def _why(report: Report) -> str:
     if report.errors:
         return report.errors[0]
     if report.has_kernel_refused:
-        return "its kernel refused what the definitions come to"
+        return "its kernel refused the compiled rules"
     if report.is_drift_unhealed:
         return "another process changes its table, and the agent could not repair it"
     if report.drift_repaired:

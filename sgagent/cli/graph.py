@@ -41,15 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--highlight",
         metavar="SOURCE->DESTINATION[:PORT]",
         type=_way,
-        help="mark the shortest ways from one group, object or address to another",
+        help="highlight the shortest paths from one group, object or address to another",
     )
     parser.add_argument(
         "--changes-from",
         metavar="PATH",
         type=Path,
-        help="mark what opens and what closes against these documents",
+        help="mark what opens and closes compared with these documents",
     )
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
@@ -73,7 +73,7 @@ def _way(text: str) -> HighlightedWay:
     """Return the way that an argument names."""
     found = _WAY.fullmatch(text)
     if found is None or int(found["port"] or 1) not in range(1, LAST_PORT + 1):
-        raise argparse.ArgumentTypeError(f"not SOURCE->DESTINATION[:PORT]: {text}")
+        raise argparse.ArgumentTypeError(f"expected SOURCE->DESTINATION[:PORT], found {text}")
     return HighlightedWay(
         source=found["source"].strip(),
         target=(found["address"] or found["target"]).strip(),
@@ -112,7 +112,7 @@ def _highlighted(graph: Graph, way: HighlightedWay, snapshot: Snapshot) -> Graph
         ) from error
     if not found.highlighted:
         to = way.target if way.port is None else f"port {way.port} of {way.target}"
-        print(printable(f"warning: nothing leads from {way.source} to {to}"), file=sys.stderr)
+        print(printable(f"warning: there is no path from {way.source} to {to}"), file=sys.stderr)
     return found
 
 

@@ -125,8 +125,8 @@ def sift_unused(answer: HitsAnswer, seconds: float, now: float) -> HitsAnswer:
 def unused_lines(answer: HitsAnswer, seconds: float, now: float, width: int | None) -> list[str]:
     """Return the table of an answer that was sifted, or that there is no such rule."""
     if not answer.interfaces:
-        return [f"no rule is known to have been without a hit for {age(seconds)}"]
-    said = f"without a hit for {age(seconds)} or longer, as far as the agent has counted:"
+        return [f"no rule was counted without a hit for {age(seconds)}"]
+    said = f"rules without a hit for {age(seconds)} or longer, by the counters of the agent:"
     return [said, "", *table(answer, width, now=now)]
 
 
@@ -155,7 +155,7 @@ def _title(part: InterfaceHits) -> str:
     title = f"{part.interface} {part.direction.value}"
     if part.mode is Mode.OBSERVE:
         packets = count(part.would_drop_packets or 0, "packet")
-        title += f", only observed: nothing is dropped, and {packets} would have been"
+        title += f", observe mode: nothing is dropped, {packets} would have been"
     return title
 
 
@@ -193,18 +193,16 @@ _CLEAR = "\x1b[2J"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--watch", action="store_true", help="show them anew each second, with rates, until Ctrl-C"
-    )
+    what.add_argument("--watch", action="store_true", help="refresh each second, with rates, until Ctrl-C")
     what.add_argument(
         "--unused",
         metavar="SPAN",
         nargs="?",
         const=_UNUSED,
         type=_span,
-        help=f"only rules without a hit for so long (default: {_UNUSED})",
+        help=f"only rules without a hit for this long (default: {_UNUSED})",
     )
-    parser.add_argument("--interface", metavar="NAME", help="of this interface only")
+    parser.add_argument("--interface", metavar="NAME", help="this interface only")
     add_width_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, with --watch one a line")
 
@@ -212,7 +210,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _span(text: str) -> float:
     seconds = parse_span(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"not a span of time: {text} ({SPAN_FORM})")
+        raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
     return seconds
 
 

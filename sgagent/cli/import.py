@@ -39,15 +39,15 @@ _READERS = {"aws": import_aws, "terraform": import_terraform}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("what", choices=sorted((_CLOUD, *_READERS)), help="whose words are read")
+    parser.add_argument("what", choices=sorted((_CLOUD, *_READERS)), help="the format of the input")
     parser.add_argument(
         "files",
         metavar="FILE",
         nargs="*",
-        help="what 'aws ec2 describe-…' or 'terraform show -json' printed; none for aliyun, which is asked",
+        help="the output of 'aws ec2 describe-…' or 'terraform show -json'; none for aliyun",
     )
     parser.add_argument(
-        "--output", metavar="PATH", type=Path, help="write there: a file, or a directory that is there"
+        "--output", metavar="PATH", type=Path, help="write to this file, or into this existing directory"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, notes included")
 
@@ -85,10 +85,10 @@ def _imported(options: argparse.Namespace, settings: Settings) -> Imported:
     """
     if options.what == _CLOUD:
         if options.files:
-            raise UsageError("import aliyun takes no files: the API is asked ([source] of the configuration)")
+            raise UsageError("import aliyun takes no files: it reads the API that [source] configures")
         return _from_the_cloud(settings)
     if not options.files:
-        raise UsageError(f"import {options.what}: which files? (- is standard input)")
+        raise UsageError(f"import {options.what}: FILE is missing (- is standard input)")
     files = _read_all(options.files, settings.limits)
     imported = _READERS[options.what](files, settings.limits)
     errors = _resolve(imported.snapshot).errors

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_block,
-        help="admit SSH from here; may be repeated (default: only the session that you are in)",
+        help="admit SSH from here; repeatable (default: only the session that you are in)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -96,9 +96,9 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=GROUP[,GROUP…]",
         action="append",
         default=[],
-        help="bind a link by hand, and nothing else; NAME= binds it without a group; may be repeated",
+        help="bind this link to groups, and no other link; NAME= binds it to none; repeatable",
     )
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 
 
 def whole_number(text: str) -> int:

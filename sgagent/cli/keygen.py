@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         default=Path("sgagent.key"),
-        help="where the private key is written, for its owner alone (default: sgagent.key)",
+        help="the file of the private key, readable by its owner only (default: sgagent.key)",
     )
     parser.add_argument(
-        "--show", metavar="FILE", type=Path, help="make none: print the public key that belongs to this one"
+        "--show", metavar="FILE", type=Path, help="make no key; print the public key of this private one"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -51,7 +51,7 @@ def _write_new(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise UsageError(f"{path}: there is such a file already; keys are never overwritten") from None
+        raise UsageError(f"{path}: the file exists, and keys are never overwritten") from None
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:

@@ -119,14 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unused",
         metavar="SPAN",
         type=_span,
-        help="find rules without a hit for so long, like 30d, by what the agent counted",
+        help="also find rules without a hit for this long, like 30d, by the agent's counters",
     )
     parser.add_argument(
         "--disable",
         metavar="CODE[,CODE…]",
         action="append",
         default=[],
-        help="leave checks out; may be repeated",
+        help="skip checks; repeatable",
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything is found")
     output = parser.add_mutually_exclusive_group()
@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
         (*delivery.problems, *_fatal(subject.problems)),
         strict=options.strict or settings.enforcement.strict,
     )
-    with Progress("looking for faults", steps(subject)) as progress:
+    with Progress("running checks", steps(subject)) as progress:
         findings = lint(subject, disabled, progress.advance)
     if options.json:
         print(json.dumps(as_json(findings, disabled)))
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
 def _span(text: str) -> float:
     seconds = parse_span(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"not a span of time: {text} ({SPAN_FORM})")
+        raise argparse.ArgumentTypeError(f"not a duration: {text} ({SPAN_FORM})")
     return seconds
 
 
@@ -230,7 +230,7 @@ def _listeners() -> tuple[HostListener, ...] | None:
     try:
         return list_listeners()
     except OSError as error:
-        print(f"warning: who listens can't be looked at: {error.strerror}", file=sys.stderr)
+        print(f"warning: listening sockets can't be listed: {error.strerror}", file=sys.stderr)
         return None
 
 

@@ -20,12 +20,8 @@ _MODES = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "mode", choices=tuple(_MODES), help="'default' is what the configuration says, and clears this"
-    )
-    parser.add_argument(
-        "--interface", metavar="NAME", help="of this one only; without it, of every one, single ones too"
-    )
+    parser.add_argument("mode", choices=tuple(_MODES), help="'default' clears the override")
+    parser.add_argument("--interface", metavar="NAME", help="this interface only (default: every interface)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -41,7 +37,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print("\n".join(table(answer, terminal_width())))
     if answer.fault is not None:
-        print(printable(f"warning: this will not outlive the agent: {answer.fault}"), file=sys.stderr)
+        print(
+            printable(f"warning: this change is lost when the agent stops: {answer.fault}"), file=sys.stderr
+        )
     return 0
 
 

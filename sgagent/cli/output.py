@@ -98,7 +98,7 @@ def _lines_of_row(row: Sequence[str], widths: Sequence[int], right: Container[in
 
 def add_width_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option for tables that are wider than the terminal."""
-    parser.add_argument("--wide", action="store_true", help="fold no column, however narrow the terminal is")
+    parser.add_argument("--wide", action="store_true", help="fold no column to fit the terminal")
 
 
 def table_width(options: argparse.Namespace) -> int | None:

@@ -189,8 +189,8 @@ _FEW = 3
 
 
 def _link_texts(comparison: Comparison) -> Iterator[str]:
-    yield from (f"{name} is judged from now on" for name in comparison.bound)
-    yield from (f"{name} is judged no longer: all that it carries passes" for name in comparison.unbound)
+    yield from (f"{name} is filtered from now on" for name in comparison.bound)
+    yield from (f"{name} is no longer filtered: all its traffic passes" for name in comparison.unbound)
     yield from (f"{name} changes its mode" for name in comparison.modes)
 
 
@@ -284,7 +284,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for every network interface of the documents, instead of this host's links",
     )
     parser.add_argument(
-        "--operations", action="store_true", help="show the kernel's operations, too (--json has them anyway)"
+        "--operations", action="store_true", help="also show the kernel's operations (--json always has them)"
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -293,7 +293,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what would change; the exit code says on request whether anything does."""
     if options.everywhere and options.interface:
-        raise UsageError("--everywhere: means all interfaces of documents, and does not go with --interface")
+        raise UsageError("--everywhere and --interface exclude each other")
     settings = load_settings(options)
     scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
     parsed = Memo()
@@ -379,7 +379,7 @@ def _in_modes_of_host(scope: _Scope, *policies: ResolvedPolicy) -> Iterator[Reso
     if fault is not None:
         print(
             printable(
-                f"warning: the modes that 'sgagent mode' set are not known, so those of the configuration"
+                f"warning: the overrides of 'sgagent mode' can't be read, so the modes of the configuration"
                 f" are used (ask as root): {fault}"
             ),
             file=sys.stderr,
@@ -420,7 +420,7 @@ def _sessions_cut(old: ResolvedPolicy, new: ResolvedPolicy) -> tuple[NamedCut, .
         )
         return tuple(found)
     except OSError as error:
-        print(f"warning: open sessions can't be looked at: {error.strerror}", file=sys.stderr)
+        print(f"warning: open sessions can't be listed: {error.strerror}", file=sys.stderr)
         return ()
 
 

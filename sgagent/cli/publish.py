@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_definitions_arguments(parser, is_required=True)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, write nothing")
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument(
-        "--allow-empty", action="store_true", help="publish documents without any object, too"
+        "--allow-empty", action="store_true", help="also publish documents that define nothing"
     )
     parser.add_argument(
         "--take-over", action="store_true", help="end a publication that another client left unfinished"
@@ -183,7 +183,7 @@ def _tell(
         marker = plan.marker
         print(f"published: revision {revision}, serial {marker.serial}, version {marker.version}{signed}")
     elif revision is not None:
-        print(f"nothing to publish: revision {revision} holds just this")
+        print(f"nothing to publish: revision {revision} is the same")
     return 0
 
 

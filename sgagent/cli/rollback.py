@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=whole_number,
         nargs="?",
-        help="of 'sgagent history'; without it, the newest that is not in force",
+        help="a number of 'sgagent history' (default: the newest that is not active)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

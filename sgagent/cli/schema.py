@@ -10,7 +10,7 @@ from sgagent.documents.native import json_schema
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help="print JSON, as it does anyway")
+    parser.add_argument("--json", action="store_true", help="for consistency: the output is always JSON")
 
 
 def run(options: argparse.Namespace) -> int:

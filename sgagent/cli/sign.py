@@ -43,12 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a private key that 'sgagent keygen' made; given twice, both sign",
     )
     parser.add_argument(
-        "--serial", metavar="N", type=whole_number, help="of this publication (default: one more than before)"
+        "--serial",
+        metavar="N",
+        type=whole_number,
+        help="the serial of this publication (default: the last one plus 1)",
     )
     parser.add_argument(
-        "--expires", metavar="TIME", help="after which it is not taken any more, like 90m, 12h or 30d"
+        "--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d"
     )
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sign with a private key that 'sgagent keygen' made; given twice, both sign",
     )
     parser.add_argument(
-        "--expires", metavar="TIME", help="after which a host takes it no more, like 90m, 12h or 30d"
+        "--expires", metavar="TIME", help="hosts refuse the signature after this time, like 90m, 12h or 30d"
     )
     parser.add_argument(
         "--unsigned", action="store_true", help="publish without a signature where there was one"

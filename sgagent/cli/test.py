@@ -276,11 +276,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel",
         action="store_true",
-        help="have the kernel judge real packets, in a private network of their own",
+        help="send real packets through the kernel, in a private network",
     )
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
-    parser.add_argument("--verbose", action="store_true", help="name every packet, and what decided")
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the results as JUnit's XML, too")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    parser.add_argument("--verbose", action="store_true", help="list passed packets too, and what decided")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write the results as JUnit XML")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -393,10 +393,10 @@ def _beside(definitions: Path | None, settings: Settings) -> Path:
     if definitions is None and isinstance(settings.source, FileSourceSettings):
         definitions = settings.source.path
     if definitions is None:
-        raise UsageError("the definitions are not on this host: say which file of packets is meant")
+        raise UsageError("the definitions are not on this host: name a file of packets")
     beside = definitions.absolute().parent / USUAL_NAME
     if not beside.exists():
-        raise UsageError(f"{beside}: there is no such file: say which file of packets is meant")
+        raise UsageError(f"{beside}: there is no such file: name a file of packets")
     return beside
 
 

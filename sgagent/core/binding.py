@@ -319,8 +319,8 @@ class _Search:
         elif present is None:
             self._keep(link.name, interface, interface.security_group_ids, None, interface.origin)
         elif present.network_interface is not None and present.origin is present.network_interface.origin:
-            message = f"two network interfaces mean the link {link.name}"
-            remedy = "give each its own MAC, or bind by hand"
+            message = f"two network interfaces match the link {link.name}"
+            remedy = "give each its own MAC address, or bind the link in [[interface]]"
             self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
     def _keep(
@@ -339,8 +339,8 @@ class _Search:
             self._report_port(there, origin)
 
     def _refuse_several(self, interface: NetworkInterface, links: list[str]) -> None:
-        message = f"the links {' and '.join(links)} may all be meant"
-        remedy = "bind one of them by hand"
+        message = f"the links {' and '.join(links)} all match"
+        remedy = "bind one of them in [[interface]]"
         self._refuse(interface.origin, "ambiguous_link", interface.network_interface_id, message, remedy)
 
     def _report_port(self, link: Link, origin: Origin) -> None:
@@ -363,9 +363,9 @@ class _Search:
                 code="other_mac",
                 origin=interface.origin,
                 value=interface.mac_address,
-                message=f"link {link} carries an address of {interface.network_interface_id}, but as it has"
-                " another MAC it is not bound",
-                remedy="correct the MAC, leave it out, or bind the link by hand",
+                message=f"link {link} has an address of {interface.network_interface_id}, but another MAC"
+                " address, so it is not bound",
+                remedy="correct or remove the MAC address, or bind the link in [[interface]]",
             )
         )
 

@@ -186,10 +186,8 @@ class _Resolver:
         for group_id in sorted(set(binding.security_group_ids)):
             group = self.snapshot.group_by_id.get(group_id)
             if group is None:
-                message = (
-                    "the security group is not in the definitions, so the interface can't be judged by it"
-                )
-                remedy = "add the group or detach it"
+                message = "a security group of the interface is not in the definitions"
+                remedy = "add the group, or detach it from the interface"
                 self._error(binding.attached_at, "dangling_attachment", group_id, message, remedy)
             else:
                 found.append(group)

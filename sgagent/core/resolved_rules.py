@@ -221,7 +221,7 @@ class RuleResolver:
             return nobody
         if found.vpc_id and group.vpc_id and found.vpc_id != group.vpc_id:
             message = f"the group belongs to {found.vpc_id}, the rule's own group to {group.vpc_id}"
-            remedy = "groups reach only members in the same VPC; use a CIDR"
+            remedy = "use a CIDR: a group as object reaches only members in its own VPC"
             problems.append(error(origin, "other_vpc", name, message, remedy))
             return nobody
         problems.extend(object_warnings(group, rule, found))
@@ -251,9 +251,9 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     origin = rule.origin.at(where)
     remedy = f"add the {noun} to the definitions, or correct the id"
     if rule.policy is Policy.DROP:
-        message = f"a drop rule refers to a {noun} that is not in the definitions"
+        message = f"the {noun} of this drop rule is not in the definitions, so it would drop nothing"
         return error(origin, "unknown_object_in_drop", name, message, remedy)
-    message = f"the rule matches nothing, as the {noun} is not in the definitions"
+    message = f"the {noun} is not in the definitions, so the rule matches nothing"
     return as_warning(error(origin, "unknown_object", name, message, remedy))
 
 

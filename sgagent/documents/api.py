@@ -251,7 +251,7 @@ def read_answer(answer: Field, collected: Collected) -> None:
             return
     answer.error(
         "unknown_answer",
-        "an answer of the API that is not read here",
+        "sgagent does not read this answer of the API",
         "DescribeSecurityGroups, DescribeSecurityGroupAttribute, DescribeNetworkInterfaces, "
         "DescribePrefixListAttributes or DescribePortRangeListEntries",
     )
@@ -321,7 +321,7 @@ def rule_form(place: Field, model: PermissionModel) -> RuleForm:
     """Return the fields of a rule, without its two ends."""
     if model.nic_type != "intranet":
         nic_type = place.at(model.names()["nic_type"])
-        nic_type.warn("nic_type", "a rule for another network than the private one", "intranet")
+        nic_type.warn("nic_type", "NicType is not intranet; the rule is read all the same", "intranet")
     return RuleForm(
         place=place,
         rule_id=model.security_group_rule_id,
@@ -359,7 +359,9 @@ def rule_peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject]
     *names, last = (
         model.names()[field] for field in ("peer_cidr", "peer_ipv6_cidr", "peer_group", "peer_prefix_list")
     )
-    place.error("missing_object", "no authorization object", f"one of {', '.join(names)} or {last}")
+    place.error(
+        "missing_object", "the authorization object is missing", f"one of {', '.join(names)} or {last}"
+    )
     return None
 
 
@@ -367,8 +369,8 @@ def _block(place: Field, model: DocumentModel, ipv4: str, ipv6: str) -> Part[Cid
     """Return the CIDR of an end; two of different families in one rule are an error (§8.1)."""
     first, second = _part(place, model, ipv4), _part(place, model, ipv6)
     if first is not None and second is not None:
-        message = f"{first.name} and {second.name} in one rule"
-        place.at(second.name).error("mixed_families", message, "a rule for each")
+        message = f"the rule has both {first.name} and {second.name}"
+        place.at(second.name).error("mixed_families", message, "write a rule for each")
     return first or second
 
 
@@ -478,7 +480,9 @@ def _add_page(answer: Field, collected: Collected, question: str) -> None:
 def _refuse_part(answer: Field) -> None:
     """Add an error if an answer of a call without pagination announces another page."""
     if is_set(answer.entries.get("NextToken", "")):
-        answer.at("NextToken").error("missing_page", "the answer is only a part", "an answer with everything")
+        answer.at("NextToken").error(
+            "missing_page", "the answer is one page of several", "save the whole answer, without NextToken"
+        )
 
 
 _SHAPES: tuple[tuple[str, Callable[[Field, Collected], None]], ...] = (

@@ -42,7 +42,9 @@ def _check_pages(collected: Collected) -> None:
     """Add an error where every page of an answer announces another one, so that the last is missing."""
     for pages in collected.pages.values():
         if all(page.has_next for page in pages):
-            pages[-1].place.error("missing_page", "the page that this one announces is missing", "all pages")
+            pages[-1].place.error(
+                "missing_page", "the next page is missing", "save every page, up to the one without NextToken"
+            )
 
 
 def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
@@ -52,7 +54,7 @@ def _listed_by_id(collected: Collected) -> dict[str, ListedGroup]:
         first = by_id.setdefault(group.security_group_id, group)
         if first != group:
             message = f"group {group.security_group_id} differs from its listing in {first.place.origin}"
-            group.place.error("duplicate_id", message, "one of the two; the answers are of different times")
+            group.place.error("duplicate_id", message, "remove the older one")
     return by_id
 
 

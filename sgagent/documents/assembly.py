@@ -367,9 +367,9 @@ def _note_duplicate(findings: Findings, field: str, second: Origin, first: Origi
         severity=Severity.ERROR,
         code="duplicate_id",
         origin=second.at(name),
-        message=f"the {name} is taken by {first}",
+        message=f"the {name} is already used by {first}",
         value=object_id,
-        remedy="another id, or one of the two alone",
+        remedy="use another id, or remove one of the two",
     )
     findings.add(problem)
 
@@ -380,8 +380,8 @@ def _note_alike(findings: Findings, second: SecurityGroupRule, first: SecurityGr
         severity=Severity.WARNING,
         code="duplicate_rule",
         origin=second.origin,
-        message=f"the same rule as {first.origin}; the two are one",
-        remedy="leave one out, or give them ids",
+        message=f"the same rule as {first.origin}; the two count as one",
+        remedy="remove one, or give each a rule_id",
     )
     findings.add(problem)
 

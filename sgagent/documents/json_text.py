@@ -78,7 +78,7 @@ def parse_json(
     while state is not None:
         state = state()
     if not scanner.at_end:
-        raise scanner.malformed("something follows the value")
+        raise scanner.malformed("there is text after the end of the document")
     return Rows.of(text, scanner.rows)
 
 

@@ -66,7 +66,7 @@ from sgagent.documents.values import (
 def _parse_version(node: Node) -> int:
     if parse_integer(node) != FORMAT_VERSION:
         raise invalid(
-            "unknown_version", "a version of the format that is not known here", f"{FORMAT_VERSION}"
+            "unknown_version", "this sgagent does not know this version of the format", f"{FORMAT_VERSION}"
         )
     return FORMAT_VERSION
 

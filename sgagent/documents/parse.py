@@ -40,7 +40,12 @@ def read_tree(file: DocumentFile, reading: Reading) -> Field | None:
     for duplicate in builder.duplicates:
         _note_duplicate_key(reading, duplicate.path, duplicate.line)
     if builder.root is None:
-        _note(reading, MalformedError("empty_document", "nothing in the file", 0, remedy="version: 1"))
+        _note(
+            reading,
+            MalformedError(
+                "empty_document", "the file is empty", 0, remedy="write version: 1, which defines no groups"
+            ),
+        )
         return None
     return Field(builder.root, reading, step=builder.root_line)
 
@@ -108,7 +113,7 @@ def _note_duplicate_key(reading: Reading, path: str, line: int) -> None:
         severity=Severity.ERROR,
         code="duplicate_key",
         origin=Origin(file=reading.file, line=line, path=path),
-        message="duplicate name in one mapping",
+        message="the field is given twice in one mapping",
         value=path.rpartition(".")[2],
         remedy="one of the two",
     )
@@ -339,7 +344,9 @@ def _read_document(root: Field, collected: Collected) -> None:
     if not isinstance(root.node, Listing):
         _read_one(root, collected)
     elif not root.node.items:
-        root.error("empty_document", "an empty list", "version: 1")
+        root.error(
+            "empty_document", "the document is an empty list", "write version: 1, which defines no groups"
+        )
     else:
         for item in root.items():
             _read_one(item, collected)
@@ -363,6 +370,6 @@ def _no_documents() -> Problem:
         severity=Severity.ERROR,
         code="no_documents",
         origin=Origin(file="<documents>"),
-        message="no documents at all",
-        remedy="a document with version: 1 alone says that there are no groups",
+        message="no document was found",
+        remedy="write one; version: 1 alone defines no groups",
     )

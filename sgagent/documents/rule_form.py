@@ -75,7 +75,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     peer, priority = form.peer.value if form.peer else None, form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
         form.place.at(form.priority.name).warn(
-            "priority_above_100", "a priority that the cloud no longer takes", "a whole number from 1 to 100"
+            "priority_above_100", "the cloud accepts no priority above 100", "a whole number from 1 to 100"
         )
     if (
         form.direction is None
@@ -111,7 +111,9 @@ def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
     if form.ports is not None:
         return _port_range(form, form.ports)
     if form.port_list is None:
-        form.place.error("missing_ports", f"a {form.protocol} rule without ports", PORT_FORMS)
+        form.place.error(
+            "missing_ports", f"a {form.protocol} rule needs a port range or a port list", PORT_FORMS
+        )
         return None
     return PortListReference(form.port_list.value) if form.port_list.value else None
 
@@ -120,7 +122,9 @@ def _port_range(form: RuleForm, ports: Part[PortSet]) -> PortSet | None:
     """Return the port range of a protocol with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
         form.place.at(form.port_list.name).warn(
-            "port_list_ignored", "a port list beside a port range", "one of the two"
+            "port_list_ignored",
+            "the port list is ignored, because there is a port range too",
+            "remove one of the two",
         )
     if ports.value == ALL_PORTS:
         form.place.at(ports.name).warn(
@@ -133,11 +137,12 @@ def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
     """Add errors for ports on a protocol without ports (§4.2, §4.3)."""
     if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
         form.place.at(form.ports.name).error(
-            "ports_do_not_fit", f"{protocol} has no ports", "-1/-1, or leave the field out"
+            "ports_do_not_fit", f"{protocol} has no ports", "remove the field, or write -1/-1"
         )
     if form.port_list is not None:
-        remedy = f"{ported_text('or').lower()}, or no list"
-        form.place.at(form.port_list.name).error("ports_do_not_fit", f"a port list on {protocol}", remedy)
+        remedy = f"remove it, or use {ported_text('or').lower()}"
+        message = f"{protocol} has no ports, so it takes no port list"
+        form.place.at(form.port_list.name).error("ports_do_not_fit", message, remedy)
 
 
 def _source_ports(form: RuleForm) -> PortSet:
@@ -146,7 +151,7 @@ def _source_ports(form: RuleForm) -> PortSet:
         return ALL_PORTS
     if form.protocol is not None and not form.protocol.has_ports:
         form.place.at(form.source_ports.name).error(
-            "ports_do_not_fit", f"{form.protocol} has no ports", "-1/-1, or leave the field out"
+            "ports_do_not_fit", f"{form.protocol} has no ports", "remove the field, or write -1/-1"
         )
     return form.source_ports.value
 
@@ -162,13 +167,15 @@ def _check_families(form: RuleForm) -> None:
     for name, block in blocks:
         if wanted is not None and block.family is not wanted:
             form.place.at(name).error(
-                "family_of_protocol", f"{form.protocol} with {block.family.value}", f"an {wanted.value} CIDR"
+                "family_of_protocol",
+                f"{form.protocol} is for {wanted.value} only, found an {block.family.value} address",
+                f"an {wanted.value} address or CIDR",
             )
     if wanted is None and len({block.family for _, block in blocks}) > 1:
         form.place.at(blocks[-1][0]).error(
             "mixed_families",
-            "the two ends of a rule are of different families",
-            f"an {blocks[0][1].family.value} CIDR",
+            "the two ends of the rule mix IPv4 and IPv6",
+            f"an {blocks[0][1].family.value} address or CIDR, as in {blocks[0][0]}",
         )
 
 
@@ -186,7 +193,7 @@ def make_prefix_list(
     for entry, block in entries:
         if block and family and block.family is not family:
             message = f"an {block.family.value} entry in an {family.value} list"
-            entry.error("mixed_families", message, f"an {family.value} CIDR")
+            entry.error("mixed_families", message, f"an {family.value} address or CIDR")
         elif block:
             blocks.add(block)
     if prefix_list_id is None or family is None:

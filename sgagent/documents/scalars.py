@@ -27,10 +27,10 @@ _LONGEST_NUMBER = 18
 """Digits of a number that can make sense anywhere."""
 
 _REMEDIES = {
-    "text": "put it between quotes",
+    "text": "put it in quotes",
     "whole number": "digits alone, without quotes",
-    "list": "[…] around the values",
-    "mapping": "names with values",
+    "list": "write the values in […]",
+    "mapping": "write fields as name: value",
 }
 """What to do where a value of another type is expected."""
 
@@ -71,7 +71,7 @@ def wrong_type(node: Node, expected: str, remedy: str = "") -> Fault:
     _, _, noun = expected.partition(" ")
     remedy = remedy or _REMEDIES.get(noun, expected)
     if isinstance(node, Scalar) and node.kind is ScalarKind.NULL:
-        remedy = "a value, or leave the field out"
+        remedy = "write a value, or remove the field"
     if isinstance(node, Listing) and noun not in _REMEDIES:
         expected = f"one {noun}"
     return Fault("wrong_type", f"expected {expected}, found {kind_of(node)}", remedy)
@@ -108,7 +108,7 @@ def parse_integer(node: Node, expected: str = "a whole number") -> int:
     if not isinstance(node, Scalar) or node.kind is not ScalarKind.INTEGER:
         raise InvalidValueError(wrong_type(node, expected, _REMEDIES["whole number"]))
     if len(node.text) > _LONGEST_NUMBER:
-        raise invalid("out_of_range", "a number far out of any range", "a smaller one")
+        raise invalid("out_of_range", "the number is too large", "at most 18 digits")
     return int(node.text)
 
 
@@ -134,7 +134,7 @@ def parse_word(node: Node, words: MappingOf[str, T]) -> T:
     forms = "one of " + ", ".join(words)
     meaning = words.get(parse_text(node, "a word", forms).lower())
     if meaning is None:
-        raise invalid("bad_value", "not one of the known words", forms)
+        raise invalid("bad_value", "not one of the allowed words", forms)
     return meaning
 
 

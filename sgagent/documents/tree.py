@@ -168,7 +168,9 @@ class TreeBuilder:
     def open(self, node: Listing | Mapping) -> None:
         """Begin a list or mapping."""
         if self.awaits_key:
-            raise MalformedError("complex_key", "a name must be plain text", node.line)
+            raise MalformedError(
+                "complex_key", "a field name is a list or mapping", node.line, remedy="write it as plain text"
+            )
         if len(self._open) >= self.limits.depth:
             self._refuse_depth(node.line)
         self._container_room -= 1
@@ -235,7 +237,9 @@ class TreeBuilder:
             line: where the alias stands.
         """
         if self.awaits_key:
-            raise MalformedError("complex_key", "a name must be plain text, not an alias", line)
+            raise MalformedError(
+                "complex_key", "a field name is an alias", line, remedy="write it as plain text"
+            )
         if isinstance(node, (Listing, Mapping)):
             if len(self._open) + node.height > self.limits.depth:
                 self._refuse_depth(line)
@@ -261,7 +265,8 @@ class TreeBuilder:
 
     def _refuse_depth(self, line: int) -> None:
         """Say that lists and mappings are nested too deep."""
-        raise MalformedError("too_deep", f"nested deeper than {self.limits.depth} levels", line)
+        message = f"nested deeper than {self.limits.depth} levels"
+        raise MalformedError("too_deep", message, line, remedy="nest fewer lists and mappings")
 
     def _place(self, node: Node, line: int, *, fresh: bool) -> int:
         """Put a complete value where it belongs; return the line that it counts as standing on."""
@@ -297,7 +302,9 @@ class TreeBuilder:
     def _note_duplicate(self, key: str, line: int) -> None:
         """Remember a name that stands twice, and where."""
         if len(self.duplicates) >= _MOST_DUPLICATES:
-            raise MalformedError("duplicate_key", f"more than {_MOST_DUPLICATES} names stand twice", line)
+            raise MalformedError(
+                "duplicate_key", f"more than {_MOST_DUPLICATES} fields are given twice", line
+            )
         steps = [
             f"[{len(level.node.items)}]" if isinstance(level.node, Listing) else f".{level.key}"
             for level in self._open[:-1]
@@ -309,7 +316,7 @@ def _refuse_bad_characters(text: str, line: int) -> None:
     """Refuse what no text can hold: NUL, and halves of surrogate pairs, which only escapes can smuggle in."""
     if "\0" in text or not (text.isascii() or _has_no_surrogates(text)):
         raise MalformedError(
-            "bad_character", "NUL or half a surrogate pair in a text", line, value=text, remedy="leave it out"
+            "bad_character", "the text has NUL or half a surrogate pair", line, value=text, remedy="remove it"
         )
 
 

@@ -152,7 +152,7 @@ def parse_ports(node: Node) -> PortSet:
     if not isinstance(node, Listing):
         return parse_port_range(node)
     if not node.items:
-        raise invalid("bad_port_range", "no ports at all", PORT_FORMS)
+        raise invalid("bad_port_range", "the list of ports is empty", PORT_FORMS)
     return PortSet.union(parse_each(enumerate(node.items), parse_port_range))
 
 
@@ -166,7 +166,7 @@ def parse_port_range(node: Node) -> PortSet:
     if first == last == -1 and match[2]:
         return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
-        raise invalid("port_out_of_range", "a port out of range", PORT_FORMS)
+        raise invalid("port_out_of_range", "the port is out of range", PORT_FORMS)
     if first > last:
         raise invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
     return PortSet.of((first, last))
@@ -311,13 +311,13 @@ _OCTETS = {str(number): number for number in range(256)}
 def _parse_address(text: str, forms: str) -> tuple[int, CidrBlock]:
     """Return an address as a number, and the block that it is written in."""
     if "%" in text:
-        raise invalid("zone_id", "an address with a zone", "the address alone, without %…")
+        raise invalid("zone_id", "an address can't have a zone", "remove % and what follows")
     try:
         address, block = _address_and_block(text)
     except ValueError:
         raise invalid("bad_address", "not an address", forms) from None
     if block.family is Family.IPV6 and _MAPPED.first <= block.first and block.last <= _MAPPED.last:
-        raise invalid("mapped_address", "an IPv4 address in IPv6 clothes", "the IPv4 address itself")
+        raise invalid("mapped_address", "an IPv4-mapped IPv6 address", "write the IPv4 address")
     return address, block
 
 

@@ -101,7 +101,7 @@ class _Reading:
                     "merge keys are not part of YAML 1.2",
                     line,
                     value="<<",
-                    remedy="write the fields out",
+                    remedy="copy the fields",
                 )
             self._builder.key(value, line)
             self._remember(event.anchor, value, line)
@@ -125,7 +125,7 @@ class _Reading:
         found = self._anchors.get(event.anchor or "")
         if found is None:
             raise MalformedError(
-                "bad_alias", "an alias within itself or without an anchor before it", line, value=event.anchor
+                "bad_alias", "the alias refers to itself, or to no anchor before it", line, value=event.anchor
             )
         self._builder.alias(*found, line)
 
@@ -224,7 +224,7 @@ def _line(event: yaml.Event) -> int:
 
 def _refuse_tag(tag: str, line: int) -> None:
     """Refuse a tag: nothing is ever constructed from a document."""
-    raise MalformedError("tag", "tags are not allowed", line, value=tag, remedy="leave the tag out")
+    raise MalformedError("tag", "tags are not allowed", line, value=tag, remedy="remove the tag")
 
 
 def _malformed(error: yaml.YAMLError, text: str) -> MalformedError:

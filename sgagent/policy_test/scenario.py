@@ -307,7 +307,9 @@ class _Traffic:
             if entry is None:
                 continue
             if entry.name in self.names:
-                place.error("duplicate_name", f"the name stands twice: {entry.name}", "a name of its own")
+                place.error(
+                    "duplicate_name", f"the name is used twice: {entry.name}", "give each packet its own name"
+                )
             self.names.add(entry.name)
             if isinstance(entry, ExpectedPacket):
                 self.openers[entry.name] = entry

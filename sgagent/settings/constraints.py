@@ -95,7 +95,7 @@ class Number(Constraint):
         most: int | None = None,
         *,
         code: str = "out_of_range",
-        message: str = "a number out of its range",
+        message: str = "the number is out of range",
     ) -> None:
         """Set the range, which has no end where ``most`` is None, and the message for other numbers."""
         self._least, self._most = least, most
@@ -119,7 +119,7 @@ class Text(Constraint):
         right: str,
         *,
         code: str = "bad_form",
-        message: str = "not of the form that it has",
+        message: str = "the text has a wrong form",
     ) -> None:
         """Set the pattern, its meaning in words, and the message for other texts."""
         self._pattern = re.compile(pattern)
@@ -145,7 +145,7 @@ class Word(Constraint):
         word = self._words.get(text(value).lower())
         if word is None:
             right = "one of " + ", ".join(self._words)
-            raise InvalidValueError(Fault("bad_value", "not one of the known words", right))
+            raise InvalidValueError(Fault("bad_value", "not one of the allowed words", right))
         return word
 
 

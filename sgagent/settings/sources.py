@@ -108,15 +108,15 @@ def _url_fault(
         return f"not an {' or '.join(schemes)} URL", example
     if not _VISIBLE.fullmatch(url):
         return (
-            "blanks, control characters or letters beyond ASCII in a URL",
-            "percent-encode them; xn-- in a host",
+            "the URL has blanks, control characters or letters beyond ASCII",
+            "percent-encode them; write hosts as xn--…",
         )
     if "@" in parts.netloc:
-        return "a user or password in a URL", "remove it; secrets go into files of their own"
+        return "the URL has a user or password", "remove it; secrets belong in files"
     if parts.fragment or url.endswith("#"):
-        return "a fragment in a URL", "remove what begins with #"
+        return "the URL has a fragment", "remove # and what follows"
     if port == 0 or not _is_host(parts.hostname or ""):
-        return "no host, or none that there can be", example
+        return "the URL has no valid host", example
     return None
 
 
@@ -143,7 +143,7 @@ def _endpoint(example: str, hint: str = "", port: int | None = None) -> Parsed:
     def parse(value: object) -> ServerUrl:
         parts = split_url(text(value), ("https", "http"), example)
         if parts.target not in ("", "/"):
-            raise InvalidValueError(Fault("bad_url", "a path in the URL of an end point", example + hint))
+            raise InvalidValueError(Fault("bad_url", "the URL of an end point has a path", example + hint))
         is_encrypted = parts.scheme == "https"
         usual = port or (443 if is_encrypted else 80)
         return ServerUrl(host=parts.host, port=parts.port or usual, is_encrypted=is_encrypted)
@@ -360,8 +360,8 @@ class AliyunSourceSettings(SourceTable):
     def conflicts(cls, written: Written) -> Iterator[Fault]:
         """Yield what is wrong between the keys."""
         if "ram_role" in written and "credentials_file" in written:
-            message = "a RAM role beside a file with an access key"
-            yield Fault("two_credentials", message, "one of the two", ("ram_role",))
+            message = "a RAM role and a file with an access key exclude each other"
+            yield Fault("two_credentials", message, "remove one of the two", ("ram_role",))
 
 
 SourceSettings = FileSourceSettings | HttpsSourceSettings | EtcdSourceSettings | AliyunSourceSettings

@@ -176,7 +176,7 @@ def _flow_output(value: object) -> FlowOutput | Path:
     if found in _OUTPUTS:
         return _OUTPUTS[found]
     if not found.startswith("/") or found.endswith("/") or "\0" in found:
-        raise InvalidValueError(Fault("bad_output", "no place for flows", OUTPUT_FORM))
+        raise InvalidValueError(Fault("bad_output", "not an output for flows", OUTPUT_FORM))
     return Path(found)
 
 
@@ -208,7 +208,7 @@ class FlowLogSettings(SettingsTable):
         """Yield what is wrong between the keys."""
         nowhere = FlowOutput.NONE.value
         if written.get("accepted") is True and written.get("output", nowhere) == nowhere:
-            message = "accepted flows are only written down, and there is no output"
+            message = "accepted flows need an output"
             yield Fault("no_output", message, OUTPUT_FORM, ("accepted",))
 
     @property
@@ -241,7 +241,7 @@ def parse_span(span: str) -> float | None:
 def _span(value: object) -> float:
     seconds = parse_span(text(value))
     if seconds is None:
-        raise InvalidValueError(Fault("bad_span", "not a span of time", SPAN_FORM))
+        raise InvalidValueError(Fault("bad_span", "not a duration", SPAN_FORM))
     return seconds
 
 
@@ -254,7 +254,7 @@ def _lint_code(value: object) -> str:
     return code
 
 
-_LIMIT = Number(1, code="bad_limit", message="a limit that nothing can keep")
+_LIMIT = Number(1, code="bad_limit", message="the limit is too small")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,8 +319,8 @@ class InterfaceTable(SettingsTable):
     def conflicts(cls, written: Written) -> Iterator[Fault]:
         """Yield what is wrong between the keys."""
         if ("network_interface_id" in written) == ("security_group_ids" in written):
-            remedy = "either network_interface_id or security_group_ids"
-            yield Fault("bad_binding", "what to bind to", remedy)
+            remedy = "write network_interface_id or security_group_ids"
+            yield Fault("bad_binding", "the link needs exactly one of the two keys", remedy)
 
     def binding(self, origin: str) -> HandBinding:
         """Return the binding, which was written at ``origin``."""
@@ -366,13 +366,13 @@ class ExemptionTable(SettingsTable):
             return
         only = protocol.only_family
         if only is not None and isinstance(block, CidrBlock) and block.family is not only:
-            message = f"{protocol} with {block.family.value}"
-            yield Fault("family_of_protocol", message, f"an {only.value} CIDR", ("cidr",))
+            message = f"{protocol} is for {only.value} only, found an {block.family.value} address"
+            yield Fault("family_of_protocol", message, f"an {only.value} address or CIDR", ("cidr",))
         if "port_range" not in written and protocol.has_ports:
             yield Fault(MISSING_FIELD, "missing", PORT_FORMS, ("port_range",))
         elif not protocol.has_ports and ports not in (None, ALL_PORTS):
             message = f"{protocol} has no ports"
-            yield Fault("ports_do_not_fit", message, "-1/-1, or leave the key out", ("port_range",))
+            yield Fault("ports_do_not_fit", message, "remove the key, or write -1/-1", ("port_range",))
 
     @property
     def exemption(self) -> Exemption:

@@ -103,10 +103,10 @@ class Desk:
         try:
             return self._inbox.have_done(job, PATIENCE_SECONDS)
         except NotBegunError:
-            raise SgagentError("the agent is busy: nothing was done, and nothing will be") from None
+            raise SgagentError("the agent was busy; the request was cancelled and nothing changed") from None
         except NotDoneError:
             raise SgagentError(
-                "the agent is still at it: 'sgagent status' will say what came of it"
+                "timed out, but the agent still works on it: 'sgagent status' will show the result"
             ) from None
 
     def _job(self, order: Order) -> Job[OrderAnswer]:
@@ -320,7 +320,7 @@ def hits_answer(board: Board, question: HitsQuestion) -> HitsAnswer:
     ]
     if question.interface is not None and not judges:
         names = ", ".join(judge.name for judge in policy.judges) or "none"
-        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+        raise UsageError(f"{question.interface} is not bound (bound: {names})")
     return HitsAnswer(
         snapshot_version=board.status().snapshot_version,
         interfaces=tuple(
@@ -458,11 +458,11 @@ def _refuse_unknown(question: DeniedQuestion, policy: ResolvedPolicy) -> None:
         return  # the agent has yet to enforce something, and may come to know the name
     if question.interface is not None and all(judge.name != question.interface for judge in judges):
         names = ", ".join(judge.name for judge in judges)
-        raise UsageError(f"nothing is judged on {question.interface} (judged: {names})")
+        raise UsageError(f"{question.interface} is not bound (bound: {names})")
     rules = (rule for judge in judges for toward in (judge.ingress, judge.egress) for rule in toward.rules)
     if question.rule_id is not None and all(rule.rule_id != question.rule_id for rule in rules):
         raise UsageError(
-            f"no rule {question.rule_id} is in force on this host: 'sgagent hits' lists those that are"
+            f"no rule {question.rule_id} is active on this host ('sgagent hits' lists those that are)"
         )
 
 

@@ -178,14 +178,14 @@ class Execution:
         """Ask the source, and enforce what it says.
 
         Raises:
-            DocumentError: that can't be enforced; what was in force still is.
+            DocumentError: that can't be enforced; the previous rules stay active.
             SourceUnavailableError: it said nothing; likewise.
             KernelRefusedError: the kernel refused; likewise.
             SgagentError: the step could not be done.
         """
         done = step(fetch=True)
         if done.source_error is not None:
-            raise SourceUnavailableError(f"{done.source_error}; what was in force still is")
+            raise SourceUnavailableError(f"{done.source_error}; the previous rules stay active")
         if done.is_refused:
             raise DocumentError(done.problems)
         if done.outcome is StepEnd.REFUSED:
@@ -224,12 +224,14 @@ class Execution:
         if proposal is None:
             return ConfirmAnswer(is_confirmed=False)
         if not self._definitions.is_trial_in_force:
-            raise UsageError("what waits for confirmation is not in force: 'sgagent status' says why")
+            raise UsageError("the trial is not active: 'sgagent status' says why")
         version = proposal.delivery.snapshot.version
         try:
             self._replace(self._trial_file.confirmed(self._definitions, self._state.history))
         except OSError as error:
-            raise SgagentError(f"what is on trial could not be kept, and still is: {error}") from error
+            raise SgagentError(
+                f"the trial goes on, as its definitions could not be saved: {error}"
+            ) from error
         self._log.info("trial_confirmed", version=version)
         in_force = self._version_after(step) or version
         return ConfirmAnswer(
@@ -309,7 +311,7 @@ class Execution:
             self._replace(self._trial_file.proposed(self._definitions, proposal))
         except OSError as error:
             raise SgagentError(
-                f"the definitions could not be kept, and were not enforced: {error}"
+                f"the definitions could not be saved, so they were not enforced: {error}"
             ) from error
         try:
             done = step()
@@ -400,7 +402,7 @@ class Execution:
             earlier = (e for e in history.entries() if e.head is not None and e.head.version != in_force)
             entry = next(earlier, None)
             if entry is None:
-                raise UsageError("the history has nothing but what is in force")
+                raise UsageError("the history has no other version than the active one")
             number = entry.number
         numbers = history.numbers()
         if number not in numbers:
@@ -411,7 +413,7 @@ class Execution:
         except (OSError, DamagedStateError) as error:
             raise UsageError(f"number {number} can't be read: {error}") from error
         if kept.version == in_force:
-            raise UsageError(f"number {number} is in force already: {in_force}")
+            raise UsageError(f"number {number} is already active: {in_force}")
         return kept
 
     def _require_interface(self, name: str) -> None:

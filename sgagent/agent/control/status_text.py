@@ -12,10 +12,10 @@ from sgagent.agent.time_text import count, moment, time_left
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),
     Posture.OBSERVING: ("observing", "nothing is dropped"),
-    Posture.IDLE: ("idle", "the definitions judge no interface of this host"),
-    Posture.CLOSED: ("closed", "there is no snapshot that can be enforced"),
-    Posture.STANDING: ("not enforcing", "for lack of a snapshot, older rules stay in force"),
-    Posture.NOTHING: ("not enforcing", "there is no snapshot"),
+    Posture.IDLE: ("idle", "no interface of this host is bound"),
+    Posture.CLOSED: ("closed", "no policy that can be enforced is loaded"),
+    Posture.STANDING: ("not enforcing", "no policy loaded; the previous run's rules stay active"),
+    Posture.NOTHING: ("not enforcing", "no policy loaded"),
 }
 """In a word or two, and what that means."""
 
@@ -52,7 +52,10 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         since = "" if answer.snapshot_since is None else f", since {moment(answer.snapshot_since, now)}"
         yield "snapshot", f"{answer.snapshot_version}{since}"
     if answer.is_refused:
-        yield "refused", f"the newest definitions have {count(answer.errors, 'error')}; older ones stay"
+        yield (
+            "refused",
+            f"the newest definitions have {count(answer.errors, 'error')}; the previous ones stay active",
+        )
         for error in answer.first_errors:
             yield "", error
         if answer.errors > len(answer.first_errors):
@@ -90,7 +93,7 @@ def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
 def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:
     """Yield what passes although no group accepts it, and how to end that."""
     for number, entry in enumerate(answer.platform):
-        yield "" if number else "platform", f"{entry}: passes whatever the groups say"
+        yield "" if number else "platform", f"{entry}: always allowed, whatever the groups say"
     if answer.platform:
         yield "", "platform = [] in the configuration switches that off"
 
@@ -100,7 +103,7 @@ def _orders(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if answer.pending is not None:
         back = answer.pending.goes_back_to or "nothing, as before"
         yield "pending", f"{answer.pending.version} is on trial: goes back to {back} in"
-        yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' comes"
+        yield "", f"{time_left(answer.pending.seconds_left)}, unless 'sgagent confirm' runs"
     if answer.held is not None:
         done = "rolled back to" if answer.held.origin is Trigger.ROLLBACK else "applied"
         since = "" if answer.held.since is None else f" {moment(answer.held.since, now)}"

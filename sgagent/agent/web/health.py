@@ -59,7 +59,7 @@ def _shortcomings(status: Status, now: float) -> Iterator[str]:
         elif now - status.source_reached_at > STALE_SECONDS:
             yield f"the source could not be reached for {now - status.source_reached_at:.0f} seconds"
     if status.step.is_refused:
-        yield "the newest definitions have errors, and older ones are in force"
+        yield "the newest definitions have errors; the previous ones stay active"
     if status.step.kernel_error is not None:
         yield "the kernel refused the newest rules"
     if status.is_drift_contested:

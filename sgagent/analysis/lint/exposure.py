@@ -54,7 +54,7 @@ def _find_open_to_everyone(subject: LintSubject, check: Check) -> Iterator[Findi
             security_group_id=key[0],
             rule_ids=(key[1],),
             message=f"it opens {what} to everyone over {_families(families)}",
-            remedy="name the few ports that the service needs, or the few who need it",
+            remedy="list the ports that the service needs, or the addresses that need it",
             interfaces=interfaces,
             origin=subject.origin(key),
         )
@@ -69,7 +69,7 @@ def _find_sensitive(subject: LintSubject, check: Check) -> Iterator[Finding]:
             security_group_id=key[0],
             rule_ids=(key[1],),
             message=f"it opens {services} to everyone over {_families(families)}",
-            remedy="let in only the addresses, the group or the list that need it",
+            remedy="accept only the addresses, the group or the list that need it",
             interfaces=interfaces,
             origin=subject.origin(key),
         )

@@ -48,7 +48,7 @@ def _find_mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding
                 rule_ids=(inner[0].rule_id, public[0].rule_id),
                 object_id=group.security_group_id,
                 message=f"it serves everyone ({_ids(public)}) and insiders ({_ids(inner)})",
-                remedy="keep public and internal services in groups, and on hosts, of their own",
+                remedy="use separate groups and hosts for public and internal services",
                 origin=group.origin,
             )
 
@@ -175,7 +175,7 @@ def _mixed(
         object_id=contact.here,
         message=f"members of {contact.there} ({names[environments[contact.there]]}) reach"
         f" {contact.here} ({names[environments[contact.here]]}) {by}",
-        remedy="keep the environments in groups, and in networks, that know nothing of each other",
+        remedy="keep the environments in separate groups and networks",
         interfaces=interfaces,
         origin=subject.origin(key_of(rule)) if rule else subject.snapshot.group_by_id[contact.here].origin,
     )
@@ -203,7 +203,7 @@ def _find_needless_inner(subject: LintSubject, check: Check) -> Iterator[Finding
                 security_group_id=group.security_group_id,
                 object_id=group.security_group_id,
                 message=reason,
-                remedy="set inner_access_policy to drop, and accept by rules what members need of each other",
+                remedy="set inner_access_policy to drop, and accept by rules what members need",
                 origin=group.origin,
             )
 
@@ -212,7 +212,7 @@ def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
     name = group.security_group_id
     silent = _silent_links(subject, name)
     if silent:
-        return f"all is open among its members, and on {', '.join(silent)} none of them came for so long"
+        return f"all is open among its members, and on {', '.join(silent)} no member came for that long"
     if any(_names_itself(group, rule) for rule in group.rules):
         return "all is open among its members, though its own rules say what they need of each other"
     stands = [stand for stand in subject.stands if name in stand.judge.security_group_ids]
@@ -220,7 +220,7 @@ def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
     if sum(size(joined(members.ranges(family))) for family in Family) < 2 or not stands:
         return None
     if len(stands[0].interfaces) + len(stands) > 2 and not any(map(_serves, stands)):
-        return "its members are open to each other, though no rule has them serve anybody"
+        return "its members are open to each other, though no rule opens a port of theirs"
     return None
 
 
@@ -261,7 +261,7 @@ def _find_too_many_rules(subject: LintSubject, check: Check) -> Iterator[Finding
                 severity=check.severity,
                 security_group_id=group.security_group_id,
                 object_id=group.security_group_id,
-                message=f"it has {len(group.rules)} rules, which nobody can oversee",
+                message=f"it has {len(group.rules)} rules; more than {subject.most_rules} are hard to review",
                 remedy=f"split it by purpose into groups of at most {subject.most_rules}, or use lists",
                 origin=group.origin,
             )
@@ -289,7 +289,7 @@ CHECKS = (
     Check(
         code="too_many_rules",
         severity=FindingSeverity.NOTICE,
-        summary="a group with more rules than can be overseen",
+        summary="a group with more rules than anybody can review",
         find=_find_too_many_rules,
     ),
 )

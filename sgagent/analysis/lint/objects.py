@@ -78,8 +78,8 @@ def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
             check,
             name,
             keys,
-            message=f"{name} has nothing in it, so that no packet matches",
-            remedy=f"attach interfaces to {name} or list its entries, or take the rule out",
+            message=f"{name} is empty, so that no packet matches",
+            remedy=f"attach interfaces to {name} or list its entries, or remove the rule",
         )
     for (name, family), keys in sorted(lacking.items(), key=lambda item: (item[0][0], item[0][1].value)):
         noun = "IPv4" if family is Family.IPV4 else "IPv6"
@@ -89,7 +89,7 @@ def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
             name,
             keys,
             message=f"{name} has no {noun} address, and the rule is for {noun} only: no packet matches",
-            remedy=f"attach interfaces with {noun} addresses to {name}, or take the rule out",
+            remedy=f"attach interfaces with {noun} addresses to {name}, or remove the rule",
         )
 
 
@@ -162,9 +162,12 @@ def _find_idle_lists(subject: LintSubject, check: Check) -> Iterator[Finding]:
         keys = users[prefix_list.prefix_list_id]
         message = remedy = None
         if not keys:
-            message, remedy = "no rule names it", "take it out, or name it in a rule"
+            message, remedy = "no rule names it", "remove it, or name it in a rule"
         elif prefix_list.entries and all(key in idle for key in keys):
-            message, remedy = "the rules that name it decide nothing by themselves", "take them and it out"
+            message, remedy = (
+                "the rules that name it decide nothing by themselves",
+                "remove them and the list",
+            )
         if message is not None and remedy is not None:
             yield _about_list(check, prefix_list, message, remedy)
         yield from _nested(check, prefix_list)
@@ -183,7 +186,7 @@ def _nested(check: Check, prefix_list: PrefixList) -> Iterator[Finding]:
     for block in entries:
         if outer is not None and block.last <= outer.last:
             message = f"its entry {block} lies in its entry {outer}"
-            yield _about_list(check, prefix_list, message, "take the smaller one out")
+            yield _about_list(check, prefix_list, message, "remove the smaller one")
         else:
             outer = block
 
@@ -243,7 +246,7 @@ CHECKS = (
     Check(
         code="empty_object",
         severity=FindingSeverity.WARNING,
-        summary="a rule about a group or list that has nothing in it that the rule could match",
+        summary="a rule about a group or list without anything that the rule could match",
         find=_find_empty,
     ),
     Check(

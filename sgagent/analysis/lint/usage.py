@@ -38,7 +38,7 @@ def _find_unused(subject: LintSubject, check: Check) -> Iterator[Finding]:
                 security_group_id=key[0],
                 rule_ids=(key[1],),
                 message=_since(usages, life),
-                remedy="take it out if nobody needs it any more; lint says if another rule does its work",
+                remedy="remove it if nobody needs it any more",
                 origin=subject.origin(key),
             )
 
@@ -47,7 +47,9 @@ def _since(usages: list[Usage], life: Life) -> str:
     hits = [usage.last_hit_at for usage in usages if usage.last_hit_at is not None]
     if hits:
         return f"its last hit on this host was {_days(life.now - max(hits))} ago"
-    return f"it had no hit in the {_days(life.now - max(u.counted_since for u in usages))} that it is counted"
+    return (
+        f"it had no hit in the {_days(life.now - max(u.counted_since for u in usages))} since counting began"
+    )
 
 
 def _days(seconds: float) -> str:
@@ -149,8 +151,8 @@ def _find_unreached_listeners(subject: LintSubject, check: Check) -> Iterator[Fi
             code=check.code,
             severity=check.severity,
             message=f"something listens at {Protocol(number)} {port_text(joined(ranges))},"
-            " which no rule lets anybody get to",
-            remedy="have it listen at loopback, or stop it; or accept those that it is for",
+            " and no rule admits anybody there",
+            remedy="bind it to loopback, stop it, or accept its clients",
             interfaces=names,
         )
 
@@ -192,7 +194,7 @@ CHECKS = (
     Check(
         code="unreached_listener",
         severity=FindingSeverity.NOTICE,
-        summary="a program of this host that waits for others, and that no rule lets anybody get to",
+        summary="a listening program of this host that no rule admits anybody to",
         find=_find_unreached_listeners,
     ),
 )

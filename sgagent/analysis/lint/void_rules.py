@@ -131,7 +131,7 @@ def _denying(
         severity=check.severity,
         security_group_id=deny.security_group_id,
         rule_ids=(deny.rule_id, *(rule_id for _, rule_id in voided)),
-        message=f"it drops everything at {at}, so that nothing gets to the accepts {names}",
+        message=f"it drops everything at {at}, so that no packet reaches the accepts {names}",
         remedy=f"give it a number greater than {priorities[-1]}, so that it follows the accepts",
         origin=subject.origin(key_of(deny)),
     )
@@ -160,13 +160,13 @@ def _void(subject: LintSubject, check: Check, stand: Stand, key: RuleKey, accept
     elif any(clause.decided_by is DecidedBy.INNER for clause in accepting):
         remedy = "set the inner access policy of the shared group to drop, as it comes before all rules"
     else:
-        remedy = "take it out, or take its object off the configuration's lists"
+        remedy = "remove it, or remove its object from the configuration's lists"
     return Finding(
         code=check.code,
         severity=check.severity,
         security_group_id=key[0],
         rule_ids=(key[1], *_ids(accepting)),
-        message=f"it drops nothing: all that it names is accepted before, by {_names(accepting)}",
+        message=f"it drops nothing: all its traffic is accepted before, by {_names(accepting)}",
         remedy=remedy,
         interfaces=stand.interfaces,
         origin=subject.origin(key),
@@ -191,8 +191,8 @@ def _find_never_reached(subject: LintSubject, check: Check) -> Iterator[Finding]
             severity=check.severity,
             security_group_id=key[0],
             rule_ids=(key[1], *_ids(instead[key])),
-            message=f"no packet gets to it: {_names(instead[key])} {verb} before",
-            remedy="take it out, or give it a smaller number if it should decide",
+            message=f"no packet reaches it: {_names(instead[key])} {verb} before",
+            remedy="remove it, or give it a smaller number if it should decide",
             origin=subject.origin(key),
         )
 
@@ -225,9 +225,9 @@ def _find_redundant(subject: LintSubject, check: Check) -> Iterator[Finding]:
             rule_ids=(key[1], *_ids(found)),
             not_with=_ids(relied_on),
             message=f"all that it {verb}s, {_names(found)} would {verb} without it",
-            remedy=f"take it out, but then let {_names(relied_on)} stay"
+            remedy=f"remove it, but then keep {_names(relied_on)}"
             if relied_on
-            else "take it out, or leave it and say in its description why it is there",
+            else "remove it, or say in its description why it is there",
             origin=subject.origin(key),
         )
 
@@ -270,7 +270,7 @@ def _find_ties(subject: LintSubject, check: Check) -> Iterator[Finding]:
             rule_ids=(drop[1], accept[1]),
             message=f"it and {accept[1]}{owner} have priority {tie.drop.priority} and contradict each other"
             f" on {tie.traffic}, where drop wins",
-            remedy="give the one that is meant to decide the smaller number, so that it can be read",
+            remedy="give the one that should decide the smaller number",
             origin=subject.origin(drop),
         )
 
@@ -302,8 +302,8 @@ def _find_duplicates(subject: LintSubject, check: Check) -> Iterator[Finding]:
                 severity=check.severity,
                 security_group_id=key[0],
                 rule_ids=(key[1], first[1]),
-                message=f"it is {first[1]} once more: equal in all but id and description",
-                remedy="take one of them out",
+                message=f"it equals {first[1]} in all but id and description",
+                remedy="remove one of them",
                 origin=subject.origin(key),
             )
 
@@ -341,7 +341,7 @@ DENY = Check(
 VOID = Check(
     code="void_drop",
     severity=FindingSeverity.ERROR,
-    summary="a drop that drops nothing, as accepts stand before it",
+    summary="a drop that drops nothing, as accepts come before it",
     find=_find_void_drops,
 )
 CHECKS = (
@@ -350,13 +350,13 @@ CHECKS = (
     Check(
         code="never_reached",
         severity=FindingSeverity.WARNING,
-        summary="a rule that no packet gets to, as others decide before it",
+        summary="a rule that no packet reaches, as others decide before it",
         find=_find_never_reached,
     ),
     Check(
         code="duplicate_rule",
         severity=FindingSeverity.WARNING,
-        summary="a rule that stands twice in a group",
+        summary="a rule that is twice in a group",
         find=_find_duplicates,
     ),
     Check(

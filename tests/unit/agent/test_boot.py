@@ -138,7 +138,7 @@ def test_a_host_that_lost_what_it_enforced_is_closed(
     step, _ = boot(state, machine.host)
     assert (step.is_closed, links(step)) == (True, ["eth0"])
     assert str(newest(state)) in capsys.readouterr().err
-    assert describe(step) == "closed, for lack of a snapshot: eth0"
+    assert describe(step) == "closed, as no policy is loaded: eth0"
     closed, _ = boot(state.with_name("nothing"), configuration=FAIL_CLOSED)
     assert (closed.is_closed, links(closed)) == (True, ["eth7"])
 

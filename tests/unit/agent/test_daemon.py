@@ -61,7 +61,7 @@ def test_signals_stop_and_reload(running: Running) -> None:
 
 
 def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
-    """What is not enforced is an error of whoever ordered; what was in force still is."""
+    """What is not enforced is an error of whoever ordered; the previous rules stay active."""
 
     def script() -> None:
         source, dataplane = running.machine.source, running.machine.dataplane
@@ -74,7 +74,7 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
         with pytest.raises(DocumentError):
             desk.carry_out(ReloadOrder())
         source.remove()
-        with pytest.raises(SourceUnavailableError, match="what was in force still is"):
+        with pytest.raises(SourceUnavailableError, match="the previous rules stay active"):
             desk.carry_out(ReloadOrder())
         dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
         source.write(GOOD, is_told=False)

@@ -67,7 +67,7 @@ def test_a_signature_that_can_not_be_kept_is_told_once(machine: Machine) -> None
     for _ in range(2):
         reconciler.step(fetch=True)
         (fault,) = reconciler.state_faults
-        assert "the signature could not be kept" in fault
+        assert "the signature could not be saved" in fault
     path.rmdir()
     reconciler.step(fetch=True)
     assert kept(machine) == signed(7)

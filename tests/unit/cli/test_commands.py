@@ -401,7 +401,7 @@ def test_a_limit_that_nothing_can_keep_is_the_only_error(run: Run, web: Path, tm
     code, output, _ = run("check", "--config", tmp_path / "sgagent.toml", "--definitions", web)
     assert code == 2
     problem, _ = output.splitlines()
-    assert problem.endswith("limits.rules: a limit that nothing can keep: '-1' (at least 1)")
+    assert problem.endswith("limits.rules: the limit is too small: '-1' (at least 1)")
 
 
 def test_a_file_whose_name_is_no_text_is_named_all_the_same(run: Run, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_no_drop_is_remembered() -> None:
     """It says since when, as there were others before a restart; and where none can be known, why."""
     nothing = replace(ANSWER, flows=(), left_out=())
     (line,) = report(nothing, 20, None)
-    assert line.startswith("no drop is remembered since the agent started, 1970-01-01 00:16:40+00:00;")
+    assert line.startswith("no drop is recorded since the agent started at 1970-01-01 00:16:40+00:00;")
     assert report(replace(nothing, unavailable="the kernel\x1b"), 20, None) == [
         "drops are not recorded: the kernel\\x1b"
     ]
@@ -141,8 +141,8 @@ def test_a_question_restricts_what_is_told(question: DeniedQuestion, numbers: li
 @pytest.mark.parametrize(
     ("question", "message"),
     (
-        (DeniedQuestion(rule_id="sgr-gone"), "no rule sgr-gone is in force on this host"),
-        (DeniedQuestion(interface="eth9"), r"nothing is judged on eth9 \(judged: eth0\)"),
+        (DeniedQuestion(rule_id="sgr-gone"), "no rule sgr-gone is active on this host"),
+        (DeniedQuestion(interface="eth9"), r"eth9 is not bound \(bound: eth0\)"),
         (DeniedQuestion(interface="eth0", rule_id="sgr-gone"), "no rule sgr-gone"),
     ),
 )

@@ -86,14 +86,14 @@ def test_a_way_that_is_none_is_told(run: Run) -> None:
     """The graph is drawn all the same."""
     code, output, errors = run("--highlight", "sg-database->sg-web:80")
     assert (code, output) == (0, run()[1])
-    assert errors == "warning: nothing leads from sg-database to port 80 of sg-web\n"
+    assert errors == "warning: there is no path from sg-database to port 80 of sg-web\n"
 
 
 @pytest.mark.parametrize(
     ("way", "told"),
     (
-        ("sg-web", "not SOURCE->DESTINATION[:PORT]: sg-web"),
-        ("sg-web->sg-app:99999", "not SOURCE->DESTINATION[:PORT]"),
+        ("sg-web", "expected SOURCE->DESTINATION[:PORT], found sg-web"),
+        ("sg-web->sg-app:99999", "expected SOURCE->DESTINATION[:PORT]"),
         ("sg-wep->sg-app", "--highlight sg-wep: neither in the graph nor an address (there is sg-web"),
     ),
 )
@@ -108,7 +108,7 @@ def test_an_address_of_ipv6_is_no_port(run: Run) -> None:
     """What stands behind its last colon belongs to it; in brackets it may have a port."""
     assert run("--highlight", "anywhere->2001:db8:1::11")[::2] == (0, "")
     assert run("--highlight", "anywhere->[2001:db8:1::11]:443")[::2] == (0, "")
-    assert "nothing leads" in run("--highlight", "anywhere->[2001:db8:1::11]:22")[2]
+    assert "there is no path" in run("--highlight", "anywhere->[2001:db8:1::11]:22")[2]
 
 
 def test_an_object_that_is_not_there_is_nobody(run: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_each_interface_and_direction_has_its_part() -> None:
         "      0      0  drop         100  sgr-2      sg-web  pl-bad     all    any    none",
         "      3    120  drop              (default)",
         "",
-        "eth0 egress, only observed: nothing is dropped, and 2 packets would have been",
+        "eth0 egress, observe mode: nothing is dropped, 2 packets would have been",
         headings,
         "      3    120  would drop        (default)",
     ]
@@ -120,13 +120,13 @@ def test_only_rules_that_nobody_hit_for_long_enough_are_unused() -> None:
     assert [hit.rule_id for part in found.interfaces for hit in part.hits] == ["sgr-2"]
     lines = unused_lines(found, 86_400.0, NOW, None)
     assert lines[:3] == [
-        "without a hit for 1 day or longer, as far as the agent has counted:",
+        "rules without a hit for 1 day or longer, by the counters of the agent:",
         "",
         "eth0 ingress",
     ]
     assert "sgr-2" in lines[-1]
     (line,) = unused_lines(sift_unused(answer, 864_000.0, NOW), 864_000.0, NOW, None)
-    assert line == "no rule is known to have been without a hit for 10 days"
+    assert line == "no rule was counted without a hit for 10 days"
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,10 @@ def test_everything_that_the_api_tells(configuration: Path, capsys: pytest.Captu
     output, errors = capsys.readouterr()
     for word in ("sg-web", "sgr-1", "sg-lost", "sg-gone", "eni-1"):
         assert word in output
-    assert "a drop rule refers to a security group that is not in the definitions: 'sg-gone'" in errors
+    assert (
+        "the security group of this drop rule is not in the definitions, so it would drop nothing: 'sg-gone'"
+        in errors
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

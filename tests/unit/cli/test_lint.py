@@ -39,8 +39,8 @@ def test_the_counts_come_first(run: Run) -> None:
         "",
         "error: sgr-out-nothing of sg-egress [deny_before_accepts]",
         (
-            "  it drops everything at the same priority, where drop wins, so that nothing gets to the accepts"
-            " sgr-out-http, sgr-out-https"
+            "  it drops everything at the same priority, where drop wins, so that no packet reaches the"
+            " accepts sgr-out-http, sgr-out-https"
         ),
         "  → give it a number greater than 1, so that it follows the accepts",
         f"  {TRAP}/egress.yaml:8",

@@ -59,7 +59,7 @@ def about_object(
 FORMS = "an address, a CIDR, sg-…, account/sg-…, pl-… or the id of a group of these documents"
 NO_OBJECT = "not an address, and no security group of the documents has this id"
 NO_NAMES = "a host name; this version takes addresses only"
-UNKNOWN = "the rule matches nothing, as the security group is not in the definitions"
+UNKNOWN = "the security group is not in the definitions, so the rule matches nothing"
 ADD = "add the security group to the definitions, or correct the id"
 
 CASES = (
@@ -87,14 +87,14 @@ CASES = (
     about_object(
         "a mistyped list",
         "pl-ofice",
-        "the rule matches nothing, as the prefix list is not in the definitions",
+        "the prefix list is not in the definitions, so the rule matches nothing",
         "did you mean pl-office? Otherwise add the prefix list to the definitions, or correct the id",
     ),
     about_object("a foreign group", "sg-partner", UNKNOWN, ADD, severity="warning"),
     about_object(
         "a group of another account",
         "1609982529920000/sg-wbe",
-        "the rule matches nothing, as the security group is not in the definitions",
+        "the security group is not in the definitions, so the rule matches nothing",
         ADD,
         severity="warning",
     ),
@@ -104,7 +104,7 @@ CASES = (
         "port_list_id: prl-dsn",
         10,
         "security_groups[0].rules[0].port_list_id",
-        "the rule matches nothing, as the port list is not in the definitions",
+        "the port list is not in the definitions, so the rule matches nothing",
         "did you mean prl-dns? Otherwise add the port list to the definitions, or correct the id",
         "prl-dsn",
     ),

@@ -42,14 +42,14 @@ def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
     ("answer", "said"),
     (
         (ENFORCED, "enforcing v2 on eth0, eth1\nheld until the source delivers another version than v1"),
-        (replace(ENFORCED, held_back=None, is_changed=False), "on eth0, eth1 (the kernel held it already)"),
+        (replace(ENFORCED, held_back=None, is_changed=False), "on eth0, eth1 (unchanged)"),
         (
             replace(ENFORCED, seconds_left=60.0, goes_back_to="v1"),
-            "goes back to v1 in 60 seconds, unless 'sgagent confirm' comes",
+            "goes back to v1 in 60 seconds, unless 'sgagent confirm' runs",
         ),
         (replace(ENFORCED, seconds_left=3599.0, goes_back_to="v1"), "in 59 minutes, unless"),
         (replace(ENFORCED, seconds_left=9.0), "goes back to nothing, as before in 9 seconds"),
-        (replace(ENFORCED, version=None, interfaces=()), "nothing is enforced, as before"),
+        (replace(ENFORCED, version=None, interfaces=()), "nothing is enforced; nothing changed"),
         (replace(ENFORCED, interfaces=()), "enforcing v2 on no interface"),
     ),
 )
@@ -66,7 +66,7 @@ def test_warnings_and_faults_go_to_standard_error(capsys: pytest.CaptureFixture[
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out
     assert "odd" in printed.err
-    assert "will not outlive the agent: no space" in printed.err
+    assert "is lost when the agent stops: no space" in printed.err
 
 
 def test_the_history_is_a_table() -> None:

@@ -91,7 +91,7 @@ def test_everywhere_goes_with_no_binding(run: Run) -> None:
     """One of the two options would have to be passed over, so both together are wrong use."""
     code, output, errors = run("--everywhere", "--interface", "eth0=sg-web")
     assert (code, output) == (2, "")
-    assert "does not go with --interface" in errors
+    assert "exclude each other" in errors
 
 
 def test_json_says_what_decides_on_each_side(run: Run, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_without_an_agent_what_was_enforced_last_is_compared_with(run: Run, tmp_
     _, output, _ = run("--interface", "eth0=sg-web")
     assert output.splitlines()[:2] == [
         "opens 1, closes 1",
-        "  against what was enforced last (snapshot v7); no agent runs now",
+        "  against the last enforced policy (snapshot v7); no agent is running",
     ]
 
 
@@ -150,7 +150,7 @@ def test_where_nothing_is_enforced_everything_was_open(run: Run) -> None:
     _, output, _ = run("--interface", "eth0=sg-web")
     lines = output.splitlines()
     assert lines[0].startswith("opens 0, closes ")
-    assert "  eth0 is judged from now on" in lines
+    assert "  eth0 is filtered from now on" in lines
 
 
 def test_a_group_that_is_new_is_bound_on_one_side_only(run: Run, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_modes_that_are_not_known_are_said_not_to_be(run: Run, tmp_path: Path) -
     (tmp_path / "state" / "modes.json").write_text("{")
     code, damaged, errors = run(*bound)
     assert (code, damaged) == (0, output)
-    assert "warning: the modes that 'sgagent mode' set are not known" in errors
+    assert "warning: the overrides of 'sgagent mode' can't be read" in errors
     assert "modes.json" in errors
 
 

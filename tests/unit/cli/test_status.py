@@ -61,8 +61,8 @@ def test_what_passes_whatever_the_groups_say() -> None:
     """The platform list is named, with what switches it off (§7.3)."""
     entry = "egress to 100.100.100.200"
     lines = screen(replace(WELL, platform=(entry, "ingress from 192.0.2.1, tcp 22/22")), NOW, None)
-    assert lines[2] == f"platform   {entry}: passes whatever the groups say"
-    assert lines[3] == "           ingress from 192.0.2.1, tcp 22/22: passes whatever the groups say"
+    assert lines[2] == f"platform   {entry}: always allowed, whatever the groups say"
+    assert lines[3] == "           ingress from 192.0.2.1, tcp 22/22: always allowed, whatever the groups say"
     assert lines[4] == "           platform = [] in the configuration switches that off"
 
 
@@ -93,7 +93,7 @@ def test_whom_a_change_cut() -> None:
         (Posture.OBSERVING, "nothing is dropped"),
         (Posture.IDLE, "no interface"),
         (Posture.CLOSED, "closed since"),
-        (Posture.STANDING, "older rules stay"),
+        (Posture.STANDING, "the previous run's rules stay"),
         (Posture.NOTHING, "not enforcing since"),
     ),
 )
@@ -155,7 +155,7 @@ def test_what_is_amiss_is_shown(answer: StatusAnswer, expected: str) -> None:
 def test_the_errors_of_a_refused_snapshot_are_shown_and_the_rest_is_counted() -> None:
     """What to mend stands there, not in the log alone."""
     text = shown(replace(WELL, is_refused=True, errors=7, first_errors=("error: one", "error: two")))
-    assert "refused    the newest definitions have 7 errors; older ones stay\n" in text
+    assert "refused    the newest definitions have 7 errors; the previous ones stay active\n" in text
     assert "           error: one\n           error: two\n           … and 5 more\n" in text
 
 

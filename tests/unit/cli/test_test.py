@@ -200,4 +200,4 @@ def test_a_path_that_is_not_there_is_wrong_use(run: Run) -> None:
     Path("empty").mkdir()
     assert run("empty")[0] == 2
     Path("packets.yaml").unlink()
-    assert "say which file of packets is meant" in run()[2]
+    assert "name a file of packets" in run()[2]

@@ -318,7 +318,7 @@ def test_a_second_id_is_told_with_its_field() -> None:
     second = {**attribute(PERMISSION, PERMISSION)}
     (problem,) = refused(json.dumps([listing(listed()), second]))
     assert problem.origin.path == "[1].Permissions.Permission[1].SecurityGroupRuleId"
-    assert problem.message.startswith("the SecurityGroupRuleId is taken by ")
+    assert problem.message.startswith("the SecurityGroupRuleId is already used by ")
     (problem,) = refused(json.dumps(PREFIXES), json.dumps(PREFIXES))
     assert problem.origin.path == "PrefixListId"
     (problem,) = refused(json.dumps([{**PORTS, "PortRangeListId": "prl-1"}] * 2))

@@ -379,11 +379,11 @@ def test_a_second_id_is_told_with_its_field() -> None:
     for name, (field, item) in twice.items():
         (problem,) = refused(document(**{name: [item, item]}))
         assert (problem.code, problem.origin.path) == ("duplicate_id", f"{name}[1].{field}")
-        assert problem.message.startswith(f"the {field} is taken by a.yaml:")
+        assert problem.message.startswith(f"the {field} is already used by a.yaml:")
         assert problem.message.endswith(f"{name}[0]")
     (problem,) = refused(document(security_groups=[{"security_group_id": "sg-1", "rules": [rule, rule]}]))
     assert problem.origin.path == "security_groups[0].rules[1].rule_id"
-    assert problem.message.startswith("the rule_id is taken by ")
+    assert problem.message.startswith("the rule_id is already used by ")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_second_id_is_told_with_its_field() -> None:
         ("port_range", True, "expected a port range, found true or false", "443/443"),
         ("port_range", {"from": 1}, "expected a port range, found a mapping", "443/443"),
         ("priority", "1", "expected a priority, found text", "without quotes"),
-        ("description", False, "expected a text, found true or false", "put it between quotes"),
+        ("description", False, "expected a text, found true or false", "put it in quotes"),
         ("rule_id", 7, "expected an id, found a whole number", "at most 128 letters"),
     ),
 )

@@ -292,7 +292,7 @@ def test_hits_of_one_interface_can_be_had_alone(agent: Agent) -> None:
     assert [part.interface for part in agent.hits().interfaces] == ["eth0"] * 2 + ["eth1"] * 2 + ["*"] * 2
     (ingress, egress) = agent.hits("eth1").interfaces
     assert (ingress.direction, egress.direction, ingress.mode) == (IN, OUT, Mode.OBSERVE)
-    with pytest.raises(UsageError, match=r"eth7 \(judged: eth0, eth1, \*\)"):
+    with pytest.raises(UsageError, match=r"eth7 is not bound \(bound: eth0, eth1, \*\)"):
         agent.hits("eth7")
 
 

@@ -374,13 +374,13 @@ def test_going_back_while_the_source_is_away(machine: Machine) -> None:
 def test_numbers_that_mean_nothing_are_refused(machine: Machine) -> None:
     """The message says which there are, or what is wrong with this one."""
     agent = Agent(machine)
-    with pytest.raises(UsageError, match="nothing but what is in force"):
+    with pytest.raises(UsageError, match="no other version than the active one"):
         agent.orders.rollback(agent.step, None)
     machine.source.write(B)
     agent.fetch()
     with pytest.raises(UsageError, match=r"no number 7 .it has: 1, 2"):
         agent.orders.rollback(agent.step, 7)
-    with pytest.raises(UsageError, match="number 2 is in force"):
+    with pytest.raises(UsageError, match="number 2 is already active"):
         agent.orders.rollback(agent.step, 2)
     machine.state.history.path(1).write_text("scribble")
     with pytest.raises(UsageError, match="number 1 can't be read"):
@@ -577,7 +577,7 @@ def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
         agent.apply(B, 60.0)
     assert agent.fetch() == version(A)
     answer = agent.orders.apply(agent.step, delivery(B), None)
-    assert "could not be kept" in (answer.fault or "")
+    assert "could not be saved" in (answer.fault or "")
     assert agent.fetch() == version(B)
     agent.orders.switch_mode(agent.step, Mode.OBSERVE, None)
-    assert "modes could not be kept" in agent.reconciler.state_faults[-1]
+    assert "modes could not be saved" in agent.reconciler.state_faults[-1]
