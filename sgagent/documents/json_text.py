@@ -213,7 +213,13 @@ class _Scanner:
         if self._peek() and self._peek() in _NO_BLANKS:
             return bad_character(self._text, self._place, OUTSIDE_OF_QUOTES)
         rest = self._text[self._place : self._place + 20].split("\n", 1)[0]
-        return MalformedError("syntax", f"not JSON: {reason}", self._line, value=rest or None)
+        return MalformedError(
+            "syntax",
+            f"not JSON: {reason}",
+            self._line,
+            value=rest or None,
+            remedy="check commas, quotes and brackets up to here",
+        )
 
     def _begin(self, character: str) -> _State | None:
         """Enter a list or mapping."""

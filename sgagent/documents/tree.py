@@ -302,9 +302,8 @@ class TreeBuilder:
     def _note_duplicate(self, key: str, line: int) -> None:
         """Remember a name that stands twice, and where."""
         if len(self.duplicates) >= _MOST_DUPLICATES:
-            raise MalformedError(
-                "duplicate_key", f"more than {_MOST_DUPLICATES} fields are given twice", line
-            )
+            message = f"more than {_MOST_DUPLICATES} fields are given twice"
+            raise MalformedError("duplicate_key", message, line, remedy="keep one of each")
         steps = [
             f"[{len(level.node.items)}]" if isinstance(level.node, Listing) else f".{level.key}"
             for level in self._open[:-1]

@@ -52,7 +52,7 @@ def parse_yaml(text: str, builder: TreeBuilder) -> None:
     except yaml.YAMLError as error:
         raise _malformed(error, masked) from error
     except ValueError as error:  # PyYAML's own parser, for "\\UFFFFFFFF"
-        raise MalformedError("syntax", f"not YAML: {error}", 0) from error
+        raise MalformedError("syntax", f"not YAML: {error}", 0, remedy="correct the escape") from error
 
 
 class _Reading:
@@ -124,9 +124,9 @@ class _Reading:
         line = _line(event)
         found = self._anchors.get(event.anchor or "")
         if found is None:
-            raise MalformedError(
-                "bad_alias", "the alias refers to itself, or to no anchor before it", line, value=event.anchor
-            )
+            message = "the alias refers to itself, or to no anchor before it"
+            remedy = "define the anchor before, or copy the value"
+            raise MalformedError("bad_alias", message, line, value=event.anchor, remedy=remedy)
         self._builder.alias(*found, line)
 
     def _remember(self, anchor: str | None, node: Node, line: int) -> None:
@@ -236,6 +236,54 @@ def _malformed(error: yaml.YAMLError, text: str) -> MalformedError:
         message = f"column {mark.column + 1}: YAML allows no tab for indentation"
         return MalformedError("syntax", message, mark.line + 1, remedy="indent with spaces")
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-    context = getattr(error, "context", None)
-    message = f"not YAML: {context}: {reason}" if context else f"not YAML: {reason}"
-    return MalformedError("syntax", message, mark.line + 1 if mark else 0)
+    begun = getattr(error, "context_mark", None)
+    message, remedy = _UNFINISHED.get(reason, ("", "")) if begun else ("", "")
+    if message:
+        mark = begun
+    else:
+        message, remedy = _MISPLACED.get(reason, (reason, "check indentation, colons and quotes up to here"))
+    place = f"column {mark.column + 1}: " if mark else ""
+    return MalformedError(
+        "syntax", f"not YAML: {place}{message}", mark.line + 1 if mark else 0, remedy=remedy
+    )
+
+
+_UNFINISHED = {
+    "did not find expected ',' or ']'": ("this list is not closed", "add the missing comma or ]"),
+    "did not find expected ',' or '}'": ("this mapping is not closed", "add the missing comma or }"),
+    "found unexpected end of stream": ("this quoted text does not end", "add the closing quote"),
+    "could not find expected ':'": ("expected a colon and a blank behind this name", "write name: value"),
+}
+"""What libyaml says of something that has begun, and what the message and the remedy are in plain words."""
+
+_MISPLACED = {
+    "mapping values are not allowed in this context": (
+        "a second colon with a blank, or another indentation than the lines before",
+        "put the value in quotes, or correct the indentation",
+    ),
+    "did not find expected key": (
+        "expected a field of the mapping that is open here",
+        "indent it as the other fields, and write name: value",
+    ),
+    "did not find expected '-' indicator": (
+        "expected an item of the list that is open here",
+        "indent it as the other items, and begin it with -",
+    ),
+    "did not find expected <document start>": (
+        "text after the end of the document",
+        "correct the indentation",
+    ),
+    "block sequence entries are not allowed in this context": (
+        "an item of a list can't begin here",
+        "put it on a line of its own",
+    ),
+    "found character that cannot start any token": (
+        "a value can't begin with this character",
+        "put the value in quotes",
+    ),
+    "found unknown escape character": (
+        "unknown escape in a text between double quotes",
+        "write two backslashes for one, or use single quotes",
+    ),
+}
+"""The same for what stands in a wrong place."""

@@ -182,7 +182,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def _parse_name(node: Node) -> str:
     if parse_text(node):
         return parse_text(node)
-    raise invalid("bad_value", "empty")
+    raise invalid("bad_value", "the name is empty", "write a name")
 
 
 def _parse_protocol(node: Node) -> int:
@@ -376,7 +376,8 @@ def _family(place: Field, model: _PacketModel) -> Family | None:
     if model.source is None or model.destination is None:
         return None
     if model.source.version != model.destination.version:
-        place.error("mixed_families", "source and destination are of different families")
+        message = "source and destination are of different families"
+        place.error("mixed_families", message, "write two addresses of one family")
         return None
     return Family.IPV4 if model.source.version == 4 else Family.IPV6
 

@@ -79,7 +79,10 @@ def test_ports_of_end_points() -> None:
         ('[source]\ntype = "aliyun"\n', "source.region: missing"),
         ('[source]\ntype = "aliyun"\nregion = "Hangzhou!"\n', "source.region: the text has a wrong form"),
         (ALIYUN + 'endpoint = "ftp://x"', "source.endpoint"),
-        (ALIYUN + 'endpoint = "https://x.example/api"', "source.endpoint: the URL of an end point has a path"),
+        (
+            ALIYUN + 'endpoint = "https://x.example/api"',
+            "source.endpoint: the URL of an end point has a path",
+        ),
         (ALIYUN + "poll_seconds = 0", "source.poll_seconds"),
         (ALIYUN + "ram_role = ''", "source.ram_role"),
         (BY_KEY + 'ram_role = "agent"', "source.ram_role: a RAM role and a file"),

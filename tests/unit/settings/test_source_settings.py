@@ -108,7 +108,10 @@ def test_what_is_no_url_of_a_document(url: str) -> None:
         (HTTPS + 'path = "/x"', 'source.path: a source of type "https" has no such key'),
         ('[source]\nurl = "https://a/"', 'source.url: a source of type "file" has no such key'),
         (HTTPS + "poll_second = 1", "did you mean poll_seconds?"),
-        (HTTPS + "poll_seconds = 0", "source.poll_seconds: the number is out of range: '0' (from 1 to 86400)"),
+        (
+            HTTPS + "poll_seconds = 0",
+            "source.poll_seconds: the number is out of range: '0' (from 1 to 86400)",
+        ),
         (HTTPS + "timeout_seconds = 9999", "source.timeout_seconds: the number is out of range"),
         (HTTPS + 'client_key = "/x"', "source.client_certificate: missing"),
         (HTTPS + 'ca_file = ""', "source.ca_file: not a path: '' (/etc/sgagent/ca.pem)"),
