@@ -330,7 +330,7 @@ def _with_suggestions(
     room, slips = _MOST_COMPARISONS, cache(lambda kind: Slips(getattr(snapshot, kind)))
     for problem in problems:
         name = problem.value or ""
-        if problem.code not in OF_UNKNOWN_OBJECTS or "/" in name:
+        if problem.code not in _OF_WRONG_IDS or "/" in name:
             yield problem
             continue
         kind = _kind_of_object(problem)
@@ -344,6 +344,7 @@ def _with_suggestions(
 
 
 _FEW_SUGGESTIONS = 3
+_OF_WRONG_IDS = (*OF_UNKNOWN_OBJECTS, "dangling_attachment")
 
 
 def _kind_of_object(problem: Problem) -> str:

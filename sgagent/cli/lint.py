@@ -27,7 +27,7 @@ from sgagent.cli.inputs import (
     load_settings,
     resolve_for_host,
 )
-from sgagent.cli.output import Progress
+from sgagent.cli.output import Progress, problem_text
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.errors import Origin, Problem, UsageError, printable
 from sgagent.core.policy import ResolvedInterface
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.sarif:
         print(json.dumps(as_sarif(findings, CHECKS, Path.cwd()), indent=2))
     else:
-        print("\n".join(map(printable, lines(findings))))
+        print("\n".join(problem_text(printable(line), sys.stdout) for line in lines(findings)))
     return 1 if options.exit_code and findings else 0
 
 

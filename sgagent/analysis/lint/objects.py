@@ -9,6 +9,7 @@ from sgagent.analysis.lint.rule_reach import RuleKey
 from sgagent.analysis.lint.subject import LintSubject
 from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import Ranges, common, joined
+from sgagent.core.errors import Slips
 from sgagent.core.model import (
     CidrBlock,
     Family,
@@ -25,10 +26,17 @@ from sgagent.core.policy import is_of_account
 
 def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find rules whose object or port list is not in the definitions (§5.3)."""
+    snapshot = subject.snapshot
+    slips = {
+        "security group": Slips(snapshot.group_by_id),
+        "prefix list": Slips(snapshot.prefix_list_by_id),
+        "port list": Slips(snapshot.port_list_by_id),
+    }
     for key, (group, rule) in subject.rules.items():
         drops = rule.policy is Policy.DROP
         effect = "the definitions are refused, as a drop would be lost" if drops else "it matches nothing"
         for noun, name in _unknown(subject, group, rule):
+            meant = slips[noun].of(name)
             yield Finding(
                 code=check.code,
                 severity=FindingSeverity.ERROR if drops else check.severity,
@@ -36,7 +44,9 @@ def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
                 rule_ids=(key[1],),
                 object_id=name,
                 message=f"{effect}: the {noun} {name} is not in the definitions",
-                remedy=f"add the {noun}, or correct its id",
+                remedy=f"did you mean {' or '.join(meant)}?"
+                if meant
+                else f"add the {noun}, or correct its id",
                 origin=rule.origin,
             )
 

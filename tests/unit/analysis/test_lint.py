@@ -447,3 +447,11 @@ def test_by_hand_no_other_host_is_known() -> None:
     assert "one_sided_rule" not in {one.code for one in lint(subject)}
     both = make_subject(definitions, EXEMPTIONS, by_hand=hands)
     assert "one_sided_rule" in {one.code for one in lint(both)}
+
+
+def test_a_mistyped_group_is_suggested() -> None:
+    """The remedy names the id that is one letter away."""
+    text = (LINT / "one_sided_rule" / "good.yaml").read_text()
+    mistyped = parsed(text.replace("authorization_object: sg-app", "authorization_object: sg-ap"))
+    (finding,) = [one for one in lint(make_subject(mistyped, EXEMPTIONS)) if one.code == "unknown_object"]
+    assert finding.remedy == "did you mean sg-app?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,3 +140,12 @@ def test_an_interface_has_the_name_that_its_author_gave(run: Run, tmp_path: Path
     code, _, errors = run("--definitions", path)
     assert code == 2
     assert "interface eni-b has basic and advanced groups" in errors
+
+
+def test_severities_are_coloured_on_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors and warnings; the text is the same."""
+    plain = run(TRAP)[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run(TRAP)[1] == plain.replace("\nerror:", "\n\x1b[31merror\x1b[0m:")

@@ -108,6 +108,17 @@ CASES = (
         "did you mean prl-dns? Otherwise add the port list to the definitions, or correct the id",
         "prl-dsn",
     ),
+    Case(
+        "a mistyped group of an interface",
+        "  - {prefix_list_id: pl-office, address_family: ipv4, entries: [192.0.2.0/24]}\n",
+        "  - {prefix_list_id: pl-office, address_family: ipv4, entries: [192.0.2.0/24]}\n"
+        "network_interfaces:\n  - network_interface_id: eni-1\n    security_group_ids: [sg-wbe]\n",
+        19,
+        "network_interfaces[0].security_group_ids",
+        "a security group of the interface is not in the definitions",
+        "did you mean sg-web? Otherwise add the group, or detach it from the interface",
+        "sg-wbe",
+    ),
     *(
         Case(
             f"an id that reads as {reading}",
