@@ -96,7 +96,7 @@ def test_what_is_refused_shows_until_it_is_mended(agent: Service) -> None:
     assert "security_groups" in agent.command("status").output
     assert probe(agent, "/readyz") == (
         503,
-        "the newest definitions have errors, and older ones are in force\n",
+        "the newest definitions have errors; the previous ones stay active\n",
     )
     assert probe(agent, "/healthz") == (200, "ok\n")
     agent.define(POLICY)

@@ -359,9 +359,8 @@ def rule_peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject]
     *names, last = (
         model.names()[field] for field in ("peer_cidr", "peer_ipv6_cidr", "peer_group", "peer_prefix_list")
     )
-    place.error(
-        "missing_object", "the authorization object is missing", f"one of {', '.join(names)} or {last}"
-    )
+    remedy = f"one of {', '.join(names)} or {last}"
+    place.error("missing_object", "the authorization object is missing", remedy)
     return None
 
 
@@ -480,9 +479,8 @@ def _add_page(answer: Field, collected: Collected, question: str) -> None:
 def _refuse_part(answer: Field) -> None:
     """Add an error if an answer of a call without pagination announces another page."""
     if is_set(answer.entries.get("NextToken", "")):
-        answer.at("NextToken").error(
-            "missing_page", "the answer is one page of several", "save the whole answer, without NextToken"
-        )
+        remedy = "save the whole answer, without NextToken"
+        answer.at("NextToken").error("missing_page", "the answer is one page of several", remedy)
 
 
 _SHAPES: tuple[tuple[str, Callable[[Field, Collected], None]], ...] = (
