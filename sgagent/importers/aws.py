@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Annotated
 
@@ -37,7 +38,7 @@ from sgagent.importers.aws_rules import (
     parse_prefix_list,
     read_bounds,
 )
-from sgagent.importers.context import AwsGroup, Gathered, Imported, NumberedRules, import_files
+from sgagent.importers.context import AWS_GROUP, Gathered, Imported, NumberedRules, import_files
 
 _List = Annotated[Listing | None, Value(parse_list)]
 
@@ -205,16 +206,17 @@ def _read_groups(answer: Field, gathered: Gathered) -> None:
         if model is None:
             continue
         tags = {tag.key: tag.value for _, tag in read_each(TagModel, items_of(place, "Tags"))}
-        group = AwsGroup(
-            place=place,
+        group = replace(
+            AWS_GROUP,
             security_group_id=model.group_id,
+            origin=place.origin,
             name=model.group_name,
             vpc_id=model.vpc_id,
             account_id=model.owner_id,
             tags=tuple(sorted(tags.items())),
         )
         if model.group_id:
-            gathered.add_aws_group(group)
+            gathered.add_group(place, group)
         for name, way in (("IpPermissions", Direction.INGRESS), ("IpPermissionsEgress", Direction.EGRESS)):
             for permission, written in read_each(_Permission, items_of(place, name)):
                 gathered.allowances += _allowances(permission, written, model.group_id or "", way, gathered)

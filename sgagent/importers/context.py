@@ -36,17 +36,22 @@ from sgagent.importers.aws_rules import (
     what_is_missing,
 )
 
+AWS_GROUP = SecurityGroup(
+    security_group_id="", group_type=GroupType.ADVANCED, inner_access_policy=Policy.DROP, cloud=Cloud.AWS
+)
+"""What AWS groups have in common: they are advanced groups, which have the same defaults.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwsGroup:
-    """An AWS group without its rules."""
+Both admit only traffic that a rule of one of the interface's groups accepts, in either direction. Neither has
+implicit access between members (§3.4, §3.6).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredGroup:
+    """A group without its rules, with the place of its definition."""
 
     place: Field
-    security_group_id: str
-    name: str = ""
-    vpc_id: str | None = None
-    account_id: str | None = None
-    tags: tuple[tuple[str, str], ...] = ()
+    group: SecurityGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +125,10 @@ class Gathered:
     """The objects of all files read so far."""
 
     notes: Notes
-    aws_groups: dict[str, AwsGroup] = field(default_factory=dict)
+    groups: dict[str, GatheredGroup] = field(default_factory=dict)
     allowances: list[AwsPermission] = field(default_factory=list)
     numbered: dict[str, NumberedRules] = field(default_factory=dict)
     """Rules of AWS groups from separate answers, by group id."""
-
-    groups: dict[str, SecurityGroup] = field(default_factory=dict)
-    """Groups of Alibaba Cloud without their rules."""
 
     rules: list[tuple[str, SecurityGroupRule]] = field(default_factory=list)
     """Rules of Alibaba Cloud with the id of their group."""
@@ -140,16 +142,16 @@ class Gathered:
 
     prefix_lists: dict[str, PrefixListDraft] = field(default_factory=dict)
 
-    def add_aws_group(self, group: AwsGroup) -> None:
-        """Add an AWS group; add an error if its id is taken."""
-        first = self.aws_groups.setdefault(group.security_group_id, group)
-        if first is not group:
-            _refuse_second(group.place, first.place)
+    def groups_of(self, cloud: Cloud) -> dict[str, GatheredGroup]:
+        """Return the groups of a cloud."""
+        return {key: found for key, found in self.groups.items() if found.group.cloud is cloud}
 
     def add_group(self, place: Field, group: SecurityGroup) -> None:
-        """Add a group of Alibaba Cloud; add an error if its id is taken."""
-        if self.groups.setdefault(group.security_group_id, group) is not group:
-            place.error("duplicate_id", f"{group.security_group_id} is defined twice", "one of the two")
+        """Add a group; add an error if its id is taken."""
+        added = GatheredGroup(place, group)
+        first = self.groups.setdefault(group.security_group_id, added)
+        if first is not added:
+            place.error("duplicate_id", f"the same group as {first.place.origin}", "one of the two")
 
     def add_interface(
         self, place: Field, interface: NetworkInterface, cloud: Cloud, *, is_partial: bool = False
@@ -211,11 +213,8 @@ def settle(gathered: Gathered) -> Snapshot:
     """Return the snapshot of all objects; add notes and errors for what it loses."""
     prefix_lists = tuple(_prefix_lists(gathered))
     around = Surroundings(
-        vpc_of_group={
-            **{key: group.vpc_id for key, group in gathered.aws_groups.items()},
-            **{key: group.vpc_id for key, group in gathered.groups.items()},
-        },
-        account_of_group={key: group.account_id for key, group in gathered.aws_groups.items()},
+        vpc_of_group={key: found.group.vpc_id for key, found in gathered.groups.items()},
+        account_of_group={key: found.group.account_id for key, found in gathered.groups.items()},
         family_of_list={entry.prefix_list_id: entry.family for entry in prefix_lists},
     )
     groups = (*_aws_groups(gathered, around), *_alibaba_groups(gathered, around))
@@ -231,39 +230,19 @@ def settle(gathered: Gathered) -> Snapshot:
     )
 
 
-def _refuse_second(second: Field, first: Field) -> None:
-    second.error("duplicate_id", f"the same group as {first.origin}", "one of the two")
-
-
 def _aws_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
-    """Yield the AWS groups as advanced groups, which have the same defaults.
-
-    Both admit only traffic that a rule of one of the interface's groups accepts, in either direction. Neither
-    has implicit access between members (§3.4, §3.6).
-    """
+    """Yield the AWS groups with their rules."""
+    groups = gathered.groups_of(Cloud.AWS)
     rules = _aws_rules(gathered, gathered.allowances, around)
     for key, numbered in gathered.numbered.items():
         again = _aws_rules(gathered, numbered.allowances, around)[key]
-        own = rules[key] if key in gathered.aws_groups else ()
+        own = rules[key] if key in groups else ()
         if own and set(map(_without_id, rules[key])) != set(map(_without_id, again)):
             message = f"{key} has other rules in {numbered.answer.origin}"
-            gathered.aws_groups[key].place.error(
-                "contradiction", message, "answers of one time, with all rules"
-            )
+            groups[key].place.error("contradiction", message, "answers of one time, with all rules")
         rules[key] += again
-    for key, group in gathered.aws_groups.items():
-        yield SecurityGroup(
-            security_group_id=key,
-            group_type=GroupType.ADVANCED,
-            inner_access_policy=Policy.DROP,
-            account_id=group.account_id,
-            vpc_id=group.vpc_id,
-            name=group.name,
-            tags=group.tags,
-            cloud=Cloud.AWS,
-            rules=tuple(_once(rules[key])),
-            origin=group.place.origin,
-        )
+    for key, found in groups.items():
+        yield replace(found.group, rules=tuple(_once(rules[key])))
 
 
 def _aws_rules(
@@ -271,9 +250,11 @@ def _aws_rules(
 ) -> dict[str, list[SecurityGroupRule]]:
     """Return the rules of each group."""
     rules: dict[str, list[SecurityGroupRule]] = defaultdict(list)
+    groups = gathered.groups_of(Cloud.AWS)
     for allowance in allowances:
-        if allowance.security_group_id not in gathered.aws_groups:
-            _note_orphan(gathered, allowance)
+        if allowance.security_group_id not in groups:
+            message = "a rule of a group that is not in what was read"
+            gathered.notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, message)
             continue
         rule = allow(allowance, around, gathered.notes)
         if rule is not None:
@@ -284,11 +265,6 @@ def _aws_rules(
 def _without_id(rule: SecurityGroupRule) -> SecurityGroupRule:
     """Return a rule as an answer without rule ids contains it."""
     return replace(rule, rule_id="")
-
-
-def _note_orphan(gathered: Gathered, allowance: AwsPermission) -> None:
-    message = "a rule of a group that is not in what was read"
-    gathered.notes.add(ImportEffect.LEFT_OUT, allowance.origin, allowance.security_group_id, message)
 
 
 def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
@@ -306,7 +282,8 @@ def _once(rules: Iterable[SecurityGroupRule]) -> list[SecurityGroupRule]:
 
 def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[SecurityGroup]:
     """Yield the groups of Alibaba Cloud, which need no translation."""
-    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in gathered.groups}
+    groups = gathered.groups_of(Cloud.ALIBABA)
+    rules: dict[str, list[SecurityGroupRule]] = {key: [] for key in groups}
     for key, rule in gathered.rules:
         if key in rules:
             rules[key].append(rule)
@@ -314,8 +291,8 @@ def _alibaba_groups(gathered: Gathered, around: Surroundings) -> Iterator[Securi
         else:
             message = "a rule of a group that is not in what was read"
             gathered.notes.add(ImportEffect.LEFT_OUT, rule.origin, key, message)
-    for key, group in gathered.groups.items():
-        yield replace(group, rules=tuple(_once(rules[key])))
+    for key, found in groups.items():
+        yield replace(found.group, rules=tuple(_once(rules[key])))
 
 
 def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around: Surroundings) -> None:
@@ -379,9 +356,8 @@ def _check_member(gathered: Gathered, member: GatheredInterface, attached: list[
 
 def _unread(gathered: Gathered) -> Iterator[LostMember]:
     """Yield the unread resources that concern groups."""
-    known = gathered.aws_groups.keys() | gathered.groups.keys()
     for one in gathered.unread:
-        groups = one.names & known
+        groups = one.names & gathered.groups.keys()
         if groups:
             yield LostMember(one.place, f"{one.reason}; it names {', '.join(sorted(groups))}", groups)
         elif one.is_related:
@@ -409,7 +385,7 @@ def _known(gathered: Gathered, member: GatheredInterface, attached: list[str]) -
     """
     key = member.interface.network_interface_id
     for group in attached:
-        if group in gathered.aws_groups or group in gathered.groups:
+        if group in gathered.groups:
             yield group
         elif member.cloud is Cloud.AWS:
             message = f"attached to {group}, which is not in what was read; what it allows is dropped"

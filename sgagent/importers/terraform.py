@@ -29,7 +29,7 @@ from sgagent.importers.aws_rules import (
     parse_prefix_list,
     read_bounds,
 )
-from sgagent.importers.context import AwsGroup, Gathered, Imported, UnreadResource, import_files
+from sgagent.importers.context import AWS_GROUP, Gathered, Imported, UnreadResource, import_files
 from sgagent.importers.terraform_resources import (
     ALIBABA_RESOURCES,
     INTERFACE_RESOURCES,
@@ -95,15 +95,16 @@ def _read_group(place: Field, gathered: Gathered) -> None:
     model = read_model(_Group, place)
     if model is None or not model.id:
         return
-    group = AwsGroup(
-        place=place,
+    group = replace(
+        AWS_GROUP,
         security_group_id=model.id,
+        origin=place.origin,
         name=model.name,
         vpc_id=model.vpc_id,
         account_id=model.owner_id,
         tags=(model.tags if model.tags_all is None else model.tags_all) or (),
     )
-    gathered.add_aws_group(group)
+    gathered.add_group(place, group)
     for name, direction in DIRECTIONS.items():
         for item, rule in read_each(_InlineRule, items_of(place, name)):
             gathered.allowances += _allowances(item, rule, model.id, direction, gathered)
