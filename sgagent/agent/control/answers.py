@@ -26,7 +26,6 @@ from sgagent.agent.control.requests import (
     DocumentsQuestion,
     ExplainAnswer,
     ExplainQuestion,
-    HeldStatus,
     HistoryAnswer,
     HistoryEntry,
     HistoryQuestion,
@@ -252,19 +251,12 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         sessions_cut=len(status.last_cut),
         first_sessions_cut=status.last_cut[:MOST_CUTS_SHOWN],
         sessions_cut_at=status.last_cut_at,
-        held=_held(status.standing),
+        held=status.standing.held,
         pending=_pending(status.standing, clock),
         mode_overrides=tuple(_overrides(status.standing.overrides)),
         awaits_documents=status.step.awaits_documents,
         platform=tuple(map(str, board.policy().platform)),
     )
-
-
-def _held(standing: ManualOverride) -> HeldStatus | None:
-    held = standing.held
-    if held is None:
-        return None
-    return HeldStatus(version=held.version, origin=held.origin, since=held.since, held_back=held.held_back)
 
 
 def _pending(standing: ManualOverride, clock: Clock) -> PendingStatus | None:

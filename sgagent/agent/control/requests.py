@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
+from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.status import Drift, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
@@ -269,7 +270,7 @@ class StatusAnswer:
 
     sessions_cut_at: float | None = None
 
-    held: HeldStatus | None = None
+    held: HeldBack | None = None
     """What is in force by hand instead of what the source says."""
 
     pending: PendingStatus | None = None
@@ -283,16 +284,6 @@ class StatusAnswer:
 
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldStatus:
-    """What is in force by hand, until the source delivers another version than the one that is held back."""
-
-    version: str
-    origin: Trigger
-    since: float | None
-    held_back: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

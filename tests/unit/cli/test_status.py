@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.requests import HeldStatus, ModeOverride, PendingStatus, StatusAnswer
+from sgagent.agent.control.requests import ModeOverride, PendingStatus, StatusAnswer
+from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
@@ -124,12 +125,12 @@ def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
         (
             replace(
                 WELL,
-                held=HeldStatus(version="v1", origin=Trigger.ROLLBACK, since=NOW - 60, held_back="v2"),
+                held=HeldBack(version="v1", origin=Trigger.ROLLBACK, since=NOW - 60, held_back="v2"),
             ),
             "by hand    rolled back to v1 ",
         ),
         (
-            replace(WELL, held=HeldStatus(version="v3", origin=Trigger.APPLY, since=None, held_back="v2")),
+            replace(WELL, held=HeldBack(version="v3", origin=Trigger.APPLY, since=None, held_back="v2")),
             "by hand    applied v3;\n           the source's v2 is held back until it delivers another",
         ),
         (
