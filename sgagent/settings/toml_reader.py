@@ -69,10 +69,6 @@ class _Scanner:
         self._at += 1
         return self._tokens[self._at - 1]
 
-    def _skip_ends(self) -> None:
-        while self._next == "\n":
-            self._at += 1
-
     def _read_text(self) -> None:
         table: Path = ()
         while self._at < len(self._tokens):

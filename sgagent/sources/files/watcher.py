@@ -38,16 +38,12 @@ Concerns = Callable[[Path], bool]
 class Mounts:
     """The mounts of this process that concern the documents."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         """Open the list of mounts; changes from now on are signalled.
-
-        Args:
-            monotonic: the clock, in seconds.
 
         Raises:
             OSError: there is no ``/proc``, or not for this process.
         """
-        self._monotonic = monotonic
         self._descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
         self._looked_at = -LOOK_SECONDS
         self._due: float | None = None
@@ -64,7 +60,7 @@ class Mounts:
     def signalled(self) -> None:
         """Record a change that the kernel signalled."""
         if self._due is None:
-            self._due = max(self._monotonic(), self._looked_at + LOOK_SECONDS)
+            self._due = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
 
     def due(self) -> float | None:
         """Return when to read the mounts; None without a change."""
@@ -72,13 +68,13 @@ class Mounts:
 
     def have_changed(self, concerns: Concerns) -> bool:
         """Look, if that is due, and return whether mounts that matter have changed."""
-        if self._due is None or self._monotonic() < self._due:
+        if self._due is None or time.monotonic() < self._due:
             return False
         return self.look(concerns)
 
     def look(self, concerns: Concerns) -> bool:
         """Look now, and return whether mounts that matter have changed."""
-        self._looked_at, self._due = self._monotonic(), None
+        self._looked_at, self._due = time.monotonic(), None
         before, self._known = self._known, [line for line in self._lines() if concerns(_mount_point(line))]
         return self._known != before
 
