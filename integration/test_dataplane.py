@@ -256,6 +256,23 @@ def test_a_foreign_map_that_leads_to_our_chains_is_removed(
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
+def test_the_table_is_known_until_another_process_changes_it(
+    namespace: Namespace, one_shot: LibnftablesDataplane
+) -> None:
+    """A one-shot plans again unless nobody came in between its look at the table and its change."""
+    known = [one_shot.is_known]
+    bring(one_shot, tables.WHOLE)
+    known.append(one_shot.is_known)
+    plan = make_plan(tables.WITHOUT_SSH, one_shot.observe().ruleset)
+    namespace.nft("add chain inet sgagent other")
+    one_shot.apply(plan)
+    one_shot.remove(plan)
+    known.append(one_shot.is_known)
+    assert one_shot.observe() != Observed(ruleset=tables.WITHOUT_SSH)
+    known.append(one_shot.is_known)
+    assert known == [False, True, False, True]
+
+
 def test_an_owned_table_is_safe_from_others(namespace: Namespace, owner: LibnftablesDataplane) -> None:
     """A foreign flush passes the daemon's table by, and a foreign apply is told who owns it."""
     bring(owner, tables.WHOLE)
