@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -18,9 +18,11 @@ from sgagent.documents.scalars import (
     UNKNOWN_FIELD,
     Fault,
     InvalidValueError,
+    invalid,
     parse_boolean,
     parse_integer,
     parse_text,
+    parse_word,
     wrong_type,
 )
 from sgagent.documents.tree import Listing, Mapping as MappingNode, Node, Scalar, ScalarKind
@@ -60,16 +62,20 @@ def half_pair(written: Written, key: str, other: str) -> Iterator[Fault]:
         yield Fault(MISSING_FIELD, "missing", f"{what} belongs to", (key,))
 
 
-class Constraint(ABC):
-    """What a key takes: :meth:`check` returns the value that a written one stands for."""
+class Constraint:
+    """What a key takes: what a parser makes of the value that is written."""
 
-    @abstractmethod
-    def check(self, value: object) -> object:
+    def __init__(self, parse: Callable[[Node], object]) -> None:
+        """Take the parser, which raises InvalidValueError for a value that the key does not take."""
+        self._parse = parse
+
+    def check(self, value: object) -> Any:  # noqa: ANN401 - of the parser's type
         """Return what a value from TOML stands for.
 
         Raises:
             InvalidValueError: the key does not take it.
         """
+        return self._parse(_node(value))
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema by which pydantic calls :meth:`check`."""
@@ -78,123 +84,64 @@ class Constraint(ABC):
         return core_schema.no_info_plain_validator_function(self.check)
 
 
-class Flag(Constraint):
-    """True or false, nothing that stands for them."""
+def number(
+    least: int,
+    most: int | None = None,
+    *,
+    code: str = "out_of_range",
+    message: str = "the number is out of range",
+) -> Constraint:
+    """Return the constraint of a whole number of a range, both ends included; None is no end."""
 
-    def check(self, value: object) -> bool:
-        """Return the value."""
-        return parse_boolean(_node(value))
-
-
-class Number(Constraint):
-    """A whole number of a range, both ends included."""
-
-    def __init__(
-        self,
-        least: int,
-        most: int | None = None,
-        *,
-        code: str = "out_of_range",
-        message: str = "the number is out of range",
-    ) -> None:
-        """Set the range, which has no end where ``most`` is None, and the message for other numbers."""
-        self._least, self._most = least, most
-        self._code, self._message = code, message
-
-    def check(self, value: object) -> int:
-        """Return the number."""
-        number = whole_number(value)
-        if self._least <= number and (self._most is None or number <= self._most):
-            return number
-        right = f"at least {self._least}" if self._most is None else f"from {self._least} to {self._most}"
-        raise InvalidValueError(Fault(self._code, self._message, right))
-
-
-class Text(Constraint):
-    """A text that a pattern matches as a whole."""
-
-    def __init__(
-        self,
-        pattern: str,
-        right: str,
-        *,
-        code: str = "bad_form",
-        message: str = "the text has a wrong form",
-    ) -> None:
-        """Set the pattern, its meaning in words, and the message for other texts."""
-        self._pattern = re.compile(pattern)
-        self._fault = Fault(code, message, right)
-
-    def check(self, value: object) -> str:
-        """Return the text."""
-        found = text(value)
-        if self._pattern.fullmatch(found):
+    def parse(node: Node) -> int:
+        found = parse_integer(node)
+        if least <= found and (most is None or found <= most):
             return found
-        raise InvalidValueError(self._fault)
+        right = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise invalid(code, message, right)
+
+    return Constraint(parse)
 
 
-class Word(Constraint):
-    """One of a few words in any letter case."""
+def pattern(
+    known: str, right: str, *, code: str = "bad_form", message: str = "the text has a wrong form"
+) -> Constraint:
+    """Return the constraint of a text that a pattern matches as a whole; ``right`` says so in words."""
+    compiled = re.compile(known)
 
-    def __init__(self, words: type[enum.Enum]) -> None:
-        """Take the words and their meanings."""
-        self._words = {str(word.value): word for word in words}
+    def parse(node: Node) -> str:
+        found = parse_text(node)
+        if compiled.fullmatch(found):
+            return found
+        raise invalid(code, message, right)
 
-    def check(self, value: object) -> enum.Enum:
-        """Return what the word stands for."""
-        word = self._words.get(text(value).lower())
-        if word is None:
-            right = "one of " + ", ".join(self._words)
-            raise InvalidValueError(Fault("bad_value", "not one of the allowed words", right))
-        return word
-
-
-class FilePath(Constraint):
-    """A path."""
-
-    def __init__(self, example: str) -> None:
-        """Take an example for the message."""
-        self._example = example
-
-    def check(self, value: object) -> Path:
-        """Return the path."""
-        found = text(value)
-        if not found or "\0" in found:
-            raise InvalidValueError(Fault("bad_path", "not a path", self._example))
-        return Path(found)
+    return Constraint(parse)
 
 
-class Parsed(Constraint):
-    """What a function makes of a value."""
-
-    def __init__(self, parse: Callable[[object], object]) -> None:
-        """Take the function; it raises InvalidValueError."""
-        self._parse = parse
-
-    def check(self, value: object) -> object:
-        """Return what the function returns."""
-        return self._parse(value)
+def word_of(words: type[enum.Enum]) -> Constraint:
+    """Return the constraint of one of a few words in any letter case."""
+    return Constraint(partial(parse_word, words={str(word.value): word for word in words}))
 
 
-class DocumentValue(Constraint):
-    """A value that documents have as well, read by the parser that reads it there."""
+def file_path(example: str) -> Constraint:
+    """Return the constraint of a path."""
 
-    def __init__(self, parse: Callable[[Node], object]) -> None:
-        """Take the parser."""
-        self._parse = parse
+    def parse(node: Node) -> Path:
+        found = parse_text(node)
+        if found and "\0" not in found:
+            return Path(found)
+        raise invalid("bad_path", "not a path", example)
 
-    def check(self, value: object) -> object:
-        """Return what the parser makes of the value."""
-        return self._parse(_node(value))
+    return Constraint(parse)
 
 
-class NoKey(Constraint):
-    """A field of the settings that the configuration can't set."""
+def _refuse(node: Node) -> object:
+    del node
+    raise invalid(UNKNOWN_FIELD, "unknown field")
 
-    def check(self, value: object) -> object:
-        """Refuse every value."""
-        del value
-        raise InvalidValueError(Fault(UNKNOWN_FIELD, "unknown field", ""))
+
+NO_KEY = Constraint(_refuse)
+"""Of a field of the settings that the configuration can't set."""
 
 
 class Distinct:
@@ -218,26 +165,8 @@ class Distinct:
         return tuple(sorted(found)) if self._in_order else found
 
 
-Switch = Annotated[bool, Flag()]
-Id = Annotated[str, DocumentValue(parse_id)]
-
-
-def text(value: object) -> str:
-    """Return a text.
-
-    Raises:
-        InvalidValueError: the value is none.
-    """
-    return parse_text(_node(value))
-
-
-def whole_number(value: object) -> int:
-    """Return a whole number.
-
-    Raises:
-        InvalidValueError: the value is none, or has more digits than makes sense anywhere.
-    """
-    return parse_integer(_node(value))
+Switch = Annotated[bool, Constraint(parse_boolean)]
+Id = Annotated[str, Constraint(parse_id)]
 
 
 def wrong_type_of(value: object, expected: str) -> Fault:

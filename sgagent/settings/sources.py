@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 from urllib.parse import SplitResult, urlsplit
 
-from sgagent.documents.scalars import Fault, InvalidValueError
+from sgagent.documents.scalars import Fault, InvalidValueError, parse_text
+from sgagent.documents.tree import Node
 from sgagent.documents.values import ID_PATTERN
 from sgagent.settings.constraints import (
+    Constraint,
     Distinct,
-    FilePath,
-    Number,
-    Parsed,
     SettingsTable,
     Switch,
-    Text,
     Written,
+    file_path,
     half_pair,
-    text,
+    number,
+    pattern,
 )
 
 
@@ -131,24 +131,24 @@ def _is_host(host: str) -> bool:
     return True
 
 
-def _document_url(value: object) -> ServerUrl:
-    parts = split_url(text(value), ("https",), "like https://policy.example.com/web.yaml")
+def _document_url(node: Node) -> ServerUrl:
+    parts = split_url(parse_text(node), ("https",), "like https://policy.example.com/web.yaml")
     target = parts.target if parts.target.startswith("/") else f"/{parts.target}"
     return ServerUrl(host=parts.host, port=443 if parts.port is None else parts.port, target=target)
 
 
-def _endpoint(example: str, hint: str = "", port: int | None = None) -> Parsed:
+def _endpoint(example: str, hint: str = "", port: int | None = None) -> Constraint:
     """Return the constraint of a server's URL without a path; the port is for one without, None the usual."""
 
-    def parse(value: object) -> ServerUrl:
-        parts = split_url(text(value), ("https", "http"), example)
+    def parse(node: Node) -> ServerUrl:
+        parts = split_url(parse_text(node), ("https", "http"), example)
         if parts.target not in ("", "/"):
             raise InvalidValueError(Fault("bad_url", "the URL of an end point has a path", example + hint))
         is_encrypted = parts.scheme == "https"
         usual = port or (443 if is_encrypted else 80)
         return ServerUrl(host=parts.host, port=parts.port or usual, is_encrypted=is_encrypted)
 
-    return Parsed(parse)
+    return Constraint(parse)
 
 
 class SourceTable(SettingsTable):
@@ -175,7 +175,7 @@ class FileSourceSettings(SourceTable):
 
     kind: ClassVar = SourceType.FILE
     folder: ClassVar = "files"
-    path: Annotated[Path, FilePath("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
+    path: Annotated[Path, file_path("/etc/sgagent/groups.d")] = Path("/etc/sgagent/groups.d")
     """A file, or a directory of files."""
 
     @property
@@ -190,29 +190,29 @@ class HttpsSourceSettings(SourceTable):
 
     kind: ClassVar = SourceType.HTTPS
     examples: ClassVar = {"url": 'like url = "https://policy.example.com/web.yaml"'}
-    url: Annotated[ServerUrl, Parsed(_document_url)]
-    poll_seconds: Annotated[int, Number(1, 86_400)] = 30
+    url: Annotated[ServerUrl, Constraint(_document_url)]
+    poll_seconds: Annotated[int, number(1, 86_400)] = 30
     """Between requests whether the document changed."""
 
-    long_poll_seconds: Annotated[int, Number(0, 3600)] = 0
+    long_poll_seconds: Annotated[int, number(0, 3600)] = 0
     """How long the server may wait for a change before it answers; 0 does not ask it to wait."""
 
-    connect_timeout_seconds: Annotated[int, Number(1, 60)] = 5
+    connect_timeout_seconds: Annotated[int, number(1, 60)] = 5
     """For the name's addresses, one connection and its TLS together."""
 
-    timeout_seconds: Annotated[int, Number(1, 600)] = 30
+    timeout_seconds: Annotated[int, number(1, 600)] = 30
     """For a whole exchange without the server's wait."""
 
-    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
+    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
     """Certificates of authorities that are trusted instead of the system's, in PEM."""
 
-    client_certificate: Annotated[Path | None, FilePath("/etc/sgagent/client.pem")] = None
+    client_certificate: Annotated[Path | None, file_path("/etc/sgagent/client.pem")] = None
     """The certificate that this host shows, with its chain, in PEM."""
 
-    client_key: Annotated[Path | None, FilePath("/etc/sgagent/client.key")] = None
+    client_key: Annotated[Path | None, file_path("/etc/sgagent/client.key")] = None
     """The key of that certificate, in PEM without a password; None where it is in the same file."""
 
-    token_file: Annotated[Path | None, FilePath("/etc/sgagent/token")] = None
+    token_file: Annotated[Path | None, file_path("/etc/sgagent/token")] = None
     """A file that holds a bearer token and nothing else; read for each request."""
 
     @property
@@ -248,29 +248,29 @@ class EtcdSourceSettings(SourceTable):
     ]
     """At least one."""
 
-    prefix: Annotated[str, Text(r"(/[A-Za-z0-9._-]+){1,8}", "a path of plain names, like /sgagent")] = (
+    prefix: Annotated[str, pattern(r"(/[A-Za-z0-9._-]+){1,8}", "a path of plain names, like /sgagent")] = (
         "/sgagent"
     )
     """Before all keys; begins with a slash and ends with none."""
 
-    timeout_seconds: Annotated[int, Number(1, 60)] = 5
+    timeout_seconds: Annotated[int, number(1, 60)] = 5
     """For one connection and its TLS, and for the answer to one request."""
 
-    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
+    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
     """Certificates of authorities that are trusted instead of the system's, in PEM."""
 
-    client_certificate: Annotated[Path | None, FilePath("/etc/sgagent/client.pem")] = None
+    client_certificate: Annotated[Path | None, file_path("/etc/sgagent/client.pem")] = None
     """The certificate that this host shows, with its chain, in PEM."""
 
-    client_key: Annotated[Path | None, FilePath("/etc/sgagent/client.key")] = None
+    client_key: Annotated[Path | None, file_path("/etc/sgagent/client.key")] = None
     """The key of that certificate, in PEM without a password; None where it is in the same file."""
 
-    user: Annotated[str | None, Text(r"[!-~]{1,128}", "the name of a user of etcd")] = None
-    password_file: Annotated[Path | None, FilePath("/etc/sgagent/etcd-password")] = None
+    user: Annotated[str | None, pattern(r"[!-~]{1,128}", "the name of a user of etcd")] = None
+    password_file: Annotated[Path | None, file_path("/etc/sgagent/etcd-password")] = None
     """A file that holds the user's password and nothing else; read for each connection."""
 
     host_name: Annotated[
-        str | None, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "at most 64 letters, digits and . _ -")
+        str | None, pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "at most 64 letters, digits and . _ -")
     ] = None
     """Under which this host reports and announces; None for the system's own name."""
 
@@ -280,7 +280,7 @@ class EtcdSourceSettings(SourceTable):
     announce: Switch = False
     """Whether this host makes its interfaces members of the groups that they are bound to by hand."""
 
-    lease_seconds: Annotated[int, Number(5, 86_400)] = 60
+    lease_seconds: Annotated[int, number(5, 86_400)] = 60
     """After which the reports and announcements of a silent host vanish."""
 
     @property
@@ -311,29 +311,29 @@ class AliyunSourceSettings(SourceTable):
     kind: ClassVar = SourceType.ALIYUN
     requirement: ClassVar = " (PyPI: pip install 'sgagent[aliyun]'; Debian has no package of it)"
     examples: ClassVar = {"region": 'like region = "cn-hangzhou"'}
-    region: Annotated[str, Text(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
+    region: Annotated[str, pattern(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", "the id of a region, like cn-hangzhou")]
     """Like ``cn-hangzhou``."""
 
     endpoint: Annotated[ServerUrl | None, _API_URL] = None
     """None is the region's public one."""
 
-    poll_seconds: Annotated[int, Number(1, 86_400)] = 60
+    poll_seconds: Annotated[int, number(1, 86_400)] = 60
     """Between readings of all that concerns the host."""
 
-    connect_timeout_seconds: Annotated[int, Number(1, 60)] = 5
-    timeout_seconds: Annotated[int, Number(1, 600)] = 10
+    connect_timeout_seconds: Annotated[int, number(1, 60)] = 5
+    timeout_seconds: Annotated[int, number(1, 600)] = 10
     """For the whole answer to one request."""
 
-    ca_file: Annotated[Path | None, FilePath("/etc/sgagent/ca.pem")] = None
+    ca_file: Annotated[Path | None, file_path("/etc/sgagent/ca.pem")] = None
     """Certificates of authorities that are trusted beside the system's, in PEM."""
 
-    credentials_file: Annotated[Path | None, FilePath("/etc/sgagent/aliyun")] = None
+    credentials_file: Annotated[Path | None, file_path("/etc/sgagent/aliyun")] = None
     """A file with an access key; None takes those of the instance's RAM role from the metadata service."""
 
-    ram_role: Annotated[str | None, Text(r"[A-Za-z0-9.@_-]{1,64}", "the name of a RAM role")] = None
+    ram_role: Annotated[str | None, pattern(r"[A-Za-z0-9.@_-]{1,64}", "the name of a RAM role")] = None
     """The name of that role; None asks the metadata service for it."""
 
-    instance_id: Annotated[str | None, Text(ID_PATTERN, "the id of an instance, like i-bp1…")] = None
+    instance_id: Annotated[str | None, pattern(ID_PATTERN, "the id of an instance, like i-bp1…")] = None
     """Whose interfaces are this host's; None asks the metadata service if the role is used as well."""
 
     @property

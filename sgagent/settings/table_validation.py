@@ -17,7 +17,7 @@ from sgagent.core.model import Direction
 from sgagent.documents.field import nearest_name
 from sgagent.documents.models import faults_of
 from sgagent.documents.scalars import UNKNOWN_FIELD, Fault, InvalidValueError
-from sgagent.settings.constraints import SettingsTable, Word, Written, wrong_type_of
+from sgagent.settings.constraints import SettingsTable, Written, word_of, wrong_type_of
 from sgagent.settings.sources import SOURCE_TABLES, FileSourceSettings, SourceType
 from sgagent.settings.tables import (
     LISTS,
@@ -58,7 +58,7 @@ def _read_source(value: object) -> tuple[Any, list[Fault]]:
     if not isinstance(value, dict):
         return _read_table(FileSourceSettings, value)
     try:
-        kind = Word(SourceType).check(value.get("type", SourceType.FILE.value))
+        kind = word_of(SourceType).check(value.get("type", SourceType.FILE.value))
     except InvalidValueError as error:
         return None, [replace(fault, path=("type", *fault.path)) for fault in error.faults]
     declared = SOURCE_TABLES[SourceType(kind)]

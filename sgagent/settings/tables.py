@@ -26,25 +26,22 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Exemption
 from sgagent.documents.problems import Limits
-from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError
+from sgagent.documents.scalars import MISSING_FIELD, Fault, InvalidValueError, parse_integer, parse_text
+from sgagent.documents.tree import Node
 from sgagent.documents.values import PORT_FORMS, parse_network, parse_ports, parse_protocol
 from sgagent.nft.marks import is_contiguous
 from sgagent.settings.constraints import (
+    NO_KEY,
     Constraint,
     Distinct,
-    DocumentValue,
-    FilePath,
     Id,
-    NoKey,
-    Number,
-    Parsed,
     SettingsTable,
     Switch,
-    Text,
-    Word,
     Written,
-    text,
-    whole_number,
+    file_path,
+    number,
+    pattern,
+    word_of,
 )
 from sgagent.settings.sources import FileSourceSettings, SourceSettings
 from sgagent.signatures.keys import KEY_FORM, PublicKey
@@ -61,15 +58,15 @@ class UnboundInterfaces(enum.Enum):
 class StateSettings(SettingsTable):
     """Where the agent keeps what must outlive it."""
 
-    directory: Annotated[Path, FilePath("/var/lib/sgagent")] = Path("/var/lib/sgagent")
+    directory: Annotated[Path, file_path("/var/lib/sgagent")] = Path("/var/lib/sgagent")
     """Last known good snapshot, history, counters."""
 
-    runtime_directory: Annotated[Path, FilePath("/run/sgagent")] = Path("/run/sgagent")
+    runtime_directory: Annotated[Path, file_path("/run/sgagent")] = Path("/run/sgagent")
     """The control socket."""
 
 
-def _mark_mask(value: object) -> int:
-    mask = whole_number(value)
+def _mark_mask(node: Node) -> int:
+    mask = parse_integer(node)
     if not is_contiguous(mask):
         raise InvalidValueError(
             Fault("bad_mask", "not a mask of contiguous bits of the 32", "like 0xffff0000")
@@ -81,7 +78,7 @@ def _mark_mask(value: object) -> int:
 class EnforcementSettings(SettingsTable):
     """How verdicts are carried out."""
 
-    mode: Annotated[Mode, Word(Mode)] = Mode.ENFORCE
+    mode: Annotated[Mode, word_of(Mode)] = Mode.ENFORCE
     """The default for every interface (§9.1)."""
 
     strict: Switch = False
@@ -90,9 +87,9 @@ class EnforcementSettings(SettingsTable):
     fail_closed: Switch = False
     """Close even before any snapshot was seen (§9.2)."""
 
-    unbound_interfaces: Annotated[UnboundInterfaces, Word(UnboundInterfaces)] = UnboundInterfaces.OPEN
-    sessions: Annotated[Sessions, Word(Sessions)] = Sessions.REJUDGE
-    mark_mask: Annotated[int, Parsed(_mark_mask)] = 0xFFFF0000
+    unbound_interfaces: Annotated[UnboundInterfaces, word_of(UnboundInterfaces)] = UnboundInterfaces.OPEN
+    sessions: Annotated[Sessions, word_of(Sessions)] = Sessions.REJUDGE
+    mark_mask: Annotated[int, Constraint(_mark_mask)] = 0xFFFF0000
     """Bits of the conntrack mark that are ours, contiguous. With fewer than 12 every packet is judged."""
 
 
@@ -128,8 +125,8 @@ class PageServing(enum.Enum):
 _LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
 
 
-def _listen_address(value: object) -> ListenAddress:
-    match = _LISTEN.fullmatch(text(value))
+def _listen_address(node: Node) -> ListenAddress:
+    match = _LISTEN.fullmatch(parse_text(node))
     if match is None or int(match["port"]) > 65535:
         example = "like 127.0.0.1:9469 or [::1]:9469"
         raise InvalidValueError(Fault("bad_listen", "not an address with a port", example))
@@ -140,8 +137,8 @@ def _listen_address(value: object) -> ListenAddress:
 class MetricsSettings(SettingsTable):
     """How metrics are served."""
 
-    listen: Annotated[ListenAddress, Parsed(_listen_address)] = ListenAddress()
-    page: Annotated[PageServing, Word(PageServing)] = PageServing.LOOPBACK
+    listen: Annotated[ListenAddress, Constraint(_listen_address)] = ListenAddress()
+    page: Annotated[PageServing, word_of(PageServing)] = PageServing.LOOPBACK
 
     @property
     def serves_page(self) -> bool:
@@ -171,8 +168,8 @@ OUTPUT_FORM = '"none", "journal", "stdout", or the path of a file from / on'
 _OUTPUTS = {output.value: output for output in FlowOutput}
 
 
-def _flow_output(value: object) -> FlowOutput | Path:
-    found = text(value)
+def _flow_output(node: Node) -> FlowOutput | Path:
+    found = parse_text(node)
     if found in _OUTPUTS:
         return _OUTPUTS[found]
     if not found.startswith("/") or found.endswith("/") or "\0" in found:
@@ -186,20 +183,20 @@ class FlowLogSettings(SettingsTable):
 
     dropped: Switch = True
     accepted: Switch = False
-    rate_per_second: Annotated[int, Number(1, 1000)] = RATE_PER_SECOND
+    rate_per_second: Annotated[int, number(1, 1000)] = RATE_PER_SECOND
     """Lines of each rule and default on an interface; further ones are only counted."""
 
-    output: Annotated[FlowOutput | Path, Parsed(_flow_output)] = FlowOutput.NONE
-    rotate_bytes: Annotated[int, Number(1 << 16, 1 << 32)] = 16 << 20
+    output: Annotated[FlowOutput | Path, Constraint(_flow_output)] = FlowOutput.NONE
+    rotate_bytes: Annotated[int, number(1 << 16, 1 << 32)] = 16 << 20
     """Size at which a file is rotated."""
 
-    keep_files: Annotated[int, Number(0, 100)] = 4
+    keep_files: Annotated[int, number(0, 100)] = 4
     """Rotated files that are kept."""
 
-    group: Annotated[int, Number(0, (1 << 16) - 1)] = LOG_GROUP
+    group: Annotated[int, number(0, (1 << 16) - 1)] = LOG_GROUP
     """Of nfnetlink's log; no other program of this host may listen to it."""
 
-    is_asked_for: Annotated[bool, NoKey()] = field(default=False, compare=False)
+    is_asked_for: Annotated[bool, NO_KEY] = field(default=False, compare=False)
     """Whether the configuration has the table. A table that is applied once, without an agent that reads the
     log, logs only then."""
 
@@ -238,15 +235,15 @@ def parse_span(span: str) -> float | None:
     return None if match is None else int(match["number"]) * _SECONDS[match["unit"]]
 
 
-def _span(value: object) -> float:
-    seconds = parse_span(text(value))
+def _span(node: Node) -> float:
+    seconds = parse_span(parse_text(node))
     if seconds is None:
         raise InvalidValueError(Fault("bad_span", "not a duration", SPAN_FORM))
     return seconds
 
 
-def _lint_code(value: object) -> str:
-    code = text(value)
+def _lint_code(node: Node) -> str:
+    code = parse_text(node)
     if code not in CODES:
         raise InvalidValueError(
             Fault("unknown_check", "no check has this code", f"one of {', '.join(CODES)}")
@@ -254,26 +251,26 @@ def _lint_code(value: object) -> str:
     return code
 
 
-_LIMIT = Number(1, code="bad_limit", message="the limit is too small")
+_LIMIT = number(1, code="bad_limit", message="the limit is too small")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LintSettings(SettingsTable):
     """What ``sgagent lint`` looks for."""
 
-    disable: Annotated[tuple[Annotated[str, Parsed(_lint_code)], ...], Distinct(in_order=True)] = ()
+    disable: Annotated[tuple[Annotated[str, Constraint(_lint_code)], ...], Distinct(in_order=True)] = ()
     """Codes of checks that are left out, sorted."""
 
-    unused: Annotated[float | None, Parsed(_span)] = None
+    unused: Annotated[float | None, Constraint(_span)] = None
     """Seconds without a hit after which a rule is reported; None reports none."""
 
     most_rules: Annotated[int, _LIMIT] = MOST_RULES
     """Of a group."""
 
 
-def _public_key(value: object) -> PublicKey:
+def _public_key(node: Node) -> PublicKey:
     try:
-        return PublicKey.parse(text(value))
+        return PublicKey.parse(parse_text(node))
     except ValueError as error:
         raise InvalidValueError(Fault("bad_public_key", str(error), KEY_FORM)) from None
 
@@ -282,7 +279,7 @@ def _public_key(value: object) -> PublicKey:
 class SignatureSettings(SettingsTable):
     """Whose signatures definitions need."""
 
-    public_keys: Annotated[tuple[Annotated[PublicKey, Parsed(_public_key)], ...], Distinct()] = ()
+    public_keys: Annotated[tuple[Annotated[PublicKey, Constraint(_public_key)], ...], Distinct()] = ()
     """A signature by any one of them is enough; without any, definitions need no signature."""
 
     required: Switch = True
@@ -297,7 +294,7 @@ class SignatureSettings(SettingsTable):
 
 
 _INTERFACE_NAME = r"(?!\.{1,2}$)[A-Za-z0-9._+-][A-Za-z0-9._@+-]{0,14}"
-INTERFACE_NAME = Text(
+INTERFACE_NAME = pattern(
     _INTERFACE_NAME,
     "1 to 15 letters, digits and . _ @ + -, no @ first",
     code="bad_interface_name",
@@ -313,7 +310,7 @@ class InterfaceTable(SettingsTable):
     name: Annotated[str, INTERFACE_NAME]
     network_interface_id: Id | None = None
     security_group_ids: Annotated[tuple[Id, ...], Distinct(in_order=True)] = ()
-    mode: Annotated[Mode | None, Word(Mode)] = None
+    mode: Annotated[Mode | None, word_of(Mode)] = None
 
     @classmethod
     def conflicts(cls, written: Written) -> Iterator[Fault]:
@@ -333,9 +330,9 @@ class InterfaceTable(SettingsTable):
         )
 
 
-NETWORK = DocumentValue(parse_network)
-PROTOCOL = DocumentValue(parse_protocol)
-PORTS = DocumentValue(parse_ports)
+NETWORK = Constraint(parse_network)
+PROTOCOL = Constraint(parse_protocol)
+PORTS = Constraint(parse_ports)
 
 
 def _checked(constraint: Constraint, value: object) -> object:
@@ -350,7 +347,7 @@ def _checked(constraint: Constraint, value: object) -> object:
 class ExemptionTable(SettingsTable):
     """An entry of the platform or fail-safe list (§7.3, §7.4)."""
 
-    direction: Annotated[Direction, Word(Direction)]
+    direction: Annotated[Direction, word_of(Direction)]
     cidr: Annotated[CidrBlock, NETWORK]
     protocol: Annotated[Protocol, PROTOCOL]
     port_range: Annotated[PortSet, PORTS] = ALL_PORTS

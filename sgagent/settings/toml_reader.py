@@ -218,7 +218,7 @@ def parse_interface_name(name: str, origin: str) -> str:
         UsageError: the name is too long or holds other characters.
     """
     try:
-        return INTERFACE_NAME.check(name)
+        return str(INTERFACE_NAME.check(name))
     except InvalidValueError as error:
         (fault,) = error.faults
         raise UsageError(printable(f"{origin}: {fault.message}: {shown(name)} ({fault.remedy})")) from None
