@@ -299,7 +299,7 @@ def _clear(root: _Root) -> None:
 
 def _install(root: _Root) -> None:
     """Put in what a package of sgagent would."""
-    shutil.copytree(_ROOT / "sgagent", root.path / _PROJECT, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_ROOT / "sgagent", root.path / _PROJECT)  # with bytecode, which need not be made again
     program = root.path / "usr/bin/sgagent"
     program.write_text(_PROGRAM)
     program.chmod(0o755)

@@ -1,7 +1,7 @@
 """Run every check that a change must pass, all of them even if one fails, and sum up what they said.
 
-What looks at the source alone comes first. Then the tests run in lanes at once, since those on the kernel
-mostly wait, and those that boot machines do nothing else; what a section printed is shown when it has ended.
+They run in lanes at once, since tests on the kernel and of machines wait much of their time; what a section
+printed is shown when it has ended.
 Called by script/test, which makes the environments first. Only the standard library is used.
 """
 
@@ -44,6 +44,9 @@ ONLY_ON_DEBIAN = (
     "tests/property/test_protocol_table.py::test_a_row_gives_a_protocol_its_ports",
 )
 """Tests that run properties once more, in a process of their own."""
+
+BEHIND_FIRST_HALF = "integration/test_l"
+"""The tests on the kernel before this file take as long as the others."""
 
 PATIENCE = "4"
 """By what tests multiply their deadlines beside other lanes; a test that is run alone is strict."""
@@ -104,8 +107,7 @@ def main(argv: Sequence[str]) -> int:
     start = time.monotonic()
     # A folder of its own, so that two runs in one tree don't count each other's tests.
     with tempfile.TemporaryDirectory(prefix="gate-", dir=CACHE) as folder:
-        outcomes = [run(section) for section in list_static_checks()]
-        outcomes += run_lanes(list_lanes(options, Path(folder)))
+        outcomes = run_lanes(list_lanes(options, Path(folder)))
     sum_up(outcomes, time.monotonic() - start)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
@@ -121,8 +123,8 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def list_lanes(options: argparse.Namespace, folder: Path) -> list[list[Section]]:
-    """Return the tests: those of one lane run one after the other, beside those of the other lanes."""
-    covered = list(list_covered_tests(folder, is_full=options.full))
+    """Return the checks: those of one lane run one after the other, beside those of the other lanes."""
+    covered = [*list_static_checks(), *list_covered_tests(folder, is_full=options.full)]
     if options.quick:
         return [covered]
     oldest = list_oldest_tests(folder, is_full=options.full)
@@ -176,12 +178,15 @@ def list_oldest_tests(folder: Path, *, is_full: bool) -> Section:
 
 def list_kernel_tests(folder: Path, *, is_full: bool) -> Iterator[Section]:
     """Yield the tests on the kernel, where this user may make namespaces: those of each lane."""
-    for name, title, chosen in (
-        ("kernel", "integration, on the kernel", "not machines"),
-        ("machines", "integration, machines that boot", "machines"),
+    files = sorted(f"integration/{path.name}" for path in (ROOT / "integration").glob("test_*.py"))
+    first = [file for file in files if file < BEHIND_FIRST_HALF]
+    for name, title, chosen, tests in (
+        ("kernel1", "integration, on the kernel, a to k", "not machines", first),
+        ("kernel2", "integration, on the kernel, l to z", "not machines", files[len(first) :]),
+        ("machines", "integration, machines that boot", "machines", files),
     ):
         if os.geteuid() == 0:
-            argv = (f"{DEBIAN}/python", "-m", "pytest", "integration")
+            argv = (f"{DEBIAN}/python", "-m", "pytest", *tests)
             yield pytest_section(title, argv, folder / f"{name}.xml", is_full=is_full, chosen=chosen)
         else:
             yield Section(title=title, skipped_because="network namespaces and nftables need root")
