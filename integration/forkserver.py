@@ -110,6 +110,7 @@ def start(
     errors: int,
     directory: Path | None = None,
     environment: dict[str, str] | None = None,
+    user: int | None = None,
 ) -> ForkedProgram:
     """Start the program, as ``sgagent`` with the arguments.
 
@@ -120,11 +121,13 @@ def start(
         errors: that of its standard error.
         directory: in which it is run; None for the test's own.
         environment: what is added to the test's own.
+        user: who runs it, alone in the group of the same number; None for the test's own.
     """
     request = {
         "arguments": list(arguments),
         "directory": str(directory or Path.cwd()),
         "environment": dict(os.environ) | (environment or {}),
+        "user": user,
     }
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with (
@@ -143,6 +146,7 @@ def run(
     *,
     seconds: float,
     directory: Path | None = None,
+    user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the program to its end, and return how it ended and what it wrote.
 
@@ -151,7 +155,12 @@ def run(
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         program = start(
-            arguments, namespace, output=output.fileno(), errors=errors.fileno(), directory=directory
+            arguments,
+            namespace,
+            output=output.fileno(),
+            errors=errors.fileno(),
+            directory=directory,
+            user=user,
         )
         try:
             status = program.wait(seconds)
@@ -247,6 +256,7 @@ class _Asked:
     arguments: list[str]
     directory: str
     environment: dict[str, str]
+    user: int | None
     descriptors: list[int]
 
 
@@ -302,6 +312,10 @@ def _be_program(asked: _Asked) -> int:
         os.dup2(descriptor, number)
     os.closerange(3, _BEYOND_ALL)
     os.chdir(asked.directory)
+    if asked.user is not None:
+        os.setgroups([])
+        os.setgid(asked.user)
+        os.setuid(asked.user)
     os.environ.clear()
     os.environ.update(asked.environment)
     sys.argv = ["sgagent", *asked.arguments]

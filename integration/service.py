@@ -175,20 +175,28 @@ class Service:
             self.kill()
         self._notify_socket.close()
 
-    def command(self, *arguments: str, through: tuple[str, ...] = (), directory: Path | None = None) -> Ended:
+    def command(
+        self,
+        *arguments: str,
+        through: tuple[str, ...] = (),
+        directory: Path | None = None,
+        user: int | None = None,
+    ) -> Ended:
         """Run a command of the program on the host with the daemon's configuration.
 
         Args:
             arguments: of the program.
             through: a program that runs it.
             directory: in which it is run; None for the test's own.
+            user: who runs a fork, alone in the group of the same number; None for the test's own.
         """
         seconds = _START_SECONDS * PATIENCE
         if self.is_forked and not through:
             done = forkserver.run(
-                self._arguments(*arguments), self.namespace, seconds=seconds, directory=directory
+                self._arguments(*arguments), self.namespace, seconds=seconds, directory=directory, user=user
             )
         else:
+            assert user is None, "setpriv makes another user of a program that is started"
             done = subprocess.run(
                 [*through, *self._program(), *self._arguments(*arguments)],
                 env=_environment(),

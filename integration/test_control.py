@@ -34,7 +34,8 @@ WEB_PACKET = (
     *("explain", "ingress", "--source", str(CLIENT), "--destination", str(HOST)),
     *("--protocol", "tcp", "--port", "80"),
 )
-STRANGER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+NOBODY = 65534
+STRANGER = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
 @pytest.fixture
@@ -250,21 +251,21 @@ def assert_nobody_answers(ended: Ended) -> None:
 
 def test_only_those_who_may_are_answered(agent: Service) -> None:
     """A stranger is told who may ask; a member of the socket's group is answered, and changes nothing."""
-    refused = agent.command("status", through=STRANGER)
+    refused = agent.command("status", user=NOBODY)
     assert (refused.status, refused.output) == (5, "")
     assert "may ask" in refused.errors
     assert refused.errors.count("\n") == 1
-    assert agent.command(*WEB_PACKET, through=STRANGER).status == 5
+    assert agent.command(*WEB_PACKET, user=NOBODY).status == 5
     os.chown(socket_of(agent), -1, 65534)
-    assert agent.command("status", through=STRANGER).status == 0
-    assert agent.command("history", through=STRANGER).status == 0
+    assert agent.command("status", user=NOBODY).status == 0
+    assert agent.command("history", user=NOBODY).status == 0
     for order in (("confirm",), ("rollback",), ("mode", "observe"), ("apply", str(agent.documents))):
-        refused = agent.command(*order, through=STRANGER)
+        refused = agent.command(*order, user=NOBODY)
         assert (refused.status, refused.output) == (5, "")
         assert "may change anything" in refused.errors
     socket_of(agent).chmod(0o666)
     os.chown(socket_of(agent), -1, 0)
-    assert agent.command("status", through=STRANGER).status == 5
+    assert agent.command("status", user=NOBODY).status == 5
 
 
 @pytest.mark.parametrize("groups", ([4242], [*range(5000, 5600), 4242]), ids=("one", "hundreds"))
@@ -346,7 +347,7 @@ def test_members_of_the_group_do_not_lock_root_out(agent: Service, how: str, cou
 
 def _is_turned_away(agent: Service) -> bool:
     """Tell whether another member of the group finds no place."""
-    return agent.command("history", through=STRANGER).status == 4
+    return agent.command("history", user=NOBODY).status == 4
 
 
 def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
