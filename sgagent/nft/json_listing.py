@@ -16,7 +16,7 @@ from sgagent.nft.json_commands import ALL_BITS, Json
 from sgagent.nft.ruleset import BITS, PROTOCOL_NUMBERS, SELECTORS, SYMBOLS, Ruleset, sort_key
 
 
-class _UnreadableError(Exception):
+class UnreadableError(Exception):
     """Say that something in a listing is not what sgagent makes."""
 
 
@@ -49,7 +49,7 @@ class _Listing:
         name = content.get("chain" if kind == "rule" else "name", "")
         try:
             self._take(kind, _text(name), content)
-        except (_UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError):
             self.foreign.add(f"{kind} {name}")
 
     def _take(self, kind: str, name: str, content: Json) -> None:
@@ -58,23 +58,23 @@ class _Listing:
                 pass
             case "table":
                 if "dormant" in _listed(content.get("flags", ())):
-                    raise _UnreadableError
+                    raise UnreadableError
             case "chain":
                 self._take_chain(name, content)
             case "rule":
                 self.rules.setdefault(name, []).append(_rule(content))
             case "map":
-                self.verdict_maps.append(_verdict_map(name, content))
+                self.verdict_maps.append(decode_verdict_map(name, content))
             case "counter":
                 self.counters.append(nft.Counter(name=name, comment=_text(content.get("comment", ""))))
             case _:
-                raise _UnreadableError
+                raise UnreadableError
 
     def _take_chain(self, name: str, content: Json) -> None:
         hook = None
         if "hook" in content:
             if content["type"] != "filter" or "dev" in content or not isinstance(content["prio"], int):
-                raise _UnreadableError
+                raise UnreadableError
             hook = nft.Hook(name=_text(content["hook"]), hook_priority=content["prio"])
             if content.get("policy", "accept") != "accept":
                 self.foreign.add(f"policy {name}")
@@ -97,7 +97,7 @@ class _Listing:
 
 def _text(value: Json) -> str:
     if not isinstance(value, str):
-        raise _UnreadableError
+        raise UnreadableError
     return value
 
 
@@ -106,11 +106,12 @@ def _listed(value: Json) -> Iterable[Json]:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
-def _verdict_map(name: str, content: Json) -> nft.VerdictMap:
+def decode_verdict_map(name: str, content: Json) -> nft.VerdictMap:
+    """Return a named verdict map, if it is of a kind that sgagent makes."""
     flags = set(_listed(content.get("flags", ())))
     expected = {"family", "name", "table", "type", "handle", "map", "flags", "elem"}
     if content["map"] != "verdict" or not flags <= {"interval"} or not content.keys() <= expected:
-        raise _UnreadableError
+        raise UnreadableError
     types = _key_types(content["type"])
     elements = (_element(pair, types) for pair in content.get("elem", ()))
     return nft.VerdictMap(
@@ -124,7 +125,7 @@ def _verdict_map(name: str, content: Json) -> nft.VerdictMap:
 def _key_types(content: Json) -> tuple[nft.KeyType, ...]:
     """Return the types of a map's key, declared by type or by an expression that has it."""
     if isinstance(content, dict):
-        return tuple(selector.key_type for selector in _selectors(content["typeof"]))
+        return tuple(selector.key_type for selector in decode_selectors(content["typeof"]))
     return tuple(nft.KeyType(name) for name in _listed(content))
 
 
@@ -134,21 +135,22 @@ def _sorted_elements(elements: Iterable[nft.Element]) -> tuple[nft.Element, ...]
 
 def _element(pair: Json, types: tuple[nft.KeyType, ...]) -> nft.Element:
     key, verdict = pair
-    return nft.Element(_key(key, types), _verdict(verdict))
+    return nft.Element(decode_key(key, types), decode_verdict(verdict))
 
 
 def _rule(content: Json) -> nft.Rule:
     if "comment" in content:
-        raise _UnreadableError
-    return nft.Rule(tuple(_statement(expression) for expression in content["expr"]))
+        raise UnreadableError
+    return nft.Rule(tuple(decode_statement(expression) for expression in content["expr"]))
 
 
-def _statement(expression: Json) -> nft.Statement:
+def decode_statement(expression: Json) -> nft.Statement:
+    """Return a statement of a rule, if it is one that sgagent makes."""
     match expression:
         case {"match": {"op": str(operator), "left": left, "right": right}}:
             return _match(operator, left, right)
         case {"vmap": {"key": key, "data": str(reference)}} if reference.startswith("@"):
-            return nft.LookUp(_selectors(key), reference[1:])
+            return nft.LookUp(decode_selectors(key), reference[1:])
         case {"counter": str(name)}:
             return nft.Count(name)
         case {"limit": {"rate": int(rate), "burst": int(burst), "per": "second", **others}} if not others:
@@ -158,7 +160,7 @@ def _statement(expression: Json) -> nft.Statement:
         case {"mangle": {"key": {"ct": {"key": "mark"}}, "value": value}}:
             return _set_mark(value)
         case _:
-            return _verdict(expression)
+            return decode_verdict(expression)
 
 
 def _match(operator: str, left: Json, right: Json) -> nft.Match:
@@ -204,10 +206,11 @@ def _set_mark(value: Json) -> nft.SetMark:
         case {"ct": {"key": "mark"}}:
             return nft.SetMark(keep=ALL_BITS, put=0)
         case _:
-            raise _UnreadableError
+            raise UnreadableError
 
 
-def _verdict(content: Json) -> nft.Verdict:
+def decode_verdict(content: Json) -> nft.Verdict:
+    """Return a verdict, if it is one that sgagent makes."""
     match content:
         case {"goto": {"target": str(chain)}}:
             return nft.Goto(chain)
@@ -218,10 +221,11 @@ def _verdict(content: Json) -> nft.Verdict:
         case {"jump": {"target": str(chain)}}:
             return nft.Jump(chain)
         case _:
-            raise _UnreadableError
+            raise UnreadableError
 
 
-def _selectors(content: Json) -> tuple[nft.Selector, ...]:
+def decode_selectors(content: Json) -> tuple[nft.Selector, ...]:
+    """Return the fields of a key."""
     fields = content.get("concat", (content,))
     return tuple(_selector(one) for one in fields)
 
@@ -239,7 +243,7 @@ def _selector(content: Json) -> nft.Selector:
         case {"meta": {"key": key}}:
             return _SELECTORS["meta", key, None]
         case _:
-            raise _UnreadableError
+            raise UnreadableError
 
 
 _SELECTORS: Mapping[tuple[str, str, nft.TupleDirection | None], nft.Selector] = {
@@ -247,7 +251,8 @@ _SELECTORS: Mapping[tuple[str, str, nft.TupleDirection | None], nft.Selector] = 
 }
 
 
-def _key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value, ...]:
+def decode_key(content: Json, types: tuple[nft.KeyType, ...]) -> tuple[nft.Value, ...]:
+    """Return the key of an element, or a value of a set."""
     if len(types) == 1:
         return (_value(content, types[0]),)
     return tuple(_value(one, key_type) for one, key_type in zip(content["concat"], types, strict=True))
@@ -266,7 +271,7 @@ def _value(content: Json, key_type: nft.KeyType) -> nft.Value:
 def _interface_name(content: Any) -> nft.Symbol:  # noqa: ANN401 - still JSON, whose shape is tested here
     """Return the name; a pattern is not ours, but a name that holds its sign is listed escaped."""
     if not isinstance(content, str) or content.endswith("*"):
-        raise _UnreadableError
+        raise UnreadableError
     return nft.Symbol(content)
 
 
@@ -275,7 +280,7 @@ def _symbol(content: Json, key_type: nft.KeyType) -> nft.Symbol:
         return nft.Symbol(content)
     words = [word for word, number in SYMBOLS[key_type].items() if number == content]
     if not words:
-        raise _UnreadableError
+        raise UnreadableError
     return nft.Symbol(words[0])
 
 
@@ -287,7 +292,7 @@ def _interval(content: Json, key_type: nft.KeyType) -> nft.Interval:
         case {"range": [first, last]}:
             return nft.Interval(_number(first, key_type), _number(last, key_type))
         case _:
-            raise _UnreadableError
+            raise UnreadableError
 
 
 def _number(content: Json, key_type: nft.KeyType) -> int:
@@ -297,9 +302,9 @@ def _number(content: Json, key_type: nft.KeyType) -> int:
     if key_type is nft.KeyType.IPV6_ADDR:
         return int(ipaddress.IPv6Address(_text(content)))
     if isinstance(content, bool):  # which is an int to Python, and no number to anybody else
-        raise _UnreadableError
+        raise UnreadableError
     if isinstance(content, int):
         return content
     if key_type is nft.KeyType.INET_PROTO:
         return PROTOCOL_NUMBERS[content]
-    raise _UnreadableError
+    raise UnreadableError
