@@ -1,0 +1,349 @@
+"""A table prepared for whole sets of packets: rules as operations on states, maps as trees."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+from sgagent.core.addresses import Ranges, joined, sweep, without
+from sgagent.core.model import Family, Policy
+from sgagent.nft.ruleset import (
+    BITS,
+    CT_MARK,
+    Accept,
+    Count,
+    Drop,
+    Element,
+    Goto,
+    Interval,
+    Jump,
+    Limit,
+    Log,
+    LookUp,
+    Match,
+    Operator,
+    Selector,
+    SetMark,
+    Symbol,
+    Value,
+    Verdict,
+)
+from sgagent.verify.expectation import MarkChange
+from sgagent.verify.packet import Phase
+from sgagent.verify.regions import Constraints, Cube, Marks, cubes_of
+from sgagent.verify.table import Return, UnsupportedStatementError, VerifiedStatement, VerifiedTable
+from sgagent.verify.views import Read, Reading, Settled, Special, View
+
+
+class PacketFate(NamedTuple):
+    """What becomes of packets with some marks."""
+
+    marks: Marks | None
+    verdict: Policy
+    counters: tuple[str, ...]
+    change: MarkChange
+
+
+@dataclass(slots=True)
+class MapNode:
+    """What a field of the key leads to: the next field, or behind the last one the verdict."""
+
+    words: dict[str, MapNode | Verdict] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
+    lasts: list[int] = field(default_factory=list)
+    children: list[MapNode | Verdict] = field(default_factory=list)
+    """Of the disjoint ranges, sorted."""
+
+    def child_of(self, number: int) -> MapNode | Verdict | None:
+        """Return what a number leads to."""
+        place = bisect_right(self.starts, number) - 1
+        return self.children[place] if place >= 0 and number <= self.lasts[place] else None
+
+    def places_between(self, first: int, last: int) -> tuple[int, int]:
+        """Return the first place, and the one behind the last, of the ranges that meet a range."""
+        start = bisect_right(self.starts, first) - 1
+        if start < 0 or self.lasts[start] < first:
+            start += 1
+        return start, bisect_right(self.starts, last)
+
+
+def map_tree(elements: Sequence[Element]) -> MapNode:
+    """Return the tree of a map's elements."""
+    singles = [element.key[0] for element in elements if len(element.key) == 1]
+    ranges = [value for value in singles if isinstance(value, Interval)]
+    if len(ranges) == len(elements) and all(one.last < other.first for one, other in pairwise(ranges)):
+        starts, lasts = [value.first for value in ranges], [value.last for value in ranges]
+        return MapNode({}, starts, lasts, [element.verdict for element in elements])
+    return _node([(element.key, element.verdict) for element in elements])
+
+
+_Item = tuple[tuple[Value, ...], Verdict]
+
+
+def _node(items: Sequence[_Item]) -> MapNode:
+    node = MapNode()
+    words: dict[str, list[_Item]] = {}
+    ranges: dict[tuple[int, int], list[_Item]] = {}
+    for item in items:
+        match item[0][0]:
+            case Symbol(word):
+                words.setdefault(word, []).append(item)
+            case Interval(first, last):
+                ranges.setdefault((first, last), []).append(item)
+    node.words = {word: _child(some) for word, some in words.items()}
+    for (first, last), some in _disjoint(ranges):
+        node.starts.append(first)
+        node.lasts.append(last)
+        node.children.append(_child(some))
+    return node
+
+
+def _disjoint(
+    ranges: dict[tuple[int, int], list[_Item]],
+) -> Iterable[tuple[tuple[int, int], list[_Item]]]:
+    """Return ranges in order, cut where some overlap."""
+    ordered = sorted(ranges.items())
+    if all(one[0][1] < other[0][0] for one, other in pairwise(ordered)):
+        return ordered
+    return _cut(ordered)
+
+
+def _cut(
+    ordered: Sequence[tuple[tuple[int, int], list[_Item]]],
+) -> Iterator[tuple[tuple[int, int], list[_Item]]]:
+    spans = [(number, (ends,)) for number, (ends, _) in enumerate(ordered)]
+    greatest = max(last for (_, last), _ in ordered)
+    for first, last, here in sweep(spans, greatest):
+        if here:
+            yield (first, last), [item for number in here for item in ordered[number][1]]
+
+
+def _child(items: Sequence[_Item]) -> MapNode | Verdict:
+    if len(items[0][0]) == 1:
+        return items[0][1]
+    return _node([(key[1:], verdict) for key, verdict in items])
+
+
+@dataclass(frozen=True, slots=True)
+class FarEndIn:
+    """Compare the far end."""
+
+    ranges: Ranges
+    is_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarkIn:
+    """Compare the mark."""
+
+    cubes: tuple[Cube, ...]
+    is_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Look something up in a map."""
+
+    verdict_map: str
+    readings: tuple[Reading, ...]
+    needs: Constraints
+
+
+class Never:
+    """No packet goes on in the rule."""
+
+
+Narrow = tuple[tuple[str, Ranges], ...]
+"""Compare a number: constraints of a box."""
+
+Operation = FarEndIn | MarkIn | Find | Never | Narrow | Count | SetMark | Verdict | Return
+
+
+_MARK_ALONE = frozenset({CT_MARK})
+_HEAVY = 8
+"""Rules of a chain, and elements in the maps that they look up, from which on it counts as a junction."""
+
+
+class CompiledTable:
+    """What views have in common: rules as operations on states, and maps as trees."""
+
+    def __init__(self, table: VerifiedTable, before: CompiledTable | None = None) -> None:
+        """Compile nothing yet; take the trees of maps that are the same in a table before."""
+        self.table = table
+        self.trees: dict[str, MapNode] = {}
+        if before is not None:
+            known = before.table.verdict_maps
+            self.trees = {
+                name: tree
+                for name, tree in before.trees.items()
+                if name in table.verdict_maps and table.verdict_maps[name] is known[name]
+            }
+        self.address_statements: dict[tuple[str, Family], tuple[Match | LookUp, ...]] = {}
+        """What distinguishes addresses, by link and family."""
+
+        self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
+        self._selectors: dict[str, tuple[Selector, ...]] = {}
+        self._reads: dict[str, frozenset[Selector]] = {}
+        self._touches: dict[str, bool] = {}
+        self._reads_before: dict[str, frozenset[Selector]] = {}
+        self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
+        """Of packets with some marks in chains that read nothing else."""
+
+    def tree(self, name: str) -> MapNode:
+        """Return a map as a tree."""
+        tree = self.trees.get(name)
+        if tree is None:
+            tree = self.trees[name] = map_tree(self.table.verdict_maps[name].elements)
+        return tree
+
+    def selectors(self, name: str) -> tuple[Selector, ...]:
+        """Return what the rules of a chain read, each once."""
+        found = self._selectors.get(name)
+        if found is None:
+            rules = self.table.chains[name].rules
+            read = (selector for rule in rules for one in rule for selector in _selectors_of(one))
+            found = self._selectors[name] = tuple(dict.fromkeys(read))
+        return found
+
+    def reads(self, name: str) -> frozenset[Selector]:
+        """Return what a chain reads, and all that it leads to."""
+        found = self._reads.get(name)
+        if found is None:
+            targets = set(self.table.targets(self.table.chains[name]))
+            below = (self.reads(target) for target in targets)
+            found = self._reads[name] = frozenset(self.selectors(name)).union(*below)
+        return found
+
+    def is_tail(self, name: str) -> bool:
+        """Return whether what becomes of a packet in a chain depends on nothing but its mark."""
+        return self.reads(name) <= _MARK_ALONE
+
+    def touches_marks(self, name: str) -> bool:
+        """Return whether marks are read or changed from a chain on, before a tail."""
+        found = self._touches.get(name)
+        if found is None:
+            chain = self.table.chains[name]
+            changes = any(isinstance(one, SetMark) for rule in chain.rules for one in rule)
+            targets = set(self.table.targets(chain))
+            found = self._touches[name] = (
+                changes
+                or CT_MARK in self.selectors(name)
+                or any(self.touches_marks(target) for target in targets if not self.is_tail(target))
+            )
+        return found
+
+    def reads_before_junctions(self, name: str) -> frozenset[Selector]:
+        """Return what a chain reads, and all that it leads to before a junction."""
+        found = self._reads_before.get(name)
+        if found is None:
+            targets = set(self.table.targets(self.table.chains[name])) - self.junctions
+            below = (self.reads_before_junctions(target) for target in targets)
+            found = self._reads_before[name] = frozenset(self.selectors(name)).union(*below)
+        return found
+
+    @cached_property
+    def junctions(self) -> frozenset[str]:
+        """Return the chains with many rules to which several chains lead: those of the rules for everyone."""
+        counts = Counter[str]()
+        for name in self.table.reached:
+            counts.update(set(self.table.targets(self.table.chains[name])))
+        return frozenset(
+            name
+            for name, count in counts.items()
+            if count > 1 and self._weight(name) >= _HEAVY and not self.is_tail(name)
+        )
+
+    def _weight(self, name: str) -> int:
+        """Return how many rules a chain has, and elements in the maps that they look up."""
+        rules = self.table.chains[name].rules
+        maps = {one.verdict_map for rule in rules for one in rule if isinstance(one, LookUp)}
+        return len(rules) + sum(len(self.table.verdict_maps[one].elements) for one in maps)
+
+    def rules(self, name: str, view: View, phase: Phase) -> tuple[tuple[Operation, ...], ...]:
+        """Return the rules of a chain as operations; views that read the same share them."""
+        readings = {selector: view.read(selector, phase) for selector in self.selectors(name)}
+        key = (name, *readings.values())
+        found = self._rules.get(key)
+        if found is None:
+            chain = self.table.chains[name]
+            rules = (tuple(_operations(rule, readings)) for rule in chain.rules)
+            found = self._rules[key] = tuple(rule for rule in rules if not _is_idle(rule))
+        return found
+
+
+def _selectors_of(statement: VerifiedStatement) -> tuple[Selector, ...]:
+    match statement:
+        case Match(selector):
+            return (selector,)
+        case LookUp(selectors):
+            return selectors
+        case _:
+            return ()
+
+
+def _operations(
+    statements: Iterable[VerifiedStatement], readings: dict[Selector, Reading]
+) -> Iterator[Operation]:
+    for statement in statements:
+        match statement:
+            case Match():
+                found = _compile_match(statement, readings[statement.selector])
+                if found is not None:
+                    yield found
+            case LookUp(selectors, name):
+                fields = tuple(readings[selector] for selector in selectors)
+                if Special.NOTHING in fields:
+                    yield Never()
+                else:
+                    needs = tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
+                    yield Find(name, fields, needs)
+            case Log() | Limit():
+                pass
+            case Count() | SetMark() | Accept() | Drop() | Goto() | Jump() | Return():
+                yield statement
+            case _:
+                raise UnsupportedStatementError(str(statement))
+
+
+def _is_idle(operations: Sequence[Operation]) -> bool:
+    """Return whether a rule does nothing: no packet gets beyond its comparisons."""
+    for operation in operations:
+        if isinstance(operation, Never):
+            return True
+        if not isinstance(operation, (tuple, FarEndIn, MarkIn)):
+            return False
+    return False
+
+
+def _compile_match(match: Match, reading: Reading) -> Operation | None:
+    """Return what a comparison does to a state; None where all its packets meet it."""
+    is_in = match.operator is Operator.EQUAL
+    match reading:
+        case Settled(value):
+            found = any(
+                one.word == value if isinstance(one, Symbol) else one.first <= int(value) <= one.last
+                for one in match.values
+            )
+            return None if found is is_in else Never()
+        case Special.NOTHING:
+            return Never()
+        case Special.MARK:
+            bits = 0xFFFFFFFF if match.mask is None else match.mask
+            cubes = (cube for first, last in _ranges(match) for cube in cubes_of(bits, first, last))
+            return MarkIn(tuple(cubes), is_in)
+        case Special.FAR_END:
+            return FarEndIn(_ranges(match), is_in)
+        case Read(dimension, needs):
+            wanted = _ranges(match)
+            if not is_in:
+                wanted = without(((0, (1 << BITS[match.selector.key_type]) - 1),), wanted)
+            return (*needs, (dimension, wanted)) if wanted else Never()
+
+
+def _ranges(match: Match) -> Ranges:
+    return joined((one.first, one.last) for one in match.values if isinstance(one, Interval))

@@ -1,0 +1,305 @@
+"""The comparison of settled fates with what the policy says of the packets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set as AbstractSet
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import NamedTuple
+
+from sgagent.core.evaluate import DecidedBy, Decision
+from sgagent.core.model import Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.verify.clauses import BoxClause, cut
+from sgagent.verify.compiled_table import CompiledTable, PacketFate
+from sgagent.verify.expectation import (
+    JUDGED_HOOKS,
+    UNCHANGED,
+    Expectation,
+    SessionMemory,
+    carried_out,
+    change_of_accepted,
+    counter_of,
+    expect,
+)
+from sgagent.verify.exploration import Exploration, State
+from sgagent.verify.frames import PLACE, Frame
+from sgagent.verify.interpreter import Trace, run
+from sgagent.verify.packet import CtState, PacketAtHook
+from sgagent.verify.regions import Box, Cube, Marks, common_marks, difference, is_disjoint, other_marks
+from sgagent.verify.views import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterexample:
+    """A packet for which the table does not do what the policy says."""
+
+    packet: PacketAtHook
+    expected: Expectation
+    found: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonScope:
+    """What is compared."""
+
+    counters: bool = True
+    marks: bool = True
+    revocations: bool = True
+    """Whether packets of sessions that the policy does not allow, and invalid ones, have to be dropped."""
+
+    others: bool = True
+    """Whether nothing may become of packets at links that are not bound, and at other hooks."""
+
+    authenticated: bool = True
+    """Whether packets of IPv6 are looked at whose protocol an authentication header hides from nftables."""
+
+    hooks: tuple[str, ...] = JUDGED_HOOKS
+    """At which the policy is asked."""
+
+    def differs(self, packet: PacketAtHook, expected: Expectation, found: Trace) -> bool:
+        """Return whether the table does something else with a packet than it has to."""
+        if expected.verdict is Policy.DROP and self.spares(packet.state):
+            return False
+        counters = () if expected.counter is None else (expected.counter,)
+        return (
+            expected.verdict is not found.verdict
+            or (self.counters and counters != found.counters)
+            or (self.marks and expected.mark != found.mark)
+        )
+
+    def spares(self, state: CtState) -> bool:
+        """Return whether it does not matter if packets are accepted that are to be dropped."""
+        return not self.revocations and state not in {CtState.NEW, CtState.UNTRACKED}
+
+
+EVERYTHING = ComparisonScope()
+VERDICTS = ComparisonScope(counters=False, marks=False, revocations=False, others=False, authenticated=False)
+"""What can be asked of the filters of others."""
+
+
+class InconsistentProofError(Exception):
+    """Say that the verifier contradicts itself: a fault of its own."""
+
+
+class RefutedError(Exception):
+    """Say that there is a packet for which the table does not do what the policy says."""
+
+    def __init__(self, counterexample: Counterexample | None) -> None:
+        """Take the packet; None where it is not worth finding out which."""
+        super().__init__()
+        self.counterexample = counterexample
+
+
+class Demand(NamedTuple):
+    """What has to become of packets."""
+
+    accepts: bool
+    counters: tuple[str, ...]
+    is_judged: bool = True
+    """Whether the policy judges them now; else nothing but the verdict may come of them."""
+
+
+OPEN = Demand(accepts=True, counters=(), is_judged=False)
+
+Duty = tuple[str, Demand]
+"""A tail, and what it had to do."""
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """What is compared, for all views."""
+
+    compiled: CompiledTable
+    policy: ResolvedPolicy
+    memory: SessionMemory
+    scope: ComparisonScope
+    cells: int = 0
+    met: dict[tuple[object, ...], set[Duty]] = field(default_factory=dict)
+    """What tails have to do and do, by what decides about marks."""
+
+    cuts: dict[tuple[Marks, Cube], tuple[Marks, Marks]] = field(default_factory=dict)
+    """Which of some marks are those of remembered sessions, and which are not."""
+
+    changes: dict[tuple[object, ...], int | None] = field(default_factory=dict)
+    """Marks that a change makes other ones of than it has to."""
+
+
+class FateComparison(Exploration):
+    """Compare fates as soon as they are settled."""
+
+    def __init__(self, subject: Subject, view: View, frame: Frame) -> None:
+        """Prepare to compare.
+
+        Args:
+            subject: what is compared.
+            view: of the packets.
+            frame: what decides about them.
+        """
+        super().__init__(subject.compiled, view, frame.addresses)
+        self.subject = subject
+        self.frame = frame
+        self.is_attempt = False
+        """Whether it is only to be found out if there is a difference."""
+
+        judge = frame.judge
+        self._bits = subject.memory.remembers(judge.name, view.opened) if judge else None
+        self._met: set[tuple[object, ...]] = set()
+
+    def settle(self, state: State, fates: Sequence[PacketFate], tail: str | None = None) -> None:
+        """Compare the fates of some packets, far end by far end, where policy and table may differ."""
+        restricted, judge = self.frame.restricted, self.frame.judge
+        if restricted is None or judge is None:
+            self._demand(OPEN, fates, state.box, state.classes[0])
+            return
+        fates = self._without_remembered(state, fates)
+        if not fates:
+            return
+        everyone = self.frame.everyone.meeting(state.box)
+        for own, number in self._groups(state).items():
+            clauses = list(merge(own, everyone, key=PLACE))
+            address = self.addresses[number]
+            if self.view.state is CtState.INVALID:
+                clauses = []
+            for cell in cut(state.box, clauses):
+                opener = self.view.opener(self.view.values(cell.box, address), address)
+                decision = restricted.decide(clauses, opener)
+                self._check_clause(cell.clause, decision)
+                counter = counter_of(judge, opener, decision)
+                counters = () if counter is None else (counter,)
+                accepts = carried_out(judge, decision) is Policy.ACCEPT
+                demand = Demand(accepts, counters)
+                self._demand(demand, fates, cell.box, number)
+                self.note(tail, demand, number, cell.clause)
+
+    def _without_remembered(self, state: State, fates: Sequence[PacketFate]) -> Sequence[PacketFate]:
+        """Compare the fates of sessions that the policy allowed before; return those of others."""
+        remembered, others = self._by_memory(fates)
+        if remembered:
+            self._demand(OPEN, remembered, state.box, state.classes[0])
+        return others
+
+    def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
+        """Take note of what a tail had to do; None where it was no tail that settled packets.
+
+        Args:
+            tail: the chain.
+            demand: what it had to do.
+            number: of the class of far ends.
+            clause: of the policy that decided; None for the default.
+        """
+        raise NotImplementedError
+
+    def meets(self, duties: AbstractSet[Duty], marks: Marks | None) -> bool:
+        """Return whether tails do to packets with some marks what they have to."""
+        met = self.subject.met.setdefault((self._bits, self.drops_by_policy, marks), set())
+        for duty in duties - met:
+            tail, demand = duty
+            if tail not in self.compiled.table.chains:
+                return False
+            remembered, others = self._by_memory(self.fates(tail, State({}, (), marks)))
+            if any(self._differing(fate, OPEN) is not None for fate in remembered):
+                return False
+            if any(self._differing(fate, demand) is not None for fate in others):
+                return False
+            met.add(duty)
+        return True
+
+    def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
+        """Return the fates of sessions that the policy allowed before, and those of others."""
+        allowed = self._allowed
+        if allowed is None:
+            return (), fates
+        remembered, others = list[PacketFate](), list[PacketFate]()
+        for fate in fates:
+            marks = fate.marks or ()
+            found = self.subject.cuts.get((marks, allowed))
+            if found is None:
+                found = common_marks(marks, allowed), other_marks(marks, allowed)
+                self.subject.cuts[marks, allowed] = found
+            for part, some in zip(found, (remembered, others), strict=True):
+                if part:
+                    some.append(fate._replace(marks=part))
+        return remembered, others
+
+    @property
+    def _allowed(self) -> Cube | None:
+        """Return the marks of sessions that the policy allowed before; None where there are none."""
+        if self._bits is None or self.view.direction is None:
+            return None
+        return self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
+
+    def _groups(self, state: State) -> dict[tuple[BoxClause, ...], int]:
+        """Return a class of far ends for each combination of clauses that some of them have."""
+        found: dict[tuple[BoxClause, ...], int] = {}
+        if self.view.state is CtState.INVALID:
+            return {(): state.classes[0]}
+        for number in state.classes:
+            own = self.frame.own[number]
+            found.setdefault(tuple(c for c in own if not is_disjoint(state.box, c.constraints)), number)
+        return found
+
+    def _check_clause(self, clause: BoxClause | None, decision: Decision) -> None:
+        """Refuse a cell in which the policy does not decide by the clause for which it was cut."""
+        if self.view.state is CtState.INVALID:
+            return
+        decided_by = DecidedBy.DEFAULT if clause is None else clause.decided_by
+        if decision.decided_by is not decided_by or decision.rule is not (clause and clause.rule):
+            raise InconsistentProofError(f"{decision} decides, not {clause}")
+
+    def _demand(self, demand: Demand, fates: Sequence[PacketFate], box: Box, number: int) -> None:
+        """Compare fates with the one that packets of a cell have to have.
+
+        Raises:
+            RefutedError: they differ.
+        """
+        self.subject.cells += 1
+        key = (demand, *fates)
+        if key not in self._met:
+            for fate in fates:
+                mark = self._differing(fate, demand)
+                if mark is not None:
+                    self._refute(box, number, mark)
+            self._met.add(key)
+
+    def _differing(self, fate: PacketFate, demand: Demand) -> int | None:
+        """Return a mark with which a packet has another fate than it has to have; None if there is none."""
+        scope = self.subject.scope
+        if not demand.accepts and scope.spares(self.view.state):
+            return None
+        accepts = fate.verdict is Policy.ACCEPT
+        if accepts is not demand.accepts or (scope.counters and fate.counters != demand.counters):
+            return fate.marks[0][1] if fate.marks else 0
+        if fate.marks is None or not scope.marks:
+            return None
+        is_remembered_now = demand.is_judged and self._bits is not None and demand.accepts
+        key = (fate.marks, fate.change, self._bits if is_remembered_now else None)
+        if key not in self.subject.changes:
+            self.subject.changes[key] = self._differing_mark(fate, is_remembered_now=is_remembered_now)
+        return self.subject.changes[key]
+
+    def _differing_mark(self, fate: PacketFate, *, is_remembered_now: bool) -> int | None:
+        """Return a mark of which another becomes than it has to; None if there is none."""
+        marks, memory = fate.marks or (), self.subject.memory
+        if not is_remembered_now or self._bits is None:
+            return difference(marks, fate.change, UNCHANGED)
+        current = (memory.generation_mask, self._bits[0])
+        for is_current, some in ((True, common_marks(marks, current)), (False, other_marks(marks, current))):
+            wanted = change_of_accepted(memory, self._bits, is_current=is_current)
+            mark = difference(some, fate.change, wanted)
+            if mark is not None:
+                return mark
+        return None
+
+    def _refute(self, box: Box, number: int, mark: int) -> None:
+        """Raise the refutation by a packet of a box, after a look at what becomes of that packet alone."""
+        if self.is_attempt:
+            raise RefutedError(None)
+        address = self.addresses[number]
+        packet = self.view.packet(self.view.values(box, address), address, mark)
+        subject = self.subject
+        expected = expect(subject.policy, subject.memory, packet)
+        found = run(subject.compiled.table, packet)
+        if not subject.scope.differs(packet, expected, found):
+            raise InconsistentProofError(f"the table does with {packet} what the policy says")
+        raise RefutedError(Counterexample(packet=packet, expected=expected, found=found))

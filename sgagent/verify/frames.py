@@ -1,0 +1,333 @@
+"""Frames: what decides about the sessions that are opened in one direction through one link, for one family.
+
+A frame has the classes of far ends that neither the policy's clauses nor the table's expressions distinguish.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from heapq import merge
+from operator import attrgetter
+
+from sgagent.core.addresses import AddressRanges, Ranges, common, sweep
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import Direction, Family
+from sgagent.core.policy import ResolvedInterface
+from sgagent.nft.ruleset import (
+    Accept,
+    Drop,
+    Goto,
+    Interval,
+    Jump,
+    KeyType,
+    LookUp,
+    Match,
+    Operator,
+    Selector,
+    Symbol,
+    TupleDirection,
+)
+from sgagent.verify.clauses import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
+from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.packet import Phase
+from sgagent.verify.regions import Box, split
+from sgagent.verify.table import Return, VerifiedTable
+from sgagent.verify.views import Settled, View
+
+PLACE = attrgetter("place")
+"""The order in which clauses decide."""
+
+
+class Frame:
+    """What decides about the sessions that are opened in one direction through one link, for one family."""
+
+    def __init__(
+        self,
+        compiled: CompiledTable,
+        judge: ResolvedInterface | None,
+        view: View,
+        within: Ranges | None = None,
+    ) -> None:
+        """Find the classes of far ends.
+
+        Args:
+            compiled: the table to compare.
+            judge: the interface of the policy; None where nothing is judged.
+            view: one of those of the frame.
+            within: the far ends that have to be looked at; None for all.
+        """
+        self.judge = judge
+        self.within = within
+        self.key = (view.link, view.opened, view.family, judge is not None)
+        """Equal in the frames of other proofs that decide about the same sessions."""
+
+        clauses = list_box_clauses(judge, view.opened, view.family) if judge else ()
+        self.everyone = ClauseIndex([clause for clause in clauses if clause.peers is None])
+        distinctions = Distinctions(view.family)
+        if within is not None:
+            distinctions.add("within", within)
+        by_label: dict[int, list[BoxClause]] = {}
+        for clause in clauses:
+            if clause.peers is not None:
+                key: Hashable = ("peers", id(clause.peers))
+                label = distinctions.label(key)
+                if label not in by_label:
+                    distinctions.add(key, _within(clause.peers, within))
+                by_label.setdefault(label, []).append(clause)
+        for key, ranges in _expressions(compiled, view, within):
+            distinctions.add(key, ranges)
+        classes = distinctions.classes()
+        if within is not None:
+            inside = distinctions.label("within")
+            classes = tuple(one for one in classes if inside in one.labels)
+        self.addresses = [one.address for one in classes]
+        self.own = [
+            tuple(merge(*(by_label[label] for label in one.labels if label in by_label), key=PLACE))
+            for one in classes
+        ]
+        self.restricted = RestrictedPolicy(judge, view.opened) if judge else None
+        self.always = [c for c in clauses if c.peers is None and c.decided_by is DecidedBy.ALWAYS]
+        self.nobody = len(self.addresses)
+        """A class of far ends that only clauses for everyone speak of, be there such or not."""
+
+        self.addresses.append(ORDINARY[view.family])
+        self.own.append(())
+
+    def without_always(self, box: Box) -> list[Box]:
+        """Return the packets of a box that no group can block or let through, in disjoint boxes."""
+        left = [box]
+        for clause in self.always:
+            left = [part for one in left for part in split(one, clause.constraints)[1]]
+        return left
+
+
+_Sets = Iterator[tuple[Hashable, Iterable[tuple[int, int]]]]
+
+
+def _within(ranges: AddressRanges, within: Ranges | None) -> AddressRanges:
+    return ranges if within is None else common(ranges, within)
+
+
+def _expressions(compiled: CompiledTable, view: View, within: Ranges | None) -> _Sets:
+    """Yield the sets of far ends that the table distinguishes in packets of a view's link and family."""
+    done: set[Hashable] = set()
+    table = compiled.table
+    for statement in _statements(compiled, view):
+        if isinstance(statement, Match) and is_far_end(statement.selector, view):
+            key: Hashable = ("values", statement.values)
+            if key not in done:
+                done.add(key)
+                yield key, _within(tuple(_ends(statement.values)), within)
+        elif isinstance(statement, LookUp):
+            for place, selector in enumerate(statement.selectors):
+                key = ("map", statement.verdict_map, place)
+                if key not in done and is_far_end(selector, view):
+                    done.add(key)
+                    if len(statement.selectors) == 1 and within is not None:
+                        yield from _keys_within(compiled, statement.verdict_map, within)
+                    else:
+                        yield from _keys(table, statement.verdict_map, place, within)
+
+
+def _statements(compiled: CompiledTable, view: View) -> tuple[Match | LookUp, ...]:
+    """Return what distinguishes addresses in chains that packets of a view's link and family can get to."""
+    key = (view.link, view.family)
+    found = compiled.address_statements.get(key)
+    if found is None:
+        addresses = {KeyType.IPV4_ADDR, KeyType.IPV6_ADDR}
+        found = compiled.address_statements[key] = tuple(
+            one
+            for name in _reached(compiled.table, view)
+            for statements in compiled.table.chains[name].rules
+            for one in statements
+            if (isinstance(one, Match) and one.selector.key_type in addresses)
+            or (isinstance(one, LookUp) and any(field.key_type in addresses for field in one.selectors))
+        )
+    return found
+
+
+def _reached(table: VerifiedTable, view: View) -> Iterable[str]:
+    """Return the chains that packets of a view's link and family can get to, at any hook."""
+    found: dict[str, None] = {}
+    for hook, chains in table.base_chains.items():
+        here = replace(view, hook=hook)
+        waiting = [chain.name for chain in chains]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found[name] = None
+                waiting += _onward(table, name, here)
+    return found
+
+
+def _onward(table: VerifiedTable, name: str, view: View) -> Iterator[str]:
+    """Yield the chains that a chain may send packets of a view's link and family to."""
+    for statements in table.chains[name].rules:
+        is_sure = True
+        for statement in statements:
+            match statement:
+                case Match():
+                    found = _settled(statement, view)
+                    if found is False:
+                        break
+                    is_sure = is_sure and found is True
+                case LookUp(selectors, verdict_map):
+                    yield from _found_in(table, verdict_map, selectors, view)
+                case Goto(chain) | Jump(chain):
+                    yield chain
+        else:
+            if is_sure and isinstance(statements[-1], (Accept, Drop, Goto, Return)):
+                return
+
+
+def _settled(match: Match, view: View) -> bool | None:
+    """Return whether packets meet a condition on their link and family; None for other conditions."""
+    value = _link_or_family(match.selector, view)
+    if value is None:
+        return None
+    return (Symbol(value) in match.values) is (match.operator is Operator.EQUAL)
+
+
+def _found_in(table: VerifiedTable, name: str, selectors: tuple[Selector, ...], view: View) -> Iterable[str]:
+    """Return the chains that a look-up may lead to."""
+    value = _link_or_family(selectors[0], view)
+    if value is None:
+        return table.map_targets(name)
+    elements = table.verdict_maps[name].elements
+    found = (element.verdict for element in elements if element.key[0] == Symbol(value))
+    return [verdict.chain for verdict in found if isinstance(verdict, (Goto, Jump))]
+
+
+def _link_or_family(selector: Selector, view: View) -> str | None:
+    if selector.kind != "meta" or selector.key == "l4proto":
+        return None
+    reading = view.read(selector, Phase.WIRE)
+    return str(reading.value) if isinstance(reading, Settled) else None
+
+
+def _keys_within(compiled: CompiledTable, name: str, within: Ranges) -> _Sets:
+    """Yield the same for a map of far ends alone, of which few matter."""
+    tree = compiled.tree(name)
+    found: dict[int, set[tuple[int, int]]] = {}
+    for first, last in within:
+        for place in range(*tree.places_between(first, last)):
+            ends = max(first, tree.starts[place]), min(last, tree.lasts[place])
+            found.setdefault(id(tree.children[place]), set()).add(ends)
+    for key, ranges in found.items():
+        yield ("map", name, key), sorted(ranges)
+
+
+def _keys(table: VerifiedTable, name: str, place: int, within: Ranges | None) -> _Sets:
+    """Yield the sets of values of a field that lead to different places."""
+    verdict_map = table.verdict_maps[name]
+    found: dict[Hashable, set[tuple[int, int]]] = {}
+    for element in verdict_map.elements:
+        verdict, value = element.verdict, element.key[place]
+        if isinstance(value, Interval):
+            alone: Hashable = verdict.chain if isinstance(verdict, Goto) else verdict
+            key = alone if len(element.key) == 1 else value
+            found.setdefault(key, set()).add((value.first, value.last))
+    for key, ranges in found.items():
+        yield ("map", name, place, key), _within(tuple(sorted(ranges)), within)
+
+
+def _ends(values: Iterable[object]) -> Iterator[tuple[int, int]]:
+    return ((value.first, value.last) for value in values if isinstance(value, Interval))
+
+
+def is_far_end(selector: Selector, view: View) -> bool:
+    """Return whether an expression may read the far end in a view of the frame."""
+    addresses = KeyType.IPV4_ADDR if view.family is Family.IPV4 else KeyType.IPV6_ADDR
+    if selector.key_type is not addresses:
+        return False
+    judged = TupleDirection.ORIGINAL if view.opened is Direction.INGRESS else TupleDirection.REPLY
+    return selector.tuple_direction in (None, judged)
+
+
+@dataclass(frozen=True, slots=True)
+class FarEndClass:
+    """A class."""
+
+    address: int
+    """One that stands for all: one that hosts can have, if there is such."""
+
+    labels: tuple[int, ...]
+    """The labels of the sets that hold it, sorted."""
+
+
+class Distinctions:
+    """Sets of addresses, with labels by which callers find them again in the classes."""
+
+    def __init__(self, family: Family) -> None:
+        """Start without any."""
+        self._family = family
+        self._singles: dict[int, list[int]] = {}
+        self._wide: dict[int, list[tuple[int, int]]] = {}
+        self._labels: dict[Hashable, int] = {}
+
+    def label(self, key: Hashable) -> int:
+        """Return the label for a key; the same each time."""
+        return self._labels.setdefault(key, len(self._labels))
+
+    def add(self, key: Hashable, ranges: Iterable[tuple[int, int]]) -> int:
+        """Add a set, or more of one, and return its label; what is added to one label is disjoint."""
+        label, singles = self.label(key), self._singles
+        wide = self._wide.setdefault(label, [])
+        for first, last in ranges:
+            if first != last:
+                wide.append((first, last))
+            elif first in singles:
+                singles[first].append(label)
+            else:
+                singles[first] = [label]
+        return label
+
+    def classes(self) -> tuple[FarEndClass, ...]:
+        """Return the classes; together they hold all addresses."""
+        spans = ((label, tuple(sorted(ranges))) for label, ranges in self._wide.items() if ranges)
+        segments = [
+            (first, last, tuple(here)) for first, last, here in sweep(spans, self._family.last_address)
+        ]
+        starts = [first for first, _, _ in segments]
+        ordered = sorted(self._singles)
+        found: dict[tuple[int, ...], int] = {}
+        for first, last, labels in segments:
+            left = self._outside_singles(ordered, first, last)
+            if left is not None:
+                self._take(found, labels, left)
+        by_own: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
+        for address in ordered:
+            own, place = tuple(self._singles[address]), bisect_right(starts, address) - 1
+            known = by_own.get((place, own))
+            if known is None:
+                known = by_own[place, own] = tuple(sorted({*own, *segments[place][2]}))
+            self._take(found, known, address)
+        return tuple(FarEndClass(address, labels) for labels, address in found.items())
+
+    def _outside_singles(self, ordered: list[int], first: int, last: int) -> int | None:
+        """Return an address of a segment that is not among the singles; None if all are."""
+        place = bisect_right(ordered, first - 1)
+        for address in range(first, last + 1):
+            if place == len(ordered) or ordered[place] != address:
+                ordinary = ORDINARY[self._family]
+                wished = max(address, min(ordinary, last))
+                return address if wished in self._singles else wished
+            place += 1
+        return None
+
+    def _take(self, found: dict[tuple[int, ...], int], labels: tuple[int, ...], address: int) -> None:
+        known = found.get(labels)
+        if known is None or (not _is_ordinary(self._family, known) and _is_ordinary(self._family, address)):
+            found[labels] = address
+
+
+ORDINARY = {Family.IPV4: 198 << 24 | 51 << 16 | 100 << 8 | 7, Family.IPV6: 0x20010DB8 << 96 | 7}
+
+
+def _is_ordinary(family: Family, address: int) -> bool:
+    """Return whether a host can have the address."""
+    if family is Family.IPV4:
+        return 0 < address >> 24 < 224 and address >> 24 != 127
+    return address >> 125 == 1

@@ -1,0 +1,277 @@
+"""The meaning of a table for one packet: what the kernel does with it, statement by statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy, Protocol
+from sgagent.nft.ruleset import (
+    Accept,
+    Count,
+    Drop,
+    Goto,
+    Interval,
+    Jump,
+    Limit,
+    Log,
+    LookUp,
+    Match,
+    Operator,
+    Selector,
+    SetMark,
+    Symbol,
+    TupleDirection,
+    Value,
+)
+from sgagent.verify.packet import (
+    WITH_INPUT_LINK,
+    WITH_OUTPUT_LINK,
+    ConntrackEntry,
+    CtState,
+    Ends,
+    PacketAtHook,
+    Phase,
+    opened_direction,
+    phase_of,
+)
+from sgagent.verify.table import (
+    Return,
+    Unread,
+    UnsupportedStatementError,
+    VerifiedChain,
+    VerifiedStatement,
+    VerifiedTable,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """What a table does with a packet."""
+
+    verdict: Policy = Policy.ACCEPT
+    counters: tuple[str, ...] = ()
+    """The named counters that the packet adds to, in order."""
+
+    mark: int | None = None
+    """Of the session afterwards; None where there is none."""
+
+    path: tuple[str, ...] = ()
+    """The chains that it enters and the maps in which it is found, in order."""
+
+
+def run(table: VerifiedTable, packet: PacketAtHook) -> Trace:
+    """Return what a table does with a packet at its hook.
+
+    Raises:
+        UnsupportedStatementError: the packet meets a statement that is not understood.
+    """
+    walk = _Walk(table, packet, packet.session.mark if packet.session else None)
+    verdict = walk.through_hook()
+    return Trace(verdict=verdict, counters=tuple(walk.counters), mark=walk.mark, path=tuple(walk.path))
+
+
+class _BreakError(Exception):
+    """The packet lacks what the rule reads: the kernel goes on with the next rule."""
+
+
+_Final = Accept | Drop
+
+
+@dataclass(slots=True)
+class _Walk:
+    table: VerifiedTable
+    packet: PacketAtHook
+    mark: int | None
+    counters: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
+    phase: Phase = Phase.WIRE
+
+    def through_hook(self) -> Policy:
+        """Go through the base chains of the hook until one drops the packet."""
+        for chain in self.table.base_chains.get(self.packet.hook, ()):
+            if chain.hook is not None:
+                self.phase = phase_of(chain.hook.name, chain.hook.priority)
+                verdict = self._enter(chain)
+                if isinstance(verdict, Drop) or (verdict is None and chain.hook.drops):
+                    return Policy.DROP
+        return Policy.ACCEPT
+
+    def _enter(self, chain: VerifiedChain) -> _Final | None:
+        """Return the verdict of a chain; None where it ends without one."""
+        self.path.append(chain.name)
+        for statements in chain.rules:
+            match self._ending(statements):
+                case Accept() | Drop() as final:
+                    return final
+                case Goto(target):
+                    return self._enter(self.table.chains[target])
+                case Jump(target):
+                    found = self._enter(self.table.chains[target])
+                    if found is not None:
+                        return found
+                case Return():
+                    return None
+        return None
+
+    def _ending(self, statements: tuple[VerifiedStatement, ...]) -> VerifiedStatement | None:
+        """Return the verdict of a rule; None where it does not apply or has none."""
+        try:
+            for statement in statements:
+                match statement:
+                    case Match():
+                        if not self._matches(statement):
+                            return None
+                    case LookUp():
+                        return self._look_up(statement)
+                    case Count(counter):
+                        self.counters.append(counter)
+                    case SetMark():
+                        self._set_mark(statement)
+                    case Log():
+                        pass
+                    case Limit():
+                        pass  # what decides must not depend on it
+                    case Unread(description):
+                        raise UnsupportedStatementError(description)
+                    case Accept() | Drop() | Goto() | Jump() | Return():
+                        return statement
+                    case _:
+                        assert_never(statement)
+        except _BreakError:
+            return None
+        return None
+
+    def _matches(self, match: Match) -> bool:
+        value = self._read(match.selector)
+        if match.mask is not None and isinstance(value, int):
+            value &= match.mask
+        found = any(_holds(wanted, value) for wanted in match.values)
+        return found is (match.operator is Operator.EQUAL)
+
+    def _look_up(self, statement: LookUp) -> VerifiedStatement | None:
+        key = [self._read(selector) for selector in statement.selectors]
+        for element in self.table.verdict_maps[statement.verdict_map].elements:
+            if all(_holds(wanted, value) for wanted, value in zip(element.key, key, strict=True)):
+                self.path.append(statement.verdict_map)
+                return element.verdict
+        return None
+
+    @property
+    def session(self) -> ConntrackEntry | None:
+        """Return the session, if the base chain is called behind conntrack."""
+        return None if self.phase is Phase.UNTRACKED else self.packet.session
+
+    def _set_mark(self, statement: SetMark) -> None:
+        """Set the mark. Reading it first breaks a rule without a session; to set a constant does not."""
+        if self.mark is not None and self.session is not None:
+            self.mark = (self.mark & statement.keep) | statement.put
+        elif statement.keep != statement.put:
+            raise _BreakError
+
+    def _read(self, selector: Selector) -> int | str:
+        value = {"ct": self._read_ct, "meta": self._read_meta, "payload": self._read_payload}[selector.kind](
+            selector
+        )
+        if value is None:
+            raise _BreakError
+        return value
+
+    def _read_ct(self, selector: Selector) -> int | str | None:
+        session = self.session
+        if selector.key == "state":
+            return (CtState.INVALID if self.phase is Phase.UNTRACKED else self.packet.state).value
+        if session is None:
+            return None
+        match selector.key:
+            case "direction":
+                return session.direction.value
+            case "mark":
+                return self.mark
+            case "protocol":
+                return session.protocol
+            case key:
+                is_original = selector.tuple_direction is TupleDirection.ORIGINAL
+                return self._read_tuple(session.original if is_original else session.reply, key)
+
+    def _read_tuple(self, ends: Ends, key: str) -> int | None:
+        match key.split():
+            case ["proto-src"]:
+                return ends.source_port
+            case ["proto-dst"]:
+                return ends.destination_port
+            case [family, end] if (family == "ip") is (self.packet.family is Family.IPV4):
+                return ends.source if end == "saddr" else ends.destination
+            case _:
+                return None
+
+    def _read_meta(self, selector: Selector) -> int | str:
+        match selector.key:
+            case "nfproto":
+                return self.packet.family.value
+            case "l4proto":
+                return self.packet.protocol
+            case "iifname" if self.packet.hook != "postrouting":
+                return self.packet.interface if self.packet.hook in WITH_INPUT_LINK else ""
+            case "oifname" if self.packet.hook != "forward":
+                return self.packet.interface if self.packet.hook in WITH_OUTPUT_LINK else ""
+            case key:
+                raise UnsupportedStatementError(f"meta {key} at {self.packet.hook}")
+
+    def _read_payload(self, selector: Selector) -> int | None:
+        packet, (header, name) = self.packet, selector.key.split()
+        if header in {"ip", "ip6"}:
+            if (header == "ip") is not (packet.family is Family.IPV4):
+                return None
+            ends = self._ends()
+            return {"saddr": ends.source, "daddr": ends.destination, "hoplimit": packet.hop_limit}[name]
+        if header == "icmpv6":
+            is_it = packet.family is Family.IPV6 and packet.protocol == _ICMPV6
+            return packet.icmp_type if is_it else None
+        if header not in {"th", str(Protocol(packet.protocol))}:
+            return None
+        if (
+            packet.source_port is None
+            or packet.destination_port is None
+            or packet.protocol not in PORTED_NUMBERS
+        ):
+            return packet.source_port if name == "sport" else packet.destination_port
+        return self._ends().source_port if name == "sport" else self._ends().destination_port
+
+    def _ends(self) -> Ends:
+        """Return the ends in the header; on the inner side of NAT one of them is the other tuple's."""
+        packet, session = self.packet, self.session
+        on_wire = Ends(
+            source=packet.source,
+            destination=packet.destination,
+            source_port=packet.source_port or 0,
+            destination_port=packet.destination_port or 0,
+        )
+        if session is None or self.phase is not Phase.TRANSLATED or _is_error(packet):
+            return on_wire
+        inwards = opened_direction(packet.hook, session.direction) is Direction.INGRESS
+        other = session.reply if inwards else session.original
+        if packet.hook in WITH_INPUT_LINK:
+            return replace(on_wire, destination=other.source, destination_port=other.source_port)
+        return replace(on_wire, source=other.source, source_port=other.source_port)
+
+
+_ICMPV6 = 58
+
+
+def _is_error(packet: PacketAtHook) -> bool:
+    return (
+        packet.session is not None
+        and packet.protocol != packet.session.protocol
+        and packet.protocol in (1, 58)
+    )
+
+
+def _holds(wanted: Value, value: int | str) -> bool:
+    match wanted:
+        case Interval(first, last):
+            return isinstance(value, int) and first <= value <= last
+        case Symbol(word):
+            return value == word
+        case _:
+            assert_never(wanted)

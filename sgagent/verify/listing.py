@@ -1,0 +1,258 @@
+"""Read a table as libnftables lists it in JSON.
+
+More is understood than sgagent itself writes, so that tables that somebody changed, and those of others, can
+be compared too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sgagent.core.model import Family
+from sgagent.nft import ruleset as nft
+from sgagent.nft.json_commands import Json
+from sgagent.nft.json_listing import (
+    UnreadableError,
+    decode_key,
+    decode_selectors,
+    decode_statement,
+    decode_verdict,
+    decode_verdict_map,
+)
+from sgagent.nft.ruleset import (
+    FAMILY,
+    META_NFPROTO,
+    TABLE,
+    Accept,
+    Drop,
+    Match,
+    Operator,
+    Symbol,
+)
+from sgagent.verify.table import (
+    BaseHook,
+    Return,
+    Unread,
+    VerifiedChain,
+    VerifiedStatement,
+    VerifiedTable,
+    understood,
+)
+
+_FAULTS = (UnreadableError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What a listing that is not understood may raise."""
+
+
+_FAMILIES = {"inet": None, "ip": Family.IPV4, "ip6": Family.IPV6}
+"""The families of tables that are read, and whose packets they see, if not all."""
+
+
+def read_listing(listing: Json) -> VerifiedTable:
+    """Return our table of a listing; what is not understood is named in it."""
+    entries = [
+        (kind, content)
+        for entry in listing.get("nftables", ())
+        for kind, content in entry.items()
+        if (content.get("family"), content.get("name" if kind == "table" else "table")) == (FAMILY, TABLE)
+    ]
+    return _Table(FAMILY).read(entries)
+
+
+def read_filters(listing: Json) -> VerifiedTable:
+    """Return all tables of a listing as one; names of chains and maps begin with their table's."""
+    entries: dict[tuple[str, str], list[tuple[str, Json]]] = {}
+    for entry in listing.get("nftables", ()):
+        for kind, content in entry.items():
+            if kind != "metainfo":
+                name = content["name" if kind == "table" else "table"]
+                entries.setdefault((content["family"], name), []).append((kind, content))
+    chains: dict[str, VerifiedChain] = {}
+    maps: dict[str, nft.VerdictMap] = {}
+    unread: list[str] = []
+    for (family, name), some in entries.items():
+        if family not in _FAMILIES:
+            unread.append(f"table {family} {name}")
+            continue
+        read = _Table(family, f"{family} {name} ").read(some)
+        if not read.is_dormant:
+            chains |= read.chains
+            maps |= read.verdict_maps
+            unread += read.unread
+    return VerifiedTable(chains=chains, verdict_maps=maps, unread=tuple(unread))
+
+
+@dataclass(slots=True)
+class _Table:
+    """Collect the objects of one table."""
+
+    family: str
+    prefix: str = ""
+    """Of the names of chains and maps."""
+
+    chains: dict[str, VerifiedChain] = field(default_factory=dict)
+    rules: dict[str, list[tuple[VerifiedStatement, ...]]] = field(default_factory=dict)
+    maps: dict[str, nft.VerdictMap] = field(default_factory=dict)
+    sets: dict[str, Json] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    """Base chains of other kinds."""
+
+    def read(self, entries: Iterable[tuple[str, Json]]) -> VerifiedTable:
+        """Return the table; sets and maps may be listed behind the rules that read them."""
+        is_dormant = False
+        rules: list[Json] = []
+        for kind, content in entries:
+            match kind:
+                case "table":
+                    flags = content.get("flags", ())
+                    is_dormant = "dormant" in ((flags,) if isinstance(flags, str) else flags)
+                case "chain":
+                    self._take_chain(content)
+                case "rule":
+                    rules.append(content)
+                case "map":
+                    self._take_map(content)
+                case "set":
+                    self.sets[content["name"]] = content
+        for content in rules:
+            self._take_rule(content)
+        chains = {name: replace(chain, rules=self._rules(chain)) for name, chain in self.chains.items()}
+        unread = (f"chain {self.prefix}{name}" for name in self.others if self._matters(name))
+        return VerifiedTable(
+            chains=chains, verdict_maps=self.maps, is_dormant=is_dormant, unread=tuple(unread)
+        )
+
+    def _take_chain(self, content: Json) -> None:
+        name = content["name"]
+        hook = None
+        if "hook" in content:
+            if content.get("type") == "filter" and "dev" not in content and isinstance(content["prio"], int):
+                drops = content.get("policy", "accept") != "accept"
+                hook = BaseHook(name=content["hook"], priority=content["prio"], drops=drops)
+            else:
+                self.others.add(name)
+        full = f"{self.prefix}{name}"
+        self.chains[full] = VerifiedChain(name=full, hook=hook, comment=content.get("comment", ""))
+
+    def _matters(self, name: str) -> bool:
+        """Return whether a base chain of another kind does anything."""
+        return bool(self.rules.get(name))
+
+    def _rules(self, chain: VerifiedChain) -> tuple[tuple[VerifiedStatement, ...], ...]:
+        """Return the rules of a chain; a base chain of one family lets the other's packets pass."""
+        rules = tuple(self.rules.get(chain.name.removeprefix(self.prefix), ()))
+        family = _FAMILIES[self.family]
+        if chain.hook is None or family is None:
+            return rules
+        others = Match(META_NFPROTO, (Symbol(family.value),), Operator.NOT_EQUAL)
+        return ((others, Accept()), *rules)
+
+    def _take_map(self, content: Json) -> None:
+        """Take a verdict map; one that is not understood matters only where a rule reads it."""
+        try:
+            known = {key: value for key, value in content.items() if key != "comment"}
+            name = f"{self.prefix}{content['name']}"
+            self.maps[name] = self._qualified(replace(decode_verdict_map(content["name"], known), name=name))
+        except _FAULTS:
+            pass
+
+    def _qualified(self, verdict_map: nft.VerdictMap) -> nft.VerdictMap:
+        if not self.prefix:
+            return verdict_map
+        elements = (replace(one, verdict=self._target(one.verdict)) for one in verdict_map.elements)
+        return replace(verdict_map, elements=tuple(elements))
+
+    def _target(self, verdict: nft.Verdict) -> nft.Verdict:
+        match verdict:
+            case nft.Goto(chain) | nft.Jump(chain) if self.prefix:
+                return replace(verdict, chain=f"{self.prefix}{chain}")
+            case _:
+                return verdict
+
+    def _take_rule(self, content: Json) -> None:
+        chain = content["chain"]
+        rules = self.rules.setdefault(chain, [])
+        name = f"{self.prefix}{chain}"
+        statements: list[VerifiedStatement] = []
+        for expression in content.get("expr", ()):
+            try:
+                statements += self._statements(expression, f"{name} rule {len(rules) + 1}")
+            except _FAULTS:
+                statements.append(Unread(f"{_described(expression)} in chain {name}"))
+        rules.append(understood(name, tuple(statements)))
+
+    def _statements(self, expression: Json, place: str) -> Iterator[VerifiedStatement]:
+        """Yield what an expression comes to; what has no part in the verdict is left out."""
+        match expression:
+            case {"return": None}:
+                yield Return()
+            case {"reject": _}:
+                yield Drop()
+            case {"counter": dict() | None} | {"log": _}:
+                return
+            case {"vmap": {"key": key, "data": {"set": elements}}}:
+                yield self._inline(decode_selectors(key), elements, place)
+            case {"match": {"op": operator, "left": left, "right": str(right)}} if right.startswith("@"):
+                yield from self._in_set(operator, left, self.sets[right[1:]])
+            case {
+                "match": {
+                    "op": operator,
+                    "left": {"payload": {"protocol": "ip", "field": "protocol"}},
+                    "right": right,
+                }
+            }:
+                yield Match(META_NFPROTO, (Symbol("ipv4"),))
+                of_protocol = {"op": operator, "left": {"meta": {"key": "l4proto"}}, "right": right}
+                yield decode_statement({"match": of_protocol})
+            case {"match": {"op": operator, "left": {"meta": {"key": "iif" | "oif" as key}}, "right": right}}:
+                yield decode_statement(
+                    {"match": {"op": operator, "left": {"meta": {"key": f"{key}name"}}, "right": right}}
+                )
+            case _:
+                yield self._own(decode_statement(expression))
+
+    def _own(self, statement: nft.Statement) -> nft.Statement:
+        match statement:
+            case nft.LookUp(selectors, name):
+                return nft.LookUp(selectors, f"{self.prefix}{name}")
+            case nft.Goto() | nft.Jump():
+                return self._target(statement)
+            case _:
+                return statement
+
+    def _inline(self, selectors: tuple[nft.Selector, ...], elements: Json, place: str) -> nft.LookUp:
+        """Return the look-up in a map that stands in a rule, and keep the map."""
+        types = tuple(selector.key_type for selector in selectors)
+        made = tuple(
+            nft.Element(decode_key(key, types), self._target(decode_verdict(verdict)))
+            for key, verdict in elements
+        )
+        self.maps[place] = nft.VerdictMap(name=place, key_types=types, is_interval=True, elements=made)
+        return nft.LookUp(selectors, place)
+
+    def _in_set(self, operator: str, left: Json, content: Json) -> Iterator[Match]:
+        """Yield the comparison with the values of a named set that only the ruleset changes."""
+        flags = content.get("flags", ())
+        if set((flags,) if isinstance(flags, str) else flags) & {"dynamic", "timeout"}:
+            raise UnreadableError
+        values = content.get("elem", [])
+        if not values:
+            raise UnreadableError
+        found = decode_statement({"match": {"op": operator, "left": left, "right": {"set": values}}})
+        if isinstance(found, Match):
+            yield found
+
+
+def _described(expression: Json) -> str:
+    """Return an expression in a few words."""
+    match expression:
+        case {"match": {"left": {"payload": {"protocol": protocol, "field": name}}}}:
+            return f"{protocol} {name}"
+        case {"match": {"left": {"meta": {"key": key}}}}:
+            return f"meta {key}"
+        case {"match": {"left": {"ct": {"key": key}}}}:
+            return f"ct {key}"
+        case dict():
+            return str(next(iter(expression), ""))
+        case _:
+            return str(expression)

@@ -1,0 +1,170 @@
+"""A packet at a hook of the kernel, with what conntrack keeps of its session."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from sgagent.core.evaluate import Packet, Tracking
+from sgagent.core.model import PORTED_NUMBERS, Direction, Family
+
+
+class CtState(enum.Enum):
+    """What conntrack says of a packet; the values are nftables' words."""
+
+    NEW = "new"
+    ESTABLISHED = "established"
+    RELATED = "related"
+    """An ICMP error about a session, or the first packet of one that another session announced."""
+
+    INVALID = "invalid"
+    UNTRACKED = "untracked"
+
+
+class CtDirection(enum.Enum):
+    """Which way a packet goes, as seen from the host that opened its session."""
+
+    ORIGINAL = "original"
+    REPLY = "reply"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """One of the two tuples that conntrack keeps of a session."""
+
+    source: int
+    destination: int
+    source_port: int = 0
+    """For protocols without ports whatever conntrack keeps in its place, like the id of a ping."""
+
+    destination_port: int = 0
+
+    @property
+    def swapped(self) -> Ends:
+        """Return the tuple of the other direction, if no address is translated."""
+        return Ends(
+            source=self.destination,
+            destination=self.source,
+            source_port=self.destination_port,
+            destination_port=self.source_port,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConntrackEntry:
+    """What conntrack keeps of a packet's session."""
+
+    direction: CtDirection
+    """Of the packet."""
+
+    protocol: int
+    original: Ends
+    """Before any NAT, as the packet that opened the session came in."""
+
+    reply: Ends
+    """After all NAT, as its answer is expected."""
+
+    mark: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketAtHook:
+    """A packet as a base chain meets it."""
+
+    hook: str
+    """``prerouting``, ``input``, ``forward``, ``output`` or ``postrouting``."""
+
+    interface: str
+    """The link that it comes in by, or goes out by at ``output`` and ``postrouting``."""
+
+    family: Family
+    source: int
+    """Of the header, as all that follows up to the hop limit."""
+
+    destination: int
+    protocol: int
+    """As ``meta l4proto`` reads it: for IPv6 behind extension headers, authentication headers apart."""
+
+    source_port: int | None = None
+    """The first two bytes behind the IP header, whatever the protocol; None if the packet is too short."""
+
+    destination_port: int | None = None
+    """The next two."""
+
+    icmp_type: int | None = None
+    hop_limit: int = 64
+    state: CtState = CtState.NEW
+    session: ConntrackEntry | None = None
+    """None for invalid and untracked packets."""
+
+
+WITH_INPUT_LINK = frozenset({"prerouting", "input", "forward"})
+"""The hooks at which :attr:`PacketAtHook.interface` is the link that the packet came in by."""
+
+WITH_OUTPUT_LINK = frozenset({"output", "postrouting"})
+
+
+def opened_direction(hook: str, direction: CtDirection | None) -> Direction:
+    """Return which way the session of a packet was opened through its link (§6.4).
+
+    Args:
+        hook: where the packet is.
+        direction: of the packet within its session; without one it opens what there is.
+    """
+    is_reply = direction is CtDirection.REPLY
+    return Direction.INGRESS if (hook in WITH_INPUT_LINK) is not is_reply else Direction.EGRESS
+
+
+class Phase(enum.Enum):
+    """What the kernel has done with a packet when it calls a base chain."""
+
+    UNTRACKED = "before conntrack"
+    WIRE = "as it is on the wire, with its session"
+    TRANSLATED = "as it is on the inner side of NAT"
+
+
+def phase_of(hook: str, priority: int) -> Phase:
+    """Return the phase of a base chain by the kernel's priorities: conntrack -200, DNAT -100, SNAT 100."""
+    if hook == "prerouting":
+        return Phase.UNTRACKED if priority <= -200 else Phase.WIRE if priority < -100 else Phase.TRANSLATED
+    if hook == "postrouting":
+        return Phase.WIRE if priority > 100 else Phase.TRANSLATED
+    return Phase.UNTRACKED if hook == "output" and priority <= -200 else Phase.TRANSLATED
+
+
+def opener_of(packet: PacketAtHook) -> Packet:
+    """Return the packet that the policy decides about: itself, or the one that opened its session.
+
+    That of a session opened inwards was as the original tuple says. That of one opened outwards was on the
+    wire as the reply tuple says, with the ends exchanged.
+    """
+    session = packet.session
+    direction = opened_direction(packet.hook, None if session is None else session.direction)
+    if session is None:
+        is_ported = packet.protocol in PORTED_NUMBERS
+        return Packet(
+            interface=packet.interface,
+            direction=direction,
+            family=packet.family,
+            source=packet.source,
+            destination=packet.destination,
+            protocol=packet.protocol,
+            source_port=packet.source_port if is_ported else None,
+            destination_port=packet.destination_port if is_ported else None,
+            icmp_type=packet.icmp_type,
+            hop_limit=packet.hop_limit,
+            tracking=Tracking.UNTRACKED if packet.state is CtState.UNTRACKED else Tracking.INVALID,
+        )
+    ends = session.original if direction is Direction.INGRESS else session.reply.swapped
+    is_ported = session.protocol in PORTED_NUMBERS
+    return Packet(
+        interface=packet.interface,
+        direction=direction,
+        family=packet.family,
+        source=ends.source,
+        destination=ends.destination,
+        protocol=session.protocol,
+        source_port=ends.source_port if is_ported else None,
+        destination_port=ends.destination_port if is_ported else None,
+        tracking=Tracking.NEW,
+    )

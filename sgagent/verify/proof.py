@@ -1,0 +1,211 @@
+"""The proof that a table does what a policy says, for all packets."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from sgagent.core.model import Family
+from sgagent.core.policy import LOOPBACK, ResolvedInterface, ResolvedPolicy
+from sgagent.nft.ruleset import KeyType, LookUp, Match, Symbol
+from sgagent.verify.comparison import ProofMemo, ViewComparison, WholeNeededError
+from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
+from sgagent.verify.fate_comparison import (
+    EVERYTHING,
+    ComparisonScope,
+    Counterexample,
+    InconsistentProofError,
+    RefutedError,
+    Subject,
+)
+from sgagent.verify.frames import Frame
+from sgagent.verify.regions import EVERY_MARK
+from sgagent.verify.revision import Revision, Revisions
+from sgagent.verify.table import UnsupportedStatementError, VerifiedTable
+from sgagent.verify.views import Headers, View, views_of
+
+
+class Outcome(enum.Enum):
+    """What came of a comparison."""
+
+    PROVED = "proved"
+    REFUTED = "refuted"
+    UNKNOWN = "unknown"
+    """Something in the table is not understood."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What came of a comparison, and what of it the next one can use."""
+
+    outcome: Outcome
+    cells: int
+    """Into so many parts the packets were divided, in each of which all have one fate."""
+
+    unsupported: tuple[str, ...] = ()
+    """What is not understood, where the outcome is unknown."""
+
+    counterexample: Counterexample | None = None
+    """Where the outcome is refuted: a packet on which ``run`` and ``expect`` differ."""
+
+    remembered: Remembered | None = field(default=None, repr=False, compare=False)
+    """Where the outcome is proved: what the next proof can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What was compared, and what was found out."""
+
+    subject: Subject
+    memo: ProofMemo
+
+
+def prove(
+    table: VerifiedTable,
+    policy: ResolvedPolicy,
+    *,
+    memory: SessionMemory | None = None,
+    scope: ComparisonScope = EVERYTHING,
+    previous: Proof | None = None,
+) -> Proof:
+    """Compare a table with a policy for every packet; callers measure the time.
+
+    Args:
+        table: as the kernel lists it, or a text states it.
+        policy: what it is to enforce, its fail-safes and modes included.
+        memory: generation and slots as the agent knows them; None: as the table states them.
+        scope: what is compared.
+        previous: of an earlier table or policy, of which what did not change is not compared again.
+    """
+    if table.unsupported:
+        return Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=table.unsupported)
+    before = previous.remembered.subject.compiled if previous and previous.remembered else None
+    memo, compiled = ProofMemo(), CompiledTable(table, before)
+    subject = Subject(compiled=compiled, policy=policy, memory=memory or stated_memory(table), scope=scope)
+    revisions = _revisions(previous, subject)
+    try:
+        for frames, view in _views_with_frames(subject):
+            _compare(subject, view, frames, memo, revisions)
+    except UnsupportedStatementError as unsupported:
+        return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(unsupported),))
+    except RefutedError as refuted:
+        return Proof(outcome=Outcome.REFUTED, cells=subject.cells, counterexample=refuted.counterexample)
+    return Proof(outcome=Outcome.PROVED, cells=subject.cells, remembered=Remembered(subject, memo))
+
+
+def _revisions(previous: Proof | None, subject: Subject) -> tuple[Revisions, ProofMemo] | None:
+    """Return what is another than in an earlier proof, and the memo of that; None where it is of no use."""
+    known = previous.remembered if previous else None
+    if known is None or known.subject.scope != subject.scope:
+        return None
+    before = known.subject
+    same_memory = before.memory == subject.memory
+    revisions = Revisions(
+        before.compiled, before.policy, subject.compiled, subject.policy, same_memory=same_memory
+    )
+    return revisions, known.memo
+
+
+def _compare(
+    subject: Subject,
+    view: View,
+    frames: _Frames,
+    memo: ProofMemo,
+    revisions: tuple[Revisions, ProofMemo] | None,
+) -> None:
+    """Compare for all packets of a view, if possible only for those to which something changed.
+
+    Raises:
+        RefutedError: there is a packet for which the table does not do what the policy says.
+    """
+    marks = None if view.direction is None else EVERY_MARK
+    if revisions is not None:
+        revision, frame = frames.revised(view, revisions[0])
+        if revision is not None and frame is not None:
+            try:
+                ViewComparison(subject, view, frame, memo, (revision, revisions[1])).compare(marks)
+            except (WholeNeededError, RefutedError, InconsistentProofError):
+                pass  # the comparison for all far ends shows what it is
+            else:
+                return
+    ViewComparison(subject, view, frames.whole(view), memo).compare(marks)
+
+
+class _Frames:
+    """The frames of a link."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._whole: dict[Hashable, Frame] = {}
+        self._within: dict[Hashable, Frame] = {}
+        self._revised: dict[Hashable, tuple[Revision | None, Frame | None]] = {}
+
+    def whole(self, view: View) -> Frame:
+        """Return the frame of a view."""
+        key = (view.opened, view.family, view.hook in JUDGED_HOOKS)
+        if key not in self._whole:
+            self._whole[key] = Frame(self._subject.compiled, self._judge(view), view)
+        return self._whole[key]
+
+    def revised(self, view: View, revisions: Revisions) -> tuple[Revision | None, Frame | None]:
+        """Return what is another for a view, and the frame of the far ends that it concerns."""
+        key = (view.opened, view.family, view.hook, view.headers)
+        if key not in self._revised:
+            judge = self._judge(view)
+            revision = None if judge is None else revisions.of(view)
+            frame = None
+            if revision is not None:
+                known = (view.opened, view.family, revision.far_ends)
+                if known not in self._within:
+                    self._within[known] = Frame(self._subject.compiled, judge, view, revision.far_ends)
+                frame = self._within[known]
+            self._revised[key] = revision, frame
+        return self._revised[key]
+
+    def _judge(self, view: View) -> ResolvedInterface | None:
+        return self._subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None
+
+
+def _views_with_frames(subject: Subject) -> Iterator[tuple[_Frames, View]]:
+    """Yield views that hold all packets at all hooks that matter, and what decides about each."""
+    table = subject.compiled.table
+    scope = subject.scope
+    hooks = dict.fromkeys((*scope.hooks, *(table.base_chains if scope.others else ())))
+    bound = tuple(interface.name for interface in subject.policy.interfaces)
+    for link in _links(table, subject.policy) if scope.others else bound:
+        frames = _Frames(subject)
+        for hook in hooks:
+            for family in Family:
+                for view in views_of(hook, link, family):
+                    if scope.authenticated or view.headers is not Headers.AUTHENTICATED:
+                        yield frames, view
+
+
+def _links(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
+    """Return all links that policy or table name, loopback, and one that nobody names."""
+    named = {interface.name for interface in policy.interfaces} | {LOOPBACK}
+    named.update(_links_of(table))
+    others = (f"other{number}" for number in count())
+    return (*sorted(named), next(name for name in others if name not in named))
+
+
+def _links_of(table: VerifiedTable) -> Iterator[str]:
+    """Yield the links that rules and maps name."""
+    for name in table.reached:
+        for statements in table.chains[name].rules:
+            for statement in statements:
+                if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME:
+                    yield from (value.word for value in statement.values if isinstance(value, Symbol))
+                elif isinstance(statement, LookUp):
+                    yield from _links_of_map(table, statement)
+
+
+def _links_of_map(table: VerifiedTable, statement: LookUp) -> Iterator[str]:
+    for place, selector in enumerate(statement.selectors):
+        if selector.key_type is KeyType.IFNAME:
+            for element in table.verdict_maps[statement.verdict_map].elements:
+                if isinstance(value := element.key[place], Symbol):
+                    yield value.word

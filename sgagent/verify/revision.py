@@ -1,0 +1,261 @@
+"""What a change of table or policy can mean: for which far ends packets may meet another fate than before.
+
+For all others, packets take the same way through the same chains, and the policy says the same of them. So
+what was compared for them before holds. It is kept as pairs of a tail and what it had to do: the mark, and so
+what the tail does, may be another by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from sgagent.core.addresses import AddressRanges, Ranges, joined, without
+from sgagent.core.model import Family
+from sgagent.core.policy import LINK_LOCAL, ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.nft import names
+from sgagent.nft.names import differing_elements
+from sgagent.nft.ruleset import Element, Goto, Interval, Jump, LookUp
+from sgagent.verify.compiled_table import CompiledTable
+from sgagent.verify.packet import Phase, phase_of
+from sgagent.verify.table import VerifiedStatement
+from sgagent.verify.views import Special, View
+
+_Rules = tuple[tuple[VerifiedStatement, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What may be another than before in one frame."""
+
+    far_ends: Ranges
+    tainted: frozenset[str]
+    """Chains that are others than before, or lead to such, other than by a map of far ends."""
+
+    counters: frozenset[str]
+    """Of rules that are no more what they were."""
+
+    same_counting: bool
+    """Whether all chains that count and set marks are what they were."""
+
+    same_memory: bool
+    """Whether the bits of the mark mean what they meant."""
+
+
+class Revisions:
+    """Compare the inputs of two proofs."""
+
+    def __init__(
+        self,
+        before: CompiledTable,
+        old: ResolvedPolicy,
+        now: CompiledTable,
+        new: ResolvedPolicy,
+        *,
+        same_memory: bool,
+    ) -> None:
+        """Take the inputs of an earlier proof and of this one."""
+        self._before = before
+        self._old = old
+        self._now = now
+        self._new = new
+        self._same_memory = same_memory
+
+    def of(self, view: View) -> Revision | None:
+        """Return what may be another in the frame of a view; None if that may be everything."""
+        old, new = self._old.judge(view.link), self._new.judge(view.link)
+        if old is None or new is None or not _judges_alike(old, new) or not self._is_on_wire(view):
+            return None
+        of_policy = _PolicyRevision(old, new, view)
+        tainted, of_table = self._of_table(view)
+        far_ends = joined((*of_policy.far_ends(), *of_table))
+        if far_ends == ((0, view.family.last_address),):
+            return None
+        return Revision(far_ends, tainted, of_policy.counters, self._same_counting, self._same_memory)
+
+    def _is_on_wire(self, view: View) -> bool:
+        """Return whether all base chains of the hook read far ends as they are on the wire."""
+        chains = self._now.table.base_chains.get(view.hook, ())
+        return all(
+            chain.hook is not None and phase_of(view.hook, chain.hook.priority) is Phase.WIRE
+            for chain in chains
+        )
+
+    @cached_property
+    def _changed(self) -> frozenset[str]:
+        """Return the chains that are there now and were not, or were others."""
+        before = self._before.table.chains
+        return frozenset(
+            name
+            for name, chain in self._now.table.chains.items()
+            if name not in before or before[name].rules != chain.rules
+        )
+
+    @cached_property
+    def _same_counting(self) -> bool:
+        """Return whether chains that were there, and read nothing but the mark, are what they were."""
+        before = self._before.table.chains
+        return not any(name in before and self._now.is_tail(name) for name in self._changed)
+
+    @cached_property
+    def _sources(self) -> dict[str, list[tuple[str, str | None]]]:
+        """Return the chains that lead to each chain, and by which map if by one."""
+        found: dict[str, list[tuple[str, str | None]]] = {}
+        for name in self._now.table.reached:
+            for statements in self._now.table.chains[name].rules:
+                for one in statements:
+                    if isinstance(one, (Goto, Jump)):
+                        found.setdefault(one.chain, []).append((name, None))
+                    elif isinstance(one, LookUp):
+                        for target in self._now.table.map_targets(one.verdict_map):
+                            found.setdefault(target, []).append((name, one.verdict_map))
+        return found
+
+    def _of_table(self, view: View) -> tuple[frozenset[str], list[tuple[int, int]]]:
+        """Return the tainted chains, and the far ends whose entry in a map leads to one, or is another."""
+        aside, changed = dict[str, None](), set[str]()
+        far_ends: list[tuple[int, int]] = []
+        before = self._before.table.chains
+        for name in self._suspects:
+            rules = self._now.table.chains[name].rules
+            looked_up = _far_end_maps(rules, view)
+            aside.update(dict.fromkeys(looked_up))
+            known = _far_end_maps(before[name].rules, view) if name in before else []
+            if (
+                name not in before
+                or _nameless(before[name].rules, known) != _nameless(rules, looked_up)
+                or self._looks_up_another(name, looked_up)
+            ):
+                changed.add(name)
+            else:
+                far_ends += self._other_elements(zip(known, looked_up, strict=True))
+        tainted = self._tainted(changed, aside)
+        for name in aside:
+            for element in self._now.table.verdict_maps[name].elements:
+                if isinstance(element.verdict, (Goto, Jump)) and element.verdict.chain in tainted:
+                    far_ends += _key(element)
+        return tainted, far_ends
+
+    @cached_property
+    def _suspects(self) -> tuple[str, ...]:
+        """Return the chains that may be others than before: changed ones, and those that look something up.
+
+        What a tail does is compared anew, if need be.
+        """
+        table = self._now.table
+        return tuple(
+            name
+            for name in table.reached
+            if (name in self._changed and not self._was_and_is_tail(name))
+            or any(isinstance(one, LookUp) for rule in table.chains[name].rules for one in rule)
+        )
+
+    def _was_and_is_tail(self, name: str) -> bool:
+        is_known = name in self._before.table.chains
+        return is_known and self._now.is_tail(name) and self._before.is_tail(name)
+
+    def _other_elements(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, int]]:
+        """Yield the far ends whose element in one map is not the one in the other."""
+        for known, name in pairs:
+            one = self._before.table.verdict_maps[known].elements
+            other = self._now.table.verdict_maps[name].elements
+            for elements in differing_elements(one, other):
+                for element in elements:
+                    yield from _key(element)
+
+    def _looks_up_another(self, name: str, of_far_ends: Iterable[str]) -> bool:
+        """Return whether a map of something else that a chain looks up is another than before."""
+        aside = set(of_far_ends)
+        for statements in self._now.table.chains[name].rules:
+            for one in statements:
+                if isinstance(one, LookUp) and one.verdict_map not in aside:
+                    known = self._before.table.verdict_maps.get(one.verdict_map)
+                    now = self._now.table.verdict_maps[one.verdict_map]
+                    if known is not now and known != now:
+                        return True
+        return False
+
+    def _tainted(self, changed: Collection[str], aside: Collection[str]) -> frozenset[str]:
+        """Return chains, and all that lead to them other than by certain maps."""
+        found, waiting = set(changed), list(changed)
+        while waiting:
+            for source, verdict_map in self._sources.get(waiting.pop(), ()):
+                if verdict_map not in aside and source not in found:
+                    found.add(source)
+                    waiting.append(source)
+        return frozenset(found)
+
+
+def _far_end_maps(rules: _Rules, view: View) -> list[str]:
+    """Return the maps that far ends alone are looked up in."""
+    return [
+        one.verdict_map
+        for statements in rules
+        for one in statements
+        if isinstance(one, LookUp)
+        and len(one.selectors) == 1
+        and view.read(one.selectors[0], Phase.WIRE) is Special.FAR_END
+    ]
+
+
+def _nameless(rules: _Rules, aside: Collection[str]) -> list[list[object]]:
+    """Return rules without the names of certain maps."""
+    return [
+        [one.selectors if isinstance(one, LookUp) and one.verdict_map in aside else one for one in statements]
+        for statements in rules
+    ]
+
+
+def _key(element: Element) -> Iterator[tuple[int, int]]:
+    if isinstance(value := element.key[0], Interval):
+        yield value.first, value.last
+
+
+def _judges_alike(old: ResolvedInterface, new: ResolvedInterface) -> bool:
+    """Return whether two judges differ in nothing but rules and fellow members."""
+    return (old.name, old.mode) == (new.name, new.mode) and all(
+        (one.default, one.platform, one.failsafe) == (other.default, other.platform, other.failsafe)
+        for one, other in ((old.ingress, new.ingress), (old.egress, new.egress))
+    )
+
+
+class _PolicyRevision:
+    """What is another in the policy of one frame."""
+
+    def __init__(self, old: ResolvedInterface, new: ResolvedInterface, view: View) -> None:
+        before, now = old.toward(view.opened), new.toward(view.opened)
+        self._family = view.family
+        self._inner = before.inner.ranges(view.family), now.inner.ranges(view.family)
+        known, kept = set(map(id, before.rules)), set(map(id, now.rules))
+        gone = {_name(rule): rule for rule in before.rules if id(rule) not in kept}
+        come = {_name(rule): rule for rule in now.rules if id(rule) not in known}
+        alike = {name for name in gone.keys() & come.keys() if _content(gone[name]) == _content(come[name])}
+        self._pairs = [(gone[name].peer.addresses, come[name].peer.addresses) for name in alike]
+        self._others = [rule for rules in (gone, come) for name, rule in rules.items() if name not in alike]
+        self.counters = frozenset(names.rule_chain(new.name, rule.rule_id) for rule in self._others)
+
+    def far_ends(self) -> Iterator[tuple[int, int]]:
+        """Yield far ends of which the policy may say something else."""
+        if self._family is Family.IPV6:
+            yield from ((0, 0), LINK_LOCAL)  # distinguished before far ends are looked up
+        yield from _symmetric_difference(*self._inner)
+        for old, new in {(id(old), id(new)): (old, new) for old, new in self._pairs}.values():
+            yield from _symmetric_difference(old.ranges(self._family), new.ranges(self._family))
+        for rule in self._others:
+            yield from rule.peer.addresses.ranges(self._family)
+
+
+def _symmetric_difference(one: AddressRanges, other: AddressRanges) -> Iterator[tuple[int, int]]:
+    if one is not other:
+        yield from without(one, other)
+        yield from without(other, one)
+
+
+def _name(rule: ResolvedRule) -> tuple[str, str]:
+    return rule.rule_id, rule.security_group_id
+
+
+def _content(rule: ResolvedRule) -> tuple[object, ...]:
+    """Return all of a rule but its far ends."""
+    return rule.policy, rule.priority, rule.protocol, rule.ports, rule.source_ports, rule.local_address

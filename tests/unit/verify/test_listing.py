@@ -1,0 +1,149 @@
+"""Tables are read as libnftables lists them, more than sgagent writes; the rest is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sgagent.nft import ruleset as nft
+from sgagent.nft.ruleset import Accept, Drop, Element, Interval, Jump, LookUp, Match, Operator, Symbol
+from sgagent.verify.listing import read_filters, read_listing
+from sgagent.verify.table import BaseHook, Return, VerifiedTable
+
+OURS = {"family": "inet", "table": "sgagent"}
+BASE = {"chain": {**OURS, "name": "base", "type": "filter", "hook": "prerouting", "prio": -150}}
+
+
+def rule(*expressions: Any, chain: str = "base") -> dict[str, Any]:  # noqa: ANN401 - still JSON
+    """Return a rule of a listing."""
+    return {"rule": {**OURS, "chain": chain, "expr": list(expressions)}}
+
+
+def read(*entries: dict[str, Any]) -> VerifiedTable:
+    """Return the table of a listing with a base chain."""
+    return read_listing(
+        {"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "sgagent"}}, BASE, *entries]}
+    )
+
+
+def match(left: Any, right: Any, operator: str = "==") -> dict[str, Any]:  # noqa: ANN401 - still JSON
+    """Return a comparison of a listing."""
+    return {"match": {"op": operator, "left": left, "right": right}}
+
+
+SADDR = {"payload": {"protocol": "ip", "field": "saddr"}}
+
+
+def test_what_sgagent_does_not_write_but_everybody_does() -> None:
+    """Return, reject, counters and logs without a name, comments."""
+    table = read(
+        rule({"counter": {"packets": 1, "bytes": 2}}, {"return": None}),
+        rule({"log": None}, {"reject": {"type": "tcp reset"}}),
+        {"rule": {**OURS, "chain": "base", "comment": "mine", "expr": [{"accept": None}]}},
+    )
+    assert table.chains["base"].rules == ((Return(),), (Drop(),), (Accept(),))
+    assert table.unsupported == ()
+
+
+def test_a_map_within_a_rule() -> None:
+    """It is looked up like a named one."""
+    states = {"set": [["established", {"accept": None}], ["new", {"jump": {"target": "sub"}}]]}
+    table = read(
+        {"chain": {**OURS, "name": "sub"}}, rule({"vmap": {"key": {"ct": {"key": "state"}}, "data": states}})
+    )
+    (look_up,) = table.chains["base"].rules[0]
+    assert isinstance(look_up, LookUp)
+    assert table.verdict_maps[look_up.verdict_map].elements == (
+        Element((Symbol("established"),), Accept()),
+        Element((Symbol("new"),), Jump("sub")),
+    )
+    assert table.reached == ("base", "sub")
+
+
+def test_a_named_set() -> None:
+    """A comparison with it is one with its elements, unless these change by themselves."""
+    values = [{"prefix": {"addr": "10.0.0.0", "len": 8}}, "192.0.2.1"]
+    addresses = {"set": {**OURS, "name": "a", "type": "ipv4_addr", "flags": ["interval"], "elem": values}}
+    table = read(rule(match(SADDR, "@a", "!="), {"drop": None}), addresses)
+    wanted = (Interval(0x0A000000, 0x0AFFFFFF), Interval.single(0xC0000201))
+    assert table.chains["base"].rules[0][0] == Match(nft.IP_SADDR, wanted, Operator.NOT_EQUAL)
+    addresses["set"]["flags"] = ["timeout"]
+    assert read(rule(match(SADDR, "@a")), addresses).unsupported == ("ip saddr in chain base",)
+
+
+@pytest.mark.parametrize(
+    ("expression", "name"),
+    (
+        (match({"meta": {"key": "mark"}}, 1), "meta mark in chain base"),
+        (match({"payload": {"protocol": "tcp", "field": "flags"}}, "syn"), "tcp flags in chain base"),
+        (match({"meta": {"key": "iifname"}}, "eth*"), "meta iifname in chain base"),
+        (match({"&": [SADDR, 255]}, "0.0.0.1"), "mask in chain base"),
+        ({"notrack": None}, "notrack in chain base"),
+        ({"vmap": {"key": SADDR, "data": "@none"}}, "map none"),
+    ),
+)
+def test_what_is_not_understood_is_named(expression: dict[str, Any], name: str) -> None:
+    """By what it is and where, so that a person finds it."""
+    assert read(rule(expression, {"accept": None})).unsupported == (name,)
+
+
+def test_a_limit_before_a_verdict_is_not_understood() -> None:
+    """What it decides depends on other packets; before a log statement it decides nothing."""
+    limit = {"limit": {"rate": 10, "burst": 5, "per": "second"}}
+    assert read(rule(limit, {"accept": None})).unsupported == ("limit in chain base",)
+    assert read(rule(limit, {"log": {"prefix": "x", "group": 1}})).unsupported == ()
+
+
+def test_what_nothing_reaches_is_not_named() -> None:
+    """Sets, maps and chains that no packet gets to have no effect."""
+    table = read(
+        {"set": {**OURS, "name": "s", "type": "mark", "flags": ["dynamic"]}},
+        {"map": {**OURS, "name": "m", "type": "mark", "map": "mark"}},
+        {"chain": {**OURS, "name": "unused"}},
+        rule({"queue": None}, chain="unused"),
+        {"chain": {**OURS, "name": "nat", "type": "nat", "hook": "prerouting", "prio": -100}},
+    )
+    assert table.unsupported == ()
+
+
+def test_a_base_chain_of_another_kind() -> None:
+    """As soon as it has rules, it is named."""
+    nat = {"chain": {**OURS, "name": "nat", "type": "nat", "hook": "prerouting", "prio": -100}}
+    assert read(nat, rule({"accept": None}, chain="nat")).unsupported == ("chain nat",)
+
+
+def test_the_policy_and_priority_of_a_base_chain() -> None:
+    """Both are read."""
+    drops = {"chain": {**BASE["chain"], "name": "drops", "policy": "drop", "prio": 7}}
+    table = read(drops)
+    assert table.chains["drops"].hook == BaseHook(name="prerouting", priority=7, drops=True)
+    assert table.chains["base"].hook == BaseHook(name="prerouting", priority=-150)
+
+
+def test_a_dormant_table() -> None:
+    """It has no base chains that the kernel calls."""
+    table = {"table": {"family": "inet", "name": "sgagent", "flags": ["dormant"]}}
+    assert read_listing({"nftables": [table, BASE]}).is_dormant
+
+
+def test_other_tables() -> None:
+    """They are left out, or read together with names that tell them apart."""
+    foreign = {"family": "ip", "table": "t"}
+    listing = {
+        "nftables": [
+            {"table": {"family": "inet", "name": "sgagent"}},
+            BASE,
+            {"table": {"family": "ip", "name": "t"}},
+            {"chain": {**foreign, "name": "base", "type": "filter", "hook": "input", "prio": 0}},
+            {"chain": {**foreign, "name": "sub"}},
+            {"rule": {**foreign, "chain": "base", "expr": [{"jump": {"target": "sub"}}]}},
+            {"table": {"family": "bridge", "name": "b"}},
+        ]
+    }
+    assert set(read_listing(listing).chains) == {"base"}
+    everything = read_filters(listing)
+    assert set(everything.chains) == {"inet sgagent base", "ip t base", "ip t sub"}
+    of_others = Match(nft.META_NFPROTO, (Symbol("ipv4"),), Operator.NOT_EQUAL)
+    assert everything.chains["ip t base"].rules == ((of_others, Accept()), (Jump("ip t sub"),))
+    assert everything.unsupported == ("table bridge b",)

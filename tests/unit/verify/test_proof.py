@@ -1,0 +1,242 @@
+"""A table is proved, or a packet shows what it does wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sgagent.compiler.compile import compile_
+from sgagent.core.evaluate import DecidedBy
+from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, UDP, Direction, Family, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
+from sgagent.core.resolve import Exemptions, closed_interface
+from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, first_state
+from sgagent.nft.ruleset import (
+    META_IIFNAME,
+    Accept,
+    Chain,
+    Count,
+    Drop,
+    Hook,
+    Interval,
+    Match,
+    Rule,
+    Ruleset,
+    SetMark,
+    Symbol,
+)
+from sgagent.verify.expectation import SessionMemory
+from sgagent.verify.fate_comparison import EVERYTHING, ComparisonScope, Counterexample
+from sgagent.verify.packet import CtState
+from sgagent.verify.proof import Outcome, Proof, prove
+from sgagent.verify.table import table_of
+from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
+
+LAYOUT = MarkLayout(0xFFFF0000)
+APPLICATION = group("sg-app", members=["10.0.1.21", "10.0.1.22", "2001:db8::21"])
+WEB = group(
+    "sg-web",
+    rule("web", ACCEPT, TCP, "80,443", "0.0.0.0/0"),
+    rule("app", ACCEPT, TCP, "5000-5999", "sg-app", priority=10),
+    rule("lab", DROP, ALL_PROTOCOLS, "", "10.0.1.0/24", priority=20),
+    rule("ping", ACCEPT, ICMP, "", "0.0.0.0/0", priority=30),
+    rule("dns", ACCEPT, UDP, "53", "10.0.0.53", direction=OUT, local="10.0.0.1", source_ports="1024-65535"),
+    rule("out", DROP, ALL_PROTOCOLS, "", "0.0.0.0/0", direction=OUT, priority=2),
+    members=["10.0.0.11"],
+)
+POLICY = policy_of(WEB, APPLICATION, on={"eth0": "sg-web", "eth1": "sg-app"})
+
+
+def compiled(policy: ResolvedPolicy, state: EnforcementState | None = None, most_lines: int = 12) -> Ruleset:
+    """Return the table of a policy."""
+    names = [interface.name for interface in policy.interfaces]
+    return compile_(policy, LAYOUT, state or first_state(names, LAYOUT), most_lines=most_lines).ruleset
+
+
+def proof_of(
+    ruleset: Ruleset,
+    policy: ResolvedPolicy = POLICY,
+    foreign: tuple[str, ...] = (),
+    scope: ComparisonScope = EVERYTHING,
+) -> Proof:
+    """Compare a table with a policy."""
+    return prove(table_of(ruleset, foreign), policy, scope=scope)
+
+
+def refuted(
+    ruleset: Ruleset, policy: ResolvedPolicy = POLICY, foreign: tuple[str, ...] = ()
+) -> Counterexample:
+    """Return the packet that shows a fault."""
+    proof = proof_of(ruleset, policy, foreign)
+    assert proof.outcome is Outcome.REFUTED
+    assert proof.counterexample is not None
+    return proof.counterexample
+
+
+def with_chain(
+    ruleset: Ruleset, name: str, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]
+) -> Ruleset:
+    """Return the table with other rules in a chain."""
+    chains = (
+        replace(chain, rules=change(chain.rules)) if chain.name == name else chain for chain in ruleset.chains
+    )
+    return replace(ruleset, chains=tuple(chains))
+
+
+CLOSED = replace(POLICY, unbound=closed_interface("*", Exemptions(), Mode.ENFORCE))
+OBSERVED = replace(POLICY, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in POLICY.interfaces))
+
+
+@pytest.mark.parametrize("most_lines", (0, 12))
+@pytest.mark.parametrize("policy", (POLICY, CLOSED, OBSERVED), ids=("open", "closed", "observed"))
+@pytest.mark.parametrize("state", (None, UNCACHED), ids=("cached", "uncached"))
+def test_what_is_compiled_is_proved(
+    policy: ResolvedPolicy, most_lines: int, state: EnforcementState | None
+) -> None:
+    """As lists and as look-ups, with and without remembered sessions."""
+    proof = proof_of(compiled(policy, state, most_lines), policy)
+    assert proof.outcome is Outcome.PROVED
+    assert proof.cells > 100
+
+
+def test_another_policy_is_refuted() -> None:
+    """The packet is one about which the policies differ."""
+    other = policy_of(
+        replace(WEB, rules=tuple(one for one in WEB.rules if one.rule_id != "lab")),
+        APPLICATION,
+        on={"eth0": "sg-web", "eth1": "sg-app"},
+    )
+    found = refuted(compiled(other))
+    assert found.expected.decision.rule is not None
+    assert found.expected.decision.rule.rule_id == "lab"
+    assert found.packet.source >> 8 == 0x0A0001
+
+
+def test_a_counter_of_another_rule() -> None:
+    """The verdict is right, the count is not."""
+    table = with_chain(
+        compiled(POLICY),
+        "rule/eth0/app",
+        lambda rules: (Rule((Count("rule/eth0/web"), *rules[0].statements[1:])),),
+    )
+    found = refuted(table)
+    assert (found.expected.counter, found.found.counters) == ("rule/eth0/app", ("rule/eth0/web",))
+    assert found.expected.verdict is found.found.verdict
+    assert proof_of(table, scope=ComparisonScope(counters=False, marks=False)).outcome is Outcome.PROVED
+
+
+@pytest.mark.parametrize(
+    "statement", (SetMark(0xFFFFFFFF, 1), SetMark(0xFFFFFFFE, 0), SetMark(0xFF00FFFF, 0))
+)
+def test_a_change_of_the_mark(statement: SetMark) -> None:
+    """Neither bits of others nor our own are to be changed on the way."""
+    table = with_chain(compiled(POLICY), "rule/eth0/app", lambda rules: (Rule((statement,)), *rules))
+    found = refuted(table)
+    assert found.expected.mark != found.found.mark
+    assert found.expected.verdict is found.found.verdict
+
+
+@pytest.mark.parametrize("bit", (16, 17, 22, 31))
+def test_a_session_is_believed_by_all_bits_of_its_mark(bit: int) -> None:
+    """A comparison that leaves one out accepts sessions that nobody judged."""
+
+    def loosened(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        first = rules[0].statements[0]
+        assert isinstance(first, Match)
+        assert first.mask is not None
+        mask = first.mask & ~(1 << bit)
+        value = (
+            Interval.single(first.values[0].first & mask) if isinstance(first.values[0], Interval) else None
+        )
+        assert value is not None
+        return (Rule((replace(first, mask=mask, values=(value,)), *rules[0].statements[1:])), *rules[1:])
+
+    policy = policy_of(WEB, APPLICATION, on={"eth0": "sg-web", "eth1": "sg-app"})
+    table = with_chain(compiled(policy), "ingress/eth0", loosened)
+    if bit == 17:
+        assert table == compiled(policy), "the bit is not compared"
+        return
+    found = refuted(table, policy)
+    assert found.packet.session is not None
+    assert found.found.mark == found.packet.session.mark != found.expected.mark
+    assert found.found.path == ("prerouting", "ingress/eth0")
+
+
+@pytest.mark.parametrize(
+    ("name", "priority", "is_fault"),
+    (
+        ("prerouting", -300, True),
+        ("prerouting", -120, False),
+        ("prerouting", 0, True),
+        ("postrouting", 0, True),
+    ),
+)
+def test_a_priority(name: str, priority: int, is_fault: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    """Before conntrack no session is known, on the inner side of NAT the header has other ends."""
+    table = compiled(POLICY)
+    chains = tuple(
+        replace(chain, hook=Hook(name=name, hook_priority=priority)) if chain.name == name else chain
+        for chain in table.chains
+    )
+    assert (proof_of(replace(table, chains=chains)).outcome is Outcome.REFUTED) is is_fault
+
+
+def test_the_policy_of_a_base_chain() -> None:
+    """It decides about links that are not bound."""
+    found = refuted(compiled(POLICY), foreign=("policy prerouting",))
+    assert found.expected.decision.decided_by is DecidedBy.UNBOUND
+    assert found.found.verdict is Policy.DROP
+
+
+def test_a_base_chain_too_many() -> None:
+    """One that accepts everything is harmless; one that drops is not, whatever its hook."""
+    table = compiled(POLICY)
+    for hook in ("input", "prerouting"):
+        for verdict, outcome in ((Accept(), Outcome.PROVED), (Drop(), Outcome.REFUTED)):
+            extra = Chain(name="x", hook=Hook(name=hook, hook_priority=10), rules=(Rule((verdict,)),))
+            chains = tuple(sorted((*table.chains, extra), key=lambda chain: chain.name))
+            assert proof_of(replace(table, chains=chains)).outcome is outcome
+
+
+def test_loopback_is_named() -> None:
+    """A table that drops what goes over it is refuted, though no policy speaks of it."""
+    line = Rule((Match(META_IIFNAME, (Symbol("lo"),)), Drop()))
+    found = refuted(with_chain(compiled(POLICY), "prerouting", lambda rules: (line, *rules)))
+    assert found.packet.interface == "lo"
+
+
+def test_invalid_packets() -> None:
+    """They are dropped and counted."""
+    found = refuted(with_chain(compiled(POLICY), "invalid/eth0/egress", lambda _: ()))
+    assert found.packet.state is CtState.INVALID
+
+
+def test_the_agent_knows_the_generation() -> None:
+    """A table that states another one is refuted by a session that is remembered under it."""
+    table = table_of(compiled(POLICY))
+    known = SessionMemory(mask=0xFFFF0000, generation=2, slots=("eth0", "eth1", None))
+    assert prove(table, POLICY).outcome is Outcome.PROVED
+    proof = prove(table, POLICY, memory=known)
+    assert proof.outcome is Outcome.REFUTED
+
+
+def test_what_is_not_understood_is_no_proof() -> None:
+    """Nor is it a refutation."""
+    proof = proof_of(compiled(POLICY), foreign=("rule accept/eth0/ingress",))
+    assert (proof.outcome, proof.unsupported) == (Outcome.UNKNOWN, ("rule accept/eth0/ingress",))
+
+
+def test_a_dormant_table_is_refuted() -> None:
+    """It enforces nothing."""
+    assert refuted(compiled(POLICY), foreign=("table sgagent",)).found.path == ()
+
+
+def test_families_are_apart() -> None:
+    """What is missing for IPv6 alone is found."""
+    policy = policy_of(group("sg-1", rule("r1", DROP, TCP, "22", "::/0", direction=Direction.EGRESS)))
+    table = compiled(policy)
+    name = "peers/eth0/egress/ipv6"
+    found = refuted(with_chain(table, name, lambda rules: rules[:1] + rules[2:]), policy)
+    assert found.packet.family is Family.IPV6

@@ -1,0 +1,127 @@
+"""Views read from a packet what the interpreter reads, and decide about the packet that it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from sgagent.core.evaluate import Tracking
+from sgagent.core.model import Family
+from sgagent.nft import ruleset as nft
+from sgagent.nft.ruleset import (
+    META_IIFNAME,
+    META_OIFNAME,
+    SELECTORS,
+    Accept,
+    Goto,
+    Hook,
+    Interval,
+    Match,
+    Rule,
+    Ruleset,
+    Selector,
+    Symbol,
+)
+from sgagent.verify.interpreter import run
+from sgagent.verify.packet import PacketAtHook, opener_of, phase_of
+from sgagent.verify.table import VerifiedTable, table_of
+from sgagent.verify.views import Read, Settled, Special, View, views_of
+from tests.draws import Draws
+from tests.strategies import draws, examples
+
+HOOKS = ("prerouting", "postrouting")
+PRIORITIES = {"prerouting": (-300, -150, 0), "postrouting": (0, 300)}
+MARK = 0x00410007
+READABLE = [one for one in SELECTORS if one not in (META_IIFNAME, META_OIFNAME)]
+
+
+def any_view(draws: Draws) -> View:
+    """Draw a view."""
+    family = draws.choice(tuple(Family))
+    return draws.choice(list(views_of(draws.choice(HOOKS), "eth0", family)))
+
+
+def any_values(draws: Draws, view: View) -> dict[str, int]:
+    """Draw values of all dimensions."""
+    return {
+        dimension: draws.randint(*draws.choice(ranges)) if draws.chance(70) else ranges[0][0]
+        for dimension, ranges in view.box.items()
+    }
+
+
+def asks(selector: Selector, value: int | str, priority: int, hook: str) -> VerifiedTable:
+    """Return a table that counts a packet in which a selector reads a value."""
+    wanted = Symbol(value) if isinstance(value, str) else Interval.single(value)
+    rule = Rule((Match(selector, (wanted,)), Goto("hit")))
+    base = nft.Chain(name="base", hook=Hook(name=hook, hook_priority=priority), rules=(rule,))
+    return table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
+
+
+def reads(selector: Selector, value: int | str, priority: int, packet: PacketAtHook) -> bool:
+    """Return whether the interpreter reads the value."""
+    return "hit" in run(asks(selector, value, priority, packet.hook), packet).path
+
+
+@examples(300)
+@given(draws())
+def test_a_view_reads_what_the_interpreter_reads(draws: Draws) -> None:
+    """Whatever the field and the phase, both read the same number, or both read nothing."""
+    view = any_view(draws)
+    values, far_end = any_values(draws, view), draws.number(4)
+    packet = view.packet(values, far_end, MARK)
+    for priority in PRIORITIES[view.hook]:
+        for selector in READABLE:
+            match view.read(selector, phase_of(view.hook, priority)):
+                case Settled(value):
+                    assert reads(selector, value, priority, packet), (selector, packet)
+                case Special.FAR_END:
+                    assert reads(selector, far_end, priority, packet), (selector, packet)
+                case Special.MARK:
+                    assert reads(selector, MARK, priority, packet), (selector, packet)
+                case Special.NOTHING:
+                    assert reads_nothing(selector, priority, packet), (selector, packet)
+                case Read(dimension, needs):
+                    meets = all(
+                        any(first <= values[one] <= last for first, last in ranges) for one, ranges in needs
+                    )
+                    if meets:
+                        assert reads(selector, values[dimension], priority, packet), (selector, packet)
+                    else:
+                        assert reads_nothing(selector, priority, packet), (selector, packet)
+
+
+def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bool:
+    """Return whether the kernel breaks off a rule that asks for the field, whatever the value."""
+    every = Match(selector, (Interval(0, (1 << 128) - 1),))
+    if selector.key_type in nft.SYMBOLS:
+        every = Match(selector, tuple(map(Symbol, nft.SYMBOLS[selector.key_type])))
+    base = nft.Chain(
+        name="base",
+        hook=Hook(name=packet.hook, hook_priority=priority),
+        rules=(Rule((every, Goto("hit"))),),
+    )
+    table = table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
+    return "hit" not in run(table, packet).path
+
+
+@given(draws())
+def test_a_view_asks_the_policy_about_the_packet_that_it_stands_for(draws: Draws) -> None:
+    """The opener of a view is the opener of its packet."""
+    view = any_view(draws)
+    values, far_end = any_values(draws, view), draws.number(4)
+    opener, of_packet = view.opener(values, far_end), opener_of(view.packet(values, far_end, MARK))
+    if view.direction is not None:
+        of_packet = replace(of_packet, hop_limit=opener.hop_limit)
+    if view.state.value == "invalid":
+        of_packet = replace(of_packet, tracking=Tracking.INVALID)
+    assert opener == of_packet
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_each_link_is_read_where_it_is_known(hook: str) -> None:
+    """What comes in has the link that it comes in by, what goes out the one that it goes out by."""
+    view = next(views_of(hook, "eth0", Family.IPV4))
+    selector = META_IIFNAME if hook == "prerouting" else META_OIFNAME
+    assert view.read(selector, phase_of(hook, 300)) == Settled("eth0")
