@@ -44,6 +44,8 @@ path = "{directory}/groups.d"
 [state]
 directory = "{directory}/state"
 runtime_directory = "{directory}/run"
+[verify]
+after_apply = {verifies}
 """
 
 
@@ -65,6 +67,9 @@ class Service:
     interpreter: str = sys.executable
     is_forked: bool = True
     """Whether a fork of a process that has imported the program is started, and not the program itself."""
+
+    verifies: bool = False
+    """Whether it proves each change, which is what takes most of the processor's time for a small policy."""
 
     output: int | None = None
     """A file for the daemon's standard output; None is the log."""
@@ -115,7 +120,7 @@ class Service:
         Args:
             more: what to add to the paths; tables of TOML.
         """
-        text = _CONFIGURATION.format(directory=self.directory) + more
+        text = _CONFIGURATION.format(directory=self.directory, verifies=str(self.verifies).lower()) + more
         (self.directory / "sgagent.toml").write_text(text)
 
     def define(self, text: str, name: str = "policy.yaml") -> None:

@@ -60,6 +60,7 @@ def prometheus(wire: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def agent(wire: Lab, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Have an agent that has lived: that has observed, enforced, changed, and judged meanwhile."""
     with service_on(wire.host, tmp_path_factory.mktemp("agent")) as made:
+        made.verifies = True
         made.configure(OBSERVE)
         made.define(POLICY)
         made.start()

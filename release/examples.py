@@ -92,6 +92,17 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("sgagent test examples/three-tier", "Run the packet tests in a directory."),
         ("sgagent test packets.yaml candidate --kernel", "Test a candidate with real packets."),
     ),
+    "verify": (
+        ("sgagent verify", "Prove that the table in the kernel does what the enforced policy says."),
+        (
+            "sgagent verify --ruleset table.nft groups.d --interface eth0=sg-web",
+            "Prove in a pipeline what compile --dry-run has printed.",
+        ),
+        (
+            "sgagent verify --compare --ruleset old.nft groups.d --interface eth0=sg-web",
+            "Find a packet that a hand-written ruleset treats otherwise.",
+        ),
+    ),
 }
 """Each command has at least one."""
 
@@ -147,4 +158,3 @@ PAGES: Mapping[str, tuple[tuple[str, str], ...]] = {
         (_WEB_SERVER.rstrip(), "Open a web server to everyone, and its SSH to an office."),
     ),
 }
-"""Those of the pages that are about no command."""

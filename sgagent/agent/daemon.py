@@ -14,7 +14,7 @@ import gc
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import FrameType
 
@@ -25,6 +25,7 @@ from sgagent.agent.published_status import Board
 from sgagent.agent.step import Step, StepEnd, Tamperer, summary
 from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
 from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.ports import Clock, Host, Source
@@ -188,7 +189,7 @@ class RetryDelay:
 class Daemon:
     """Keep the host's policy enforced until a signal stops it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects, each by its name
         self,
         *,
         source: Source,
@@ -201,6 +202,7 @@ class Daemon:
         log: EventLog,
         board: Board,
         after_first: Callable[[Step], None],
+        verification: Verification | None = None,
     ) -> None:
         """Take the parts; nothing is changed before :meth:`run`.
 
@@ -215,7 +217,9 @@ class Daemon:
             log: the log.
             board: shows how the agent is doing.
             after_first: is given the first step that made the table.
+            verification: proves what steps leave in the kernel, unless that is switched off.
         """
+        self._verification = verification
         self._source = source
         self._host = host
         self._clock = clock
@@ -352,6 +356,14 @@ class Daemon:
             raise
 
     def _step(self, *, fetch: bool) -> Step:
+        """Do one step, and have what it leaves in the kernel proved."""
+        with self._verification.stepping() if self._verification else nullcontext():
+            step = self._do_step(fetch=fetch)
+            if self._verification:
+                self._verification.follow(step)
+        return step
+
+    def _do_step(self, *, fetch: bool) -> Step:
         """Do one step and say what came of it; a refusal by the kernel is tried again, ever more rarely."""
         if fetch:
             self._fetched_at = self._clock.monotonic()
@@ -388,6 +400,8 @@ class Daemon:
         self._ticked_at = self._clock.monotonic()
         self.drift.look()
         self._board.note_contest(is_contested=self.drift.is_contested)
+        if self._verification:
+            self._board.note_verified(self._verification.newest)
         readers = self._inbox.take_readers()
         self._read_counters()
         totals = self._counting.totals

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.step import Step, StepEnd
@@ -15,6 +16,7 @@ from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
+from sgagent.verify.proof import Outcome
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of durations in seconds, each included; the last bucket has none."""
@@ -138,6 +140,29 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What the newest proof came to."""
+
+    outcome: Outcome
+    generation: int | None
+    """Of the policy in the marks of sessions; None where none are remembered."""
+
+    seconds: float
+    at: float
+    """Seconds since the epoch."""
+
+    cells: int = 0
+    unsupported: tuple[str, ...] = ()
+    """Why the outcome is unknown."""
+
+    counterexample: dict[str, Any] | None = None
+    """As ``sgagent verify --json`` prints it."""
+
+    description: tuple[str, ...] = ()
+    """The same in words, one line each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the agent is doing. What is not known yet is None."""
 
@@ -205,6 +230,11 @@ class Status:
 
     standing: ManualOverride = field(default_factory=ManualOverride)
     """What was applied by hand."""
+
+    verified: Verified | None = None
+    """What the newest proof of the kernel's table came to; None before the first."""
+
+    verify_durations: Durations = field(default_factory=Durations)
 
     @property
     def is_well(self) -> bool:

@@ -6,11 +6,12 @@ import argparse
 import hashlib
 import json
 import sys
+import time
 
 from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
 from sgagent.compiler.compile import compile_
 from sgagent.compiler.counter_chains import SILENT, FlowLogging
-from sgagent.core.errors import KernelRefusedError
+from sgagent.core.errors import KernelRefusedError, printable
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.diff import make_plan
 from sgagent.nft.json_commands import encode_plan
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as --output json; without --dry-run, print the result as JSON",
     )
     parser.add_argument("--no-verify", action="store_true", help="don't let the kernel check the text")
+    parser.add_argument(
+        "--verify", action="store_true", help="prove the table first, and print or apply it only then"
+    )
     parser.add_argument("--yes", action="store_true", help="apply even if that cuts your own session")
     add_policy_arguments(parser)
 
@@ -44,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     resolution = read_policy(settings, options.definitions, options.interface)
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
+    if options.verify and (code := report_proof(resolution.policy, settings)):
+        return code
     if options.dry_run:
         _print(resolution.policy, settings, options)
     else:
@@ -70,6 +76,21 @@ def _print(policy: ResolvedPolicy, settings: Settings, options: argparse.Namespa
         print(json.dumps(encode_plan(plan, ["persist"] if persist else [])))
     else:
         sys.stdout.write(text)
+
+
+def report_proof(policy: ResolvedPolicy, settings: Settings) -> int:
+    """Prove the table of a policy, say on standard error what came of it, and return the exit code."""
+    from sgagent.cli.verify import EXIT_CODES  # noqa: PLC0415 - few ask for a proof
+    from sgagent.verify.proof import prove  # noqa: PLC0415 - likewise
+    from sgagent.verify.report import lines  # noqa: PLC0415 - likewise
+    from sgagent.verify.table import table_of  # noqa: PLC0415 - likewise
+
+    ruleset = compile_offline(policy, MarkLayout(settings.enforcement.mark_mask), settings.flow_log.logging)
+    started = time.perf_counter()
+    proof = prove(table_of(ruleset), policy)
+    seconds = time.perf_counter() - started
+    print("\n".join(map(printable, lines(proof, seconds, "the compiled table"))), file=sys.stderr)
+    return EXIT_CODES[proof.outcome]
 
 
 def compile_offline(

@@ -28,6 +28,7 @@ from sgagent.agent.state.directory import StateDirectory
 from sgagent.agent.step import Step
 from sgagent.agent.step_log import EventLog
 from sgagent.agent.systemd import ServiceManager
+from sgagent.agent.verification import Prover, Verification, fork_prover
 from sgagent.agent.web.health import health_pages
 from sgagent.agent.web.http_server import MetricsServer
 from sgagent.agent.web.inspection import Inspection
@@ -68,15 +69,18 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
     """
-    log_queue = log_in_background()
     settings = load_settings(options)
+    prover = fork_prover() if settings.verify.after_apply else None  # before there is a second thread
+    log_queue = log_in_background()
     with ExitStack() as stack:
+        if prover is not None:
+            stack.callback(prover.close)
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
         dataplane.refuse_another_owner()
         dataplane.observe()  # without the privilege it ends here; what an earlier agent left is ours from now
         StateDirectory(settings.state.directory).refuse_unreadable()
-        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack)
+        daemon = _assemble(settings, dataplane, applier.news, log_queue, stack, prover=prover)
         with suppress(OSError):  # the agent reports an unwritable state directory when it keeps definitions
             state = StateDirectory(settings.state.directory)
             state.keep_configuration(read_configuration(options))
@@ -90,6 +94,8 @@ def _assemble(
     news: socket.socket,
     log_queue: LogQueue,
     stack: ExitStack,
+    *,
+    prover: Prover | None,
 ) -> Daemon:
     """Put the parts together; what has to be closed goes on the stack."""
     log: EventLog = structlog.get_logger()
@@ -133,6 +139,11 @@ def _assemble(
         if settings.enforcement.sessions is Sessions.REJUDGE:
             end_forbidden_sessions(step, log, sessions_at_listeners, dataplane.destroy)
 
+    verification = None
+    if prover is not None:
+        layout = MarkLayout(settings.enforcement.mark_mask)
+        verification = Verification(prover, dataplane.open_listing, layout, log)
+        stack.enter_context(verification.running())
     daemon = Daemon(
         source=source,
         host=host,
@@ -144,6 +155,7 @@ def _assemble(
         log=log,
         board=board,
         after_first=reckon,
+        verification=verification,
     )
     stack.enter_context(news_heard(news, daemon.drift.hear, inbox.applier_lost))
     return daemon

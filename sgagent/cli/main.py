@@ -61,6 +61,7 @@ COMMANDS = {
     "sign": "Sign documents.",
     "status": "Show the state of the running agent on one screen.",
     "test": "Run packet tests against policies.",
+    "verify": "Prove that the kernel's table, or a ruleset, does what the policy says, for every packet.",
 }
 """The summary of each. Each is a module beside this one, with ``add_arguments`` and ``run``."""
 

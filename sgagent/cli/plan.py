@@ -286,6 +286,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operations", action="store_true", help="also show the kernel's operations (--json always has them)"
     )
+    parser.add_argument("--verify", action="store_true", help="prove the table of the candidate, too")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -309,6 +310,11 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(as_json(report)))
     else:
         print("\n".join(lines(report, terminal_width())))
+    if options.verify:
+        from sgagent.cli.compile import report_proof  # noqa: PLC0415 - few ask for a proof
+
+        if code := report_proof(candidate.policy, settings):
+            return code
     return 1 if options.exit_code and report.changes else 0
 
 

@@ -110,11 +110,18 @@ class ApplierTable:
         Raises:
             OSError: another program listens to it; the kernel has no such log.
         """
-        with self._lock:
-            kind, answer = self._exchange(Verb.OPEN_LOG, b"")
-            if kind == Reply.DONE:
-                return self._take_over()
-        raise protocol.decode_refusal(answer)
+        return self._ask_for_socket(Verb.OPEN_LOG)
+
+    def open_listing(self) -> socket.socket:
+        """Have the table listed by a process of its own, and return the socket to read that from.
+
+        It begins with ``LISTED`` of :mod:`sgagent.dataplane.table`, else with ``NOT_LISTED`` and the reason.
+        One that was opened before ends.
+
+        Raises:
+            OSError: no process could be made.
+        """
+        return self._ask_for_socket(Verb.OPEN_LISTING)
 
     def clear_marks(self, mask: int, tests: Sequence[MarkTest]) -> int:
         """Clear bits in the mark of every session, or of those whose mark meets one of the tests.
@@ -171,6 +178,13 @@ class ApplierTable:
             raise protocol.decode_refusal(answer)
         return answer
 
+    def _ask_for_socket(self, verb: Verb) -> socket.socket:
+        with self._lock:
+            kind, answer = self._exchange(verb, b"")
+            if kind == Reply.DONE:
+                return self._take_over()
+        raise protocol.decode_refusal(answer)
+
     def _exchange(self, verb: Verb, content: bytes) -> tuple[int, bytes]:
         """Send a request and return the answer to it; after a failure, nobody knows what is answered."""
         if self._loss is not None:
@@ -213,3 +227,4 @@ class ApplierDataplane(TableDataplane):
         self.find_session = table.find_session
         self.destroy = table.destroy
         self.open_log = table.open_log
+        self.open_listing = table.open_listing

@@ -20,7 +20,7 @@ from sgagent.nft.json_commands import Json
 from sgagent.nft.json_listing import decode_ruleset
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.plan import DestroyTable, Plan
-from sgagent.nft.ruleset import TABLE
+from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.ports import CounterValue, Observed
 
 _NEW_OBJECT = 10 << 8 | 18
@@ -263,6 +263,21 @@ class LibnftablesDataplane(TableDataplane):
             UsageError: libnftables is not installed.
         """
         super().__init__(KernelTable(owned=owned))
+
+
+def list_live_table() -> Json:
+    """Return how the kernel lists our table now; without entries where there is none. Nothing is changed.
+
+    Raises:
+        NotPermittedError: CAP_NET_ADMIN is lacking.
+        KernelRefusedError: it can't be listed.
+        UsageError: libnftables is not installed.
+    """
+    with contextlib.closing(KernelTable(owned=False, guarded=True)) as table:
+        listing = table.list_table()
+    if listing.is_unreadable:
+        raise KernelRefusedError("libnftables can't list it", f"table {FAMILY} {TABLE}")
+    return {"nftables": []} if listing.text is None else _parse_listing(listing.text)
 
 
 def _parse_listing(text: bytes) -> Json:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import KernelRefusedError, UsageError
 from sgagent.dataplane.privileges import end_with_parent
 from sgagent.netlink import NETLINK_NETFILTER
 from sgagent.nft.json_commands import Json
@@ -330,6 +330,60 @@ def verify(text: str, *, seconds: float = _SECONDS) -> Verification:
     if _TOO_LARGE in done.stderr:
         return NotPossible("the table is larger than an ordinary user may have the kernel check")
     return Refused(done.stderr.strip())
+
+
+_LISTING = ("sh", "-c", 'nft "$@" --file - && exec nft --json --numeric list ruleset', "sh")
+"""Load what comes from standard input, and print what the kernel made of it."""
+
+_COMMANDS = frozenset({"add", "create", "insert", "replace", "delete", "destroy", "flush"})
+
+
+def list_text(content: bytes, name: str, *, seconds: float = _SECONDS) -> Json:
+    """Return how the kernel lists a ruleset that somebody wrote; it is loaded in a private network namespace.
+
+    A listing in JSON is returned as it is, without the kernel.
+
+    Args:
+        content: a text for ``nft -f``, JSON commands, or a listing in JSON.
+        name: of the file, for messages.
+        seconds: how long nft may take.
+
+    Raises:
+        UsageError: it is no ruleset.
+        KernelRefusedError: there can be no private namespace here.
+    """
+    text = content.decode("utf-8", "surrogateescape")
+    listing = _as_json(text, name) if text.lstrip().startswith("{") else None
+    if listing is not None and not any(_COMMANDS & set(entry) for entry in listing["nftables"]):
+        return listing
+    for program in ("unshare", "nft"):
+        if _find(program) is None:
+            raise KernelRefusedError(f"{program} is not installed", name)
+    if reason := _cannot_isolate():
+        raise KernelRefusedError(f"{reason} (a listing by 'nft --json list ruleset' needs none)", name)
+    options = () if listing is None else ("--json",)
+    done = _run((*_private(), *_LISTING, *options), text, seconds)
+    if done.returncode != 0:
+        message = done.stderr.strip().replace("/dev/stdin:", f"{name}:")
+        raise UsageError(f"{name}: nft does not take this ruleset: {message}")
+    decoded: Json = json.loads(done.stdout)
+    return decoded
+
+
+def _as_json(text: str, name: str) -> Json:
+    """Return decoded JSON that may be a ruleset.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        decoded = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: not JSON, though it begins with a brace: {error}") from error
+    entries = decoded.get("nftables")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{name}: expected a ruleset like 'nft --json list ruleset' prints it")
+    return {"nftables": entries}
 
 
 def knows_persist() -> bool:

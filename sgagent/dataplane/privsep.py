@@ -41,7 +41,7 @@ from sgagent.dataplane.privileges import (
     refuse_privilege,
 )
 from sgagent.dataplane.protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
-from sgagent.dataplane.table import KernelTable
+from sgagent.dataplane.table import KernelTable, list_in_background
 
 LARGE_BYTES = 1 << 18
 """Size of a plan from which :func:`give_back` is worth its time."""
@@ -124,7 +124,12 @@ class _Desk:
         self._table: KernelTable | None = None
         self._mask = 0
         self._log_group: int | None = None
-        self._log: socket.socket | None = None
+        self._given: socket.socket | None = None
+        """What the agent gets behind the answer."""
+
+        self._lister: int | None = None
+        """The process that lists for the agent, if there was one."""
+
         self.followed: TrackedTable | None = None
         """From the beginning on, if the privilege is there."""
 
@@ -140,11 +145,11 @@ class _Desk:
             self._table.forget()
 
     def hand_over(self, channel: socket.socket) -> None:
-        """Send the log's socket, if one was just opened, to the agent, and close our copy."""
-        if self._log is not None:
-            with self._log:
-                protocol.hand_over(channel, self._log)
-            self._log = None
+        """Send the socket that was just opened, if any, to the agent, and close our copy."""
+        if self._given is not None:
+            with self._given:
+                protocol.hand_over(channel, self._given)
+            self._given = None
 
     def _pass_on(self, change: RulesetChange) -> None:
         """Notify the agent of a change that another process made.
@@ -202,8 +207,9 @@ class _Desk:
                 return protocol.encode(
                     self._allow_log(table, request_validation.check_number(values, LAST_GROUP))
                 )
-            case Verb.OPEN_LOG:
-                return self._open_log()
+            case Verb.OPEN_LOG | Verb.OPEN_LISTING:
+                self._given = self._opened_log() if verb is Verb.OPEN_LOG else self._opened_listing()
+                return b""
             case Verb.BEGIN:
                 raise MalformedMessageError("a second beginning")
             case _:
@@ -218,11 +224,21 @@ class _Desk:
             self._log_group = group
         return is_possible
 
-    def _open_log(self) -> bytes:
+    def _opened_log(self) -> socket.socket:
         if self._log_group is None:
             raise MalformedMessageError("no group of the log was named")
-        self._log = open_log(self._log_group)
-        return b""
+        return open_log(self._log_group)
+
+    def _opened_listing(self) -> socket.socket:
+        """Have another process list the table, so that no change waits for that; one at a time."""
+        if self._lister is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._lister, signal.SIGKILL)
+            os.waitpid(self._lister, 0)
+        reading, writing = socket.socketpair()
+        with writing:
+            self._lister = list_in_background(writing)
+        return reading
 
 
 def _keep_open(*kept: int) -> None:

@@ -48,6 +48,9 @@ class Verb(enum.IntEnum):
     OPEN_LOG = 11
     """Listen to that group; the socket to read follows the answer."""
 
+    OPEN_LISTING = 12
+    """List the table in a process of its own; the socket to read it from follows the answer."""
+
 
 class Reply(enum.IntEnum):
     """How an answer begins."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import socket
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.generation import Owner, RulesetGeneration, following, list_counters
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError, WorkerDiedError, guarded
 from sgagent.dataplane.live_sessions import clear_marks
+from sgagent.dataplane.privileges import end_with_parent
 from sgagent.netlink import NETLINK_NETFILTER, NetlinkSocket
 from sgagent.nft import plan as ops, ruleset as nft
 from sgagent.nft.json_commands import encode_plan
@@ -375,6 +378,28 @@ def _list_guarded() -> TableListing:
 def _list_anew() -> bytes:
     """List the table by another context; nothing where there is none."""
     return Context().list_table() or b""
+
+
+LISTED, NOT_LISTED = b"+", b"-"
+"""What a listing from another process begins with; the reason follows the second."""
+
+
+def list_in_background(writing: socket.socket) -> int:
+    """Fork a process that lists the table into a socket and ends; return its process id, to be waited for."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            end_with_parent()
+            try:
+                content = LISTED + _list_anew()
+            except RefusedError as refusal:
+                content = NOT_LISTED + refusal.reason.encode()
+            writing.sendall(content)
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
 
 
 def _listed(list_: Callable[[], bytes | None]) -> bytes | None:

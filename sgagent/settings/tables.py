@@ -399,6 +399,14 @@ class LimitsTable(SettingsTable):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifySettings(SettingsTable):
+    """Whether the agent proves what it has applied."""
+
+    after_apply: Switch = True
+    """In a process of its own, in the background."""
+
+
 TABLES: dict[str, type[Any]] = {
     "signature": SignatureSettings,
     "state": StateSettings,
@@ -407,6 +415,7 @@ TABLES: dict[str, type[Any]] = {
     "flow_log": FlowLogSettings,
     "lint": LintSettings,
     "limits": LimitsTable,
+    "verify": VerifySettings,
 }
 """The class that declares the keys of each table that there is once, but for ``[source]``."""
 
@@ -444,3 +453,4 @@ class Settings:
     flow_log: FlowLogSettings = field(default_factory=FlowLogSettings)
     lint: LintSettings = field(default_factory=LintSettings)
     limits: Limits = field(default_factory=Limits)
+    verify: VerifySettings = field(default_factory=VerifySettings)

@@ -256,6 +256,9 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         mode_overrides=tuple(_overrides(status.standing.overrides)),
         awaits_documents=status.step.awaits_documents,
         platform=tuple(map(str, board.policy().platform)),
+        verified_outcome=status.verified.outcome.value if status.verified else None,
+        verified_at=status.verified.at if status.verified else None,
+        verified_in_words=status.verified.description if status.verified else (),
     )
 
 

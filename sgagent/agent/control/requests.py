@@ -285,6 +285,13 @@ class StatusAnswer:
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
 
+    verified_outcome: str | None = None
+    """``proved``, ``refuted`` or ``unknown``: the newest proof of the table in the kernel."""
+
+    verified_at: float | None = None
+    verified_in_words: tuple[str, ...] = ()
+    """The outcome, and the packet that shows it or why it is not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingStatus:

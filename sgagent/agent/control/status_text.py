@@ -74,6 +74,19 @@ def _enforcement(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         if answer.warnings and answer.first_warnings and answer.warnings > len(answer.first_warnings):
             yield "", f"… and {answer.warnings - len(answer.first_warnings)} more"
     yield from _drift(answer, now)
+    yield from _verification(answer, now)
+
+
+def _verification(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield whether the table in the kernel was proved to do what the policy says."""
+    if answer.verified_at is None:
+        return
+    if answer.verified_outcome == "proved":
+        yield "verified", f"proved {moment(answer.verified_at, now)}: the table does what the policy says"
+    else:
+        first, *others = answer.verified_in_words
+        yield "verified", f"{first} ({moment(answer.verified_at, now)})"
+        yield from (("", line.strip()) for line in others)
 
 
 def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,7 @@ from sgagent.nft.counter_keys import (
     RuleCounter,
 )
 from sgagent.ports import Clock, CounterValue
+from sgagent.verify.proof import Outcome
 
 _OPEN_METRICS = "application/openmetrics-text"
 _END = b"# EOF\n"
@@ -326,6 +327,7 @@ def _applies(status: Status) -> Iterator[Metric]:
         "Times that someone else changed the table and the agent repaired it.",
         value=status.drift_repaired,
     )
+    yield from _verification(status)
     yield GaugeMetricFamily(
         "sgagent_drift_contested",
         "1 while someone else changes the table so often that the agent waits before each repair.",
@@ -339,6 +341,26 @@ def _applies(status: Status) -> Iterator[Metric]:
     for kind, count in status.sessions_cut.items():
         cuts.add_metric([kind.value], count)
     yield cuts
+
+
+def _verification(status: Status) -> Iterator[Metric]:
+    """Return the families of the newest proof; none before the first."""
+    verified = status.verified
+    if verified is None:
+        return
+    outcome = GaugeMetricFamily(
+        "sgagent_verified", "1 for the outcome of the newest proof of the kernel's table.", labels=["outcome"]
+    )
+    for each in Outcome:
+        outcome.add_metric([each.value], each is verified.outcome)
+    yield outcome
+    if verified.generation is not None:
+        yield GaugeMetricFamily(
+            "sgagent_verified_generation",
+            "The generation of the policy that the newest proof was about.",
+            value=verified.generation,
+        )
+    yield _durations("sgagent_verify_duration_seconds", "Time to prove the table.", status.verify_durations)
 
 
 def _durations(name: str, documentation: str, durations: Durations) -> Metric:

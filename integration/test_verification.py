@@ -1,0 +1,154 @@
+"""Proofs of the table in the kernel: by the agent after each change, and by ``sgagent verify``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.lab import Lab, wait_for
+from integration.service import Service, definitions, service_on
+
+HOST = "10.0.0.11"
+WEB = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0")
+WEB_AND_SSH = definitions(
+    "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.0/24"
+)
+PROOF_SECONDS = 20.0
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Run an agent that proves what it applies."""
+    one_interface.add_host_addresses([HOST])
+    with service_on(one_interface.host, tmp_path) as made:
+        made.verifies = True
+        made.configure()
+        made.define(WEB)
+        made.start()
+        yield made
+
+
+def proofs(agent: Service) -> float:
+    """Return how many proofs the agent has made."""
+    return agent.metric("sgagent_verify_duration_seconds_count") or 0.0
+
+
+def wait_for_proofs(agent: Service, count: int) -> None:
+    """Wait until so many proofs were made, and the newest one found the table right."""
+    wait_for(lambda: proofs(agent) >= count, f"proof {count}", PROOF_SECONDS)
+    assert agent.metric("sgagent_verified", outcome="proved") == 1
+
+
+def prover_pid(agent: Service) -> int:
+    """Return the process that proves."""
+    name = "sgagent-prover"
+    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if _is_named(path, name)]
+    (pid,) = (pid for pid in found if _parent(pid) == agent.pid)
+    return pid
+
+
+def _is_named(path: Path, name: str) -> bool:
+    try:
+        return path.read_text().strip() == name
+    except OSError:
+        return False
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_each_change_is_proved(agent: Service) -> None:
+    """Once after a quiet moment; the status says so, and of which generation it is."""
+    wait_for_proofs(agent, 1)
+    agent.define(WEB_AND_SSH)
+    agent.wait_for_event("ruleset_applied", 2)
+    wait_for_proofs(agent, 2)
+    before = agent.metric("sgagent_verified_generation")
+    agent.define(WEB)  # takes a right away, so that sessions are judged again
+    agent.wait_for_event("ruleset_applied", 3)
+    wait_for_proofs(agent, 3)
+    after = agent.metric("sgagent_verified_generation")
+    assert before is not None
+    assert after is not None
+    assert after != before
+    status = json.loads(agent.command("status", "--json").output)
+    assert status["verified_outcome"] == "proved"
+    assert "the table does what the policy says" in agent.command("status").output
+    assert agent.events("table_refuted") == []
+    assert agent.events("table_not_verified") == []
+
+
+def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
+    """While it stands still changes are enforced; when it is killed the agent says so and goes on."""
+    wait_for_proofs(agent, 1)
+    pid = prover_pid(agent)
+    os.kill(pid, signal.SIGSTOP)
+    agent.define(WEB_AND_SSH)
+    agent.wait_for_event("ruleset_applied", 2)
+    agent.define(WEB)
+    agent.wait_for_event("ruleset_applied", 3)
+    os.kill(pid, signal.SIGKILL)
+    agent.wait_for_event("verification_ended", seconds=PROOF_SECONDS)
+    agent.define(WEB_AND_SSH)
+    agent.wait_for_event("ruleset_applied", 4)
+    assert agent.stop() == 0
+
+
+def test_the_proving_process_has_no_privilege_and_ends_with_the_agent(agent: Service) -> None:
+    """It holds no capability and no way to the applier, and a killed agent leaves none behind."""
+    wait_for_proofs(agent, 1)
+    pid, applier = prover_pid(agent), agent.applier_pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    agent.kill()
+    wait_for(lambda: not is_alive(pid), "the process that proves to end")
+    wait_for(lambda: not is_alive(applier), "the applier to end")
+
+
+def test_what_somebody_changes_is_shown_by_a_packet(agent: Service) -> None:
+    """In the table that a stopped agent left: one element, one rule."""
+    assert agent.stop() == 0
+    proved = agent.command("verify")
+    assert (proved.status, proved.output.partition(":")[0]) == (0, "proved")
+    agent.namespace.nft("insert", "rule", "inet", "sgagent", "prerouting", "tcp", "dport", "23", "accept")
+    refuted = agent.command("verify", "--json")
+    assert refuted.status == 1
+    found = json.loads(refuted.output)["counterexample"]
+    assert found["protocol"] == "tcp"
+    assert found["destination_port"] == 23
+    assert found["expected"]["verdict"] == "drop"
+    assert found["found"]["verdict"] == "accept"
+    assert "table    accept, not counted" in agent.command("verify").output
+
+
+def test_what_is_not_understood_is_named(agent: Service) -> None:
+    """The outcome is neither."""
+    assert agent.stop() == 0
+    agent.namespace.nft("insert", "rule", "inet", "sgagent", "prerouting", "meta", "length", "100", "drop")
+    unknown = agent.command("verify", "--json")
+    assert unknown.status == 3
+    said = json.loads(unknown.output)
+    assert said["outcome"] == "unknown"
+    assert any("length" in one for one in said["unsupported"])
+
+
+def test_without_privilege_it_is_not_permitted(agent: Service) -> None:
+    """And says what is missing."""
+    through = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    refused = agent.command("verify", through=through)
+    assert refused.status == 5, refused
