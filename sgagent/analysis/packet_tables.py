@@ -208,7 +208,9 @@ class _Placing:
             is_for_everyone = clause.is_for_everyone(self._family)
             classes = self._classes if is_for_everyone else self._by_peer[clause.addresses]
             side = (clause.local, clause.source_ports)
-            found = number_of([first + place for first, one in classes for place in one.sides.matched(side)])
+            sides = {id(one.sides): one.sides for _, one in classes}
+            matched = {key: some.matched(side) for key, some in sides.items()}  # classes share most sides
+            found = number_of([first + place for first, one in classes for place in matched[id(one.sides)]])
             self._known[key] = found
         return found
 
