@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sgagent.agent.status import Verified
@@ -131,6 +132,8 @@ def _be_prover(channel: socket.socket) -> NoReturn:
             )  # they reach the whole service, and the agent ends this process
         with contextlib.suppress(OSError):  # the unit may forbid it
             os.nice(19)
+        with contextlib.suppress(OSError):  # where memory runs out, this process goes before all others
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         _keep_open(channel.fileno())
         with contextlib.suppress(EOFError, ConnectionError):
             _serve(channel)
@@ -156,7 +159,11 @@ def _serve(channel: socket.socket) -> None:
             content = _read_all(listing)
         connection.send(_Progress.LISTED)
         started = time.perf_counter()
-        proof = _prove(content, question, previous)
+        try:
+            proof = _prove(content, question, previous)
+        except Exception as fault:  # noqa: BLE001 - the outermost frame of a proof: whatever it is, nothing is proved
+            reason = f"a fault of the verifier: {type(fault).__name__}: {fault}"
+            proof = Proof(outcome=Outcome.UNKNOWN, cells=0, unsupported=(reason,))
         connection.send(_answer(proof, time.perf_counter() - started))
         previous = proof if proof.outcome is Outcome.PROVED else None
         del content, question, proof

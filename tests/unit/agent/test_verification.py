@@ -1,0 +1,156 @@
+"""The proofs in the background: what of them counts, and what the agent says of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.step import Step
+from sgagent.agent.verification import Verification, fork_prover
+from sgagent.dataplane.table import LISTED, NOT_LISTED
+from sgagent.nft.marks import MarkLayout
+from sgagent.verify.proof import Outcome
+from tests.fakes.log import FakeLog
+from tests.unit.agent.machine import GOOD, Machine
+from tests.waiting import wait_until
+
+NO_TABLE = LISTED
+OTHER = GOOD.replace(
+    "  - security_group_id: sg-1\n",
+    """  - security_group_id: sg-1
+    rules:
+      - {direction: ingress, policy: accept, priority: 1, protocol: tcp, port_range: 80/80,
+         authorization_object: 0.0.0.0/0}
+""",
+)
+"""Another policy."""
+
+
+@dataclass
+class Listings:
+    """What is listed next; each is written when the test says so."""
+
+    contents: list[bytes] = field(default_factory=list)
+    opened: list[socket.socket] = field(default_factory=list)
+    is_held: bool = False
+    """Whether what is opened waits for :meth:`release`."""
+
+    def open(self) -> socket.socket:
+        """Return where the next listing comes from."""
+        reading, writing = socket.socketpair()
+        self.opened.append(writing)
+        if not self.is_held:
+            self.release()
+        return reading
+
+    def release(self) -> None:
+        """Write the newest listing."""
+        with self.opened[-1] as writing:
+            writing.sendall(self.contents[min(len(self.opened), len(self.contents)) - 1])
+
+
+@dataclass
+class Stage:
+    """A verification that runs, and what it is given."""
+
+    verification: Verification
+    listings: Listings
+    log: FakeLog
+    machine: Machine
+
+    def step(self) -> Step:
+        """Have the agent do a step, which is followed."""
+        with self.verification.stepping():
+            step = self.machine.reconciler().step(fetch=True)
+            self.verification.follow(step)
+        return step
+
+    def wait_for(self, outcome: Outcome) -> None:
+        """Wait until the newest proof came to something."""
+        wait_until(
+            lambda: self.verification.newest is not None and self.verification.newest.outcome is outcome,
+            f"{outcome}, not {self.verification.newest}",
+        )
+
+    def events(self, name: str) -> int:
+        """Return how often something was logged."""
+        return sum(event == name for event, _ in self.log.lines)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Run a verification beside an agent with definitions that bind its link."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(GOOD)
+    listings, log = Listings(), FakeLog()
+    made = Verification(fork_prover(), listings.open, MarkLayout(0xFFFF0000), log, quiet_seconds=0.01)
+    with made.running():
+        yield Stage(made, listings, log, machine)
+
+
+def test_a_table_that_is_not_there_is_refuted(stage: Stage) -> None:
+    """The log has the packet, and in words."""
+    stage.listings.contents = [NO_TABLE]
+    stage.step()
+    stage.wait_for(Outcome.REFUTED)
+    newest = stage.verification.newest
+    assert newest is not None
+    assert newest.counterexample is not None
+    assert newest.counterexample["found"]["path"] == []
+    assert newest.description[0].startswith("refuted: the table in the kernel")
+    assert stage.events("table_refuted") == 1
+
+
+@pytest.mark.parametrize(
+    ("listing", "reason"),
+    (
+        (NOT_LISTED + b"Operation not permitted", "listing of the table: Operation not permitted"),
+        (b"", "listing of the table: the process that lists has ended"),
+        (LISTED + b"{", "a fault of the verifier: JSONDecodeError"),
+        (LISTED + b'{"nftables": 1}', "a fault of the verifier: TypeError"),
+    ),
+)
+def test_what_can_not_be_read_is_unknown(stage: Stage, listing: bytes, reason: str) -> None:
+    """And the next proof is made all the same."""
+    stage.listings.contents = [listing, NO_TABLE]
+    stage.step()
+    stage.wait_for(Outcome.UNKNOWN)
+    newest = stage.verification.newest
+    assert newest is not None
+    assert newest.unsupported[0].startswith(reason)
+    assert stage.events("table_not_verified") == 1
+    stage.machine.source.write(OTHER)
+    stage.step()
+    stage.wait_for(Outcome.REFUTED)
+
+
+def test_a_listing_of_another_moment_does_not_count(stage: Stage) -> None:
+    """What came while the agent was in a step that changed the table says nothing of either policy."""
+    stage.listings.contents = [NO_TABLE, NOT_LISTED + b"later"]
+    stage.listings.is_held = True
+    stage.step()
+    wait_until(lambda: len(stage.listings.opened) == 1, "the first listing")
+    with stage.verification.stepping():
+        stage.listings.release()
+        stage.machine.source.write(OTHER)
+        stage.verification.follow(stage.machine.reconciler().step(fetch=True))
+    wait_until(lambda: len(stage.listings.opened) == 2, "the second listing")
+    assert stage.verification.newest is None
+    stage.listings.release()
+    stage.wait_for(Outcome.UNKNOWN)
+    assert stage.events("table_refuted") == 0
+
+
+def test_an_unchanged_step_proves_nothing_anew(stage: Stage) -> None:
+    """One listing serves them all."""
+    stage.listings.contents = [NO_TABLE]
+    agent = stage.machine.reconciler()
+    for _ in range(3):
+        with stage.verification.stepping():
+            stage.verification.follow(agent.step(fetch=True))
+        stage.wait_for(Outcome.REFUTED)
+    assert len(stage.listings.opened) == 1
