@@ -63,7 +63,7 @@ def _has_set(peer: Peer) -> bool:
 def line_of(rule: ResolvedRule, order: Order) -> str:
     """Return a rule as a line of the list."""
     address = _address(rule.peer)
-    port = f"{rule.protocol} dport {_ports(rule.ports)}"
+    port = f"{rule.protocols[0]} dport {_ports(rule.ports)}"
     matches = f"{port} {address}" if order is Order.PORT_FIRST else f"{address} {port}"
     verdict = "accept" if rule.policy is Policy.ACCEPT else "drop"
     return f"{matches} counter {verdict}"

@@ -150,7 +150,7 @@ def _resolved(rule: BenchRule, peers: dict[MemberGroup, Peer]) -> ResolvedRule:
         security_group_id=GROUP_ID,
         policy=rule.policy,
         priority=rule.priority,
-        protocol=rule.protocol,
+        protocols=(rule.protocol,),
         ports=PortSet.of(rule.ports),
         source_ports=ALL_PORTS,
         peer=peers[spoken_of] if isinstance(spoken_of, MemberGroup) else _peer_of(spoken_of),

@@ -79,9 +79,9 @@ def _rule(
         direction=Direction.INGRESS,
         policy=Policy.ACCEPT if dice.random() < 0.8 else Policy.DROP,
         priority=dice.randint(1, 100) if priority is None else priority,
-        protocol=TCP,
+        protocols=(TCP,),
         ports=PortSet.of(ports),
-        authorization_object=peer,
+        authorization_objects=(peer,),
     )
 
 
@@ -134,7 +134,7 @@ def make_policy(shape: str, rules: int) -> Snapshot:
     """Return definitions of a shape: a group that has all rules, and those that it names."""
     dice = random.Random(1)
     drawn = tuple(SHAPES[shape](dice, number) for number in range(rules))
-    named = {rule.authorization_object for rule in drawn}
+    named = {one for rule in drawn for one in rule.authorization_objects}
     groups = [
         SecurityGroup(
             security_group_id=one.security_group_id,

@@ -54,7 +54,7 @@ def _aimed_at(rule: ResolvedRule, dice: random.Random) -> WirePacket:
     first, last = dice.choice(rule.peer.addresses.ipv4)
     source = _STRANGER if rule.peer.name == "0.0.0.0/0" else IPv4Address(dice.randint(first, last))
     ((first_port, last_port),) = rule.ports.ranges
-    make = udp if rule.protocol == UDP else tcp
+    make = udp if rule.protocols == (UDP,) else tcp
     return make(source, HOST_ADDRESS, dice.randrange(1024, 65536), dice.randint(first_port, last_port))
 
 
@@ -90,7 +90,7 @@ def choose_sessions(policy: BenchPolicy, count: int, seed: int = 6) -> list[Sess
 
 def _allowed_sessions(policy: BenchPolicy, count: int, dice: random.Random) -> Iterator[Session]:
     rules = policy.resolved.interfaces[0].ingress.rules
-    candidates = [rule for rule in rules if rule.protocol == UDP and rule.policy is Policy.ACCEPT]
+    candidates = [rule for rule in rules if rule.protocols == (UDP,) and rule.policy is Policy.ACCEPT]
     found = 0
     while found < count:
         rule = dice.choice(candidates)

@@ -21,6 +21,7 @@ from sgagent.core.model import (
     Snapshot,
 )
 from sgagent.core.policy import LINK_LOCAL
+from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
 from tests.generators import Case, random_block, random_packets, resolved
 
@@ -163,9 +164,9 @@ def _new_rule(draws: Draws, taken: Container[str]) -> SecurityGroupRule:
         direction=draws.choice(tuple(Direction)),
         policy=draws.choice(tuple(Policy)),
         priority=draws.choice((1, 2, 50, 100)),
-        protocol=TCP,
+        protocols=(TCP,),
         ports=PortSet.of((first, draws.choice((first, min(first + 9, _HIGHEST_PORT))))),
-        authorization_object=random_block(draws, draws.choice(tuple(Family))),
+        authorization_objects=(random_block(draws, draws.choice(tuple(Family))),),
     )
 
 
@@ -209,9 +210,13 @@ def _widen_range(draft: _Draft) -> _Draft:
 
 def _change_network(draft: _Draft) -> _Draft:
     def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
-        if not isinstance(rule.authorization_object, CidrBlock):
+        others = list(rule.authorization_objects)
+        place = draft.draws.index(others)
+        block = others[place]
+        if not isinstance(block, CidrBlock):
             return rule
-        return replace(rule, authorization_object=random_block(draft.draws, rule.authorization_object.family))
+        others[place] = random_block(draft.draws, block.family)
+        return replace(rule, authorization_objects=canonical_objects(others))
 
     return draft.with_rule(edit)
 

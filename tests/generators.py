@@ -47,6 +47,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
+from sgagent.core.rule_values import EVERYTHING, canonical_objects
 from sgagent.documents.writer import write_document
 from tests.draws import Draws
 
@@ -228,17 +229,18 @@ class _Definitions:
         peer, family = self._object(draws, group_id, policy)
         protocol = _protocol(draws, family)
         local = random_block(draws, family) if family and draws.chance(20) else None
+        others = self._other_objects(draws, group_id, policy, local) if draws.chance(25) else ()
+        protocols = _with_others(draws, protocol, family) if draws.chance(25) else (protocol,)
+        has_ports = all(one.has_ports for one in protocols)
         return SecurityGroupRule(
             rule_id=f"sgr-{next(self.rules):04}",
             direction=draws.choice(tuple(Direction)),
             policy=policy,
             priority=draws.choice(_PRIORITIES),
-            protocol=protocol,
-            ports=self._ports(draws, protocol),
-            authorization_object=peer,
-            source_ports=(
-                PortSet.of(_port_range(draws)) if protocol.has_ports and draws.chance(20) else ALL_PORTS
-            ),
+            protocols=protocols,
+            ports=self._ports(draws) if has_ports else ALL_PORTS,
+            authorization_objects=canonical_objects([peer, *others]),
+            source_ports=PortSet.of(_port_range(draws)) if has_ports and draws.chance(20) else ALL_PORTS,
             local_address=local,
         )
 
@@ -260,9 +262,18 @@ class _Definitions:
         family = draws.choice(tuple(Family))
         return random_block(draws, family), family
 
-    def _ports(self, draws: Draws, protocol: Protocol) -> PortSet | PortListReference:
-        """Draw destination ports, none for what has none."""
-        if not protocol.has_ports or draws.chance(15):
+    def _other_objects(
+        self, draws: Draws, group_id: str, policy: Policy, local: CidrBlock | None
+    ) -> list[AuthorizationObject]:
+        """Draw more objects, with a near end only those of its family."""
+        if draws.chance(20) and local is None:
+            return list(EVERYTHING)
+        drawn = [self._object(draws, group_id, policy) for _ in range(draws.randint(1, 4))]
+        return [one for one, family in drawn if local is None or family in (None, local.family)]
+
+    def _ports(self, draws: Draws) -> PortSet | PortListReference:
+        """Draw destination ports."""
+        if draws.chance(15):
             return ALL_PORTS
         if draws.chance(20):
             return PortListReference(draws.choice(self.port_lists).port_list_id)
@@ -286,6 +297,16 @@ def _protocol(draws: Draws, family: Family | None) -> Protocol:
     own = {Family.IPV4: ICMP, Family.IPV6: ICMPV6, None: draws.choice((ICMP, ICMPV6))}[family]
     other = Protocol(draws.choice(_OTHER_PROTOCOLS))
     return draws.choice((TCP, TCP, TCP, TCP, UDP, UDP, UDP, ALL_PROTOCOLS, own, GRE, other))
+
+
+def _with_others(draws: Draws, protocol: Protocol, family: Family | None) -> tuple[Protocol, ...]:
+    """Draw protocols beside one, which is a few times the only one."""
+    if protocol == ALL_PROTOCOLS:
+        return (protocol,)
+    others = {_protocol(draws, family) for _ in range(draws.randint(1, 2))} - {ALL_PROTOCOLS}
+    if protocol.has_ports and draws.chance(60):
+        others = {TCP, UDP}
+    return tuple(sorted({protocol, *others}))
 
 
 def _port_range(draws: Draws) -> tuple[int, int]:
@@ -318,11 +339,12 @@ class _Packets:
             return None
         rule = draws.choice(rules)
         families = [family for family in Family if rule.peer.addresses.ranges(family)]
-        families = [family for family in families if rule.protocol.only_family in (None, family)]
+        families = [family for family in families if rule.protocols_of(family)]
         if not families:
             return None
         family = draws.choice(families)
-        number = self._protocol(draws, family) if rule.protocol.number is None else rule.protocol.number
+        number = draws.choice(rule.protocols_of(family)).number
+        number = self._protocol(draws, family) if number is None else number
         if family is Family.IPV6 and number in _EXTENSION_HEADERS:
             return None
         ends = draws.choice(rule.peer.addresses.ranges(family))
@@ -480,10 +502,11 @@ def _edge_ports(policy: ResolvedPolicy) -> set[int]:
 def _protocols(policy: ResolvedPolicy) -> list[int]:
     """Return protocols to draw from: those with ports often, and all that the policy names."""
     named = {
-        rule.protocol.number
+        protocol.number
         for interface in policy.interfaces
         for direction in Direction
         for rule in interface.toward(direction).rules
+        for protocol in rule.protocols
     }
     return (
         [6] * 12

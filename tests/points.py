@@ -114,6 +114,7 @@ def _source_ports(
 
 def _protocols(towards: list[ResolvedDirection]) -> list[int]:
     """Return those with ports, those that are named, and one that nobody names."""
-    protocols = [one.protocol for one in _rules(towards)] + [one.protocol for one in _exemptions(towards)]
+    protocols = [protocol for one in _rules(towards) for protocol in one.protocols]
+    protocols += [one.protocol for one in _exemptions(towards)]
     numbers = {one.number for one in protocols if one.number is not None} | set(PORTED_NUMBERS)
     return sorted(numbers | {next(number for number in range(255, -1, -1) if number not in numbers)})

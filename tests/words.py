@@ -11,6 +11,7 @@ from sgagent.core.model import (
     ALL_PORTS,
     ALL_PROTOCOLS,
     AuthorizationObject,
+    AuthorizationObjects,
     CidrBlock,
     Direction,
     Family,
@@ -25,12 +26,14 @@ from sgagent.core.model import (
     PrefixList,
     PrefixListReference,
     Protocol,
+    Protocols,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
 )
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
+from sgagent.core.rule_values import ANY, EVERYTHING, canonical_objects
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 ACCEPT, DROP = Policy.ACCEPT, Policy.DROP
@@ -66,10 +69,15 @@ def peer(text: str) -> AuthorizationObject:
     return CidrBlock.parse(text)
 
 
+def peers(text: str) -> AuthorizationObjects:
+    """Return the objects that the text names, with commas between them; ``any`` is all."""
+    return EVERYTHING if text == ANY else canonical_objects(map(peer, text.replace(" ", "").split(",")))
+
+
 def rule(
     rule_id: str,
     policy: Policy,
-    protocol: Protocol,
+    protocol: Protocol | Protocols,
     port: str,
     other_end: str,
     *,
@@ -78,15 +86,15 @@ def rule(
     source_ports: str = "",
     local: str | None = None,
 ) -> SecurityGroupRule:
-    """Return a rule; a port that starts with ``prl-`` is a port list."""
+    """Return a rule; a port that starts with ``prl-`` is a port list, and a comma separates objects."""
     return SecurityGroupRule(
         rule_id=rule_id,
         direction=direction,
         policy=policy,
         priority=priority,
-        protocol=protocol,
+        protocols=(protocol,) if isinstance(protocol, Protocol) else protocol,
         ports=PortListReference(port) if port.startswith("prl-") else ports(port),
-        authorization_object=peer(other_end),
+        authorization_objects=peers(other_end),
         source_ports=ports(source_ports),
         local_address=None if local is None else block(local),
     )

@@ -136,7 +136,7 @@ def _rule(rule: ResolvedRule) -> Iterator[str]:
     yield f'<rule family="ipv4" priority="{_priority(rule)}">'
     if rule.peer.name != EVERYONE:
         yield f"  <source {_source(rule)}/>"
-    yield f'  <port port="{ports_of(rule, "-")}" protocol="{rule.protocol}"/>'
+    yield f'  <port port="{ports_of(rule, "-")}" protocol="{rule.protocols[0]}"/>'
     yield f"  <{rule.policy.value}/>"
     yield "</rule>"
 
@@ -144,7 +144,7 @@ def _rule(rule: ResolvedRule) -> Iterator[str]:
 def rich_rule(rule: ResolvedRule) -> str:
     """Return a rule in the language of rich rules."""
     source = "" if rule.peer.name == EVERYONE else f"source {_source(rule)} "
-    port = f'port port="{ports_of(rule, "-")}" protocol="{rule.protocol}"'
+    port = f'port port="{ports_of(rule, "-")}" protocol="{rule.protocols[0]}"'
     return f'rule family="ipv4" priority="{_priority(rule)}" {source}{port} {rule.policy.value}'
 
 

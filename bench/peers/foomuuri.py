@@ -82,7 +82,7 @@ def foomuuri_file(policy: BenchPolicy, added: list[ResolvedRule]) -> str:
 
 
 def _rule(rule: ResolvedRule) -> str:
-    port = f"{rule.protocol} {ports_of(rule, '-')}"
+    port = f"{rule.protocols[0]} {ports_of(rule, '-')}"
     name = rule.peer.name
     if name == EVERYONE:
         return f"{port} ipv4 {rule.policy.value}"

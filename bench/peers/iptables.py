@@ -76,7 +76,7 @@ def iptables_text(policy: BenchPolicy) -> str:
 
 def iptables_rule(rule: ResolvedRule) -> str:
     """Return a rule in iptables' words, without the chain."""
-    port = f"-p {rule.protocol} -m {rule.protocol} --dport {ports_of(rule, ':')}"
+    port = f"-p {rule.protocols[0]} -m {rule.protocols[0]} --dport {ports_of(rule, ':')}"
     return f"{port} {_source(rule)}-j {rule.policy.value.upper()}"
 
 

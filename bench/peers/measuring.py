@@ -205,7 +205,7 @@ def _new_rule(policy: BenchPolicy, number: int) -> ResolvedRule:
         rule_id=f"sgr-new-{number}",
         policy=Policy.ACCEPT,
         priority=50,
-        protocol=TCP,
+        protocols=(TCP,),
         ports=PortSet.of((port, port)),
     )
 

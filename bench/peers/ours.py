@@ -51,7 +51,7 @@ class _Documents:
                 "direction": "ingress",
                 "policy": rule.policy.value,
                 "priority": rule.priority,
-                "protocol": str(rule.protocol),
+                "protocol": str(rule.protocols[0]),
                 "port_range": str(rule.ports),
                 "authorization_object": rule.peer.name,
             }

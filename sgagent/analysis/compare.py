@@ -13,7 +13,7 @@ from sgagent.analysis.clause_reduction import narrow
 from sgagent.analysis.header_space import Box, Clause, Columns, cut_into_boxes, list_clauses
 from sgagent.core.addresses import Ranges, joined, meets
 from sgagent.core.memo import gone_and_come
-from sgagent.core.model import Direction, Family, Policy
+from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy, Protocol
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
 
 UNBOUND_LINKS = "*"
@@ -240,23 +240,20 @@ def _without_bystanders(
 class _Overlap:
     """The protocols and ports of some rules."""
 
-    protocols: frozenset[int] | None
-    """None is every one."""
-
+    protocols: frozenset[Protocol]
     ports: Ranges
 
     @classmethod
     def of(cls, rules: Sequence[ResolvedRule]) -> _Overlap:
         """Return those of all rules together."""
-        numbers = frozenset(number for rule in rules if (number := rule.protocol.number) is not None)
-        is_any_protocol = any(rule.protocol.number is None for rule in rules)
+        protocols = frozenset(protocol for rule in rules for protocol in rule.protocols)
         ports = joined(run for rule in rules for run in rule.ports.ranges)
-        return cls(None if is_any_protocol else numbers, ports)
+        return cls(protocols, ports)
 
     def involves(self, rule: ResolvedRule) -> bool:
         """Return whether another rule may match a packet that one of the rules matches."""
-        number = rule.protocol.number
-        if self.protocols is not None and number is not None and number not in self.protocols:
+        is_any_protocol = ALL_PROTOCOLS in self.protocols or ALL_PROTOCOLS in rule.protocols
+        if not is_any_protocol and self.protocols.isdisjoint(rule.protocols):
             return False
         return any(meets(run, self.ports) for run in rule.ports.ranges)
 

@@ -16,6 +16,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.core.rule_values import objects_text, protocols_text
 
 Thing = SecurityGroup | PrefixList | PortList | NetworkInterface | SecurityGroupRule
 
@@ -105,10 +106,10 @@ def rule_text(rule: SecurityGroupRule) -> str:
         rule.direction.value,
         rule.policy.value,
         f"priority {rule.priority}",
-        str(rule.protocol),
-        *([_shown(rule.ports)] if rule.protocol.has_ports else []),
+        protocols_text(rule.protocols),
+        *([_shown(rule.ports)] if any(one.has_ports for one in rule.protocols) else []),
         *([] if rule.source_ports == ALL_PORTS else [f"from ports {_shown(rule.source_ports)}"]),
-        str(rule.authorization_object),
+        objects_text(rule.authorization_objects),
         *([f"at {rule.local_address}"] if rule.local_address else []),
     ]
     return " ".join(words)

@@ -262,10 +262,10 @@ def _defined(
 
 
 def _peers(policies: Iterable[ResolvedPolicy]) -> Iterable[Peer]:
-    """Return the objects of all rules, each once."""
+    """Return the single objects of all rules, each once."""
     judges = (judge for policy in policies for judge in (*policy.interfaces, policy.unbound) if judge)
     rules = (rule for judge in judges for way in Direction for rule in judge.toward(way).rules)
-    return {id(rule.peer): rule.peer for rule in rules}.values()
+    return {id(peer): peer for rule in rules for peer in rule.peer.objects}.values()
 
 
 def _fellows(policies: Iterable[ResolvedPolicy]) -> dict[tuple[Family, str], Ranges]:

@@ -19,7 +19,18 @@ from typing import Generic, TypeVar
 from sgagent.compiler.address_classes import classify
 from sgagent.core.addresses import AddressRanges, Ranges, joined, sweep, without
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, UDP, Direction, Family, Policy, PortSet
+from sgagent.core.model import (
+    ALL_PORTS,
+    ALL_PROTOCOLS,
+    LAST_PORT,
+    PORTED_NUMBERS,
+    UDP,
+    Direction,
+    Family,
+    Policy,
+    PortSet,
+    Protocols,
+)
 from sgagent.core.policy import DHCP, Exemption, ResolvedInterface, ResolvedRule
 
 
@@ -35,8 +46,8 @@ class Clause:
     addresses: AddressRanges
     """Of the far end, in the family that the list is of."""
 
-    protocol: int | None = None
-    """None is every one."""
+    protocols: tuple[int, ...] | None = None
+    """Sorted; None is every one."""
 
     ports: PortSet = ALL_PORTS
     """Destination ports."""
@@ -55,6 +66,10 @@ class Clause:
         """Return whether the far end may be any address of the family."""
         return self.addresses == ((0, family.last_address),)
 
+    def may_have(self, protocol: int | None) -> bool:
+        """Return whether packets of a protocol can match; None is one that no clause names."""
+        return self.protocols is None or protocol in self.protocols
+
     @property
     def speaks_of_ports(self) -> bool:
         """Return whether no packet without ports matches."""
@@ -63,7 +78,7 @@ class Clause:
     @property
     def content(self) -> tuple[object, ...]:
         """Return all but whom it speaks of and what it is called: equal contents decide alike."""
-        return (self.policy, self.protocol, self.ports, self.source_ports, self.local)
+        return (self.policy, self.protocols, self.ports, self.source_ports, self.local)
 
 
 def list_clauses(judge: ResolvedInterface | None, direction: Direction, family: Family) -> tuple[Clause, ...]:
@@ -96,7 +111,7 @@ def dhcp_clause(direction: Direction, family: Family) -> Clause:
         decided_by=DecidedBy.ALWAYS,
         policy=Policy.ACCEPT,
         addresses=((0, family.last_address),),
-        protocol=UDP.number,
+        protocols=(UDP.wire_number,),
         ports=PortSet.of((destination, destination)),
         source_ports=PortSet.of((source, source)),
     )
@@ -109,10 +124,15 @@ def _exemptions(entries: tuple[Exemption, ...], decided_by: DecidedBy, family: F
                 decided_by=decided_by,
                 policy=Policy.ACCEPT,
                 addresses=((entry.peer.first, entry.peer.last),),
-                protocol=entry.protocol.number,
+                protocols=numbers_of((entry.protocol,)),
                 ports=entry.ports,
                 exemption=entry,
             )
+
+
+def numbers_of(protocols: Protocols) -> tuple[int, ...] | None:
+    """Return the numbers of protocols; None for all of them."""
+    return None if ALL_PROTOCOLS in protocols else tuple(one.wire_number for one in protocols)
 
 
 def _rule(rule: ResolvedRule, family: Family) -> Clause:
@@ -120,7 +140,7 @@ def _rule(rule: ResolvedRule, family: Family) -> Clause:
         decided_by=DecidedBy.RULE,
         policy=rule.policy,
         addresses=rule.peer.addresses.ranges(family),
-        protocol=rule.protocol.number,
+        protocols=numbers_of(rule.protocols_of(family)),
         ports=rule.ports,
         source_ports=rule.source_ports,
         local=rule.near_ends,
@@ -336,7 +356,7 @@ _PortRow = tuple[Ranges, Ranges, Ranges, Label]
 def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
     """Yield each protocol that has to be looked at by itself, and all others together as None."""
     numbers = set(PORTED_NUMBERS)
-    numbers |= {c.protocol for column in columns for c in column if c.protocol is not None}
+    numbers.update(number for column in columns for c in column for number in c.protocols or ())
     for number in sorted(numbers):
         yield ((number, number),), number
     rest = without(ALL_PROTOCOL_NUMBERS, joined((number, number) for number in numbers))
@@ -347,7 +367,7 @@ def _protocols(columns: Columns) -> Iterator[tuple[Ranges, int | None]]:
 def _of_protocol(column: Column, number: int | None) -> Iterator[Clause]:
     """Yield the clauses that can match a packet of the protocol, or of one that no clause names."""
     for clause in column:
-        if clause.protocol in (None, number) and (number in PORTED_NUMBERS or not clause.speaks_of_ports):
+        if clause.may_have(number) and (number in PORTED_NUMBERS or not clause.speaks_of_ports):
             yield clause
 
 

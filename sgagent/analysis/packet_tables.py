@@ -216,10 +216,10 @@ class _Placing:
 
 
 def codes_of(clause: Clause) -> Ranges:
-    """Return the protocols with ports that a clause matches; none if its protocol has no such ports."""
-    if clause.protocol is None and not clause.speaks_of_ports:
+    """Return the protocols with ports that a clause matches; none if its protocols have no such ports."""
+    if clause.protocols is None and not clause.speaks_of_ports:
         return ((0, LAST_CODE),)
-    numbers = PORTED_NUMBERS if clause.protocol is None else (clause.protocol,)
+    numbers = PORTED_NUMBERS if clause.protocols is None else clause.protocols
     if clause.speaks_of_ports and not all(number in PORTED_NUMBERS for number in numbers):
         return ()
     return tuple(

@@ -40,9 +40,15 @@ from sgagent.core.addresses import Ranges, joined, without
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.lockout import NamedCut, as_keys, named, sessions_newly_cut
 from sgagent.core.memo import Memo
-from sgagent.core.model import ALL_PORTS, Family, PortSet, Snapshot
+from sgagent.core.model import (
+    ALL_PORTS,
+    Family,
+    PortSet,
+    Snapshot,
+)
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Resolution
+from sgagent.core.rule_values import protocols_text
 from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, first_state
@@ -131,7 +137,7 @@ def _flow_text(flow: FlowChange, names: ObjectNames) -> str:
 
 
 def _objects(*clauses: Clause) -> list[Peer]:
-    return [clause.rule.peer for clause in clauses if clause.rule is not None]
+    return [peer for clause in clauses if clause.rule is not None for peer in clause.rule.peer.objects]
 
 
 def _rule_text(change: RuleChange) -> str:
@@ -155,7 +161,7 @@ def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
     pairs = (
         ("policy", before.policy.value, after.policy.value),
         ("priority", str(before.priority), str(after.priority)),
-        ("protocol", str(before.protocol), str(after.protocol)),
+        ("protocol", protocols_text(before.protocols), protocols_text(after.protocols)),
         ("ports", _ports(before.ports), _ports(after.ports)),
         ("source ports", _ports(before.source_ports), _ports(after.source_ports)),
         ("object", before.peer.name, after.peer.name),

@@ -1,7 +1,8 @@
 """Build the decision list of one direction, interface and family, in the order of §3.
 
 Exemptions of the configuration, inner access and rules all become entries. An entry holds the far ends, the
-traffic that it matches, and the counter chain for packets that it decides. The default follows the last.
+traffic that it matches, and the counter chain for packets that it decides. A rule of several protocols has
+several entries with one counter chain. The default follows the last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from sgagent.core.addresses import AddressRanges
 from sgagent.core.memo import Memo, Seam
@@ -78,8 +80,8 @@ def list_entries(
     memo = memo.part(Seam.DIRTY_CLASSES, direction, interface.name, family)
     toward = interface.toward(direction)
     before_rules = memo.same("before rules", tuple(_before_rules(toward, interface.name, family)))
-    make_entry = partial(_rule, interface=interface.name, family=family)
-    return (*before_rules, *filter(None, memo.each("rules", make_entry, toward.rules)))
+    make_entries = partial(_rule, interface=interface.name, family=family)
+    return (*before_rules, *chain.from_iterable(memo.each("rules", make_entries, toward.rules)))
 
 
 def _before_rules(toward: ResolvedDirection, interface: str, family: Family) -> Iterator[Entry]:
@@ -117,19 +119,22 @@ def _exemption(kind: str, exemption: Exemption, interface: str) -> Entry:
     )
 
 
-def _rule(rule: ResolvedRule, interface: str, family: Family) -> Entry | None:
-    """Return the entry of a rule; None if it can match nothing of the family."""
+def _rule(rule: ResolvedRule, interface: str, family: Family) -> tuple[Entry, ...]:
+    """Return the entries of a rule, one for each protocol; none if it can match nothing of the family."""
     if not rule.can_match(family):
-        return None
-    return Entry(
-        leaf=names.rule_chain(interface, rule.rule_id),
-        peer=rule.peer.name,
-        family=family,
-        addresses=rule.peer.addresses.ranges(family),
-        protocol=rule.protocol.number,
-        ports=rule.ports,
-        source_ports=rule.source_ports,
-        local=rule.near_ends,
+        return ()
+    return tuple(
+        Entry(
+            leaf=names.rule_chain(interface, rule.rule_id),
+            peer=rule.peer.key,
+            family=family,
+            addresses=rule.peer.addresses.ranges(family),
+            protocol=protocol.number,
+            ports=rule.ports,
+            source_ports=rule.source_ports,
+            local=rule.near_ends,
+        )
+        for protocol in rule.protocols_of(family)
     )
 
 

@@ -137,8 +137,8 @@ def _by_match(rules: Iterable[ResolvedRule], policy: Policy) -> Mapping[_Match, 
     """Return whom the rules of one policy speak of, by priority and everything else that they match."""
     found: dict[_Match, list[ResolvedRule]] = {}
     for rule in rules:
-        if rule.policy is policy:
-            match = (rule.priority, rule.protocol, rule.ports, rule.source_ports, rule.local_address)
+        for protocol in rule.protocols if rule.policy is policy else ():
+            match = (rule.priority, protocol, rule.ports, rule.source_ports, rule.local_address)
             found.setdefault(match, []).append(rule)
     return {match: _union(alike) for match, alike in found.items()}
 

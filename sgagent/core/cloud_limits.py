@@ -55,17 +55,20 @@ def group_warnings(group: SecurityGroup, group_objects: int) -> Iterator[Problem
         yield _warning(group.origin, "many_group_objects", str(group_objects), message, remedy)
 
 
-def object_warnings(group: SecurityGroup, rule: SecurityGroupRule, found: SecurityGroup) -> Iterator[Problem]:
+def object_warnings(
+    group: SecurityGroup, rule: SecurityGroupRule, name: str, found: SecurityGroup
+) -> Iterator[Problem]:
     """Yield a warning if the cloud would refuse the group that a rule names.
 
     Args:
         group: the rule's own.
-        rule: has a group as its object.
-        found: that group.
+        rule: has a group among its objects.
+        name: of that object.
+        found: the group.
     """
     if group.cloud is not Cloud.ALIBABA:
         return
-    origin, value = rule.origin.at("authorization_object"), str(rule.authorization_object)
+    origin, value = rule.origin.at("authorization_object"), name
     if group.group_type is GroupType.ADVANCED:
         message = "an advanced group has a group as object, which the cloud would refuse"
         yield _warning(origin, "group_object_in_advanced", value, message, "use a CIDR or a prefix list")
@@ -79,7 +82,8 @@ def _by_inner_policy(group: SecurityGroup, rule: SecurityGroupRule) -> str | Non
 
     That policy is about all traffic from members (§3.4): in place of a rule of less it would accept more.
     """
-    is_as_wide = rule.protocol == ALL_PROTOCOLS and rule.local_address is None
+    is_alone = len(rule.authorization_objects) == 1
+    is_as_wide = rule.protocols == (ALL_PROTOCOLS,) and rule.local_address is None and is_alone
     if rule.direction is Direction.EGRESS or not is_as_wide:
         return None
     name = rule.policy.value

@@ -148,7 +148,7 @@ def matches(rule: ResolvedRule, packet: Packet) -> bool:
 def matches_but_for_source(rule: ResolvedRule, packet: Packet) -> bool:
     """Return whether the rule may match such a packet of another far end, or from another port."""
     return (
-        _protocol_matches(rule.protocol, packet)
+        any(_protocol_matches(protocol, packet) for protocol in rule.protocols)
         and rule.ports.matches(packet.destination_port)
         and (
             rule.local_address is None

@@ -121,6 +121,10 @@ class Protocol:
         return PROTOCOL_NAMES.get(self, str(self.number))
 
 
+Protocols = tuple[Protocol, ...]
+"""The protocols of a rule, sorted, each once: at least one, and alone where it is ``all`` (§12.2)."""
+
+
 class PortUse(enum.Enum):
     """Whether a protocol has ports."""
 
@@ -336,6 +340,9 @@ class PrefixListReference:
 AuthorizationObject = CidrBlock | GroupReference | PrefixListReference
 """The other end of a rule: the source for ingress, the destination for egress."""
 
+AuthorizationObjects = tuple[AuthorizationObject, ...]
+"""The objects of a rule, in canonical order: at least one; the rule matches if any of them does (§12.1)."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortListReference:
@@ -360,11 +367,13 @@ class SecurityGroupRule:
     priority: int
     """From 1, the most urgent. Among equals, drop wins (§3.5)."""
 
-    protocol: Protocol
+    protocols: Protocols
+    """The rule matches packets of any of them."""
+
     ports: PortSet | PortListReference
     """Destination ports in both directions."""
 
-    authorization_object: AuthorizationObject
+    authorization_objects: AuthorizationObjects
     source_ports: PortSet = ALL_PORTS
     local_address: CidrBlock | None = None
     """What the near end must lie in (§4.5); None is anywhere."""

@@ -30,6 +30,7 @@ from sgagent.core.model import (
     Policy,
     PortSet,
     Protocol,
+    Protocols,
     SecurityGroup,
     Snapshot,
 )
@@ -37,12 +38,26 @@ from sgagent.core.model import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The other end of a rule: an authorization object and the addresses that it stands for."""
+    """The other end of a rule: its authorization objects and the addresses that they stand for."""
 
     name: str
-    """The object as documents write it: ``10.0.0.0/8``, ``sg-app``, ``1000000000000001/sg-x``, ``pl-a``."""
+    """The objects as documents write them: ``10.0.0.0/8``, ``1000000000000001/sg-x``, ``pl-a, sg-app``."""
 
     addresses: AddressSet
+    """Of all of them."""
+
+    parts: tuple[Peer, ...] = ()
+    """The objects one by one, where there are several."""
+
+    @property
+    def key(self) -> str:
+        """Return the names of the objects that stand for addresses: equal keys have equal addresses."""
+        return ", ".join(part.name for part in self.parts if part.addresses) or self.name
+
+    @property
+    def objects(self) -> tuple[Peer, ...]:
+        """Return the objects one by one."""
+        return self.parts or (self,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +68,7 @@ class ResolvedRule:
     security_group_id: str
     policy: Policy
     priority: int
-    protocol: Protocol
+    protocols: Protocols
     ports: PortSet
     """Destination ports; empty for an unknown or empty port list."""
 
@@ -65,9 +80,13 @@ class ResolvedRule:
         """Return whether any packet of the family matches."""
         return (
             bool(self.peer.addresses.ranges(family) and self.ports and self.source_ports)
-            and self.protocol.only_family in (None, family)
+            and bool(self.protocols_of(family))
             and (self.local_address is None or self.local_address.family is family)
         )
+
+    def protocols_of(self, family: Family) -> Protocols:
+        """Return the protocols that packets of the family can have."""
+        return tuple(one for one in self.protocols if one.only_family in (None, family))
 
     @property
     def near_ends(self) -> tuple[int, int] | None:

@@ -14,19 +14,21 @@ from sgagent.core.errors import Origin, Problem, Severity
 from sgagent.core.memo import Memo
 from sgagent.core.model import (
     NO_PORTS,
+    AuthorizationObject,
     CidrBlock,
     Direction,
+    Family,
     GroupReference,
     Policy,
     PortListReference,
     PortSet,
-    PrefixList,
     PrefixListReference,
     SecurityGroup,
     SecurityGroupRule,
     Snapshot,
 )
 from sgagent.core.policy import Peer, ResolvedRule, is_of_account, precedence, whose_group
+from sgagent.core.rule_values import objects_text
 
 OF_UNKNOWN_OBJECTS = ("unknown_object", "unknown_object_in_drop")
 """The codes of problems with references to what is not in the definitions."""
@@ -43,10 +45,10 @@ class Resolved:
 
     problems: tuple[Problem, ...]
     names_group: bool
-    """Whether its object is a group."""
+    """Whether a group is among its objects."""
 
-    reached: str | None
-    """The id of the group that it refers to, if that is in the definitions."""
+    reached: tuple[str, ...]
+    """The ids of the groups that it refers to and that are in the definitions."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class ResolvedRules:
 
     @cached_property
     def group_objects(self) -> int:
-        """Return how many rules have a group as their object."""
+        """Return how many rules have a group among their objects."""
         return sum(map(attrgetter("names_group"), self.found))
 
     @cached_property
     def reached(self) -> frozenset[str]:
         """Return the groups that the rules refer to and that are in the definitions."""
-        return frozenset(map(attrgetter("reached"), self.found)) - {None}
+        return frozenset(chain.from_iterable(map(attrgetter("reached"), self.found)))
 
     @cached_property
     def rule_by_id(self) -> Mapping[str, ResolvedRule]:
@@ -99,6 +101,7 @@ class RuleResolver:
         """
         self._snapshot = snapshot
         self._peers: dict[str, Peer] = {}
+        self._unions: dict[tuple[tuple[str, int], ...], Peer] = {}
         groups = {
             name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
             for name, group in snapshot.group_by_id.items()
@@ -122,25 +125,35 @@ class RuleResolver:
             known = before.rule_by_id.get(rule.rule_id) if before is not None else None
             return replace(found, rule=known) if known == found.rule else found
 
-        found = memo.each("each rule", resolve, group.rules, *self._objects(group.rules))
+        found = memo.each("each rule", resolve, group.rules, *self._objects(group.rules, memo))
         return before if before is not None and before.found is found else ResolvedRules(found)
 
-    def _objects(self, rules: Sequence[SecurityGroupRule]) -> tuple[list[object], list[object]]:
-        """Return the object of each rule, and its port list; None where it refers to none."""
-        groups, prefix_lists = self._groups, self._snapshot.prefix_list_by_id
+    def _objects(self, rules: Sequence[SecurityGroupRule], memo: Memo) -> tuple[list[object], list[object]]:
+        """Return the object or objects of each rule, and its port list; None where it refers to none."""
+        several = [self._all_referred(rule) for rule in rules if len(rule.authorization_objects) > 1]
+        known = memo.update("several objects", partial(_known_if_same, several))
         objects = [
-            groups.get(named.security_group_id)
-            if isinstance(named, GroupReference)
-            else prefix_lists.get(named.prefix_list_id)
-            if isinstance(named, PrefixListReference)
-            else None
-            for named in (rule.authorization_object for rule in rules)
+            self._referred(rule.authorization_objects[0])
+            if len(rule.authorization_objects) == 1
+            else known[_identities(self._all_referred(rule))]
+            for rule in rules
         ]
         port_lists = self._snapshot.port_list_by_id
         return objects, [
             port_lists.get(ports.port_list_id) if isinstance(ports, PortListReference) else None
             for ports in (rule.ports for rule in rules)
         ]
+
+    def _all_referred(self, rule: SecurityGroupRule) -> tuple[object, ...]:
+        return tuple(map(self._referred, rule.authorization_objects))
+
+    def _referred(self, named: AuthorizationObject) -> object:
+        """Return what an object refers to; None if that is nothing, or not in the definitions."""
+        if isinstance(named, CidrBlock):
+            return None
+        if isinstance(named, GroupReference):
+            return self._groups.get(named.security_group_id)
+        return self._snapshot.prefix_list_by_id.get(named.prefix_list_id)
 
     def _resolved(self, group: SecurityGroup, rule: SecurityGroupRule) -> Resolved:
         problems: list[Problem] = []
@@ -149,21 +162,20 @@ class RuleResolver:
             security_group_id=group.security_group_id,
             policy=rule.policy,
             priority=rule.priority,
-            protocol=rule.protocol,
+            protocols=rule.protocols,
             ports=self._ports(rule, problems),
             source_ports=_merged(rule.source_ports),
             peer=self._peer(group, rule, problems),
             local_address=rule.local_address,
         )
-        reference = rule.authorization_object
-        named = reference if isinstance(reference, GroupReference) else None
+        references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(
             direction=rule.direction,
             rule=resolved,
             precedence=precedence(resolved),
             problems=tuple(problems),
-            names_group=named is not None,
-            reached=named.security_group_id if named and self._group(group, named) else None,
+            names_group=bool(references),
+            reached=tuple(one.security_group_id for one in references if self._group(group, one)),
         )
 
     def _ports(self, rule: SecurityGroupRule, problems: list[Problem]) -> PortSet:
@@ -177,8 +189,28 @@ class RuleResolver:
         return _merged(port_list.entries)
 
     def _peer(self, group: SecurityGroup, rule: SecurityGroupRule, problems: list[Problem]) -> Peer:
-        """Return the addresses that the rule's object stands for; none if it is unknown (§5.3)."""
-        match rule.authorization_object:
+        """Return the addresses that the rule's objects stand for; none for those that are unknown (§5.3)."""
+        problems.extend(self._family_errors(rule))
+        peers = tuple(self._of_one(group, rule, one, problems) for one in rule.authorization_objects)
+        if len(peers) == 1:
+            return peers[0]
+        key = tuple((peer.name, id(peer.addresses)) for peer in peers)
+        found = self._unions.get(key)
+        if found is None:
+            name = objects_text(rule.authorization_objects)
+            union = NO_ADDRESSES.union(*(peer.addresses for peer in peers))
+            found = self._unions[key] = Peer(name=name, addresses=union, parts=peers)
+        return found
+
+    def _of_one(
+        self,
+        group: SecurityGroup,
+        rule: SecurityGroupRule,
+        one: AuthorizationObject,
+        problems: list[Problem],
+    ) -> Peer:
+        """Return the addresses of one object of a rule."""
+        match one:
             case CidrBlock() as block:
                 return self._named_peer(str(block), (block,))
             case PrefixListReference(prefix_list_id):
@@ -197,8 +229,28 @@ class RuleResolver:
         if prefix_list is None:
             problems.append(_unknown(rule, prefix_list_id, "authorization_object", "prefix list"))
             return Peer(name=prefix_list_id, addresses=NO_ADDRESSES)
-        problems.extend(_family_errors(rule, prefix_list))
         return self._named_peer(prefix_list_id, prefix_list.entries)
+
+    def _family_errors(self, rule: SecurityGroupRule) -> Iterator[Problem]:
+        """Yield an error for each prefix list of a family that the rule can't have (§8.1, §12.1)."""
+        known = {
+            one: found.family
+            for one in rule.authorization_objects
+            if isinstance(one, PrefixListReference)
+            and (found := self._snapshot.prefix_list_by_id.get(one.prefix_list_id))
+        }
+        if not known:
+            return
+        blocks = [one for one in rule.authorization_objects if isinstance(one, CidrBlock)]
+        families = {*known.values(), *(block.family for block in blocks)}
+        is_settled = len(known) + len(blocks) == len(rule.authorization_objects)
+        local = rule.local_address.family if rule.local_address else None
+        for protocol in rule.protocols:
+            wanted = protocol.only_family
+            if is_settled and wanted is not None and wanted not in families:
+                yield from _wrong_lists(rule, known, wanted, "family_of_protocol", f"protocol {protocol}")
+        if local is not None:
+            yield from _wrong_lists(rule, known, local, "mixed_families", "local address")
 
     def _group_members(
         self,
@@ -224,7 +276,7 @@ class RuleResolver:
             remedy = "use a CIDR: a group as object reaches only members in its own VPC"
             problems.append(error(origin, "other_vpc", name, message, remedy))
             return nobody
-        problems.extend(object_warnings(group, rule, found))
+        problems.extend(object_warnings(group, rule, name, found))
         return Peer(name=name, addresses=self._groups[found.security_group_id].members)
 
     def _group(self, own: SecurityGroup, reference: GroupReference) -> SecurityGroup | None:
@@ -246,6 +298,22 @@ def _known_if_equal(
     return {name: known[name] if known.get(name) == group else group for name, group in groups.items()}
 
 
+def _known_if_same(several: Iterable[tuple[object, ...]], before: _Several | None) -> _Several:
+    """Return tuples by what they hold; one of the very objects of an earlier one is that tuple."""
+    known = before or {}
+    found = ((_identities(one), one) for one in several)
+    return {identities: known.get(identities, one) for identities, one in found}
+
+
+_Identities = tuple[int, ...]
+_Several = Mapping[_Identities, tuple[object, ...]]
+"""By the identities of the objects, which the tuples keep alive."""
+
+
+def _identities(objects: tuple[object, ...]) -> _Identities:
+    return tuple(map(id, objects))
+
+
 def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Problem:
     """Return that an object is unknown: ignoring it would open something if the rule drops (§5.3)."""
     origin = rule.origin.at(where)
@@ -253,22 +321,25 @@ def _unknown(rule: SecurityGroupRule, name: str, where: str, noun: str) -> Probl
     if rule.policy is Policy.DROP:
         message = f"the {noun} of this drop rule is not in the definitions, so it would drop nothing"
         return error(origin, "unknown_object_in_drop", name, message, remedy)
-    message = f"the {noun} is not in the definitions, so the rule matches nothing"
+    is_part = len(rule.authorization_objects) > 1 and where == "authorization_object"
+    subject = "this object of the rule" if is_part else "the rule"
+    message = f"the {noun} is not in the definitions, so {subject} matches nothing"
     return as_warning(error(origin, "unknown_object", name, message, remedy))
 
 
-def _family_errors(rule: SecurityGroupRule, prefix_list: PrefixList) -> Iterator[Problem]:
-    """Yield an error for a prefix list of a family that the rule can't have (§8.1)."""
-    local = rule.local_address.family if rule.local_address else None
-    for family, code, whose in (
-        (rule.protocol.only_family, "family_of_protocol", f"protocol {rule.protocol}"),
-        (local, "mixed_families", "local address"),
-    ):
-        if family is not None and family is not prefix_list.family:
-            message = f"the list is of {prefix_list.family.value}, the rule's {whose} of {family.value}"
-            origin = rule.origin.at("authorization_object")
-            remedy = f"use a list of {family.value}"
-            yield error(origin, code, prefix_list.prefix_list_id, message, remedy)
+def _wrong_lists(
+    rule: SecurityGroupRule,
+    known: Mapping[PrefixListReference, Family],
+    wanted: Family,
+    code: str,
+    whose: str,
+) -> Iterator[Problem]:
+    """Yield an error for each prefix list that is not of the family that part of the rule wants."""
+    for reference, family in known.items():
+        if family is not wanted:
+            message = f"the list is of {family.value}, the rule's {whose} of {wanted.value}"
+            origin, remedy = rule.origin.at("authorization_object"), f"use a list of {wanted.value}"
+            yield error(origin, code, reference.prefix_list_id, message, remedy)
 
 
 def error(origin: Origin, code: str, value: str, message: str, remedy: str) -> Problem:

@@ -28,7 +28,7 @@ from sgagent.core.model import (
     Policy,
     PortSet,
     PrefixListReference,
-    Protocol,
+    Protocols,
     SecurityGroupRule,
 )
 from sgagent.documents.assembly import Collected, GroupAttribute, ListedGroup, Page
@@ -56,7 +56,7 @@ from sgagent.documents.values import (
     parse_mac,
     parse_port_range,
     parse_priority_or_text,
-    parse_protocol,
+    parse_single_protocol,
 )
 
 
@@ -141,7 +141,7 @@ class PermissionModel(AnswerModel):
     direction: Annotated[Direction, one_of(DIRECTIONS)]
     policy: PolicyWord
     priority: Annotated[int, Value(parse_priority_or_text)] = 1
-    ip_protocol: Annotated[Protocol, Value(parse_protocol)]
+    ip_protocol: Annotated[Protocols, Value(parse_single_protocol)]
     port_range: Ports | None = None
     port_range_list_id: Id | None = None
     source_port_range: Ports | None = None
@@ -313,7 +313,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         return None
     form = rule_form(place, model)
     form.local = _block(place, model, "local_cidr", "local_ipv6_cidr")
-    form.peer = None if way is None else rule_peer(place, model)
+    form.objects = None if way is None else rule_peer(place, model)
     return make_rule(form)
 
 
@@ -328,11 +328,11 @@ def rule_form(place: Field, model: PermissionModel) -> RuleForm:
         direction=model.direction,
         policy=model.policy,
         priority=Part(model.names()["priority"], model.priority),
-        protocol=model.ip_protocol,
+        protocols=model.ip_protocol,
         ports=_part(place, model, "port_range"),
         port_list=_part(place, model, "port_range_list_id"),
         source_ports=_part(place, model, "source_port_range"),
-        peer=None,
+        objects=None,
         local=None,
         description=model.description,
     )
@@ -344,18 +344,18 @@ def _part(place: Field, model: DocumentModel, field: str) -> Part[Any] | None:
     return Part(name, getattr(model, field)) if is_set(place.entries.get(name, "")) else None
 
 
-def rule_peer(place: Field, model: PermissionModel) -> Part[AuthorizationObject] | None:
+def rule_peer(place: Field, model: PermissionModel) -> tuple[Part[AuthorizationObject]] | None:
     """Return the authorization object; CIDR wins over group over prefix list (§5.1)."""
     block = _block(place, model, "peer_cidr", "peer_ipv6_cidr")
     if block is not None:
-        return Part(block.name, block.value)
+        return (Part(block.name, block.value),)
     group, prefix_list = _part(place, model, "peer_group"), _part(place, model, "peer_prefix_list")
     if group is not None:
         account = _part(place, model, "peer_account")
         account_id = account.value if account else None
-        return Part(group.name, group.value and GroupReference(group.value, account_id))
+        return (Part(group.name, group.value and GroupReference(group.value, account_id)),)
     if prefix_list is not None:
-        return Part(prefix_list.name, prefix_list.value and PrefixListReference(prefix_list.value))
+        return (Part(prefix_list.name, prefix_list.value and PrefixListReference(prefix_list.value)),)
     *names, last = (
         model.names()[field] for field in ("peer_cidr", "peer_ipv6_cidr", "peer_group", "peer_prefix_list")
     )

@@ -31,6 +31,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.core.rule_values import objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
 from sgagent.documents.values import no_object
@@ -102,9 +103,14 @@ def _write(value: object, lines: list[str], texts: Memo | None) -> None:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         lines.append(type(value).__name__)
         for name in _compared(type(value)):
-            _write(getattr(value, name), lines, texts)
+            part = getattr(value, name)
+            _write(part[0] if name in _EXTENDED and len(part) == 1 else part, lines, texts)
     else:
         lines.append(repr(value))
+
+
+_EXTENDED = ("protocols", "authorization_objects")
+"""Fields that were one value once; a list of one has the digest of that."""
 
 
 @cache
@@ -322,8 +328,8 @@ def _check_mac_addresses(snapshot: Snapshot, findings: Findings) -> None:
 
 def _check_plain_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None:
     """Add an error for each object that is no address, and that is the id of no group either."""
-    for rule in chain.from_iterable(memo.each("plain ids", _rules_by_plain_id, snapshot.security_groups)):
-        text = str(rule.authorization_object)
+    named = chain.from_iterable(memo.each("plain ids", _plain_ids, snapshot.security_groups))
+    for rule, text in named:
         if text not in snapshot.group_by_id:
             fault = no_object(text, snapshot.group_by_id)
             problem = Problem(
@@ -337,12 +343,13 @@ def _check_plain_ids(snapshot: Snapshot, findings: Findings, memo: Memo) -> None
             findings.add(problem)
 
 
-def _rules_by_plain_id(group: SecurityGroup) -> tuple[SecurityGroupRule, ...]:
-    """Return the native rules that name a group by an id without ``sg-``; an answer says what is a group."""
+def _plain_ids(group: SecurityGroup) -> tuple[tuple[SecurityGroupRule, str], ...]:
+    """Return native rules with the ids without ``sg-`` by which they name groups; answers know groups."""
     return tuple(
-        rule
+        (rule, named.security_group_id)
         for rule in group.rules
-        if isinstance(named := rule.authorization_object, GroupReference)
+        for named in rule.authorization_objects
+        if isinstance(named, GroupReference)
         and named.account_id is None
         and not named.security_group_id.startswith("sg-")
         and "rules[" in rule.origin.path
@@ -399,10 +406,10 @@ def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
             rule.direction.value,
             rule.policy.value,
             str(rule.priority),
-            str(rule.protocol),
+            protocols_text(rule.protocols),
             str(ports),
             str(source_ports),
-            str(rule.authorization_object),
+            objects_text(rule.authorization_objects),
             str(rule.local_address or ""),
         )
     )

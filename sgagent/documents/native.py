@@ -11,7 +11,6 @@ from pydantic import Field as Declared
 from sgagent.core.model import (
     DEFAULT_GROUP_TYPE,
     DEFAULT_INNER_ACCESS,
-    AuthorizationObject,
     CidrBlock,
     Cloud,
     Direction,
@@ -22,7 +21,7 @@ from sgagent.core.model import (
     PortList,
     PortSet,
     PrefixList,
-    Protocol,
+    Protocols,
     SecurityGroup,
     SecurityGroupRule,
     ported_text,
@@ -48,6 +47,7 @@ from sgagent.documents.values import (
     FORMAT_VERSION,
     GROUP_TYPES,
     POLICIES,
+    PlacedObject,
     in_order,
     parse_account,
     parse_block,
@@ -55,11 +55,11 @@ from sgagent.documents.values import (
     parse_id,
     parse_mac,
     parse_members,
-    parse_object,
+    parse_objects,
     parse_port_range,
     parse_ports,
     parse_priority,
-    parse_protocol,
+    parse_protocols,
 )
 
 
@@ -112,8 +112,8 @@ class RuleModel(DocumentModel):
     priority: Annotated[int, Value(parse_priority, ref("priority"))] = Declared(
         1, description="1 is the most urgent; among equals drop wins. Above 100 only in old data."
     )
-    protocol: Annotated[Protocol, Value(parse_protocol, ref("protocol"))] = Declared(
-        description="A name in any letter case, or an IANA number."
+    protocol: Annotated[Protocols, Value(parse_protocols, ref("protocols"))] = Declared(
+        description="A name in any letter case, an IANA number, or a list of these."
     )
     port_range: Ports | None = Declared(
         None, description=f"Destination ports in both directions; {_PORTED} need them or a port list."
@@ -124,8 +124,11 @@ class RuleModel(DocumentModel):
     source_port_range: Ports | None = Declared(
         None, description=f"Source ports; {_PORTED} only. Missing: any."
     )
-    authorization_object: Annotated[AuthorizationObject, Value(located(parse_object), ref("object"))] = (
-        Declared(description="The other end: an address, a CIDR, sg-…, account/sg-…, pl-… or a group's id.")
+    authorization_object: Annotated[
+        tuple[PlacedObject, ...], Value(located(parse_objects), ref("objects"))
+    ] = Declared(
+        description="The other end: an address, a CIDR, any, sg-…, account/sg-…, pl-… or a group's id,"
+        " or a list of these."
     )
     local_address: Block | None = Declared(
         None, description="What the near end must be in; of the object's family. Missing: anywhere."
@@ -300,6 +303,9 @@ def _moved(rule: SecurityGroupRule | None, place: Field) -> SecurityGroupRule | 
     return rule if rule is None or rule.origin == origin else replace(rule, origin=origin)
 
 
+_OBJECT = "authorization_object"
+
+
 def _rule(place: Field) -> SecurityGroupRule | None:
     place.count_rule()
     model = read_model(RuleModel, place)
@@ -312,11 +318,11 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         direction=model.direction,
         policy=model.policy,
         priority=Part("priority", model.priority),
-        protocol=model.protocol,
+        protocols=model.protocol,
         ports=Part("port_range", model.port_range) if "port_range" in written else None,
         port_list=Part("port_list_id", model.port_list_id) if "port_list_id" in written else None,
         source_ports=Part("source_port_range", model.source_port_range),
-        peer=Part("authorization_object", model.authorization_object),
+        objects=tuple(Part(_OBJECT, one, item) for item, one in model.authorization_object or ()),
         local=Part("local_address", model.local_address),
         description=model.description,
     )

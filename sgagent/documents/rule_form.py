@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.core.model import (
     ALL_PORTS,
@@ -17,10 +17,11 @@ from sgagent.core.model import (
     PortListReference,
     PortSet,
     PrefixList,
-    Protocol,
+    Protocols,
     SecurityGroupRule,
     ported_text,
 )
+from sgagent.core.rule_values import canonical_objects, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.values import (
     FIRST_UNUSUAL_PRIORITY,
@@ -37,6 +38,9 @@ class Part(NamedTuple, Generic[T]):
     name: str
     value: T | None
     """None if the field has an error, which the findings already hold."""
+
+    place: int | None = None
+    """In the list, where it is an item of one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,11 +59,13 @@ class RuleForm:
     priority: Part[int]
     """Of a field that is missing, what it is then."""
 
-    protocol: Protocol | None
+    protocols: Protocols | None
     ports: Part[PortSet] | None
     port_list: Part[str] | None
     source_ports: Part[PortSet] | None
-    peer: Part[AuthorizationObject] | None
+    objects: tuple[Part[AuthorizationObject], ...] | None
+    """None, or none at all, if the field is missing or has an error."""
+
     local: Part[CidrBlock] | None
     description: str
 
@@ -72,7 +78,8 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
     ports = _destination_ports(form)
     source_ports = _source_ports(form)
     _check_families(form)
-    peer, priority = form.peer.value if form.peer else None, form.priority.value
+    objects = [part.value for part in form.objects or () if part.value is not None]
+    priority = form.priority.value
     if priority is not None and priority >= FIRST_UNUSUAL_PRIORITY:
         form.place.at(form.priority.name).warn(
             "priority_above_100", "the cloud accepts no priority above 100", "a whole number from 1 to 100"
@@ -81,9 +88,9 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
         form.direction is None
         or form.policy is None
         or priority is None
-        or form.protocol is None
+        or form.protocols is None
         or ports is None
-        or peer is None
+        or not objects
     ):
         return None
     return SecurityGroupRule(
@@ -91,9 +98,9 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
         direction=form.direction,
         policy=form.policy,
         priority=priority,
-        protocol=form.protocol,
+        protocols=form.protocols,
         ports=ports,
-        authorization_object=peer,
+        authorization_objects=canonical_objects(objects),
         source_ports=source_ports,
         local_address=form.local.value if form.local else None,
         description=form.description,
@@ -102,46 +109,54 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
 
 
 def _destination_ports(form: RuleForm) -> PortSet | PortListReference | None:
-    """Return the destination ports, checked against the protocol (§4.2, §4.3)."""
-    if form.protocol is None:
+    """Return the destination ports, checked against the protocols (§4.2, §4.3, §12.2)."""
+    if form.protocols is None:
         return None
-    if not form.protocol.has_ports:
-        _refuse_ports(form, form.protocol)
+    ported = tuple(protocol for protocol in form.protocols if protocol.has_ports)
+    if len(ported) < len(form.protocols):
+        _refuse_ports(form, form.protocols)
+    if not ported:
         return ALL_PORTS
     if form.ports is not None:
-        return _port_range(form, form.ports)
+        return _port_range(form, form.ports, ported)
     if form.port_list is None:
-        form.place.error(
-            "missing_ports", f"a {form.protocol} rule needs a port range or a port list", PORT_FORMS
-        )
+        forms = PORT_FORMS if ported == form.protocols else str(ALL_PORTS)
+        message = f"a {protocols_text(ported)} rule needs a port range or a port list"
+        if ported != form.protocols:
+            message = f"a rule with {protocols_text(ported)} needs a port range"
+        form.place.error("missing_ports", message, forms)
         return None
     return PortListReference(form.port_list.value) if form.port_list.value else None
 
 
-def _port_range(form: RuleForm, ports: Part[PortSet]) -> PortSet | None:
-    """Return the port range of a protocol with ports; a port range overrides a port list (§4.3)."""
+def _port_range(form: RuleForm, ports: Part[PortSet], ported: Protocols) -> PortSet | None:
+    """Return the port range of protocols with ports; a port range overrides a port list (§4.3)."""
     if form.port_list is not None:
         form.place.at(form.port_list.name).warn(
             "port_list_ignored",
             "the port list is ignored, because there is a port range too",
             "remove one of the two",
         )
-    if ports.value == ALL_PORTS:
+    if ports.value == ALL_PORTS and ported == form.protocols:
         form.place.at(ports.name).warn(
-            "every_port", f"-1/-1 is read as every {form.protocol} port", "1/65535"
+            "every_port", f"-1/-1 is read as every {protocols_text(ported)} port", "1/65535"
         )
     return ports.value
 
 
-def _refuse_ports(form: RuleForm, protocol: Protocol) -> None:
-    """Add errors for ports on a protocol without ports (§4.2, §4.3)."""
+def _refuse_ports(form: RuleForm, protocols: Protocols) -> None:
+    """Add errors for ports on a protocol without ports (§4.2, §4.3, §12.2)."""
+    portless = protocols_text(tuple(protocol for protocol in protocols if not protocol.has_ports))
+    is_alone = not any(protocol.has_ports for protocol in protocols)
+    remedy = "remove the field, or write -1/-1" if is_alone else f"-1/-1, or a rule without {portless}"
     if form.ports is not None and form.ports.value not in (None, ALL_PORTS):
-        form.place.at(form.ports.name).error(
-            "ports_do_not_fit", f"{protocol} has no ports", "remove the field, or write -1/-1"
-        )
+        verb = "have" if ", " in portless else "has"
+        form.place.at(form.ports.name).error("ports_do_not_fit", f"{portless} {verb} no ports", remedy)
     if form.port_list is not None:
         remedy = f"remove it, or use {ported_text('or').lower()}"
-        message = f"{protocol} has no ports, so it takes no port list"
+        message = f"{portless} has no ports, so it takes no port list"
+        if ", " in portless:
+            message = f"{portless} have no ports, so they take no port list"
         form.place.at(form.port_list.name).error("ports_do_not_fit", message, remedy)
 
 
@@ -149,34 +164,64 @@ def _source_ports(form: RuleForm) -> PortSet:
     """Return the source ports (§4.4)."""
     if form.source_ports is None or form.source_ports.value in (None, ALL_PORTS):
         return ALL_PORTS
-    if form.protocol is not None and not form.protocol.has_ports:
+    portless = tuple(protocol for protocol in form.protocols or () if not protocol.has_ports)
+    if portless:
+        verb = "have" if len(portless) > 1 else "has"
         form.place.at(form.source_ports.name).error(
-            "ports_do_not_fit", f"{form.protocol} has no ports", "remove the field, or write -1/-1"
+            "ports_do_not_fit",
+            f"{protocols_text(portless)} {verb} no ports",
+            "remove the field, or write -1/-1",
         )
     return form.source_ports.value
 
 
 def _check_families(form: RuleForm) -> None:
-    """Note an error where a rule speaks of both families (§2.4, §4.1, §4.5)."""
-    wanted = form.protocol.only_family if form.protocol else None
-    blocks = [
-        (part.name, part.value)
-        for part in (form.peer, form.local)
-        if part and isinstance(part.value, CidrBlock)
+    """Note an error where protocol, objects and local address are of no common family (§4.1, §4.5, §12.1).
+
+    What prefix lists hold is not known here; ``resolve`` checks it.
+    """
+    objects = form.objects or ()
+    ends = [parts for parts in (objects, (form.local,) if form.local else ()) if parts]
+    wrong = [
+        (protocol, parts[0])
+        for protocol in form.protocols or ()
+        for parts in ends
+        if protocol.only_family and _are_other_blocks(parts, protocol.only_family)
     ]
-    for name, block in blocks:
-        if wanted is not None and block.family is not wanted:
-            form.place.at(name).error(
-                "family_of_protocol",
-                f"{form.protocol} is for {wanted.value} only, found an {block.family.value} address",
-                f"an {wanted.value} address or CIDR",
-            )
-    if wanted is None and len({block.family for _, block in blocks}) > 1:
-        form.place.at(blocks[-1][0]).error(
-            "mixed_families",
-            "the two ends of the rule mix IPv4 and IPv6",
-            f"an {blocks[0][1].family.value} address or CIDR, as in {blocks[0][0]}",
-        )
+    for protocol, part in wrong:
+        wanted, found = ("ipv6", "ipv4") if protocol.only_family is Family.IPV6 else ("ipv4", "ipv6")
+        remedy = f"an {wanted} address or CIDR"
+        message = f"{protocol} is for {wanted} only, found an {found} address"
+        if part is not form.local and (len(objects) > 1 or len(form.protocols or ()) > 1):
+            remedy += f" among the objects, or no {protocol}"
+            message = f"{protocol} is for {wanted} only, found no {wanted} object"
+        form.place.at(part.name).error("family_of_protocol", message, remedy)
+    local = form.local.value if form.local and not wrong else None
+    for part in objects if local else ():
+        if isinstance(part.value, CidrBlock) and local and part.value.family is not local.family:
+            _refuse_mixed(form, part, part.value, local)
+
+
+def _refuse_mixed(
+    form: RuleForm, part: Part[AuthorizationObject], block: CidrBlock, local: CidrBlock
+) -> None:
+    """Add the error that an object is not of the local address's family.
+
+    Of one object and one local address either may be meant; an object of a list is to agree.
+    """
+    message, name = "the two ends of the rule mix IPv4 and IPv6", form.local.name if form.local else ""
+    if len(form.objects or ()) == 1:
+        remedy = f"an {block.family.value} address or CIDR, as in {part.name}"
+        form.place.at(name).error("mixed_families", message, remedy)
+    else:
+        remedy = f"an {local.family.value} address or CIDR, as in {name}"
+        path = (part.name,) if part.place is None else (part.name, part.place)
+        form.place.at(*path).error("mixed_families", message, remedy)
+
+
+def _are_other_blocks(parts: Iterable[Part[Any]], family: Family) -> bool:
+    """Return whether all of some values are CIDRs of the other family."""
+    return all(isinstance(part.value, CidrBlock) and part.value.family is not family for part in parts)
 
 
 def make_prefix_list(

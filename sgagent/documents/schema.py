@@ -50,6 +50,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "free_text": {"type": ["string", "integer"]},
     "block": _pattern(_BLOCK),
     "object": _pattern(rf"({_BLOCK}|{ID_PATTERN}|[^/]+/sg-[A-Za-z0-9._:-]+)"),
+    "objects": any_of(ref("object"), {"type": "array", "items": ref("object"), "minItems": 1}),
     "port_range": any_of(
         {"type": "integer", "minimum": 1, "maximum": LAST_PORT},
         _pattern(f"({_SINGLE_PORT}([/-]{_SINGLE_PORT})?|-1/-1)"),
@@ -59,6 +60,10 @@ _DEFINITIONS: dict[str, Schema] = {
         words(PROTOCOLS),
         {"type": "integer", "minimum": 0, "maximum": 255},
         _pattern("(0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"),
+    ),
+    "protocols": any_of(
+        ref("protocol"),
+        {"type": "array", "items": ref("protocol"), "minItems": 1, "uniqueItems": True},
     ),
     "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
     "mac_address": _pattern(MAC_PATTERN),

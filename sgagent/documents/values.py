@@ -6,14 +6,17 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from operator import attrgetter
 
 from sgagent.core.errors import nearest
 from sgagent.core.model import (
     ALL_PORTS,
+    ALL_PROTOCOLS,
     LAST_PORT,
     PROTOCOL_NAMES,
     AuthorizationObject,
+    AuthorizationObjects,
     CidrBlock,
     Cloud,
     Direction,
@@ -24,7 +27,9 @@ from sgagent.core.model import (
     PortSet,
     PrefixListReference,
     Protocol,
+    Protocols,
 )
+from sgagent.core.rule_values import ANY, EVERYTHING
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Budget
 from sgagent.documents.scalars import (
@@ -131,6 +136,34 @@ def parse_protocol(node: Node) -> Protocol:
     raise invalid("bad_protocol", "not a protocol", _PROTOCOL_FORM)
 
 
+def parse_single_protocol(node: Node) -> Protocols:
+    """Return a protocol where a list of them is no value."""
+    return (parse_protocol(node),)
+
+
+def parse_protocols(node: Node) -> Protocols:
+    """Return the protocols that a value or a list of values names, sorted (§12.2)."""
+    if not isinstance(node, Listing):
+        return parse_single_protocol(node)
+    if not node.items:
+        raise invalid("bad_protocol", "the list of protocols is empty", _PROTOCOL_FORM)
+    found = parse_each(enumerate(node.items), parse_protocol)
+    faults = [
+        Fault("duplicate_protocol", f"{protocol} is given twice", "remove one of the two", (place,))
+        for place, protocol in enumerate(found)
+        if protocol in found[:place]
+    ]
+    if ALL_PROTOCOLS in found and len(set(found)) > 1:
+        remedy = f"{ALL_PROTOCOLS} alone, or the others alone"
+        place = found.index(ALL_PROTOCOLS)
+        faults.append(
+            Fault("protocol_beside_all", f"{ALL_PROTOCOLS} stands for the others, too", remedy, (place,))
+        )
+    if faults:
+        raise InvalidValueError(*faults)
+    return tuple(sorted(found))
+
+
 def parse_priority(node: Node) -> int:
     """Return a priority that can be ordered (§4.6)."""
     priority = parse_integer(node, "a priority")
@@ -173,7 +206,7 @@ def parse_port_range(node: Node) -> PortSet:
 
 
 BLOCK_FORMS = "an address or a CIDR"
-OBJECT_FORMS = "an address, a CIDR, sg-…, account/sg-…, pl-… or the id of a group of these documents"
+OBJECT_FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-… or the id of a group of these documents"
 NO_NAMES = ("a host name; this version takes addresses only", "the addresses of the host, or a CIDR")
 """Why a name is refused as an object, and what to write instead."""
 
@@ -243,13 +276,42 @@ def parse_members(field: Field) -> Iterator[CidrBlock]:
             yield block
 
 
-def parse_object(field: Field) -> AuthorizationObject:
-    """Return the other end that a rule authorizes.
+PlacedObject = tuple[int | None, AuthorizationObject]
+"""With its place in the list, where it is in one."""
+
+
+def parse_objects(field: Field) -> tuple[PlacedObject, ...]:
+    """Return the other end that a rule authorizes: one object or a list of them (§12.1).
 
     Raises:
-        InvalidValueError: it has none of the forms of one.
+        InvalidValueError: one has none of the forms of an object, or there is none.
     """
+    if not isinstance(field.node, Listing):
+        return tuple((None, one) for one in _parse_object(field))
+    if not field.node.items:
+        raise invalid("missing_object", "the list of objects is empty", OBJECT_FORMS)
+    found: list[PlacedObject] = []
+    faults: list[Fault] = []
+    for place, node in enumerate(field.node.items):
+        try:
+            found += ((place, one) for one in _parse_object(field.child(place, node)))
+        except InvalidValueError as error:
+            faults += (replace(fault, path=(place, *fault.path)) for fault in error.faults)
+    if faults:
+        raise InvalidValueError(*faults)
+    return tuple(found)
+
+
+def _parse_object(field: Field) -> AuthorizationObjects:
+    """Return what one text names, which is two objects if it is ``any``."""
     text = parse_text(field.node, "an authorization object", OBJECT_FORMS)
+    if text.lower() == ANY:
+        field.count_address()
+        return EVERYTHING
+    return (_parse_single_object(field, text),)
+
+
+def _parse_single_object(field: Field, text: str) -> AuthorizationObject:
     if text.startswith("sg-"):
         return GroupReference(parse_id(text))
     if text.startswith("pl-"):

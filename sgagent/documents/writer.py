@@ -19,6 +19,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
+from sgagent.core.rule_values import ANY, EVERYTHING
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
 
@@ -68,13 +69,15 @@ def write_rule(rule: SecurityGroupRule) -> Native:
         direction=rule.direction.value,
         policy=rule.policy.value,
         priority=rule.priority,
-        protocol=str(rule.protocol),
+        protocol=_one_or_all(list(map(str, rule.protocols))),
         port_range=_ports(rule.ports)
-        if isinstance(rule.ports, PortSet) and rule.protocol.has_ports
+        if isinstance(rule.ports, PortSet) and any(one.has_ports for one in rule.protocols)
         else None,
         port_list_id=str(rule.ports) if isinstance(rule.ports, PortListReference) else None,
         source_port_range=None if rule.source_ports == ALL_PORTS else _ports(rule.source_ports),
-        authorization_object=str(rule.authorization_object),
+        authorization_object=ANY
+        if rule.authorization_objects == EVERYTHING
+        else _one_or_all(list(map(str, rule.authorization_objects))),
         local_address=None if rule.local_address is None else str(rule.local_address),
         description=rule.description,
     )
@@ -107,10 +110,14 @@ def write_interface(interface: NetworkInterface) -> Native:
     )
 
 
+def _one_or_all(texts: list[str]) -> object:
+    """Return texts as documents have them: one alone, or a list of several."""
+    return texts if len(texts) > 1 else texts[0]
+
+
 def _ports(ports: PortSet) -> object:
-    """Return ports as documents have them: one text, or a list of several. No reader takes an empty set."""
-    texts = _texts(ports)
-    return texts if len(texts) > 1 else str(ports)
+    """Return ports as documents have them. No reader takes an empty set."""
+    return _one_or_all(_texts(ports) or [str(ports)])
 
 
 def _texts(ports: PortSet) -> list[str]:

@@ -139,9 +139,9 @@ def allow(allowance: AwsPermission, around: Surroundings, notes: Notes) -> Secur
         direction=allowance.direction,
         policy=Policy.ACCEPT,
         priority=1,
-        protocol=allowance.protocol,
+        protocols=(allowance.protocol,),
         ports=ports,
-        authorization_object=_peer(allowance, around),
+        authorization_objects=(_peer(allowance, around),),
         description=allowance.description,
         origin=allowance.origin,
     )

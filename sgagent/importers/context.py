@@ -299,7 +299,8 @@ def _note_unknown(gathered: Gathered, key: str, rule: SecurityGroupRule, around:
     """Add a note on an accept rule with an unknown object or port list; drop rules are refused (§5.3)."""
     if rule.policy is Policy.DROP:
         return
-    missing = what_is_missing(rule.authorization_object, key, around)
+    (peer,) = rule.authorization_objects  # the clouds' rules have one
+    missing = what_is_missing(peer, key, around)
     if missing is None and isinstance(rule.ports, PortListReference):
         missing = f"the port list {rule.ports} is not in what was read"
     if missing is not None:
@@ -367,8 +368,8 @@ def _unread(gathered: Gathered) -> Iterator[LostMember]:
 def _note_lost_member(gathered: Gathered, member: LostMember) -> None:
     """Add a note on a member with unknown addresses; an error if a drop rule would miss it."""
     for _, rule in gathered.rules:
-        match rule.policy, rule.authorization_object:
-            case Policy.DROP, GroupReference(group) if member.groups is None or group in member.groups:
+        match rule.policy, rule.authorization_objects:
+            case Policy.DROP, (GroupReference(group),) if member.groups is None or group in member.groups:
                 message = (
                     f"{member.reason}, so that the drop rule at {rule.origin} would miss members of {group}"
                 )

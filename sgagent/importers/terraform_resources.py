@@ -293,7 +293,7 @@ _LEAST_URGENT = 100
 def _rule(place: Field, model: _Rule, gathered: Gathered) -> SecurityGroupRule | None:
     """Return a rule; None, with errors added, if it is invalid. A priority that is missing admits least."""
     form = rule_form(place, model)
-    form.peer = rule_peer(place, model)
+    form.objects = rule_peer(place, model)
     if not is_set(place.entries.get("priority", "")):
         form.priority = Part("priority", 1 if model.policy is Policy.DROP else _LEAST_URGENT)
         if model.policy is Policy.ACCEPT:

@@ -73,7 +73,7 @@ def test_keys_refer_to_what_their_documents_refer_to(draws: Draws) -> None:
         read = read_object(item, GROUPS, Limits())
         assert read is not None
         found = read.references
-        objects = [rule.authorization_object for rule in group.rules]
+        objects = [one for rule in group.rules for one in rule.authorization_objects]
         ports = [rule.ports for rule in group.rules]
         assert found.groups == {one.security_group_id for one in objects if isinstance(one, GroupReference)}
         assert found.prefix_lists == {

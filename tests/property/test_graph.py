@@ -28,12 +28,14 @@ from sgagent.core.model import (
     NetworkInterface,
     Policy,
     PortSet,
+    PrefixListReference,
     Protocol,
     SecurityGroupRule,
     Snapshot,
 )
 from sgagent.core.policy import DHCP, ResolvedPolicy, ResolvedRule, members_by_group
 from sgagent.core.resolve import Exemptions, resolve
+from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
 from tests.strategies import draws, examples, noted_snapshot
 
@@ -61,7 +63,8 @@ class Ends:
 
     def points(self) -> list[Point]:
         """Return each protocol that anybody names, and one that nobody does, with ports at every border."""
-        numbers = {rule.protocol.number for rule in self.rules if rule.protocol.number is not None}
+        protocols = {protocol for rule in self.rules for protocol in rule.protocols}
+        numbers = {protocol.number for protocol in protocols if protocol.number is not None}
         ranges = [ends for rule in self.rules for ends in rule.ports.ranges]
         ports = {1, *(border for first, last in ranges for border in (first, last + 1) if border <= 65535)}
         ports -= {port for pair in DHCP.values() for port in pair}  # in which no group has a say (§7.1)
@@ -78,11 +81,12 @@ class Ends:
         borders = {0}
         for rule in self.rules:
             near = rule.local_address
-            ranges = list(rule.peer.addresses.ranges(family))
+            ranges = [ends for peer in rule.peer.objects for ends in peer.addresses.ranges(family)]
             ranges += [(near.first, near.last)] if near and near.family is family else []
             borders |= {border for first, last in ranges for border in (first, last + 1)}
         for interface in self.snapshot.network_interfaces:
-            borders |= {block.first for block in interface.addresses if block.family is family}
+            own = (block for block in interface.addresses if block.family is family)
+            borders |= {border for block in own for border in (block.first, block.last + 1)}
         borders |= {border + 1 for border in borders}  # a packet takes two addresses, maybe of one network
         return sorted(border for border in borders if border <= family.last_address)
 
@@ -150,10 +154,10 @@ def named(
 ) -> Iterator[tuple[str, str]]:
     """Yield the pairs of groups whom the deciding rules name, of whom the two hosts are."""
     (sender, receiver), (out, into) = hosts, decisions
-    if (target := named_group(snapshot, out)) in receiver.security_group_ids and out.rule:
-        yield out.rule.security_group_id, target or ""
-    if (source := named_group(snapshot, into)) in sender.security_group_ids and into.rule:
-        yield source or "", into.rule.security_group_id
+    for target in named_groups(snapshot, out).intersection(receiver.security_group_ids):
+        yield out.rule.security_group_id if out.rule else "", target
+    for source in named_groups(snapshot, into).intersection(sender.security_group_ids):
+        yield source, into.rule.security_group_id if into.rule else ""
     if into.decided_by is DecidedBy.INNER:
         members = members_by_group(snapshot)
         for group_id in receiver.security_group_ids:
@@ -163,14 +167,13 @@ def named(
                 yield group_id, group_id
 
 
-def named_group(snapshot: Snapshot, decision: Decision) -> str | None:
-    """Return the group that is the object of the rule that decided."""
+def named_groups(snapshot: Snapshot, decision: Decision) -> set[str]:
+    """Return the groups that are objects of the rule that decided."""
     if decision.rule is None:
-        return None
+        return set()
     group = snapshot.group_by_id[decision.rule.security_group_id]
     (rule,) = [rule for rule in group.rules if rule.rule_id == decision.rule.rule_id]
-    what = rule.authorization_object
-    return what.security_group_id if isinstance(what, GroupReference) else None
+    return {one.security_group_id for one in rule.authorization_objects if isinstance(one, GroupReference)}
 
 
 def definitions(draws: Draws) -> Snapshot:
@@ -179,10 +182,11 @@ def definitions(draws: Draws) -> Snapshot:
     ids = [group.security_group_id for group in snapshot.security_groups]
 
     def of_a_group(rule: SecurityGroupRule) -> SecurityGroupRule:
-        speaks_of_one = draws.chance(60) and rule.protocol.only_family is None
-        return (
-            replace(rule, authorization_object=GroupReference(draws.choice(ids))) if speaks_of_one else rule
-        )
+        if not draws.chance(60):
+            return rule
+        others = () if draws.chance(80) else rule.authorization_objects
+        objects = canonical_objects([GroupReference(draws.choice(ids)), *others])
+        return replace(rule, authorization_objects=objects)
 
     return replace(
         snapshot,
@@ -228,22 +232,23 @@ def permitted_beyond(ends: Ends) -> dict[tuple[str, str], set[Point]]:
             rule = evaluate(ends.policy, packet(one.network_interface_id, direction, way, what, port)).rule
             if rule is None or rule.policy is Policy.DROP:
                 continue
-            name = beyond(ends.snapshot, rule)
-            if name is not None:
+            for name in beyond(ends.snapshot, rule, family, far):
                 found[
                     (name, rule.security_group_id) if inwards else (rule.security_group_id, f"to {name}")
                 ].add(what)
     return found
 
 
-def beyond(snapshot: Snapshot, rule: ResolvedRule) -> str | None:
-    """Return the name of a rule's object; None where it is a group."""
+def beyond(snapshot: Snapshot, rule: ResolvedRule, family: Family, far: int) -> Iterator[str]:
+    """Yield the names of those of a rule's objects that hold a far end and are no groups."""
     group = snapshot.group_by_id[rule.security_group_id]
     (written,) = [one for one in group.rules if one.rule_id == rule.rule_id]
-    what = written.authorization_object
-    if isinstance(what, GroupReference):
-        return None
-    return "anywhere" if isinstance(what, CidrBlock) and what.is_everything else str(what)
+    for what in written.authorization_objects:
+        blocks: tuple[CidrBlock, ...] = (what,) if isinstance(what, CidrBlock) else ()
+        if isinstance(what, PrefixListReference):
+            blocks = snapshot.prefix_list_by_id[what.prefix_list_id].entries
+        if any(block.family is family and block.first <= far <= block.last for block in blocks):
+            yield "anywhere" if isinstance(what, CidrBlock) and what.is_everything else str(what)
 
 
 @examples(20)
@@ -279,8 +284,11 @@ def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> Non
     subject = make_subject(ends.snapshot, Exemptions())
     found = {key: codes for _, key, codes in closed_elsewhere(subject)}
     for key, (_, rule) in subject.rules.items():
-        what = rule.authorization_object
-        if rule.policy is Policy.DROP or key not in subject.decided or not isinstance(what, GroupReference):
+        what, *others = rule.authorization_objects
+        if rule.policy is Policy.DROP or key not in subject.decided:
+            continue
+        if others or not isinstance(what, GroupReference):
+            assert key not in found
             continue
         passing = passing_elsewhere(ends, rule.direction, key[0], what.security_group_id)
         if passing is None:
@@ -313,13 +321,14 @@ def passing_elsewhere(ends: Ends, direction: Direction, near: str, far: str) -> 
 
 def codes_of_rule(rule: SecurityGroupRule) -> Iterator[tuple[int, int]]:
     """Yield the runs of protocols and ports that a rule names."""
-    number = rule.protocol.number
-    if number is None:
-        yield 0, LAST_CODE
-    elif rule.protocol.has_ports and isinstance(rule.ports, PortSet):
-        yield from ((code_of(number, first), code_of(number, last)) for first, last in rule.ports.ranges)
-    elif not rule.protocol.has_ports:
-        yield code_of(number), code_of(number, 65535)
+    for protocol in rule.protocols:
+        number = protocol.number
+        if number is None:
+            yield 0, LAST_CODE
+        elif protocol.has_ports and isinstance(rule.ports, PortSet):
+            yield from ((code_of(number, first), code_of(number, last)) for first, last in rule.ports.ranges)
+        elif not protocol.has_ports:
+            yield code_of(number), code_of(number, 65535)
 
 
 def is_on(traffic: Traffic, what: Point) -> bool:

@@ -18,7 +18,7 @@ from hypothesis import given
 from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Side
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.core.addresses import holds
+from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.binding import Binding, Bindings, bind_everywhere
 from sgagent.core.errors import NOWHERE
 from sgagent.core.evaluate import DecidedBy, Packet, evaluate
@@ -48,6 +48,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Exemptions, resolve
+from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
 from tests.generators import ShownDocument
 from tests.strategies import draws, examples
@@ -110,15 +111,17 @@ class Drawing:
         ports, source = (PortSet.of(draws.choice(PORT_RANGES)) for _ in range(2))
         near = family or draws.choice(self.families)
         local = self.block(near) if protocol.only_family in (None, near) and draws.chance(20) else None
+        others = draws.many(lambda _: self.object(protocol)[0], 3) if not local and draws.chance(30) else ()
+        second = {TCP: UDP, UDP: TCP}.get(protocol) if draws.chance(25) else None
         return SecurityGroupRule(
             rule_id=f"r-{number}",
             direction=draws.choice(tuple(Direction)),
             policy=draws.choice((Policy.ACCEPT, Policy.ACCEPT, Policy.ACCEPT, Policy.DROP)),
             priority=draws.choice((1, 1, 2, 3)),
-            protocol=protocol,
+            protocols=tuple(sorted({protocol, second or protocol})),
             ports=ALL_PORTS if not protocol.has_ports or draws.chance(10) else ports,
             source_ports=source if protocol.has_ports and draws.chance(30) else ALL_PORTS,
-            authorization_object=what,
+            authorization_objects=canonical_objects([what, *others]),
             local_address=local,
         )
 
@@ -254,13 +257,13 @@ class World:
             block.family is host.family and block.first <= host.address <= block.last for block in listed
         )
 
-    def beyond(self, rule: ResolvedRule) -> list[Host]:
-        """Return who is in the object of a rule."""
+    def beyond(self, addresses: AddressSet) -> list[Host]:
+        """Return who has one of some addresses."""
         return [
             host
             for family in Family
             for address in (*OUTSIDE[family], *INSIDE[family])
-            if rule.peer.addresses.contains(family, address)
+            if addresses.contains(family, address)
             for host in self.hosts(family, address)
         ]
 
@@ -351,17 +354,22 @@ def look(
         if rule is None or rule.security_group_id != owner:
             continue
         written = next(one for one in world.snapshot.group_by_id[owner].rules if one.rule_id == rule.rule_id)
-        match written.authorization_object:
-            case GroupReference(security_group_id=name):
-                if world.is_member(far, name) and world.passes(other, ways, what, port)[0]:
-                    expected = found[(name, owner) if inwards else (owner, name)]
-                    note(expected, owner, what, near.family, rule)
-            case peer:
-                is_everything = isinstance(peer, CidrBlock) and peer.is_everything
-                name = "anywhere" if is_everything else str(peer)
+        beyond: dict[str, list[AddressSet]] = defaultdict(list)
+        for one, peer in zip(written.authorization_objects, rule.peer.objects, strict=True):
+            match one:
+                case GroupReference(security_group_id=name):
+                    if world.is_member(far, name) and world.passes(other, ways, what, port)[0]:
+                        expected = found[(name, owner) if inwards else (owner, name)]
+                        note(expected, owner, what, near.family, rule)
+                case CidrBlock() | PrefixListReference():
+                    is_everything = isinstance(one, CidrBlock) and one.is_everything
+                    beyond["anywhere" if is_everything else str(one)].append(peer.addresses)
+        for name, addresses in beyond.items():
+            if any(held.contains(far.family, far.address) for held in addresses):
                 expected = found[(name, owner) if inwards else (owner, f"to {name}")]
                 note(expected, owner, what, near.family, rule)
-                expected.beyond.update(world.beyond(rule))
+                for held in addresses:
+                    expected.beyond.update(world.beyond(held))
 
 
 def note(

@@ -112,7 +112,7 @@ def with_a_rule_changed(draws: Draws, policy: ResolvedPolicy) -> ResolvedPolicy:
     if rules:
         other = draws.choice(rules)
         one = rules.pop(draws.index(rules))
-        moved = replace(one, protocol=other.protocol, ports=other.ports, source_ports=other.source_ports)
+        moved = replace(one, protocols=other.protocols, ports=other.ports, source_ports=other.source_ports)
         elsewhere = replace(one, peer=other.peer, local_address=other.local_address)
         plain = replace(elsewhere, source_ports=ALL_PORTS, local_address=None)
         urgent = replace(one, priority=draws.randint(1, 100))

@@ -71,7 +71,7 @@ def page_with(rule_id: str, group: str, peer: str) -> Part:
         security_group_id=group,
         policy=Policy.DROP,
         priority=1,
-        protocol=TCP,
+        protocols=(TCP,),
         ports=ALL_PORTS,
         source_ports=ALL_PORTS,
         peer=Peer(name=peer, addresses=NO_ADDRESSES),

@@ -97,7 +97,7 @@ def resolved(
         security_group_id="sg-1",
         policy=policy,
         priority=number % 2 + 1,
-        protocol=protocol,
+        protocols=(protocol,),
         ports=ports,
         source_ports=source_ports,
         peer=peer,

@@ -80,7 +80,7 @@ def test_documents_name_it_and_its_ports(protocol: Protocol) -> None:
     """By name or number, with ports or a port list; it needs one of the two."""
     for word in (str(protocol), str(protocol).upper(), protocol.wire_number):
         rule = the_rule(snapshot(rule_document(protocol=word, port_range="2905", source_port_range="1/1023")))
-        assert (rule.protocol, rule.ports) == (protocol, PortSet.of((2905, 2905)))
+        assert (rule.protocols, rule.ports) == ((protocol,), PortSet.of((2905, 2905)))
         assert rule.source_ports == PortSet.of((1, 1023))
         assert the_rule(snapshot(rule_document(**write_rule(rule)))) == rule
     listed = the_rule(snapshot(rule_document(protocol=str(protocol), port_range=None, port_list_id="prl-1")))

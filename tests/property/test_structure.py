@@ -304,7 +304,7 @@ def policy_of_size(size: int) -> ResolvedPolicy:
     rules = [drawn(number) for number in range(size)]
     members = [f"10.{number % 250}.{number // 250}.9" for number in range(size * 5)]
     return policy_of(
-        group("sg-1", *(one for one in rules if str(one.protocol) != "58")),
+        group("sg-1", *(one for one in rules if 58 not in {protocol.number for protocol in one.protocols})),
         group("sg-2", members=members),
         group("sg-3", members=[*members[::2], "2001:db8::9"]),
         on={"eth0": "sg-1"},

@@ -56,8 +56,12 @@ from sgagent.agent.status import MOST_CUTS_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
-from sgagent.core.model import Direction, Policy
+from sgagent.core.model import (
+    Direction,
+    Policy,
+)
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.rule_values import protocols_text
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.nft.counter_keys import (
     PLAIN_STEPS,
@@ -384,7 +388,7 @@ def _rule_hit(rule: ResolvedRule, hit: Hit) -> Hit:
         rule_id=rule.rule_id,
         security_group_id=rule.security_group_id,
         priority=rule.priority,
-        protocol=str(rule.protocol),
+        protocol=protocols_text(rule.protocols),
         ports=None if rule.ports.is_all else str(rule.ports),
         authorization_object=rule.peer.name,
     )

@@ -15,7 +15,7 @@ from sgagent.agent.web.inspection import Inspected, rule_of
 from sgagent.agent.web.page import Section
 from sgagent.agent.web.rule_table import Sparkline, caption, draw_sparkline
 from sgagent.core.errors import NOWHERE, Origin
-from sgagent.core.model import ICMP, CidrBlock, Direction, Family
+from sgagent.core.model import ALL_PROTOCOLS, ICMP, TCP, CidrBlock, Direction, Family
 from sgagent.core.policy import ResolvedRule
 from sgagent.documents import DocumentFile
 
@@ -127,18 +127,18 @@ def _matching_packet(part: InterfaceHits, hit: Hit, board: Board) -> str:
 def _explain_rule(rule: ResolvedRule, part: InterfaceHits, near: int, far: int, family: Family) -> str:
     source, destination = (far, near) if part.direction is Direction.INGRESS else (near, far)
     kind = ipaddress.IPv4Address if family is Family.IPV4 else ipaddress.IPv6Address
-    protocol = "tcp" if rule.protocol.number is None else str(rule.protocol)
-    has_ports = rule.protocol.number is None or rule.protocol.has_ports
-    echo = 8 if rule.protocol == ICMP else 128
+    protocol = rule.protocols_of(family)[0]
+    protocol = TCP if protocol == ALL_PROTOCOLS else protocol
+    has_ports = protocol.has_ports
     return _explain(
         interface=part.interface,
         direction=part.direction.value,
         source=str(kind(source)),
         destination=str(kind(destination)),
-        protocol=protocol,
+        protocol=str(protocol),
         port=(_USUAL_PORT if rule.ports.is_all else rule.ports.ranges[0][0]) if has_ports else None,
         source_port=None if rule.source_ports.is_all or not has_ports else rule.source_ports.ranges[0][0],
-        icmp_type=echo if rule.protocol.has_types else None,
+        icmp_type=(8 if protocol == ICMP else 128) if protocol.has_types else None,
     )
 
 

@@ -8,7 +8,7 @@ configuration are left out, since no group can change them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sgagent.analysis.graph.elements import (
     ANYWHERE,
@@ -38,7 +38,7 @@ from sgagent.core.model import (
     PrefixListReference,
     SecurityGroup,
 )
-from sgagent.core.policy import ResolvedRule
+from sgagent.core.policy import Peer, ResolvedRule
 
 Tick = Callable[[], None]
 
@@ -85,8 +85,8 @@ class _Finder:
                 for group in self._friendly(place, box):
                     self._add(place, box, Direction.INGRESS, group, _group(group))
             elif clause.rule is not None:
-                source = self._object(clause.rule, Side.SOURCE)
-                self._add(place, box, Direction.INGRESS, clause.rule.security_group_id, source)
+                for source, part in self._parts(clause.rule, Side.SOURCE, box):
+                    self._add(place, part, Direction.INGRESS, clause.rule.security_group_id, source)
 
     def _friendly(self, place: HostAddress, box: Box[Clause]) -> Iterator[str]:
         """Yield the groups of a place whose members may talk, and have some in the box."""
@@ -101,8 +101,8 @@ class _Finder:
         for box in place.accepted_here(Direction.EGRESS):
             rule = box.label.rule
             if rule is not None:
-                target = self._object(rule, Side.TARGET)
-                self._add(place, box, Direction.EGRESS, rule.security_group_id, target)
+                for target, part in self._parts(rule, Side.TARGET, box):
+                    self._add(place, part, Direction.EGRESS, rule.security_group_id, target)
 
     def _add(
         self, place: HostAddress, box: Box[Clause], direction: Direction, owner: str, other: NodeId
@@ -132,7 +132,7 @@ class _Finder:
         if rule is not None:
             found.rules.add(rule.rule_id)
             if other.side is not Side.BOTH:
-                found.beyond = found.beyond.union(rule.peer.addresses)
+                found.beyond = found.beyond.union(self._beyond(rule, other))
 
     def _let_through(self, place: HostAddress, box: Box[Clause], direction: Direction, group: str) -> Traffic:
         """Return what members of a group at the far end let pass, of what a place lets pass."""
@@ -151,16 +151,32 @@ class _Finder:
                         found |= due & Traffic.of(there)
         return found
 
-    def _object(self, rule: ResolvedRule, side: Side) -> NodeId:
-        """Return the node that a rule's object is."""
-        what = self._subject.rules[key_of(rule)][1].authorization_object
-        match what:
-            case GroupReference():
-                return _group(what.security_group_id)
-            case PrefixListReference():
-                return NodeId(name=what.prefix_list_id, side=side)
-            case CidrBlock():
-                return NodeId(name=ANYWHERE if what.is_everything else str(what), side=side)
+    def _parts(
+        self, rule: ResolvedRule, side: Side, box: Box[Clause]
+    ) -> Iterator[tuple[NodeId, Box[Clause]]]:
+        """Yield the nodes that a rule's objects are, each with its part of a box that the rule decides."""
+        for node, peer in self._objects(rule, side):
+            held = joined(peer.addresses.ranges(box.family))
+            peers = common(box.peers, held) if rule.peer.parts else box.peers
+            if peers:
+                yield node, replace(box, peers=peers)
+
+    def _objects(self, rule: ResolvedRule, side: Side) -> Iterator[tuple[NodeId, Peer]]:
+        """Yield the nodes that a rule's objects are, with their addresses."""
+        objects = self._subject.rules[key_of(rule)][1].authorization_objects
+        for what, peer in zip(objects, rule.peer.objects, strict=True):
+            match what:
+                case GroupReference():
+                    yield _group(what.security_group_id), peer
+                case PrefixListReference():
+                    yield NodeId(name=what.prefix_list_id, side=side), peer
+                case CidrBlock():
+                    yield NodeId(name=ANYWHERE if what.is_everything else str(what), side=side), peer
+
+    def _beyond(self, rule: ResolvedRule, node: NodeId) -> AddressSet:
+        """Return the addresses of a rule's objects that are a node."""
+        found = (peer.addresses for other, peer in self._objects(rule, node.side) if other == node)
+        return NO_ADDRESSES.union(*found)
 
     def graph(self) -> Graph:
         """Return all that was found."""

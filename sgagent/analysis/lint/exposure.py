@@ -13,6 +13,7 @@ from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
     NO_PORTS,
     TCP,
+    AuthorizationObject,
     CidrBlock,
     Direction,
     Family,
@@ -163,7 +164,9 @@ def _find_wide_management(subject: LintSubject, check: Check) -> Iterator[Findin
 
 def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int]:
     """Return the management ports that a rule is about."""
-    if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS or rule.protocol != TCP:
+    if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
+        return []
+    if TCP not in rule.protocols:
         return []
     if isinstance(rule.ports, PortListReference):
         port_list = subject.snapshot.port_list_by_id.get(rule.ports.port_list_id)
@@ -175,8 +178,12 @@ def _management_ports(subject: LintSubject, rule: SecurityGroupRule) -> list[int
 
 
 def _wider_than_an_address(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
-    """Return the network of a rule's object that is too wide, if there is one."""
-    match rule.authorization_object:
+    """Return the first network among a rule's objects that is too wide, if there is one."""
+    return next(filter(None, (_too_wide(subject, one) for one in rule.authorization_objects)), None)
+
+
+def _too_wide(subject: LintSubject, one: AuthorizationObject) -> str | None:
+    match one:
         case CidrBlock() as block if block.first != block.last and str(block) not in _WORKBENCH:
             return str(block)
         case PrefixListReference(prefix_list_id):
@@ -214,7 +221,7 @@ def _find_one_family_shut(subject: LintSubject, check: Check) -> Iterator[Findin
 def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
     """Return the egress rule that drops everything that earlier rules don't accept."""
     for clause in stand.egress.clauses[family]:
-        if clause.rule is not None and denies_all(clause.rule):
+        if clause.rule is not None and denies_all(clause.rule, (family,)):
             return clause.rule
     return None
 
@@ -222,7 +229,7 @@ def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
 def _leaves_by_default(stand: Stand, family: Family) -> bool:
     """Return whether the default lets most of everything out: no clause for every protocol is for so many."""
     clauses = stand.egress.clauses[family]
-    speaking = (clause for clause in clauses[:-1] if clause.protocol is None and clause.ports.is_all)
+    speaking = (clause for clause in clauses[:-1] if clause.protocols is None and clause.ports.is_all)
     # A near end or source ports leave others for which the default decides.
     spoken_of = (
         ends

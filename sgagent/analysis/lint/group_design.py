@@ -15,6 +15,7 @@ from sgagent.analysis.redundancy import Table
 from sgagent.core.addresses import joined, size
 from sgagent.core.evaluate import DecidedBy
 from sgagent.core.model import (
+    AuthorizationObject,
     CidrBlock,
     Direction,
     Family,
@@ -36,9 +37,12 @@ def _find_mixed_services(subject: LintSubject, check: Check) -> Iterator[Finding
         rules = sorted(group.rules, key=lambda rule: rule.rule_id)
         serving = [rule for rule in rules if _is_service(rule)]
         public = [rule for rule in serving if _is_for_everyone(rule)]
-        covered = {(rule.ports, rule.protocol) for rule in public}
+        covered = {(rule.ports, protocol) for rule in public for protocol in rule.protocols}
         inner = [
-            rule for rule in serving if (rule.ports, rule.protocol) not in covered and _is_for_insiders(rule)
+            rule
+            for rule in serving
+            if _is_for_insiders(rule)
+            and any((rule.ports, protocol) not in covered for protocol in rule.protocols)
         ]
         if public and inner:
             yield Finding(
@@ -57,7 +61,7 @@ def _is_service(rule: SecurityGroupRule) -> bool:
     """Return whether a rule lets others use what a host offers, its administration aside."""
     if rule.policy is not Policy.ACCEPT or rule.direction is not Direction.INGRESS:
         return False
-    if not rule.protocol.has_ports:
+    if not any(protocol.has_ports for protocol in rule.protocols):
         return False
     if isinstance(rule.ports, PortListReference):
         return True
@@ -65,14 +69,18 @@ def _is_service(rule: SecurityGroupRule) -> bool:
 
 
 def _is_for_everyone(rule: SecurityGroupRule) -> bool:
-    return isinstance(rule.authorization_object, CidrBlock) and rule.authorization_object.is_everything
+    return any(isinstance(one, CidrBlock) and one.is_everything for one in rule.authorization_objects)
 
 
 def _is_for_insiders(rule: SecurityGroupRule) -> bool:
     """Return whether a rule is for a group, or for a private network or address."""
-    match rule.authorization_object:
+    return not _is_for_everyone(rule) and any(map(_is_inside, rule.authorization_objects))
+
+
+def _is_inside(one: AuthorizationObject) -> bool:
+    match one:
         case CidrBlock() as block:
-            return not block.is_everything and block.network.is_private
+            return block.network.is_private
         case GroupReference():
             return True
         case _:
@@ -235,12 +243,13 @@ def _silent_links(subject: LintSubject, group: str) -> list[str]:
 
 
 def _names_itself(group: SecurityGroup, rule: SecurityGroupRule) -> bool:
-    reference = rule.authorization_object
     return (
         rule.policy is Policy.ACCEPT
         and rule.direction is Direction.INGRESS
-        and isinstance(reference, GroupReference)
-        and reference.security_group_id == group.security_group_id
+        and any(
+            isinstance(one, GroupReference) and one.security_group_id == group.security_group_id
+            for one in rule.authorization_objects
+        )
     )
 
 

@@ -11,6 +11,7 @@ from sgagent.analysis.lint.void_rules import duplicate_rules
 from sgagent.core.addresses import Ranges, common, joined
 from sgagent.core.errors import Slips
 from sgagent.core.model import (
+    AuthorizationObject,
     CidrBlock,
     Family,
     GroupReference,
@@ -35,6 +36,8 @@ def _find_unknown(subject: LintSubject, check: Check) -> Iterator[Finding]:
     for key, (group, rule) in subject.rules.items():
         drops = rule.policy is Policy.DROP
         effect = "the definitions are refused, as a drop would be lost" if drops else "it matches nothing"
+        if not drops and len(rule.authorization_objects) > 1:
+            effect = "a part of it matches nothing"
         for noun, name in _unknown(subject, group, rule):
             meant = slips[noun].of(name)
             yield Finding(
@@ -56,15 +59,16 @@ def _unknown(
 ) -> Iterator[tuple[str, str]]:
     """Yield what a rule refers to and the definitions lack: what it is, and its name."""
     snapshot = subject.snapshot
-    match rule.authorization_object:
-        case GroupReference() as reference:
-            found = snapshot.group_by_id.get(reference.security_group_id)
-            if found is None or not is_of_account(found, group, reference):
-                yield "security group", str(reference)
-        case PrefixListReference(prefix_list_id) if prefix_list_id not in snapshot.prefix_list_by_id:
-            yield "prefix list", prefix_list_id
-        case _:
-            pass
+    for one in rule.authorization_objects:
+        match one:
+            case GroupReference() as reference:
+                found = snapshot.group_by_id.get(reference.security_group_id)
+                if found is None or not is_of_account(found, group, reference):
+                    yield "security group", str(reference)
+            case PrefixListReference(prefix_list_id) if prefix_list_id not in snapshot.prefix_list_by_id:
+                yield "prefix list", prefix_list_id
+            case _:
+                pass
     if isinstance(rule.ports, PortListReference) and (
         rule.ports.port_list_id not in snapshot.port_list_by_id
     ):
@@ -76,12 +80,14 @@ def _find_empty(subject: LintSubject, check: Check) -> Iterator[Finding]:
     users: dict[str, list[RuleKey]] = {}
     lacking: dict[tuple[str, Family], list[RuleKey]] = {}
     for key, (_, rule) in subject.rules.items():
-        for name in (_empty_object(subject, rule), _empty_port_list(subject, rule)):
+        empty = [_empty_object(subject, one) for one in rule.authorization_objects]
+        for name in (*empty, _empty_port_list(subject, rule)):
             if name is not None:
                 users.setdefault(name, []).append(key)
-        lack = _without_family(subject, rule)
-        if lack is not None:
-            lacking.setdefault(lack, []).append(key)
+        for one in rule.authorization_objects:
+            lack = _without_family(subject, rule, one)
+            if lack is not None:
+                lacking.setdefault(lack, []).append(key)
     for name, keys in sorted(users.items()):
         yield _about_object(
             subject,
@@ -130,11 +136,15 @@ def _likewise(keys: Sequence[RuleKey]) -> str:
     return f"; likewise {named}" + (f" and {len(keys) - _FEW} more" if len(keys) > _FEW else "")
 
 
-def _without_family(subject: LintSubject, rule: SecurityGroupRule) -> tuple[str, Family] | None:
+def _without_family(
+    subject: LintSubject, rule: SecurityGroupRule, one: AuthorizationObject
+) -> tuple[str, Family] | None:
     """Return a group that has members, but none of the only family that the rule is for, and that family."""
     local = rule.local_address
-    family = rule.protocol.only_family or (local.family if local else None)
-    match rule.authorization_object:
+    families = {protocol.only_family for protocol in rule.protocols}
+    family = families.pop() if len(families) == 1 else None
+    family = family or (local.family if local else None)
+    match one:
         case GroupReference(security_group_id) if family is not None:
             members = subject.members.get(security_group_id)
             is_lacking = members and not members.ranges(family)
@@ -143,8 +153,8 @@ def _without_family(subject: LintSubject, rule: SecurityGroupRule) -> tuple[str,
             return None
 
 
-def _empty_object(subject: LintSubject, rule: SecurityGroupRule) -> str | None:
-    match rule.authorization_object:
+def _empty_object(subject: LintSubject, one: AuthorizationObject) -> str | None:
+    match one:
         case GroupReference(security_group_id) if security_group_id in subject.members:
             return None if subject.members[security_group_id] else security_group_id
         case PrefixListReference(prefix_list_id):
@@ -165,8 +175,9 @@ def _find_idle_lists(subject: LintSubject, check: Check) -> Iterator[Finding]:
     """Find prefix lists that no rule names, that only idle rules name, or whose entries hold each other."""
     users: dict[str, list[RuleKey]] = {entry.prefix_list_id: [] for entry in subject.snapshot.prefix_lists}
     for key, (_, rule) in subject.rules.items():
-        if isinstance(rule.authorization_object, PrefixListReference):
-            users.setdefault(rule.authorization_object.prefix_list_id, []).append(key)
+        for one in rule.authorization_objects:
+            if isinstance(one, PrefixListReference):
+                users.setdefault(one.prefix_list_id, []).append(key)
     idle = _idle_rules(subject)
     for prefix_list in subject.snapshot.prefix_lists:
         keys = users[prefix_list.prefix_list_id]
@@ -222,9 +233,13 @@ def _find_cidrs_for_groups(subject: LintSubject, check: Check) -> Iterator[Findi
         family: joined(ranges for by_family in members.values() for ranges in by_family[family])
         for family in Family
     }
-    for key, (group, rule) in subject.rules.items():
-        block = rule.authorization_object
-        if not isinstance(block, CidrBlock) or block.is_everything or rule.policy is not Policy.ACCEPT:
+    objects = (
+        (key, group, rule, one)
+        for key, (group, rule) in subject.rules.items()
+        for one in (rule.authorization_objects if rule.policy is Policy.ACCEPT else ())
+    )
+    for key, group, rule, block in objects:
+        if not isinstance(block, CidrBlock) or block.is_everything:
             continue
         inside = common(((block.first, block.last),), known[block.family])
         name = _group_of(inside, block.family, members) if inside else None

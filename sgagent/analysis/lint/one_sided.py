@@ -24,6 +24,7 @@ from sgagent.core.model import (
     Protocol,
 )
 from sgagent.core.policy import DHCP
+from sgagent.core.rule_values import objects_text
 
 Codes = tuple[int, int]
 """First and last of a run of protocols with ports."""
@@ -79,7 +80,7 @@ class _Hosts:
     def closed(self, direction: Direction, near: str, clauses: Mapping[Family, Clause]) -> Iterator[Codes]:
         """Yield what a rule of a group accepts, and no host at its other end.
 
-        Nothing where the other end is no group, or has members without an interface: they may accept it.
+        Nothing where the other end is no single group, or has members without interfaces: they may accept it.
         """
         members = self._subject.members
         far = self._group(near, next(iter(clauses.values())))
@@ -94,10 +95,13 @@ class _Hosts:
                 yield run
 
     def _group(self, near: str, clause: Clause) -> str | None:
-        """Return the group that is the object of a rule."""
+        """Return the group that is the only object of a rule."""
         rule_id = clause.rule.rule_id if clause.rule else ""
-        named = self._subject.rules[near, rule_id][1].authorization_object
-        return named.security_group_id if isinstance(named, GroupReference) else None
+        match self._subject.rules[near, rule_id][1].authorization_objects:
+            case (GroupReference(security_group_id),):
+                return security_group_id
+            case _:
+                return None
 
     def _passes(self, reach: RuleReach, family: Family, run: Codes, group: str) -> bool:
         """Return whether the other end accepts any of a run from or to any member of a group."""
@@ -129,7 +133,7 @@ def _one_sided(
     subject: LintSubject, check: Check, direction: Direction, key: RuleKey, closed: Sequence[Codes]
 ) -> Finding:
     group, rule = subject.rules[key]
-    near, far = group.security_group_id, str(rule.authorization_object)
+    near, far = group.security_group_id, objects_text(rule.authorization_objects)
     traffic = _traffic(closed)
     if direction is Direction.EGRESS:
         message = f"it lets members of {near} send {traffic} to {far}, where no group admits it"

@@ -117,7 +117,7 @@ def _openings(clause: Clause) -> Iterator[tuple[RuleKey, int]]:
     if clause.rule is None or clause.policy is not Policy.ACCEPT or clause.ports.ranges == ALL_PORTS.ranges:
         return
     for number in _LISTENED:
-        if clause.protocol in (None, number):
+        if clause.may_have(number):
             yield key_of(clause.rule), number
 
 

@@ -16,8 +16,16 @@ from sgagent.analysis.lint.subject import LintSubject, Stand
 from sgagent.analysis.redundancy import Area, Table, common_area
 from sgagent.core.addresses import common, size
 from sgagent.core.evaluate import DecidedBy
-from sgagent.core.model import ALL_PORTS, Policy, Protocol
+from sgagent.core.model import (
+    ALL_PORTS,
+    ALL_PROTOCOLS,
+    Family,
+    Policy,
+    Protocol,
+    Protocols,
+)
 from sgagent.core.policy import ResolvedRule
+from sgagent.core.rule_values import protocols_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,24 +79,33 @@ def _tied_priority(clause: Clause) -> int | None:
 def _tie(drop: Clause, accept: Clause) -> Tie:
     assert drop.rule is not None  # noqa: S101 - only rules are looked at; for the type checker
     assert accept.rule is not None  # noqa: S101 - as above
-    traffic = str(Protocol(drop.protocol if accept.protocol is None else accept.protocol))
+    traffic = protocols_text(_common_protocols(drop, accept))
     ports = common(drop.ports.ranges, accept.ports.ranges)
     if ports != ALL_PORTS.ranges:
         traffic += f" {port_text(ports)}"
     return Tie(drop=drop.rule, accept=accept.rule, traffic=traffic)
 
 
-def denies_all(rule: ResolvedRule) -> bool:
-    """Return whether a rule drops everything from or to everyone of a family."""
+def _common_protocols(drop: Clause, accept: Clause) -> Protocols:
+    """Return the protocols that two clauses, which meet, have in common."""
+    numbers = accept.protocols if drop.protocols is None else drop.protocols
+    if numbers is None:
+        return (ALL_PROTOCOLS,)
+    return tuple(Protocol(number) for number in numbers if drop.may_have(number) and accept.may_have(number))
+
+
+def denies_all(rule: ResolvedRule, families: Iterable[Family] = tuple(Family)) -> bool:
+    """Return whether a rule drops everything from or to everyone of any of some families."""
+    everyone = [EVERYONE[family] for family in families]
     return (
         rule.policy is Policy.DROP
-        and rule.protocol.number is None
-        and rule.peer.name in EVERYONE
+        and ALL_PROTOCOLS in rule.protocols
+        and any(peer.name in everyone for peer in rule.peer.objects)
         and rule.local_address is None
     )
 
 
-EVERYONE = ("0.0.0.0/0", "::/0")
+EVERYONE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 
 
 def _find_deny_before_accepts(subject: LintSubject, check: Check) -> Iterator[Finding]:
@@ -284,10 +301,10 @@ def duplicate_rules(subject: LintSubject) -> Iterator[tuple[RuleKey, ...]]:
                 rule.direction,
                 rule.policy,
                 rule.priority,
-                rule.protocol,
+                rule.protocols,
                 rule.ports,
                 rule.source_ports,
-                rule.authorization_object,
+                rule.authorization_objects,
                 rule.local_address,
             )
             alike.setdefault(content, []).append((group.security_group_id, rule.rule_id))

@@ -180,7 +180,7 @@ def _read_members(
     paginator: Paginator, found: Readings, groups: Sequence[SecurityGroup], rules: Sequence[SecurityGroupRule]
 ) -> None:
     """Read the members of groups that rules refer to, and of groups with inner access (§3.4)."""
-    objects = [rule.authorization_object for rule in rules]
+    objects = [one for rule in rules for one in rule.authorization_objects]
     referenced = {one.security_group_id for one in objects if isinstance(one, GroupReference)}
     _read_groups(paginator, found, referenced)
     inner = {group.security_group_id for group in groups if group.inner_access is Policy.ACCEPT}
@@ -193,10 +193,11 @@ def _read_members(
 def _read_lists(paginator: Paginator, found: Readings, rules: Iterable[SecurityGroupRule]) -> None:
     """Read the lists that rules refer to; a missing list stays unknown (§5.3)."""
     for rule in rules:
-        match rule.authorization_object:
-            case PrefixListReference(name) if name not in found.prefix_lists:
-                call = ApiCall(Action.PREFIX_LIST, {"PrefixListId": name})
-                _read_list(paginator, call, name, found.prefix_lists)
+        for one in rule.authorization_objects:
+            match one:
+                case PrefixListReference(name) if name not in found.prefix_lists:
+                    call = ApiCall(Action.PREFIX_LIST, {"PrefixListId": name})
+                    _read_list(paginator, call, name, found.prefix_lists)
         match rule.ports:
             case PortListReference(name) if name not in found.port_lists:
                 call = ApiCall(Action.PORT_LIST, {"PortRangeListId": name})

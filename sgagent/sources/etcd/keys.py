@@ -15,7 +15,7 @@ from sgagent.documents.field import Field, Reading
 from sgagent.documents.problems import Budget, Findings, OverBudgetError
 from sgagent.documents.scalars import refuse_bidirectional
 from sgagent.documents.tree import MalformedError
-from sgagent.documents.values import parse_id, parse_object
+from sgagent.documents.values import parse_id, parse_objects
 from sgagent.documents.writer import (
     as_json,
     write_group,
@@ -261,7 +261,8 @@ def _references(file: str, read: dict[str, object], limits: Limits) -> Reference
     rules = [rule for rule in _listed(read, "rules") if isinstance(rule, dict)]
     attached = (name for name in _listed(read, "security_group_ids") if isinstance(name, str))
     try:
-        objects = {field.attempt(parse_object) for field in _texts(rules, "authorization_object", reading)}
+        texts = _texts(rules, "authorization_object", reading)
+        objects = {one for text in texts for _, one in text.attempt(parse_objects) or ()}
         groups = {Field(name, reading).read(parse_id) for name in attached}
         port_lists = {field.read(parse_id) for field in _texts(rules, "port_list_id", reading)}
     except OverBudgetError:
@@ -281,8 +282,10 @@ def _listed(read: dict[str, object], name: str) -> list[object]:
 
 
 def _texts(rules: list[dict[str, object]], name: str, reading: Reading) -> Iterator[Field]:
-    """Yield each distinct text in a field of the rules."""
-    texts = (rule.get(name) for rule in rules)
+    """Yield each distinct text in a field of the rules; of objects, also those in lists."""
+    values = (rule.get(name) for rule in rules)
+    is_listed = name == "authorization_object"
+    texts = (text for one in values for text in (one if is_listed and isinstance(one, list) else (one,)))
     return (Field(text, reading) for text in dict.fromkeys(text for text in texts if isinstance(text, str)))
 
 

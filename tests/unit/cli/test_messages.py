@@ -56,7 +56,7 @@ def about_object(
     return Case(name, "192.0.2.0/24\n", f"'{value}'\n", line, OBJECT, message, remedy, value, severity)
 
 
-FORMS = "an address, a CIDR, sg-…, account/sg-…, pl-… or the id of a group of these documents"
+FORMS = "an address, a CIDR, any, sg-…, account/sg-…, pl-… or the id of a group of these documents"
 NO_OBJECT = "not an address, and no security group of the documents has this id"
 NO_NAMES = "a host name; this version takes addresses only"
 UNKNOWN = "the security group is not in the definitions, so the rule matches nothing"

@@ -52,8 +52,8 @@ BEFORE = policy(WEB, BAN)
         ),
         pytest.param(
             policy(
-                replace(WEB, authorization_object=block("10.0.0.2")),
-                replace(WEB, rule_id="web2", authorization_object=block("10.0.0.3")),
+                replace(WEB, authorization_objects=(block("10.0.0.2"),)),
+                replace(WEB, rule_id="web2", authorization_objects=(block("10.0.0.3"),)),
                 BAN,
             ),
             id="one rule cut in two",

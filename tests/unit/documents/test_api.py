@@ -112,8 +112,8 @@ def test_a_rule_is_read() -> None:
         Policy.ACCEPT,
         1,
     )
-    assert (rule.protocol, rule.ports, rule.source_ports) == (TCP, PortSet.of((80, 80)), ALL_PORTS)
-    assert (rule.authorization_object, rule.local_address) == (CidrBlock.parse("0.0.0.0/0"), None)
+    assert (rule.protocols, rule.ports, rule.source_ports) == ((TCP,), PortSet.of((80, 80)), ALL_PORTS)
+    assert (rule.authorization_objects, rule.local_address) == ((CidrBlock.parse("0.0.0.0/0"),), None)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_rule_is_read() -> None:
 )
 def test_a_cidr_wins_over_a_group_over_a_prefix_list(fields: dict[str, object], meant: object) -> None:
     """Where several are filled, one is meant (§5.1)."""
-    assert the_rule(snapshot(with_rule(**fields))).authorization_object == meant
+    assert the_rule(snapshot(with_rule(**fields))).authorization_objects == (meant,)
 
 
 def test_the_near_end_is_the_local_address() -> None:
@@ -160,13 +160,13 @@ def test_the_near_end_is_the_local_address() -> None:
         )
     )
     assert inward.local_address == outward.local_address == CidrBlock.parse("10.0.0.0/8")
-    assert outward.authorization_object == CidrBlock.parse("192.0.2.0/24")
+    assert outward.authorization_objects == (CidrBlock.parse("192.0.2.0/24"),)
 
 
 def test_an_egress_rule_to_a_group() -> None:
     """The destination is the peer on egress."""
     rule = the_rule(snapshot(egress(DestGroupId="sg-9", DestGroupOwnerAccount="7")))
-    assert rule.authorization_object == GroupReference("sg-9", "7")
+    assert rule.authorization_objects == (GroupReference("sg-9", "7"),)
 
 
 def test_a_rule_with_a_port_list() -> None:

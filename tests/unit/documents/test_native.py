@@ -88,10 +88,10 @@ def test_every_field_of_a_group_is_read() -> None:
 def test_every_field_of_a_rule_is_read() -> None:
     """A rule has what was written, its ports sorted."""
     (rule,) = snapshot(EVERYTHING).security_groups[1].rules
-    assert (rule.rule_id, rule.priority, rule.protocol, rule.policy) == ("sgr-2", 7, TCP, Policy.ACCEPT)
+    assert (rule.rule_id, rule.priority, rule.protocols, rule.policy) == ("sgr-2", 7, (TCP,), Policy.ACCEPT)
     assert rule.ports == PortSet.of((80, 80), (443, 443), (8000, 8100))
     assert rule.source_ports == PortSet.of((1024, 65535))
-    assert rule.authorization_object == CidrBlock.parse("0.0.0.0/0")
+    assert rule.authorization_objects == (CidrBlock.parse("0.0.0.0/0"),)
     assert rule.local_address == CidrBlock.parse("10.0.0.0/8")
     assert (rule.description, rule.origin.line) == ("HTTPS for everyone", 13)
 
@@ -121,7 +121,7 @@ def test_lists_and_interfaces_are_read() -> None:
 def test_protocols_by_name_and_number(written: object, protocol: Protocol) -> None:
     """Names in any letter case, numbers from 0 to 255 (§4.1)."""
     ports = "80" if protocol.has_ports else None
-    assert the_rule(snapshot(rule_document(protocol=written, port_range=ports))).protocol == protocol
+    assert the_rule(snapshot(rule_document(protocol=written, port_range=ports))).protocols == (protocol,)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_forms_of_ports(written: object, ports: tuple[tuple[int, int], ...]) -> 
 )
 def test_forms_of_the_object(written: str, meant: object) -> None:
     """An address, a CIDR, a group, another account's group, a prefix list (§5.1)."""
-    assert the_rule(snapshot(rule_document(authorization_object=written))).authorization_object == meant
+    assert the_rule(snapshot(rule_document(authorization_object=written))).authorization_objects == (meant,)
 
 
 def test_a_port_list_stands_in_place_of_ports() -> None:
@@ -229,7 +229,8 @@ def test_what_is_only_warned_of(fields: dict[str, object], code: str) -> None:
         ({"authorization_object": "010.0.0.1"}, "bad_address"),
         ({"authorization_object": "fe80::1%eth0"}, "zone_id"),
         ({"authorization_object": "::ffff:192.0.2.1"}, "mapped_address"),
-        ({"authorization_object": ["192.0.2.1"]}, "wrong_type"),
+        ({"authorization_object": [["192.0.2.1"]]}, "wrong_type"),
+        ({"authorization_object": {"cidr": "192.0.2.1"}}, "wrong_type"),
         ({"authorization_object": "sg-a b"}, "bad_id"),
         ({"authorization_object": "a b/sg-1"}, "bad_id"),
         ({"rule_id": "a\nb"}, "bad_id"),
@@ -389,9 +390,9 @@ def test_a_second_id_is_told_with_its_field() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message", "remedy"),
     (
-        ("protocol", ["tcp", "udp"], "expected one protocol, found a list", "tcp, udp, "),
+        ("protocol", [["tcp"]], "expected one protocol, found a list", "tcp, udp, "),
         ("direction", ["ingress"], "expected one word, found a list", "one of ingress, egress"),
-        ("authorization_object", ["10.0.0.1"], "expected one authorization object, found a list", "a CIDR"),
+        ("authorization_object", [["::"]], "expected one authorization object, found a list", "a CIDR"),
         ("port_range", True, "expected a port range, found true or false", "443/443"),
         ("port_range", {"from": 1}, "expected a port range, found a mapping", "443/443"),
         ("priority", "1", "expected a priority, found text", "without quotes"),

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import ALL_PORTS, Direction, PortSet, SecurityGroupRule
+from sgagent.core.model import (
+    ALL_PORTS,
+    Direction,
+    PortSet,
+    SecurityGroupRule,
+)
+from sgagent.core.rule_values import objects_text, protocols_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers import Imported, ImportEffect, import_aws
 
@@ -62,7 +68,7 @@ def effects(found: Imported) -> list[ImportEffect]:
 def test_protocols(protocol: str, written: str) -> None:
     """A number and a name are the same, and -1 is every protocol; without ports where there are none."""
     found = imported(group(permission(protocol, *((443, 443) if written == "tcp" else (-1, -1)))))
-    assert [str(rule.protocol) for rule in the_rules(found)] == [written]
+    assert [protocols_text(rule.protocols) for rule in the_rules(found)] == [written]
     assert found.notes == ()
 
 
@@ -145,7 +151,10 @@ def test_groups_of_other_accounts_and_vpcs() -> None:
         {"GroupId": "sg-3", "UserId": "123456789012", "VpcId": "vpc-2", "PeeringStatus": "active"},
     ]
     found = imported(group(permission("-1", UserIdGroupPairs=pairs)))
-    assert [str(rule.authorization_object) for rule in the_rules(found)] == ["sg-1", "210987654321/sg-2"]
+    assert [objects_text(rule.authorization_objects) for rule in the_rules(found)] == [
+        "sg-1",
+        "210987654321/sg-2",
+    ]
     assert effects(found) == [ImportEffect.NARROWED, ImportEffect.LEFT_OUT]
 
 
@@ -212,7 +221,7 @@ def rule_answer(**ends: object) -> Answer:
 def test_rules_with_their_ids(ends: Answer, peer: str) -> None:
     """A call of its own tells them; the group's own answer may tell the same rule without its id."""
     (rule,) = the_rules(imported(group(), rule_answer(**ends)))
-    assert (rule.rule_id, str(rule.authorization_object)) == ("sgr-1", peer)
+    assert (rule.rule_id, objects_text(rule.authorization_objects)) == ("sgr-1", peer)
     (egress,) = the_rules(imported(group(), rule_answer(IsEgress=True, **ends)))
     assert egress.direction is Direction.EGRESS
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import ALL_PORTS, GroupType, Policy, SecurityGroup, SecurityGroupRule
+from sgagent.core.model import (
+    ALL_PORTS,
+    GroupType,
+    Policy,
+    SecurityGroup,
+    SecurityGroupRule,
+)
+from sgagent.core.rule_values import objects_text, protocols_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers import Imported, ImportEffect, import_terraform
 from tests.unit.importers.test_aws import WRONG_BOUNDS
@@ -49,8 +56,14 @@ def the_group(found: Imported) -> SecurityGroup:
 def said(rule: SecurityGroupRule) -> str:
     """Return a rule in a line."""
     ports = "" if rule.ports == ALL_PORTS else str(rule.ports)
-    words = (rule.direction.value, rule.policy.value, rule.priority, rule.protocol, ports or "-")
-    return " ".join(map(str, (*words, rule.authorization_object)))
+    words = (
+        rule.direction.value,
+        rule.policy.value,
+        rule.priority,
+        protocols_text(rule.protocols),
+        ports or "-",
+    )
+    return " ".join(map(str, (*words, objects_text(rule.authorization_objects))))
 
 
 AWS_GROUP = resource(

@@ -75,7 +75,7 @@ def rule(number: int, policy: Policy, protocol: Protocol = TCP, ports: PortSet =
         security_group_id="sg-1",
         policy=policy,
         priority=number,
-        protocol=protocol,
+        protocols=(protocol,),
         ports=ports,
         source_ports=ALL_PORTS,
         peer=Peer(name="0.0.0.0/0", addresses=AddressSet.of((everyone,))),

@@ -70,7 +70,7 @@ def many_rules(number: int) -> ResolvedPolicy:
             security_group_id="sg-1",
             policy=Policy.ACCEPT,
             priority=1,
-            protocol=TCP,
+            protocols=(TCP,),
             ports=ALL_PORTS,
             source_ports=ALL_PORTS,
             peer=Peer(name="pl-1", addresses=NO_ADDRESSES),

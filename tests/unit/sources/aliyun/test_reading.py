@@ -7,7 +7,12 @@ from collections import Counter
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import CidrBlock, GroupType, Snapshot
+from sgagent.core.model import (
+    CidrBlock,
+    GroupType,
+    Snapshot,
+)
+from sgagent.core.rule_values import objects_text
 from sgagent.documents import Limits, parse_documents
 from sgagent.sources.aliyun.ecs_api import (
     MOST_TRIES,
@@ -88,7 +93,7 @@ def test_what_the_answers_say_is_kept(cloud: FakeCloud) -> None:
     assert (web.group_type, web.account_id, web.tags) == (GroupType.BASIC, OWNER, (("env", "test"),))
     by_id = {rule.rule_id: rule for rule in web.rules}
     assert [by_id[f"sgr-{number}"].priority for number in (1, 2, 3)] == [1, 1, 50]
-    assert str(by_id["sgr-5"].authorization_object) == "2000000000000000/sg-theirs"
+    assert objects_text(by_id["sgr-5"].authorization_objects) == "2000000000000000/sg-theirs"
     assert str(by_id["sgr-4"].ports) == "prl-1"
 
 

@@ -18,6 +18,7 @@ import yaml
 from sgagent.core.binding import HandBinding
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.policy import Endpoint
+from sgagent.core.rule_values import objects_text
 from sgagent.documents import Limits
 from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
 from sgagent.sources.aliyun.ecs_api import Action, Api, ApiCall, ApiError, NotAllowedError, ThrottledError
@@ -111,7 +112,7 @@ def said(source: AliyunSource) -> str:
 def test_signed_questions_are_answered(server: EcsServer, key_file: Path) -> None:
     """Signatures, dates and nonces are checked by the server; the group comes with its rule."""
     (group,) = source_for(settings_for(server, key_file)).fetch().snapshot.security_groups
-    assert [str(rule.authorization_object) for rule in group.rules] == ["0.0.0.0/0"]
+    assert [objects_text(rule.authorization_objects) for rule in group.rules] == ["0.0.0.0/0"]
     assert [action for action, _ in server.cloud.asked][:2] == [
         "DescribeNetworkInterfaces",
         "DescribeSecurityGroups",

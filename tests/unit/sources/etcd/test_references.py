@@ -34,9 +34,12 @@ def test_rules_refer_to_groups_and_lists() -> None:
         {"authorization_object": "pl-1", "port_list_id": "prl-1"},
         {"authorization_object": "10.0.0.0/8"},
         {"authorization_object": "2001:db8::1"},
+        {"authorization_object": ["any", "sg-4", "pl-2", "10.0.0.0/8"]},
     )
     assert found == References(
-        groups=frozenset({"sg-2", "sg-3"}), prefix_lists=frozenset({"pl-1"}), port_lists=frozenset({"prl-1"})
+        groups=frozenset({"sg-2", "sg-3", "sg-4"}),
+        prefix_lists=frozenset({"pl-1", "pl-2"}),
+        port_lists=frozenset({"prl-1"}),
     )
 
 
@@ -45,7 +48,8 @@ def test_what_has_errors_refers_to_nothing() -> None:
     found = references(
         "sg-2",
         {},
-        {"authorization_object": ["sg-2"], "port_list_id": 1},
+        {"authorization_object": [["sg-2"], 2, {}], "port_list_id": 1},
+        {"authorization_object": [], "port_list_id": ["prl-1"]},
         {"authorization_object": "sg 1", "port_list_id": "../meta"},
         {"authorization_object": "no sense"},
         {"authorization_object": "sg-4"},

@@ -1,0 +1,47 @@
+"""The values of a rule's fields: several in canonical order and as text (§12.1, §12.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sgagent.core.model import (
+    AuthorizationObject,
+    AuthorizationObjects,
+    CidrBlock,
+    Family,
+    GroupReference,
+    PrefixListReference,
+    Protocols,
+)
+
+
+def protocols_text(protocols: Protocols) -> str:
+    """Return protocols in words: ``tcp``, or ``tcp, udp``."""
+    return ", ".join(map(str, protocols))
+
+
+ANY = "any"
+"""What documents write for :data:`EVERYTHING` (§12.1)."""
+
+EVERYTHING: AuthorizationObjects = tuple(
+    CidrBlock(family, 0, family.last_address, prefix_length=0) for family in Family
+)
+"""All addresses of both families."""
+
+
+def canonical_objects(objects: Iterable[AuthorizationObject]) -> AuthorizationObjects:
+    """Return each object once: IPv4 blocks, IPv6 blocks, groups, prefix lists."""
+    return tuple(sorted(set(objects), key=_object_order))
+
+
+def _object_order(one: AuthorizationObject) -> tuple[int, int, int, str]:
+    match one:
+        case CidrBlock(family=family, first=first, prefix_length=length):
+            return family.bits, first, length, ""
+        case GroupReference() | PrefixListReference():
+            return 1 << 8 + isinstance(one, PrefixListReference), 0, 0, str(one)
+
+
+def objects_text(objects: AuthorizationObjects) -> str:
+    """Return objects in words: ``10.0.0.0/8``, ``10.0.0.0/8, sg-app``, or ``any``."""
+    return ANY if objects == EVERYTHING else ", ".join(map(str, objects))
