@@ -28,6 +28,7 @@ from sgagent.core.model import (
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents import DocumentFile, Limits, parse_documents
+from tests.generators import NOW
 
 NETWORKS: Mapping[str, tuple[str, str]] = {
     "any": ("0.0.0.0/0", "::/0"),
@@ -163,7 +164,7 @@ class Side:
             platform=tuple(_exemptions(self.platform)), failsafe=tuple(_exemptions(self.failsafe))
         )
         bound = bind(snapshot, bindings, HostFacts(), automatically=False)
-        resolution = resolve(snapshot, bound, exemptions, unbound_closed=self.is_closed)
+        resolution = resolve(snapshot, bound, exemptions, unbound_closed=self.is_closed, at=NOW)
         if resolution.errors:
             raise AssertionError(f"a side of a pair has errors: {resolution.errors}")
         return resolution.policy

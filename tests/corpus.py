@@ -37,7 +37,7 @@ class Example:
         """Return what the definitions come to on the interfaces that the packets pass."""
         snapshot, _ = self.parse()
         bound = bind(snapshot, self.scenario.bindings, HostFacts(), automatically=False)
-        return resolve(snapshot, bound, Exemptions(platform=Settings().platform))
+        return resolve(snapshot, bound, Exemptions(platform=Settings().platform), at=self.scenario.at)
 
     def policy(self) -> ResolvedPolicy:
         """Return what is enforced."""

@@ -23,7 +23,7 @@ from sgagent.core.model import (
 from sgagent.core.policy import LINK_LOCAL
 from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws
-from tests.generators import Case, random_block, random_packets, resolved
+from tests.generators import NOW, Case, random_block, random_packets, resolved
 
 _FOURTEEN = 14
 _TRIES = 20
@@ -208,6 +208,10 @@ def _widen_range(draft: _Draft) -> _Draft:
     return draft.with_rule(edit)
 
 
+def _end_rule(draft: _Draft) -> _Draft:
+    return draft.with_rule(lambda rule: replace(rule, expires=NOW))
+
+
 def _change_network(draft: _Draft) -> _Draft:
     def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
         others = list(rule.authorization_objects)
@@ -275,6 +279,7 @@ _EDITS: Mapping[str, Callable[[_Draft], _Draft]] = {
     "change a priority": _change_priority,
     "widen a range": _widen_range,
     "change a network": _change_network,
+    "let a rule end": _end_rule,
     "add a member": _add_member,
     "remove a member": _remove_member,
     "change the inner access": _change_inner_access,

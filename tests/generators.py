@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 
@@ -51,6 +52,10 @@ from sgagent.core.rule_values import EVERYTHING, canonical_objects
 from sgagent.documents.writer import write_document
 from tests.draws import Draws
 
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+"""The latest time in all cases; some rules ended before, and some will."""
+
+ENDS = (NOW - timedelta(microseconds=1), NOW, NOW + timedelta(microseconds=1), NOW + timedelta(days=30))
 METADATA = CidrBlock.parse("100.100.100.200/32")
 ACCOUNTS = ("1000000000000001", "1000000000000002")
 
@@ -148,7 +153,7 @@ def resolved(
 ) -> ResolvedPolicy | None:
     """Return what definitions come to on a host; None where they have errors."""
     bound = bind(snapshot, bindings, HostFacts(), automatically=False)
-    resolution = resolve(snapshot, bound, exemptions)
+    resolution = resolve(snapshot, bound, exemptions, at=NOW)
     return None if resolution.errors else resolution.policy
 
 
@@ -242,6 +247,7 @@ class _Definitions:
             authorization_objects=canonical_objects([peer, *others]),
             source_ports=PortSet.of(_port_range(draws)) if has_ports and draws.chance(20) else ALL_PORTS,
             local_address=local,
+            expires=draws.choice(ENDS) if draws.chance(10) else None,
         )
 
     def _object(

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import datetime
 from types import FrameType
 
 from sgagent.agent.control.handlers import Execution
@@ -27,6 +28,7 @@ from sgagent.agent.step_log import EventLog, ObservationLog, StepLog
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.verification import Verification
 from sgagent.core.errors import ApplierLostError, SgagentError
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.monitor import RulesetChange
 from sgagent.ports import Clock, Host, Source
 
@@ -241,6 +243,13 @@ class Daemon:
         self._fetched_at = 0.0
         self._ticked_at = 0.0
         self._retry_at: float | None = None
+        self._policy: ResolvedPolicy | None = None
+        self._expiries: tuple[datetime | None, ...] = ()
+        """When rules of the policy in force end, in order."""
+
+        self._expiry: datetime | None = None
+        """When the next one ends."""
+
         self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._state_faults: tuple[str, ...] = ()
         self._counter_fault: str | None = None
@@ -288,8 +297,11 @@ class Daemon:
         now = self._clock.monotonic()
         is_fetch_due = now - self._fetched_at >= FETCH_AGAIN_SECONDS
         is_retry_due = self._retry_at is not None and now >= self._retry_at
+        is_expiry_due = self._expiry is not None and self._reconciler.latest_time() >= self._expiry
+        if is_expiry_due:
+            self._expiry = None  # the step finds the next one; one that fails is tried again
         is_trial_over = self._execution.deadline is not None and now >= self._execution.deadline
-        is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over
+        is_due = happened.reload or happened.host_changed or is_retry_due or is_trial_over or is_expiry_due
         if happened.source_changed or is_fetch_due or happened.reload:
             self._try_step(fetch=True)
         elif is_due:
@@ -316,7 +328,10 @@ class Daemon:
         due = self._ticked_at + TICK_SECONDS
         for other in (self._retry_at, self._execution.deadline):
             due = due if other is None else min(due, other)
-        return max(0.0, due - now)
+        left = due - now
+        if self._expiry is not None:
+            left = min(left, (self._expiry - self._reconciler.latest_time()).total_seconds())
+        return max(0.0, left)
 
     def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
         """Do a step; one that fails is logged once and tried again.
@@ -377,6 +392,7 @@ class Daemon:
         else:
             self._retry_at = None
             self._backoff.after_success()
+        self._note_expiry(step.policy)
         self._step_log.say(step)
         self._say_faults()
         if step.is_first_table and step.outcome is StepEnd.APPLIED:
@@ -388,6 +404,14 @@ class Daemon:
         self._leftovers.step_done()
         return step
 
+    def _note_expiry(self, policy: ResolvedPolicy | None) -> None:
+        """Find when the next rule ends; to look for rules that do is needed for another policy only."""
+        if policy is not self._policy:
+            self._policy = policy
+            self._expiries = tuple(rule.expires for rule in policy.expiring) if policy else ()
+        latest = self._reconciler.latest_time()
+        self._expiry = next((one for one in self._expiries if one and one > latest), None)
+
     def _follow_flows(self, step: Step) -> None:
         """Let the flow log know what the table is from now on, and by which names to call addresses."""
         in_force, flow_log = self._reconciler.definitions.in_force, self._board.flow_log
@@ -398,6 +422,7 @@ class Daemon:
     def _tick(self) -> None:
         """Read the counters, serve who waits for a reading, and feed the watchdog."""
         self._ticked_at = self._clock.monotonic()
+        self._reconciler.latest_time()  # which keeps it, should the clock go back
         self.drift.look()
         self._board.note_contest(is_contested=self.drift.is_contested)
         if self._verification:

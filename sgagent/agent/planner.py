@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
 from sgagent.agent.manual_override import ModeOverrides
@@ -106,6 +107,9 @@ class StepInputs:
     overrides: ModeOverrides = field(default_factory=ModeOverrides)
     now: float = 0.0
     """Seconds since the epoch."""
+
+    latest: datetime | None = None
+    """The latest time that is known, by which rules expire (§12.4); without it none does."""
 
     has_enforced: bool = True
     """Whether this host ever enforced a snapshot."""
@@ -263,6 +267,7 @@ class Planner:
             self._exemptions(inputs),
             default_mode=enforcement.mode,
             unbound_closed=enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
+            at=inputs.latest,
             memo=self._resolved,
         )
 
@@ -302,7 +307,7 @@ class Planner:
         definitions, good = state.definitions, state.definitions.good
         is_going_back = definitions.is_going_back
         if state.in_force is not None and not state.is_closed and not is_going_back:
-            decision = self._enforce(state, inputs, state.in_force.wanted, observed)
+            decision = self._enforce(state, inputs, state.in_force.wanted.at(inputs.latest), observed)
             if good is None:
                 return decision
             version, documents = good.snapshot.version, good.documents

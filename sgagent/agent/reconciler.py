@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_kept, written_key
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory, write_durably
+from sgagent.agent.state.latest_time import LatestTime
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem
@@ -91,6 +93,7 @@ class Reconciler:
         kept, damage = state.load()
         links = KnownLinks.left(kept.links if kept else (), settings.interfaces)
         self.state = AgentState(definitions=Definitions.left(kept, damage), known_links=links)
+        self._latest_time = LatestTime(state.directory, clock, is_kept=state.is_changed)
         self.overrides, self.mode_fault = self._modes.load()
 
     def step(self, *, fetch: bool) -> Step:
@@ -112,6 +115,8 @@ class Reconciler:
             inputs = replace(
                 inputs, has_enforced=self._directory.has_enforced(), ways=self._ways(target.definitions)
             )
+        if target.resolution is not None and target.resolution.depends_on_time:
+            self._latest_time.keep()  # before a rule goes that would come back if the time did
         step, state = self._bring(self.state, inputs, target)
         if step.outcome is not StepEnd.REFUSED:
             state = self._store(state, target)
@@ -128,6 +133,7 @@ class Reconciler:
             ways=self._ways(definitions),
             overrides=self.overrides,
             now=self._clock.now(),
+            latest=self._latest_time.now(),
             is_table_known=not self._is_changing,
         )
 
@@ -263,7 +269,12 @@ class Reconciler:
     @property
     def state_faults(self) -> tuple[str, ...]:
         """Return what is wrong with what is kept."""
-        return (*self.definitions.faults, *((self.mode_fault,) if self.mode_fault else ()))
+        others = (self._latest_time.fault, self.mode_fault)
+        return (*self.definitions.faults, *(fault for fault in others if fault))
+
+    def latest_time(self) -> datetime:
+        """Return the latest time that this host has known."""
+        return self._latest_time.now()
 
     def interface_names(self) -> frozenset[str]:
         """Return every interface that is judged, there, or named by the configuration."""

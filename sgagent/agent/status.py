@@ -14,7 +14,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import is_hidden
 from sgagent.core.errors import Severity
 from sgagent.core.lockout import NamedCut, SessionKind
-from sgagent.core.model import Mode
+from sgagent.core.model import Mode, Policy
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.verify.proof import Outcome
 
@@ -24,6 +24,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MOST_ERRORS_SHOWN = 5
 """Of a refused delivery, in the status; the log has more."""
 
+MOST_EXPIRING_SHOWN = 10
 MOST_WARNINGS_SHOWN = 5
 """Of what is enforced all the same, in the status; the log has more."""
 
@@ -125,6 +126,17 @@ def state_in_words(interface: InterfaceStatus) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiringRule:
+    """A rule in force that will end (§12.4)."""
+
+    rule_id: str
+    security_group_id: str
+    policy: Policy
+    expires_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """A change of the table by another process."""
 
@@ -218,6 +230,9 @@ class Status:
     interfaces: tuple[InterfaceStatus, ...] = ()
     """Sorted by name."""
 
+    expiring: tuple[ExpiringRule, ...] = ()
+    """The rules in force that will end, the one that ends first at the front."""
+
     sessions_cut: Mapping[SessionKind, int] = field(
         default_factory=lambda: MappingProxyType(dict.fromkeys(SessionKind, 0))
     )
@@ -291,9 +306,23 @@ def status_after(status: Status, step: Step, *, is_fetched: bool, now: float) ->
         warnings=len(warnings),
         first_warnings=tuple(map(str, warnings[:MOST_WARNINGS_SHOWN])),
         interfaces=tuple(_interfaces(step)),
+        expiring=status.expiring if step.policy is status.step.policy else _expiring(step.policy),
         sessions_cut=_counted_cuts(status.sessions_cut, step.sessions_cut),
         last_cut=step.sessions_cut or status.last_cut,
         last_cut_at=now if step.sessions_cut else status.last_cut_at,
+    )
+
+
+def _expiring(policy: ResolvedPolicy | None) -> tuple[ExpiringRule, ...]:
+    return tuple(
+        ExpiringRule(
+            rule_id=rule.rule_id,
+            security_group_id=rule.security_group_id,
+            policy=rule.policy,
+            expires_at=rule.expires.timestamp(),
+        )
+        for rule in (policy.expiring if policy else ())
+        if rule.expires is not None
     )
 
 

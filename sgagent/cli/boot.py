@@ -17,8 +17,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.sessions import end_forbidden_sessions
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
 from sgagent.agent.step import Step, StepEnd, summary
-from sgagent.cli.daemon_assembly import SystemClock
-from sgagent.cli.inputs import load_settings
+from sgagent.cli.inputs import SystemClock, load_settings
 from sgagent.core.errors import KernelRefusedError, SourceUnavailableError, UsageError, printable
 from sgagent.core.model import Sessions
 from sgagent.core.policy import Endpoint
@@ -172,6 +171,8 @@ class NoSource:
 
 class LastGood(StateDirectory):
     """A state directory of which nothing is changed: what is kept was put there by an agent that saw more."""
+
+    is_changed = False
 
     def keep(self, kept: KeptDocuments) -> None:
         """Leave what is kept as it is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -35,7 +34,7 @@ from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.metrics import make_registry
 from sgagent.agent.web.responses import Page
 from sgagent.agent.web.routes import PageSources, status_pages
-from sgagent.cli.inputs import load_settings, read_configuration
+from sgagent.cli.inputs import SystemClock, load_settings, read_configuration
 from sgagent.core.errors import UsageError
 from sgagent.core.model import Sessions
 from sgagent.dataplane.client import ApplierDataplane
@@ -48,18 +47,6 @@ from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings
 from sgagent.sources.factory import make_source
 from sgagent.sources.servers import name_servers
-
-
-class SystemClock:
-    """The clocks of this host."""
-
-    def now(self) -> float:
-        """Return the wall clock in seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        return time.monotonic()
 
 
 def run_daemon(options: argparse.Namespace, applier: Applier) -> int:

@@ -8,8 +8,15 @@ import json
 from dataclasses import replace
 
 from sgagent.agent.control.requests import ExplainAnswer, ExplainQuestion
-from sgagent.cli.agent_client import NoAgentError, ask
-from sgagent.cli.inputs import accept_or_refuse, add_policy_arguments, load_settings, read_policy
+from sgagent.cli.agent_client import NoAgentError, ask, enforced_now
+from sgagent.cli.inputs import (
+    accept_or_refuse,
+    add_policy_arguments,
+    add_time_argument,
+    load_settings,
+    read_policy,
+    resolve_for_host,
+)
 from sgagent.core.errors import UsageError, printable
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import (
@@ -31,6 +38,8 @@ from sgagent.core.model import (
     Policy,
     Protocol,
 )
+from sgagent.documents import parse_documents
+from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 
@@ -53,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", metavar="NAME", help="the interface, where several are bound")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the packet is dropped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_time_argument(parser)
     add_policy_arguments(parser)
 
 
@@ -60,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the verdict and how it came about."""
     settings = load_settings(options)
     packet = _packet(options)
-    live = None if _names_definitions(options) else _ask_agent(settings, packet)
+    live = None if _names_definitions(options) or options.at else _ask_agent(settings, packet)
     explanation = live.explanation if live else _explain_definitions(settings, packet, options)
     if options.json:
         print(json.dumps(as_json(explanation)))
@@ -87,7 +97,13 @@ def _ask_agent(settings: Settings, packet: Packet) -> ExplainAnswer | None:
 
 def _explain_definitions(settings: Settings, packet: Packet, options: argparse.Namespace) -> Explanation:
     """Return what becomes of the packet under definitions that need not be in force."""
-    resolution = read_policy(settings, options.definitions, options.interface)
+    present = enforced_now(settings) if options.at and not _names_definitions(options) else None
+    if present is not None and present.documents is not None:
+        snapshot, problems = parse_documents(present.documents, settings.limits, present.version)
+        delivery = Delivery(snapshot=snapshot, problems=problems)
+        resolution = resolve_for_host(settings, delivery, (), at=options.at)
+    else:
+        resolution = read_policy(settings, options.definitions, options.interface, at=options.at)
     accept_or_refuse(resolution.problems, strict=options.strict or settings.enforcement.strict)
     interface = choose_interface(resolution.policy, packet.interface or None)
     return explain(resolution.policy, replace(packet, interface=interface or ""))

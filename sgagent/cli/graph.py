@@ -15,7 +15,7 @@ from sgagent.analysis.graph.edges import make_graph
 from sgagent.analysis.graph.elements import Edge, Graph, Node, Traffic, as_dot, as_mermaid
 from sgagent.analysis.graph.svg import HighlightedWay, as_svg, compared, highlighted
 from sgagent.analysis.lint.subject import make_subject
-from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, load_settings
+from sgagent.cli.inputs import accept_or_refuse, add_definitions_arguments, fetch, latest_time, load_settings
 from sgagent.cli.output import Progress
 from sgagent.core.errors import Problem, Severity, UsageError, printable
 from sgagent.core.model import LAST_PORT, PORTED, Snapshot
@@ -83,7 +83,7 @@ def _way(text: str) -> HighlightedWay:
 
 def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) -> Graph:
     """Return the graph of the definitions; print their problems."""
-    subject = make_subject(delivery.snapshot, Exemptions())
+    subject = make_subject(delivery.snapshot, Exemptions(), at=latest_time(settings))
     problems = (*delivery.problems, *map(_bearable, subject.problems))
     accept_or_refuse(problems, strict=options.strict or settings.enforcement.strict)
     with Progress("looking at groups", len(subject.stands)) as progress:

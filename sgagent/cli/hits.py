@@ -66,8 +66,12 @@ def table(
     """
     if not answer.interfaces:
         return ["no interface of this host is bound"]
-    rows = [_row(hit, part.mode, now) for part in answer.interfaces for hit in part.hits]
-    headline, *laid_out = _laid_out([_HEADINGS, *rows], _rates(answer, rates), width)
+    hits = [(hit, part.mode) for part in answer.interfaces for hit in part.hits]
+    rows = [_HEADINGS, *(_row(hit, mode, now) for hit, mode in hits)]
+    if any(hit.expires_at is not None for hit, _ in hits):
+        ends = ("EXPIRES", *(_expiry(hit, now) for hit, _ in hits))
+        rows = [(*row, end) for row, end in zip(rows, ends, strict=True)]
+    headline, *laid_out = _laid_out(rows, _rates(answer, rates), width)
     left = iter(laid_out)
     lines: list[str] = []
     for part in answer.interfaces:
@@ -180,6 +184,11 @@ def _last_hit(hit: Hit, now: float) -> str:
     if hit.last_hit_at is None:
         return "" if hit.counted_since is None else "none"
     return short_age(max(0.0, now - hit.last_hit_at))
+
+
+def _expiry(hit: Hit, now: float) -> str:
+    """Return in how long a rule ends, in few signs; empty where it does not."""
+    return "" if hit.expires_at is None else f"in {short_age(max(0.0, hit.expires_at - now))}"
 
 
 WATCH_SECONDS = 1.0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 
+from sgagent.agent.state.latest_time import LatestTime
 from sgagent.cli.main import DEFAULT_CONFIGURATION, TWO_PATHS
 from sgagent.cli.output import problem_text
 from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
@@ -27,6 +30,8 @@ from sgagent.core.policy import exempt
 from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS
 from sgagent.documents import DocumentFile, RefusedDocumentsError, with_key_lines
+from sgagent.documents.scalars import InvalidValueError
+from sgagent.documents.values import parse_instant
 from sgagent.host.links import NetlinkHost
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, UnboundInterfaces, parse_interface_name, parse_settings
@@ -35,6 +40,18 @@ from sgagent.sources.factory import make_source
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.servers import known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature, signature_file
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def now(self) -> float:
+        """Return the wall clock in seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
 
 
 class _DefinitionsAction(argparse.Action):
@@ -101,6 +118,34 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 
 
+def add_time_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--at TIME``."""
+    parser.add_argument(
+        "--at",
+        metavar="TIME",
+        type=_instant,
+        help="as if this were the latest time that is known, like 2026-12-31T18:00:00+01:00",
+    )
+
+
+def _instant(text: str) -> datetime:
+    """Return the instant that an argument is, for the parser.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return parse_instant(text)
+    except InvalidValueError as error:
+        fault = error.faults[0]
+        raise argparse.ArgumentTypeError(f"{text}: {fault.message} ({fault.remedy})") from None
+
+
+def latest_time(settings: Settings) -> datetime:
+    """Return the latest time that this host has known, as far as the state can be read (§12.4)."""
+    return LatestTime(settings.state.directory, SystemClock(), is_kept=False).now()
+
+
 def whole_number(text: str) -> int:
     """Return the number that an argument is, for the parser.
 
@@ -163,9 +208,21 @@ UNNAMED = "unnamed"
 
 
 def read_policy(
-    settings: Settings, definitions: Path | None, interfaces: Iterable[str], *, scope: Scope = Scope.HOST
+    settings: Settings,
+    definitions: Path | None,
+    interfaces: Iterable[str],
+    *,
+    scope: Scope = Scope.HOST,
+    at: datetime | None = None,
 ) -> Resolution:
     """Return the resolved policy of the chosen definitions for this host, with all problems.
+
+    Args:
+        settings: the configuration.
+        definitions: the path on the command line; None is the configured source.
+        interfaces: ``--interface`` arguments.
+        scope: whose errors of meaning count.
+        at: the latest time; None is the one that this host has known.
 
     Raises:
         UsageError: the path on the command line does not exist.
@@ -177,7 +234,7 @@ def read_policy(
     except RefusedDocumentsError as error:
         problems = (*error.problems, *_errors_of_meaning(error, settings, interfaces, scope))
         raise DocumentError(problems) from None
-    return resolve_for_host(settings, delivery, interfaces, scope=scope)
+    return resolve_for_host(settings, delivery, interfaces, scope=scope, at=at)
 
 
 _CODES_OF_MISSING_OBJECTS = frozenset(
@@ -276,6 +333,7 @@ def resolve_for_host(
     interfaces: Iterable[str],
     *,
     scope: Scope = Scope.HOST,
+    at: datetime | None = None,
     memo: Memo | None = None,
 ) -> Resolution:
     """Return what the definitions come to on this host; all problems included.
@@ -285,6 +343,7 @@ def resolve_for_host(
         delivery: the definitions.
         interfaces: ``--interface`` arguments; if there are any, nothing else is bound.
         scope: whose errors of meaning count.
+        at: the latest time; None is the one that this host has known.
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     by_hand = hand_bindings(interfaces)
@@ -301,6 +360,7 @@ def resolve_for_host(
         default_mode=settings.enforcement.mode,
         unbound_closed=settings.enforcement.unbound_interfaces is UnboundInterfaces.CLOSED,
         scope=scope,
+        at=at or latest_time(settings),
         memo=memo,
     )
     return with_all_problems(resolution, delivery, settings, scope)
@@ -354,7 +414,9 @@ def _kind_of_object(problem: Problem) -> str:
     return "prefix_list_by_id" if (problem.value or "").startswith("pl-") else "group_by_id"
 
 
-def resolve_everywhere(settings: Settings, delivery: Delivery, memo: Memo | None = None) -> Resolution:
+def resolve_everywhere(
+    settings: Settings, delivery: Delivery, memo: Memo | None = None, *, at: datetime | None = None
+) -> Resolution:
     """Return what definitions come to on every network interface that they name, wherever it is.
 
     Each is judged as if it were a link of this host, by the name of its id. All errors of meaning count.
@@ -365,6 +427,7 @@ def resolve_everywhere(settings: Settings, delivery: Delivery, memo: Memo | None
         _exemptions(settings),
         default_mode=settings.enforcement.mode,
         scope=Scope.EVERYTHING,
+        at=at or latest_time(settings),
         memo=memo,
     )
     return with_all_problems(resolution, delivery, settings, Scope.HOST)

@@ -24,6 +24,7 @@ from sgagent.cli.inputs import (
     add_policy_arguments,
     fetch,
     hand_bindings,
+    latest_time,
     load_settings,
     resolve_for_host,
 )
@@ -193,6 +194,7 @@ def _subject(settings: Settings, delivery: Delivery, options: argparse.Namespace
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
         life=_life(settings, delivery, options),
+        at=latest_time(settings),
     )
 
 

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from sgagent.agent.sessions import open_sessions_of_agents_too
@@ -28,8 +29,10 @@ from sgagent.cli.inputs import (
     UNNAMED,
     accept_or_refuse,
     add_policy_arguments,
+    add_time_argument,
     fetch,
     hand_bindings,
+    latest_time,
     load_settings,
     read_files,
     resolve_everywhere,
@@ -48,7 +51,7 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Resolution
-from sgagent.core.rule_values import protocols_text
+from sgagent.core.rule_values import instant_text, protocols_text
 from sgagent.documents import parse_other_version
 from sgagent.host.links import NetlinkHost
 from sgagent.nft.marks import MarkLayout, first_state
@@ -80,6 +83,9 @@ class PlanReport:
     changes: bool
     """Whether there is any change, one without effect included."""
 
+    expiring: tuple[ResolvedRule, ...] = ()
+    """The candidate's rules that will end, the one that ends first at the front."""
+
 
 def lines(report: PlanReport, width: int | None) -> list[str]:
     """Return what people read.
@@ -95,6 +101,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found += _part("sessions that would be cut", list(map(str, report.sessions)))
     found += _part("rules", [_rule_text(change) for change in report.comparison.rules])
     found += _part("links", list(_link_texts(report.comparison)))
+    found += _part("rules that end", list(map(_end_text, report.expiring)))
     operations = [_cut(operation, width) for operation in report.operations or ()]
     found += _part(f"kernel, {_count(len(operations), 'operation')}", operations, most=MOST_OPERATIONS)
     return [printable(line) for line in found]
@@ -156,6 +163,14 @@ _FATES = {
 }
 
 
+def _end_text(rule: ResolvedRule) -> str:
+    return f"{rule.rule_id} of {rule.security_group_id}, {rule.policy.value}: {_expiry(rule)}"
+
+
+def _expiry(rule: ResolvedRule) -> str:
+    return instant_text(rule.expires) if rule.expires else "never"
+
+
 def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
     """Yield what differs, like ``priority 1 → 2``."""
     pairs = (
@@ -166,6 +181,7 @@ def _differences(before: ResolvedRule, after: ResolvedRule) -> Iterator[str]:
         ("source ports", _ports(before.source_ports), _ports(after.source_ports)),
         ("object", before.peer.name, after.peer.name),
         ("local address", str(before.local_address or "any"), str(after.local_address or "any")),
+        ("expires", _expiry(before), _expiry(after)),
     )
     yield from (f"{name} {old} → {new}" for name, old, new in pairs if old != new)
     if before.peer.name == after.peer.name and before.peer != after.peer:
@@ -226,6 +242,15 @@ def as_json(report: PlanReport) -> dict[str, object]:
             "modes": list(comparison.modes),
         },
         "operations": list(report.operations or ()),
+        "expiring": [
+            {
+                "rule_id": rule.rule_id,
+                "security_group_id": rule.security_group_id,
+                "policy": rule.policy.value,
+                "expires_at": _expiry(rule),
+            }
+            for rule in report.expiring
+        ],
     }
 
 
@@ -278,6 +303,7 @@ def _rule_json(change: RuleChange) -> dict[str, object]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_policy_arguments(parser)
+    add_time_argument(parser)
     parser.add_argument(
         "--against",
         metavar="PATH",
@@ -302,7 +328,12 @@ def run(options: argparse.Namespace) -> int:
     if options.everywhere and options.interface:
         raise UsageError("--everywhere and --interface exclude each other")
     settings = load_settings(options)
-    scope = _Scope(settings=settings, interfaces=tuple(options.interface), everywhere=options.everywhere)
+    scope = _Scope(
+        settings=settings,
+        interfaces=tuple(options.interface),
+        everywhere=options.everywhere,
+        at=options.at or latest_time(settings),
+    )
     parsed = Memo()
     delivery = fetch(settings, options.definitions, UNNAMED, parsed)
     candidate = scope.resolve(delivery)
@@ -333,14 +364,17 @@ class _Scope:
     """``--interface`` arguments."""
 
     everywhere: bool
+    at: datetime
+    """The latest time, on both sides."""
+
     memo: Memo = field(default_factory=Memo)
     """Of what was resolved: the sides have most of it in common."""
 
     def resolve(self, delivery: Delivery) -> Resolution:
         """Return what definitions come to there."""
         if self.everywhere:
-            return resolve_everywhere(self.settings, delivery, self.memo)
-        return resolve_for_host(self.settings, delivery, self.interfaces, memo=self.memo)
+            return resolve_everywhere(self.settings, delivery, self.memo, at=self.at)
+        return resolve_for_host(self.settings, delivery, self.interfaces, memo=self.memo, at=self.at)
 
     def resolve_present(self, present: Delivery | None) -> ResolvedPolicy:
         """Return what is in force there; a link whose groups are all unknown to it is not judged yet."""
@@ -421,6 +455,7 @@ def _report(
         sessions=_sessions_cut(old, new) if scope.is_this_host else (),
         operations=operations if wants_operations else None,
         changes=not comparison.is_nothing or bool(operations),
+        expiring=new.expiring,
     )
 
 

@@ -18,6 +18,7 @@ from sgagent.cli.inputs import (
     accept_or_refuse,
     add_definitions_arguments,
     fetch,
+    latest_time,
     load_settings,
     required_definitions,
     with_all_problems,
@@ -100,7 +101,8 @@ def _valid(settings: Settings, path: Path, *, strict: bool) -> Snapshot:
         UsageError: there is no such path.
     """
     delivery = fetch(settings, path)
-    resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING)
+    at = latest_time(settings)
+    resolution = resolve(delivery.snapshot, Bindings(), Exemptions(), scope=Scope.EVERYTHING, at=at)
     whole = with_all_problems(resolution, delivery, settings, Scope.EVERYTHING)
     accept_or_refuse(whole.problems, strict=strict)
     return delivery.snapshot

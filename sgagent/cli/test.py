@@ -13,7 +13,7 @@ from typing import assert_never
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
 from sgagent.analysis.flow_text import address_text
-from sgagent.cli.inputs import accept_or_refuse, fetch, load_settings, read_bounded
+from sgagent.cli.inputs import accept_or_refuse, fetch, latest_time, load_settings, read_bounded
 from sgagent.cli.output import Colour, Progress, painted
 from sgagent.core.binding import HostFacts, bind
 from sgagent.core.errors import DocumentError, Problem, UsageError, printable
@@ -432,7 +432,9 @@ class _Reader:
         delivery = self._deliveries[definitions]
         bound = bind(delivery.snapshot, scenario.bindings, HostFacts(), automatically=False)
         exemptions = Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe)
-        resolution = resolve(delivery.snapshot, bound, exemptions)
+        resolution = resolve(
+            delivery.snapshot, bound, exemptions, at=scenario.at or latest_time(self._settings)
+        )
         self.problems += (*delivery.problems, *resolution.problems)
         return _Suite(file=file, definitions=definitions, scenario=scenario, policy=resolution.policy)
 

@@ -72,7 +72,7 @@ def object_warnings(
     if group.group_type is GroupType.ADVANCED:
         message = "an advanced group has a group as object, which the cloud would refuse"
         yield _warning(origin, "group_object_in_advanced", value, message, "use a CIDR or a prefix list")
-    elif found is group and (remedy := _by_inner_policy(group, rule)):
+    elif found.security_group_id == group.security_group_id and (remedy := _by_inner_policy(group, rule)):
         message = "the group names itself for all traffic, which the cloud would refuse"
         yield _warning(origin, "own_group", value, message, remedy)
 

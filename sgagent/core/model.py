@@ -10,6 +10,7 @@ import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from sgagent.core.errors import NOWHERE, Origin
@@ -368,8 +369,6 @@ class SecurityGroupRule:
     """From 1, the most urgent. Among equals, drop wins (§3.5)."""
 
     protocols: Protocols
-    """The rule matches packets of any of them."""
-
     ports: PortSet | PortListReference
     """Destination ports in both directions."""
 
@@ -377,6 +376,9 @@ class SecurityGroupRule:
     source_ports: PortSet = ALL_PORTS
     local_address: CidrBlock | None = None
     """What the near end must lie in (§4.5); None is anywhere."""
+
+    expires: datetime | None = None
+    """From when on the rule does not exist (§12.4), in UTC; None is never."""
 
     description: str = field(default="", compare=False)
     origin: Origin = field(default=NOWHERE, compare=False)

@@ -8,8 +8,9 @@ of §3.5. What no group can block stands here too: a host's own needs (§7.1), a
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from operator import is_
@@ -34,6 +35,7 @@ from sgagent.core.model import (
     SecurityGroup,
     Snapshot,
 )
+from sgagent.core.rule_values import has_ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class ResolvedRule:
     source_ports: PortSet
     peer: Peer
     local_address: CidrBlock | None = None
+    expires: datetime | None = None
+    """From when on the rule does not exist (§12.4); None is never."""
 
     def can_match(self, family: Family) -> bool:
         """Return whether any packet of the family matches."""
@@ -181,6 +185,14 @@ class ResolvedInterface:
         """Return what decides about sessions opened in the direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
+    def with_rules(self, is_kept: Callable[[ResolvedRule], bool]) -> ResolvedInterface:
+        """Return the interface with some of the rules."""
+        ingress, egress = (
+            replace(toward, rules=tuple(filter(is_kept, toward.rules)))
+            for toward in (self.ingress, self.egress)
+        )
+        return replace(self, ingress=ingress, egress=egress)
+
 
 LOOPBACK = "lo"
 """The kernel's link from the host to itself. Nothing judges it, whether bound or not (§2.3)."""
@@ -220,6 +232,25 @@ class ResolvedPolicy:
     def observed(self) -> frozenset[str]:
         """Return the names of those that judge and carry nothing out (§9.1)."""
         return frozenset(judge.name for judge in self.judges if judge.mode is Mode.OBSERVE)
+
+    @property
+    def expiring(self) -> tuple[ResolvedRule, ...]:
+        """Return the rules that will end, each once, the one that ends first at the front."""
+        found = {
+            (rule.expires, rule.security_group_id, rule.rule_id): rule
+            for judge in self.interfaces
+            for toward in (judge.ingress, judge.egress)
+            for rule in toward.rules
+            if rule.expires is not None
+        }
+        return tuple(found[key] for key in sorted(found))
+
+    def at(self, time: datetime | None) -> ResolvedPolicy:
+        """Return the policy without the rules that have ended."""
+        if not any(has_ended(rule.expires, time) for rule in self.expiring):
+            return self
+        lives = (one.with_rules(lambda rule: not has_ended(rule.expires, time)) for one in self.interfaces)
+        return replace(self, interfaces=tuple(lives))
 
     def judge(self, name: str) -> ResolvedInterface | None:
         """Return what judges the packets of a link; None where nothing does (§2.3)."""

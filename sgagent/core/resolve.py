@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 
@@ -28,6 +29,7 @@ from sgagent.core.policy import (
     members_by_group,
 )
 from sgagent.core.resolved_rules import OF_UNKNOWN_OBJECTS, ResolvedRules, RuleResolver, as_warning, error
+from sgagent.core.rule_values import has_ended
 
 
 class Scope(enum.Enum):
@@ -59,6 +61,9 @@ class Resolution:
     unknown_objects: int = 0
     """Distinct authorization objects and port lists that bound interfaces refer to and the snapshot lacks."""
 
+    depends_on_time: bool = False
+    """Whether rules of bound interfaces expire, or have ended."""
+
     @property
     def errors(self) -> tuple[Problem, ...]:
         """Return the problems that refuse the snapshot."""
@@ -73,6 +78,7 @@ def resolve(
     default_mode: Mode = Mode.ENFORCE,
     unbound_closed: bool = False,
     scope: Scope = Scope.HOST,
+    at: datetime | None = None,
     memo: Memo | None = None,
 ) -> Resolution:
     """Return the policy for this host's interfaces, and all problems of the snapshot.
@@ -84,10 +90,12 @@ def resolve(
         default_mode: for bindings that name none.
         unbound_closed: whether links that nothing is bound to are closed (§9.3).
         scope: whose errors of meaning count as errors.
+        at: the latest time that is known: rules that expired until then do not exist (§12.4). Without it
+            none has ended.
         memo: of what was resolved before, to spare work; the result is the same without.
     """
     concerned = frozenset(group for binding in bound.bindings for group in binding.security_group_ids)
-    resolver = _Resolver(snapshot, concerned, scope, memo or Memo())
+    resolver = _Resolver(snapshot, concerned, scope, at, memo or Memo())
     resolver.problems.extend(bound.problems)
     interfaces = tuple(
         resolver.interface(binding, exemptions, binding.mode or default_mode) for binding in bound.bindings
@@ -99,8 +107,21 @@ def resolve(
         unbound=closed_interface("*", exemptions, default_mode) if unbound_closed else None,
     )
     return Resolution(
-        policy=policy, problems=tuple(resolver.problems), unknown_objects=len(resolver.unknown_objects)
+        policy=policy,
+        problems=tuple(resolver.problems),
+        unknown_objects=len(resolver.unknown_objects),
+        depends_on_time=resolver.depends_on_time,
     )
+
+
+def living(snapshot: Snapshot, at: datetime | None) -> Snapshot:
+    """Return the definitions without the rules that have ended."""
+
+    def left(group: SecurityGroup) -> SecurityGroup:
+        rules = tuple(rule for rule in group.rules if not has_ended(rule.expires, at))
+        return group if len(rules) == len(group.rules) else replace(group, rules=rules)
+
+    return replace(snapshot, security_groups=tuple(map(left, snapshot.security_groups)))
 
 
 def resolved_members(snapshot: Snapshot, memo: Memo) -> dict[str, AddressSet]:
@@ -137,11 +158,14 @@ class _Resolver:
     """The groups on bound interfaces."""
 
     scope: Scope
+    at: datetime | None
     memo: Memo
     problems: list[Problem] = field(default_factory=list)
     unknown_objects: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     """The groups that rules of concerned groups refer to."""
+
+    depends_on_time: bool = False
 
     def __post_init__(self) -> None:
         self.memo.turn()
@@ -256,8 +280,13 @@ class _Resolver:
         present = self._rules.get(group.security_group_id)
         if present is not None:
             return present
-        rules = self._rules[group.security_group_id] = self._resolver.resolve(group, self._memo_of(group))
         is_concerned = group.security_group_id in self.concerned
+        memo = self._memo_of(group)
+        living, ended = self._by_expiry(group, memo)
+        if living is not group:
+            self.depends_on_time |= is_concerned
+            self.problems.extend(map(_of_ended, self._resolver.resolve(ended, Memo()).problems))
+        rules = self._rules[group.security_group_id] = self._resolver.resolve(living, memo)
         counts = is_concerned or self.scope is Scope.EVERYTHING
         self.problems.extend(rules.problems if counts else map(as_warning, rules.problems))
         if counts:
@@ -266,6 +295,22 @@ class _Resolver:
         if is_concerned:
             self.reached.update(rules.reached)
         return rules
+
+    def _by_expiry(self, group: SecurityGroup, memo: Memo) -> tuple[SecurityGroup, SecurityGroup]:
+        """Return the group with the rules that exist, and with those that have ended.
+
+        Where no rule expires, the first is the very group.
+        """
+        expiring = memo.get(
+            "expiring",
+            (group.rules,),
+            lambda: frozenset(rule.rule_id for rule in group.rules if rule.expires is not None),
+        )
+        if not expiring:
+            return group, group
+        ended = tuple(rule for rule in group.rules if has_ended(rule.expires, self.at))
+        living = tuple(rule for rule in group.rules if not has_ended(rule.expires, self.at))
+        return replace(group, rules=living), replace(group, rules=ended)
 
     def _memo_of(self, group: SecurityGroup) -> Memo:
         """Return the memo of a group as it is, its rules and members apart."""
@@ -281,6 +326,13 @@ class _Resolver:
 
     def _error(self, origin: Origin, code: str, value: str, message: str, remedy: str) -> None:
         self.problems.append(error(origin, code, value, message, remedy))
+
+
+def _of_ended(problem: Problem) -> Problem:
+    """Return a problem of a rule that has ended, which refuses nothing (§12.4)."""
+    message = f"of a rule that has ended: {problem.message}"
+    code = "unknown_object_of_ended" if problem.code in OF_UNKNOWN_OBJECTS else problem.code
+    return replace(as_warning(problem), code=code, message=message)
 
 
 def _ordered(groups: tuple[ResolvedRules, ...], direction: Direction) -> tuple[ResolvedRule, ...]:

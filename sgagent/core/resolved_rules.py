@@ -167,6 +167,7 @@ class RuleResolver:
             source_ports=_merged(rule.source_ports),
             peer=self._peer(group, rule, problems),
             local_address=rule.local_address,
+            expires=rule.expires,
         )
         references = [one for one in rule.authorization_objects if isinstance(one, GroupReference)]
         return Resolved(

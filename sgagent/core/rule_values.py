@@ -1,8 +1,9 @@
-"""The values of a rule's fields: several in canonical order and as text (§12.1, §12.2)."""
+"""Values of a rule's fields: several in canonical order and as text (§12.1, §12.2), and its end (§12.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from sgagent.core.model import (
     AuthorizationObject,
@@ -45,3 +46,13 @@ def _object_order(one: AuthorizationObject) -> tuple[int, int, int, str]:
 def objects_text(objects: AuthorizationObjects) -> str:
     """Return objects in words: ``10.0.0.0/8``, ``10.0.0.0/8, sg-app``, or ``any``."""
     return ANY if objects == EVERYTHING else ", ".join(map(str, objects))
+
+
+def has_ended(expires: datetime | None, at: datetime | None) -> bool:
+    """Return whether something that expires has ended at a time; without a time nothing has."""
+    return expires is not None and at is not None and expires <= at
+
+
+def instant_text(instant: datetime) -> str:
+    """Return an instant in RFC 3339, in UTC."""
+    return instant.isoformat().replace("+00:00", "Z")

@@ -31,7 +31,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.rule_values import objects_text, protocols_text
+from sgagent.core.rule_values import instant_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
 from sgagent.documents.values import no_object
@@ -104,13 +104,19 @@ def _write(value: object, lines: list[str], texts: Memo | None) -> None:
         lines.append(type(value).__name__)
         for name in _compared(type(value)):
             part = getattr(value, name)
-            _write(part[0] if name in _EXTENDED and len(part) == 1 else part, lines, texts)
+            if name in _LISTED and len(part) == 1:
+                (part,) = part
+            if name != _EXPIRES or part is not None:
+                _write(part, lines, texts)
     else:
         lines.append(repr(value))
 
 
-_EXTENDED = ("protocols", "authorization_objects")
-"""Fields that were one value once; a list of one has the digest of that."""
+_LISTED = ("protocols", "authorization_objects")
+"""Fields whose list of one value has the digest of the value alone, as in the first versions."""
+
+_EXPIRES = "expires"
+"""A field that changes a digest only where it is set."""
 
 
 @cache
@@ -411,6 +417,7 @@ def derive_rule_id(security_group_id: str, rule: SecurityGroupRule) -> str:
             str(source_ports),
             objects_text(rule.authorization_objects),
             str(rule.local_address or ""),
+            *((instant_text(rule.expires),) if rule.expires else ()),
         )
     )
     return "auto-" + hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -53,6 +54,7 @@ from sgagent.documents.values import (
     parse_block,
     parse_group_id,
     parse_id,
+    parse_instant,
     parse_mac,
     parse_members,
     parse_objects,
@@ -132,6 +134,9 @@ class RuleModel(DocumentModel):
     )
     local_address: Block | None = Declared(
         None, description="What the near end must be in; of the object's family. Missing: anywhere."
+    )
+    expires: Annotated[datetime, Value(parse_instant, ref("instant"))] | None = Declared(
+        None, description="From when on the rule does not exist, with an offset (RFC 3339). Missing: never."
     )
     description: FreeText = Declared("", description="For people.")
 
@@ -325,6 +330,7 @@ def _rule(place: Field) -> SecurityGroupRule | None:
         objects=tuple(Part(_OBJECT, one, item) for item, one in model.authorization_object or ()),
         local=Part("local_address", model.local_address),
         description=model.description,
+        expires=model.expires,
     )
     return make_rule(form)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sgagent.core.model import (
@@ -68,6 +69,7 @@ class RuleForm:
 
     local: Part[CidrBlock] | None
     description: str
+    expires: datetime | None = None
 
 
 def make_rule(form: RuleForm) -> SecurityGroupRule | None:
@@ -103,6 +105,7 @@ def make_rule(form: RuleForm) -> SecurityGroupRule | None:
         authorization_objects=canonical_objects(objects),
         source_ports=source_ports,
         local_address=form.local.value if form.local else None,
+        expires=form.expires,
         description=form.description,
         origin=form.place.origin,
     )

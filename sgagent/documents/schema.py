@@ -13,6 +13,7 @@ from sgagent.documents.values import (
     ACCOUNT_PATTERN,
     FORMAT_VERSION,
     ID_PATTERN,
+    INSTANT_PATTERN,
     LAST_PRIORITY,
     MAC_PATTERN,
     PROTOCOLS,
@@ -66,6 +67,7 @@ _DEFINITIONS: dict[str, Schema] = {
         {"type": "array", "items": ref("protocol"), "minItems": 1, "uniqueItems": True},
     ),
     "priority": {"type": "integer", "minimum": 1, "maximum": LAST_PRIORITY},
+    "instant": {"format": "date-time", **_pattern(INSTANT_PATTERN)},
     "mac_address": _pattern(MAC_PATTERN),
 }
 """JSON Schema of the values of fields."""

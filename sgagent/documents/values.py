@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from operator import attrgetter
 
 from sgagent.core.errors import nearest
@@ -66,6 +67,12 @@ ACCOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
 
 MAC_PATTERN = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
 PORT_PATTERN = r"(-?[0-9]{1,9})(?:[/-](-?[0-9]{1,9}))?"
+_MINUTE = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+INSTANT_PATTERN = (
+    rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})[Tt ]({_MINUTE}):([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]{_MINUTE})"
+)
+"""Of RFC 3339."""
+
 PORT_FORMS = "443, 443/443, 8000-8100 or -1/-1, from 1 to 65535"
 
 FIRST_UNUSUAL_PRIORITY = 101
@@ -76,12 +83,14 @@ _ACCOUNT = re.compile(ACCOUNT_PATTERN)
 _MAC = re.compile(MAC_PATTERN)
 _PORTS = re.compile(PORT_PATTERN)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
+_INSTANT = re.compile(INSTANT_PATTERN)
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 _ID_FORM = "at most 128 letters, digits and . _ : -, a letter or digit first"
 _MAC_FORM = "six pairs of hexadecimal digits, like 00:16:3e:00:00:01"
 _PROTOCOL_FORM = f"{', '.join(PROTOCOLS)}, or a number from 0 to 255"
+_INSTANT_FORM = "2026-12-31T18:00:00+01:00, or 2026-12-31T17:00:00Z"
 _PRIORITY_FORM = "a whole number from 1, the most urgent, to 100"
 
 
@@ -178,6 +187,24 @@ def parse_priority_or_text(node: Node) -> int:
     if _WHOLE_NUMBER.fullmatch(text) and 1 <= int(text) <= LAST_PRIORITY:
         return int(text)
     raise invalid("bad_priority", "not a priority", _PRIORITY_FORM)
+
+
+def parse_instant(node: Node) -> datetime:
+    """Return an instant of RFC 3339, which has an offset, in UTC; a leap second is the second before."""
+    text = parse_text(node, "an instant", _INSTANT_FORM)
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        has_no_offset = _INSTANT.fullmatch(f"{text}Z") is not None
+        message = "an instant without an offset" if has_no_offset else "not an instant"
+        raise invalid("bad_instant", message, _INSTANT_FORM)
+    date, minute, second, fraction, offset = match.groups()
+    microseconds = f"{(fraction or '.')[1:7]:0<6}"
+    offset = "+00:00" if offset in "Zz" else offset
+    try:
+        instant = datetime.fromisoformat(f"{date}T{minute}:{min(second, '59')}.{microseconds}{offset}")
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise invalid("bad_instant", "a day that no calendar has", _INSTANT_FORM) from None
 
 
 def parse_ports(node: Node) -> PortSet:

@@ -19,7 +19,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.rule_values import ANY, EVERYTHING
+from sgagent.core.rule_values import ANY, EVERYTHING, instant_text
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
 
@@ -79,6 +79,7 @@ def write_rule(rule: SecurityGroupRule) -> Native:
         if rule.authorization_objects == EVERYTHING
         else _one_or_all(list(map(str, rule.authorization_objects))),
         local_address=None if rule.local_address is None else str(rule.local_address),
+        expires=None if rule.expires is None else instant_text(rule.expires),
         description=rule.description,
     )
 

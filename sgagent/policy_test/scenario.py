@@ -10,6 +10,7 @@ import enum
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 from functools import partial
 from typing import Annotated, assert_never
@@ -35,6 +36,7 @@ from sgagent.documents.scalars import (
     parse_word,
 )
 from sgagent.documents.tree import Listing, Mapping, Node
+from sgagent.documents.values import parse_instant
 from sgagent.settings import parse_interface_name
 
 
@@ -82,6 +84,9 @@ class Scenario:
 
     bindings: tuple[HandBinding, ...]
     """Sorted by interface."""
+
+    at: datetime | None
+    """The latest time, by which rules expire; None is the one that the host has known."""
 
     traffic: tuple[ExpectedTraffic, ...]
 
@@ -223,6 +228,7 @@ class _ScenarioModel(DocumentModel):
     definitions: Annotated[str, Value(parse_text)] = ""
     bind: Annotated[Mapping | None, Value(parse_mapping)]
     packets: Annotated[Listing | None, Value(parse_list)]
+    at: Annotated[datetime | None, Value(parse_instant)] = None
 
 
 class _TrafficModel(DocumentModel):
@@ -267,6 +273,7 @@ def parse_packets(content: bytes, file: str) -> Scenario:
     scenario = Scenario(
         definitions=model.definitions or DEFAULT_DEFINITIONS,
         bindings=bindings,
+        at=model.at,
         traffic=tuple(_Traffic(tuple(binding.interface for binding in bindings)).read(places)),
     )
     if findings.has_errors:

@@ -26,7 +26,7 @@ from sgagent.nft.ruleset import Chain, Ruleset
 from tests.changes import changed
 from tests.draws import Draws
 from tests.fakes.table import carry_out
-from tests.generators import Case
+from tests.generators import ENDS, Case
 from tests.property.test_crowds import crowd
 from tests.strategies import cases, draws, noted_case, noted_groups
 from tests.words import policy_of
@@ -66,8 +66,9 @@ def test_resolving_after_any_changes_is_resolving_from_nothing(case: Case, draws
     for snapshot in snapshots(draws, case.snapshot):
         scope = draws.choice((Scope.HOST, Scope.HOST, Scope.EVERYTHING))
         bindings = bound(snapshot, case.bindings)
-        remembering = resolve(snapshot, bindings, Exemptions(), scope=scope, memo=memory)
-        assert remembering == resolve(snapshot, bindings, Exemptions(), scope=scope)
+        at = draws.choice((None, *ENDS))
+        remembering = resolve(snapshot, bindings, Exemptions(), scope=scope, at=at, memo=memory)
+        assert remembering == resolve(snapshot, bindings, Exemptions(), scope=scope, at=at)
         event(f"has problems: {bool(remembering.problems)}")
 
 

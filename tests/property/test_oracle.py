@@ -21,6 +21,13 @@ from tests.oracle import Address, Attempt, Document, judge
 from tests.strategies import draws, examples
 
 NOW = dt.datetime(2026, 11, 27, 12, tzinfo=dt.UTC)
+TIMES = tuple(NOW + dt.timedelta(seconds=seconds) for seconds in (-1, 0, 1))
+ENDS = (
+    "2026-11-27T12:00:00Z",
+    "2026-11-27T13:00:00+01:00",
+    "2026-11-27T06:29:59.5-05:30",
+    "2026-11-27t12:00:01z",
+)
 NETWORKS = {
     4: ("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "10.1.2.2/31", "192.0.2.0/24", "192.0.2.7"),
     6: ("::/0", "2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::3", "fd00::/8", "2001:db8:1::2/127"),
@@ -105,6 +112,8 @@ def drawn_rule(draws: Draws) -> dict[str, Any]:
             rule["source_port_range"] = draws.choice(PORT_RANGES)
     elif any(protocol in PORTED for protocol in protocols):
         rule["port_range"] = "-1/-1"
+    if draws.chance(25):
+        rule["expires"] = draws.choice(ENDS)
     if local is not None:
         rule["local_address"] = draws.choice(NETWORKS[local])
     return rule
@@ -144,8 +153,8 @@ def drawn_attempt(draws: Draws) -> Attempt:
     return Attempt(draws.choice(("ingress", "egress")), source, destination, protocol, *ports)
 
 
-def policy_of(document: Document) -> ResolvedPolicy:
-    """Return what the document comes to where the first group is on the link."""
+def policy_of(document: Document, at: dt.datetime) -> ResolvedPolicy:
+    """Return what the document comes to where the first group is on the link, at a time."""
     found, _ = parse_documents([DocumentFile("a.json", json.dumps(document).encode())], Limits())
     bound = bind(
         found,
@@ -153,7 +162,7 @@ def policy_of(document: Document) -> ResolvedPolicy:
         HostFacts(),
         automatically=False,
     )
-    resolution = resolve(found, bound, Exemptions())
+    resolution = resolve(found, bound, Exemptions(), at=at)
     assert not resolution.errors
     return resolution.policy
 
@@ -185,8 +194,9 @@ def test_a_document_means_what_the_text_says(draws: Draws) -> None:
     """Verdict and rule of each packet, by every list of objects and protocols."""
     document = drawn_document(draws)
     note(json.dumps(document, indent=1))
-    policy = policy_of(document)
+    at = draws.choice(TIMES)
+    policy = policy_of(document, at)
     for attempt in draws.many(drawn_attempt, 40, is_full=True):
         decision = evaluate(policy, packet_of(attempt))
         rule_id = decision.rule.rule_id if decision.decided_by is DecidedBy.RULE and decision.rule else None
-        assert (decision.verdict.value, rule_id) == judge(document, GROUPS[0], attempt, NOW), attempt
+        assert (decision.verdict.value, rule_id) == judge(document, GROUPS[0], attempt, at), attempt

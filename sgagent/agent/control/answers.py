@@ -52,7 +52,7 @@ from sgagent.agent.published_status import Board
 from sgagent.agent.sessions import LiveSessions
 from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
-from sgagent.agent.status import MOST_CUTS_SHOWN
+from sgagent.agent.status import MOST_CUTS_SHOWN, MOST_EXPIRING_SHOWN
 from sgagent.agent.web.health import reasons_not_ready
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.core.explanation import choose_interface, explain
@@ -259,6 +259,8 @@ def status_answer(board: Board, clock: Clock, source: str) -> StatusAnswer:
         pending=_pending(status.standing, clock),
         mode_overrides=tuple(_overrides(status.standing.overrides)),
         awaits_documents=status.step.awaits_documents,
+        expiring=len(status.expiring),
+        first_expiring=status.expiring[:MOST_EXPIRING_SHOWN],
         platform=tuple(map(str, board.policy().platform)),
         verified_outcome=status.verified.outcome.value if status.verified else None,
         verified_at=status.verified.at if status.verified else None,
@@ -391,6 +393,7 @@ def _rule_hit(rule: ResolvedRule, hit: Hit) -> Hit:
         protocol=protocols_text(rule.protocols),
         ports=None if rule.ports.is_all else str(rule.ports),
         authorization_object=rule.peer.name,
+        expires_at=rule.expires.timestamp() if rule.expires else None,
     )
 
 

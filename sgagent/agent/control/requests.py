@@ -14,7 +14,7 @@ from typing import Self
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.state.directory import Extent, Trigger
-from sgagent.agent.status import Drift, InterfaceStatus, Posture
+from sgagent.agent.status import Drift, ExpiringRule, InterfaceStatus, Posture
 from sgagent.core.errors import Problem, UsageError
 from sgagent.core.evaluate import Packet
 from sgagent.core.explanation import Explanation
@@ -282,6 +282,12 @@ class StatusAnswer:
     awaits_documents: bool = False
     """Whether the host never enforced anything and the source holds no document yet."""
 
+    expiring: int = 0
+    """How many rules of this host will end."""
+
+    first_expiring: tuple[ExpiringRule, ...] = ()
+    """The first few of them, the one that ends first at the front."""
+
     platform: tuple[str, ...] = ()
     """What the platform list of the configuration lets through where groups judge (§7.3), in words."""
 
@@ -342,6 +348,9 @@ class Hit:
 
     last_hit_at: float | None = None
     """Null where there was no hit in that time."""
+
+    expires_at: float | None = None
+    """When the rule ends, in seconds since the epoch; null is never."""
 
     @property
     def ports_text(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sgagent.agent.control.requests import StatusAnswer
 from sgagent.agent.state.directory import Trigger
 from sgagent.agent.status import Posture
-from sgagent.agent.time_text import count, moment, time_left
+from sgagent.agent.time_text import age, clock_time, count, moment, time_left
 
 _MEANINGS = {
     Posture.ENFORCING: ("enforcing", ""),
@@ -37,6 +37,7 @@ def facts(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
         now: seconds since the epoch.
     """
     yield from _enforcement(answer, now)
+    yield from _expiring(answer, now)
     yield from _platform(answer)
     yield from _orders(answer, now)
     yield from _sessions_cut(answer, now)
@@ -101,6 +102,16 @@ def _drift(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     if last is not None:
         who = "someone" if last.process_id is None else f"{last.process_name} (process {last.process_id})"
         yield "", f"{moment(last.at, now)}: {who} changed {', '.join(last.differed)}"
+
+
+def _expiring(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
+    """Yield which rules end, and when."""
+    for number, rule in enumerate(answer.first_expiring):
+        left = age(max(0.0, rule.expires_at - now))
+        name = f"{rule.rule_id} of {rule.security_group_id} ({rule.policy.value})"
+        yield "" if number else "expires", f"{clock_time(rule.expires_at)}, in {left}: {name}"
+    if answer.expiring > len(answer.first_expiring):
+        yield "", f"… and {answer.expiring - len(answer.first_expiring)} more"
 
 
 def _platform(answer: StatusAnswer) -> Iterator[tuple[str, str]]:

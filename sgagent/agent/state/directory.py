@@ -368,6 +368,9 @@ _HISTORY = "history"
 class StateDirectory:
     """The directory that outlives the agent."""
 
+    is_changed = True
+    """Whether this process writes there."""
+
     def __init__(self, directory: Path) -> None:
         """Take the directory; it is made when something is kept."""
         self.directory = directory

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -176,15 +177,17 @@ class Inspection:
         if rules > MOST_RULES:
             return NotFound(f"There are too many rules to inspect here ({rules}): {_USE_COMMANDS}.")
         by_hand = bind(snapshot, self._settings.interfaces, HostFacts(), automatically=False)
+        at = datetime.fromtimestamp(self._clock.now(), UTC)
         subject = make_subject(
             snapshot,
             Exemptions(platform=self._settings.platform, failsafe=self._settings.failsafe),
             by_hand=by_hand.bindings,
             most_rules=self._settings.lint.most_rules,
             life=self._life(policy),
+            at=at,
         )
         findings = lint(subject, frozenset(self._settings.lint.disable))
-        graph = make_graph(make_subject(snapshot, Exemptions()))
+        graph = make_graph(make_subject(snapshot, Exemptions(), at=at))
         groups = snapshot.security_groups
         return Found(
             findings=findings,

@@ -363,6 +363,9 @@ def _verification(status: Status) -> Iterator[Metric]:
     yield _durations("sgagent_verify_duration_seconds", "Time to prove the table.", status.verify_durations)
 
 
+_DAY_SECONDS = 86_400.0
+
+
 def _durations(name: str, documentation: str, durations: Durations) -> Metric:
     bounds = [*map(str, BOUNDS), "+Inf"]
     buckets = list(zip(bounds, map(float, accumulate(durations.counts)), strict=True))
@@ -396,6 +399,13 @@ def _snapshot(status: Status, now: float) -> Iterator[Metric]:
         status.unknown_objects,
     )
     yield _gauge("sgagent_warnings", "Warnings about the newest definitions.", status.warnings)
+    yield _gauge(
+        "sgagent_rules_expiring",
+        "Rules of this host that expire within a day.",
+        None
+        if status.step.policy is None
+        else sum(rule.expires_at - now <= _DAY_SECONDS for rule in status.expiring),
+    )
     yield _gauge(
         "sgagent_source_held_back",
         "Whether a manual override keeps the source's definitions from being enforced.",

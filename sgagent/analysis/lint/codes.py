@@ -14,6 +14,8 @@ CODES = (
     "duplicate_rule",
     "contradicting_tie",
     "redundant_rule",
+    "expiring_drop",
+    "expired_rule",
     "unknown_object",
     "empty_object",
     "idle_prefix_list",

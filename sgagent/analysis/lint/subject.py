@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 from sgagent.analysis.lint.codes import MOST_RULES
@@ -12,9 +13,17 @@ from sgagent.analysis.lint.services import OpenPorts, ports_open_to_everyone
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import Binding, Bindings, HostListener
 from sgagent.core.errors import NOWHERE, Origin, Problem
-from sgagent.core.model import Direction, Family, NetworkInterface, SecurityGroup, SecurityGroupRule, Snapshot
+from sgagent.core.model import (
+    Direction,
+    Family,
+    NetworkInterface,
+    SecurityGroup,
+    SecurityGroupRule,
+    Snapshot,
+)
 from sgagent.core.policy import ResolvedInterface, members_by_group
-from sgagent.core.resolve import Exemptions, Scope, resolve
+from sgagent.core.resolve import Exemptions, Scope, living, resolve
+from sgagent.core.rule_values import has_ended
 from sgagent.nft.counter_keys import RuleCounter
 
 
@@ -93,7 +102,12 @@ class LintSubject:
     """All that checks look at."""
 
     snapshot: Snapshot
+    """Without the rules that have ended."""
+
     stands: tuple[Stand, ...]
+    ended: tuple[tuple[SecurityGroup, SecurityGroupRule], ...] = ()
+    """The rules that have."""
+
     problems: tuple[Problem, ...] = ()
     """What resolving the definitions found."""
 
@@ -177,6 +191,7 @@ def make_subject(
     only_by_hand: bool = False,
     most_rules: int = MOST_RULES,
     life: Life = NO_LIFE,
+    at: datetime | None = None,
 ) -> LintSubject:
     """Return the subject of the checks: each combination of groups that is attached anywhere, once.
 
@@ -189,6 +204,7 @@ def make_subject(
         only_by_hand: whether nothing else is looked at.
         most_rules: that a group may have.
         life: what is known of this host.
+        at: the latest time; without it no rule has ended.
     """
     bindings = list(by_hand)
     if not only_by_hand:
@@ -197,11 +213,17 @@ def make_subject(
         bindings += [
             _alone(group) for group in snapshot.security_groups if group.security_group_id not in attached
         ]
-    return _subject(snapshot, exemptions, bindings, most_rules, life)
+    return _subject(snapshot, exemptions, bindings, most_rules, life, at=at)
 
 
 def _subject(
-    snapshot: Snapshot, exemptions: Exemptions, bindings: Sequence[Binding], most_rules: int, life: Life
+    snapshot: Snapshot,
+    exemptions: Exemptions,
+    bindings: Sequence[Binding],
+    most_rules: int,
+    life: Life,
+    *,
+    at: datetime | None,
 ) -> LintSubject:
     names: dict[tuple[str, ...], list[str]] = {}
     chosen: dict[tuple[str, ...], Binding] = {}
@@ -211,9 +233,12 @@ def _subject(
             names.setdefault(groups, []).extend([binding.interface] if binding.interface else [])
             chosen.setdefault(groups, binding)
     numbered = [replace(binding, interface=f"{number}") for number, binding in enumerate(chosen.values())]
-    resolution = resolve(snapshot, Bindings(bindings=tuple(numbered)), exemptions, scope=Scope.EVERYTHING)
+    bound = Bindings(bindings=tuple(numbered))
+    resolution = resolve(snapshot, bound, exemptions, scope=Scope.EVERYTHING, at=at)
+    rules = [(group, rule) for group in snapshot.security_groups for rule in group.rules]
     return LintSubject(
-        snapshot=snapshot,
+        snapshot=living(snapshot, at),
+        ended=tuple((group, rule) for group, rule in rules if has_ended(rule.expires, at)),
         stands=tuple(
             Stand(interfaces=tuple(sorted(names[groups])), judge=judge)
             for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)

@@ -142,3 +142,13 @@ def test_only_rules_that_nobody_hit_for_long_enough_are_unused() -> None:
 def test_ports_are_shown_as_people_write_them(step: HitStep, ports: str | None, text: str) -> None:
     """A range that no rule can match is named, too."""
     assert replace(RULE, step=step, ports=ports).ports_text == text
+
+
+def test_rules_that_end_have_a_column() -> None:
+    """With the time that is left; where none ends, there is no such column."""
+    ending = replace(RULE, expires_at=NOW + 7_200.0)
+    (part, *_), hits = ANSWER.interfaces, (ending, ANY_PORT)
+    lines = table(replace(ANSWER, interfaces=(replace(part, hits=hits),)), None, now=NOW)
+    assert lines[1].endswith("LAST  EXPIRES")
+    assert lines[2].endswith("in 2h")
+    assert not any("EXPIRES" in line for line in table(ANSWER, None, now=NOW))

@@ -9,9 +9,9 @@ import pytest
 from sgagent.agent.control.requests import ModeOverride, PendingStatus, StatusAnswer
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.state.directory import Trigger
-from sgagent.agent.status import InterfaceState, InterfaceStatus, Posture
+from sgagent.agent.status import ExpiringRule, InterfaceState, InterfaceStatus, Posture
 from sgagent.cli.status import screen
-from sgagent.core.model import Mode
+from sgagent.core.model import Mode, Policy
 from tests.unit.agent.test_status import LOGIN
 
 NOW = 1_000_000.0
@@ -195,3 +195,14 @@ def test_each_interface_has_a_row() -> None:
         ["eth0", "bound", "observe", "eni-1", "sg-1,", "sg-2", "cached"],
         ["eth3", "without", "groups", "observe", "-", "-", "checked", "at", "every", "packet"],
     ]
+
+
+def test_rules_that_end_are_listed() -> None:
+    """The first at the front, with the time that is left."""
+    ending = ExpiringRule(
+        rule_id="sgr-1", security_group_id="sg-1", policy=Policy.DROP, expires_at=NOW + 3 * 86_400
+    )
+    text = shown(replace(WELL, expiring=11, first_expiring=(ending,)))
+    assert "expires    " in text
+    assert ", in 3 days: sgr-1 of sg-1 (drop)" in text
+    assert "… and 10 more" in text

@@ -570,7 +570,7 @@ def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
     """A trial is not begun; for good it is, and the answer says that it will not last."""
     agent = Agent(machine)
     directory = machine.state.directory
-    for path in (*directory.glob("history/*"), directory / "history", directory):
+    for path in (*directory.glob("history/*"), directory / "history", *directory.glob("*.json"), directory):
         path.unlink() if path.is_file() else path.rmdir()
     directory.write_text("no directory")
     with pytest.raises(SgagentError, match="were not enforced"):

@@ -9,10 +9,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sgagent.agent.status import Durations, InterfaceState, InterfaceStatus, Status
-from sgagent.agent.step import StepEnd
+from sgagent.agent.status import Durations, ExpiringRule, InterfaceState, InterfaceStatus, Status
+from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.metrics import CounterTotals, make_registry
 from sgagent.core.model import Direction, Mode, Policy
+from sgagent.core.policy import ResolvedPolicy
 from sgagent.nft.counter_keys import (
     DefaultCounter,
     ExemptionCounter,
@@ -186,3 +187,15 @@ def _sorted_labels(line: str) -> str:
     name, _, rest = line.partition("{")
     labels, _, value = rest.rpartition("}")
     return f"{name}{{{','.join(sorted(labels.split(',')))}}}{value}"
+
+
+def test_rules_that_end_within_a_day_are_counted() -> None:
+    """Of what is in force; later ones are not."""
+    ends = (
+        ExpiringRule(rule_id="r", security_group_id="sg-1", policy=Policy.ACCEPT, expires_at=1_000.0 + at)
+        for at in (1.0, 86_400.0, 86_401.0)
+    )
+    step = Step(outcome=StepEnd.UNCHANGED, policy=ResolvedPolicy())
+    assert samples(scrape(replace(STATUS, step=step, expiring=tuple(ends))))["sgagent_rules_expiring"] == 2
+    assert samples(scrape(replace(STATUS, step=step)))["sgagent_rules_expiring"] == 0
+    assert "sgagent_rules_expiring" not in samples(scrape())

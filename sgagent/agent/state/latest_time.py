@@ -1,0 +1,76 @@
+"""The latest time that the host has ever known, by which rules expire (§12.4).
+
+It never goes back: not with the clock, and not over restarts and boots, since it is kept in the state. So a
+clock that is wrong revives no rule that has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sgagent.agent.state.directory import write_durably
+from sgagent.json_model import UNREADABLE, from_json, seal, unseal
+from sgagent.ports import Clock
+
+FILE_NAME = "latest-time.json"
+_FORMAT = 1
+
+SECONDS_BETWEEN_WRITES = 60.0
+"""Where no rule expires: what is lost by a crash is at most so much."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    seconds: float
+    """Since the epoch."""
+
+
+class LatestTime:
+    """The later of the clock's time and the latest time that was known before."""
+
+    def __init__(self, directory: Path, clock: Clock, *, is_kept: bool = True) -> None:
+        """Read what an earlier agent kept.
+
+        Args:
+            directory: the state directory; it is made when the time is kept.
+            clock: of the host, which may be wrong.
+            is_kept: whether to write at all.
+        """
+        self._path = directory / FILE_NAME
+        self._clock = clock
+        self._is_kept = is_kept
+        self._kept, self.fault = _load(self._path)
+        self._latest = self._kept or 0.0
+
+    def now(self) -> datetime:
+        """Return the latest time, and keep it now and then."""
+        self._latest = max(self._latest, self._clock.now())
+        if self._kept is None or self._latest >= self._kept + SECONDS_BETWEEN_WRITES:
+            self.keep()
+        return datetime.fromtimestamp(self._latest, UTC)
+
+    def keep(self) -> None:
+        """Keep the latest time; that this failed is a fault, and tried again later."""
+        if not self._is_kept or self._kept == self._latest:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_durably(self._path, seal({"seconds": self._latest}, _FORMAT))
+        except OSError as error:
+            self.fault = f"the latest time could not be kept: {error}"
+        else:
+            self._kept, self.fault = self._latest, None
+
+
+def _load(path: Path) -> tuple[float | None, str | None]:
+    """Return what was kept, and what is wrong with the file; the clock alone counts then."""
+    try:
+        return from_json(_Body, unseal(path.read_bytes(), _FORMAT)[0]).seconds, None
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"{path}: {error.strerror}"
+    except UNREADABLE as error:
+        return None, f"{path}: not a file of the latest time: {error}"

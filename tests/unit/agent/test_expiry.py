@@ -1,0 +1,213 @@
+"""Rules expire by the latest time that the host has known, whatever its clock says (§12.4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.reconciler import Reconciler
+from sgagent.agent.state.latest_time import FILE_NAME, SECONDS_BETWEEN_WRITES
+from sgagent.agent.step import Step, StepEnd
+from sgagent.cli.boot import LastGood, enforce_last_good
+from sgagent.core.errors import KernelRefusedError
+from sgagent.settings import Settings
+from tests.fakes.dataplane import FakeDataplane
+from tests.unit.agent.machine import GOOD, MAC, Machine
+from tests.unit.agent.running import Running
+from tests.waiting import wait_until
+
+RULE = """
+    rules:
+      - {{rule_id: {name}, direction: ingress, policy: {policy}, protocol: tcp, port_range: {port},
+         authorization_object: any, priority: {priority}{expires}}}
+"""
+END = 1_200.0
+"""In seconds since the epoch; the clock of these tests starts at 1,000."""
+
+
+def definitions(policy: str = "accept", expires: str = "1970-01-01T00:20:00Z") -> str:
+    """Return definitions with a rule that ends at :data:`END`, and one that never does."""
+    rules = RULE.format(name="brief", policy=policy, port=22, priority=1, expires=f", expires: '{expires}'")
+    rules += RULE.format(name="lasting", policy="accept", port=80, priority=1, expires="").partition(":\n")[2]
+    return GOOD.replace("security_group_id: sg-1\n", "security_group_id: sg-1" + rules, 1)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a host with a rule that ends."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(definitions())
+    return machine
+
+
+def rules(step: Step) -> list[str]:
+    """Return the rules in force."""
+    assert step.policy is not None
+    return [rule.rule_id for rule in step.policy.interfaces[0].ingress.rules]
+
+
+def step_at(machine: Machine, agent: Reconciler, time: float) -> Step:
+    """Set the clock, and do a step."""
+    machine.clock.set_back(machine.clock.now() - time)
+    return agent.step(fetch=True)
+
+
+def test_a_rule_ends_and_the_table_changes(machine: Machine) -> None:
+    """One step before, one at the instant."""
+    agent = machine.reconciler()
+    assert rules(step_at(machine, agent, END - 0.001)) == ["brief", "lasting"]
+    before = machine.dataplane.ruleset
+    ended = step_at(machine, agent, END)
+    assert (ended.outcome, rules(ended)) == (StepEnd.APPLIED, ["lasting"])
+    assert machine.dataplane.ruleset != before
+
+
+def test_the_end_cuts_the_sessions_of_an_accept(machine: Machine) -> None:
+    """Under another policy generation, so that the kernel judges them again (§6.3)."""
+    agent = machine.reconciler()
+    before = step_at(machine, agent, END - 1)
+    after = step_at(machine, agent, END)
+    assert before.state is not None
+    assert after.state is not None
+    assert after.state.generation != before.state.generation
+    assert len(machine.foreseen) == 2
+
+
+@pytest.mark.parametrize("back", (0.5, 500.0, 1_000.0))
+def test_a_clock_that_goes_back_revives_nothing(machine: Machine, back: float) -> None:
+    """Neither in the agent that saw the end, nor in the next one."""
+    agent = machine.reconciler()
+    step_at(machine, agent, END)
+    assert rules(step_at(machine, agent, END - back)) == ["lasting"]
+    assert rules(machine.reconciler().step(fetch=True)) == ["lasting"]
+
+
+def test_a_jump_forward_ends_the_rule_for_good(machine: Machine) -> None:
+    """Also if the clock was wrong for a moment only."""
+    agent = machine.reconciler()
+    assert rules(agent.step(fetch=True)) == ["brief", "lasting"]
+    assert rules(step_at(machine, agent, END + 1e9)) == ["lasting"]
+    assert rules(step_at(machine, agent, END - 100)) == ["lasting"]
+    assert rules(machine.reconciler().step(fetch=True)) == ["lasting"]
+
+
+def test_a_wrong_clock_at_boot_revives_nothing(machine: Machine, tmp_path: Path) -> None:
+    """Before the network is up, and before any time server is asked."""
+    step_at(machine, machine.reconciler(), END)
+    machine.clock.set_back(machine.clock.now())
+    written = (tmp_path / "state" / FILE_NAME).read_bytes()
+    step = enforce_last_good(
+        Settings(), machine.host, FakeDataplane(), LastGood(tmp_path / "state"), machine.clock
+    )
+    assert rules(step) == ["lasting"]
+    assert (tmp_path / "state" / FILE_NAME).read_bytes() == written
+
+
+def test_the_time_is_kept_before_the_rule_goes(machine: Machine) -> None:
+    """An agent that dies while the kernel is told leaves the next one a time at which the rule had ended."""
+    agent = machine.reconciler()
+    step_at(machine, agent, END - 1)
+    machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+    assert step_at(machine, agent, END).outcome is StepEnd.REFUSED
+    machine.dataplane.refusal = None
+    machine.clock.set_back(300.0)
+    assert rules(machine.reconciler().step(fetch=True)) == ["lasting"]
+
+
+def test_a_rule_that_comes_later_meets_the_latest_time(machine: Machine) -> None:
+    """It ended before the definitions came, by the time that the host had known by then."""
+    machine.source.write(GOOD)
+    step_at(machine, machine.reconciler(), END + 2 * SECONDS_BETWEEN_WRITES)
+    machine.clock.set_back(400.0)
+    machine.source.write(definitions())
+    assert rules(machine.reconciler().step(fetch=True)) == ["lasting"]
+
+
+def test_a_drop_that_ended_drops_no_more(tmp_path: Path) -> None:
+    """Its end opens what it closed."""
+    machine = Machine(tmp_path / "state")
+    machine.source.write(definitions("drop"))
+    agent = machine.reconciler()
+    assert rules(step_at(machine, agent, END - 1)) == ["brief", "lasting"]
+    assert rules(step_at(machine, agent, END)) == ["lasting"]
+
+
+def test_what_stays_for_want_of_better_loses_its_ended_rules(machine: Machine) -> None:
+    """Definitions that can be enforced no more stay in force, but what has ended goes."""
+    agent = machine.reconciler()
+    step_at(machine, agent, END - 1)
+    machine.host.add_link("eth1", MAC)  # now the definitions match two links
+    assert rules(step_at(machine, agent, END - 0.5)) == ["brief", "lasting"]
+    ended = step_at(machine, agent, END)
+    assert ended.is_refused
+    assert rules(ended) == ["lasting"]
+
+
+def test_a_damaged_file_is_a_fault(machine: Machine, tmp_path: Path) -> None:
+    """The clock alone counts then, and the next time is kept again."""
+    step_at(machine, machine.reconciler(), END)
+    (tmp_path / "state" / FILE_NAME).write_bytes(b"{}")
+    agent = machine.reconciler()
+    (fault,) = agent.state_faults
+    assert "latest time" in fault
+    assert rules(agent.step(fetch=True)) == ["lasting"]
+    assert not agent.state_faults
+    assert not machine.reconciler().state_faults
+
+
+def test_a_time_that_can_not_be_kept_is_a_fault(machine: Machine, tmp_path: Path) -> None:
+    """The rule ends all the same."""
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    path = tmp_path / "state" / FILE_NAME
+    path.unlink()
+    path.mkdir()
+    assert rules(step_at(machine, agent, END)) == ["lasting"]
+    assert any("latest time could not be kept" in fault for fault in agent.state_faults)
+
+
+def test_the_time_is_written_seldom_where_nothing_ends(machine: Machine, tmp_path: Path) -> None:
+    """A minute may be lost, which nothing depends on."""
+    machine.source.write(GOOD)
+    agent, path = machine.reconciler(), tmp_path / "state" / FILE_NAME
+    agent.step(fetch=True)
+    first = path.read_bytes()
+    step_at(machine, agent, 1_000.0 + SECONDS_BETWEEN_WRITES - 1)
+    assert path.read_bytes() == first
+    step_at(machine, agent, 1_000.0 + SECONDS_BETWEEN_WRITES)
+    assert path.read_bytes() != first
+
+
+def test_the_loop_wakes_for_the_end(machine: Machine, tmp_path: Path) -> None:
+    """Without an event, and without asking the source."""
+    running = Running(machine, tmp_path)
+
+    def script() -> None:
+        fetches = machine.source.fetches
+        machine.clock.set_back(1_000.0 - END)
+        running.wait_for("ruleset_applied", 2)
+        assert machine.source.fetches == fetches
+        assert [rule.rule_id for rule in running.board.policy().interfaces[0].ingress.rules] == ["lasting"]
+
+    running.while_it_runs(script)
+
+
+def test_a_kernel_that_refuses_the_end_is_asked_again_with_patience(machine: Machine, tmp_path: Path) -> None:
+    """Once after the first delay, not at every turn of the loop."""
+    running = Running(machine, tmp_path)
+
+    def script() -> None:
+        machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+        machine.clock.set_back(1_000.0 - END)
+        wait_until(lambda: running.board.status().step.outcome is StepEnd.REFUSED, "a refusal")
+        refused = running.board.status().outcomes[StepEnd.REFUSED]
+        for _ in range(3):  # each reading takes a turn
+            running.inbox.wait_for_reading(10.0)
+        assert running.board.status().outcomes[StepEnd.REFUSED] == refused
+        machine.dataplane.refusal = None
+        machine.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
