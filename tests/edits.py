@@ -208,6 +208,15 @@ def _widen_range(draft: _Draft) -> _Draft:
     return draft.with_rule(edit)
 
 
+def _take_protocol_away(draft: _Draft) -> _Draft:
+    def edit(rule: SecurityGroupRule) -> SecurityGroupRule:
+        left = list(rule.protocols)
+        left.pop(draft.draws.index(left))
+        return replace(rule, protocols=tuple(left)) if left else rule
+
+    return draft.with_rule(edit)
+
+
 def _end_rule(draft: _Draft) -> _Draft:
     return draft.with_rule(lambda rule: replace(rule, expires=NOW))
 
@@ -280,6 +289,7 @@ _EDITS: Mapping[str, Callable[[_Draft], _Draft]] = {
     "widen a range": _widen_range,
     "change a network": _change_network,
     "let a rule end": _end_rule,
+    "take a protocol away": _take_protocol_away,
     "add a member": _add_member,
     "remove a member": _remove_member,
     "change the inner access": _change_inner_access,

@@ -22,6 +22,9 @@ class FakeHost:
         self.fault: SgagentError | None = None
         """Raised by every look at the links while it is set."""
 
+        self.looks = 0
+        """How often the links were looked at."""
+
     def set_link(self, link: Link) -> None:
         """Add a link, or put it in the place of the one with its name."""
         self._links[link.name] = link
@@ -47,6 +50,7 @@ class FakeHost:
 
     def facts(self) -> HostFacts:
         """Return the links as they are now."""
+        self.looks += 1
         if self.fault is not None:
             raise self.fault
         return HostFacts(links=tuple(self._links[name] for name in sorted(self._links)))

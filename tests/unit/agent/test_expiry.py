@@ -11,7 +11,7 @@ from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.latest_time import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
-from sgagent.core.errors import KernelRefusedError
+from sgagent.core.errors import KernelRefusedError, SgagentError
 from sgagent.settings import Settings
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, MAC, Machine
@@ -207,6 +207,25 @@ def test_a_kernel_that_refuses_the_end_is_asked_again_with_patience(machine: Mac
             running.inbox.wait_for_reading(10.0)
         assert running.board.status().outcomes[StepEnd.REFUSED] == refused
         machine.dataplane.refusal = None
+        machine.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
+
+
+def test_a_step_that_fails_at_the_end_is_tried_again_with_patience(machine: Machine, tmp_path: Path) -> None:
+    """The loop does not go round and round for an end that it could not bring about."""
+    running = Running(machine, tmp_path)
+
+    def script() -> None:
+        machine.host.fault = SgagentError("links or addresses changed again whenever they were listed")
+        machine.clock.set_back(1_000.0 - END)
+        running.wait_for("step_failed")
+        looks = machine.host.looks
+        for _ in range(3):  # each reading takes a turn
+            running.inbox.wait_for_reading(10.0)
+        assert machine.host.looks == looks
+        machine.host.fault = None
         machine.clock.pass_seconds(4 * FIRST_RETRY_SECONDS)
         running.wait_for("ruleset_applied", 2)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.compiler.enforce import may_cut, narrows
-from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, SecurityGroupRule
+from sgagent.core.model import ALL_PROTOCOLS, GRE, TCP, UDP, Mode, Protocols, SecurityGroupRule
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
 from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, PLATFORM, block, group, resolution, rule, snapshot
@@ -135,3 +135,23 @@ CLOSED_LINKS = ResolvedPolicy(unbound=closed_interface("*", PLATFORM, Mode.ENFOR
 def test_what_may_cut_a_session(before: ResolvedPolicy, after: ResolvedPolicy, *, may: bool) -> None:
     """On links that are judged for the first time, any that nobody judged before."""
     assert may_cut(before, after) is may
+
+
+BOTH = policy(replace(WEB, protocols=(TCP, UDP)), BAN)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "expected"), (((TCP, UDP), False), ((TCP,), True), ((UDP,), True), ((TCP, GRE), True))
+)
+def test_a_protocol_fewer_takes_something_away(protocols: Protocols, expected: bool) -> None:  # noqa: FBT001 - a parameter
+    """Each protocol of an accept counts, whatever its place in the list."""
+    assert narrows(BOTH, policy(replace(WEB, protocols=protocols), BAN)) is expected
+    two = (replace(WEB, protocols=(protocol,), rule_id=f"web{protocol}") for protocol in (TCP, UDP))
+    assert not narrows(BOTH, policy(*two, BAN))
+
+
+def test_a_protocol_more_to_drop_takes_something_away() -> None:
+    """And one fewer does not."""
+    wider = policy(WEB, replace(BAN, protocols=(TCP, UDP)))
+    assert narrows(BEFORE, wider)
+    assert not narrows(wider, BEFORE)
