@@ -270,7 +270,7 @@ def test_every_rule_of_every_example_can_be_explained(tmp_path: Path) -> None:
     """The packet that its page fills in matches it, and is never refused."""
     reader = Reader(tmp_path)
     explained = 0
-    for example in ("three-tier/web", "three-tier/app", "three-tier/database"):
+    for example in ("three-tier/web", "three-tier/app", "three-tier/database", "7-both-families", "8-expiry"):
         reader.enforce_example(example)
         page = reader.open("/rules")
         for link in [link for table in page.all("table") for link in table.all("a")]:
@@ -557,3 +557,17 @@ def _counters(rule_id: str) -> list[RuleCounter]:
             policy=Policy.ACCEPT,
         )
     ]
+
+
+def test_rules_that_expire_have_a_column(tmp_path: Path) -> None:
+    """Only where there are any; it has the instant."""
+    reader = Reader(tmp_path)
+    reader.enforce_example("8-expiry")
+    ingress = next(iter(reader.open("/rules").all("table")))
+    heads, *rows = (list(row.all("th")) + list(row.all("td")) for row in ingress.all("tr"))
+    assert heads[-1].text == "Expires"
+    ends = {row[0].text.split()[0]: row[-1].text for row in rows}
+    assert ends["sgr-migration"].startswith(("2099-12-31", "2100-01-01"))
+    assert ends["sgr-smtp"] == ""
+    reader.enforce_example("7-both-families")
+    assert "Expires" not in reader.open("/rules").text
