@@ -140,10 +140,10 @@ def _port_range(form: RuleForm, ports: Part[PortSet], ported: Protocols) -> Port
             "the port list is ignored, because there is a port range too",
             "remove one of the two",
         )
-    if ports.value == ALL_PORTS and ported == form.protocols:
-        form.place.at(ports.name).warn(
-            "every_port", f"-1/-1 is read as every {protocols_text(ported)} port", "1/65535"
-        )
+    if ports.value == ALL_PORTS:
+        names = protocols_text(ported)
+        remedy = "1/65535" if ported == form.protocols else f"1/65535 in a rule for {names} alone"
+        form.place.at(ports.name).warn("every_port", f"-1/-1 is read as every {names} port", remedy)
     return ports.value
 
 

@@ -68,7 +68,7 @@ def test_any_is_no_local_address() -> None:
 def test_protocols_stand_in_a_list(written: list[object], meant: tuple[Protocol, ...]) -> None:
     """By name or number, in any order."""
     ports = "-1/-1" if Protocol(253) in meant else "53"
-    assert the_rule(snapshot(rule_document(protocol=written, port_range=ports))).protocols == meant
+    assert the_rule(parse(rule_document(protocol=written, port_range=ports))[0]).protocols == meant
 
 
 def test_tcp_and_udp_share_ports() -> None:
@@ -78,13 +78,14 @@ def test_tcp_and_udp_share_ports() -> None:
     assert the_rule(snapshot(listed)).ports == PortListReference("prl-1")
 
 
-def test_every_port_is_no_surprise_beside_a_protocol_without_ports() -> None:
-    """``-1/-1`` is the only range that fits all of them, so that nobody is warned of it."""
-    rule = the_rule(snapshot(rule_document(protocol=["tcp", "gre"], port_range="-1/-1")))
-    assert (rule.protocols, rule.ports) == ((TCP, GRE), ALL_PORTS)
-    _, warnings = parse(rule_document(protocol=["tcp", "udp"], port_range="-1/-1"))
-    assert [(warning.code, warning.message) for warning in warnings] == [
-        ("every_port", "-1/-1 is read as every tcp, udp port")
+def test_every_port_of_a_list_is_warned_of() -> None:
+    """As of a single protocol (§4.2), also where no other range fits all protocols of the rule."""
+    found, warnings = parse(rule_document(protocol=["tcp", "gre"], port_range="-1/-1"))
+    assert (the_rule(found).protocols, the_rule(found).ports) == ((TCP, GRE), ALL_PORTS)
+    _, others = parse(rule_document(protocol=["tcp", "udp"], port_range="-1/-1"))
+    assert [(one.code, one.message, one.remedy) for one in (*warnings, *others)] == [
+        ("every_port", "-1/-1 is read as every tcp port", "1/65535 in a rule for tcp alone"),
+        ("every_port", "-1/-1 is read as every tcp, udp port", "1/65535"),
     ]
 
 
@@ -183,7 +184,8 @@ def test_ping_is_for_both_families() -> None:
 )
 def test_wrong_lists(fields: dict[str, object], code: str, path: str, message: str, remedy: str) -> None:
     """Each is one error, which names the field or item, the value, and what would be right."""
-    (problem,) = refused(rule_document(**fields))
+    problems = refused(rule_document(**fields))
+    (problem,) = (one for one in problems if one.severity is Severity.ERROR)
     assert problem.code == code
     assert problem.origin.path == ".".join(filter(None, ("security_groups[0].rules[0]", path)))
     assert message in problem.message
