@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressRanges, Ranges, joined, sweep
 from sgagent.core.evaluate import DecidedBy, Decision, Packet, evaluate
-from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, PortSet
+from sgagent.core.model import ICMPV6, LAST_PORT, UDP, Direction, Family, PortSet, Protocols
 from sgagent.core.policy import (
     DHCP,
     LINK_LOCAL,
@@ -92,26 +92,28 @@ def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Fam
     ):
         for entry in entries:
             if entry.can_match(family):
-                constraints = _constraints(entry.protocol.number, entry.ports)
+                constraints = _constraints((entry.protocol,), entry.ports)
                 add(decided_by, ((entry.peer.first, entry.peer.last),), constraints, exemption=entry)
     if toward.inner.ranges(family):
         add(DecidedBy.INNER, toward.inner.ranges(family))
     for rule in toward.rules:
         if rule.can_match(family):
-            constraints = _constraints(rule.protocol.number, rule.ports, rule.source_ports, rule.near_ends)
+            protocols = rule.protocols_of(family)
+            constraints = _constraints(protocols, rule.ports, rule.source_ports, rule.near_ends)
             add(DecidedBy.RULE, rule.peer.addresses.ranges(family), constraints, rule=rule)
     return tuple(made)
 
 
 def _constraints(
-    protocol: int | None,
+    protocols: Protocols,
     ports: PortSet,
     source_ports: PortSet | None = None,
     near_ends: tuple[int, int] | None = None,
 ) -> Constraints:
     found: list[tuple[str, Ranges]] = []
-    if protocol is not None:
-        found.append((PROTOCOL, ((protocol, protocol),)))
+    numbers = [one.number for one in protocols if one.number is not None]
+    if len(numbers) == len(protocols):  # else one of them is any
+        found.append((PROTOCOL, joined((number, number) for number in numbers)))
     if not ports.is_all:
         found.append((PORT, joined(ports.ranges)))
     if source_ports is not None and not source_ports.is_all:

@@ -258,4 +258,4 @@ def _name(rule: ResolvedRule) -> tuple[str, str]:
 
 def _content(rule: ResolvedRule) -> tuple[object, ...]:
     """Return all of a rule but its far ends."""
-    return rule.policy, rule.priority, rule.protocol, rule.ports, rule.source_ports, rule.local_address
+    return rule.policy, rule.priority, rule.protocols, rule.ports, rule.source_ports, rule.local_address
