@@ -220,15 +220,15 @@ class RestrictedPolicy:
         """Restrict nothing yet."""
         self._judge = judge
         self._direction = direction
-        self._made: dict[tuple[int, ...], ResolvedPolicy] = {}
+        self._last: tuple[list[int], ResolvedPolicy] | None = None
+        """The places of clauses, and the policy that has them: cells of one box have the same."""
 
     def decide(self, clauses: Sequence[BoxClause], packet: Packet) -> Decision:
         """Return what the policy says of a packet if it has only these clauses, in order."""
-        key = tuple(clause.place for clause in clauses)
-        policy = self._made.get(key)
-        if policy is None:
-            policy = self._made[key] = self._policy(clauses)
-        return evaluate(policy, packet)
+        places = [clause.place for clause in clauses]
+        if self._last is None or self._last[0] != places:
+            self._last = places, self._policy(clauses)
+        return evaluate(self._last[1], packet)
 
     def _policy(self, clauses: Sequence[BoxClause]) -> ResolvedPolicy:
         toward = self._judge.toward(self._direction)

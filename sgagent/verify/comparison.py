@@ -126,11 +126,13 @@ class ViewComparison(FateComparison):
     def note(self, tail: str | None, demand: Demand, number: int, clause: BoxClause | None) -> None:
         """Take note of a duty on all walks."""
         if self._walks:
-            for walk in self._walks:
+            duty = (tail or "", demand)
+            duty = self.subject.duties.setdefault(duty, duty)
+            for walk in self._noting:
                 if tail is None:
                     walk.is_whole = False
                 else:
-                    walk.duties.add((tail, demand))
+                    walk.duties.add(duty)
         elif number == self.frame.nobody and not self._is_for_everyone(clause):
             raise WholeNeededError
 
@@ -219,9 +221,19 @@ class ViewComparison(FateComparison):
                 self._go_on(junction, arrived)
 
     def _add(self, duties: Iterable[Duty], *, is_whole: bool) -> None:
-        for walk in self._walks:
+        for walk in self._noting:
             walk.duties.update(duties)
             walk.is_whole = walk.is_whole and is_whole
+
+    @property
+    def _noting(self) -> list[Walk]:
+        """Return the walks that note duties: behind a junction the first, and those begun there.
+
+        Those in between end at the junction; whoever takes one of them goes on from there.
+        """
+        if self._before_junction:
+            return [self._walks[0], *self._walks[self._before_junction :]]
+        return self._walks
 
     def _key(self, chain: str, state: State) -> Key:
         """Return all that the fate of packets in a chain depends on."""
@@ -252,7 +264,8 @@ class ViewComparison(FateComparison):
                 self._memo.everyone[lasting] = visit
         found = self._memo.everyone[key]
         if found is not None:
-            self._add(found.duties, is_whole=True)
+            for walk in self._walks[:1]:
+                walk.duties.update(found.duties)
         return found is not None
 
     def _known_for_everyone(self, key: Key, chain: str, marks: Marks | None) -> Visit | None:

@@ -188,11 +188,19 @@ class CompiledTable:
 
         self._rules: dict[tuple[object, ...], tuple[tuple[Operation, ...], ...]] = {}
         self._selectors: dict[str, tuple[Selector, ...]] = {}
+        self._known: dict[tuple[Selector, ...], tuple[Selector, ...]] = {}
+        self._sets: dict[frozenset[Selector], frozenset[Selector]] = {}
         self._reads: dict[str, frozenset[Selector]] = {}
         self._touches: dict[str, bool] = {}
         self._reads_before: dict[str, frozenset[Selector]] = {}
         self.fates: dict[tuple[object, ...], tuple[PacketFate, ...]] = {}
         """Of packets with some marks in chains that read nothing else."""
+
+    def forget(self) -> None:
+        """Drop what no later proof uses."""
+        self._rules.clear()
+        self.fates.clear()
+        self.address_statements.clear()
 
     def tree(self, name: str) -> MapNode:
         """Return a map as a tree."""
@@ -207,7 +215,8 @@ class CompiledTable:
         if found is None:
             rules = self.table.chains[name].rules
             read = (selector for rule in rules for one in rule for selector in _selectors_of(one))
-            found = self._selectors[name] = tuple(dict.fromkeys(read))
+            selectors = tuple(dict.fromkeys(read))
+            found = self._selectors[name] = self._known.setdefault(selectors, selectors)
         return found
 
     def reads(self, name: str) -> frozenset[Selector]:
@@ -216,8 +225,12 @@ class CompiledTable:
         if found is None:
             targets = set(self.table.targets(self.table.chains[name]))
             below = (self.reads(target) for target in targets)
-            found = self._reads[name] = frozenset(self.selectors(name)).union(*below)
+            found = self._reads[name] = self._shared(frozenset(self.selectors(name)).union(*below))
         return found
+
+    def _shared(self, reads: frozenset[Selector]) -> frozenset[Selector]:
+        """Return an equal set that was there before, if there was one: few sets serve many chains."""
+        return self._sets.setdefault(reads, reads)
 
     def is_tail(self, name: str) -> bool:
         """Return whether what becomes of a packet in a chain depends on nothing but its mark."""
@@ -243,7 +256,7 @@ class CompiledTable:
         if found is None:
             targets = set(self.table.targets(self.table.chains[name])) - self.junctions
             below = (self.reads_before_junctions(target) for target in targets)
-            found = self._reads_before[name] = frozenset(self.selectors(name)).union(*below)
+            found = self._reads_before[name] = self._shared(frozenset(self.selectors(name)).union(*below))
         return found
 
     @cached_property

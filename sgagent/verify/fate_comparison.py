@@ -115,6 +115,9 @@ class Subject:
     memory: SessionMemory
     scope: ComparisonScope
     cells: int = 0
+    duties: dict[Duty, Duty] = field(default_factory=dict)
+    """Each that was met with, so that it is in memory but once."""
+
     met: dict[tuple[object, ...], set[Duty]] = field(default_factory=dict)
     """What tails have to do and do, by what decides about marks."""
 
@@ -123,6 +126,12 @@ class Subject:
 
     changes: dict[tuple[object, ...], int | None] = field(default_factory=dict)
     """Marks that a change makes other ones of than it has to."""
+
+    def forget(self) -> None:
+        """Drop what no later proof uses."""
+        for made in (self.duties, self.met, self.cuts, self.changes):
+            made.clear()
+        self.compiled.forget()
 
 
 class FateComparison(Exploration):

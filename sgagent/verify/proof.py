@@ -93,6 +93,8 @@ def prove(
         return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(unsupported),))
     except RefutedError as refuted:
         return Proof(outcome=Outcome.REFUTED, cells=subject.cells, counterexample=refuted.counterexample)
+    subject.forget()
+    memo.walks.clear()
     return Proof(outcome=Outcome.PROVED, cells=subject.cells, remembered=Remembered(subject, memo))
 
 
